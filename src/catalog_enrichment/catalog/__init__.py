@@ -1,0 +1,1 @@
+"""Where products come from and where values go: lake, ledger and source feeds."""

@@ -1,0 +1,302 @@
+"""The lake catalog: one folder of Delta tables that needs no server and no extra jars.
+
+Spark tasks write parquet files (:mod:`catalog_enrichment.catalog.part_files`), the driver commits them at once
+through deltalake. The run id is the commit's Delta application transaction and the number of rows is the
+transaction's version, so the log itself knows which runs wrote what, also after old log entries are cleaned up.
+``current_values`` keeps in the same way the versions of the tables that it was derived from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from catalog_enrichment import contract
+from catalog_enrichment.catalog import ledger
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.records import stable_hash
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+    from pyspark.sql import DataFrame, SparkSession
+
+    from catalog_enrichment.catalog.part_files import Part
+
+SCAN_ROWS = 256
+"""Rows in a batch of :meth:`LakeCatalog.scan`: a few megabytes, with pictures."""
+
+COMMIT_RETRIES = 100
+"""How often a commit steps aside for others that came first; appends never conflict, they only queue."""
+
+REFRESH_ATTEMPTS = 5
+
+_AMBIGUOUS = set("%[]{}*?\\")
+"""In a path: deltalake decodes the percent sign, Spark takes the others for patterns."""
+
+_SOURCES = ("products", "attribute_values")
+"""What current_values is derived from."""
+
+_WIDENS = {"bigint": {"int"}, "double": {"int", "float"}}
+"""Types that a column may have instead of the contract's: every value survives the cast."""
+
+
+class LakeCatalog:
+    """A :class:`~catalog_enrichment.catalog.base.Catalog` in the folder ``path``, which all executors share.
+
+    Without ``spark`` it can scan, append rows and answer questions. Raises ConfigError for a path that deltalake
+    or Spark would take for something else.
+    """
+
+    def __init__(self, path: Path, spark: SparkSession | None = None) -> None:
+        self.path = Path(path).resolve()
+        self._spark = spark
+        if found := sorted(_AMBIGUOUS & set(str(self.path))):
+            raise ConfigError(f"catalog.path {self.path} contains {' '.join(found)}; choose a folder without")
+
+    # reading
+
+    def read(self, table: str, version: int | None = None) -> DataFrame:
+        delta = None if version == -1 else self._open(table, version)
+        files = _files(delta) if delta else []
+        if not files:
+            return self._session().createDataFrame([], contract.spark_schema(table))
+        return _parquet(self._session(), files, contract.spark_schema(table))
+
+    def scan(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from catalog_enrichment.catalog.part_files import conform
+
+        names = contract.columns(table) if columns is None else list(columns)
+        schema = pa.schema([contract.arrow_schema(table).field(name) for name in names])
+        for file in _files(self._open(table)):
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(batch_size=SCAN_ROWS, columns=names):
+                    yield conform(batch, schema)
+
+    def version(self, table: str) -> int:
+        delta = self._open(table)
+        return -1 if delta is None else int(delta.version())
+
+    def committed(self, table: str, run_id: str) -> bool:
+        return self._rows_of(table, run_id) is not None
+
+    def location(self, table: str) -> str:
+        return str(self.path / table)
+
+    # writing
+
+    def append(self, table: str, df: DataFrame, run_id: str) -> int:
+        return self._write(table, "append", run_id, lambda: self._spark_parts(table, df))
+
+    def append_rows(self, table: str, rows: Sequence[dict[str, Any]], run_id: str) -> int:
+        return self._write(table, "append", run_id, lambda: self._row_parts(table, rows))
+
+    def replace(self, table: str, df: DataFrame, run_id: str) -> int:
+        return self._write(table, "overwrite", run_id, lambda: self._spark_parts(table, df))
+
+    def _write(self, table: str, mode: str, run_id: str, write: Callable[[], list[Part]]) -> int:
+        # opened before anything is written: what others commit from here on is seen as concurrent
+        delta = self._create(table)
+        done = delta.transaction_version(run_id)
+        if done is not None:
+            return int(done)
+        parts = write()
+        rows = sum(part.rows for part in parts)
+        if self._commit(delta, parts, mode, run_id, {run_id: rows}):
+            return rows
+        winner = self._rows_of(table, run_id)
+        if winner is None:
+            raise DataContractError(
+                f"{self.location(table)}: another job changed the table while run {run_id} was writing it; "
+                "nothing was written. Run the job again"
+            )
+        return winner
+
+    def _spark_parts(self, table: str, df: DataFrame) -> list[Part]:
+        from catalog_enrichment.catalog.part_files import PART_SCHEMA, Part, write_parts
+
+        task = partial(write_parts, folder=self.location(table), schema=contract.arrow_schema(table))
+        rows = _select_contract(table, df).mapInArrow(task, PART_SCHEMA).collect()
+        return [Part(**row.asDict()) for row in rows]
+
+    def _row_parts(self, table: str, rows: Sequence[dict[str, Any]]) -> list[Part]:
+        import pyarrow as pa
+
+        from catalog_enrichment.catalog.part_files import write_part
+
+        known = contract.columns(table)
+        if unknown := sorted({name for row in rows for name in row} - set(known)):
+            raise DataContractError(f"table {table} has no columns {unknown}; its columns are {known}")
+        schema = contract.arrow_schema(table)
+        try:
+            batches = pa.Table.from_pylist(list(rows), schema=schema).to_batches()
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as problem:
+            raise DataContractError(f"table {table}: a row does not fit its contract: {problem}") from None
+        part = write_part(batches, self.path / table, schema)
+        return [part] if part else []
+
+    def _commit(
+        self, delta: DeltaTable, parts: list[Part], mode: str, run_id: str, transactions: dict[str, int]
+    ) -> bool:
+        """One atomic commit on top of ``delta``; False if a concurrent commit excludes it."""
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import AddAction
+
+        table = Path(unquote(delta.table_uri)).name
+        self._check(table, parts)
+        now = int(time.time() * 1000)
+        properties = CommitProperties(
+            custom_metadata={"run_id": run_id, "rows": sum(part.rows for part in parts)},
+            max_commit_retries=COMMIT_RETRIES,
+            app_transactions=[Transaction(name, number) for name, number in transactions.items()],
+        )
+        actions = [AddAction(part.name, part.size, {}, now, True, part.stats) for part in parts]
+        try:
+            delta.create_write_transaction(actions, mode, delta.schema(), commit_properties=properties)
+        except CommitFailedError:
+            return False
+        return True
+
+    def _check(self, table: str, parts: list[Part]) -> None:
+        """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both."""
+        if problems := sorted({part.problem for part in parts if part.problem}):
+            raise DataContractError(f"table {table}: {'; '.join(problems)}. Nothing was written")
+        for part in parts:
+            file = self.path / table / part.name
+            if not file.is_file() or file.stat().st_size != part.size:
+                raise ConfigError(
+                    f"{file} was written by an executor but is not here: catalog.path must be a folder "
+                    "that the driver and all executors share"
+                )
+
+    # checkpoints of a run
+
+    def stage(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
+        # the shape is part of the name: a program that stages other columns computes again
+        folder = self._staging(run_id) / f"{_simple(name)}-{stable_hash(df.schema.json())[:12]}"
+        if not (folder / "_SUCCESS").is_file():
+            df.write.mode("overwrite").option("compression", "zstd").parquet(f"file://{folder}")
+        return _parquet(df.sparkSession, [folder], df.schema)
+
+    def unstage(self, run_id: str) -> None:
+        shutil.rmtree(self._staging(run_id), ignore_errors=True)
+
+    def _staging(self, run_id: str) -> Path:
+        return self.path / "_staging" / _simple(run_id)
+
+    # what readers see
+
+    def current_values_stale(self) -> bool:
+        delta = self._open("current_values")
+        return delta is None or self._derived_from(delta) != self._source_versions()
+
+    def refresh_current_values(self, run_id: str) -> bool:
+        for _ in range(REFRESH_ATTEMPTS):
+            # the order matters: opened before the sources are looked at, so that a refresh that saw older
+            # sources conflicts with one that commits in between, instead of overwriting it
+            delta = self._create("current_values")
+            sources = self._source_versions()
+            if self._derived_from(delta) == sources:
+                return False
+            products, events = (self.read(table, sources[table]) for table in _SOURCES)
+            parts = self._spark_parts("current_values", ledger.current_values(products, events))
+            if self._commit(delta, parts, "overwrite", run_id, sources):
+                return True
+        raise DataContractError(
+            f"{self.location('current_values')}: other jobs kept refreshing it; run {run_id} is committed, "
+            "and the next job's refresh will show it"
+        )
+
+    def _source_versions(self) -> dict[str, int]:
+        return {table: self.version(table) for table in _SOURCES}
+
+    def _derived_from(self, delta: DeltaTable) -> dict[str, int | None]:
+        return {table: delta.transaction_version(table) for table in _SOURCES}
+
+    # the tables themselves
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        from deltalake import DeltaTable
+
+        uri = (self.path / table).as_uri()
+        return DeltaTable(uri, version=version) if DeltaTable.is_deltatable(uri) else None
+
+    def _create(self, table: str) -> DeltaTable:
+        """The table, made from its contract on first use. Raises DataContractError if it has another shape."""
+        import pyarrow as pa
+        from deltalake import DeltaTable, Schema
+
+        delta = self._open(table)
+        if delta is None:
+            # made aside and renamed, for the first of several to win: deltalake itself would let the later ones
+            # commit a second beginning of the same table
+            scratch = self.path / f"_new-{uuid.uuid4()}"
+            scratch.mkdir(parents=True)
+            DeltaTable.create(scratch.as_uri(), Schema.from_json(contract.table_json(table)))
+            with suppress(OSError):
+                scratch.rename(self.path / table)
+            shutil.rmtree(scratch, ignore_errors=True)
+            delta = DeltaTable((self.path / table).as_uri())
+        found, wanted = pa.schema(delta.schema().to_arrow()), contract.arrow_schema(table)
+        if not found.equals(wanted):
+            raise DataContractError(
+                f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: "
+                f"it has {json.dumps(found.names)}. It was made by another version of this program; migrate it first"
+            )
+        return delta
+
+    def _rows_of(self, table: str, run_id: str) -> int | None:
+        delta = self._open(table)
+        return None if delta is None else delta.transaction_version(run_id)
+
+    def _session(self) -> SparkSession:
+        if self._spark is None:
+            raise ValueError("this LakeCatalog was opened without Spark: use scan(), or pass a SparkSession")
+        return self._spark
+
+
+def _files(delta: DeltaTable | None) -> list[Path]:
+    """Absolute paths of the files of this version; deltalake hands them out percent-encoded."""
+    return [] if delta is None else [Path(unquote(uri.removeprefix("file://"))) for uri in delta.file_uris()]
+
+
+def _parquet(spark: SparkSession, paths: Sequence[Path], schema: Any) -> DataFrame:
+    return spark.read.schema(schema).parquet(*[f"file://{path}" for path in paths])
+
+
+def _select_contract(table: str, df: DataFrame) -> DataFrame:
+    """The contract's columns of ``df``, by name; others are left out.
+
+    Raises DataContractError naming every column that is missing or has a type that would lose something.
+    """
+    from pyspark.sql import functions as F
+
+    given = {field.name: field.dataType.simpleString() for field in df.schema}
+    wanted = {field.name: field.dataType.simpleString() for field in contract.spark_schema(table)}
+    problems = [f"column {name} is missing" for name in wanted if name not in given]
+    for name, kind in wanted.items():
+        if given.get(name, "void") not in {kind, "void"} | _WIDENS.get(kind, set()):
+            problems.append(f"column {name} is {given[name]}, the contract says {kind}")
+    if problems:
+        raise DataContractError(f"table {table}: {'; '.join(problems)}. Columns given: {sorted(given)}")
+    return df.select(*[F.col(name).cast(kind).alias(name) for name, kind in wanted.items()])
+
+
+def _simple(name: str) -> str:
+    """``name`` if it can be a folder's name. Raises ConfigError: a run id like ``..`` must not reach rmtree."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(f"{name!r} cannot name a checkpoint: letters, digits, '_', '.' and '-' only")
+    return name

@@ -1,0 +1,238 @@
+"""The ledger of values (contract `attribute_values`): what runs assert, what stands, what readers see, and undoing.
+
+Events are only ever added. A run asserts values; a later run may retract them; a rollback takes events back. A
+rollback's event names the event that it ``undoes``, so a rollback of a rollback puts the first one's work back, and
+two runs can be undone in any order. What counts is the replay of all events that nothing has taken back:
+
+    event in force    no event in force undoes it
+    value standing    its assert is in force, and the last retract or reinstate in force that a run made by itself
+                      (``undoes`` is null) does not leave it retracted
+
+Pure functions over Spark DataFrames, without UDFs. The order of events is that of ``asserted_at``: one time per
+run, strictly increasing from run to run (:func:`next_asserted_at`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from catalog_enrichment import contract
+from catalog_enrichment.records import Decision, Op, Reason, Source
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class RunStamp:
+    """What every event of one run carries."""
+
+    run_id: str
+    model_name: str | None
+    """None for a rollback, as is the version: its events repeat those of the values they are about."""
+    model_version: str | None
+    asserted_at: datetime
+    """With a time zone, later than every event in the ledger."""
+
+    def __post_init__(self) -> None:
+        if self.asserted_at.tzinfo is None:
+            raise ValueError(f"asserted_at needs a time zone, {self.asserted_at!r} has none")
+
+
+def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
+    """``now``, or the first microsecond after the last event if the clock has not got there yet; in UTC."""
+    from pyspark.sql import functions as F
+
+    last = events.agg(F.unix_micros(F.max("asserted_at")).alias("micros")).first()
+    if last is None or last["micros"] is None:
+        return now.astimezone(UTC)
+    return max(now.astimezone(UTC), _EPOCH + timedelta(microseconds=last["micros"] + 1))
+
+
+def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
+    """An assert event for every row of ``decided`` (contract `predictions`) whose decision is to publish."""
+    from pyspark.sql import functions as F
+
+    none = F.lit(None).cast("string")
+    return _record(
+        decided.where(F.col("decision") == Decision.PUBLISH.value),
+        stamp,
+        op=F.lit(Op.ASSERT.value),
+        refers_to=none,
+        undoes=none,
+        source=F.lit(Source.MODEL.value),
+        model_name=F.lit(stamp.model_name),
+        model_version=F.lit(stamp.model_version),
+    )
+
+
+def retractions(events: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
+    """Retracts every standing model value whose product's content has changed without a new one being published.
+
+    On unchanged content old values stand, whatever a new model thinks; where the run publishes, its set replaces
+    the old one by being newer.
+    """
+    from pyspark.sql import functions as F
+
+    published = F.max(F.col("decision") == Decision.PUBLISH.value)
+    decisions = decided.groupBy("product_id", "attribute").agg(
+        F.first("content_hash").alias("new_content"), published.alias("published")
+    )
+    outdated = (
+        active(events)
+        .where(F.col("source") == Source.MODEL.value)
+        .join(decisions.where(~F.col("published")), ["product_id", "attribute"])
+        .where(~F.col("content_hash").eqNullSafe(F.col("new_content")))
+    )
+    return _record(
+        outdated,
+        stamp,
+        op=F.lit(Op.RETRACT.value),
+        refers_to=F.col("event_id"),
+        undoes=F.lit(None).cast("string"),
+        reason=F.lit(Reason.CONTENT_CHANGED.value),
+    )
+
+
+def undo(events: DataFrame, run_id: str, attribute: str | None, stamp: RunStamp) -> DataFrame:
+    """The events that take back what ``run_id`` did (to ``attribute``, if given) and what is still in force (I6).
+
+    An assert or reinstate is answered by a retract, a retract by a reinstate. Undoing twice gives no rows; undoing
+    the undoing restores what it took. Later runs keep their effect.
+    """
+    from pyspark.sql import functions as F
+
+    did = events.where(F.col("run_id") == run_id)
+    if attribute is not None:
+        did = did.where(F.col("attribute") == attribute)
+    taken_back = _replay(events).select(F.explode("undone").alias("event_id"))
+    was_retract = F.col("op") == Op.RETRACT.value
+    return _record(
+        did.join(taken_back, "event_id", "left_anti"),
+        stamp,
+        op=F.when(was_retract, Op.REINSTATE.value).otherwise(Op.RETRACT.value),
+        refers_to=F.coalesce("refers_to", "event_id"),
+        undoes=F.col("event_id"),
+        reason=F.lit(Reason.ROLLED_BACK.value),
+    )
+
+
+def active(events: DataFrame) -> DataFrame:
+    """The assert events whose values stand."""
+    from pyspark.sql import functions as F
+
+    fallen = _replay(events).where(~F.col("stands")).select(F.col("assert_id").alias("event_id"))
+    return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
+
+
+def current_values(products: DataFrame, events: DataFrame) -> DataFrame:
+    """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
+
+    The merchant's set (I1); else the newest human set; else the whole set of the newest run with a standing value.
+    Products that are gone have nothing.
+    """
+    from pyspark.sql import functions as F
+
+    merchant = _merchant_values(products)
+    written = _newest_sets(active(events).join(products.select("product_id"), "product_id", "left_semi"))
+    others = written.join(merchant, ["product_id", "attribute"], "left_anti")
+    return merchant.unionByName(others, allowMissingColumns=True).select(
+        *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
+    )
+
+
+def history(events: DataFrame, product_id: str, attribute: str) -> DataFrame:
+    """Every event about one value set, oldest first."""
+    from pyspark.sql import functions as F
+
+    mine = events.where((F.col("product_id") == product_id) & (F.col("attribute") == attribute))
+    return mine.orderBy("asserted_at", "run_id", "op", "value")
+
+
+def counts(events: DataFrame) -> DataFrame:
+    """How many events there are: columns attribute, op, events."""
+    from pyspark.sql import functions as F
+
+    return events.groupBy("attribute", "op").agg(F.count("*").alias("events")).orderBy("attribute", "op")
+
+
+def _merchant_values(products: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    given = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "given"))
+    named = F.filter("given", lambda value: value.isNotNull() & (F.trim(value) != ""))
+    return given.select(
+        "product_id",
+        "attribute",
+        F.array_sort(F.array_distinct(named)).alias("values"),
+        F.lit(Source.MERCHANT.value).alias("source"),
+    ).where(F.size("values") > 0)
+
+
+def _newest_sets(standing: DataFrame) -> DataFrame:
+    """Per product and attribute the set of one run: the newest human one, else the newest."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    sets = standing.groupBy("product_id", "attribute", "source", "run_id").agg(
+        F.array_sort(F.collect_set("value")).alias("values"),
+        F.max("asserted_at").alias("asserted_at"),
+        F.max("model_version").alias("model_version"),
+        F.max("certificate_id").alias("certificate_id"),
+    )
+    human_first = F.when(F.col("source") == Source.HUMAN.value, 0).otherwise(1)
+    newest = Window.partitionBy("product_id", "attribute").orderBy(
+        human_first, F.col("asserted_at").desc(), F.col("run_id").desc()
+    )
+    return sets.withColumn("place", F.row_number().over(newest)).where("place = 1").drop("place")
+
+
+def _replay(events: DataFrame) -> DataFrame:
+    """For every assert that later events refer to: assert_id, whether it ``stands``, the event ids ``undone``.
+
+    Read from the newest event to the oldest, an event is in force unless one already read, itself in force, undoes it.
+    """
+    from pyspark.sql import functions as F
+
+    acts = F.struct("asserted_at", "run_id", "op", "event_id", "undoes")
+    later = events.where(F.col("refers_to").isNotNull()).groupBy(F.col("refers_to").alias("assert_id"))
+    undone = F.aggregate(
+        F.reverse("acts"),
+        F.array().cast("array<string>"),
+        lambda ids, act: F.when(act["undoes"].isNull() | F.array_contains(ids, act["event_id"]), ids).otherwise(
+            F.concat(ids, F.array(act["undoes"]))
+        ),
+    )
+    in_force = F.filter(
+        "acts", lambda act: act["undoes"].isNull() & ~F.array_contains(F.col("undone"), act["event_id"])
+    )
+    retracted = F.coalesce(F.try_element_at(in_force, F.lit(-1))["op"] == Op.RETRACT.value, F.lit(False))
+    replayed = later.agg(F.array_sort(F.collect_list(acts)).alias("acts")).withColumn("undone", undone)
+    stands = ~F.array_contains("undone", F.col("assert_id")) & ~retracted
+    return replayed.select("assert_id", "undone", stands.alias("stands"))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _record(rows: DataFrame, stamp: RunStamp, **given: Column) -> DataFrame:
+    """Ledger rows: the stamp, the ``given`` columns, and for every other column what ``rows`` carry."""
+    from pyspark.sql import functions as F
+
+    micros = (stamp.asserted_at - _EPOCH) // timedelta(microseconds=1)
+    # as a number: a datetime literal would pass through the session's time zone
+    own = {**given, "run_id": F.lit(stamp.run_id), "asserted_at": F.timestamp_micros(F.lit(micros))}
+    fields = [field for field in contract.spark_schema("attribute_values") if field.name != "event_id"]
+    events = rows.select(*[own.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in fields])
+    return events.select(_event_id().alias("event_id"), *events.columns)
+
+
+def _event_id() -> Column:
+    """:func:`catalog_enrichment.records.event_id` in Spark SQL."""
+    from pyspark.sql import functions as F
+
+    names = ("run_id", "product_id", "attribute", "value", "op", "refers_to")
+    parts = [F.coalesce(F.col(name), F.lit("")) for name in names]
+    return F.sha2(F.concat(*[F.concat(F.length(p).cast("string"), F.lit(":"), p) for p in parts]), 256)

@@ -1,0 +1,127 @@
+"""What a Spark task does to write a table: its rows into one new parquet file, under a name nobody else has.
+
+The driver makes the files part of the table in one commit. A file of a task that failed, was tried twice or whose
+driver died is never referenced: readers do not see it.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+ROW_GROUP_BYTES = 16 * 2**20
+"""Most bytes of rows, uncompressed, that a row group holds (one row may be larger); bounds a reader's memory."""
+
+STATISTICS_COLUMNS = ("product_id", "run_id")
+"""Columns whose range is recorded per file, so that Delta readers can skip files."""
+
+PART_SCHEMA = "name string, size long, rows long, stats string, problem string"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file that waits for its commit, or the reason why there is none."""
+
+    name: str
+    """Relative to the table's folder."""
+    size: int
+    """Bytes."""
+    rows: int
+    stats: str
+    """Delta's per-file statistics, JSON."""
+    problem: str | None = None
+    """How the rows break the contract; then nothing may be committed."""
+
+
+@dataclass(slots=True)
+class _Ranges:
+    """Smallest and largest value per statistics column, over batches."""
+
+    low: dict[str, str] = field(default_factory=dict)
+    high: dict[str, str] = field(default_factory=dict)
+
+    def add(self, table: pa.Table) -> None:
+        for name in set(STATISTICS_COLUMNS) & set(table.column_names):
+            span = pc.min_max(table[name]).as_py()
+            if span["min"] is not None:
+                self.low[name] = min(self.low.get(name, span["min"]), span["min"])
+                self.high[name] = max(self.high.get(name, span["max"]), span["max"])
+
+    def to_json(self, rows: int) -> str:
+        return json.dumps({"numRecords": rows, "minValues": self.low, "maxValues": self.high})
+
+
+def write_parts(batches: Iterable[pa.RecordBatch], folder: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The task: :func:`write_part` in the shape of mapInArrow; one row per file (:data:`PART_SCHEMA`)."""
+    part = write_part(batches, Path(folder), schema)
+    if part is not None:
+        columns = [[part.name], [part.size], [part.rows], [part.stats], [part.problem]]
+        types = [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, names=["name", "size", "rows", "stats", "problem"])
+
+
+def write_part(batches: Iterable[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Part | None:
+    """Write all rows to one file in ``folder``; None, and no file, for no rows.
+
+    A null in a required column stops the writing and is reported as the part's problem, not raised: a task that
+    raises reaches the driver as a Spark failure, after retries, with the message buried in a stack trace.
+    """
+    filled = (table for table in row_groups(batches, schema) if table.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return None
+    target = folder / f"part-{uuid.uuid4()}.parquet"
+    ranges, rows = _Ranges(), 0
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for table in _chain(first, filled):
+            if problem := missing_values(table):
+                return Part(target.name, 0, 0, "", problem)
+            writer.write_table(table, row_group_size=rows_per_group(table))
+            ranges.add(table)
+            rows += table.num_rows
+    return Part(target.name, target.stat().st_size, rows, ranges.to_json(rows))
+
+
+def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Batches in the contract's columns and types, joined up to about :data:`ROW_GROUP_BYTES`."""
+    waiting: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        waiting.append(conform(batch, schema))
+        size += batch.nbytes
+        if size >= ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(waiting, schema)
+            waiting, size = [], 0
+    yield pa.Table.from_batches(waiting, schema)
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of ``schema``, found by name and cast; instants stay what they are in any time zone."""
+    arrays = [batch.column(field.name).cast(field.type) for field in schema]
+    # nulls in required columns are looked for later; from_arrays does not look
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def missing_values(table: pa.Table) -> str | None:
+    """Which required columns have nulls, in words; None if none."""
+    nulls = {f.name: table[f.name].null_count for f in table.schema if not f.nullable}
+    found = [f"{name} (in at least {count} rows)" for name, count in nulls.items() if count]
+    return f"null in required columns: {', '.join(found)}" if found else None
+
+
+def rows_per_group(table: pa.Table) -> int:
+    """How many rows of ``table`` fit a row group, at least one."""
+    return max(1, int(table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
+
+
+def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from rest

@@ -1,0 +1,332 @@
+"""One config file (TOML) for every job: read, checked, resolved and hashed once, on the driver.
+
+Every section is a frozen dataclass; the text under a field is its documentation. An unknown key, a wrong type or
+a value out of range is a ConfigError that names the key and, for unknown keys, the ones there are. Nothing on a
+worker reads the environment or a config file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from catalog_enrichment import resources
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import stable_hash
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogConfig:
+    path: str
+    """Folder of the lake catalog's Delta tables. Relative paths start at the config file's `root`."""
+    dictionary: str
+    """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped one, or a path."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MappingConfig:
+    """Which source column feeds which product column. An empty string: the source has none."""
+
+    product_id: str = "product_id"
+    shop_id: str = ""
+    title: str = "title"
+    description: str = ""
+    category: str = ""
+    language: str = ""
+    image_bytes: str = ""
+    """Column with the encoded picture."""
+    image_uris: str = ""
+    """Column with one path or URI, or an array of them; relative ones start at the source's folder."""
+    opt_out: str = ""
+    updated_at: str = ""
+    """Timestamp column; without one every row counts as updated at the time of its first import."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Attribute name = source column (a string or an array of strings) with the merchant's values."""
+    attributes_when: str = ""
+    """Boolean source column: merchant values are read only where it is true."""
+    default_language: str = "en"
+    default_shop: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    format: Literal["parquet", "csv", "tsv", "jsonl", "delta"]
+    path: str
+    """File, folder or Delta table. Relative paths start at the config file's `root`."""
+    mapping: MappingConfig = field(default_factory=MappingConfig)
+    snapshot_suite: str = "schemas:expectations/source_snapshot.v1.json"
+    row_rules: str = "schemas:expectations/row_rules.v1.json"
+    min_volume_ratio: float = 0.5
+    """The snapshot must have at least this share of the rows of the last import."""
+
+    def __post_init__(self) -> None:
+        _within("source.min_volume_ratio", self.min_volume_ratio, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparkConfig:
+    master: str = "local[2]"
+    """Ignored under spark-submit, which brings its own."""
+    driver_memory: str = "2g"
+    shuffle_partitions: int = 8
+    conf: dict[str, str] = field(default_factory=dict)
+    """Further Spark settings, as they are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MlflowConfig:
+    tracking_uri: str
+    """`sqlite:///PATH` (relative paths start at `root`) or the URI of a server."""
+    artifact_path: str = ""
+    """Folder for the artifacts of a local store; leave empty with a server, which has its own."""
+    experiment: str = "catalog-enrichment"
+    model_name: str = "catalog-enrichment"
+    champion_alias: str = "champion"
+    candidate_alias: str = "candidate"
+    promotion_policy: str = "policy:promotion.v1.toml"
+    timeout_seconds: int = 10
+    """How long to wait for a tracking server before giving up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagesConfig:
+    """Limits that keep one picture from harming a batch; beyond them the picture counts as unusable."""
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    """Width x height as declared in the header, checked before any pixel is decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldsConfig:
+    """Shares of the labelled content groups; what remains after the five is an error."""
+
+    train: float = 0.50
+    validation: float = 0.10
+    """Early stopping and the choice of models, recipes, lambda."""
+    calibration: float = 0.10
+    """Temperature, the pool of values, the suggestion threshold."""
+    certification: float = 0.22
+    """Only to certify; used once per candidate (PRECISION, certificate 4)."""
+    test: float = 0.08
+    """Certified nothing; what the report quotes."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.train, self.validation, self.calibration, self.certification, self.test)
+        if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(f"folds must be positive and sum to 1, not {shares} (sum {sum(shares):g})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    recipe: str
+    """`recipes:NAME.toml` for a shipped one, or a path. It says everything about the model and its fit."""
+    attributes: list[str] = field(default_factory=list)
+    """Attributes to learn; empty: every enabled attribute of the dictionary."""
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    min_label_count: int = 20
+    """Values with fewer labelled products are not learned."""
+    max_unlabelled: int = 20_000
+    """Unlabelled products scored for the threshold grid and the drift reference."""
+    unimodal_baselines: bool = True
+    """Also fit the recipe image-only and text-only, to report beside it."""
+    threads: int = 0
+    """torch threads; 0: all cores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionConfig:
+    target: float = 0.95
+    """The promise: written values are right at least this often."""
+    delta: float = 0.05
+    """Probability with which a certificate may be wrong, divided by how often its label set was used."""
+    first_expected: int = 150
+    """n0: expected accepted count at the first threshold of the fixed sequence."""
+    step: float = 1.05
+    """Ratio of expected accepted counts between neighbouring thresholds."""
+    suggest_precision: float = 0.80
+    """Values below the threshold are suggested where calibration precision is at least this."""
+    valid_days: int = 90
+    """Days until a certificate expires."""
+
+    def __post_init__(self) -> None:
+        _within("precision.target", self.target, 0.5, 0.9999)
+        _within("precision.delta", self.delta, 1e-6, 0.5)
+        _within("precision.suggest_precision", self.suggest_precision, 0.0, self.target)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrichConfig:
+    alias: str = ""
+    """Registry alias to run; empty: the champion."""
+    model_version: str = ""
+    """Run this version instead of an alias."""
+    max_products: int = 0
+    """Score at most this many products, newest first; 0: all."""
+    max_changes: int = 1_000_000
+    """Refuse (exit 3) a run that would publish or retract more values than this."""
+    batch_rows: int = 64
+    """Rows per Arrow batch and per forward pass."""
+    batch_bytes: str = "16m"
+    """A batch closes earlier at this many bytes."""
+    partitions: int = 0
+    """Tasks of the scoring stage; 0: two per core."""
+    disabled_shops: list[str] = field(default_factory=list)
+    """Shops to leave alone, from the next publish on."""
+    disabled_categories: list[str] = field(default_factory=list)
+    snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackfillConfig:
+    """The slice; empty means no restriction."""
+
+    categories: list[str] = field(default_factory=list)
+    """Category paths; a path covers everything below it."""
+    updated_from: str = ""
+    """ISO date or time, inclusive."""
+    updated_until: str = ""
+    """ISO date or time, exclusive."""
+    product_ids: list[str] = field(default_factory=list)
+    product_ids_file: str = ""
+    """One product id per line, instead of or beside `product_ids`."""
+    chunk_products: int = 50_000
+    """Every chunk is a run of its own: all of it is visible, or none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    path: str = "reports"
+    """Folder of the HTML reports; relative to `root`."""
+    samples: int = 24
+    """Products shown per attribute."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    catalog: CatalogConfig
+    mlflow: MlflowConfig
+    root: str = "."
+    """Where relative paths start; relative to the config file's own folder."""
+    source: SourceConfig | None = None
+    """Needed by import_products alone."""
+    training: TrainingConfig | None = None
+    """Needed by train_model alone."""
+    spark: SparkConfig = field(default_factory=SparkConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    enrich: EnrichConfig = field(default_factory=EnrichConfig)
+    backfill: BackfillConfig = field(default_factory=BackfillConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def path(self, relative: str) -> Path:
+        """An absolute path for one of this config's paths."""
+        return (Path(self.root) / Path(relative).expanduser()).resolve()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def without_secrets(self) -> dict[str, Any]:
+        """The config for storing and printing: passwords in URIs are masked."""
+        masked: dict[str, Any] = json.loads(re.sub(r"//[^/@\s\"]+@", "//***@", json.dumps(self.as_dict())))
+        return masked
+
+    def hash(self, *sections: str) -> str:
+        """Hash of the named sections (all, if none is named): the config's part of a run id."""
+        content = self.as_dict()
+        return stable_hash({name: content[name] for name in sections or sorted(content)})
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a TOML config, apply ``section.key=value`` overrides, check it and resolve its root.
+
+    Raises ConfigError for a missing file, broken TOML, an unknown key, a wrong type or a value out of range.
+    """
+    file = resources.locate(str(path))
+    try:
+        content = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{file} is not valid TOML: {problem}") from None
+    for override in overrides or []:
+        _apply(content, override)
+    content["root"] = str((file.parent / Path(str(content.get("root", "."))).expanduser()).resolve())
+    return from_dict(Config, content, where=str(file))
+
+
+def from_dict(kind: type[T], content: dict[str, Any], where: str) -> T:
+    """Build the dataclass ``kind`` from plain data, strictly. Raises ConfigError with every problem found."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        _forbid_unknown_keys(kind, ConfigDict(extra="forbid"))
+        # JSON mode, strict: "3" is no integer and 1 is no string, but a TOML integer is a fine float
+        return TypeAdapter(kind).validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as problem:
+        lines = [_explain(kind, error) for error in problem.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _explain(kind: type[Any], error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    name = ".".join(location) or "config"
+    if error["type"] == "unexpected_keyword_argument":
+        return f"unknown key {name!r}. Available keys: {_siblings(kind, location)}"
+    return f"{name}: {error['msg']} (got {error.get('input')!r})"
+
+
+def _siblings(kind: type[Any], location: list[str]) -> list[str]:
+    for part in location[:-1]:
+        options = _dataclasses_in(_hints(kind).get(part))
+        if not options:
+            return []
+        kind = options[0]
+    return sorted(_hints(kind))
+
+
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    from typing import get_type_hints
+
+    return get_type_hints(kind)
+
+
+def _forbid_unknown_keys(kind: type[Any], rule: Any) -> None:
+    """Tell pydantic to be strict about ``kind`` and every dataclass inside it, without importing it at the top."""
+    kind.__pydantic_config__ = rule
+    for annotation in _hints(kind).values():
+        for inner in _dataclasses_in(annotation):
+            _forbid_unknown_keys(inner, rule)
+
+
+def _dataclasses_in(annotation: Any) -> list[type[Any]]:
+    """The dataclass an annotation names, also as ``X | None``."""
+    options = getattr(annotation, "__args__", (annotation,))
+    return [option for option in options if hasattr(option, "__dataclass_fields__")]
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not all(part.strip() for part in name.split(".")):
+        raise ConfigError(f"--set {override!r}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string: nobody wants to quote twice in a shell
+    *sections, key = (part.strip() for part in name.split("."))
+    target = content
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+    target[key] = value
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value!r}")

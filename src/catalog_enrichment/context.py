@@ -1,0 +1,36 @@
+"""What every job on the catalog has at hand: config, Spark, catalog, dictionary, stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from catalog_enrichment import dictionary, resources, session
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config import Config
+from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class Context:
+    config: Config
+    spark: SparkSession
+    catalog: LakeCatalog
+    dictionary: Dictionary
+    stages: Stages = field(default_factory=Stages)
+
+
+def load_dictionary(config: Config) -> Dictionary:
+    """The attribute dictionary the config names."""
+    return dictionary.load(resources.locate(config.catalog.dictionary, config.path(".")))
+
+
+def open_context(config: Config, app_name: str) -> Context:
+    """Start Spark and open the catalog. What can be wrong with config and registry is checked before calling this."""
+    words = load_dictionary(config)
+    spark = session.start(config, app_name)
+    return Context(config, spark, LakeCatalog(config.path(config.catalog.path), spark), words)

@@ -1,0 +1,63 @@
+"""The data contracts: tables (schemas/tables/NAME.vN.json) read from the one place that spells their columns.
+
+The files are written in the JSON form that Spark and Delta share, so neither needs a translation:
+``StructType.fromJson`` reads them for Spark, ``deltalake.Schema.from_json`` for the writer.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import resources
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql.types import StructType
+
+TABLES = {
+    "products": 1,
+    "predictions": 1,
+    "attribute_values": 1,
+    "current_values": 1,
+    "quarantine": 1,
+    "runs": 1,
+}
+"""Every table of the catalog and the contract version this code writes."""
+
+
+@cache
+def table_json(name: str) -> str:
+    """The contract of table ``name`` as JSON text."""
+    return resources.locate(f"schemas:tables/{name}.v{TABLES[name]}.json").read_text()
+
+
+def columns(name: str) -> list[str]:
+    """Column names of table ``name``, in order."""
+    return [field["name"] for field in _fields(name)]
+
+
+def required(name: str) -> list[str]:
+    """The columns of table ``name`` that may not be null."""
+    return [field["name"] for field in _fields(name) if not field["nullable"]]
+
+
+def _fields(name: str) -> list[dict[str, Any]]:
+    fields: list[dict[str, Any]] = json.loads(table_json(name))["fields"]
+    return fields
+
+
+def spark_schema(name: str) -> StructType:
+    """The contract as a Spark schema."""
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(table_json(name)))
+
+
+def arrow_schema(name: str) -> pa.Schema:
+    """The contract as an Arrow schema; timestamps are microseconds in UTC."""
+    import pyarrow as pa
+    from deltalake import Schema
+
+    return pa.schema(Schema.from_json(table_json(name)).to_arrow())

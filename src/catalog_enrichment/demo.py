@@ -1,0 +1,147 @@
+"""``make demo``: the whole loop on a marketplace that is generated for it.
+
+    generate -> import -> train, certify, register -> promote -> enrich -> report
+
+    python -m catalog_enrichment.demo [--products 6000] [--folder var/demo] [--set section.key=value] ...
+
+Ends with a table for people, where to look, and one JSON line. The generator knows the truth; the jobs do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import config as configuration
+from catalog_enrichment import importing, marketplace, pipeline, reporting, retrain
+from catalog_enrichment.context import Context, open_context
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.mlflow_store import Store
+from catalog_enrichment.registry import Registry
+from catalog_enrichment.report.tables import people_table
+from catalog_enrichment.stages import Stages, to_stderr
+from catalog_enrichment.work import Window
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config import Config
+
+_MARKER = ".catalog-enrichment-demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, print the JSON line; the exit codes are those of the jobs."""
+    parser = argparse.ArgumentParser("make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="everything is written below it")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--products", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args(argv)
+    _start_fresh(args.folder.resolve())
+    config = configuration.load("config:demo.toml", [f"root={json.dumps(str(args.folder.resolve()))}", *args.set])
+    print(json.dumps(run(config, args.products, args.seed)))
+    return 0
+
+
+def run(config: Config, products: int, seed: int) -> dict[str, Any]:
+    """The whole loop from nothing, below ``config.root``; returns the demo's JSON summary."""
+    stages = Stages()
+
+    with stages("generate") as stage:
+        market = marketplace.generate(config.path("marketplace"), products, seed, progress=sys.stderr.isatty())
+        stage.rows_out = market.rows
+    with stages("import"):
+        context = open_context(config, "demo")
+        imported = importing.import_products(context)
+    with stages("train"):
+        trained = retrain.train_model(config)
+    with stages("promote"):
+        registry = Registry(config)
+        promoted = registry.promote_through_gate(trained["model_version"], expected_current="none")
+        to_stderr(f"champion is now {config.mlflow.model_name} version {promoted['model_version']}")
+    with stages("enrich"):
+        model = registry.resolve()
+        registry.check_labels(model, context.dictionary)
+        enriched = pipeline.enrich(context, model, Window())
+    with stages("report"):
+        right = precision_against_truth(context, market.truth, enriched["run_id"])
+        report = reporting.write_report(context, enriched["run_id"], right)
+
+    summary = _summary(imported, enriched, right, stages.seconds)
+    _tell(config, summary, report)
+    context.spark.stop()
+    return summary
+
+
+def precision_against_truth(context: Context, truth: Path, run_id: str) -> dict[str, float | None]:
+    """Per attribute, the share of the products whose values written by ``run_id`` are all true; None if none were."""
+    from pyspark.sql import functions as F
+
+    known = context.spark.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
+    written = context.catalog.read("current_values").where(F.col("run_id") == run_id)
+    judged = written.join(known, ["product_id", "attribute"]).withColumn(
+        "right", (F.size(F.array_except("values", "true_values")) == 0).cast("double")
+    )
+    rows = judged.groupBy("attribute").agg(F.avg("right").alias("precision")).collect()
+    found = {row["attribute"]: round(row["precision"], 4) for row in rows}
+    return {name: found.get(name) for name in context.dictionary.enabled}
+
+
+def _start_fresh(folder: Path) -> None:
+    """Empty the folder, if it is an earlier demo's. Raises ConfigError rather than delete anything else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise ConfigError(f"{folder} is not empty and was not made by a demo; choose another with --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / _MARKER).touch()
+
+
+def _summary(
+    imported: dict[str, Any], enriched: dict[str, Any], right: dict[str, float | None], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """One line for the whole loop: products = input rows = predicted + skipped + quarantined (I7)."""
+    attributes = {name: counts | {"precision": right.get(name)} for name, counts in enriched["attributes"].items()}
+    quarantined = imported["quarantined"] | enriched["quarantined"]
+    return {
+        "products": imported["products"],
+        "predicted": enriched["predicted"],
+        "skipped": enriched["skipped"],
+        "quarantined": dict(sorted(quarantined.items())),
+        "unusable_images": enriched["unusable_images"],
+        "attributes": attributes,
+        "model_version": enriched["model_version"],
+        "run_id": enriched["run_id"],
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+    }
+
+
+def _tell(config: Config, summary: dict[str, Any], report: Path) -> None:
+    rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
+    quarantined = sum(summary["quarantined"].values())
+    tables = config.path(config.catalog.path)
+    tracking = Store(config).uri
+    print(f"\n{people_table(rows)}\n")
+    print(
+        f"{summary['products']:,} rows = {summary['predicted']:,} predicted + {summary['skipped']:,} skipped "
+        f"+ {quarantined:,} quarantined, in {summary['seconds']['total']:.0f} s\n"
+    )
+    places = {
+        "HTML report": (report, f"xdg-open {report}"),
+        "Delta tables": (
+            tables,
+            f"python -c \"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())\"",
+        ),
+        "MLflow store": (tracking, f"mlflow ui --backend-store-uri {tracking}"),
+    }
+    for name, (place, command) in places.items():
+        print(f"{name:<14}{place}\n{'':<14}{command}")
+    run_id = summary["run_id"]
+    print(f"{'undo':<14}rollback_run --config config:demo.toml --run-id {run_id}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The attribute dictionary (contract `attributes`): which attributes exist, their values, and where they apply."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import Cardinality, stable_hash
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attribute:
+    name: str
+    cardinality: Cardinality
+    values: tuple[str, ...]
+    """Canonical values."""
+    aliases: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Language (ISO 639-1) -> spelling -> canonical value."""
+    categories: tuple[str, ...] = ()
+    """Category paths it applies to, each with everything below it; empty: all."""
+    enabled: bool = True
+
+    def applies_to(self, category: str | None) -> bool:
+        """Whether a product of this category can have the attribute. A product without a category has them all."""
+        if not self.categories or not category:
+            return True
+        return any(category == root or category.startswith(root + "/") for root in self.categories)
+
+    def normalise(self, raw: str, language: str | None = None) -> str | None:
+        """The canonical value a merchant's spelling stands for, or None if it stands for none."""
+        return self.spellings(language).get(fold(raw))
+
+    def spellings(self, language: str | None = None) -> dict[str, str]:
+        """Folded spelling -> canonical value; the canonical values and, first of all, the language's aliases."""
+        known: dict[str, str] = {}
+        languages = sorted(self.aliases, key=lambda name: name == language)
+        for name in languages:
+            known.update({fold(spelling): value for spelling, value in self.aliases[name].items()})
+        return known | {fold(value): value for value in self.values}
+
+
+@dataclass(frozen=True, slots=True)
+class Dictionary:
+    attributes: dict[str, Attribute]
+
+    def __getitem__(self, name: str) -> Attribute:
+        return self.attributes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.attributes
+
+    @property
+    def enabled(self) -> list[str]:
+        """Names of the attributes that may be predicted, in the file's order."""
+        return [name for name, attribute in self.attributes.items() if attribute.enabled]
+
+    def words(self) -> set[str]:
+        """Every folded spelling of every value: what two variants of one listing may differ in."""
+        return {spelling for attribute in self.attributes.values() for spelling in attribute.spellings()}
+
+    def hash(self) -> str:
+        return stable_hash([repr(attribute) for attribute in self.attributes.values()])
+
+
+def fold(text: str) -> str:
+    """Case, accents-compatibility forms and runs of spaces or punctuation do not distinguish two spellings."""
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def load(path: Path) -> Dictionary:
+    """Read a dictionary file. Raises ConfigError for broken JSON, unknown fields or aliases of unknown values."""
+    try:
+        content = json.loads(path.read_text())
+        rows = content["attributes"]
+        attributes = [_attribute(row) for row in rows]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ConfigError(f"{path} is not a usable attribute dictionary: {problem!r}") from None
+    if len({a.name for a in attributes}) < len(attributes):
+        raise ConfigError(f"{path}: an attribute is defined twice: {[a.name for a in attributes]}")
+    for attribute in attributes:
+        unknown = {v for spellings in attribute.aliases.values() for v in spellings.values()} - set(attribute.values)
+        if unknown or not attribute.values:
+            raise ConfigError(f"{path}: {attribute.name}: aliases of values that are not listed: {sorted(unknown)}")
+    return Dictionary({attribute.name: attribute for attribute in attributes})
+
+
+def _attribute(row: dict[str, object]) -> Attribute:
+    known = {"name", "cardinality", "values", "aliases", "categories", "enabled", "doc"}
+    if unknown := set(row) - known:
+        raise ValueError(f"unknown fields {sorted(unknown)}; available: {sorted(known)}")
+    return Attribute(
+        name=str(row["name"]),
+        cardinality=Cardinality(str(row["cardinality"])),
+        values=tuple(row["values"]),  # type: ignore[arg-type]
+        aliases=dict(row.get("aliases", {})),  # type: ignore[call-overload]
+        categories=tuple(row.get("categories", ())),  # type: ignore[arg-type]
+        enabled=bool(row.get("enabled", True)),
+    )

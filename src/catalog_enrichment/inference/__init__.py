@@ -1,0 +1,1 @@
+"""Scoring: the engine (no Spark) and the Iterator pandas UDF over it."""

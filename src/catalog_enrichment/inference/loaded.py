@@ -1,0 +1,44 @@
+"""Worker side: one model per Python process and device, loaded once by artifact hash.
+
+The cache lives in this importable module because Spark re-pickles whatever a UDF's closure captures: a global of
+``__main__`` would be fresh in every task.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from catalog_enrichment.models.predictor import Predictor
+
+
+@cache
+def predictor(artifact_hash: str, directory: Path, device: str) -> Predictor:  # noqa: ARG001
+    """The predictor of one artifact. ``artifact_hash`` is the identity: a reused worker never serves an old model."""
+    # fork plus tokenizer threads can deadlock, and a worker has one core anyway
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from PIL import Image
+
+    from catalog_enrichment.models.predictor import Predictor
+
+    # a picture with too many pixels gets its own reason; Pillow need not say it as well
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return Predictor.load(directory, device)
+
+
+def task_device() -> str:
+    """The accelerator this Spark task was given; without GPU scheduling, GPUs are shared out by partition; else CPU."""
+    import torch
+    from pyspark import TaskContext
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    task = TaskContext.get()
+    given = task.resources().get("gpu") if task else None
+    if given:
+        return f"cuda:{given.addresses[0]}"
+    return f"cuda:{task.partitionId() % torch.cuda.device_count()}" if task else "cuda:0"

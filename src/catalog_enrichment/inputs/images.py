@@ -1,0 +1,157 @@
+"""Pictures from bytes, files and URIs to the square the model sees; a bad picture is a Reason, never an exception.
+
+The whole picture is fitted into the square and the rest filled with white. Cropping would lose sleeves and shoes
+from tall pictures, squashing would change proportions; white is what catalog pictures have around the product.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.records import Reason
+
+_WHITE = (255, 255, 255)
+_UINT16_STEP = 257  # 65535 / 255
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A usable picture, or why there is none: exactly one of ``pixels`` and ``reason`` is None."""
+
+    pixels: np.ndarray | None
+    """uint8 (size, size, 3), RGB."""
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def first_usable(images: Iterable[Mapping[str, Any]] | None, size: int, limits: ImagesConfig) -> Decoded:
+    """The first picture that decodes, of a product's ordered ``{bytes, uri, version}``.
+
+    If none does, the first one's reason stands: it is the picture the merchant put in front. Never raises.
+    """
+    failure: Decoded | None = None
+    for image in images if images is not None else ():
+        decoded = _decode_struct(image, size, limits)
+        if decoded.pixels is not None:
+            return decoded
+        failure = failure or decoded
+    return failure or Decoded(None, Reason.NO_IMAGE, "the product has no image")
+
+
+def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
+    """Decode one encoded picture (JPEG, PNG, GIF, WebP, TIFF, ...) to a ``size`` x ``size`` square. Never raises.
+
+    Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. Of an
+    animation the first frame counts, transparency lies on white, EXIF rotation is applied.
+    """
+    if not data:
+        return Decoded(None, Reason.IMAGE_EMPTY, "zero bytes")
+    if len(data) > limits.max_bytes:
+        return Decoded(None, Reason.IMAGE_TOO_LARGE, f"more than {limits.max_bytes} bytes")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > limits.max_pixels:
+                return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{width} x {height} exceeds {limits.max_pixels} pixels")
+            return Decoded(_to_square(image, size))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        # Pillow's own limit, 179 million pixels, or half of that where warnings are errors. Its warning is not
+        # silenced here: warnings.catch_warnings is not safe in threads, and decoding runs in threads.
+        return Decoded(None, Reason.IMAGE_TOO_LARGE, str(problem))
+    except Exception as problem:  # decoders raise almost anything on hostile bytes, and a row never raises
+        return Decoded(None, _why(data, problem), f"{type(problem).__name__}: {problem}"[:200])
+
+
+def _decode_struct(image: Mapping[str, Any], size: int, limits: ImagesConfig) -> Decoded:
+    data, uri = image.get("bytes"), image.get("uri")
+    if data is not None:
+        return decode_image(bytes(data), size, limits)
+    if not uri:
+        return Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
+    try:
+        fetched = _fetch(str(uri), limits.max_bytes + 1)  # one byte more, so that too many are noticed
+    except FileNotFoundError:
+        return Decoded(None, Reason.IMAGE_MISSING, f"{uri}: no such file")
+    except Exception as problem:  # every file system behind fsspec has its own errors, and a row never raises
+        return Decoded(None, Reason.IMAGE_UNREADABLE, f"{uri}: {type(problem).__name__}: {problem}"[:200])
+    return decode_image(fetched, size, limits)
+
+
+def _fetch(uri: str, at_most: int) -> bytes:
+    if "://" in uri and not uri.startswith("file://"):
+        import fsspec
+
+        with fsspec.open(uri, "rb") as remote:
+            return bytes(remote.read(at_most))
+    path = Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri)
+    if not path.is_file():  # also a folder, a device, or a pipe, whose reading might never end
+        raise FileNotFoundError(uri)
+    with path.open("rb") as local:
+        return local.read(at_most)
+
+
+def _to_square(image: Image.Image, size: int) -> np.ndarray:
+    scale = size / max(image.size)
+    # JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work; draft stays at or above what is asked.
+    image.draft(None, (round(image.width * scale) or 1, round(image.height * scale) or 1))
+    upright = _simple_mode(_upright(image))
+    width, height = (max(1, round(side * size / max(upright.size))) for side in upright.size)
+    fitted = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    canvas = Image.new("RGB", (size, size), _WHITE)
+    corner = ((size - width) // 2, (size - height) // 2)
+    canvas.paste(fitted, corner, mask=fitted.getchannel("A") if fitted.mode == "RGBA" else None)
+    return np.array(canvas)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # before the except: a picture that cannot be decoded is not a picture with broken EXIF
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return image  # broken EXIF says nothing about the pixels
+
+
+def _simple_mode(image: Image.Image) -> Image.Image:
+    """The same picture as RGB, or as RGBA if it is partly transparent."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # convert("RGB") would clip everything above 255 to white
+        grey = np.clip(np.asarray(image), 0, 65535) // _UINT16_STEP
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    transparent = "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
+    return image.convert("RGBA" if transparent else "RGB")
+
+
+def _why(data: bytes, problem: Exception) -> Reason:
+    ending = _ending(data)
+    if "truncated" in str(problem).lower() or ending is False:
+        return Reason.IMAGE_TRUNCATED
+    if ending is None and isinstance(problem, UnidentifiedImageError):
+        return Reason.IMAGE_NOT_AN_IMAGE
+    return Reason.IMAGE_UNREADABLE
+
+
+def _ending(data: bytes) -> bool | None:
+    """Whether the data ends as its format says it must; None if it is none of the formats of the web.
+
+    Decoders word "the file stops too early" in many ways, or only say that they cannot identify it.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return data.rstrip(b"\0").endswith(b"\xff\xd9")
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-64:]
+    if data.startswith(b"GIF8"):
+        return data.rstrip(b"\0").endswith(b";")
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return None

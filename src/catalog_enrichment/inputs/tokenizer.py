@@ -1,0 +1,143 @@
+"""From a title and a description to token ids: ``[CLS] title [SEP] description [SEP]``.
+
+The text form of De la Comble et al. 2022, section 3.1, as a text pair, so that the model also knows from the token
+types which is which. Texts must be clean (:func:`catalog_enrichment.inputs.text.clean_text`): tokenizers refuse
+lone surrogates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+_ALPHABET_SHARE = 4
+"""One piece in so many may be a letter, and as many again a letter inside a word; rarer letters are unknown."""
+
+
+class TextTokenizer:
+    """A ``transformers`` tokenizer that encodes (title, description) pairs, and knows how to be kept in a folder.
+
+    The Rust tokenizers start threads of their own and complain when a process that used them forks. Whoever forks
+    (Spark's Python workers do) sets ``TOKENIZERS_PARALLELISM=false`` in the worker's environment.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+        """Learn a lower-cased WordPiece vocabulary of at most ``vocab_size`` pieces, as BERT's (Devlin et al. 2018).
+
+        The same texts, in any order, give the same vocabulary.
+        """
+        from tokenizers import Tokenizer, decoders, models, processors
+        from transformers import PreTrainedTokenizerFast
+
+        start, separator = _SPECIAL["cls_token"], _SPECIAL["sep_token"]
+        vocabulary = _learn_pieces(list(texts), vocab_size)
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=_SPECIAL["unk_token"]))
+        _split_as_bert(tokenizer)
+        tokenizer.decoder = decoders.WordPiece()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {separator}",
+            pair=f"{start} $A {separator} $B:1 {separator}:1",
+            special_tokens=[(token, vocabulary[token]) for token in (start, separator)],
+        )
+        names = ["input_ids", "token_type_ids", "attention_mask"]
+        return cls(PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names, **_SPECIAL))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> TextTokenizer:
+        """The tokenizer of a pretrained encoder: a local folder, or a hub name where there is a network."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(name_or_path))
+
+    @classmethod
+    def load(cls, directory: Path) -> TextTokenizer:
+        """Read what :meth:`save` wrote, without a network."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(str(directory), local_files_only=True))
+
+    def save(self, directory: Path) -> None:
+        self._tokenizer.save_pretrained(str(directory))
+
+    def __len__(self) -> int:
+        """Number of token ids, special ones included."""
+        return len(self._tokenizer)
+
+    def encode(self, titles: Sequence[str], descriptions: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
+        """Token ids of B products, int64 (B, L), L the longest of them and at most ``max_length``.
+
+        Keys: ``input_ids``, ``attention_mask`` (1: token, 0: padding) and, for encoders that have them,
+        ``token_type_ids`` (0: title, 1: description). What is too long loses tokens from the end of the longer of
+        title and description. An empty description leaves ``[CLS] title [SEP]``.
+        """
+        rows: list[dict[str, list[int]]] = [{}] * len(titles)
+        with_description = [row for row, text in enumerate(descriptions) if text]
+        title_alone = [row for row, text in enumerate(descriptions) if not text]
+        for members, second in ((with_description, descriptions), (title_alone, None)):
+            if not members:
+                continue
+            first = [titles[row] for row in members]
+            pairs = [second[row] for row in members] if second is not None else None
+            encoded = self._tokenizer(first, pairs, truncation="longest_first", max_length=max_length, padding=False)
+            for position, row in enumerate(members):
+                rows[row] = {name: column[position] for name, column in encoded.items()}
+        return self._pad(rows)
+
+    def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, np.ndarray]:
+        padding = {
+            "input_ids": self._tokenizer.pad_token_id,
+            "attention_mask": 0,
+            "token_type_ids": self._tokenizer.pad_token_type_id,
+        }
+        names = [name for name in padding if name in self._tokenizer.model_input_names]
+        length = max((len(row["input_ids"]) for row in rows), default=1)
+        batch = {name: np.full((len(rows), length), padding[name], dtype=np.int64) for name in names}
+        for name, array in batch.items():
+            for position, row in enumerate(rows):
+                array[position, : len(row[name])] = row[name]
+        return batch
+
+
+def _split_as_bert(tokenizer: Any) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+
+def _learn_pieces(texts: list[str], vocab_size: int) -> dict[str, int]:
+    """Piece -> id. Left alone, the trainer numbers the pieces inside words ("##a") in the random order of a Rust hash
+    map, and breaks ties by number: every process would learn another vocabulary. So they are numbered beforehand."""
+    from tokenizers import Tokenizer, models, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token=_SPECIAL["unk_token"]))
+    _split_as_bert(tokenizer)
+    counts = Counter(letter for text in texts for letter in tokenizer.normalizer.normalize_str(text))
+    frequent = sorted((letter for letter in counts if not letter.isspace()), key=lambda x: (-counts[x], x))
+    alphabet = sorted(frequent[: max(vocab_size // _ALPHABET_SHARE, 1)])
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*_SPECIAL.values(), *(f"##{letter}" for letter in alphabet)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary

@@ -1,0 +1,182 @@
+"""A model version as a folder: it loads with no network and unpickles nothing (I8).
+
+::
+
+    model.safetensors          weights
+    model.json                 recipe name, spec, heads, calibration temperatures, preprocessing version
+    tokenizer/                 as transformers saves it
+    text_encoder/config.json   as transformers saves it; absent for a model without text
+    certificates.json          what the model may write; added after certification
+    SHA256SUMS                 of all the others (`sha256sum -c` reads it)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
+
+from catalog_enrichment.errors import ConfigError, ModelContractError
+from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models import preprocess, strict
+from catalog_enrichment.models.encoders import build_image_encoder, text_encoder_from_config
+from catalog_enrichment.models.fusion import fusion_class
+from catalog_enrichment.models.network import Head, MultiModalNet, assemble
+from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.records import Cardinality, stable_hash
+
+WEIGHTS = "model.safetensors"
+MODEL = "model.json"
+TOKENIZER = "tokenizer"
+TEXT_ENCODER = "text_encoder"
+CERTIFICATES = "certificates.json"
+SUMS = "SHA256SUMS"
+
+_FORMAT = 1
+_REMEDY = "Download the model version from the registry again, or train and register a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model version in memory."""
+
+    net: MultiModalNet
+    tokenizer: TextTokenizer
+    spec: ModelSpec
+    temperatures: dict[str, float]
+    """Attribute -> what its logits are divided by."""
+
+
+def save(
+    directory: Path,
+    net: MultiModalNet,
+    tokenizer: TextTokenizer,
+    recipe: Recipe,
+    temperatures: Mapping[str, float],
+) -> None:
+    """Write the model version into ``directory``, which must be new or empty, all but its certificates.
+
+    ``recipe.model`` must be the spec that ``net`` was built from. Raises ModelContractError if the directory holds
+    something already (certificates of another model, perhaps), or an attribute has no positive temperature.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise ModelContractError(f"{directory} is not empty. A model version is written into a folder of its own")
+    if set(temperatures) != set(net.heads) or not all(0 < value < float("inf") for value in temperatures.values()):
+        raise ModelContractError(f"every head needs a positive temperature: heads {list(net.heads)}, {temperatures}")
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    save_file(weights, directory / WEIGHTS)
+    content = {
+        "format": _FORMAT,
+        "recipe": recipe.name,
+        "spec": asdict(recipe.model),
+        "heads": {name: asdict(head) for name, head in net.heads.items()},
+        "calibration": dict(temperatures),
+        "preprocessing": preprocess.VERSION,
+    }
+    _write_json(directory / MODEL, content)
+    tokenizer.save(directory / TOKENIZER)
+    if net.text is not None:
+        net.text.config.save_pretrained(str(directory / TEXT_ENCODER))
+    _write_sums(directory)
+
+
+def load(directory: Path) -> Artifact:
+    """Verify and read a model version; the network is in eval mode, on the CPU. Raises ModelContractError."""
+    verify(directory)
+    content = json.loads((directory / MODEL).read_text())
+    if (content["format"], content["preprocessing"]) != (_FORMAT, preprocess.VERSION):
+        raise ModelContractError(
+            f"{directory} has format {content['format']} and preprocessing {content['preprocessing']}; this release "
+            f"reads {_FORMAT} and {preprocess.VERSION}. Use the release that trained it, or train it again"
+        )
+    try:
+        spec = strict.build(ModelSpec, content["spec"], where=MODEL)
+        heads = {
+            name: Head(Cardinality(head["cardinality"]), tuple(head["labels"]))
+            for name, head in content["heads"].items()
+        }
+        net = _empty_network(spec, heads, directory)
+        net.load_state_dict(load_file(directory / WEIGHTS))
+        tokenizer = TextTokenizer.load(directory / TOKENIZER)
+    except (ConfigError, SafetensorError, RuntimeError, ValueError, OSError) as problem:
+        raise ModelContractError(f"{directory} cannot be loaded: {problem}. {_REMEDY}") from problem
+    return Artifact(net.eval(), tokenizer, spec, content["calibration"])
+
+
+def verify(directory: Path) -> None:
+    """Check every file against its checksum. Raises ModelContractError, naming the first file missing or changed."""
+    sums = directory / SUMS
+    if not sums.is_file():
+        raise ModelContractError(f"{directory} is no model version: it has no {SUMS}. {_REMEDY}")
+    listed = dict.fromkeys((WEIGHTS, MODEL), "")  # an empty or cut list vouches for nothing
+    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+        expected, _, name = line.partition("  ")
+        listed[name] = expected
+    for name, expected in listed.items():
+        file = directory / name
+        if not file.is_file():
+            raise ModelContractError(f"{directory} is incomplete: {name} is missing. {_REMEDY}")
+        if _sha256(file) != expected:
+            raise ModelContractError(f"{directory} is damaged: {name} is not the file that was written. {_REMEDY}")
+
+
+def weights_hash(directory: Path) -> str:
+    """Hash of what determines the scores, weights and model.json: the same before and after certification."""
+    return stable_hash(_sha256(directory / WEIGHTS), _sha256(directory / MODEL))
+
+
+def artifact_hash(directory: Path) -> str:
+    """Hash of all files: the identity of the whole model version, certificates included."""
+    return stable_hash({str(file.relative_to(directory)): _sha256(file) for file in _files(directory)})
+
+
+def write_certificates(directory: Path, certificates: list[dict[str, Any]]) -> None:
+    """Put the certificates (plain data) into the model version; an abstention is a certificate too."""
+    _write_json(directory / CERTIFICATES, certificates)
+    _write_sums(directory)
+
+
+def read_certificates(directory: Path) -> list[dict[str, Any]]:
+    """The model version's certificates. Raises ModelContractError if it was never certified."""
+    file = directory / CERTIFICATES
+    if not file.is_file():
+        raise ModelContractError(f"{directory} has no {CERTIFICATES}: it was not certified and may write nothing")
+    certificates: list[dict[str, Any]] = json.loads(file.read_text())
+    return certificates
+
+
+def _empty_network(spec: ModelSpec, heads: dict[str, Head], directory: Path) -> MultiModalNet:
+    """The network with random weights, built from the folder alone."""
+    kind = fusion_class(spec.fusion)
+    text = None
+    if kind.uses_text:
+        config = AutoConfig.from_pretrained(str(directory / TEXT_ENCODER), local_files_only=True)
+        text = text_encoder_from_config(config, spec.text)
+    image = build_image_encoder(spec.image, pretrained=False) if kind.uses_image else None
+    return assemble(spec, heads, text, image)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (file for file in sorted(directory.rglob("*")) if file.is_file() and file.name != SUMS)
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_sums(directory: Path) -> None:
+    lines = [f"{_sha256(file)}  {file.relative_to(directory).as_posix()}\n" for file in _files(directory)]
+    (directory / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,90 @@
+"""What everybody predicts with: training's evaluation, the batch, the MLflow model (I8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models import artifact
+from catalog_enrichment.models.network import Head, ModelOutputs, MultiModalNet
+from catalog_enrichment.models.preprocess import Preprocessor
+from catalog_enrichment.models.spec import ModelSpec
+from catalog_enrichment.records import Cardinality
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of B products."""
+
+    probabilities: dict[str, np.ndarray]
+    """Attribute -> (B, V) float32, calibrated; V in the order of the head's labels. Sums to 1 over V where the
+    attribute has one value."""
+    attention: dict[str, np.ndarray]
+    """Attribute -> (B,) float32, the weight on the text: 1 without a picture, NaN if the fusion weighs nothing."""
+    has_image: np.ndarray
+    """(B,) bool: the product came with a usable picture."""
+
+
+class Predictor:
+    """A model version ready to score. Not for concurrent calls on one instance: its tokenizer keeps state."""
+
+    numeric_path = "fp32"
+    """How the scores were computed; certificates name it, for another path gives other scores."""
+
+    def __init__(
+        self,
+        net: MultiModalNet,
+        tokenizer: TextTokenizer,
+        spec: ModelSpec,
+        temperatures: Mapping[str, float],
+        device: str = "cpu",
+    ) -> None:
+        self._net = net.to(device).eval()
+        self._preprocessor = Preprocessor(tokenizer, spec)
+        self._temperatures = dict(temperatures)
+        self._device = device
+        self.image_size = spec.image.size
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu") -> Predictor:
+        """Load a model version from its folder, offline. Raises ModelContractError if it is damaged."""
+        loaded = artifact.load(directory)
+        return cls(loaded.net, loaded.tokenizer, loaded.spec, loaded.temperatures, device)
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """Attribute -> its cardinality and labels."""
+        return self._net.heads
+
+    def predict(
+        self,
+        titles: Sequence[str | None],
+        descriptions: Sequence[str | None],
+        pixels: Sequence[np.ndarray | None],
+    ) -> Scores:
+        """Score B products: raw texts and pictures, uint8 (``image_size``, ``image_size``, 3) RGB or None.
+
+        A product's scores do not depend on the others in the batch, but for rounding (below 1e-5).
+        """
+        inputs = self._preprocessor.inputs(titles, descriptions, pixels)
+        with torch.inference_mode():
+            outputs = self._net(inputs.to(self._device))
+            probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}
+        return Scores(probabilities, self._attention(outputs), inputs.has_image.numpy())
+
+    def _probabilities(self, attribute: str, logits: torch.Tensor) -> np.ndarray:
+        scaled = logits.float() / self._temperatures[attribute]
+        single = self.heads[attribute].cardinality is Cardinality.ONE
+        probabilities: np.ndarray = (scaled.softmax(dim=1) if single else scaled.sigmoid()).cpu().numpy()
+        return probabilities
+
+    def _attention(self, outputs: ModelOutputs) -> dict[str, np.ndarray]:
+        if outputs.attention is None:
+            batch = len(next(iter(outputs.logits.values())))
+            return {name: np.full(batch, np.nan, dtype=np.float32) for name in self.heads}
+        return {name: weight.cpu().numpy() for name, weight in outputs.attention.items()}

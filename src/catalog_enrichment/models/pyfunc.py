@@ -1,0 +1,58 @@
+"""The model for users of MLflow: a models-from-code file, thin over the predictor.
+
+Log it with ``mlflow.pyfunc.log_model(python_model=THIS FILE, artifacts={"model": FOLDER})``. In: columns title,
+description and image (encoded bytes, or null). Out: per product and attribute the top value and its calibrated
+probability. What may be written to a catalog is the enrichment job's question, not this model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.inputs.images import first_usable
+from catalog_enrichment.models.predictor import Predictor
+
+_CHUNK = 64
+
+
+class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    def load_context(self, context: Any) -> None:
+        self._predictor = Predictor.load(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """One row per product, in order: ``ATTRIBUTE`` and ``ATTRIBUTE_score`` for every attribute of the model."""
+        starts = range(0, max(len(model_input), 1), _CHUNK)
+        chunks = [self._score(model_input.iloc[start : start + _CHUNK]) for start in starts]
+        return pd.concat(chunks).set_axis(model_input.index)
+
+    def _score(self, products: pd.DataFrame) -> pd.DataFrame:
+        scores = self._predictor.predict(
+            _present(products["title"]),
+            _present(products["description"]),
+            [self._pixels(data) for data in _present(products["image"])],
+        )
+        columns: dict[str, Any] = {}
+        for name, probabilities in scores.probabilities.items():
+            labels = np.array(self._predictor.heads[name].labels, dtype=object)
+            columns[name] = labels[probabilities.argmax(axis=1)]
+            columns[f"{name}_score"] = probabilities.max(axis=1)
+        return pd.DataFrame(columns)
+
+    def _pixels(self, data: bytes | None) -> np.ndarray | None:
+        images = [] if data is None else [{"bytes": data}]
+        return first_usable(images, self._predictor.image_size, ImagesConfig()).pixels
+
+
+def _present(column: pd.Series[Any]) -> Sequence[Any]:
+    """The column with None for every kind of null that pandas knows."""
+    return [None if pd.isna(value) else value for value in column]
+
+
+mlflow.models.set_model(AttributeModel())

@@ -1,0 +1,326 @@
+"""How a threshold is earned: pick the pool on one fold, fix a grid without labels, test it on another fold.
+
+Learn-then-Test with a fixed sequence (Angelopoulos, Bates, Candes, Jordan, Lei 2021): thresholds are tested from the
+highest down, the first failure stops, the last success is certified. Then P(true precision < target) <= delta,
+without Bonferroni and without monotonicity, if three things hold that this module insists on:
+
+- the pool comes from the calibration fold, the grid from unlabelled products; neither looks at certification labels
+  (:class:`Pool` is made of a :class:`CalibrationFold` only, and refuses folds that share a content group);
+- units are independent: one product per content group (:class:`CertificationFold` refuses a second one);
+- a label set that was used k times pays delta / k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from catalog_enrichment.config import PrecisionConfig
+from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate, Step
+from catalog_enrichment.precision.metrics import operating_point, p_not_certified, precision_lower_bound
+from catalog_enrichment.precision.units import (
+    WRITABLE_RANKS,
+    Bools,
+    Floats,
+    Units,
+    accept_scores,
+    as_scores,
+    pairs_from,
+    units_from,
+)
+from catalog_enrichment.records import Cardinality, Modality
+
+FLOOR = 59
+"""Fewer accepted units cannot certify 95% at delta 0.05, even without an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Scored and labelled products of one attribute, on one modality path."""
+
+    attribute: str
+    labels: tuple[str, ...]
+    cardinality: Cardinality
+    probabilities: NDArray[Any]  # (n, V) calibrated
+    truth: Bools  # (n, V)
+    groups: NDArray[Any]
+    """(n,) content group of each product."""
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(self.probabilities), np.shape(self.truth), (len(self.groups), len(self.labels))}
+        if len(shapes) != 1:
+            raise ValueError(f"fold of {self.attribute}: scores, truth, groups and labels do not fit: {shapes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFold(Fold):
+    """Where temperature, pool and suggestion threshold are chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificationFold(Fold):
+    """Where the chosen is tested, and nothing is chosen. One product per content group."""
+
+    categories: Sequence[str | None]
+    languages: Sequence[str | None]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(np.unique(self.groups)) != len(self.groups):
+            raise ValueError(f"certification fold of {self.attribute}: a content group counts once, as one product")
+
+
+@dataclass(frozen=True, slots=True)
+class ValueEvidence:
+    """How one value did on the calibration fold at the pooled calibration threshold."""
+
+    value: str
+    accepted: int
+    right: int
+    in_pool: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """What the calibration fold decided about an attribute. Made by :func:`select_pool`."""
+
+    attribute: str
+    labels: tuple[str, ...]
+    cardinality: Cardinality
+    mask: Bools  # (V,)
+    calibration_threshold: float | None
+    evidence: tuple[ValueEvidence, ...]
+    suggest_threshold: float | None
+    groups: NDArray[Any] = field(repr=False)
+    """Content groups that were looked at, and therefore cannot certify."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return tuple(label for label, inside in zip(self.labels, self.mask.tolist(), strict=True) if inside)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Issue:
+    """What a certificate is bound to, beside the numbers."""
+
+    modality: Modality
+    weights_hash: str
+    numeric_path: str
+    preprocessing_hash: str
+    label_set_hash: str
+    use_count: int
+    """How often the label set has certified, this time included."""
+    data_window: str
+    issued_at: datetime
+
+    def __post_init__(self) -> None:
+        if self.use_count < 1:
+            raise ValueError(f"use_count counts this use too: at least 1, not {self.use_count}")
+
+
+def suggest_threshold(calibration: CalibrationFold, precision: float) -> float | None:
+    """The lowest threshold at which single (product, value) suggestions reach ``precision``; descriptive."""
+    pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
+    return operating_point(pairs.scores, pairs.correct, pairs.total, precision).threshold
+
+
+def select_pool(calibration: CalibrationFold, rule: PrecisionConfig, min_support: int = 5, slack: float = 0.05) -> Pool:
+    """Which values take part in the pooled certificate, by the calibration fold alone.
+
+    Rule: begin with every value. At the pooled calibration threshold (the lowest at which the pool's units reach
+    ``rule.target``, with at least ``min_support`` accepted) a value whose precision is below ``target - slack``
+    leaves. If there is no such threshold, the value with most errors among the 59 best-scored leaves. Repeat with
+    the values left, whose threshold is then lower, until none leaves. Of those, the values with at least
+    ``min_support`` accepted are the pool.
+    """
+    alive = np.ones(len(calibration.labels), dtype=bool)
+    while True:
+        threshold = _pooled_threshold(calibration, alive, rule.target, min_support)
+        if threshold is None:
+            worst = _most_wrong_at_the_top(calibration, alive)
+            if worst is None:
+                alive[:] = False
+                break
+            alive[worst] = False
+            continue
+        accepted, right = _value_counts(calibration, alive, threshold)
+        poor = alive & (accepted >= min_support) & (right < (rule.target - slack) * accepted - 1e-9)
+        if not poor.any():
+            break
+        alive &= ~poor
+    return _pool(calibration, rule, threshold, alive, min_support)
+
+
+def _pool(
+    calibration: CalibrationFold, rule: PrecisionConfig, threshold: float | None, alive: Bools, min_support: int
+) -> Pool:
+    at = np.inf if threshold is None else threshold
+    accepted, right = _value_counts(calibration, np.ones_like(alive), at)
+    mask = alive & (accepted >= min_support)
+    rows = zip(calibration.labels, accepted.tolist(), right.tolist(), mask.tolist(), strict=True)
+    return Pool(
+        attribute=calibration.attribute,
+        labels=calibration.labels,
+        cardinality=calibration.cardinality,
+        mask=mask,
+        calibration_threshold=threshold,
+        evidence=tuple(ValueEvidence(*row) for row in rows),
+        suggest_threshold=suggest_threshold(calibration, rule.suggest_precision),
+        groups=np.unique(calibration.groups),
+    )
+
+
+def _pooled_threshold(fold: CalibrationFold, alive: Bools, target: float, min_support: int) -> float | None:
+    units = units_from(fold.probabilities, fold.truth, fold.cardinality, alive)
+    # a unit can be wrong from a lower score on than it is accepted from, so every threshold is counted as it is
+    thresholds = np.unique(units.accept[np.isfinite(units.accept)])
+    accepted = len(units) - np.searchsorted(np.sort(units.accept), thresholds, side="left")
+    wrong = len(units) - np.searchsorted(np.sort(units.error), thresholds, side="left")
+    good = (accepted >= min_support) & ((accepted - wrong) / np.maximum(accepted, 1) >= target)
+    return float(thresholds[good][0]) if good.any() else None
+
+
+def _value_counts(fold: CalibrationFold, alive: Bools, threshold: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(V,) accepted and right pairs of each value in ``alive`` at ``threshold``."""
+    pairs = pairs_from(fold.probabilities, fold.truth, fold.cardinality, WRITABLE_RANKS)
+    taken = (pairs.scores >= threshold) & alive[pairs.values]
+    counts = [np.bincount(pairs.values[chosen], minlength=len(alive)) for chosen in (taken, taken & pairs.correct)]
+    return counts[0], counts[1]
+
+
+def _most_wrong_at_the_top(fold: CalibrationFold, alive: Bools) -> int | None:
+    """Column of the value with most errors among the 59 best-scored pairs; None if there is no error."""
+    pairs = pairs_from(fold.probabilities, fold.truth, fold.cardinality, WRITABLE_RANKS)
+    mine = np.flatnonzero(alive[pairs.values])
+    top = mine[np.argsort(-pairs.scores[mine], kind="stable")[:FLOOR]]
+    wrong = np.bincount(pairs.values[top][~pairs.correct[top]], minlength=len(alive))
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+def threshold_grid(
+    unlabelled_scores: ArrayLike, n_units: int, first_expected: int = 150, ratio: float = 1.05, floor: int = FLOOR
+) -> Floats:
+    """Thresholds to test, strictly decreasing, fixed without any label.
+
+    Quantiles of the accept scores of unlabelled products (-inf: never accepted) at which ``n_units`` products of the
+    same catalog have ``first_expected * ratio^j`` accepted ones, up to all that can be accepted. Where fewer than
+    ``first_expected`` can be, the sequence starts at ``floor``; where fewer than ``floor`` can be, it is empty.
+    """
+    scores = np.sort(np.asarray(unlabelled_scores, dtype=np.float64))[::-1]
+    reachable = int(np.count_nonzero(np.isfinite(scores)))
+    if not reachable:
+        return np.empty(0)
+    most = n_units * reachable / len(scores)
+    start = first_expected if most >= first_expected else floor
+    if most < start:
+        return np.empty(0)
+    steps = int(np.floor(np.log(most / start) / np.log(ratio))) + 1
+    expected = np.append(start * ratio ** np.arange(steps), most)
+    ranks = np.ceil(expected / n_units * len(scores) - 1e-9).astype(np.int64)
+    return np.unique(scores[np.clip(ranks, 1, reachable) - 1])[::-1]
+
+
+def fixed_sequence(units: Units, grid: Floats, target: float, delta: float) -> tuple[Step, ...]:
+    """Test the grid in order and stop at the first p > delta. The last step that passed is certified."""
+    if np.any(np.diff(grid) >= 0):
+        raise ValueError("the grid of a fixed sequence must be strictly decreasing")
+    steps: list[Step] = []
+    for threshold in grid.tolist():
+        n, k = units.counts(threshold)
+        p = p_not_certified(n, k, target)
+        steps.append(Step(threshold, n, k, p, precision_lower_bound(n, k, delta), passed=p <= delta))
+        if p > delta:
+            break
+    return tuple(steps)
+
+
+def certified_step(steps: Sequence[Step]) -> Step | None:
+    """The last step that passed, None if none did."""
+    return next((step for step in reversed(steps) if step.passed), None)
+
+
+def certify_attribute(
+    pool: Pool, certification: CertificationFold, unlabelled: ArrayLike, rule: PrecisionConfig, issue: Issue
+) -> Certificate:
+    """Test one attribute and issue its certificate, which is an abstention where the test fails.
+
+    ``unlabelled``: (m, V) probabilities of catalog products without labels, on the same modality path. Raises
+    ValueError if the folds share a content group or do not speak of the same labels.
+    """
+    _check_apart(pool, certification)
+    units = units_from(certification.probabilities, certification.truth, pool.cardinality, pool.mask)
+    free = np.asarray(unlabelled).reshape(-1, len(pool.labels))
+    accept = accept_scores(free, pool.cardinality, pool.mask)
+    grid = threshold_grid(accept, len(units), rule.first_expected, rule.step)
+    steps = fixed_sequence(units, grid, rule.target, rule.delta / issue.use_count)
+    best = certified_step(steps)
+    return Certificate(
+        attribute=pool.attribute,
+        modality=issue.modality,
+        values=pool.values,
+        threshold=best.threshold if best else None,
+        why_abstains="" if best else _why(pool, accept, len(units), steps),
+        accepted=best.accepted if best else 0,
+        wrong=best.wrong if best else 0,
+        lower_bound=best.lower_bound if best else 0.0,
+        target=rule.target,
+        delta=rule.delta,
+        use_count=issue.use_count,
+        claim=_claim(pool, issue, rule, best),
+        label_set_hash=issue.label_set_hash,
+        data_window=issue.data_window,
+        weights_hash=issue.weights_hash,
+        numeric_path=issue.numeric_path,
+        preprocessing_hash=issue.preprocessing_hash,
+        issued_at=issue.issued_at,
+        expires_at=issue.issued_at + timedelta(days=rule.valid_days),
+        suggest_threshold=pool.suggest_threshold,
+        categories=tuple(sorted({category or "" for category in certification.categories})),
+        languages=tuple(sorted({language or "" for language in certification.languages})),
+        accept_rate=float((accept >= best.threshold).mean()) if best else 0.0,
+        histogram=score_histogram(as_scores(free).max(axis=1)) if len(free) else (0,) * HISTOGRAM_BINS,
+        steps=steps,
+    )
+
+
+def score_histogram(scores: ArrayLike) -> tuple[int, ...]:
+    """Counts of scores in ``HISTOGRAM_BINS`` equal bins of [0, 1]."""
+    return tuple(np.histogram(scores, bins=HISTOGRAM_BINS, range=(0.0, 1.0))[0].tolist())
+
+
+def _check_apart(pool: Pool, certification: CertificationFold) -> None:
+    if (pool.attribute, pool.labels) != (certification.attribute, certification.labels):
+        raise ValueError(f"pool of {pool.attribute} and fold of {certification.attribute}: other labels")
+    if shared := len(np.intersect1d(pool.groups, certification.groups)):
+        raise ValueError(f"{pool.attribute}: {shared} content groups both chose the pool and would certify it")
+
+
+def _why(pool: Pool, accept: Floats, n_units: int, steps: Sequence[Step]) -> str:
+    if not pool.mask.any():
+        return "no value was frequent and right often enough on the calibration fold"
+    if not steps:
+        reachable = n_units * float(np.isfinite(accept).mean()) if len(accept) else 0.0
+        return (
+            f"too few products: of {n_units} labelled ones about {reachable:.0f} could be accepted, {FLOOR} are needed"
+        )
+    first = steps[0]
+    at = f"at the first threshold, {first.threshold:.4f}"
+    return f"{first.wrong} of {first.accepted} wrong {at} (p = {first.p_value:.3f})"
+
+
+def _claim(pool: Pool, issue: Issue, rule: PrecisionConfig, best: Step | None) -> str:
+    path = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}[issue.modality]
+    if best is None:
+        return f"Nothing is claimed: {pool.attribute} is not written for products {path}."
+    unit = "products given values" if pool.cardinality is Cardinality.MANY else "values"
+    return (
+        f"Of the {unit} of {pool.attribute} written at scores >= {best.threshold:.6f} for products {path}, at least "
+        f"{rule.target:.1%} are right. Each such statement, attribute by attribute, is wrong with probability at most "
+        f"{rule.delta:g} over all {issue.use_count} use(s) of its label set. "
+        "It holds for products drawn like the labelled ones."
+    )

@@ -1,0 +1,250 @@
+"""The report of a run: one HTML file that stands alone (inline styles, drawings and pictures, no request goes out).
+
+Titles and values come from strangers: the template escapes everything, isolates right-to-left text, and control
+characters never reach it.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import contract
+from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.precision.certificate import Certificate
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+THUMBNAIL = 112
+"""Pixels; shown at half the size, for sharp screens."""
+
+_WIDTH, _HEIGHT = 320.0, 72.0
+"""Of a histogram, in the units of its drawing."""
+
+_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Characters that HTML does not allow."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One value of one product, shown with what it was read from."""
+
+    product_id: str
+    attribute: str
+    value: str
+    score: float
+    title: str = ""
+    modality: str = ""
+    attention: float | None = None
+    """Weight on the text, 0..1; the picture has the rest."""
+    merchant_values: Sequence[str] = ()
+    picture: bytes | None = None
+    """The encoded picture, as the catalog has it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """What a report shows. Only ``run`` is needed; a part without data is left out."""
+
+    run: Mapping[str, Any]
+    """A row of the `runs` table; its JSON columns as text."""
+    published: Sequence[Sample] = ()
+    disagreements: Sequence[Sample] = ()
+    """Suggestions that disagree with a merchant."""
+    histograms: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Attribute -> number of products per equal bin of the top score in [0, 1]."""
+    stages: Sequence[Mapping[str, Any]] = ()
+    """name, seconds, rows_in, rows_out, quarantined, note; empty: the run row's seconds alone."""
+    precision: Mapping[str, float | None] = field(default_factory=dict)
+    """Attribute -> share of the written values known to be right, where somebody knows."""
+    undo: str = ""
+    """The command that takes the run back."""
+
+
+def write_run_report(path: Path, run: RunReport) -> Path:
+    """Write the report to ``path`` (its folder is made) and return it. Rewriting leaves no half file."""
+    text = _environment().get_template("run.html.j2").render(view(run)).translate(_CONTROL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no bytes
+    return unfinished.replace(path)
+
+
+def view(run: RunReport) -> dict[str, Any]:
+    """Everything the template shows, ready to print."""
+    row = dict.fromkeys(contract.columns("runs")) | dict(run.run)
+    decided = _json(row.get("attributes"))
+    decisions: dict[str, Any] = decided.get("decisions", {})
+    certificates = [Certificate.from_dict(content) for content in decided.get("certificates", [])]
+    counts = _counts(dict(row.get("counts") or {}))
+    return {
+        "run": row,
+        "window": _window(_json(row.get("window"))),
+        "counts": counts,
+        "adds_up": counts["products"] == counts["predicted"] + counts["skipped_total"] + counts["quarantined_total"],
+        "attributes": [_attribute(name, found, run.precision.get(name)) for name, found in decisions.items()],
+        "certificates": certificates,
+        "histograms": [_histogram(name, bins, certificates) for name, bins in run.histograms.items() if sum(bins)],
+        "published": _by_attribute(run.published),
+        "disagreements": _by_attribute(run.disagreements),
+        "stages": [_stage(stage) for stage in run.stages or _bare_stages(row)],
+        "validation": _validation(_json(row.get("validation"))),
+        "undo": run.undo,
+    }
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    templates = files("catalog_enrichment.report") / "templates"
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (templates / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, percent=_percent, when=_when, words=_words)
+    return environment
+
+
+def _json(text: Any) -> dict[str, Any]:
+    found = json.loads(text) if text else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
+    """The flat counts of a run row (``skipped.already_scored``), by kind and sorted by size."""
+    found: dict[str, Any] = {"products": counts.get("products", 0), "predicted": counts.get("predicted", 0)}
+    for kind in ("skipped", "quarantined", "unusable_images"):
+        mine = {name.partition(".")[2]: n for name, n in counts.items() if name.startswith(f"{kind}.") and n}
+        found[kind] = sorted(mine.items(), key=lambda item: (-item[1], item[0]))
+        found[f"{kind}_total"] = sum(mine.values())
+    return found
+
+
+def _window(window: Mapping[str, Any]) -> list[tuple[str, str]]:
+    chosen = {name: value for name, value in window.items() if value not in (None, "", 0, [], {})}
+    return [(_words(name), ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in chosen.items()]
+
+
+def _attribute(name: str, found: Mapping[str, Any], precision: float | None) -> dict[str, Any]:
+    before, after = found.get("coverage_before"), found.get("coverage_after")
+    start = before or 0.0
+    gain = (after - start) if after is not None else 0.0
+    numbers = {key: found.get(key, 0) for key in ("merchant", "written", "suggested", "abstained")}
+    return {
+        "name": name,
+        "before": before,
+        "after": after,
+        "start": start,
+        "gain": gain,
+        "precision": precision,
+    } | numbers
+
+
+def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificate]) -> dict[str, Any]:
+    """Bars and threshold lines in drawing units; the tallest bar fills the height."""
+    mine = [c for c in certificates if c.attribute == name and c.threshold is not None]
+    lines = [
+        {"x": c.threshold * _WIDTH, "label": f"{c.threshold:.3f}", "modality": c.modality.value}
+        for c in mine
+        if c.threshold is not None
+    ]
+    width, tallest = _WIDTH / len(bins), max(bins)
+    bars = [
+        {
+            "x": place * width + 0.5,
+            "y": _HEIGHT * (1 - count / tallest),
+            "width": width - 1,
+            "height": _HEIGHT * count / tallest,
+            "says": f"{place / len(bins):.2f} to {(place + 1) / len(bins):.2f}: {count:,}",
+        }
+        for place, count in enumerate(bins)
+    ]
+    return {"name": name, "bars": bars, "lines": lines, "products": sum(bins), "width": _WIDTH, "height": _HEIGHT}
+
+
+def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        shown = {"sample": sample, "thumbnail": thumbnail(sample.picture)}
+        found.setdefault(sample.attribute, []).append(shown)
+    return found
+
+
+def thumbnail(picture: bytes | None) -> str:
+    """A small JPEG as a data URI; "" without a usable picture."""
+    if not picture:
+        return ""
+    from PIL import Image
+
+    from catalog_enrichment.inputs.images import decode_image
+
+    decoded = decode_image(picture, THUMBNAIL, ImagesConfig())
+    if decoded.pixels is None:
+        return ""
+    buffer = BytesIO()
+    Image.fromarray(decoded.pixels).save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+def _bare_stages(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "seconds": seconds} for name, seconds in dict(row.get("seconds") or {}).items()]
+
+
+def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    rows, seconds = stage.get("rows_in") or stage.get("rows_out"), float(stage["seconds"])
+    blank: dict[str, Any] = {"rows_in": None, "rows_out": None, "quarantined": None, "note": ""}
+    return blank | dict(stage) | {"rate": rows / seconds if rows and seconds else None}
+
+
+def _validation(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A great_expectations result document in short: the verdict, and one line per expectation."""
+    if "results" not in document:
+        return {}
+    rows = [_expectation(result) for result in document["results"]]
+    return {
+        "success": bool(document.get("success")),
+        "met": sum(row["success"] for row in rows),
+        "rows": sorted(rows, key=lambda row: row["success"]),
+    }
+
+
+def _expectation(result: Mapping[str, Any]) -> dict[str, Any]:
+    config, found = result.get("expectation_config", {}), result.get("result") or {}
+    share, value = found.get("unexpected_percent"), found.get("observed_value")
+    observed = f"{share:.2f}% unexpected" if share is not None else "" if value is None else str(value)
+    return {
+        "success": bool(result.get("success")),
+        "name": _words(str(config.get("type", "?")).removeprefix("expect_")),
+        "column": config.get("kwargs", {}).get("column") or "",
+        "severity": config.get("severity") or "",
+        "observed": observed[:120],
+    }
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _when(value: Any) -> str:
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value or "–")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

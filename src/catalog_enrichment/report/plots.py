@@ -1,0 +1,210 @@
+"""Figures of a training: matplotlib Figure objects without pyplot's global state. Input is plain data.
+
+A new figure belongs in :func:`training_figures`, which names what MLflow stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Protocol
+
+from catalog_enrichment.precision.certificate import Certificate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, ACCENT, WARN = "#334155", "#cbd5e1", "#0f766e", "#b45309"
+_TEXT, _IMAGE = "#4f46e5", "#be185d"
+MODALITY_COLORS = {
+    "both": ACCENT,
+    "text_only": _TEXT,
+    "image_masked": _TEXT,
+    "image_only": _IMAGE,
+    "text_masked": _IMAGE,
+}
+"""By what the model sees; with an input masked, the line is dashed."""
+
+OTHER_COLORS = ("#64748b", "#a16207", "#0369a1", "#7c2d12")
+
+
+class Trained(Protocol):
+    """What the figures need of a trained model."""
+
+    @property
+    def certificates(self) -> Sequence[Certificate]: ...
+
+    @property
+    def curves(self) -> Mapping[str, Mapping[str, Any]]:
+        """``precision_recall`` by attribute and modality, ``reliability`` and ``attention`` by attribute."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """Per epoch: epoch, train_loss, validation_loss, learning_rate."""
+
+
+def training_figures(trained: Trained) -> dict[str, Figure]:
+    """Every figure of a training by name: ``training_history``, ``ATTRIBUTE/precision_recall``, ..."""
+    figures = {"training_history": history(trained.history)}
+    curves = trained.curves
+    full = {c.attribute: c for c in trained.certificates if c.modality == "both"}
+    for name, modalities in curves.get("precision_recall", {}).items():
+        figures[f"{name}/precision_recall"] = precision_recall(name, modalities, full.get(name))
+    for name, bins in curves.get("reliability", {}).items():
+        figures[f"{name}/reliability"] = reliability(name, bins)
+    for name, counts in curves.get("attention", {}).items():
+        figures[f"{name}/attention"] = attention(name, counts)
+    for certificate in trained.certificates:
+        place = f"{certificate.attribute}/{certificate.modality.value}"
+        figures[f"{place}/fixed_sequence"] = fixed_sequence(certificate)
+        figures[f"{place}/scores"] = score_histogram(certificate)
+    return figures
+
+
+def precision_recall(
+    attribute: str, modalities: Mapping[str, Mapping[str, Sequence[float]]], certificate: Certificate | None = None
+) -> Figure:
+    """Precision against recall per modality; the certified threshold is marked on the curve of both."""
+    figure, axes = _canvas(f"{attribute}: precision and recall", "recall", "precision")
+    spare = iter(OTHER_COLORS * len(modalities))
+    for modality, curve in modalities.items():
+        color = MODALITY_COLORS.get(modality) or next(spare)
+        style = "--" if modality.endswith("_masked") else "-"
+        axes.plot(curve["recall"], curve["precision"], color=color, lw=1.6, ls=style, label=modality.replace("_", " "))
+    target = certificate.target if certificate else 0.95
+    axes.axhline(target, color=INK, lw=0.8, ls=":")
+    axes.annotate(f"{target:.0%}", (1, target), (-2, 3), textcoords="offset points", ha="right", color=INK, fontsize=8)
+    if certificate and certificate.threshold is not None and "both" in modalities:
+        _mark_threshold(axes, modalities["both"], certificate.threshold)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    _legend(axes)
+    return figure
+
+
+def _mark_threshold(axes: Axes, curve: Mapping[str, Sequence[float]], threshold: float) -> None:
+    accepted = [place for place, score in enumerate(curve["thresholds"]) if score >= threshold]
+    if accepted:
+        point = curve["recall"][accepted[-1]], curve["precision"][accepted[-1]]
+        axes.plot(
+            *point, "o", ms=8, mfc="white", mec=WARN, mew=2, ls="none", label=f"certified, score >= {threshold:.3f}"
+        )
+
+
+def reliability(attribute: str, bins: Mapping[str, Any]) -> Figure:
+    """Accuracy against confidence; the area of a point is the share of its bin."""
+    figure, axes = _canvas(f"{attribute}: calibration", "score", "share that is right")
+    axes.plot([0, 1], [0, 1], color=SOFT, lw=1)
+    most = max(bins["count"], default=1)
+    areas = [20 + 180 * count / most for count in bins["count"]]
+    axes.plot(bins["confidence"], bins["accuracy"], color=ACCENT, lw=1)
+    axes.scatter(bins["confidence"], bins["accuracy"], s=areas, color=ACCENT, alpha=0.75, linewidths=0)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.text(0.03, 0.95, f"expected calibration error {bins['expected_error']:.3f}", color=INK, fontsize=9)
+    return figure
+
+
+def fixed_sequence(certificate: Certificate) -> Figure:
+    """N against the lower bound of the precision, step by step, with the stop."""
+    name = f"{certificate.attribute}, {certificate.modality.value.replace('_', ' ')}"
+    figure, axes = _canvas(f"{name}: fixed sequence", "accepted on the certification fold (N)", "precision")
+    steps = certificate.steps
+    accepted = [step.accepted for step in steps]
+    observed = [1 - step.wrong / step.accepted if step.accepted else 0.0 for step in steps]
+    axes.plot(accepted, observed, color=SOFT, lw=1.4, label="observed")
+    axes.plot(accepted, [step.lower_bound for step in steps], ".-", color=ACCENT, lw=1.2, label="lower bound")
+    axes.axhline(certificate.target, color=INK, lw=0.8, ls=":", label=f"target {certificate.target:.0%}")
+    for step in steps:
+        if not step.passed:
+            axes.plot(step.accepted, step.lower_bound, "x", color=WARN, ms=10, mew=2, ls="none", label="stop")
+    if certificate.threshold is not None:
+        label = f"certified, score >= {certificate.threshold:.3f}"
+        axes.plot(
+            certificate.accepted,
+            certificate.lower_bound,
+            "o",
+            ms=9,
+            mfc="none",
+            mec=WARN,
+            mew=2,
+            ls="none",
+            label=label,
+        )
+    else:
+        axes.text(0.5, 0.5, fill(certificate.why_abstains, 48), transform=axes.transAxes, ha="center", color=WARN)
+    _legend(axes)
+    return figure
+
+
+def attention(attribute: str, counts: Mapping[str, Sequence[float]]) -> Figure:
+    """How many products lean on the picture (0) or on the text (1)."""
+    figure, axes = _canvas(
+        f"{attribute}: modality attention", "weight on the text (the picture has the rest)", "products"
+    )
+    axes.bar(*_bars(counts["edges"], counts["counts"]), color=ACCENT, align="edge", edgecolor="white", linewidth=0.5)
+    axes.set_xlim(0, 1)
+    return figure
+
+
+def history(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss per epoch on the train and validation folds; the epoch that was kept is marked."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _canvas("training", "epoch", "loss")
+    epochs = [row["epoch"] for row in rows]
+    for column, color in (("train_loss", SOFT), ("validation_loss", ACCENT)):
+        axes.plot(epochs, [row[column] for row in rows], ".-", color=color, label=column.replace("_", " "))
+    if rows:
+        best = min(rows, key=lambda row: row["validation_loss"])
+        axes.plot(
+            best["epoch"], best["validation_loss"], "o", ms=9, mfc="none", mec=WARN, mew=2, ls="none", label="kept"
+        )
+        _legend(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def score_histogram(certificate: Certificate) -> Figure:
+    """Top scores of the unlabelled products the certificate was issued on, with its thresholds."""
+    name = f"{certificate.attribute}, {certificate.modality.value.replace('_', ' ')}"
+    figure, axes = _canvas(f"{name}: scores of unlabelled products", "top score", "products")
+    counts = certificate.histogram
+    edges = [place / len(counts) for place in range(len(counts) + 1)]
+    axes.bar(*_bars(edges, counts), color=SOFT, align="edge", edgecolor="white", linewidth=0.5)
+    if certificate.suggest_threshold is not None:
+        axes.axvline(certificate.suggest_threshold, color=INK, lw=1, ls="--", label="suggest")
+    if certificate.threshold is not None:
+        axes.axvline(certificate.threshold, color=WARN, lw=1.6, label="certified")
+    axes.set_xlim(0, 1)
+    _legend(axes)
+    return figure
+
+
+def _canvas(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", parse_math=False)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.grid(color=SOFT, lw=0.4, alpha=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(SOFT)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _bars(edges: Sequence[float], counts: Sequence[float]) -> tuple[Sequence[float], Sequence[float], list[float]]:
+    """Left edges, heights and widths, as ``Axes.bar`` takes them."""
+    return edges[:-1], counts, [right - left for left, right in pairwise(edges)]

@@ -1,0 +1,73 @@
+"""Plain aligned tables for terminals."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    heading: str
+    cell: Callable[[Row], str]
+    align: str = ">"
+    """">" for numbers, "<" for words."""
+
+
+def count(name: str) -> Callable[[Row], str]:
+    """A whole number with thousands separators; "-" where the row has none."""
+    return lambda row: "-" if row.get(name) is None else f"{row[name]:,}"
+
+
+def share(name: str) -> Callable[[Row], str]:
+    """A share as a percentage; "-" where the row has none."""
+    return lambda row: "-" if row.get(name) is None else f"{row[name]:.1%}"
+
+
+def _coverage(row: Row) -> str:
+    return f"{share('coverage_before')(row):>6} -> {share('coverage_after')(row):>6}"
+
+
+RUN_COLUMNS = (
+    Column("attribute", lambda row: str(row["attribute"]), "<"),
+    Column("merchant", count("merchant")),
+    Column("written", count("written")),
+    Column("suggested", count("suggested")),
+    Column("abstained", count("abstained")),
+    Column("precision", share("precision")),
+    Column("coverage", _coverage),
+)
+"""What a run did, one row per attribute."""
+
+
+def people_table(rows: Sequence[Row], columns: Sequence[Column] = RUN_COLUMNS) -> str:
+    """The rows under their headings, columns as wide as their widest cell, no trailing spaces."""
+    lines = [[column.heading for column in columns]]
+    lines += [[_one_line(column.cell(row)) for column in columns] for row in rows]
+    widths = [max(_width(line[place]) for line in lines) for place in range(len(columns))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            _pad(cell, width, column.align) for cell, width, column in zip(line, widths, columns, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _width(text: str) -> int:
+    """Terminal cells: East Asian wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def _pad(text: str, width: int, align: str) -> str:
+    space = " " * (width - _width(text))
+    return text + space if align == "<" else space + text

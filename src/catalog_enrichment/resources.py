@@ -1,0 +1,39 @@
+"""Finds the files the product ships beside its code: schemas, recipes, the promotion policy, shipped configs.
+
+In a wheel they lie inside the package (pyproject force-includes them); in a checkout they are the folders at the
+top. Callers name them by ``kind:relative/path``, for example ``schemas:attributes/demo.v1.json``; any other
+string is a path of the user's own.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from catalog_enrichment.errors import ConfigError
+
+_CHECKOUT_FOLDERS = {"schemas": "schemas", "recipes": "mlflow/recipes", "policy": "mlflow", "config": "deploy/config"}
+
+
+def folder(kind: str) -> Path:
+    """The folder of shipped files of one kind: ``schemas``, ``recipes``, ``policy`` or ``config``."""
+    if kind not in _CHECKOUT_FOLDERS:
+        raise ConfigError(f"no shipped files of kind {kind!r}; the kinds are {sorted(_CHECKOUT_FOLDERS)}")
+    packaged = Path(str(files("catalog_enrichment"))) / "_shipped" / kind
+    if packaged.is_dir():
+        return packaged
+    return Path(__file__).resolve().parents[2] / _CHECKOUT_FOLDERS[kind]
+
+
+def locate(reference: str, base: Path | None = None) -> Path:
+    """The absolute path of a shipped file (``kind:path``) or of a user's own (relative to ``base``).
+
+    Raises ConfigError, listing what there is, if the file does not exist.
+    """
+    kind, colon, rest = reference.partition(":")
+    shipped = bool(colon) and kind in _CHECKOUT_FOLDERS
+    path = folder(kind) / rest if shipped else (base or Path.cwd()) / Path(reference).expanduser()
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+        raise ConfigError(f"{reference}: no such file ({path}). In that folder: {near or 'nothing'}")
+    return path.resolve()

@@ -1,0 +1,62 @@
+"""The training job: catalog -> train, evaluate, certify -> registry. Needs no Spark: it reads the tables directly."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.records import SUCCEEDED
+from catalog_enrichment.registry import Registry
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config import Config
+    from catalog_enrichment.precision.certificate import Certificate
+
+
+def train_model(config: Config) -> dict[str, Any]:
+    """Train on the merchants' values and register the new version as the candidate. Returns the job's summary.
+
+    Raises DataContractError if there is nothing to train on, RegistryError if MLflow cannot be reached (before any
+    training is done).
+    """
+    stages = Stages()
+    dictionary, registry = load_dictionary(config), Registry(config)
+    registry.connect(create=True)
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    if catalog.version("products") < 0:
+        raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
+
+    # read when torch is loaded: threads that spin while they wait fall to a fiftieth of their speed on shared cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from catalog_enrichment.report.plots import training_figures
+    from catalog_enrichment.training.job import train
+
+    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as workdir:
+        with stages("train") as stage:
+            products = catalog.scan("products")
+            trained = train(products, dictionary, config, Path(workdir), registry.label_set_uses, stages.say)
+            stage.rows_in = trained.lineage["labelled"]
+        with stages("register"):
+            version = registry.register(trained, training_figures(trained))
+    return {
+        "status": SUCCEEDED,
+        "model": version.name,
+        "model_version": version.version,
+        "mlflow_run_id": version.run_id,
+        "certificates": [_in_short(certificate) for certificate in trained.certificates],
+        "metrics": trained.metrics,
+        "lineage": trained.lineage,
+        "seconds": trained.seconds | stages.seconds,
+    }
+
+
+def _in_short(certificate: Certificate) -> dict[str, Any]:
+    """What people ask of a certificate first; all of it is in the model version's certificates.json."""
+    names = ("attribute", "modality", "threshold", "accepted", "wrong", "lower_bound", "use_count", "why_abstains")
+    return {name: getattr(certificate, name) for name in names}

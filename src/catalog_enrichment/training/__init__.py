@@ -1,0 +1,1 @@
+"""From labelled products to a certified artifact: data set, folds, fit, evaluation, and the job that ties them."""

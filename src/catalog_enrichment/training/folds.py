@@ -1,0 +1,146 @@
+"""Content groups and folds: listings that show the same thing never stand on both sides of a split.
+
+A certificate's units must be independent and unseen (PRECISION, "The certificate"). On a marketplace they are not by
+themselves: one listing comes back in six colours, from five shops, with one studio picture. Two products belong to
+one content group if their titles are equal once every spelling in the dictionary and every digit is taken out, or if
+their pictures are identical; and so does whoever is linked to them through others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog_enrichment.config import FoldsConfig
+from catalog_enrichment.dictionary import fold
+from catalog_enrichment.records import stable_hash
+
+Index = NDArray[np.int64]
+"""Positions of products in the data set, ascending."""
+
+_DIGITS = re.compile(r"\d+")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
+"""Scripts that write no spaces (kana, Han, Thai): there a spelling is taken out wherever it stands."""
+
+
+class VariantKey:
+    """What is left of a title when everything in which variants of one listing may differ is taken out."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        """``words``: folded spellings, of one or several words each (:meth:`Dictionary.words`)."""
+        spellings = {word for word in words if word}
+        self._phrases = {tuple(word.split()) for word in spellings}
+        self._longest = max((len(phrase) for phrase in self._phrases), default=0)
+        unspaced = sorted((word for word in spellings if _UNSPACED.search(word)), key=len, reverse=True)
+        self._unspaced = re.compile("|".join(map(re.escape, unspaced))) if unspaced else None
+
+    def __call__(self, title: str) -> str:
+        """The key; the folded title itself where nothing else is left, and "" only for a title without a word."""
+        folded = fold(title)
+        text = self._unspaced.sub(" ", folded) if self._unspaced else folded
+        tokens = _DIGITS.sub(" ", text).split()
+        kept, at = [], 0
+        while at < len(tokens):
+            length = self._phrase_at(tokens, at)
+            if not length:
+                kept.append(tokens[at])
+            at += max(length, 1)
+        return " ".join(kept) or folded
+
+    def _phrase_at(self, tokens: list[str], at: int) -> int:
+        """Number of tokens of the longest spelling that starts at ``at``; 0: none does."""
+        for length in range(min(self._longest, len(tokens) - at), 0, -1):
+            if tuple(tokens[at : at + length]) in self._phrases:
+                return length
+        return 0
+
+
+def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words: Iterable[str]) -> NDArray[np.int64]:
+    """Group number per product, shape (N,): connected components over equal title keys and equal picture hashes.
+
+    An empty title and a missing picture connect nothing.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    key = VariantKey(words)
+    nodes: dict[tuple[str, str], int] = {}
+    edges: list[tuple[int, int]] = []
+    for product, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
+        for kind, content in (("title", key(title)), ("picture", picture)):
+            if content:
+                edges.append((product, len(titles) + nodes.setdefault((kind, content), len(nodes))))
+    size = len(titles) + len(nodes)
+    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    return np.asarray(component[: len(titles)], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """The labelled products, split. Each field holds positions in the data set; no two share a content group."""
+
+    train: Index
+    validation: Index
+    calibration: Index
+    certification: Index
+    test: Index
+
+    def items(self) -> Iterator[tuple[str, Index]]:
+        """Each fold with its name."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    def sizes(self) -> dict[str, int]:
+        """Number of products in each fold."""
+        return {name: len(index) for name, index in self.items()}
+
+
+def split(labelled: Index, groups: NDArray[np.int64], ids: Sequence[str], config: FoldsConfig) -> Folds:
+    """Split the labelled products by content group into the configured shares (counted in products).
+
+    Groups are put in the order of a hash of the seed and the group's smallest product id, and the line is cut where
+    each fold has its share: stable (new products move only groups near a cut), and exact to within one group. A group
+    of more than half the smallest fold would break that; such groups go to train, the fold that is never counted, and
+    the cuts are made in what is left.
+    """
+    members: dict[int, list[int]] = {}
+    for product in labelled.tolist():
+        members.setdefault(int(groups[product]), []).append(product)
+    shares = np.array([config.train, config.validation, config.calibration, config.certification, config.test])
+    giant = max(1, int(shares.min() * len(labelled) / 2))
+    first_id = {group: min(ids[product] for product in products) for group, products in members.items()}
+    order = sorted(members, key=lambda group: stable_hash(config.seed, first_id[group]))
+    large = [group for group in order if len(members[group]) > giant]
+    small = [group for group in order if len(members[group]) <= giant]
+
+    in_train = sum(len(members[group]) for group in large)
+    target = shares * len(labelled)
+    target[0] = max(0.0, target[0] - in_train)
+    cuts = np.cumsum(target) / max(target.sum(), 1.0) * (len(labelled) - in_train)
+    folds: list[list[int]] = [[product for group in large for product in members[group]], [], [], [], []]
+    seen = 0
+    for group in small:
+        middle = seen + len(members[group]) / 2
+        folds[min(int(np.searchsorted(cuts, middle)), len(folds) - 1)] += members[group]
+        seen += len(members[group])
+    return Folds(*(np.array(sorted(part), dtype=np.int64) for part in folds))
+
+
+def one_per_group(index: Index, groups: NDArray[np.int64], ids: Sequence[str], seed: int) -> Index:
+    """One product of each content group in ``index``, drawn by a hash: the units that a certificate counts."""
+    chosen: dict[int, tuple[str, int]] = {}
+    for product in index.tolist():
+        draw = (stable_hash("unit", seed, ids[product]), product)
+        group = int(groups[product])
+        chosen[group] = min(chosen.get(group, draw), draw)
+    return np.array(sorted(product for _, product in chosen.values()), dtype=np.int64)
+
+
+def twins_share(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
+    """Share of ``index`` whose content group is also in ``reference``; 0 for an empty index."""
+    return float(np.isin(groups[index], groups[reference]).mean()) if len(index) else 0.0

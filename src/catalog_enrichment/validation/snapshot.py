@@ -1,0 +1,138 @@
+"""The snapshot gate: a great_expectations suite over a whole frame, before anything is written.
+
+Suites are JSON in schemas/expectations: {name, expectations: [{type, kwargs, meta, severity}], meta}. A kwarg
+``{"$PARAMETER": name}`` is filled in by the caller; ``meta.expected`` says the expectation to people. Expectations
+of severity ``critical`` refuse the snapshot, the others are recorded in the document.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReport:
+    success: bool
+    document: dict[str, Any]
+    """great_expectations' own result document: counts and shares, no rows."""
+    failures: list[str]
+    """One sentence per critical expectation that is not met: what, observed, expected."""
+
+
+def check_snapshot(frame: DataFrame, suite_path: Path, parameters: dict[str, Any]) -> SnapshotReport:
+    """Validate ``frame`` against the suite; a missing column is a failure, not an exception.
+
+    Only the columns that the suite names are read, pictures as a flag. Raises ConfigError for an unusable suite or a
+    parameter that ``parameters`` lacks.
+    """
+    suite = _load(suite_path, parameters)
+    with _cached(_seen_by(suite, frame)) as seen:
+        document = _validate(seen, suite, suite_path)
+        failures = [_sentence(r, frame.columns, parameters) for r in document["results"] if _refuses(r)]
+    return SnapshotReport(not failures, document, list(dict.fromkeys(failures)))
+
+
+def _load(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    def fill(node: dict[str, Any]) -> Any:
+        if set(node) != {"$PARAMETER"}:
+            return node
+        if node["$PARAMETER"] not in parameters:
+            raise ConfigError(f"{path}: parameter {node['$PARAMETER']!r} is not given; given: {sorted(parameters)}")
+        return parameters[node["$PARAMETER"]]
+
+    try:
+        suite = json.loads(path.read_text(), object_hook=fill)
+        return {"name": suite["name"], "expectations": suite["expectations"], "meta": suite.get("meta", {})}
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ConfigError(f"{path} is not a usable suite of expectations: {problem!r}") from None
+
+
+def _seen_by(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
+    """The columns that the suite names, as far as they exist; what holds binary data becomes a flag."""
+    from pyspark.sql import functions as F
+
+    named = {expectation["kwargs"].get("column") for expectation in suite["expectations"]}
+    columns = [field for field in frame.schema if field.name in named]
+    if not columns:
+        return frame.select(F.lit(True).alias("row"))
+    return frame.select(
+        *[
+            F.col(f.name).isNotNull().alias(f.name) if "binary" in f.dataType.simpleString() else F.col(f.name)
+            for f in columns
+        ]
+    )
+
+
+@contextmanager
+def _cached(frame: DataFrame) -> Iterator[DataFrame]:
+    """Every expectation is a job or two of its own: without a cache each would read the source again."""
+    frame = frame.persist()
+    try:
+        yield frame
+    finally:
+        frame.unpersist()
+
+
+def _validate(frame: DataFrame, suite: dict[str, Any], path: Path) -> dict[str, Any]:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when great_expectations is imported
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    try:
+        expectations = gx.ExpectationSuite(**suite)
+    except Exception as problem:  # great_expectations raises many kinds; all of them mean a wrong suite
+        raise ConfigError(f"{path} is not a usable suite of expectations: {problem}") from None
+    if len(expectations.expectations) < len(suite["expectations"]):  # it drops what it does not know, with a log line
+        known = {expectation.expectation_type for expectation in expectations.expectations}
+        unknown = [e.get("type") for e in suite["expectations"] if e.get("type") not in known]
+        raise ConfigError(f"{path} is not a usable suite: great_expectations does not know or accept {unknown}")
+    source = context.data_sources.add_spark("snapshot", persist=False)
+    definition = source.add_dataframe_asset("frame").add_batch_definition_whole_dataframe("whole")
+    batch = definition.get_batch(batch_parameters={"dataframe": frame})
+    counts_only = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
+    result: dict[str, Any] = batch.validate(expectations, result_format=counts_only).to_json_dict()
+    return result
+
+
+def _refuses(result: dict[str, Any]) -> bool:
+    return not result["success"] and result["expectation_config"].get("severity", "critical") == "critical"
+
+
+def _sentence(result: dict[str, Any], available: list[str], parameters: dict[str, Any]) -> str:
+    config = result["expectation_config"]
+    column = config["kwargs"].get("column")
+    if column is not None and column not in available:
+        return f"column {column!r} is missing; the columns are {sorted(available)}"
+    fallback = f"{config['type']} {_own_kwargs(config['kwargs'])}"
+    expected = str(config.get("meta", {}).get("expected", fallback)).format(**parameters)
+    return f"{column or 'the snapshot'}: expected {expected}; observed {_observed(result)}"
+
+
+def _own_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name not in ("batch_id", "column")}
+
+
+def _observed(result: dict[str, Any]) -> str:
+    found = result.get("result", {})
+    if found.get("observed_value") is not None:
+        return str(found["observed_value"])
+    if "unexpected_count" in found:
+        bad, rows = found["unexpected_count"], found["element_count"]
+        return f"{bad:,} of {rows:,} rows ({100 * bad / rows if rows else 0:.1f}%) that are not so"
+    problem = result.get("exception_info", {})
+    return f"nothing: {str(problem.get('exception_message') or problem)[:300]}"

@@ -1,0 +1,252 @@
+"""Real listings, end to end: import, train on the labelled, promote, enrich the others, score what was written.
+
+    python tests/benchmarks/fashion.py --config config:fashion.toml --data FILE.parquet [--set section.key=value ...]
+
+The only code that may read the truth of the products that are not labelled; do not tune anything to what it prints.
+Start from an empty catalog, or old runs are scored too. Prints a table for people and, last, one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from catalog_enrichment import config as configuration
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config import Config
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.dictionary import Attribute
+from catalog_enrichment.precision import metrics
+from catalog_enrichment.records import Source
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+STAGES = ("import_products", "train_model", "promote_model", "enrich_catalog")
+
+Values = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Truth:
+    values: dict[str, dict[str, Values]]
+    """Attribute -> product id -> values; products that are not labelled, where the value is known."""
+    twins: set[str]
+    """Products not labelled that share their full title with a labelled one."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the catalog holds after the run."""
+
+    merchant: dict[str, set[str]]
+    """Attribute -> products with a merchant's value."""
+    written: dict[str, dict[str, Values]]
+    """Attribute -> product id -> the model's values."""
+    top: dict[str, dict[str, tuple[str, float]]]
+    """Attribute -> product id -> best value and its score."""
+    categories: dict[str, str | None]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--data", required=True, type=Path, help="parquet with labelled, full_title and the attributes")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    args = parser.parse_args()
+    overrides = [f"source.path={json.dumps(str(args.data.resolve()))}", *args.set]
+    config = configuration.load(args.config, overrides)
+    summaries, seconds = run_jobs(args.config, overrides)
+    truth, found = read_truth(args.data, config), read_catalog(config)
+    words, trained = load_dictionary(config), summaries["train_model"]
+    attributes = {
+        name: score(words[name], truth, found) | reported(name, trained) for name in truth.values if name in found.top
+    }
+    products = len(found.categories)
+    rates = {stage: round(products / spent, 1) for stage, spent in seconds.items()}
+    print_table(attributes, seconds, rates)
+    result = {"products": products, "attributes": attributes, "seconds": seconds, "products_per_second": rates}
+    print(json.dumps(result | {"model_version": trained["model_version"], "ok": all_kept(attributes)}))
+    return 0 if all_kept(attributes) else 3
+
+
+def run_jobs(config: str, overrides: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Run the jobs as a user would; returns the summary (last line of stdout) and the seconds of each."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    summaries, seconds = {}, {}
+    for stage in STAGES:
+        start = time.perf_counter()
+        command = [sys.executable, str(JOBS / f"{stage}.py"), "--config", config, *settings]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{stage} ended with {done.returncode}: {done.stdout[-2000:]}")
+        summaries[stage] = json.loads(done.stdout.strip().splitlines()[-1])
+        seconds[stage] = round(time.perf_counter() - start, 1)
+    return summaries, seconds
+
+
+def read_truth(data: Path, config: Config) -> Truth:
+    if config.source is None:
+        sys.exit("the config has no [source] section")
+    mapping, words = config.source.mapping, load_dictionary(config)
+    columns = [mapping.product_id, "full_title", "labelled", *mapping.attributes.values()]
+    rows = pq.read_table(data, columns=columns).to_pylist()
+    others = [row for row in rows if not row["labelled"]]
+    titles = {row["full_title"] for row in rows if row["labelled"]}
+    values = {
+        name: {
+            str(row[mapping.product_id]): _normalised(words[name], row[column])
+            for row in others
+            if row[column] is not None
+        }
+        for name, column in mapping.attributes.items()
+    }
+    return Truth(values, {str(row[mapping.product_id]) for row in others if row["full_title"] in titles})
+
+
+def _normalised(attribute: Attribute, raw: str | list[str]) -> Values:
+    """As import does it: canonical where the dictionary knows the spelling, else as given."""
+    given = [raw] if isinstance(raw, str) else raw
+    return frozenset(attribute.normalise(value) or value for value in given)
+
+
+def read_catalog(config: Config) -> Found:
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    found = Found({}, {}, {}, {})
+    for row in _rows(catalog, "products", "product_id", "category"):
+        found.categories[row["product_id"]] = row["category"]
+    for row in _rows(catalog, "current_values", "product_id", "attribute", "values", "source"):
+        if row["source"] == Source.MERCHANT.value:
+            found.merchant.setdefault(row["attribute"], set()).add(row["product_id"])
+        elif row["source"] == Source.MODEL.value:
+            found.written.setdefault(row["attribute"], {})[row["product_id"]] = frozenset(row["values"])
+    for row in _rows(catalog, "predictions", "product_id", "attribute", "value", "rank", "score"):
+        if row["rank"] == 1:
+            found.top.setdefault(row["attribute"], {})[row["product_id"]] = (row["value"], row["score"])
+    return found
+
+
+def _rows(catalog: LakeCatalog, table: str, *columns: str) -> Iterable[dict[str, Any]]:
+    for batch in catalog.scan(table, columns):
+        yield from batch.to_pylist()
+
+
+def score(attribute: Attribute, truth: Truth, found: Found) -> dict[str, Any]:
+    """One attribute's written values and predictions against the truth."""
+    name = attribute.name
+    known, written, top = truth.values[name], found.written.get(name, {}), found.top.get(name, {})
+    judged = {product: values for product, values in written.items() if product in known}
+    wrong = {product for product, values in judged.items() if not values <= known[product]}
+    applicable = {product for product, category in found.categories.items() if attribute.applies_to(category)}
+    before = found.merchant.get(name, set()) & applicable
+    after = before | (set(written) & applicable)
+    return {
+        **_written(len(judged), len(wrong)),
+        "written_without_truth": len(written) - len(judged),
+        "coverage_before": round(len(before) / len(applicable), 4),
+        "coverage_after": round(len(after) / len(applicable), 4),
+        **_predicted(known, top),
+        "twins_share": round(len(truth.twins & set(known)) / max(len(known), 1), 4),
+        "twins": _written(len(truth.twins & set(judged)), len(truth.twins & wrong)),
+        "without_twins": _written(len(set(judged) - truth.twins), len(wrong - truth.twins)),
+    }
+
+
+def _written(n: int, k: int) -> dict[str, Any]:
+    """N written, K of them wrong, with the 95% interval and the one-sided test of the promise."""
+    low, high = metrics.binomial_interval(n - k, n)
+    return {
+        "written": n,
+        "wrong": k,
+        "precision": round((n - k) / n, 4) if n else None,
+        "interval": [round(low, 4), round(high, 4)],
+        "p_at_least_95": round(metrics.not_significantly_below(n, k), 4),
+    }
+
+
+def _predicted(known: dict[str, Values], top: dict[str, tuple[str, float]]) -> dict[str, float]:
+    """Accuracy, macro-F1 and R@P95 of the top values; a product without a prediction is a miss."""
+    products = sorted(known)
+    labels = sorted({value for values in known.values() for value in values} | {value for value, _ in top.values()})
+    column = {label: number for number, label in enumerate(labels)}
+    true, said = (np.zeros((len(products), len(labels)), dtype=bool) for _ in range(2))
+    scores, correct = [], []
+    for number, product in enumerate(products):
+        true[number, [column[value] for value in known[product]]] = True
+        if product in top:
+            value, probability = top[product]
+            said[number, column[value]] = True
+            scores.append(probability)
+            correct.append(value in known[product])
+    point = metrics.operating_point(scores, correct, int(true.sum()), 0.95)
+    f1 = metrics.f1(said, true)
+    return {
+        "unlabelled": len(products),
+        "accuracy": round(sum(correct) / max(len(products), 1), 4),
+        "f1_macro": round(f1.macro, 4),
+        "r_at_p95_micro": round(point.recall, 4),
+    }
+
+
+def reported(name: str, trained: dict[str, Any]) -> dict[str, Any]:
+    """What the model says of itself on its own test fold, and why an attribute abstains if it does."""
+    own = trained["metrics"]
+    keys = {
+        "f1_macro": f"{name}/f1_macro",
+        "r_at_p95_both": f"{name}/r_at_p95_micro",
+        "r_at_p95_text_only": f"{name}/text_only/r_at_p95_micro",
+        "r_at_p95_image_only": f"{name}/image_only/r_at_p95_micro",
+        "certified_recall": f"{name}/certified_recall",
+    }
+    certificates = [one for one in trained["certificates"] if one["attribute"] == name]
+    return {
+        "test": {short: round(own[key], 4) if key in own else None for short, key in keys.items()},
+        "abstains": {one["modality"]: one["why_abstains"] for one in certificates if one["why_abstains"]},
+    }
+
+
+def all_kept(attributes: dict[str, dict[str, Any]]) -> bool:
+    """Something was written, and nowhere is it significantly worse than promised."""
+    return any(row["written"] for row in attributes.values()) and all(
+        row["p_at_least_95"] >= 0.05 for row in attributes.values()
+    )
+
+
+def print_table(attributes: dict[str, dict[str, Any]], seconds: dict[str, float], rates: dict[str, float]) -> None:
+    print(f"{'attribute':<12}{'written':>8}{'wrong':>6}  {'precision [95%]':<24}{'p':>6}{'coverage':>16}  twins")
+    for name, row in attributes.items():
+        low, high = row["interval"]
+        precision = f"{row['precision']:.3f} [{low:.3f}, {high:.3f}]" if row["written"] else "-"
+        coverage = f"{row['coverage_before']:.1%} > {row['coverage_after']:.1%}"
+        without = row["without_twins"]
+        apart = f"{row['twins_share']:.0%}; without: {without['wrong']} of {without['written']} wrong"
+        print(
+            f"{name:<12}{row['written']:>8}{row['wrong']:>6}  {precision:<24}{row['p_at_least_95']:>6.3f}{coverage:>16}"
+            f"  {apart}"
+        )
+    print(
+        f"\n{'attribute':<12}{'accuracy':>9}{'F1':>7}{'R@P95':>7} | own test: F1, R@P95 image / text / both, certified"
+    )
+    for name, row in attributes.items():
+        own = ["-" if value is None else f"{value:.3f}" for value in row["test"].values()]
+        f1, both, text, image, certified = own
+        print(
+            f"{name:<12}{row['accuracy']:>9.3f}{row['f1_macro']:>7.3f}{row['r_at_p95_micro']:>7.3f} | {f1}, "
+            f"{image} / {text} / {both}, {certified}"
+        )
+    for name, row in attributes.items():
+        for modality, why in row["abstains"].items():
+            print(f"{name} writes nothing on the path {modality}: {why}")
+    print("\n" + "  ".join(f"{stage} {spent} s ({rates[stage]}/s)" for stage, spent in seconds.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

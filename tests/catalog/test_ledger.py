@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment.catalog import ledger
+from catalog_enrichment.records import Op, event_id
+
+from .catalog_rows import START, frame, prediction, product, stamp
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+ODD = ["it's", 'say "hi"', "línea\nnueva", "\x1f", "1:1:", "商品-1", "🙂🏽", "e\u0301", "back\\slash", "\x00", "", "  "]
+
+
+def kept(spark: SparkSession, *events: DataFrame) -> DataFrame:
+    """The ledger with these events, computed, so that a test's plans stay short."""
+    return frame(spark, "attribute_values", [row.asDict() for part in events for row in part.collect()])
+
+
+def asserted(spark: SparkSession, run: ledger.RunStamp, *predictions: dict[str, Any]) -> DataFrame:
+    return kept(spark, ledger.assertions(frame(spark, "predictions", predictions), run))
+
+
+def retracted(spark: SparkSession, events: DataFrame, run: ledger.RunStamp, *predictions: dict[str, Any]) -> DataFrame:
+    return kept(spark, ledger.retractions(events, frame(spark, "predictions", predictions), run))
+
+
+def seen(spark: SparkSession, events: DataFrame, *products: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
+    rows = ledger.current_values(frame(spark, "products", products), events).collect()
+    assert len({(row["product_id"], row["attribute"]) for row in rows}) == len(rows)
+    return {(r["product_id"], r["attribute"]): (r["source"], r["run_id"], r["values"]) for r in rows}
+
+
+def test_only_published_predictions_become_events_and_name_their_origin_i6(spark: SparkSession) -> None:
+    events = asserted(
+        spark,
+        stamp("run-1", 1),
+        prediction("a", "color", "Red"),
+        prediction("b", "color", "Red", decision="suggest", reason="near_miss"),
+        prediction("c", "color", "Red", decision="abstain", reason="below_threshold"),
+    )
+
+    [event] = events.selectExpr("*", "unix_micros(asserted_at) as micros").collect()
+    assert event["event_id"] == event_id("run-1", "a", "color", "Red", Op.ASSERT)
+    assert event["micros"] == int(stamp("run-1", 1).asserted_at.timestamp()) * 1_000_000 + 123456
+    assert event["op"] == "assert"
+    assert event["source"] == "model"
+    assert (event["run_id"], event["model_name"], event["model_version"]) == ("run-1", "m", "1")
+    assert (event["certificate_id"], event["threshold"], event["score"]) == ("certificate-1", 0.9, 0.99)
+    assert (event["content_hash"], event["modality"], event["reason"]) == ("content-1", "both", "certified")
+    assert event["refers_to"] is None
+    assert event["undoes"] is None
+
+
+def test_event_ids_in_spark_are_those_of_records_for_any_text(spark: SparkSession) -> None:
+    run = stamp("run ñ", 1)
+    events = asserted(spark, run, *[prediction(a, b, a + b) for a in ODD for b in ODD])
+    back = kept(spark, ledger.undo(events, "run ñ", None, stamp("un'do", 2)))
+
+    for row in events.collect():
+        assert row["event_id"] == event_id("run ñ", row["product_id"], row["attribute"], row["value"], Op.ASSERT)
+    for row in back.collect():
+        parts = (row["product_id"], row["attribute"], row["value"])
+        assert row["event_id"] == event_id("un'do", *parts, Op.RETRACT, row["refers_to"])
+    all_ids = [row["event_id"] for row in events.union(back).collect()]
+    assert len(set(all_ids)) == len(all_ids) == 2 * len(ODD) ** 2
+
+
+def test_a_merchant_value_is_never_overwritten_i1(spark: SparkSession) -> None:
+    events = asserted(
+        spark,
+        stamp("run-1", 1),
+        prediction("a", "color", "Red"),
+        prediction("a", "size", "M"),
+        prediction("b", "color", "Blue"),
+        prediction("c", "color", "Green"),
+    )
+    human = events.where("product_id = 'a'").selectExpr("* except (source)", "'human' as source")
+
+    view = seen(
+        spark,
+        events.unionByName(human.selectExpr("* except (event_id)", "concat('h', event_id) as event_id")),
+        product("a", merchant_attributes={"color": ["Teal", "Aqua", "Teal"], "fit": ["Slim"]}),
+        product("b", merchant_attributes={"color": []}),
+        product("c", merchant_attributes={"color": [None, " "]}),
+    )
+
+    assert view == {
+        ("a", "color"): ("merchant", None, ["Aqua", "Teal"]),
+        ("a", "fit"): ("merchant", None, ["Slim"]),
+        ("a", "size"): ("human", "run-1", ["M"]),
+        ("b", "color"): ("model", "run-1", ["Blue"]),
+        ("c", "color"): ("model", "run-1", ["Green"]),
+    }
+
+
+def test_the_whole_set_of_the_newest_run_is_shown_and_a_human_set_before_it(spark: SparkSession) -> None:
+    old = asserted(spark, stamp("z-old", 1), prediction("a", "material", "Wool"), prediction("a", "material", "Silk"))
+    new = asserted(spark, stamp("a-new", 2), prediction("a", "material", "Wool"), prediction("a", "material", "Cotton"))
+    assert seen(spark, old.union(new), product("a")) == {("a", "material"): ("model", "a-new", ["Cotton", "Wool"])}
+
+    human = old.selectExpr("* except (source)", "'human' as source").select(*old.columns)
+    assert seen(spark, human.union(new), product("a")) == {("a", "material"): ("human", "z-old", ["Silk", "Wool"])}
+
+
+def test_a_value_names_its_run_version_certificate_and_time_i6(spark: SparkSession) -> None:
+    events = asserted(spark, stamp("run-7", 7), prediction("a", "color", "Red", certificate_id="c-7"))
+
+    [row] = ledger.current_values(frame(spark, "products", [product("a")]), events).collect()
+
+    assert (row["run_id"], row["model_version"], row["certificate_id"]) == ("run-7", "7", "c-7")
+    assert row["asserted_at"] is not None
+
+
+def test_products_that_are_gone_keep_nothing(spark: SparkSession) -> None:
+    events = asserted(spark, stamp("run-1", 1), prediction("gone", "color", "Red"), prediction("here", "color", "Red"))
+
+    assert set(seen(spark, events, product("here"))) == {("here", "color")}
+
+
+def test_changed_content_retracts_unless_a_new_value_is_published(spark: SparkSession) -> None:
+    names = ["same", "changed", "rewritten", "unscored", "human"]
+    first = asserted(spark, stamp("run-1", 1), *[prediction(name, "color", "Red") for name in names])
+    second = asserted(spark, stamp("run-2", 2), prediction("changed", "color", "Red", certificate_id="c2"))
+    events = first.selectExpr("* except (source)", "if(product_id = 'human', 'human', 'model') as source").select(
+        *first.columns
+    )
+    events = kept(spark, events, second)
+    no = {"decision": "abstain", "reason": "below_threshold"}
+    decided = [
+        prediction("same", "color", "Blue", **no),
+        prediction("changed", "color", "Blue", content_hash="content-2", **no),
+        prediction(
+            "changed", "color", "Green", content_hash="content-2", rank=2, decision="suggest", reason="near_miss"
+        ),
+        prediction("rewritten", "color", "Blue", content_hash="content-2"),
+        prediction("rewritten", "color", "Green", content_hash="content-2", rank=2, **no),
+        prediction("human", "color", "Green", content_hash="content-2", **no),
+        prediction("unscored", "size", "M", content_hash="content-2", **no),
+    ]
+
+    back = retracted(spark, events, stamp("run-3", 3), *decided)
+
+    rows = back.collect()
+    assert {(r["product_id"], r["value"], r["op"], r["reason"], r["run_id"]) for r in rows} == {
+        ("changed", "Red", "retract", "content_changed", "run-3")
+    }
+    asserts = {r["event_id"] for r in events.where("product_id = 'changed'").collect()}
+    assert {r["refers_to"] for r in rows} == asserts
+    assert len(asserts) == len({r["event_id"] for r in rows}) == 2
+    after = kept(spark, events, back, asserted(spark, stamp("run-3", 3), *decided))
+    assert {key: value[2] for key, value in seen(spark, after, *map(product, names)).items()} == {
+        ("same", "color"): ["Red"],
+        ("rewritten", "color"): ["Blue"],
+        ("unscored", "color"): ["Red"],
+        ("human", "color"): ["Red"],
+    }
+    assert retracted(spark, after, stamp("run-4", 4), *decided).count() == 0
+
+
+def test_runs_can_be_undone_in_any_order_i6(spark: SparkSession) -> None:
+    """Rolling back a run and then a later one does not bring back what the first had written."""
+    first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
+    no = prediction("a", "color", "Blue", content_hash="content-2", decision="abstain", reason="below_threshold")
+    events = kept(spark, first, retracted(spark, first, stamp("run-2", 2), no))
+
+    without_1 = kept(spark, events, ledger.undo(events, "run-1", None, stamp("undo-1", 3)))
+    without_both = kept(spark, without_1, ledger.undo(without_1, "run-2", None, stamp("undo-2", 4)))
+    only_1 = kept(spark, without_both, ledger.undo(without_both, "undo-1", None, stamp("redo-1", 5)))
+    both = kept(spark, only_1, ledger.undo(only_1, "undo-2", None, stamp("redo-2", 6)))
+
+    shown = {("a", "color"): ("model", "run-1", ["Red"])}
+    assert [seen(spark, e, product("a")) for e in (first, events, without_1, without_both, only_1, both)] == [
+        shown, {}, {}, {}, shown, {},
+    ]  # fmt: skip
+
+
+def test_undoing_one_attribute_leaves_the_others_i6(spark: SparkSession) -> None:
+    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
+    color_gone = kept(spark, events, ledger.undo(events, "run-1", "color", stamp("undo-1", 2)))
+    rest = kept(spark, ledger.undo(color_gone, "run-1", None, stamp("undo-2", 3)))
+
+    assert set(seen(spark, color_gone, product("a"))) == {("a", "size")}
+    assert [(r["attribute"], r["op"], r["reason"]) for r in rest.collect()] == [("size", "retract", "rolled_back")]
+    assert seen(spark, color_gone.union(rest), product("a")) == {}
+    assert ledger.undo(color_gone.union(rest), "run-1", None, stamp("undo-3", 4)).count() == 0
+    assert ledger.undo(events, "no-such-run", None, stamp("undo-3", 4)).count() == 0
+
+
+def test_history_is_told_in_order(spark: SparkSession) -> None:
+    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
+    events = kept(spark, events, ledger.undo(events, "run-1", None, stamp("a-undo", 2)))
+    events = kept(spark, ledger.undo(events, "a-undo", None, stamp("Z", 3)), events)
+
+    told = ledger.history(events, "a", "color").collect()
+
+    assert [(row["op"], row["run_id"]) for row in told] == [
+        ("assert", "run-1"),
+        ("retract", "a-undo"),
+        ("reinstate", "Z"),
+    ]
+    assert {row["refers_to"] for row in told[1:]} == {told[0]["event_id"]}
+    assert [row["undoes"] for row in told] == [None, told[0]["event_id"], told[1]["event_id"]]
+    assert [tuple(row) for row in ledger.counts(events).collect()] == [
+        ("color", "assert", 2),
+        ("color", "reinstate", 2),
+        ("color", "retract", 2),
+    ]
+
+
+def test_times_of_runs_increase_whatever_the_clock_says(spark: SparkSession) -> None:
+    empty = frame(spark, "attribute_values", [])
+    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
+    last = stamp("run-1", 1).asserted_at
+    madrid = timezone(timedelta(hours=2))
+
+    assert ledger.next_asserted_at(empty, START) == START
+    assert ledger.next_asserted_at(events, last + timedelta(hours=1)) == last + timedelta(hours=1)
+    assert ledger.next_asserted_at(events, last) == last + timedelta(microseconds=1)
+    assert ledger.next_asserted_at(events, datetime(2000, 1, 1, tzinfo=madrid)) == last + timedelta(microseconds=1)
+    assert ledger.next_asserted_at(empty, START.astimezone(madrid)).tzinfo == UTC
+    with pytest.raises(ValueError, match="time zone"):
+        ledger.RunStamp("run", "m", "1", datetime(2026, 1, 1))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from catalog_enrichment import contract
+from catalog_enrichment.catalog import part_files
+
+from .catalog_rows import START, product
+
+PRODUCTS = contract.arrow_schema("products")
+
+
+def products(*rows: dict) -> list[pa.RecordBatch]:
+    return pa.Table.from_pylist(list(rows), schema=PRODUCTS).to_batches()
+
+
+def test_no_rows_write_no_file(tmp_path: Path) -> None:
+    empty = PRODUCTS.empty_table().to_batches() or [pa.RecordBatch.from_pylist([], schema=PRODUCTS)]
+
+    assert part_files.write_part([], tmp_path, PRODUCTS) is None
+    assert part_files.write_part(empty, tmp_path, PRODUCTS) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_says_its_size_rows_and_ranges(tmp_path: Path) -> None:
+    part = part_files.write_part(products(product("b"), product("é"), product("a")), tmp_path, PRODUCTS)
+
+    assert part is not None
+    assert (part.rows, part.size) == (3, (tmp_path / part.name).stat().st_size)
+    assert json.loads(part.stats) == {
+        "numRecords": 3,
+        "minValues": {"product_id": "a"},
+        "maxValues": {"product_id": "é"},
+    }
+
+
+def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 10_000)
+    picture = {"bytes": b"\xff" * 4_000, "uri": None, "version": "1"}
+    batches = products(*[product(f"p{i}", images=[picture]) for i in range(9)])
+
+    part = part_files.write_part(batches, tmp_path, PRODUCTS)
+
+    assert part is not None
+    footer = pq.ParquetFile(tmp_path / part.name).metadata
+    assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [2, 2, 2, 2, 1]
+
+
+def test_small_batches_share_a_row_group(tmp_path: Path) -> None:
+    batches = [batch for i in range(50) for batch in products(product(f"p{i}"))]
+
+    part = part_files.write_part(batches, tmp_path, PRODUCTS)
+
+    assert part is not None
+    assert pq.ParquetFile(tmp_path / part.name).num_row_groups == 1
+
+
+def test_columns_are_found_by_name_and_instants_survive_another_time_zone() -> None:
+    [batch] = products(product("a", updated_at=START, title="t"))
+    shuffled = batch.select(sorted(batch.schema.names, reverse=True))
+    tokyo = shuffled.set_column(
+        shuffled.schema.get_field_index("updated_at"),
+        pa.field("updated_at", pa.timestamp("us", "Asia/Tokyo")),
+        shuffled.column("updated_at").cast(pa.timestamp("us", "Asia/Tokyo")),
+    )
+
+    assert part_files.conform(tokyo, PRODUCTS).equals(batch)
+
+
+def test_a_null_in_a_required_column_is_reported(tmp_path: Path) -> None:
+    broken = pa.RecordBatch.from_pylist([{"product_id": "a"}, {"product_id": None}], schema=PRODUCTS)
+
+    part = part_files.write_part([broken], tmp_path, PRODUCTS)
+
+    assert part is not None
+    assert part.problem is not None
+    assert "product_id (in at least 1 rows)" in part.problem
+    assert "opt_out (in at least 2 rows)" in part.problem

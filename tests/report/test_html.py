@@ -1,0 +1,135 @@
+"""The report stands alone, tells the numbers, and lets no stranger's title out of its box."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment.report.html import RunReport, thumbnail, write_run_report
+
+from .report_samples import NASTY, full_report, picture, run_row
+
+
+class Seen(HTMLParser):
+    """Tags, attributes and text as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.handlers: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "new" / "run.html"
+    assert write_run_report(path, full_report()) == path
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Seen:
+    return Seen(written.read_text(encoding="utf-8"))
+
+
+def test_titles_from_strangers_stay_text(page: Seen) -> None:
+    assert "script" not in page.tags
+    assert page.handlers == []
+    assert NASTY in page.text
+    assert "<b>spring</b>" in page.text
+
+
+def test_right_to_left_emoji_and_impossible_characters_are_shown(written: Path, page: Seen) -> None:
+    assert "חולצת פשתן אדומה" in page.text
+    assert "🧦 socks \ufffd\ufffd ? & \u202egnp.exe" in page.text
+    assert '<bdi class="title" dir="auto">חולצת' in written.read_text(encoding="utf-8")
+    assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", written.read_bytes())
+
+
+def test_no_request_goes_out(written: Path, page: Seen) -> None:
+    assert len(page.links) == 2  # the two pictures that are pictures
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    assert "url(" not in written.read_text(encoding="utf-8")
+
+
+def test_every_tag_is_closed(page: Seen) -> None:
+    assert page.open == []
+
+
+def test_nothing_but_the_report_is_left_behind(written: Path) -> None:
+    assert [path.name for path in written.parent.iterdir()] == ["run.html"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
+        "color 600 240 30 100 97.1% 60.0% 84.0%",
+        "season 580 0 12 358 – 58.0% 58.0%",
+        "fold 7 were wrong; with confidence 95.0% the precision is at least 95.6%.",
+        "Abstains: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
+        "already scored 30 opted out 8",
+        "no image 41 image truncated 5",
+        "score 40.0 962 950 12 24 2 cores",
+        "Passed : 2 of 2 expectations are met.",
+        "rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",
+        "summer, <b>spring</b> winter 0.770",
+    ],
+)
+def test_the_report_tells(page: Seen, told: str) -> None:
+    assert told in re.sub(r"\s+", " ", page.text)
+
+
+def test_counts_that_do_not_add_up_are_called_out_i7(tmp_path: Path) -> None:
+    row = run_row()
+    good = write_run_report(tmp_path / "a.html", RunReport(run=row)).read_text(encoding="utf-8")
+    row["counts"] = row["counts"] | {"predicted": 949}
+    bad = write_run_report(tmp_path / "b.html", RunReport(run=row)).read_text(encoding="utf-8")
+    assert "do not add up" not in good
+    assert "do not add up" in bad
+
+
+def test_the_run_row_alone_is_enough(tmp_path: Path) -> None:
+    bare = {"run_id": "rollback-1", "kind": "rollback", "status": "succeeded"}
+    text = write_run_report(tmp_path / "bare.html", RunReport(run=bare)).read_text(encoding="utf-8")
+    assert "Rollback run" in text
+    assert "<h2>" not in text
+
+
+def test_validation_that_failed_opens_itself(tmp_path: Path) -> None:
+    row = run_row()
+    row["validation"] = row["validation"].replace('"success": true', '"success": false', 1)
+    text = write_run_report(tmp_path / "v.html", RunReport(run=row)).read_text(encoding="utf-8")
+    assert "Not passed" in text
+    assert "<details open>" in text
+
+
+def test_without_stages_the_seconds_of_the_run_row_are_shown(tmp_path: Path) -> None:
+    path = write_run_report(tmp_path / "s.html", replace(full_report(), stages=()))
+    assert '<td>select</td><td class="n">1.2</td>' in path.read_text(encoding="utf-8")
+
+
+def test_a_thumbnail_is_small_and_needs_a_usable_picture() -> None:
+    assert len(thumbnail(picture())) < 4000
+    assert thumbnail(None) == thumbnail(b"") == thumbnail(b"not a picture") == thumbnail(picture()[:50]) == ""

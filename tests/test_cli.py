@@ -1,0 +1,83 @@
+"""The jobs as a user runs them: as subprocesses. Config mistakes are found before Spark starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py"))
+CONFIG = """
+[catalog]
+path = "catalog"
+dictionary = "schemas:attributes/demo.v1.json"
+[mlflow]
+tracking_uri = "{uri}"
+[source]
+format = "jsonl"
+path = "feed.jsonl"
+[training]
+recipe = "recipes:demo.toml"
+"""
+
+
+def job(name: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+
+
+def write_config(folder: Path, uri: str = "sqlite:///mlflow.db") -> Path:
+    file = folder / "config.toml"
+    file.write_text(CONFIG.format(uri=uri))
+    return file
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: Path) -> None:
+    shown = job(name, "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "--config FILE" in shown.stdout
+    assert "Exit codes:" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("import_products", ["--set", "source.pth=x"], "unknown key 'source.pth'"),
+        ("enrich_catalog", ["--set", "enrich.max_products=ten"], "valid integer"),
+        ("enrich_catalog", ["--set", "catalog.dictionary=missing.json"], "missing.json"),
+        ("enrich_catalog", ["--set", "mlflow.champion_alias=nobody"], "nobody"),
+        ("enrich_catalog", ["--set", "mlflow.tracking_uri='http://127.0.0.1:9'"], "127.0.0.1:9"),
+        ("backfill", ["--product-ids-file", "ids.txt"], "ids.txt"),
+        ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
+    ],
+)
+def test_a_config_mistake_ends_with_exit_2_before_spark_starts(
+    name: str, arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    ended = job(name, "--config", write_config(tmp_path), *arguments, cwd=tmp_path)
+    summary = json.loads(ended.stdout.splitlines()[-1])
+    assert ended.returncode == summary["exit_code"] == 2, ended.stderr
+    assert says in summary["message"]
+    assert "Traceback" not in ended.stderr
+    assert "Spark" not in ended.stderr
+    assert not (tmp_path / "catalog").exists()
+
+
+def test_a_missing_config_file_ends_with_exit_2(tmp_path: Path) -> None:
+    ended = job("import_products", "--config", "nosuch.toml", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "nosuch.toml" in json.loads(ended.stdout.splitlines()[-1])["message"]
+
+
+def test_without_java_the_message_says_what_to_install(tmp_path: Path) -> None:
+    environment = {"PATH": "/nonexistent", "HOME": str(tmp_path)}
+    (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": "x"}\n')
+    command = [sys.executable, str(ROOT / "jobs" / "import_products.py"), "--config", str(write_config(tmp_path))]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "Java 17" in json.loads(ended.stdout.splitlines()[-1])["message"]

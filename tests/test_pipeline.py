@@ -1,0 +1,320 @@
+"""Runs on a real lake, real MLflow, real Spark; the model's nonsense is published as if it were certified."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment import backfill, config, operate, pipeline, reporting, steps
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, ModelContractError
+from catalog_enrichment.work import Window
+from tests import world as worlds
+from tests.world import World, listing, table, values
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PRODUCTS = 24
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> World:
+    """Products imported, two versions registered, the first of them champion. Tests work on copies."""
+    world = worlds.build(tmp_path_factory.mktemp("template") / "world", spark)
+    rows = [listing(number) for number in range(PRODUCTS)]
+    rows[5]["image"] = "nosuch.jpg"
+    rows[6]["opt_out"] = True
+    world.feed(rows)
+    world.import_products()
+    scratch = tmp_path_factory.mktemp("artifacts")
+    worlds.register(world, scratch, seed=1)
+    worlds.register(world, scratch, seed=2)
+    world.registry.promote("1", expected_current=None)
+    return world
+
+
+@pytest.fixture
+def world(template: World, tmp_path: Path) -> World:
+    """A copy to change. Its MLflow store still finds the models' files in the template."""
+    folder = tmp_path / "world"
+    shutil.copytree(template.folder, folder)
+    return World(folder, config.load(folder / "config.toml"), template.spark)
+
+
+def enrich(world: World, window: Window | None = None, **options: Any) -> dict[str, Any]:
+    return pipeline.enrich(world.context(), world.model(), window or Window(), **options)
+
+
+def test_i7_counts_add_up_and_every_applicable_attribute_has_one_decision(world: World) -> None:
+    summary = enrich(world)
+    assert summary["status"] == "succeeded"
+    assert summary["products"] == PRODUCTS
+    assert summary["skipped_reasons"] == {"opted_out": 1}
+    assert summary["predicted"] + summary["skipped"] + sum(summary["quarantined"].values()) == PRODUCTS
+    assert summary["unusable_images"] == {"image_missing": 1}
+    for name, applicable in {"color": 23, "material": 19}.items():
+        counts = summary["attributes"][name]
+        assert counts["written"] + counts["suggested"] + counts["abstained"] == applicable
+
+
+def test_i1_a_merchant_value_stays_and_is_at_most_disagreed_with(world: World) -> None:
+    before = values(world, "merchant")
+    enrich(world)
+    assert values(world, "merchant") == before
+    asserted = {(row["product_id"], row["attribute"]) for row in table(world, "attribute_values")}
+    assert asserted
+    assert not asserted & set(before)
+
+
+def test_i2_every_written_value_names_a_certificate_that_allows_it(world: World) -> None:
+    enrich(world)
+    certificates = {c.certificate_id: c for c in world.model().certificates}
+    for event in table(world, "attribute_values"):
+        certificate = certificates[event["certificate_id"]]
+        assert certificate.attribute == event["attribute"]
+        assert certificate.modality == event["modality"] == "both"
+        assert event["score"] >= certificate.threshold == event["threshold"]
+        assert event["value"] in certificate.values
+
+
+def test_i2_without_a_picture_nothing_is_written(world: World) -> None:
+    enrich(world)
+    assert not [row for row in table(world, "attribute_values") if row["product_id"] == "p005"]
+    decided = [row for row in table(world, "predictions") if row["product_id"] == "p005"]
+    assert {(row["decision"], row["reason"], row["image_reason"]) for row in decided} == {
+        ("abstain", "no_certificate", "image_missing")
+    }
+
+
+def test_i3_every_row_of_a_run_carries_the_one_version_it_resolved(world: World) -> None:
+    model = world.model()
+    world.registry.promote("2", expected_current="1")  # the alias moves while the run goes on
+    pipeline.enrich(world.context(), model, Window())
+    assert {row["model_version"] for row in table(world, "predictions")} == {"1"}
+    assert {row["model_version"] for row in table(world, "attribute_values")} == {"1"}
+
+
+def test_i5_running_again_changes_nothing_and_says_so(world: World) -> None:
+    enrich(world)
+    catalog = world.context().catalog
+    before = {name: catalog.version(name) for name in ("predictions", "attribute_values", "current_values", "runs")}
+    again = enrich(world)
+    assert again["status"] == "nothing_to_do"
+    assert again["skipped_reasons"] == {"already_scored": 23, "opted_out": 1}
+    assert {name: catalog.version(name) for name in before} == before
+
+
+@pytest.mark.parametrize("step", ["decide", "quarantined", "finish"])
+def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
+    world: World, step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, step, kill)
+        with pytest.raises(KilledError):
+            enrich(world)
+    if step != "finish":  # nothing was committed to the ledger yet
+        assert not table(world, "attribute_values")
+        assert not values(world, "model")
+    resumed = enrich(world)
+    interrupted = ledger_of(world)
+    shutil.rmtree(world.folder / "catalog")
+    world.import_products()
+    undisturbed = enrich(world)
+    assert interrupted == ledger_of(world)
+    assert resumed["run_id"] == undisturbed["run_id"]
+    assert len(table(world, "runs")) == 2  # the import and the run
+
+
+def ledger_of(world: World) -> list[tuple[Any, ...]]:
+    names = ("product_id", "attribute", "value", "op", "certificate_id")
+    return sorted((*(row[name] for name in names), round(row["score"], 4)) for row in table(world, "attribute_values"))
+
+
+def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(world: World) -> None:
+    before = values(world)
+    run = enrich(world)
+    after = values(world)
+    assert after != before
+    undone = operate.rollback_run(world.context(), run["run_id"])
+    assert values(world) == before
+    operate.rollback_run(world.context(), undone["run_id"])
+    assert values(world) == after
+
+
+def test_i6_one_attribute_of_a_run_can_be_taken_back(world: World) -> None:
+    run = enrich(world)
+    after = values(world)
+    undone = operate.rollback_run(world.context(), run["run_id"], attribute="color")
+    assert list(undone["events"]) == ["color"]
+    assert values(world) == {
+        key: v for key, v in after.items() if key[1] != "color" or key in values(world, "merchant")
+    }
+    assert operate.rollback_run(world.context(), run["run_id"], attribute="color")["status"] == "nothing_to_do"
+
+
+def test_rolling_back_a_run_that_wrote_nothing_says_which_runs_did(world: World) -> None:
+    run = enrich(world)
+    with pytest.raises(ConfigError, match=run["run_id"]):
+        operate.rollback_run(world.context(), "enrich-nosuch")
+    with pytest.raises(ConfigError, match=r"it wrote \['color', 'material'\]"):
+        operate.rollback_run(world.context(), run["run_id"], attribute="size")
+
+
+def test_changed_content_is_scored_again_and_an_abstention_then_retracts(world: World, tmp_path: Path) -> None:
+    enrich(world)
+    assert ("p001", "color") in values(world, "model")
+    rows = [listing(number) for number in range(PRODUCTS)]
+    rows[1] |= {"title": "Another thing altogether", "image": None}  # no picture: the text-only path abstains
+    world.feed(rows[1:2])
+    world.with_settings("source.min_volume_ratio=0").import_products()
+    run = enrich(world)
+    assert run["predicted"] == 1
+    assert ("p001", "color") not in values(world, "model")
+    last = [row for row in table(world, "attribute_values") if row["run_id"] == run["run_id"]]
+    assert {(row["op"], row["reason"]) for row in last} == {("retract", "content_changed")}
+    operate.rollback_run(world.context(), run["run_id"])
+    assert ("p001", "color") in values(world, "model")
+
+
+def test_a_new_version_scores_everything_anew_and_supersedes(world: World) -> None:
+    enrich(world)
+    world.registry.promote("2", expected_current="1")
+    run = enrich(world)
+    assert run["model_version"] == "2"
+    assert run["predicted"] == 23
+    current = [row for row in table(world, "current_values") if row["source"] == "model"]
+    assert {row["model_version"] for row in current} == {"2"}
+
+
+def test_max_products_takes_the_newest_and_says_what_remains(world: World) -> None:
+    run = enrich(world, Window(max_products=5))
+    assert (run["predicted"], run["remaining"]) == (5, 18)
+    assert {row["product_id"] for row in table(world, "predictions")} == {f"p{n:03d}" for n in range(19, 24)}
+    assert enrich(world, Window(max_products=5))["remaining"] == 13
+
+
+def test_a_dry_run_writes_nothing_that_readers_see(world: World) -> None:
+    before = values(world)
+    run = enrich(world, dry_run=True)
+    assert run["status"] == "dry_run"
+    assert run["attributes"]["color"]["written"] > 0
+    assert values(world) == before
+    assert not table(world, "predictions")
+    assert len(table(world, "runs")) == 1
+
+
+def test_the_cap_on_changes_refuses_before_anything_is_written(world: World) -> None:
+    with pytest.raises(GateRefused, match=r"enrich\.max_changes = 3"):
+        enrich(world.with_settings("enrich.max_changes=3"))
+    assert not table(world, "predictions")
+    assert not values(world, "model")
+
+
+def test_switching_off_shops_and_categories_takes_effect_at_the_next_run(world: World) -> None:
+    run = enrich(world.with_settings("enrich.disabled_shops=['shop-1']", "enrich.disabled_categories=['Home']"))
+    assert run["skipped_reasons"] == {"not_applicable": 3, "opted_out": 1, "shop_disabled": 12}
+    assert {int(row["product_id"][1:]) % 2 for row in table(world, "predictions")} == {0}
+
+
+def test_an_empty_catalog_has_nothing_to_enrich(world: World) -> None:
+    shutil.rmtree(world.folder / "catalog")
+    assert enrich(world)["status"] == "nothing_to_do"
+
+
+def test_a_catalog_that_fails_its_snapshot_gate_stops_the_run(world: World, tmp_path: Path) -> None:
+    suite = world.folder / "suite.json"
+    suite.write_text(
+        '{"name": "strict", "expectations": [{"type": "expect_column_values_to_not_be_null", '
+        '"kwargs": {"column": "description"}}, {"type": "expect_column_values_to_be_in_set", '
+        '"kwargs": {"column": "category", "value_set": ["Toys"]}}]}'
+    )
+    with pytest.raises(DataContractError, match="category"):
+        enrich(world.with_settings("enrich.snapshot_suite=suite.json"))
+    assert not table(world, "predictions")
+
+
+def test_a_model_of_another_dictionary_is_refused(world: World) -> None:
+    text = (world.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
+    (world.folder / "attributes.json").write_text(text)
+    with pytest.raises(ModelContractError, match="Blue"):
+        world.registry.check_labels(world.model(), world.context().dictionary)
+
+
+def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(world: World) -> None:
+    sliced = world.with_settings(
+        "backfill.categories=['Apparel']", "backfill.updated_from=2026-01-05", "backfill.chunk_products=8"
+    )
+    window = backfill.window_of(sliced.config)
+    expected = backfill.estimate(sliced.context(), sliced.model(), window)
+    assert (expected["products"], expected["to_score"], expected["chunks"]) == (17, 16, 3)
+    done = backfill.backfill(sliced.context(), sliced.model(), window)
+    assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
+    runs = [row for row in table(world, "runs") if row["kind"] == "enrich"]
+    assert {row["parent_run_id"] for row in runs} == {done["run_id"]}
+    assert sum(row["counts"]["predicted"] for row in runs) == 16
+    again = backfill.backfill(sliced.context(), sliced.model(), window)
+    assert (again["status"], again["run_id"]) == ("nothing_to_do", done["run_id"])
+    assert {row["product_id"] for row in table(world, "predictions")} == {
+        f"p{n:03d}" for n in range(4, 24) if n % 7 and n != 6
+    }
+
+
+def test_backfill_by_product_ids(world: World) -> None:
+    (world.folder / "ids.txt").write_text("p001\n\np002\nnosuch\n")
+    named = world.with_settings("backfill.product_ids=['p003']", "backfill.product_ids_file=ids.txt")
+    done = backfill.backfill(named.context(), named.model(), backfill.window_of(named.config))
+    assert {row["product_id"] for row in table(world, "predictions")} == {"p001", "p002", "p003"}
+    assert done["products"] == 3
+
+
+def test_explain_names_writer_certificate_history_and_the_way_back(world: World) -> None:
+    run = enrich(world)
+    told = operate.explain_value(world.context(), "p001", "color")
+    assert told["current"]["source"] == "model"
+    assert told["current"]["run_id"] == run["run_id"]
+    assert told["certificate"]["certificate_id"] == told["current"]["certificate_id"]
+    assert [event["op"] for event in told["history"]] == ["assert"]
+    assert run["run_id"] in told["undo"]
+    merchants = operate.explain_value(world.context(), "p003", "color")
+    assert merchants["current"]["source"] == "merchant"
+    assert merchants["undo"] is None
+    with pytest.raises(ConfigError, match="nosuch"):
+        operate.explain_value(world.context(), "nosuch", "color")
+    with pytest.raises(ConfigError, match="size"):
+        operate.explain_value(world.context(), "p001", "size")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_suggestions_are_exported_per_shop(world: World, tmp_path: Path, kind: Any) -> None:
+    run = enrich(world)
+    suggested = sum(counts["suggested"] for counts in run["attributes"].values())
+    assert suggested > 0
+    done = operate.export_suggestions(world.context(), tmp_path / "out", kind)
+    assert done["suggestions"] >= suggested
+    assert {p.name for p in (tmp_path / "out").glob("shop_id=*")} == {f"shop_id={shop}" for shop in done["shops"]}
+    assert list((tmp_path / "out").rglob(f"*.{kind}"))
+    assert operate.export_suggestions(world.context(), tmp_path / "out", kind)["suggestions"] == done["suggestions"]
+
+
+def test_an_export_does_not_overwrite_a_folder_it_did_not_write(world: World, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(ConfigError, match="choose another folder"):
+        operate.export_suggestions(world.context(), tmp_path, "csv")
+
+
+def test_the_report_shows_the_run(world: World) -> None:
+    context = world.context()
+    run = pipeline.enrich(context, world.model(), Window())
+    page = reporting.write_report(context, run["run_id"]).read_text()
+    assert run["run_id"] in page
+    assert "Shirt number" in page
+    assert "data:image/jpeg" in page

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from catalog_enrichment.records import Op, RunKind, add_counts, event_id, make_run_id, stable_hash
+
+
+def test_hashes_do_not_depend_on_key_order_or_process() -> None:
+    assert stable_hash({"a": 1, "b": [2]}) == stable_hash({"b": [2], "a": 1})
+    assert stable_hash("ab", "c") != stable_hash("a", "bc")
+
+
+def test_a_run_id_says_its_kind_and_repeats() -> None:
+    assert make_run_id(RunKind.ENRICH, {"w": 1}, "v1").startswith("enrich-")
+    assert make_run_id(RunKind.ENRICH, {"w": 1}, "v1") == make_run_id(RunKind.ENRICH, {"w": 1}, "v1")
+    assert make_run_id(RunKind.ENRICH, {"w": 1}, "v1") != make_run_id(RunKind.ENRICH, {"w": 1}, "v2")
+
+
+def test_every_part_of_an_event_makes_it_another_event() -> None:
+    parts = ("run", "p1", "color", "Red", Op.ASSERT)
+    ids = {event_id(*parts)}
+    ids |= {event_id(*(*parts[:i], "other", *parts[i + 1 : 4], parts[4])) for i in range(4)}
+    ids.add(event_id(*parts[:4], Op.RETRACT))
+    assert len(ids) == 6
+
+
+def test_counts_merge_by_addition() -> None:
+    assert add_counts({"a": 1}, {}, {"b": 2, "a": 3}) == {"a": 4, "b": 2}

@@ -1,0 +1,65 @@
+"""The wheel, installed elsewhere without the checkout: every console script, the schemas and the recipes are there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with only the wheel's content; the dependencies come from the running environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder
+
+
+def _python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(installed / "site"), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=installed, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_console_script_has_help(installed: Path, name: str) -> None:
+    module, function = SCRIPTS[name].split(":")
+    code = f"""
+import sys, {module} as module
+assert 'site/catalog_enrichment' in module.__file__, module.__file__
+sys.exit(module.{function}(['--help']))
+"""
+    shown = _python(installed, "-c", code)
+    assert shown.returncode == 0, shown.stderr
+    assert "--config" in shown.stdout
+    assert "3 a gate refused" in " ".join(shown.stdout.split())
+
+
+def test_shipped_files_are_found(installed: Path) -> None:
+    code = """
+from catalog_enrichment import config, contract, dictionary, resources
+assert '_shipped' in str(resources.folder('schemas')), resources.folder('schemas')
+for kind in ('schemas', 'recipes', 'policy', 'config'):
+    assert list(resources.folder(kind).glob('*')), kind
+for file in resources.folder('config').glob('*.toml'):
+    loaded = config.load('config:' + file.name)
+    dictionary.load(resources.locate(loaded.catalog.dictionary))
+    resources.locate(loaded.training.recipe)
+    resources.locate(loaded.mlflow.promotion_policy)
+for table in contract.TABLES:
+    assert contract.columns(table)
+"""
+    found = _python(installed, "-c", code)
+    assert found.returncode == 0, found.stderr

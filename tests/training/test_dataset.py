@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.training.dataset import NOT_LEARNED, UNLABELLED, Dataset, LoadOptions, load_dataset
+
+from .toy import COLORS, DICTIONARY, batches, product
+
+
+def load(rows, workdir: Path, max_unlabelled: int = 100, attributes=("color", "material")) -> Dataset:
+    options = LoadOptions(
+        attributes=list(attributes),
+        image_size=16,
+        max_chars=100,
+        images=ImagesConfig(),
+        workdir=workdir,
+        max_unlabelled=max_unlabelled,
+    )
+    return load_dataset(batches(rows, size=7), DICTIONARY, options)
+
+
+def test_pictures_are_decoded_into_a_file_at_the_recipes_size(tmp_path):
+    dataset = load([product(n) for n in range(20)], tmp_path)
+    assert isinstance(dataset.pixels, np.memmap)
+    assert dataset.pixels.shape == (20, 16, 16, 3)
+    means = dataset.pixels[:4].mean(axis=(1, 2))
+    assert np.abs(means - np.array(list(COLORS.values()))).max() < 15
+
+
+def test_unusable_pictures_leave_the_product_without_image(tmp_path):
+    broken = [{"bytes": b"no picture", "uri": None, "version": "1"}]
+    dataset = load([product(0), product(1, images=broken), product(2, images=[]), product(3, images=None)], tmp_path)
+    assert dataset.has_image.tolist() == [True, False, False, False]
+    assert dataset.counts["picture_image_not_an_image"] == 1
+    assert dataset.counts["picture_no_image"] == 2
+    assert dataset.pixels[1].max() == 0
+
+
+def test_products_that_opted_out_are_not_read(tmp_path):
+    dataset = load([product(0), product(1, opt_out=True), product(2)], tmp_path)
+    assert dataset.ids == ["p00000", "p00002"]
+    assert dataset.counts["opted_out"] == 1
+
+
+def test_unlabelled_sample_is_capped_and_does_not_depend_on_the_order(tmp_path):
+    rows = [product(n, labelled=n % 3 == 0) for n in range(60)]
+    first = load(rows, tmp_path / "a", max_unlabelled=10)
+    second = load(rows[::-1], tmp_path / "b", max_unlabelled=10)
+    assert len(first) == 30
+    assert set(first.ids) == set(second.ids)
+    where = {name: position for position, name in enumerate(second.ids)}
+    for position, name in enumerate(first.ids):  # evicted products left nothing of themselves behind
+        assert first.titles[position] == second.titles[where[name]]
+        assert first.pictures[position] == second.pictures[where[name]]
+        np.testing.assert_array_equal(first.pixels[position], second.pixels[where[name]])
+
+
+def test_no_unlabelled_product_is_kept_when_the_cap_is_zero(tmp_path):
+    assert len(load([product(n, labelled=n < 3) for n in range(9)], tmp_path, max_unlabelled=0)) == 3
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    rows = [product(n) for n in range(8)]
+    rows += [
+        product(8, merchant_attributes=[("color", ["Mauve"])]),  # in the dictionary, too rare to be learned
+        product(9, merchant_attributes=[("color", ["sort of red"])]),  # kept as given at import
+        product(10, merchant_attributes=[("color", ["Red", "Blue"])]),  # a contradiction
+        product(11, merchant_attributes=[("color", None), ("material", ["Wool", "Tweed", None])]),
+        product(12, labelled=False),
+    ]
+    return load(rows, tmp_path)
+
+
+def test_single_valued_labels(mixed):
+    labels = mixed.labels("color", min_count=2)
+    assert labels.values == tuple(COLORS)
+    assert labels.classes.tolist() == [0, 1, 2, 3] * 2 + [NOT_LEARNED, NOT_LEARNED, UNLABELLED, UNLABELLED, UNLABELLED]
+    assert labels.labelled.tolist() == [True] * 10 + [False] * 3
+    assert labels.unlearned.tolist() == [0] * 8 + [1, 1, 0, 0, 0]
+    assert labels.open.tolist() == [False] * 11 + [True, True]
+
+
+def test_values_outside_the_dictionary_never_become_labels(mixed):
+    assert "sort of red" not in mixed.labels("color").values
+    assert "Tweed" not in mixed.labels("material").values
+
+
+def test_multi_valued_labels(mixed):
+    labels = mixed.labels("material", min_count=1)
+    assert labels.values == ("Cotton", "Leather", "Wool")
+    assert labels.truth[0].tolist() == [True, False, True]
+    assert labels.truth[11].tolist() == [False, False, True]
+    assert labels.unlearned[11] == 1
+    assert not labels.learnable[8:11].any()
+    assert labels.open[8:11].all()
+
+
+def test_attribute_without_a_label_has_no_values(mixed):
+    labels = mixed.labels("season")
+    assert labels.values == ()
+    assert set(labels.classes.tolist()) == {UNLABELLED}

@@ -1,0 +1,117 @@
+"""A toy catalog: coloured squares as JPEG, titles that sometimes say the colour, a material that only the text says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from catalog_enrichment import contract
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.models.spec import (
+    BertSize,
+    FitSpec,
+    FusionKind,
+    FusionSpec,
+    ImageSpec,
+    ModelSpec,
+    Recipe,
+    TextSpec,
+)
+from catalog_enrichment.records import Cardinality, stable_hash
+
+COLORS = {"Red": (200, 30, 30), "Green": (30, 170, 40), "Blue": (40, 50, 200), "Navy Blue": (10, 10, 80)}
+MATERIALS = ("Cotton", "Leather", "Wool")
+SYLLABLES = ("ka", "lo", "mi", "ne", "pu", "ra", "si", "to", "vu", "ze")
+
+DICTIONARY = Dictionary(
+    {
+        "color": Attribute(
+            name="color",
+            cardinality=Cardinality.ONE,
+            values=(*COLORS, "Mauve"),
+            aliases={"en": {"crimson": "Red"}},
+        ),
+        "material": Attribute(name="material", cardinality=Cardinality.MANY, values=MATERIALS),
+        "season": Attribute(name="season", cardinality=Cardinality.ONE, values=("Summer", "Winter")),
+    }
+)
+
+
+def picture(color: str, random: np.random.Generator, size: int = 24) -> bytes:
+    """A noisy square of the colour, as JPEG."""
+    base = np.full((size, size, 3), COLORS[color], dtype=np.float64)
+    pixels = np.clip(base + random.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, format="JPEG", quality=90)
+    return sink.getvalue()
+
+
+def product(number: int, labelled: bool = True, **changes: Any) -> dict[str, Any]:
+    """A product row; everything about it follows from its number."""
+    random = np.random.default_rng(number)
+    color = list(COLORS)[number % len(COLORS)]
+    material = [MATERIALS[number % 3]] if number % 5 else [MATERIALS[0], MATERIALS[2]]
+    brand = "".join(random.choice(SYLLABLES, 4))
+    image = picture(color, random)
+    row = {
+        "product_id": f"p{number:05d}",
+        "shop_id": "shop",
+        "title": f"{brand} {color.lower() if number % 2 else ''} shirt of {' and '.join(material).lower()}",
+        "description": f"a {brand} thing",
+        "category": "Apparel/Topwear",
+        "language": "en",
+        "images": [{"bytes": image, "uri": None, "version": "1"}],
+        "merchant_attributes": [("color", [color]), ("material", material)] if labelled else [],
+        "opt_out": False,
+        "updated_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    row |= changes
+    return row | {"content_hash": stable_hash(row["title"], row["description"])}
+
+
+def batches(rows: Sequence[dict[str, Any]], size: int = 64) -> list[pa.RecordBatch]:
+    """The rows as the catalog's scan gives them."""
+    return pa.Table.from_pylist(list(rows), schema=contract.arrow_schema("products")).to_batches(max_chunksize=size)
+
+
+def easy(number: int, **changes: Any) -> dict[str, Any]:
+    """A product whose title says its colour and materials, and whose wording no other product has."""
+    row = product(number)
+    words = [value.lower() for _, values in row["merchant_attributes"] for value in values]
+    brand = "".join(SYLLABLES[int(digit)] for digit in f"{number:05d}")
+    return row | {"title": f"{' '.join(words)} {brand}"} | changes
+
+
+def recipe(fusion: FusionKind = "modality_attention", **fit: Any) -> Recipe:
+    """The smallest model that can learn the toy."""
+    bert = BertSize(hidden=32, layers=1, heads=2, intermediate=64, vocab_size=200, dropout=0.0)
+    return Recipe(
+        name="toy",
+        model=ModelSpec(
+            text=TextSpec(bert=bert, pooling="mean", max_length=16),
+            image=ImageSpec(name="test_convnext", size=32),
+            fusion=FusionSpec(kind=fusion),
+        ),
+        fit=FitSpec(
+            **{
+                "epochs": 2,
+                "batch_size": 16,
+                "text_learning_rate": 3e-3,
+                "image_learning_rate": 1e-3,
+                "learning_rate": 5e-3,
+                "image_dropout": 0.2,
+                "augment": True,
+                **fit,
+            }
+        ),
+    )
+
+
+def silent(line: str) -> None:
+    """A progress callback that says nothing."""
