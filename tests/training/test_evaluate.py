@@ -95,10 +95,11 @@ def test_certification_on_the_calibration_products_is_refused():
         certify_one(Split(split.dataset, split.groups, twice, 0), label, scores, PrecisionConfig(), issue())
 
 
-def test_label_set_is_known_again_and_changes_with_its_labels():
+def test_a_label_set_is_the_products_of_the_fold_whatever_is_said_about_them():
     split, _, _ = split_of(40)
-    before = label_set(split, ["color"])
-    assert label_set(split, ["color"]) == before
+    before = label_set(split)
     product = int(split.folds.certification[0])
     split.dataset.merchant[product] = {"color": ("Blue",)}
-    assert label_set(split, ["color"]) != before
+    assert label_set(split) == before
+    split.dataset.ids[product] = "another"
+    assert label_set(split) != before

@@ -320,7 +320,7 @@ def _claim(pool: Pool, issue: Issue, rule: PrecisionConfig, best: Step | None) -
     unit = "products given values" if pool.cardinality is Cardinality.MANY else "values"
     return (
         f"Of the {unit} of {pool.attribute} written at scores >= {best.threshold:.6f} for products {path}, at least "
-        f"{rule.target:.1%} are right. Each such statement, attribute by attribute, is wrong with probability at most "
-        f"{rule.delta:g} over all {issue.use_count} use(s) of its label set. "
+        f"{rule.target:.1%} are right. This statement, one per attribute, is wrong with probability at most "
+        f"{rule.delta / issue.use_count:.3g}: {rule.delta:g} divided by the {issue.use_count} use(s) of its label set. "
         "It holds for products drawn like the labelled ones."
     )

@@ -47,15 +47,9 @@ class Split:
         return one_per_group(index, self.groups, self.dataset.ids, self.seed)
 
 
-def label_set(split: Split, attributes: list[str]) -> str:
-    """Hash of the certification fold: who is in it, and what the merchants say about ``attributes``."""
-    dataset = split.dataset
-    rows = [
-        (dataset.ids[product], name, sorted(dataset.merchant[product].get(name, ())))
-        for product in split.folds.certification.tolist()
-        for name in attributes
-    ]
-    return stable_hash(sorted(rows))
+def label_set(split: Split) -> str:
+    """Hash of which products certify. Not of what is said about them: an edited label does not make a fresh fold."""
+    return stable_hash(sorted(split.dataset.ids[product] for product in split.folds.certification.tolist()))
 
 
 def data_window(dataset: Dataset, index: Index) -> str:

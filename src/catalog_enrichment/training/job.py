@@ -95,7 +95,7 @@ def train(
         scores = score(predictor, dataset, _to_score(parts, labels), progress)
         stage.rows_in = len(scores.index)
     with stages("certify"):
-        issue = _issue(parts, list(labels), folder, label_set_uses)
+        issue = _issue(parts, folder, label_set_uses)
         certificates = certify_all(parts, labels, scores, config.precision, issue)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
@@ -209,8 +209,8 @@ def _to_score(parts: Split, labels: Mapping[str, Labels]) -> Index:
     return np.flatnonzero(chosen)
 
 
-def _issue(parts: Split, attributes: list[str], folder: Path, label_set_uses: Callable[[str], int]) -> Issue:
-    labels_hash = label_set(parts, attributes)
+def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> Issue:
+    labels_hash = label_set(parts)
     tokenizer = {file.name: file.read_text() for file in (folder / artifact.TOKENIZER).iterdir()}
     return Issue(
         modality=Modality.BOTH,

@@ -1,0 +1,155 @@
+"""Everything that feeds have been seen to hold, in one corpus and one run: nothing is lost, nothing fails the batch."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catalog_enrichment import pipeline
+from catalog_enrichment.work import Window
+
+from . import world as worlds
+from .world import World, listing, table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+GREY = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, format=kind, **options)
+    return sink.getvalue()
+
+
+def frames(kind: str) -> bytes:
+    red, blue = (Image.new("RGB", (40, 40), color) for color in ("red", "blue"))
+    return encoded(red, kind, save_all=True, append_images=[blue], duration=50)
+
+
+def rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.new("RGB", (60, 30), "green"), "JPEG", exif=exif)
+
+
+def bomb() -> bytes:
+    """A PNG of 225 million pixels in a few kilobytes."""
+    side = 15_000
+    packed = zlib.compress(bytes(1 + side // 8) * side, 9)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+USABLE: dict[str, Callable[[], bytes]] = {
+    "cmyk.jpg": lambda: encoded(Image.new("CMYK", (40, 40), (0, 200, 200, 10)), "JPEG"),
+    "deep.png": lambda: encoded(Image.fromarray(GREY), "PNG"),
+    "palette.png": lambda: encoded(Image.new("RGBA", (40, 40), (9, 99, 9, 99)).quantize(8), "PNG", transparency=0),
+    "animated.gif": lambda: frames("GIF"),
+    "animated.webp": lambda: frames("WEBP"),
+    "rotated.jpg": rotated,
+}
+UNUSABLE: dict[str, tuple[Callable[[], bytes] | None, str]] = {
+    "truncated.jpg": (lambda: worlds.jpeg((200, 30, 30), size=200)[:700], "image_truncated"),
+    "empty.jpg": (lambda: b"", "image_empty"),
+    "text.jpg": (lambda: b"this is not a picture at all", "image_not_an_image"),
+    "bomb.png": (bomb, "image_too_large"),
+    "missing.jpg": (None, "image_missing"),
+}
+GOOD_TITLES = {
+    "emoji": "Shirt \N{T-SHIRT}\N{ZERO WIDTH JOINER}\N{SPARKLES} red",
+    "rtl": "قميص أحمر",
+    "nul": "Red\x00 shirt",
+}
+BAD_ROWS: dict[str, tuple[dict[str, Any] | str, str]] = {
+    "null title": ({"title": None}, "empty_title"),
+    "empty title": ({"title": ""}, "empty_title"),
+    "blank title": ({"title": " \u00a0\t"}, "empty_title"),
+    "title of a megabyte": ({"title": "red " * 250_000}, "text_too_long"),
+    "title is a list": ({"title": ["red", "shirt"]}, "unparseable_row"),
+    "null id": ({"product_id": None}, "missing_id"),
+    "blank id": ({"product_id": " "}, "missing_id"),
+    "cut line": ('{"product_id": "cut", "title": "red sh', "unparseable_row"),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> World:
+    """The corpus imported and enriched once; every test looks at another part of what came of it."""
+    world = worlds.build(tmp_path_factory.mktemp("bad") / "world", spark)
+    for name, make in USABLE.items() | {(name, make) for name, (make, _) in UNUSABLE.items()}:
+        if make is not None:
+            (world.folder / "feed" / name).write_bytes(make())
+    rows: list[dict[str, Any] | str] = [listing(number) for number in range(60)]
+    rows += [listing(0, product_id=name, image=name) for name in (*USABLE, *UNUSABLE)]
+    rows += [listing(0, product_id="no picture", image=None), listing(0, product_id="null text", description=None)]
+    rows += [listing(0, product_id=name, title=title) for name, title in GOOD_TITLES.items()]
+    rows += [listing(0, product_id="long description", description="red " * 30_000)]
+    rows += [row if isinstance(row, str) else listing(0, product_id=name) | row for name, (row, _) in BAD_ROWS.items()]
+    rows += [json.dumps(listing(0, product_id="surrogate")).replace("Shirt", "Shirt \\ud800")]
+    rows += [listing(1, updated_at="2026-11-01T00:00:00+00:00"), listing(2)]  # ids that are there already
+    world.feed(rows)
+    world.import_products()
+    worlds.register(world, tmp_path_factory.mktemp("artifacts"))
+    world.registry.promote("1", expected_current=None)
+    pipeline.enrich(world.context(), world.model(), Window())
+    return world
+
+
+def reasons(world: World) -> dict[str, tuple[str, str | None]]:
+    """Product -> (modality path, why no picture was used)."""
+    return {row["product_id"]: (row["modality"], row["image_reason"]) for row in table(world, "predictions")}
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_unusual_pictures_are_used(world: World, name: str) -> None:
+    assert reasons(world)[name] == ("both", None)
+
+
+@pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in UNUSABLE.items()])
+def test_a_bad_picture_leaves_the_product_to_the_text_only_path(world: World, name: str, reason: str) -> None:
+    assert reasons(world)[name] == ("text_only", reason)
+
+
+@pytest.mark.parametrize("name", [*GOOD_TITLES, "surrogate", "null text", "long description"])
+def test_unusual_text_is_scored(world: World, name: str) -> None:
+    assert reasons(world)[name] == ("both", None)
+
+
+@pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in BAD_ROWS.items()])
+def test_a_bad_row_goes_to_quarantine_with_its_reason(world: World, name: str, reason: str) -> None:
+    quarantine = table(world, "quarantine")
+    assert reason in {row["reason"] for row in quarantine}
+    found = [row for row in quarantine if row["product_id"] == name]
+    assert not found or {row["reason"] for row in found} == {reason}
+    assert name not in reasons(world)
+
+
+def test_of_rows_with_one_id_the_newest_is_the_product(world: World) -> None:
+    twice = [row for row in table(world, "quarantine") if row["reason"] == "duplicate_id"]
+    assert sorted(row["product_id"] for row in twice) == ["p001", "p002"]
+    (product,) = (row for row in table(world, "products") if row["product_id"] == "p001")
+    assert product["updated_at"].month == 11
+
+
+def test_i7_nothing_is_lost(world: World) -> None:
+    lines = (world.folder / "feed" / "products.jsonl").read_text().count("\n")
+    imported, enriched = sorted(table(world, "runs"), key=lambda run: run["finished_at"])
+    quarantined = len(table(world, "quarantine"))
+    counts = dict(imported["counts"])
+    assert counts["rows"] == lines == counts["products"] + quarantined
+    counts = dict(enriched["counts"])
+    assert counts["products"] == counts["predicted"] + sum(n for name, n in counts.items() if name.startswith("skipped"))
+    assert counts["predicted"] == len(reasons(world)) == len(table(world, "products"))
