@@ -151,5 +151,7 @@ def test_i7_nothing_is_lost(world: World) -> None:
     counts = dict(imported["counts"])
     assert counts["rows"] == lines == counts["products"] + quarantined
     counts = dict(enriched["counts"])
-    assert counts["products"] == counts["predicted"] + sum(n for name, n in counts.items() if name.startswith("skipped"))
+    assert counts["products"] == counts["predicted"] + sum(
+        n for name, n in counts.items() if name.startswith("skipped")
+    )
     assert counts["predicted"] == len(reasons(world)) == len(table(world, "products"))

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from catalog_enrichment import backfill, config, operate, pipeline, reporting, steps
+from catalog_enrichment import backfill, operate, pipeline, reporting, steps
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, ModelContractError
 from catalog_enrichment.work import Window
-from tests import world as worlds
-from tests.world import World, listing, table, values
+
+from . import world as worlds
+from .world import PRODUCTS, World, listing, table, values
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-PRODUCTS = 24
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> W
 
 @pytest.fixture
 def world(template: World, tmp_path: Path) -> World:
-    """A copy to change. Its MLflow store still finds the models' files in the template."""
-    folder = tmp_path / "world"
-    shutil.copytree(template.folder, folder)
-    return World(folder, config.load(folder / "config.toml"), template.spark)
+    return template.copy_to(tmp_path / "world")
 
 
 def enrich(world: World, window: Window | None = None, **options: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from catalog_enrichment.training.job import TrainedModel
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+PRODUCTS = 24
 DICTIONARY = {
     "attributes": [
         {"name": "color", "cardinality": "one", "values": ["Red", "Green", "Blue"]},
@@ -100,6 +102,11 @@ class World:
     def with_settings(self, *overrides: str) -> World:
         return replace(self, config=config.load(self.file, list(overrides)))
 
+    def copy_to(self, folder: Path) -> World:
+        """A copy to change. Its MLflow store still finds the models' files in this folder."""
+        shutil.copytree(self.folder, folder)
+        return World(folder, config.load(folder / "config.toml"), self.spark)
+
     def feed(self, rows: Sequence[dict[str, Any] | str]) -> None:
         """Write the feed; a string is written as it is, as a line."""
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
@@ -128,8 +135,8 @@ def jpeg(color: tuple[int, int, int], size: int = 40) -> bytes:
     return sink.getvalue()
 
 
-def register(world: World, folder: Path, seed: int = 0, thresholds: dict[str, float | None] | None = None) -> str:
-    """Register a random model whose certificates have these thresholds (None abstains); returns its version."""
+def random_artifact(world: World, folder: Path, seed: int) -> Path:
+    """The folder of a model with random weights and a head per attribute; without certificates."""
     import torch
 
     from catalog_enrichment.inputs.tokenizer import TextTokenizer
@@ -139,25 +146,32 @@ def register(world: World, folder: Path, seed: int = 0, thresholds: dict[str, fl
 
     size = BertSize(hidden=16, layers=1, heads=2, intermediate=16, vocab_size=200)
     spec = ModelSpec(text=TextSpec(bert=size, pooling="mean", max_length=16), image=ImageSpec(size=32))
-    recipe = Recipe(name="random", model=spec, fit=FitSpec(epochs=1))
     dictionary = load_dictionary(world.config)
     heads = {name: Head(dictionary[name].cardinality, dictionary[name].values) for name in dictionary.enabled}
     tokenizer = TextTokenizer.train([listing(n)["title"] for n in range(50)], vocab_size=200)
     torch.manual_seed(seed)
     net = build_network(spec, heads, tokenizer)
-    target = folder / f"artifact-{seed}"
-    artifact.save(target, net, tokenizer, recipe, dict.fromkeys(heads, 1.0))
-    chosen = {"color": 0.0, "material": 0.0} | (thresholds or {})
+    recipe = Recipe(name="random", model=spec, fit=FitSpec(epochs=1))
+    artifact.save(folder / f"artifact-{seed}", net, tokenizer, recipe, dict.fromkeys(heads, 1.0))
+    return folder / f"artifact-{seed}"
+
+
+def register(world: World, folder: Path, seed: int = 0) -> str:
+    """Register a random model that may write everything it has a picture for; returns its version."""
+    from catalog_enrichment.models import artifact
+
+    target = random_artifact(world, folder, seed)
+    names = load_dictionary(world.config).enabled
     certificates = [
-        certificate(name, path, chosen[name] if path is Modality.BOTH else None, artifact.weights_hash(target))
-        for name in heads
+        certificate(name, path, 0.0 if path is Modality.BOTH else None, artifact.weights_hash(target))
+        for name in names
         for path in Modality
     ]
     artifact.write_certificates(target, [one.to_dict() for one in certificates])
-    metrics = {f"{name}/certified_recall": 0.5 for name in heads}
     trained = TrainedModel(
-        artifact=target, certificates=certificates, metrics=metrics, params={}, tables={}, curves={}, history=[],
-        lineage={"label_set_hash": f"labels-{seed}", "labelled": 1}, seconds={},
+        artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
+        params={}, tables={}, curves={}, history=[], seconds={},
+        lineage={"label_set_hash": f"labels-{seed}", "labelled": 1},
     )  # fmt: skip
     return world.registry.register(trained).version
 

@@ -35,11 +35,12 @@ def import_products(argv: Sequence[str] | None = None) -> int:
 
 def _import_products(config: Config, _: argparse.Namespace) -> Summary:
     from catalog_enrichment import importing
-    from catalog_enrichment.context import open_context
+    from catalog_enrichment.context import open_for_writing
 
     if config.source is None:
         raise ConfigError("the config has no [source] section: import_products does not know what to read")
-    return importing.import_products(open_context(config, "import_products"))
+    with open_for_writing(config, "import_products") as context:
+        return importing.import_products(context)
 
 
 def train_model(argv: Sequence[str] | None = None) -> int:
@@ -91,13 +92,13 @@ def enrich_catalog(argv: Sequence[str] | None = None) -> int:
 
 def _enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment import pipeline, reporting
-    from catalog_enrichment.context import open_context
+    from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.work import Window
 
     model = _resolve(config)
-    context = open_context(config, "enrich_catalog")
     limit = config.enrich.max_products if args.max_products is None else args.max_products
-    summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
+    with open_for_writing(config, "enrich_catalog") as context:
+        summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
     if not args.no_report and not args.dry_run and summary["run_id"]:
         summary["report"] = str(reporting.write_report(context, summary["run_id"]))
     return summary
@@ -122,14 +123,14 @@ def backfill(argv: Sequence[str] | None = None) -> int:
 
 def _backfill(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment import backfill as backfilling
-    from catalog_enrichment.context import open_context
+    from catalog_enrichment.context import open_context, open_for_writing
 
     window = backfilling.window_of(config)
     model = _resolve(config)
-    context = open_context(config, "backfill")
     if args.estimate:
-        return {"status": "estimate"} | backfilling.estimate(context, model, window)
-    return backfilling.backfill(context, model, window, dry_run=args.dry_run)
+        return {"status": "estimate"} | backfilling.estimate(open_context(config, "backfill"), model, window)
+    with open_for_writing(config, "backfill") as context:
+        return backfilling.backfill(context, model, window, dry_run=args.dry_run)
 
 
 def rollback_run(argv: Sequence[str] | None = None) -> int:
@@ -145,10 +146,10 @@ def rollback_run(argv: Sequence[str] | None = None) -> int:
 
 def _rollback_run(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment import operate
-    from catalog_enrichment.context import open_context
+    from catalog_enrichment.context import open_for_writing
 
-    context = open_context(config, "rollback_run")
-    return operate.rollback_run(context, args.run_id, args.attribute, args.dry_run)
+    with open_for_writing(config, "rollback_run") as context:
+        return operate.rollback_run(context, args.run_id, args.attribute, args.dry_run)
 
 
 def explain_value(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,3 +36,14 @@ def open_context(config: Config, app_name: str) -> Context:
     words = load_dictionary(config)
     spark = session.start(config, app_name)
     return Context(config, spark, LakeCatalog(config.path(config.catalog.path), spark), words)
+
+
+@contextmanager
+def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
+    """:func:`open_context` for the jobs that change the catalog: one at a time.
+
+    Raises GateRefused if another job is writing to the same catalog.
+    """
+    context = open_context(config, app_name)
+    with context.catalog.writing():
+        yield context

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import config as configuration
 from catalog_enrichment import importing, marketplace, pipeline, reporting, retrain
 from catalog_enrichment.context import Context, open_context
-from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.mlflow_store import Store
 from catalog_enrichment.registry import Registry
 from catalog_enrichment.report.tables import people_table
@@ -41,9 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--products", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args(argv)
-    _start_fresh(args.folder.resolve())
-    config = configuration.load("config:demo.toml", [f"root={json.dumps(str(args.folder.resolve()))}", *args.set])
-    print(json.dumps(run(config, args.products, args.seed)))
+    folder = args.folder.resolve()
+    try:
+        config = configuration.load("config:demo.toml", [f"root={json.dumps(str(folder))}", *args.set])
+        _start_fresh(folder)
+        summary = run(config, args.products, args.seed)
+    except CatalogEnrichmentError as problem:
+        to_stderr(f"demo: {type(problem).__name__}: {problem}")
+        return problem.exit_code
+    print(json.dumps(summary))
     return 0
 
 
@@ -122,25 +128,24 @@ def _summary(
 def _tell(config: Config, summary: dict[str, Any], report: Path) -> None:
     rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
     quarantined = sum(summary["quarantined"].values())
-    tables = config.path(config.catalog.path)
-    tracking = Store(config).uri
     print(f"\n{people_table(rows)}\n")
     print(
         f"{summary['products']:,} rows = {summary['predicted']:,} predicted + {summary['skipped']:,} skipped "
         f"+ {quarantined:,} quarantined, in {summary['seconds']['total']:.0f} s\n"
     )
+    tables, tracking = config.path(config.catalog.path), Store(config).uri
+    programs = Path(sys.executable).parent
+    show = f"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())"
+    on_this = f"--config config:demo.toml --set root={config.root}"
     places = {
         "HTML report": (report, f"xdg-open {report}"),
-        "Delta tables": (
-            tables,
-            f"python -c \"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())\"",
-        ),
-        "MLflow store": (tracking, f"mlflow ui --backend-store-uri {tracking}"),
+        "Delta tables": (tables, f'{sys.executable} -c "{show}"'),
+        "MLflow store": (tracking, f"{programs}/mlflow ui --backend-store-uri {tracking}"),
+        "undo the run": (summary["run_id"], f"{programs}/rollback_run {on_this} --run-id {summary['run_id']}"),
     }
     for name, (place, command) in places.items():
         print(f"{name:<14}{place}\n{'':<14}{command}")
-    run_id = summary["run_id"]
-    print(f"{'undo':<14}rollback_run --config config:demo.toml --run-id {run_id}\n")
+    print()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,7 +97,7 @@ def explain_value(context: Context, product_id: str, attribute: str) -> dict[str
     predictions = catalog.read("predictions").where(of_this).join(finished, "run_id")
     decisions = [row.asDict() for row in predictions.orderBy(F.desc("decided_at"), "rank").collect()]
     run_id = current["run_id"] if current else None
-    return {
+    explained = {
         "product_id": product_id,
         "title": product["title"],
         "attribute": attribute,
@@ -105,8 +106,38 @@ def explain_value(context: Context, product_id: str, attribute: str) -> dict[str
         "certificate": _certificate(decisions, current["certificate_id"] if current else None),
         "history": history,
         "decisions": [{k: v for k, v in one.items() if k != "attributes"} for one in decisions],
-        "undo": f"rollback_run --run-id {run_id} --attribute {attribute}" if run_id else None,
+        "undo": f"rollback_run --config FILE --run-id {run_id} --attribute {attribute}" if run_id else None,
     }
+    for line in _in_words(explained):
+        context.stages.say(line)
+    return explained
+
+
+def _in_words(explained: dict[str, Any]) -> Iterator[str]:
+    current, certificate = explained["current"], explained["certificate"]
+    yield f"{explained['product_id']}: {explained['title']}"
+    if current:
+        by = (
+            f"model version {current['model_version']}, run {current['run_id']}"
+            if current["run_id"]
+            else "the merchant"
+        )
+        yield f"{explained['attribute']} = {', '.join(current['values'])}, by {by}"
+    else:
+        yield f"{explained['attribute']} has no value"
+    for decision in explained["decisions"][:5]:
+        against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
+        yield (
+            f"  {decision['decided_at']:%Y-%m-%d %H:%M} version {decision['model_version']} "
+            f"said {decision['value']!r}, score {decision['score']:.3f}{against}: "
+            f"{decision['decision']} ({decision['reason']})"
+        )
+    if certificate:
+        yield f"  certificate {certificate['certificate_id'][:12]}: {certificate['claim']}"
+    for event in explained["history"]:
+        yield f"  {event['asserted_at']:%Y-%m-%d %H:%M} {event['op']} {event['value']!r} by run {event['run_id']}"
+    if explained["undo"]:
+        yield f"  to undo: {explained['undo']}"
 
 
 def _certificate(decisions: list[dict[str, Any]], certificate_id: str | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
@@ -181,6 +181,22 @@ class LakeCatalog:
                     f"{file} was written by an executor but is not here: catalog.path must be a folder "
                     "that the driver and all executors share"
                 )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only job that writes to this catalog. Raises GateRefused if another one is at it.
+
+        The lock is a file's, so the operating system lets go of it when a job dies.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / "_writing.lock"
+        try:
+            with FileLock(lock, timeout=0):
+                yield
+        except Timeout:
+            raise GateRefused(f"another job is writing to this catalog ({lock}); run again when it is done") from None
 
     # checkpoints of a run
 

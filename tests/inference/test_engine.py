@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.inference.engine import Batch, score_batches
+from catalog_enrichment.models.predictor import Predictor
+from catalog_enrichment.precision.units import WRITABLE_RANKS
+
+from .. import world as worlds
+
+LIMITS = ImagesConfig()
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    world = worlds.build(tmp_path_factory.mktemp("engine") / "world")
+    return Predictor.load(worlds.random_artifact(world, tmp_path_factory.mktemp("artifact"), seed=3))
+
+
+def batch(numbers: range, picture: bool = True) -> Batch:
+    rows = [worlds.listing(n) for n in numbers]
+    images = [
+        [{"bytes": worlds.jpeg((9 * n % 255, 99, 9)), "uri": None, "version": "1"}] if picture else [] for n in numbers
+    ]
+    return Batch([row["title"] for row in rows], [row["description"] for row in rows], images)
+
+
+def test_rows_come_back_in_input_order_whatever_the_batches(predictor: Predictor) -> None:
+    sizes = [range(0, 5), range(5, 6), range(6, 12)]
+    apart = [row for rows in score_batches(predictor, map(batch, sizes), LIMITS) for row in rows]
+    (together,) = score_batches(predictor, [batch(range(12))], LIMITS)
+    assert len(apart) == len(together) == 12
+    for one, other in zip(apart, together, strict=True):
+        assert [c.value for c in one.candidates] == [c.value for c in other.candidates]
+        assert [c.score for c in one.candidates] == pytest.approx([c.score for c in other.candidates], abs=1e-5)
+
+
+def test_batches_are_asked_for_one_ahead_and_no_more(predictor: Predictor) -> None:
+    asked: list[int] = []
+
+    def batches():
+        for number in range(4):
+            asked.append(number)
+            yield batch(range(number, number + 1))
+
+    results = score_batches(predictor, batches(), LIMITS)
+    next(results)
+    assert asked == [0, 1]
+    assert len(list(results)) == 3
+
+
+def test_every_head_answers_with_as_many_candidates_as_can_be_written(predictor: Predictor) -> None:
+    ((row,),) = score_batches(predictor, [batch(range(1))], LIMITS)
+    by_attribute = {name: [c for c in row.candidates if c.attribute == name] for name in predictor.heads}
+    assert len(by_attribute["color"]) == 1
+    assert len(by_attribute["material"]) == min(WRITABLE_RANKS, 2)
+    assert all(0 <= c.score <= 1 and 0 <= c.attention <= 1 for c in row.candidates)
+
+
+def test_without_a_picture_the_path_is_text_only_and_says_why(predictor: Predictor) -> None:
+    ((row,),) = score_batches(predictor, [batch(range(1), picture=False)], LIMITS)
+    assert (row.modality, row.image_reason, row.error) == ("text_only", "no_image", None)
+    assert all(candidate.attention == 1 for candidate in row.candidates)
+
+
+def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -> None:
+    rows = batch(range(3))
+    (scored,) = score_batches(predictor, [Batch(["\x00 ", *rows.titles[1:]], rows.descriptions, rows.images)], LIMITS)
+    assert [row.error for row in scored] == ["empty_title", None, None]
+    assert scored[0].candidates == []
+
+
+def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Predictor) -> None:
+    rows = batch(range(3))
+    broken = Batch([rows.titles[0], 3.5, rows.titles[2]], rows.descriptions, rows.images)  # type: ignore[list-item]
+    (scored,) = score_batches(predictor, [broken], LIMITS)
+    assert [row.error for row in scored] == [None, "scoring_failed", None]
+    assert scored[1].detail
+    (alone,) = score_batches(predictor, [batch(range(1))], LIMITS)
+    assert scored[0].candidates[0].value == alone[0].candidates[0].value
+
+
+def test_no_batches_no_rows(predictor: Predictor) -> None:
+    assert list(score_batches(predictor, [], LIMITS)) == []
+
+
+def test_a_folder_is_loaded_once_per_process(predictor: Predictor, tmp_path: Path) -> None:
+    from catalog_enrichment.inference import loaded
+
+    folder = worlds.random_artifact(worlds.build(tmp_path / "world"), tmp_path, seed=4)
+    first = loaded.predictor("hash", folder, "cpu")
+    assert loaded.predictor("hash", folder, "cpu") is first
+    assert loaded.predictor("another hash", folder, "cpu") is not first

@@ -1,0 +1,57 @@
+"""`make demo` in small: the same code, a smaller marketplace and one epoch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment import resources
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("demo")
+    recipe = resources.locate("recipes:demo.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace("epochs = 9", "epochs = 1"))
+    settings = ["--set", f"training.recipe={folder / 'recipe.toml'}", "--products", "800"]
+    command = [sys.executable, "-m", "catalog_enrichment.demo", "--folder", str(folder / "var"), *settings]
+    return folder / "var", subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+
+
+def test_the_last_line_adds_up(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, ended = demo
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    summary = json.loads(ended.stdout.splitlines()[-1])
+    assert summary["products"] == 800
+    assert summary["products"] == summary["predicted"] + summary["skipped"] + sum(summary["quarantined"].values())
+    assert set(summary["attributes"]) == {"color", "material", "country_of_origin"}
+    for counts in summary["attributes"].values():
+        assert set(counts) == {
+            "merchant", "written", "suggested", "abstained", "precision", "coverage_before", "coverage_after",
+        }  # fmt: skip
+        assert counts["coverage_after"] >= counts["coverage_before"] > 0
+    assert summary["attributes"]["country_of_origin"]["written"] == 0
+    assert set(summary["seconds"]) == {"generate", "import", "train", "promote", "enrich", "report", "total"}
+
+
+def test_it_says_where_to_look(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, ended = demo
+    (report,) = (folder / "reports").glob("*.html")
+    assert str(report) in ended.stdout
+    assert f"sqlite:///{folder}/mlflow.db" in ended.stdout
+    show = next(line for line in ended.stdout.splitlines() if "to_pandas" in line)
+    shown = subprocess.run(show, shell=True, capture_output=True, text=True, check=True)
+    assert "merchant" in shown.stdout
+
+
+def test_it_deletes_no_folder_that_is_not_a_demos(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    command = [sys.executable, "-m", "catalog_enrichment.demo", "--folder", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "not made by a demo" in ended.stderr
+    assert (tmp_path / "precious.txt").exists()

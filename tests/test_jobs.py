@@ -1,0 +1,84 @@
+"""The jobs as Airflow or cron runs them: separate processes, another working directory, a cluster of two executors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from . import world as worlds
+from .world import PRODUCTS, World, listing, table, values
+
+ROOT = Path(__file__).parents[1]
+PYTHON = [sys.executable]
+SUBMIT = [str(Path(sys.executable).parent / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"]
+CLUSTER = "spark.master='local-cluster[2,1,1024]'"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = worlds.build(tmp_path_factory.mktemp("jobs") / "world")
+    world.feed([listing(number) for number in range(PRODUCTS)])
+    worlds.register(world, tmp_path_factory.mktemp("artifacts"))
+    return world
+
+
+def run(launcher: Sequence[str], name: str, world: World, cwd: Path, *arguments: str) -> tuple[int, dict[str, object]]:
+    """Exit code and summary of one job, started from ``cwd``."""
+    command = [*launcher, str(ROOT / "jobs" / f"{name}.py"), "--config", str(world.file), *arguments]
+    environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.stdout.strip(), ended.stderr[-3000:]
+    summary = json.loads(ended.stdout.splitlines()[-1])
+    assert summary["exit_code"] == ended.returncode, ended.stderr[-3000:]
+    return ended.returncode, summary
+
+
+@pytest.mark.parametrize(
+    ("launcher", "settings"), [(PYTHON, ["--set", CLUSTER]), (SUBMIT, [])], ids=["local-cluster", "spark-submit"]
+)
+def test_import_promote_enrich_and_roll_back_as_separate_processes(
+    template: World, tmp_path: Path, launcher: list[str], settings: list[str]
+) -> None:
+    world = template.copy_to(tmp_path / "a folder with spaces")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    code, imported = run(launcher, "import_products", world, elsewhere, *settings)
+    assert (code, imported["products"]) == (0, PRODUCTS)
+    code, promoted = run(PYTHON, "promote_model", world, elsewhere, "--expect-current", "none")
+    assert (code, promoted["status"]) == (0, "promoted")
+    before = values(world)
+    code, enriched = run(launcher, "enrich_catalog", world, elsewhere, "--no-report", *settings)
+    assert (code, enriched["predicted"]) == (0, PRODUCTS)
+    assert len(table(world, "predictions")) >= PRODUCTS
+    assert values(world) != before
+    code, undone = run(launcher, "rollback_run", world, elsewhere, "--run-id", str(enriched["run_id"]), *settings)
+    assert (code, undone["undoes"]) == (0, enriched["run_id"])
+    assert values(world) == before
+    assert not list(elsewhere.iterdir()), "a job leaves nothing in the working directory"
+
+
+def test_gates_end_with_exit_3(template: World, tmp_path: Path) -> None:
+    world = template.copy_to(tmp_path / "world")
+    assert run(PYTHON, "promote_model", world, tmp_path, "--expect-current", "7")[0] == 3
+    assert run(PYTHON, "promote_model", world, tmp_path)[0] == 0
+    assert run(PYTHON, "import_products", world, tmp_path)[0] == 0
+    code, refused = run(PYTHON, "enrich_catalog", world, tmp_path, "--set", "enrich.max_changes=1")
+    assert (code, refused["status"]) == (3, "refused")
+    assert not table(world, "predictions")
+
+
+def test_while_one_job_writes_another_is_refused(template: World, tmp_path: Path) -> None:
+    from catalog_enrichment.catalog.lake import LakeCatalog
+
+    world = template.copy_to(tmp_path / "world")
+    with LakeCatalog(world.config.path("catalog")).writing():
+        code, refused = run(PYTHON, "import_products", world, tmp_path)
+    assert (code, refused["error"]) == (3, "GateRefused")
+    assert "another job is writing" in str(refused["message"])
