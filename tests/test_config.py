@@ -77,6 +77,25 @@ def test_relative_paths_start_at_the_root_which_starts_at_the_file(file: Path) -
     assert config.load(file).path("/abs") == Path("/abs")
 
 
+def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.load("config:demo.toml").path("x") == tmp_path / "x"
+    assert config.load("config:demo.toml", ["root='/elsewhere'"]).path("x") == Path("/elsewhere/x")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "backfill.chunk_products=0", "backfill.updated_from='2026-13-45'", "backfill.updated_until=yesterday",
+        "enrich.batch_bytes=abc", "enrich.batch_rows=0", "enrich.max_changes=-1", "enrich.max_products=-1",
+        "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "training.threads=-1",
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_an_error_that_names_the_key(file: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(override.partition("=")[0])):
+        config.load(file, [override])
+
+
 def test_the_hash_sees_values_and_only_the_sections_asked_for(file: Path) -> None:
     first, second = config.load(file), config.load(file, ["images.max_bytes=1"])
     assert first.hash() == config.load(file).hash()
@@ -86,9 +105,16 @@ def test_the_hash_sees_values_and_only_the_sections_asked_for(file: Path) -> Non
 
 
 def test_passwords_are_not_stored(file: Path) -> None:
-    loaded = config.load(file, ["mlflow.tracking_uri='https://user:secret@mlflow.example.com/x'"])
+    loaded = config.load(
+        file,
+        [
+            "mlflow.tracking_uri='https://user:hunter2@mlflow.example.com/x'",
+            "spark.conf={'spark.hadoop.fs.s3a.secret.key' = 'hunter2', 'spark.x' = 'kept'}",
+        ],
+    )
     stored = str(loaded.without_secrets())
-    assert "secret" not in stored
+    assert "hunter2" not in stored
+    assert "kept" in stored
     assert "mlflow.example.com/x" in stored
 
 

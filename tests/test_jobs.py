@@ -40,7 +40,11 @@ def run(launcher: Sequence[str], name: str, world: World, cwd: Path, *arguments:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "settings"), [(PYTHON, ["--set", CLUSTER]), (SUBMIT, [])], ids=["local-cluster", "spark-submit"]
+    ("launcher", "settings"),
+    [
+        pytest.param(PYTHON, ["--set", CLUSTER], id="local-cluster"),
+        pytest.param(SUBMIT, [], id="spark-submit", marks=pytest.mark.slow),
+    ],
 )
 def test_import_promote_enrich_and_roll_back_as_separate_processes(
     template: World, tmp_path: Path, launcher: list[str], settings: list[str]
@@ -64,8 +68,16 @@ def test_import_promote_enrich_and_roll_back_as_separate_processes(
     assert not list(elsewhere.iterdir()), "a job leaves nothing in the working directory"
 
 
-def test_gates_end_with_exit_3(template: World, tmp_path: Path) -> None:
+def test_contracts_end_with_exit_2_and_gates_with_exit_3(template: World, tmp_path: Path) -> None:
     world = template.copy_to(tmp_path / "world")
+    other = (world.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
+    (world.folder / "other.json").write_text(other)
+    code, missing = run(PYTHON, "enrich_catalog", world, tmp_path)
+    assert (code, missing["error"]) == (2, "RegistryError")
+    assert "champion" in str(missing["message"])
+    code, mismatch = run(PYTHON, "promote_model", world, tmp_path, "--set", "catalog.dictionary=other.json")
+    assert (code, mismatch["error"]) == (2, "ModelContractError")
+    assert "Blue" in str(mismatch["message"])
     assert run(PYTHON, "promote_model", world, tmp_path, "--expect-current", "7")[0] == 3
     assert run(PYTHON, "promote_model", world, tmp_path)[0] == 0
     assert run(PYTHON, "import_products", world, tmp_path)[0] == 0

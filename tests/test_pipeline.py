@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from catalog_enrichment import backfill, operate, pipeline, reporting, steps
+from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, ModelContractError
 from catalog_enrichment.work import Window
 
@@ -103,31 +106,64 @@ def test_i5_running_again_changes_nothing_and_says_so(world: World) -> None:
     assert {name: catalog.version(name) for name in before} == before
 
 
-@pytest.mark.parametrize("step", ["decide", "quarantined", "finish"])
-def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
-    world: World, step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    class KilledError(BaseException):
-        pass
+class KilledError(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
 
-    def kill(*_: Any, **__: Any) -> None:
+
+@contextmanager
+def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
+    """Whatever runs inside dies when it calls ``owner.name``; not where the call is labelled ``unless_label``."""
+    original = getattr(owner, name)
+
+    def kill(*arguments: Any, **named: Any) -> Any:
+        if unless_label and arguments[-1] == unless_label:
+            return original(*arguments, **named)
         raise KilledError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(steps, step, kill)
-        with pytest.raises(KilledError):
-            enrich(world)
-    if step != "finish":  # nothing was committed to the ledger yet
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        try:
+            yield
+        except KilledError:
+            return
+    pytest.fail(f"nothing called {name}")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(steps, "decide"), (steps, "quarantined"), (LakeCatalog, "refresh_current_values"), (steps, "finish")],
+    ids=["scored", "predictions landed", "ledger committed", "readers served"],
+)
+def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(world: World, owner: Any, name: str) -> None:
+    with killed_at(owner, name, unless_label="catch-up"):
+        enrich(world)
+    if name in ("decide", "quarantined"):
         assert not table(world, "attribute_values")
         assert not values(world, "model")
     resumed = enrich(world)
-    interrupted = ledger_of(world)
+    interrupted, seen = ledger_of(world), values(world)
     shutil.rmtree(world.folder / "catalog")
     world.import_products()
     undisturbed = enrich(world)
-    assert interrupted == ledger_of(world)
+    assert (interrupted, seen) == (ledger_of(world), values(world))
     assert resumed["run_id"] == undisturbed["run_id"]
     assert len(table(world, "runs")) == 2  # the import and the run
+
+
+def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(world: World) -> None:
+    with killed_at(steps, "refuse_over_cap"):
+        enrich(world)
+    change(world, 1, color="Blue")
+    enrich(world)
+    events = table(world, "attribute_values")
+    assert not [row for row in events if (row["product_id"], row["attribute"]) == ("p001", "color")]
+    assert values(world)["p001", "color"] == ("Blue",)
+
+
+def change(world: World, number: int, **changes: Any) -> None:
+    """Import one product anew."""
+    world.feed([listing(number, **changes)])
+    world.with_settings("source.min_volume_ratio=0").import_products()
 
 
 def ledger_of(world: World) -> list[tuple[Any, ...]]:
@@ -144,6 +180,18 @@ def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(world: W
     assert values(world) == before
     operate.rollback_run(world.context(), undone["run_id"])
     assert values(world) == after
+
+
+def test_i6_a_rollback_killed_before_readers_see_it_is_finished_by_the_next(world: World) -> None:
+    before = values(world)
+    run = enrich(world)
+    with killed_at(LakeCatalog, "refresh_current_values"):
+        operate.rollback_run(world.context(), run["run_id"])
+    done = operate.rollback_run(world.context(), run["run_id"])
+    assert done["status"] == "succeeded"
+    assert values(world) == before
+    assert [row["run_id"] for row in table(world, "runs") if row["kind"] == "rollback"] == [done["run_id"]]
+    assert operate.rollback_run(world.context(), run["run_id"])["status"] == "nothing_to_do"
 
 
 def test_i6_one_attribute_of_a_run_can_be_taken_back(world: World) -> None:
@@ -168,10 +216,7 @@ def test_rolling_back_a_run_that_wrote_nothing_says_which_runs_did(world: World)
 def test_changed_content_is_scored_again_and_an_abstention_then_retracts(world: World, tmp_path: Path) -> None:
     enrich(world)
     assert ("p001", "color") in values(world, "model")
-    rows = [listing(number) for number in range(PRODUCTS)]
-    rows[1] |= {"title": "Another thing altogether", "image": None}  # no picture: the text-only path abstains
-    world.feed(rows[1:2])
-    world.with_settings("source.min_volume_ratio=0").import_products()
+    change(world, 1, title="Another thing altogether", image=None)  # no picture: the text-only path abstains
     run = enrich(world)
     assert run["predicted"] == 1
     assert ("p001", "color") not in values(world, "model")
@@ -179,6 +224,48 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(world: 
     assert {(row["op"], row["reason"]) for row in last} == {("retract", "content_changed")}
     operate.rollback_run(world.context(), run["run_id"])
     assert ("p001", "color") in values(world, "model")
+
+
+def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(world: World) -> None:
+    on = (world.folder / "attributes.json").read_text()
+    (world.folder / "attributes.json").write_text(on.replace('"name": "color",', '"name": "color", "enabled": false,'))
+    assert set(enrich(world)["attributes"]) == {"material"}
+    (world.folder / "attributes.json").write_text(on)
+    second = enrich(world)
+    assert set(second["attributes"]) == {"color"}
+    assert second["predicted"] == 23
+
+
+def test_what_the_merchant_takes_away_is_open_again(world: World) -> None:
+    enrich(world)
+    assert values(world, "merchant")["p003", "color"] == ("Red",)
+    change(world, 3, color=None)
+    run = enrich(world)
+    assert (run["predicted"], set(run["attributes"])) == (1, {"color"})
+    assert ("p003", "color") in values(world, "model")
+
+
+def test_a_merchant_who_opts_out_later_has_no_model_values(world: World) -> None:
+    enrich(world)
+    assert ("p001", "color") in values(world, "model")
+    change(world, 1, opt_out=True)
+    assert not [key for key in values(world, "model") if key[0] == "p001"]
+
+
+def test_another_model_with_the_same_version_number_is_another_model(world: World, tmp_path: Path) -> None:
+    enrich(world)
+    other = world.with_settings("mlflow.model_name=other")
+    worlds.register(other, tmp_path, seed=5)
+    other.registry.promote("1", expected_current=None)
+    assert enrich(other)["predicted"] == 23
+
+
+def test_a_dry_run_does_not_even_finish_what_was_killed(world: World) -> None:
+    with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
+        enrich(world)
+    before = values(world)
+    enrich(world, dry_run=True)
+    assert values(world) == before
 
 
 def test_a_new_version_scores_everything_anew_and_supersedes(world: World) -> None:
@@ -264,6 +351,15 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(world: World) -> 
     }
 
 
+def test_a_backfill_is_rolled_back_by_its_own_id(world: World) -> None:
+    before = values(world)
+    chunked = world.with_settings("backfill.chunk_products=12")
+    done = backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
+    assert values(world) != before
+    assert operate.rollback_run(world.context(), done["run_id"])["status"] == "succeeded"
+    assert values(world) == before
+
+
 def test_backfill_by_product_ids(world: World) -> None:
     (world.folder / "ids.txt").write_text("p001\n\np002\nnosuch\n")
     named = world.with_settings("backfill.product_ids=['p003']", "backfill.product_ids_file=ids.txt")
@@ -299,6 +395,15 @@ def test_suggestions_are_exported_per_shop(world: World, tmp_path: Path, kind: A
     assert {p.name for p in (tmp_path / "out").glob("shop_id=*")} == {f"shop_id={shop}" for shop in done["shops"]}
     assert list((tmp_path / "out").rglob(f"*.{kind}"))
     assert operate.export_suggestions(world.context(), tmp_path / "out", kind)["suggestions"] == done["suggestions"]
+
+
+def test_a_suggestion_that_the_merchant_took_up_is_not_exported(world: World, tmp_path: Path) -> None:
+    enrich(world)
+    against = [row for row in table(world, "predictions") if row["reason"] == "disagrees_with_merchant"]
+    open_before = operate.export_suggestions(world.context(), tmp_path / "before", "csv")["suggestions"]
+    change(world, int(against[0]["product_id"][1:]), color=against[0]["value"])
+    open_after = operate.export_suggestions(world.context(), tmp_path / "after", "csv")["suggestions"]
+    assert open_after == open_before - 1
 
 
 def test_an_export_does_not_overwrite_a_folder_it_did_not_write(world: World, tmp_path: Path) -> None:

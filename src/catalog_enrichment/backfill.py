@@ -5,8 +5,10 @@ Resumable without bookkeeping: a chunk that is done finds nothing to do, one tha
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import pipeline, steps
@@ -56,22 +58,44 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
     """Estimate, then enrich chunk by chunk. Returns the merged summary with one entry per chunk."""
     expected = estimate(context, model, window)
-    slice_fingerprint = fingerprint(window.select(context.catalog.read("products")))
-    parent = make_run_id(
-        RunKind.BACKFILL, window.as_dict(), steps.config_hash(context), model.name, model.version, slice_fingerprint
-    )
+    parent = _parent_id(context, model, window)
+    started = datetime.now(UTC)
     done: list[dict[str, Any]] = []
     for number in range(expected["chunks"]):
         chunk = replace(window, chunk=(number, expected["chunks"]))
         context.stages.say(f"chunk {number + 1} of {expected['chunks']}")
         done.append(pipeline.enrich(context, model, chunk, parent_run_id=parent, dry_run=dry_run))
-    return _merged(done) | {
+    merged = _merged(done)
+    if merged["status"] == SUCCEEDED:
+        row = {
+            "run_id": parent,
+            "kind": RunKind.BACKFILL.value,
+            "status": SUCCEEDED,
+            "model_name": model.name,
+            "model_version": model.version,
+            "window": json.dumps(window.as_dict()),
+            "counts": {name: merged[name] for name in ("products", "predicted", "skipped")},
+            "seconds": context.stages.seconds,
+            "started_at": started,
+            "finished_at": datetime.now(UTC),
+        }
+        context.catalog.append_rows("runs", [row], parent)
+    return merged | {
         "run_id": parent,
         "model_version": model.version,
         "estimate": expected,
         "chunks": [{name: one[name] for name in ("run_id", "status", "products", "predicted")} for one in done],
         "seconds": context.stages.seconds,
     }
+
+
+def _parent_id(context: Context, model: ResolvedModel, window: Window) -> str:
+    """The id that all chunks of this slice share, also when the backfill is taken up again half done."""
+    from pyspark.sql import functions as F
+
+    products = window.select(context.catalog.read("products"))
+    whole = fingerprint(products.withColumn("pending", F.array()))
+    return make_run_id(RunKind.BACKFILL, window.as_dict(), steps.config_hash(context), model.name, model.version, whole)
 
 
 def _merged(chunks: list[dict[str, Any]]) -> dict[str, Any]:

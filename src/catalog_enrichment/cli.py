@@ -51,8 +51,6 @@ def train_model(argv: Sequence[str] | None = None) -> int:
 def _train_model(config: Config, _: argparse.Namespace) -> Summary:
     from catalog_enrichment import retrain
 
-    if config.training is None:
-        raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
     return retrain.train_model(config)
 
 
@@ -192,9 +190,9 @@ def _resolve(config: Config) -> ResolvedModel:
     from catalog_enrichment.context import load_dictionary
     from catalog_enrichment.registry import Registry
 
-    registry = Registry(config)
+    words, registry = load_dictionary(config), Registry(config)
     model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
-    registry.check_labels(model, load_dictionary(config))
+    registry.check_labels(model, words)
     return model
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -78,6 +79,9 @@ class SparkConfig:
     conf: dict[str, str] = field(default_factory=dict)
     """Further Spark settings, as they are."""
 
+    def __post_init__(self) -> None:
+        _within("spark.shuffle_partitions", self.shuffle_partitions, 1, 100_000)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MlflowConfig:
@@ -93,6 +97,9 @@ class MlflowConfig:
     timeout_seconds: int = 10
     """How long to wait for a tracking server before giving up."""
 
+    def __post_init__(self) -> None:
+        _within("mlflow.timeout_seconds", self.timeout_seconds, 1, 3600)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesConfig:
@@ -101,6 +108,10 @@ class ImagesConfig:
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     """Width x height as declared in the header, checked before any pixel is decoded."""
+
+    def __post_init__(self) -> None:
+        _within("images.max_bytes", self.max_bytes, 1, 2**31)
+        _within("images.max_pixels", self.max_pixels, 1, 2**31)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +151,11 @@ class TrainingConfig:
     threads: int = 0
     """torch threads; 0: all cores."""
 
+    def __post_init__(self) -> None:
+        _within("training.min_label_count", self.min_label_count, 1, 2**31)
+        _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
+        _within("training.threads", self.threads, 0, 4096)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrecisionConfig:
@@ -152,14 +168,18 @@ class PrecisionConfig:
     step: float = 1.05
     """Ratio of expected accepted counts between neighbouring thresholds."""
     suggest_precision: float = 0.80
-    """Values below the threshold are suggested where calibration precision is at least this."""
+    """Below the threshold, values are suggested down to the score where the calibration fold still has this precision
+    among those suggested. Against a merchant's value only a score above the threshold is worth a suggestion."""
     valid_days: int = 90
     """Days until a certificate expires."""
 
     def __post_init__(self) -> None:
         _within("precision.target", self.target, 0.5, 0.9999)
         _within("precision.delta", self.delta, 1e-6, 0.5)
+        _within("precision.first_expected", self.first_expected, 1, 2**31)
+        _within("precision.step", self.step, 1.001, 10.0)
         _within("precision.suggest_precision", self.suggest_precision, 0.0, self.target)
+        _within("precision.valid_days", self.valid_days, 1, 3650)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +203,13 @@ class EnrichConfig:
     disabled_categories: list[str] = field(default_factory=list)
     snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
 
+    def __post_init__(self) -> None:
+        for name in ("max_products", "max_changes", "partitions"):
+            _within(f"enrich.{name}", getattr(self, name), 0, 2**40)
+        _within("enrich.batch_rows", self.batch_rows, 1, 100_000)
+        if not re.fullmatch(r"[1-9]\d*[bkmg]?", self.batch_bytes):
+            raise ValueError(f"enrich.batch_bytes must be a size like 16m, not {self.batch_bytes!r}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackfillConfig:
@@ -200,6 +227,12 @@ class BackfillConfig:
     chunk_products: int = 50_000
     """Every chunk is a run of its own: all of it is visible, or none."""
 
+    def __post_init__(self) -> None:
+        _within("backfill.chunk_products", self.chunk_products, 1, 2**40)
+        for name in ("updated_from", "updated_until"):
+            if getattr(self, name):
+                _iso_time(f"backfill.{name}", getattr(self, name))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig:
@@ -208,13 +241,17 @@ class ReportConfig:
     samples: int = 24
     """Products shown per attribute."""
 
+    def __post_init__(self) -> None:
+        _within("report.samples", self.samples, 0, 1000)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     catalog: CatalogConfig
     mlflow: MlflowConfig
     root: str = "."
-    """Where relative paths start; relative to the config file's own folder."""
+    """Where relative paths start; relative to the config file's own folder, or for a shipped config (`config:NAME`),
+    which may lie inside an installed package, to the working directory."""
     source: SourceConfig | None = None
     """Needed by import_products alone."""
     training: TrainingConfig | None = None
@@ -234,8 +271,10 @@ class Config:
         return asdict(self)
 
     def without_secrets(self) -> dict[str, Any]:
-        """The config for storing and printing: passwords in URIs are masked."""
+        """The config for storing and printing: passwords in URIs and Spark settings that name a secret are masked."""
         masked: dict[str, Any] = json.loads(re.sub(r"//[^/@\s\"]+@", "//***@", json.dumps(self.as_dict())))
+        conf = masked["spark"]["conf"]
+        conf |= {name: "***" for name in conf if re.search(r"(?i)secret|password|token|credential|\bkey\b", name)}
         return masked
 
     def hash(self, *sections: str) -> str:
@@ -256,6 +295,8 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{file} is not valid TOML: {problem}") from None
     for override in overrides or []:
         _apply(content, override)
+    if str(path).startswith("config:") and not any(override.startswith("root=") for override in overrides or []):
+        content["root"] = str(Path.cwd())
     content["root"] = str((file.parent / Path(str(content.get("root", "."))).expanduser()).resolve())
     return from_dict(Config, content, where=str(file))
 
@@ -325,6 +366,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
     target[key] = value
+
+
+def _iso_time(name: str, text: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{name} must be an ISO date or time like 2026-01-31, not {text!r}") from None
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

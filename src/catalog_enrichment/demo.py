@@ -22,6 +22,7 @@ from catalog_enrichment import importing, marketplace, pipeline, reporting, retr
 from catalog_enrichment.context import Context, open_context
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.mlflow_store import Store
+from catalog_enrichment.records import add_counts
 from catalog_enrichment.registry import Registry
 from catalog_enrichment.report.tables import people_table
 from catalog_enrichment.stages import Stages, to_stderr
@@ -111,12 +112,12 @@ def _summary(
 ) -> dict[str, Any]:
     """One line for the whole loop: products = input rows = predicted + skipped + quarantined (I7)."""
     attributes = {name: counts | {"precision": right.get(name)} for name, counts in enriched["attributes"].items()}
-    quarantined = imported["quarantined"] | enriched["quarantined"]
+    quarantined = add_counts(imported["quarantined"], enriched["quarantined"])
     return {
         "products": imported["products"],
         "predicted": enriched["predicted"],
         "skipped": enriched["skipped"],
-        "quarantined": dict(sorted(quarantined.items())),
+        "quarantined": quarantined,
         "unusable_images": enriched["unusable_images"],
         "attributes": attributes,
         "model_version": enriched["model_version"],

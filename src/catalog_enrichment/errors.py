@@ -7,7 +7,8 @@
     ├── DataContractError             exit 2  the data does not keep its contract; nothing was written
     ├── RegistryError                 exit 2  MLflow cannot be reached, or a model or alias is not there
     ├── ModelContractError            exit 2  a model version is damaged or does not fit the dictionary
-    └── GateRefused                   exit 3  a gate said no: promotion policy, cap on changes, expected-current
+    └── GateRefused                   exit 3  a gate said no: promotion policy, cap on changes, expected-current,
+                                              another job at the same catalog
 
 Anything else that escapes a job is a bug (exit 1, with its traceback). A row never raises: it gets a
 :class:`~catalog_enrichment.records.Reason` and goes to quarantine or to the text-only path.
@@ -49,6 +50,6 @@ class ModelContractError(CatalogEnrichmentError):
 
 
 class GateRefused(CatalogEnrichmentError):
-    """A gate refused: the promotion policy, the cap on changes, or an alias that moved meanwhile."""
+    """A gate refused: the promotion policy, the cap on changes, an alias that moved, another job that writes."""
 
     exit_code = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import urllib.error
@@ -248,6 +249,7 @@ def _log_model(trained: TrainedModel) -> str:
     import mlflow
 
     import catalog_enrichment
+    from catalog_enrichment.models import artifact
 
     package = Path(catalog_enrichment.__file__).parent
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS]
@@ -257,7 +259,7 @@ def _log_model(trained: TrainedModel) -> str:
             name=_MODEL,
             python_model=str(package / "models" / "pyfunc.py"),
             artifacts={_MODEL: str(trained.artifact)},
-            signature=_signature([c.attribute for c in trained.certificates]),
+            signature=_signature(list(json.loads((trained.artifact / artifact.MODEL).read_text())["heads"])),
             pip_requirements=pins,
             code_paths=[str(package)],
         )
@@ -269,9 +271,5 @@ def _signature(attributes: list[str]) -> ModelSignature:
     from mlflow.types import ColSpec, Schema
 
     optional = [ColSpec("string", "description", required=False), ColSpec("binary", "image", required=False)]
-    outputs = [
-        column
-        for name in dict.fromkeys(attributes)
-        for column in (ColSpec("string", name), ColSpec("float", f"{name}_score"))
-    ]
+    outputs = [column for name in attributes for column in (ColSpec("string", name), ColSpec("float", f"{name}_score"))]
     return ModelSignature(Schema([ColSpec("string", "title"), *optional]), Schema(outputs))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import SUCCEEDED, Decision, RunKind, make_run_id
+from catalog_enrichment.records import SUCCEEDED, Decision, RunKind, add_counts, make_run_id
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -21,41 +21,75 @@ if TYPE_CHECKING:
 def rollback_run(context: Context, run_id: str, attribute: str | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Undo a run, or one attribute of it, by appending events; rolling back a rollback undoes that (I6).
 
-    Raises ConfigError for a run or an attribute that the ledger does not know.
+    The id of a backfill stands for its chunks, newest first. Raises ConfigError for a run or an attribute that the
+    ledger does not know.
     """
-    started = datetime.now(UTC)
+    chunks = _chunks(context, run_id)
+    if not chunks:
+        return _rollback(context, run_id, attribute, dry_run)
+    undone = [_rollback(context, chunk, attribute, dry_run) for chunk in chunks]
+    statuses = {one["status"] for one in undone}
+    return {
+        "run_id": [one["run_id"] for one in undone],
+        "undoes": run_id,
+        "events": add_counts(*(one["events"] for one in undone)),
+        "status": SUCCEEDED if SUCCEEDED in statuses else min(statuses),
+        "seconds": context.stages.seconds,
+    }
+
+
+def _chunks(context: Context, run_id: str) -> list[str]:
+    """The chunks of a backfill that wrote something, newest first; empty for any other run."""
+    from pyspark.sql import functions as F
+
+    mine = (F.col("parent_run_id") == run_id) & (F.col("kind") == RunKind.ENRICH.value)
+    runs = context.catalog.read("runs").where(mine)
+    writers = context.catalog.read("attribute_values").select("run_id").distinct()
+    newest_first = runs.join(writers, "run_id", "left_semi").orderBy(F.desc("finished_at"))
+    return [row["run_id"] for row in newest_first.select("run_id").collect()]
+
+
+def _rollback(context: Context, run_id: str, attribute: str | None, dry_run: bool) -> dict[str, Any]:
+    catalog, started = context.catalog, datetime.now(UTC)
     with context.stages("plan") as stage:
-        events = context.catalog.read("attribute_values")
+        events = catalog.read("attribute_values")
         _require_run(events, run_id, attribute)
-        # the ledger's version makes a second rollback of the same run, after a rollback of the first, another run
-        state = context.catalog.version("attribute_values")
-        rollback_id = make_run_id(RunKind.ROLLBACK, run_id, attribute, state)
+        rollback_id = make_run_id(RunKind.ROLLBACK, run_id, attribute, _finished_rollbacks(context, run_id))
+        if not catalog.committed("attribute_values", rollback_id):
+            catalog.unstage(rollback_id)  # a plan that was never carried out may be out of date
         stamp = ledger.RunStamp(rollback_id, None, None, ledger.next_asserted_at(events, started))
-        undone = context.catalog.stage(rollback_id, "events", ledger.undo(events, run_id, attribute, stamp))
+        undone = catalog.stage(rollback_id, "events", ledger.undo(events, run_id, attribute, stamp))
         per_attribute = {row["attribute"]: row["count"] for row in undone.groupBy("attribute").count().collect()}
         stage.rows_out = sum(per_attribute.values())
     found = {"run_id": rollback_id, "undoes": run_id, "events": per_attribute, "seconds": context.stages.seconds}
     if dry_run or not per_attribute:
-        context.catalog.unstage(rollback_id)
+        catalog.unstage(rollback_id)
         return found | {"status": "dry_run" if dry_run else "nothing_to_do"}
     with context.stages("publish") as stage:
-        stage.rows_out = context.catalog.append("attribute_values", undone, rollback_id)
-        context.catalog.refresh_current_values(rollback_id)
-    counts = {f"events.{name}": number for name, number in per_attribute.items()}
+        stage.rows_out = catalog.append("attribute_values", undone, rollback_id)
+        catalog.refresh_current_values(rollback_id)
     row = {
         "run_id": rollback_id,
         "parent_run_id": run_id,
         "kind": RunKind.ROLLBACK.value,
         "status": SUCCEEDED,
         "window": json.dumps({"run_id": run_id, "attribute": attribute}),
-        "counts": counts,
+        "counts": {f"events.{name}": number for name, number in per_attribute.items()},
         "seconds": context.stages.seconds,
         "started_at": started,
         "finished_at": datetime.now(UTC),
     }
-    context.catalog.append_rows("runs", [row], rollback_id)
-    context.catalog.unstage(rollback_id)
+    catalog.append_rows("runs", [row], rollback_id)
+    catalog.unstage(rollback_id)
     return found | {"status": SUCCEEDED, "seconds": context.stages.seconds}
+
+
+def _finished_rollbacks(context: Context, run_id: str) -> int:
+    """How often the run was rolled back. It makes the next time another run; one that was killed does not count."""
+    from pyspark.sql import functions as F
+
+    mine = (F.col("parent_run_id") == run_id) & (F.col("kind") == RunKind.ROLLBACK.value)
+    return int(context.catalog.read("runs").where(mine).count())
 
 
 def _require_run(events: DataFrame, run_id: str, attribute: str | None) -> None:
@@ -165,16 +199,17 @@ def export_suggestions(context: Context, folder: Path, kind: Literal["csv", "par
         newest = Window.partitionBy("product_id", "attribute").orderBy(F.desc("finished_at"), F.desc("run_id"))
         decisions = catalog.read("predictions").join(finished, "run_id")
         latest = decisions.withColumn("age", F.dense_rank().over(newest)).where(F.col("age") == 1)
-        products = catalog.read("products").select(
-            "product_id", "content_hash", "shop_id", "title", "merchant_attributes"
-        )
+        wanted = catalog.read("products").where(~F.col("opt_out"))
+        products = wanted.select("product_id", "content_hash", "shop_id", "title", "merchant_attributes")
+        given = F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array().cast("array<string>"))
         rows = (
             latest.where(F.col("decision") == Decision.SUGGEST.value)
             .join(products, ["product_id", "content_hash"])
+            .where(~F.array_contains(given, F.col("value")))  # the merchant has taken it up meanwhile
             .select(
                 F.coalesce("shop_id", F.lit("unknown")).alias("shop_id"),
                 *("product_id", "title", "attribute"),
-                F.concat_ws("|", F.col("merchant_attributes")[F.col("attribute")]).alias("merchant_values"),
+                F.concat_ws("|", given).alias("merchant_values"),
                 F.col("value").alias("suggested_value"),
                 F.round("score", 4).alias("score"),
                 *("reason", "model_version", "run_id"),

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import steps
-from catalog_enrichment.records import RunKind, make_run_id
 from catalog_enrichment.work import Window, select_work
 
 if TYPE_CHECKING:
@@ -32,13 +31,11 @@ def enrich(
     stage, catalog, started = context.stages, context.catalog, datetime.now(UTC)
 
     with stage("select") as done:
-        # a run killed between the ledger's commit and its refresh left readers one run behind
-        catalog.refresh_current_values("catch-up")
+        if not dry_run:  # a run killed between the ledger's commit and its refresh left readers one run behind
+            catalog.refresh_current_values("catch-up")
         work = select_work(context, model, window)
         done.rows_in, done.rows_out = work.seen, work.rows
-    run_id = make_run_id(
-        RunKind.ENRICH, window.as_dict(), steps.config_hash(context), model.name, model.version, work.fingerprint
-    )
+    run_id = steps.run_id(context, model, work, window)
     if not work.rows:
         return steps.nothing_to_do(context, model, work)
 
@@ -48,10 +45,10 @@ def enrich(
 
     with stage("score") as done:
         scored = catalog.stage(run_id, "scored", steps.score(context, model, work))
-        done.rows_in, done.rows_out, done.quarantined = steps.count_scored(scored)
+        done.rows_in, done.rows_out, done.quarantined = steps.count_scored(scored, work)
 
     with stage("decide") as done:
-        decided = catalog.stage(run_id, "decided", steps.decide(context, model, scored, run_id))
+        decided = steps.decide_once(context, model, scored, run_id)
         changes = steps.plan_changes(context, decided, model, run_id)
         done.rows_in, done.rows_out = work.rows, changes.published
         done.note = f"retract {changes.retracted}"

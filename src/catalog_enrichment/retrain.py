@@ -7,9 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import resources
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.models.spec import load_recipe
 from catalog_enrichment.records import SUCCEEDED
 from catalog_enrichment.registry import Registry
 from catalog_enrichment.stages import Stages
@@ -26,6 +28,9 @@ def train_model(config: Config) -> dict[str, Any]:
     training is done).
     """
     stages = Stages()
+    if config.training is None:
+        raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
+    load_recipe(resources.locate(config.training.recipe, config.path(".")))  # a bad recipe fails here, not in an hour
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
     catalog = LakeCatalog(config.path(config.catalog.path))

@@ -11,7 +11,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.catalog import ledger, scope
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.inference import decisions, spark
-from catalog_enrichment.records import SUCCEEDED, Decision, Reason, RunKind, Source, Stage, stable_hash
+from catalog_enrichment.records import SUCCEEDED, Decision, Reason, RunKind, Source, Stage, make_run_id, stable_hash
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.snapshot import check_snapshot
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry import ResolvedModel
-    from catalog_enrichment.work import Work
+    from catalog_enrichment.work import Window, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,19 @@ def config_hash(context: Context) -> str:
     return stable_hash(context.dictionary.hash(), context.config.hash("images"), off)
 
 
+def run_id(context: Context, model: ResolvedModel, work: Work, window: Window) -> str:
+    """Same window, config, model version and inputs: same run."""
+    inputs = (work.fingerprint, _human_verdicts(context))
+    return make_run_id(RunKind.ENRICH, window.as_dict(), config_hash(context), model.name, model.version, inputs)
+
+
+def _human_verdicts(context: Context) -> int:
+    """How many events humans have added to the ledger: a run decides on all of them or gets another id."""
+    from pyspark.sql import functions as F
+
+    return int(context.catalog.read("attribute_values").where(F.col("source") == Source.HUMAN.value).count())
+
+
 def snapshot_gate(context: Context, work: Work) -> dict[str, Any]:
     """The great_expectations document of the products to score. Raises DataContractError, naming what failed."""
     suite = resources.locate(context.config.enrich.snapshot_suite, context.config.path("."))
@@ -55,25 +68,36 @@ def score(context: Context, model: ResolvedModel, work: Work) -> DataFrame:
     shipped = spark.ship(context.spark, model.artifact, model.artifact_hash)
     partitions = config.enrich.partitions or 2 * context.spark.sparkContext.defaultParallelism
     columns = ["product_id", "content_hash", "shop_id", "category", "language", "title", "description"]
-    products = work.products.select(*columns, "merchant_attributes", "images").repartition(partitions)
+    products = work.products.select(*columns, "merchant_attributes", "pending", "images").repartition(partitions)
     return spark.scored(products, shipped, config.images).drop("title", "description")
 
 
-def count_scored(scored: DataFrame) -> tuple[int, int, int]:
-    """(rows, rows with scores, rows without)."""
+def count_scored(scored: DataFrame, work: Work) -> tuple[int, int, int]:
+    """(rows, rows with scores, rows without). Raises RuntimeError if a row got lost: nothing is published then (I7)."""
     from pyspark.sql import functions as F
 
     row = scored.agg(F.count("*"), F.count("error")).first()
     rows, failed = (int(row[0]), int(row[1])) if row else (0, 0)
+    if rows != work.rows:
+        raise RuntimeError(f"{work.rows} products were selected and {rows} came back from scoring")
     return rows, rows - failed, failed
 
 
+def decide_once(context: Context, model: ResolvedModel, scored: DataFrame, run_id: str) -> DataFrame:
+    """The run's decisions: those that it landed before it was killed, or else new ones on the checkpointed scores."""
+    from pyspark.sql import functions as F
+
+    if context.catalog.committed("predictions", run_id):
+        return context.catalog.read("predictions").where(F.col("run_id") == run_id)
+    attempt = f"decided-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    return context.catalog.stage(run_id, attempt, decide(context, model, scored, run_id))
+
+
 def decide(context: Context, model: ResolvedModel, scored: DataFrame, run_id: str) -> DataFrame:
-    """Rows of the predictions contract: one decision per scored product and applicable attribute."""
+    """Rows of the predictions contract: one decision per scored product and pending attribute."""
     from pyspark.sql import functions as F
 
     rules = decisions.Rules(
-        dictionary=context.dictionary,
         attributes=tuple(name for name in context.dictionary.enabled if name in model.heads),
         certificates={(c.attribute, c.modality.value): c for c in model.certificates},
         model_name=model.name,
@@ -209,6 +233,7 @@ def preview(context: Context, run: dict[str, Any], decided: DataFrame) -> dict[s
             f"would {row.decision:<8} {row.attribute} = {row.value!r} for {row.product_id} "
             f"(score {row.score:.3f}, {row.reason})"
         )
+    context.catalog.unstage(run["run_id"])
     return summary(context, run, "dry_run")
 
 

@@ -1,4 +1,9 @@
-"""Which products a run scores: the window asked for, less what needs no scoring, each with its reason (I5, I7)."""
+"""Which products a run scores, and for which attributes: the window asked for, less what needs no scoring (I5, I7).
+
+An attribute of a product is pending until this model version has decided it on this content. A decision that was
+only about the merchant's value (agrees, disagrees) is open again when the merchant takes the value away; an attribute
+that is switched on, or that a new category makes applicable, is pending where it was never decided.
+"""
 
 from __future__ import annotations
 
@@ -60,36 +65,32 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Work:
     products: DataFrame
-    """The products to score, with their pictures."""
+    """The products to score, with their pictures and ``pending``, the attributes to decide."""
     rows: int
     """How many they are."""
     seen: int
     """Products in the window: rows + the sum of ``skipped``."""
     skipped: dict[str, int]
     fingerprint: str
-    """Hash of the set of (product, content) to score."""
+    """Hash of everything a decision about these products rests on."""
 
 
 def select_work(context: Context, model: ResolvedModel, window: Window) -> Work:
-    """Every product of the window that is new, changed, or not yet scored by this model version."""
+    """Every product of the window that is new, changed, or has an attribute this model version has not decided."""
     from pyspark.sql import functions as F
 
     products = window.select(context.catalog.read("products"))
-    status = products.drop("images", "merchant_attributes").withColumn("status", _own_status(context, model))
-    handled = _handled(context, model)
-    status = status.join(handled, _KEY, "left").withColumn(
-        "status", F.when(F.col("status") == READY, F.coalesce("handled", F.lit(READY))).otherwise(F.col("status"))
-    )
-    status = status.select(*_KEY, "updated_at", "status").cache()
+    status = _with_pending(context, model, products.drop("images", "title", "description"))
+    status = status.withColumn("status", _status(context)).cache()
     counts = {row["status"]: row["count"] for row in status.groupBy("status").count().collect()}
     ready = status.where(F.col("status") == READY)
     rows = counts.pop(READY, 0)
     if 0 < window.max_products < rows:
-        ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products).cache()
+        ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products)
         counts[Reason.OVER_LIMIT.value] = rows - window.max_products
         rows = window.max_products
     return Work(
-        products=products.join(ready.select(*_KEY), _KEY, "left_semi"),
+        products=products.join(ready.select(*_KEY, "pending"), _KEY),
         rows=rows,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
@@ -98,47 +99,68 @@ def select_work(context: Context, model: ResolvedModel, window: Window) -> Work:
 
 
 def fingerprint(frame: DataFrame) -> str:
-    """Hash of the set of (product, content) in ``frame``, whatever the order of its rows."""
+    """Hash of the set of products, of what is said of them and what is to decide, whatever the order of the rows."""
     from pyspark.sql import functions as F
 
-    row_hash = F.xxhash64(*_KEY)
+    said = F.to_json(F.array_sort(F.map_entries("merchant_attributes")))
+    row_hash = F.xxhash64(*_KEY, "shop_id", "category", "language", said, F.concat_ws(",", F.col("pending")))
     row = frame.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
     return stable_hash(*(str(value) for value in row or ()))
 
 
-def _own_status(context: Context, model: ResolvedModel) -> Column:
-    """READY, or why the product is left alone whatever was scored before."""
+def _status(context: Context) -> Column:
+    """READY, or why the product is left alone."""
     from pyspark.sql import functions as F
 
     rules = context.config.enrich
-    applicable = F.lit(False)
-    for name in context.dictionary.enabled:
-        if name in model.heads:
-            applicable = applicable | scope.applies(context.dictionary[name])
-    applicable = applicable & ~scope.below(rules.disabled_categories)
     return (
         F.when(F.col("opt_out"), Reason.OPTED_OUT.value)
         .when(F.col("shop_id").isin(rules.disabled_shops), Reason.SHOP_DISABLED.value)
-        .when(~applicable, Reason.NOT_APPLICABLE.value)
+        .when((F.size("applicable") == 0) | scope.below(rules.disabled_categories), Reason.NOT_APPLICABLE.value)
+        .when(F.col("refused"), Reason.ALREADY_QUARANTINED.value)
+        .when(F.size("pending") == 0, Reason.ALREADY_SCORED.value)
         .otherwise(READY)
     )
 
 
-def _handled(context: Context, model: ResolvedModel) -> DataFrame:
-    """(product_id, content_hash, handled) scored or quarantined by this model version in a finished run.
+def _with_pending(context: Context, model: ResolvedModel, products: DataFrame) -> DataFrame:
+    """Adds ``applicable`` and ``pending`` (attributes), and ``refused``: this version could not score this content.
 
-    A run that was killed is not in `runs`, so its products are selected again and its checkpoints are found again.
+    A run that was killed is not in `runs`: its products are pending still, and its checkpoints are found again.
     """
     from pyspark.sql import functions as F
 
-    finished = context.catalog.read("runs").where(F.col("status") == SUCCEEDED).select("run_id")
-    by_table = {"predictions": Reason.ALREADY_SCORED, "quarantine": Reason.ALREADY_QUARANTINED}
-    handled = [
-        context.catalog.read(table)
-        .where(F.col("model_version") == model.version)
-        .join(finished, "run_id", "left_semi")
-        .select(*_KEY, F.lit(reason.value).alias("handled"))
-        .distinct()
-        for table, reason in by_table.items()
-    ]
-    return handled[0].union(handled[1]).dropDuplicates(_KEY)
+    names = [name for name in context.dictionary.enabled if name in model.heads]
+    applying = [F.when(scope.applies(context.dictionary[name]), F.lit(name)) for name in names]
+    applicable = F.array_compact(F.array(*applying)) if applying else F.array().cast("array<string>")
+    about_merchant = F.col("reason").isin(Reason.AGREES_WITH_MERCHANT.value, Reason.DISAGREES_WITH_MERCHANT.value)
+    decided = (
+        _finished(context, model, "predictions")
+        .groupBy(_KEY)
+        .agg(
+            F.collect_set(F.when(~about_merchant, F.col("attribute"))).alias("decided"),
+            F.collect_set(F.when(about_merchant, F.col("attribute"))).alias("answered"),
+        )
+    )
+    refused = _finished(context, model, "quarantine").select(*_KEY, F.lit(True).alias("refused")).distinct()
+    none = F.array().cast("array<string>")
+    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
+    settled = F.array_union(
+        F.coalesce("decided", none), F.array_intersect(F.coalesce("answered", none), F.coalesce(given, none))
+    )
+    return (
+        products.join(decided, _KEY, "left")
+        .join(refused, _KEY, "left")
+        .withColumn("refused", F.coalesce("refused", F.lit(False)))
+        .withColumn("applicable", applicable)
+        .withColumn("pending", F.array_except("applicable", settled))
+    )
+
+
+def _finished(context: Context, model: ResolvedModel, table: str) -> DataFrame:
+    """The rows of ``table`` that finished runs of this version of this model wrote."""
+    from pyspark.sql import functions as F
+
+    runs = context.catalog.read("runs").where((F.col("status") == SUCCEEDED) & (F.col("model_name") == model.name))
+    mine = context.catalog.read(table).where(F.col("model_version") == model.version)
+    return mine.join(runs.select("run_id"), "run_id", "left_semi")

@@ -23,7 +23,7 @@ def rules(tmp_path: Path) -> Rules:
         for path in Modality
     }
     return Rules(
-        dictionary=dictionary, attributes=("color", "material"), certificates=certificates, model_name="m",
+        attributes=("color", "material"), certificates=certificates, model_name="m",
         model_version="1", weights_hash="weights", numeric_path="fp32", run_id="run", now=datetime.now(UTC),
     )  # fmt: skip
 
@@ -34,6 +34,7 @@ def scored(**changes: Any) -> dict[str, Any]:
     return {
         "product_id": "p", "content_hash": "h", "category": "Apparel/Topwear", "language": "en", "modality": "both",
         "image_reason": None, "merchant_attributes": [], "human_attributes": None,
+        "pending": ["color", "material"],
         "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4} for c in candidates],
     } | changes  # fmt: skip
 
@@ -78,5 +79,5 @@ def test_i2_outside_what_is_certified_everything_abstains(rules: Rules, changes:
     assert {row[2:] for row in decisions(scored(**changes), rules)} == {("abstain", reason)}
 
 
-def test_attributes_that_do_not_apply_have_no_decision(rules: Rules) -> None:
-    assert {row[0] for row in decisions(scored(category="Home/Textiles"), rules)} == {"color"}
+def test_only_pending_attributes_are_decided(rules: Rules) -> None:
+    assert {row[0] for row in decisions(scored(pending=["color"]), rules)} == {"color"}

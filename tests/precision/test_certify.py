@@ -130,8 +130,6 @@ def test_a_good_attribute_earns_a_certificate_that_says_everything() -> None:
     assert (certificate.categories, certificate.languages) == (("", "shoes"), ("en",))
     assert 0 < certificate.accept_rate < 1
     assert sum(certificate.histogram) == 5000
-    assert certificate.suggest_threshold is not None
-    assert certificate.suggest_threshold < certificate.threshold
     assert [step.passed for step in certificate.steps[:-1]] == [True] * (len(certificate.steps) - 1)
     assert "at least 95.0% are right" in certificate.claim
     json.dumps(certificate.to_dict(), allow_nan=False)
@@ -228,3 +226,21 @@ def test_certified_thresholds_keep_the_promise_where_plain_ones_break_it() -> No
     assert certified > 0.4 * draws
     assert certified_below <= 0.05 * draws
     assert plain_below > 0.4 * draws
+
+
+def test_what_is_suggested_is_judged_without_what_is_written() -> None:
+    """1,000 right pairs above .9 must not excuse wrong ones below: from .6 on 9 in 10 are right, below 1 in 10."""
+    scores = np.concatenate([np.full(1000, 0.95), np.linspace(0.6, 0.8, 100), np.linspace(0.1, 0.5, 100)])
+    right = np.concatenate([np.ones(1000, bool), np.arange(100) % 10 != 0, np.arange(100) % 10 == 0])
+    fold = certify.CalibrationFold(
+        attribute="color",
+        labels=("red", "green"),
+        cardinality=Cardinality.ONE,
+        probabilities=np.column_stack([scores, np.zeros_like(scores)]),
+        truth=np.column_stack([right, ~right]),
+        groups=np.arange(len(scores)),
+    )
+    found = certify.suggest_threshold(fold, 0.8, below=0.9)
+    assert found is not None
+    assert 0.4 < found <= 0.6
+    assert certify.suggest_threshold(fold, 0.8, below=None) == pytest.approx(0.1, abs=0.05)

@@ -131,12 +131,13 @@ def current_values(products: DataFrame, events: DataFrame) -> DataFrame:
     """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
 
     The merchant's set (I1); else the newest human set; else the whole set of the newest run with a standing value.
-    Products that are gone have nothing.
+    Products that are gone have nothing, and where the merchant opted out no model's value is seen.
     """
     from pyspark.sql import functions as F
 
     merchant = _merchant_values(products)
-    written = _newest_sets(active(events).join(products.select("product_id"), "product_id", "left_semi"))
+    wanted = active(events).join(products.select("product_id", "opt_out"), "product_id")
+    written = _newest_sets(wanted.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
     others = written.join(merchant, ["product_id", "attribute"], "left_anti")
     return merchant.unionByName(others, allowMissingColumns=True).select(
         *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]

@@ -1,4 +1,4 @@
-"""The decision, over rows of scores: every applicable attribute of every scored product gets exactly one (I7)."""
+"""The decision, over rows of scores: every pending attribute of every scored product gets exactly one (I7)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import Case, decide
 from catalog_enrichment.precision.units import Candidate
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 class Rules:
     """Everything a decision rests on, fixed once per run on the driver."""
 
-    dictionary: Dictionary
     attributes: tuple[str, ...]
     """Enabled attributes the model has a head for."""
     certificates: Mapping[tuple[str, str], Certificate]
@@ -57,7 +55,7 @@ def decide_product(product: Mapping[str, Any], rules: Rules) -> Iterator[dict[st
     human = set(product["human_attributes"] or ())
     by_attribute = _candidates(product["candidates"])
     for name in rules.attributes:
-        if not rules.dictionary[name].applies_to(product["category"]):
+        if name not in product["pending"]:
             continue
         candidates, attention = by_attribute[name]
         certificate = rules.certificates.get((name, product["modality"]))

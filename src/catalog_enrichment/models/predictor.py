@@ -53,6 +53,8 @@ class Predictor:
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Predictor:
         """Load a model version from its folder, offline. Raises ModelContractError if it is damaged."""
+        # TF32 convolutions are other scores than the fp32 that certificates are bound to
+        torch.backends.cudnn.allow_tf32 = False
         loaded = artifact.load(directory)
         return cls(loaded.net, loaded.tokenizer, loaded.spec, loaded.temperatures, device)
 

@@ -27,7 +27,11 @@ class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._predictor = Predictor.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """One row per product, in order: ``ATTRIBUTE`` and ``ATTRIBUTE_score`` for every attribute of the model."""
+        """One row per product, in order: ``ATTRIBUTE`` and ``ATTRIBUTE_score`` for every attribute of the model.
+
+        Of the columns only title must be there.
+        """
+        model_input = model_input.reindex(columns=["title", "description", "image"])
         starts = range(0, max(len(model_input), 1), _CHUNK)
         chunks = [self._score(model_input.iloc[start : start + _CHUNK]) for start in starts]
         return pd.concat(chunks).set_axis(model_input.index)

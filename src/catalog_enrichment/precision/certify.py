@@ -123,10 +123,14 @@ class Issue:
             raise ValueError(f"use_count counts this use too: at least 1, not {self.use_count}")
 
 
-def suggest_threshold(calibration: CalibrationFold, precision: float) -> float | None:
-    """The lowest threshold at which single (product, value) suggestions reach ``precision``; descriptive."""
+def suggest_threshold(calibration: CalibrationFold, precision: float, below: float | None) -> float | None:
+    """The lowest score from which (product, value) pairs up to ``below`` are right with ``precision``; descriptive.
+
+    The band alone counts: what lies above it is written, and would flatter what is only suggested.
+    """
     pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
-    return operating_point(pairs.scores, pairs.correct, pairs.total, precision).threshold
+    band = pairs.scores < (np.inf if below is None else below)
+    return operating_point(pairs.scores[band], pairs.correct[band], pairs.total, precision).threshold
 
 
 def select_pool(calibration: CalibrationFold, rule: PrecisionConfig, min_support: int = 5, slack: float = 0.05) -> Pool:
@@ -170,7 +174,7 @@ def _pool(
         mask=mask,
         calibration_threshold=threshold,
         evidence=tuple(ValueEvidence(*row) for row in rows),
-        suggest_threshold=suggest_threshold(calibration, rule.suggest_precision),
+        suggest_threshold=suggest_threshold(calibration, rule.suggest_precision, below=threshold),
         groups=np.unique(calibration.groups),
     )
 

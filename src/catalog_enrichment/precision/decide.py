@@ -4,7 +4,7 @@ every scored product.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -42,6 +42,9 @@ class Decided(NamedTuple):
     threshold: float | None
 
 
+_TOO_LOW = (Decision.ABSTAIN, Reason.BELOW_THRESHOLD)
+
+
 def decide(candidates: Sequence[Candidate], case: Case) -> list[Decided]:
     """One row per candidate, in order. Raises ValueError without a candidate: no product vanishes (I7).
 
@@ -54,12 +57,6 @@ def decide(candidates: Sequence[Candidate], case: Case) -> list[Decided]:
     identity = (None, None) if certificate is None else (certificate.certificate_id, certificate.threshold)
     problem = _problem(case)
     return [Decided(c.value, c.rank, c.score, *_decide(c, case, problem), *identity) for c in candidates]
-
-
-def overall(decided: Iterable[Decided]) -> Decision:
-    """The one decision about the product's attribute: publish beats suggest beats abstain (I7)."""
-    seen = {row.decision for row in decided}
-    return next((level for level in (Decision.PUBLISH, Decision.SUGGEST) if level in seen), Decision.ABSTAIN)
 
 
 def _problem(case: Case) -> Reason | None:
@@ -84,11 +81,12 @@ def _decide(candidate: Candidate, case: Case, problem: Reason | None) -> tuple[D
     if problem is not None or certificate is None or certificate.threshold is None:
         return Decision.ABSTAIN, problem or Reason.NO_CERTIFICATE
     certified = candidate.score >= certificate.threshold
+    if len(case.merchant_values):
+        # against a merchant's word only a score that could have been written is worth anybody's time
+        return (Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT) if certified else _TOO_LOW
     worth_saying = certificate.suggest_from is not None and candidate.score >= certificate.suggest_from
     if not worth_saying:
-        return Decision.ABSTAIN, Reason.BELOW_THRESHOLD
-    if len(case.merchant_values):
-        return Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT
+        return _TOO_LOW
     if candidate.value not in certificate.pool:
         return Decision.SUGGEST, Reason.VALUE_NOT_IN_POOL
     return (Decision.PUBLISH, Reason.CERTIFIED) if certified else (Decision.SUGGEST, Reason.NEAR_MISS)
