@@ -131,8 +131,12 @@ def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(steps, "decide"), (steps, "quarantined"), (LakeCatalog, "refresh_current_values"), (steps, "finish")],
-    ids=["scored", "predictions landed", "ledger committed", "readers served"],
+    [
+        pytest.param(steps, "decide", id="scored", marks=pytest.mark.slow),
+        pytest.param(steps, "quarantined", id="predictions landed"),
+        pytest.param(LakeCatalog, "refresh_current_values", id="ledger committed"),
+        pytest.param(steps, "finish", id="readers served", marks=pytest.mark.slow),
+    ],
 )
 def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(world: World, owner: Any, name: str) -> None:
     with killed_at(owner, name, unless_label="catch-up"):
@@ -304,7 +308,7 @@ def test_the_cap_on_changes_refuses_before_anything_is_written(world: World) -> 
 
 def test_switching_off_shops_and_categories_takes_effect_at_the_next_run(world: World) -> None:
     run = enrich(world.with_settings("enrich.disabled_shops=['shop-1']", "enrich.disabled_categories=['Home']"))
-    assert run["skipped_reasons"] == {"not_applicable": 3, "opted_out": 1, "shop_disabled": 12}
+    assert run["skipped_reasons"] == {"not_applicable": 2, "opted_out": 1, "shop_disabled": 12}
     assert {int(row["product_id"][1:]) % 2 for row in table(world, "predictions")} == {0}
 
 

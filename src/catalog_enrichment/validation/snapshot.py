@@ -118,8 +118,8 @@ def _sentence(result: dict[str, Any], available: list[str], parameters: dict[str
     column = config["kwargs"].get("column")
     if column is not None and column not in available:
         return f"column {column!r} is missing; the columns are {sorted(available)}"
-    fallback = f"{config['type']} {_own_kwargs(config['kwargs'])}"
-    expected = str(config.get("meta", {}).get("expected", fallback)).format(**parameters)
+    in_words = config.get("meta", {}).get("expected")
+    expected = in_words.format(**parameters) if in_words else f"{config['type']} {_own_kwargs(config['kwargs'])}"
     return f"{column or 'the snapshot'}: expected {expected}; observed {_observed(result)}"
 
 
