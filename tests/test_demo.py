@@ -48,7 +48,7 @@ def test_it_says_where_to_look(demo: tuple[Path, subprocess.CompletedProcess[str
     assert f"sqlite:///{folder}/mlflow.db" in ended.stdout
     show = next(line for line in ended.stdout.splitlines() if "to_pandas" in line)
     shown = subprocess.run(show, shell=True, capture_output=True, text=True, check=True)
-    assert "merchant" in shown.stdout
+    assert "rows x 8 columns" in shown.stdout
 
 
 def test_it_deletes_no_folder_that_is_not_a_demos(tmp_path: Path) -> None:
