@@ -347,7 +347,7 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(world: World) -> 
     assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
     runs = [row for row in table(world, "runs") if row["kind"] == "enrich"]
     assert {row["parent_run_id"] for row in runs} == {done["run_id"]}
-    assert sum(row["counts"]["predicted"] for row in runs) == 16
+    assert sum(dict(row["counts"])["predicted"] for row in runs) == 16
     again = backfill.backfill(sliced.context(), sliced.model(), window)
     assert (again["status"], again["run_id"]) == ("nothing_to_do", done["run_id"])
     assert {row["product_id"] for row in table(world, "predictions")} == {

@@ -74,7 +74,7 @@ def listing(number: int, **changes: Any) -> dict[str, Any]:
         "image": f"{number % 6}.jpg",
         "updated_at": day.isoformat(),
         "opt_out": False,
-        "color": "Red" if number % 3 == 0 else None,
+        "color": ("Red", "Green", "Blue")[(number // 3 + 2) % 3] if number % 3 == 0 else None,
         "material": None,
     }
     return row | changes
