@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check fashion build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -36,6 +36,9 @@ types: setup     ## mypy --strict on src
 	$(BIN)/mypy
 
 check: lint types test ## what CI runs
+
+compare: setup   ## the five papers' models beside each other: make compare, or make compare DATA=FILE.parquet
+	$(BIN)/python -m catalog_enrichment.compare_demo $(if $(DATA),--config deploy/config/compare_fashion.toml --data "$(DATA)",--config deploy/config/compare_demo.toml)
 
 fashion: setup   ## import, train, promote, enrich and score real listings: make fashion DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/fashion.py --config deploy/config/fashion.toml --data $(DATA)

@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
 
 LAYERS = [
-    ["demo"],
+    ["demo", "compare_demo"],
     ["cli"],
-    ["pipeline", "backfill", "importing", "operate", "reporting", "retrain", "steps", "work", "context"],
+    ["vocabulary"],
+    ["pipeline", "backfill", "importing", "operate", "reporting", "retrain", "compare", "steps", "work", "context"],
     ["registry"],
     ["mlflow_store", "promotion"],
     ["report"],
@@ -30,6 +31,7 @@ LAYERS = [
     ["marketplace", "marketplace_pictures", "session", "stages"],
     ["dictionary"],
     ["config", "contract"],
+    ["source_config", "compare_config"],
     ["resources"],
     ["records", "errors"],
 ]

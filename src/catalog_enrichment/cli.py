@@ -54,6 +54,17 @@ def _train_model(config: Config, _: argparse.Namespace) -> Summary:
     return retrain.train_model(config)
 
 
+def compare_models(argv: Sequence[str] | None = None) -> int:
+    """Train the recipes of [compare] beside each other and write the tables; certifies and registers nothing."""
+    return _run(compare_models, argv, _compare_models)
+
+
+def _compare_models(config: Config, _: argparse.Namespace) -> Summary:
+    from catalog_enrichment import compare
+
+    return compare.compare_models(config)
+
+
 def promote_model(argv: Sequence[str] | None = None) -> int:
     """Compare the candidate with the champion by the promotion policy; if it passes, make it the champion."""
 

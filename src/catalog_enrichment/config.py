@@ -13,11 +13,14 @@ import tomllib
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from catalog_enrichment import resources
+from catalog_enrichment.compare_config import CompareConfig as CompareConfig
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import stable_hash
+from catalog_enrichment.source_config import MappingConfig as MappingConfig
+from catalog_enrichment.source_config import SourceConfig as SourceConfig
 
 T = TypeVar("T")
 
@@ -28,46 +31,6 @@ class CatalogConfig:
     """Folder of the lake catalog's Delta tables. Relative paths start at the config file's `root`."""
     dictionary: str
     """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped one, or a path."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MappingConfig:
-    """Which source column feeds which product column. An empty string: the source has none."""
-
-    product_id: str = "product_id"
-    shop_id: str = ""
-    title: str = "title"
-    description: str = ""
-    category: str = ""
-    language: str = ""
-    image_bytes: str = ""
-    """Column with the encoded picture."""
-    image_uris: str = ""
-    """Column with one path or URI, or an array of them; relative ones start at the source's folder."""
-    opt_out: str = ""
-    updated_at: str = ""
-    """Timestamp column; without one every row counts as updated at the time of its first import."""
-    attributes: dict[str, str] = field(default_factory=dict)
-    """Attribute name = source column (a string or an array of strings) with the merchant's values."""
-    attributes_when: str = ""
-    """Boolean source column: merchant values are read only where it is true."""
-    default_language: str = "en"
-    default_shop: str = "default"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceConfig:
-    format: Literal["parquet", "csv", "tsv", "jsonl", "delta"]
-    path: str
-    """File, folder or Delta table. Relative paths start at the config file's `root`."""
-    mapping: MappingConfig = field(default_factory=MappingConfig)
-    snapshot_suite: str = "schemas:expectations/source_snapshot.v1.json"
-    row_rules: str = "schemas:expectations/row_rules.v1.json"
-    min_volume_ratio: float = 0.5
-    """The snapshot must have at least this share of the rows of the last import."""
-
-    def __post_init__(self) -> None:
-        _within("source.min_volume_ratio", self.min_volume_ratio, 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +91,9 @@ class FoldsConfig:
     test: float = 0.08
     """Certified nothing; what the report quotes."""
     seed: int = 0
+    stratify: bool = False
+    """Iterative stratification of the content groups over all values (De la Comble et al. 2022, section 5; Sechidis et
+    al. 2011) instead of a hash: rare values stand in every fold, but a product may change folds when others come."""
 
     def __post_init__(self) -> None:
         shares = (self.train, self.validation, self.calibration, self.certification, self.test)
@@ -148,13 +114,25 @@ class TrainingConfig:
     """Unlabelled products scored for the threshold grid and the drift reference."""
     unimodal_baselines: bool = True
     """Also fit the recipe image-only and text-only, to report beside it."""
+    checkpoints: str = ""
+    """Folder in which an interrupted training is taken up again, with the same result; empty: it starts anew. Every
+    stage of a fit leaves a file there, named by all that it depends on; delete them when the model is registered."""
     threads: int = 0
     """torch threads; 0: all cores."""
+    processes: int = 1
+    """Processes that fit together, through Spark's TorchDistributor: one per GPU where there are GPUs."""
+    on_cluster: bool = False
+    """Run the processes as Spark tasks instead of on the driver; `shared_path` must then be seen by every node."""
+    shared_path: str = ""
+    """Folder for what the fit reads and writes on the way; empty: a temporary one of this machine."""
 
     def __post_init__(self) -> None:
         _within("training.min_label_count", self.min_label_count, 1, 2**31)
         _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
         _within("training.threads", self.threads, 0, 4096)
+        _within("training.processes", self.processes, 1, 4096)
+        if self.on_cluster and not self.shared_path:
+            raise ValueError("training.on_cluster needs training.shared_path, a folder that every node sees")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,7 +233,9 @@ class Config:
     source: SourceConfig | None = None
     """Needed by import_products alone."""
     training: TrainingConfig | None = None
-    """Needed by train_model alone."""
+    """Needed by train_model and compare_models."""
+    compare: CompareConfig | None = None
+    """Needed by compare_models alone."""
     spark: SparkConfig = field(default_factory=SparkConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
@@ -319,11 +299,13 @@ def _explain(kind: type[Any], error: Any) -> str:
     name = ".".join(location) or "config"
     if error["type"] == "unexpected_keyword_argument":
         return f"unknown key {name!r}. Available keys: {_siblings(kind, location)}"
-    return f"{name}: {error['msg']} (got {error.get('input')!r})"
+    return f"{name}: {error['msg']} (got {repr(error.get('input'))[:200]})"
 
 
 def _siblings(kind: type[Any], location: list[str]) -> list[str]:
     for part in location[:-1]:
+        if part.isdigit():  # a place in a list
+            continue
         options = _dataclasses_in(_hints(kind).get(part))
         if not options:
             return []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -40,6 +39,20 @@ class Logged:
 
     run_id: str
     model_uri: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRun:
+    """What is logged of one model that was compared with others; nothing is registered."""
+
+    name: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    steps: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Step (an epoch, a percentage of the labels) -> metrics."""
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 class Store:
@@ -87,9 +100,36 @@ class Store:
             for name, rows in trained.tables.items():
                 _log_table(rows, f"tables/{name}.json")
             mlflow.log_dict(trained.curves, "curves.json")
+            mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
             mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
             self._log_lineage(trained.lineage)
             return Logged(run_id, _log_model(trained))
+
+    def log_comparison(
+        self, name: str, models: Sequence[ModelRun], files: Sequence[Path], about: Mapping[str, Any]
+    ) -> str:
+        """One MLflow run for the comparison, with ``files``, and one below it for each model; returns its id."""
+        client = self.client(create=True)
+        parent = str(client.create_run(self._experiment(), run_name=name).info.run_id)
+        import mlflow
+
+        with mlflow.start_run(run_id=parent):
+            mlflow.log_params({key: str(value)[:6000] for key, value in about.items()})
+            for file in files:
+                mlflow.log_artifact(str(file))
+        for model in models:
+            tags = {"mlflow.parentRunId": parent, "comparison": name, "recipe": model.name}
+            run_id = client.create_run(self._experiment(), tags=tags, run_name=model.name).info.run_id
+            with mlflow.start_run(run_id=run_id, nested=True):
+                mlflow.log_params({key: str(value)[:6000] for key, value in sorted(model.params.items())})
+                mlflow.log_metrics(dict(model.metrics))
+                for step, numbers in model.steps.items():
+                    mlflow.log_metrics(dict(numbers), step=step)
+                for table, rows in model.tables.items():
+                    _log_table(rows, f"tables/{table}.json")
+                mlflow.log_dict(dict(model.curves), "curves.json")
+                mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
+        return parent
 
     def register(self, logged: Logged, tags: dict[str, str]) -> str:
         """Make a logged model a version of the registered model; returns its number."""
@@ -259,7 +299,7 @@ def _log_model(trained: TrainedModel) -> str:
             name=_MODEL,
             python_model=str(package / "models" / "pyfunc.py"),
             artifacts={_MODEL: str(trained.artifact)},
-            signature=_signature(list(json.loads((trained.artifact / artifact.MODEL).read_text())["heads"])),
+            signature=_signature(list(artifact.heads(trained.artifact))),
             pip_requirements=pins,
             code_paths=[str(package)],
         )

@@ -8,7 +8,6 @@ store, else in the catalog's folder. An alias moved by hand, in MLflow's interfa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,14 @@ from catalog_enrichment import dictionary, mlflow_store, promotion, resources
 from catalog_enrichment.config import Config
 from catalog_enrichment.errors import GateRefused, ModelContractError, RegistryError
 from catalog_enrichment.promotion import Evidence, GateResult
-from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.records import Modality
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
     from catalog_enrichment.dictionary import Dictionary
-    from catalog_enrichment.models.network import Head
+    from catalog_enrichment.models.spec import Head
     from catalog_enrichment.precision.certificate import Certificate
     from catalog_enrichment.training.job import TrainedModel
 
@@ -304,10 +303,8 @@ def _require_certificates(heads: Mapping[str, Head], certificates: list[Certific
 
 def _heads(folder: Path) -> dict[str, Head]:
     from catalog_enrichment.models import artifact
-    from catalog_enrichment.models.network import Head
 
-    heads = json.loads((folder / artifact.MODEL).read_text())["heads"]
-    return {name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in heads.items()}
+    return artifact.heads(folder)
 
 
 def _certificates(folder: Path) -> list[Certificate]:

@@ -1,9 +1,14 @@
-"""The training job: catalog -> train, evaluate, certify -> registry. Needs no Spark: it reads the tables directly."""
+"""The training job: catalog -> train, evaluate, certify -> registry.
+
+Needs no Spark unless several processes fit: it reads the tables directly.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +16,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.models.spec import load_recipe
+from catalog_enrichment.models.spec import load_model_recipe
 from catalog_enrichment.records import SUCCEEDED
 from catalog_enrichment.registry import Registry
 from catalog_enrichment.stages import Stages
@@ -19,6 +24,7 @@ from catalog_enrichment.stages import Stages
 if TYPE_CHECKING:
     from catalog_enrichment.config import Config
     from catalog_enrichment.precision.certificate import Certificate
+    from catalog_enrichment.training.distributed import Fitter
 
 
 def train_model(config: Config) -> dict[str, Any]:
@@ -30,7 +36,9 @@ def train_model(config: Config) -> dict[str, Any]:
     stages = Stages()
     if config.training is None:
         raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
-    load_recipe(resources.locate(config.training.recipe, config.path(".")))  # a bad recipe fails here, not in an hour
+    load_model_recipe(
+        resources.locate(config.training.recipe, config.path("."))
+    )  # a bad recipe fails here, not in an hour
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
     catalog = LakeCatalog(config.path(config.catalog.path))
@@ -43,10 +51,13 @@ def train_model(config: Config) -> dict[str, Any]:
     from catalog_enrichment.report.plots import training_figures
     from catalog_enrichment.training.job import train
 
-    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as workdir:
-        with stages("train") as stage:
+    shared = config.path(config.training.shared_path) if config.training.shared_path else None
+    if shared:
+        shared.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-", dir=shared) as workdir:
+        with stages("train") as stage, _fitter(config, Path(workdir)) as fit:
             products = catalog.scan("products")
-            trained = train(products, dictionary, config, Path(workdir), registry.label_set_uses, stages.say)
+            trained = train(products, dictionary, config, Path(workdir), registry.label_set_uses, stages.say, fit)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
@@ -57,9 +68,26 @@ def train_model(config: Config) -> dict[str, Any]:
         "mlflow_run_id": version.run_id,
         "certificates": [_in_short(certificate) for certificate in trained.certificates],
         "metrics": trained.metrics,
+        "warnings": trained.warnings,
         "lineage": trained.lineage,
         "seconds": trained.seconds | stages.seconds,
     }
+
+
+@contextmanager
+def _fitter(config: Config, workdir: Path) -> Iterator[Fitter]:
+    """How a recipe is fitted: in this process, or by several, for which Spark is started."""
+    from catalog_enrichment.training.fit import fit
+
+    assert config.training is not None
+    if config.training.processes == 1:
+        yield fit
+        return
+    from catalog_enrichment import session
+    from catalog_enrichment.training.distributed import fitter
+
+    spark = session.start(config, "train_model")
+    yield fitter(spark, workdir / "group", config.training.processes, local=not config.training.on_cluster)
 
 
 def _in_short(certificate: Certificate) -> dict[str, Any]:

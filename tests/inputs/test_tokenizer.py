@@ -104,3 +104,25 @@ def test_the_pretrained_tokenizer_pads_to_the_batch_and_not_to_its_own_fixed_len
     encoded = tokenizer.encode(["a b", "c"], ["d", ""], 32)
     assert encoded["input_ids"].tolist() == [[101, 1037, 1038, 102, 1040, 102], [101, 1039, 102, 0, 0, 0]]
     assert encoded["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0] * 6]
+
+
+def test_a_tokenizer_without_marks_and_padding_still_gives_every_text_a_token() -> None:
+    """As GPT-2's: an encoder cannot look at nothing."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"?": 0, "red": 1, "shirt": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=words))
+    encoded = tokenizer.encode(["red shirt", "", "shirt"], ["", "", "red blue"], 8)
+    assert set(encoded) == {"input_ids", "attention_mask"}
+    assert encoded["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    assert encoded["input_ids"].tolist() == [[1, 2, 0], [0, 0, 0], [2, 1, 0]]
+    assert tokenizer.encode(["", ""], ["", ""], 8)["attention_mask"].tolist() == [[1], [1]]
+
+
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    """transformers makes a tokenizer of it, to which every word is unknown."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="knows no words"):
+        TextTokenizer.load(tmp_path)

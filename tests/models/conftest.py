@@ -1,14 +1,27 @@
-"""One tiny model for the room's tests: a BERT and an lcnet from random weights."""
+"""Tiny models for the room's tests: BERTs, an lcnet and a vision transformer from random weights."""
 
 from __future__ import annotations
+
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.network import Head, MultiModalNet, build_network
-from catalog_enrichment.models.spec import BertSize, FitSpec, FusionSpec, ImageSpec, ModelSpec, Recipe, TextSpec
+from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.spec import (
+    BertSize,
+    FitSpec,
+    FusionSpec,
+    Head,
+    ImageSpec,
+    ModelSpec,
+    Recipe,
+    TextSpec,
+    fusion_kinds,
+)
 from catalog_enrichment.records import Cardinality
 
 HEADS = {  # not in alphabetical order, and one name that torch's ModuleDict would refuse
@@ -18,34 +31,69 @@ HEADS = {  # not in alphabetical order, and one name that torch's ModuleDict wou
 }
 TEMPERATURES = {"type": 1.0, "color.main": 2.5, "material": 0.7}
 SIZE = 32
+KINDS = fusion_kinds()
+VARIANTS = ("pair lcnet", "apart lcnet", "pair second vit", "apart second vit", "pair regions")
+"""How the encoders differ: title and description as one text or apart, a second text encoder, what sees the picture."""
+
+_IMAGES = {
+    "lcnet": ImageSpec(name="lcnet_035", size=SIZE),
+    "regions": ImageSpec(name="lcnet_035", size=SIZE, regions=2),
+    "vit": ImageSpec(
+        name="vit_tiny_patch16_224",
+        args={"img_size": SIZE, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2},
+        size=SIZE,
+    ),
+}
 
 
-def tiny(kind: str = "modality_attention") -> Recipe:
+def tiny(kind: str = "modality_attention", variant: str = "pair lcnet", **options: Any) -> Recipe:
+    fields, *_, image = variant.split()
+    text, second = (
+        TextSpec(
+            bert=BertSize(hidden=16, layers=1, heads=2, intermediate=32, vocab_size=vocab_size),
+            fields=fields,  # type: ignore[arg-type]
+            max_length=16,
+        )
+        for vocab_size in (200, 60)
+    )
     model = ModelSpec(
-        text=TextSpec(bert=BertSize(hidden=16, layers=1, heads=2, intermediate=32, vocab_size=200), max_length=16),
-        image=ImageSpec(name="lcnet_035", size=SIZE),
-        fusion=FusionSpec(kind=kind),  # type: ignore[arg-type]
+        text=text,
+        second_text=second if "second" in variant else None,
+        image=_IMAGES[image],
+        fusion=FusionSpec(kind=kind, options=options),
     )
     return Recipe(name="tiny", model=model, fit=FitSpec(epochs=1))
 
 
-def network(recipe: Recipe, tokenizer: TextTokenizer) -> MultiModalNet:
+def tokenizers_of(recipe: Recipe) -> dict[str, TextTokenizer]:
+    """One per text encoder, each with a vocabulary of its own."""
+    return {name: _tokenizer(text.bert.vocab_size) for name, text in recipe.model.texts.items() if text.bert}
+
+
+@cache
+def _tokenizer(vocab_size: int) -> TextTokenizer:
+    return TextTokenizer.train(["navy blue cotton shirt", "red wool scarf for women", "green shoe"] * 5, vocab_size)
+
+
+def network(recipe: Recipe) -> MultiModalNet:
     torch.manual_seed(0)
-    net = build_network(recipe.model, HEADS, tokenizer)
-    for name, weight in net.named_parameters():
-        if name.startswith(("fusion", "classifiers")):
-            torch.nn.init.normal_(weight)  # as far from the neutral start as training goes
+    net = build_network(recipe.model, HEADS, tokenizers_of(recipe))
+    for weight in net.fusion.parameters():
+        # as far from the neutral start as training goes
+        torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5 if weight.ndim > 1 else 1.0)
+    for name, chosen in net.fusion.named_buffers():  # what settle() chooses
+        chosen.fill_({"alpha": 0.3, "settled": True}[name])
     return net.eval()
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> TextTokenizer:
-    return TextTokenizer.train(["navy blue cotton shirt", "red wool scarf for women", "green shoe"] * 5, 200)
+def tokenizers() -> dict[str, TextTokenizer]:
+    return tokenizers_of(tiny())
 
 
 @pytest.fixture(scope="session")
-def net(tokenizer: TextTokenizer) -> MultiModalNet:
-    return network(tiny(), tokenizer)
+def net() -> MultiModalNet:
+    return network(tiny())
 
 
 @pytest.fixture(scope="session")

@@ -10,32 +10,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import artifact, preprocess
-from catalog_enrichment.models.network import MultiModalNet
+from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.predictor import Predictor
 
-from .conftest import HEADS, TEMPERATURES, network, tiny
+from .conftest import HEADS, KINDS, TEMPERATURES, network, tiny, tokenizers_of
 
-FILES = ["model.safetensors", "model.json", "tokenizer/tokenizer.json", "text_encoder/config.json"]
+FILES = ["model.safetensors", "model.json", "text/tokenizer/tokenizer.json", "text/encoder/config.json"]
 
 
 @pytest.fixture
-def saved(tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer) -> Path:
-    artifact.save(tmp_path / "model", net, tokenizer, tiny(), TEMPERATURES)
+def saved(tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]) -> Path:
+    artifact.save(tmp_path / "model", net, tokenizers, tiny(), TEMPERATURES)
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("kind", ["modality_attention", "concat", "text_only", "image_only"])
+@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit", "pair regions"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_round_trip_gives_bit_equal_probabilities(
-    kind: str, tmp_path: Path, tokenizer: TextTokenizer, batch: Any, monkeypatch: pytest.MonkeyPatch
+    kind: str, variant: str, tmp_path: Path, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I8, with the network and pickle out of reach."""
-    net = network(tiny(kind), tokenizer)
-    before = Predictor(net, tokenizer, tiny(kind).model, TEMPERATURES).predict(*batch)
-    artifact.save(tmp_path / "model", net, tokenizer, tiny(kind), TEMPERATURES)
+    recipe = tiny(kind, variant)
+    net, tokenizers = network(recipe), tokenizers_of(recipe)
+    before = Predictor(net, tokenizers, recipe.model, TEMPERATURES).predict(*batch)
+    artifact.save(tmp_path / "model", net, tokenizers, recipe, TEMPERATURES)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
     monkeypatch.setattr("pickle.Unpickler", lambda *_, **__: pytest.fail("unpickled"))
     loaded = Predictor.load(tmp_path / "model")
@@ -45,6 +48,43 @@ def test_a_round_trip_gives_bit_equal_probabilities(
     for name in HEADS:
         assert np.array_equal(before.probabilities[name], after.probabilities[name])
         assert np.array_equal(before.attention[name], after.attention[name], equal_nan=True)
+
+
+def test_what_the_fusion_was_told_and_what_it_chose_are_kept(tmp_path: Path, batch: Any) -> None:
+    options = {
+        "late": {},
+        "decision": {"layers": 1, "folds": 3},
+        "hierarchical": {"fields": "concat", "texts": "add", "modalities": "concat", "hidden": 5},
+        "concat": {"hidden": 3},
+    }
+    for kind, chosen in options.items():
+        recipe = tiny(kind, "apart second vit", **chosen)
+        net = network(recipe)
+        if kind == "late":
+            net.fusion.get_buffer("alpha").copy_(torch.tensor([0.0, 1.0, 0.47]))
+        artifact.save(tmp_path / kind, net, tokenizers_of(recipe), recipe, TEMPERATURES)
+        loaded = artifact.load(tmp_path / kind)
+        assert loaded.spec == recipe.model
+        assert list(loaded.tokenizers) == list(recipe.model.texts)
+        ours, theirs = net.fusion.state_dict(), loaded.net.fusion.state_dict()
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders"),
+    [
+        ("concat", {"text/tokenizer", "text/encoder", "second_text/tokenizer", "second_text/encoder"}),
+        ("text_only", {"text/tokenizer", "text/encoder", "second_text/tokenizer", "second_text/encoder"}),
+        ("image_only", {"text/tokenizer", "second_text/tokenizer"}),
+    ],
+)
+def test_each_text_encoder_has_a_folder(kind: str, folders: set[str], tmp_path: Path) -> None:
+    recipe = tiny(kind, "pair second vit")
+    artifact.save(tmp_path, network(recipe), tokenizers_of(recipe), recipe, TEMPERATURES)
+    files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
+    assert {file.parent.as_posix() for file in files} == folders | {"."}
+    assert {file.name for file in files if file.parent.name == "encoder"} <= {"config.json"}
 
 
 def test_a_model_of_the_pretrained_package_loads_without_the_package(
@@ -58,8 +98,8 @@ def test_a_model_of_the_pretrained_package_loads_without_the_package(
     recipe = Recipe(
         name="r", model=ModelSpec(text=text, image=ImageSpec(name="lcnet_035", size=32)), fit=FitSpec(epochs=1)
     )
-    pretrained = build_tokenizer(text, [])
-    net = network(recipe, pretrained)
+    pretrained = {"text": build_tokenizer(text, [])}
+    net = build_network(recipe.model, HEADS, pretrained).eval()
     artifact.save(tmp_path / "model", net, pretrained, recipe, TEMPERATURES)
     before = Predictor(net, pretrained, recipe.model, TEMPERATURES).predict(*batch)
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
@@ -139,22 +179,24 @@ def test_a_model_that_was_never_certified_says_so(saved: Path) -> None:
 
 
 def test_equal_models_have_equal_hashes_wherever_they_lie(
-    saved: Path, tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer
+    saved: Path, tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]
 ) -> None:
-    artifact.save(tmp_path / "again", net, tokenizer, tiny(), TEMPERATURES)
+    artifact.save(tmp_path / "again", net, tokenizers, tiny(), TEMPERATURES)
     assert artifact.artifact_hash(tmp_path / "again") == artifact.artifact_hash(saved)
     shutil.copytree(saved, tmp_path / "copy")
     assert artifact.artifact_hash(tmp_path / "copy") == artifact.artifact_hash(saved)
 
 
-def test_a_folder_in_use_is_not_written_into(saved: Path, net: MultiModalNet, tokenizer: TextTokenizer) -> None:
+def test_a_folder_in_use_is_not_written_into(
+    saved: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]
+) -> None:
     with pytest.raises(ModelContractError, match="not empty"):
-        artifact.save(saved, net, tokenizer, tiny(), TEMPERATURES)
+        artifact.save(saved, net, tokenizers, tiny(), TEMPERATURES)
 
 
 @pytest.mark.parametrize("temperatures", [{}, {**TEMPERATURES, "type": 0.0}, {**TEMPERATURES, "type": float("nan")}])
 def test_every_head_needs_a_positive_temperature(
-    temperatures: dict[str, float], tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer
+    temperatures: dict[str, float], tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]
 ) -> None:
     with pytest.raises(ModelContractError, match="temperature"):
-        artifact.save(tmp_path / "model", net, tokenizer, tiny(), temperatures)
+        artifact.save(tmp_path / "model", net, tokenizers, tiny(), temperatures)

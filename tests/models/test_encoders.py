@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.encoders import (
+    Tokens,
     build_image_encoder,
     build_text_encoder,
     build_tokenizer,
@@ -38,7 +38,10 @@ def test_a_text_encoder_from_scratch_has_the_sizes_of_its_spec() -> None:
     assert encoder.config.vocab_size == 57
     assert encoder.config.max_position_embeddings == 16
     ids = torch.randint(0, 57, (2, 16))
-    assert encoder(ids, torch.ones_like(ids), torch.zeros_like(ids)).shape == (2, 16)
+    seen = encoder(Tokens(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.tensor([True, False])))
+    assert seen.vector.shape == (2, 16)
+    assert seen.tokens.shape == (2, 16, 16)
+    assert seen.vector.any(dim=1).tolist() == seen.mask.any(dim=1).tolist() == [True, False]
 
 
 def test_the_pretrained_package_loads_its_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +51,10 @@ def test_the_pretrained_package_loads_its_weights_offline(monkeypatch: pytest.Mo
     assert Path(pretrained_folder(spec.name)) == package.MODEL_DIR
     encoder, tokenizer = build_text_encoder(spec, 0).eval(), build_tokenizer(spec, [])
     encoded = tokenizer.encode(["red shirt", "crimson top", "diesel engine"], [""] * 3, 32)
+    assert set(encoded) == {"input_ids", "attention_mask", "token_type_ids"}
+    columns = [torch.from_numpy(encoded[name]) for name in ("input_ids", "attention_mask", "token_type_ids")]
     with torch.inference_mode():
-        vectors = encoder(*(torch.from_numpy(encoded[n]) for n in ("input_ids", "attention_mask", "token_type_ids")))
+        vectors = encoder(Tokens(*columns, torch.ones(3, dtype=torch.bool))).vector
     shirt, top, engine = torch.nn.functional.normalize(vectors)
     assert shirt @ top > shirt @ engine + 0.2  # random weights know no synonyms
 
@@ -66,8 +71,9 @@ def test_a_package_without_weights_is_refused() -> None:
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     for build in (lambda spec: build_text_encoder(spec, 0), lambda spec: build_tokenizer(spec, [])):
-        with pytest.raises(ConfigError, match=r"model\.text\.name: cannot load"):
-            build(TextSpec(name=str(tmp_path)))
+        for name in (str(tmp_path), str(tmp_path / "nowhere"), "./nowhere", "~/nowhere", "acme/no-such-model"):
+            with pytest.raises(ConfigError, match=r"model\.text\.name: cannot load"):
+                build(TextSpec(name=name))
 
 
 def test_more_tokens_than_the_encoder_reads_are_refused() -> None:
@@ -86,16 +92,3 @@ def test_image_weights_come_from_a_local_file_without_their_classifier(tmp_path:
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in loaded.items())
     untrained = build_image_encoder(spec, pretrained=False).model
     assert not torch.equal(untrained.conv_stem.weight, trained.conv_stem.weight)
-
-
-@pytest.mark.parametrize("name", ["lcnet_035", "densenet121", "mobilenetv3_small_050"])
-def test_the_width_is_that_of_the_vector(name: str) -> None:
-    encoder = build_image_encoder(ImageSpec(name=name)).eval()
-    assert encoder(torch.zeros(1, 3, 64, 64)).shape == (1, encoder.width)
-
-
-def test_image_encoders_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ConfigError, match="lcnet_050"):
-        build_image_encoder(ImageSpec(name="lcnet_51"))
-    with pytest.raises(ConfigError, match="no such file"):
-        build_image_encoder(replace(ImageSpec(), weights="nowhere.safetensors"))

@@ -1,115 +1,150 @@
-"""The fusions against an independent plain computation of the paper's equations (De la Comble et al. 2022)."""
+"""The fusions of vectors against a plain computation of the papers' equations, and what holds for every fusion."""
 
 from __future__ import annotations
 
 import math
-from typing import get_args
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import catalog_enrichment
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.fusion import FUSIONS, Fusion, ModalityAttention, Widths, fusion_class, kl_to_uniform
-from catalog_enrichment.models.spec import FusionKind, FusionSpec
+from catalog_enrichment.models.fusion import build_fusion, fusion_class
+from catalog_enrichment.models.fusion.base import Fusion, Sizes, kl_to_uniform
+from catalog_enrichment.models.spec import FusionSpec, fusion_kinds
 
-B, H, D, A = 5, 6, 4, 3
-HAS_IMAGE = np.array([True, True, False, True, False])
+from .plain import (
+    HAS_IMAGE,
+    HEADS,
+    TEXTS,
+    B,
+    D,
+    H,
+    every_product,
+    image_of,
+    linear,
+    randomised,
+    sigmoid,
+    sizes,
+    text_of,
+    views,
+    weight,
+)
 
-
-def randomised(kind: str) -> Fusion:
-    """A fusion whose LayerNorm parameters are not the neutral ones it starts with."""
-    torch.manual_seed(0)
-    fusion = FUSIONS[kind](Widths(H, D, A))
-    for weight in fusion.parameters():
-        torch.nn.init.normal_(weight)
-    return fusion
-
-
-def vectors() -> tuple[torch.Tensor, torch.Tensor]:
-    torch.manual_seed(1)
-    return torch.randn(B, H) * 10, torch.randn(B, D)
-
-
-def weights(fusion: Fusion, name: str) -> np.ndarray:
-    return fusion.get_parameter(name).detach().numpy().astype(np.float64)
-
-
-def layer_norm(x: np.ndarray, fusion: Fusion, which: str) -> np.ndarray:
-    rows = []
-    for row in x.astype(np.float64):
-        centred = row - row.sum() / len(row)
-        deviation = math.sqrt((centred**2).sum() / len(row) + 1e-5)
-        rows.append(centred / deviation * weights(fusion, f"{which}.weight") + weights(fusion, f"{which}.bias"))
-    return np.array(rows)
-
-
-def test_modality_attention_is_equations_2_and_3_for_every_attribute() -> None:
-    fusion, (text, image) = randomised("modality_attention"), vectors()
-    fused = fusion(text, image, torch.from_numpy(HAS_IMAGE))
-    x_txt, x_img = layer_norm(text.numpy(), fusion, "text_norm"), layer_norm(image.numpy(), fusion, "image_norm")
-    w, b = weights(fusion, "importance.weight"), weights(fusion, "importance.bias")
-    assert fused.features.shape == (B, A, H + D)
-    for product in np.flatnonzero(HAS_IMAGE):
-        for attribute in range(A):
-            joined = [*x_txt[product], *x_img[product]]
-            p = 1 / (1 + math.exp(-(sum(w[attribute] * joined) + b[attribute])))
-            expected = [*(p * x_txt[product]), *((1 - p) * x_img[product])]
-            assert fused.attention[product, attribute].item() == pytest.approx(p, abs=1e-5)
-            np.testing.assert_allclose(fused.features[product, attribute].detach(), expected, atol=1e-4)
+KINDS = fusion_kinds()
+PAPERS = {
+    "modality_attention",
+    "concat",
+    "text_only",
+    "image_only",
+    "late",
+    "cross_modal",
+    "hierarchical",
+    "decision",
+}
 
 
-def test_without_a_picture_the_text_counts_alone_and_fully() -> None:
-    fusion, (text, image) = randomised("modality_attention"), vectors()
-    fused = fusion(text, image, torch.from_numpy(HAS_IMAGE))
-    x_txt = layer_norm(text.numpy(), fusion, "text_norm")
-    for product in np.flatnonzero(~HAS_IMAGE):
-        assert (fused.attention[product] == 1).all()
-        for attribute in range(A):
-            np.testing.assert_allclose(fused.features[product, attribute, :H].detach(), x_txt[product], atol=1e-4)
-            assert (fused.features[product, attribute, H:] == 0).all()
+@pytest.mark.parametrize("texts", TEXTS)
+def test_modality_attention_is_equations_2_and_3_for_every_attribute(texts: str) -> None:
+    """De la Comble et al. 2022, section 4.1."""
+    fusion, seen = randomised("modality_attention", texts), views(texts)
+    fused = fusion(seen)
+    w, b = weight(fusion, "importance.weight"), weight(fusion, "importance.bias")
+    for place, head in enumerate(HEADS):
+        logits, attention = [], []
+        for product in range(B):
+            x_txt, x_img = text_of(seen, fusion, product), image_of(seen, fusion, product)
+            p = sigmoid(sum(w[place] * [*x_txt, *x_img]) + b[place]) if HAS_IMAGE[product] else 1.0
+            attention.append(p)
+            logits.append(linear(np.array([*(p * x_txt), *((1 - p) * x_img)]), fusion, f"classifiers.{place}"))
+        assert fused.logits[place].shape == (B, len(head.labels))
+        every_product(logits, fused.logits[place])
+        every_product(attention, fused.attention[:, place])
+    assert ((fused.attention == 1).numpy() == ~HAS_IMAGE[:, None]).all()
 
 
-def test_concat_joins_the_normalised_vectors() -> None:
-    fusion, (text, image) = randomised("concat"), vectors()
-    fused = fusion(text, image, torch.from_numpy(HAS_IMAGE))
-    x_img = layer_norm(image.numpy(), fusion, "image_norm") * HAS_IMAGE[:, None]
-    expected = np.hstack([layer_norm(text.numpy(), fusion, "text_norm"), x_img])
+@pytest.mark.parametrize("texts", ["pair", "two encoders apart"])
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_concat_joins_the_vectors_under_a_linear_head_or_a_perceptron(texts: str, hidden: int) -> None:
+    """Concat merger of De la Comble et al. 2022; shallow fusion of Chen et al. 2021, section 3.3.2."""
+    fusion, seen = randomised("concat", texts, options={"hidden": hidden}), views(texts)
+    fused = fusion(seen)
     assert fused.attention is None
-    for attribute in range(A):
-        np.testing.assert_allclose(fused.features[:, attribute].detach(), expected, atol=1e-4)
+    for place in range(len(HEADS)):
+        expected = []
+        for product in range(B):
+            x = np.array([*text_of(seen, fusion, product), *image_of(seen, fusion, product)])
+            if hidden:
+                x = np.maximum(linear(x, fusion, "hidden.0"), 0)
+                assert len(x) == hidden
+            expected.append(linear(x, fusion, f"classifiers.{place}"))
+        every_product(expected, fused.logits[place])
 
 
-@pytest.mark.parametrize(("kind", "which"), [("text_only", "text_norm"), ("image_only", "image_norm")])
-def test_single_modalities_see_only_their_own_vector(kind: str, which: str) -> None:
-    fusion, (text, image) = randomised(kind), vectors()
-    empty = torch.zeros(B, 0)
-    has_image = torch.from_numpy(HAS_IMAGE)
-    if kind == "text_only":
-        fused, expected = fusion(text, empty, has_image), layer_norm(text.numpy(), fusion, which)
-    else:
-        fused, expected = fusion(empty, image, has_image), layer_norm(image.numpy(), fusion, which) * HAS_IMAGE[:, None]
-    assert fused.attention is None
-    assert fused.features.shape == (B, A, fusion.width)
-    np.testing.assert_allclose(fused.features[:, 1].detach(), expected, atol=1e-4)
+@pytest.mark.parametrize(("kind", "vector"), [("text_only", text_of), ("image_only", image_of)])
+@pytest.mark.parametrize("texts", ["pair", "two encoders apart"])
+def test_one_modality_is_a_linear_head_over_its_own_vector(kind: str, vector: Any, texts: str) -> None:
+    """Eq. 1 of De la Comble et al. 2022."""
+    fusion, seen = randomised(kind, texts), views(texts)
+    fused = fusion(seen)
+    for place in range(len(HEADS)):
+        expected = [linear(vector(seen, fusion, product), fusion, f"classifiers.{place}") for product in range(B)]
+        every_product(expected, fused.logits[place])
+    assert fusion.uses_text == (kind == "text_only")
+    assert fusion.uses_image == (kind == "image_only")
 
 
-@pytest.mark.parametrize("kind", sorted(set(FUSIONS) - {"text_only"}))
-def test_what_stands_where_a_picture_is_missing_changes_nothing(kind: str) -> None:
-    fusion, (text, image) = randomised(kind), vectors()
-    text = text if fusion.uses_text else torch.zeros(B, 0)
-    other = image.clone()
-    other[~HAS_IMAGE] = 1e6
-    first, second = (fusion(text, which, torch.from_numpy(HAS_IMAGE)).features for which in (image, other))
-    assert torch.equal(first, second)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("texts", TEXTS)
+def test_what_stands_where_a_text_or_picture_is_missing_changes_nothing(kind: str, texts: str) -> None:
+    fusion = randomised(kind, texts)
+    empty, rubbish = fusion(views(texts)), fusion(views(texts, rubbish=math.nan))
+    for place in range(len(HEADS)):
+        assert torch.isfinite(empty.logits[place]).all()
+        assert torch.equal(empty.logits[place], rubbish.logits[place])
+        for first, second in zip(empty.experts, rubbish.experts, strict=True):
+            assert torch.equal(first[place], second[place])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("texts", TEXTS)
+def test_gradients_are_finite_with_missing_texts_and_pictures(kind: str, texts: str) -> None:
+    fusion = randomised(kind, texts)
+    fused = fusion(views(texts, rubbish=math.nan))
+    learned = fused.experts or (fused.logits,)
+    sum(logits.square().sum() for expert in learned for logits in expert).backward()
+    gradients = {name: value.grad for name, value in fusion.named_parameters() if value.requires_grad}
+    assert gradients
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert all(
+        gradient.abs().sum() > 0 for name, gradient in gradients.items() if gradient is not None and "classif" in name
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_are_judged_one_by_one(kind: str) -> None:
+    fusion, seen, other = randomised(kind, "apart"), views("apart"), views("apart", seed=2)
+    before = fusion(seen).logits
+    for view, another in zip((*seen.texts, seen.image), (*other.texts, other.image), strict=True):
+        view.vector[1:], view.tokens[1:] = another.vector[1:], another.tokens[1:]
+    after = fusion(seen).logits
+    for one, two in zip(before, after, strict=True):
+        torch.testing.assert_close(one[0], two[0])
+        assert not torch.allclose(one[3], two[3])
 
 
 def test_a_saturated_attention_is_told_from_a_missing_picture_and_keeps_a_finite_gradient() -> None:
-    fusion = ModalityAttention(Widths(H, D, A))
-    torch.nn.init.constant_(fusion.importance.bias, 200.0)
-    text, image = vectors()
-    attention = fusion(text, image, torch.ones(B, dtype=torch.bool)).attention
-    assert (attention < 1).all()
+    fusion = randomised("modality_attention")
+    torch.nn.init.constant_(fusion.get_parameter("importance.bias"), 200.0)
+    attention = fusion(views()).attention
+    assert ((attention < 1).numpy() == HAS_IMAGE[:, None]).all()
     kl_to_uniform(attention).sum().backward()
     assert all(torch.isfinite(weight.grad).all() for weight in fusion.parameters() if weight.grad is not None)
 
@@ -128,16 +163,95 @@ def test_kl_is_zero_without_a_picture_and_finite_with_its_gradient_at_the_ends()
     divergence = kl_to_uniform(attention)
     divergence.sum().backward()
     assert divergence[0] == 0
+    assert attention.grad is not None
     assert attention.grad[0] == 0
     assert torch.isfinite(divergence).all()
     assert torch.isfinite(attention.grad).all()
     assert divergence[1].item() == pytest.approx(math.log(2), abs=1e-4)
 
 
-def test_recipes_can_name_exactly_the_fusions_there_are() -> None:
-    assert set(get_args(FusionKind)) == set(FUSIONS)
+def test_every_fusion_of_the_papers_is_found_by_its_file() -> None:
+    assert set(KINDS) >= PAPERS
+    assert len({fusion_class(kind) for kind in KINDS}) == len(KINDS)
+    for kind in KINDS:
+        assert fusion_class(kind).__module__.endswith(f".fusion.{kind}")
 
 
 def test_an_unknown_fusion_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="modality_attention"):
-        fusion_class(FusionSpec(kind="mixture"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no fusion 'mixture'.*cross_modal.*modality_attention"):
+        fusion_class("mixture")
+    with pytest.raises(ConfigError, match="'base'"):  # a module beside them, but no fusion
+        fusion_class("base")
+    with pytest.raises(ValueError, match=r"no fusion 'mixture'.*cross_modal.*modality_attention"):
+        FusionSpec(kind="mixture")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("concat", {"hiden": 3}, r"options of concat: unknown key 'hiden'\. Available keys: \['hidden'\]"),
+        ("text_only", {"hidden": 3}, r"unknown key 'hidden'\. Available keys: \[\]"),
+        ("decision", {"layer": 1}, r"unknown key 'layer'\. Available keys: .*'hidden', 'layers', 'learning_rate'"),
+        ("decision", {"layers": 3}, "layers must be 1 or 2"),
+        ("decision", {"folds": 1}, "folds at least 2"),
+        ("decision", {"learning_rate": 0.0}, "the others positive"),
+        ("decision", {"epochs": 2.5}, "epochs must be of type int, not 2.5"),
+        ("hierarchical", {"texts": "mean"}, r"texts must be one of \['add', 'concat', 'average'\], not 'mean'"),
+        ("hierarchical", {"hidden": 0}, "hidden must be positive"),
+        ("concat", {"hidden": -1}, "hidden must not be negative"),
+    ],
+)
+def test_options_that_a_fusion_does_not_have_are_refused(kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_fusion(FusionSpec(kind=kind, options=options), sizes())
+
+
+@pytest.mark.parametrize("kind", ["cross_modal", "hierarchical"])
+def test_widths_that_do_not_fit_are_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[6, 8\]: take encoders of one width"):
+        build_fusion(FusionSpec(kind=kind), Sizes((6, 8), 1, D, HEADS))
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cross_modal", "hierarchical"}))
+def test_the_other_fusions_take_encoders_of_any_widths(kind: str) -> None:
+    assert isinstance(build_fusion(FusionSpec(kind=kind), Sizes((H, H + 2), 1, D, HEADS)), Fusion)
+
+
+NEW_FUSION = """
+from catalog_enrichment.models.fusion.base import Fused, VectorFusion, linear_heads, scored_alike
+
+
+class Loudest(VectorFusion):
+    def __init__(self, sizes, options):
+        super().__init__(sizes, options)
+        self.classifiers = linear_heads(self.text_width, self.heads)
+
+    def forward(self, views):
+        return Fused(scored_alike(self.classifiers, self.text_vector(views).amax(dim=1, keepdim=True).expand(-1, 6)))
+"""
+
+
+def test_a_new_fusion_is_one_new_file(tmp_path: Path) -> None:
+    package = tmp_path / "catalog_enrichment"
+    shutil.copytree(Path(catalog_enrichment.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "models" / "fusion" / "loudest.py").write_text(NEW_FUSION)
+    script = (
+        "import torch\n"
+        "from catalog_enrichment.models.fusion import build_fusion\n"
+        "from catalog_enrichment.models.fusion.base import Sizes, View, Views\n"
+        "from catalog_enrichment.models.spec import FusionSpec, Head\n"
+        "from catalog_enrichment.records import Cardinality\n"
+        "head = Head(Cardinality.ONE, ('Red', 'Blue'))\n"
+        "fusion = build_fusion(FusionSpec(kind='loudest'), Sizes((6,), 1, 4, (head,)))\n"
+        "yes = torch.ones(3, dtype=torch.bool)\n"
+        "views = Views((View(torch.rand(3, 6), torch.rand(3, 1, 6), yes[:, None], yes),))\n"
+        "print(type(fusion).__name__, tuple(fusion(views).logits[0].shape))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "Loudest (3, 2)"

@@ -7,56 +7,141 @@ import numpy as np
 import pytest
 import torch
 
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.network import ModelInputs, MultiModalNet, build_network, parameter_groups
+from catalog_enrichment.models.network import (
+    ModelInputs,
+    ModelOutputs,
+    MultiModalNet,
+    build_network,
+    parameter_groups,
+)
 from catalog_enrichment.models.preprocess import Preprocessor
-from catalog_enrichment.models.spec import FitSpec
+from catalog_enrichment.models.spec import FitSpec, Recipe
 
-from .conftest import HEADS, network, tiny
+from .conftest import HEADS, KINDS, VARIANTS, network, tiny, tokenizers_of
+
+HAS_IMAGE = [True, False, True, True, False, True]
+HAS_DESCRIPTION = [True, False, True, False, True, True]
 
 
-def inputs_of(tokenizer: TextTokenizer, batch: Any, kind: str = "modality_attention") -> ModelInputs:
-    return Preprocessor(tokenizer, tiny(kind).model).inputs(*batch)
+def inputs_of(recipe: Recipe, batch: Any) -> ModelInputs:
+    return Preprocessor(tokenizers_of(recipe), recipe.model).inputs(*batch)
 
 
-@pytest.mark.parametrize("kind", ["modality_attention", "concat", "text_only", "image_only"])
-def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, tokenizer: TextTokenizer, batch: Any) -> None:
-    outputs = network(tiny(kind), tokenizer)(inputs_of(tokenizer, batch))
-    assert {name: tuple(logits.shape) for name, logits in outputs.logits.items()} == {
-        name: (6, len(head.labels)) for name, head in HEADS.items()
-    }
+def learned(outputs: ModelOutputs) -> torch.Tensor:
+    """A loss over what is fitted: the experts, where there are any."""
+    losses = [logits.square().sum() for expert in outputs.experts or (outputs.logits,) for logits in expert.values()]
+    return torch.stack(losses).sum()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, variant: str, batch: Any) -> None:
+    recipe = tiny(kind, variant)
+    outputs = network(recipe)(inputs_of(recipe, batch))
+    shapes = {name: (6, len(head.labels)) for name, head in HEADS.items()}
+    for answers in (outputs.logits, *outputs.experts):
+        assert {name: tuple(logits.shape) for name, logits in answers.items()} == shapes
+        assert all(torch.isfinite(logits).all() for logits in answers.values())
+    assert bool(outputs.experts) == (kind in ("late", "decision"))
     assert (outputs.attention is None) == (kind != "modality_attention")
     if outputs.attention is not None:
         assert list(outputs.attention) == list(HEADS)
         for weight in outputs.attention.values():
-            assert (weight == 1).tolist() == [False, True, False, False, True, False]
+            assert (weight == 1).tolist() == [not has for has in HAS_IMAGE]
 
 
-def test_a_single_modality_builds_only_its_own_encoder(tokenizer: TextTokenizer) -> None:
-    text_only, image_only = (network(tiny(kind), tokenizer) for kind in ("text_only", "image_only"))
+@pytest.mark.parametrize(
+    ("variant", "widths", "tokens"),
+    [
+        ("pair lcnet", [16], 1 + 1),
+        ("apart second vit", [16] * 4, 1 + 4),
+        ("pair regions", [16], 1 + 4),
+        ("pair second vit", [16] * 2, 1 + 4),
+    ],
+)
+def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_places(
+    variant: str, widths: list[int], tokens: int, batch: Any
+) -> None:
+    recipe = tiny("cross_modal", variant)
+    net = network(recipe)
+    seen = net.views(inputs_of(recipe, batch))
+    assert [view.vector.shape[1] for view in seen.texts] == widths
+    present = [[True] * 6, HAS_DESCRIPTION] if "apart" in variant else [[True] * 6]
+    assert [view.present.tolist() for view in seen.texts] == present * (len(widths) // len(present))
+    assert seen.image is not None
+    assert net.image is not None
+    assert seen.image.tokens.shape == (6, tokens, net.image.token_width)
+    assert seen.image.present.tolist() == HAS_IMAGE
+    for view in (*seen.texts, seen.image):
+        assert (view.vector[~view.present] == 0).all()
+        assert (view.tokens[~view.present] == 0).all()
+        assert view.mask.any(dim=1).equal(view.present)
+
+
+def test_picture_tokens_may_be_of_another_width_than_the_picture(batch: Any) -> None:
+    recipe = tiny("cross_modal")
+    recipe = replace(
+        recipe, model=replace(recipe.model, image=replace(recipe.model.image, name="mobilenetv3_small_050"))
+    )
+    net = network(recipe)
+    assert net.image is not None
+    assert net.image.token_width != net.image.width
+    assert net(inputs_of(recipe, batch)).logits["type"].shape == (6, 3)
+
+
+def test_a_single_modality_builds_only_its_own_encoder() -> None:
+    text_only, image_only = (network(tiny(kind, "apart second vit")) for kind in ("text_only", "image_only"))
     assert text_only.image is None
-    assert image_only.text is None
-    assert not any(name.startswith("image.") for name in text_only.state_dict())
-    assert not any(name.startswith("text.") for name in image_only.state_dict())
+    assert list(text_only.texts) == ["text", "second_text"]
+    assert not len(image_only.texts)
+    assert {name.partition(".")[0] for name in text_only.state_dict()} == {"texts", "fusion"}
+    assert {name.partition(".")[0] for name in image_only.state_dict()} == {"image", "fusion"}
 
 
-def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(tokenizer: TextTokenizer, batch: Any) -> None:
-    inputs = inputs_of(tokenizer, batch)
+def test_two_text_encoders_read_the_same_fields() -> None:
+    recipe = tiny("concat", "apart second vit")
+    assert recipe.model.second_text is not None
+    model = replace(recipe.model, second_text=replace(recipe.model.second_text, fields="pair"))
+    with pytest.raises(ConfigError, match="apart, or neither"):
+        build_network(model, HEADS, tokenizers_of(recipe))
+
+
+@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
+def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(variant: str, batch: Any) -> None:
+    inputs = inputs_of(tiny("concat", variant), batch)
     other_picture = replace(inputs, pixels=inputs.pixels + 1)
-    other_text = replace(inputs, input_ids=inputs.input_ids.flip(0))
-    for kind, other in (("text_only", other_picture), ("image_only", other_text)):
-        net = network(tiny(kind), tokenizer)
+    flipped = {
+        name: tuple(replace(tokens, input_ids=tokens.input_ids.flip(0)) for tokens in texts)
+        for name, texts in inputs.texts.items()
+    }
+    for kind, other in (("text_only", other_picture), ("image_only", replace(inputs, texts=flipped))):
+        net = network(tiny(kind, variant))
         first, second = net(inputs).logits, net(other).logits
         assert all(torch.equal(first[name], second[name]) for name in HEADS)
 
 
-def test_what_lies_under_a_missing_picture_reaches_neither_scores_nor_batch_statistics(
-    tokenizer: TextTokenizer, batch: Any
-) -> None:
-    inputs = inputs_of(tokenizer, batch)
+@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_under_a_missing_picture_or_description_reaches_no_score(kind: str, variant: str, batch: Any) -> None:
+    recipe = tiny(kind, variant)
+    net, inputs = network(recipe), inputs_of(recipe, batch)
+    pixels = inputs.pixels.clone()
+    pixels[~inputs.has_image] = 1e3
+    texts = {}
+    for name, read in inputs.texts.items():
+        ids = [torch.where(tokens.present[:, None], tokens.input_ids, 7) for tokens in read]
+        texts[name] = tuple(replace(tokens, input_ids=other) for tokens, other in zip(read, ids, strict=True))
+    before, after = net(inputs).logits, net(replace(inputs, pixels=pixels, texts=texts)).logits
+    assert all(torch.equal(before[name], after[name]) for name in HEADS)
+
+
+def test_what_lies_under_a_missing_picture_does_not_reach_the_batch_statistics(batch: Any) -> None:
+    inputs = inputs_of(tiny(), batch)
     noisy = inputs.pixels.clone()
     noisy[~inputs.has_image] = 1e3
-    nets = [network(tiny(), tokenizer).train() for _ in range(2)]
+    nets = [network(tiny()).train() for _ in range(2)]
     for net, pixels in zip(nets, (inputs.pixels, noisy), strict=True):
         torch.manual_seed(0)
         net(replace(inputs, pixels=pixels))
@@ -64,64 +149,95 @@ def test_what_lies_under_a_missing_picture_reaches_neither_scores_nor_batch_stat
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_training_batch_without_any_picture_trains(tokenizer: TextTokenizer, batch: Any) -> None:
-    inputs = inputs_of(tokenizer, batch)
-    net = network(tiny(), tokenizer).train()
-    outputs = net(replace(inputs, has_image=torch.zeros(6, dtype=torch.bool)))
-    sum(logits.sum() for logits in outputs.logits.values()).backward()
-    assert net.text is not None
-    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in net.text.parameters())
+@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"image_only"}))
+def test_a_training_batch_without_any_picture_trains(kind: str, variant: str, batch: Any) -> None:
+    recipe = tiny(kind, variant)
+    net = network(recipe).train()
+    learned(net(replace(inputs_of(recipe, batch), has_image=torch.zeros(6, dtype=torch.bool)))).backward()
+    gradients = {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert any(gradient.any() for name, gradient in gradients.items() if name.startswith("texts."))
 
 
-def test_frozen_encoders_stay_as_they_are(tokenizer: TextTokenizer, batch: Any) -> None:
-    recipe = tiny()
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_encoders_stay_as_they_are(kind: str, batch: Any) -> None:
+    recipe = tiny(kind, "pair second vit")
+    assert recipe.model.second_text is not None
     model = replace(
-        recipe.model, text=replace(recipe.model.text, frozen=True), image=replace(recipe.model.image, frozen=True)
+        recipe.model,
+        text=replace(recipe.model.text, frozen=True),
+        second_text=replace(recipe.model.second_text, frozen=True),
+        image=replace(recipe.model.image, frozen=True),
     )
-    net = build_network(model, HEADS, tokenizer).train()
+    net = build_network(model, HEADS, tokenizers_of(recipe)).train()
+    assert net.training
+    assert not any(encoder.training for encoder in net.encoders().values())
     before = {name: value.clone() for name, value in net.state_dict().items()}
     optimizer = torch.optim.AdamW(parameter_groups(net, FitSpec(epochs=1, learning_rate=0.1)))
-    outputs = net(inputs_of(tokenizer, batch))
-    sum(logits.square().sum() for logits in outputs.logits.values()).backward()
+    learned(net(inputs_of(recipe, batch))).backward()
     optimizer.step()
     changed = {
         name.partition(".")[0] for name, value in net.state_dict().items() if not torch.equal(value, before[name])
     }
-    assert changed == {"fusion", "classifiers"}
+    assert changed == {"fusion"}
 
 
-def test_parameter_groups_hold_every_weight_once_at_its_parts_rate(net: MultiModalNet) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameter_groups_hold_every_weight_once_at_its_parts_rate(kind: str) -> None:
+    net = network(tiny(kind, "pair second vit"))
     fit = FitSpec(epochs=1, text_learning_rate=1e-5, image_learning_rate=2e-3, learning_rate=3e-2, weight_decay=0.1)
     groups = parameter_groups(net, fit)
     held = [id(weight) for group in groups for weight in group["params"]]
-    assert sorted(held) == sorted(id(weight) for weight in net.parameters())
+    fitted = {name: weight for name, weight in net.named_parameters() if not name.startswith("fusion.policies.")}
+    assert sorted(held) == sorted(id(weight) for weight in fitted.values())
     rate = {id(weight): (group["lr"], group["weight_decay"]) for group in groups for weight in group["params"]}
-    assert net.text is not None
-    assert net.image is not None
-    assert {rate[id(weight)][0] for weight in net.text.parameters()} == {1e-5}
-    assert {rate[id(weight)][0] for weight in net.image.parameters()} == {2e-3}
-    assert {rate[id(weight)][0] for weight in net.classifiers.parameters()} == {3e-2}
-    assert rate[id(net.classifiers[0].weight)] == (3e-2, 0.1)
-    assert rate[id(net.classifiers[0].bias)] == (3e-2, 0.0)
+    rates = {"texts": 1e-5, "image": 2e-3, "fusion": 3e-2}
+    for name, weight in fitted.items():
+        assert rate[id(weight)] == (rates[name.partition(".")[0]], 0.1 if weight.ndim > 1 else 0.0)
 
 
-def test_inputs_move_as_one(tokenizer: TextTokenizer, batch: Any) -> None:
-    moved = inputs_of(tokenizer, batch).to("meta")
-    assert {moved.input_ids.device.type, moved.pixels.device.type, moved.has_image.device.type} == {"meta"}
+def test_inputs_move_as_one(batch: Any) -> None:
+    moved = inputs_of(tiny("concat", "apart second vit"), batch).to("meta")
     assert len(moved) == 6
+    tensors = [moved.pixels, moved.has_image]
+    for texts in moved.texts.values():
+        for tokens in texts:
+            assert tokens.token_type_ids is not None
+            tensors += [tokens.input_ids, tokens.attention_mask, tokens.token_type_ids, tokens.present]
+    assert len(tensors) == 2 + 4 * 4
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
-def test_pixels_are_normalised_by_the_spec_and_blank_without_a_picture(tokenizer: TextTokenizer, batch: Any) -> None:
-    inputs, spec = inputs_of(tokenizer, batch), tiny().model.image
+def test_each_text_encoder_reads_by_its_own_tokenizer(batch: Any) -> None:
+    recipe = tiny("concat", "apart second vit")
+    inputs = inputs_of(recipe, batch)
+    assert {name: len(texts) for name, texts in inputs.texts.items()} == {"text": 2, "second_text": 2}
+    titles, descriptions = inputs.texts["second_text"]
+    tokenizer = tokenizers_of(recipe)["second_text"]
+    assert titles.input_ids[0].tolist()[:4] != inputs.texts["text"][0].input_ids[0].tolist()[:4]
+    expected = tokenizer.encode(["navy shirt"], [""], 16)["input_ids"][0]
+    assert titles.input_ids[0][: len(expected)].tolist() == expected.tolist()
+    assert descriptions.present.tolist() == HAS_DESCRIPTION
+    assert titles.present.all()
+
+
+def test_pixels_are_normalised_by_the_spec_and_blank_without_a_picture(batch: Any) -> None:
+    inputs, spec = inputs_of(tiny(), batch), tiny().model.image
     expected = (batch[2][0].astype(np.float64) / 255 - np.array(spec.mean)) / np.array(spec.std)
     np.testing.assert_allclose(inputs.pixels[0].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
     assert (inputs.pixels[1] == 0).all()
-    assert inputs.has_image.tolist() == [True, False, True, True, False, True]
+    assert inputs.has_image.tolist() == HAS_IMAGE
 
 
-def test_inputs_that_do_not_fit_are_refused(tokenizer: TextTokenizer) -> None:
-    preprocessor = Preprocessor(tokenizer, tiny().model)
+def test_inputs_that_do_not_fit_are_refused(tokenizers: dict[str, TextTokenizer]) -> None:
+    preprocessor = Preprocessor(tokenizers, tiny().model)
     with pytest.raises(ValueError, match="2 titles"):
         preprocessor.inputs(["a", "b"], [""], [None])
     with pytest.raises(ValueError, match="picture 0"):
         preprocessor.inputs(["a"], [""], [np.zeros((8, 8, 3), dtype=np.uint8)])
+
+
+def test_the_heads_belong_to_the_fusion(net: MultiModalNet) -> None:
+    names = [name for name in net.state_dict() if "classifiers" in name]
+    assert names == [f"fusion.classifiers.{place}.{part}" for place in range(3) for part in ("weight", "bias")]

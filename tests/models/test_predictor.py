@@ -11,17 +11,23 @@ from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.preprocess import Preprocessor
 
-from .conftest import HEADS, SIZE, TEMPERATURES, network, tiny
+from .conftest import HEADS, KINDS, SIZE, TEMPERATURES, network, tiny, tokenizers_of
 
 
 @pytest.fixture
-def predictor(net: MultiModalNet, tokenizer: TextTokenizer) -> Predictor:
-    return Predictor(net, tokenizer, tiny().model, TEMPERATURES)
+def predictor(net: MultiModalNet, tokenizers: dict[str, TextTokenizer]) -> Predictor:
+    return Predictor(net, tokenizers, tiny().model, TEMPERATURES)
 
 
-@pytest.mark.parametrize("kind", ["modality_attention", "concat", "text_only", "image_only"])
-def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, tokenizer: TextTokenizer, batch: Any) -> None:
-    predictor = Predictor(network(tiny(kind), tokenizer), tokenizer, tiny(kind).model, TEMPERATURES)
+def predictor_of(kind: str, variant: str = "pair lcnet") -> Predictor:
+    recipe = tiny(kind, variant)
+    return Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES)
+
+
+@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, variant: str, batch: Any) -> None:
+    predictor = predictor_of(kind, variant)
     together = predictor.predict(*batch)
     assert together.has_image.tolist() == [True, False, True, True, False, True]
     for row in range(6):
@@ -33,10 +39,10 @@ def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, tokenizer: T
 
 
 def test_probabilities_are_calibrated_softmax_for_one_value_and_sigmoid_for_many(
-    predictor: Predictor, net: MultiModalNet, tokenizer: TextTokenizer, batch: Any
+    predictor: Predictor, net: MultiModalNet, tokenizers: dict[str, TextTokenizer], batch: Any
 ) -> None:
     with torch.inference_mode():
-        logits = net(Preprocessor(tokenizer, tiny().model).inputs(*batch)).logits
+        logits = net(Preprocessor(tokenizers, tiny().model).inputs(*batch)).logits
     scores = predictor.predict(*batch)
     for name in ("type", "color.main"):
         exponentials = np.exp(logits[name].double().numpy() / TEMPERATURES[name])
@@ -56,14 +62,15 @@ def test_attention_is_one_without_a_picture(predictor: Predictor, batch: Any) ->
         assert ((weight[scores.has_image] > 0) & (weight[scores.has_image] < 1)).all()
 
 
-def test_attention_is_nan_where_the_fusion_weighs_nothing(tokenizer: TextTokenizer, batch: Any) -> None:
-    predictor = Predictor(network(tiny("concat"), tokenizer), tokenizer, tiny("concat").model, TEMPERATURES)
-    scores = predictor.predict(*batch)
+def test_attention_is_nan_where_the_fusion_weighs_nothing(batch: Any) -> None:
+    scores = predictor_of("concat").predict(*batch)
     assert all(np.isnan(weight).all() and weight.shape == (6,) for weight in scores.attention.values())
 
 
-def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(tokenizer: TextTokenizer, batch: Any) -> None:
-    predictor = Predictor(network(tiny(), tokenizer).train(), tokenizer, tiny().model, TEMPERATURES)
+def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(
+    tokenizers: dict[str, TextTokenizer], batch: Any
+) -> None:
+    predictor = Predictor(network(tiny()).train(), tokenizers, tiny().model, TEMPERATURES)
     first, second = predictor.predict(*batch), predictor.predict(*batch)
     assert all(np.array_equal(first.probabilities[name], second.probabilities[name]) for name in HEADS)
 
@@ -74,11 +81,22 @@ def test_the_predictor_tells_what_it_needs(predictor: Predictor) -> None:
     assert predictor.numeric_path == "fp32"
 
 
-def test_an_empty_batch_gives_empty_scores(predictor: Predictor) -> None:
-    scores = predictor.predict([], [], [])
+@pytest.mark.parametrize("variant", ["apart second vit", "pair regions"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_batch_gives_empty_scores(kind: str, variant: str) -> None:
+    scores = predictor_of(kind, variant).predict([], [], [])
     assert scores.probabilities["material"].shape == (0, 4)
     assert scores.attention["type"].shape == (0,)
     assert scores.has_image.shape == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_product_without_anything_is_scored(kind: str) -> None:
+    scores = predictor_of(kind, "apart second vit").predict([None, ""], [None, ""], [None, None])
+    for name, head in HEADS.items():
+        assert scores.probabilities[name].shape == (2, len(head.labels))
+        assert np.isfinite(scores.probabilities[name]).all()
+        np.testing.assert_allclose(*scores.probabilities[name], atol=1e-6)
 
 
 def test_hostile_text_is_scored_like_any_other(predictor: Predictor) -> None:

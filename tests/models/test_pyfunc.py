@@ -32,10 +32,10 @@ def jpeg() -> bytes:
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_the_mlflow_model_answers_as_the_predictor(
-    tmp_path: Path, net: MultiModalNet, tokenizer: TextTokenizer
+    tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]
 ) -> None:
     """I8: one predictor, whoever asks."""
-    artifact.save(tmp_path / "model", net, tokenizer, tiny(), TEMPERATURES)
+    artifact.save(tmp_path / "model", net, tokenizers, tiny(), TEMPERATURES)
     mlflow.pyfunc.save_model(
         tmp_path / "mlflow", python_model=str(CODE), artifacts={"model": str(tmp_path / "model")}, pip_requirements=[]
     )

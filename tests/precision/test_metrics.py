@@ -32,6 +32,30 @@ def test_f1_and_accuracy_equal_scikit_learn_for_many_values() -> None:
     assert metrics.accuracy(said, truth) == pytest.approx(reference.accuracy_score(truth, said))
 
 
+@pytest.mark.parametrize(
+    ("support", "head"),
+    [
+        ([5, 50, 10, 30, 5], [1, 3]),  # 80 of 100: exactly the share is enough
+        ([50, 29, 21], [0, 1, 2]),  # 79 of 100 is not, and the label that crosses belongs to the head
+        ([1, 1, 1, 1, 1], [0, 1, 2, 3]),
+        ([7, 0], [0]),
+        ([0, 0], []),
+        ([], []),
+    ],
+)
+def test_the_head_is_the_fewest_labels_with_80_percent_of_the_instances(support: list[int], head: list[int]) -> None:
+    assert np.flatnonzero(metrics.head_labels(support)).tolist() == head
+
+
+def test_head_and_tail_f1_by_hand() -> None:
+    # six products, labels 0 and 1 are the head by their training support, 2 and 3 the tail
+    truth, said = np.eye(4, dtype=bool)[[0, 0, 1, 1, 2, 3]], np.eye(4, dtype=bool)[[0, 1, 1, 1, 2, 0]]
+    head, tail = metrics.f1_head_tail(said, truth, [60, 25, 10, 5])
+    assert head == pytest.approx((2 * 1 / (2 + 2) + 2 * 2 / (3 + 2)) / 2)
+    assert tail == pytest.approx((1 + 0) / 2)
+    assert metrics.f1_head_tail(said[:, :1], truth[:, :1], [60]) == (pytest.approx(0.5), 0.0)
+
+
 def test_plain_predictions_are_the_top_value_or_every_value_from_one_half() -> None:
     probabilities = [[0.5, 0.3, 0.6]]
     assert metrics.predictions(probabilities, Cardinality.ONE).tolist() == [[False, False, True]]

@@ -31,6 +31,24 @@ class Trained:
     certificates: list[Certificate] = field(default_factory=list)
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def value(name: str, support: int, f1: float = 0.8, r_at_p95: float = 0.4, attribute: str = "color") -> dict[str, Any]:
+    return {"attribute": attribute, "value": name, "support": support, "f1": f1, "r_at_p95": r_at_p95}
+
+
+def pair(true: str, said: str, products: int, attribute: str = "color") -> dict[str, Any]:
+    return {"attribute": attribute, "true": true, "said": said, "products": products}
+
+
+def bar_names(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def bar_lengths(figure: Figure) -> list[list[float]]:
+    """Of every series of bars."""
+    return [[float(bar.get_width()) for bar in bars] for bars in figure.axes[0].containers]
 
 
 def words(figure: Figure) -> str:
@@ -56,11 +74,17 @@ def test_a_training_has_a_figure_for_everything() -> None:
             "attention": {"color": {"edges": [0.0, 0.5, 1.0], "counts": [3, 7]}},
         },
         HISTORY,
+        {
+            "values": [value("Red", 9), value("Cotton", 5, attribute="material")],
+            "confusions": [pair("Red", "Blue", 3)],
+            "certified": [{"attribute": "season"}],
+        },
     )
     figures = plots.training_figures(trained)
     assert sorted(figures) == [
-        "color/attention", "color/both/fixed_sequence", "color/both/scores", "color/precision_recall",
-        "color/reliability", "season/both/fixed_sequence", "season/both/scores", "season/precision_recall",
+        "color/attention", "color/both/fixed_sequence", "color/both/scores", "color/confusions",
+        "color/precision_recall", "color/reliability", "color/values", "material/values",
+        "season/both/fixed_sequence", "season/both/scores", "season/precision_recall",
         "training_history",
     ]  # fmt: skip
     for figure in figures.values():
@@ -85,15 +109,65 @@ def test_the_kept_epoch_is_the_one_of_least_validation_loss() -> None:
     assert list(mark.get_xdata()) == [2.0]
 
 
+def test_values_stand_by_support_with_f1_and_r_at_p95() -> None:
+    figure = plots.values("color", [value("Blue", 20, 0.5, 0.1), value("Red", 1200, 0.9, 0.7)])
+    assert bar_names(figure) == ["Red (1,200)", "Blue (20)"]
+    assert bar_lengths(figure) == [[0.9, 0.5], [0.7, 0.1]]
+    assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["F1", "R@P95"]
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom > top  # the first bar is at the top
+    drawn(figure)
+
+
+def test_more_values_than_can_be_read_are_left_out_and_said_so() -> None:
+    figure = plots.values("color", [value(f"v{n}", n) for n in range(45)])
+    assert bar_names(figure)[0] == "v44 (44)"
+    assert len(bar_names(figure)) == 30
+    assert words(figure) == "color: values, the 30 most frequent of 45"
+
+
+def test_the_worst_confusions_come_first_with_their_counts() -> None:
+    figure = plots.confusions("color", [pair("Navy", "Blue", 3), pair("Red", "Pink", 8)])
+    assert bar_names(figure) == ["Red > Pink", "Navy > Blue"]
+    assert bar_lengths(figure) == [[8, 3]]
+    assert words(figure) == "color: worst confusions (true > said) | 8 | 3"
+
+
+def test_both_sides_of_a_confusion_of_long_names_can_be_told() -> None:
+    (name,) = bar_names(
+        plots.confusions("color", [pair("A colour with a very long name", "Another with a long one", 1)])
+    )
+    assert name == "A colour with a ver... > Another with a long..."
+
+
+def test_the_box_of_the_attention_stands_above_the_bars() -> None:
+    bins = {"edges": [0.0, 0.5, 1.0], "counts": [3, 40]}
+    figure = plots.attention("color", bins | {"quantiles": [0.3, 0.6, 0.8, 0.9, 1.0]})
+    axes = figure.axes[0]
+    _, (box,) = axes.containers
+    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx((0.6, 0.9))
+    assert box.get_y() > 40
+    assert box.get_y() + box.get_height() < axes.get_ylim()[1]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.3, 1.0], [0.8, 0.8]]
+    assert "median 0.80" in words(figure)
+    assert not plots.attention("color", bins).axes[0].lines  # histograms of before quantiles were kept
+    drawn(figure)
+
+
 def test_no_data_is_an_empty_figure_and_no_error() -> None:
     empty: dict[str, Any] = {"confidence": [], "accuracy": [], "count": [], "expected_error": 0.0}
-    for figure in (plots.history([]), plots.reliability("x", empty), plots.precision_recall("x", {})):
+    for figure in (
+        plots.history([]), plots.reliability("x", empty), plots.precision_recall("x", {}),
+        plots.values("x", []), plots.confusions("x", []),
+    ):  # fmt: skip
         drawn(figure)
 
 
 @pytest.mark.filterwarnings("error")
 def test_names_may_hold_dollars() -> None:
     drawn(plots.precision_recall("price in $ or $_{", {"both": CURVE}))
+    drawn(plots.values("price", [value("$1 to $_{", 3)]))
+    drawn(plots.confusions("price", [pair("$1", "$_{", 3)]))
 
 
 def test_importing_the_room_imports_neither_matplotlib_nor_jinja() -> None:

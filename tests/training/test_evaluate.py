@@ -10,7 +10,16 @@ from catalog_enrichment.precision.certify import Issue
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.training.certificates import Split, abstention, certify_one, label_set
 from catalog_enrichment.training.dataset import Dataset, Labels
-from catalog_enrichment.training.evaluate import ModelScores, certified, confusions, described
+from catalog_enrichment.training.evaluate import (
+    Evaluation,
+    ModelScores,
+    certified,
+    confusions,
+    described,
+    intervals,
+    measures,
+    per_value,
+)
 from catalog_enrichment.training.folds import Folds
 
 from .toy import DICTIONARY
@@ -49,6 +58,80 @@ def test_a_true_value_that_is_not_learned_stays_in_the_denominators():
 def test_confusions_name_what_was_missed():
     rows = confusions(PROBABILITIES, labels(), ALL)
     assert {(row["true"], row["said"]) for row in rows} == {("Red", "Blue"), ("(a value not learned)", "Red")}
+
+
+def test_head_and_tail_are_by_the_support_of_the_whole_data_set():
+    # of all products 8 are Red and 2 are Blue; the fold described has one Red, said Blue, and two Blue, both said
+    truth = np.eye(2, dtype=bool)[[0] * 8 + [1] * 2]
+    everything = np.ones(10, dtype=bool)
+    known = Labels("color", Cardinality.ONE, ("Red", "Blue"), truth, everything, np.zeros(10, int), ~everything)
+    row = described(np.array([[0.1, 0.9]] * 3), known, np.array([7, 8, 9]))
+    assert (row["f1_head"], row["f1_tail"]) == (0.0, pytest.approx(2 * 2 / (3 + 2)))
+
+
+def test_per_value_precision_and_recall():
+    red, blue = per_value(PROBABILITIES, labels(), ALL)
+    assert (red["value"], red["support"], red["precision"], red["recall"]) == ("Red", 3, 2 / 3, 2 / 3)
+    assert (blue["value"], blue["support"], blue["precision"], blue["recall"], blue["f1"]) == ("Blue", 0, 0, 0, 0)
+
+
+def test_what_is_resampled_is_what_is_described():
+    row = described(PROBABILITIES, labels(), ALL)
+    found = {name: measure.estimate for name, measure in measures(PROBABILITIES, labels(), ALL).items()}
+    assert found == {name: row[name] for name in ("accuracy", "f1_macro", "r_at_p95_micro", "r_at_p95_macro")}
+    assert (found["accuracy"], found["r_at_p95_micro"]) == (0.5, 0.5)
+
+
+def test_intervals_take_the_groups_of_the_products_described():
+    index, groups = np.array([1, 2, 3]), np.array([9, 4, 4, 4])
+    one_group = intervals(PROBABILITIES[1:], labels(), index, groups)["accuracy"]
+    assert one_group.low == one_group.high == one_group.estimate == 1 / 3  # the only group there is, each time
+    alone = intervals(PROBABILITIES[1:], labels(), index)["accuracy"]
+    assert (alone.low, alone.high) == (0.0, 1.0)
+
+
+ATTENTION = np.array([0.0, 0.25, 0.5, 1.0])
+
+
+def evaluation(**attention: np.ndarray) -> Evaluation:
+    found = Evaluation()
+    scores = ModelScores(ALL, {"color": PROBABILITIES}, attention)
+    for modality in ("both", "image_masked"):
+        found.describe(modality, labels(), scores, ALL, groups=np.array([1, 1, 1, 1]))
+    return found
+
+
+def test_the_whole_model_has_intervals_and_masked_ones_have_none():
+    found = evaluation().metrics
+    bounds = {name for name in found if name.endswith(("_low", "_high"))}
+    names = ("accuracy", "f1_macro", "r_at_p95_micro", "r_at_p95_macro")
+    assert bounds == {f"color/{name}_{end}" for name in names for end in ("low", "high")}
+    assert found["color/accuracy_low"] == found["color/accuracy_high"] == found["color/accuracy"] == 0.5
+
+
+def test_attention_is_kept_as_histogram_and_quantiles():
+    kept = evaluation(color=ATTENTION).curves["attention"]["color"]
+    # four weights lie at 0, 1/3, 2/3 and 1 of the way
+    assert kept["quantiles"] == pytest.approx([0.0375, 0.1875, 0.375, 0.625, 0.925])
+    assert (sum(kept["counts"]), kept["counts"][-1], len(kept["edges"])) == (4, 1, 21)
+
+
+def test_a_weight_that_is_not_known_spoils_no_mean():
+    found = evaluation(color=np.array([0.5, np.nan, 0.7, np.nan]))
+    assert found.metrics["color/attention_text_mean"] == pytest.approx(0.6)
+    assert sum(found.curves["attention"]["color"]["counts"]) == 2
+    assert "attention" not in evaluation(color=np.full(4, np.nan)).curves
+
+
+def test_warnings_are_filled_when_all_is_described():
+    collapsed = evaluation(color=np.full(4, 0.99))
+    assert collapsed.warnings == []
+    collapsed.warn()
+    collapsed.warn()  # asked again, it says it once
+    assert [warning.split(" (")[0] for warning in collapsed.warnings] == ["color: the picture is hardly used"]
+    healthy = evaluation(color=ATTENTION)
+    healthy.warn()
+    assert healthy.warnings == []
 
 
 def test_an_abstention_has_recall_zero_and_no_precision_of_one():

@@ -3,8 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalog_enrichment.config import FoldsConfig
-from catalog_enrichment.training.folds import VariantKey, content_groups, one_per_group, split, twins_share
+from catalog_enrichment.config import FoldsConfig, TrainingConfig
+from catalog_enrichment.training.folds import (
+    Folds,
+    VariantKey,
+    content_groups,
+    one_per_group,
+    split,
+    stratified_parts,
+    twins_share,
+)
+from catalog_enrichment.training.preparation import split_of
+
+from .toy import product
 
 WORDS = {"red", "navy blue", "blue", "rot", "赤"}
 SHARES = FoldsConfig()
@@ -93,3 +104,123 @@ def test_one_per_group_takes_each_group_once():
 def test_twins_share_counts_products():
     assert twins_share(np.array([0, 1]), np.array([2]), np.array([5, 6, 5])) == 0.5
     assert twins_share(np.array([], dtype=np.int64), np.array([2]), np.array([5, 6, 5])) == 0
+
+
+STRATIFIED = FoldsConfig(stratify=True)
+
+
+def values(count: int, seed: int = 0) -> np.ndarray:
+    """Twelve values, from a third of the products down to five of them."""
+    random = np.random.default_rng(seed)
+    share = np.geomspace(1 / 3, 5 / count, 12)
+    truth = np.zeros((count, 12), dtype=bool)
+    for value, part in enumerate(share):
+        truth[random.permutation(count)[: round(part * count)], value] = True
+    return truth
+
+
+def unevenness(folds: Folds, truth: np.ndarray, shares: FoldsConfig) -> float:
+    """How far, in products, the folds' counts of the rare values are from what their shares promise; the mean."""
+    rare = truth[:, 6:]
+    return float(
+        np.mean(
+            [
+                np.abs(rare[index].sum(axis=0) - getattr(shares, name) * rare.sum(axis=0))
+                for name, index in folds.items()
+            ]
+        )
+    )
+
+
+def test_stratified_folds_have_their_share_of_rare_values():
+    hashed, stratified = [], []
+    for seed in range(5):
+        truth, groups = values(1500, seed), random_groups(1500, seed)
+        for config, found in ((FoldsConfig(seed=seed), hashed), (FoldsConfig(seed=seed, stratify=True), stratified)):
+            found.append(unevenness(split(np.arange(1500), groups, ids(1500), config, truth), truth, config))
+    assert np.mean(stratified) < 0.6 * np.mean(hashed)
+    assert max(stratified) < min(hashed)
+
+
+@pytest.mark.parametrize("giant", [0, 200, 700])
+def test_stratified_folds_keep_groups_together_and_shares_close(giant):
+    groups, truth = random_groups(3000), values(3000)
+    groups[:giant] = 10_000
+    labelled = np.arange(0, 3000)[np.arange(3000) % 10 != 0]
+    folds = split(labelled, groups, ids(3000), STRATIFIED, truth)
+    parts = [index for _, index in folds.items()]
+    assert np.array_equal(np.sort(np.concatenate(parts)), labelled)
+    assert all((np.diff(part) > 0).all() for part in parts)
+    seen = [set(groups[part].tolist()) for part in parts]
+    assert sum(map(len, seen)) == len(set.union(*seen))
+    for name, size in folds.sizes().items():
+        assert abs(size / len(labelled) - getattr(STRATIFIED, name)) < 0.02
+
+
+def test_stratified_folds_follow_the_seed_and_not_the_order_of_products():
+    groups, names, truth = random_groups(500), ids(500), values(500)
+    first = split(np.arange(500), groups, names, STRATIFIED, truth)
+    back = np.arange(500)[::-1]
+    second = split(np.arange(500), groups[back], [names[i] for i in back], STRATIFIED, truth[back])
+    assert {names[i] for i in first.certification} == {names[back[i]] for i in second.certification}
+    other = split(np.arange(500), groups, names, FoldsConfig(stratify=True, seed=-1), truth)
+    assert set(first.test.tolist()) != set(other.test.tolist())
+
+
+def test_stratification_needs_values():
+    with pytest.raises(ValueError, match="values"):
+        split(np.arange(10), np.arange(10), ids(10), STRATIFIED)
+
+
+def test_values_do_not_change_folds_that_are_hashed():
+    groups = random_groups(400)
+    plain = split(np.arange(400), groups, ids(400), SHARES)
+    told = split(np.arange(400), groups, ids(400), SHARES, values(400))
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(plain.items(), told.items(), strict=True))
+
+
+@pytest.mark.parametrize("columns", [0, 1, 12])
+def test_parts_are_even_and_no_group_is_in_two(columns):
+    groups, truth = random_groups(900), values(900)[:, :columns]
+    index = np.arange(0, 900, 2)
+    parts = stratified_parts(index, groups, truth, 4, seed=0)
+    assert np.array_equal(np.sort(np.concatenate(parts)), index)
+    seen = [set(groups[part].tolist()) for part in parts]
+    assert sum(map(len, seen)) == len(set.union(*seen))
+    assert max(map(len, parts)) - min(map(len, parts)) < 0.1 * len(index)
+    if columns:
+        counts = np.array([truth[part].sum(axis=0) for part in parts])
+        assert (counts.max(axis=0) - counts.min(axis=0) <= np.maximum(4, 0.3 * truth[index].sum(axis=0))).all()
+
+
+def test_four_products_of_a_rare_value_go_to_four_parts():
+    truth = np.zeros((100, 2), dtype=bool)
+    truth[:4, 0] = True
+    for seed in range(10):
+        parts = stratified_parts(np.arange(100), np.arange(100), truth, 4, seed)
+        assert [int(truth[part, 0].sum()) for part in parts] == [1, 1, 1, 1]
+
+
+def test_the_seed_decides_the_parts():
+    first, again, other = (stratified_parts(np.arange(60), np.arange(60), values(60), 3, seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_fewer_groups_than_parts_are_refused():
+    with pytest.raises(ValueError, match="2 content groups"):
+        stratified_parts(np.arange(10), np.arange(10) % 2, np.zeros((10, 1), dtype=bool), 3, seed=0)
+
+
+def test_the_config_decides_how_products_are_split(toy_task):
+    dataset = toy_task([product(number) for number in range(240)]).examples.dataset
+    found = {}
+    for stratify in (False, True):
+        shares = FoldsConfig(stratify=stratify)
+        settings = TrainingConfig(recipe="any", attributes=["color", "material"], folds=shares, min_label_count=1)
+        parts = split_of(dataset, settings)
+        truth = np.hstack([dataset.labels(name).truth for name in settings.attributes])
+        expected = split(np.arange(240), parts.groups, dataset.ids, shares, truth)
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(parts.folds.items(), expected.items(), strict=True))
+        found[stratify] = set(parts.folds.test.tolist())
+    assert found[False] != found[True]

@@ -10,7 +10,7 @@ import pytest
 
 from catalog_enrichment.config import CatalogConfig, Config, MlflowConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
@@ -180,3 +180,39 @@ def test_config_without_training_section_is_a_config_error(tmp_path):
     settings = replace(config(tmp_path), training=None)
     with pytest.raises(ConfigError, match="training"):
         train(batches([]), DICTIONARY, settings, tmp_path, lambda _: 0, silent)
+
+
+def test_a_vote_of_several_recipes_is_trained_certified_and_kept_as_one_model(tmp_path) -> None:
+    settings = config(tmp_path, recipe="vote.toml")
+    (tmp_path / "vote.toml").write_text(
+        'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
+        '"model.fusion.kind" = "late" }]\n'
+    )
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
+    artifact.verify(model.artifact)
+    voters = ensemble.load(model.artifact)
+    assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
+    assert {certificate.weights_hash for certificate in model.certificates} == {artifact.weights_hash(model.artifact)}
+    titles = ["red cotton", "green wool"]
+    said = voters.predict(titles, ["", ""], [None, None]).probabilities["color"].argmax(axis=1)
+    assert [voters.heads["color"].labels[value] for value in said] == ["Red", "Green"]
+    assert json.loads(json.dumps(model.params, default=str))["recipe"] == "vote"
+
+
+def test_a_training_that_was_interrupted_goes_on(tmp_path) -> None:
+    settings = config(tmp_path, checkpoints="checkpoints")
+
+    class Killed(Exception):
+        pass
+
+    def kill(line: str) -> None:
+        if "epoch 3/" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", lambda _: 0, kill)
+    lines: list[str] = []
+    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", lambda _: 0, lines.append)
+    assert any("goes on after epoch 2" in line for line in lines)
+    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", lambda _: 0, silent)
+    assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)

@@ -16,7 +16,6 @@ from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.models.spec import (
     BertSize,
     FitSpec,
-    FusionKind,
     FusionSpec,
     ImageSpec,
     ModelSpec,
@@ -88,7 +87,7 @@ def easy(number: int, **changes: Any) -> dict[str, Any]:
     return row | {"title": f"{' '.join(words)} {brand}"} | changes
 
 
-def recipe(fusion: FusionKind = "modality_attention", **fit: Any) -> Recipe:
+def recipe(fusion: str = "modality_attention", **fit: Any) -> Recipe:
     """The smallest model that can learn the toy."""
     bert = BertSize(hidden=32, layers=1, heads=2, intermediate=64, vocab_size=200, dropout=0.0)
     return Recipe(

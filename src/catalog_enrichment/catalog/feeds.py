@@ -1,4 +1,4 @@
-"""Feeds: what merchants send (parquet, CSV, TSV, JSON lines, a Delta table), read into the shape ``raw``.
+"""Feeds: what merchants send, and what the papers' data sets come as, read into the shape ``raw``.
 
 ``raw`` is the products contract before normalisation, one row per input row, plus
 
@@ -14,20 +14,21 @@ module meets a string that it cannot decode.
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
 from catalog_enrichment import contract
-from catalog_enrichment.config import MappingConfig, SourceConfig
+from catalog_enrichment.catalog import source_files
+from catalog_enrichment.catalog.labels import join_labels, locate_labels
+from catalog_enrichment.catalog.selectors import Selected, select
+from catalog_enrichment.catalog.source_files import CORRUPT, ROW_NUMBER, SOURCE_URI, Location, locate
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import stable_hash
+from catalog_enrichment.source_config import MappingConfig, SourceConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -37,13 +38,16 @@ PAYLOAD_CHARS = 2_000
 MISSING = "missing"
 """Version of a local picture that does not exist (yet)."""
 
-_CORRUPT = "_corrupt_record"
 _STRINGS = ("string", "char", "varchar")
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint", "decimal")
 _TIMES = ("date", "timestamp", "timestamp_ntz")
 _ATOMS = (*_STRINGS, *_WHOLE_NUMBERS, *_TIMES, "boolean", "float", "double")
 _TEXTS = dict.fromkeys(("shop_id", "title", "description", "category", "language"), _ATOMS)
-_USABLE = _TEXTS | {
+_JOINED_BY = {"description": "\n", "category": "/"}
+"""Product columns that a list of texts can feed, and what stands between its elements then."""
+_USABLE: dict[str, tuple[str, ...]] = {
+    **_TEXTS,
+    **dict.fromkeys(_JOINED_BY, (*_ATOMS, "array<string>")),
     "product_id": (*_STRINGS, *_WHOLE_NUMBERS),  # a float id would come out as 1.0E7
     "image_bytes": ("binary",),
     "image_uris": (*_STRINGS, "array<string>"),
@@ -59,192 +63,117 @@ def read_source(spark: SparkSession, source: SourceConfig, base: Path) -> DataFr
     """The source's rows in the shape ``raw``; nothing is filtered, deduplicated or normalised.
 
     Relative paths start at ``base``. Raises DataContractError for a path that is not there, an empty folder, a mapped
-    column that is missing or has an unusable type.
+    column that is missing or has an unusable type, a labels file that does not belong to the source.
     """
-    location = _locate(source, base)
-    frame, types = _open(spark, source.format, location)
-    _check_columns(source.mapping, types, location.path)
-    return _shape(frame, source, location)
+    location = locate(source.path, source.format, base)
+    opened = source_files.open_files(spark, source.format, location, source.columns)
+    if source.labels:
+        opened = join_labels(spark, opened, location, source.labels, base)
+    frame, types = opened
+    mapped, attributes = _selections(source.mapping, frame, types, location.path)
+    given = _given(frame, source, mapped, attributes, _image_folder(source, location, base))
+    checked = given.select(
+        "*",
+        _payload(hide_corrupt=bool(source.mapping.attributes_when)).alias("payload"),
+        _parse_error(is_json=source.format in ("jsonl", "json_files", "python_lines")).alias("parse_error"),
+    )
+    return _with_products_types(_with_images(checked), source.mapping)
 
 
 def fingerprint(spark: SparkSession, source: SourceConfig, base: Path) -> str:
-    """Identity of the input: the Delta version, or every file's name, size and time."""
-    location = _locate(source, base)
+    """Identity of the input: the Delta version, or every file's name, size and time; with those of its labels."""
+    location = locate(source.path, source.format, base)
+    labels = [_files(spark, locate_labels(source.labels, base))] if source.labels else []
     if source.format == "delta":
-        table = _delta_table(location.path)
-        return stable_hash("delta", table.metadata().id, table.version())
+        table = source_files.delta_table(location.path)
+        return stable_hash("delta", table.metadata().id, table.version(), *labels)
+    return stable_hash(source.format, _files(spark, location), *labels)
+
+
+def _files(spark: SparkSession, location: Location) -> list[tuple[str, int, float]]:
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(location.path)
     listing = files.select("path", "length", files.modificationTime.cast("double").alias("at")).collect()
-    return stable_hash(source.format, sorted(tuple(file) for file in listing))
+    return sorted(tuple(file) for file in listing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Location:
-    """Where the source lies, and the folder that its relative picture paths start at."""
-
-    path: str
-    folder: str
-
-
-def _locate(source: SourceConfig, base: Path) -> _Location:
-    if "://" in source.path and not source.path.startswith("file://"):
-        whole = source.path.rstrip("/")
-        is_file = source.format != "delta" and "." in whole.rsplit("/", 1)[1]
-        return _Location(whole, whole.rsplit("/", 1)[0] if is_file else whole)
-    path = (base / Path(source.path.removeprefix("file://")).expanduser()).resolve()
-    if not path.exists():
-        raise DataContractError(f"source.path: nothing at {path}. Check source.path and root in the config.")
-    if path.is_dir() and not any(f.is_file() and not f.name.startswith((".", "_")) for f in path.rglob("*")):
-        raise DataContractError(f"source.path: {path} is an empty folder; expected {source.format} files in it.")
-    return _Location(str(path), str(path if path.is_dir() else path.parent))
+def _image_folder(source: SourceConfig, location: Location, base: Path) -> str:
+    """Where relative picture paths start. It need not exist: then every picture of it is missing, row by row."""
+    if not source.image_folder:
+        return location.folder
+    if "://" in source.image_folder:
+        return source.image_folder.rstrip("/")
+    return str((base / Path(source.image_folder).expanduser()).resolve())
 
 
-def _open(spark: SparkSession, kind: str, location: _Location) -> tuple[DataFrame, dict[str, DataType]]:
-    """The source as a frame with ``_corrupt_record`` for text formats, and the types its columns come in."""
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
+def _selections(
+    mapping: MappingConfig, frame: DataFrame, types: dict[str, DataType], path: str
+) -> tuple[dict[str, Selected], dict[str, Selected]]:
+    """What feeds each product column and each attribute. Raises DataContractError for what is missing or unusable."""
 
-    try:
-        if kind == "delta":
-            return _open_delta(spark, location.path)
-        if kind == "parquet":
-            frame = spark.read.parquet(location.path)
-            return frame, {field.name: field.dataType for field in frame.schema}
-        return _open_text(spark, kind, location.path)
-    except (PySparkException, Py4JJavaError) as problem:  # the second for what Spark has no Python class for
-        java = getattr(problem, "java_exception", None)
-        reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
-        raise DataContractError(f"{location.path} cannot be read as {kind}: {reason}") from None
+    def usable(name: str, wanted: str, kinds: tuple[str, ...]) -> Selected:
+        where = f"source.mapping.{name}: column {wanted!r} of {path}"
+        found = select(wanted, frame, types, where)
+        if found.type not in kinds:
+            raise DataContractError(
+                f"{where} has type {found.type}, which cannot feed {name}; usable: {', '.join(kinds)}"
+            )
+        return found
 
-
-def _delta_table(path: str) -> Any:
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError, TableNotFoundError
-
-    try:
-        table = DeltaTable(path)
-    except (TableNotFoundError, DeltaError) as problem:
-        raise DataContractError(f"{path} is not a readable Delta table: {problem}") from None
-    if unread := set(table.protocol().reader_features or ()) & {"deletionVectors", "columnMapping"}:
-        raise DataContractError(f"{path} uses {sorted(unread)}, which cannot be read here; export it as parquet.")
-    return table
+    named = {name: getattr(mapping, name) for name in _USABLE if getattr(mapping, name)}
+    mapped = {name: usable(name, wanted, _USABLE[name]) for name, wanted in named.items()}
+    attributes = {
+        name: usable(f"attributes.{name}", wanted, _USABLE_ATTRIBUTE) for name, wanted in mapping.attributes.items()
+    }
+    return mapped, attributes
 
 
-def _open_delta(spark: SparkSession, path: str) -> tuple[DataFrame, dict[str, DataType]]:
-    from pyspark.sql.types import StructType
-
-    table = _delta_table(path)
-    schema = StructType.fromJson(json.loads(table.schema().to_json()))
-    types = {field.name: field.dataType for field in schema}
-    files = table.file_uris()
-    if not files:
-        raise DataContractError(f"the Delta table {path} holds no rows (version {table.version()}).")
-    return spark.read.schema(schema).option("basePath", path).parquet(*files), types
-
-
-def _open_text(spark: SparkSession, kind: str, path: str) -> tuple[DataFrame, dict[str, DataType]]:
-    """CSV, TSV, JSON lines: every column as text, so that one odd value cannot break a row or a file.
-
-    JSON is read twice, the first time for the types alone. Quoted CSV cells may hold line breaks (RFC 4180).
-    """
-    from pyspark.sql.types import StringType, StructField, StructType
-
-    reader = spark.read.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", _CORRUPT)
-    if kind == "jsonl":
-        found = reader.option("primitivesAsString", True).json(path).schema
-        load = reader.json
-    else:
-        separator = "\t" if kind == "tsv" else ","
-        reader = reader.options(header=True, sep=separator, quote='"', escape='"', multiLine=True)
-        # a row of the wrong length shows only if the whole row is parsed; a file with another header must not slip in
-        reader = reader.options(columnPruning=False, enforceSchema=False)
-        found = reader.csv(path).schema
-        load = reader.csv
-    types = {field.name: field.dataType for field in found if field.name != _CORRUPT}
-    schema = StructType([StructField(name, StringType()) for name in (*types, _CORRUPT)])
-    return load(path, schema=schema), types
-
-
-def _mapped(mapping: MappingConfig) -> dict[str, str]:
-    """Product column -> source column, for every column that the mapping names (attributes apart)."""
-    names = [f.name for f in fields(mapping) if f.name != "attributes" and not f.name.startswith("default_")]
-    return {name: getattr(mapping, name) for name in names if getattr(mapping, name)}
-
-
-def _check_columns(mapping: MappingConfig, types: dict[str, DataType], path: str) -> None:
-    wanted = [(name, column, _USABLE[name]) for name, column in _mapped(mapping).items()]
-    wanted += [(f"attributes.{name}", column, _USABLE_ATTRIBUTE) for name, column in mapping.attributes.items()]
-    for name, column, usable in wanted:
-        where = f"source.mapping.{name}: column {column!r} of {path}"
-        if column not in types:
-            raise DataContractError(f"{where} does not exist. Available columns: {sorted(types)}")
-        given = types[column].simpleString()
-        if re.sub(r"\(.*?\)", "", given) not in usable:  # without the digits of decimal(10,0), the length of char(8)
-            raise DataContractError(f"{where} has type {given}, which cannot feed {name}; usable: {', '.join(usable)}")
-
-
-def _shape(frame: DataFrame, source: SourceConfig, location: _Location) -> DataFrame:
-    """From the source's columns to the shape ``raw``."""
+def _given(
+    frame: DataFrame,
+    source: SourceConfig,
+    mapped: dict[str, Selected],
+    attributes: dict[str, Selected],
+    image_folder: str,
+) -> DataFrame:
+    """From the source's columns to the product's, as text still; what the row says where it could be parsed or not."""
     from pyspark.sql import functions as F
 
-    mapping, mapped = source.mapping, _mapped(source.mapping)
-    is_text = _CORRUPT in frame.columns
-    numbered = source.format in ("parquet", "delta")
+    mapping, empty = source.mapping, source.empty_texts
 
     def text(name: str) -> Column:
-        column = F.make_valid_utf8(_column(mapped[name]).cast("string")) if name in mapped else F.lit(None)
-        return F.nullif(column.cast("string"), F.lit(""))
+        if name not in mapped:
+            return F.lit(None).cast("string")
+        found = mapped[name]
+        value = F.make_valid_utf8(found.joined(_JOINED_BY[name]) if name in _JOINED_BY else found.text())
+        return F.when(~value.isin("", *empty), value)
 
-    flag = text("attributes_when").try_cast("boolean") if mapping.attributes_when else F.lit(True)
-    attributes = {name: _texts(frame, column) for name, column in mapping.attributes.items()}
-    given = frame.select(
-        *[text(name).alias(name) for name in (*_TEXTS, "opt_out", "updated_at", "attributes_when")],
+    flag, when = F.lit(True), text("attributes_when")
+    if mapping.attributes_when_values:
+        when = F.coalesce(when.isin(mapping.attributes_when_values), F.lit(False)).cast("string")
+    if mapping.attributes_when:
+        flag = when.try_cast("boolean")
+    values = {name: found.texts(empty) for name, found in attributes.items()}
+    return frame.select(
+        *[text(name).alias(name) for name in (*_TEXTS, "opt_out", "updated_at")],
+        when.alias("attributes_when"),
         F.nullif(F.trim(text("product_id")), F.lit("")).alias("product_id"),
-        (_column(mapping.image_bytes) if mapping.image_bytes else F.lit(None).cast("binary")).alias("image_bytes"),
-        _uris(frame, mapping.image_uris, location.folder).alias("uris"),
-        F.when(flag, _as_map(attributes)).otherwise(_as_map({})).alias("merchant_attributes"),
-        F.col("_metadata.file_path").alias("source_uri"),
-        (F.col("_metadata.row_index") if numbered else F.lit(None)).cast("bigint").alias("row_number"),
-        (F.make_valid_utf8(F.col(_CORRUPT)) if is_text else F.lit(None).cast("string")).alias("corrupt"),
+        (mapped["image_bytes"].column if mapping.image_bytes else F.lit(None).cast("binary")).alias("image_bytes"),
+        _uris(mapped.get("image_uris"), empty, image_folder).alias("uris"),
+        F.when(flag, _as_map(values)).otherwise(_as_map({})).alias("merchant_attributes"),
+        F.col(SOURCE_URI).alias("source_uri"),
+        F.col(ROW_NUMBER).alias("row_number"),
+        F.make_valid_utf8(F.col(CORRUPT)).alias("corrupt"),
     )
-    checked = given.select(
-        "*",
-        _payload(hide_corrupt=bool(mapping.attributes_when)).alias("payload"),
-        _parse_error(is_json=source.format == "jsonl").alias("parse_error"),
-    )
-    return _with_products_types(_with_images(checked), mapping)
 
 
-def _column(name: str) -> Column:
-    from pyspark.sql import functions as F
-
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
-def _texts(frame: DataFrame, name: str) -> Column:
-    """A column of strings or arrays as array<string> without blanks. Text may spell an array as JSON: ["a", "b"]."""
-    from pyspark.sql import functions as F
-
-    column = _column(name)
-    if frame.schema[name].dataType.typeName() == "array":
-        values = column.cast("array<string>")
-    else:
-        one = column.cast("string")
-        spelled = F.when(one.startswith("["), F.from_json(one, "array<string>", {"mode": "PERMISSIVE"}))
-        values = F.coalesce(spelled, F.array(one))
-    values = F.transform(values, lambda value: F.trim(F.make_valid_utf8(value)))
-    return F.array_distinct(F.filter(values, lambda value: value.isNotNull() & (value != "")))
-
-
-def _uris(frame: DataFrame, name: str, folder: str) -> Column:
+def _uris(found: Selected | None, empty: list[str], folder: str) -> Column:
     """array<string> of absolute paths and URIs."""
     from pyspark.sql import functions as F
 
-    if not name:
+    if found is None:
         return F.array().cast("array<string>")
     absolute = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
     resolved = F.transform(
-        _texts(frame, name), lambda uri: F.when(uri.rlike(absolute), uri).otherwise(F.concat(F.lit(folder + "/"), uri))
+        found.texts(empty), lambda uri: F.when(uri.rlike(absolute), uri).otherwise(F.concat(F.lit(folder + "/"), uri))
     )
     return F.coalesce(resolved, F.array().cast("array<string>"))
 

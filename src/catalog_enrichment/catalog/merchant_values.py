@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.config import MappingConfig
 from catalog_enrichment.dictionary import Dictionary, fold
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.source_config import MappingConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

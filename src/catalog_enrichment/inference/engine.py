@@ -20,7 +20,8 @@ from catalog_enrichment.precision.units import top_candidates
 from catalog_enrichment.records import Modality, Reason
 
 if TYPE_CHECKING:
-    from catalog_enrichment.models.predictor import Predictor, Scores
+    from catalog_enrichment.models.ensemble import Scorer
+    from catalog_enrichment.models.predictor import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ COLUMNS = [field.name for field in fields(ScoredRow)]
 """The columns of one scored product, in the order of ScoredRow."""
 
 
-def score_batches(predictor: Predictor, batches: Iterable[Batch], limits: ImagesConfig) -> Iterator[list[ScoredRow]]:
+def score_batches(predictor: Scorer, batches: Iterable[Batch], limits: ImagesConfig) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
         ahead: tuple[Batch, Future[list[Decoded]]] | None = None
@@ -82,7 +83,7 @@ def _decode(batch: Batch, size: int, limits: ImagesConfig) -> list[Decoded]:
     return [first_usable(images if images is not None else (), size, limits) for images in batch.images]
 
 
-def _score(predictor: Predictor, batch: Batch, decoded: list[Decoded]) -> list[ScoredRow]:
+def _score(predictor: Scorer, batch: Batch, decoded: list[Decoded]) -> list[ScoredRow]:
     """Score a batch; if the batch fails, score its rows one by one, so that only the bad row is lost."""
     try:
         scores = predictor.predict(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
@@ -93,7 +94,7 @@ def _score(predictor: Predictor, batch: Batch, decoded: list[Decoded]) -> list[S
     return [_row(predictor, scores, i, decoded[i], batch.titles[i]) for i in range(len(batch))]
 
 
-def _row(predictor: Predictor, scores: Scores, index: int, picture: Decoded, title: str | None) -> ScoredRow:
+def _row(predictor: Scorer, scores: Scores, index: int, picture: Decoded, title: str | None) -> ScoredRow:
     if not clean_text(title, max_chars=100):
         return ScoredRow([], error=Reason.EMPTY_TITLE.value, detail="nothing is left of the title after cleaning")
     candidates = [

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from catalog_enrichment.models.predictor import Predictor
+    from catalog_enrichment.models.ensemble import Scorer
 
 
 @cache
-def predictor(artifact_hash: str, directory: Path, device: str) -> Predictor:  # noqa: ARG001
+def predictor(artifact_hash: str, directory: Path, device: str) -> Scorer:  # noqa: ARG001
     """The predictor of one artifact. ``artifact_hash`` is the identity: a reused worker never serves an old model."""
     # fork plus tokenizer threads can deadlock, and a worker has one core anyway
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from PIL import Image
 
-    from catalog_enrichment.models.predictor import Predictor
+    from catalog_enrichment.models import ensemble
 
     # a picture with too many pixels gets its own reason; Pillow need not say it as well
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    return Predictor.load(directory, device)
+    return ensemble.load(directory, device)
 
 
 def task_device() -> str:

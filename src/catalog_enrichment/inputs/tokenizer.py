@@ -7,12 +7,16 @@ lone surrogates.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from catalog_enrichment.errors import ConfigError
 
 _SPECIAL = {
     "pad_token": "[PAD]",
@@ -25,6 +29,9 @@ _SPECIAL = {
 _ALPHABET_SHARE = 4
 """One piece in so many may be a letter, and as many again a letter inside a word; rarer letters are unknown."""
 
+_EXTRAS = {"fugashi": "ja", "ipadic": "ja", "sacremoses": "fr", "sentencepiece": "fr", "tiktoken": "fr"}
+"""Package that some language's tokenizer needs -> extra that it comes with."""
+
 
 class TextTokenizer:
     """A ``transformers`` tokenizer that encodes (title, description) pairs, and knows how to be kept in a folder.
@@ -34,7 +41,13 @@ class TextTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
+        # the tokenizers written in Python log an error for every pair that they cut, as they were asked to
+        logging.getLogger("transformers.tokenization_python").addFilter(_worth_saying)
         self._tokenizer = tokenizer
+        self._names = ["input_ids", "attention_mask"]
+        # asked for, not looked up: BertJapaneseTokenizer tells title from description, and does not list the types
+        if any(tokenizer("a", "a", return_token_type_ids=True)["token_type_ids"]):
+            self._names.append("token_type_ids")
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
@@ -59,18 +72,30 @@ class TextTokenizer:
         return cls(PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names, **_SPECIAL))
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str) -> TextTokenizer:
-        """The tokenizer of a pretrained encoder: a local folder, or a hub name where there is a network."""
+    def from_pretrained(cls, name_or_path: str, local_files_only: bool = False) -> TextTokenizer:
+        """The tokenizer of a pretrained encoder: a local folder, or a hub name where there is a network.
+
+        Raises ConfigError for a package that it needs and is not installed, naming the extra; OSError or ValueError
+        for a tokenizer that is not there.
+        """
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(name_or_path))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, local_files_only=local_files_only)
+        except (ImportError, ValueError) as problem:
+            if not isinstance(problem, ImportError) and find_spec("sentencepiece"):
+                raise
+            # without sentencepiece, its files are taken for another library's, and that is what is said to be missing
+            raise ConfigError(_not_installed(name_or_path, problem)) from None
+        if len(tokenizer) - len(set(tokenizer.all_special_ids)) < 2:  # T5's has one word to begin with
+            # transformers makes an empty tokenizer of a folder without its files, to which every word is unknown
+            raise ValueError("its tokenizer knows no words: the files of its vocabulary are not there")
+        return cls(tokenizer)
 
     @classmethod
     def load(cls, directory: Path) -> TextTokenizer:
-        """Read what :meth:`save` wrote, without a network."""
-        from transformers import AutoTokenizer
-
-        return cls(AutoTokenizer.from_pretrained(str(directory), local_files_only=True))
+        """Read what :meth:`save` wrote, without a network. Raises as :meth:`from_pretrained` does."""
+        return cls.from_pretrained(str(directory), local_files_only=True)
 
     def save(self, directory: Path) -> None:
         self._tokenizer.save_pretrained(str(directory))
@@ -82,9 +107,10 @@ class TextTokenizer:
     def encode(self, titles: Sequence[str], descriptions: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
         """Token ids of B products, int64 (B, L), L the longest of them and at most ``max_length``.
 
-        Keys: ``input_ids``, ``attention_mask`` (1: token, 0: padding) and, for encoders that have them,
+        Keys: ``input_ids``, ``attention_mask`` (1: token, 0: padding) and, from tokenizers that have them,
         ``token_type_ids`` (0: title, 1: description). What is too long loses tokens from the end of the longer of
-        title and description. An empty description leaves ``[CLS] title [SEP]``.
+        title and description. An empty description leaves ``[CLS] title [SEP]``, in the tokenizer's own marks. A
+        text is at least one token long.
         """
         rows: list[dict[str, list[int]]] = [{}] * len(titles)
         with_description = [row for row, text in enumerate(descriptions) if text]
@@ -94,24 +120,41 @@ class TextTokenizer:
                 continue
             first = [titles[row] for row in members]
             pairs = [second[row] for row in members] if second is not None else None
-            encoded = self._tokenizer(first, pairs, truncation="longest_first", max_length=max_length, padding=False)
+            encoded = self._tokenizer(
+                first,
+                pairs,
+                truncation="longest_first",
+                max_length=max_length,
+                padding=False,
+                return_attention_mask=True,
+                return_token_type_ids="token_type_ids" in self._names,
+            )
             for position, row in enumerate(members):
-                rows[row] = {name: column[position] for name, column in encoded.items()}
+                rows[row] = {name: encoded[name][position] for name in self._names}
         return self._pad(rows)
 
     def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, np.ndarray]:
-        padding = {
-            "input_ids": self._tokenizer.pad_token_id,
-            "attention_mask": 0,
-            "token_type_ids": self._tokenizer.pad_token_type_id,
-        }
-        names = [name for name in padding if name in self._tokenizer.model_input_names]
-        length = max((len(row["input_ids"]) for row in rows), default=1)
-        batch = {name: np.full((len(rows), length), padding[name], dtype=np.int64) for name in names}
+        pad = self._tokenizer.pad_token_id or 0  # None for encoders that were never trained on batches
+        padding = {"input_ids": pad, "attention_mask": 0, "token_type_ids": self._tokenizer.pad_token_type_id}
+        nothing = {"input_ids": [pad], "attention_mask": [1], "token_type_ids": [0]}  # an empty text without marks
+        length = max((len(row["input_ids"]) for row in rows), default=1) or 1
+        batch = {name: np.full((len(rows), length), padding[name], dtype=np.int64) for name in self._names}
         for name, array in batch.items():
             for position, row in enumerate(rows):
-                array[position, : len(row[name])] = row[name]
+                ids = row[name] or nothing[name]
+                array[position, : len(ids)] = ids
         return batch
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    return "overflowing tokens are not returned" not in record.getMessage()
+
+
+def _not_installed(name: str, problem: Exception) -> str:
+    extras = sorted({extra for package, extra in _EXTRAS.items() if package in str(problem)})
+    remedy = f'pip install "catalog-enrichment[{",".join(extras)}]"' if extras else "Install it"
+    first_line = str(problem).strip().partition("\n")[0]
+    return f"the tokenizer of {name} needs a package that is not installed: {remedy}. {first_line}"
 
 
 def _split_as_bert(tokenizer: Any) -> None:

@@ -4,8 +4,8 @@
 
     model.safetensors          weights
     model.json                 recipe name, spec, heads, calibration temperatures, preprocessing version
-    tokenizer/                 as transformers saves it
-    text_encoder/config.json   as transformers saves it; absent for a model without text
+    text/tokenizer/            as transformers saves it; second_text/ likewise, where there is a second text encoder
+    text/encoder/config.json   as transformers saves it; absent for a model without text
     certificates.json          what the model may write; added after certification
     SHA256SUMS                 of all the others (`sha256sum -c` reads it)
 """
@@ -28,18 +28,20 @@ from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import preprocess, strict
 from catalog_enrichment.models.encoders import build_image_encoder, text_encoder_from_config
 from catalog_enrichment.models.fusion import fusion_class
-from catalog_enrichment.models.network import Head, MultiModalNet, assemble
-from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.models.network import MultiModalNet, assemble
+from catalog_enrichment.models.spec import Head, ModelSpec, Recipe
 from catalog_enrichment.records import Cardinality, stable_hash
 
 WEIGHTS = "model.safetensors"
 MODEL = "model.json"
 TOKENIZER = "tokenizer"
-TEXT_ENCODER = "text_encoder"
+ENCODER = "encoder"
 CERTIFICATES = "certificates.json"
 SUMS = "SHA256SUMS"
+MEMBERS = "members"
+"""Folder of a vote's models (:mod:`catalog_enrichment.models.ensemble`)."""
 
-_FORMAT = 1
+_FORMAT = 2
 _REMEDY = "Download the model version from the registry again, or train and register a new one"
 
 
@@ -48,7 +50,8 @@ class Artifact:
     """A model version in memory."""
 
     net: MultiModalNet
-    tokenizer: TextTokenizer
+    tokenizers: dict[str, TextTokenizer]
+    """By text encoder."""
     spec: ModelSpec
     temperatures: dict[str, float]
     """Attribute -> what its logits are divided by."""
@@ -57,7 +60,7 @@ class Artifact:
 def save(
     directory: Path,
     net: MultiModalNet,
-    tokenizer: TextTokenizer,
+    tokenizers: Mapping[str, TextTokenizer],
     recipe: Recipe,
     temperatures: Mapping[str, float],
 ) -> None:
@@ -81,11 +84,11 @@ def save(
         "calibration": dict(temperatures),
         "preprocessing": preprocess.VERSION,
     }
-    _write_json(directory / MODEL, content)
-    tokenizer.save(directory / TOKENIZER)
-    if net.text is not None:
-        net.text.config.save_pretrained(str(directory / TEXT_ENCODER))
-    _write_sums(directory)
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save(directory / name / TOKENIZER)
+    for name, encoder in net.text_encoders().items():
+        encoder.config.save_pretrained(str(directory / name / ENCODER))
+    seal(directory, content)
 
 
 def load(directory: Path) -> Artifact:
@@ -99,16 +102,12 @@ def load(directory: Path) -> Artifact:
         )
     try:
         spec = strict.build(ModelSpec, content["spec"], where=MODEL)
-        heads = {
-            name: Head(Cardinality(head["cardinality"]), tuple(head["labels"]))
-            for name, head in content["heads"].items()
-        }
-        net = _empty_network(spec, heads, directory)
+        net = _empty_network(spec, heads(directory), directory)
         net.load_state_dict(load_file(directory / WEIGHTS))
-        tokenizer = TextTokenizer.load(directory / TOKENIZER)
+        tokenizers = {name: TextTokenizer.load(directory / name / TOKENIZER) for name in spec.texts}
     except (ConfigError, SafetensorError, RuntimeError, ValueError, OSError) as problem:
         raise ModelContractError(f"{directory} cannot be loaded: {problem}. {_REMEDY}") from problem
-    return Artifact(net.eval(), tokenizer, spec, content["calibration"])
+    return Artifact(net.eval(), tokenizers, spec, content["calibration"])
 
 
 def verify(directory: Path) -> None:
@@ -116,7 +115,8 @@ def verify(directory: Path) -> None:
     sums = directory / SUMS
     if not sums.is_file():
         raise ModelContractError(f"{directory} is no model version: it has no {SUMS}. {_REMEDY}")
-    listed = dict.fromkeys((WEIGHTS, MODEL), "")  # an empty or cut list vouches for nothing
+    needed = (MODEL,) if (directory / MEMBERS).is_dir() else (WEIGHTS, MODEL)
+    listed = dict.fromkeys(needed, "")  # an empty or cut list vouches for nothing
     for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
         expected, _, name = line.partition("  ")
         listed[name] = expected
@@ -130,7 +130,28 @@ def verify(directory: Path) -> None:
 
 def weights_hash(directory: Path) -> str:
     """Hash of what determines the scores, weights and model.json: the same before and after certification."""
+    members = sorted((directory / MEMBERS).iterdir()) if (directory / MEMBERS).is_dir() else []
+    if members:
+        return stable_hash(_sha256(directory / MODEL), [weights_hash(member) for member in members])
     return stable_hash(_sha256(directory / WEIGHTS), _sha256(directory / MODEL))
+
+
+def preprocessing_hash(directory: Path) -> str:
+    """Hash of how a product becomes the model's inputs: the version of the code, and every tokenizer's files."""
+    tokenizers = [file for file in _files(directory) if TOKENIZER in file.relative_to(directory).parts]
+    return stable_hash(preprocess.VERSION, {str(file.relative_to(directory)): _sha256(file) for file in tokenizers})
+
+
+def heads(directory: Path) -> dict[str, Head]:
+    """Attribute -> what the model answers."""
+    content = json.loads((directory / MODEL).read_text())["heads"]
+    return {name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content.items()}
+
+
+def seal(directory: Path, content: dict[str, Any]) -> None:
+    """Write model.json and the checksums over all that ``directory`` holds."""
+    _write_json(directory / MODEL, content)
+    _write_sums(directory)
 
 
 def artifact_hash(directory: Path) -> str:
@@ -153,15 +174,18 @@ def read_certificates(directory: Path) -> list[dict[str, Any]]:
     return certificates
 
 
-def _empty_network(spec: ModelSpec, heads: dict[str, Head], directory: Path) -> MultiModalNet:
+def _empty_network(spec: ModelSpec, answers: dict[str, Head], directory: Path) -> MultiModalNet:
     """The network with random weights, built from the folder alone."""
-    kind = fusion_class(spec.fusion)
-    text = None
-    if kind.uses_text:
-        config = AutoConfig.from_pretrained(str(directory / TEXT_ENCODER), local_files_only=True)
-        text = text_encoder_from_config(config, spec.text)
+    kind = fusion_class(spec.fusion.kind)
+    texts = {
+        name: text_encoder_from_config(
+            AutoConfig.from_pretrained(str(directory / name / ENCODER), local_files_only=True), text
+        )
+        for name, text in spec.texts.items()
+        if kind.uses_text
+    }
     image = build_image_encoder(spec.image, pretrained=False) if kind.uses_image else None
-    return assemble(spec, heads, text, image)
+    return assemble(spec, answers, texts, image)
 
 
 def _files(directory: Path) -> Iterator[Path]:

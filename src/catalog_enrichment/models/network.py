@@ -1,59 +1,48 @@
-"""The network of De la Comble et al. 2022: two encoders, a fusion, a linear head per attribute, one forward pass.
+"""Encoders, a fusion with a head per attribute, one forward pass.
 
-Shapes: B products, L tokens, S picture side, H text width, D image width, A attributes, F fused width, V values of
-an attribute.
+Shapes: B products, T tokens of a text, M tokens of a picture, S picture side, V values of an attribute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.encoders import ImageEncoder, TextEncoder, build_image_encoder, build_text_encoder
-from catalog_enrichment.models.fusion import Fusion, Widths, fusion_class
-from catalog_enrichment.models.spec import FitSpec, ModelSpec
-from catalog_enrichment.records import Cardinality
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What one attribute's head answers: its labels, in the order of the logits."""
-
-    cardinality: Cardinality
-    labels: tuple[str, ...]
+from catalog_enrichment.models.encoders import (
+    ImageEncoder,
+    TextEncoder,
+    Tokens,
+    build_image_encoder,
+    build_text_encoder,
+)
+from catalog_enrichment.models.fusion import build_fusion, fusion_class
+from catalog_enrichment.models.fusion.base import Fused, Fusion, Sizes, View, Views
+from catalog_enrichment.models.spec import FitSpec, Head, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInputs:
     """One batch, ready for the network."""
 
-    input_ids: torch.Tensor
-    """(B, L) int64"""
-    attention_mask: torch.Tensor
-    """(B, L) int64, 1 at tokens"""
-    token_type_ids: torch.Tensor | None
-    """(B, L) int64, 1 at the description; None if the encoder has none"""
+    texts: dict[str, tuple[Tokens, ...]]
+    """Text encoder -> its texts: one, or title and description."""
     pixels: torch.Tensor
     """(B, 3, S, S) float32, normalised; any finite value where there is no picture"""
     has_image: torch.Tensor
     """(B,) bool"""
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(self.has_image)
 
     def to(self, device: torch.device | str) -> ModelInputs:
-        return ModelInputs(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            None if self.token_type_ids is None else self.token_type_ids.to(device),
-            self.pixels.to(device),
-            self.has_image.to(device),
-        )
+        texts = {name: tuple(tokens.to(device) for tokens in views) for name, views in self.texts.items()}
+        return ModelInputs(texts, self.pixels.to(device), self.has_image.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,80 +51,111 @@ class ModelOutputs:
     """Attribute -> (B, V)"""
     attention: dict[str, torch.Tensor] | None
     """Attribute -> (B,), the weight on the text, 1 without a picture; None if the fusion weighs nothing."""
+    experts: tuple[dict[str, torch.Tensor], ...] = ()
+    """Attribute -> (B, V) of every classifier under a fusion of decisions: these learn, not `logits`."""
 
 
 class MultiModalNet(nn.Module):
     def __init__(
-        self, text: TextEncoder | None, image: ImageEncoder | None, fusion: Fusion, heads: Mapping[str, Head]
+        self, texts: Mapping[str, TextEncoder], image: ImageEncoder | None, fusion: Fusion, heads: Mapping[str, Head]
     ) -> None:
-        """``text`` or ``image`` is None where ``fusion`` does not use it; the fusion is built for ``len(heads)``."""
+        """``texts`` is empty or ``image`` None where ``fusion`` does not use it; the fusion is built for ``heads``."""
         super().__init__()
         self.heads = dict(heads)
-        self.text = text
+        self.texts = nn.ModuleDict(texts)
         self.image = image
         self.fusion = fusion
-        # a list, in the order of `heads`: a ModuleDict refuses attribute names such as "type" or "net.weight"
-        self.classifiers = nn.ModuleList(nn.Linear(fusion.width, len(head.labels)) for head in heads.values())
 
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
-        fused = self.fusion(self._text_vectors(inputs), self._image_vectors(inputs), inputs.has_image)
-        logits = {
-            name: classifier(fused.features[:, position])
-            for position, (name, classifier) in enumerate(zip(self.heads, self.classifiers, strict=True))
-        }
-        if fused.attention is None:
-            return ModelOutputs(logits, None)
-        return ModelOutputs(logits, {name: fused.attention[:, position] for position, name in enumerate(self.heads)})
+        fused: Fused = self.fusion(self.views(inputs))
+        attention = None
+        if fused.attention is not None:
+            attention = {name: fused.attention[:, place] for place, name in enumerate(self.heads)}
+        return ModelOutputs(
+            self._by_attribute(fused.logits), attention, tuple(self._by_attribute(expert) for expert in fused.experts)
+        )
+
+    def views(self, inputs: ModelInputs) -> Views:
+        """What the encoders see, before any fusion."""
+        return Views(self._text_views(inputs), self._image_view(inputs))
 
     def train(self, mode: bool = True) -> MultiModalNet:
         """As always, but a frozen encoder stays in eval mode: its statistics and its dropout are frozen too."""
         super().train(mode)
-        for encoder in (self.text, self.image):
-            if encoder is not None and not any(weight.requires_grad for weight in encoder.parameters()):
+        for encoder in self.encoders().values():
+            if not any(weight.requires_grad for weight in encoder.parameters()):
                 encoder.eval()
         return self
 
-    def _text_vectors(self, inputs: ModelInputs) -> torch.Tensor:
-        """(B, H), or (B, 0) for a fusion that does not use the text."""
-        if self.text is None or not len(inputs):  # transformers cannot reshape an empty batch
-            return inputs.pixels.new_zeros((len(inputs), self.text.width if self.text else 0))
-        vectors: torch.Tensor = self.text(inputs.input_ids, inputs.attention_mask, inputs.token_type_ids)
-        return vectors
+    def text_encoders(self) -> dict[str, TextEncoder]:
+        return {name: encoder for name, encoder in self.texts.items() if isinstance(encoder, TextEncoder)}
 
-    def _image_vectors(self, inputs: ModelInputs) -> torch.Tensor:
-        """(B, D), or (B, 0) for a fusion that does not use pictures. Only rows with a picture go through the encoder:
-        blank ones would cost time and, in training, bend the batch statistics."""
+    def encoders(self) -> dict[str, nn.Module]:
+        """The encoders by name: text, second_text, image; only those that the fusion uses."""
+        return dict(self.texts.items()) | ({} if self.image is None else {"image": self.image})
+
+    def _by_attribute(self, scores: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return dict(zip(self.heads, scores, strict=True))
+
+    def _text_views(self, inputs: ModelInputs) -> tuple[View, ...]:
+        encoders = self.text_encoders().items()
+        return tuple(_seen(encoder, tokens) for name, encoder in encoders for tokens in inputs.texts[name])
+
+    def _image_view(self, inputs: ModelInputs) -> View | None:
+        """Only rows with a picture go through the encoder: blank ones would cost time and, in training, bend the
+        batch statistics."""
         if self.image is None:
-            return inputs.pixels.new_zeros((len(inputs), 0))
+            return None
         rows = inputs.has_image.nonzero().squeeze(1)
         if not len(rows):
-            return inputs.pixels.new_zeros((len(inputs), self.image.width))
-        if len(rows) == len(inputs):
-            vectors: torch.Tensor = self.image(inputs.pixels)
-            return vectors
-        seen = self.image(inputs.pixels[rows])
-        return torch.zeros((len(inputs), self.image.width), dtype=seen.dtype, device=seen.device).index_copy(
-            0, rows, seen
-        )
+            vector = inputs.pixels.new_zeros((len(inputs), self.image.width))
+            tokens = inputs.pixels.new_zeros((len(inputs), 1, self.image.token_width))
+        else:
+            vector, tokens = self.image(inputs.pixels if len(rows) == len(inputs) else inputs.pixels[rows])
+        if 0 < len(rows) < len(inputs):
+            vector, tokens = (
+                seen.new_zeros((len(inputs), *seen.shape[1:])).index_copy(0, rows, seen) for seen in (vector, tokens)
+            )
+        mask = inputs.has_image[:, None].expand(tokens.shape[:2])
+        return View(vector, tokens, mask, inputs.has_image)
 
 
-def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizer: TextTokenizer) -> MultiModalNet:
+def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mapping[str, TextTokenizer]) -> MultiModalNet:
     """A network to fit: encoders with their pretrained weights where the spec names some, all else random.
 
     Raises ConfigError for an encoder or weights that are not there.
     """
-    kind = fusion_class(spec.fusion)
-    text = build_text_encoder(spec.text, len(tokenizer)) if kind.uses_text else None
+    kind = fusion_class(spec.fusion.kind)
+    texts = spec.texts.items() if kind.uses_text else ()
     image = build_image_encoder(spec.image) if kind.uses_image else None
-    return assemble(spec, heads, text, image)
+    return assemble(
+        spec, heads, {name: build_text_encoder(text, len(tokenizers[name])) for name, text in texts}, image
+    )
 
 
 def assemble(
-    spec: ModelSpec, heads: Mapping[str, Head], text: TextEncoder | None, image: ImageEncoder | None
+    spec: ModelSpec, heads: Mapping[str, Head], texts: Mapping[str, TextEncoder], image: ImageEncoder | None
 ) -> MultiModalNet:
-    """The network over encoders that exist; None where the spec's fusion uses none."""
-    widths = Widths(text.width if text else 0, image.width if image else 0, len(heads))
-    return MultiModalNet(text, image, fusion_class(spec.fusion)(widths), heads)
+    """The network over encoders that exist; none where the spec's fusion uses none."""
+    kind = fusion_class(spec.fusion.kind)
+    fields = {spec.texts[name].views for name in texts} or {1}
+    if len(fields) > 1:
+        raise ConfigError("model.second_text.fields: both text encoders read title and description apart, or neither")
+    sizes = Sizes(
+        texts=tuple(encoder.width for name, encoder in texts.items() for _ in range(spec.texts[name].views)),
+        fields=fields.pop(),
+        image=(image.token_width if kind.uses_tokens else image.width) if image else 0,
+        heads=tuple(heads.values()),
+    )
+    return MultiModalNet(texts, image, build_fusion(spec.fusion, sizes), heads)
+
+
+def _seen(encoder: TextEncoder, tokens: Tokens) -> View:
+    if len(tokens.present):
+        view: View = encoder(tokens)
+        return view
+    empty = torch.zeros((0, encoder.width), device=tokens.present.device)  # transformers cannot reshape an empty batch
+    return View(empty, empty[:, None], empty[:, :1].bool(), tokens.present)
 
 
 def parameter_groups(net: MultiModalNet, fit: FitSpec) -> list[dict[str, Any]]:
@@ -158,6 +178,6 @@ def parameter_groups(net: MultiModalNet, fit: FitSpec) -> list[dict[str, Any]]:
 
 def _parameters(net: MultiModalNet, part: str) -> Iterator[nn.Parameter]:
     for name, weight in net.named_parameters():
-        owner = name.partition(".")[0]
-        if part == (owner if owner in ("text", "image") else "rest"):
+        owner = {"texts": "text", "image": "image"}.get(name.partition(".")[0], "rest")
+        if part == owner:
             yield weight

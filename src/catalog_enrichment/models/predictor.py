@@ -11,9 +11,9 @@ import torch
 
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import artifact
-from catalog_enrichment.models.network import Head, ModelOutputs, MultiModalNet
+from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
-from catalog_enrichment.models.spec import ModelSpec
+from catalog_enrichment.models.spec import Head, ModelSpec
 from catalog_enrichment.records import Cardinality
 
 
@@ -31,7 +31,7 @@ class Scores:
 
 
 class Predictor:
-    """A model version ready to score. Not for concurrent calls on one instance: its tokenizer keeps state."""
+    """A model version ready to score. Not for concurrent calls on one instance: its tokenizers keep state."""
 
     numeric_path = "fp32"
     """How the scores were computed; certificates name it, for another path gives other scores."""
@@ -39,13 +39,13 @@ class Predictor:
     def __init__(
         self,
         net: MultiModalNet,
-        tokenizer: TextTokenizer,
+        tokenizers: Mapping[str, TextTokenizer],
         spec: ModelSpec,
         temperatures: Mapping[str, float],
         device: str = "cpu",
     ) -> None:
         self._net = net.to(device).eval()
-        self._preprocessor = Preprocessor(tokenizer, spec)
+        self._preprocessor = Preprocessor(tokenizers, spec)
         self._temperatures = dict(temperatures)
         self._device = device
         self.image_size = spec.image.size
@@ -56,7 +56,7 @@ class Predictor:
         # TF32 convolutions are other scores than the fp32 that certificates are bound to
         torch.backends.cudnn.allow_tf32 = False
         loaded = artifact.load(directory)
-        return cls(loaded.net, loaded.tokenizer, loaded.spec, loaded.temperatures, device)
+        return cls(loaded.net, loaded.tokenizers, loaded.spec, loaded.temperatures, device)
 
     @property
     def heads(self) -> dict[str, Head]:

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models.encoders import Tokens
 from catalog_enrichment.models.network import ModelInputs
-from catalog_enrichment.models.spec import ImageSpec, ModelSpec
+from catalog_enrichment.models.spec import ImageSpec, ModelSpec, TextSpec
 
 VERSION = 1
 """Kept in every artifact. Raise it when the same product would give other inputs: cleaning, text form, decoding,
 resizing or normalisation. A certificate holds for one preprocessing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """One text of N products as arrays; the columns are :class:`Tokens`' by name."""
+
+    columns: Mapping[str, NDArray[np.integer[Any]]]
+    """(N, T) each."""
+    present: NDArray[np.bool_]
+    """(N,)"""
+
+    def tokens(self) -> Tokens:
+        tensors = {name: torch.from_numpy(column) for name, column in self.columns.items()}
+        return Tokens(
+            tensors["input_ids"],
+            tensors["attention_mask"],
+            tensors.get("token_type_ids"),
+            torch.from_numpy(self.present),
+        )
+
+
 class Preprocessor:
-    def __init__(self, tokenizer: TextTokenizer, spec: ModelSpec) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizers: Mapping[str, TextTokenizer], spec: ModelSpec) -> None:
+        self._tokenizers = dict(tokenizers)
         self._spec = spec
 
     def inputs(
@@ -34,23 +57,24 @@ class Preprocessor:
         """
         if not len(titles) == len(descriptions) == len(pixels):
             raise ValueError(f"{len(titles)} titles, {len(descriptions)} descriptions and {len(pixels)} pictures")
-        ids = self.token_ids(titles, descriptions)
-        types = ids.get("token_type_ids")
         has_image = np.array([picture is not None for picture in pixels], dtype=bool)
         return ModelInputs(
-            input_ids=torch.from_numpy(ids["input_ids"]),
-            attention_mask=torch.from_numpy(ids["attention_mask"]),
-            token_type_ids=None if types is None else torch.from_numpy(types),
+            texts={
+                name: tuple(ids.tokens() for ids in views)
+                for name, views in self.token_ids(titles, descriptions).items()
+            },
             pixels=normalise_pixels(self._stack(pixels), has_image, self._spec.image),
             has_image=torch.from_numpy(has_image),
         )
 
-    def token_ids(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> dict[str, np.ndarray]:
-        """The texts alone, cleaned and encoded; see :meth:`TextTokenizer.encode`."""
-        text = self._spec.text
-        first = [clean_text(title, text.max_chars) for title in titles]
-        second = [clean_text(description, text.max_chars) for description in descriptions]
-        return self._tokenizer.encode(first, second, text.max_length)
+    def token_ids(
+        self, titles: Sequence[str | None], descriptions: Sequence[str | None]
+    ) -> dict[str, tuple[Ids, ...]]:
+        """Text encoder -> the texts it reads, cleaned and encoded; see :meth:`TextTokenizer.encode`."""
+        return {
+            name: _encoded(self._tokenizers[name], spec, titles, descriptions)
+            for name, spec in self._spec.texts.items()
+        }
 
     def _stack(self, pixels: Sequence[np.ndarray | None]) -> np.ndarray:
         size = self._spec.image.size
@@ -62,6 +86,21 @@ class Preprocessor:
                 raise ValueError(f"picture {row} is {picture.dtype} {picture.shape}, not uint8 {stacked.shape[1:]}")
             stacked[row] = picture
         return stacked
+
+
+def _encoded(
+    tokenizer: TextTokenizer, spec: TextSpec, titles: Sequence[str | None], descriptions: Sequence[str | None]
+) -> tuple[Ids, ...]:
+    first = [clean_text(title, spec.max_chars) for title in titles]
+    second = [clean_text(description, spec.max_chars) for description in descriptions]
+    nothing, always = [""] * len(first), np.ones(len(first), dtype=bool)
+    described = np.array([bool(text) for text in second], dtype=bool)
+    if spec.fields == "pair":
+        return (Ids(tokenizer.encode(first, second, spec.max_length), always),)
+    # a title is always there, be it empty: a product without any text still has to get a score
+    title = Ids(tokenizer.encode(first, nothing, spec.max_length), always)
+    description = Ids(tokenizer.encode(second, nothing, spec.max_length), described)
+    return {"title": (title,), "description": (description,), "apart": (title, description)}[spec.fields]
 
 
 def normalise_pixels(pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec) -> torch.Tensor:

@@ -17,14 +17,14 @@ import pandas as pd
 
 from catalog_enrichment.config import ImagesConfig
 from catalog_enrichment.inputs.images import first_usable
-from catalog_enrichment.models.predictor import Predictor
+from catalog_enrichment.models import ensemble
 
 _CHUNK = 64
 
 
 class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
-        self._predictor = Predictor.load(Path(context.artifacts["model"]))
+        self._predictor = ensemble.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """One row per product, in order: ``ATTRIBUTE`` and ``ATTRIBUTE_score`` for every attribute of the model.

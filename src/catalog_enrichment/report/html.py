@@ -71,7 +71,7 @@ class RunReport:
 
 def write_run_report(path: Path, run: RunReport) -> Path:
     """Write the report to ``path`` (its folder is made) and return it. Rewriting leaves no half file."""
-    text = _environment().get_template("run.html.j2").render(view(run)).translate(_CONTROL)
+    text = environment().get_template("run.html.j2").render(view(run)).translate(_CONTROL)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no bytes
@@ -101,7 +101,8 @@ def view(run: RunReport) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of this package, escaping everything."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     templates = files("catalog_enrichment.report") / "templates"

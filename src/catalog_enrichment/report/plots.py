@@ -29,6 +29,10 @@ MODALITY_COLORS = {
 
 OTHER_COLORS = ("#64748b", "#a16207", "#0369a1", "#7c2d12")
 
+MOST_VALUES = 30
+MOST_PAIRS = 12
+"""Bars in one picture; more cannot be read."""
+
 
 class Trained(Protocol):
     """What the figures need of a trained model."""
@@ -39,6 +43,10 @@ class Trained(Protocol):
     @property
     def curves(self) -> Mapping[str, Mapping[str, Any]]:
         """``precision_recall`` by attribute and modality, ``reliability`` and ``attention`` by attribute."""
+
+    @property
+    def tables(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """``values`` and ``confusions``: rows with `attribute`, most first."""
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
@@ -56,6 +64,10 @@ def training_figures(trained: Trained) -> dict[str, Figure]:
         figures[f"{name}/reliability"] = reliability(name, bins)
     for name, counts in curves.get("attention", {}).items():
         figures[f"{name}/attention"] = attention(name, counts)
+    for name, rows in _by_attribute(trained.tables.get("values", [])).items():
+        figures[f"{name}/values"] = values(name, rows)
+    for name, rows in _by_attribute(trained.tables.get("confusions", [])).items():
+        figures[f"{name}/confusions"] = confusions(name, rows)
     for certificate in trained.certificates:
         place = f"{certificate.attribute}/{certificate.modality.value}"
         figures[f"{place}/fixed_sequence"] = fixed_sequence(certificate)
@@ -138,12 +150,60 @@ def fixed_sequence(certificate: Certificate) -> Figure:
 
 
 def attention(attribute: str, counts: Mapping[str, Sequence[float]]) -> Figure:
-    """How many products lean on the picture (0) or on the text (1)."""
+    """How many products lean on the picture (0) or on the text (1), under a box of the quantiles where they are known.
+
+    ``quantiles``: the 5%, 25%, 50%, 75% and 95% ones; the box has the middle half, the line through it 90%.
+    """
     figure, axes = _canvas(
         f"{attribute}: modality attention", "weight on the text (the picture has the rest)", "products"
     )
     axes.bar(*_bars(counts["edges"], counts["counts"]), color=ACCENT, align="edge", edgecolor="white", linewidth=0.5)
+    if "quantiles" in counts:
+        _box(axes, counts["quantiles"], top=max(counts["counts"], default=0) or 1)
     axes.set_xlim(0, 1)
+    return figure
+
+
+def _box(axes: Axes, quantiles: Sequence[float], top: float) -> None:
+    """A lying box above bars that reach up to ``top``."""
+    lowest, low, median, high, highest = quantiles
+    middle, height = 1.14 * top, 0.09 * top
+    axes.plot([lowest, highest], [middle, middle], color=INK, lw=1.2)
+    axes.barh(middle, high - low, height, left=low, color=SOFT, edgecolor=INK, linewidth=1.2, zorder=3)
+    axes.plot([median, median], [middle - height / 2, middle + height / 2], color=WARN, lw=2, zorder=4)
+    axes.annotate(
+        f"median {median:.2f}", (median, middle + height / 2), (0, 3), textcoords="offset points",
+        ha="left" if median < 0.5 else "right", color=INK, fontsize=8,
+    )  # fmt: skip
+    axes.set_ylim(0, 1.3 * top)
+
+
+def values(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """F1 and R@P95 of each value, the most frequent at the top, with how many test products have it."""
+    shown = sorted(rows, key=lambda row: -row["support"])[:MOST_VALUES]
+    few = f", the {len(shown)} most frequent of {len(rows)}" if len(shown) < len(rows) else ""
+    figure, axes = _canvas(f"{attribute}: values{few}", "share", "", bars=len(shown))
+    for place, (column, label, color) in enumerate((("f1", "F1", SOFT), ("r_at_p95", "R@P95", ACCENT))):
+        at = [bar + 0.4 * place - 0.2 for bar in range(len(shown))]
+        axes.barh(at, [row[column] for row in shown], 0.38, color=color, label=label)
+    _name_bars(axes, [f"{_short(row['value'], 36)} ({row['support']:,})" for row in shown])
+    axes.set_xlim(0, 1)
+    if shown:
+        figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def confusions(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The pairs of values that are confused most, and how many test products each."""
+    from matplotlib.ticker import MaxNLocator
+
+    shown = sorted(rows, key=lambda row: -row["products"])[:MOST_PAIRS]
+    figure, axes = _canvas(f"{attribute}: worst confusions (true > said)", "products", "", bars=len(shown))
+    bars = axes.barh(range(len(shown)), [row["products"] for row in shown], 0.7, color=WARN)
+    axes.bar_label(bars, padding=3, color=INK, fontsize=8)
+    _name_bars(axes, [f"{_short(row['true'])} > {_short(row['said'])}" for row in shown])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.08)
     return figure
 
 
@@ -181,11 +241,30 @@ def score_histogram(certificate: Certificate) -> Figure:
     return figure
 
 
-def _canvas(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def _by_attribute(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["attribute"], []).append(row)
+    return found
+
+
+def _name_bars(axes: Axes, names: Sequence[str]) -> None:
+    """Names of lying bars, the first at the top."""
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"{name[: most - 3]}..."
+
+
+def _canvas(title: str, x: str, y: str, bars: int = 0) -> tuple[Figure, Axes]:
+    """``bars``: lying bars that need room, where there are many."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6.4, max(4.2, 1.2 + 0.28 * bars)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", parse_math=False)

@@ -18,15 +18,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.precision import metrics
+from catalog_enrichment.precision import bootstrap, metrics
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.units import WRITABLE_RANKS, Bools, Floats, as_scores, pairs_from, ranking, units_from
+from catalog_enrichment.precision.units import (
+    WRITABLE_RANKS,
+    Bools,
+    Floats,
+    Ints,
+    as_scores,
+    pairs_from,
+    ranking,
+    units_from,
+)
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training.collapse import collapse_warnings
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index
 
 BOTH = "both"
 ATTENTION_BINS = 20
+ATTENTION_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 WORST_PAIRS = 20
 
 
@@ -61,9 +72,17 @@ class Evaluation:
     """`modalities`, `values`, `certified`, `confusions`: lists of rows."""
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     """`precision_recall` by attribute and modality, `reliability` and `attention` by attribute: lists of numbers."""
+    warnings: list[str] = field(default_factory=list)
+    """In plain language, for whoever trained the model; see :meth:`warn`."""
 
-    def describe(self, modality: str, labels: Labels, scores: ModelScores, index: Index) -> None:
-        """Describe one attribute under one modality, on the labelled products of ``index``."""
+    def describe(
+        self, modality: str, labels: Labels, scores: ModelScores, index: Index, groups: Ints | None = None
+    ) -> None:
+        """Describe one attribute under one modality, on the labelled products of ``index``.
+
+        ``groups`` (N,): content group of every product of the data set, what the intervals of the whole model resample.
+        None: each product is its own.
+        """
         index = index[labels.labelled[index]]
         probabilities = scores.at(labels.attribute, index)
         row = described(probabilities, labels, index)
@@ -77,6 +96,8 @@ class Evaluation:
             self._table("confusions").extend(confusions(probabilities, labels, index))
             self.curves.setdefault("reliability", {})[labels.attribute] = _reliability(probabilities, labels, index)
             self._attention(labels.attribute, scores.weights(labels.attribute, index))
+            for name, interval in intervals(probabilities, labels, index, groups).items():
+                self.metrics |= {f"{prefix}/{name}_low": interval.low, f"{prefix}/{name}_high": interval.high}
 
     def promise(self, certificate: Certificate, labels: Labels, scores: ModelScores, units: Index, path: Bools) -> None:
         """What ``certificate`` would write to the labelled products of ``units``; ``path`` (N,): those it is for."""
@@ -85,12 +106,21 @@ class Evaluation:
         self.metrics |= {f"{labels.attribute}/certified_{name}": value for name, value in row.items()}
         self._table("certified").append({"attribute": labels.attribute, "modality": certificate.modality.value, **row})
 
+    def warn(self) -> None:
+        """Fill ``warnings``, once every attribute and modality, baselines included, is described."""
+        self.warnings = collapse_warnings(self.tables.get("modalities", []), self.curves.get("attention", {}))
+
     def _attention(self, attribute: str, weights: NDArray[Any] | None) -> None:
         if weights is None or not np.isfinite(weights).any():
             return
-        counts, edges = np.histogram(weights, bins=ATTENTION_BINS, range=(0.0, 1.0))
-        self.curves.setdefault("attention", {})[attribute] = {"edges": edges.tolist(), "counts": counts.tolist()}
-        self.metrics[f"{attribute}/attention_text_mean"] = float(weights.mean())
+        known = weights[np.isfinite(weights)].astype(np.float64)
+        counts, edges = np.histogram(known, bins=ATTENTION_BINS, range=(0.0, 1.0))
+        self.curves.setdefault("attention", {})[attribute] = {
+            "edges": edges.tolist(),
+            "counts": counts.tolist(),
+            "quantiles": np.quantile(known, ATTENTION_QUANTILES).tolist(),
+        }
+        self.metrics[f"{attribute}/attention_text_mean"] = float(known.mean())
 
     def _table(self, name: str) -> list[dict[str, Any]]:
         return self.tables.setdefault(name, [])
@@ -100,13 +130,14 @@ def described(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict
     """Accuracy, F1 and R@P95 of one attribute; (n, V) probabilities of the products at ``index``.
 
     Values that are not learned are one class that is never predicted: in accuracy, micro and weighted F1 and in the
-    denominator of the micro R@P95. The macro averages are over the learned values.
+    denominator of the micro R@P95. The macro averages are over the learned values; head and tail (Chen et al. 2022)
+    divide those by how many labelled products of the whole data set have them.
     """
     said = metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
-    all_said = np.column_stack([said, np.zeros(len(index), dtype=bool)])
-    all_true = np.column_stack([truth, unlearned > 0])
+    all_said, all_true = _with_unlearned(said, truth, unlearned)
     overall, known = metrics.f1(all_said, all_true), metrics.f1(said, truth)
+    head, tail = metrics.f1_head_tail(said, truth, labels.truth.sum(axis=0))
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     pooled = replace(pairs, positives=np.append(pairs.positives, unlearned.sum()))
     return {
@@ -115,9 +146,31 @@ def described(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict
         "f1_micro": overall.micro,
         "f1_macro": known.macro,
         "f1_weighted": overall.weighted,
+        "f1_head": head,
+        "f1_tail": tail,
         "r_at_p95_micro": metrics.r_at_p_micro(pooled).recall,
         "r_at_p95_macro": metrics.r_at_p_macro(pairs),
     }
+
+
+def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, bootstrap.Measure]:
+    """What of :func:`described` can be resampled, by the same names: for intervals and paired differences."""
+    said = metrics.predictions(probabilities, labels.cardinality)
+    truth, unlearned = labels.truth[index], labels.unlearned[index]
+    return {
+        "accuracy": bootstrap.accuracy(*_with_unlearned(said, truth, unlearned)),
+        "f1_macro": bootstrap.f1_macro(said, truth),
+        "r_at_p95_micro": bootstrap.r_at_p_micro(probabilities, truth, labels.cardinality, unlearned),
+        "r_at_p95_macro": bootstrap.r_at_p_macro(probabilities, truth, labels.cardinality),
+    }
+
+
+def intervals(
+    probabilities: NDArray[Any], labels: Labels, index: Index, groups: Ints | None = None
+) -> dict[str, bootstrap.Interval]:
+    """95% bootstrap intervals of :func:`measures`; ``groups`` (N,) as in :meth:`Evaluation.describe`."""
+    mine = np.arange(len(index)) if groups is None else groups[index]
+    return bootstrap.intervals(measures(probabilities, labels, index), bootstrap.Resamples(mine))
 
 
 def certified(
@@ -152,15 +205,20 @@ def certified(
 
 
 def per_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
-    """Support, F1 and R@P95 of every learned value, most frequent first."""
+    """Support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
     truth = labels.truth[index]
-    f1 = metrics.f1(metrics.predictions(probabilities, labels.cardinality), truth).per_label
+    said = metrics.predictions(probabilities, labels.cardinality)
+    hits, support = (said & truth).sum(axis=0), truth.sum(axis=0)
+    precision, recall = metrics.ratio(hits, said.sum(axis=0)), metrics.ratio(hits, support)
+    f1 = metrics.f1(said, truth).per_label
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     rows = [
         {
             "attribute": labels.attribute,
             "value": value,
-            "support": int(truth[:, column].sum()),
+            "support": int(support[column]),
+            "precision": float(precision[column]),
+            "recall": float(recall[column]),
             "f1": float(f1[column]),
             "r_at_p95": metrics.operating_point(*pairs.of(column), 0.95).recall,
         }
@@ -182,6 +240,12 @@ def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> lis
         {"attribute": labels.attribute, "true": true, "said": said, "products": count}
         for (true, said), count in pairs.most_common(WORST_PAIRS)
     ]
+
+
+def _with_unlearned(said: Bools, truth: Bools, unlearned: Ints) -> tuple[Bools, Bools]:
+    """(n, V + 1) twice: the last column is a value that is not learned, sometimes true and never said."""
+    nothing = np.zeros(len(said), dtype=bool)
+    return np.column_stack([said, nothing]), np.column_stack([truth, unlearned > 0])
 
 
 def _writable(scores: NDArray[Any], cardinality: Cardinality, pool: Bools, threshold: float) -> Bools:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models.encoders import Tokens
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
-from catalog_enrichment.models.preprocess import Preprocessor, normalise_pixels
+from catalog_enrichment.models.preprocess import Ids, Preprocessor, normalise_pixels
 from catalog_enrichment.models.spec import ModelSpec
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.folds import Index
@@ -28,42 +30,50 @@ class Examples:
 
     dataset: Dataset
     spec: ModelSpec
-    tokens: dict[str, NDArray[np.int32]]
-    """Name of the input -> (N, L)."""
+    texts: dict[str, tuple[Ids, ...]]
+    """Text encoder -> the texts it reads, of all products, int32."""
     lengths: NDArray[np.int64]
     has_image: NDArray[np.bool_]
+    picture_size: int = 0
+    """Pictures are shrunk to this side; 0: not at all."""
 
     @classmethod
-    def of(cls, dataset: Dataset, spec: ModelSpec, tokenizer: TextTokenizer) -> Examples:
+    def of(cls, dataset: Dataset, spec: ModelSpec, tokenizers: Mapping[str, TextTokenizer]) -> Examples:
         """Tokenize every product with the preprocessing that the artifact will have (I8)."""
-        preprocessor = Preprocessor(tokenizer, spec)
-        tokens: dict[str, NDArray[np.int32]] = {}
-        for start in range(0, len(dataset), _TOKENIZED_AT_ONCE):
-            part = slice(start, start + _TOKENIZED_AT_ONCE)
-            for name, ids in preprocessor.token_ids(dataset.titles[part], dataset.descriptions[part]).items():
-                column = tokens.setdefault(name, np.zeros((len(dataset), spec.text.max_length), dtype=np.int32))
-                # what lies right of a text is cut or masked, so any id will do there
-                column[part, : ids.shape[1]] = ids
-        lengths = tokens["attention_mask"].sum(axis=1, dtype=np.int64)
-        return cls(dataset, spec, tokens, lengths, dataset.has_image)
+        preprocessor = Preprocessor(tokenizers, spec)
+        parts = [
+            preprocessor.token_ids(dataset.titles[start:end], dataset.descriptions[start:end])
+            for start, end in _ranges(len(dataset), _TOKENIZED_AT_ONCE)
+        ]
+        texts = {
+            name: tuple(_joined([part[name][view] for part in parts]) for view in range(text.views))
+            for name, text in spec.texts.items()
+        }
+        lengths = sum(
+            ids.columns["attention_mask"].sum(axis=1, dtype=np.int64) for views in texts.values() for ids in views
+        )
+        return cls(dataset, spec, texts, np.asarray(lengths, dtype=np.int64), dataset.has_image)
+
+    def at(self, picture_size: int) -> Examples:
+        """The same with smaller pictures."""
+        return replace(self, picture_size=picture_size)
 
     def batch(
         self, index: Index, hidden: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None
     ) -> ModelInputs:
         """The inputs of the products at ``index`` (B,); pictures are not seen where ``hidden`` (B,)."""
-        longest = int(self.lengths[index].max())
-        ids = {name: torch.from_numpy(column[index, :longest].astype(np.int64)) for name, column in self.tokens.items()}
         pixels = np.asarray(self.dataset.pixels[index])
         has_image = self.has_image[index]
         if hidden is not None:
             has_image = has_image & ~hidden
         if augment is not None:
             pixels = vary(pixels, augment)
+        normalised = normalise_pixels(pixels, has_image, self.spec.image)
+        if 0 < self.picture_size < normalised.shape[-1]:
+            normalised = functional.interpolate(normalised, size=self.picture_size, mode="area")
         return ModelInputs(
-            input_ids=ids["input_ids"],
-            attention_mask=ids["attention_mask"],
-            token_type_ids=ids.get("token_type_ids"),
-            pixels=normalise_pixels(pixels, has_image, self.spec.image),
+            texts={name: tuple(_rows(ids, index) for ids in views) for name, views in self.texts.items()},
+            pixels=normalised,
             has_image=torch.from_numpy(has_image),
         )
 
@@ -75,12 +85,16 @@ class Examples:
         back = torch.from_numpy(np.argsort(order, kind="stable"))
         with torch.inference_mode():
             parts = [network(self.batch(index[at]).to(device)) for at in _chunks(order, _SCORED_AT_ONCE)]
-        logits = {name: torch.cat([part.logits[name].cpu() for part in parts])[back] for name in network.heads}
+
+        def whole(pieces: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+            return {name: torch.cat([piece[name].cpu() for piece in pieces])[back] for name in network.heads}
+
         weights = [part.attention for part in parts if part.attention is not None]
-        if not weights:
-            return ModelOutputs(logits, None)
+        experts = zip(*(part.experts for part in parts), strict=True)
         return ModelOutputs(
-            logits, {name: torch.cat([part[name].cpu() for part in weights])[back] for name in network.heads}
+            whole([part.logits for part in parts]),
+            whole(weights) if weights else None,
+            tuple(whole(expert) for expert in experts),
         )
 
 
@@ -97,6 +111,30 @@ def vary(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.u
     mirrored = random.random((count, 1)) < 0.5
     columns = np.where(mirrored, columns[:, ::-1], columns)
     return np.asarray(pixels[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]])
+
+
+def _joined(parts: Sequence[Ids]) -> Ids:
+    """Texts that were encoded apart, as wide as the longest; right of a text everything is masked."""
+    width = max((part.columns["input_ids"].shape[1] for part in parts), default=1)
+    columns = {
+        name: np.concatenate(
+            [np.pad(part.columns[name], ((0, 0), (0, width - part.columns[name].shape[1]))) for part in parts],
+            dtype=np.int32,
+        )
+        for name in (parts[0].columns if parts else ())
+    }
+    return Ids(columns, np.concatenate([part.present for part in parts]))
+
+
+def _rows(ids: Ids, index: Index) -> Tokens:
+    """The texts of some products, no wider than the longest of them."""
+    longest = max(int(ids.columns["attention_mask"][index].sum(axis=1).max(initial=1)), 1)
+    columns = {name: column[index, :longest].astype(np.int64) for name, column in ids.columns.items()}
+    return Ids(columns, ids.present[index]).tokens()
+
+
+def _ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + size, count)) for start in range(0, count, size))
 
 
 def _chunks(order: Index, size: int) -> Iterator[Index]:

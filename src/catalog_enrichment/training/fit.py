@@ -1,39 +1,38 @@
-"""The fit: Adam with warm-up and cosine, cross-entropy plus the KL term of De la Comble et al. 2022, early stopping.
-
-Shapes: B products in a batch, V values of an attribute.
-"""
+"""A recipe, top to bottom: adapt the encoders without labels, find wrong labels, fit the encoders one by one, fit the
+whole, and let the validation fold choose what is left open."""
 
 from __future__ import annotations
 
-import copy
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.fusion import kl_to_uniform
-from catalog_enrichment.models.network import Head, ModelOutputs, MultiModalNet, build_network, parameter_groups
-from catalog_enrichment.models.spec import FitSpec, Recipe
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.models.fusion import fusion_class
+from catalog_enrichment.models.fusion.base import Fused, probabilities
+from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.spec import AdaptSpec, FitSpec, FusionSpec, ModelSpec, Recipe
+from catalog_enrichment.training import loop
 from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.destruction import Destruction
+from catalog_enrichment.training.evaluate import described
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Folds, Index
+from catalog_enrichment.training.loop import Material, Progress
+from catalog_enrichment.training.noise import flagged_pictures
+from catalog_enrichment.training.objectives import Classification, Objective, targets_of
+from catalog_enrichment.training.self_supervision import contrast
+from catalog_enrichment.training.single import alone, heads_of, only, thawed
+from catalog_enrichment.training.single import device as device
 
-Progress = Callable[[str], None]
-"""Gets one line of text per stage or epoch."""
-
-GRADIENT_NORM = 1.0
-"""Gradients are clipped to this norm: one odd batch of a young network must not undo the encoder."""
-BUCKET = 16
-"""Batches are cut from this many batches' worth of products sorted by length, so that padding costs little."""
+Weights = dict[str, dict[str, torch.Tensor]]
+"""Encoder (text, second_text, image) -> its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,73 +40,61 @@ class Fitted:
     network: MultiModalNet
     """With the weights of the best epoch, in eval mode, on the device it was fitted on."""
     history: list[dict[str, float]]
-    """Per epoch: epoch, train_loss, validation_loss, learning_rate (the largest), products_per_second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One attribute's labels as tensors over the whole data set."""
-
-    cardinality: Cardinality
-    truth: torch.Tensor  # (N, V) float
-    learnable: torch.Tensor  # (N,) bool
-
-
-def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:
-    return {
-        name: Target(label.cardinality, torch.from_numpy(label.truth).float(), torch.from_numpy(label.learnable.copy()))
-        for name, label in labels.items()
-    }
-
-
-def heads_of(labels: Mapping[str, Labels]) -> dict[str, Head]:
-    """A head per attribute, its labels in the order of the truth's columns."""
-    return {name: Head(label.cardinality, label.values) for name, label in labels.items()}
+    """Per epoch of the last stage: epoch, train_loss, validation_loss, learning_rate, products_per_second."""
+    chosen: dict[str, float] = field(default_factory=dict)
+    """What the validation fold decided: kl_lambda, `ATTRIBUTE/alpha`; and how many noisy pictures were dropped."""
+    search: list[dict[str, Any]] = field(default_factory=list)
+    """One row per candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be learned from: the inputs, their tokenizer, the labels of every attribute, the folds."""
+    """What is to be learned from: the inputs, their tokenizers, the labels of every attribute, the folds."""
 
     examples: Examples
-    tokenizer: TextTokenizer
+    tokenizers: Mapping[str, TextTokenizer]
+    """By text encoder."""
     labels: Mapping[str, Labels]
     folds: Folds
+    groups: NDArray[np.int64]
+    """(N,) content group."""
+
+    @property
+    def train(self) -> Index:
+        """The train fold's products with something to learn."""
+        learnable = np.any([label.learnable for label in self.labels.values()], axis=0)
+        return np.asarray(self.folds.train[learnable[self.folds.train]])
+
+    @property
+    def unlabelled(self) -> Index:
+        """All that self-supervision may see: whoever shares no content group with a held-out fold."""
+        held_out = np.concatenate([index for name, index in self.folds.items() if name != "train"])
+        return np.flatnonzero(~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
 
 
-def fit(recipe: Recipe, task: Task, progress: Progress) -> Fitted:
-    """Fit ``recipe`` on the train fold; the epoch with the least validation loss wins.
+def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
+    """Fit ``recipe`` on the train fold; validation chooses the epoch, and lambda and alpha where there are any.
 
     Only products whose attribute is learnable enter that attribute's loss. Same seed, data, machine and number of
-    threads: same weights.
+    threads: same weights, also when it was interrupted and goes on from ``checkpoints``.
     """
-    spec = recipe.fit
-    torch.manual_seed(spec.seed)
-    network = build_network(recipe.model, heads_of(task.labels), task.tokenizer).to(device())
-    loop = _Loop(network, spec, task)
-    best, best_loss, waited = copy.deepcopy(network.state_dict()), math.inf, 0
-    history: list[dict[str, float]] = []
-    for epoch in range(1, spec.epochs + 1):
-        row = {"epoch": float(epoch), **loop.epoch(), "validation_loss": loop.loss_on(task.folds.validation)}
-        history.append(row)
-        progress(
-            f"{recipe.name}: epoch {epoch}/{spec.epochs}, loss {row['train_loss']:.3f}, "
-            f"validation {row['validation_loss']:.3f}, {row['products_per_second']:.0f} products/s"
-        )
-        if row["validation_loss"] < best_loss:
-            best, best_loss, waited = copy.deepcopy(network.state_dict()), row["validation_loss"], 0
-        else:
-            waited += 1
-        if spec.patience and waited >= spec.patience:
-            progress(f"{recipe.name}: no better for {waited} epochs, stopped")
-            break
-    network.load_state_dict(best)
-    return Fitted(network.eval(), history)
-
-
-def device() -> str:
-    """Where models are fitted and scored: the GPU, if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    stages = _Stages(recipe, task, progress, checkpoints)
+    weights = stages.encoders()
+    candidates = recipe.search.kl_lambda or (recipe.fit.kl_lambda,)
+    best: tuple[float, Fitted] | None = None
+    rows: list[dict[str, Any]] = []
+    for kl_lambda in candidates:
+        found = stages.whole(weights, kl_lambda)
+        row = {"kl_lambda": kl_lambda, **_judged(found.network, task)}
+        rows.append(row)
+        if len(candidates) > 1:
+            progress(f"{recipe.name}: kl_lambda {kl_lambda:g} reaches R@P95 {row['r_at_p95_micro']:.3f} on validation")
+        if best is None or row["r_at_p95_micro"] + _TIE * row["f1_macro"] > best[0]:
+            best = row["r_at_p95_micro"] + _TIE * row["f1_macro"], found
+    assert best is not None
+    if len(candidates) == 1:
+        return best[1]
+    return replace(best[1], search=rows)
 
 
 def set_threads(threads: int) -> None:
@@ -115,108 +102,145 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
-def attribute_loss(logits: torch.Tensor, target: Target, index: torch.Tensor) -> torch.Tensor:
-    """Mean over the learnable products of ``index`` of their negative log-likelihood; logits (B, V), index (B,).
-
-    ONE: softmax cross-entropy. MANY: binary cross-entropies summed over the values (a product's label set is one
-    observation, as a class is). Zero, with a gradient of zero, where no product is learnable.
-    """
-    chosen = target.learnable[index]
-    if not chosen.any():
-        return logits.sum() * 0.0
-    truth = target.truth[index][chosen].to(logits.device)
-    scores = logits[chosen.to(logits.device)]
-    if target.cardinality is Cardinality.ONE:
-        return functional.cross_entropy(scores, truth.argmax(dim=1))
-    return functional.binary_cross_entropy_with_logits(scores, truth, reduction="none").sum(dim=1).mean()
+_TIE = 1e-3
+"""Between equal R@P95, macro-F1 decides."""
 
 
-def total_loss(
-    outputs: ModelOutputs, targets: Mapping[str, Target], index: torch.Tensor, kl_lambda: float = 0.0
-) -> torch.Tensor:
-    """Eq. 4 of De la Comble et al. 2022, per attribute, summed over the attributes.
+@dataclass(slots=True)
+class _Stages:
+    recipe: Recipe
+    task: Task
+    progress: Progress
+    checkpoints: Path | None
+    chosen: dict[str, float] = field(default_factory=dict)
+    hidden: NDArray[np.bool_] | None = None
 
-    The paper sums both terms over the products; here both are means over the batch, which keeps their ratio, and so
-    the meaning of lambda, whatever the batch size. A product without a picture adds 0.
-    """
-    loss = torch.stack([attribute_loss(outputs.logits[name], target, index) for name, target in targets.items()]).sum()
-    if kl_lambda and outputs.attention is not None:
-        for attention in outputs.attention.values():
-            loss = loss + kl_lambda * kl_to_uniform(attention).mean()
-    return loss
+    def encoders(self) -> Weights:
+        """The encoders' weights before the whole is fitted; of an encoder without a stage of its own, none."""
+        recipe, weights = self.recipe, Weights()
+        kind = fusion_class(recipe.model.fusion.kind)
+        if recipe.adapt is not None and kind.uses_text:
+            weights |= self._adapted(recipe.adapt)
+        if kind.uses_image:
+            if recipe.noise is not None:
+                self.hidden = flagged_pictures(recipe, self.task, self.progress, self.checkpoints)
+                self.chosen["noisy_pictures"] = float(self.hidden.sum())
+            if recipe.image is not None:
+                weights |= self._alone("image", recipe.image, weights)
+            if recipe.destruction is not None:
+                weights |= self._alone("image", recipe.destruction.fit, weights, destroyed=True)
+        if recipe.text is not None and kind.uses_text:
+            for name in recipe.model.texts:
+                weights |= self._alone(name, recipe.text, weights)
+        return weights
 
+    def whole(self, weights: Weights, kl_lambda: float) -> Fitted:
+        """Fit the recipe's own network, over encoders that may have been fitted before."""
+        spec, targets = self.recipe.fit, targets_of(self.task.labels)
+        network = self._network(self.recipe.model, spec, weights)
+        objective = Classification(targets, kl_lambda, spec.label_smoothing)
+        history = loop.run(network, objective, spec, self._material(self.recipe.name, spec), self.progress)
+        chosen = self.chosen | _settle(network, self.task, spec.seed)
+        if self.recipe.search.kl_lambda:
+            chosen["kl_lambda"] = kl_lambda
+        return Fitted(network, history, chosen)
 
-def learning_rate_factor(step: int, steps: int, spec: FitSpec) -> float:
-    """The factor on the configured learning rates at ``step`` of ``steps``: linear warm-up, then cosine to 0."""
-    if spec.schedule == "constant":
-        return 1.0
-    warmup = max(1, round(spec.warmup_share * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    def _adapted(self, spec: AdaptSpec) -> Weights:
+        crossing = spec.method == "convirt"
+        model = replace(self.recipe.model, fusion=FusionSpec(kind="concat" if crossing else "text_only"))
+        network = self._network(thawed(model), spec.fit, {})
+        material = self._material(spec.method, spec.fit)
+        rows = self.task.unlabelled
+        if crossing:
+            rows = rows[material.examples.has_image[rows]]
+        if spec.max_products:
+            rows = np.sort(np.random.default_rng(spec.fit.seed).permutation(rows)[: spec.max_products])
+        held = material.held_out[material.examples.has_image[material.held_out]] if crossing else material.held_out
+        loop.run(
+            network, contrast(spec, network), spec.fit, replace(material, train=rows, held_out=held), self.progress
+        )
+        return _weights(network)
 
+    def _alone(self, name: str, spec: FitSpec, weights: Weights, destroyed: bool = False) -> Weights:
+        """Fit one encoder under linear heads of its own."""
+        recipe, targets = self.recipe, targets_of(self.task.labels)
+        model, examples = alone(recipe.model, name), only(self.task.examples, name)
+        own = "image" if name == "image" else "text"
+        network = self._network(model, spec, {own: weights[name]} if name in weights else {}, name)
+        objective: Objective = Classification(targets, label_smoothing=spec.label_smoothing)
+        if destroyed:
+            assert recipe.destruction is not None
+            objective = Destruction(network, recipe.destruction, targets)
+        material = self._material(f"{name}{' destruction' * destroyed}", spec, examples)
+        if name == "image":
+            seen = material.examples.has_image & ~(self.hidden if self.hidden is not None else np.False_)
+            train, held = (rows[seen[rows]] for rows in (material.train, material.held_out))
+            material = replace(material, train=train, held_out=held)
+        loop.run(network, objective, spec, material, self.progress)
+        return {name: _weights(network)[own]}
 
-class _Loop:
-    """Optimizer, schedule and batches of one fit."""
+    def _network(self, model: ModelSpec, spec: FitSpec, weights: Weights, name: str = "") -> MultiModalNet:
+        """A network with what its encoders have learned already; ``name``: of its only text encoder."""
+        torch.manual_seed(spec.seed)
+        tokenizers = self.task.tokenizers
+        if name in tokenizers:
+            tokenizers = {"text": tokenizers[name]}
+        network = build_network(model, heads_of(self.task.labels), tokenizers)
+        for part, encoder in encoders(network).items():
+            if part in weights:
+                encoder.load_state_dict(weights[part])
+        return network.to(device())
 
-    def __init__(self, network: MultiModalNet, spec: FitSpec, task: Task) -> None:
-        self._network, self._spec, self._examples = network, spec, task.examples
-        self._targets = targets_of(task.labels)
-        learnable = np.any([label.learnable for label in task.labels.values()], axis=0)
-        self._train = task.folds.train[learnable[task.folds.train]]
-        self._random = np.random.default_rng(spec.seed)
-        self._steps = spec.epochs * math.ceil(len(self._train) / spec.batch_size)
-        self._optimizer = torch.optim.AdamW(parameter_groups(network, spec))
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: learning_rate_factor(step, self._steps, spec)
+    def _material(self, name: str, spec: FitSpec, examples: Examples | None = None) -> Material:
+        return Material(
+            name=name,
+            examples=(examples or self.task.examples).at(spec.picture_size),
+            train=self.task.train,
+            held_out=self.task.folds.validation,
+            hidden=self.hidden,
+            checkpoints=self.checkpoints,
         )
 
-    def epoch(self) -> dict[str, float]:
-        """One pass over the train fold."""
-        started, losses = time.perf_counter(), []
-        self._network.train()
-        rate = max(group["lr"] for group in self._optimizer.param_groups)
-        for index in self._batches():
-            hidden = self._hidden(index)
-            inputs = self._examples.batch(index, hidden, self._random if self._spec.augment else None)
-            outputs = self._network(inputs.to(self._device))
-            loss = total_loss(outputs, self._targets, torch.from_numpy(index), self._spec.kl_lambda)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), GRADIENT_NORM)
-            self._optimizer.step()
-            self._schedule.step()
-            losses.append(loss.detach() * len(index))
-        seconds = time.perf_counter() - started
-        return {
-            "train_loss": float(torch.stack(losses).sum()) / len(self._train),
-            "learning_rate": float(rate),
-            "products_per_second": len(self._train) / seconds,
-        }
 
-    def loss_on(self, index: Index) -> float:
-        """The loss without KL term, dropout and augmentation; over the whole fold, not averaged over batches."""
-        outputs = self._examples.outputs(self._network, index)
-        return float(total_loss(outputs, self._targets, torch.from_numpy(index)))
+def encoders(network: MultiModalNet) -> dict[str, torch.nn.Module]:
+    """The network's encoders by name."""
+    return dict(network.texts.items()) | ({} if network.image is None else {"image": network.image})
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self._network.parameters()).device
 
-    def _hidden(self, index: Index) -> NDArray[np.bool_]:
-        """(B,): whose picture is hidden in this step. A lone one is too: batch statistics need at least two."""
-        hidden = self._random.random(len(index)) < self._spec.image_dropout
-        alone = np.count_nonzero(self._examples.has_image[index] & ~hidden) == 1
-        return np.asarray(hidden | alone)
+def _weights(network: MultiModalNet) -> Weights:
+    return {
+        name: {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        for name, encoder in encoders(network).items()
+    }
 
-    def _batches(self) -> Iterator[Index]:
-        """Shuffled batches of neighbours in length, in shuffled order."""
-        size = self._spec.batch_size
-        order = self._random.permutation(self._train)
-        batches: list[Any] = []
-        for start in range(0, len(order), size * BUCKET):
-            bucket = order[start : start + size * BUCKET]
-            bucket = bucket[np.argsort(self._examples.lengths[bucket], kind="stable")]
-            batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
-        for position in self._random.permutation(len(batches)):
-            yield batches[position]
+
+def _settle(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
+    """Let the fusion choose, on the validation fold, what it leaves open."""
+    rows = task.folds.validation
+    if not len(rows):
+        return {}
+    outputs = task.examples.outputs(network, rows)
+    names = list(network.heads)
+    held_out = Fused(
+        tuple(outputs.logits[name].clone() for name in names),
+        experts=tuple(tuple(expert[name].clone() for name in names) for expert in outputs.experts),
+    )
+    targets = targets_of(task.labels)
+    place = next(network.parameters()).device
+    network.fusion.cpu()
+    chosen = network.fusion.settle(held_out, [targets[name].known(torch.from_numpy(rows)) for name in names], seed)
+    network.fusion.to(place)
+    return {f"{names[int(key.rpartition('/')[2])]}/{key.rpartition('/')[0]}": value for key, value in chosen.items()}
+
+
+def _judged(network: MultiModalNet, task: Task) -> dict[str, float]:
+    """R@P95 and macro-F1 on the validation fold, averaged over the attributes."""
+    rows = task.folds.validation
+    outputs = task.examples.outputs(network, rows)
+    found = []
+    for name, head in network.heads.items():
+        label = task.labels[name]
+        index = rows[label.labelled[rows]]
+        scores = probabilities(outputs.logits[name], head).numpy()[label.labelled[rows]]
+        found.append(described(scores, label, index))
+    return {key: float(np.mean([row[key] for row in found])) for key in ("r_at_p95_micro", "f1_macro", "accuracy")}

@@ -100,13 +100,23 @@ class Folds:
         return {name: len(index) for name, index in self.items()}
 
 
-def split(labelled: Index, groups: NDArray[np.int64], ids: Sequence[str], config: FoldsConfig) -> Folds:
+def split(
+    labelled: Index,
+    groups: NDArray[np.int64],
+    ids: Sequence[str],
+    config: FoldsConfig,
+    truth: NDArray[np.bool_] | None = None,
+) -> Folds:
     """Split the labelled products by content group into the configured shares (counted in products).
 
     Groups are put in the order of a hash of the seed and the group's smallest product id, and the line is cut where
     each fold has its share: stable (new products move only groups near a cut), and exact to within one group. A group
     of more than half the smallest fold would break that; such groups go to train, the fold that is never counted, and
     the cuts are made in what is left.
+
+    With ``config.stratify`` what is left is divided by iterative stratification over ``truth`` (N, V), the products'
+    values, instead: every fold gets its share of every value, as far as groups allow. Not stable, and exact to about
+    a hundredth. Raises ValueError if there is no ``truth`` then.
     """
     members: dict[int, list[int]] = {}
     for product in labelled.tolist():
@@ -116,19 +126,69 @@ def split(labelled: Index, groups: NDArray[np.int64], ids: Sequence[str], config
     first_id = {group: min(ids[product] for product in products) for group, products in members.items()}
     order = sorted(members, key=lambda group: stable_hash(config.seed, first_id[group]))
     large = [group for group in order if len(members[group]) > giant]
-    small = [group for group in order if len(members[group]) <= giant]
+    small = [members[group] for group in order if len(members[group]) <= giant]
 
-    in_train = sum(len(members[group]) for group in large)
     target = shares * len(labelled)
-    target[0] = max(0.0, target[0] - in_train)
-    cuts = np.cumsum(target) / max(target.sum(), 1.0) * (len(labelled) - in_train)
+    target[0] = max(0.0, target[0] - sum(len(members[group]) for group in large))
+    if config.stratify:
+        if truth is None:
+            raise ValueError("folds.stratify needs the products' values")
+        places = _stratified(small, truth, target, config.seed)
+    else:
+        places = _cut(small, target)
     folds: list[list[int]] = [[product for group in large for product in members[group]], [], [], [], []]
-    seen = 0
-    for group in small:
-        middle = seen + len(members[group]) / 2
-        folds[min(int(np.searchsorted(cuts, middle)), len(folds) - 1)] += members[group]
-        seen += len(members[group])
+    for products, place in zip(small, places, strict=True):
+        folds[place] += products
     return Folds(*(np.array(sorted(part), dtype=np.int64) for part in folds))
+
+
+def stratified_parts(
+    index: Index, groups: NDArray[np.int64], truth: NDArray[np.bool_], k: int, seed: int
+) -> list[Index]:
+    """``index`` in ``k`` parts of about one size, each with its share of every value of ``truth`` (N, V); no content
+    group stands in two. Iterative stratification (Sechidis et al. 2011). Raises ValueError for fewer groups than parts.
+    """
+    _, position = np.unique(groups[index], return_inverse=True)
+    members: list[list[int]] = [[] for _ in range(int(position.max(initial=-1)) + 1)]
+    for product, group in zip(index.tolist(), position.tolist(), strict=True):
+        members[group].append(product)
+    if len(members) < k:
+        raise ValueError(f"{len(members)} content groups cannot be divided into {k} parts")
+    place = np.array(_stratified(members, truth, np.ones(k), seed))[position]
+    return [np.sort(index[place == part]) for part in range(k)]
+
+
+def _cut(groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[int]:
+    """The fold of each group: the line of groups cut where each fold has its part of ``target``."""
+    cuts = np.cumsum(target) / max(target.sum(), 1.0) * sum(map(len, groups))
+    places, seen = [], 0
+    for products in groups:
+        places.append(min(int(np.searchsorted(cuts, seen + len(products) / 2)), len(target) - 1))
+        seen += len(products)
+    return places
+
+
+def _stratified(
+    groups: Sequence[Sequence[int]], truth: NDArray[np.bool_], target: NDArray[np.float64], seed: int
+) -> list[int]:
+    """The fold of each group of products: the rarest value's groups are dealt out first, each to the fold that lacks
+    most of it (Sechidis et al. 2011). A group has the values of all its members.
+
+    The algorithm counts groups; a group's size, by powers of two, is one more value, so that the shares hold in
+    products too.
+    """
+    from iterstrat.ml_stratifiers import IterativeStratification
+
+    if not groups:
+        return []
+    random = np.random.default_rng(int(stable_hash("stratify", seed)[:15], 16))
+    order = random.permutation(len(groups))
+    values = np.stack([truth[groups[group]].any(axis=0) for group in order])
+    sizes = np.array([len(groups[group]).bit_length() for group in order])
+    labels = np.hstack([values, sizes[:, None] == np.unique(sizes)])
+    places = np.empty(len(groups), dtype=np.int64)
+    places[order] = IterativeStratification(labels, target / target.sum(), random)
+    return [int(place) for place in places]
 
 
 def one_per_group(index: Index, groups: NDArray[np.int64], ids: Sequence[str], seed: int) -> Index:

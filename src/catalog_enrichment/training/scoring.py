@@ -8,12 +8,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from catalog_enrichment.models.predictor import Predictor
+from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.precision.calibration import fit_temperature
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluate import ModelScores
-from catalog_enrichment.training.fit import Fitted, Progress, Task
+from catalog_enrichment.training.fit import Fitted, Task
 from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.loop import Progress
 
 Hidden = Literal["nothing", "image", "text"]
 
@@ -37,7 +38,7 @@ def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
 
 
 def score(
-    predictor: Predictor, dataset: Dataset, index: Index, progress: Progress, hidden: Hidden = "nothing"
+    predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, hidden: Hidden = "nothing"
 ) -> ModelScores:
     """Scores of the products at ``index``, one of their inputs ``hidden`` from the model."""
     starts = range(0, len(index), _SCORED_AT_ONCE)

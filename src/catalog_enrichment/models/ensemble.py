@@ -1,0 +1,95 @@
+"""Several models that vote as one (Bi et al. 2020, section 3.4), kept in one folder like a single model.
+
+::
+
+    model.json                 name, heads, number of members
+    members/00, members/01     a whole model version each (:mod:`catalog_enrichment.models.artifact`)
+    certificates.json          of the vote, not of the members
+    SHA256SUMS                 of all the others
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from catalog_enrichment.errors import ModelContractError
+from catalog_enrichment.models import artifact
+from catalog_enrichment.models.predictor import Predictor, Scores
+from catalog_enrichment.models.spec import Head
+from catalog_enrichment.models.vote import majority
+
+MEMBERS = artifact.MEMBERS
+
+
+class Scorer(Protocol):
+    """What scores products: one model, or several that vote."""
+
+    numeric_path: str
+    image_size: int
+
+    @property
+    def heads(self) -> dict[str, Head]: ...
+
+    def predict(
+        self,
+        titles: Sequence[str | None],
+        descriptions: Sequence[str | None],
+        pixels: Sequence[np.ndarray | None],
+    ) -> Scores: ...
+
+
+class Voters:
+    """Members score, the majority decides; where the fusion of all of them weighs the text, the mean weight is kept."""
+
+    def __init__(self, members: Sequence[Predictor]) -> None:
+        first = members[0]
+        if any(member.heads != first.heads or member.image_size != first.image_size for member in members):
+            raise ModelContractError("the members of an ensemble need the same attributes, values and image size")
+        self._members = list(members)
+        self.image_size = first.image_size
+        self.numeric_path = first.numeric_path
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self._members[0].heads
+
+    def predict(
+        self,
+        titles: Sequence[str | None],
+        descriptions: Sequence[str | None],
+        pixels: Sequence[np.ndarray | None],
+    ) -> Scores:
+        """As :meth:`Predictor.predict`; see :func:`majority` for the scores."""
+        scores = [member.predict(titles, descriptions, pixels) for member in self._members]
+        probabilities = {}
+        for name, head in self.heads.items():
+            votes = torch.from_numpy(np.stack([score.probabilities[name] for score in scores]))
+            probabilities[name] = majority(votes, head.cardinality).numpy()
+        attention = {name: np.mean([score.attention[name] for score in scores], axis=0) for name in self.heads}
+        return Scores(probabilities, attention, scores[0].has_image)
+
+
+def save(directory: Path, name: str, members: Sequence[Path]) -> None:
+    """Put model versions that :func:`artifact.save` wrote, in ``directory / MEMBERS``, under one roof."""
+    heads = artifact.heads(members[0])
+    content = {"ensemble": name, "members": len(members), "heads": {key: asdict(head) for key, head in heads.items()}}
+    artifact.seal(directory, content)
+
+
+def load(directory: Path, device: str = "cpu") -> Scorer:
+    """A model version of either kind, ready to score. Raises ModelContractError if it is damaged."""
+    if not (directory / MEMBERS).is_dir():
+        return Predictor.load(directory, device)
+    artifact.verify(directory)
+    content = json.loads((directory / artifact.MODEL).read_text())
+    members = sorted((directory / MEMBERS).iterdir())
+    if len(members) != content["members"]:
+        raise ModelContractError(f"{directory} has {len(members)} members of {content['members']}")
+    return Voters([Predictor.load(member, device) for member in members])

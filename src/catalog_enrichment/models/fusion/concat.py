@@ -1,0 +1,35 @@
+"""Text and image vector side by side: the baseline merger of De la Comble et al. 2022, and the shallow fusion of Chen
+et al. 2021, section 3.3.2, which puts a multi-layer perceptron over the two [CLS] vectors (pooling = "cls"). Both with
+the former's LayerNorm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from catalog_enrichment.models.fusion.base import Fused, Sizes, VectorFusion, Views, linear_heads, scored_alike
+
+
+class Concat(VectorFusion):
+    """The heads see [x_txt, x_img], through a hidden layer if there is one."""
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Options:
+        hidden: int = 0
+        """Width of the hidden layer; 0: none."""
+
+        def __post_init__(self) -> None:
+            if self.hidden < 0:
+                raise ValueError(f"hidden must not be negative, not {self.hidden}")
+
+    def __init__(self, sizes: Sizes, options: Options) -> None:
+        super().__init__(sizes, options)
+        width = self.text_width + self.image_width
+        self.hidden = nn.Sequential(nn.Linear(width, options.hidden), nn.ReLU()) if options.hidden else nn.Identity()
+        self.classifiers = linear_heads(options.hidden or width, self.heads)
+
+    def forward(self, views: Views) -> Fused:
+        joined = torch.cat([self.text_vector(views), self.image_vector(views)], dim=1)
+        return Fused(scored_alike(self.classifiers, self.hidden(joined)))

@@ -1,0 +1,101 @@
+"""The config's `[source]` section: where products come from and which of their columns is which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MappingConfig:
+    """Which source column feeds which product column. An empty string: the source has none.
+
+    Beside a column's name there may stand an element of a list, `categories[0][-1]` (the last of the first), and a
+    template over columns, `image_{Image_id}.jpg`. `_file_stem` is the name of the row's file without its extension.
+    A list of texts that feeds the description is joined by line breaks, one that feeds the category by slashes.
+    """
+
+    product_id: str = "product_id"
+    shop_id: str = ""
+    title: str = "title"
+    description: str = ""
+    category: str = ""
+    language: str = ""
+    image_bytes: str = ""
+    """Column with the encoded picture."""
+    image_uris: str = ""
+    """Column with one path or URI, or an array of them; relative ones start at `source.image_folder`."""
+    opt_out: str = ""
+    updated_at: str = ""
+    """Timestamp column; without one every row counts as updated at the time of its first import."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Attribute name = source column with the merchant's values: a string, an array of strings, or text that spells
+    one as JSON or Python would: `["a", "b"]`, `['a', 'b']`."""
+    attributes_when: str = ""
+    """Boolean source column: merchant values are read only where it is true."""
+    attributes_when_values: list[str] = field(default_factory=list)
+    """Turns any column into that boolean: true where `attributes_when` holds one of these."""
+    default_language: str = "en"
+    default_shop: str = "default"
+
+    def __post_init__(self) -> None:
+        if self.attributes_when_values and not self.attributes_when:
+            raise ValueError("source.mapping.attributes_when_values needs attributes_when, the column to compare")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelsConfig:
+    """A second file with further columns for the same products, for example the labels of a challenge.
+
+    The mapping may name its columns; a column that both files have is the source's. A product that it does not mention
+    has none of its values, what it says of other products is not read.
+    """
+
+    format: Literal["csv", "tsv", "jsonl", "parquet", "id_lists"]
+    """`id_lists`: a JSON object, {name: [id, ...]}; it gives the columns `list` (the name) and the key."""
+    path: str
+    """Relative paths start at the config file's `root`."""
+    key: str = ""
+    """Column that says in both files which product it is; empty: the rows stand in the same order (CSV, TSV)."""
+    columns: list[str] = field(default_factory=list)
+    """Names of the columns of a CSV or TSV file without a header."""
+
+    def __post_init__(self) -> None:
+        _check_columns("source.labels", self.format, self.columns)
+        if not self.key and self.format not in ("csv", "tsv"):
+            raise ValueError(f"source.labels.key is needed: {self.format} has no order of rows to go by")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    format: Literal["parquet", "csv", "tsv", "jsonl", "json_files", "python_lines", "delta"]
+    """`jsonl`: a JSON object per line. `json_files`: one per file. `python_lines`: a Python dict per line, as `repr`
+    writes it. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its place."""
+    path: str
+    """File, folder or Delta table. Relative paths start at the config file's `root`."""
+    columns: list[str] = field(default_factory=list)
+    """Names of the columns of a CSV or TSV file without a header."""
+    empty_texts: list[str] = field(default_factory=list)
+    """Texts that stand for no value, for example NaN."""
+    image_folder: str = ""
+    """Where relative picture paths start, itself relative to `root`, or a URI; empty: the folder of `path`."""
+    labels: LabelsConfig | None = None
+    mapping: MappingConfig = field(default_factory=MappingConfig)
+    snapshot_suite: str = "schemas:expectations/source_snapshot.v1.json"
+    row_rules: str = "schemas:expectations/row_rules.v1.json"
+    min_volume_ratio: float = 0.5
+    """The snapshot must have at least this share of the rows of the last import."""
+
+    def __post_init__(self) -> None:
+        _check_columns("source", self.format, self.columns)
+        if self.labels and not self.labels.key and self.format not in ("csv", "tsv"):
+            raise ValueError(f"source.labels.key is needed: {self.format} has no order of rows to go by")
+        if not 0 <= self.min_volume_ratio <= 1:
+            raise ValueError(f"source.min_volume_ratio must lie in [0, 1], not {self.min_volume_ratio!r}")
+
+
+def _check_columns(section: str, kind: str, columns: list[str]) -> None:
+    if columns and kind not in ("csv", "tsv"):
+        raise ValueError(f"{section}.columns names the columns of csv and tsv files; {kind} brings its own names")
+    if len(set(columns)) < len(columns) or "" in columns:
+        raise ValueError(f"{section}.columns must be different names, not {columns}")

@@ -1,0 +1,125 @@
+"""A fit on several GPUs, processes or nodes, through Spark's TorchDistributor.
+
+Every process runs the same :func:`~catalog_enrichment.training.fit.fit` over its share of each batch; what the first
+one ends with is the result. The task travels through a folder, which on a cluster every node has to see.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import distributed
+
+from catalog_enrichment.models.network import build_network
+from catalog_enrichment.models.spec import Recipe
+from catalog_enrichment.training.dataset import Dataset
+from catalog_enrichment.training.fit import Fitted, Task, device, fit, set_threads
+from catalog_enrichment.training.single import heads_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from catalog_enrichment.training.loop import Progress
+
+Fitter = Callable[[Recipe, Task, "Progress", Path | None], Fitted]
+"""What :func:`~catalog_enrichment.training.fit.fit` is."""
+
+_TASK, _RESULT = "task.pkl", "fitted.pt"
+
+
+def fitter(spark: SparkSession, folder: Path, processes: int, local: bool) -> Fitter:
+    """A ``fit`` over ``processes`` processes: on the driver if ``local``, else one per Spark task.
+
+    With GPUs every process takes one. ``folder`` holds the task while it runs. The Spark session is needed by
+    TorchDistributor, also locally.
+    """
+
+    def fit_together(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
+        from pyspark.ml.torch.distributor import TorchDistributor
+
+        progress(f"{recipe.name}: fitted by {processes} processes {'here' if local else 'on the cluster'}")
+        _write(folder, recipe, task, checkpoints)
+        group = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=torch.cuda.is_available())
+        group.run(fit_in_group, str(folder), _threads(processes, local))
+        return _read(folder, recipe, task)
+
+    del spark  # its being there is all that is needed
+    return fit_together
+
+
+def fit_in_group(folder: str, threads: int) -> None:
+    """What each process runs."""
+    gpu = torch.cuda.is_available()
+    distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        if gpu:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        set_threads(threads)
+        recipe, task, checkpoints = _task(Path(folder))
+        first = distributed.get_rank() == 0
+        fitted = fit(recipe, task, _say if first else _silent, checkpoints)
+        if first:
+            content = {
+                "network": {name: value.cpu() for name, value in fitted.network.state_dict().items()},
+                "history": fitted.history,
+                "chosen": fitted.chosen,
+                "search": fitted.search,
+            }
+            torch.save(content, Path(folder) / _RESULT)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _write(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | None) -> None:
+    """The task without its pictures, which stay in their memory-mapped file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RESULT).unlink(missing_ok=True)
+    dataset = task.examples.dataset
+    pixels = getattr(dataset.pixels, "filename", None), dataset.pixels.shape
+    plain = _with_dataset(task, _without_pixels(dataset))
+    with (folder / _TASK).open("wb") as sink:
+        pickle.dump((recipe, plain, pixels, checkpoints), sink)
+
+
+def _task(folder: Path) -> tuple[Recipe, Task, Path | None]:
+    with (folder / _TASK).open("rb") as source:  # written by this very job a moment ago
+        recipe, task, (file, shape), checkpoints = pickle.load(source)
+    dataset = task.examples.dataset
+    if file is not None:
+        dataset.pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
+    return recipe, task, checkpoints
+
+
+def _read(folder: Path, recipe: Recipe, task: Task) -> Fitted:
+    found = torch.load(folder / _RESULT, weights_only=True)
+    network = build_network(recipe.model, heads_of(task.labels), task.tokenizers)
+    network.load_state_dict(found["network"])
+    return Fitted(network.to(device()).eval(), found["history"], found["chosen"], found["search"])
+
+
+def _without_pixels(dataset: Dataset) -> Dataset:
+    return replace(dataset, pixels=np.zeros((0, 1, 1, 3), dtype=np.uint8))
+
+
+def _with_dataset(task: Task, dataset: Dataset) -> Task:
+    return replace(task, examples=replace(task.examples, dataset=dataset))
+
+
+def _threads(processes: int, local: bool) -> int:
+    return max(1, (os.cpu_count() or 1) // processes) if local else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(_line: str) -> None:
+    """Of all processes, one speaks."""

@@ -1,0 +1,43 @@
+"""What a fit of one encoder by itself needs: its model, its inputs, its heads, its device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from catalog_enrichment.models.spec import FusionSpec, Head, ModelSpec
+from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.examples import Examples
+
+
+def alone(model: ModelSpec, name: str) -> ModelSpec:
+    """The model of one encoder: text, second_text or image."""
+    if name == "image":
+        return thawed(replace(model, second_text=None, fusion=FusionSpec(kind="image_only")))
+    return thawed(replace(model, text=model.texts[name], second_text=None, fusion=FusionSpec(kind="text_only")))
+
+
+def only(examples: Examples, name: str) -> Examples:
+    """The examples as the model of one encoder sees them."""
+    kept = name if name in examples.texts else "text"
+    return replace(examples, texts={"text": examples.texts[kept]})
+
+
+def thawed(model: ModelSpec) -> ModelSpec:
+    """The model with encoders that learn, also those that are frozen once they are part of the whole."""
+    second = None if model.second_text is None else replace(model.second_text, frozen=False)
+    return replace(
+        model, text=replace(model.text, frozen=False), second_text=second, image=replace(model.image, frozen=False)
+    )
+
+
+def heads_of(labels: Mapping[str, Labels]) -> dict[str, Head]:
+    """A head per attribute, its labels in the order of the truth's columns."""
+    return {name: Head(label.cardinality, label.values) for name, label in labels.items()}
+
+
+def device() -> str:
+    """Where models are fitted and scored: the GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,256 @@
+"""Image encoders by timm: names, folders, weights, sizes; what is pooled and what stands where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models import artifact
+from catalog_enrichment.models.encoders import ImageEncoder, build_image_encoder, build_tokenizer, cut, feature_map
+from catalog_enrichment.models.network import build_network
+from catalog_enrichment.models.spec import ImageSpec, Recipe, load_recipe
+
+from .conftest import HEADS, TEMPERATURES
+
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+SWIN = {"img_size": 64, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "window_size": 4}
+# name, args, side, width of the vector, of the places, places per side, whether [CLS] is the first token
+MODELS: dict[str, tuple[str, dict[str, Any], int, int, int, int, bool]] = {
+    "lcnet": ("lcnet_035", {}, 96, 1280, 176, 3, False),
+    "mobilenet, which widens after pooling": ("mobilenetv3_small_050", {}, 96, 1024, 288, 3, False),
+    "densenet": ("densenet121", {}, 64, 1024, 1024, 2, False),
+    "BiT": ("resnetv2_50x1_bit", {}, 64, 2048, 2048, 2, False),
+    "vision transformer": ("vit_tiny_patch16_224", VIT, 32, 16, 16, 4, True),
+    "vision transformer that averages": ("vit_tiny_patch16_224", {**VIT, "global_pool": "avg"}, 32, 16, 16, 4, True),
+    "registers without [CLS]": ("vit_medium_patch16_reg4_gap_256", VIT, 32, 16, 16, 4, False),
+    "registers with [CLS]": ("vit_small_patch14_reg4_dinov2", VIT, 32, 16, 16, 4, True),
+    "two whole tokens": ("deit_tiny_distilled_patch16_224", VIT, 32, 16, 16, 4, True),
+    "channels last": ("swin_tiny_patch4_window7_224", SWIN, 64, 32, 32, 8, False),
+    "convnext": ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16)}, 64, 16, 16, 2, False),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Many small pictures: two threads that wait for each other on a busy machine take ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def built(name: str, **spec: Any) -> ImageEncoder:
+    torch.manual_seed(0)
+    return build_image_encoder(ImageSpec(name=name, **spec)).eval()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_vector_is_timms_own_and_the_tokens_are_the_whole_and_its_places(kind: str) -> None:
+    name, args, size, width, place_width, side, has_whole = MODELS[kind]
+    encoder = built(name, args=args, size=size)
+    pixels = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        vector, tokens = encoder(pixels)
+        features = encoder.model.forward_features(pixels)
+        assert torch.equal(vector, encoder.model(pixels))
+    assert vector.shape == (2, width) == (2, encoder.width)
+    assert tokens.shape == (2, 1 + side**2, place_width)
+    assert encoder.token_width == place_width
+    places = tokens[:, 1:]
+    if features.ndim == 3:
+        own = features[:, features.shape[1] - side**2 :].unflatten(1, (side, side))
+    else:
+        own = features if features.shape[-1] == place_width else features.permute(0, 2, 3, 1)
+    for row in range(side):
+        for column in range(side):
+            assert torch.equal(places[:, side * row + column], own[:, row, column])
+            assert torch.equal(feature_map(tokens)[:, :, row, column], own[:, row, column])
+    torch.testing.assert_close(tokens[:, 0], features[:, 0] if has_whole else places.mean(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"), [("convnext_atto", {}), ("vit_tiny_patch16_224", {**VIT, "img_size": 128, "patch_size": 32})]
+)
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 0), (2, 1)])
+def test_what_is_bright_in_one_place_of_the_picture_is_seen_there(
+    name: str, args: dict[str, Any], row: int, column: int
+) -> None:
+    encoder = built(name, args=args, size=128)
+    dark, bright = torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128)
+    bright[:, :, 32 * row : 32 * (row + 1), 32 * column : 32 * (column + 1)] = 5
+    with torch.inference_mode():
+        change = (feature_map(encoder(bright)[1]) - feature_map(encoder(dark)[1])).norm(dim=1)[0]
+    assert change.shape == (4, 4)
+    assert divmod(int(change.argmax()), 4) == (row, column)
+
+
+def test_se_resnext_over_256_regions_gives_their_mean() -> None:
+    """Tashu et al. 2022, eq. 2: a picture of 224 pixels in 16 x 16 squares of 14."""
+    encoder = built("seresnext50_32x4d", size=224, regions=16)
+    pixels = torch.randn(1, 3, 224, 224)
+    assert encoder.width == encoder.token_width == 2048
+    with torch.inference_mode():
+        vector, tokens = encoder(pixels)
+        assert tokens.shape == (1, 257, 2048)
+        torch.testing.assert_close(vector, tokens[:, 1:].sum(dim=1) / 256)
+        assert torch.equal(tokens[:, 0], vector)
+        for region in (0, 1, 15, 16, 100, 255):
+            top, left = 14 * (region // 16), 14 * (region % 16)
+            alone = encoder.model(pixels[:, :, top : top + 14, left : left + 14])
+            torch.testing.assert_close(tokens[:, 1 + region], alone, rtol=1e-4, atol=1e-5)
+    assert vector.std() > 0
+
+
+def test_a_picture_is_cut_row_by_row() -> None:
+    pixels = torch.arange(2 * 3 * 6 * 6).reshape(2, 3, 6, 6)
+    squares = cut(pixels, 3)
+    assert squares.shape == (18, 3, 2, 2)
+    assert torch.equal(squares[1], pixels[0, :, 0:2, 2:4])
+    assert torch.equal(squares[9 + 5], pixels[1, :, 2:4, 4:6])
+
+
+def test_regions_of_a_model_that_widens_are_as_wide_as_its_vector() -> None:
+    encoder = built("mobilenetv3_small_050", size=64, regions=2)
+    with torch.inference_mode():
+        vector, tokens = encoder(torch.randn(1, 3, 64, 64))
+    assert vector.shape == (1, encoder.width)
+    assert tokens.shape == (1, 5, encoder.token_width)
+    assert feature_map(tokens).shape == (1, encoder.token_width, 2, 2)
+
+
+RECIPE = """
+name = "local"
+[model.text.bert]
+hidden = 16
+layers = 1
+heads = 2
+intermediate = 32
+[model.image]
+name = "encoder"
+size = {size}
+[model.fusion]
+kind = "concat"
+[fit]
+epochs = 1
+"""
+
+
+def recipe_of(folder: Path, size: int) -> Recipe:
+    (folder / "recipe.toml").write_text(RECIPE.format(size=size))
+    return load_recipe(folder / "recipe.toml")
+
+
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize(
+    ("name", "args", "size"),
+    [
+        ("lcnet_035", {}, 32),
+        ("vit_tiny_patch16_224", {**VIT, "global_pool": "avg"}, 32),
+        ("swin_tiny_patch4_window7_224", SWIN, 64),
+    ],
+)
+def test_a_folder_as_timm_writes_it_gives_its_model_and_its_weights(
+    name: str, args: dict[str, Any], size: int, safe: bool, tmp_path: Path
+) -> None:
+    exported = timm.create_model(name, num_classes=7, **args).eval()
+    save_for_hf(exported, str(tmp_path / "encoder"), safe_serialization=safe)
+    recipe = recipe_of(tmp_path, size)
+    assert recipe.model.image.name == name
+    encoder = build_image_encoder(recipe.model.image).eval()
+    loaded = encoder.model.state_dict()
+    assert loaded
+    assert all(torch.equal(weight, exported.state_dict()[key]) for key, weight in loaded.items())
+    pixels = torch.randn(1, 3, size, size)
+    with torch.inference_mode():
+        expected = exported.forward_head(exported.forward_features(pixels), pre_logits=True)
+        assert torch.equal(encoder(pixels)[0], expected)
+
+
+def test_a_model_version_does_not_need_the_folder_again(tmp_path: Path) -> None:
+    """I8"""
+    exported = timm.create_model("vit_tiny_patch16_224", num_classes=7, **VIT)
+    save_for_hf(exported, str(tmp_path / "encoder"), safe_serialization=True)
+    recipe = recipe_of(tmp_path, 32)
+    tokenizers = {"text": build_tokenizer(recipe.model.text, ["red shirt"])}
+    net = build_network(recipe.model, HEADS, tokenizers)
+    artifact.save(tmp_path / "version", net, tokenizers, recipe, TEMPERATURES)
+    (tmp_path / "encoder").rename(tmp_path / "gone")
+    loaded = artifact.load(tmp_path / "version").net.state_dict()
+    assert all(torch.equal(weight, loaded[name]) for name, weight in net.state_dict().items())
+    assert torch.equal(loaded["image.model.patch_embed.proj.weight"], exported.patch_embed.proj.weight)
+
+
+def test_a_folder_without_weights_is_an_architecture_and_one_without_a_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "encoder").mkdir()
+    config = tmp_path / "encoder" / "config.json"
+    config.write_text(json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": VIT}))
+    assert build_image_encoder(recipe_of(tmp_path, 32).model.image).width == 16
+    for text in ("{}", "[]", "not json", '{"architecture": "lcnet_035", "model_args": 3}'):
+        config.write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.json with an architecture"):
+            recipe_of(tmp_path, 32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"name": "lcnet_51"}, "lcnet_050"),
+        ({"name": "seresnext51_32x4d"}, "seresnext50_32x4d"),
+        ({"name": "./no_such_folder"}, "folder none of that name"),
+        ({"weights": "nowhere.safetensors"}, "no such file"),
+        ({"name": "vit_tiny_patch16_224", "size": 64}, r"sees 224 pixels, not 64\. Set args\.img_size = 64"),
+        ({"name": "vit_tiny_patch16_224", "args": VIT, "size": 32, "regions": 2}, r"Set args\.img_size = 16"),
+        ({"name": "swin_tiny_patch4_window7_224", "size": 64}, r"Set args\.img_size = 64"),
+        ({"name": "lcnet_035", "args": {"nonsense": 1}}, "nonsense"),
+        ({"name": "lcnet_035", "args": {"num_classes": 3}}, "num_classes"),
+        ({"name": "lcnet_035", "args": {"in_chans": 1}}, "channels"),
+        ({"name": "lcnet_035", "args": {"global_pool": ""}}, "gives vector and token width"),
+        ({"name": "crossvit_9_240", "size": 240}, "several maps"),
+    ],
+)
+def test_what_timm_cannot_build_or_read_is_told(spec: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        build_image_encoder(ImageSpec(**spec))
+
+
+def test_a_transformer_that_takes_any_size_is_not_held_to_its_own() -> None:
+    args = {**VIT, "img_size": 64, "dynamic_img_size": True}
+    assert built("vit_tiny_patch16_224", args=args, size=32)(torch.zeros(1, 3, 32, 32))[1].shape == (1, 17, 16)
+
+
+@pytest.mark.parametrize("content", [b"", b"broken"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_damaged_weights_are_told(suffix: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / f"weights.{suffix}").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.image: timm cannot .* weights"):
+        build_image_encoder(ImageSpec(name="lcnet_035", weights=str(tmp_path / f"weights.{suffix}")))
+
+
+def test_weights_of_another_model_are_told_in_a_line(tmp_path: Path) -> None:
+    torch.save(timm.create_model("lcnet_050").state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match="RuntimeError") as told:
+        build_image_encoder(ImageSpec(name="mobilenetv3_small_050", weights=str(tmp_path / "other.pth")))
+    assert len(str(told.value)) < 800
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_trying_an_encoder_leaves_its_statistics_and_the_random_numbers_alone(frozen: bool) -> None:
+    torch.manual_seed(0)
+    untried = build_image_encoder(ImageSpec(name="lcnet_035", frozen=frozen), pretrained=False)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    tried = build_image_encoder(ImageSpec(name="lcnet_035", frozen=frozen))
+    assert torch.equal(torch.rand(1), after)
+    assert all(
+        torch.equal(a, b) for a, b in zip(tried.state_dict().values(), untried.state_dict().values(), strict=True)
+    )
+    assert {weight.requires_grad for weight in tried.parameters()} == {not frozen}

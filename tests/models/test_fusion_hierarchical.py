@@ -1,0 +1,123 @@
+"""Hierarchical fusion against equation 1 and section III-C of Tashu et al. 2022."""
+
+from __future__ import annotations
+
+from itertools import product as every
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.models.fusion.base import Fusion, Views
+from catalog_enrichment.models.fusion.hierarchical import Projection
+
+from .plain import (
+    HAS_DESCRIPTION,
+    HAS_IMAGE,
+    HEADS,
+    TEXTS,
+    B,
+    H,
+    every_product,
+    linear,
+    numbers,
+    randomised,
+    views,
+    weight,
+)
+
+JOINS = ("add", "concat", "average")
+
+
+def z(parts: list[np.ndarray | None], how: str) -> np.ndarray | None:
+    """Z of section III-C; None is what a product lacks, which an average leaves out and the others take for 0."""
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    zero = np.zeros_like(there[0])
+    if how == "concat":
+        return np.concatenate([zero if part is None else part for part in parts])
+    total = sum(there, zero)
+    return total / len(there) if how == "average" else total
+
+
+def projected(vector: np.ndarray, fusion: Fusion, width: int) -> np.ndarray:
+    """1-D convolution along the vector, and max-pooling to ``width`` numbers."""
+    kernel, bias = weight(fusion, "projection.convolution.weight")[0, 0], weight(fusion, "projection.convolution.bias")
+    reach = len(kernel) // 2
+    padded = np.concatenate([np.zeros(reach), vector, np.zeros(reach)])
+    found = [sum(kernel * padded[at : at + len(kernel)]) + bias[0] for at in range(len(vector))]
+    starts = [at * len(found) // width for at in range(width)]
+    ends = [-(-(at + 1) * len(found) // width) for at in range(width)]
+    return np.array([max(found[start:end]) for start, end in zip(starts, ends, strict=True)])
+
+
+def expected(seen: Views, fusion: Fusion, texts: str, joins: tuple[str, str, str], product: int) -> np.ndarray:
+    """f's last hidden layer over Z(P, Z(Z(T_f, D_f), Z(T_c, D_c))), eq. 1."""
+    fields, encoders, modalities = joins
+    vectors = [
+        numbers(view.vector)[product] if there[product] else None
+        for view, there in zip(seen.texts, TEXTS[texts], strict=True)
+    ]
+    if "apart" in texts:
+        pairs = [vectors[at : at + 2] for at in range(0, len(vectors), 2)]
+        vectors = [z(pair, fields) for pair in pairs]
+    text = z(vectors, encoders)
+    assert text is not None
+    assert seen.image is not None
+    picture = projected(numbers(seen.image.vector)[product], fusion, len(text)) if HAS_IMAGE[product] else None
+    top = z([text, picture], modalities)
+    assert top is not None
+    for layer in ("hidden.0", "hidden.2"):
+        top = np.maximum(linear(top, fusion, layer), 0)
+    return top
+
+
+@pytest.mark.parametrize("joins", list(every(JOINS, JOINS, JOINS)), ids="-".join)
+def test_every_join_at_every_level_is_equation_1(joins: tuple[str, str, str]) -> None:
+    for texts, image_width in (("two encoders apart", 10), ("apart", 7), ("two encoders", 4), ("pair", 10)):
+        options: dict[str, Any] = dict(zip(("fields", "texts", "modalities"), joins, strict=True))
+        fusion = randomised("hierarchical", texts, image_width, options | {"hidden": 5})
+        seen = views(texts, image_width=image_width)
+        tops = [expected(seen, fusion, texts, joins, product) for product in range(B)]
+        fused = fusion(seen)
+        for place in range(len(HEADS)):
+            every_product([linear(top, fusion, f"classifiers.{place}") for top in tops], fused.logits[place])
+
+
+def test_the_head_has_three_layers() -> None:
+    fusion = randomised("hierarchical", "two encoders apart")
+    layers = [name for name, value in fusion.named_parameters() if value.ndim == 2]
+    assert layers == ["hidden.0.weight", "hidden.2.weight", "classifiers.0.weight", "classifiers.1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "texts", "modalities", "width"),
+    [("average", "add", "average", H), ("concat", "add", "add", 2 * H), ("concat", "concat", "concat", 8 * H)],
+)
+def test_a_concatenation_doubles_the_width(fields: str, texts: str, modalities: str, width: int) -> None:
+    options = {"fields": fields, "texts": texts, "modalities": modalities}
+    fusion = randomised("hierarchical", "two encoders apart", options=options)
+    assert weight(fusion, "hidden.0.weight").shape[1] == width
+
+
+def test_an_average_leaves_out_what_is_missing() -> None:
+    """A product without description and picture is its title, not a quarter of it."""
+    fusion, seen = randomised("hierarchical", "apart", options={"hidden": 5}), views("apart")
+    (alone,) = np.flatnonzero(~HAS_DESCRIPTION & ~HAS_IMAGE)
+    top = numbers(seen.texts[0].vector)[alone]
+    for layer in ("hidden.0", "hidden.2"):
+        top = np.maximum(linear(top, fusion, layer), 0)
+    every_product([linear(top, fusion, "classifiers.0")], fusion(seen).logits[0][[alone]])
+
+
+@pytest.mark.parametrize(("image", "text"), [(10, 6), (6, 6), (4, 10), (1, 3), (5, 1)])
+def test_any_image_width_is_projected_to_any_text_width(image: int, text: int) -> None:
+    torch.manual_seed(0)
+    projection = Projection(text)
+    pixels = torch.randn(3, image)
+    seen = projection(pixels)
+    assert seen.shape == (3, text)
+    if image == text:
+        torch.testing.assert_close(seen, projection.convolution(pixels[:, None])[:, 0])

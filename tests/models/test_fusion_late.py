@@ -1,0 +1,131 @@
+"""Late fusion against section 3.3.1 of Chen et al. 2021."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.models.fusion.base import Known, View, Views
+from catalog_enrichment.models.spec import Head
+from catalog_enrichment.records import Cardinality
+
+from .plain import (
+    HAS_IMAGE,
+    HEADS,
+    TEXTS,
+    B,
+    D,
+    H,
+    image_of,
+    linear,
+    numbers,
+    probability,
+    randomised,
+    scores,
+    text_of,
+    views,
+)
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+def test_late_fusion_interpolates_the_probabilities_of_two_classifiers(texts: str) -> None:
+    fusion, seen = randomised("late", texts), views(texts)
+    alphas = (0.3, 0.85)
+    fusion.get_buffer("alpha").copy_(torch.tensor(alphas))
+    fused = fusion(seen)
+    for place, (head, alpha) in enumerate(zip(HEADS, alphas, strict=True)):
+        for product in range(B):
+            p_txt = probability(linear(text_of(seen, fusion, product), fusion, f"text_classifiers.{place}"), head)
+            p_img = probability(linear(image_of(seen, fusion, product), fusion, f"image_classifiers.{place}"), head)
+            expected = alpha * p_txt + (1 - alpha) * p_img if HAS_IMAGE[product] else p_txt
+            np.testing.assert_allclose(scores(fused, place)[product], expected, atol=1e-5)
+
+
+def test_a_product_with_only_a_picture_is_judged_by_it() -> None:
+    fusion, seen = randomised("late"), views()
+    text = seen.texts[0]
+    unread = replace(text, vector=torch.zeros_like(text.vector), present=torch.zeros(B, dtype=torch.bool))
+    fused = fusion(Views((unread,), seen.image))
+    for place, head in enumerate(HEADS):
+        for product in np.flatnonzero(HAS_IMAGE):
+            alone = probability(linear(image_of(seen, fusion, product), fusion, f"image_classifiers.{place}"), head)
+            np.testing.assert_allclose(scores(fused, place)[product], alone, atol=1e-5)
+
+
+def many_views(products: int, share_with_image: float, seed: int = 3) -> Views:
+    random = torch.Generator().manual_seed(seed)
+
+    def view(width: int, present: torch.Tensor) -> View:
+        vector = torch.randn(products, width, generator=random)
+        return View.of(vector, vector[:, None], present[:, None], present)
+
+    has_image = torch.rand(products, generator=random) < share_with_image
+    return Views((view(H, torch.ones(products, dtype=torch.bool)),), view(D, has_image))
+
+
+def surprise(p: np.ndarray, truth: np.ndarray, head: Head) -> float:
+    """Mean negative log-likelihood; both (n, V)."""
+    if head.cardinality is Cardinality.ONE:
+        return float(-np.log(p[truth > 0]).mean())
+    return float(-np.where(truth > 0, np.log(p), np.log(1 - p)).mean())
+
+
+def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_both() -> None:
+    """Products without a picture do not see alpha, so they have no say in it: here they would all want the text."""
+    fusion, seen = randomised("late"), many_views(400, share_with_image=0.4)
+    assert seen.image is not None
+    has_image = seen.image.present.numpy()
+    with torch.no_grad():
+        held_out = fusion(seen)
+    random = np.random.default_rng(0)
+    known, best = [], []
+    for place, (head, wanted) in enumerate(zip(HEADS, (0.3, 0.6), strict=True)):
+        p_txt = np.array([probability(row, head) for row in numbers(held_out.experts[0][place])])
+        p_img = np.array([probability(row, head) for row in numbers(held_out.experts[1][place])])
+        mixed = wanted * p_txt + (1 - wanted) * p_img
+        if head.cardinality is Cardinality.ONE:
+            drawn = np.array([random.choice(len(row), p=row / row.sum()) for row in mixed])
+            truth = np.eye(len(head.labels))[np.where(has_image, drawn, p_txt.argmax(axis=1))]
+        else:
+            truth = np.where(has_image[:, None], random.random(mixed.shape) < mixed, p_txt > 0.5).astype(float)
+        learnable = random.random(len(truth)) < 0.8
+        truth[~learnable] = np.roll(truth[~learnable], 1, axis=1)
+        used = learnable & has_image
+        losses = [surprise((a * p_txt + (100 - a) * p_img)[used] / 100, truth[used], head) for a in range(101)]
+        best.append(int(np.argmin(losses)) / 100)
+        known.append(Known(torch.from_numpy(truth).float(), torch.from_numpy(learnable)))
+    assert all(0 < alpha < 1 for alpha in best)
+    chosen = fusion.settle(held_out, known, seed=0)
+    assert chosen == pytest.approx({"alpha/0": best[0], "alpha/1": best[1]}, abs=1e-6)
+    np.testing.assert_allclose(fusion.get_buffer("alpha"), best, atol=1e-6)
+
+    settled = fusion(seen)
+    for place, head in enumerate(HEADS):
+        p_txt, p_img = (
+            np.array([probability(row, head) for row in numbers(expert[place])]) for expert in held_out.experts
+        )
+        expected = np.where(has_image[:, None], best[place] * p_txt + (1 - best[place]) * p_img, p_txt)
+        np.testing.assert_allclose(scores(settled, place), expected, atol=1e-5)
+        assert torch.equal(settled.experts[0][place], held_out.experts[0][place])
+
+
+@pytest.mark.parametrize(("share_with_image", "learnable"), [(0.0, True), (1.0, False)])
+def test_alpha_stays_where_nothing_is_known_about_it(share_with_image: float, learnable: bool) -> None:
+    fusion = randomised("late")
+    held_out = fusion(many_views(20, share_with_image))
+    known = [Known(torch.ones(20, len(head.labels)), torch.full((20,), learnable)) for head in HEADS]
+    assert fusion.settle(held_out, known, seed=0) == {}
+    assert fusion.get_buffer("alpha").tolist() == [0.5, 0.5]
+
+
+def test_a_missing_picture_teaches_the_image_classifier_nothing_and_the_text_classifier_once() -> None:
+    fusion, seen = randomised("late"), views()
+    missing = torch.from_numpy(~HAS_IMAGE)
+    text, image = fusion(seen).experts
+    image[0][missing].sum().backward()
+    assert not any(weight.grad is not None and weight.grad.any() for weight in fusion.parameters())
+    text[0][missing].sum().backward()
+    assert fusion.get_parameter("text_classifiers.0.weight").grad is not None

@@ -1,0 +1,235 @@
+"""Weighted metrics against plain Python on repeated rows; intervals and p-values against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from catalog_enrichment.precision import bootstrap, metrics
+from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
+from catalog_enrichment.precision.units import pairs_from
+from catalog_enrichment.records import Cardinality
+
+Rows = Sequence[int]
+"""Products, each as often as it was drawn."""
+
+
+class Sample:
+    """Forty products, five values, scores on a coarse grid so that many are equal."""
+
+    def __init__(self, cardinality: Cardinality, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        self.cardinality = cardinality
+        self.truth = np.eye(5, dtype=bool)[random.choice(5, 40, p=(0.4, 0.3, 0.2, 0.1, 0.0))]
+        if cardinality is Cardinality.MANY:
+            self.truth |= random.random((40, 5)) < 0.1
+        noise = random.random((40, 5)) * 2.0
+        self.probabilities = (np.round((noise + self.truth) / 3.0 * 16) / 16).astype(np.float32)
+        self.unlearned = (random.random(40) < 0.1).astype(np.int64)
+        self.said = metrics.predictions(self.probabilities, cardinality)
+
+    def pairs(self, rows: Rows, value: int | None = None) -> list[tuple[float, bool]]:
+        """(score, right) of what can be said of the products in ``rows``, of one value or of all."""
+        found = []
+        for row in rows:
+            scores = self.probabilities[row].tolist()
+            columns = [scores.index(max(scores))] if self.cardinality is Cardinality.ONE else list(range(5))
+            found += [(scores[c], bool(self.truth[row, c])) for c in columns if value in (None, c)]
+        return found
+
+
+def recall_at(pairs: list[tuple[float, bool]], positives: int, target: float) -> float:
+    """Every threshold tried."""
+    best = 0.0
+    for threshold, _ in pairs:
+        taken = [right for score, right in pairs if score >= threshold]
+        if sum(taken) / len(taken) >= target and positives:
+            best = max(best, sum(taken) / positives)
+    return best
+
+
+def macro_f1(sample: Sample, rows: Rows) -> float:
+    found = []
+    for value in range(5):
+        said = [bool(sample.said[row, value]) for row in rows]
+        true = [bool(sample.truth[row, value]) for row in rows]
+        if any(said) or any(true):
+            both = sum(s and t for s, t in zip(said, true, strict=True))
+            found.append(2 * both / (sum(said) + sum(true)))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("cardinality", list(Cardinality))
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_weight_is_a_repeated_row(cardinality: Cardinality, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_PAIRS_AT_ONCE", step)
+    sample = Sample(cardinality, seed=step)
+    weights = np.random.default_rng(1).integers(0, 4, (25, 40), dtype=np.int32)
+    target, least = 0.7, 8
+    truth, unlearned, scores = sample.truth, sample.unlearned, sample.probabilities
+    found = {
+        "accuracy": bootstrap.accuracy(sample.said, truth)(weights),
+        "f1": bootstrap.f1_macro(sample.said, truth)(weights),
+        "micro": bootstrap.r_at_p_micro(scores, truth, cardinality, unlearned, target)(weights),
+        "macro": bootstrap.r_at_p_macro(scores, truth, cardinality, target, least)(weights),
+    }
+    frequent = [value for value in range(5) if sum(truth[:, value].tolist()) >= least]
+    assert 2 <= len(frequent) < 5
+    for place, counts in enumerate(weights.tolist()):
+        rows = [row for row, count in enumerate(counts) for _ in range(count)]
+        exact = [sample.said[row].tolist() == truth[row].tolist() for row in rows]
+        of_value = [sum(bool(truth[row, value]) for row in rows) for value in range(5)]
+        micro = recall_at(sample.pairs(rows), sum(of_value) + sum(int(unlearned[row]) for row in rows), target)
+        macro = [recall_at(sample.pairs(rows, value), of_value[value], target) for value in frequent]
+        expected = {
+            "accuracy": sum(exact) / len(rows), "f1": macro_f1(sample, rows), "micro": micro, "macro": sum(macro) / 5
+        }  # fmt: skip
+        assert {name: values[place] for name, values in found.items()} == pytest.approx(expected)
+    # the resamples differ, so there was something to see
+    assert min(np.ptp(values) for values in found.values()) > 0.05
+
+
+@pytest.mark.parametrize("cardinality", list(Cardinality))
+def test_the_estimate_is_the_metric_itself(cardinality: Cardinality) -> None:
+    random = np.random.default_rng(3)
+    truth = np.eye(6, dtype=bool)[random.integers(0, 6, 600)]
+    scores = np.clip(random.normal(0.3, 0.15, (600, 6)) + 0.4 * truth, 0, 1)
+    said, pairs = metrics.predictions(scores, cardinality), pairs_from(scores, truth, cardinality)
+    assert bootstrap.accuracy(said, truth).estimate == pytest.approx(metrics.accuracy(said, truth))
+    assert bootstrap.f1_macro(said, truth).estimate == pytest.approx(metrics.f1(said, truth).macro)
+    assert bootstrap.r_at_p_micro(scores, truth, cardinality).estimate == metrics.r_at_p_micro(pairs).recall > 0.1
+    assert bootstrap.r_at_p_macro(scores, truth, cardinality).estimate == pytest.approx(metrics.r_at_p_macro(pairs))
+
+
+def test_exactly_the_target_is_reached() -> None:
+    truth, scores = np.ones((20, 1), dtype=bool), np.full((20, 1), 0.5)
+    truth[0] = False
+    measure = bootstrap.r_at_p_micro(scores, truth, Cardinality.ONE)
+    once, twice_wrong = np.ones((2, 20), dtype=np.int32)
+    twice_wrong[0] = 2
+    assert measure(np.stack([once * 5, twice_wrong])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_thresholds_beyond_a_valley_are_found(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_PAIRS_AT_ONCE", step)
+    truth = np.ones((25, 1), dtype=bool)
+    truth[[0, 20, 21]] = False  # the best score is wrong, the nineteen below it make up for it exactly
+    measure = bootstrap.r_at_p_micro(np.linspace(1, 0.1, 25)[:, None], truth, Cardinality.ONE)
+    assert measure.estimate == 19 / 22
+
+
+def test_a_value_with_just_enough_positives_is_not_lost_in_half_of_the_resamples() -> None:
+    truth, scores = np.eye(2, dtype=bool)[[0] * 20 + [1] * 19], np.zeros((39, 2))
+    scores[truth] = 0.9
+    found = bootstrap.intervals(
+        {"macro": bootstrap.r_at_p_macro(scores, truth, Cardinality.ONE)}, Resamples(np.arange(39))
+    )
+    assert found["macro"] == bootstrap.Interval(0.5, 0.5, 0.5)
+
+
+def right(answers: list[int]) -> Measure:
+    """The accuracy of a model that is right (1) or wrong (0) on each product."""
+    return bootstrap.accuracy(np.array(answers, dtype=bool)[:, None], np.ones((len(answers), 1), dtype=bool))
+
+
+def given(*rows: list[int]) -> list[NDArray[np.int32]]:
+    return [np.array([row], dtype=np.int32) for row in rows]
+
+
+def test_percentiles_of_given_resamples() -> None:
+    # accuracies 0, 0.25, 0.5, 0.75, 1: a tenth of the way in from each end at 95% is 0.1 of a step
+    drawn = given([0, 0, 4, 0], [1, 0, 3, 0], [1, 1, 2, 0], [1, 1, 1, 1], [2, 1, 0, 1])
+    found = bootstrap.intervals({"accuracy": right([1, 1, 0, 1])}, drawn)["accuracy"]
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.75, 0.025, 0.975))
+    narrow = bootstrap.intervals({"accuracy": right([1, 1, 0, 1])}, drawn, confidence=0.5)["accuracy"]
+    assert (narrow.low, narrow.high) == pytest.approx((0.25, 0.75))
+
+
+def test_paired_difference_of_given_resamples() -> None:
+    first, second = right([1, 1, 1, 0]), right([1, 0, 0, 1])
+    # per product the first is ahead by 0, 1, 1, -1; of nine resamples one says -0.25, eight say more than 0
+    drawn = given([1, 0, 1, 2], *[[1, 1, 1, 1]] * 4, *[[0, 2, 1, 1]] * 4)
+    found = bootstrap.difference(first, second, drawn)
+    # sorted: -0.25, 0.25 x 4, 0.5 x 4; the 2.5% place is 0.2 of the way from the first to the second
+    expected = Difference(estimate=0.25, low=-0.25 + 0.2 * 0.5, high=0.5, p_value=2 * (1 + 1) / (9 + 1))
+    assert [found.estimate, found.low, found.high, found.p_value] == pytest.approx(
+        [expected.estimate, expected.low, expected.high, expected.p_value]
+    )
+    turned = bootstrap.difference(second, first, drawn)
+    assert [turned.estimate, turned.low, turned.high] == pytest.approx([-0.25, -0.5, 0.15])
+    assert turned.p_value == found.p_value
+
+
+def test_equal_models_do_not_differ() -> None:
+    model = right([1, 0, 1, 1, 0])
+    assert bootstrap.difference(model, model, Resamples(np.arange(5), 50)) == Difference(0.0, 0.0, 0.0, 1.0)
+
+
+def test_pairing_sees_what_two_intervals_do_not() -> None:
+    answers = np.random.default_rng(0).random(400) < 0.7
+    better = answers.copy()
+    better[np.flatnonzero(~answers)[:12]] = True
+    drawn = Resamples(np.arange(400))
+    measures = {"better": right(better.tolist()), "worse": right(answers.tolist())}
+    alone = bootstrap.intervals(measures, drawn)
+    assert alone["better"].low < alone["worse"].high  # they overlap
+    found = bootstrap.difference(measures["better"], measures["worse"], drawn)
+    assert found.estimate == pytest.approx(0.03)
+    assert found.low > 0.01
+    assert found.p_value == pytest.approx(2 / 1001)  # the least that 1,000 resamples can say
+
+
+def test_a_group_is_drawn_as_a_whole() -> None:
+    groups = np.array([70, 3, 70, 5, 3, 70])
+    (weights,) = Resamples(groups, count=200)
+    assert weights.shape == (200, 6)
+    assert (weights[:, [0, 0, 1]] == weights[:, [2, 5, 4]]).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()  # three groups are drawn
+    assert weights[:, [0, 1, 3]].mean(axis=0) == pytest.approx([1, 1, 1], abs=0.15)
+
+
+def test_resamples_are_the_same_each_time_and_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_WEIGHTS_AT_ONCE", 40)
+    drawn = Resamples(np.arange(10), count=9, seed=4)
+    assert [len(block) for block in drawn] == [4, 4, 1]
+    assert np.array_equal(np.concatenate(list(drawn)), np.concatenate(list(drawn)))
+    other = np.concatenate(list(Resamples(np.arange(10), count=9, seed=5)))
+    assert not np.array_equal(np.concatenate(list(drawn)), other)
+
+
+def test_coverage_needs_the_groups() -> None:
+    """Eighty listings of four variants that are right or wrong together with probability 0.8, three hundred times."""
+    random, covered = np.random.default_rng(11), {"listings": 0, "products": 0}
+    listing = np.repeat(np.arange(80), 4)
+    for seed in range(300):
+        model = {"accuracy": right((random.random(80) < 0.8)[listing].tolist())}
+        for name, groups in (("listings", listing), ("products", np.arange(320))):
+            found = bootstrap.intervals(model, Resamples(groups, 300, seed))["accuracy"]
+            covered[name] += found.low <= 0.8 <= found.high
+    assert 0.90 <= covered["listings"] / 300 <= 0.98
+    assert covered["products"] / 300 < 0.80
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="resamples of 3 products do not fit a metric of 2"):
+        right([1, 0])(np.ones((1, 3), dtype=np.int32))
+    with pytest.raises(ValueError, match="count = 0"):
+        Resamples(np.arange(3), count=0)
+
+
+def test_no_products_are_zero_and_never_nan() -> None:
+    none, truth = np.empty((0, 3)), np.empty((0, 3), dtype=bool)
+    measures = {
+        "accuracy": bootstrap.accuracy(truth, truth),
+        "f1_macro": bootstrap.f1_macro(truth, truth),
+        "micro": bootstrap.r_at_p_micro(none, truth, Cardinality.MANY),
+        "macro": bootstrap.r_at_p_macro(none, truth, Cardinality.ONE),
+    }
+    found = bootstrap.intervals(measures, Resamples(np.arange(0), 10))
+    assert set(found.values()) == {bootstrap.Interval(0.0, 0.0, 0.0)}
+    valueless = np.ones((4, 0), dtype=bool)
+    assert bootstrap.r_at_p_macro(np.ones((4, 0)), valueless, Cardinality.MANY).estimate == 0.0

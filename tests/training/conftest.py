@@ -1,0 +1,46 @@
+"""What this room's tests share: toy products as something to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.config import FoldsConfig, ImagesConfig
+from catalog_enrichment.models.encoders import build_tokenizer
+from catalog_enrichment.models.spec import ModelSpec
+from catalog_enrichment.training.dataset import LoadOptions, load_dataset
+from catalog_enrichment.training.examples import Examples
+from catalog_enrichment.training.fit import Task
+from catalog_enrichment.training.folds import content_groups, split
+
+from .toy import DICTIONARY, batches, recipe
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def toy_task(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Task]:
+    """Product rows to a task, for a model (the toy's own) and some attributes (all that products have values of)."""
+
+    def build(rows: Rows, model: ModelSpec | None = None, attributes: Sequence[str] = ("color", "material")) -> Task:
+        spec = model or recipe().model
+        options = LoadOptions(
+            attributes=list(attributes),
+            image_size=spec.image.size,
+            max_chars=spec.max_chars,
+            images=ImagesConfig(),
+            workdir=tmp_path_factory.mktemp("task"),
+            max_unlabelled=len(rows),
+        )
+        dataset = load_dataset(batches([dict(row) for row in rows]), DICTIONARY, options)
+        labels = {name: dataset.labels(name) for name in attributes}
+        groups = content_groups(dataset.titles, dataset.pictures, [])
+        labelled = np.flatnonzero(np.any([label.labelled for label in labels.values()], axis=0))
+        folds = split(labelled, groups, dataset.ids, FoldsConfig())
+        tokenizers = {name: build_tokenizer(text, dataset.titles) for name, text in spec.texts.items()}
+        return Task(Examples.of(dataset, spec, tokenizers), tokenizers, labels, folds, groups)
+
+    return build

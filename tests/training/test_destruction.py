@@ -1,0 +1,228 @@
+"""Destruction and construction learning: what is shuffled, what is asked, what is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.models.encoders import feature_map
+from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.spec import DestructionSpec, FitSpec, ImageSpec
+from catalog_enrichment.training import loop
+from catalog_enrichment.training.destruction import (
+    Destruction,
+    coordinates,
+    rearranged,
+    shuffled,
+    unshuffled,
+)
+from catalog_enrichment.training.fit import Task, set_threads
+from catalog_enrichment.training.loop import Material
+from catalog_enrichment.training.objectives import Classification, targets_of
+from catalog_enrichment.training.single import alone, heads_of
+
+from .toy import easy, recipe, silent
+
+FIT = FitSpec(epochs=4, batch_size=32, image_learning_rate=3e-3, learning_rate=5e-3)
+VIT = ImageSpec(name="test_vit", size=32, args={"img_size": 32, "patch_size": 8})
+SPEC = DestructionSpec(fit=FIT, patches=4, reach=2, adversarial=0.5, construction=0.25)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def task(toy_task) -> Task:
+    rows = [easy(number) for number in range(160)]
+    for row in rows[5::10]:
+        row["images"] = []
+    return toy_task(rows)
+
+
+def network(task: Task, image: ImageSpec | None = None) -> MultiModalNet:
+    torch.manual_seed(0)
+    model = recipe().model
+    model = alone(replace(model, image=image or model.image), "image")
+    return build_network(model, heads_of(task.labels), task.tokenizers)
+
+
+def asked(task: Task, net: MultiModalNet, spec: DestructionSpec = SPEC) -> Destruction:
+    torch.manual_seed(1)
+    return Destruction(net, spec, targets_of(task.labels))
+
+
+@pytest.mark.parametrize(("patches", "reach"), [(7, 2), (4, 1), (5, 4), (2, 1)])
+def test_a_shuffle_is_a_permutation_in_which_nothing_moves_far(patches, reach):
+    torch.manual_seed(0)
+    origins = shuffled(300, patches, reach).numpy()
+    assert origins.shape == (300, patches, patches)
+    assert (np.sort(origins.reshape(300, -1), axis=1) == np.arange(patches**2)).all()
+    row, column = np.mgrid[:patches, :patches]
+    down, right = np.abs(origins // patches - row), np.abs(origins % patches - column)
+    assert max(down.max(), right.max()) < 2 * reach
+    assert min(down.max(), right.max()) >= min(reach, patches - 1)
+    assert (origins != np.arange(patches**2).reshape(patches, patches)).mean() > 0.2
+    assert not np.array_equal(origins[0], origins[1])
+
+
+def test_rows_and_columns_are_shuffled_alike():
+    """What one direction does, the other does: neither is favoured by shuffling rows first."""
+    torch.manual_seed(0)
+    origins = shuffled(2000, 7, 2)
+    moved = [(places - torch.arange(7).view(shape)).abs().float().mean() for places, shape in (
+        (origins // 7, (1, 7, 1)), (origins % 7, (1, 1, 7)),
+    )]  # fmt: skip
+    assert float(moved[0]) == pytest.approx(float(moved[1]), rel=0.03)
+
+
+@pytest.mark.parametrize("size", [32, 35])
+def test_each_patch_stands_where_its_label_says_it_came_from(size):
+    pixels = torch.rand(3, 3, size, size).contiguous(memory_format=torch.channels_last)
+    origins = shuffled(3, 4, 2)
+    before, after = pixels.numpy().copy(), rearranged(pixels, origins).numpy()
+    margin, side = (size - size // 4 * 4) // 2, size // 4
+    for picture in range(3):
+        for row in range(4):
+            for column in range(4):
+                from_row, from_column = divmod(int(origins[picture, row, column]), 4)
+                new, old = (
+                    (
+                        slice(margin + r * side, margin + (r + 1) * side),
+                        slice(margin + c * side, margin + (c + 1) * side),
+                    )
+                    for r, c in ((row, column), (from_row, from_column))
+                )
+                assert np.array_equal(after[picture][:, *new], before[picture][:, *old])
+    assert np.array_equal(pixels.numpy(), before)  # the whole picture is needed too
+    edge = np.ones((size, size), dtype=bool)
+    edge[margin : margin + 4 * side, margin : margin + 4 * side] = False
+    assert np.array_equal(after[:, :, edge], before[:, :, edge])
+
+
+def test_a_picture_that_is_not_shuffled_stays_as_it_is():
+    pixels = torch.rand(2, 3, 30, 30)
+    assert torch.equal(rearranged(pixels, unshuffled(2, 7)), pixels)
+
+
+def test_a_picture_with_fewer_pixels_than_patches_is_refused():
+    with pytest.raises(ValueError, match="cannot be cut"):
+        rearranged(torch.rand(1, 3, 4, 4), unshuffled(1, 5))
+
+
+def test_coordinates_run_from_corner_to_corner():
+    whole = coordinates(unshuffled(1, 5))[0]
+    assert whole[:, 0, 0].tolist() == [-1, -1]
+    assert whole[:, 4, 4].tolist() == [1, 1]
+    assert whole[:, 1, 3].tolist() == [-0.5, 0.5]
+
+
+def entropy(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Mean softmax cross-entropy, in plain numpy."""
+    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(scores)), truth]))
+
+
+def test_the_loss_is_its_three_parts(task):
+    net = network(task, VIT).eval()  # of 4 x 4 places: every patch has one of its own
+    objective = asked(task, net)
+    torch.nn.init.normal_(objective.tell_place.weight, std=3)  # guesses that differ from patch to patch
+    index = task.train[:12]
+    inputs = task.examples.batch(index)
+    shown = inputs.has_image
+    assert 0 < int((~shown).sum()) < 12
+    torch.manual_seed(5)
+    found = float(objective(net, inputs, torch.from_numpy(index)).detach())
+
+    torch.manual_seed(5)
+    origins = shuffled(int(shown.sum()), 4, 2)
+    whole = inputs.pixels[shown]
+    parts = []
+    with torch.no_grad():
+        for pixels, places in ((whole, unshuffled(len(whole), 4)), (rearranged(whole, origins), origins)):
+            vector, _ = net.image(pixels)
+            colour, material = (head(net.fusion.image_norm(vector)).numpy() for head in net.fusion.classifiers)
+            tokens = net.image.model.forward_features(pixels)[:, 1:]  # without [CLS]
+            seen = tokens.numpy().reshape(len(pixels), 4, 4, -1)
+            weight, bias = objective.tell_place.weight[:, :, 0, 0].numpy(), objective.tell_place.bias.numpy()
+            guess = np.tanh(np.einsum("od,brcd->borc", weight, seen) + bias[:, None, None])
+            place = np.stack([places.numpy() // 4, places.numpy() % 4], axis=1) / 1.5 - 1
+            parts.append((colour, material, objective.tell_destroyed(vector).numpy(), np.abs(guess - place)))
+    colour, material, told, misplaced = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rows = np.tile(index[shown.numpy()], 2)
+    truth = task.labels["material"].truth[rows]
+    surprise = np.where(truth, np.log1p(np.exp(-material)), np.log1p(np.exp(material)))
+    expected = entropy(colour, task.labels["color"].classes[rows]) + surprise.sum(axis=1).mean()
+    expected += 0.5 * entropy(told, np.repeat([0, 1], len(whole))) + 0.25 * misplaced.mean()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [VIT, ImageSpec(name="lcnet_035", size=32)],
+    ids=lambda image: image.name,
+)
+def test_every_weight_learns_whatever_the_encoder(task, image):
+    net = network(task, image).train()
+    objective = asked(task, net, replace(SPEC, patches=7))  # 32 pixels are not divisible by 7
+    index = task.train[:8]
+    objective(net, task.examples.batch(index), torch.from_numpy(index)).backward()
+    assert all(weight.grad is not None for weight in [*net.parameters(), *objective.parameters()])
+
+
+def test_without_any_picture_nothing_moves(task):
+    net = network(task).train()
+    index = task.train[:4]
+    inputs = task.examples.batch(index, hidden=np.ones(4, dtype=bool))
+    loss = asked(task, net)(net, inputs, torch.from_numpy(index))
+    loss.backward()
+    assert float(loss.detach()) == 0
+
+
+def test_whole_pictures_decide_which_epoch_is_kept(task):
+    net = network(task)
+    targets = targets_of(task.labels)
+    held_out = task.folds.validation[task.examples.has_image[task.folds.validation]]
+    found = asked(task, net).held_out(net, task.examples, held_out)
+    assert found == Classification(targets).held_out(net, task.examples, held_out)
+
+
+def test_only_an_image_encoder_alone_is_destroyed(task):
+    net = build_network(recipe().model, heads_of(task.labels), task.tokenizers)
+    with pytest.raises(ValueError, match="image encoder alone"):
+        asked(task, net)
+
+
+def test_places_and_colours_are_learned_together(toy_task):
+    """Pictures that say where their patches belong: lighter to the right, redder below."""
+    random = np.random.default_rng(0)
+    task = toy_task([easy(number) for number in range(160)])
+    row, column = np.mgrid[0:1:32j, 0:1:32j]
+    shade = np.stack([row, column, np.zeros_like(row)], axis=2) * 200
+    task.examples.dataset.pixels = (shade + random.integers(0, 50, (160, 32, 32, 3))).astype(np.uint8)
+    spec = replace(SPEC, fit=replace(FIT, epochs=10), construction=1.0)
+    net = network(task, VIT)
+    objective = asked(task, net, spec)
+
+    def misplaced() -> float:
+        net.eval()
+        torch.manual_seed(9)
+        origins = shuffled(len(task.folds.test), 4, 2)
+        pixels = rearranged(task.examples.batch(task.folds.test).pixels, origins)
+        with torch.no_grad():
+            guess = objective.places(feature_map(net.image(pixels)[1]))
+        return float((guess - coordinates(origins)).abs().mean())
+
+    before = misplaced()
+    material = Material(name="destruction", examples=task.examples, train=task.train, held_out=task.folds.validation)
+    loop.run(net, objective, replace(spec.fit, schedule="constant"), material, silent)
+    assert misplaced() < before / 2
+
+
+def test_another_weight_is_another_fit(task):
+    net = network(task)
+    assert asked(task, net).identity() == asked(task, net).identity()
+    assert asked(task, net).identity() != asked(task, net, replace(SPEC, adversarial=0.1)).identity()

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.spec import FitSpec
+from catalog_enrichment.training import loop
+from catalog_enrichment.training.fit import Task, set_threads
+from catalog_enrichment.training.loop import Material, learning_rate_factor
+from catalog_enrichment.training.objectives import Classification, targets_of
+from catalog_enrichment.training.single import heads_of
+
+from .toy import easy, recipe, silent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def task(toy_task: Callable[..., Task]) -> Task:
+    return toy_task([easy(number) for number in range(160)])
+
+
+def network(task: Task, seed: int = 0) -> MultiModalNet:
+    torch.manual_seed(seed)
+    return build_network(recipe().model, heads_of(task.labels), task.tokenizers)
+
+
+def run(task: Task, spec: FitSpec, progress=silent, start: MultiModalNet | None = None, **material) -> MultiModalNet:
+    fitted = start or network(task)
+    wanted = {"name": "toy", "train": task.train, "held_out": task.folds.validation, **material}
+    loop.run(
+        fitted, Classification(targets_of(task.labels)), spec, Material(examples=task.examples, **wanted), progress
+    )
+    return fitted
+
+
+def same(first: MultiModalNet, second: MultiModalNet) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
+
+
+def test_warm_up_then_a_cosine_a_line_steps_or_nothing() -> None:
+    spec = replace(recipe().fit, warmup_share=0.1, epochs=20)
+    factors = [learning_rate_factor(step, 100, spec) for step in range(101)]
+    assert factors[:11] == pytest.approx([*np.arange(1, 11) / 10, 1.0])
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+    line = [learning_rate_factor(step, 100, replace(spec, schedule="warmup_linear")) for step in (4, 10, 28, 55, 100)]
+    assert line == pytest.approx([0.5, 1.0, 0.8, 0.5, 0.0])
+    steps = replace(spec, schedule="step", step_epochs=5, step_factor=0.1)
+    assert [learning_rate_factor(step, 100, steps) for step in (0, 24, 25, 49, 50, 99)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.001]
+    )
+    assert learning_rate_factor(3, 100, replace(spec, schedule="constant")) == 1
+
+
+def test_the_fit_that_was_interrupted_ends_where_the_undisturbed_one_does(task: Task, tmp_path) -> None:
+    spec = replace(recipe(epochs=3).fit, image_dropout=0.3)
+    undisturbed = run(task, spec)
+
+    class Killed(Exception):
+        pass
+
+    def kill_in_the_second_epoch(line: str) -> None:
+        if "epoch 2/" in line:  # said before the second epoch's checkpoint is written
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(task, spec, kill_in_the_second_epoch, checkpoints=tmp_path)
+    lines: list[str] = []
+    resumed = run(task, spec, lines.append, checkpoints=tmp_path)
+    assert "goes on after epoch 1" in lines[0]
+    assert same(undisturbed, resumed)
+
+
+def test_a_fit_that_is_done_is_found_again_and_a_changed_one_is_not(task: Task, tmp_path) -> None:
+    spec = recipe(epochs=1).fit
+    first = run(task, spec, checkpoints=tmp_path)
+    lines: list[str] = []
+    again = run(task, spec, lines.append, checkpoints=tmp_path)
+    assert len(lines) == 1
+    assert same(first, again)
+    for change in ({"start": network(task, seed=1)}, {"train": task.train[:-1]}):
+        lines.clear()
+        run(task, spec, lines.append, checkpoints=tmp_path, **change)
+        assert "goes on" not in lines[0]
+    run(task, replace(spec, seed=5), lines.append, checkpoints=tmp_path)
+    assert not any("goes on" in line for line in lines)
+
+
+def test_accumulated_batches_step_as_one_large_batch_does(task: Task) -> None:
+    task = replace(task, labels={"color": task.labels["color"]})
+    everybody = task.train[: 2 * (len(task.train) // 2)]
+    spec = replace(recipe(epochs=1).fit, augment=False, image_dropout=0.0, gradient_norm=1e9)
+    ends = []
+    for size, accumulate in ((len(everybody), 1), (len(everybody) // 2, 2)):
+        fitted = network(task)
+        row = replace(spec, batch_size=size, accumulate=accumulate, optimizer="sgd", schedule="constant")
+        run(task, row, start=fitted, train=everybody)
+        ends.append(fitted)
+    first, second = (end.state_dict() for end in ends)
+    begun = network(task).state_dict()
+    moved = [name for name, value in first.items() if not torch.equal(value, begun[name])]
+    assert moved
+    for name in moved:
+        torch.testing.assert_close(second[name], first[name], atol=1e-4, rtol=1e-3)
+
+
+def test_a_long_gradient_is_cut_to_its_norm(task: Task) -> None:
+    spec = replace(recipe(epochs=1).fit, batch_size=len(task.train), optimizer="sgd", schedule="constant")
+    spec = replace(spec, text_learning_rate=1.0, image_learning_rate=1.0, learning_rate=1.0, weight_decay=0.0)
+    begun, fitted = network(task).state_dict(), network(task)
+    run(task, replace(spec, gradient_norm=1e-3), start=fitted)
+    ended = {name: value for name, value in fitted.state_dict().items() if value.is_floating_point()}
+    moved = sum(float((value - begun[name]).square().sum()) for name, value in ended.items())
+    # one step of Nesterov momentum from rest is (1 + 0.9) gradients long
+    assert moved**0.5 == pytest.approx(1.9e-3, rel=1e-2)
+
+
+def test_mixed_precision_learns_and_leaves_the_weights_in_fp32(task: Task) -> None:
+    spec = replace(recipe(epochs=4).fit, precision="bf16")
+    begun, fitted = network(task), network(task)
+    run(task, spec, start=fitted)
+    objective = Classification(targets_of(task.labels))
+    before, after = (objective.held_out(net, task.examples, task.folds.validation) for net in (begun, fitted))
+    assert after < before
+    assert {weight.dtype for weight in fitted.parameters()} == {torch.float32}
+
+
+def test_pictures_that_are_hidden_for_good_are_never_seen(task: Task) -> None:
+    hidden = np.ones(len(task.examples.dataset), dtype=bool)
+    begun, fitted = network(task), network(task)
+    run(task, recipe(epochs=1).fit, start=fitted, hidden=hidden)
+    image = [name for name in begun.state_dict() if name.startswith("image.") and begun.state_dict()[name].ndim > 1]
+    decay = 1 - recipe().fit.image_learning_rate * recipe().fit.weight_decay
+    for name in image:  # no gradient but weight decay's, which shrinks all weights alike
+        ratio = fitted.state_dict()[name] / begun.state_dict()[name]
+        assert ratio[torch.isfinite(ratio)].min() > decay**100
+    text = next(name for name in begun.state_dict() if name.startswith("texts.") and name.endswith("query.weight"))
+    assert not torch.equal(begun.state_dict()[text], fitted.state_dict()[text])

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.models.network import ModelOutputs
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training.objectives import Target, attribute_loss, total_loss
+
+
+def target(cardinality: Cardinality) -> Target:
+    truth = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
+    return Target(cardinality, truth, truth.any(dim=1))
+
+
+@pytest.mark.parametrize("cardinality", list(Cardinality))
+def test_loss_ignores_products_without_a_label(cardinality):
+    logits = torch.randn(4, 3, requires_grad=True)
+    attribute_loss(logits, target(cardinality), torch.arange(4)).backward()
+    assert logits.grad is not None
+    assert logits.grad[3].abs().sum() == 0
+    assert (logits.grad[:3].abs().sum(dim=1) > 0).all()
+
+
+def test_loss_without_any_label_is_zero_and_moves_nothing():
+    logits = torch.randn(2, 3, requires_grad=True)
+    loss = attribute_loss(logits, target(Cardinality.ONE), torch.tensor([3, 3]))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0
+
+
+def test_losses_match_their_formulas():
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    index = torch.tensor([0])
+    softmax = np.exp([2.0, 0, -1]) / np.exp([2.0, 0, -1]).sum()
+    sigmoid = 1 / (1 + np.exp([-2.0, 0, 1]))
+    one = attribute_loss(logits, target(Cardinality.ONE), index)
+    many = attribute_loss(logits, target(Cardinality.MANY), index)
+    assert float(one) == pytest.approx(-np.log(softmax[0]), rel=1e-5)
+    assert float(many) == pytest.approx(-np.log([sigmoid[0], 1 - sigmoid[1], 1 - sigmoid[2]]).sum(), rel=1e-5)
+
+
+def test_label_smoothing_moves_a_share_of_the_truth_to_all_values():
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    index = torch.tensor([0])
+    log_softmax = np.log(np.exp([2.0, 0, -1]) / np.exp([2.0, 0, -1]).sum())
+    log_sigmoid, log_rest = -np.log1p(np.exp([-2.0, 0, 1])), -np.log1p(np.exp([2.0, 0, -1]))
+    one = attribute_loss(logits, target(Cardinality.ONE), index, 0.3)
+    many = attribute_loss(logits, target(Cardinality.MANY), index, 0.3)
+    wanted = np.array([0.85, 0.15, 0.15])
+    assert float(one) == pytest.approx(-(0.8 * log_softmax[0] + 0.1 * log_softmax[1] + 0.1 * log_softmax[2]), rel=1e-5)
+    assert float(many) == pytest.approx(-(wanted * log_sigmoid + (1 - wanted) * log_rest).sum(), rel=1e-5)
+
+
+def test_total_loss_is_equation_4_as_a_mean():
+    p = torch.tensor([0.9, 0.2])
+    outputs = ModelOutputs({"color": torch.zeros(2, 3)}, {"color": p})
+    kl = (p * p.log() + (1 - p) * (1 - p).log() + np.log(2)).mean()
+    plain = total_loss(outputs, {"color": target(Cardinality.ONE)}, torch.tensor([0, 1]))
+    assert float(plain) == pytest.approx(np.log(3), rel=1e-5)
+    regularised = total_loss(outputs, {"color": target(Cardinality.ONE)}, torch.tensor([0, 1]), kl_lambda=0.5)
+    assert float(regularised - plain) == pytest.approx(0.5 * float(kl), rel=1e-4)
+
+
+def test_of_a_fusion_of_decisions_every_classifier_is_judged_and_the_mixture_is_not():
+    fused = torch.zeros(2, 3, requires_grad=True)
+    text, image = torch.randn(2, 3), torch.randn(2, 3)
+    targets, index = {"color": target(Cardinality.ONE)}, torch.tensor([0, 1])
+    outputs = ModelOutputs({"color": fused}, None, ({"color": text}, {"color": image}))
+    alone = [float(total_loss(ModelOutputs({"color": one}, None), targets, index)) for one in (text, image)]
+    together = total_loss(outputs, targets, index)
+    assert float(together) == pytest.approx(sum(alone), rel=1e-6)
+    assert not together.requires_grad
