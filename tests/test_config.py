@@ -131,6 +131,6 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
         "delta", "first_expected", "step", "suggest_precision", "target", "valid_days",
     ]  # fmt: skip
     assert sorted(config.load(file).as_dict()) == [
-        "backfill", "catalog", "compare", "enrich", "images", "mlflow", "precision", "report", "root", "source", "spark",
-        "training",
+        "backfill", "catalog", "compare", "enrich", "images", "mlflow", "precision", "report", "root", "source",
+        "spark", "training",
     ]  # fmt: skip

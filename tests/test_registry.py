@@ -37,6 +37,7 @@ class Trained:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"certified": [{"attribute": "color"}]})
     curves: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=lambda: [{"epoch": 1.0, "train_loss": 0.5}])
+    warnings: list[str] = field(default_factory=list)
     lineage: dict[str, Any] = field(default_factory=lambda: {"label_set_hash": "labels-1"})
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -86,7 +87,7 @@ def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = {"color": Head(Cardinality.ONE, ("Blue", "Red"))}
     folder = tmp_path_factory.mktemp("artifact") / "version"
     recipe = Recipe(name="tiny", model=spec, fit=FitSpec(epochs=1))
-    artifact.save(folder, build_network(spec, heads, tokenizer), tokenizer, recipe, {"color": 1.0})
+    artifact.save(folder, build_network(spec, heads, {"text": tokenizer}), {"text": tokenizer}, recipe, {"color": 1.0})
     return folder
 
 
@@ -243,7 +244,7 @@ def test_no_certificate_no_version(registry: Registry, trained: Trained, uncerti
 def test_changed_files_are_refused(registry: Registry, trained: Trained) -> None:
     registry.register(trained)
     stored = registry.resolve(alias="candidate").artifact
-    (stored / "tokenizer" / "extra.json").write_text("{}")
+    (stored / "text" / "tokenizer" / "extra.json").write_text("{}")
     with pytest.raises(ModelContractError, match="Someone changed them"):
         registry.resolve(alias="candidate")
 

@@ -150,9 +150,9 @@ def random_artifact(world: World, folder: Path, seed: int) -> Path:
     heads = {name: Head(dictionary[name].cardinality, dictionary[name].values) for name in dictionary.enabled}
     tokenizer = TextTokenizer.train([listing(n)["title"] for n in range(50)], vocab_size=200)
     torch.manual_seed(seed)
-    net = build_network(spec, heads, tokenizer)
+    net = build_network(spec, heads, {"text": tokenizer})
     recipe = Recipe(name="random", model=spec, fit=FitSpec(epochs=1))
-    artifact.save(folder / f"artifact-{seed}", net, tokenizer, recipe, dict.fromkeys(heads, 1.0))
+    artifact.save(folder / f"artifact-{seed}", net, {"text": tokenizer}, recipe, dict.fromkeys(heads, 1.0))
     return folder / f"artifact-{seed}"
 
 
@@ -170,7 +170,7 @@ def register(world: World, folder: Path, seed: int = 0) -> str:
     artifact.write_certificates(target, [one.to_dict() for one in certificates])
     trained = TrainedModel(
         artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
-        params={}, tables={}, curves={}, history=[], seconds={},
+        params={}, tables={}, curves={}, history=[], warnings=[], seconds={},
         lineage={"label_set_hash": f"labels-{seed}", "labelled": 1},
     )  # fmt: skip
     return world.registry.register(trained).version

@@ -2,6 +2,9 @@
 
     python tests/benchmarks/fashion.py --config config:fashion.toml --data FILE.parquet [--set section.key=value ...]
 
+With ``--compare``: fit the models of the config's [compare] on the labelled, score all of them on the others, and print
+the tables with intervals; ``--also FILE`` judges on that file's products, too.
+
 The only code that may read the truth of the products that are not labelled; do not tune anything to what it prints.
 Start from an empty catalog, or old runs are scored too. Prints a table for people and, last, one JSON line.
 """
@@ -61,9 +64,13 @@ def main() -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", required=True, type=Path, help="parquet with labelled, full_title and the attributes")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--compare", action="store_true", help="score the models of [compare] instead of the catalog")
+    parser.add_argument("--also", type=Path, help="parquet whose products are judged apart, too")
     args = parser.parse_args()
     overrides = [f"source.path={json.dumps(str(args.data.resolve()))}", *args.set]
     config = configuration.load(args.config, overrides)
+    if args.compare:
+        return compare(args, config, overrides)
     summaries, seconds = run_jobs(args.config, overrides)
     truth, found = read_truth(args.data, config), read_catalog(config)
     words, trained = load_dictionary(config), summaries["train_model"]
@@ -78,11 +85,38 @@ def main() -> int:
     return 0 if all_kept(attributes) else 3
 
 
-def run_jobs(config: str, overrides: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> int:
+    """Every model of [compare] and the reference, on the products that are not labelled."""
+    from contest import judge
+
+    from catalog_enrichment.report.comparison import grid, write_comparison
+
+    if LakeCatalog(config.path(config.catalog.path)).version("products") < 0:
+        run_jobs(args.config, overrides, ("import_products",))
+    truth = read_truth(args.data, config)
+    subsets: dict[str, set[str] | None] = {"unlabelled": None}
+    if args.also:
+        subsets[args.also.stem] = set(map(str, pq.read_table(args.also, columns=["product_id"])[0].to_pylist()))
+    found, contest = judge(config, truth.values, subsets)
+    for name, comparison in found.items():
+        about = {"judged on": f"products that are not labelled: {name}", **contest.lineage}
+        html, _ = write_comparison(config.path(config.report.path) / f"comparison_{name}", comparison, about)
+        print(f"\n=== {name}: {html}\n")
+        for table in comparison.tables:
+            shown = grid(table)
+            lines = (" | ".join(row) for row in [shown.headings, *shown.rows])
+            print("\n  ".join([shown.title, *lines]))
+    print(json.dumps({name: comparison.summary for name, comparison in found.items()}))
+    return 0
+
+
+def run_jobs(
+    config: str, overrides: list[str], stages: Iterable[str] = STAGES
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """Run the jobs as a user would; returns the summary (last line of stdout) and the seconds of each."""
     settings = [part for override in overrides for part in ("--set", override)]
     summaries, seconds = {}, {}
-    for stage in STAGES:
+    for stage in stages:
         start = time.perf_counter()
         command = [sys.executable, str(JOBS / f"{stage}.py"), "--config", config, *settings]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

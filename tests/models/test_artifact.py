@@ -29,8 +29,10 @@ def saved(tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenize
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit", "pair regions"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "variant"),
+    [*((kind, "apart second vit") for kind in KINDS), ("modality_attention", "pair lcnet"), ("late", "pair regions")],
+)
 def test_a_round_trip_gives_bit_equal_probabilities(
     kind: str, variant: str, tmp_path: Path, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

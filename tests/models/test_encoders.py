@@ -15,8 +15,8 @@ from catalog_enrichment.models.encoders import (
     build_text_encoder,
     build_tokenizer,
     pool,
-    pretrained_folder,
 )
+from catalog_enrichment.models.pretrained import pretrained_folder
 from catalog_enrichment.models.spec import ImageSpec, TextSpec
 
 from .conftest import tiny

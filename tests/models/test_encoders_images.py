@@ -171,7 +171,8 @@ def test_a_folder_as_timm_writes_it_gives_its_model_and_its_weights(
     pixels = torch.randn(1, 3, size, size)
     with torch.inference_mode():
         expected = exported.forward_head(exported.forward_features(pixels), pre_logits=True)
-        assert torch.equal(encoder(pixels)[0], expected)
+        scale = expected.abs().max()  # random weights shrink what they see
+        torch.testing.assert_close(encoder(pixels)[0] / scale, expected / scale, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_version_does_not_need_the_folder_again(tmp_path: Path) -> None:

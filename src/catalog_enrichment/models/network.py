@@ -128,9 +128,7 @@ def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mappin
     kind = fusion_class(spec.fusion.kind)
     texts = spec.texts.items() if kind.uses_text else ()
     image = build_image_encoder(spec.image) if kind.uses_image else None
-    return assemble(
-        spec, heads, {name: build_text_encoder(text, len(tokenizers[name])) for name, text in texts}, image
-    )
+    return assemble(spec, heads, {name: build_text_encoder(text, len(tokenizers[name])) for name, text in texts}, image)
 
 
 def assemble(

@@ -67,9 +67,7 @@ class Preprocessor:
             has_image=torch.from_numpy(has_image),
         )
 
-    def token_ids(
-        self, titles: Sequence[str | None], descriptions: Sequence[str | None]
-    ) -> dict[str, tuple[Ids, ...]]:
+    def token_ids(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> dict[str, tuple[Ids, ...]]:
         """Text encoder -> the texts it reads, cleaned and encoded; see :meth:`TextTokenizer.encode`."""
         return {
             name: _encoded(self._tokenizers[name], spec, titles, descriptions)

@@ -94,6 +94,8 @@ class ImageSpec:
     """Per RGB channel on 0..1, subtracted; the defaults are ImageNet's. Match the pretrained weights, if any."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Per RGB channel, divided by."""
+    palette: int = 0
+    """Width of what the picture's colour histograms add to its vector, not to its tokens; 0: nothing is added."""
     regions: int = 1
     """Cut the picture into regions x regions squares, encode each, and average (Tashu et al. 2022, eq. 2: 16)."""
     frozen: bool = False
@@ -103,6 +105,8 @@ class ImageSpec:
             raise ValueError(f"size must be at least 32 pixels, the stride of the usual encoders, not {self.size}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
+        if self.palette < 0:
+            raise ValueError(f"palette must not be negative, not {self.palette}")
         if self.regions < 1 or self.size % self.regions:
             raise ValueError(f"regions must divide size ({self.size}), not {self.regions}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +93,8 @@ class Contest:
     """Held-out products with a picture, labelled for at least one attribute."""
     groups: NDArray[np.int64]
     """(N,) content group."""
+    ids: Sequence[str]
+    """(N,) product id."""
     lineage: dict[str, Any]
 
 
@@ -102,9 +104,11 @@ def run_contest(
     config: Config,
     workdir: Path,
     progress: Progress,
+    unlabelled: bool = False,
 ) -> Contest:
     """Fit every model of `[compare]` and score it. ``products()``: all rows of the contract `products`, each time anew.
 
+    ``unlabelled``: score the products of no fold instead, for a benchmark that knows their truth.
     ``workdir`` gets the pictures and, while it runs, the stages that models share. Raises ConfigError for a recipe that
     cannot be used and DataContractError for too little data, both before anything is fitted.
     """
@@ -118,7 +122,8 @@ def run_contest(
     with stages("split"):
         parts = split_of(first, settings_of(config))
         labels = labels_of(first, settings_of(config))
-        arena = _Arena(parts, labels, datasets, settings, workdir, progress)
+        judged = _judged(parts, settings, unlabelled)
+        arena = _Arena(parts, labels, datasets, settings, judged, _Place(workdir, progress))
         arena.prepare(entrants)
     entries: dict[str, Entry] = {}
     shares: dict[tuple[str, float], Entry] = {}
@@ -137,6 +142,7 @@ def run_contest(
         labels=arena.learned,
         index=arena.index,
         groups=parts.groups,
+        ids=parts.dataset.ids,
         lineage=_lineage(arena) | {"seconds": stages.seconds},
     )
 
@@ -174,6 +180,21 @@ def _datasets(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a comparison works, and whom it tells."""
+
+    workdir: Path
+    progress: Progress
+
+
+def _judged(parts: Split, settings: CompareConfig, unlabelled: bool) -> Index:
+    if not unlabelled:
+        return np.concatenate([getattr(parts.folds, name) for name in settings.folds])
+    labelled = np.concatenate([index for _, index in parts.folds.items()])
+    return np.asarray(np.setdiff1d(np.arange(len(parts.dataset)), labelled), dtype=np.int64)
+
+
 class _Arena:
     """The data that all models share, and what was fitted so far."""
 
@@ -183,12 +204,11 @@ class _Arena:
         labels: Mapping[str, Labels],
         datasets: Mapping[int, Dataset],
         settings: CompareConfig,
-        workdir: Path,
-        progress: Progress,
+        judged: Index,
+        place: _Place,
     ) -> None:
         self.parts, self._labels, self._datasets = parts, labels, datasets
-        self.settings, self._workdir, self._progress = settings, workdir, progress
-        judged = np.concatenate([getattr(parts.folds, name) for name in settings.folds])
+        self.settings, self._workdir, self._progress = settings, place.workdir, place.progress
         self.index: Index = np.sort(judged[parts.dataset.has_image[judged]])
         self._tasks: dict[str, Task] = {}
         self._known: dict[str, Outcome] = {}

@@ -106,9 +106,10 @@ class Evaluation:
         self.metrics |= {f"{labels.attribute}/certified_{name}": value for name, value in row.items()}
         self._table("certified").append({"attribute": labels.attribute, "modality": certificate.modality.value, **row})
 
-    def warn(self) -> None:
-        """Fill ``warnings``, once every attribute and modality, baselines included, is described."""
+    def warn(self) -> list[str]:
+        """Fill ``warnings``, once every attribute and modality, baselines included, is described; returns them."""
         self.warnings = collapse_warnings(self.tables.get("modalities", []), self.curves.get("attention", {}))
+        return self.warnings
 
     def _attention(self, attribute: str, weights: NDArray[Any] | None) -> None:
         if weights is None or not np.isfinite(weights).any():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -89,7 +90,8 @@ def train(
     with stages("split"):
         parts, labels = split_of(dataset, settings), labels_of(dataset, settings)
         tasks = [task_of(parts, labels, member.model) for member in members]
-    checkpoints = config.path(settings.checkpoints) if settings.checkpoints else None
+    # without a folder of their own they serve this job alone: a baseline shares the stages of the model it is beside
+    checkpoints = config.path(settings.checkpoints) if settings.checkpoints else workdir / "stages"
     with stages("fit"):
         fitted = [fit(member, task, progress, checkpoints) for member, task in zip(members, tasks, strict=True)]
     with stages("calibrate"):
@@ -106,11 +108,9 @@ def train(
         evaluation = _evaluate(parts, tasks[0], predictor, scores, certificates)
     if settings.unimodal_baselines:
         with stages("baselines"):
-            _add_baselines(
-                evaluation, members[0], parts, tasks[0], lambda one, task: fit(one, task, progress, checkpoints)
-            )
-    evaluation.warn()
-    for warning in evaluation.warnings:
+            fit_one = partial(fit, progress=progress, checkpoints=checkpoints)
+            _add_baselines(evaluation, members[0], parts, tasks[0], fit_one)
+    for warning in evaluation.warn():
         progress(f"warning: {warning}")
     search = [{"recipe": member.name, **row} for member, one in zip(members, fitted, strict=True) for row in one.search]
     return TrainedModel(
