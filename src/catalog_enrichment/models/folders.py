@@ -14,7 +14,8 @@ _OF_THE_CLASSIFIER = ("num_classes",)
 
 
 def image_folder(start: Path, name: str) -> dict[str, Any]:
-    """What a folder of `timm.models.save_for_hf` says: name, args, weights. Empty if ``name`` is no folder.
+    """What a folder of `timm.models.save_for_hf` says: name, args, weights, and the mean and std that its pictures had.
+    Empty if ``name`` is no folder.
 
     Relative names start at ``start``. Raises ConfigError for a folder without a usable config.json.
     """
@@ -29,7 +30,9 @@ def image_folder(start: Path, name: str) -> dict[str, Any]:
             f"model.image.name: {folder} has no config.json with an architecture, as timm writes it: {problem!r}"
         ) from None
     weights = [folder / file for file in _WEIGHTS if (folder / file).is_file()]
-    return {
+    seen = content.get("pretrained_cfg") or {}
+    colours = {key: tuple(map(float, seen[key])) for key in ("mean", "std") if key in seen}
+    return colours | {
         "name": architecture,
         "args": {name: value for name, value in args.items() if name not in _OF_THE_CLASSIFIER},
         "weights": str(weights[0]) if weights else "",

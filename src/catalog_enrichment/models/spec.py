@@ -358,12 +358,16 @@ def _set(content: dict[str, Any], name: str, value: Any, where: str) -> None:
 
 def _localised(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with a local image encoder's folder replaced by what it says, so that no artifact names a path of
-    the machine it was trained on."""
+    the machine it was trained on. What the recipe says itself goes before what the folder says."""
     image = recipe.model.image
     found = image_folder(folder, image.name)
     if not found:
         return recipe
-    changes = {name: value for name, value in found.items() if getattr(image, name) in ("", {}) or name == "name"}
+    plain = ImageSpec()
+    changes = {
+        key: value for key, value in found.items() if key == "name" or getattr(image, key) == getattr(plain, key)
+    }
+    changes["args"] = found["args"] | image.args
     return replace(recipe, model=replace(recipe.model, image=replace(image, **changes)))
 
 

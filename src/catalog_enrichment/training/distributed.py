@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -29,8 +28,12 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.training.loop import Progress
 
-Fitter = Callable[[Recipe, Task, "Progress", Path | None], Fitted]
-"""What :func:`~catalog_enrichment.training.fit.fit` is."""
+
+class Fitter(Protocol):
+    """What :func:`~catalog_enrichment.training.fit.fit` is."""
+
+    def __call__(self, recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted: ...
+
 
 _TASK, _RESULT = "task.pkl", "fitted.pt"
 
