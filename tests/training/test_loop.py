@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.training import loop
@@ -88,7 +89,13 @@ def test_a_fit_that_is_done_is_found_again_and_a_changed_one_is_not(task: Task, 
     again = run(task, spec, lines.append, checkpoints=tmp_path)
     assert len(lines) == 1
     assert same(first, again)
-    for change in ({"start": network(task, seed=1)}, {"train": task.train[:-1]}):
+    changes = [
+        {"start": network(task, seed=1)},
+        {"train": task.train[:-1]},
+        {"held_out": task.folds.validation[:-1]},
+        {"model": {"text": {"pooling": "cls"}}},  # changes no weight
+    ]
+    for change in changes:
         lines.clear()
         run(task, spec, lines.append, checkpoints=tmp_path, **change)
         assert "goes on" not in lines[0]
@@ -146,3 +153,16 @@ def test_pictures_that_are_hidden_for_good_are_never_seen(task: Task) -> None:
         assert ratio[torch.isfinite(ratio)].min() > decay**100
     text = next(name for name in begun.state_dict() if name.startswith("texts.") and name.endswith("query.weight"))
     assert not torch.equal(begun.state_dict()[text], fitted.state_dict()[text])
+
+
+def test_a_fit_that_diverges_says_so(task: Task) -> None:
+    broken = network(task)
+    with torch.no_grad():
+        next(broken.fusion.parameters()).fill_(torch.nan)
+    with pytest.raises(DataContractError, match="learning rates"):
+        run(task, recipe(epochs=1).fit, start=broken)
+
+
+def test_nothing_to_learn_from_is_an_error_in_words(task: Task) -> None:
+    with pytest.raises(DataContractError, match="no product is left to train on"):
+        run(task, recipe(epochs=1).fit, train=task.train[:0])

@@ -79,7 +79,7 @@ def save(
     content = {
         "format": _FORMAT,
         "recipe": recipe.name,
-        "spec": asdict(recipe.model),
+        "spec": _portable(asdict(recipe.model)),
         "heads": {name: asdict(head) for name, head in net.heads.items()},
         "calibration": dict(temperatures),
         "preprocessing": preprocess.VERSION,
@@ -172,6 +172,15 @@ def read_certificates(directory: Path) -> list[dict[str, Any]]:
         raise ModelContractError(f"{directory} has no {CERTIFICATES}: it was not certified and may write nothing")
     certificates: list[dict[str, Any]] = json.loads(file.read_text())
     return certificates
+
+
+def _portable(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec without the folders of the machine it was trained on: all that lay there is in the artifact."""
+    for name in ("text", "second_text"):
+        if spec[name] and spec[name]["name"].startswith((".", "/", "~")):
+            spec[name]["name"] = Path(spec[name]["name"]).name
+    spec["image"]["weights"] = Path(spec["image"]["weights"]).name
+    return spec
 
 
 def _empty_network(spec: ModelSpec, answers: dict[str, Head], directory: Path) -> MultiModalNet:

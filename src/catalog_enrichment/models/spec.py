@@ -268,7 +268,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A model and its fit. The stages, in this order: adapt, noise, text, image, destruction, fit."""
+    """A model and its fit. The stages, in this order: adapt, noise, image, destruction, text, fit."""
 
     name: str
     model: ModelSpec

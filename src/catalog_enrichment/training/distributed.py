@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import distributed
 
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.training.dataset import Dataset
@@ -41,20 +42,24 @@ _TASK, _RESULT = "task.pkl", "fitted.pt"
 def fitter(spark: SparkSession, folder: Path, processes: int, local: bool) -> Fitter:
     """A ``fit`` over ``processes`` processes: on the driver if ``local``, else one per Spark task.
 
-    With GPUs every process takes one. ``folder`` holds the task while it runs. The Spark session is needed by
-    TorchDistributor, also locally.
+    With GPUs every process takes one: locally by its rank, on a cluster as Spark's resource scheduling
+    (`spark.task.resource.gpu.amount`) says. ``folder`` holds the task while it runs. Raises ConfigError for more
+    processes than this machine has GPUs.
     """
+    if local and 0 < torch.cuda.device_count() < processes:
+        raise ConfigError(f"training.processes is {processes}, but this machine has {torch.cuda.device_count()} GPUs")
 
     def fit_together(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
         from pyspark.ml.torch.distributor import TorchDistributor
 
         progress(f"{recipe.name}: fitted by {processes} processes {'here' if local else 'on the cluster'}")
         _write(folder, recipe, task, checkpoints)
-        group = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=torch.cuda.is_available())
+        # here every process takes the GPU of its rank; on a cluster Spark hands them out, where it was told that it may
+        scheduled = not local and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
+        group = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=scheduled)
         group.run(fit_in_group, str(folder), _threads(processes, local))
         return _read(folder, recipe, task)
 
-    del spark  # its being there is all that is needed
     return fit_together
 
 

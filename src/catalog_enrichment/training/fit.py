@@ -28,7 +28,7 @@ from catalog_enrichment.training.loop import Material, Progress
 from catalog_enrichment.training.noise import flagged_pictures
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
-from catalog_enrichment.training.single import alone, heads_of, only, thawed
+from catalog_enrichment.training.single import alone, heads_of, only, thawed, what_is_fitted
 from catalog_enrichment.training.single import device as device
 
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -80,7 +80,8 @@ def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None
     """
     stages = _Stages(recipe, task, progress, checkpoints)
     weights = stages.encoders()
-    candidates = recipe.search.kl_lambda or (recipe.fit.kl_lambda,)
+    search = recipe.search.kl_lambda if fusion_class(recipe.model.fusion.kind).weighs else ()
+    candidates = search or (recipe.fit.kl_lambda,)
     best: tuple[float, Fitted] | None = None
     rows: list[dict[str, Any]] = []
     for kl_lambda in candidates:
@@ -139,9 +140,10 @@ class _Stages:
         spec, targets = self.recipe.fit, targets_of(self.task.labels)
         network = self._network(self.recipe.model, spec, weights)
         objective = Classification(targets, kl_lambda, spec.label_smoothing)
-        history = loop.run(network, objective, spec, self._material(self.recipe.name, spec), self.progress)
+        material = self._material(self.recipe.name, self.recipe.model, spec)
+        history = loop.run(network, objective, spec, material, self.progress)
         chosen = self.chosen | _settle(network, self.task, spec.seed)
-        if self.recipe.search.kl_lambda:
+        if fusion_class(self.recipe.model.fusion.kind).weighs:
             chosen["kl_lambda"] = kl_lambda
         return Fitted(network, history, chosen)
 
@@ -149,7 +151,7 @@ class _Stages:
         crossing = spec.method == "convirt"
         model = replace(self.recipe.model, fusion=FusionSpec(kind="concat" if crossing else "text_only"))
         network = self._network(thawed(model), spec.fit, {})
-        material = self._material(spec.method, spec.fit)
+        material = self._material(spec.method, model, spec.fit)
         rows = self.task.unlabelled
         if crossing:
             rows = rows[material.examples.has_image[rows]]
@@ -171,7 +173,7 @@ class _Stages:
         if destroyed:
             assert recipe.destruction is not None
             objective = Destruction(network, recipe.destruction, targets)
-        material = self._material(f"{name}{' destruction' * destroyed}", spec, examples)
+        material = self._material(f"{name}{' destruction' * destroyed}", model, spec, examples)
         if name == "image":
             seen = material.examples.has_image & ~(self.hidden if self.hidden is not None else np.False_)
             train, held = (rows[seen[rows]] for rows in (material.train, material.held_out))
@@ -191,12 +193,13 @@ class _Stages:
                 encoder.load_state_dict(weights[part])
         return network.to(device())
 
-    def _material(self, name: str, spec: FitSpec, examples: Examples | None = None) -> Material:
+    def _material(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples | None = None) -> Material:
         return Material(
             name=name,
             examples=(examples or self.task.examples).at(spec.picture_size),
             train=self.task.train,
             held_out=self.task.folds.validation,
+            model=what_is_fitted(model),
             hidden=self.hidden,
             checkpoints=self.checkpoints,
         )

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
 
-from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.models.network import ModelInputs, MultiModalNet, parameter_groups
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.records import stable_hash
@@ -46,6 +46,8 @@ class Material:
     examples: Examples
     train: Index
     held_out: Index
+    model: dict[str, Any] = field(default_factory=dict)
+    """The spec of what is fitted, as plain data: pooling or regions change a fit, and no weight's shape."""
     hidden: NDArray[np.bool_] | None = None
     """(N,): products whose picture is never shown."""
     checkpoints: Path | None = None
@@ -104,6 +106,10 @@ def run(
         loop.save(state)
     if state.epoch < spec.epochs:
         progress(f"{material.name}: no better for {state.waited} epochs, stopped")
+    if not math.isfinite(state.best_loss):
+        raise DataContractError(
+            f"{material.name}: after {state.epoch} epochs the loss is no number. Lower the learning rates, or use fp32"
+        )
     network.load_state_dict(state.best)
     network.eval()
     return state.history
@@ -147,7 +153,8 @@ class _Loop:
         self._device = next(network.parameters()).device
         self._network, self._objective = network, objective.to(self._device)
         self._spec, self._material = spec, material
-        self._random = np.random.default_rng(spec.seed)
+        self._epoch = 0
+        self._shared = self._own = np.random.default_rng(spec.seed)
         self._fingerprint = self._identity() if material.checkpoints is not None else ""
         self._optimizer = _optimizer(network, objective, spec)
         batches = math.ceil(len(material.train) / spec.batch_size)
@@ -158,11 +165,18 @@ class _Loop:
         self._step: nn.Module = _Step(network, objective)
         if self._ranks > 1:
             self._step = nn.parallel.DistributedDataParallel(self._step, find_unused_parameters=True)
-            torch.manual_seed(spec.seed + self._rank)  # each process drops out by itself
 
     def epoch(self) -> dict[str, float]:
-        """One pass over the training products."""
+        """One pass over the training products.
+
+        What is drawn at random follows from seed, epoch and process alone, so that a fit that is taken up again needs
+        no memory of it: the order of the batches, alike in all processes, and what each of them hides and drops out.
+        """
         started, losses = time.perf_counter(), []
+        self._shared = np.random.default_rng([self._spec.seed, self._epoch])
+        self._own = np.random.default_rng([self._spec.seed, self._epoch, self._rank + 1])
+        torch.manual_seed(int(self._own.integers(2**62)))
+        self._epoch += 1
         self._network.train()
         self._objective.train()
         rate = max(group["lr"] for group in self._optimizer.param_groups)
@@ -205,9 +219,6 @@ class _Loop:
             "objective": self._objective.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "random": self._random.bit_generator.state,
-            "torch_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         file = self._file()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -217,17 +228,19 @@ class _Loop:
 
     def resume(self) -> _State | None:
         """Take up the checkpoint of the same fit; None if there is none."""
-        if self._material.checkpoints is None or not self._file().is_file():
+        found = self._material.checkpoints is not None and self._file().is_file()
+        if self.agreed(float(found)) != float(found):
+            raise ConfigError(
+                "training.checkpoints must be a folder that all processes see"
+            )
+        if not found:
             return None
         content = torch.load(self._file(), map_location=self._device, weights_only=True)
         self._network.load_state_dict(content["network"])
         self._objective.load_state_dict(content["objective"])
         self._optimizer.load_state_dict(content["optimizer"])
         self._schedule.load_state_dict(content["schedule"])
-        self._random.bit_generator.state = content["random"]
-        torch.set_rng_state(content["torch_random"].cpu())
-        if content["cuda_random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([state.cpu() for state in content["cuda_random"]])
+        self._epoch = len(content["history"])
         return _State(content["best"], content["best_loss"], content["waited"], content["history"])
 
     def _file(self) -> Path:
@@ -242,9 +255,10 @@ class _Loop:
         hidden = b"" if self._material.hidden is None else self._material.hidden.tobytes()
         return stable_hash(
             asdict(self._spec),
+            self._material.model,
             self._objective.identity(),
             hashlib.sha256(b"".join(_bytes(self._network.state_dict()))).hexdigest(),
-            [examples.dataset.ids[row] for row in train.tolist()],
+            [[examples.dataset.ids[row] for row in rows.tolist()] for rows in (train, self._material.held_out)],
             hashlib.sha256(b"".join(_text_bytes(examples)) + hidden).hexdigest(),
             [picture or "" for picture in examples.dataset.pictures],
             self._ranks,
@@ -252,7 +266,7 @@ class _Loop:
 
     def _backward(self, index: Index) -> torch.Tensor:
         """Add the gradients of a batch; returns its loss."""
-        augment = self._random if self._spec.augment else None
+        augment = self._own if self._spec.augment else None
         inputs = self._material.examples.batch(index, self._hidden(index), augment).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._spec.precision == "bf16"):
             loss: torch.Tensor = self._step(inputs, torch.from_numpy(index))
@@ -261,7 +275,7 @@ class _Loop:
 
     def _hidden(self, index: Index) -> NDArray[np.bool_]:
         """(B,): whose picture is hidden in this step. A lone one is too: batch statistics need at least two."""
-        hidden = self._random.random(len(index)) < self._spec.image_dropout
+        hidden = self._own.random(len(index)) < self._spec.image_dropout
         if self._material.hidden is not None:
             hidden |= self._material.hidden[index]
         alone = np.count_nonzero(self._material.examples.has_image[index] & ~hidden) == 1
@@ -270,13 +284,13 @@ class _Loop:
     def _batches(self) -> Iterator[Index]:
         """Shuffled batches of neighbours in length, in shuffled order; the same in every process."""
         size, lengths = self._spec.batch_size, self._material.examples.lengths
-        order = self._random.permutation(self._material.train)
+        order = self._shared.permutation(self._material.train)
         batches: list[Any] = []
         for start in range(0, len(order), size * BUCKET):
             bucket = order[start : start + size * BUCKET]
             bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
             batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
-        for position in self._random.permutation(len(batches)):
+        for position in self._shared.permutation(len(batches)):
             if len(batches[position]) >= self._ranks:
                 yield batches[position]
 

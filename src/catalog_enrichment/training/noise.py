@@ -23,7 +23,7 @@ from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index, stratified_parts
 from catalog_enrichment.training.loop import Material, Progress
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single import alone, device, heads_of, only
+from catalog_enrichment.training.single import alone, device, heads_of, only, what_is_fitted
 
 if TYPE_CHECKING:
     from catalog_enrichment.training.fit import Task
@@ -113,6 +113,7 @@ def _out_of_fold(
             examples=only(task.examples, "image").at(spec.fit.picture_size),
             train=np.setdiff1d(rows, part),
             held_out=validation,
+            model=what_is_fitted(alone(recipe.model, "image")),
             checkpoints=checkpoints,
         )
         network = _fitted(recipe, spec, task, material, progress)

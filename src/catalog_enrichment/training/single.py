@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
+from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.spec import FusionSpec, Head, ModelSpec
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.examples import Examples
@@ -31,6 +33,14 @@ def thawed(model: ModelSpec) -> ModelSpec:
     return replace(
         model, text=replace(model.text, frozen=False), second_text=second, image=replace(model.image, frozen=False)
     )
+
+
+def what_is_fitted(model: ModelSpec) -> dict[str, Any]:
+    """The spec, as plain data, without the encoders that the fusion does not use: fits that differ there alone are the
+    same fit."""
+    kind, plain = fusion_class(model.fusion.kind), asdict(model)
+    unused = [*(() if kind.uses_text else ("text", "second_text")), *(() if kind.uses_image else ("image",))]
+    return {name: value for name, value in plain.items() if name not in unused}
 
 
 def heads_of(labels: Mapping[str, Labels]) -> dict[str, Head]:

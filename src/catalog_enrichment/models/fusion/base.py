@@ -95,6 +95,8 @@ class Fusion(nn.Module):
 
     uses_text: ClassVar[bool] = True
     uses_image: ClassVar[bool] = True
+    weighs: ClassVar[bool] = False
+    """Gives an attention, which the KL term can pull towards one half."""
     uses_tokens: ClassVar[bool] = False
     """Looks at the picture's tokens, which some image encoders make of another width than its vector."""
 

@@ -16,6 +16,8 @@ class ModalityAttention(VectorFusion):
     Every attribute has a p of its own: material may be read where colour has to be seen.
     """
 
+    weighs = True
+
     def __init__(self, sizes: Sizes, options: Any) -> None:
         super().__init__(sizes, options)
         self.importance = nn.Linear(self.text_width + self.image_width, len(self.heads))
