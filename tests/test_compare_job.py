@@ -143,7 +143,9 @@ def test_mlflow_has_a_run_per_model_below_the_comparisons(
 ) -> None:
     import mlflow
 
-    summary, client = last_line(ended), mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    # the registry's place too: other tests of this process have set another one for all clients
+    summary, client = last_line(ended), mlflow.MlflowClient(store, registry_uri=store)
     experiment = client.get_experiment_by_name("catalog-enrichment")
     runs: dict[str, Run] = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     parent = client.get_run(summary["mlflow_run_id"])

@@ -230,9 +230,7 @@ class _Loop:
         """Take up the checkpoint of the same fit; None if there is none."""
         found = self._material.checkpoints is not None and self._file().is_file()
         if self.agreed(float(found)) != float(found):
-            raise ConfigError(
-                "training.checkpoints must be a folder that all processes see"
-            )
+            raise ConfigError("training.checkpoints must be a folder that all processes see")
         if not found:
             return None
         content = torch.load(self._file(), map_location=self._device, weights_only=True)
