@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.mlflow_store import ModelRun, Store
-from catalog_enrichment.records import SUCCEEDED
+from catalog_enrichment.records import SUCCEEDED, flat
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.entrants import compare_settings, entrants_of
 
@@ -114,12 +113,5 @@ def _params(entry: Entry) -> dict[str, Any]:
     if not entry.members:
         return {"recipe": entry.name, "sees": entry.sees}
     if len(entry.members) == 1:
-        return _flat({"sees": entry.sees} | asdict(entry.members[0]))
-    return _flat({"sees": entry.sees} | {f"member_{n:02d}": asdict(one) for n, one in enumerate(entry.members)})
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+        return flat({"sees": entry.sees} | asdict(entry.members[0]))
+    return flat({"sees": entry.sees} | {f"member_{n:02d}": asdict(one) for n, one in enumerate(entry.members)})

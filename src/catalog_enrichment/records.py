@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -143,3 +143,11 @@ def add_counts(*counts: dict[str, int]) -> dict[str, int]:
 def _pairs(counts: Iterable[dict[str, int]]) -> Iterable[tuple[str, int]]:
     for one in counts:
         yield from one.items()
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted names: what MLflow calls params."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

@@ -21,8 +21,8 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.training.dataset import Dataset
-from catalog_enrichment.training.fit import Fitted, Task, device, fit, set_threads
-from catalog_enrichment.training.single import heads_of
+from catalog_enrichment.training.fit import Fitted, Task, fit, set_threads
+from catalog_enrichment.training.single import device, heads_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -28,8 +28,7 @@ from catalog_enrichment.training.loop import Material, Progress
 from catalog_enrichment.training.noise import flagged_pictures
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
-from catalog_enrichment.training.single import alone, heads_of, only, thawed, what_is_fitted
-from catalog_enrichment.training.single import device as device
+from catalog_enrichment.training.single import alone, device, heads_of, only, thawed, what_is_fitted
 
 Weights = dict[str, dict[str, torch.Tensor]]
 """Encoder (text, second_text, image) -> its state."""
@@ -188,7 +187,7 @@ class _Stages:
         if name in tokenizers:
             tokenizers = {"text": tokenizers[name]}
         network = build_network(model, heads_of(self.task.labels), tokenizers)
-        for part, encoder in encoders(network).items():
+        for part, encoder in network.encoders().items():
             if part in weights:
                 encoder.load_state_dict(weights[part])
         return network.to(device())
@@ -205,15 +204,10 @@ class _Stages:
         )
 
 
-def encoders(network: MultiModalNet) -> dict[str, torch.nn.Module]:
-    """The network's encoders by name."""
-    return dict(network.texts.items()) | ({} if network.image is None else {"image": network.image})
-
-
 def _weights(network: MultiModalNet) -> Weights:
     return {
         name: {key: value.detach().clone() for key, value in encoder.state_dict().items()}
-        for name, encoder in encoders(network).items()
+        for name, encoder in network.encoders().items()
     }
 
 

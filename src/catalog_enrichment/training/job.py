@@ -24,17 +24,18 @@ from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec, load_model_recipe
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import Issue
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, flat
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.certificates import Split, certify_all, data_window, label_set
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluate import BOTH, Evaluation, ModelScores
-from catalog_enrichment.training.fit import Fitted, Task, device, fit, set_threads
+from catalog_enrichment.training.fit import Fitted, Task, fit, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.preparation import labels_of, load, settings_of, split_of, task_of
 from catalog_enrichment.training.scoring import Hidden, score, temperatures
+from catalog_enrichment.training.single import device
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -209,15 +210,7 @@ def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
     content = {"recipe": plain.pop("name"), **plain}
     if isinstance(recipe, Ensemble):
         content["members"] = {member.name: member for member in recipe.members}
-    return _flat(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted names: what MLflow calls params."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+    return flat(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 
 def _lineage(parts: Split, labels: Mapping[str, Labels], issue: Issue) -> dict[str, Any]:
