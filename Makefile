@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# what is compiled once is kept, whatever this shell is told: torch and transformers take 15 s to compile, in every process
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint types check compare fashion build clean
 
@@ -38,7 +41,7 @@ types: setup     ## mypy --strict on src
 check: lint types test ## what CI runs
 
 compare: setup   ## the five papers' models beside each other: make compare, or make compare DATA=FILE.parquet
-	$(BIN)/python -m catalog_enrichment.compare_demo $(if $(DATA),--config deploy/config/compare_fashion.toml --data "$(DATA)",--config deploy/config/compare_demo.toml)
+	$(BIN)/python -m catalog_enrichment.compare_demo $(if $(DATA),--config deploy/config/compare_fashion.toml --data "$(DATA)",--generate)
 
 fashion: setup   ## import, train, promote, enrich and score real listings: make fashion DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/fashion.py --config deploy/config/fashion.toml --data $(DATA)

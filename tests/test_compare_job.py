@@ -16,29 +16,12 @@ import pytest
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.compare_config import REFERENCES
 
-from .training.toy import COLORS, MATERIALS, product
+from .training.toy import COLORS, MATERIALS, product, recipe_toml
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
-RECIPE = """
-name = "toy"
-[model.text]
-pooling = "mean"
-max_length = 16
-[model.text.bert]
-hidden = 32
-layers = 1
-heads = 2
-intermediate = 64
-vocab_size = 200
-[model.image]
-name = "test_convnext"
-size = 32
-[fit]
-epochs = 2
-"""
 CONFIG = """
 [catalog]
 path = "catalog"
@@ -84,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = {"color": ("one", list(COLORS)), "material": ("many", list(MATERIALS))}
     attributes = [{"name": name, "cardinality": kind, "values": values} for name, (kind, values) in words.items()]
     (folder / "attributes.json").write_text(json.dumps({"attributes": attributes}))
-    (folder / "toy.toml").write_text(RECIPE)
+    (folder / "toy.toml").write_text(recipe_toml(epochs=2))
     (folder / "config.toml").write_text(CONFIG)
     LakeCatalog(folder / "catalog").append_rows("products", [product(number) for number in range(260)], "import-1")
     return folder
@@ -162,8 +145,10 @@ def test_mlflow_has_a_run_per_model_below_the_comparisons(
         assert "tables" in {file.path for file in client.list_artifacts(run.info.run_id)}
     assert runs["concat"].data.params["model.fusion.kind"] == "concat"
     assert runs["concat"].data.params["fit.epochs"] == "1"
-    at_half = client.get_metric_history(runs["words"].info.run_id, "label_percent/color/accuracy")
-    assert [metric.step for metric in at_half] == [50]
+    at_half = client.get_metric_history(runs["words"].info.run_id, "label_permille/color/accuracy")
+    assert [metric.step for metric in at_half] == [500]
+    plots = {file.path for file in client.list_artifacts(runs["concat"].info.run_id, "plots/color")}
+    assert plots >= {f"plots/color/{name}.png" for name in ("precision_recall", "reliability", "confusions")}
     assert not client.search_registered_models(), "a comparison registers nothing"
 
 
@@ -198,6 +183,14 @@ def test_make_compare_asks_for_data_that_is_not_there_before_it_starts(tmp_path:
     assert "Spark" not in done.stderr
 
 
+def test_no_marketplace_is_made_in_place_of_a_mistyped_source(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "catalog_enrichment.compare_demo", "--set", f"root={json.dumps(str(tmp_path))}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_make_compare_generates_imports_and_ends_with_the_models_alone(tmp_path: Path) -> None:
     """The shipped config with one small recipe in place of its own; the same code."""
@@ -211,7 +204,7 @@ def test_make_compare_generates_imports_and_ends_with_the_models_alone(tmp_path:
         "training.threads": "1",
     }
     overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-m", "catalog_enrichment.compare_demo", "--products", "400", *overrides]
+    command = [sys.executable, "-m", "catalog_enrichment.compare_demo", "--generate", "--products", "400", *overrides]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     models = last_line(done)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from catalog_enrichment import cli
+
 from . import world as worlds
 from .world import PRODUCTS, World, listing, table, values
 
@@ -68,20 +70,31 @@ def test_import_promote_enrich_and_roll_back_as_separate_processes(
     assert not list(elsewhere.iterdir()), "a job leaves nothing in the working directory"
 
 
-def test_contracts_end_with_exit_2_and_gates_with_exit_3(template: World, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("spark")
+def test_contracts_end_with_exit_2_and_gates_with_exit_3(
+    template: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The jobs' mains in this process, which join its Spark session: a process each would cost minutes."""
     world = template.copy_to(tmp_path / "world")
+
+    def job(name: str, *arguments: str) -> tuple[int, dict[str, object]]:
+        code = getattr(cli, name)(["--config", str(world.file), *arguments])
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert summary["exit_code"] == code
+        return code, summary
+
     other = (world.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
     (world.folder / "other.json").write_text(other)
-    code, missing = run(PYTHON, "enrich_catalog", world, tmp_path)
+    code, missing = job("enrich_catalog")
     assert (code, missing["error"]) == (2, "RegistryError")
     assert "champion" in str(missing["message"])
-    code, mismatch = run(PYTHON, "promote_model", world, tmp_path, "--set", "catalog.dictionary=other.json")
+    code, mismatch = job("promote_model", "--set", "catalog.dictionary=other.json")
     assert (code, mismatch["error"]) == (2, "ModelContractError")
     assert "Blue" in str(mismatch["message"])
-    assert run(PYTHON, "promote_model", world, tmp_path, "--expect-current", "7")[0] == 3
-    assert run(PYTHON, "promote_model", world, tmp_path)[0] == 0
-    assert run(PYTHON, "import_products", world, tmp_path)[0] == 0
-    code, refused = run(PYTHON, "enrich_catalog", world, tmp_path, "--set", "enrich.max_changes=1")
+    assert job("promote_model", "--expect-current", "7")[0] == 3
+    assert job("promote_model")[0] == 0
+    assert job("import_products")[0] == 0
+    code, refused = job("enrich_catalog", "--set", "enrich.max_changes=1")
     assert (code, refused["status"]) == (3, "refused")
     assert not table(world, "predictions")
 

@@ -20,6 +20,7 @@ LAYERS = [
     ["cli"],
     ["vocabulary"],
     ["pipeline", "backfill", "importing", "operate", "reporting", "retrain", "compare", "steps", "work", "context"],
+    ["fitting"],
     ["registry"],
     ["mlflow_store", "promotion"],
     ["report"],

@@ -47,31 +47,47 @@ def enrich(world: World, window: Window | None = None, **options: Any) -> dict[s
     return pipeline.enrich(world.context(), world.model(), window or Window(), **options)
 
 
-def test_i7_counts_add_up_and_every_applicable_attribute_has_one_decision(world: World) -> None:
-    summary = enrich(world)
-    assert summary["status"] == "succeeded"
-    assert summary["products"] == PRODUCTS
-    assert summary["skipped_reasons"] == {"opted_out": 1}
-    assert summary["predicted"] + summary["skipped"] + sum(summary["quarantined"].values()) == PRODUCTS
-    assert summary["unusable_images"] == {"image_missing": 1}
+@pytest.fixture(scope="module")
+def first_run(template: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, dict[str, Any]]:
+    """The template after its first run, and the run's summary."""
+    world = template.copy_to(tmp_path_factory.mktemp("first") / "world")
+    return world, enrich(world)
+
+
+@pytest.fixture
+def enriched(first_run: tuple[World, dict[str, Any]], tmp_path: Path) -> World:
+    """A copy of the world after its first run, to change."""
+    return first_run[0].copy_to(tmp_path / "enriched")
+
+
+@pytest.fixture
+def run(first_run: tuple[World, dict[str, Any]]) -> dict[str, Any]:
+    """The summary of the first run."""
+    return first_run[1]
+
+
+def test_i7_counts_add_up_and_every_applicable_attribute_has_one_decision(run: dict[str, Any]) -> None:
+    assert run["status"] == "succeeded"
+    assert run["products"] == PRODUCTS
+    assert run["skipped_reasons"] == {"opted_out": 1}
+    assert run["predicted"] + run["skipped"] + sum(run["quarantined"].values()) == PRODUCTS
+    assert run["unusable_images"] == {"image_missing": 1}
     for name, applicable in {"color": 23, "material": 19}.items():
-        counts = summary["attributes"][name]
+        counts = run["attributes"][name]
         assert counts["written"] + counts["suggested"] + counts["abstained"] == applicable
 
 
-def test_i1_a_merchant_value_stays_and_is_at_most_disagreed_with(world: World) -> None:
-    before = values(world, "merchant")
-    enrich(world)
-    assert values(world, "merchant") == before
-    asserted = {(row["product_id"], row["attribute"]) for row in table(world, "attribute_values")}
+def test_i1_a_merchant_value_stays_and_is_at_most_disagreed_with(template: World, enriched: World) -> None:
+    before = values(template, "merchant")
+    assert values(enriched, "merchant") == before
+    asserted = {(row["product_id"], row["attribute"]) for row in table(enriched, "attribute_values")}
     assert asserted
     assert not asserted & set(before)
 
 
-def test_i2_every_written_value_names_a_certificate_that_allows_it(world: World) -> None:
-    enrich(world)
-    certificates = {c.certificate_id: c for c in world.model().certificates}
-    for event in table(world, "attribute_values"):
+def test_i2_every_written_value_names_a_certificate_that_allows_it(enriched: World) -> None:
+    certificates = {c.certificate_id: c for c in enriched.model().certificates}
+    for event in table(enriched, "attribute_values"):
         certificate = certificates[event["certificate_id"]]
         assert certificate.attribute == event["attribute"]
         assert certificate.modality == event["modality"] == "both"
@@ -79,10 +95,9 @@ def test_i2_every_written_value_names_a_certificate_that_allows_it(world: World)
         assert event["value"] in certificate.values
 
 
-def test_i2_without_a_picture_nothing_is_written(world: World) -> None:
-    enrich(world)
-    assert not [row for row in table(world, "attribute_values") if row["product_id"] == "p005"]
-    decided = [row for row in table(world, "predictions") if row["product_id"] == "p005"]
+def test_i2_without_a_picture_nothing_is_written(enriched: World) -> None:
+    assert not [row for row in table(enriched, "attribute_values") if row["product_id"] == "p005"]
+    decided = [row for row in table(enriched, "predictions") if row["product_id"] == "p005"]
     assert {(row["decision"], row["reason"], row["image_reason"]) for row in decided} == {
         ("abstain", "no_certificate", "image_missing")
     }
@@ -96,11 +111,10 @@ def test_i3_every_row_of_a_run_carries_the_one_version_it_resolved(world: World)
     assert {row["model_version"] for row in table(world, "attribute_values")} == {"1"}
 
 
-def test_i5_running_again_changes_nothing_and_says_so(world: World) -> None:
-    enrich(world)
-    catalog = world.context().catalog
+def test_i5_running_again_changes_nothing_and_says_so(enriched: World) -> None:
+    catalog = enriched.context().catalog
     before = {name: catalog.version(name) for name in ("predictions", "attribute_values", "current_values", "runs")}
-    again = enrich(world)
+    again = enrich(enriched)
     assert again["status"] == "nothing_to_do"
     assert again["skipped_reasons"] == {"already_scored": 23, "opted_out": 1}
     assert {name: catalog.version(name) for name in before} == before
@@ -138,19 +152,17 @@ def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
         pytest.param(steps, "finish", id="readers served", marks=pytest.mark.slow),
     ],
 )
-def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(world: World, owner: Any, name: str) -> None:
+def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
+    world: World, enriched: World, run: dict[str, Any], owner: Any, name: str
+) -> None:
     with killed_at(owner, name, unless_label="catch-up"):
         enrich(world)
     if name in ("decide", "quarantined"):
         assert not table(world, "attribute_values")
         assert not values(world, "model")
     resumed = enrich(world)
-    interrupted, seen = ledger_of(world), values(world)
-    shutil.rmtree(world.folder / "catalog")
-    world.import_products()
-    undisturbed = enrich(world)
-    assert (interrupted, seen) == (ledger_of(world), values(world))
-    assert resumed["run_id"] == undisturbed["run_id"]
+    assert (ledger_of(world), values(world)) == (ledger_of(enriched), values(enriched))
+    assert resumed["run_id"] == run["run_id"]
     assert len(table(world, "runs")) == 2  # the import and the run
 
 
@@ -175,59 +187,58 @@ def ledger_of(world: World) -> list[tuple[Any, ...]]:
     return sorted((*(row[name] for name in names), round(row["score"], 4)) for row in table(world, "attribute_values"))
 
 
-def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(world: World) -> None:
-    before = values(world)
-    run = enrich(world)
-    after = values(world)
+def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(
+    template: World, enriched: World, run: dict[str, Any]
+) -> None:
+    before = values(template)
+    after = values(enriched)
     assert after != before
-    undone = operate.rollback_run(world.context(), run["run_id"])
-    assert values(world) == before
-    operate.rollback_run(world.context(), undone["run_id"])
-    assert values(world) == after
+    undone = operate.rollback_run(enriched.context(), run["run_id"])
+    assert values(enriched) == before
+    operate.rollback_run(enriched.context(), undone["run_id"])
+    assert values(enriched) == after
 
 
-def test_i6_a_rollback_killed_before_readers_see_it_is_finished_by_the_next(world: World) -> None:
-    before = values(world)
-    run = enrich(world)
+def test_i6_a_rollback_killed_before_readers_see_it_is_finished_by_the_next(
+    template: World, enriched: World, run: dict[str, Any]
+) -> None:
+    before = values(template)
     with killed_at(LakeCatalog, "refresh_current_values"):
-        operate.rollback_run(world.context(), run["run_id"])
-    done = operate.rollback_run(world.context(), run["run_id"])
+        operate.rollback_run(enriched.context(), run["run_id"])
+    done = operate.rollback_run(enriched.context(), run["run_id"])
     assert done["status"] == "succeeded"
-    assert values(world) == before
-    assert [row["run_id"] for row in table(world, "runs") if row["kind"] == "rollback"] == [done["run_id"]]
-    assert operate.rollback_run(world.context(), run["run_id"])["status"] == "nothing_to_do"
+    assert values(enriched) == before
+    assert [row["run_id"] for row in table(enriched, "runs") if row["kind"] == "rollback"] == [done["run_id"]]
+    assert operate.rollback_run(enriched.context(), run["run_id"])["status"] == "nothing_to_do"
 
 
-def test_i6_one_attribute_of_a_run_can_be_taken_back(world: World) -> None:
-    run = enrich(world)
-    after = values(world)
-    undone = operate.rollback_run(world.context(), run["run_id"], attribute="color")
+def test_i6_one_attribute_of_a_run_can_be_taken_back(enriched: World, run: dict[str, Any]) -> None:
+    after = values(enriched)
+    undone = operate.rollback_run(enriched.context(), run["run_id"], attribute="color")
     assert list(undone["events"]) == ["color"]
-    assert values(world) == {
-        key: v for key, v in after.items() if key[1] != "color" or key in values(world, "merchant")
+    assert values(enriched) == {
+        key: v for key, v in after.items() if key[1] != "color" or key in values(enriched, "merchant")
     }
-    assert operate.rollback_run(world.context(), run["run_id"], attribute="color")["status"] == "nothing_to_do"
+    assert operate.rollback_run(enriched.context(), run["run_id"], attribute="color")["status"] == "nothing_to_do"
 
 
-def test_rolling_back_a_run_that_wrote_nothing_says_which_runs_did(world: World) -> None:
-    run = enrich(world)
+def test_rolling_back_a_run_that_wrote_nothing_says_which_runs_did(enriched: World, run: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=run["run_id"]):
-        operate.rollback_run(world.context(), "enrich-nosuch")
+        operate.rollback_run(enriched.context(), "enrich-nosuch")
     with pytest.raises(ConfigError, match=r"it wrote \['color', 'material'\]"):
-        operate.rollback_run(world.context(), run["run_id"], attribute="size")
+        operate.rollback_run(enriched.context(), run["run_id"], attribute="size")
 
 
-def test_changed_content_is_scored_again_and_an_abstention_then_retracts(world: World, tmp_path: Path) -> None:
-    enrich(world)
-    assert ("p001", "color") in values(world, "model")
-    change(world, 1, title="Another thing altogether", image=None)  # no picture: the text-only path abstains
-    run = enrich(world)
+def test_changed_content_is_scored_again_and_an_abstention_then_retracts(enriched: World, tmp_path: Path) -> None:
+    assert ("p001", "color") in values(enriched, "model")
+    change(enriched, 1, title="Another thing altogether", image=None)  # no picture: the text-only path abstains
+    run = enrich(enriched)
     assert run["predicted"] == 1
-    assert ("p001", "color") not in values(world, "model")
-    last = [row for row in table(world, "attribute_values") if row["run_id"] == run["run_id"]]
+    assert ("p001", "color") not in values(enriched, "model")
+    last = [row for row in table(enriched, "attribute_values") if row["run_id"] == run["run_id"]]
     assert {(row["op"], row["reason"]) for row in last} == {("retract", "content_changed")}
-    operate.rollback_run(world.context(), run["run_id"])
-    assert ("p001", "color") in values(world, "model")
+    operate.rollback_run(enriched.context(), run["run_id"])
+    assert ("p001", "color") in values(enriched, "model")
 
 
 def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(world: World) -> None:
@@ -240,25 +251,22 @@ def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(world: Wor
     assert second["predicted"] == 23
 
 
-def test_what_the_merchant_takes_away_is_open_again(world: World) -> None:
-    enrich(world)
-    assert values(world, "merchant")["p003", "color"] == ("Red",)
-    change(world, 3, color=None)
-    run = enrich(world)
+def test_what_the_merchant_takes_away_is_open_again(enriched: World) -> None:
+    assert values(enriched, "merchant")["p003", "color"] == ("Red",)
+    change(enriched, 3, color=None)
+    run = enrich(enriched)
     assert (run["predicted"], set(run["attributes"])) == (1, {"color"})
-    assert ("p003", "color") in values(world, "model")
+    assert ("p003", "color") in values(enriched, "model")
 
 
-def test_a_merchant_who_opts_out_later_has_no_model_values(world: World) -> None:
-    enrich(world)
-    assert ("p001", "color") in values(world, "model")
-    change(world, 1, opt_out=True)
-    assert not [key for key in values(world, "model") if key[0] == "p001"]
+def test_a_merchant_who_opts_out_later_has_no_model_values(enriched: World) -> None:
+    assert ("p001", "color") in values(enriched, "model")
+    change(enriched, 1, opt_out=True)
+    assert not [key for key in values(enriched, "model") if key[0] == "p001"]
 
 
-def test_another_model_with_the_same_version_number_is_another_model(world: World, tmp_path: Path) -> None:
-    enrich(world)
-    other = world.with_settings("mlflow.model_name=other")
+def test_another_model_with_the_same_version_number_is_another_model(enriched: World, tmp_path: Path) -> None:
+    other = enriched.with_settings("mlflow.model_name=other")
     worlds.register(other, tmp_path, seed=5)
     other.registry.promote("1", expected_current=None)
     assert enrich(other)["predicted"] == 23
@@ -272,13 +280,12 @@ def test_a_dry_run_does_not_even_finish_what_was_killed(world: World) -> None:
     assert values(world) == before
 
 
-def test_a_new_version_scores_everything_anew_and_supersedes(world: World) -> None:
-    enrich(world)
-    world.registry.promote("2", expected_current="1")
-    run = enrich(world)
+def test_a_new_version_scores_everything_anew_and_supersedes(enriched: World) -> None:
+    enriched.registry.promote("2", expected_current="1")
+    run = enrich(enriched)
     assert run["model_version"] == "2"
     assert run["predicted"] == 23
-    current = [row for row in table(world, "current_values") if row["source"] == "model"]
+    current = [row for row in table(enriched, "current_values") if row["source"] == "model"]
     assert {row["model_version"] for row in current} == {"2"}
 
 
@@ -372,41 +379,38 @@ def test_backfill_by_product_ids(world: World) -> None:
     assert done["products"] == 3
 
 
-def test_explain_names_writer_certificate_history_and_the_way_back(world: World) -> None:
-    run = enrich(world)
-    told = operate.explain_value(world.context(), "p001", "color")
+def test_explain_names_writer_certificate_history_and_the_way_back(enriched: World, run: dict[str, Any]) -> None:
+    told = operate.explain_value(enriched.context(), "p001", "color")
     assert told["current"]["source"] == "model"
     assert told["current"]["run_id"] == run["run_id"]
     assert told["certificate"]["certificate_id"] == told["current"]["certificate_id"]
     assert [event["op"] for event in told["history"]] == ["assert"]
     assert run["run_id"] in told["undo"]
-    merchants = operate.explain_value(world.context(), "p003", "color")
+    merchants = operate.explain_value(enriched.context(), "p003", "color")
     assert merchants["current"]["source"] == "merchant"
     assert merchants["undo"] is None
     with pytest.raises(ConfigError, match="nosuch"):
-        operate.explain_value(world.context(), "nosuch", "color")
+        operate.explain_value(enriched.context(), "nosuch", "color")
     with pytest.raises(ConfigError, match="size"):
-        operate.explain_value(world.context(), "p001", "size")
+        operate.explain_value(enriched.context(), "p001", "size")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_suggestions_are_exported_per_shop(world: World, tmp_path: Path, kind: Any) -> None:
-    run = enrich(world)
+def test_suggestions_are_exported_per_shop(enriched: World, run: dict[str, Any], tmp_path: Path, kind: Any) -> None:
     suggested = sum(counts["suggested"] for counts in run["attributes"].values())
     assert suggested > 0
-    done = operate.export_suggestions(world.context(), tmp_path / "out", kind)
+    done = operate.export_suggestions(enriched.context(), tmp_path / "out", kind)
     assert done["suggestions"] >= suggested
     assert {p.name for p in (tmp_path / "out").glob("shop_id=*")} == {f"shop_id={shop}" for shop in done["shops"]}
     assert list((tmp_path / "out").rglob(f"*.{kind}"))
-    assert operate.export_suggestions(world.context(), tmp_path / "out", kind)["suggestions"] == done["suggestions"]
+    assert operate.export_suggestions(enriched.context(), tmp_path / "out", kind)["suggestions"] == done["suggestions"]
 
 
-def test_a_suggestion_that_the_merchant_took_up_is_not_exported(world: World, tmp_path: Path) -> None:
-    enrich(world)
-    against = [row for row in table(world, "predictions") if row["reason"] == "disagrees_with_merchant"]
-    open_before = operate.export_suggestions(world.context(), tmp_path / "before", "csv")["suggestions"]
-    change(world, int(against[0]["product_id"][1:]), color=against[0]["value"])
-    open_after = operate.export_suggestions(world.context(), tmp_path / "after", "csv")["suggestions"]
+def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: World, tmp_path: Path) -> None:
+    against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
+    open_before = operate.export_suggestions(enriched.context(), tmp_path / "before", "csv")["suggestions"]
+    change(enriched, int(against[0]["product_id"][1:]), color=against[0]["value"])
+    open_after = operate.export_suggestions(enriched.context(), tmp_path / "after", "csv")["suggestions"]
     assert open_after == open_before - 1
 
 
@@ -416,10 +420,8 @@ def test_an_export_does_not_overwrite_a_folder_it_did_not_write(world: World, tm
         operate.export_suggestions(world.context(), tmp_path, "csv")
 
 
-def test_the_report_shows_the_run(world: World) -> None:
-    context = world.context()
-    run = pipeline.enrich(context, world.model(), Window())
-    page = reporting.write_report(context, run["run_id"]).read_text()
+def test_the_report_shows_the_run(enriched: World, run: dict[str, Any]) -> None:
+    page = reporting.write_report(enriched.context(), run["run_id"]).read_text()
     assert run["run_id"] in page
     assert "Shirt number" in page
     assert "data:image/jpeg" in page

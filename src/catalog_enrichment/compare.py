@@ -1,14 +1,15 @@
-"""The comparison job: catalog -> fit every recipe of `[compare]`, judge all alike -> tables, MLflow. Needs no Spark."""
+"""The comparison job: catalog -> fit every recipe of `[compare]`, judge all alike -> tables, MLflow.
+
+Needs no Spark unless several processes fit: it reads the tables directly.
+"""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import fitting
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
@@ -40,15 +41,15 @@ def compare_models(config: Config) -> dict[str, Any]:
     store = Store(config)
     store.client(create=True)
 
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # read when torch is loaded; see retrain.py
-    from catalog_enrichment.report.comparison import write_comparison
-    from catalog_enrichment.training.compare import run_contest
-    from catalog_enrichment.training.comparison import compare
-
     started = datetime.now(UTC)
-    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as workdir, stages("compare") as stage:
-        contest = run_contest(lambda: catalog.scan("products"), dictionary, config, Path(workdir), stages.say)
-        stage.rows_in = contest.lineage["products_read"]
+    with fitting.prepared(config, "compare_models") as (workdir, fit):
+        from catalog_enrichment.report.comparison import write_comparison
+        from catalog_enrichment.training.compare import run_contest
+        from catalog_enrichment.training.comparison import compare
+
+        with stages("compare") as stage:
+            contest = run_contest(lambda: catalog.scan("products"), dictionary, config, workdir, stages.say, fit)
+            stage.rows_in = contest.lineage["products_read"]
     with stages("judge") as stage:
         comparison = compare(contest, settings)
         stage.rows_in = len(contest.index)
@@ -85,6 +86,7 @@ def _about(config: Config, contest: Contest, started: datetime) -> dict[str, Any
 
 def _model_run(entry: Entry, contest: Contest, comparison: Comparison) -> ModelRun:
     """A model as MLflow shows it: what the tables say, as means over the seeds; all else is the first seed's."""
+    from catalog_enrichment.report.plots import evaluation_figures
     from catalog_enrichment.training.evaluate import Evaluation
 
     first, evaluation = entry.outcomes[0], Evaluation()
@@ -96,8 +98,9 @@ def _model_run(entry: Entry, contest: Contest, comparison: Comparison) -> ModelR
     steps: dict[int, dict[str, float]] = {
         int(row["epoch"]): {f"fit/{name}": value for name, value in row.items()} for row in first.history
     }
-    for percent, numbers in comparison.at_shares.get(entry.name, {}).items():
-        steps.setdefault(percent, {}).update({f"label_percent/{name}": value for name, value in numbers.items()})
+    for share, numbers in comparison.at_shares.get(entry.name, {}).items():
+        row = steps.setdefault(round(1000 * share), {})  # MLflow's steps are whole numbers
+        row |= {f"label_permille/{name}": value for name, value in numbers.items()}
     return ModelRun(
         name=entry.name,
         params=_params(entry),
@@ -105,6 +108,7 @@ def _model_run(entry: Entry, contest: Contest, comparison: Comparison) -> ModelR
         steps=steps,
         tables=evaluation.tables | ({"search": first.search} if first.search else {}),
         curves=evaluation.curves,
+        figures=evaluation_figures(evaluation.curves, evaluation.tables),
         warnings=[warning for warning in comparison.warnings if warning.startswith(f"{entry.name}: ")],
     )
 

@@ -9,7 +9,7 @@ REFERENCES = ("reference_text", "reference_image", "reference_both")
 """Models of every comparison that no recipe describes; see `training/reference.py`."""
 
 Metric = Literal[
-    "accuracy", "f1_micro", "f1_macro", "f1_head", "f1_tail", "r_at_p95_micro", "r_at_p95_macro"
+    "accuracy", "f1_micro", "f1_macro", "f1_weighted", "f1_head", "f1_tail", "r_at_p95_micro", "r_at_p95_macro"
 ]  # fmt: skip
 TableKind = Literal["plain", "modalities", "mergers", "label_shares"]
 

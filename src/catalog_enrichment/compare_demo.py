@@ -1,8 +1,10 @@
 """``make compare``: the models of the five papers beside each other, on a generated marketplace or on listings.
 
-    python -m catalog_enrichment.compare_demo [--config FILE] [--data FILE] [--products 3000] [--set KEY=VALUE]
+    python -m catalog_enrichment.compare_demo --generate [--products 3000] [--set KEY=VALUE]
+    python -m catalog_enrichment.compare_demo --config FILE --data FILE [--set KEY=VALUE]
 
-Without --data, and where the config's source does not exist yet, a marketplace is generated there. Ends with one JSON
+With --generate a marketplace is made where the config's source should be, unless it is there. Every file of --data has
+a catalog of its own, for an import forgets no product. Ends with one JSON
 line, {recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}; the tables lie in the files it names.
 """
 
@@ -32,12 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="config:compare_demo.toml", metavar="FILE")
     parser.add_argument("--data", type=Path, help="file to import instead of the config's source")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--generate", action="store_true", help="make a marketplace where there is no source yet")
     parser.add_argument("--products", type=int, default=3000, help="of a generated marketplace")
     parser.add_argument("--seed", type=int, default=7, help="of a generated marketplace")
     args = parser.parse_args(argv)
-    data = [f"source.path={json.dumps(str(args.data.resolve()))}"] if args.data else []
     try:
-        models = run(configuration.load(args.config, [*data, *args.set]), args.products, args.seed)
+        config = configuration.load(args.config, args.set)
+        if args.data:
+            own = [f"catalog.path={json.dumps(f'{config.catalog.path}/{args.data.stem}')}"]
+            config = configuration.load(
+                args.config, [*args.set, *own, f"source.path={json.dumps(str(args.data.resolve()))}"]
+            )
+        models = run(config, args.products if args.generate else 0, args.seed)
     except CatalogEnrichmentError as problem:
         to_stderr(f"compare: {type(problem).__name__}: {problem}")
         return problem.exit_code
@@ -46,13 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: Config, products: int, seed: int) -> dict[str, Any]:
-    """Generate and import what is missing, then compare; returns the models' part of the job's summary."""
+    """Import, then compare; returns the models' part of the job's summary.
+
+    ``products``: of the marketplace that is made where there is no source; 0: none is.
+    """
     if config.source is None:
         raise ConfigError("the config has no [source] section: there is nothing to import")
     entrants_of(config)
     stages, source = Stages(), config.path(config.source.path)
     if not source.exists():
-        if source.name != "products.jsonl":  # what a generated marketplace is called
+        if not products or source.name != "products.jsonl":  # what a generated marketplace is called
             raise ConfigError(f"source.path: no such file: {source}. Name one: make compare DATA=FILE")
         with stages("generate") as stage:
             stage.rows_out = marketplace.generate(source.parent, products, seed, progress=sys.stderr.isatty()).rows

@@ -105,6 +105,8 @@ class FoldsConfig:
 class TrainingConfig:
     recipe: str
     """`recipes:NAME.toml` for a shipped one, or a path. It says everything about the model and its fit."""
+    set: dict[str, Any] = field(default_factory=dict)
+    """What is changed in it: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`; in every member of a vote."""
     attributes: list[str] = field(default_factory=list)
     """Attributes to learn; empty: every enabled attribute of the dictionary."""
     folds: FoldsConfig = field(default_factory=FoldsConfig)

@@ -49,9 +49,10 @@ class ModelRun:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     steps: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """Step (an epoch, a percentage of the labels) -> metrics."""
+    """Step (an epoch, a share of the labels in thousandths) -> metrics."""
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 
@@ -128,6 +129,8 @@ class Store:
                 for table, rows in model.tables.items():
                     _log_table(rows, f"tables/{table}.json")
                 mlflow.log_dict(dict(model.curves), "curves.json")
+                for place, figure in model.figures.items():
+                    mlflow.log_figure(figure, f"plots/{place}.png")
                 mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
         return parent
 

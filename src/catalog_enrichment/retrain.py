@@ -5,14 +5,9 @@ Needs no Spark unless several processes fit: it reads the tables directly.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import resources
+from catalog_enrichment import fitting, resources
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
@@ -24,7 +19,6 @@ from catalog_enrichment.stages import Stages
 if TYPE_CHECKING:
     from catalog_enrichment.config import Config
     from catalog_enrichment.precision.certificate import Certificate
-    from catalog_enrichment.training.distributed import Fitter
 
 
 def train_model(config: Config) -> dict[str, Any]:
@@ -36,28 +30,21 @@ def train_model(config: Config) -> dict[str, Any]:
     stages = Stages()
     if config.training is None:
         raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
-    load_model_recipe(
-        resources.locate(config.training.recipe, config.path("."))
-    )  # a bad recipe fails here, not in an hour
+    # a bad recipe fails here, not in an hour
+    load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
     catalog = LakeCatalog(config.path(config.catalog.path))
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
 
-    # read when torch is loaded: on shared cores, threads that spin for ever while they wait train at a fiftieth of
-    # their speed, and threads that do not spin at all at two thirds
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    from catalog_enrichment.report.plots import training_figures
-    from catalog_enrichment.training.job import train
+    with fitting.prepared(config, "train_model") as (workdir, fit):
+        from catalog_enrichment.report.plots import training_figures
+        from catalog_enrichment.training.job import train
 
-    shared = config.path(config.training.shared_path) if config.training.shared_path else None
-    if shared:
-        shared.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-", dir=shared) as workdir:
-        with stages("train") as stage, _fitter(config, Path(workdir)) as fit:
+        with stages("train") as stage:
             products = catalog.scan("products")
-            trained = train(products, dictionary, config, Path(workdir), registry.label_set_uses, stages.say, fit)
+            trained = train(products, dictionary, config, workdir, registry.label_set_uses, stages.say, fit)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
@@ -72,22 +59,6 @@ def train_model(config: Config) -> dict[str, Any]:
         "lineage": trained.lineage,
         "seconds": trained.seconds | stages.seconds,
     }
-
-
-@contextmanager
-def _fitter(config: Config, workdir: Path) -> Iterator[Fitter]:
-    """How a recipe is fitted: in this process, or by several, for which Spark is started."""
-    from catalog_enrichment.training.fit import fit
-
-    assert config.training is not None
-    if config.training.processes == 1:
-        yield fit
-        return
-    from catalog_enrichment import session
-    from catalog_enrichment.training.distributed import fitter
-
-    spark = session.start(config, "train_model")
-    yield fitter(spark, workdir / "group", config.training.processes, local=not config.training.on_cluster)
 
 
 def _in_short(certificate: Certificate) -> dict[str, Any]:

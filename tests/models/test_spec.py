@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,27 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
         ("[0.5, 0.5, 0.5]", "[0.5]", "mean must be a list of 3 values"),
         ("max_length = 16", 'max_length = 16\nfields = "both"', r"fields must be one of \['pair', 'apart'"),
         ("[model.image]", "[model.image]\nregions = 3", r"regions must divide size \(64\), not 3"),
+        ("epochs = 2", "epochs = 2\npicture_size = 16", r"fit\.picture_size must lie in 32\.\.64"),
+        ("epochs = 2", "epochs = 2\npicture_size = 80", r"fit\.picture_size must lie in 32\.\.64"),
+        (
+            "[model.image]",
+            "[image]\nepochs = 1\npicture_size = 33\n[model.image]\nregions = 4",
+            r"image\.picture_size must lie in 32\.\.64 \(model\.image\.size\), a multiple of 4",
+        ),
+        ("[fit]", "[destruction]\npatches = 80\n[destruction.fit]\nepochs = 1\n[fit]", "patches must be at most .* 64"),
+        (
+            "[fit]",
+            "[destruction]\nadversarial = -1\n[destruction.fit]\nepochs = 1\n[fit]",
+            "adversarial must not be neg",
+        ),
+        ("[fit]", "[search]\nkl_lambda = [-1.0]\n[fit]", "kl_lambda must not be negative"),
+        (
+            "[fit]",
+            "[adapt]\nmethod = 'simcse'\nmax_products = -5\n[adapt.fit]\nepochs = 1\n[fit]",
+            "max_products must not",
+        ),
+        ("[fit]", "[noise]\nweights = 'x.pth'\n[noise.fit]\nepochs = 1\n[fit]", "weights are those of encoder"),
+        ("hidden = 32", "hidden = 32\nvocab_size = 0", "vocab_size must be positive"),
         ("[fit]", "[model.fusion]\nkind = 'mixture'\n[fit]", r"no fusion 'mixture'\. Available: .*'cross_modal'"),
         ("[fit]", "[model.fusion]\noptions = 3\n[fit]", "options must be a table"),
         ("[fit]", "[model.second_text]\nmax_length = 16\n[fit]", "second_text: give either name"),
@@ -86,6 +109,68 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
 def test_a_wrong_recipe_is_refused_with_the_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(write(tmp_path, RECIPE.replace(old, new)))
+
+
+def test_what_lies_beside_the_recipe_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "recipes"
+    (folder / "bert").mkdir(parents=True)
+    (folder / "lcnet.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    text = RECIPE.replace("[model.text.bert]\nhidden = 32", "").replace("max_length", 'name = "bert"\nmax_length')
+    recipe = load_recipe(write(folder, text.replace("[model.image]", '[model.image]\nweights = "lcnet.pth"')))
+    assert (recipe.model.text.name, recipe.model.image.weights) == (str(folder / "bert"), str(folder / "lcnet.pth"))
+    hub = load_recipe(write(tmp_path, text))  # no folder of that name lies there: a name at the hub
+    assert hub.model.text.name == "bert"
+
+
+def test_a_stage_is_taken_out_with_false(tmp_path: Path) -> None:
+    staged = RECIPE + "[image]\nepochs = 1\n[noise.fit]\nepochs = 1\n"
+    whole, plain = (load_model_recipe(write(tmp_path, staged), changes) for changes in ({}, {"noise": False}))
+    assert isinstance(whole, Recipe)
+    assert isinstance(plain, Recipe)
+    assert (whole.noise is None, plain.noise is None, plain.image is None) == (False, True, False)
+
+
+# what the papers say of their fits: stage -> epochs, batch, optimizer, learning rates of text, image and rest, decay
+PAPERS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "delacomble2022": {"fit": (20, 64, "adam", 2e-5, 2e-5, 2e-5, 0.0)},
+    "chen2021": {"fit": (10, 64, "adamw", 2e-5, 2e-5, 1e-4, 0.01)},
+    "bi2020": {
+        "noise.fit": (20, 64, "sgd", None, 0.01, 0.01, 0.0),
+        "text": (40, 64, "adamw", 3e-5, None, 3e-5, 0.01),
+        "image": (60, 64, "sgd", None, 0.01, 0.01, 0.0),
+        "destruction.fit": (20, 16, "sgd", None, 0.001, 0.01, 0.0),
+    },
+    "tashu2022": {
+        "text": (10, 32, "adamw", 2e-5, None, 2e-5, 0.01),
+        "image": (20, 32, "adam", None, 1e-3, 1e-3, 0.0),
+        "fit": (20, 32, "adamw", None, None, 1e-3, 0.01),
+    },
+    "chen2022": {
+        "adapt.fit": (50, 32, "adamw", 1e-5, 1e-5, 1e-5, 1e-8),
+        "fit": (30, 32, "adam", 5e-5, None, 5e-5, 1e-8),
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_recipes_have_the_papers_settings(name: str) -> None:
+    fits = load_recipe(f"recipes:{name}.toml").fits
+    for stage, said in PAPERS[name].items():
+        fit = fits[stage]
+        rates = (fit.text_learning_rate, fit.image_learning_rate, fit.learning_rate)
+        found = (fit.epochs, fit.batch_size, fit.optimizer, *rates, fit.weight_decay)
+        assert [one for one, other in zip(found, said, strict=True) if other not in (None, one)] == [], stage
+
+
+def test_the_votes_members_differ_in_what_the_paper_varies() -> None:
+    vote = load_model_recipe("recipes:bi2020_vote.toml")
+    assert isinstance(vote, Ensemble)
+    assert len(vote.members) == 12
+    assert all(one != other for one, other in combinations(vote.members, 2))
+    assert {member.noise is None for member in vote.members} == {True, False}
+    assert {member.destruction is None for member in vote.members} == {True, False}
+    assert {member.model.fusion.kind for member in vote.members} == {"decision"}
 
 
 def test_a_missing_recipe_lists_what_is_there() -> None:

@@ -51,15 +51,20 @@ def recall_at(pairs: list[tuple[float, bool]], positives: int, target: float) ->
     return best
 
 
-def macro_f1(sample: Sample, rows: Rows) -> float:
-    found = []
+def f1(sample: Sample, rows: Rows) -> dict[str, float]:
+    hits, occurs, is_true = [0] * 5, [0] * 5, [0] * 5
     for value in range(5):
-        said = [bool(sample.said[row, value]) for row in rows]
-        true = [bool(sample.truth[row, value]) for row in rows]
-        if any(said) or any(true):
-            both = sum(s and t for s, t in zip(said, true, strict=True))
-            found.append(2 * both / (sum(said) + sum(true)))
-    return sum(found) / len(found)
+        for row in rows:
+            said, true = bool(sample.said[row, value]), bool(sample.truth[row, value])
+            hits[value] += said and true
+            occurs[value] += said + true
+            is_true[value] += true
+    of_label = [2 * hit / many if many else 0.0 for hit, many in zip(hits, occurs, strict=True)]
+    return {
+        "f1_micro": 2 * sum(hits) / sum(occurs),
+        "f1_macro": sum(of_label) / sum(many > 0 for many in occurs),
+        "f1_weighted": sum(f1 * many for f1, many in zip(of_label, is_true, strict=True)) / sum(is_true),
+    }
 
 
 @pytest.mark.parametrize("cardinality", list(Cardinality))
@@ -72,7 +77,9 @@ def test_a_weight_is_a_repeated_row(cardinality: Cardinality, step: int, monkeyp
     truth, unlearned, scores = sample.truth, sample.unlearned, sample.probabilities
     found = {
         "accuracy": bootstrap.accuracy(sample.said, truth)(weights),
-        "f1": bootstrap.f1_macro(sample.said, truth)(weights),
+        "f1_micro": bootstrap.f1_micro(sample.said, truth)(weights),
+        "f1_macro": bootstrap.f1_macro(sample.said, truth)(weights),
+        "f1_weighted": bootstrap.f1_weighted(sample.said, truth)(weights),
         "micro": bootstrap.r_at_p_micro(scores, truth, cardinality, unlearned, target)(weights),
         "macro": bootstrap.r_at_p_macro(scores, truth, cardinality, target, least)(weights),
     }
@@ -84,9 +91,7 @@ def test_a_weight_is_a_repeated_row(cardinality: Cardinality, step: int, monkeyp
         of_value = [sum(bool(truth[row, value]) for row in rows) for value in range(5)]
         micro = recall_at(sample.pairs(rows), sum(of_value) + sum(int(unlearned[row]) for row in rows), target)
         macro = [recall_at(sample.pairs(rows, value), of_value[value], target) for value in frequent]
-        expected = {
-            "accuracy": sum(exact) / len(rows), "f1": macro_f1(sample, rows), "micro": micro, "macro": sum(macro) / 5
-        }  # fmt: skip
+        expected = {"accuracy": sum(exact) / len(rows), "micro": micro, "macro": sum(macro) / 5, **f1(sample, rows)}
         assert {name: values[place] for name, values in found.items()} == pytest.approx(expected)
     # the resamples differ, so there was something to see
     assert min(np.ptp(values) for values in found.values()) > 0.05
@@ -99,7 +104,10 @@ def test_the_estimate_is_the_metric_itself(cardinality: Cardinality) -> None:
     scores = np.clip(random.normal(0.3, 0.15, (600, 6)) + 0.4 * truth, 0, 1)
     said, pairs = metrics.predictions(scores, cardinality), pairs_from(scores, truth, cardinality)
     assert bootstrap.accuracy(said, truth).estimate == pytest.approx(metrics.accuracy(said, truth))
-    assert bootstrap.f1_macro(said, truth).estimate == pytest.approx(metrics.f1(said, truth).macro)
+    f1s = metrics.f1(said, truth)
+    assert bootstrap.f1_micro(said, truth).estimate == pytest.approx(f1s.micro)
+    assert bootstrap.f1_macro(said, truth).estimate == pytest.approx(f1s.macro)
+    assert bootstrap.f1_weighted(said, truth).estimate == pytest.approx(f1s.weighted)
     assert bootstrap.r_at_p_micro(scores, truth, cardinality).estimate == metrics.r_at_p_micro(pairs).recall > 0.1
     assert bootstrap.r_at_p_macro(scores, truth, cardinality).estimate == pytest.approx(metrics.r_at_p_macro(pairs))
 
@@ -225,7 +233,9 @@ def test_no_products_are_zero_and_never_nan() -> None:
     none, truth = np.empty((0, 3)), np.empty((0, 3), dtype=bool)
     measures = {
         "accuracy": bootstrap.accuracy(truth, truth),
+        "f1_micro": bootstrap.f1_micro(truth, truth),
         "f1_macro": bootstrap.f1_macro(truth, truth),
+        "f1_weighted": bootstrap.f1_weighted(truth, truth),
         "micro": bootstrap.r_at_p_micro(none, truth, Cardinality.MANY),
         "macro": bootstrap.r_at_p_macro(none, truth, Cardinality.ONE),
     }

@@ -12,6 +12,7 @@ from catalog_enrichment import config as configuration
 from catalog_enrichment.compare_config import REFERENCES
 from catalog_enrichment.config import Config
 from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.precision import metrics
 from catalog_enrichment.precision.bootstrap import Resamples
 from catalog_enrichment.precision.units import pairs_from
@@ -21,33 +22,12 @@ from catalog_enrichment.training.compare import Contest, kept_labels, run_contes
 from catalog_enrichment.training.comparison import Comparison, Table, compare, measured
 from catalog_enrichment.training.entrants import entrants_of
 from catalog_enrichment.training.evaluate import ModelScores, described
+from catalog_enrichment.training.fit import Fitted, Task, fit
+from catalog_enrichment.training.loop import Progress
 
-from .toy import DICTIONARY, batches, product, silent
+from .toy import DICTIONARY, batches, product, recipe_toml, silent
 
-RECIPE = """
-name = "toy"
-[model.text]
-pooling = "mean"
-max_length = 16
-[model.text.bert]
-hidden = 32
-layers = 1
-heads = 2
-intermediate = 64
-vocab_size = 200
-dropout = 0.0
-[model.image]
-name = "test_convnext"
-size = 32
-[fit]
-epochs = 3
-batch_size = 16
-text_learning_rate = 3e-3
-image_learning_rate = 1e-3
-learning_rate = 5e-3
-image_dropout = 0.2
-"""
-METRICS = ["accuracy", "f1_micro", "f1_macro", "f1_head", "f1_tail", "r_at_p95_micro", "r_at_p95_macro"]
+METRICS = ["accuracy", "f1_micro", "f1_macro", "f1_weighted", "f1_head", "f1_tail", "r_at_p95_micro", "r_at_p95_macro"]
 COMPARE = f"""
 [catalog]
 path = "lake"
@@ -98,7 +78,7 @@ metrics = ["accuracy"]
 
 
 def config(folder: Path, *overrides: str, text: str = COMPARE) -> Config:
-    (folder / "toy.toml").write_text(RECIPE)
+    (folder / "toy.toml").write_text(recipe_toml(epochs=3))
     (folder / "config.toml").write_text(text)
     return configuration.load(folder / "config.toml", list(overrides))
 
@@ -146,6 +126,10 @@ def plain(name: str, scores: ModelScores, contest: Contest, attribute: str, rows
         return float(((said == truth).all(axis=1) & (unlearned == 0)).mean())
     if name == "f1_micro":
         return 2 * float((said & truth).sum()) / float(said.sum() + truth.sum() + (unlearned > 0).sum())
+    if name == "f1_weighted":
+        hits, occurs = (said & truth).sum(axis=0), said.sum(axis=0) + truth.sum(axis=0)
+        total = sum(2 * hits[v] / occurs[v] * truth[:, v].sum() for v in range(truth.shape[1]) if occurs[v])
+        return float(total) / float(truth.sum() + (unlearned > 0).sum())
     if name.startswith("f1"):
         each = []
         support = labels.truth.sum(axis=0)
@@ -264,11 +248,11 @@ def test_the_shares_table_has_a_column_per_share(contest: Contest, comparison: C
     found = table(comparison, "Shares", "material")
     assert list(found.columns.values()) == ["50%", "100%"]
     (row,) = found.rows
-    for key, share in (("0.5", 0.5), ("1", 1.0)):
+    for key, share in (("0.5", 0.5), ("1.0", 1.0)):
         scores = [outcome.views["both"] for outcome in contest.shares["text", share].outcomes]
         each = [plain("accuracy", one, contest, "material", judged(contest, "material")) for one in scores]
         assert row.figures[key].estimate == pytest.approx(np.mean(each))
-        assert comparison.at_shares["text"][round(100 * share)]["material/accuracy"] == pytest.approx(np.mean(each))
+        assert comparison.at_shares["text"][share]["material/accuracy"] == pytest.approx(np.mean(each))
 
 
 def test_a_hidden_input_is_not_seen(contest: Contest, comparison: Comparison) -> None:
@@ -410,6 +394,19 @@ def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, old: str, new: st
         entrants_of(config(tmp_path, text=COMPARE.replace(old, new, 1)))
 
 
+def test_any_share_of_the_labels_has_its_column_and_its_metrics(
+    settings: Config, contest: Contest, comparison: Comparison
+) -> None:
+    third = 1 / 3
+    shares = {("text", share): contest.shares["text", 0.5] for share in (third, 0.004)}
+    assert settings.compare is not None
+    found = compare(replace(contest, shares=shares), replace(settings.compare, label_shares=[third, 0.004]))
+    (shown,) = [one for one in found.tables if one.title.startswith("Shares") and one.attribute == "color"]
+    assert list(shown.columns.values()) == ["0.4%", "33.3333%"]
+    assert set(found.at_shares["text"]) == {third, 0.004}
+    assert found.metrics["text"]["color/accuracy"] == comparison.metrics["text"]["color/accuracy"]
+
+
 def test_what_cannot_be_built_fails_before_anything_is_fitted(tmp_path: Path, rows: list[dict]) -> None:
     lines: list[str] = []
     broken = COMPARE.replace('"model.image.size" = 48', '"model.fusion.options" = { hiden = 3 }')
@@ -419,6 +416,28 @@ def test_what_cannot_be_built_fails_before_anything_is_fitted(tmp_path: Path, ro
     with pytest.raises(DataContractError, match="fewer than 20"):
         run_contest(lambda: batches(rows), DICTIONARY, few, tmp_path / "v", lines.append)
     assert not [line for line in lines if "epoch" in line]
+
+
+def test_an_interrupted_comparison_goes_on_and_is_fitted_as_the_training_is(tmp_path: Path, rows: list[dict]) -> None:
+    settings = config(tmp_path, text=COMPARE.replace("threads = 1", 'threads = 1\ncheckpoints = "kept"'))
+    fitted: list[str] = []
+
+    def once(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(recipe.name)
+        return fit(recipe, task, progress, checkpoints)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_contest(lambda: batches(rows), DICTIONARY, settings, tmp_path / "w", silent, once)
+    assert fitted == ["model text", "model attention"]
+    lines: list[str] = []
+    found = run_contest(lambda: batches(rows), DICTIONARY, settings, tmp_path / "v", lines.append)
+    assert [line.partition(":")[0] for line in lines if "goes on after epoch 2" in line] == fitted
+    again = run_contest(lambda: batches(rows), DICTIONARY, settings, tmp_path / "u", lines.append)
+    for name, entry in found.entries.items():
+        first, second = entry.outcomes[0].views["both"], again.entries[name].outcomes[0].views["both"]
+        np.testing.assert_array_equal(first.at("color", found.index), second.at("color", found.index))
 
 
 def test_products_that_change_meanwhile_are_refused(settings: Config, rows: list[dict], tmp_path: Path) -> None:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.spec import (
     AdaptSpec,
     DestructionSpec,
     FitSpec,
+    ImageSpec,
     NoiseSpec,
     Recipe,
     SearchSpec,
@@ -19,8 +22,8 @@ from catalog_enrichment.models.spec import (
 )
 from catalog_enrichment.precision.metrics import r_at_p_micro
 from catalog_enrichment.precision.units import pairs_from
-from catalog_enrichment.training.examples import vary
-from catalog_enrichment.training.fit import Task, fit, set_threads
+from catalog_enrichment.training.examples import Examples, vary
+from catalog_enrichment.training.fit import Task, fit, rehearse, set_threads
 from catalog_enrichment.training.objectives import targets_of, total_loss
 
 from .toy import easy, recipe, silent
@@ -130,6 +133,67 @@ def test_encoders_that_were_fitted_first_and_frozen_go_into_the_whole_unchanged(
     for name, value in kept.items():
         if name.startswith("image."):
             assert torch.equal(inside[name], value)
+    for name in ("text", "second_text"):
+        alone = torch.load(next(tmp_path.glob(f"{name}-*.pt")), weights_only=True)["best"]
+        weights = {key.removeprefix("texts.text."): value for key, value in alone.items() if key.startswith("texts.")}
+        assert weights
+        assert all(torch.equal(inside[f"texts.{name}.{key}"], value) for key, value in weights.items())
+
+
+VIT = ImageSpec(name="vit_tiny_patch16_224", args={"img_size": 64, "depth": 1, "embed_dim": 24}, size=64)
+ONCE = FitSpec(epochs=1)
+
+
+def changed(part: str, **changes: Any) -> Recipe:
+    """A recipe with one part of its model changed."""
+    whole = recipe(epochs=1)
+    return replace(whole, model=replace(whole.model, **{part: replace(getattr(whole.model, part), **changes)}))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (
+            replace(changed("image"), model=replace(recipe().model, image=VIT), image=replace(ONCE, picture_size=32)),
+            "picture_size is 32, but vit_tiny_patch16_224 reads pictures of 64 pixels",
+        ),
+        (changed("fusion", options={"hiden": 3}), "hiden"),
+        (
+            replace(
+                changed("fusion", kind="text_only"),
+                model=replace(changed("fusion", kind="text_only").model, image=ImageSpec(name="nope", size=32)),
+                adapt=AdaptSpec(method="convirt", fit=ONCE),
+            ),
+            "no image encoder 'nope'",
+        ),
+        (replace(recipe(), noise=NoiseSpec(fit=ONCE, encoder="nope")), "no image encoder 'nope'"),
+        (changed("text", frozen=True), r"model\.text: frozen with random weights"),
+        (changed("image", frozen=True), r"model\.image: frozen with random weights"),
+        (
+            replace(changed("image", frozen=True), adapt=AdaptSpec(method="simcse", fit=ONCE)),
+            r"model\.image: frozen",
+        ),
+    ],
+    ids=["picture size", "option", "adapted encoder", "noise encoder", "frozen text", "frozen image", "simcse"],
+)
+def test_what_cannot_work_is_told_before_the_first_stage(bad: Recipe, says: str, task: Task) -> None:
+    with pytest.raises(ConfigError, match=f"toy: .*{says}"):
+        rehearse(bad, task)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        replace(changed("text", frozen=True), text=ONCE),
+        replace(changed("text", frozen=True), adapt=AdaptSpec(method="simcse", fit=ONCE)),
+        replace(changed("image", frozen=True), adapt=AdaptSpec(method="convirt", fit=ONCE)),
+        replace(changed("image", frozen=True), destruction=DestructionSpec(fit=ONCE)),
+        replace(changed("image", frozen=True), model=replace(recipe("text_only").model, image=ImageSpec(frozen=True))),
+    ],
+    ids=["text", "simcse", "convirt", "destruction", "not used"],
+)
+def test_an_encoder_that_learned_before_or_is_not_used_may_be_frozen(good: Recipe, task: Task) -> None:
+    rehearse(good, task)
 
 
 @pytest.mark.parametrize("method", ["simcse", "convirt"])
@@ -138,7 +202,7 @@ def test_a_text_model_adapted_with_pictures_is_deployed_without_them(method: str
     adapted = replace(recipe(fusion="text_only", epochs=1), adapt=AdaptSpec(method=method, fit=stage, projection=16))  # type: ignore[arg-type]
     lines: list[str] = []
     fitted = fit(adapted, task, lines.append)
-    assert [line.partition(":")[0] for line in lines] == [method, "toy"]
+    assert [line.partition(":")[0] for line in lines] == [method, method, "toy"]
     assert fitted.network.image is None
     plain = fit(recipe(fusion="text_only", epochs=1), task, silent)
     first, second = fitted.network.state_dict(), plain.network.state_dict()
@@ -155,10 +219,29 @@ def test_self_supervision_never_sees_the_held_out_folds(task: Task) -> None:
     assert sorted([*seen, twin, *held_out]) == list(range(len(task.examples.dataset)))
 
 
-def test_noisy_pictures_are_counted(task: Task) -> None:
+def test_a_flagged_picture_is_never_shown(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = FitSpec(epochs=1, batch_size=16, image_learning_rate=3e-3)
-    noisy = replace(recipe(epochs=1), noise=NoiseSpec(fit=stage, folds=2, share=0.5))
-    assert fit(noisy, task, silent).chosen["noisy_pictures"] >= 0
+    noisy = replace(recipe(epochs=1, image_dropout=0.0), noise=NoiseSpec(fit=stage), image=stage)
+    flagged = task.train[::3]
+    marks = np.isin(np.arange(len(task.examples.dataset)), flagged)
+    monkeypatch.setattr("catalog_enrichment.training.fit.flagged_pictures", lambda *_: marks)
+    shown: dict[bool, set[int]] = {True: set(), False: set()}
+    seen: list[str] = []
+    original = Examples.batch
+
+    def watched(self: Examples, index: Any, hidden: Any = None, augment: Any = None) -> Any:
+        if augment is not None:  # a batch that is learned from
+            visible = self.has_image[index] & (True if hidden is None else ~hidden)
+            shown["fit" in seen] |= set(index[visible].tolist())
+        return original(self, index, hidden, augment)
+
+    monkeypatch.setattr(Examples, "batch", watched)
+    learned = replace(noisy, image=replace(stage, augment=True))
+    found = fit(learned, task, lambda line: seen.append("fit") if line.startswith("image") else None)
+    assert found.chosen["noisy_pictures"] == len(flagged)
+    for rows in shown.values():
+        assert rows
+        assert not rows & set(flagged.tolist())
 
 
 def test_outputs_come_in_the_order_of_the_index(task: Task) -> None:

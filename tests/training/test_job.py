@@ -16,35 +16,11 @@ from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.job import TrainedModel, train
 
-from .toy import DICTIONARY, batches, easy, silent
-
-RECIPE = """
-name = "toy"
-[model.text]
-pooling = "mean"
-max_length = 16
-[model.text.bert]
-hidden = 32
-layers = 1
-heads = 2
-intermediate = 64
-vocab_size = 200
-dropout = 0.0
-[model.image]
-name = "test_convnext"
-size = 32
-[fit]
-epochs = 5
-batch_size = 16
-text_learning_rate = 3e-3
-image_learning_rate = 1e-3
-learning_rate = 5e-3
-image_dropout = 0.2
-"""
+from .toy import DICTIONARY, batches, easy, recipe_toml, silent
 
 
 def config(folder, **training) -> Config:
-    (folder / "toy.toml").write_text(RECIPE)
+    (folder / "toy.toml").write_text(recipe_toml(epochs=5))
     settings = {"recipe": "toy.toml", "min_label_count": 5, "threads": 1, "unimodal_baselines": False, **training}
     return Config(
         catalog=CatalogConfig(path="lake", dictionary="dictionary.json"),

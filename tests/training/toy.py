@@ -114,3 +114,30 @@ def recipe(fusion: str = "modality_attention", **fit: Any) -> Recipe:
 
 def silent(line: str) -> None:
     """A progress callback that says nothing."""
+
+
+def recipe_toml(epochs: int) -> str:
+    """The smallest model that learns the toy catalog, as a recipe's file."""
+    return f"""
+name = "toy"
+[model.text]
+pooling = "mean"
+max_length = 16
+[model.text.bert]
+hidden = 32
+layers = 1
+heads = 2
+intermediate = 64
+vocab_size = 200
+dropout = 0.0
+[model.image]
+name = "test_convnext"
+size = 32
+[fit]
+epochs = {epochs}
+batch_size = 16
+text_learning_rate = 3e-3
+image_learning_rate = 1e-3
+learning_rate = 5e-3
+image_dropout = 0.2
+"""

@@ -183,6 +183,8 @@ class ImageEncoder(nn.Module):
                 f"model.image: {spec.name} sees {fixed[0]} pixels, not {side}. Set args.img_size = {side}"
             )
         self.model = model
+        self.only_side: int | None = None if fixed is None else spec.size
+        """The side of the only pictures it reads, pixels; None: it reads any."""
         self.regions = spec.regions
         self.place_width: int = model.num_features
         # not num_features alone: some models widen after it

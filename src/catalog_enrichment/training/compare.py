@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,29 +22,26 @@ from catalog_enrichment.compare_config import REFERENCES, CompareConfig
 from catalog_enrichment.config import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.models.fusion import fusion_class
-from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.predictor import Predictor
-from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.models.vote import majority
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.certificates import Split
 from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.entrants import Entrant, compare_settings, entrants_of, seeded
 from catalog_enrichment.training.evaluate import BOTH, ModelScores
-from catalog_enrichment.training.fit import Task, fit, set_threads
+from catalog_enrichment.training.fit import Task, fit, rehearse, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.preparation import labels_of, load, settings_of, split_of, task_of
 from catalog_enrichment.training.reference import Reference
 from catalog_enrichment.training.scoring import Hidden, score, temperatures
-from catalog_enrichment.training.single import device, heads_of
+from catalog_enrichment.training.single import Sees, device, sees
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Sees = Literal["text", "image", "both"]
 
 VIEWS: dict[str, Hidden] = {BOTH: "nothing", "image_masked": "image", "text_masked": "text"}
 """What the model is shown: everything, or one of its inputs hidden."""
@@ -104,13 +101,15 @@ def run_contest(
     config: Config,
     workdir: Path,
     progress: Progress,
+    fit: Fitter = fit,
     unlabelled: bool = False,
 ) -> Contest:
     """Fit every model of `[compare]` and score it. ``products()``: all rows of the contract `products`, each time anew.
 
-    ``unlabelled``: score the products of no fold instead, for a benchmark that knows their truth.
-    ``workdir`` gets the pictures and, while it runs, the stages that models share. Raises ConfigError for a recipe that
-    cannot be used and DataContractError for too little data, both before anything is fitted.
+    ``workdir`` gets the pictures and, unless there is a folder `training.checkpoints`, the stages that models share.
+    ``fit``: in this process, or by several. ``unlabelled``: score the products of no fold instead, for a benchmark that
+    knows their truth. Raises ConfigError for a recipe that cannot be used and DataContractError for too little data,
+    both before anything is fitted.
     """
     settings, stages = compare_settings(config), Stages(say=progress)
     set_threads(settings_of(config).threads)
@@ -123,7 +122,8 @@ def run_contest(
         parts = split_of(first, settings_of(config))
         labels = labels_of(first, settings_of(config))
         judged = _judged(parts, settings, unlabelled)
-        arena = _Arena(parts, labels, datasets, settings, judged, _Place(workdir, progress))
+        kept = config.path(settings_of(config).checkpoints) if settings_of(config).checkpoints else None
+        arena = _Arena(parts, labels, datasets, settings, judged, _Means(fit, progress, workdir / "stages", kept))
         arena.prepare(entrants)
     entries: dict[str, Entry] = {}
     shares: dict[tuple[str, float], Entry] = {}
@@ -153,13 +153,6 @@ def kept_labels(train: Index, ids: list[str], share: float, seed: int) -> Index:
     return np.array(sorted(draw[: round(share * len(draw))]), dtype=np.int64)
 
 
-def sees(models: Iterable[ModelSpec]) -> Sees:
-    """What the models look at, taken together."""
-    kinds = [fusion_class(model.fusion.kind) for model in models]
-    text, image = any(kind.uses_text for kind in kinds), any(kind.uses_image for kind in kinds)
-    return "both" if text and image else "text" if text else "image"
-
-
 def _datasets(
     products: Callable[[], Iterable[pa.RecordBatch]],
     dictionary: Dictionary,
@@ -181,11 +174,19 @@ def _datasets(
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a comparison works, and whom it tells."""
+class _Means:
+    """How a comparison fits, and whom it tells."""
 
-    workdir: Path
+    fit: Fitter
     progress: Progress
+    stages: Path
+    """Folder of the stages that models share."""
+    kept: Path | None
+    """Folder in which an interrupted comparison is taken up again, in place of the other."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.kept or self.stages
 
 
 def _judged(parts: Split, settings: CompareConfig, unlabelled: bool) -> Index:
@@ -205,10 +206,10 @@ class _Arena:
         datasets: Mapping[int, Dataset],
         settings: CompareConfig,
         judged: Index,
-        place: _Place,
+        means: _Means,
     ) -> None:
         self.parts, self._labels, self._datasets = parts, labels, datasets
-        self.settings, self._workdir, self._progress = settings, place.workdir, place.progress
+        self.settings, self._means = settings, means
         self.index: Index = np.sort(judged[parts.dataset.has_image[judged]])
         self._tasks: dict[str, Task] = {}
         self._known: dict[str, Outcome] = {}
@@ -226,7 +227,7 @@ class _Arena:
             if key not in self._tasks:
                 parts = replace(self.parts, dataset=self._datasets[recipe.model.image.size])
                 self._tasks[key] = task_of(parts, self._labels, recipe.model)
-                build_network(recipe.model, heads_of(self.learned), self._tasks[key].tokenizers)
+            rehearse(recipe, self._tasks[key])
         for share in self.settings.label_shares:
             if (left := round(share * len(self.parts.folds.train))) < MIN_LABELS:
                 raise DataContractError(
@@ -245,7 +246,7 @@ class _Arena:
             for share in sorted(set(self.settings.label_shares)):
                 for entrant in learners:
                     outcomes.setdefault((entrant.name, share), []).append(self._outcome(entrant, seed, share))
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
+            shutil.rmtree(self._means.stages, ignore_errors=True)
         for key, found in outcomes.items():
             entrant = by_name[key if isinstance(key, str) else key[0]]
             what = sees(member.model for member in entrant.members)
@@ -261,39 +262,39 @@ class _Arena:
             yield Entry(name, what, (Outcome({BOTH: scores}, now - started),))  # type: ignore[arg-type]
             started = now
 
-    @property
-    def _checkpoints(self) -> Path:
-        return self._workdir / "stages"
-
     def _outcome(self, entrant: Entrant, seed: int, share: float) -> Outcome:
-        members = [self._member(seeded(recipe, seed), seed, share) for recipe in entrant.members]
+        members = [self._member(entrant.name, seeded(recipe, seed), seed, share) for recipe in entrant.members]
         found = members[0] if len(members) == 1 else self._voted(members)
-        self._progress(f"{entrant.name}: seed {seed}, {share:.0%} of the labels, {found.seconds:.0f} s")
+        self._means.progress(f"{entrant.name}: seed {seed}, {share:.0%} of the labels, {found.seconds:.0f} s")
         return found
 
-    def _member(self, recipe: Recipe, seed: int, share: float) -> Outcome:
+    def _member(self, entrant: str, recipe: Recipe, seed: int, share: float) -> Outcome:
         """Fit one recipe, unless another model was the same."""
         key = stable_hash(asdict(replace(recipe, name="")), share)
         if key not in self._known:
             started = time.perf_counter()
             task = self._task(recipe, seed, share)
-            name = f"fit {len(self._known) + 1} {recipe.name}"
-            fitted = fit(replace(recipe, name=name), task, self._progress, self._checkpoints)
-            # of whole fits nothing is shared, and they are as large as the model three times over
-            for file in self._checkpoints.glob(f"{glob.escape(name.replace('/', '-').replace(' ', '-'))}-*"):
-                file.unlink()
+            name = f"model {entrant}"  # no stage is called so
+            fitted = self._means.fit(replace(recipe, name=name), task, self._means.progress, self._means.checkpoints)
+            if not self._means.kept:
+                self._forget(name)
             predictor = Predictor(
                 fitted.network, task.tokenizers, recipe.model, temperatures(fitted, self._tempered(task)), device()
             )
             views = VIEWS if share == 1 else {BOTH: VIEWS[BOTH]}
             scores = {
-                view: score(predictor, task.examples.dataset, self.index, self._progress, hidden)
+                view: score(predictor, task.examples.dataset, self.index, self._means.progress, hidden)
                 for view, hidden in views.items()
             }
             self._known[key] = Outcome(
                 scores, time.perf_counter() - started, fitted.chosen, fitted.history, fitted.search
             )
         return self._known[key]
+
+    def _forget(self, name: str) -> None:
+        """Delete what the whole fit ``name`` left: no other model shares it, and it is thrice as large as the model."""
+        for file in self._means.stages.glob(f"{glob.escape(name.replace('/', '-').replace(' ', '-'))}-*"):
+            file.unlink()
 
     def _task(self, recipe: Recipe, seed: int, share: float) -> Task:
         """With a share of the labels the others' products are as if nobody had labelled them."""

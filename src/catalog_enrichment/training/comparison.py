@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from catalog_enrichment.compare_config import CompareConfig, CompareTable, Metric
-from catalog_enrichment.precision import bootstrap, metrics
+from catalog_enrichment.precision import bootstrap
 from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
-from catalog_enrichment.precision.units import Bools, Floats
+from catalog_enrichment.precision.units import Floats
 from catalog_enrichment.training.collapse import collapse_warnings
 from catalog_enrichment.training.compare import Contest, Entry, Outcome
 from catalog_enrichment.training.dataset import Labels
@@ -76,8 +76,8 @@ class Comparison:
     """Model -> attribute -> r_at_p95 (micro), macro_f1, accuracy; and -> `seconds`."""
     metrics: Mapping[str, dict[str, float]]
     """Model -> `attribute/metric` of every figure, `_low`, `_high` and, of several seeds, `_spread`; `seconds`."""
-    at_shares: Mapping[str, Mapping[int, Mapping[str, float]]]
-    """Model -> per cent of the labels -> the same."""
+    at_shares: Mapping[str, Mapping[float, Mapping[str, float]]]
+    """Model -> share of the labels -> the same."""
 
 
 def compare(contest: Contest, settings: CompareConfig) -> Comparison:
@@ -98,8 +98,8 @@ def compare(contest: Contest, settings: CompareConfig) -> Comparison:
         tables=tables,
         warnings=judge.warnings(),
         summary=summary,
-        metrics={name: at.pop(0, {}) | {"seconds": _seconds(contest.entries[name])} for name, at in logged.items()},
-        at_shares=logged,
+        metrics={name: at.pop(None, {}) | {"seconds": _seconds(contest.entries[name])} for name, at in logged.items()},
+        at_shares={name: {share: row for share, row in at.items() if share} for name, at in logged.items()},
     )
 
 
@@ -108,14 +108,7 @@ def measured(name: str, scores: ModelScores, labels: Labels, index: Index) -> Me
 
     Raises KeyError for a metric that has no interval.
     """
-    probabilities = scores.at(labels.attribute, index)
-    said, truth = metrics.predictions(probabilities, labels.cardinality), labels.truth[index]
-    if name == "f1_micro":
-        return _f1_micro(said, truth, labels.unlearned[index] > 0)
-    if name in ("f1_head", "f1_tail"):
-        part = metrics.head_labels(labels.truth.sum(axis=0)) ^ (name == "f1_tail")
-        return bootstrap.f1_macro(said[:, part], truth[:, part])
-    return measures(probabilities, labels, index)[name]
+    return measures(scores.at(labels.attribute, index), labels, index)[name]
 
 
 def _all_models(contest: Contest) -> CompareTable:
@@ -145,7 +138,7 @@ class _Judge:
 
     def shares(self, attribute: str, asked: CompareTable) -> list[Table]:
         """A table per metric, with a column per share of the labels."""
-        columns = {f"{share:g}": f"{share:.0%}" for share in sorted(set(self._settings.label_shares))}
+        columns = {f"{share!r}": f"{100 * share:g}%" for share in sorted(set(self._settings.label_shares))}
         found = []
         for metric in asked.metrics:
             rows = []
@@ -208,13 +201,13 @@ class _Judge:
             found += [f"{entry.name}: {line}" for line in collapse_warnings(rows, attention)]
         return found
 
-    def logged(self, model: str) -> dict[int, dict[str, float]]:
-        """Per cent of the labels, 0 for the fit with all of them -> every figure made so far, by MLflow's names."""
-        found: dict[int, dict[str, float]] = {}
+    def logged(self, model: str) -> dict[float | None, dict[str, float]]:
+        """Share of the labels, None for the model itself -> every figure made so far, by MLflow's names."""
+        found: dict[float | None, dict[str, float]] = {}
         for (name, share, attribute, metric, view), figure in self._figures.items():
             if name != model or view != BOTH:
                 continue
-            place, numbers = f"{attribute}/{metric}", found.setdefault(round(100 * share), {})
+            place, numbers = f"{attribute}/{metric}", found.setdefault(share or None, {})
             numbers |= {place: figure.estimate, f"{place}_low": figure.low, f"{place}_high": figure.high}
             if figure.spread is not None:
                 numbers[f"{place}_spread"] = figure.spread
@@ -264,6 +257,7 @@ HEADINGS: dict[str, str] = {
     "accuracy": "accuracy",
     "f1_micro": "micro-F1",
     "f1_macro": "macro-F1",
+    "f1_weighted": "weighted F1",
     "f1_head": "macro-F1 of the head",
     "f1_tail": "macro-F1 of the tail",
     "r_at_p95_micro": "R@P95 micro",
@@ -318,13 +312,6 @@ def _mean(each: Sequence[Measure]) -> Measure:
         return np.asarray(np.mean([one(weights) for one in each], axis=0), dtype=np.float64)
 
     return Measure(each[0].products, function)
-
-
-def _f1_micro(said: Bools, truth: Bools, unlearned: Bools) -> Measure:
-    """A value that was not learned is one more label, which is never said."""
-    hits = (said & truth).sum(axis=1).astype(np.int64)
-    occurrences = said.sum(axis=1).astype(np.int64) + truth.sum(axis=1) + unlearned
-    return Measure(len(said), lambda weights: metrics.ratio(2 * (weights @ hits), weights @ occurrences))
 
 
 def _attention(outcome: Outcome, contest: Contest) -> dict[str, dict[str, list[float]]]:

@@ -158,9 +158,15 @@ def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[
     """What of :func:`described` can be resampled, by the same names: for intervals and paired differences."""
     said = metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
+    all_said, all_true = _with_unlearned(said, truth, unlearned)
+    head = metrics.head_labels(labels.truth.sum(axis=0))
     return {
-        "accuracy": bootstrap.accuracy(*_with_unlearned(said, truth, unlearned)),
+        "accuracy": bootstrap.accuracy(all_said, all_true),
+        "f1_micro": bootstrap.f1_micro(all_said, all_true),
         "f1_macro": bootstrap.f1_macro(said, truth),
+        "f1_weighted": bootstrap.f1_weighted(all_said, all_true),
+        "f1_head": bootstrap.f1_macro(said[:, head], truth[:, head]),
+        "f1_tail": bootstrap.f1_macro(said[:, ~head], truth[:, ~head]),
         "r_at_p95_micro": bootstrap.r_at_p_micro(probabilities, truth, labels.cardinality, unlearned),
         "r_at_p95_macro": bootstrap.r_at_p_macro(probabilities, truth, labels.cardinality),
     }

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.fusion.base import Fused, probabilities
-from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.spec import AdaptSpec, FitSpec, FusionSpec, ModelSpec, Recipe
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.dataset import Labels
@@ -25,10 +26,10 @@ from catalog_enrichment.training.evaluate import described
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Folds, Index
 from catalog_enrichment.training.loop import Material, Progress
-from catalog_enrichment.training.noise import flagged_pictures
+from catalog_enrichment.training.noise import flagged_pictures, judge
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
-from catalog_enrichment.training.single import alone, device, heads_of, only, thawed, what_is_fitted
+from catalog_enrichment.training.single import alone, new_network, only, thawed, what_is_fitted
 
 Weights = dict[str, dict[str, torch.Tensor]]
 """Encoder (text, second_text, image) -> its state."""
@@ -97,6 +98,17 @@ def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None
     return replace(best[1], search=rows)
 
 
+def rehearse(recipe: Recipe, task: Task) -> None:
+    """Build every network that the recipe's stages will want, so that what cannot work fails before the first fit.
+
+    Raises ConfigError.
+    """
+    try:
+        _Stages(recipe, task, lambda _line: None, None).rehearse()
+    except ConfigError as problem:
+        raise ConfigError(f"{recipe.name}: {problem}") from None
+
+
 def set_threads(threads: int) -> None:
     """torch threads of this process; 0: all cores."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
@@ -114,6 +126,23 @@ class _Stages:
     checkpoints: Path | None
     chosen: dict[str, float] = field(default_factory=dict)
     hidden: NDArray[np.bool_] | None = None
+
+    def rehearse(self) -> None:
+        recipe = self.recipe
+        kind = fusion_class(recipe.model.fusion.kind)
+        self._check_frozen()
+        self._network(recipe.model, recipe.fit)
+        if recipe.adapt is not None and kind.uses_text:
+            self._adapting(recipe.adapt)
+        if kind.uses_image:
+            if recipe.noise is not None:
+                self._network(judge(recipe.model, recipe.noise), recipe.noise.fit)
+            for stage in ("image", "destruction.fit"):
+                if stage in recipe.fits:
+                    self._network(alone(recipe.model, "image"), recipe.fits[stage])
+        if recipe.text is not None and kind.uses_text:
+            for name in recipe.model.texts:
+                self._network(alone(recipe.model, name), recipe.text, name=name)
 
     def encoders(self) -> Weights:
         """The encoders' weights before the whole is fitted; of an encoder without a stage of its own, none."""
@@ -147,20 +176,25 @@ class _Stages:
         return Fitted(network, history, chosen)
 
     def _adapted(self, spec: AdaptSpec) -> Weights:
-        crossing = spec.method == "convirt"
-        model = replace(self.recipe.model, fusion=FusionSpec(kind="concat" if crossing else "text_only"))
-        network = self._network(thawed(model), spec.fit, {})
-        material = self._material(spec.method, model, spec.fit)
+        network, objective, crossing = *self._adapting(spec), spec.method == "convirt"
+        material = self._material(spec.method, self._adapted_model(spec), spec.fit)
         rows = self.task.unlabelled
         if crossing:
             rows = rows[material.examples.has_image[rows]]
         if spec.max_products:
             rows = np.sort(np.random.default_rng(spec.fit.seed).permutation(rows)[: spec.max_products])
         held = material.held_out[material.examples.has_image[material.held_out]] if crossing else material.held_out
-        loop.run(
-            network, contrast(spec, network), spec.fit, replace(material, train=rows, held_out=held), self.progress
-        )
+        self.progress(f"{spec.method}: {len(rows)} of {len(self.task.examples.dataset)} products, labelled or not")
+        loop.run(network, objective, spec.fit, replace(material, train=rows, held_out=held), self.progress)
         return _weights(network)
+
+    def _adapting(self, spec: AdaptSpec) -> tuple[MultiModalNet, Objective]:
+        network = self._network(thawed(self._adapted_model(spec)), spec.fit)
+        return network, contrast(spec, network)
+
+    def _adapted_model(self, spec: AdaptSpec) -> ModelSpec:
+        """The encoders that are adapted; what joins them does not matter."""
+        return replace(self.recipe.model, fusion=FusionSpec(kind="concat" if spec.method == "convirt" else "text_only"))
 
     def _alone(self, name: str, spec: FitSpec, weights: Weights, destroyed: bool = False) -> Weights:
         """Fit one encoder under linear heads of its own."""
@@ -180,17 +214,36 @@ class _Stages:
         loop.run(network, objective, spec, material, self.progress)
         return {name: _weights(network)[own]}
 
-    def _network(self, model: ModelSpec, spec: FitSpec, weights: Weights, name: str = "") -> MultiModalNet:
+    def _network(
+        self, model: ModelSpec, spec: FitSpec, weights: Weights | None = None, name: str = ""
+    ) -> MultiModalNet:
         """A network with what its encoders have learned already; ``name``: of its only text encoder."""
-        torch.manual_seed(spec.seed)
-        tokenizers = self.task.tokenizers
-        if name in tokenizers:
-            tokenizers = {"text": tokenizers[name]}
-        network = build_network(model, heads_of(self.task.labels), tokenizers)
+        network = new_network(model, spec, self.task, name)
         for part, encoder in network.encoders().items():
-            if part in weights:
+            if weights and part in weights:
                 encoder.load_state_dict(weights[part])
-        return network.to(device())
+        return network
+
+    def _check_frozen(self) -> None:
+        """An encoder from random weights that no stage fits would stay noise."""
+        recipe, adapt = self.recipe, self.recipe.adapt
+        kind = fusion_class(recipe.model.fusion.kind)
+        learned = {"text"} if adapt else set()  # of two text encoders, the first is adapted
+        if adapt and adapt.method == "convirt":
+            learned.add("image")
+        if recipe.image or recipe.destruction:
+            learned.add("image")
+        if recipe.text:
+            learned |= set(recipe.model.texts)
+        texts, image = recipe.model.texts if kind.uses_text else {}, recipe.model.image
+        random = {name for name, text in texts.items() if text.frozen and (text.bert or text.random_weights)}
+        if kind.uses_image and image.frozen and not image.weights:
+            random.add("image")
+        if idle := sorted(random - learned):
+            raise ConfigError(
+                f"model.{' and model.'.join(idle)}: frozen with random weights, and no stage fits it first: it would "
+                "stay noise. Name weights, or add [text] or [image]"
+            )
 
     def _material(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples | None = None) -> Material:
         return Material(

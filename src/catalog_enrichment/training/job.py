@@ -30,12 +30,12 @@ from catalog_enrichment.training.certificates import Split, certify_all, data_wi
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluate import BOTH, Evaluation, ModelScores
-from catalog_enrichment.training.fit import Fitted, Task, fit, set_threads
+from catalog_enrichment.training.fit import Fitted, Task, fit, rehearse, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.preparation import labels_of, load, settings_of, split_of, task_of
 from catalog_enrichment.training.scoring import Hidden, score, temperatures
-from catalog_enrichment.training.single import device
+from catalog_enrichment.training.single import device, sees
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,7 +83,7 @@ def train(
     """
     stages, settings = Stages(say=progress), settings_of(config)
     set_threads(settings.threads)
-    recipe = load_model_recipe(resources.locate(settings.recipe, config.path(".")))
+    recipe = load_model_recipe(resources.locate(settings.recipe, config.path(".")), settings.set)
     members = recipe.members if isinstance(recipe, Ensemble) else (recipe,)
     with stages("load") as stage:
         dataset = load(products, dictionary, config, members, workdir)
@@ -91,10 +91,16 @@ def train(
     with stages("split"):
         parts, labels = split_of(dataset, settings), labels_of(dataset, settings)
         tasks = [task_of(parts, labels, member.model) for member in members]
+        for member, task in zip(members, tasks, strict=True):
+            rehearse(member, task)
     # without a folder of their own they serve this job alone: a baseline shares the stages of the model it is beside
     checkpoints = config.path(settings.checkpoints) if settings.checkpoints else workdir / "stages"
     with stages("fit"):
-        fitted = [fit(member, task, progress, checkpoints) for member, task in zip(members, tasks, strict=True)]
+        names = [f"{one.name} {number}" for number, one in enumerate(members)] if len(members) > 1 else [recipe.name]
+        fitted = [
+            fit(replace(member, name=name), task, progress, checkpoints)
+            for name, member, task in zip(names, members, tasks, strict=True)
+        ]
     with stages("calibrate"):
         folder = _saved(workdir / "artifact", recipe, tasks, fitted)
         predictor = ensemble.load(folder, device())  # from here on, what the batch will score with
@@ -106,14 +112,15 @@ def train(
         certificates = certify_all(parts, labels, scores, config.precision, issue)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
-        evaluation = _evaluate(parts, tasks[0], predictor, scores, certificates)
-    if settings.unimodal_baselines:
+        both = sees(member.model for member in members) == "both"
+        evaluation = _evaluate(parts, tasks[0], predictor, scores, certificates, masked=both)
+    if settings.unimodal_baselines and both:
         with stages("baselines"):
             fit_one = partial(fit, progress=progress, checkpoints=checkpoints)
             _add_baselines(evaluation, members[0], parts, tasks[0], fit_one)
     for warning in evaluation.warn():
         progress(f"warning: {warning}")
-    search = [{"recipe": member.name, **row} for member, one in zip(members, fitted, strict=True) for row in one.search]
+    search = [{"recipe": name, **row} for name, one in zip(names, fitted, strict=True) for row in one.search]
     return TrainedModel(
         artifact=folder,
         certificates=certificates,
@@ -170,14 +177,15 @@ def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> 
 
 
 def _evaluate(
-    parts: Split, task: Task, predictor: Scorer, scores: ModelScores, certificates: Sequence[Certificate]
+    parts: Split, task: Task, predictor: Scorer, scores: ModelScores, certificates: Sequence[Certificate], masked: bool
 ) -> Evaluation:
-    """The test fold, with text and picture and with either hidden; and what the certificates let through."""
+    """The test fold, with text and picture and, if ``masked``, with either hidden; and what the certificates let
+    through."""
     dataset, test = parts.dataset, parts.folds.test
     seen, units = test[dataset.has_image[test]], parts.units(test)
-    views = {BOTH: scores} | {
-        f"{hidden}_masked": score(predictor, dataset, seen, _silent, hidden) for hidden in get_args(Hidden)[1:]
-    }
+    views = {BOTH: scores}
+    for hidden in get_args(Hidden)[1:] if masked else ():
+        views[f"{hidden}_masked"] = score(predictor, dataset, seen, _silent, hidden)
     evaluation = Evaluation()
     for modality, view in views.items():
         for label in task.labels.values():
@@ -209,7 +217,8 @@ def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
     plain = asdict(recipe)
     content = {"recipe": plain.pop("name"), **plain}
     if isinstance(recipe, Ensemble):
-        content["members"] = {member.name: member for member in recipe.members}
+        del content["members"]
+        content |= {f"member_{number:02d}": asdict(member) for number, member in enumerate(recipe.members)}
     return flat(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 

@@ -7,23 +7,23 @@ Shapes: N products of the data set, n of them judged, V values of an attribute.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from catalog_enrichment.models.fusion.base import probabilities
-from catalog_enrichment.models.network import MultiModalNet, build_network
-from catalog_enrichment.models.spec import NoiseSpec, Recipe
+from catalog_enrichment.models.network import MultiModalNet
+from catalog_enrichment.models.spec import ModelSpec, NoiseSpec, Recipe
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index, stratified_parts
 from catalog_enrichment.training.loop import Material, Progress
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single import alone, device, heads_of, only, what_is_fitted
+from catalog_enrichment.training.single import alone, new_network, only, what_is_fitted
 
 if TYPE_CHECKING:
     from catalog_enrichment.training.fit import Task
@@ -56,6 +56,14 @@ def flagged_pictures(
         flagged += len(ranked)
     progress(f"noise: {len(rows)} pictures, {flagged} labels flagged, {found.sum()} pictures dropped")
     return found
+
+
+def judge(model: ModelSpec, spec: NoiseSpec) -> ModelSpec:
+    """The image-only model that judges labels."""
+    own = alone(model, "image")
+    if not spec.encoder:
+        return own
+    return replace(own, image=replace(own.image, name=spec.encoder, weights=spec.weights, args={}))
 
 
 def suspects(label: Labels, rows: Index, probability: NDArray[np.floating]) -> Index:
@@ -113,7 +121,7 @@ def _out_of_fold(
             examples=only(task.examples, "image").at(spec.fit.picture_size),
             train=np.setdiff1d(rows, part),
             held_out=validation,
-            model=what_is_fitted(alone(recipe.model, "image")),
+            model=what_is_fitted(judge(recipe.model, spec)),
             checkpoints=checkpoints,
         )
         network = _fitted(recipe, spec, task, material, progress)
@@ -124,8 +132,7 @@ def _out_of_fold(
 
 
 def _fitted(recipe: Recipe, spec: NoiseSpec, task: Task, material: Material, progress: Progress) -> MultiModalNet:
-    torch.manual_seed(spec.fit.seed)
-    network = build_network(alone(recipe.model, "image"), heads_of(task.labels), task.tokenizers).to(device())
+    network = new_network(judge(recipe.model, spec), spec.fit, task)
     objective = Classification(targets_of(task.labels), label_smoothing=spec.fit.label_smoothing)
     loop.run(network, objective, spec.fit, material, progress)
     return network

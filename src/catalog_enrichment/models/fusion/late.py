@@ -29,7 +29,7 @@ class Late(VectorFusion):
     """p = alpha p_txt + (1 - alpha) p_img, and p_txt without a picture (p_img without a text).
 
     Each classifier learns by itself. Alpha is chosen per attribute on a held-out fold, by likelihood: it moves
-    smoothly with every product, where the paper's macro-F1 jumps on a fold of few hundred.
+    smoothly with every product, where macro-F1 jumps on a fold of few hundred.
     """
 
     alpha: torch.Tensor
