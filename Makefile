@@ -26,7 +26,7 @@ demo: setup      ## the whole loop on a generated marketplace: import, train, ce
 	$(BIN)/python -m catalog_enrichment.demo
 
 test: setup      ## the tests (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup ## the tests marked slow
 	$(BIN)/python -m pytest -m slow

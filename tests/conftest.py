@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # two processes whose threads wait for each other train at a fraction of their speed
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # to pyspark, a main module with neither spec nor file is a run of its doctests: it would exit
+    sys.modules["__main__"].__spec__ = ModuleSpec("__main__", None)
 # a handful of rows never repays what the JVM's second compiler does to make Spark fast; the jobs' own JVMs see this too
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 

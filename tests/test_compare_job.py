@@ -148,7 +148,7 @@ def test_mlflow_has_a_run_per_model_below_the_comparisons(
     at_half = client.get_metric_history(runs["words"].info.run_id, "label_permille/color/accuracy")
     assert [metric.step for metric in at_half] == [500]
     plots = {file.path for file in client.list_artifacts(runs["concat"].info.run_id, "plots/color")}
-    assert plots >= {f"plots/color/{name}.png" for name in ("precision_recall", "reliability", "confusions")}
+    assert plots >= {f"plots/color/{name}.png" for name in ("precision_recall", "reliability", "values")}
     assert not client.search_registered_models(), "a comparison registers nothing"
 
 

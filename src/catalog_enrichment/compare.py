@@ -31,7 +31,8 @@ def compare_models(config: Config) -> dict[str, Any]:
     """Fit, judge, write and log; returns the job's summary: every model under its own name, and where to look.
 
     Raises ConfigError for a recipe that cannot be used, DataContractError if there is nothing to learn from, and
-    RegistryError if MLflow cannot be reached, all before anything is fitted.
+    RegistryError if MLflow cannot be reached, all before anything is fitted. Raises DataContractError at the end, the
+    report being written, if a model could not be fitted.
     """
     stages, settings = Stages(), compare_settings(config)
     entrants_of(config)  # a bad recipe fails here, before torch is loaded
@@ -60,6 +61,9 @@ def compare_models(config: Config) -> dict[str, Any]:
         html, markdown = write_comparison(config.path(config.report.path) / FOLDER, comparison, about)
         runs = [_model_run(entry, contest, comparison) for entry in contest.entries.values()]
         run_id = store.log_comparison(f"comparison {started:%Y-%m-%d %H:%M:%S}", runs, [html, markdown], about)
+    if contest.failed:
+        told = "; ".join(f"{name}: {why}" for name, why in contest.failed.items())
+        raise DataContractError(f"some models could not be fitted; {html} has the others. {told}")
     return {
         "status": SUCCEEDED,
         **comparison.summary,

@@ -440,6 +440,27 @@ def test_an_interrupted_comparison_goes_on_and_is_fitted_as_the_training_is(tmp_
         np.testing.assert_array_equal(first.at("color", found.index), second.at("color", found.index))
 
 
+def test_a_model_that_cannot_be_fitted_is_left_out_and_named(tmp_path: Path, rows: list[dict]) -> None:
+    """Also the baseline of a table, also what votes with it; what else was fitted is judged."""
+    text = COMPARE.replace('name = "attention"\nset = {', 'name = "attention"\nset = { "fit.learning_rate" = 1e30,')
+    settings = config(tmp_path, text=text.replace("seeds = [0, 1]", "seeds = [0]").replace("= 2", "= 1"))
+    assert settings.compare is not None
+    lines: list[str] = []
+    found = run_contest(lambda: batches(rows), DICTIONARY, settings, tmp_path / "w", lines.append)
+    assert set(found.failed) == {"attention", "vote"}
+    assert "the loss is no number" in found.failed["attention"]
+    assert [line for line in lines if line.startswith("attention: failed, and is left out")]
+    assert list(found.entries) == ["text", *REFERENCES]
+    asked = settings.compare
+    asked = replace(asked, tables=[replace(asked.tables[0], kind="mergers", baseline="attention"), *asked.tables[1:]])
+    comparison = compare(found, asked)
+    shown = table(comparison, "Modalities")
+    assert [row.name for row in shown.rows] == ["text", "reference_both"]
+    assert (shown.baseline, shown.kind) == ("", "plain")
+    assert "could not be fitted: attention, vote" in shown.note
+    assert {line.partition(":")[0] for line in comparison.warnings} >= {"attention", "vote"}
+
+
 def test_products_that_change_meanwhile_are_refused(settings: Config, rows: list[dict], tmp_path: Path) -> None:
     reads = iter([rows, rows[1:]])
     with pytest.raises(DataContractError, match="changed while they were read"):

@@ -92,6 +92,8 @@ class Contest:
     """(N,) content group."""
     ids: Sequence[str]
     """(N,) product id."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Model that could not be fitted -> why; it is in neither of the others."""
     lineage: dict[str, Any]
 
 
@@ -109,7 +111,7 @@ def run_contest(
     ``workdir`` gets the pictures and, unless there is a folder `training.checkpoints`, the stages that models share.
     ``fit``: in this process, or by several. ``unlabelled``: score the products of no fold instead, for a benchmark that
     knows their truth. Raises ConfigError for a recipe that cannot be used and DataContractError for too little data,
-    both before anything is fitted.
+    both before anything is fitted; a model whose fit fails later is left out and named.
     """
     settings, stages = compare_settings(config), Stages(say=progress)
     set_threads(settings_of(config).threads)
@@ -143,6 +145,7 @@ def run_contest(
         index=arena.index,
         groups=parts.groups,
         ids=parts.dataset.ids,
+        failed=arena.failed,
         lineage=_lineage(arena) | {"seconds": stages.seconds},
     )
 
@@ -212,7 +215,8 @@ class _Arena:
         self.settings, self._means = settings, means
         self.index: Index = np.sort(judged[parts.dataset.has_image[judged]])
         self._tasks: dict[str, Task] = {}
-        self._known: dict[str, Outcome] = {}
+        self._known: dict[str, Outcome | DataContractError] = {}
+        self.failed: dict[str, str] = {}
 
     @property
     def learned(self) -> Mapping[str, Labels]:
@@ -238,19 +242,28 @@ class _Arena:
         """Every model, then every share of the labels; seed by seed inside, so that stages can be shared."""
         outcomes: dict[str | tuple[str, float], list[Outcome]] = {}
         by_name = {entrant.name: entrant for entrant in entrants}
-        learners = [by_name[name] for name in self.settings.label_share_recipes]
+        shares = sorted(set(self.settings.label_shares))
+        wanted: dict[str | tuple[str, float], tuple[Entrant, float]] = {one.name: (one, 1.0) for one in entrants}
+        wanted |= {(name, at): (by_name[name], at) for at in shares for name in self.settings.label_share_recipes}
         for seed in self.settings.seeds:
             self._known.clear()
-            for entrant in entrants:
-                outcomes.setdefault(entrant.name, []).append(self._outcome(entrant, seed, 1.0))
-            for share in sorted(set(self.settings.label_shares)):
-                for entrant in learners:
-                    outcomes.setdefault((entrant.name, share), []).append(self._outcome(entrant, seed, share))
+            for key, (entrant, share) in wanted.items():
+                if entrant.name not in self.failed:
+                    self._add(outcomes.setdefault(key, []), entrant, seed, share)
             shutil.rmtree(self._means.stages, ignore_errors=True)
         for key, found in outcomes.items():
-            entrant = by_name[key if isinstance(key, str) else key[0]]
-            what = sees(member.model for member in entrant.members)
-            yield key, Entry(entrant.name, what, tuple(found), entrant.note, entrant.members)
+            entrant, _ = wanted[key]
+            if entrant.name not in self.failed:
+                what = sees(member.model for member in entrant.members)
+                yield key, Entry(entrant.name, what, tuple(found), entrant.note, entrant.members)
+
+    def _add(self, outcomes: list[Outcome], entrant: Entrant, seed: int, share: float) -> None:
+        """One more outcome, or a reason why there is none: hours of other fits must not be lost to one."""
+        try:
+            outcomes.append(self._outcome(entrant, seed, share))
+        except DataContractError as problem:
+            self.failed[entrant.name] = str(problem)
+            self._means.progress(f"{entrant.name}: failed, and is left out: {problem}")
 
     def references(self) -> Iterator[Entry]:
         """The reference models, which know the same labels as the others."""
@@ -272,24 +285,31 @@ class _Arena:
         """Fit one recipe, unless another model was the same."""
         key = stable_hash(asdict(replace(recipe, name="")), share)
         if key not in self._known:
-            started = time.perf_counter()
-            task = self._task(recipe, seed, share)
-            name = f"model {entrant}"  # no stage is called so
-            fitted = self._means.fit(replace(recipe, name=name), task, self._means.progress, self._means.checkpoints)
-            if not self._means.kept:
-                self._forget(name)
-            predictor = Predictor(
-                fitted.network, task.tokenizers, recipe.model, temperatures(fitted, self._tempered(task)), device()
-            )
-            views = VIEWS if share == 1 else {BOTH: VIEWS[BOTH]}
-            scores = {
-                view: score(predictor, task.examples.dataset, self.index, self._means.progress, hidden)
-                for view, hidden in views.items()
-            }
-            self._known[key] = Outcome(
-                scores, time.perf_counter() - started, fitted.chosen, fitted.history, fitted.search
-            )
-        return self._known[key]
+            try:
+                views = VIEWS if share == 1 else {BOTH: VIEWS[BOTH]}
+                task = self._task(recipe, seed, share)
+                self._known[key] = self._fitted_and_scored(f"model {entrant}", recipe, task, views)
+            except DataContractError as problem:
+                self._known[key] = problem
+        found = self._known[key]
+        if isinstance(found, DataContractError):
+            raise found
+        return found
+
+    def _fitted_and_scored(self, name: str, recipe: Recipe, task: Task, views: Mapping[str, Hidden]) -> Outcome:
+        """``name``: of the fit; no stage is called so."""
+        started = time.perf_counter()
+        fitted = self._means.fit(replace(recipe, name=name), task, self._means.progress, self._means.checkpoints)
+        if not self._means.kept:
+            self._forget(name)
+        predictor = Predictor(
+            fitted.network, task.tokenizers, recipe.model, temperatures(fitted, self._tempered(task)), device()
+        )
+        scores = {
+            view: score(predictor, task.examples.dataset, self.index, self._means.progress, hidden)
+            for view, hidden in views.items()
+        }
+        return Outcome(scores, time.perf_counter() - started, fitted.chosen, fitted.history, fitted.search)
 
     def _forget(self, name: str) -> None:
         """Delete what the whole fit ``name`` left: no other model shares it, and it is thrice as large as the model."""

@@ -7,7 +7,7 @@ say how it would move on other products, the spread beside it how it moves with 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -83,9 +83,10 @@ class Comparison:
 def compare(contest: Contest, settings: CompareConfig) -> Comparison:
     """Every table that the config asks for, after one of all models and before one of what a hidden input costs."""
     judge = _Judge(contest, settings)
+    wanted = [left for asked in settings.tables if (left := _without(asked, contest.failed))]
     tables: list[Table] = []
     for attribute in contest.labels:
-        for asked in (_all_models(contest), *settings.tables):
+        for asked in (_all_models(contest), *wanted):
             one = asked.kind != "label_shares"
             tables += [judge.table(attribute, asked)] if one else judge.shares(attribute, asked)
         tables += judge.masked(attribute)
@@ -96,7 +97,7 @@ def compare(contest: Contest, settings: CompareConfig) -> Comparison:
     logged = {name: judge.logged(name) for name in contest.entries}
     return Comparison(
         tables=tables,
-        warnings=judge.warnings(),
+        warnings=[f"{name}: could not be fitted: {why}" for name, why in contest.failed.items()] + judge.warnings(),
         summary=summary,
         metrics={name: at.pop(None, {}) | {"seconds": _seconds(contest.entries[name])} for name, at in logged.items()},
         at_shares={name: {share: row for share, row in at.items() if share} for name, at in logged.items()},
@@ -113,6 +114,18 @@ def measured(name: str, scores: ModelScores, labels: Labels, index: Index) -> Me
 
 def _all_models(contest: Contest) -> CompareTable:
     return CompareTable(title="All models", kind="modalities", recipes=list(contest.entries), metrics=list(SUMMARY))
+
+
+def _without(asked: CompareTable, failed: Mapping[str, str]) -> CompareTable | None:
+    """The table without the models that could not be fitted; None if none is left."""
+    left = [name for name in asked.recipes if name not in failed]
+    if left == asked.recipes or not left:
+        return asked if left else None
+    baseline = "" if asked.baseline in failed else asked.baseline
+    kind = "plain" if asked.kind == "mergers" and not baseline else asked.kind
+    missing = ", ".join(name for name in asked.recipes if name in failed)
+    note = f"{asked.note} Missing, for it could not be fitted: {missing}.".strip()
+    return replace(asked, recipes=left, baseline=baseline, kind=kind, note=note)
 
 
 class _Judge:
