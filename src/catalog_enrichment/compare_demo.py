@@ -4,8 +4,8 @@
     python -m catalog_enrichment.compare_demo --config FILE --data FILE [--set KEY=VALUE]
 
 With --generate a marketplace is made where the config's source should be, unless it is there. Every file of --data has
-a catalog of its own, for an import forgets no product. Ends with one JSON
-line, {recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}; the tables lie in the files it names.
+a catalog of its own, for an import forgets no product. Ends with one JSON line,
+{recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}; the tables lie in the files it names.
 """
 
 from __future__ import annotations

@@ -173,6 +173,16 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_kept_as_one_model(tm
     said = voters.predict(titles, ["", ""], [None, None]).probabilities["color"].argmax(axis=1)
     assert [voters.heads["color"].labels[value] for value in said] == ["Red", "Green"]
     assert json.loads(json.dumps(model.params, default=str))["recipe"] == "vote"
+    assert [model.params[f"member_{number:02d}.fit.epochs"] for number in (0, 1)] == [5, 3]
+
+
+def test_a_recipe_is_changed_by_the_config_and_a_model_of_one_modality_has_no_other_to_hide(tmp_path) -> None:
+    changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
+    settings = config(tmp_path, set=changes, unimodal_baselines=True)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
+    assert {name: model.params[name] for name in changes} == changes
+    assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
+    assert model.warnings == []
 
 
 def test_a_training_that_was_interrupted_goes_on(tmp_path) -> None:

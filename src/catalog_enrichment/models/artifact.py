@@ -105,7 +105,7 @@ def load(directory: Path) -> Artifact:
         net = _empty_network(spec, heads(directory), directory)
         net.load_state_dict(load_file(directory / WEIGHTS))
         tokenizers = {name: TextTokenizer.load(directory / name / TOKENIZER) for name in spec.texts}
-    except ConfigError as problem:  # a package that is missing here, and no fault of the folder's
+    except ConfigError as problem:  # the files are whole: something is missing here, and the message says what
         raise ModelContractError(f"{directory} cannot be loaded: {problem}") from problem
     except (SafetensorError, RuntimeError, ValueError, OSError) as problem:
         raise ModelContractError(f"{directory} cannot be loaded: {problem}. {_REMEDY}") from problem
