@@ -41,7 +41,7 @@ types: setup     ## mypy --strict on src
 check: lint types test ## what CI runs
 
 compare: setup   ## the five papers' models beside each other: make compare, or make compare DATA=FILE.parquet
-	$(BIN)/python -m catalog_enrichment.compare_demo $(if $(DATA),--config deploy/config/compare_fashion.toml --data "$(DATA)",--generate)
+	$(BIN)/python -m catalog_enrichment.demo.compare $(if $(DATA),--config deploy/config/compare_fashion.toml --data "$(DATA)",--generate)
 
 fashion: setup   ## import, train, promote, enrich and score real listings: make fashion DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/fashion.py --config deploy/config/fashion.toml --data $(DATA)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catalog_enrichment import pipeline
-from catalog_enrichment.work import Window
+from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment.select import Window
 
-from . import world as worlds
-from .world import World, listing, table
+from . import sample_catalog
+from .sample_catalog import SampleCatalog, listing, table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -62,7 +62,7 @@ USABLE: dict[str, Callable[[], bytes]] = {
     "rotated.jpg": rotated,
 }
 UNUSABLE: dict[str, tuple[Callable[[], bytes] | None, str]] = {
-    "truncated.jpg": (lambda: worlds.jpeg((200, 30, 30), size=200)[:700], "image_truncated"),
+    "truncated.jpg": (lambda: sample_catalog.jpeg((200, 30, 30), size=200)[:700], "image_truncated"),
     "empty.jpg": (lambda: b"", "image_empty"),
     "text.jpg": (lambda: b"this is not a picture at all", "image_not_an_image"),
     "bomb.png": (bomb, "image_too_large"),
@@ -86,12 +86,12 @@ BAD_ROWS: dict[str, tuple[dict[str, Any] | str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> World:
+def sample(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> SampleCatalog:
     """The corpus imported and enriched once; every test looks at another part of what came of it."""
-    world = worlds.build(tmp_path_factory.mktemp("bad") / "world", spark)
+    sample = sample_catalog.build(tmp_path_factory.mktemp("bad") / "sample", spark)
     for name, make in USABLE.items() | {(name, make) for name, (make, _) in UNUSABLE.items()}:
         if make is not None:
-            (world.folder / "feed" / name).write_bytes(make())
+            (sample.folder / "feed" / name).write_bytes(make())
     rows: list[dict[str, Any] | str] = [listing(number) for number in range(60)]
     rows += [listing(0, product_id=name, image=name) for name in (*USABLE, *UNUSABLE)]
     rows += [listing(0, product_id="no picture", image=None), listing(0, product_id="null text", description=None)]
@@ -102,57 +102,57 @@ def world(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Worl
         rows.append(row.format(name=name) if isinstance(row, str) else marked | row)
     rows += [json.dumps(listing(0, product_id="surrogate")).replace("Shirt", "Shirt \\ud800")]
     rows += [listing(1, updated_at="2026-11-01T00:00:00+00:00"), listing(2)]  # ids that are there already
-    world.feed(rows)
-    world.import_products()
-    worlds.register(world, tmp_path_factory.mktemp("artifacts"))
-    world.registry.promote("1", expected_current=None)
-    pipeline.enrich(world.context(), world.model(), Window())
-    return world
+    sample.feed(rows)
+    sample.import_products()
+    sample_catalog.register(sample, tmp_path_factory.mktemp("artifacts"))
+    sample.registry.promote("1", expected_current=None)
+    pipeline.enrich(sample.context(), sample.model(), Window())
+    return sample
 
 
-def reasons(world: World) -> dict[str, tuple[str, str | None]]:
+def reasons(sample: SampleCatalog) -> dict[str, tuple[str, str | None]]:
     """Product -> (modality path, why no picture was used)."""
-    return {row["product_id"]: (row["modality"], row["image_reason"]) for row in table(world, "predictions")}
+    return {row["product_id"]: (row["modality"], row["image_reason"]) for row in table(sample, "predictions")}
 
 
 @pytest.mark.parametrize("name", USABLE)
-def test_unusual_pictures_are_used(world: World, name: str) -> None:
-    assert reasons(world)[name] == ("both", None)
+def test_unusual_pictures_are_used(sample: SampleCatalog, name: str) -> None:
+    assert reasons(sample)[name] == ("both", None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in UNUSABLE.items()])
-def test_a_bad_picture_leaves_the_product_to_the_text_only_path(world: World, name: str, reason: str) -> None:
-    assert reasons(world)[name] == ("text_only", reason)
+def test_a_bad_picture_leaves_the_product_to_the_text_only_path(sample: SampleCatalog, name: str, reason: str) -> None:
+    assert reasons(sample)[name] == ("text_only", reason)
 
 
 @pytest.mark.parametrize("name", [*GOOD_TITLES, "surrogate", "null text", "long description"])
-def test_unusual_text_is_scored(world: World, name: str) -> None:
-    assert reasons(world)[name] == ("both", None)
+def test_unusual_text_is_scored(sample: SampleCatalog, name: str) -> None:
+    assert reasons(sample)[name] == ("both", None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in BAD_ROWS.items()])
-def test_a_bad_row_goes_to_quarantine_with_its_reason(world: World, name: str, reason: str) -> None:
+def test_a_bad_row_goes_to_quarantine_with_its_reason(sample: SampleCatalog, name: str, reason: str) -> None:
     mark = f"row of {name}"
-    found = [row for row in table(world, "quarantine") if row["product_id"] == name or mark in (row["payload"] or "")]
+    found = [row for row in table(sample, "quarantine") if row["product_id"] == name or mark in (row["payload"] or "")]
     assert [row["reason"] for row in found] == [reason]
-    assert name not in reasons(world)
+    assert name not in reasons(sample)
 
 
-def test_of_rows_with_one_id_the_newest_is_the_product(world: World) -> None:
-    twice = [row for row in table(world, "quarantine") if row["reason"] == "duplicate_id"]
+def test_of_rows_with_one_id_the_newest_is_the_product(sample: SampleCatalog) -> None:
+    twice = [row for row in table(sample, "quarantine") if row["reason"] == "duplicate_id"]
     assert sorted(row["product_id"] for row in twice) == ["p001", "p002"]
-    (product,) = (row for row in table(world, "products") if row["product_id"] == "p001")
+    (product,) = (row for row in table(sample, "products") if row["product_id"] == "p001")
     assert product["updated_at"].month == 11
 
 
-def test_i7_nothing_is_lost(world: World) -> None:
-    lines = (world.folder / "feed" / "products.jsonl").read_text().count("\n")
-    imported, enriched = sorted(table(world, "runs"), key=lambda run: run["finished_at"])
-    quarantined = len(table(world, "quarantine"))
+def test_i7_nothing_is_lost(sample: SampleCatalog) -> None:
+    lines = (sample.folder / "feed" / "products.jsonl").read_text().count("\n")
+    imported, enriched = sorted(table(sample, "runs"), key=lambda run: run["finished_at"])
+    quarantined = len(table(sample, "quarantine"))
     counts = dict(imported["counts"])
     assert counts["rows"] == lines == counts["products"] + quarantined
     counts = dict(enriched["counts"])
     assert counts["products"] == counts["predicted"] + sum(
         n for name, n in counts.items() if name.startswith("skipped")
     )
-    assert counts["predicted"] == len(reasons(world)) == len(table(world, "products"))
+    assert counts["predicted"] == len(reasons(sample)) == len(table(sample, "products"))

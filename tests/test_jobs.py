@@ -13,8 +13,8 @@ import pytest
 
 from catalog_enrichment import cli
 
-from . import world as worlds
-from .world import PRODUCTS, World, listing, table, values
+from . import sample_catalog
+from .sample_catalog import PRODUCTS, SampleCatalog, listing, table, values
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable]
@@ -23,16 +23,18 @@ CLUSTER = "spark.master='local-cluster[2,1,1024]'"
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = worlds.build(tmp_path_factory.mktemp("jobs") / "world")
-    world.feed([listing(number) for number in range(PRODUCTS)])
-    worlds.register(world, tmp_path_factory.mktemp("artifacts"))
-    return world
+def template(tmp_path_factory: pytest.TempPathFactory) -> SampleCatalog:
+    sample = sample_catalog.build(tmp_path_factory.mktemp("jobs") / "sample")
+    sample.feed([listing(number) for number in range(PRODUCTS)])
+    sample_catalog.register(sample, tmp_path_factory.mktemp("artifacts"))
+    return sample
 
 
-def run(launcher: Sequence[str], name: str, world: World, cwd: Path, *arguments: str) -> tuple[int, dict[str, object]]:
+def run(
+    launcher: Sequence[str], name: str, sample: SampleCatalog, cwd: Path, *arguments: str
+) -> tuple[int, dict[str, object]]:
     """Exit code and summary of one job, started from ``cwd``."""
-    command = [*launcher, str(ROOT / "jobs" / f"{name}.py"), "--config", str(world.file), *arguments]
+    command = [*launcher, str(ROOT / "jobs" / f"{name}.py"), "--config", str(sample.file), *arguments]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert ended.stdout.strip(), ended.stderr[-3000:]
@@ -49,42 +51,42 @@ def run(launcher: Sequence[str], name: str, world: World, cwd: Path, *arguments:
     ],
 )
 def test_import_promote_enrich_and_roll_back_as_separate_processes(
-    template: World, tmp_path: Path, launcher: list[str], settings: list[str]
+    template: SampleCatalog, tmp_path: Path, launcher: list[str], settings: list[str]
 ) -> None:
-    world = template.copy_to(tmp_path / "a folder with spaces")
+    sample = template.copy_to(tmp_path / "a folder with spaces")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    code, imported = run(launcher, "import_products", world, elsewhere, *settings)
+    code, imported = run(launcher, "import_products", sample, elsewhere, *settings)
     assert (code, imported["products"]) == (0, PRODUCTS)
-    code, promoted = run(PYTHON, "promote_model", world, elsewhere, "--expect-current", "none")
+    code, promoted = run(PYTHON, "promote_model", sample, elsewhere, "--expect-current", "none")
     assert (code, promoted["status"]) == (0, "promoted")
-    before = values(world)
-    code, enriched = run(launcher, "enrich_catalog", world, elsewhere, "--no-report", *settings)
+    before = values(sample)
+    code, enriched = run(launcher, "enrich_catalog", sample, elsewhere, "--no-report", *settings)
     assert (code, enriched["predicted"]) == (0, PRODUCTS)
-    assert len(table(world, "predictions")) >= PRODUCTS
-    assert values(world) != before
-    code, undone = run(launcher, "rollback_run", world, elsewhere, "--run-id", str(enriched["run_id"]), *settings)
+    assert len(table(sample, "predictions")) >= PRODUCTS
+    assert values(sample) != before
+    code, undone = run(launcher, "rollback_run", sample, elsewhere, "--run-id", str(enriched["run_id"]), *settings)
     assert (code, undone["undoes"]) == (0, enriched["run_id"])
-    assert values(world) == before
+    assert values(sample) == before
     assert not list(elsewhere.iterdir()), "a job leaves nothing in the working directory"
 
 
 @pytest.mark.usefixtures("spark")
 def test_contracts_end_with_exit_2_and_gates_with_exit_3(
-    template: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    template: SampleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The jobs' mains in this process, which join its Spark session: a process each would cost minutes."""
-    world = template.copy_to(tmp_path / "world")
+    sample = template.copy_to(tmp_path / "sample")
 
     def job(name: str, *arguments: str) -> tuple[int, dict[str, object]]:
-        code = getattr(cli, name)(["--config", str(world.file), *arguments])
+        code = getattr(cli, name)(["--config", str(sample.file), *arguments])
         summary = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert summary["exit_code"] == code
         return code, summary
 
-    other = (world.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
-    (world.folder / "other.json").write_text(other)
+    other = (sample.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
+    (sample.folder / "other.json").write_text(other)
     code, missing = job("enrich_catalog")
     assert (code, missing["error"]) == (2, "RegistryError")
     assert "champion" in str(missing["message"])
@@ -96,14 +98,14 @@ def test_contracts_end_with_exit_2_and_gates_with_exit_3(
     assert job("import_products")[0] == 0
     code, refused = job("enrich_catalog", "--set", "enrich.max_changes=1")
     assert (code, refused["status"]) == (3, "refused")
-    assert not table(world, "predictions")
+    assert not table(sample, "predictions")
 
 
-def test_while_one_job_writes_another_is_refused(template: World, tmp_path: Path) -> None:
+def test_while_one_job_writes_another_is_refused(template: SampleCatalog, tmp_path: Path) -> None:
     from catalog_enrichment.catalog.lake import LakeCatalog
 
-    world = template.copy_to(tmp_path / "world")
-    with LakeCatalog(world.config.path("catalog")).writing():
-        code, refused = run(PYTHON, "import_products", world, tmp_path)
+    sample = template.copy_to(tmp_path / "sample")
+    with LakeCatalog(sample.config.path("catalog")).writing():
+        code, refused = run(PYTHON, "import_products", sample, tmp_path)
     assert (code, refused["error"]) == (3, "GateRefused")
     assert "another job is writing" in str(refused["message"])

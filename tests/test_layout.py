@@ -1,4 +1,4 @@
-"""The house keeps its shape: layers, the mlflow folder, imports without side effects, shipped files."""
+"""The package keeps its shape: layers, forbidden imports, no circles, imports without side effects, shipped files."""
 
 from __future__ import annotations
 
@@ -8,64 +8,112 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx
 import pytest
 
-from catalog_enrichment import config, contract, dictionary, resources
+from catalog_enrichment import contract, dictionary, resources
+from catalog_enrichment.config.load import load_config
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
 
 LAYERS = [
-    ["demo", "compare_demo"],
+    ["demo"],
     ["cli"],
-    ["vocabulary"],
-    ["pipeline", "backfill", "importing", "operate", "reporting", "retrain", "compare", "steps", "work", "context"],
-    ["fitting"],
+    ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations"],
+    ["report.run", "context"],
+    ["training.launcher"],
+    ["comparison"],
+    ["training.train"],
     ["registry"],
-    ["mlflow_store", "promotion"],
     ["report"],
     ["training"],
     ["inference"],
-    ["catalog", "validation"],
+    ["ingest", "catalog", "validation"],
     ["models"],
     ["inputs", "precision"],
-    ["marketplace", "marketplace_pictures", "session", "stages"],
+    ["session", "stages"],
     ["dictionary"],
     ["config", "contract"],
-    ["source_config", "compare_config"],
     ["resources"],
     ["records", "errors"],
 ]
-"""Top first. A module imports from its own line or from lines below it."""
+"""Top first: rooms, and files in another layer than their room. A file imports from its own layer or from below."""
+
+NEVER = [
+    ("registry", "training"),
+    ("models", "registry"),
+    ("inference", "registry"),
+    ("precision", "models"),
+    ("catalog", "ingest"),
+    ("catalog", "models"),
+    ("ingest", "catalog"),
+    ("comparison", "training.certification"),
+    ("comparison", "precision.certify"),
+]
+"""(importer, imported): rooms or files between which no import is allowed, whatever their layers."""
+
+EXCEPT = {("ingest.job", "catalog"), ("ingest.draft_dictionary", "catalog")}
+"""Files of a room that the row of :data:`NEVER` does not mean."""
 
 
-def _level(room: str) -> int:
-    found = [index for index, layer in enumerate(LAYERS) if room in layer]
-    assert found, f"{room} has no place in LAYERS: give it one"
-    return found[0]
+def _module(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def _imports(file: Path) -> set[str]:
-    """Rooms of this package that a file imports, also inside functions."""
-    found: set[str] = set()
+MODULES = {_module(file): file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"}
+
+
+def _imported_modules(file: Path) -> set[str]:
+    """Modules of this package that ``file`` imports, also inside functions, also for type checking alone."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "catalog_enrichment":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("catalog_enrichment."):
-            found.add(str(node.module).split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("catalog_enrichment.")}
-    return found - {"__version__"}
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name.removeprefix("catalog_enrichment.") for name in names if name.startswith("catalog_enrichment.")}
+    return ours & set(MODULES)
+
+
+IMPORTS = {module: _imported_modules(file) for module, file in MODULES.items()}
+
+
+def _inside(module: str, place: str) -> bool:
+    return module == place or module.startswith(f"{place}.")
+
+
+def _layer(module: str) -> int:
+    """The index of the layer that names ``module`` most exactly."""
+    matches = [(len(place), index) for index, layer in enumerate(LAYERS) for place in layer if _inside(module, place)]
+    assert matches, f"{module} is in no layer of LAYERS"
+    return max(matches)[1]
 
 
 def test_imports_point_downwards_only() -> None:
-    wrong = []
-    for file in PACKAGE.rglob("*.py"):
-        room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room == "__init__":
-            continue
-        wrong += [f"{room} -> {other} ({file.name})" for other in _imports(file) if _level(other) < _level(room)]
-    assert not wrong
+    wrong = [f"{a} -> {b}" for a, imported in IMPORTS.items() for b in imported if _layer(b) < _layer(a)]
+    assert wrong == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = networkx.DiGraph([(a, b) for a, imported in IMPORTS.items() for b in imported])
+    assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
+
+
+@pytest.mark.parametrize(("importer", "imported"), NEVER, ids=lambda place: place)
+def test_never(importer: str, imported: str) -> None:
+    wrong = [
+        f"{a} -> {b}"
+        for a, modules in IMPORTS.items()
+        for b in modules
+        if _inside(a, importer) and _inside(b, imported) and (a, imported) not in EXCEPT
+    ]
+    assert wrong == []
+
+
+def test_every_layer_and_every_never_names_something_that_exists() -> None:
+    places = [place for layer in LAYERS for place in layer] + [place for pair in NEVER for place in pair]
+    assert [place for place in places if not any(_inside(module, place) for module in MODULES)] == []
 
 
 def test_import_mlflow_from_the_repository_root_is_the_real_one() -> None:
@@ -81,7 +129,17 @@ def test_import_mlflow_from_the_repository_root_is_the_real_one() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".config", ".pipeline", ".cli", ".registry", ".importing", ".operate", ".report.html", ".catalog.lake"],
+    [
+        "",
+        ".config.load",
+        ".enrichment.pipeline",
+        ".cli",
+        ".registry.model_registry",
+        ".ingest.job",
+        ".operations.operate",
+        ".report.html",
+        ".catalog.lake",
+    ],
 )
 def test_no_torch_spark_or_mlflow_at_import_time(module: str) -> None:
     heavy = ["torch", "pyspark", "mlflow", "great_expectations", "transformers", "timm"]
@@ -99,7 +157,7 @@ def test_the_model_rooms_import_without_spark_and_mlflow(module: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(resources.folder("config").glob("*.toml")), ids=lambda f: f.name)
 def test_every_shipped_config_loads(file: Path) -> None:
-    loaded = config.load(file)
+    loaded = load_config(file)
     assert dictionary.load(resources.locate(loaded.catalog.dictionary)).enabled
     assert loaded.training is not None
     resources.locate(loaded.training.recipe)

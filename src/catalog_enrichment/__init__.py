@@ -1,6 +1,6 @@
 """Fill the missing attributes of a marketplace's products, and write only what is certified to be right.
 
-Start reading at :mod:`catalog_enrichment.pipeline`.
+Start reading at :mod:`catalog_enrichment.enrichment.pipeline`.
 """
 
 __version__ = "0.1.0"

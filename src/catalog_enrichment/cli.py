@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import config as configuration
-from catalog_enrichment.config import Config
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
-    from catalog_enrichment.registry import ResolvedModel
+    from catalog_enrichment.registry.model_registry import ResolvedModel
 
 Summary = dict[str, Any]
 Flags = Callable[[argparse.ArgumentParser], None]
@@ -34,13 +34,13 @@ def import_products(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_products(config: Config, _: argparse.Namespace) -> Summary:
-    from catalog_enrichment import importing
     from catalog_enrichment.context import open_for_writing
+    from catalog_enrichment.ingest import job
 
     if config.source is None:
         raise ConfigError("the config has no [source] section: import_products does not know what to read")
     with open_for_writing(config, "import_products") as context:
-        return importing.import_products(context)
+        return job.import_products(context)
 
 
 def train_model(argv: Sequence[str] | None = None) -> int:
@@ -49,9 +49,9 @@ def train_model(argv: Sequence[str] | None = None) -> int:
 
 
 def _train_model(config: Config, _: argparse.Namespace) -> Summary:
-    from catalog_enrichment import retrain
+    from catalog_enrichment.training import job
 
-    return retrain.train_model(config)
+    return job.train_model(config)
 
 
 def compare_models(argv: Sequence[str] | None = None) -> int:
@@ -60,9 +60,9 @@ def compare_models(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare_models(config: Config, _: argparse.Namespace) -> Summary:
-    from catalog_enrichment import compare
+    from catalog_enrichment.comparison import job
 
-    return compare.compare_models(config)
+    return job.compare_models(config)
 
 
 def promote_model(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def promote_model(argv: Sequence[str] | None = None) -> int:
 
 
 def _promote_model(config: Config, args: argparse.Namespace) -> Summary:
-    from catalog_enrichment.registry import Registry
+    from catalog_enrichment.registry.model_registry import Registry
 
     registry = Registry(config)
     if args.go_back:
@@ -100,16 +100,17 @@ def enrich_catalog(argv: Sequence[str] | None = None) -> int:
 
 
 def _enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
-    from catalog_enrichment import pipeline, reporting
     from catalog_enrichment.context import open_for_writing
-    from catalog_enrichment.work import Window
+    from catalog_enrichment.enrichment import pipeline
+    from catalog_enrichment.enrichment.select import Window
+    from catalog_enrichment.report import run
 
     model = _resolve(config)
     limit = config.enrich.max_products if args.max_products is None else args.max_products
     with open_for_writing(config, "enrich_catalog") as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
     if not args.no_report and not args.dry_run and summary["run_id"]:
-        summary["report"] = str(reporting.write_report(context, summary["run_id"]))
+        summary["report"] = str(run.write_report(context, summary["run_id"]))
     return summary
 
 
@@ -131,8 +132,8 @@ def backfill(argv: Sequence[str] | None = None) -> int:
 
 
 def _backfill(config: Config, args: argparse.Namespace) -> Summary:
-    from catalog_enrichment import backfill as backfilling
     from catalog_enrichment.context import open_context, open_for_writing
+    from catalog_enrichment.enrichment import backfill as backfilling
 
     window = backfilling.window_of(config)
     model = _resolve(config)
@@ -154,8 +155,8 @@ def rollback_run(argv: Sequence[str] | None = None) -> int:
 
 
 def _rollback_run(config: Config, args: argparse.Namespace) -> Summary:
-    from catalog_enrichment import operate
     from catalog_enrichment.context import open_for_writing
+    from catalog_enrichment.operations import operate
 
     with open_for_writing(config, "rollback_run") as context:
         return operate.rollback_run(context, args.run_id, args.attribute, args.dry_run)
@@ -172,8 +173,8 @@ def explain_value(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain_value(config: Config, args: argparse.Namespace) -> Summary:
-    from catalog_enrichment import operate
     from catalog_enrichment.context import open_context
+    from catalog_enrichment.operations import operate
 
     return operate.explain_value(open_context(config, "explain_value"), args.product_id, args.attribute)
 
@@ -189,8 +190,8 @@ def export_suggestions(argv: Sequence[str] | None = None) -> int:
 
 
 def _export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
-    from catalog_enrichment import operate
     from catalog_enrichment.context import open_context
+    from catalog_enrichment.operations import operate
 
     context = open_context(config, "export_suggestions")
     return operate.export_suggestions(context, Path(args.output).resolve(), args.format)
@@ -199,7 +200,7 @@ def _export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
 def _resolve(config: Config) -> ResolvedModel:
     """The one model version of this run (I3), checked against the dictionary."""
     from catalog_enrichment.context import load_dictionary
-    from catalog_enrichment.registry import Registry
+    from catalog_enrichment.registry.model_registry import Registry
 
     words, registry = load_dictionary(config), Registry(config)
     model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
@@ -232,7 +233,7 @@ def _run(job: Callable[..., int], argv: Sequence[str] | None, body: Body, flags:
     args = parser.parse_args(argv)
     try:
         overrides = args.set + (_as_overrides(args) if name == "backfill" else [])
-        summary = {"job": name} | body(configuration.load(args.config, overrides), args)
+        summary = {"job": name} | body(load_config(args.config, overrides), args)
         code = 0
     except CatalogEnrichmentError as problem:
         code, kind = problem.exit_code, type(problem).__name__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment import dictionary, resources, session
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.config import Config
+from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.stages import Stages
 

@@ -13,7 +13,7 @@ from catalog_enrichment.errors import ConfigError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from catalog_enrichment.config import Config
+    from catalog_enrichment.config.schema import Config
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",

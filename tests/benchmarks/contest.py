@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.config import Config
+from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 
 Values = frozenset[str]
@@ -25,9 +25,9 @@ def judge(config: Config, truth: Mapping[str, Mapping[str, Values]], subsets: Ma
     ``truth``: attribute -> product id -> values. Values that the models did not learn stay in every denominator.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # read when torch is loaded
-    from catalog_enrichment.training.compare import run_contest
-    from catalog_enrichment.training.comparison import compare
-    from catalog_enrichment.training.entrants import compare_settings
+    from catalog_enrichment.comparison.fit_all import run_contest
+    from catalog_enrichment.comparison.models import compare_settings
+    from catalog_enrichment.comparison.tables import compare
 
     catalog = LakeCatalog(config.path(config.catalog.path))
     with tempfile.TemporaryDirectory() as workdir:

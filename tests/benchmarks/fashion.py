@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalog_enrichment import config as configuration
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.config import Config
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.precision import metrics
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--also", type=Path, help="parquet whose products are judged apart, too")
     args = parser.parse_args()
     overrides = [f"source.path={json.dumps(str(args.data.resolve()))}", *args.set]
-    config = configuration.load(args.config, overrides)
+    config = load_config(args.config, overrides)
     if args.compare:
         return compare(args, config, overrides)
     summaries, seconds = run_jobs(args.config, overrides)
@@ -89,7 +89,7 @@ def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> i
     """Every model of [compare] and the reference, on the products that are not labelled."""
     from contest import judge
 
-    from catalog_enrichment.report.comparison import grid, write_comparison
+    from catalog_enrichment.comparison.report import grid, write_comparison
 
     if LakeCatalog(config.path(config.catalog.path)).version("products") < 0:
         run_jobs(args.config, overrides, ("import_products",))

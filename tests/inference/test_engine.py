@@ -4,26 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference.engine import Batch, score_batches
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
 
-from .. import world as worlds
+from .. import sample_catalog
 
 LIMITS = ImagesConfig()
 
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    world = worlds.build(tmp_path_factory.mktemp("engine") / "world")
-    return Predictor.load(worlds.random_artifact(world, tmp_path_factory.mktemp("artifact"), seed=3))
+    sample = sample_catalog.build(tmp_path_factory.mktemp("engine") / "sample")
+    return Predictor.load(sample_catalog.random_artifact(sample, tmp_path_factory.mktemp("artifact"), seed=3))
 
 
 def batch(numbers: range, picture: bool = True) -> Batch:
-    rows = [worlds.listing(n) for n in numbers]
+    rows = [sample_catalog.listing(n) for n in numbers]
     images = [
-        [{"bytes": worlds.jpeg((9 * n % 255, 99, 9)), "uri": None, "version": "1"}] if picture else [] for n in numbers
+        [{"bytes": sample_catalog.jpeg((9 * n % 255, 99, 9)), "uri": None, "version": "1"}] if picture else []
+        for n in numbers
     ]
     return Batch([row["title"] for row in rows], [row["description"] for row in rows], images)
 
@@ -88,9 +89,9 @@ def test_no_batches_no_rows(predictor: Predictor) -> None:
 
 
 def test_a_folder_is_loaded_once_per_process(predictor: Predictor, tmp_path: Path) -> None:
-    from catalog_enrichment.inference import loaded
+    from catalog_enrichment.inference import worker
 
-    folder = worlds.random_artifact(worlds.build(tmp_path / "world"), tmp_path, seed=4)
-    first = loaded.predictor("hash", folder, "cpu")
-    assert loaded.predictor("hash", folder, "cpu") is first
-    assert loaded.predictor("another hash", folder, "cpu") is not first
+    folder = sample_catalog.random_artifact(sample_catalog.build(tmp_path / "sample"), tmp_path, seed=4)
+    first = worker.predictor("hash", folder, "cpu")
+    assert worker.predictor("hash", folder, "cpu") is first
+    assert worker.predictor("another hash", folder, "cpu") is not first

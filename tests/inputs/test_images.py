@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import decode_image, first_usable
 from catalog_enrichment.records import Reason
 

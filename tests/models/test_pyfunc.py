@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import artifact

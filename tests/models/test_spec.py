@@ -59,8 +59,8 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs = 2", "epoch = 2", r"fit: unknown key 'epoch'\. Available keys: .*'epochs'"),
-        ("epochs = 2", "", "fit: missing key 'epochs'"),
+        ("epochs = 2", "epoch = 2", r"unknown key 'fit\.epoch'\. Available keys: .*'epochs'"),
+        ("epochs = 2", "", r"missing key 'fit\.epochs'"),
         ("epochs = 2", "epochs = 2.5", "epochs must be of type int, not 2.5"),
         ("epochs = 2", "epochs = true", "epochs must be of type int, not True"),
         ("epochs = 2", "epochs = 0", "epochs must be positive, not 0"),
@@ -72,7 +72,7 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
         ("epochs = 2", "epochs = 2\naccumulate = 0", "accumulate must be positive, not 0"),
         ("epochs = 2", "epochs = 2\nimage_dropout = 1.5", r"image_dropout must lie in \[0, 1\)"),
         ("hidden = 32", "hidden = 33", "heads must divide hidden"),
-        ("hidden = 32", "hiden = 32", r"bert: unknown key 'hiden'"),
+        ("hidden = 32", "hiden = 32", r"unknown key 'model\.text\.bert\.hiden'"),
         ("max_length = 16", 'max_length = 16\npooling = "max"', "pooling must be one of"),
         ("max_length = 16", 'max_length = 16\nname = "x"', "give either name"),
         ("[0.5, 0.5, 0.5]", "[0.5]", "mean must be a list of 3 values"),
@@ -243,7 +243,7 @@ def test_an_ensemble_is_recipes_beside_it_with_changes(tmp_path: Path) -> None:
     [
         ('["recipe.toml"]', "at least two members"),
         ('["recipe.toml", "nothing.toml"]', r"member 1 names no recipe: .*nothing\.toml"),
-        ('["recipe.toml", {recipe = "recipe.toml", "fit.epoch" = 3}]', r"member 1: fit: unknown key 'epoch'"),
+        ('["recipe.toml", {recipe = "recipe.toml", "fit.epoch" = 3}]', r"member 1: unknown key 'fit\.epoch'"),
         ('["recipe.toml", {recipe = "recipe.toml", "model.image.size" = 96}]', r"one image size, not \[64, 96\]"),
         ('["recipe.toml", "recipe.toml"]\nvote = 3', r"unknown key \['vote'\]"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog_enrichment.config import PrecisionConfig
+from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import certify
 from catalog_enrichment.precision.certify import CalibrationFold, CertificationFold, Issue, Pool
 from catalog_enrichment.precision.metrics import operating_point, p_not_certified

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog_enrichment.config import FoldsConfig, ImagesConfig
+from catalog_enrichment.config.schema import FoldsConfig, ImagesConfig
 from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.spec import ModelSpec
 from catalog_enrichment.training.dataset import LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.fit import Task
 from catalog_enrichment.training.folds import content_groups, split
+from catalog_enrichment.training.task import Task
 
 from .toy import DICTIONARY, batches, recipe
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.training.dataset import NOT_LEARNED, UNLABELLED, Dataset, LoadOptions, load_dataset
 
 from .toy import COLORS, DICTIONARY, batches, product

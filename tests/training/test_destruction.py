@@ -19,10 +19,11 @@ from catalog_enrichment.training.destruction import (
     shuffled,
     unshuffled,
 )
-from catalog_enrichment.training.fit import Task, set_threads
+from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.loop import Material
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single import alone, heads_of
+from catalog_enrichment.training.single_encoder import alone, heads_of
+from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
 

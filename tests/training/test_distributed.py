@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from catalog_enrichment.training.distributed import fitter
-from catalog_enrichment.training.fit import Task, fit, set_threads
+from catalog_enrichment.training.fit import fit, set_threads
+from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
 

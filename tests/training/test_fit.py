@@ -23,8 +23,9 @@ from catalog_enrichment.models.spec import (
 from catalog_enrichment.precision.metrics import r_at_p_micro
 from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.training.examples import Examples, vary
-from catalog_enrichment.training.fit import Task, fit, rehearse, set_threads
+from catalog_enrichment.training.fit import fit, rehearse, set_threads
 from catalog_enrichment.training.objectives import targets_of, total_loss
+from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalog_enrichment.config import FoldsConfig, TrainingConfig
+from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
 from catalog_enrichment.training.folds import (
     Folds,
     VariantKey,
@@ -13,7 +13,7 @@ from catalog_enrichment.training.folds import (
     stratified_parts,
     twins_share,
 )
-from catalog_enrichment.training.preparation import split_of
+from catalog_enrichment.training.task import split_of
 
 from .toy import product
 

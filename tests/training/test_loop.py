@@ -11,10 +11,11 @@ from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.training import loop
-from catalog_enrichment.training.fit import Task, set_threads
+from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.loop import Material, learning_rate_factor
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single import heads_of
+from catalog_enrichment.training.single_encoder import heads_of
+from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
 

@@ -11,10 +11,11 @@ import torch
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import AdaptSpec, BertSize, FitSpec, FusionSpec, TextSpec
 from catalog_enrichment.training import loop
-from catalog_enrichment.training.fit import Task, set_threads
+from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.loop import Material
 from catalog_enrichment.training.self_supervision import ConVIRT, SimCSE, contrast, info_nce
-from catalog_enrichment.training.single import heads_of
+from catalog_enrichment.training.single_encoder import heads_of
+from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
 

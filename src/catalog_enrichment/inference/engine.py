@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import Decoded, first_usable
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.precision.units import top_candidates

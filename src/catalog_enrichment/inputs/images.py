@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.records import Reason
 
 _WHITE = (255, 255, 255)

@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models import preprocess, strict
+from catalog_enrichment.models import preprocess
 from catalog_enrichment.models.encoders import build_image_encoder, text_encoder_from_config
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import MultiModalNet, assemble

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModel, BertConfig
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models.color_histogram import Palette
 from catalog_enrichment.models.fusion.base import View
-from catalog_enrichment.models.palette import Palette
 from catalog_enrichment.models.pretrained import UNUSABLE, source, told, with_weights
 from catalog_enrichment.models.spec import BertSize, ImageSpec, Pooling, TextSpec
 

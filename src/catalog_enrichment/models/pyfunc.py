@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import first_usable
 from catalog_enrichment.models import ensemble
 

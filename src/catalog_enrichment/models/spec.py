@@ -6,16 +6,15 @@ config's. The text under a field is its documentation.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from catalog_enrichment import resources
+from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models import strict
-from catalog_enrichment.models.folders import image_folder
+from catalog_enrichment.models.timm_folder import image_folder
 from catalog_enrichment.records import Cardinality
 
 Pooling = Literal["sum", "mean", "cls"]
@@ -357,7 +356,7 @@ def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None
     `noise = false` takes a table out. ``changes``, in the same form, are made to the recipe, or to every member.
     """
     file, changes = resources.locate(str(path)), dict(changes or {})
-    content = _read(file)
+    content = strict.read_toml(file)
     if "members" not in content:
         return _recipe(file, changes, where=file.name)
     if unknown := sorted(set(content) - {"name", "members"}):
@@ -371,7 +370,9 @@ def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None
         if not beside.is_file():
             raise ConfigError(f"{where} names no recipe: {beside}")
         members.append(_recipe(beside, own | changes, where))
-    return strict.made(Ensemble, {"name": str(content.get("name", file.stem)), "members": tuple(members)}, file.name)
+    return strict.construct(
+        Ensemble, {"name": str(content.get("name", file.stem)), "members": tuple(members)}, file.name
+    )
 
 
 def fusion_kinds() -> list[str]:
@@ -380,15 +381,8 @@ def fusion_kinds() -> list[str]:
     return sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{file} is not valid TOML: {problem}") from None
-
-
 def _recipe(file: Path, changes: Mapping[str, Any], where: str) -> Recipe:
-    content = _read(file)
+    content = strict.read_toml(file)
     for name, value in changes.items():
         _set(content, name, value, where)
     return _localised(strict.build(Recipe, content, where), file.parent)

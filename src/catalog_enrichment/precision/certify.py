@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog_enrichment.config import PrecisionConfig
+from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate, Step
 from catalog_enrichment.precision.metrics import operating_point, p_not_certified, precision_lower_bound
 from catalog_enrichment.precision.units import (

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.config import ImagesConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.inputs.images import Decoded, first_usable
 from catalog_enrichment.inputs.text import clean_text

@@ -21,8 +21,9 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.training.dataset import Dataset
-from catalog_enrichment.training.fit import Fitted, Task, fit, set_threads
-from catalog_enrichment.training.single import device, heads_of
+from catalog_enrichment.training.fit import Fitted, fit, set_threads
+from catalog_enrichment.training.single_encoder import device, heads_of
+from catalog_enrichment.training.task import Task
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -4,7 +4,6 @@ whole, and let the validation fold choose what is left open."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.fusion.base import Fused, probabilities
 from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.spec import AdaptSpec, FitSpec, FusionSpec, ModelSpec, Recipe
 from catalog_enrichment.training import loop
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.destruction import Destruction
-from catalog_enrichment.training.evaluate import described
+from catalog_enrichment.training.evaluation import described
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import Folds, Index
+from catalog_enrichment.training.label_noise import flagged_pictures, judge
 from catalog_enrichment.training.loop import Material, Progress
-from catalog_enrichment.training.noise import flagged_pictures, judge
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
-from catalog_enrichment.training.single import alone, new_network, only, thawed, what_is_fitted
+from catalog_enrichment.training.single_encoder import alone, new_network, only, thawed, what_is_fitted
+from catalog_enrichment.training.task import Task
 
 Weights = dict[str, dict[str, torch.Tensor]]
 """Encoder (text, second_text, image) -> its state."""
@@ -45,31 +42,6 @@ class Fitted:
     """What the validation fold decided: kl_lambda, `ATTRIBUTE/alpha`; and how many noisy pictures were dropped."""
     search: list[dict[str, Any]] = field(default_factory=list)
     """One row per candidate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be learned from: the inputs, their tokenizers, the labels of every attribute, the folds."""
-
-    examples: Examples
-    tokenizers: Mapping[str, TextTokenizer]
-    """By text encoder."""
-    labels: Mapping[str, Labels]
-    folds: Folds
-    groups: NDArray[np.int64]
-    """(N,) content group."""
-
-    @property
-    def train(self) -> Index:
-        """The train fold's products with something to learn."""
-        learnable = np.any([label.learnable for label in self.labels.values()], axis=0)
-        return np.asarray(self.folds.train[learnable[self.folds.train]])
-
-    @property
-    def unlabelled(self) -> Index:
-        """All that self-supervision may see: whoever shares no content group with a held-out fold."""
-        held_out = np.concatenate([index for name, index in self.folds.items() if name != "train"])
-        return np.flatnonzero(~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
 
 
 def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:

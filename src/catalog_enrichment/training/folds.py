@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.config import FoldsConfig
+from catalog_enrichment.config.schema import FoldsConfig
 from catalog_enrichment.dictionary import fold
 from catalog_enrichment.records import stable_hash
 

@@ -1,247 +1,68 @@
-"""Training, top to bottom: labelled products in, a certified model version out. Knows neither Spark nor MLflow.
+"""The training job: catalog -> train, evaluate, certify -> registry.
 
-Every fold answers one question and no other: train and validation make the weights, calibration the temperature and
-the pool, certification the threshold's right to be used, test what the report says.
+Needs no Spark unless several processes fit: it reads the tables directly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.config import Config
-from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.models import artifact, ensemble
-from catalog_enrichment.models.ensemble import Scorer
-from catalog_enrichment.models.predictor import Predictor
-from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec, load_model_recipe
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import Issue
-from catalog_enrichment.records import Modality, flat
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.models.spec import load_model_recipe
+from catalog_enrichment.records import SUCCEEDED
+from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.stages import Stages
-from catalog_enrichment.training.certificates import Split, certify_all, data_window, label_set
-from catalog_enrichment.training.dataset import Labels
-from catalog_enrichment.training.distributed import Fitter
-from catalog_enrichment.training.evaluate import BOTH, Evaluation, ModelScores
-from catalog_enrichment.training.fit import Fitted, Task, fit, rehearse, set_threads
-from catalog_enrichment.training.folds import Index, twins_share
-from catalog_enrichment.training.loop import Progress
-from catalog_enrichment.training.preparation import labels_of, load, settings_of, split_of, task_of
-from catalog_enrichment.training.scoring import Hidden, score, temperatures
-from catalog_enrichment.training.single import device, sees
+from catalog_enrichment.training import launcher
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-BASELINES: tuple[str, ...] = ("text_only", "image_only")
-"""Fusions that are fitted beside the recipe's, under these names."""
+    from catalog_enrichment.config.schema import Config
+    from catalog_enrichment.precision.certificate import Certificate
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedModel:
-    artifact: Path
-    """The model version's folder, certificates included."""
-    certificates: list[Certificate]
-    """One per attribute and modality path; an abstention is one."""
-    metrics: dict[str, float]
-    """See :class:`Evaluation`; names are MLflow's kind of names."""
-    params: dict[str, Any]
-    """The recipe and the settings that made the model, flat."""
-    tables: dict[str, list[dict[str, Any]]]
-    curves: dict[str, dict[str, Any]]
-    history: list[dict[str, float]]
-    """See :class:`Fitted`; of a vote, its first member's."""
-    warnings: list[str]
-    """In words: a modality that the model hardly uses."""
-    lineage: dict[str, Any]
-    """What it was made from: counts, folds, groups, twins, label set, dictionary."""
-    seconds: dict[str, float]
-    """Per stage."""
+def train_model(config: Config) -> dict[str, Any]:
+    """Train on the merchants' values and register the new version as the candidate. Returns the job's summary.
 
-
-def train(
-    products: Iterable[pa.RecordBatch],
-    dictionary: Dictionary,
-    config: Config,
-    workdir: Path,
-    label_set_uses: Callable[[str], int],
-    progress: Progress,
-    fit: Fitter = fit,
-) -> TrainedModel:
-    """Train on the merchants' values, certify, evaluate. ``workdir`` gets the pictures and the artifact's folder.
-
-    ``products``: rows of the contract `products`. ``label_set_uses(hash)``: how many models were certified on that
-    label set before. ``fit``: in this process, or by several. Raises ConfigError for an unusable recipe or attribute,
-    DataContractError for too little data.
+    Raises DataContractError if there is nothing to train on, RegistryError if MLflow cannot be reached (before any
+    training is done).
     """
-    stages, settings = Stages(say=progress), settings_of(config)
-    set_threads(settings.threads)
-    recipe = load_model_recipe(resources.locate(settings.recipe, config.path(".")), settings.set)
-    members = recipe.members if isinstance(recipe, Ensemble) else (recipe,)
-    with stages("load") as stage:
-        dataset = load(products, dictionary, config, members, workdir)
-        stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
-    with stages("split"):
-        parts, labels = split_of(dataset, settings), labels_of(dataset, settings)
-        tasks = [task_of(parts, labels, member.model) for member in members]
-        for member, task in zip(members, tasks, strict=True):
-            rehearse(member, task)
-    # without a folder of their own they serve this job alone: a baseline shares the stages of the model it is beside
-    checkpoints = config.path(settings.checkpoints) if settings.checkpoints else workdir / "stages"
-    with stages("fit"):
-        names = [f"{one.name} {number}" for number, one in enumerate(members)] if len(members) > 1 else [recipe.name]
-        fitted = [
-            fit(replace(member, name=name), task, progress, checkpoints)
-            for name, member, task in zip(names, members, tasks, strict=True)
-        ]
-    with stages("calibrate"):
-        folder = _saved(workdir / "artifact", recipe, tasks, fitted)
-        predictor = ensemble.load(folder, device())  # from here on, what the batch will score with
-    with stages("score") as stage:
-        scores = score(predictor, dataset, _to_score(parts, labels), progress)
-        stage.rows_in = len(scores.index)
-    with stages("certify"):
-        issue = _issue(parts, folder, label_set_uses)
-        certificates = certify_all(parts, labels, scores, config.precision, issue)
-        artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
-    with stages("evaluate"):
-        both = sees(member.model for member in members) == "both"
-        evaluation = _evaluate(parts, tasks[0], predictor, scores, certificates, masked=both)
-    if settings.unimodal_baselines and both:
-        with stages("baselines"):
-            fit_one = partial(fit, progress=progress, checkpoints=checkpoints)
-            _add_baselines(evaluation, members[0], parts, tasks[0], fit_one)
-    for warning in evaluation.warn():
-        progress(f"warning: {warning}")
-    search = [{"recipe": name, **row} for name, one in zip(names, fitted, strict=True) for row in one.search]
-    return TrainedModel(
-        artifact=folder,
-        certificates=certificates,
-        metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in fitted[0].chosen.items()},
-        params=_params(config, recipe),
-        tables=evaluation.tables | ({"search": search} if search else {}),
-        curves=evaluation.curves,
-        history=fitted[0].history,
-        warnings=evaluation.warnings,
-        lineage=_lineage(parts, labels, issue),
-        seconds=stages.seconds,
-    )
+    stages = Stages()
+    if config.training is None:
+        raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
+    # a bad recipe fails here, not in an hour
+    load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
+    dictionary, registry = load_dictionary(config), Registry(config)
+    registry.connect(create=True)
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    if catalog.version("products") < 0:
+        raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
 
+    with launcher.prepared(config, "train_model") as (workdir, fit):
+        from catalog_enrichment.report.plots import training_figures
+        from catalog_enrichment.training.train import train
 
-# --- certificates and evaluation ---------------------------------------------------------------------------------
-
-
-def _saved(folder: Path, recipe: Recipe | Ensemble, tasks: Sequence[Task], fitted: Sequence[Fitted]) -> Path:
-    """The model version's folder, all but its certificates."""
-    if isinstance(recipe, Recipe):
-        _save_one(folder, recipe, tasks[0], fitted[0])
-        return folder
-    places = [folder / ensemble.MEMBERS / f"{number:02d}" for number in range(len(fitted))]
-    for place, member, task, one in zip(places, recipe.members, tasks, fitted, strict=True):
-        _save_one(place, member, task, one)
-    ensemble.save(folder, recipe.name, places)
-    return folder
-
-
-def _save_one(folder: Path, recipe: Recipe, task: Task, fitted: Fitted) -> None:
-    artifact.save(folder, fitted.network, task.tokenizers, recipe, temperatures(fitted, task))
-
-
-def _to_score(parts: Split, labels: Mapping[str, Labels]) -> Index:
-    """The held-out folds, and every product with something to fill: the grid's and the drift reference's sample."""
-    chosen = np.any([label.open for label in labels.values()], axis=0) & parts.dataset.has_image
-    for index in (parts.folds.calibration, parts.folds.certification, parts.folds.test):
-        chosen[index] = True
-    return np.flatnonzero(chosen)
-
-
-def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> Issue:
-    labels_hash = label_set(parts)
-    return Issue(
-        modality=Modality.BOTH,
-        weights_hash=artifact.weights_hash(folder),
-        numeric_path=Predictor.numeric_path,
-        preprocessing_hash=artifact.preprocessing_hash(folder),
-        label_set_hash=labels_hash,
-        use_count=label_set_uses(labels_hash) + 1,
-        data_window=data_window(parts.dataset, parts.folds.certification),
-        issued_at=datetime.now(UTC),
-    )
-
-
-def _evaluate(
-    parts: Split, task: Task, predictor: Scorer, scores: ModelScores, certificates: Sequence[Certificate], masked: bool
-) -> Evaluation:
-    """The test fold, with text and picture and, if ``masked``, with either hidden; and what the certificates let
-    through."""
-    dataset, test = parts.dataset, parts.folds.test
-    seen, units = test[dataset.has_image[test]], parts.units(test)
-    views = {BOTH: scores}
-    for hidden in get_args(Hidden)[1:] if masked else ():
-        views[f"{hidden}_masked"] = score(predictor, dataset, seen, _silent, hidden)
-    evaluation = Evaluation()
-    for modality, view in views.items():
-        for label in task.labels.values():
-            evaluation.describe(modality, label, view, seen, parts.groups)
-    for certificate in certificates:
-        if certificate.modality is Modality.BOTH and certificate.attribute in task.labels:
-            evaluation.promise(certificate, task.labels[certificate.attribute], scores, units, dataset.has_image)
-    return evaluation
-
-
-def _add_baselines(
-    evaluation: Evaluation, recipe: Recipe, parts: Split, task: Task, fitted: Callable[[Recipe, Task], Fitted]
-) -> None:
-    """The same recipe with one modality only, fitted anew: what the other one adds is seen beside it."""
-    test = parts.folds.test[parts.dataset.has_image[parts.folds.test]]
-    for kind in BASELINES:
-        model = replace(recipe.model, fusion=FusionSpec(kind=kind))
-        found = fitted(replace(recipe, name=kind, model=model, search=SearchSpec()), task)
-        predictor = Predictor(found.network, task.tokenizers, model, temperatures(found, task), device())
-        scores = score(predictor, parts.dataset, test, _silent)
-        for label in task.labels.values():
-            evaluation.describe(kind, label, scores, test, parts.groups)
-
-
-# --- what is recorded ---------------------------------------------------------------------------------------------
-
-
-def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
-    plain = asdict(recipe)
-    content = {"recipe": plain.pop("name"), **plain}
-    if isinstance(recipe, Ensemble):
-        del content["members"]
-        content |= {f"member_{number:02d}": asdict(member) for number, member in enumerate(recipe.members)}
-    return flat(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
-
-
-def _lineage(parts: Split, labels: Mapping[str, Labels], issue: Issue) -> dict[str, Any]:
-    dataset, folds = parts.dataset, parts.folds
-    unlabelled = np.setdiff1d(np.arange(len(dataset)), np.concatenate([index for _, index in folds.items()]))
+        with stages("train") as stage:
+            products = catalog.scan("products")
+            trained = train(products, dictionary, config, workdir, registry.label_set_uses, stages.say, fit)
+            stage.rows_in = trained.lineage["labelled"]
+        with stages("register"):
+            version = registry.register(trained, training_figures(trained))
     return {
-        **dataset.counts,
-        "with_image": int(dataset.has_image.sum()),
-        "labelled_by_attribute": {name: int(label.labelled.sum()) for name, label in labels.items()},
-        "learned_values": {name: len(label.values) for name, label in labels.items()},
-        "folds": folds.sizes(),
-        "fold_groups": {name: len(np.unique(parts.groups[index])) for name, index in folds.items()},
-        "content_groups": len(np.unique(parts.groups)),
-        "largest_group": int(np.bincount(parts.groups).max()),
-        "twins_share_test": twins_share(folds.test, folds.train, parts.groups),
-        "twins_share_unlabelled": twins_share(unlabelled, folds.train, parts.groups),
-        "data_window": issue.data_window,
-        "label_set_hash": issue.label_set_hash,
-        "label_set_use": issue.use_count,
-        "dictionary_hash": dataset.dictionary.hash(),
+        "status": SUCCEEDED,
+        "model": version.name,
+        "model_version": version.version,
+        "mlflow_run_id": version.run_id,
+        "certificates": [_in_short(certificate) for certificate in trained.certificates],
+        "metrics": trained.metrics,
+        "warnings": trained.warnings,
+        "lineage": trained.lineage,
+        "seconds": trained.seconds | stages.seconds,
     }
 
 
-def _silent(_line: str) -> None:
-    """For what takes a moment only."""
+def _in_short(certificate: Certificate) -> dict[str, Any]:
+    """What people ask of a certificate first; all of it is in the model version's certificates.json."""
+    names = ("attribute", "modality", "threshold", "accepted", "wrong", "lower_bound", "use_count", "why_abstains")
+    return {name: getattr(certificate, name) for name in names}

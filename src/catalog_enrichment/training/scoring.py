@@ -11,10 +11,11 @@ import numpy as np
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.precision.calibration import fit_temperature
 from catalog_enrichment.training.dataset import Dataset
-from catalog_enrichment.training.evaluate import ModelScores
-from catalog_enrichment.training.fit import Fitted, Task
+from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.training.fit import Fitted
 from catalog_enrichment.training.folds import Index
 from catalog_enrichment.training.loop import Progress
+from catalog_enrichment.training.task import Task
 
 Hidden = Literal["nothing", "image", "text"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from inspect import isclass
 
+from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models import strict
 from catalog_enrichment.models.fusion.base import Fusion, Sizes
 from catalog_enrichment.models.spec import FusionSpec, fusion_kinds
 

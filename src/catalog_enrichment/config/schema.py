@@ -1,0 +1,271 @@
+"""One config file (TOML) for every job: read, checked, resolved and hashed once, on the driver.
+
+Every section is a frozen dataclass; the text under a field is its documentation. An unknown key, a wrong type or
+a value out of range is a ConfigError that names the key and, for unknown keys, the ones there are. Nothing on a
+worker reads the environment or a config file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from catalog_enrichment.config.comparison import CompareConfig
+from catalog_enrichment.config.source import SourceConfig
+from catalog_enrichment.records import stable_hash
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogConfig:
+    path: str
+    """Folder of the lake catalog's Delta tables. Relative paths start at the config file's `root`."""
+    dictionary: str
+    """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped one, or a path."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparkConfig:
+    master: str = "local[2]"
+    """Ignored under spark-submit, which brings its own."""
+    driver_memory: str = "2g"
+    shuffle_partitions: int = 8
+    conf: dict[str, str] = field(default_factory=dict)
+    """Further Spark settings, as they are."""
+
+    def __post_init__(self) -> None:
+        _within("spark.shuffle_partitions", self.shuffle_partitions, 1, 100_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MlflowConfig:
+    tracking_uri: str
+    """`sqlite:///PATH` (relative paths start at `root`) or the URI of a server."""
+    artifact_path: str = ""
+    """Folder for the artifacts of a local store; leave empty with a server, which has its own."""
+    experiment: str = "catalog-enrichment"
+    model_name: str = "catalog-enrichment"
+    champion_alias: str = "champion"
+    candidate_alias: str = "candidate"
+    promotion_policy: str = "policy:promotion.v1.toml"
+    timeout_seconds: int = 10
+    """How long to wait for a tracking server before giving up."""
+
+    def __post_init__(self) -> None:
+        _within("mlflow.timeout_seconds", self.timeout_seconds, 1, 3600)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagesConfig:
+    """Limits that keep one picture from harming a batch; beyond them the picture counts as unusable."""
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    """Width x height as declared in the header, checked before any pixel is decoded."""
+
+    def __post_init__(self) -> None:
+        _within("images.max_bytes", self.max_bytes, 1, 2**31)
+        _within("images.max_pixels", self.max_pixels, 1, 2**31)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldsConfig:
+    """Shares of the labelled content groups; what remains after the five is an error."""
+
+    train: float = 0.50
+    validation: float = 0.10
+    """Early stopping and the choice of models, recipes, lambda."""
+    calibration: float = 0.10
+    """Temperature, the pool of values, the suggestion threshold."""
+    certification: float = 0.22
+    """Only to certify; used once per candidate (PRECISION, certificate 4)."""
+    test: float = 0.08
+    """Certified nothing; what the report quotes."""
+    seed: int = 0
+    stratify: bool = False
+    """Iterative stratification of the content groups over all values (De la Comble et al. 2022, section 5; Sechidis et
+    al. 2011) instead of a hash: rare values stand in every fold, but a product may change folds when others come."""
+
+    def __post_init__(self) -> None:
+        shares = (self.train, self.validation, self.calibration, self.certification, self.test)
+        if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(f"folds must be positive and sum to 1, not {shares} (sum {sum(shares):g})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    recipe: str
+    """`recipes:NAME.toml` for a shipped one, or a path. It says everything about the model and its fit."""
+    set: dict[str, Any] = field(default_factory=dict)
+    """What is changed in it: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`; in every member of a vote."""
+    attributes: list[str] = field(default_factory=list)
+    """Attributes to learn; empty: every enabled attribute of the dictionary."""
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    min_label_count: int = 20
+    """Values with fewer labelled products are not learned."""
+    max_unlabelled: int = 20_000
+    """Unlabelled products scored for the threshold grid and the drift reference."""
+    unimodal_baselines: bool = True
+    """Also fit the recipe image-only and text-only, to report beside it."""
+    checkpoints: str = ""
+    """Folder in which an interrupted training is taken up again, with the same result; empty: it starts anew. Every
+    stage of a fit leaves a file there, named by all that it depends on; delete them when the model is registered."""
+    threads: int = 0
+    """torch threads; 0: all cores."""
+    processes: int = 1
+    """Processes that fit together, through Spark's TorchDistributor: one per GPU where there are GPUs."""
+    on_cluster: bool = False
+    """Run the processes as Spark tasks instead of on the driver; `shared_path` must then be seen by every node."""
+    shared_path: str = ""
+    """Folder for what the fit reads and writes on the way; empty: a temporary one of this machine."""
+
+    def __post_init__(self) -> None:
+        _within("training.min_label_count", self.min_label_count, 1, 2**31)
+        _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
+        _within("training.threads", self.threads, 0, 4096)
+        _within("training.processes", self.processes, 1, 4096)
+        if self.on_cluster and not self.shared_path:
+            raise ValueError("training.on_cluster needs training.shared_path, a folder that every node sees")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionConfig:
+    target: float = 0.95
+    """The promise: written values are right at least this often."""
+    delta: float = 0.05
+    """Probability with which a certificate may be wrong, divided by how often its label set was used."""
+    first_expected: int = 150
+    """n0: expected accepted count at the first threshold of the fixed sequence."""
+    step: float = 1.05
+    """Ratio of expected accepted counts between neighbouring thresholds."""
+    suggest_precision: float = 0.80
+    """Below the threshold, values are suggested down to the score where the calibration fold still has this precision
+    among those suggested. Against a merchant's value only a score above the threshold is worth a suggestion."""
+    valid_days: int = 90
+    """Days until a certificate expires."""
+
+    def __post_init__(self) -> None:
+        _within("precision.target", self.target, 0.5, 0.9999)
+        _within("precision.delta", self.delta, 1e-6, 0.5)
+        _within("precision.first_expected", self.first_expected, 1, 2**31)
+        _within("precision.step", self.step, 1.001, 10.0)
+        _within("precision.suggest_precision", self.suggest_precision, 0.0, self.target)
+        _within("precision.valid_days", self.valid_days, 1, 3650)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrichConfig:
+    alias: str = ""
+    """Registry alias to run; empty: the champion."""
+    model_version: str = ""
+    """Run this version instead of an alias."""
+    max_products: int = 0
+    """Score at most this many products, newest first; 0: all."""
+    max_changes: int = 1_000_000
+    """Refuse (exit 3) a run that would publish or retract more values than this."""
+    batch_rows: int = 64
+    """Rows per Arrow batch and per forward pass."""
+    batch_bytes: str = "16m"
+    """A batch closes earlier at this many bytes."""
+    partitions: int = 0
+    """Tasks of the scoring stage; 0: two per core."""
+    disabled_shops: list[str] = field(default_factory=list)
+    """Shops to leave alone, from the next publish on."""
+    disabled_categories: list[str] = field(default_factory=list)
+    snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
+
+    def __post_init__(self) -> None:
+        for name in ("max_products", "max_changes", "partitions"):
+            _within(f"enrich.{name}", getattr(self, name), 0, 2**40)
+        _within("enrich.batch_rows", self.batch_rows, 1, 100_000)
+        if not re.fullmatch(r"[1-9]\d*[bkmg]?", self.batch_bytes):
+            raise ValueError(f"enrich.batch_bytes must be a size like 16m, not {self.batch_bytes!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackfillConfig:
+    """The slice; empty means no restriction."""
+
+    categories: list[str] = field(default_factory=list)
+    """Category paths; a path covers everything below it."""
+    updated_from: str = ""
+    """ISO date or time, inclusive."""
+    updated_until: str = ""
+    """ISO date or time, exclusive."""
+    product_ids: list[str] = field(default_factory=list)
+    product_ids_file: str = ""
+    """One product id per line, instead of or beside `product_ids`."""
+    chunk_products: int = 50_000
+    """Every chunk is a run of its own: all of it is visible, or none."""
+
+    def __post_init__(self) -> None:
+        _within("backfill.chunk_products", self.chunk_products, 1, 2**40)
+        for name in ("updated_from", "updated_until"):
+            if getattr(self, name):
+                _iso_time(f"backfill.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    path: str = "reports"
+    """Folder of the HTML reports; relative to `root`."""
+    samples: int = 24
+    """Products shown per attribute."""
+
+    def __post_init__(self) -> None:
+        _within("report.samples", self.samples, 0, 1000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    catalog: CatalogConfig
+    mlflow: MlflowConfig
+    root: str = "."
+    """Where relative paths start; relative to the config file's own folder, or for a shipped config (`config:NAME`),
+    which may lie inside an installed package, to the working directory."""
+    source: SourceConfig | None = None
+    """Needed by import_products alone."""
+    training: TrainingConfig | None = None
+    """Needed by train_model and compare_models."""
+    compare: CompareConfig | None = None
+    """Needed by compare_models alone."""
+    spark: SparkConfig = field(default_factory=SparkConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    enrich: EnrichConfig = field(default_factory=EnrichConfig)
+    backfill: BackfillConfig = field(default_factory=BackfillConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def path(self, relative: str) -> Path:
+        """An absolute path for one of this config's paths."""
+        return (Path(self.root) / Path(relative).expanduser()).resolve()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def without_secrets(self) -> dict[str, Any]:
+        """The config for storing and printing: passwords in URIs and Spark settings that name a secret are masked."""
+        masked: dict[str, Any] = json.loads(re.sub(r"//[^/@\s\"]+@", "//***@", json.dumps(self.as_dict())))
+        conf = masked["spark"]["conf"]
+        conf |= {name: "***" for name in conf if re.search(r"(?i)secret|password|token|credential|\bkey\b", name)}
+        return masked
+
+    def hash(self, *sections: str) -> str:
+        """Hash of the named sections (all, if none is named): the config's part of a run id."""
+        content = self.as_dict()
+        return stable_hash({name: content[name] for name in sections or sorted(content)})
+
+
+def _iso_time(name: str, text: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{name} must be an ISO date or time like 2026-01-31, not {text!r}") from None
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value!r}")

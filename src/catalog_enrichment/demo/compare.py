@@ -1,0 +1,80 @@
+"""``make compare``: the models of the five papers beside each other, on a generated marketplace or on listings.
+
+    python -m catalog_enrichment.demo.compare --generate [--products 3000] [--set KEY=VALUE]
+    python -m catalog_enrichment.demo.compare --config FILE --data FILE [--set KEY=VALUE]
+
+With --generate a marketplace is made where the config's source should be, unless it is there. Every file of --data has
+a catalog of its own, for an import forgets no product. Ends with one JSON line,
+{recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}; the tables lie in the files it names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.comparison.job import compare_models
+from catalog_enrichment.comparison.models import entrants_of
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.context import open_for_writing
+from catalog_enrichment.demo import marketplace
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
+from catalog_enrichment.ingest.job import import_products
+from catalog_enrichment.stages import Stages, to_stderr
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config.schema import Config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, print the JSON line; the exit codes are those of the jobs."""
+    parser = argparse.ArgumentParser("make compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", default="config:compare_demo.toml", metavar="FILE")
+    parser.add_argument("--data", type=Path, help="file to import instead of the config's source")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--generate", action="store_true", help="make a marketplace where there is no source yet")
+    parser.add_argument("--products", type=int, default=3000, help="of a generated marketplace")
+    parser.add_argument("--seed", type=int, default=7, help="of a generated marketplace")
+    args = parser.parse_args(argv)
+    try:
+        config = load_config(args.config, args.set)
+        if args.data:
+            own = [f"catalog.path={json.dumps(f'{config.catalog.path}/{args.data.stem}')}"]
+            config = load_config(args.config, [*args.set, *own, f"source.path={json.dumps(str(args.data.resolve()))}"])
+        models = run(config, args.products if args.generate else 0, args.seed)
+    except CatalogEnrichmentError as problem:
+        to_stderr(f"compare: {type(problem).__name__}: {problem}")
+        return problem.exit_code
+    print(json.dumps(models))
+    return 0
+
+
+def run(config: Config, products: int, seed: int) -> dict[str, Any]:
+    """Import, then compare; returns the models' part of the job's summary.
+
+    ``products``: of the marketplace that is made where there is no source; 0: none is.
+    """
+    if config.source is None:
+        raise ConfigError("the config has no [source] section: there is nothing to import")
+    entrants_of(config)
+    stages, source = Stages(), config.path(config.source.path)
+    if not source.exists():
+        if not products or source.name != "products.jsonl":  # what a generated marketplace is called
+            raise ConfigError(f"source.path: no such file: {source}. Name one: make compare DATA=FILE")
+        with stages("generate") as stage:
+            stage.rows_out = marketplace.generate(source.parent, products, seed, progress=sys.stderr.isatty()).rows
+    with stages("import"), open_for_writing(config, "compare") as context:
+        import_products(context)
+        context.spark.stop()  # its memory is wanted
+    summary = compare_models(config)
+    for name in ("report", "markdown", "mlflow_run_id"):
+        print(f"{name.replace('_', ' '):<14}{summary[name]}")
+    return {name: model for name, model in summary.items() if isinstance(model, dict)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""``make demo``: the whole loop on a marketplace that is generated for it.
+
+    generate -> import -> train, certify, register -> promote -> enrich -> report
+
+    python -m catalog_enrichment.demo [--products 6000] [--folder var/demo] [--set section.key=value] ...
+
+Ends with a table for people, where to look, and one JSON line. The generator knows the truth; the jobs do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.context import Context, open_context
+from catalog_enrichment.demo import marketplace
+from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
+from catalog_enrichment.ingest import job as import_job
+from catalog_enrichment.records import add_counts
+from catalog_enrichment.registry.mlflow_store import Store
+from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.report import run as run_report
+from catalog_enrichment.report.tables import people_table
+from catalog_enrichment.stages import Stages, to_stderr
+from catalog_enrichment.training import job as training_job
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config.schema import Config
+
+_MARKER = ".catalog-enrichment-demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, print the JSON line; the exit codes are those of the jobs."""
+    parser = argparse.ArgumentParser("make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="everything is written below it")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--products", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args(argv)
+    folder = args.folder.resolve()
+    try:
+        config = load_config("config:demo.toml", [f"root={json.dumps(str(folder))}", *args.set])
+        _start_fresh(folder)
+        summary = run(config, args.products, args.seed)
+    except CatalogEnrichmentError as problem:
+        to_stderr(f"demo: {type(problem).__name__}: {problem}")
+        return problem.exit_code
+    print(json.dumps(summary))
+    return 0
+
+
+def run(config: Config, products: int, seed: int) -> dict[str, Any]:
+    """The whole loop from nothing, below ``config.root``; returns the demo's JSON summary."""
+    stages = Stages()
+
+    with stages("generate") as stage:
+        market = marketplace.generate(config.path("marketplace"), products, seed, progress=sys.stderr.isatty())
+        stage.rows_out = market.rows
+    with stages("import"):
+        context = open_context(config, "demo")
+        imported = import_job.import_products(context)
+    with stages("train"):
+        trained = training_job.train_model(config)
+    with stages("promote"):
+        registry = Registry(config)
+        promoted = registry.promote_through_gate(trained["model_version"], expected_current="none")
+        to_stderr(f"champion is now {config.mlflow.model_name} version {promoted['model_version']}")
+    with stages("enrich"):
+        model = registry.resolve()
+        registry.check_labels(model, context.dictionary)
+        enriched = pipeline.enrich(context, model, Window())
+    with stages("report"):
+        right = precision_against_truth(context, market.truth, enriched["run_id"])
+        report = run_report.write_report(context, enriched["run_id"], right)
+
+    summary = _summary(imported, enriched, right, stages.seconds)
+    _tell(config, summary, report)
+    context.spark.stop()
+    return summary
+
+
+def precision_against_truth(context: Context, truth: Path, run_id: str) -> dict[str, float | None]:
+    """Per attribute, the share of the products whose values written by ``run_id`` are all true; None if none were."""
+    from pyspark.sql import functions as F
+
+    known = context.spark.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
+    written = context.catalog.read("current_values").where(F.col("run_id") == run_id)
+    judged = written.join(known, ["product_id", "attribute"]).withColumn(
+        "right", (F.size(F.array_except("values", "true_values")) == 0).cast("double")
+    )
+    rows = judged.groupBy("attribute").agg(F.avg("right").alias("precision")).collect()
+    found = {row["attribute"]: round(row["precision"], 4) for row in rows}
+    return {name: found.get(name) for name in context.dictionary.enabled}
+
+
+def _start_fresh(folder: Path) -> None:
+    """Empty the folder, if it is an earlier demo's. Raises ConfigError rather than delete anything else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise ConfigError(f"{folder} is not empty and was not made by a demo; choose another with --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / _MARKER).touch()
+
+
+def _summary(
+    imported: dict[str, Any], enriched: dict[str, Any], right: dict[str, float | None], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """One line for the whole loop: products = input rows = predicted + skipped + quarantined (I7)."""
+    attributes = {name: counts | {"precision": right.get(name)} for name, counts in enriched["attributes"].items()}
+    quarantined = add_counts(imported["quarantined"], enriched["quarantined"])
+    return {
+        "products": imported["products"],
+        "predicted": enriched["predicted"],
+        "skipped": enriched["skipped"],
+        "quarantined": quarantined,
+        "unusable_images": enriched["unusable_images"],
+        "attributes": attributes,
+        "model_version": enriched["model_version"],
+        "run_id": enriched["run_id"],
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+    }
+
+
+def _tell(config: Config, summary: dict[str, Any], report: Path) -> None:
+    rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
+    quarantined = sum(summary["quarantined"].values())
+    print(f"\n{people_table(rows)}\n")
+    print(
+        f"{summary['products']:,} rows = {summary['predicted']:,} predicted + {summary['skipped']:,} skipped "
+        f"+ {quarantined:,} quarantined, in {summary['seconds']['total']:.0f} s\n"
+    )
+    tables, tracking = config.path(config.catalog.path), Store(config).uri
+    programs = Path(sys.executable).parent
+    show = f"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())"
+    on_this = f"--config config:demo.toml --set root={config.root}"
+    places = {
+        "HTML report": (report, f"xdg-open {report}"),
+        "Delta tables": (tables, f'{sys.executable} -c "{show}"'),
+        "MLflow store": (tracking, f"{programs}/mlflow ui --backend-store-uri {tracking}"),
+        "undo the run": (summary["run_id"], f"{programs}/rollback_run {on_this} --run-id {summary['run_id']}"),
+    }
+    for name, (place, command) in places.items():
+        print(f"{name:<14}{place}\n{'':<14}{command}")
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""Everything that talks to MLflow: connect quickly or fail clearly, log a run, keep and fetch a model's files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import RegistryError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+    from catalog_enrichment.registry.trained_model import TrainedModel
+
+_SQLITE = "sqlite:///"
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_REQUIREMENTS = ["fsspec", "mlflow", "numpy", "pandas", "pillow", "safetensors", "scipy", "timm"]
+_REQUIREMENTS += ["tokenizers", "torch", "transformers"]
+"""What `models/pyfunc.py` needs beside this package, which travels along as code."""
+_MODEL = "model"
+"""Name of the logged model, and of the artifact folder inside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A run and the model it logged."""
+
+    run_id: str
+    model_uri: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRun:
+    """What is logged of one model that was compared with others; nothing is registered."""
+
+    name: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    steps: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Step (an epoch, a share of the labels in thousandths) -> metrics."""
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+class Store:
+    """One MLflow tracking server or sqlite file. Connects when first used."""
+
+    def __init__(self, config: Config) -> None:
+        self._settings = config.mlflow
+        self._catalog = config.path(config.catalog.path)
+        self._artifacts = config.path(self._settings.artifact_path) if self._settings.artifact_path else None
+        self._file: Path | None = None
+        self.uri = self._settings.tracking_uri
+        if self.uri.startswith(_SQLITE):
+            self._file = config.path(self.uri.removeprefix(_SQLITE))
+            self.uri = f"{_SQLITE}{self._file}"
+        self._client: MlflowClient | None = None
+
+    def lock_folder(self) -> Path:
+        """Where the lock lies that all promoters share."""
+        return self._file.parent if self._file else self._catalog
+
+    def client(self, create: bool) -> MlflowClient:
+        """A client of a store that answers. Raises RegistryError; ``create`` makes a missing sqlite store."""
+        if self._client is None:
+            if self._file:
+                _check_sqlite(self._file, create)
+            elif self.uri.startswith(("http://", "https://")):
+                _probe(self.uri, self._settings.timeout_seconds)
+            self._client = self._connect()
+        return self._client
+
+    def log(self, trained: TrainedModel, figures: Mapping[str, Figure], tags: Mapping[str, str]) -> Logged:
+        """One MLflow run with everything there is to know about the training, and the model itself."""
+        import mlflow
+
+        # created by the client, so that a run that `mlflow run` has prepared in another store is not picked up
+        run_id = self.client(create=True).create_run(self._experiment(), tags=dict(tags)).info.run_id
+        with mlflow.start_run(run_id=run_id):
+            mlflow.log_params({name: str(value)[:6000] for name, value in sorted(trained.params.items())})
+            mlflow.log_metrics(dict(trained.metrics))
+            for step, row in enumerate(trained.history):
+                numbers = {f"fit/{name}": value for name, value in row.items() if isinstance(value, int | float)}
+                mlflow.log_metrics(numbers, step=int(row.get("epoch", step)))
+            for name, figure in figures.items():
+                mlflow.log_figure(figure, f"plots/{name}.png")
+            for name, rows in trained.tables.items():
+                _log_table(rows, f"tables/{name}.json")
+            mlflow.log_dict(trained.curves, "curves.json")
+            mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
+            mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
+            self._log_lineage(trained.lineage)
+            return Logged(run_id, _log_model(trained))
+
+    def log_comparison(
+        self, name: str, models: Sequence[ModelRun], files: Sequence[Path], about: Mapping[str, Any]
+    ) -> str:
+        """One MLflow run for the comparison, with ``files``, and one below it for each model; returns its id."""
+        client = self.client(create=True)
+        parent = str(client.create_run(self._experiment(), run_name=name).info.run_id)
+        import mlflow
+
+        with mlflow.start_run(run_id=parent):
+            mlflow.log_params({key: str(value)[:6000] for key, value in about.items()})
+            for file in files:
+                mlflow.log_artifact(str(file))
+        for model in models:
+            tags = {"mlflow.parentRunId": parent, "comparison": name, "recipe": model.name}
+            run_id = client.create_run(self._experiment(), tags=tags, run_name=model.name).info.run_id
+            with mlflow.start_run(run_id=run_id, nested=True):
+                mlflow.log_params({key: str(value)[:6000] for key, value in sorted(model.params.items())})
+                mlflow.log_metrics(dict(model.metrics))
+                for step, numbers in model.steps.items():
+                    mlflow.log_metrics(dict(numbers), step=step)
+                for table, rows in model.tables.items():
+                    _log_table(rows, f"tables/{table}.json")
+                mlflow.log_dict(dict(model.curves), "curves.json")
+                for place, figure in model.figures.items():
+                    mlflow.log_figure(figure, f"plots/{place}.png")
+                mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
+        return parent
+
+    def register(self, logged: Logged, tags: dict[str, str]) -> str:
+        """Make a logged model a version of the registered model; returns its number."""
+        import mlflow
+
+        version = mlflow.register_model(logged.model_uri, self._settings.model_name, tags=tags)
+        return str(version.version)
+
+    def download(self, version: Any) -> Path:
+        """The model's folder on local disk; the store's own files, where the store is local."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = f"models:/{version.name}/{version.version}"
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(uri))
+            flavors = mlflow.models.Model.load(str(folder)).flavors
+            return folder / str(flavors["python_function"]["artifacts"][_MODEL]["path"])
+        except (MlflowException, OSError, KeyError) as problem:
+            raise RegistryError(
+                f"the files of {uri} cannot be fetched from {public(self.uri)}: {problem}. Are the artifacts where the "
+                "store says? Were they logged by train_model?"
+            ) from problem
+
+    def _connect(self) -> MlflowClient:
+        seconds = str(self._settings.timeout_seconds)
+        defaults = {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": seconds,
+        }
+        for name, value in defaults.items():
+            os.environ.setdefault(name, value)
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        client = mlflow.MlflowClient(self.uri, self.uri)
+        try:
+            client.search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError, OSError) as problem:
+            raise RegistryError(f"the MLflow store {public(self.uri)} cannot be used: {problem}") from problem
+        return client
+
+    def _experiment(self) -> str:
+        client = self.client(create=True)
+        found = client.get_experiment_by_name(self._settings.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        location = self._artifacts.as_uri() if self._artifacts else None
+        return str(client.create_experiment(self._settings.experiment, artifact_location=location))
+
+    def _log_lineage(self, lineage: Mapping[str, Any]) -> None:
+        import mlflow
+        from mlflow.data.delta_dataset_source import DeltaDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        mlflow.log_dict(dict(lineage), "lineage.json")
+        source = DeltaDatasetSource(path=str(self._catalog / "products"))
+        digest = str(lineage["label_set_hash"])[:36]  # MLflow's limit
+        mlflow.log_input(MetaDataset(source, name="products", digest=digest), context="training")
+
+
+def find(client: MlflowClient, name: str, *, version: str = "", alias: str = "") -> Any:
+    """The model version by number or alias. Raises RegistryError, saying which ones there are."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if version:
+            return client.get_model_version(name, version)
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as problem:
+        wanted = f"version {version}" if version else f"alias {alias!r}"
+        raise RegistryError(f"no {wanted} of model {name!r}: {_what_there_is(client, name)}") from problem
+
+
+def aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """Alias -> version of the registered model. Raises RegistryError if there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+    except MlflowException as problem:
+        raise RegistryError(f"no model {name!r}: {_what_there_is(client, name)}") from problem
+
+
+def all_versions(client: MlflowClient, name: str) -> list[Any]:
+    """Every version of the registered model; none if there is no such model."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def public(uri: str) -> str:
+    """A URI without the password that may be in it."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+
+
+def _what_there_is(client: MlflowClient, name: str) -> str:
+    models = sorted(model.name for model in client.search_registered_models())
+    if name not in models:
+        return f"the registry has {', '.join(models) or 'no models yet'}. Run train_model first, or check model_name"
+    versions = sorted((str(version.version) for version in all_versions(client, name)), key=int)
+    return f"it has versions {', '.join(versions) or 'none'} and aliases {aliases(client, name) or 'none'}"
+
+
+def _probe(uri: str, timeout_seconds: int) -> None:
+    """One plain request: MLflow's own client retries a dead server for minutes."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds):
+            return
+    except urllib.error.HTTPError as answer:
+        if answer.code < 500:  # something answers; whether it lets us in, the first real request will say
+            return
+        problem: Exception = answer
+    except (OSError, ValueError) as failure:
+        problem = failure
+    raise RegistryError(
+        f"no MLflow server answers at {public(uri)} within {timeout_seconds} s: {problem}. "
+        "Start it, or set mlflow.tracking_uri"
+    )
+
+
+def _check_sqlite(file: Path, create: bool) -> None:
+    if not file.exists() and not create:
+        raise RegistryError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and file.stat().st_size:
+            with file.open("rb") as stream:
+                if stream.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
+                    raise RegistryError(f"{file} is not an sqlite database: check mlflow.tracking_uri")
+    except OSError as problem:
+        raise RegistryError(f"the MLflow store {file} cannot be used: {problem}") from problem
+
+
+def _log_table(rows: list[dict[str, Any]], file: str) -> None:
+    import mlflow
+    import pandas as pd
+
+    if rows:
+        mlflow.log_table(pd.DataFrame(rows), file)
+
+
+def _log_model(trained: TrainedModel) -> str:
+    import mlflow
+
+    import catalog_enrichment
+    from catalog_enrichment.models import artifact
+
+    package = Path(catalog_enrichment.__file__).parent
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature is written down, not inferred
+        info = mlflow.pyfunc.log_model(
+            name=_MODEL,
+            python_model=str(package / "models" / "pyfunc.py"),
+            artifacts={_MODEL: str(trained.artifact)},
+            signature=_signature(list(artifact.heads(trained.artifact))),
+            pip_requirements=pins,
+            code_paths=[str(package)],
+        )
+    return str(info.model_uri)
+
+
+def _signature(attributes: list[str]) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    optional = [ColSpec("string", "description", required=False), ColSpec("binary", "image", required=False)]
+    outputs = [column for name in attributes for column in (ColSpec("string", name), ColSpec("float", f"{name}_score"))]
+    return ModelSignature(Schema([ColSpec("string", "title"), *optional]), Schema(outputs))

@@ -1,0 +1,288 @@
+"""How good a model is on products that it never saw, and how much of them its certificates let through. numpy only.
+
+Two questions are kept apart (PRECISION, "Reporting"). Described: F1, R@P95 and the curves, over all products of the
+fold with text and picture, so that both, one input masked and the unimodal baselines answer for the same products.
+Promised: recall and precision at the certified thresholds, over one product per content group, products without a
+picture included (nothing is written to them), so that the intervals mean what they say.
+
+A true value that the model does not know stays in every denominator. Shapes: n products, V learned values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog_enrichment.precision import bootstrap, metrics
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.units import (
+    WRITABLE_RANKS,
+    Bools,
+    Floats,
+    Ints,
+    as_scores,
+    pairs_from,
+    ranking,
+    units_from,
+)
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.modality_collapse import collapse_warnings
+
+BOTH = "both"
+ATTENTION_BINS = 20
+ATTENTION_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+WORST_PAIRS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """What one model says about some products."""
+
+    index: Index
+    """Positions of n products, ascending."""
+    probabilities: Mapping[str, NDArray[Any]]
+    """Attribute -> (n, V)."""
+    attention: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Attribute -> (n,) weight on the text, where the fusion has one."""
+
+    def at(self, attribute: str, index: Index) -> NDArray[Any]:
+        """(n, V) probabilities of the products at ``index``, all of which were scored."""
+        return self.probabilities[attribute][np.searchsorted(self.index, index)]
+
+    def weights(self, attribute: str, index: Index) -> NDArray[Any] | None:
+        """(n,) weight on the text of the products at ``index``; None if the fusion has none."""
+        weights = self.attention.get(attribute)
+        return None if weights is None else weights[np.searchsorted(self.index, index)]
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Everything that is reported, as plain data: others log and plot it."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """``attribute/metric`` for the whole model, ``attribute/modality/metric`` for masked inputs and baselines."""
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """`modalities`, `values`, `certified`, `confusions`: lists of rows."""
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`precision_recall` by attribute and modality, `reliability` and `attention` by attribute: lists of numbers."""
+    warnings: list[str] = field(default_factory=list)
+    """In plain language, for whoever trained the model; see :meth:`warn`."""
+
+    def describe(
+        self, modality: str, labels: Labels, scores: ModelScores, index: Index, groups: Ints | None = None
+    ) -> None:
+        """Describe one attribute under one modality, on the labelled products of ``index``.
+
+        ``groups`` (N,): content group of every product of the data set, what the intervals of the whole model resample.
+        None: each product is its own.
+        """
+        index = index[labels.labelled[index]]
+        probabilities = scores.at(labels.attribute, index)
+        row = described(probabilities, labels, index)
+        prefix = labels.attribute if modality == BOTH else f"{labels.attribute}/{modality}"
+        self.metrics |= {f"{prefix}/{name}": value for name, value in row.items()}
+        self._table("modalities").append({"attribute": labels.attribute, "modality": modality, **row})
+        curve = _curve(probabilities, labels, index)
+        self.curves.setdefault("precision_recall", {}).setdefault(labels.attribute, {})[modality] = curve
+        if modality == BOTH:
+            self._table("values").extend(per_value(probabilities, labels, index))
+            self._table("confusions").extend(confusions(probabilities, labels, index))
+            self.curves.setdefault("reliability", {})[labels.attribute] = _reliability(probabilities, labels, index)
+            self._attention(labels.attribute, scores.weights(labels.attribute, index))
+            for name, interval in intervals(probabilities, labels, index, groups).items():
+                self.metrics |= {f"{prefix}/{name}_low": interval.low, f"{prefix}/{name}_high": interval.high}
+
+    def promise(self, certificate: Certificate, labels: Labels, scores: ModelScores, units: Index, path: Bools) -> None:
+        """What ``certificate`` would write to the labelled products of ``units``; ``path`` (N,): those it is for."""
+        index = units[labels.labelled[units]]
+        row = certified(certificate, scores.at(labels.attribute, index), labels, index, path[index])
+        self.metrics |= {f"{labels.attribute}/certified_{name}": value for name, value in row.items()}
+        self._table("certified").append({"attribute": labels.attribute, "modality": certificate.modality.value, **row})
+
+    def warn(self) -> list[str]:
+        """Fill ``warnings``, once every attribute and modality, baselines included, is described; returns them."""
+        self.warnings = collapse_warnings(self.tables.get("modalities", []), self.curves.get("attention", {}))
+        return self.warnings
+
+    def _attention(self, attribute: str, weights: NDArray[Any] | None) -> None:
+        if weights is None or not np.isfinite(weights).any():
+            return
+        known = weights[np.isfinite(weights)].astype(np.float64)
+        counts, edges = np.histogram(known, bins=ATTENTION_BINS, range=(0.0, 1.0))
+        self.curves.setdefault("attention", {})[attribute] = {
+            "edges": edges.tolist(),
+            "counts": counts.tolist(),
+            "quantiles": np.quantile(known, ATTENTION_QUANTILES).tolist(),
+        }
+        self.metrics[f"{attribute}/attention_text_mean"] = float(known.mean())
+
+    def _table(self, name: str) -> list[dict[str, Any]]:
+        return self.tables.setdefault(name, [])
+
+
+def described(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, float]:
+    """Accuracy, F1 and R@P95 of one attribute; (n, V) probabilities of the products at ``index``.
+
+    Values that are not learned are one class that is never predicted: in accuracy, micro and weighted F1 and in the
+    denominator of the micro R@P95. The macro averages are over the learned values; head and tail (Chen et al. 2022)
+    divide those by how many labelled products of the whole data set have them.
+    """
+    said = metrics.predictions(probabilities, labels.cardinality)
+    truth, unlearned = labels.truth[index], labels.unlearned[index]
+    all_said, all_true = _with_unlearned(said, truth, unlearned)
+    overall, known = metrics.f1(all_said, all_true), metrics.f1(said, truth)
+    head, tail = metrics.f1_head_tail(said, truth, labels.truth.sum(axis=0))
+    pairs = pairs_from(probabilities, truth, labels.cardinality)
+    pooled = replace(pairs, positives=np.append(pairs.positives, unlearned.sum()))
+    return {
+        "products": float(len(index)),
+        "accuracy": metrics.accuracy(all_said, all_true),
+        "f1_micro": overall.micro,
+        "f1_macro": known.macro,
+        "f1_weighted": overall.weighted,
+        "f1_head": head,
+        "f1_tail": tail,
+        "r_at_p95_micro": metrics.r_at_p_micro(pooled).recall,
+        "r_at_p95_macro": metrics.r_at_p_macro(pairs),
+    }
+
+
+def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, bootstrap.Measure]:
+    """What of :func:`described` can be resampled, by the same names: for intervals and paired differences."""
+    said = metrics.predictions(probabilities, labels.cardinality)
+    truth, unlearned = labels.truth[index], labels.unlearned[index]
+    all_said, all_true = _with_unlearned(said, truth, unlearned)
+    head = metrics.head_labels(labels.truth.sum(axis=0))
+    return {
+        "accuracy": bootstrap.accuracy(all_said, all_true),
+        "f1_micro": bootstrap.f1_micro(all_said, all_true),
+        "f1_macro": bootstrap.f1_macro(said, truth),
+        "f1_weighted": bootstrap.f1_weighted(all_said, all_true),
+        "f1_head": bootstrap.f1_macro(said[:, head], truth[:, head]),
+        "f1_tail": bootstrap.f1_macro(said[:, ~head], truth[:, ~head]),
+        "r_at_p95_micro": bootstrap.r_at_p_micro(probabilities, truth, labels.cardinality, unlearned),
+        "r_at_p95_macro": bootstrap.r_at_p_macro(probabilities, truth, labels.cardinality),
+    }
+
+
+def intervals(
+    probabilities: NDArray[Any], labels: Labels, index: Index, groups: Ints | None = None
+) -> dict[str, bootstrap.Interval]:
+    """95% bootstrap intervals of :func:`measures`; ``groups`` (N,) as in :meth:`Evaluation.describe`."""
+    mine = np.arange(len(index)) if groups is None else groups[index]
+    return bootstrap.intervals(measures(probabilities, labels, index), bootstrap.Resamples(mine))
+
+
+def certified(
+    certificate: Certificate, probabilities: NDArray[Any], labels: Labels, index: Index, written: Bools
+) -> dict[str, float]:
+    """N, K, precision and recall at the certified threshold, with 95% Clopper-Pearson intervals.
+
+    N counts products, K those given a wrong value. Recall: right (product, value) pairs written, of all true ones. Its
+    interval takes pairs as independent, which several values of one product are not quite.
+    """
+    threshold = np.inf if certificate.threshold is None else certificate.threshold
+    pool = np.array([value in certificate.pool for value in labels.values], dtype=bool)
+    truth, positives = labels.truth[index], int(labels.truth[index].sum() + labels.unlearned[index].sum())
+    right = accepted = wrong = 0
+    if written.any() and labels.values:
+        path = probabilities[written]
+        accepted, wrong = units_from(path, truth[written], labels.cardinality, pool).counts(threshold)
+        right = int((_writable(path, labels.cardinality, pool, threshold) & truth[written]).sum())
+    low, high = metrics.binomial_interval(accepted - wrong, accepted)
+    recall_low, recall_high = metrics.binomial_interval(right, positives)
+    return {
+        "products": float(len(index)),
+        "accepted": float(accepted),
+        "wrong": float(wrong),
+        "precision": (accepted - wrong) / accepted if accepted else 0.0,
+        "precision_low": low,
+        "precision_high": high,
+        "recall": right / positives if positives else 0.0,
+        "recall_low": recall_low,
+        "recall_high": recall_high,
+    }
+
+
+def per_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
+    """Support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
+    truth = labels.truth[index]
+    said = metrics.predictions(probabilities, labels.cardinality)
+    hits, support = (said & truth).sum(axis=0), truth.sum(axis=0)
+    precision, recall = metrics.ratio(hits, said.sum(axis=0)), metrics.ratio(hits, support)
+    f1 = metrics.f1(said, truth).per_label
+    pairs = pairs_from(probabilities, truth, labels.cardinality)
+    rows = [
+        {
+            "attribute": labels.attribute,
+            "value": value,
+            "support": int(support[column]),
+            "precision": float(precision[column]),
+            "recall": float(recall[column]),
+            "f1": float(f1[column]),
+            "r_at_p95": metrics.operating_point(*pairs.of(column), 0.95).recall,
+        }
+        for column, value in enumerate(labels.values)
+    ]
+    return sorted(rows, key=lambda row: -row["support"])
+
+
+def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
+    """The pairs (true, said) that are confused most, and how often; a wrong value stands against those it missed."""
+    said = metrics.predictions(probabilities, labels.cardinality)
+    truth = labels.truth[index]
+    pairs: Counter[tuple[str, str]] = Counter()
+    for product in np.flatnonzero((said & ~truth).any(axis=1)):
+        missed = [labels.values[column] for column in np.flatnonzero(truth[product] & ~said[product])]
+        for column in np.flatnonzero(said[product] & ~truth[product]):
+            pairs.update((true, labels.values[column]) for true in missed or ["(a value not learned)"])
+    return [
+        {"attribute": labels.attribute, "true": true, "said": said, "products": count}
+        for (true, said), count in pairs.most_common(WORST_PAIRS)
+    ]
+
+
+def _with_unlearned(said: Bools, truth: Bools, unlearned: Ints) -> tuple[Bools, Bools]:
+    """(n, V + 1) twice: the last column is a value that is not learned, sometimes true and never said."""
+    nothing = np.zeros(len(said), dtype=bool)
+    return np.column_stack([said, nothing]), np.column_stack([truth, unlearned > 0])
+
+
+def _writable(scores: NDArray[Any], cardinality: Cardinality, pool: Bools, threshold: float) -> Bools:
+    """(n, V): the values that would be written at ``threshold``."""
+    writable = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(writable, ranking(as_scores(scores), cardinality, WRITABLE_RANKS), True, axis=1)
+    return np.asarray(writable & pool & (as_scores(scores) >= threshold), dtype=bool)
+
+
+def _curve(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, list[float]]:
+    pairs = pairs_from(probabilities, labels.truth[index], labels.cardinality)
+    positives = int(pairs.positives.sum() + labels.unlearned[index].sum())
+    curve = metrics.precision_recall_curve(pairs.scores, pairs.correct, positives)
+    return {
+        "thresholds": _listed(curve.thresholds),
+        "precision": _listed(curve.precision),
+        "recall": _listed(curve.recall),
+    }
+
+
+def _reliability(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, Any]:
+    pairs = pairs_from(probabilities, labels.truth[index], labels.cardinality)
+    bins = metrics.reliability(pairs.scores, pairs.correct)
+    return {
+        "confidence": _listed(bins.confidence),
+        "accuracy": _listed(bins.accuracy),
+        "count": bins.count.tolist(),
+        "expected_error": bins.expected_error,
+    }
+
+
+def _listed(values: Floats) -> list[float]:
+    return [float(value) for value in values]

@@ -1,0 +1,83 @@
+"""What a fit of one encoder by itself needs: its model, its inputs, its heads, its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models.fusion import fusion_class
+from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.spec import FitSpec, FusionSpec, Head, ModelSpec
+from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.examples import Examples
+
+if TYPE_CHECKING:
+    from catalog_enrichment.training.task import Task
+
+Sees = Literal["text", "image", "both"]
+
+
+def alone(model: ModelSpec, name: str) -> ModelSpec:
+    """The model of one encoder: text, second_text or image."""
+    if name == "image":
+        return thawed(replace(model, second_text=None, fusion=FusionSpec(kind="image_only")))
+    return thawed(replace(model, text=model.texts[name], second_text=None, fusion=FusionSpec(kind="text_only")))
+
+
+def only(examples: Examples, name: str) -> Examples:
+    """The examples as the model of one encoder sees them."""
+    kept = name if name in examples.texts else "text"
+    return replace(examples, texts={"text": examples.texts[kept]})
+
+
+def thawed(model: ModelSpec) -> ModelSpec:
+    """The model with encoders that learn, also those that are frozen once they are part of the whole."""
+    second = None if model.second_text is None else replace(model.second_text, frozen=False)
+    return replace(
+        model, text=replace(model.text, frozen=False), second_text=second, image=replace(model.image, frozen=False)
+    )
+
+
+def what_is_fitted(model: ModelSpec) -> dict[str, Any]:
+    """The spec, as plain data, without the encoders that the fusion does not use: fits that differ there alone are the
+    same fit."""
+    kind, plain = fusion_class(model.fusion.kind), asdict(model)
+    unused = [*(() if kind.uses_text else ("text", "second_text")), *(() if kind.uses_image else ("image",))]
+    return {name: value for name, value in plain.items() if name not in unused}
+
+
+def new_network(model: ModelSpec, spec: FitSpec, task: Task, name: str = "") -> MultiModalNet:
+    """A network for one fit, what is random in it drawn from the fit's seed. ``name``: of its only text encoder.
+
+    Raises ConfigError for what cannot be built, or cannot read the fit's pictures.
+    """
+    torch.manual_seed(spec.seed)
+    tokenizers = {"text": task.tokenizers[name]} if name in task.tokenizers else task.tokenizers
+    network = build_network(model, heads_of(task.labels), tokenizers)
+    only = None if network.image is None else network.image.only_side
+    if spec.picture_size and only not in (None, spec.picture_size):
+        raise ConfigError(
+            f"picture_size is {spec.picture_size}, but {model.image.name} reads pictures of {only} pixels only"
+        )
+    return network.to(device())
+
+
+def sees(models: Iterable[ModelSpec]) -> Sees:
+    """What the models look at, taken together."""
+    kinds = [fusion_class(model.fusion.kind) for model in models]
+    text, image = any(kind.uses_text for kind in kinds), any(kind.uses_image for kind in kinds)
+    return "both" if text and image else "text" if text else "image"
+
+
+def heads_of(labels: Mapping[str, Labels]) -> dict[str, Head]:
+    """A head per attribute, its labels in the order of the truth's columns."""
+    return {name: Head(label.cardinality, label.values) for name, label in labels.items()}
+
+
+def device() -> str:
+    """Where models are fitted and scored: the GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

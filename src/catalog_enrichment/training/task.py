@@ -1,0 +1,155 @@
+"""From products to something to learn: read, grouped by content, split into folds, tokenized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog_enrichment.config.schema import Config, TrainingConfig
+from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models.encoders import build_tokenizer
+from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
+from catalog_enrichment.training.examples import Examples
+from catalog_enrichment.training.folds import Folds, Index, content_groups, one_per_group, split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MIN_LABELLED = 100
+"""With fewer labelled products the folds say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The data set with its content groups and folds."""
+
+    dataset: Dataset
+    groups: NDArray[np.int64]
+    """(N,) content group of each product."""
+    folds: Folds
+    seed: int
+
+    def units(self, index: Index) -> Index:
+        """One product per content group of ``index``."""
+        return one_per_group(index, self.groups, self.dataset.ids, self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be learned from: the inputs, their tokenizers, the labels of every attribute, the folds."""
+
+    examples: Examples
+    tokenizers: Mapping[str, TextTokenizer]
+    """By text encoder."""
+    labels: Mapping[str, Labels]
+    folds: Folds
+    groups: NDArray[np.int64]
+    """(N,) content group."""
+
+    @property
+    def train(self) -> Index:
+        """The train fold's products with something to learn."""
+        learnable = np.any([label.learnable for label in self.labels.values()], axis=0)
+        return np.asarray(self.folds.train[learnable[self.folds.train]])
+
+    @property
+    def unlabelled(self) -> Index:
+        """All that self-supervision may see: whoever shares no content group with a held-out fold."""
+        held_out = np.concatenate([index for name, index in self.folds.items() if name != "train"])
+        return np.flatnonzero(~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
+
+
+def settings_of(config: Config) -> TrainingConfig:
+    """The section [training]. Raises ConfigError if there is none."""
+    if config.training is None:
+        raise ConfigError("the config has no section [training]: training needs at least training.recipe")
+    return config.training
+
+
+def attributes_of(settings: TrainingConfig, dictionary: Dictionary) -> list[str]:
+    names = settings.attributes or dictionary.enabled
+    if unknown := [name for name in names if name not in dictionary.enabled]:
+        raise ConfigError(
+            f"training.attributes: {unknown} are not enabled in the dictionary. Enabled: {dictionary.enabled}"
+        )
+    return names
+
+
+def load(
+    products: Iterable[pa.RecordBatch],
+    dictionary: Dictionary,
+    config: Config,
+    recipes: Sequence[Recipe],
+    workdir: Path,
+) -> Dataset:
+    """The products as ``recipes``, of one image size, will see them. ``workdir`` gets their pictures."""
+    settings = settings_of(config)
+    options = LoadOptions(
+        attributes=attributes_of(settings, dictionary),
+        image_size=recipes[0].model.image.size,
+        max_chars=max(recipe.model.max_chars for recipe in recipes),
+        images=config.images,
+        workdir=workdir,
+        max_unlabelled=settings.max_unlabelled,
+    )
+    return load_dataset(products, dictionary, options)
+
+
+def labels_of(dataset: Dataset, settings: TrainingConfig) -> dict[str, Labels]:
+    """Labels of every attribute asked for, also of those for which no value can be learned."""
+    names = attributes_of(settings, dataset.dictionary)
+    return {name: dataset.labels(name, settings.min_label_count) for name in names}
+
+
+def split_of(dataset: Dataset, settings: TrainingConfig) -> Split:
+    """Content groups and folds. Raises DataContractError where there is too little to learn from."""
+    labels = labels_of(dataset, settings).values()
+    labelled = np.flatnonzero(np.any([label.labelled for label in labels], axis=0))
+    if len(labelled) < MIN_LABELLED:
+        counts = {label.attribute: int(label.labelled.sum()) for label in labels}
+        raise DataContractError(
+            f"{len(labelled)} of {dataset.counts['products_read']} products are labelled, training needs at least "
+            f"{MIN_LABELLED} (per attribute: {counts}). Check source.mapping.attributes and attributes_when of the "
+            "import, and that the dictionary's names are the ones of products.merchant_attributes"
+        )
+    groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
+    truth = np.concatenate([label.truth for label in labels], axis=1)
+    folds = split(labelled, groups, dataset.ids, settings.folds, truth)
+    if empty := [name for name, size in folds.sizes().items() if not size]:
+        raise DataContractError(
+            f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, and no group "
+            f"is left for {empty}. Check that titles and pictures differ between products (one placeholder picture "
+            "makes them one group), or label more"
+        )
+    return Split(dataset, groups, folds, settings.folds.seed)
+
+
+def task_of(parts: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
+    """What is learned: the attributes with values enough, from texts tokenized with a vocabulary of these products."""
+    learned = {name: label for name, label in labels.items() if _can_be_learned(label, parts.folds.train)}
+    if not learned:
+        raise DataContractError(
+            "no attribute can be learned: every value has fewer labelled products than training.min_label_count. "
+            "Check that the merchants' values are the dictionary's (the import counts what did not map)"
+        )
+    dataset = parts.dataset
+    held_out = np.concatenate([parts.folds.calibration, parts.folds.certification, parts.folds.test])
+    seen = np.setdiff1d(np.arange(len(dataset)), held_out)
+    texts = [text for product in seen for text in (dataset.titles[product], dataset.descriptions[product])]
+    tokenizers = {name: build_tokenizer(text, texts) for name, text in model.texts.items()}
+    return Task(Examples.of(dataset, model, tokenizers), tokenizers, learned, parts.folds, parts.groups)
+
+
+def _can_be_learned(labels: Labels, train: Index) -> bool:
+    """One value alone is no choice for an attribute that has exactly one."""
+    needed = 2 if labels.cardinality is Cardinality.ONE else 1
+    return len(labels.values) >= needed and bool(labels.learnable[train].any())

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import contract
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.enrichment.decide import Rules, decide_product
+from catalog_enrichment.records import Modality
+
+from .. import sample_catalog
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Rules:
+    dictionary = load_dictionary(sample_catalog.build(tmp_path / "sample").config)
+    certificates = {
+        (name, path.value): sample_catalog.certificate(name, path, 0.5 if path is Modality.BOTH else None, "weights")
+        for name in dictionary.enabled
+        for path in Modality
+    }
+    return Rules(
+        attributes=("color", "material"), certificates=certificates, model_name="m",
+        model_version="1", weights_hash="weights", numeric_path="fp32", run_id="run", now=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def scored(**changes: Any) -> dict[str, Any]:
+    candidates = [("color", "Red", 1, 0.9), ("material", "Wool", 1, 0.8), ("material", "Cotton", 2, 0.3)]
+    names = ("attribute", "value", "rank", "score")
+    return {
+        "product_id": "p", "content_hash": "h", "category": "Apparel/Topwear", "language": "en", "modality": "both",
+        "image_reason": None, "merchant_attributes": [], "human_attributes": None,
+        "pending": ["color", "material"],
+        "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4} for c in candidates],
+    } | changes  # fmt: skip
+
+
+def decisions(product: dict[str, Any], rules: Rules) -> list[tuple[str, str, str, str]]:
+    return [(r["attribute"], r["value"], r["decision"], r["reason"]) for r in decide_product(product, rules)]
+
+
+def test_rows_are_rows_of_the_contract(rules: Rules) -> None:
+    for row in decide_product(scored(), rules):
+        assert list(row) == contract.columns("predictions")
+        assert all(row[name] is not None for name in contract.required("predictions"))
+
+
+def test_values_above_the_threshold_are_published_each_on_its_own(rules: Rules) -> None:
+    assert decisions(scored(), rules) == [
+        ("color", "Red", "publish", "certified"),
+        ("material", "Wool", "publish", "certified"),
+        ("material", "Cotton", "abstain", "below_threshold"),
+    ]
+
+
+def test_i1_beside_a_merchants_value_there_is_at_most_a_suggestion(rules: Rules) -> None:
+    product = scored(merchant_attributes=[("color", ["Blue"]), ("material", ["Wool"])])
+    assert {decision for _, _, decision, _ in decisions(product, rules)} == {"suggest", "abstain"}
+    assert decisions(product, rules)[0] == ("color", "Red", "suggest", "disagrees_with_merchant")
+
+
+def test_a_human_value_stands(rules: Rules) -> None:
+    assert decisions(scored(human_attributes=["color"]), rules)[0][2:] == ("abstain", "human_value_stands")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"modality": "text_only"}, "no_certificate"),
+        ({"category": "Apparel/Socks"}, "unseen_slice"),
+        ({"language": "fr"}, "unseen_slice"),
+    ],
+)
+def test_i2_outside_what_is_certified_everything_abstains(rules: Rules, changes: dict[str, Any], reason: str) -> None:
+    assert {row[2:] for row in decisions(scored(**changes), rules)} == {("abstain", reason)}
+
+
+def test_only_pending_attributes_are_decided(rules: Rules) -> None:
+    assert {row[0] for row in decisions(scored(pending=["color"]), rules)} == {"color"}

@@ -1,0 +1,441 @@
+"""Runs on a real lake, real MLflow, real Spark; the model's nonsense is published as if it were certified."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.enrichment import backfill, pipeline, steps
+from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, ModelContractError
+from catalog_enrichment.operations import operate
+from catalog_enrichment.report import run as run_report
+
+from .. import sample_catalog
+from ..sample_catalog import PRODUCTS, SampleCatalog, listing, table, values
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> SampleCatalog:
+    """Products imported, two versions registered, the first of them champion. Tests work on copies."""
+    sample = sample_catalog.build(tmp_path_factory.mktemp("template") / "sample", spark)
+    rows = [listing(number) for number in range(PRODUCTS)]
+    rows[5]["image"] = "nosuch.jpg"
+    rows[6]["opt_out"] = True
+    sample.feed(rows)
+    sample.import_products()
+    scratch = tmp_path_factory.mktemp("artifacts")
+    sample_catalog.register(sample, scratch, seed=1)
+    sample_catalog.register(sample, scratch, seed=2)
+    sample.registry.promote("1", expected_current=None)
+    return sample
+
+
+@pytest.fixture
+def sample(template: SampleCatalog, tmp_path: Path) -> SampleCatalog:
+    return template.copy_to(tmp_path / "sample")
+
+
+def enrich(sample: SampleCatalog, window: Window | None = None, **options: Any) -> dict[str, Any]:
+    return pipeline.enrich(sample.context(), sample.model(), window or Window(), **options)
+
+
+@pytest.fixture(scope="module")
+def first_run(
+    template: SampleCatalog, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SampleCatalog, dict[str, Any]]:
+    """The template after its first run, and the run's summary."""
+    sample = template.copy_to(tmp_path_factory.mktemp("first") / "sample")
+    return sample, enrich(sample)
+
+
+@pytest.fixture
+def enriched(first_run: tuple[SampleCatalog, dict[str, Any]], tmp_path: Path) -> SampleCatalog:
+    """A copy of the sample after its first run, to change."""
+    return first_run[0].copy_to(tmp_path / "enriched")
+
+
+@pytest.fixture
+def run(first_run: tuple[SampleCatalog, dict[str, Any]]) -> dict[str, Any]:
+    """The summary of the first run."""
+    return first_run[1]
+
+
+def test_i7_counts_add_up_and_every_applicable_attribute_has_one_decision(run: dict[str, Any]) -> None:
+    assert run["status"] == "succeeded"
+    assert run["products"] == PRODUCTS
+    assert run["skipped_reasons"] == {"opted_out": 1}
+    assert run["predicted"] + run["skipped"] + sum(run["quarantined"].values()) == PRODUCTS
+    assert run["unusable_images"] == {"image_missing": 1}
+    for name, applicable in {"color": 23, "material": 19}.items():
+        counts = run["attributes"][name]
+        assert counts["written"] + counts["suggested"] + counts["abstained"] == applicable
+
+
+def test_i1_a_merchant_value_stays_and_is_at_most_disagreed_with(
+    template: SampleCatalog, enriched: SampleCatalog
+) -> None:
+    before = values(template, "merchant")
+    assert values(enriched, "merchant") == before
+    asserted = {(row["product_id"], row["attribute"]) for row in table(enriched, "attribute_values")}
+    assert asserted
+    assert not asserted & set(before)
+
+
+def test_i2_every_written_value_names_a_certificate_that_allows_it(enriched: SampleCatalog) -> None:
+    certificates = {c.certificate_id: c for c in enriched.model().certificates}
+    for event in table(enriched, "attribute_values"):
+        certificate = certificates[event["certificate_id"]]
+        assert certificate.attribute == event["attribute"]
+        assert certificate.modality == event["modality"] == "both"
+        assert event["score"] >= certificate.threshold == event["threshold"]
+        assert event["value"] in certificate.values
+
+
+def test_i2_without_a_picture_nothing_is_written(enriched: SampleCatalog) -> None:
+    assert not [row for row in table(enriched, "attribute_values") if row["product_id"] == "p005"]
+    decided = [row for row in table(enriched, "predictions") if row["product_id"] == "p005"]
+    assert {(row["decision"], row["reason"], row["image_reason"]) for row in decided} == {
+        ("abstain", "no_certificate", "image_missing")
+    }
+
+
+def test_i3_every_row_of_a_run_carries_the_one_version_it_resolved(sample: SampleCatalog) -> None:
+    model = sample.model()
+    sample.registry.promote("2", expected_current="1")  # the alias moves while the run goes on
+    pipeline.enrich(sample.context(), model, Window())
+    assert {row["model_version"] for row in table(sample, "predictions")} == {"1"}
+    assert {row["model_version"] for row in table(sample, "attribute_values")} == {"1"}
+
+
+def test_i5_running_again_changes_nothing_and_says_so(enriched: SampleCatalog) -> None:
+    catalog = enriched.context().catalog
+    before = {name: catalog.version(name) for name in ("predictions", "attribute_values", "current_values", "runs")}
+    again = enrich(enriched)
+    assert again["status"] == "nothing_to_do"
+    assert again["skipped_reasons"] == {"already_scored": 23, "opted_out": 1}
+    assert {name: catalog.version(name) for name in before} == before
+
+
+class KilledError(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
+
+
+@contextmanager
+def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
+    """Whatever runs inside dies when it calls ``owner.name``; not where the call is labelled ``unless_label``."""
+    original = getattr(owner, name)
+
+    def kill(*arguments: Any, **named: Any) -> Any:
+        if unless_label and arguments[-1] == unless_label:
+            return original(*arguments, **named)
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        try:
+            yield
+        except KilledError:
+            return
+    pytest.fail(f"nothing called {name}")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        pytest.param(steps, "decide", id="scored", marks=pytest.mark.slow),
+        pytest.param(steps, "quarantined", id="predictions landed"),
+        pytest.param(LakeCatalog, "refresh_current_values", id="ledger committed"),
+        pytest.param(steps, "finish", id="readers served", marks=pytest.mark.slow),
+    ],
+)
+def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
+    sample: SampleCatalog, enriched: SampleCatalog, run: dict[str, Any], owner: Any, name: str
+) -> None:
+    with killed_at(owner, name, unless_label="catch-up"):
+        enrich(sample)
+    if name in ("decide", "quarantined"):
+        assert not table(sample, "attribute_values")
+        assert not values(sample, "model")
+    resumed = enrich(sample)
+    assert (ledger_of(sample), values(sample)) == (ledger_of(enriched), values(enriched))
+    assert resumed["run_id"] == run["run_id"]
+    assert len(table(sample, "runs")) == 2  # the import and the run
+
+
+def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(sample: SampleCatalog) -> None:
+    with killed_at(steps, "refuse_over_cap"):
+        enrich(sample)
+    change(sample, 1, color="Blue")
+    enrich(sample)
+    events = table(sample, "attribute_values")
+    assert not [row for row in events if (row["product_id"], row["attribute"]) == ("p001", "color")]
+    assert values(sample)["p001", "color"] == ("Blue",)
+
+
+def change(sample: SampleCatalog, number: int, **changes: Any) -> None:
+    """Import one product anew."""
+    sample.feed([listing(number, **changes)])
+    sample.with_settings("source.min_volume_ratio=0").import_products()
+
+
+def ledger_of(sample: SampleCatalog) -> list[tuple[Any, ...]]:
+    names = ("product_id", "attribute", "value", "op", "certificate_id")
+    return sorted((*(row[name] for name in names), round(row["score"], 4)) for row in table(sample, "attribute_values"))
+
+
+def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(
+    template: SampleCatalog, enriched: SampleCatalog, run: dict[str, Any]
+) -> None:
+    before = values(template)
+    after = values(enriched)
+    assert after != before
+    undone = operate.rollback_run(enriched.context(), run["run_id"])
+    assert values(enriched) == before
+    operate.rollback_run(enriched.context(), undone["run_id"])
+    assert values(enriched) == after
+
+
+def test_i6_a_rollback_killed_before_readers_see_it_is_finished_by_the_next(
+    template: SampleCatalog, enriched: SampleCatalog, run: dict[str, Any]
+) -> None:
+    before = values(template)
+    with killed_at(LakeCatalog, "refresh_current_values"):
+        operate.rollback_run(enriched.context(), run["run_id"])
+    done = operate.rollback_run(enriched.context(), run["run_id"])
+    assert done["status"] == "succeeded"
+    assert values(enriched) == before
+    assert [row["run_id"] for row in table(enriched, "runs") if row["kind"] == "rollback"] == [done["run_id"]]
+    assert operate.rollback_run(enriched.context(), run["run_id"])["status"] == "nothing_to_do"
+
+
+def test_i6_one_attribute_of_a_run_can_be_taken_back(enriched: SampleCatalog, run: dict[str, Any]) -> None:
+    after = values(enriched)
+    undone = operate.rollback_run(enriched.context(), run["run_id"], attribute="color")
+    assert list(undone["events"]) == ["color"]
+    assert values(enriched) == {
+        key: v for key, v in after.items() if key[1] != "color" or key in values(enriched, "merchant")
+    }
+    assert operate.rollback_run(enriched.context(), run["run_id"], attribute="color")["status"] == "nothing_to_do"
+
+
+def test_rolling_back_a_run_that_wrote_nothing_says_which_runs_did(
+    enriched: SampleCatalog, run: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=run["run_id"]):
+        operate.rollback_run(enriched.context(), "enrich-nosuch")
+    with pytest.raises(ConfigError, match=r"it wrote \['color', 'material'\]"):
+        operate.rollback_run(enriched.context(), run["run_id"], attribute="size")
+
+
+def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
+    enriched: SampleCatalog, tmp_path: Path
+) -> None:
+    assert ("p001", "color") in values(enriched, "model")
+    change(enriched, 1, title="Another thing altogether", image=None)  # no picture: the text-only path abstains
+    run = enrich(enriched)
+    assert run["predicted"] == 1
+    assert ("p001", "color") not in values(enriched, "model")
+    last = [row for row in table(enriched, "attribute_values") if row["run_id"] == run["run_id"]]
+    assert {(row["op"], row["reason"]) for row in last} == {("retract", "content_changed")}
+    operate.rollback_run(enriched.context(), run["run_id"])
+    assert ("p001", "color") in values(enriched, "model")
+
+
+def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(sample: SampleCatalog) -> None:
+    on = (sample.folder / "attributes.json").read_text()
+    (sample.folder / "attributes.json").write_text(on.replace('"name": "color",', '"name": "color", "enabled": false,'))
+    assert set(enrich(sample)["attributes"]) == {"material"}
+    (sample.folder / "attributes.json").write_text(on)
+    second = enrich(sample)
+    assert set(second["attributes"]) == {"color"}
+    assert second["predicted"] == 23
+
+
+def test_what_the_merchant_takes_away_is_open_again(enriched: SampleCatalog) -> None:
+    assert values(enriched, "merchant")["p003", "color"] == ("Red",)
+    change(enriched, 3, color=None)
+    run = enrich(enriched)
+    assert (run["predicted"], set(run["attributes"])) == (1, {"color"})
+    assert ("p003", "color") in values(enriched, "model")
+
+
+def test_a_merchant_who_opts_out_later_has_no_model_values(enriched: SampleCatalog) -> None:
+    assert ("p001", "color") in values(enriched, "model")
+    change(enriched, 1, opt_out=True)
+    assert not [key for key in values(enriched, "model") if key[0] == "p001"]
+
+
+def test_another_model_with_the_same_version_number_is_another_model(enriched: SampleCatalog, tmp_path: Path) -> None:
+    other = enriched.with_settings("mlflow.model_name=other")
+    sample_catalog.register(other, tmp_path, seed=5)
+    other.registry.promote("1", expected_current=None)
+    assert enrich(other)["predicted"] == 23
+
+
+def test_a_dry_run_does_not_even_finish_what_was_killed(sample: SampleCatalog) -> None:
+    with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
+        enrich(sample)
+    before = values(sample)
+    enrich(sample, dry_run=True)
+    assert values(sample) == before
+
+
+def test_a_new_version_scores_everything_anew_and_supersedes(enriched: SampleCatalog) -> None:
+    enriched.registry.promote("2", expected_current="1")
+    run = enrich(enriched)
+    assert run["model_version"] == "2"
+    assert run["predicted"] == 23
+    current = [row for row in table(enriched, "current_values") if row["source"] == "model"]
+    assert {row["model_version"] for row in current} == {"2"}
+
+
+def test_max_products_takes_the_newest_and_says_what_remains(sample: SampleCatalog) -> None:
+    run = enrich(sample, Window(max_products=5))
+    assert (run["predicted"], run["remaining"]) == (5, 18)
+    assert {row["product_id"] for row in table(sample, "predictions")} == {f"p{n:03d}" for n in range(19, 24)}
+    assert enrich(sample, Window(max_products=5))["remaining"] == 13
+
+
+def test_a_dry_run_writes_nothing_that_readers_see(sample: SampleCatalog) -> None:
+    before = values(sample)
+    run = enrich(sample, dry_run=True)
+    assert run["status"] == "dry_run"
+    assert run["attributes"]["color"]["written"] > 0
+    assert values(sample) == before
+    assert not table(sample, "predictions")
+    assert len(table(sample, "runs")) == 1
+
+
+def test_the_cap_on_changes_refuses_before_anything_is_written(sample: SampleCatalog) -> None:
+    with pytest.raises(GateRefused, match=r"enrich\.max_changes = 3"):
+        enrich(sample.with_settings("enrich.max_changes=3"))
+    assert not table(sample, "predictions")
+    assert not values(sample, "model")
+
+
+def test_switching_off_shops_and_categories_takes_effect_at_the_next_run(sample: SampleCatalog) -> None:
+    run = enrich(sample.with_settings("enrich.disabled_shops=['shop-1']", "enrich.disabled_categories=['Home']"))
+    assert run["skipped_reasons"] == {"not_applicable": 2, "opted_out": 1, "shop_disabled": 12}
+    assert {int(row["product_id"][1:]) % 2 for row in table(sample, "predictions")} == {0}
+
+
+def test_an_empty_catalog_has_nothing_to_enrich(sample: SampleCatalog) -> None:
+    shutil.rmtree(sample.folder / "catalog")
+    assert enrich(sample)["status"] == "nothing_to_do"
+
+
+def test_a_catalog_that_fails_its_snapshot_gate_stops_the_run(sample: SampleCatalog, tmp_path: Path) -> None:
+    suite = sample.folder / "suite.json"
+    suite.write_text(
+        '{"name": "strict", "expectations": [{"type": "expect_column_values_to_not_be_null", '
+        '"kwargs": {"column": "description"}}, {"type": "expect_column_values_to_be_in_set", '
+        '"kwargs": {"column": "category", "value_set": ["Toys"]}}]}'
+    )
+    with pytest.raises(DataContractError, match="category"):
+        enrich(sample.with_settings("enrich.snapshot_suite=suite.json"))
+    assert not table(sample, "predictions")
+
+
+def test_a_model_of_another_dictionary_is_refused(sample: SampleCatalog) -> None:
+    text = (sample.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
+    (sample.folder / "attributes.json").write_text(text)
+    with pytest.raises(ModelContractError, match="Blue"):
+        sample.registry.check_labels(sample.model(), sample.context().dictionary)
+
+
+def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCatalog) -> None:
+    sliced = sample.with_settings(
+        "backfill.categories=['Apparel']", "backfill.updated_from=2026-01-05", "backfill.chunk_products=8"
+    )
+    window = backfill.window_of(sliced.config)
+    expected = backfill.estimate(sliced.context(), sliced.model(), window)
+    assert (expected["products"], expected["to_score"], expected["chunks"]) == (17, 16, 3)
+    done = backfill.backfill(sliced.context(), sliced.model(), window)
+    assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
+    runs = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
+    assert {row["parent_run_id"] for row in runs} == {done["run_id"]}
+    assert sum(dict(row["counts"])["predicted"] for row in runs) == 16
+    again = backfill.backfill(sliced.context(), sliced.model(), window)
+    assert (again["status"], again["run_id"]) == ("nothing_to_do", done["run_id"])
+    assert {row["product_id"] for row in table(sample, "predictions")} == {
+        f"p{n:03d}" for n in range(4, 24) if n % 7 and n != 6
+    }
+
+
+def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
+    before = values(sample)
+    chunked = sample.with_settings("backfill.chunk_products=12")
+    done = backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
+    assert values(sample) != before
+    assert operate.rollback_run(sample.context(), done["run_id"])["status"] == "succeeded"
+    assert values(sample) == before
+
+
+def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
+    (sample.folder / "ids.txt").write_text("p001\n\np002\nnosuch\n")
+    named = sample.with_settings("backfill.product_ids=['p003']", "backfill.product_ids_file=ids.txt")
+    done = backfill.backfill(named.context(), named.model(), backfill.window_of(named.config))
+    assert {row["product_id"] for row in table(sample, "predictions")} == {"p001", "p002", "p003"}
+    assert done["products"] == 3
+
+
+def test_explain_names_writer_certificate_history_and_the_way_back(
+    enriched: SampleCatalog, run: dict[str, Any]
+) -> None:
+    told = operate.explain_value(enriched.context(), "p001", "color")
+    assert told["current"]["source"] == "model"
+    assert told["current"]["run_id"] == run["run_id"]
+    assert told["certificate"]["certificate_id"] == told["current"]["certificate_id"]
+    assert [event["op"] for event in told["history"]] == ["assert"]
+    assert run["run_id"] in told["undo"]
+    merchants = operate.explain_value(enriched.context(), "p003", "color")
+    assert merchants["current"]["source"] == "merchant"
+    assert merchants["undo"] is None
+    with pytest.raises(ConfigError, match="nosuch"):
+        operate.explain_value(enriched.context(), "nosuch", "color")
+    with pytest.raises(ConfigError, match="size"):
+        operate.explain_value(enriched.context(), "p001", "size")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_suggestions_are_exported_per_shop(
+    enriched: SampleCatalog, run: dict[str, Any], tmp_path: Path, kind: Any
+) -> None:
+    suggested = sum(counts["suggested"] for counts in run["attributes"].values())
+    assert suggested > 0
+    done = operate.export_suggestions(enriched.context(), tmp_path / "out", kind)
+    assert done["suggestions"] >= suggested
+    assert {p.name for p in (tmp_path / "out").glob("shop_id=*")} == {f"shop_id={shop}" for shop in done["shops"]}
+    assert list((tmp_path / "out").rglob(f"*.{kind}"))
+    assert operate.export_suggestions(enriched.context(), tmp_path / "out", kind)["suggestions"] == done["suggestions"]
+
+
+def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: SampleCatalog, tmp_path: Path) -> None:
+    against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
+    open_before = operate.export_suggestions(enriched.context(), tmp_path / "before", "csv")["suggestions"]
+    change(enriched, int(against[0]["product_id"][1:]), color=against[0]["value"])
+    open_after = operate.export_suggestions(enriched.context(), tmp_path / "after", "csv")["suggestions"]
+    assert open_after == open_before - 1
+
+
+def test_an_export_does_not_overwrite_a_folder_it_did_not_write(sample: SampleCatalog, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(ConfigError, match="choose another folder"):
+        operate.export_suggestions(sample.context(), tmp_path, "csv")
+
+
+def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) -> None:
+    page = run_report.write_report(enriched.context(), run["run_id"]).read_text()
+    assert run["run_id"] in page
+    assert "Shirt number" in page
+    assert "data:image/jpeg" in page

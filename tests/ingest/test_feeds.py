@@ -1,0 +1,295 @@
+"""Feeds in every format give the same products; bad rows become rows with a parse_error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from catalog_enrichment import contract
+from catalog_enrichment.config.source import MappingConfig, SourceConfig
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.ingest.feeds import PAYLOAD_CHARS, fingerprint, read_source, uri_version
+
+PRODUCTS: list[dict[str, Any]] = [
+    {
+        "id": "1",
+        "shop": "north",
+        "name": 'A "red" shirt, new\nwith a second line',
+        "text": None,
+        "color": "Red",
+        "material": ["Cotton", "Wool"],
+        "pictures": ["images/1.jpg", "https://cdn.test/1-back.jpg"],
+        "off": True,
+        "at": "2026-01-02T03:04:05Z",
+        "sure": True,
+    },
+    {
+        "id": "2",
+        "shop": "south",
+        "name": "حقيبة 🎒 Größe\tM",
+        "text": "plain",
+        "color": "hidden",
+        "material": ["hidden too"],
+        "pictures": ["images/absent.jpg"],
+        "off": False,
+        "at": "2026-01-03T00:00:00Z",
+        "sure": False,
+    },
+]
+MAPPING = MappingConfig(
+    product_id="id",
+    shop_id="shop",
+    title="name",
+    description="text",
+    image_uris="pictures",
+    opt_out="off",
+    updated_at="at",
+    attributes={"color": "color", "material": "material"},
+    attributes_when="sure",
+)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = json.dumps(value) if isinstance(value, list | bool) else str(value)
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _write(kind: str, folder: Path, rows: list[dict[str, Any]]) -> str:
+    """The rows as a source of this kind inside ``folder``; returns its path relative to it."""
+    if kind in ("csv", "tsv"):
+        separator = "," if kind == "csv" else "\t"
+        lines = [separator.join(rows[0])] + [separator.join(_cell(value) for value in row.values()) for row in rows]
+        (folder / f"feed.{kind}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    elif kind == "jsonl":
+        (folder / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / "feed.parquet")
+    else:
+        from deltalake import write_deltalake
+
+        write_deltalake(str(folder / "feed.delta"), pa.Table.from_pylist(rows))
+    return f"feed.{kind}"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "jsonl", "delta"])
+def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: Path) -> None:
+    path = _write(kind, tmp_path, PRODUCTS)
+    folder = tmp_path / path if kind == "delta" else tmp_path
+    (folder / "images").mkdir()
+    (folder / "images/1.jpg").write_bytes(b"picture")
+
+    raw = read_source(spark, SourceConfig(format=kind, path=path, mapping=MAPPING), tmp_path)
+    first, second = raw.orderBy("product_id").collect()
+
+    assert raw.columns == [*contract.columns("products"), "source_uri", "row_number", "payload", "parse_error"]
+    assert (first.product_id, first.shop_id, first.title) == ("1", "north", PRODUCTS[0]["name"])
+    assert (first.description, first.language, first.opt_out) == (None, "en", True)
+    assert first.updated_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).astimezone().replace(tzinfo=None)
+    assert first.merchant_attributes == {"color": ["Red"], "material": ["Cotton", "Wool"]}
+    assert [(image.bytes, image.uri) for image in first.images] == [
+        (None, str(folder / "images/1.jpg")),
+        (None, "https://cdn.test/1-back.jpg"),
+    ]
+    assert first.images[0].version == uri_version(str(folder / "images/1.jpg"))
+    assert first.images[1].version == "https://cdn.test/1-back.jpg"
+    assert (second.title, second.images[0].version) == (PRODUCTS[1]["name"], "missing")
+    assert first.parse_error is None
+    assert second.parse_error is None
+    assert first.source_uri.endswith(".parquet" if kind == "delta" else path)
+    assert (first.row_number, second.row_number) == ((0, 1) if kind in ("parquet", "delta") else (None, None))
+    assert second.content_hash == _content_hash(PRODUCTS[1]["name"], "plain", ["missing"])
+    # whoever is not marked as labelled leaks nothing, not even into the payload
+    assert second.merchant_attributes == {}
+    assert "hidden" not in second.payload
+    assert "Cotton" in first.payload
+
+
+def _content_hash(title: str, description: str, images: list[str]) -> str:
+    parts = {"title": title, "description": description, "images": images}
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+
+
+def test_carried_pictures_are_versioned_by_their_bytes(spark: Any, tmp_path: Path) -> None:
+    table = pa.table({"product_id": [7, 8], "title": ["a", "b"], "image": [b"jpeg", None]})
+    pq.write_table(table, tmp_path / "feed.parquet")
+    mapping = MappingConfig(image_bytes="image")
+    first, second = read_source(
+        spark, SourceConfig(format="parquet", path="feed.parquet", mapping=mapping), tmp_path
+    ).collect()
+    assert first.product_id == "7"
+    assert [bytes(i.bytes) for i in first.images] == [b"jpeg"]
+    assert first.images[0].version == hashlib.sha256(b"jpeg").hexdigest()
+    assert second.images == []
+
+
+def test_malformed_lines_and_wrong_types_are_rows_with_an_error(spark: Any, tmp_path: Path) -> None:
+    lines = [
+        '{"product_id": "1", "title": "fine", "off": false, "at": "2026-01-01"}',
+        '{"product_id": "2", "title": "cut',
+        '{"product_id": "3", "title": ["a list", 404], "off": false}',
+        '{"product_id": "4", "title": {"en": "an object"}}',
+        '{"product_id": "5", "title": "t", "off": "perhaps"}',
+        '{"product_id": "6", "title": "t", "at": "yesterday"}',
+        '{"product_id": 7, "title": 12}',
+        "[NEW] this is no JSON",
+        '{"product_id": "8", "title": "[NEW] {shirt}"}',
+    ]
+    (tmp_path / "feed.jsonl").write_text("\n".join(lines))
+    mapping = MappingConfig(opt_out="off", updated_at="at")
+    raw = read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl", mapping=mapping), tmp_path)
+    errors = {row.payload: row.parse_error for row in raw.collect()}
+    found = sorted((payload[:40], error) for payload, error in errors.items() if error)
+    malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
+    assert len(errors) == len(lines)
+    assert found == [
+        ("[NEW] this is no JSON", malformed),
+        ('{"product_id": "2", "title": "cut', malformed),
+        ('{"product_id":"3","title":"[\\"a list\\", ', 'title is no text: ["a list", 404]'),
+        ('{"product_id":"4","title":"{\\"en\\": \\"an', 'title is no text: {"en": "an object"}'),
+        ('{"product_id":"5","title":"t","opt_out":', "opt_out is no boolean: perhaps"),
+        ('{"product_id":"6","title":"t","updated_a', "updated_at is no timestamp: yesterday"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_rows_with_too_few_or_too_many_cells_are_rows_with_an_error(kind: str, spark: Any, tmp_path: Path) -> None:
+    separator = "," if kind == "csv" else "\t"
+    rows = [["product_id", "title", "color"], ["1", "fine", "Red"], ["2", "short"], ["3", "long", "Red", "more"]]
+    (tmp_path / "feed").write_text("\n".join(separator.join(row) for row in rows))
+    mapping = MappingConfig(attributes={"color": "color"})
+    raw = read_source(spark, SourceConfig(format=kind, path="feed", mapping=mapping), tmp_path)
+    # also when hardly a column is read
+    rows = raw.select("product_id", "parse_error").collect()
+    assert [row.product_id for row in rows if row.parse_error is None] == ["1"]
+    assert len(rows) == 3
+
+
+def test_an_unparsed_line_is_hidden_where_attributes_may_be_secret(spark: Any, tmp_path: Path) -> None:
+    good = '{"product_id": "1", "title": "t", "color": "Red", "sure": false}'
+    (tmp_path / "feed.jsonl").write_text(good + '\n{"product_id": "2", "color": "secret", "sure": fal')
+    mapping = MappingConfig(attributes={"color": "color"}, attributes_when="sure")
+    raw = read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl", mapping=mapping), tmp_path)
+    row = raw.where("parse_error is not null").first()
+    assert row is not None
+    assert row.payload is None
+    assert "secret" not in str(row)
+
+
+def test_strange_text_survives_as_valid_utf8(spark: Any, tmp_path: Path) -> None:
+    lines = [
+        r'{"product_id": "nul", "title": "a\u0000b"}',
+        r'{"product_id": "surrogate", "title": "a\ud800b"}',
+        '{"product_id": "emoji", "title": "👩‍👩‍👧 shirt"}',
+        '{"product_id": "rtl", "title": "\u202eقميص"}',
+        json.dumps({"product_id": "long", "title": "x" * 1_000_000}),
+    ]
+    (tmp_path / "feed.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    raw = read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl"), tmp_path)
+    rows = {row.product_id: row for row in raw.collect()}
+    assert set(rows) == {"nul", "surrogate", "emoji", "rtl", "long"}
+    assert all(row.parse_error is None for row in rows.values())
+    assert rows["nul"].title == "a\0b"
+    assert "\ud800" not in rows["surrogate"].title
+    assert rows["emoji"].title == "👩‍👩‍👧 shirt"
+    assert rows["rtl"].title == "\u202eقميص"
+    assert len(rows["long"].title) == 1_000_000
+    assert len(rows["long"].payload) == PAYLOAD_CHARS
+
+
+def test_invalid_utf8_in_parquet_is_made_valid(spark: Any, tmp_path: Path) -> None:
+    text = b"a\xed\xa0\x80b"  # a lone surrogate, as some programs write it
+    titles = pa.StringArray.from_buffers(1, pa.py_buffer(b"\x00\x00\x00\x00\x05\x00\x00\x00"), pa.py_buffer(text))
+    pq.write_table(pa.table({"product_id": ["1"], "title": titles}), tmp_path / "feed.parquet")
+    row = read_source(spark, SourceConfig(format="parquet", path="feed.parquet"), tmp_path).first()
+    assert row is not None
+    assert row.title.startswith("a")
+    assert "�" in row.title
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_missing_column_is_named_with_those_there_are(kind: str, spark: Any, tmp_path: Path) -> None:
+    path = _write(kind, tmp_path, PRODUCTS)
+    source = SourceConfig(format=kind, path=path, mapping=MappingConfig(product_id="id", title="headline"))
+    with pytest.raises(DataContractError, match=r"'headline'.*does not exist.*'name'"):
+        read_source(spark, source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("title", pa.array([{"en": "a"}])),
+        ("product_id", pa.array([1.0])),
+        ("image_bytes", pa.array(["aGk="])),
+        ("updated_at", pa.array([17])),
+        ("color", pa.array([{"hex": "ff0000"}])),
+    ],
+)
+def test_a_column_of_an_unusable_type_is_refused(column: str, values: Any, spark: Any, tmp_path: Path) -> None:
+    columns = {"product_id": pa.array(["1"]), "title": pa.array(["a"])} | {column: values}
+    pq.write_table(pa.table(columns), tmp_path / "feed.parquet")
+    extra: dict[str, Any] = {"attributes": {"color": "color"}} if column == "color" else {column: column}
+    source = SourceConfig(format="parquet", path="feed.parquet", mapping=MappingConfig(**extra))
+    with pytest.raises(DataContractError, match=f"{column}.*has type .*; usable: "):
+        read_source(spark, source, tmp_path)
+
+
+def test_json_objects_for_titles_are_an_unusable_type(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": {"en": "a"}}\n')
+    with pytest.raises(DataContractError, match="type struct<en:string>"):
+        read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "delta"])
+def test_a_missing_path_and_an_empty_folder_are_refused(kind: str, spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "_SUCCESS").touch()
+    with pytest.raises(DataContractError, match="nothing at"):
+        read_source(spark, SourceConfig(format=kind, path="nowhere"), tmp_path)
+    with pytest.raises(DataContractError, match="empty folder"):
+        read_source(spark, SourceConfig(format=kind, path="empty"), tmp_path)
+
+
+def test_a_file_of_another_format_is_refused(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "feed.parquet").write_text("product_id,title\n1,a\n")
+    with pytest.raises(DataContractError, match="cannot be read as parquet"):
+        read_source(spark, SourceConfig(format="parquet", path="feed.parquet"), tmp_path)
+    with pytest.raises(DataContractError, match="not a readable Delta table"):
+        read_source(spark, SourceConfig(format="delta", path="."), tmp_path)
+
+
+def test_the_fingerprint_follows_the_files(spark: Any, tmp_path: Path) -> None:
+    source = SourceConfig(format="jsonl", path=_write("jsonl", tmp_path, PRODUCTS))
+    before = fingerprint(spark, source, tmp_path)
+    assert fingerprint(spark, source, tmp_path) == before
+    _write("jsonl", tmp_path, PRODUCTS[:1])
+    assert fingerprint(spark, source, tmp_path) != before
+    delta = SourceConfig(format="delta", path=_write("delta", tmp_path, PRODUCTS))
+    assert fingerprint(spark, delta, tmp_path) not in (before, "")
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a.jpg", "https://cdn.test/a.jpg"])
+def test_a_remote_picture_is_versioned_by_its_uri(uri: str) -> None:
+    assert uri_version(uri) == uri
+
+
+@pytest.mark.parametrize("uri", ["/nowhere/a.jpg", "/a\0b.jpg", "/" + "x" * 10_000, "file:///nowhere/a.jpg"])
+def test_a_local_picture_that_cannot_be_found_is_missing(uri: str) -> None:
+    assert uri_version(uri) == "missing"
+
+
+def test_a_file_uri_and_its_path_have_the_same_version(tmp_path: Path) -> None:
+    picture = tmp_path / "a b.jpg"
+    picture.write_bytes(b"1")
+    before = uri_version(str(picture))
+    assert uri_version(picture.as_uri()) == before
+    picture.write_bytes(b"22")
+    assert uri_version(str(picture)) != before

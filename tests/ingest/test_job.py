@@ -1,0 +1,195 @@
+"""Import, end to end on a real lake: bad input, what changes, what does not (I1, I5, I7)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import dictionary, resources
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config import strict
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.context import Context
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.ingest.job import import_products
+from catalog_enrichment.stages import Stages
+
+Row = dict[str, Any]
+
+
+class Shop:
+    """A merchants' feed and the catalog it is imported into."""
+
+    def __init__(self, spark: Any, folder: Path) -> None:
+        self.spark, self.folder = spark, folder
+        self.catalog = LakeCatalog(folder / "catalog", spark)
+
+    def run(self, lines: list[Row | str], **source: Any) -> Row:
+        text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        feed = self.folder / "feed.jsonl"
+        if not feed.exists() or feed.read_text(encoding="utf-8") != "\n".join(text):  # its time is its identity
+            feed.write_text("\n".join(text), encoding="utf-8")
+        mapping = {"attributes": {"color": "color"}, "updated_at": "at", "opt_out": "off"} | source.pop("mapping", {})
+        content = {
+            "catalog": {"path": "catalog", "dictionary": "schemas:attributes/fashion.v1.json"},
+            "mlflow": {"tracking_uri": "sqlite:///mlflow.db"},
+            "root": str(self.folder),
+            "source": {"format": "jsonl", "path": "feed.jsonl", "mapping": mapping} | source,
+        }
+        config = strict.build(Config, content, where="test")
+        words = dictionary.load(resources.locate("schemas:attributes/fashion.v1.json"))
+        return import_products(Context(config, self.spark, self.catalog, words, Stages(say=lambda _: None)))
+
+    def products(self) -> dict[str, Any]:
+        return {row.product_id: row for row in self.catalog.read("products").collect()}
+
+    def versions(self) -> dict[str, int]:
+        return {t: self.catalog.version(t) for t in ("products", "quarantine", "runs", "current_values")}
+
+
+@pytest.fixture
+def shop(spark: Any, tmp_path: Path) -> Shop:
+    return Shop(spark, tmp_path)
+
+
+def _good(number: int, **other: Any) -> Row:
+    row = {"product_id": f"p{number}", "title": f"shirt {number}", "color": "gray", "at": "2026-01-01", "off": False}
+    return row | other
+
+
+def _added_up(summary: Row) -> bool:
+    parts = [summary["new"], summary["changed"], summary["unchanged"], *summary["quarantined"].values()]
+    return bool(summary["products"] == sum(parts))
+
+
+CORPUS: list[Row | str] = [
+    *[_good(n) for n in range(150)],
+    _good(3, title="newer", at="2026-02-01"),
+    _good(4, at="2025-01-01"),
+    '{"product_id": "cut", "title": "a shi',
+    _good(1000, product_id=None),
+    _good(1001, title=""),
+    _good(1002, title=None),
+    _good(1003, title=["a", "list"]),
+    _good(1004, off="perhaps"),
+    _good(1005, description="x" * 1_000_000),
+    r'{"product_id": "nul", "title": "a\u0000b"}',
+    r'{"product_id": "surrogate", "title": "a\ud800b"}',
+    _good(0, product_id="emoji", title="👗 dress", color="see picture"),
+    _good(0, product_id="rtl", title="\u202eقميص"),
+]
+
+
+def test_bad_rows_are_quarantined_and_the_rest_lands_and_again_changes_nothing_i1_i5_i7(shop: Shop) -> None:
+    described = {"description": "description"}
+    summary = shop.run(CORPUS, mapping=described)
+    assert summary["status"] == "succeeded"
+    assert summary["products"] == len(CORPUS)
+    assert _added_up(summary)
+    assert summary["quarantined"] == {
+        **{"unparseable_row": 3, "missing_id": 1, "empty_title": 2, "text_too_long": 1, "duplicate_id": 2}
+    }
+    products = shop.products()
+    assert len(products) == summary["new"] == 154
+    assert products["p3"].title == "newer"
+    assert products["nul"].title == "a\0b"
+    assert products["emoji"].title == "👗 dress"
+    # I1: in the dictionary's words, or as given
+    assert products["p0"].merchant_attributes == {"color": ["Grey"]}
+    assert products["emoji"].merchant_attributes == {"color": ["see picture"]}
+    assert summary["merchant_values"] == {"color": {"mapped": 151, "unmapped": 1}}
+    values = shop.catalog.read("current_values").where("product_id = 'emoji'").collect()
+    assert [(v.attribute, v.values, v.source) for v in values] == [("color", ["see picture"], "merchant")]
+    bad = shop.catalog.read("quarantine").collect()
+    assert len(bad) == 9
+    assert {row.stage for row in bad} == {"import"}
+    assert {row.run_id for row in bad} == {summary["run_id"]}
+    assert max(len(row.payload) for row in bad) == 2000
+    run = shop.catalog.read("runs").first()
+    assert run.counts["rows"] == len(CORPUS)
+    assert json.loads(run.validation)["success"]
+    # whoever reads the tables without Spark must be able to decode every string
+    assert sum(batch.num_rows for batch in shop.catalog.scan("products") if batch.to_pylist()) == 154
+
+    before = shop.versions()
+    again = shop.run(CORPUS, mapping=described)
+    assert (again["status"], again["run_id"], again["new"], again["changed"]) == ("nothing_to_do", None, 0, 0)
+    assert again["unchanged"] == 154
+    assert _added_up(again)
+    assert shop.versions() == before
+    assert not list((shop.folder / "catalog").glob("_staging/*"))
+
+
+def test_a_row_replaces_its_product_and_absent_products_stay(shop: Shop) -> None:
+    undated = {"updated_at": ""}
+    shop.run([_good(n) for n in range(4)], mapping=undated)
+    before = shop.products()
+    changed = [_good(0), _good(1, color="Red"), _good(2, title="other"), _good(9)]
+    summary = shop.run(changed, mapping=undated)
+    after = shop.products()
+    assert (summary["new"], summary["changed"], summary["unchanged"]) == (1, 2, 1)
+    assert set(after) == {"p0", "p1", "p2", "p3", "p9"}
+    assert after["p0"] == before["p0"]
+    assert after["p3"] == before["p3"]
+    assert after["p1"].merchant_attributes == {"color": ["Red"]}
+    assert after["p1"].content_hash == before["p1"].content_hash
+    assert after["p1"].updated_at > before["p1"].updated_at
+    assert after["p2"].content_hash != before["p2"].content_hash
+    # back to the first snapshot: a run of its own, not a repetition of the first
+    shop.run([_good(n) for n in range(4)], mapping=undated)
+    assert shop.products()["p1"].merchant_attributes == {"color": ["Grey"]}
+    assert shop.catalog.read("runs").count() == 3
+
+
+def test_a_run_killed_after_each_write_ends_like_an_undisturbed_one_i5(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[Row | str] = [*[_good(n) for n in range(20)], _good(0, title=None, product_id="bad")]
+    for step in ("replace", "refresh_current_values", "append_rows"):
+
+        def killed(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.catalog, step, killed)
+            with pytest.raises(KeyboardInterrupt):
+                shop.run(lines)
+    summary = shop.run(lines)
+    assert (summary["status"], summary["new"], summary["quarantined"]) == ("succeeded", 20, {"empty_title": 1})
+    assert _added_up(summary)
+    assert len(shop.products()) == 20
+    assert shop.catalog.read("quarantine").count() == 1
+    assert shop.catalog.read("current_values").count() == 20
+    assert shop.catalog.read("runs").count() == 1
+
+
+def test_a_snapshot_that_shrank_by_nine_tenths_is_refused_and_nothing_is_written(shop: Shop) -> None:
+    shop.run([_good(n) for n in range(100)])
+    before = shop.versions()
+    with pytest.raises(DataContractError, match=r"nothing was written:\n.*expected at least 50 rows.*observed 10"):
+        shop.run([_good(n) for n in range(10)])
+    assert shop.versions() == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ([], "does not exist"),
+        ([{"product_id": None, "title": None, "color": None, "at": None, "off": None}] * 5, "product_id: expected"),
+        ([{"product_id": "1", "color": "Red", "at": None, "off": None}], "'title'.*does not exist"),
+        ([_good(1, title={"en": "a"})], "type struct"),
+    ],
+)
+def test_a_source_that_breaks_its_contract_writes_nothing(lines: list[Any], complaint: str, shop: Shop) -> None:
+    with pytest.raises(DataContractError, match=complaint) as caught:
+        shop.run(lines)
+    assert caught.value.exit_code == 2
+    assert not (shop.folder / "catalog").exists()
+
+
+def test_an_attribute_that_the_dictionary_lacks_fails_before_anything_is_read(shop: Shop) -> None:
+    with pytest.raises(ConfigError, match="not in the attribute dictionary"):
+        shop.run([_good(1)], mapping={"attributes": {"size": "size"}})

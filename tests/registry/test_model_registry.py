@@ -1,0 +1,325 @@
+"""Real MLflow on sqlite, a real (tiny) model version. The store is initialised once and copied for each test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, ModelContractError, RegistryError
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.registry.model_registry import Registry
+
+MODEL = "tiny"
+CERTIFIED = {"color/certified_recall": 0.4, "color/certified_precision": 0.97, "color/certified_accepted": 100.0}
+
+
+@dataclass
+class Trained:
+    """What training hands over (training.job.TrainedModel), as far as the registry looks at it."""
+
+    artifact: Path
+    certificates: list[Certificate]
+    metrics: dict[str, float] = field(default_factory=lambda: dict(CERTIFIED))
+    params: dict[str, Any] = field(default_factory=lambda: {"recipe": "tiny", "epochs": 1})
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"certified": [{"attribute": "color"}]})
+    curves: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=lambda: [{"epoch": 1.0, "train_loss": 0.5}])
+    warnings: list[str] = field(default_factory=list)
+    lineage: dict[str, Any] = field(default_factory=lambda: {"label_set_hash": "labels-1"})
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def certificate(modality: Modality, weights_hash: str, threshold: float | None) -> Certificate:
+    now = datetime.now(UTC)
+    return Certificate(
+        attribute="color",
+        modality=modality,
+        values=("Blue", "Red"),
+        threshold=threshold,
+        why_abstains="" if threshold is not None else "text only is not certified yet",
+        accepted=200,
+        wrong=3,
+        lower_bound=0.96,
+        target=0.95,
+        delta=0.05,
+        use_count=1,
+        claim="pooled",
+        label_set_hash="labels-1",
+        data_window="all",
+        weights_hash=weights_hash,
+        numeric_path="fp32",
+        preprocessing_hash="1",
+        issued_at=now,
+        expires_at=now + timedelta(days=90),
+        suggest_threshold=None,
+        categories=("",),
+        languages=("en",),
+        accept_rate=0.5,
+        histogram=(0,) * 20,
+        steps=(),
+    )
+
+
+@pytest.fixture(scope="module")
+def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model version that is complete but for its certificates."""
+    from catalog_enrichment.inputs.tokenizer import TextTokenizer
+    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models.network import Head, build_network
+    from catalog_enrichment.models.spec import BertSize, FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
+
+    bert = BertSize(hidden=16, layers=1, heads=2, intermediate=16, vocab_size=200)
+    spec = ModelSpec(text=TextSpec(bert=bert, max_length=16), image=ImageSpec(name="lcnet_035", size=32))
+    tokenizer = TextTokenizer.train(["a red shirt", "a blue shirt"], 200)
+    heads = {"color": Head(Cardinality.ONE, ("Blue", "Red"))}
+    folder = tmp_path_factory.mktemp("artifact") / "version"
+    recipe = Recipe(name="tiny", model=spec, fit=FitSpec(epochs=1))
+    artifact.save(folder, build_network(spec, heads, {"text": tokenizer}), {"text": tokenizer}, recipe, {"color": 1.0})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    from catalog_enrichment.models import artifact
+
+    folder = tmp_path_factory.mktemp("certified") / "version"
+    shutil.copytree(uncertified, folder)
+    weights = artifact.weights_hash(folder)
+    certificates = [certificate(Modality.BOTH, weights, 0.9), certificate(Modality.TEXT_ONLY, weights, None)]
+    artifact.write_certificates(folder, [one.to_dict() for one in certificates])
+    return Trained(folder, certificates)
+
+
+def config_in(folder: Path, **changes: Any) -> Config:
+    mlflow = MlflowConfig(tracking_uri="sqlite:///mlflow.db", artifact_path="artifacts", model_name=MODEL)
+    dictionary = folder / "words.json"
+    row = {"name": "color", "cardinality": "one", "values": ["Blue", "Red"]}
+    dictionary.write_text(json.dumps({"attributes": [row]}))
+    catalog = CatalogConfig(path="catalog", dictionary=str(dictionary))
+    return Config(catalog=catalog, mlflow=replace(mlflow, **changes), root=str(folder))
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that MLflow has just initialised: seven seconds, paid once."""
+    folder = tmp_path_factory.mktemp("store")
+    Registry(config_in(folder)).connect(create=True)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(empty_store: Path, tmp_path: Path) -> Registry:
+    """A registry with no model in it."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return Registry(config_in(tmp_path))
+
+
+@pytest.fixture
+def two_versions(registry: Registry, tmp_path: Path) -> Registry:
+    """A registry with versions 1 and 2, neither of them champion; no files, for tests of aliases alone."""
+    client = registry.connect()
+    client.create_registered_model(MODEL)
+    for _ in range(2):
+        client.create_model_version(MODEL, source=str(tmp_path))
+    return registry
+
+
+# --- connect
+
+
+def test_an_unreachable_server_fails_quickly_and_clearly(tmp_path: Path) -> None:
+    with socket.socket() as listener:  # accepts, never answers
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        uri = f"http://user:secret@127.0.0.1:{listener.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(RegistryError, match="no MLflow server answers") as refused:
+            Registry(config_in(tmp_path, tracking_uri=uri, timeout_seconds=1)).connect()
+    assert time.monotonic() - start < 5
+    assert "secret" not in str(refused.value)
+
+
+def test_a_refused_connection_is_a_registry_error(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(RegistryError, match=str(port)):
+        Registry(config_in(tmp_path, tracking_uri=f"http://127.0.0.1:{port}")).resolve()
+
+
+def test_reading_from_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="run train_model first"):
+        Registry(config_in(tmp_path)).resolve()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("hello, I am a text file")
+    with pytest.raises(RegistryError, match="not an sqlite database"):
+        Registry(config_in(tmp_path)).connect(create=True)
+
+
+def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RegistryError, match="cannot be used"):
+        Registry(config_in(tmp_path, tracking_uri="sqlite:///file/mlflow.db")).connect(create=True)
+
+
+def test_a_missing_model_alias_or_version_says_what_there_is(two_versions: Registry, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="versions 1, 2 and aliases none"):
+        two_versions.resolve()
+    with pytest.raises(RegistryError, match="version 7"):
+        two_versions.resolve(version="7")
+    with pytest.raises(RegistryError, match=f"the registry has {MODEL}"):
+        Registry(config_in(tmp_path, model_name="other")).resolve()
+
+
+# --- register and resolve
+
+
+def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
+    registry: Registry, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I3, I8: a version is resolved to one folder, verified, and MLflow's own loader understands it."""
+    import matplotlib.figure
+    import mlflow
+    import pandas as pd
+
+    from catalog_enrichment.models import artifact
+
+    assert registry.label_set_uses("labels-1") == 0
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # as under `mlflow run`, whose own store may be another one
+    version = registry.register(trained, {"curve": matplotlib.figure.Figure()})
+    assert registry.label_set_uses("labels-1") == 1
+    assert registry.label_set_uses("labels-2") == 0
+
+    model = registry.resolve(alias="candidate")
+    assert (model.version, model.artifact_hash) == (version.version, artifact.artifact_hash(trained.artifact))
+    assert model.weights_hash == artifact.weights_hash(trained.artifact)
+    assert model.heads["color"].labels == ("Blue", "Red")
+    assert list(model.certificates) == trained.certificates
+
+    client = registry.connect()
+    run = client.get_run(version.run_id)
+    assert run.data.metrics["color/certified_recall"] == 0.4
+    assert run.data.params["recipe"] == "tiny"
+    assert run.inputs.dataset_inputs[0].dataset.digest == "labels-1"
+    logged = {file.path for folder in ("", "plots", "tables") for file in client.list_artifacts(version.run_id, folder)}
+    assert {"plots/curve.png", "tables/certified.json", "certificates.json", "lineage.json"} <= logged
+
+    frame = pd.DataFrame({"title": ["a red shirt"], "description": [None], "image": [None]})
+    scored = mlflow.pyfunc.load_model(version.uri).predict(frame)
+    assert scored["color"][0] in {"Blue", "Red"}
+    assert np.isfinite(scored["color_score"][0])
+
+
+def test_no_certificate_no_version(registry: Registry, trained: Trained, uncertified: Path, tmp_path: Path) -> None:
+    """I2: an artifact is refused that lacks certificates, or the one of a modality path; nothing is logged."""
+    from catalog_enrichment.models import artifact
+
+    with pytest.raises(ModelContractError, match="not certified"):
+        registry.register(replace(trained, artifact=uncertified))
+    half = tmp_path / "half"
+    shutil.copytree(trained.artifact, half)
+    artifact.write_certificates(half, [trained.certificates[0].to_dict()])
+    with pytest.raises(ModelContractError, match="color \\(text_only\\)"):
+        registry.register(replace(trained, artifact=half))
+    with pytest.raises(RegistryError, match="no models yet"):
+        registry.resolve(alias="candidate")
+
+
+def test_changed_files_are_refused(registry: Registry, trained: Trained) -> None:
+    registry.register(trained)
+    stored = registry.resolve(alias="candidate").artifact
+    (stored / "text" / "tokenizer" / "extra.json").write_text("{}")
+    with pytest.raises(ModelContractError, match="Someone changed them"):
+        registry.resolve(alias="candidate")
+
+
+def test_labels_that_the_dictionary_does_not_have_are_listed(registry: Registry, trained: Trained) -> None:
+    registry.register(trained)
+    model = registry.resolve(alias="candidate")
+    color = Attribute(name="color", cardinality=Cardinality.ONE, values=("Blue", "Red", "Green"))
+    registry.check_labels(model, Dictionary({"color": color}))
+    with pytest.raises(ModelContractError, match=r"\['Red'\]"):
+        registry.check_labels(model, Dictionary({"color": replace(color, values=("Blue",))}))
+    with pytest.raises(ModelContractError, match="the dictionary many"):
+        registry.check_labels(model, Dictionary({"color": replace(color, cardinality=Cardinality.MANY)}))
+    with pytest.raises(ModelContractError, match="not in the dictionary"):
+        registry.check_labels(model, Dictionary({"size": replace(color, name="size")}))
+
+
+# --- promotion
+
+
+def test_promotion_through_the_gate_and_back(registry: Registry, trained: Trained) -> None:
+    registry.register(trained)
+    assert registry.promote_through_gate(dry_run=True)["passed"]
+    assert registry.champion() is None
+    assert registry.promote_through_gate()["status"] == "promoted"
+    assert registry.resolve().version == "1"
+    assert registry.promote_through_gate()["status"] == "unchanged"
+
+    worse = CERTIFIED | {"color/certified_recall": 0.1}
+    registry.register(replace(trained, metrics=worse))
+    with pytest.raises(GateRefused, match="color: certified recall"):
+        registry.promote_through_gate()
+    assert registry.champion() == "1"
+
+    registry.register(trained)
+    assert registry.promote_through_gate()["champion_before"] == "1"
+    assert registry.go_back()["model_version"] == "1"
+    assert registry.champion() == "1"
+
+
+def test_promotion_is_refused_where_the_champion_is_not_the_expected_one(two_versions: Registry) -> None:
+    two_versions.promote("1", expected_current=None)
+    with pytest.raises(GateRefused, match="version 1 now, expected was none"):
+        two_versions.promote("2", expected_current=None)
+    two_versions.promote("2", expected_current="1")
+    assert two_versions.champion() == "2"
+    tags = two_versions.connect().get_model_version(MODEL, "2").tags
+    assert tags["previous_champion"] == "1"
+
+
+def test_there_is_no_way_back_from_the_first_champion(two_versions: Registry) -> None:
+    two_versions.promote("1", expected_current=None)
+    with pytest.raises(RegistryError, match="no way back"):
+        two_versions.go_back()
+
+
+def test_of_two_promotions_that_expect_the_same_champion_one_wins(two_versions: Registry, tmp_path: Path) -> None:
+    outcomes: dict[str, CatalogEnrichmentError | None] = {}
+    start = threading.Barrier(2)
+
+    def promote(version: str) -> None:
+        other = Registry(config_in(tmp_path))
+        other.connect()
+        start.wait()
+        try:
+            other.promote(version, expected_current=None)
+            outcomes[version] = None
+        except GateRefused as refused:
+            outcomes[version] = refused
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in ("1", "2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [version for version, refused in outcomes.items() if refused is None]
+    assert len(outcomes) == 2
+    assert winners == [two_versions.champion()]

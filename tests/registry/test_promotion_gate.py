@@ -1,0 +1,102 @@
+"""The promotion gate as a table: what the champion has, what the candidate has, which reasons speak against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment import resources
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.registry import promotion_gate
+from catalog_enrichment.registry.promotion_gate import AttributeEvidence, Evidence, Policy, gate
+
+POLICY = Policy(
+    min_certified_attributes=1, allow_lost_attributes=False, max_recall_drop=0.02, min_written_precision=0.90
+)
+
+
+def evidence(version: str, **recalls: float | None) -> Evidence:
+    """Evidence with a certified recall per attribute; None: an abstention."""
+    return Evidence(
+        version,
+        {
+            name: AttributeEvidence(
+                certified=recall is not None,
+                certified_recall=recall,
+                written_precision=None if recall is None else 0.96,
+            )
+            for name, recall in recalls.items()
+        },
+    )
+
+
+CASES = {
+    "the first champion": (None, evidence("1", color=0.4), None),
+    "nothing certified": (None, evidence("1", color=None), "min_certified_attributes"),
+    "better": (evidence("1", color=0.4), evidence("2", color=0.5), None),
+    "a little worse": (evidence("1", color=0.4), evidence("2", color=0.381), None),
+    "worse than the tolerance": (evidence("1", color=0.4), evidence("2", color=0.37), "color: certified recall 0.370"),
+    "an attribute lost": (
+        evidence("1", color=0.4, material=0.3),
+        evidence("2", color=0.9, material=None),
+        "['material']",
+    ),
+    "an attribute gone": (evidence("1", color=0.4, material=0.3), evidence("2", color=0.9), "['material']"),
+    "an attribute gained": (evidence("1", color=0.4), evidence("2", color=0.4, material=0.1), None),
+    "the champion itself": (evidence("1", color=None), evidence("1", color=None), None),
+}
+
+
+@pytest.mark.parametrize(("champion", "candidate", "against"), CASES.values(), ids=CASES)
+def test_gate(champion: Evidence | None, candidate: Evidence, against: str | None) -> None:
+    result = gate(champion, candidate, POLICY)
+    assert result.passed == (against is None)
+    assert result.reasons
+    if against:
+        assert against in " ".join(result.reasons)
+
+
+def test_gate_names_every_reason_at_once() -> None:
+    champion = evidence("1", color=0.5, material=0.5)
+    assert len(gate(champion, evidence("2", color=0.1, material=None), POLICY).reasons) == 2
+
+
+def test_a_lost_attribute_passes_where_the_policy_allows_it() -> None:
+    lenient = Policy(
+        min_certified_attributes=1, allow_lost_attributes=True, max_recall_drop=0.02, min_written_precision=0.9
+    )
+    assert gate(evidence("1", color=0.4, material=0.3), evidence("2", color=0.4), lenient).passed
+
+
+def test_plainly_wrong_values_on_the_test_fold_are_refused() -> None:
+    bad = AttributeEvidence(certified=True, certified_recall=0.5, written_precision=0.8)
+    result = gate(None, Evidence("1", {"color": bad}), POLICY)
+    assert not result.passed
+    assert "0.800" in result.reasons[0]
+
+
+def test_evidence_survives_the_tag_it_is_kept_in() -> None:
+    before = evidence("3", color=0.25, material=None)
+    assert Evidence.from_json("3", before.to_json()) == before
+
+
+def test_the_shipped_policy_loads() -> None:
+    assert promotion_gate.load_policy(resources.locate("policy:promotion.v1.toml")).min_certified_attributes == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[gate", "not valid TOML"),
+        ("[gates]\nx = 1", "one section"),
+        ("[gate]\nmin_certified_attributes = 1", "allow_lost_attributes"),
+        ("[gate]\nmin_certified_attributes = '1'", "min_certified_attributes"),
+        ("[gate]\nmin_recall = 1", "min_recall"),
+    ],
+)
+def test_an_unusable_policy_says_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=complaint.replace("[", r"\[")):
+        promotion_gate.load_policy(file)

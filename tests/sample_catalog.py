@@ -1,0 +1,222 @@
+"""A small catalog and a model that needs no training, for the tests that run whole jobs.
+
+The model has random weights and certificates whose thresholds the test chooses: what it says is nonsense, and always
+the same nonsense. What the tests look at is what happens to it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.context import Context, load_dictionary
+from catalog_enrichment.ingest import job
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.records import Modality
+from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
+from catalog_enrichment.registry.trained_model import TrainedModel
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PRODUCTS = 24
+DICTIONARY = {
+    "attributes": [
+        {"name": "color", "cardinality": "one", "values": ["Red", "Green", "Blue"]},
+        {"name": "material", "cardinality": "many", "values": ["Cotton", "Wool"], "categories": ["Apparel"]},
+    ]
+}
+CONFIG = """
+[catalog]
+path = "catalog"
+dictionary = "attributes.json"
+[mlflow]
+tracking_uri = "sqlite:///mlflow.db"
+artifact_path = "mlartifacts"
+[source]
+format = "jsonl"
+path = "feed/products.jsonl"
+[source.mapping]
+description = "description"
+shop_id = "shop"
+category = "category"
+image_uris = "image"
+updated_at = "updated_at"
+opt_out = "opt_out"
+attributes = { color = "color", material = "material" }
+[training]
+recipe = "recipes:demo.toml"
+[report]
+samples = 2
+"""
+
+
+def listing(number: int, **changes: Any) -> dict[str, Any]:
+    """A feed row; every third product has a merchant's colour, every seventh is a cushion."""
+    day = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
+    row = {
+        "product_id": f"p{number:03d}",
+        "shop": f"shop-{number % 2}",
+        "title": f"Shirt number {number} red green cotton",
+        "description": f"A thing of sort {number % 5}",
+        "category": "Home/Textiles" if number % 7 == 0 else "Apparel/Topwear",
+        "image": f"{number % 6}.jpg",
+        "updated_at": day.isoformat(),
+        "opt_out": False,
+        "color": ("Red", "Green", "Blue")[(number // 3 + 2) % 3] if number % 3 == 0 else None,
+        "material": None,
+    }
+    return row | changes
+
+
+@dataclass(frozen=True)
+class SampleCatalog:
+    folder: Path
+    config: Config
+    spark: SparkSession | None
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.config)
+
+    def context(self) -> Context:
+        catalog = LakeCatalog(self.config.path("catalog"), self.spark)
+        assert self.spark is not None
+        return Context(self.config, self.spark, catalog, load_dictionary(self.config), Stages())
+
+    def with_settings(self, *overrides: str) -> SampleCatalog:
+        return replace(self, config=load_config(self.file, list(overrides)))
+
+    def copy_to(self, folder: Path) -> SampleCatalog:
+        """A copy to change. Its MLflow store still finds the models' files in this folder."""
+        shutil.copytree(self.folder, folder)
+        return SampleCatalog(folder, load_config(folder / "config.toml"), self.spark)
+
+    def feed(self, rows: Sequence[dict[str, Any] | str]) -> None:
+        """Write the feed; a string is written as it is, as a line."""
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        (self.folder / "feed" / "products.jsonl").write_text("\n".join(lines) + "\n")
+
+    def import_products(self) -> dict[str, Any]:
+        return job.import_products(self.context())
+
+    def model(self) -> ResolvedModel:
+        return self.registry.resolve()
+
+
+def build(folder: Path, spark: SparkSession | None = None) -> SampleCatalog:
+    """A folder with config, dictionary and pictures; no products and no model yet."""
+    (folder / "feed").mkdir(parents=True)
+    (folder / "config.toml").write_text(CONFIG)
+    (folder / "attributes.json").write_text(json.dumps(DICTIONARY))
+    for number in range(6):
+        (folder / "feed" / f"{number}.jpg").write_bytes(jpeg((40 * number, 255 - 40 * number, 90)))
+    return SampleCatalog(folder, load_config(folder / "config.toml"), spark)
+
+
+def jpeg(color: tuple[int, int, int], size: int = 40) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (size, size), color).save(sink, format="JPEG")
+    return sink.getvalue()
+
+
+def random_artifact(sample: SampleCatalog, folder: Path, seed: int) -> Path:
+    """The folder of a model with random weights and a head per attribute; without certificates."""
+    import torch
+
+    from catalog_enrichment.inputs.tokenizer import TextTokenizer
+    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models.network import Head, build_network
+    from catalog_enrichment.models.spec import BertSize, FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
+
+    size = BertSize(hidden=16, layers=1, heads=2, intermediate=16, vocab_size=200)
+    spec = ModelSpec(text=TextSpec(bert=size, pooling="mean", max_length=16), image=ImageSpec(size=32))
+    dictionary = load_dictionary(sample.config)
+    heads = {name: Head(dictionary[name].cardinality, dictionary[name].values) for name in dictionary.enabled}
+    tokenizer = TextTokenizer.train([listing(n)["title"] for n in range(50)], vocab_size=200)
+    torch.manual_seed(seed)
+    net = build_network(spec, heads, {"text": tokenizer})
+    recipe = Recipe(name="random", model=spec, fit=FitSpec(epochs=1))
+    artifact.save(folder / f"artifact-{seed}", net, {"text": tokenizer}, recipe, dict.fromkeys(heads, 1.0))
+    return folder / f"artifact-{seed}"
+
+
+def register(sample: SampleCatalog, folder: Path, seed: int = 0) -> str:
+    """Register a random model that may write everything it has a picture for; returns its version."""
+    from catalog_enrichment.models import artifact
+
+    target = random_artifact(sample, folder, seed)
+    names = load_dictionary(sample.config).enabled
+    certificates = [
+        certificate(name, path, 0.0 if path is Modality.BOTH else None, artifact.weights_hash(target))
+        for name in names
+        for path in Modality
+    ]
+    artifact.write_certificates(target, [one.to_dict() for one in certificates])
+    trained = TrainedModel(
+        artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
+        params={}, tables={}, curves={}, history=[], warnings=[], seconds={},
+        lineage={"label_set_hash": f"labels-{seed}", "labelled": 1},
+    )  # fmt: skip
+    return sample.registry.register(trained).version
+
+
+def certificate(name: str, path: Modality, threshold: float | None, weights_hash: str) -> Certificate:
+    now = datetime.now(UTC)
+    return Certificate(
+        attribute=name,
+        modality=path,
+        values=tuple(DICTIONARY["attributes"][0 if name == "color" else 1]["values"]),  # type: ignore[arg-type]
+        threshold=threshold,
+        why_abstains="" if threshold is not None else "chosen so",
+        accepted=100,
+        wrong=0,
+        lower_bound=0.97,
+        target=0.95,
+        delta=0.05,
+        use_count=1,
+        claim="pooled",
+        label_set_hash="labels",
+        data_window="2026",
+        weights_hash=weights_hash,
+        numeric_path="fp32",
+        preprocessing_hash="p",
+        issued_at=now,
+        expires_at=now + timedelta(days=90),
+        suggest_threshold=None,
+        categories=("Apparel/Topwear", "Home/Textiles"),
+        languages=("en",),
+        accept_rate=1.0,
+        histogram=(0,) * 20,
+        steps=(),
+    )
+
+
+def values(sample: SampleCatalog, source: str | None = None) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What readers see: (product, attribute) -> values, of one source or of all."""
+    rows = [
+        row for batch in LakeCatalog(sample.config.path("catalog")).scan("current_values") for row in batch.to_pylist()
+    ]
+    return {
+        (row["product_id"], row["attribute"]): tuple(row["values"]) for row in rows if source in (None, row["source"])
+    }
+
+
+def table(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
+    return [row for batch in LakeCatalog(sample.config.path("catalog")).scan(name) for row in batch.to_pylist()]

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from catalog_enrichment.registry.trained_model import TrainedModel
+
+from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, TrainingConfig
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.models import artifact, ensemble
+from catalog_enrichment.models.predictor import Predictor
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.records import Modality
+from catalog_enrichment.training.train import train
+
+from .toy import DICTIONARY, batches, easy, recipe_toml, silent
+
+
+def config(folder, **training) -> Config:
+    (folder / "toy.toml").write_text(recipe_toml(epochs=5))
+    settings = {"recipe": "toy.toml", "min_label_count": 5, "threads": 1, "unimodal_baselines": False, **training}
+    return Config(
+        catalog=CatalogConfig(path="lake", dictionary="dictionary.json"),
+        mlflow=MlflowConfig(tracking_uri="sqlite:///x.db"),
+        root=str(folder),
+        training=TrainingConfig(**settings),
+    )
+
+
+def catalog() -> list[dict]:
+    """700 labelled, 200 not, 20 who opted out, 20 without a picture."""
+    rows = [easy(n) for n in range(700)]
+    rows += [easy(n, merchant_attributes=[]) for n in range(700, 900)]
+    rows += [easy(n, opt_out=True) for n in range(900, 920)]
+    return rows + [easy(n, images=[]) for n in range(920, 940)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TrainedModel:
+    folder = tmp_path_factory.mktemp("job")
+    uses: list[str] = []
+
+    def used_once_before(label_set_hash: str) -> int:
+        uses.append(label_set_hash)
+        return 1
+
+    model = train(
+        batches(catalog()), DICTIONARY, config(folder, unimodal_baselines=True), folder / "w", used_once_before, silent
+    )
+    assert uses == [model.lineage["label_set_hash"]]
+    return model
+
+
+def test_i2_every_attribute_and_path_has_a_certificate(trained):
+    have = {(certificate.attribute, certificate.modality) for certificate in trained.certificates}
+    assert have == {(name, path) for name in DICTIONARY.enabled for path in Modality}
+    by_key = {(certificate.attribute, certificate.modality): certificate for certificate in trained.certificates}
+    assert by_key["season", Modality.BOTH].threshold is None
+    assert all(by_key[name, Modality.TEXT_ONLY].threshold is None for name in DICTIONARY.enabled)
+
+
+def test_what_the_titles_say_is_certified_and_right_on_the_test_fold(trained):
+    color = next(c for c in trained.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
+    assert color.threshold is not None
+    assert color.lower_bound >= 0.95
+    assert color.categories == ("Apparel/Topwear",)
+    assert color.languages == ("en",)
+    assert 0 < color.accept_rate <= 1
+    assert sum(color.histogram) == 200  # the unlabelled products with a picture
+    assert trained.metrics["color/certified_accepted"] > 0
+    assert trained.metrics["color/certified_precision"] >= 0.9
+
+
+def test_second_use_of_a_label_set_pays_half_of_delta(trained):
+    assert {certificate.use_count for certificate in trained.certificates} == {2}
+    color = next(c for c in trained.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
+    assert all(step.p_value <= 0.025 for step in color.steps if step.passed)
+
+
+def test_i8_artifact_verifies_and_carries_the_certificates(trained):
+    artifact.verify(trained.artifact)
+    kept = [Certificate.from_dict(row) for row in json.loads((trained.artifact / "certificates.json").read_text())]
+    assert kept == trained.certificates
+    assert {c.weights_hash for c in kept} == {artifact.weights_hash(trained.artifact)}
+    assert set(Predictor.load(trained.artifact).heads) == {"color", "material"}
+
+
+def test_counts_add_up_and_certification_shares_no_group(trained):
+    """I7 for training: read = opted out + labelled + unlabelled; every labelled product is in one fold."""
+    lineage = trained.lineage
+    assert lineage["products_read"] == lineage["opted_out"] + lineage["labelled"] + lineage["unlabelled"] == 940
+    assert lineage["opted_out"] == 20
+    assert sum(lineage["folds"].values()) == lineage["labelled"] == 720
+    assert lineage["twins_share_test"] == 0
+    assert lineage["with_image"] == 900
+
+
+def test_every_modality_is_reported_with_names_mlflow_takes(trained):
+    modalities = {row["modality"] for row in trained.tables["modalities"]}
+    assert modalities == {"both", "image_masked", "text_masked", "text_only", "image_only"}
+    assert all(re.fullmatch(r"[\w\-./ ]+", name) and np.isfinite(value) for name, value in trained.metrics.items())
+    # no picture shows the material
+    assert trained.metrics["material/r_at_p95_micro"] > trained.metrics["material/text_masked/r_at_p95_micro"]
+    assert set(trained.curves) == {"precision_recall", "reliability", "attention"}
+    json.dumps([trained.curves, trained.tables, trained.lineage, trained.params])
+    stages = {"load", "split", "fit", "calibrate", "score", "certify", "evaluate", "baselines"}
+    assert set(trained.seconds) == stages
+
+
+def test_certificates_expire_after_the_configured_days(trained):
+    certificate = trained.certificates[0]
+    assert certificate.expires_at - certificate.issued_at == timedelta(days=90)
+    assert abs(datetime.now(UTC) - certificate.issued_at) < timedelta(hours=1)
+    assert certificate.data_window == "2026-01-01/2026-01-01"
+
+
+def run(folder, rows, **training):
+    return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", lambda _: 0, silent)
+
+
+def test_no_labelled_product_says_what_to_check(tmp_path):
+    with pytest.raises(DataContractError, match=r"0 of 30 products are labelled.*source\.mapping"):
+        run(tmp_path, [easy(n, merchant_attributes=[]) for n in range(30)])
+
+
+def test_too_few_labelled_products_are_refused(tmp_path):
+    with pytest.raises(DataContractError, match="training needs at least 100"):
+        run(tmp_path, [easy(n) for n in range(99)])
+
+
+def test_one_placeholder_picture_for_all_is_refused(tmp_path):
+    same = easy(0)["images"]
+    with pytest.raises(DataContractError, match="placeholder picture"):
+        run(tmp_path, [easy(n, images=same) for n in range(120)])
+
+
+def test_values_that_are_all_too_rare_are_refused(tmp_path):
+    with pytest.raises(DataContractError, match="min_label_count"):
+        run(tmp_path, [easy(n) for n in range(120)], min_label_count=1000)
+
+
+def test_no_products_at_all_are_refused(tmp_path):
+    with pytest.raises(DataContractError, match="0 of 0 products"):
+        run(tmp_path, [])
+
+
+def test_attribute_that_the_dictionary_lacks_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"size.*Enabled"):
+        run(tmp_path, [easy(0)], attributes=["size"])
+
+
+def test_config_without_training_section_is_a_config_error(tmp_path):
+    settings = replace(config(tmp_path), training=None)
+    with pytest.raises(ConfigError, match="training"):
+        train(batches([]), DICTIONARY, settings, tmp_path, lambda _: 0, silent)
+
+
+def test_a_vote_of_several_recipes_is_trained_certified_and_kept_as_one_model(tmp_path) -> None:
+    settings = config(tmp_path, recipe="vote.toml")
+    (tmp_path / "vote.toml").write_text(
+        'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
+        '"model.fusion.kind" = "late" }]\n'
+    )
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
+    artifact.verify(model.artifact)
+    voters = ensemble.load(model.artifact)
+    assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
+    assert {certificate.weights_hash for certificate in model.certificates} == {artifact.weights_hash(model.artifact)}
+    titles = ["red cotton", "green wool"]
+    said = voters.predict(titles, ["", ""], [None, None]).probabilities["color"].argmax(axis=1)
+    assert [voters.heads["color"].labels[value] for value in said] == ["Red", "Green"]
+    assert json.loads(json.dumps(model.params, default=str))["recipe"] == "vote"
+    assert [model.params[f"member_{number:02d}.fit.epochs"] for number in (0, 1)] == [5, 3]
+
+
+def test_a_recipe_is_changed_by_the_config_and_a_model_of_one_modality_has_no_other_to_hide(tmp_path) -> None:
+    changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
+    settings = config(tmp_path, set=changes, unimodal_baselines=True)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
+    assert {name: model.params[name] for name in changes} == changes
+    assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
+    assert model.warnings == []
+
+
+def test_a_training_that_was_interrupted_goes_on(tmp_path) -> None:
+    settings = config(tmp_path, checkpoints="checkpoints")
+
+    class Killed(Exception):
+        pass
+
+    def kill(line: str) -> None:
+        if "epoch 3/" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", lambda _: 0, kill)
+    lines: list[str] = []
+    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", lambda _: 0, lines.append)
+    assert any("goes on after epoch 2" in line for line in lines)
+    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", lambda _: 0, silent)
+    assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)
