@@ -48,7 +48,7 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
     ("name", "arguments", "says"),
     [
         ("import_products", ["--set", "source.pth=x"], "unknown key 'source.pth'"),
-        ("enrich_catalog", ["--set", "enrich.max_products=ten"], "valid integer"),
+        ("enrich_catalog", ["--set", "enrich.max_products=ten"], "must be of type int"),
         ("enrich_catalog", ["--set", "catalog.dictionary=missing.json"], "missing.json"),
         ("enrich_catalog", [], "run train_model first"),
         ("backfill", ["--chunk-products", "0"], "chunk_products"),

@@ -41,12 +41,13 @@ def test_every_console_script_has_help(installed: Path, name: str) -> None:
 
 def test_shipped_files_are_found(installed: Path) -> None:
     code = """
-from catalog_enrichment import config, contract, dictionary, resources
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment import contract, dictionary, resources
 assert '/site/catalog_enrichment/_shipped' in str(resources.folder('schemas')), resources.folder('schemas')
 for kind in ('schemas', 'recipes', 'policy', 'config'):
     assert list(resources.folder(kind).glob('*')), kind
 for file in resources.folder('config').glob('*.toml'):
-    loaded = config.load('config:' + file.name)
+    loaded = load_config('config:' + file.name)
     dictionary.load(resources.locate(loaded.catalog.dictionary))
     resources.locate(loaded.training.recipe)
     resources.locate(loaded.mlflow.promotion_policy)

@@ -380,7 +380,7 @@ def test_a_mistake_in_the_section_is_found_when_the_config_is_read(
     ("old", "new", "says"),
     [
         ('"text_only" }', '"nosuch" }', r"compare\.recipes: text: toy\.toml.*no fusion 'nosuch'"),
-        ('"text_only" }', '"text_only", "fit.epoch" = 3 }', r"unknown key 'epoch'.*'epochs'"),
+        ('"text_only" }', '"text_only", "fit.epoch" = 3 }', r"unknown key 'fit\.epoch'.*'epochs'"),
         ('"text_only" }', '"text_only", "name.x" = 3 }', "'name' is a value, not a table"),
         (
             '"model.image.size" = 48 }',

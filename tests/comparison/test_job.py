@@ -55,6 +55,7 @@ kind = "label_shares"
 recipes = ["words"]
 metrics = ["accuracy"]
 """
+NO_SHARES = ("compare.label_shares=[]", "compare.label_share_recipes=[]")
 USUAL = {"job", "status", "exit_code", "report", "markdown", "mlflow_run_id"}
 MODELS = {"words", "concat", *REFERENCES}
 
@@ -155,7 +156,10 @@ def test_mlflow_has_a_run_per_model_below_the_comparisons(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["compare.recipes=[{name = 'x', recipe = 'nosuch.toml'}]", "compare.tables=[]"], "nosuch.toml"),
+        (
+            ["compare.recipes=[{name = 'x', recipe = 'nosuch.toml'}]", "compare.tables=[]", *NO_SHARES],
+            "compare.recipes: x: nosuch.toml: no such file",
+        ),
         (["compare.tables=[{title = 't', recipes = ['nosuch'], metrics = ['accuracy']}]"], "no such recipe"),
         (["catalog.path=nothing"], "run import_products first"),
     ],

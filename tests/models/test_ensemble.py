@@ -101,7 +101,7 @@ def test_an_ensembles_recipe_names_recipes_and_what_is_changed_in_them(tmp_path:
         ('"small.toml"', "at least two"),
         ('"small.toml", "gone.toml"', "member 1 names no recipe"),
         ('"small.toml", { recipe = "small.toml", "model.image.size" = 96 }', "one image size"),
-        ('"small.toml", { recipe = "small.toml", "fit.sed" = 1 }', "member 1.*'sed'"),
+        ('"small.toml", { recipe = "small.toml", "fit.sed" = 1 }', "member 1.*'fit\\.sed'"),
     ],
 )
 def test_an_unusable_ensemble_says_why(members: str, message: str, tmp_path: Path) -> None:
