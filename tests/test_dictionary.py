@@ -1,3 +1,5 @@
+"""The attribute dictionary: spellings, categories, and files that are refused."""
+
 from __future__ import annotations
 
 import json
@@ -32,13 +34,14 @@ COLOR: dict[str, Any] = {
         ("  NAVY  blue ", "en", "Navy Blue"),
         ("Gray", "en", "Grey"),
         ("rot", "de", "Red"),
-        ("rot", "xx", "Grey"),  # the product's own language wins
+        ("rot", "xx", "Grey"),  # the product's own language goes before the others
         ("turquoise", "en", None),
         ("", "en", None),
     ],
 )
 def test_spellings_map_to_canonical_values(tmp_path: Path, raw: str, language: str | None, value: str | None) -> None:
-    assert dictionary.load(write(tmp_path, COLOR))["color"].normalise(raw, language) == value
+    color = dictionary.load(write(tmp_path, COLOR))["color"]
+    assert color.spellings(language).get(dictionary.fold(raw)) == value
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_an_attribute_applies_to_its_categories_and_all_below(
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "complaint"),
     [
         ({"cardinality": "few"}, "few"),
         ({"aliases": {"en": {"x": "Mauve"}}}, "Mauve"),
@@ -60,8 +63,8 @@ def test_an_attribute_applies_to_its_categories_and_all_below(
         ({"values": []}, "color"),
     ],
 )
-def test_a_bad_dictionary_is_a_config_error(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_bad_dictionary_is_a_config_error(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
         dictionary.load(write(tmp_path, COLOR | change))
 
 

@@ -1,6 +1,8 @@
+"""Shared records: hashes, run and event ids, counters."""
+
 from __future__ import annotations
 
-from catalog_enrichment.records import Op, RunKind, add_counts, event_id, make_run_id, stable_hash
+from catalog_enrichment.records import Op, RunKind, add_counts, event_id, flatten_keys, make_run_id, stable_hash
 
 
 def test_hashes_do_not_depend_on_key_order_or_process() -> None:
@@ -8,13 +10,13 @@ def test_hashes_do_not_depend_on_key_order_or_process() -> None:
     assert stable_hash("ab", "c") != stable_hash("a", "bc")
 
 
-def test_a_run_id_says_its_kind_and_repeats() -> None:
+def test_a_run_id_names_its_kind_and_is_the_same_for_the_same_inputs() -> None:
     assert make_run_id(RunKind.ENRICH, {"w": 1}, "v1").startswith("enrich-")
     assert make_run_id(RunKind.ENRICH, {"w": 1}, "v1") == make_run_id(RunKind.ENRICH, {"w": 1}, "v1")
     assert make_run_id(RunKind.ENRICH, {"w": 1}, "v1") != make_run_id(RunKind.ENRICH, {"w": 1}, "v2")
 
 
-def test_every_part_of_an_event_makes_it_another_event() -> None:
+def test_a_change_of_any_part_changes_the_event_id() -> None:
     parts = ("run", "p1", "color", "Red", Op.ASSERT)
     ids = {event_id(*parts)}
     ids |= {event_id(*(*parts[:i], "other", *parts[i + 1 : 4], parts[4])) for i in range(4)}
@@ -24,3 +26,7 @@ def test_every_part_of_an_event_makes_it_another_event() -> None:
 
 def test_counts_merge_by_addition() -> None:
     assert add_counts({"a": 1}, {}, {"b": 2, "a": 3}) == {"a": 4, "b": 2}
+
+
+def test_nested_keys_are_joined_by_dots() -> None:
+    assert flatten_keys({"a": 1, "b": {"c": {"d": 2}, "e": [3]}}) == {"a": 1, "b.c.d": 2, "b.e": [3]}

@@ -1,6 +1,6 @@
-"""The data contracts: tables (schemas/tables/NAME.vN.json) read from the one place that spells their columns.
+"""The data contracts of the catalog's tables, read from schemas/tables/NAME.vN.json.
 
-The files are written in the JSON form that Spark and Delta share, so neither needs a translation:
+The files have the JSON form that both Spark and Delta read:
 ``StructType.fromJson`` reads them for Spark, ``deltalake.Schema.from_json`` for the writer.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from catalog_enrichment import resources
 
@@ -35,17 +35,7 @@ def table_json(name: str) -> str:
 
 def columns(name: str) -> list[str]:
     """Column names of table ``name``, in order."""
-    return [field["name"] for field in _fields(name)]
-
-
-def required(name: str) -> list[str]:
-    """The columns of table ``name`` that may not be null."""
-    return [field["name"] for field in _fields(name) if not field["nullable"]]
-
-
-def _fields(name: str) -> list[dict[str, Any]]:
-    fields: list[dict[str, Any]] = json.loads(table_json(name))["fields"]
-    return fields
+    return [field["name"] for field in json.loads(table_json(name))["fields"]]
 
 
 def spark_schema(name: str) -> StructType:

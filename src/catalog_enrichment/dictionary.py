@@ -25,22 +25,20 @@ class Attribute:
     enabled: bool = True
 
     def applies_to(self, category: str | None) -> bool:
-        """Whether a product of this category can have the attribute. A product without a category has them all."""
+        """Whether a product of this category can have the attribute; True for a product without a category."""
         if not self.categories or not category:
             return True
         return any(category == root or category.startswith(root + "/") for root in self.categories)
 
-    def normalise(self, raw: str, language: str | None = None) -> str | None:
-        """The canonical value a merchant's spelling stands for, or None if it stands for none."""
-        return self.spellings(language).get(fold(raw))
-
     def spellings(self, language: str | None = None) -> dict[str, str]:
-        """Folded spelling -> canonical value; the canonical values and, first of all, the language's aliases."""
-        known: dict[str, str] = {}
-        languages = sorted(self.aliases, key=lambda name: name == language)
-        for name in languages:
-            known.update({fold(spelling): value for spelling, value in self.aliases[name].items()})
-        return known | {fold(value): value for value in self.values}
+        """Folded spelling (:func:`fold`) -> canonical value, of the canonical values and the aliases of all languages.
+
+        A spelling in several languages has the meaning it has in ``language``; canonical values come before aliases.
+        """
+        canonical: dict[str, str] = {}
+        for name in sorted(self.aliases, key=lambda name: name == language):  # ``language`` last: it overwrites
+            canonical.update({fold(spelling): value for spelling, value in self.aliases[name].items()})
+        return canonical | {fold(value): value for value in self.values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Dictionary:
         return [name for name, attribute in self.attributes.items() if attribute.enabled]
 
     def words(self) -> set[str]:
-        """Every folded spelling of every value: what two variants of one listing may differ in."""
+        """Every folded spelling of every value, all attributes together."""
         return {spelling for attribute in self.attributes.values() for spelling in attribute.spellings()}
 
     def hash(self) -> str:
@@ -67,12 +65,16 @@ class Dictionary:
 
 
 def fold(text: str) -> str:
-    """Case, accents-compatibility forms and runs of spaces or punctuation do not distinguish two spellings."""
+    """Comparison key of a spelling: NFKC, case-folded, runs of spaces and punctuation replaced by one space."""
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def load(path: Path) -> Dictionary:
-    """Read a dictionary file. Raises ConfigError for broken JSON, unknown fields or aliases of unknown values."""
+    """Read a dictionary file.
+
+    Raises ConfigError for broken JSON, unknown fields, an attribute that is defined twice or has no values, and
+    aliases of values that are not listed.
+    """
     try:
         content = json.loads(path.read_text())
         rows = content["attributes"]

@@ -1,17 +1,17 @@
-"""What can go wrong with a job, and the exit code each kind ends with.
+"""The exceptions that jobs raise on purpose, and the exit code of each.
 
 ::
 
-    CatalogEnrichmentError            exit 1  (never raised itself)
+    CatalogEnrichmentError            exit 1  (base class, never raised itself)
     ├── ConfigError                   exit 2  the config or the command line is wrong
-    ├── DataContractError             exit 2  the data does not keep its contract; nothing was written
-    ├── RegistryError                 exit 2  MLflow cannot be reached, or a model or alias is not there
+    ├── DataContractError             exit 2  the data violates its contract; nothing was written
+    ├── RegistryError                 exit 2  MLflow cannot be reached, or the model or alias does not exist
     ├── ModelContractError            exit 2  a model version is damaged or does not fit the dictionary
-    └── GateRefused                   exit 3  a gate said no: promotion policy, cap on changes, expected-current,
-                                              another job at the same catalog
+    └── GateRefused                   exit 3  a check refused: promotion policy, cap on changes, expected champion,
+                                              another job is writing to the same catalog
 
-Anything else that escapes a job is a bug (exit 1, with its traceback). A row never raises: it gets a
-:class:`~catalog_enrichment.records.Reason` and goes to quarantine or to the text-only path.
+Any other exception is a bug (exit 1, with its traceback). A bad row raises nothing: it gets a
+:class:`~catalog_enrichment.records.Reason` and goes to quarantine or is scored on text alone.
 
 Every message says what happened, where, and what to do about it.
 """
@@ -32,7 +32,7 @@ class ConfigError(CatalogEnrichmentError):
 
 
 class DataContractError(CatalogEnrichmentError):
-    """A source, snapshot or table does not keep its data contract. Raised before anything is written."""
+    """A source, snapshot or table violates its data contract. Raised before anything is written."""
 
     exit_code = 2
 
@@ -50,6 +50,6 @@ class ModelContractError(CatalogEnrichmentError):
 
 
 class GateRefused(CatalogEnrichmentError):
-    """A gate refused: the promotion policy, the cap on changes, an alias that moved, another job that writes."""
+    """The promotion policy, the cap on changes, an alias that moved, or another writing job forbids the change."""
 
     exit_code = 3

@@ -1,13 +1,13 @@
-"""The words of the house: decisions, reasons, modality paths, ledger operations, stable ids.
+"""Enumerations that the whole package shares (decisions, reasons, modality paths, ledger operations), and stable ids.
 
-Imports neither Spark nor torch: every room may use it, on every machine.
+Imports neither Spark nor torch, so that every room can use it, on the driver and on executors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -36,7 +36,7 @@ class Op(StrEnum):
 
 
 class Source(StrEnum):
-    """Who stands behind a value, strongest first: the merchant, a human reviewer, a model."""
+    """Who gave a value, in order of precedence: the merchant, a human reviewer, a model."""
 
     MERCHANT = "merchant"
     HUMAN = "human"
@@ -50,8 +50,8 @@ class Cardinality(StrEnum):
     MANY = "many"
 
 
-class Stage(StrEnum):
-    """Where a row was sent to quarantine."""
+class QuarantineStage(StrEnum):
+    """The job stage that sent a row to quarantine: column `stage` of the quarantine table."""
 
     IMPORT = "import"
     VALIDATE = "validate"
@@ -66,7 +66,7 @@ class RunKind(StrEnum):
 
 
 SUCCEEDED = "succeeded"
-"""Status of a run in the `runs` table: a run gets its row when all of it has landed."""
+"""Status of a run in the `runs` table. The row is written after all other tables of the run."""
 
 
 class Reason(StrEnum):
@@ -106,48 +106,44 @@ class Reason(StrEnum):
     CERTIFICATE_MISMATCH = "certificate_mismatch"
     CERTIFICATE_EXPIRED = "certificate_expired"
     UNSEEN_SLICE = "unseen_slice"
-    # ledger events that no assertion explains
+    # retract events without a decision of their own
     CONTENT_CHANGED = "content_changed"
     ROLLED_BACK = "rolled_back"
 
 
 def stable_hash(*parts: Any) -> str:
-    """Hex SHA-256 over the JSON of ``parts``: equal inputs give equal ids on every machine and every day."""
+    """Hex SHA-256 over the JSON of ``parts``: equal parts give equal hashes in every process and on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_run_id(kind: RunKind, *identity: Any) -> str:
-    """Run id: the kind, then 20 hex digits of the hash of what makes the run the run it is (contract `runs`)."""
+    """Run id: the kind and 20 hex digits of the hash of kind and ``identity`` (contract `runs`)."""
     return f"{kind.value}-{stable_hash(kind.value, *identity)[:20]}"
 
 
 def event_id(run_id: str, product_id: str, attribute: str, value: str, op: Op, refers_to: str = "") -> str:
     """Ledger event id: SHA-256 over ``length:text`` of each part, in order. Repeating a run repeats its ids.
 
-    Lengths (in characters) keep apart what plain joining would confuse, and Spark SQL can compute the same id.
-    ``refers_to`` is a part because one run may take the same value back from several earlier runs.
+    With the lengths (in characters) no two different events join to the same text; Spark SQL computes the same id.
+    ``refers_to`` is a part because one run can retract the same value of several earlier runs.
     """
     parts = (run_id, product_id, attribute, value, op.value, refers_to)
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
 def add_counts(*counts: dict[str, int]) -> dict[str, int]:
-    """Counters merge by addition, so that a chunk's report and the whole backfill's are one code path."""
+    """The sum of the counters, name by name, sorted by name."""
     total: dict[str, int] = {}
-    for name, number in _pairs(counts):
-        total[name] = total.get(name, 0) + number
+    for counter in counts:
+        for name, number in counter.items():
+            total[name] = total.get(name, 0) + number
     return dict(sorted(total.items()))
 
 
-def _pairs(counts: Iterable[dict[str, int]]) -> Iterable[tuple[str, int]]:
-    for one in counts:
-        yield from one.items()
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted names: what MLflow calls params."""
-    found: dict[str, Any] = {}
+def flatten_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one dict with dotted keys, as MLflow's params need them."""
+    flat: dict[str, Any] = {}
     for name, value in content.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        flat |= flatten_keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

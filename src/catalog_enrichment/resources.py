@@ -1,8 +1,8 @@
-"""Finds the files the product ships beside its code: schemas, recipes, the promotion policy, shipped configs.
+"""Finds the files shipped with the code: schemas, recipes, the promotion policy, configs.
 
-In a wheel they lie inside the package (pyproject force-includes them); in a checkout they are the folders at the
-top. Callers name them by ``kind:relative/path``, for example ``schemas:attributes/demo.v1.json``; any other
-string is a path of the user's own.
+In a wheel they are inside the package (pyproject force-includes them), in a checkout in folders of the repository.
+A reference ``kind:relative/path``, for example ``schemas:attributes/demo.v1.json``, names a shipped file; any other
+text is a path of the user's.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def folder(kind: str) -> Path:
 
 
 def locate(reference: str, base: Path | None = None) -> Path:
-    """The absolute path of a shipped file (``kind:path``) or of a user's own (relative to ``base``).
+    """The absolute path of a shipped file (``kind:path``) or of a user's file (relative to ``base``).
 
-    Raises ConfigError, listing what there is, if the file does not exist.
+    Raises ConfigError, listing the files of the folder, if the file does not exist.
     """
     kind, colon, rest = reference.partition(":")
     shipped = bool(colon) and kind in _CHECKOUT_FOLDERS
     path = folder(kind) / rest if shipped else (base or Path.cwd()) / Path(reference).expanduser()
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-        raise ConfigError(f"{reference}: no such file ({path}). In that folder: {near or 'nothing'}")
+        neighbours = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+        raise ConfigError(f"{reference}: no such file ({path}). Files in that folder: {neighbours or 'none'}")
     return path.resolve()

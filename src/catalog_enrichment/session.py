@@ -1,4 +1,4 @@
-"""The Spark session of a job: one place for the settings that the house relies on."""
+"""The Spark session of a job, with the settings that the code relies on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # a column that comes back in another order is an error that says so, not a cryptic getLong
+    # columns that a pandas UDF returns in another order raise a readable error
     "spark.sql.execution.arrow.pyspark.validateSchema.enabled": "true",
-    # a worker that lives on keeps its model
+    # a reused worker keeps its loaded model
     "spark.python.worker.reuse": "true",
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",
@@ -29,9 +29,9 @@ _SETTINGS = {
 
 
 def start(config: Config, app_name: str) -> SparkSession:
-    """Start (or join) the Spark session. Under spark-submit the master and its resources are spark-submit's.
+    """Start the Spark session or return the running one. Under spark-submit, it sets the master and the resources.
 
-    Raises ConfigError if there is no Java for a session that has to start its own JVM.
+    Raises ConfigError if the session has to start a JVM and there is no Java.
     """
     from pyspark.sql import SparkSession
 
@@ -41,7 +41,7 @@ def start(config: Config, app_name: str) -> SparkSession:
         builder = builder.config(name, value)
     if not submitted:
         require_java()
-        # the workers' Python is this one, not whatever python3 is first on PATH
+        # workers run this Python, not the first python3 on PATH
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = builder.master(config.spark.master).config("spark.driver.memory", config.spark.driver_memory)
         builder = builder.config("spark.sql.shuffle.partitions", str(config.spark.shuffle_partitions))
@@ -58,10 +58,10 @@ def _arrow_batches(config: Config) -> dict[str, str]:
 
 
 def require_java() -> None:
-    """Raises ConfigError, with what to install, if Spark would not find a Java runtime."""
+    """Raises ConfigError, which says what to install, if Spark would not find a Java runtime."""
     home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
-    if found is None:
+    java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
+    if java is None:
         where = f"JAVA_HOME={home}" if home else "PATH"
         raise ConfigError(
             f"Spark needs Java 17 or newer and there is no java in {where}. Install one (Debian: apt-get install "

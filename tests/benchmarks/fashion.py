@@ -28,7 +28,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.dictionary import Attribute
+from catalog_enrichment.dictionary import Attribute, fold
 from catalog_enrichment.precision import metrics
 from catalog_enrichment.records import Source
 
@@ -149,7 +149,8 @@ def read_truth(data: Path, config: Config) -> Truth:
 def _normalised(attribute: Attribute, raw: str | list[str]) -> Values:
     """As import does it: canonical where the dictionary knows the spelling, else as given."""
     given = [raw] if isinstance(raw, str) else raw
-    return frozenset(attribute.normalise(value) or value for value in given)
+    spellings = attribute.spellings()
+    return frozenset(spellings.get(fold(value), value) for value in given)
 
 
 def read_catalog(config: Config) -> Found:

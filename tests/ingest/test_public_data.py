@@ -345,7 +345,7 @@ def test_a_dictionary_is_built_from_the_data(spark: Any, tmp_path: Path, capsys:
     assert summary["attributes"] == {"category": {"values": 2, "too_rare": 1}}
     words = dictionary.load(output)["category"]
     assert (words.values, words.cardinality) == (("Shampoos", "Nail Polish"), "one")
-    assert words.normalise("shampoos") == "Shampoos"
+    assert words.spellings()["shampoos"] == "Shampoos"
     assert draft_dictionary.main([*arguments, "--output", str(output)]) == 2
     assert "new file" in capsys.readouterr().err
     assert draft_dictionary.main([*arguments, "--output", str(output) + "2", "--min-count", "9"]) == 2

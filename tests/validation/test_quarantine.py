@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.records import Stage
+from catalog_enrichment.records import QuarantineStage
 from catalog_enrichment.validation.quarantine import quarantine_rows
 
 
 def test_rows_land_in_the_contract_and_unknown_columns_are_null(spark: Any) -> None:
     at = datetime(2026, 1, 2, tzinfo=UTC)
     bad = spark.createDataFrame([("1", "image_empty", "why")], "product_id string, reason string, detail string")
-    frame = quarantine_rows(bad, Stage.DECODE, "enrich-1", model_version="7", at=at)
+    frame = quarantine_rows(bad, QuarantineStage.DECODE, "enrich-1", model_version="7", at=at)
     wanted = contract.spark_schema("quarantine")
     assert [(f.name, f.dataType) for f in frame.schema] == [(f.name, f.dataType) for f in wanted]
     row = frame.selectExpr("*", "unix_seconds(quarantined_at) as seconds").first()

@@ -13,7 +13,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.comparison.models import compare_settings, entrants_of
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.records import SUCCEEDED, flat
+from catalog_enrichment.records import SUCCEEDED, flatten_keys
 from catalog_enrichment.registry.mlflow_store import ModelRun, Store
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
@@ -121,5 +121,5 @@ def _params(entry: Entry) -> dict[str, Any]:
     if not entry.members:
         return {"recipe": entry.name, "sees": entry.sees}
     if len(entry.members) == 1:
-        return flat({"sees": entry.sees} | asdict(entry.members[0]))
-    return flat({"sees": entry.sees} | {f"member_{n:02d}": asdict(one) for n, one in enumerate(entry.members)})
+        return flatten_keys({"sees": entry.sees} | asdict(entry.members[0]))
+    return flatten_keys({"sees": entry.sees} | {f"member_{n:02d}": asdict(one) for n, one in enumerate(entry.members)})

@@ -12,7 +12,16 @@ from catalog_enrichment.catalog import category_filters, ledger
 from catalog_enrichment.enrichment import decide as decisions
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.inference import udf
-from catalog_enrichment.records import SUCCEEDED, Decision, Reason, RunKind, Source, Stage, make_run_id, stable_hash
+from catalog_enrichment.records import (
+    SUCCEEDED,
+    Decision,
+    QuarantineStage,
+    Reason,
+    RunKind,
+    Source,
+    make_run_id,
+    stable_hash,
+)
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.snapshot import check_snapshot
 
@@ -149,7 +158,7 @@ def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFra
     failed = scored.where(F.col("error").isNotNull()).select(
         "product_id", "content_hash", F.col("error").alias("reason"), "detail"
     )
-    return quarantine_rows(failed, Stage.DECODE, run_id, model_version=model.version)
+    return quarantine_rows(failed, QuarantineStage.DECODE, run_id, model_version=model.version)
 
 
 def describe_run(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract, resources
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds, merchant_values
-from catalog_enrichment.records import SUCCEEDED, RunKind, Stage, make_run_id
+from catalog_enrichment.records import SUCCEEDED, QuarantineStage, RunKind, make_run_id
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import flag_rows, load_rules
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -65,7 +65,7 @@ def import_products(context: Context) -> dict[str, Any]:
         done.quarantined = sum(counts["quarantined"].values())
         counts["merchant_values"] = merchant_values.count_merchant_values(_good(rows.drop("images"), fates), dictionary)
 
-    bad = quarantine_rows(_bad(rows, fates), Stage.IMPORT, run_id, at=started)
+    bad = quarantine_rows(_bad(rows, fates), QuarantineStage.IMPORT, run_id, at=started)
     changes = counts[NEW] + counts[CHANGED]
     if not (changes or catalog.current_values_stale() or _new_quarantine(bad, catalog)):
         catalog.unstage(run_id)

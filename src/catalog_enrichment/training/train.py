@@ -24,7 +24,7 @@ from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec, load_model_recipe
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import Issue
-from catalog_enrichment.records import Modality, flat
+from catalog_enrichment.records import Modality, flatten_keys
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.certification import certify_all, data_window, label_set
@@ -198,7 +198,7 @@ def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
     if isinstance(recipe, Ensemble):
         del content["members"]
         content |= {f"member_{number:02d}": asdict(member) for number, member in enumerate(recipe.members)}
-    return flat(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
+    return flatten_keys(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 
 def _lineage(parts: Split, labels: Mapping[str, Labels], issue: Issue) -> dict[str, Any]:

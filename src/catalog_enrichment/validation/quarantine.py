@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
-from catalog_enrichment.records import Stage
+from catalog_enrichment.records import QuarantineStage
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
 def quarantine_rows(
-    frame: DataFrame, stage: Stage, run_id: str, model_version: str | None = None, at: datetime | None = None
+    frame: DataFrame, stage: QuarantineStage, run_id: str, model_version: str | None = None, at: datetime | None = None
 ) -> DataFrame:
     """The rows of ``frame`` in the quarantine contract; columns that it does not have are null.
 
