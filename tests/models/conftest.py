@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import (
@@ -97,10 +98,10 @@ def net() -> MultiModalNet:
 
 
 @pytest.fixture(scope="session")
-def batch() -> tuple[list[str | None], list[str | None], list[np.ndarray | None]]:
+def batch() -> ProductBatch:
     """Six products, with and without description and picture."""
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(6)]
     titles = ["navy shirt", "red wool scarf for women", None, "\x00 green", "shoe 👟", "blue"]
     descriptions = ["cotton", "", "a shirt of navy blue cotton", None, "red", "wool " * 40]
-    return titles, descriptions, [p if row not in (1, 4) else None for row, p in enumerate(pictures)]
+    return ProductBatch(titles, descriptions, [p if row not in (1, 4) else None for row, p in enumerate(pictures)])

@@ -39,12 +39,12 @@ def test_a_round_trip_gives_bit_equal_probabilities(
     """I8, with the network and pickle out of reach."""
     recipe = tiny(kind, variant)
     net, tokenizers = network(recipe), tokenizers_of(recipe)
-    before = Predictor(net, tokenizers, recipe.model, TEMPERATURES).predict(*batch)
+    before = Predictor(net, tokenizers, recipe.model, TEMPERATURES).predict(batch)
     artifact.save(tmp_path / "model", net, tokenizers, recipe, TEMPERATURES)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
     monkeypatch.setattr("pickle.Unpickler", lambda *_, **__: pytest.fail("unpickled"))
     loaded = Predictor.load(tmp_path / "model")
-    after = loaded.predict(*batch)
+    after = loaded.predict(batch)
     assert loaded.heads == HEADS
     assert list(loaded.heads) == list(HEADS)
     for name in HEADS:
@@ -103,9 +103,9 @@ def test_a_model_of_the_pretrained_package_loads_without_the_package(
     pretrained = {"text": build_tokenizer(text, [])}
     net = build_network(recipe.model, HEADS, pretrained).eval()
     artifact.save(tmp_path / "model", net, pretrained, recipe, TEMPERATURES)
-    before = Predictor(net, pretrained, recipe.model, TEMPERATURES).predict(*batch)
+    before = Predictor(net, pretrained, recipe.model, TEMPERATURES).predict(batch)
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    after = Predictor.load(tmp_path / "model").predict(*batch)
+    after = Predictor.load(tmp_path / "model").predict(batch)
     assert all(np.array_equal(before.probabilities[name], after.probabilities[name]) for name in HEADS)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.network import build_network
@@ -33,6 +34,7 @@ import json, socket, sys, time
 from pathlib import Path
 import numpy as np
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models.encoders import build_text_encoder, build_tokenizer
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.spec import TextSpec
@@ -55,7 +57,7 @@ except ConfigError as problem:
     told["not there"] = str(problem)
 told["seconds"] = time.monotonic() - start
 for folder in map(Path, sys.argv[3:]):
-    predicted = Predictor.load(folder).predict(*texts, [None] * len(texts[0]))
+    predicted = Predictor.load(folder).predict(ProductBatch(*texts, [None] * len(texts[0])))
     np.savez(out / f"{folder.name}.npz", **predicted.probabilities)
 (out / "told.json").write_text(json.dumps(told))
 """
@@ -106,7 +108,9 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
         net = build_network(recipe.model, HEADS, tokenizers).eval()
         artifact.save(root / str(number), net, tokenizers, recipe, TEMPERATURES)
         predictor = Predictor(net, tokenizers, recipe.model, TEMPERATURES)
-        here[str(root / str(number))] = predictor.predict(ALL_TITLES, ALL_DESCRIPTIONS, NO_PICTURES).probabilities
+        here[str(root / str(number))] = predictor.predict(
+            ProductBatch(ALL_TITLES, ALL_DESCRIPTIONS, NO_PICTURES)
+        ).probabilities
     (root / "sources").rename(root / "gone")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     texts = json.dumps([ALL_TITLES, ALL_DESCRIPTIONS])

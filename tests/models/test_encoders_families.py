@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModel, CamembertTokenizer
 
 from catalog_enrichment.errors import ConfigError, ModelContractError
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.encoders import (
@@ -174,7 +175,7 @@ def test_two_french_encoders_give_four_views_and_learn_at_the_texts_rate(folders
     recipe = reading(folders, "camembert", "flaubert")
     tokenizers = {name: build_tokenizer(text, []) for name, text in recipe.model.texts.items()}
     net = build_network(recipe.model, HEADS, tokenizers).eval()
-    inputs = Preprocessor(tokenizers, recipe.model).inputs(*texts_of("french"), [None] * 4)
+    inputs = Preprocessor(tokenizers, recipe.model).inputs(ProductBatch(*texts_of("french"), [None] * 4))
     seen = net.views(inputs).texts
     assert [view.present.tolist() for view in seen] == [[True] * 4, [True, False, True, True]] * 2
     assert not torch.allclose(seen[0].vector, seen[2].vector, atol=1e-2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from catalog_enrichment.errors import ConfigError, ModelContractError
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.spec import Ensemble, Recipe, load_model_recipe
@@ -32,12 +32,14 @@ def saved(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_members_votes_are_counted_and_the_mean_probability_decides_between_equals(saved: Path, batch: Any) -> None:
-    together = ensemble.load(saved).predict(*batch)
-    apart = [Predictor.load(place).predict(*batch) for place in sorted((saved / ensemble.MEMBERS).iterdir())]
+def test_the_members_votes_are_counted_and_the_mean_probability_decides_between_equals(
+    saved: Path, batch: ProductBatch
+) -> None:
+    together = ensemble.load(saved).predict(batch)
+    apart = [Predictor.load(place).predict(batch) for place in sorted((saved / ensemble.MEMBERS).iterdir())]
     for name, head in HEADS.items():
         each = [scores.probabilities[name].astype(np.float64) for scores in apart]
-        for product in range(len(batch[0])):
+        for product in range(len(batch)):
             votes = np.zeros(len(head.labels))
             for probabilities in each:
                 said = probabilities[product]

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.network import (
     ModelInputs,
@@ -25,8 +25,8 @@ HAS_IMAGE = [True, False, True, True, False, True]
 HAS_DESCRIPTION = [True, False, True, False, True, True]
 
 
-def inputs_of(recipe: Recipe, batch: Any) -> ModelInputs:
-    return Preprocessor(tokenizers_of(recipe), recipe.model).inputs(*batch)
+def inputs_of(recipe: Recipe, batch: ProductBatch) -> ModelInputs:
+    return Preprocessor(tokenizers_of(recipe), recipe.model).inputs(batch)
 
 
 def learned(outputs: ModelOutputs) -> torch.Tensor:
@@ -37,7 +37,7 @@ def learned(outputs: ModelOutputs) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, variant: str, batch: Any) -> None:
+def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, variant: str, batch: ProductBatch) -> None:
     recipe = tiny(kind, variant)
     outputs = network(recipe)(inputs_of(recipe, batch))
     shapes = {name: (6, len(head.labels)) for name, head in HEADS.items()}
@@ -62,7 +62,7 @@ def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, variant:
     ],
 )
 def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_places(
-    variant: str, widths: list[int], tokens: int, batch: Any
+    variant: str, widths: list[int], tokens: int, batch: ProductBatch
 ) -> None:
     recipe = tiny("cross_modal", variant)
     net = network(recipe)
@@ -80,7 +80,7 @@ def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_places(
         assert view.mask.any(dim=1).equal(view.present)
 
 
-def test_picture_tokens_may_be_of_another_width_than_the_picture(batch: Any) -> None:
+def test_picture_tokens_may_be_of_another_width_than_the_picture(batch: ProductBatch) -> None:
     recipe = tiny("cross_modal")
     recipe = replace(
         recipe, model=replace(recipe.model, image=replace(recipe.model.image, name="mobilenetv3_small_050"))
@@ -109,7 +109,7 @@ def test_two_text_encoders_read_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
-def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(variant: str, batch: Any) -> None:
+def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(variant: str, batch: ProductBatch) -> None:
     inputs = inputs_of(tiny("concat", variant), batch)
     other_picture = replace(inputs, pixels=inputs.pixels + 1)
     flipped = {
@@ -124,7 +124,9 @@ def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(variant:
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_under_a_missing_picture_or_description_reaches_no_score(kind: str, variant: str, batch: Any) -> None:
+def test_what_lies_under_a_missing_picture_or_description_reaches_no_score(
+    kind: str, variant: str, batch: ProductBatch
+) -> None:
     recipe = tiny(kind, variant)
     net, inputs = network(recipe), inputs_of(recipe, batch)
     pixels = inputs.pixels.clone()
@@ -137,7 +139,7 @@ def test_what_lies_under_a_missing_picture_or_description_reaches_no_score(kind:
     assert all(torch.equal(before[name], after[name]) for name in HEADS)
 
 
-def test_what_lies_under_a_missing_picture_does_not_reach_the_batch_statistics(batch: Any) -> None:
+def test_what_lies_under_a_missing_picture_does_not_reach_the_batch_statistics(batch: ProductBatch) -> None:
     inputs = inputs_of(tiny(), batch)
     noisy = inputs.pixels.clone()
     noisy[~inputs.has_image] = 1e3
@@ -151,7 +153,7 @@ def test_what_lies_under_a_missing_picture_does_not_reach_the_batch_statistics(b
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"image_only"}))
-def test_a_training_batch_without_any_picture_trains(kind: str, variant: str, batch: Any) -> None:
+def test_a_training_batch_without_any_picture_trains(kind: str, variant: str, batch: ProductBatch) -> None:
     recipe = tiny(kind, variant)
     net = network(recipe).train()
     learned(net(replace(inputs_of(recipe, batch), has_image=torch.zeros(6, dtype=torch.bool)))).backward()
@@ -161,7 +163,7 @@ def test_a_training_batch_without_any_picture_trains(kind: str, variant: str, ba
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_frozen_encoders_stay_as_they_are(kind: str, batch: Any) -> None:
+def test_frozen_encoders_stay_as_they_are(kind: str, batch: ProductBatch) -> None:
     recipe = tiny(kind, "pair second vit")
     assert recipe.model.second_text is not None
     model = replace(
@@ -197,7 +199,7 @@ def test_parameter_groups_hold_every_weight_once_at_its_parts_rate(kind: str) ->
         assert rate[id(weight)] == (rates[name.partition(".")[0]], 0.1 if weight.ndim > 1 else 0.0)
 
 
-def test_inputs_move_as_one(batch: Any) -> None:
+def test_inputs_move_as_one(batch: ProductBatch) -> None:
     moved = inputs_of(tiny("concat", "apart second vit"), batch).to("meta")
     assert len(moved) == 6
     tensors = [moved.pixels, moved.has_image]
@@ -209,7 +211,7 @@ def test_inputs_move_as_one(batch: Any) -> None:
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
-def test_each_text_encoder_reads_by_its_own_tokenizer(batch: Any) -> None:
+def test_each_text_encoder_reads_by_its_own_tokenizer(batch: ProductBatch) -> None:
     recipe = tiny("concat", "apart second vit")
     inputs = inputs_of(recipe, batch)
     assert {name: len(texts) for name, texts in inputs.texts.items()} == {"text": 2, "second_text": 2}
@@ -222,20 +224,17 @@ def test_each_text_encoder_reads_by_its_own_tokenizer(batch: Any) -> None:
     assert titles.present.all()
 
 
-def test_pixels_are_normalised_by_the_spec_and_blank_without_a_picture(batch: Any) -> None:
+def test_pixels_are_normalised_by_the_spec_and_blank_without_a_picture(batch: ProductBatch) -> None:
     inputs, spec = inputs_of(tiny(), batch), tiny().model.image
-    expected = (batch[2][0].astype(np.float64) / 255 - np.array(spec.mean)) / np.array(spec.std)
+    expected = (batch.pictures[0].astype(np.float64) / 255 - np.array(spec.mean)) / np.array(spec.std)
     np.testing.assert_allclose(inputs.pixels[0].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
     assert (inputs.pixels[1] == 0).all()
     assert inputs.has_image.tolist() == HAS_IMAGE
 
 
 def test_inputs_that_do_not_fit_are_refused(tokenizers: dict[str, TextTokenizer]) -> None:
-    preprocessor = Preprocessor(tokenizers, tiny().model)
-    with pytest.raises(ValueError, match="2 titles"):
-        preprocessor.inputs(["a", "b"], [""], [None])
     with pytest.raises(ValueError, match="picture 0"):
-        preprocessor.inputs(["a"], [""], [np.zeros((8, 8, 3), dtype=np.uint8)])
+        Preprocessor(tokenizers, tiny().model).inputs(ProductBatch(["a"], [""], [np.zeros((8, 8, 3), dtype=np.uint8)]))
 
 
 def test_the_heads_belong_to_the_fusion(net: MultiModalNet) -> None:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.predictor import Predictor
@@ -26,12 +25,12 @@ def predictor_of(kind: str, variant: str = "pair lcnet") -> Predictor:
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, variant: str, batch: Any) -> None:
+def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, variant: str, batch: ProductBatch) -> None:
     predictor = predictor_of(kind, variant)
-    together = predictor.predict(*batch)
+    together = predictor.predict(batch)
     assert together.has_image.tolist() == [True, False, True, True, False, True]
     for row in range(6):
-        alone = predictor.predict(*([column[row]] for column in batch))
+        alone = predictor.predict(ProductBatch([batch.titles[row]], [batch.descriptions[row]], [batch.pictures[row]]))
         assert alone.has_image[0] == together.has_image[row]
         for name in HEADS:
             for one, many in ((alone.probabilities, together.probabilities), (alone.attention, together.attention)):
@@ -39,11 +38,11 @@ def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, variant: str
 
 
 def test_probabilities_are_calibrated_softmax_for_one_value_and_sigmoid_for_many(
-    predictor: Predictor, net: MultiModalNet, tokenizers: dict[str, TextTokenizer], batch: Any
+    predictor: Predictor, net: MultiModalNet, tokenizers: dict[str, TextTokenizer], batch: ProductBatch
 ) -> None:
     with torch.inference_mode():
-        logits = net(Preprocessor(tokenizers, tiny().model).inputs(*batch)).logits
-    scores = predictor.predict(*batch)
+        logits = net(Preprocessor(tokenizers, tiny().model).inputs(batch)).logits
+    scores = predictor.predict(batch)
     for name in ("type", "color.main"):
         exponentials = np.exp(logits[name].double().numpy() / TEMPERATURES[name])
         expected = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -54,24 +53,24 @@ def test_probabilities_are_calibrated_softmax_for_one_value_and_sigmoid_for_many
     assert scores.probabilities["type"].shape == (6, 3)
 
 
-def test_attention_is_one_without_a_picture(predictor: Predictor, batch: Any) -> None:
-    scores = predictor.predict(*batch)
+def test_attention_is_one_without_a_picture(predictor: Predictor, batch: ProductBatch) -> None:
+    scores = predictor.predict(batch)
     assert set(scores.attention) == set(HEADS)
     for weight in scores.attention.values():
         assert (weight[~scores.has_image] == 1).all()
         assert ((weight[scores.has_image] > 0) & (weight[scores.has_image] < 1)).all()
 
 
-def test_attention_is_nan_where_the_fusion_weighs_nothing(batch: Any) -> None:
-    scores = predictor_of("concat").predict(*batch)
+def test_attention_is_nan_where_the_fusion_weighs_nothing(batch: ProductBatch) -> None:
+    scores = predictor_of("concat").predict(batch)
     assert all(np.isnan(weight).all() and weight.shape == (6,) for weight in scores.attention.values())
 
 
 def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(
-    tokenizers: dict[str, TextTokenizer], batch: Any
+    tokenizers: dict[str, TextTokenizer], batch: ProductBatch
 ) -> None:
     predictor = Predictor(network(tiny()).train(), tokenizers, tiny().model, TEMPERATURES)
-    first, second = predictor.predict(*batch), predictor.predict(*batch)
+    first, second = predictor.predict(batch), predictor.predict(batch)
     assert all(np.array_equal(first.probabilities[name], second.probabilities[name]) for name in HEADS)
 
 
@@ -84,7 +83,7 @@ def test_the_predictor_tells_what_it_needs(predictor: Predictor) -> None:
 @pytest.mark.parametrize("variant", ["apart second vit", "pair regions"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_batch_gives_empty_scores(kind: str, variant: str) -> None:
-    scores = predictor_of(kind, variant).predict([], [], [])
+    scores = predictor_of(kind, variant).predict(ProductBatch([], [], []))
     assert scores.probabilities["material"].shape == (0, 4)
     assert scores.attention["type"].shape == (0,)
     assert scores.has_image.shape == (0,)
@@ -92,7 +91,7 @@ def test_an_empty_batch_gives_empty_scores(kind: str, variant: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_product_without_anything_is_scored(kind: str) -> None:
-    scores = predictor_of(kind, "apart second vit").predict([None, ""], [None, ""], [None, None])
+    scores = predictor_of(kind, "apart second vit").predict(ProductBatch([None, ""], [None, ""], [None, None]))
     for name, head in HEADS.items():
         assert scores.probabilities[name].shape == (2, len(head.labels))
         assert np.isfinite(scores.probabilities[name]).all()
@@ -101,5 +100,5 @@ def test_a_product_without_anything_is_scored(kind: str) -> None:
 
 def test_hostile_text_is_scored_like_any_other(predictor: Predictor) -> None:
     titles = [None, "", "\x00", "\ud83d broken", "م" * 100_000, "word " * 200_000]
-    scores = predictor.predict(titles, titles[::-1], [None] * 6)
+    scores = predictor.predict(ProductBatch(titles, titles[::-1], [None] * 6))
     assert all(np.isfinite(array).all() for array in scores.probabilities.values())

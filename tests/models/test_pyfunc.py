@@ -13,6 +13,7 @@ from PIL import Image
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import decode_image
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.network import MultiModalNet
@@ -49,7 +50,7 @@ def test_the_mlflow_model_answers_as_the_predictor(
 
     picture = decode_image(images[0] or b"", SIZE, ImagesConfig()).pixels
     scores = Predictor.load(tmp_path / "model").predict(
-        ["navy shirt", None, "red"], [None, "wool", None], [picture, None, None]
+        ProductBatch(["navy shirt", None, "red"], [None, "wool", None], [picture, None, None])
     )
     assert answers.index.tolist() == products.index.tolist()
     assert list(answers) == [column for name in HEADS for column in (name, f"{name}_score")]

@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from catalog_enrichment.registry.trained_model import TrainedModel
 
 from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
+from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.training.train import train
 
 from .toy import DICTIONARY, batches, easy, recipe_toml, silent
@@ -171,7 +172,7 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_kept_as_one_model(tm
     assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
     assert {certificate.weights_hash for certificate in model.certificates} == {artifact.weights_hash(model.artifact)}
     titles = ["red cotton", "green wool"]
-    said = voters.predict(titles, ["", ""], [None, None]).probabilities["color"].argmax(axis=1)
+    said = voters.predict(ProductBatch(titles, ["", ""], [None, None])).probabilities["color"].argmax(axis=1)
     assert [voters.heads["color"].labels[value] for value in said] == ["Red", "Green"]
     assert json.loads(json.dumps(model.params, default=str))["recipe"] == "vote"
     assert [model.params[f"member_{number:02d}.fit.epochs"] for number in (0, 1)] == [5, 3]

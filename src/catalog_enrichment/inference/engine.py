@@ -15,6 +15,7 @@ import numpy as np
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import Decoded, first_usable
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.precision.units import top_candidates
 from catalog_enrichment.records import Modality, Reason
@@ -86,7 +87,9 @@ def _decode(batch: Batch, size: int, limits: ImagesConfig) -> list[Decoded]:
 def _score(predictor: Scorer, batch: Batch, decoded: list[Decoded]) -> list[ScoredRow]:
     """Score a batch; if the batch fails, score its rows one by one, so that only the bad row is lost."""
     try:
-        scores = predictor.predict(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
+        scores = predictor.predict(
+            ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
+        )
     except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as problem:
         if len(batch) == 1:
             return [ScoredRow([], error=Reason.SCORING_FAILED.value, detail=f"{type(problem).__name__}: {problem}")]

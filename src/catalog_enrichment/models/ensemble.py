@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from catalog_enrichment.errors import ModelContractError
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.predictor import Predictor, Scores
 from catalog_enrichment.models.spec import Head
@@ -37,12 +38,7 @@ class Scorer(Protocol):
     @property
     def heads(self) -> dict[str, Head]: ...
 
-    def predict(
-        self,
-        titles: Sequence[str | None],
-        descriptions: Sequence[str | None],
-        pixels: Sequence[np.ndarray | None],
-    ) -> Scores: ...
+    def predict(self, batch: ProductBatch) -> Scores: ...
 
 
 class Voters:
@@ -60,14 +56,9 @@ class Voters:
     def heads(self) -> dict[str, Head]:
         return self._members[0].heads
 
-    def predict(
-        self,
-        titles: Sequence[str | None],
-        descriptions: Sequence[str | None],
-        pixels: Sequence[np.ndarray | None],
-    ) -> Scores:
+    def predict(self, batch: ProductBatch) -> Scores:
         """As :meth:`Predictor.predict`; see :func:`majority` for the scores."""
-        scores = [member.predict(titles, descriptions, pixels) for member in self._members]
+        scores = [member.predict(batch) for member in self._members]
         probabilities = {}
         for name, head in self.heads.items():
             votes = torch.from_numpy(np.stack([score.probabilities[name] for score in scores]))

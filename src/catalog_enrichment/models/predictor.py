@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
@@ -63,17 +64,12 @@ class Predictor:
         """Attribute -> its cardinality and labels."""
         return self._net.heads
 
-    def predict(
-        self,
-        titles: Sequence[str | None],
-        descriptions: Sequence[str | None],
-        pixels: Sequence[np.ndarray | None],
-    ) -> Scores:
-        """Score B products: raw texts and pictures, uint8 (``image_size``, ``image_size``, 3) RGB or None.
+    def predict(self, batch: ProductBatch) -> Scores:
+        """Score B products; pictures of side ``image_size``.
 
         A product's scores do not depend on the others in the batch, but for rounding (below 1e-5).
         """
-        inputs = self._preprocessor.inputs(titles, descriptions, pixels)
+        inputs = self._preprocessor.inputs(batch)
         with torch.inference_mode():
             outputs = self._net(inputs.to(self._device))
             probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.encoders import Tokens
@@ -45,25 +46,15 @@ class Preprocessor:
         self._tokenizers = dict(tokenizers)
         self._spec = spec
 
-    def inputs(
-        self,
-        titles: Sequence[str | None],
-        descriptions: Sequence[str | None],
-        pixels: Sequence[np.ndarray | None],
-    ) -> ModelInputs:
-        """The inputs of B products: raw texts, and uint8 (S, S, 3) pictures as ``decode_image`` gives them, or None.
-
-        Raises ValueError if the three are not of one length or a picture is not of the model's size.
-        """
-        if not len(titles) == len(descriptions) == len(pixels):
-            raise ValueError(f"{len(titles)} titles, {len(descriptions)} descriptions and {len(pixels)} pictures")
-        has_image = np.array([picture is not None for picture in pixels], dtype=bool)
+    def inputs(self, batch: ProductBatch) -> ModelInputs:
+        """The network's inputs of B products. Raises ValueError if a picture is not of the model's size."""
+        has_image = np.array([picture is not None for picture in batch.pictures], dtype=bool)
         return ModelInputs(
             texts={
                 name: tuple(ids.tokens() for ids in views)
-                for name, views in self.token_ids(titles, descriptions).items()
+                for name, views in self.token_ids(batch.titles, batch.descriptions).items()
             },
-            pixels=normalise_pixels(self._stack(pixels), has_image, self._spec.image),
+            pixels=normalise_pixels(self._stack(batch.pictures), has_image, self._spec.image),
             has_image=torch.from_numpy(has_image),
         )
 
@@ -74,10 +65,11 @@ class Preprocessor:
             for name, spec in self._spec.texts.items()
         }
 
-    def _stack(self, pixels: Sequence[np.ndarray | None]) -> np.ndarray:
+    def _stack(self, pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.uint8]:
+        """(B, S, S, 3); 0 without a picture."""
         size = self._spec.image.size
-        stacked = np.zeros((len(pixels), size, size, 3), dtype=np.uint8)
-        for row, picture in enumerate(pixels):
+        stacked = np.zeros((len(pictures), size, size, 3), dtype=np.uint8)
+        for row, picture in enumerate(pictures):
             if picture is None:
                 continue
             if picture.shape != stacked.shape[1:] or picture.dtype != np.uint8:

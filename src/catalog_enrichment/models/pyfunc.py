@@ -17,6 +17,7 @@ import pandas as pd
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import first_usable
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import ensemble
 
 _CHUNK = 64
@@ -38,9 +39,11 @@ class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def _score(self, products: pd.DataFrame) -> pd.DataFrame:
         scores = self._predictor.predict(
-            _present(products["title"]),
-            _present(products["description"]),
-            [self._pixels(data) for data in _present(products["image"])],
+            ProductBatch(
+                _present(products["title"]),
+                _present(products["description"]),
+                [self._pixels(data) for data in _present(products["image"])],
+            )
         )
         columns: dict[str, Any] = {}
         for name, probabilities in scores.probabilities.items():

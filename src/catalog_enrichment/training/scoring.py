@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.precision.calibration import fit_temperature
 from catalog_enrichment.training.dataset import Dataset
@@ -49,9 +50,11 @@ def score(
         see_text, see_image = hidden != "text", hidden != "image"
         parts.append(
             predictor.predict(
-                [dataset.titles[row] if see_text else "" for row in rows],
-                [dataset.descriptions[row] if see_text else "" for row in rows],
-                [dataset.pixels[row] if see_image and dataset.pictures[row] else None for row in rows],
+                ProductBatch(
+                    [dataset.titles[row] if see_text else "" for row in rows],
+                    [dataset.descriptions[row] if see_text else "" for row in rows],
+                    [dataset.pixels[row] if see_image and dataset.pictures[row] else None for row in rows],
+                )
             )
         )
     widths = {name: len(head.labels) for name, head in predictor.heads.items()}
