@@ -21,7 +21,7 @@ from catalog_enrichment.precision import metrics
 from catalog_enrichment.precision.bootstrap import Resamples
 from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.training.evaluation import ModelScores, described
+from catalog_enrichment.training.evaluation import ModelScores, attribute_metrics
 from catalog_enrichment.training.fit import Fitted, fit
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.task import Task
@@ -275,7 +275,7 @@ def test_a_summary_for_scripts_has_every_model_and_nothing_else(contest: Contest
     for name, found in comparison.summary.items():
         assert set(found) == {"color", "material", "seconds"}
         views = [outcome.views["both"].at("color", index) for outcome in contest.entries[name].outcomes]
-        each = [described(view, labels, index) for view in views]
+        each = [attribute_metrics(view, labels, index) for view in views]
         names = {"r_at_p95": "r_at_p95_micro", "macro_f1": "f1_macro", "accuracy": "accuracy"}
         assert found["color"] == {
             short: pytest.approx(np.mean([one[long] for one in each]), abs=1e-4) for short, long in names.items()
@@ -288,7 +288,7 @@ def test_every_metric_that_may_be_asked_for_is_the_one_that_training_reports(con
     for labels in contest.labels.values():
         index = judged(contest, labels.attribute)
         scores = contest.entries["reference_text"].outcomes[0].views["both"]
-        expected = described(scores.at(labels.attribute, index), labels, index)[metric]
+        expected = attribute_metrics(scores.at(labels.attribute, index), labels, index)[metric]
         assert measured(metric, scores, labels, index).estimate == pytest.approx(expected)
 
 

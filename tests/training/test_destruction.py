@@ -20,9 +20,9 @@ from catalog_enrichment.training.destruction import (
     unshuffled,
 )
 from catalog_enrichment.training.fit import set_threads
-from catalog_enrichment.training.loop import Material
+from catalog_enrichment.training.loop import FitInputs
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single_encoder import alone, heads_of
+from catalog_enrichment.training.single_encoder import heads_of, single_encoder_spec
 from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
@@ -48,7 +48,7 @@ def task(toy_task) -> Task:
 def network(task: Task, image: ImageSpec | None = None) -> MultiModalNet:
     torch.manual_seed(0)
     model = recipe().model
-    model = alone(replace(model, image=image or model.image), "image")
+    model = single_encoder_spec(replace(model, image=image or model.image), "image")
     return build_network(model, heads_of(task.labels), task.tokenizers)
 
 
@@ -218,8 +218,8 @@ def test_places_and_colours_are_learned_together(toy_task):
         return float((guess - coordinates(origins)).abs().mean())
 
     before = misplaced()
-    material = Material(name="destruction", examples=task.examples, train=task.train, held_out=task.folds.validation)
-    loop.run(net, objective, replace(spec.fit, schedule="constant"), material, silent)
+    inputs = FitInputs(name="destruction", examples=task.examples, train=task.train, held_out=task.folds.validation)
+    loop.run(net, objective, replace(spec.fit, schedule="constant"), inputs, silent)
     assert misplaced() < before / 2
 
 

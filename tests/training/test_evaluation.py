@@ -13,9 +13,9 @@ from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import (
     Evaluation,
     ModelScores,
+    attribute_metrics,
     certified,
     confusions,
-    described,
     intervals,
     measures,
     per_value,
@@ -50,7 +50,7 @@ def issue() -> Issue:
 
 
 def test_a_true_value_that_is_not_learned_stays_in_the_denominators():
-    row = described(PROBABILITIES, labels(), ALL)
+    row = attribute_metrics(PROBABILITIES, labels(), ALL)
     assert row["accuracy"] == 0.5
     assert row["r_at_p95_micro"] == 0.5  # two of four true values, above the first wrong score
     assert row["f1_micro"] == 0.5
@@ -66,7 +66,7 @@ def test_head_and_tail_are_by_the_support_of_the_whole_data_set():
     truth = np.eye(2, dtype=bool)[[0] * 8 + [1] * 2]
     everything = np.ones(10, dtype=bool)
     known = Labels("color", Cardinality.ONE, ("Red", "Blue"), truth, everything, np.zeros(10, int), ~everything)
-    row = described(np.array([[0.1, 0.9]] * 3), known, np.array([7, 8, 9]))
+    row = attribute_metrics(np.array([[0.1, 0.9]] * 3), known, np.array([7, 8, 9]))
     assert (row["f1_head"], row["f1_tail"]) == (0.0, pytest.approx(2 * 2 / (3 + 2)))
 
 
@@ -77,7 +77,7 @@ def test_per_value_precision_and_recall():
 
 
 def test_what_is_resampled_is_what_is_described():
-    row = described(PROBABILITIES, labels(), ALL)
+    row = attribute_metrics(PROBABILITIES, labels(), ALL)
     found = {name: measure.estimate for name, measure in measures(PROBABILITIES, labels(), ALL).items()}
     assert found == pytest.approx({name: value for name, value in row.items() if name != "products"})
     assert (found["accuracy"], found["r_at_p95_micro"]) == (0.5, 0.5)
@@ -98,14 +98,14 @@ def evaluation(**attention: np.ndarray) -> Evaluation:
     found = Evaluation()
     scores = ModelScores(ALL, {"color": PROBABILITIES}, attention)
     for modality in ("both", "image_masked"):
-        found.describe(modality, labels(), scores, ALL, groups=np.array([1, 1, 1, 1]))
+        found.add_modality(modality, labels(), scores, ALL, groups=np.array([1, 1, 1, 1]))
     return found
 
 
 def test_the_whole_model_has_intervals_and_masked_ones_have_none():
     found = evaluation().metrics
     bounds = {name for name in found if name.endswith(("_low", "_high"))}
-    names = set(described(PROBABILITIES, labels(), ALL)) - {"products"}
+    names = set(attribute_metrics(PROBABILITIES, labels(), ALL)) - {"products"}
     assert bounds == {f"color/{name}_{end}" for name in names for end in ("low", "high")}
     assert found["color/accuracy_low"] == found["color/accuracy_high"] == found["color/accuracy"] == 0.5
 
@@ -127,11 +127,11 @@ def test_a_weight_that_is_not_known_spoils_no_mean():
 def test_warnings_are_filled_when_all_is_described():
     collapsed = evaluation(color=np.full(4, 0.99))
     assert collapsed.warnings == []
-    collapsed.warn()
-    collapsed.warn()  # asked again, it says it once
+    collapsed.check_modality_collapse()
+    collapsed.check_modality_collapse()  # asked again, it says it once
     assert [warning.split(" (")[0] for warning in collapsed.warnings] == ["color: the picture is hardly used"]
     healthy = evaluation(color=ATTENTION)
-    healthy.warn()
+    healthy.check_modality_collapse()
     assert healthy.warnings == []
 
 

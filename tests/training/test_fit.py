@@ -23,7 +23,7 @@ from catalog_enrichment.models.spec import (
 from catalog_enrichment.precision.metrics import r_at_p_micro
 from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.training.examples import Examples, vary
-from catalog_enrichment.training.fit import fit, rehearse, set_threads
+from catalog_enrichment.training.fit import check_buildable, fit, set_threads
 from catalog_enrichment.training.objectives import targets_of, total_loss
 from catalog_enrichment.training.task import Task
 
@@ -179,7 +179,7 @@ def changed(part: str, **changes: Any) -> Recipe:
 )
 def test_what_cannot_work_is_told_before_the_first_stage(bad: Recipe, says: str, task: Task) -> None:
     with pytest.raises(ConfigError, match=f"toy: .*{says}"):
-        rehearse(bad, task)
+        check_buildable(bad, task)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_cannot_work_is_told_before_the_first_stage(bad: Recipe, says: str,
     ids=["text", "simcse", "convirt", "destruction", "not used"],
 )
 def test_an_encoder_that_learned_before_or_is_not_used_may_be_frozen(good: Recipe, task: Task) -> None:
-    rehearse(good, task)
+    check_buildable(good, task)
 
 
 @pytest.mark.parametrize("method", ["simcse", "convirt"])

@@ -12,7 +12,7 @@ from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.fit import set_threads
-from catalog_enrichment.training.loop import Material, learning_rate_factor
+from catalog_enrichment.training.loop import FitInputs, learning_rate_factor
 from catalog_enrichment.training.objectives import Classification, targets_of
 from catalog_enrichment.training.single_encoder import heads_of
 from catalog_enrichment.training.task import Task
@@ -35,11 +35,11 @@ def network(task: Task, seed: int = 0) -> MultiModalNet:
     return build_network(recipe().model, heads_of(task.labels), task.tokenizers)
 
 
-def run(task: Task, spec: FitSpec, progress=silent, start: MultiModalNet | None = None, **material) -> MultiModalNet:
+def run(task: Task, spec: FitSpec, progress=silent, start: MultiModalNet | None = None, **fit_inputs) -> MultiModalNet:
     fitted = start or network(task)
-    wanted = {"name": "toy", "train": task.train, "held_out": task.folds.validation, **material}
+    arguments = {"name": "toy", "train": task.train, "held_out": task.folds.validation, **fit_inputs}
     loop.run(
-        fitted, Classification(targets_of(task.labels)), spec, Material(examples=task.examples, **wanted), progress
+        fitted, Classification(targets_of(task.labels)), spec, FitInputs(examples=task.examples, **arguments), progress
     )
     return fitted
 

@@ -12,7 +12,7 @@ from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import AdaptSpec, BertSize, FitSpec, FusionSpec, TextSpec
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.fit import set_threads
-from catalog_enrichment.training.loop import Material
+from catalog_enrichment.training.loop import FitInputs
 from catalog_enrichment.training.self_supervision import ConVIRT, SimCSE, contrast, info_nce
 from catalog_enrichment.training.single_encoder import heads_of
 from catalog_enrichment.training.task import Task
@@ -179,8 +179,8 @@ def test_convirt_teaches_which_picture_belongs_to_a_title(task):
     rows = rows_with_pictures(task)
     train, held_out = rows[rows < 110], rows[rows >= 110]
     before = matched(net, objective, task, held_out)
-    material = Material(name="adapt", examples=task.examples, train=train, held_out=held_out)
-    history = loop.run(net, objective, spec.fit, material, silent)
+    inputs = FitInputs(name="adapt", examples=task.examples, train=train, held_out=held_out)
+    history = loop.run(net, objective, spec.fit, inputs, silent)
     assert min(row["validation_loss"] for row in history[1:]) < history[0]["validation_loss"]
     assert matched(net, objective, task, held_out) > max(0.8, before + 0.2)  # chance: 0.25
 
@@ -190,8 +190,8 @@ def test_simcse_moves_titles_apart_and_keeps_each_near_itself(task):
     objective = contrast(spec, net)
     index = np.arange(110, COUNT)
     before = objective.held_out(net, task.examples, index)
-    material = Material(name="adapt", examples=task.examples, train=np.arange(110), held_out=index)
-    loop.run(net, objective, spec.fit, material, silent)
+    inputs = FitInputs(name="adapt", examples=task.examples, train=np.arange(110), held_out=index)
+    loop.run(net, objective, spec.fit, inputs, silent)
     assert objective.held_out(net, task.examples, index) < before - 1
     inputs = task.examples.batch(index)
     net.train()

@@ -32,17 +32,17 @@ from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, ModelScores
-from catalog_enrichment.training.fit import fit, rehearse, set_threads
+from catalog_enrichment.training.fit import check_buildable, fit, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.loop import Progress
-from catalog_enrichment.training.scoring import Hidden, score, temperatures
-from catalog_enrichment.training.single_encoder import Sees, device, sees
+from catalog_enrichment.training.scoring import MaskedInput, score, temperatures
+from catalog_enrichment.training.single_encoder import ModalitiesUsed, device, modalities_used
 from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VIEWS: dict[str, Hidden] = {BOTH: "nothing", "image_masked": "image", "text_masked": "text"}
+VIEWS: dict[str, MaskedInput] = {BOTH: "nothing", "image_masked": "image", "text_masked": "text"}
 """What the model is shown: everything, or one of its inputs hidden."""
 
 MIN_LABELS = 20
@@ -68,7 +68,7 @@ class Entry:
     """One model of the comparison, fitted once per seed."""
 
     name: str
-    sees: Sees
+    sees: ModalitiesUsed
     outcomes: tuple[Outcome, ...]
     note: str = ""
     members: tuple[Recipe, ...] = ()
@@ -230,7 +230,7 @@ class _Arena:
             if key not in self._tasks:
                 parts = replace(self.parts, dataset=self._datasets[recipe.model.image.size])
                 self._tasks[key] = task_of(parts, self._labels, recipe.model)
-            rehearse(recipe, self._tasks[key])
+            check_buildable(recipe, self._tasks[key])
         for share in self.settings.label_shares:
             if (left := round(share * len(self.parts.folds.train))) < MIN_LABELS:
                 raise DataContractError(
@@ -253,7 +253,7 @@ class _Arena:
         for key, found in outcomes.items():
             entrant, _ = wanted[key]
             if entrant.name not in self.failed:
-                what = sees(member.model for member in entrant.members)
+                what = modalities_used(member.model for member in entrant.members)
                 yield key, Entry(entrant.name, what, tuple(found), entrant.note, entrant.members)
 
     def _add(self, outcomes: list[Outcome], entrant: Entrant, seed: int, share: float) -> None:
@@ -295,7 +295,7 @@ class _Arena:
             raise found
         return found
 
-    def _fitted_and_scored(self, name: str, recipe: Recipe, task: Task, views: Mapping[str, Hidden]) -> Outcome:
+    def _fitted_and_scored(self, name: str, recipe: Recipe, task: Task, views: Mapping[str, MaskedInput]) -> Outcome:
         """``name``: of the fit; no stage is called so."""
         started = time.perf_counter()
         fitted = self._means.fit(replace(recipe, name=name), task, self._means.progress, self._means.checkpoints)

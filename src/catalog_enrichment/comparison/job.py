@@ -43,7 +43,7 @@ def compare_models(config: Config) -> dict[str, Any]:
     store.client(create=True)
 
     started = datetime.now(UTC)
-    with launcher.prepared(config, "compare_models") as (workdir, fit):
+    with launcher.fitting_resources(config, "compare_models") as (workdir, fit):
         from catalog_enrichment.comparison.fit_all import run_contest
         from catalog_enrichment.comparison.report import write_comparison
         from catalog_enrichment.comparison.tables import compare
@@ -96,7 +96,7 @@ def _model_run(entry: Entry, contest: Contest, comparison: Comparison) -> ModelR
     first, evaluation = entry.outcomes[0], Evaluation()
     for view, scores in first.views.items():
         for labels in contest.labels.values():
-            evaluation.describe(view, labels, scores, contest.index, contest.groups)
+            evaluation.add_modality(view, labels, scores, contest.index, contest.groups)
     metrics = evaluation.metrics | comparison.metrics[entry.name]
     metrics |= {f"chosen/{name}": value for name, value in first.chosen.items()}
     steps: dict[int, dict[str, float]] = {

@@ -105,7 +105,7 @@ def compare(contest: Contest, settings: CompareConfig) -> Comparison:
 
 
 def measured(name: str, scores: ModelScores, labels: Labels, index: Index) -> Measure:
-    """The metric ``name`` of one model on the labelled products at ``index``; see :func:`evaluate.described`.
+    """The metric ``name`` of one model on the labelled products at ``index``; see :func:`attribute_metrics`.
 
     Raises KeyError for a metric that has no interval.
     """

@@ -75,7 +75,7 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
     """In plain language, for whoever trained the model; see :meth:`warn`."""
 
-    def describe(
+    def add_modality(
         self, modality: str, labels: Labels, scores: ModelScores, index: Index, groups: Ints | None = None
     ) -> None:
         """Describe one attribute under one modality, on the labelled products of ``index``.
@@ -85,7 +85,7 @@ class Evaluation:
         """
         index = index[labels.labelled[index]]
         probabilities = scores.at(labels.attribute, index)
-        row = described(probabilities, labels, index)
+        row = attribute_metrics(probabilities, labels, index)
         prefix = labels.attribute if modality == BOTH else f"{labels.attribute}/{modality}"
         self.metrics |= {f"{prefix}/{name}": value for name, value in row.items()}
         self._table("modalities").append({"attribute": labels.attribute, "modality": modality, **row})
@@ -99,14 +99,17 @@ class Evaluation:
             for name, interval in intervals(probabilities, labels, index, groups).items():
                 self.metrics |= {f"{prefix}/{name}_low": interval.low, f"{prefix}/{name}_high": interval.high}
 
-    def promise(self, certificate: Certificate, labels: Labels, scores: ModelScores, units: Index, path: Bools) -> None:
-        """What ``certificate`` would write to the labelled products of ``units``; ``path`` (N,): those it is for."""
+    def add_certified(
+        self, certificate: Certificate, labels: Labels, scores: ModelScores, units: Index, path: Bools
+    ) -> None:
+        """Add what ``certificate`` would write to the labelled products of ``units``; ``path`` (N,): the products that
+        its modality path covers."""
         index = units[labels.labelled[units]]
         row = certified(certificate, scores.at(labels.attribute, index), labels, index, path[index])
         self.metrics |= {f"{labels.attribute}/certified_{name}": value for name, value in row.items()}
         self._table("certified").append({"attribute": labels.attribute, "modality": certificate.modality.value, **row})
 
-    def warn(self) -> list[str]:
+    def check_modality_collapse(self) -> list[str]:
         """Fill ``warnings``, once every attribute and modality, baselines included, is described; returns them."""
         self.warnings = collapse_warnings(self.tables.get("modalities", []), self.curves.get("attention", {}))
         return self.warnings
@@ -127,7 +130,7 @@ class Evaluation:
         return self.tables.setdefault(name, [])
 
 
-def described(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, float]:
+def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, float]:
     """Accuracy, F1 and R@P95 of one attribute; (n, V) probabilities of the products at ``index``.
 
     Values that are not learned are one class that is never predicted: in accuracy, micro and weighted F1 and in the
@@ -155,7 +158,7 @@ def described(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict
 
 
 def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, bootstrap.Measure]:
-    """What of :func:`described` can be resampled, by the same names: for intervals and paired differences."""
+    """What of :func:`attribute_metrics` can be resampled, by the same names: for intervals and paired differences."""
     said = metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
     all_said, all_true = _with_unlearned(said, truth, unlearned)

@@ -19,13 +19,19 @@ from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.spec import AdaptSpec, FitSpec, FusionSpec, ModelSpec, Recipe
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.destruction import Destruction
-from catalog_enrichment.training.evaluation import described
+from catalog_enrichment.training.evaluation import attribute_metrics
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.label_noise import flagged_pictures, judge
-from catalog_enrichment.training.loop import Material, Progress
+from catalog_enrichment.training.loop import FitInputs, Progress
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
-from catalog_enrichment.training.single_encoder import alone, new_network, only, thawed, what_is_fitted
+from catalog_enrichment.training.single_encoder import (
+    new_network,
+    single_encoder_examples,
+    single_encoder_spec,
+    spec_without_unused_encoders,
+    unfrozen,
+)
 from catalog_enrichment.training.task import Task
 
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -70,13 +76,13 @@ def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None
     return replace(best[1], search=rows)
 
 
-def rehearse(recipe: Recipe, task: Task) -> None:
+def check_buildable(recipe: Recipe, task: Task) -> None:
     """Build every network that the recipe's stages will want, so that what cannot work fails before the first fit.
 
     Raises ConfigError.
     """
     try:
-        _Stages(recipe, task, lambda _line: None, None).rehearse()
+        _Stages(recipe, task, lambda _line: None, None).check_buildable()
     except ConfigError as problem:
         raise ConfigError(f"{recipe.name}: {problem}") from None
 
@@ -99,7 +105,7 @@ class _Stages:
     chosen: dict[str, float] = field(default_factory=dict)
     hidden: NDArray[np.bool_] | None = None
 
-    def rehearse(self) -> None:
+    def check_buildable(self) -> None:
         recipe = self.recipe
         kind = fusion_class(recipe.model.fusion.kind)
         self._check_frozen()
@@ -111,10 +117,10 @@ class _Stages:
                 self._network(judge(recipe.model, recipe.noise), recipe.noise.fit)
             for stage in ("image", "destruction.fit"):
                 if stage in recipe.fits:
-                    self._network(alone(recipe.model, "image"), recipe.fits[stage])
+                    self._network(single_encoder_spec(recipe.model, "image"), recipe.fits[stage])
         if recipe.text is not None and kind.uses_text:
             for name in recipe.model.texts:
-                self._network(alone(recipe.model, name), recipe.text, name=name)
+                self._network(single_encoder_spec(recipe.model, name), recipe.text, name=name)
 
     def encoders(self) -> Weights:
         """The encoders' weights before the whole is fitted; of an encoder without a stage of its own, none."""
@@ -140,8 +146,8 @@ class _Stages:
         spec, targets = self.recipe.fit, targets_of(self.task.labels)
         network = self._network(self.recipe.model, spec, weights)
         objective = Classification(targets, kl_lambda, spec.label_smoothing)
-        material = self._material(self.recipe.name, self.recipe.model, spec)
-        history = loop.run(network, objective, spec, material, self.progress)
+        inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
+        history = loop.run(network, objective, spec, inputs, self.progress)
         chosen = self.chosen | _settle(network, self.task, spec.seed)
         if fusion_class(self.recipe.model.fusion.kind).weighs:
             chosen["kl_lambda"] = kl_lambda
@@ -149,19 +155,19 @@ class _Stages:
 
     def _adapted(self, spec: AdaptSpec) -> Weights:
         network, objective, crossing = *self._adapting(spec), spec.method == "convirt"
-        material = self._material(spec.method, self._adapted_model(spec), spec.fit)
+        inputs = self._fit_inputs(spec.method, self._adapted_model(spec), spec.fit)
         rows = self.task.unlabelled
         if crossing:
-            rows = rows[material.examples.has_image[rows]]
+            rows = rows[inputs.examples.has_image[rows]]
         if spec.max_products:
             rows = np.sort(np.random.default_rng(spec.fit.seed).permutation(rows)[: spec.max_products])
-        held = material.held_out[material.examples.has_image[material.held_out]] if crossing else material.held_out
+        held = inputs.held_out[inputs.examples.has_image[inputs.held_out]] if crossing else inputs.held_out
         self.progress(f"{spec.method}: {len(rows)} of {len(self.task.examples.dataset)} products, labelled or not")
-        loop.run(network, objective, spec.fit, replace(material, train=rows, held_out=held), self.progress)
+        loop.run(network, objective, spec.fit, replace(inputs, train=rows, held_out=held), self.progress)
         return _weights(network)
 
     def _adapting(self, spec: AdaptSpec) -> tuple[MultiModalNet, Objective]:
-        network = self._network(thawed(self._adapted_model(spec)), spec.fit)
+        network = self._network(unfrozen(self._adapted_model(spec)), spec.fit)
         return network, contrast(spec, network)
 
     def _adapted_model(self, spec: AdaptSpec) -> ModelSpec:
@@ -171,19 +177,19 @@ class _Stages:
     def _alone(self, name: str, spec: FitSpec, weights: Weights, destroyed: bool = False) -> Weights:
         """Fit one encoder under linear heads of its own."""
         recipe, targets = self.recipe, targets_of(self.task.labels)
-        model, examples = alone(recipe.model, name), only(self.task.examples, name)
+        model, examples = single_encoder_spec(recipe.model, name), single_encoder_examples(self.task.examples, name)
         own = "image" if name == "image" else "text"
         network = self._network(model, spec, {own: weights[name]} if name in weights else {}, name)
         objective: Objective = Classification(targets, label_smoothing=spec.label_smoothing)
         if destroyed:
             assert recipe.destruction is not None
             objective = Destruction(network, recipe.destruction, targets)
-        material = self._material(f"{name}{' destruction' * destroyed}", model, spec, examples)
+        inputs = self._fit_inputs(f"{name}{' destruction' * destroyed}", model, spec, examples)
         if name == "image":
-            seen = material.examples.has_image & ~(self.hidden if self.hidden is not None else np.False_)
-            train, held = (rows[seen[rows]] for rows in (material.train, material.held_out))
-            material = replace(material, train=train, held_out=held)
-        loop.run(network, objective, spec, material, self.progress)
+            seen = inputs.examples.has_image & ~(self.hidden if self.hidden is not None else np.False_)
+            train, held = (rows[seen[rows]] for rows in (inputs.train, inputs.held_out))
+            inputs = replace(inputs, train=train, held_out=held)
+        loop.run(network, objective, spec, inputs, self.progress)
         return {name: _weights(network)[own]}
 
     def _network(
@@ -217,13 +223,13 @@ class _Stages:
                 "stay noise. Name weights, or add [text] or [image]"
             )
 
-    def _material(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples | None = None) -> Material:
-        return Material(
+    def _fit_inputs(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples | None = None) -> FitInputs:
+        return FitInputs(
             name=name,
             examples=(examples or self.task.examples).at(spec.picture_size),
             train=self.task.train,
             held_out=self.task.folds.validation,
-            model=what_is_fitted(model),
+            model=spec_without_unused_encoders(model),
             hidden=self.hidden,
             checkpoints=self.checkpoints,
         )
@@ -264,5 +270,5 @@ def _judged(network: MultiModalNet, task: Task) -> dict[str, float]:
         label = task.labels[name]
         index = rows[label.labelled[rows]]
         scores = probabilities(outputs.logits[name], head).numpy()[label.labelled[rows]]
-        found.append(described(scores, label, index))
+        found.append(attribute_metrics(scores, label, index))
     return {key: float(np.mean([row[key] for row in found])) for key in ("r_at_p95_micro", "f1_macro", "accuracy")}

@@ -39,7 +39,7 @@ def train_model(config: Config) -> dict[str, Any]:
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
 
-    with launcher.prepared(config, "train_model") as (workdir, fit):
+    with launcher.fitting_resources(config, "train_model") as (workdir, fit):
         from catalog_enrichment.report.plots import training_figures
         from catalog_enrichment.training.train import train
 

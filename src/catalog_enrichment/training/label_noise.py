@@ -21,9 +21,14 @@ from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index, stratified_parts
-from catalog_enrichment.training.loop import Material, Progress
+from catalog_enrichment.training.loop import FitInputs, Progress
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single_encoder import alone, new_network, only, what_is_fitted
+from catalog_enrichment.training.single_encoder import (
+    new_network,
+    single_encoder_examples,
+    single_encoder_spec,
+    spec_without_unused_encoders,
+)
 
 if TYPE_CHECKING:
     from catalog_enrichment.training.task import Task
@@ -60,7 +65,7 @@ def flagged_pictures(
 
 def judge(model: ModelSpec, spec: NoiseSpec) -> ModelSpec:
     """The image-only model that judges labels."""
-    own = alone(model, "image")
+    own = single_encoder_spec(model, "image")
     if not spec.encoder:
         return own
     return replace(own, image=replace(own.image, name=spec.encoder, weights=spec.weights, args={}))
@@ -116,23 +121,23 @@ def _out_of_fold(
     scores = {name: np.zeros((len(rows), len(label.values))) for name, label in task.labels.items()}
     validation = task.folds.validation[task.examples.has_image[task.folds.validation]]
     for number, part in enumerate(stratified_parts(rows, task.groups, truth, folds, spec.fit.seed), start=1):
-        material = Material(
+        inputs = FitInputs(
             name=f"noise {number} of {folds}",
-            examples=only(task.examples, "image").at(spec.fit.picture_size),
+            examples=single_encoder_examples(task.examples, "image").at(spec.fit.picture_size),
             train=np.setdiff1d(rows, part),
             held_out=validation,
-            model=what_is_fitted(judge(recipe.model, spec)),
+            model=spec_without_unused_encoders(judge(recipe.model, spec)),
             checkpoints=checkpoints,
         )
-        network = _fitted(recipe, spec, task, material, progress)
-        outputs = material.examples.outputs(network, part)
+        network = _fitted(recipe, spec, task, inputs, progress)
+        outputs = inputs.examples.outputs(network, part)
         for name, head in network.heads.items():
             scores[name][np.searchsorted(rows, part)] = probabilities(outputs.logits[name], head).numpy()
     return scores
 
 
-def _fitted(recipe: Recipe, spec: NoiseSpec, task: Task, material: Material, progress: Progress) -> MultiModalNet:
+def _fitted(recipe: Recipe, spec: NoiseSpec, task: Task, inputs: FitInputs, progress: Progress) -> MultiModalNet:
     network = new_network(judge(recipe.model, spec), spec.fit, task)
     objective = Classification(targets_of(task.labels), label_smoothing=spec.fit.label_smoothing)
-    loop.run(network, objective, spec.fit, material, progress)
+    loop.run(network, objective, spec.fit, inputs, progress)
     return network

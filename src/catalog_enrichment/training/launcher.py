@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def prepared(config: Config, job: str) -> Iterator[tuple[Path, Fitter]]:
+def fitting_resources(config: Config, job: str) -> Iterator[tuple[Path, Fitter]]:
     """An empty folder, gone when the job ends, and how `[training]` wants a recipe fitted: in this process, or by
     several, for which Spark is started under the job's name. Raises ConfigError if there is no such section."""
     settings = config.training

@@ -38,7 +38,7 @@ BUCKET = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Material:
+class FitInputs:
     """What one fit learns from."""
 
     name: str
@@ -69,7 +69,7 @@ class _State:
 
 
 def run(
-    network: MultiModalNet, objective: Objective, spec: FitSpec, material: Material, progress: Progress
+    network: MultiModalNet, objective: Objective, spec: FitSpec, inputs: FitInputs, progress: Progress
 ) -> list[dict[str, float]]:
     """Fit ``network`` in place; returns a row per epoch: epoch, train_loss, validation_loss, learning_rate (the
     largest), products_per_second.
@@ -77,22 +77,22 @@ def run(
     Same seed, data, machine and number of threads and processes: same weights, also when it was interrupted and goes
     on from a checkpoint.
     """
-    for what, index in (("train on", material.train), ("be judged by", material.held_out)):
+    for what, index in (("train on", inputs.train), ("be judged by", inputs.held_out)):
         if not len(index):
             raise DataContractError(
-                f"{material.name}: no product is left to {what}. Do the labelled products have pictures, and do enough "
+                f"{inputs.name}: no product is left to {what}. Do the labelled products have pictures, and do enough "
                 "of them stand in the train and validation folds?"
             )
-    loop = _Loop(network, objective, spec, material)
+    loop = _Loop(network, objective, spec, inputs)
     state = loop.resume() or _State(copy.deepcopy(network.state_dict()))
     if state.epoch:
-        progress(f"{material.name}: goes on after epoch {state.epoch} from {material.checkpoints}")
+        progress(f"{inputs.name}: goes on after epoch {state.epoch} from {inputs.checkpoints}")
     while state.epoch < spec.epochs and not (spec.patience and state.waited >= spec.patience):
         row = {"epoch": float(state.epoch + 1), **loop.epoch()}
-        row["validation_loss"] = loop.agreed(objective.held_out(network, material.examples, material.held_out))
+        row["validation_loss"] = loop.agreed(objective.held_out(network, inputs.examples, inputs.held_out))
         state.history.append(row)
         progress(
-            f"{material.name}: epoch {state.epoch}/{spec.epochs}, loss {row['train_loss']:.3f}, "
+            f"{inputs.name}: epoch {state.epoch}/{spec.epochs}, loss {row['train_loss']:.3f}, "
             f"validation {row['validation_loss']:.3f}, {row['products_per_second']:.0f} products/s"
         )
         if row["validation_loss"] < state.best_loss:
@@ -105,10 +105,10 @@ def run(
             state.waited += 1
         loop.save(state)
     if state.epoch < spec.epochs:
-        progress(f"{material.name}: no better for {state.waited} epochs, stopped")
+        progress(f"{inputs.name}: no better for {state.waited} epochs, stopped")
     if not math.isfinite(state.best_loss):
         raise DataContractError(
-            f"{material.name}: after {state.epoch} epochs the loss is no number. Lower the learning rates, or use fp32"
+            f"{inputs.name}: after {state.epoch} epochs the loss is no number. Lower the learning rates, or use fp32"
         )
     network.load_state_dict(state.best)
     network.eval()
@@ -147,17 +147,17 @@ class _Step(nn.Module):
 class _Loop:
     """Optimizer, schedule and batches of one fit."""
 
-    def __init__(self, network: MultiModalNet, objective: Objective, spec: FitSpec, material: Material) -> None:
+    def __init__(self, network: MultiModalNet, objective: Objective, spec: FitSpec, inputs: FitInputs) -> None:
         alone = not (distributed.is_available() and distributed.is_initialized())
         self._rank, self._ranks = (0, 1) if alone else (distributed.get_rank(), distributed.get_world_size())
         self._device = next(network.parameters()).device
         self._network, self._objective = network, objective.to(self._device)
-        self._spec, self._material = spec, material
+        self._spec, self._inputs = spec, inputs
         self._epoch = 0
         self._shared = self._own = np.random.default_rng(spec.seed)
-        self._fingerprint = self._identity() if material.checkpoints is not None else ""
+        self._fingerprint = self._identity() if inputs.checkpoints is not None else ""
         self._optimizer = _optimizer(network, objective, spec)
-        batches = math.ceil(len(material.train) / spec.batch_size)
+        batches = math.ceil(len(inputs.train) / spec.batch_size)
         steps = spec.epochs * math.ceil(batches / spec.accumulate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: learning_rate_factor(step, steps, spec)
@@ -208,7 +208,7 @@ class _Loop:
 
     def save(self, state: _State) -> None:
         """Write the checkpoint, whole or not at all."""
-        if self._material.checkpoints is None or self._rank:
+        if self._inputs.checkpoints is None or self._rank:
             return
         content = {
             "best": state.best,
@@ -228,7 +228,7 @@ class _Loop:
 
     def resume(self) -> _State | None:
         """Take up the checkpoint of the same fit; None if there is none."""
-        found = self._material.checkpoints is not None and self._file().is_file()
+        found = self._inputs.checkpoints is not None and self._file().is_file()
         if self.agreed(float(found)) != float(found):
             raise ConfigError("training.checkpoints must be a folder that all processes see")
         if not found:
@@ -243,20 +243,20 @@ class _Loop:
 
     def _file(self) -> Path:
         """Named by what the fit depends on, so that a stage which several recipes share is fitted once."""
-        assert self._material.checkpoints is not None
-        slug = self._material.name.replace("/", "-").replace(" ", "-")
-        return self._material.checkpoints / f"{slug}-{self._fingerprint[:16]}.pt"
+        assert self._inputs.checkpoints is not None
+        slug = self._inputs.name.replace("/", "-").replace(" ", "-")
+        return self._inputs.checkpoints / f"{slug}-{self._fingerprint[:16]}.pt"
 
     def _identity(self) -> str:
         """Of all that the fit depends on beside its code: settings, start, products, texts, labels, processes."""
-        examples, train = self._material.examples, self._material.train
-        hidden = b"" if self._material.hidden is None else self._material.hidden.tobytes()
+        examples, train = self._inputs.examples, self._inputs.train
+        hidden = b"" if self._inputs.hidden is None else self._inputs.hidden.tobytes()
         return stable_hash(
             asdict(self._spec),
-            self._material.model,
+            self._inputs.model,
             self._objective.identity(),
             hashlib.sha256(b"".join(_bytes(self._network.state_dict()))).hexdigest(),
-            [[examples.dataset.ids[row] for row in rows.tolist()] for rows in (train, self._material.held_out)],
+            [[examples.dataset.ids[row] for row in rows.tolist()] for rows in (train, self._inputs.held_out)],
             hashlib.sha256(b"".join(_text_bytes(examples)) + hidden).hexdigest(),
             [picture or "" for picture in examples.dataset.pictures],
             self._ranks,
@@ -265,7 +265,7 @@ class _Loop:
     def _backward(self, index: Index) -> torch.Tensor:
         """Add the gradients of a batch; returns its loss."""
         augment = self._own if self._spec.augment else None
-        inputs = self._material.examples.batch(index, self._hidden(index), augment).to(self._device)
+        inputs = self._inputs.examples.batch(index, self._hidden(index), augment).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._spec.precision == "bf16"):
             loss: torch.Tensor = self._step(inputs, torch.from_numpy(index))
         (loss / self._spec.accumulate).backward()  # type: ignore[no-untyped-call]
@@ -274,15 +274,15 @@ class _Loop:
     def _hidden(self, index: Index) -> NDArray[np.bool_]:
         """(B,): whose picture is hidden in this step. A lone one is too: batch statistics need at least two."""
         hidden = self._own.random(len(index)) < self._spec.image_dropout
-        if self._material.hidden is not None:
-            hidden |= self._material.hidden[index]
-        alone = np.count_nonzero(self._material.examples.has_image[index] & ~hidden) == 1
+        if self._inputs.hidden is not None:
+            hidden |= self._inputs.hidden[index]
+        alone = np.count_nonzero(self._inputs.examples.has_image[index] & ~hidden) == 1
         return np.asarray(hidden | alone)
 
     def _batches(self) -> Iterator[Index]:
         """Shuffled batches of neighbours in length, in shuffled order; the same in every process."""
-        size, lengths = self._spec.batch_size, self._material.examples.lengths
-        order = self._shared.permutation(self._material.train)
+        size, lengths = self._spec.batch_size, self._inputs.examples.lengths
+        order = self._shared.permutation(self._inputs.train)
         batches: list[Any] = []
         for start in range(0, len(order), size * BUCKET):
             bucket = order[start : start + size * BUCKET]

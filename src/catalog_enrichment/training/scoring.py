@@ -18,7 +18,7 @@ from catalog_enrichment.training.folds import Index
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.task import Task
 
-Hidden = Literal["nothing", "image", "text"]
+MaskedInput = Literal["nothing", "image", "text"]
 
 _SCORED_AT_ONCE = 128
 _SAY_EVERY_SECONDS = 10.0
@@ -40,12 +40,12 @@ def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
 
 
 def score(
-    predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, hidden: Hidden = "nothing"
+    predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, hidden: MaskedInput = "nothing"
 ) -> ModelScores:
     """Scores of the products at ``index``, one of their inputs ``hidden`` from the model."""
     starts = range(0, len(index), _SCORED_AT_ONCE)
     parts = []
-    for start in paced(starts, progress, _SCORED_AT_ONCE, "scored"):
+    for start in with_progress(starts, progress, _SCORED_AT_ONCE, "scored"):
         rows = index[start : start + _SCORED_AT_ONCE].tolist()
         see_text, see_image = hidden != "text", hidden != "image"
         parts.append(
@@ -68,7 +68,7 @@ def score(
     )
 
 
-def paced(items: Iterable[T], say: Progress, each: int, verb: str) -> Iterator[T]:
+def with_progress(items: Iterable[T], say: Progress, each: int, verb: str) -> Iterator[T]:
     """The items, with a line every ten seconds: how many products, at what rate. ``each``: products per item."""
     started = said = time.perf_counter()
     for number, item in enumerate(items):

@@ -18,23 +18,23 @@ from catalog_enrichment.training.examples import Examples
 if TYPE_CHECKING:
     from catalog_enrichment.training.task import Task
 
-Sees = Literal["text", "image", "both"]
+ModalitiesUsed = Literal["text", "image", "both"]
 
 
-def alone(model: ModelSpec, name: str) -> ModelSpec:
+def single_encoder_spec(model: ModelSpec, name: str) -> ModelSpec:
     """The model of one encoder: text, second_text or image."""
     if name == "image":
-        return thawed(replace(model, second_text=None, fusion=FusionSpec(kind="image_only")))
-    return thawed(replace(model, text=model.texts[name], second_text=None, fusion=FusionSpec(kind="text_only")))
+        return unfrozen(replace(model, second_text=None, fusion=FusionSpec(kind="image_only")))
+    return unfrozen(replace(model, text=model.texts[name], second_text=None, fusion=FusionSpec(kind="text_only")))
 
 
-def only(examples: Examples, name: str) -> Examples:
+def single_encoder_examples(examples: Examples, name: str) -> Examples:
     """The examples as the model of one encoder sees them."""
     kept = name if name in examples.texts else "text"
     return replace(examples, texts={"text": examples.texts[kept]})
 
 
-def thawed(model: ModelSpec) -> ModelSpec:
+def unfrozen(model: ModelSpec) -> ModelSpec:
     """The model with encoders that learn, also those that are frozen once they are part of the whole."""
     second = None if model.second_text is None else replace(model.second_text, frozen=False)
     return replace(
@@ -42,7 +42,7 @@ def thawed(model: ModelSpec) -> ModelSpec:
     )
 
 
-def what_is_fitted(model: ModelSpec) -> dict[str, Any]:
+def spec_without_unused_encoders(model: ModelSpec) -> dict[str, Any]:
     """The spec, as plain data, without the encoders that the fusion does not use: fits that differ there alone are the
     same fit."""
     kind, plain = fusion_class(model.fusion.kind), asdict(model)
@@ -66,7 +66,7 @@ def new_network(model: ModelSpec, spec: FitSpec, task: Task, name: str = "") -> 
     return network.to(device())
 
 
-def sees(models: Iterable[ModelSpec]) -> Sees:
+def modalities_used(models: Iterable[ModelSpec]) -> ModalitiesUsed:
     """What the models look at, taken together."""
     kinds = [fusion_class(model.fusion.kind) for model in models]
     text, image = any(kind.uses_text for kind in kinds), any(kind.uses_image for kind in kinds)

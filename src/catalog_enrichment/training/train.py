@@ -31,11 +31,11 @@ from catalog_enrichment.training.certification import certify_all, data_window, 
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
-from catalog_enrichment.training.fit import Fitted, fit, rehearse, set_threads
+from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.loop import Progress
-from catalog_enrichment.training.scoring import Hidden, score, temperatures
-from catalog_enrichment.training.single_encoder import device, sees
+from catalog_enrichment.training.scoring import MaskedInput, score, temperatures
+from catalog_enrichment.training.single_encoder import device, modalities_used
 from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def train(
         parts, labels = split_of(dataset, settings), labels_of(dataset, settings)
         tasks = [task_of(parts, labels, member.model) for member in members]
         for member, task in zip(members, tasks, strict=True):
-            rehearse(member, task)
+            check_buildable(member, task)
     # without a folder of their own they serve this job alone: a baseline shares the stages of the model it is beside
     checkpoints = config.path(settings.checkpoints) if settings.checkpoints else workdir / "stages"
     with stages("fit"):
@@ -91,13 +91,13 @@ def train(
         certificates = certify_all(parts, labels, scores, config.precision, issue)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
-        both = sees(member.model for member in members) == "both"
+        both = modalities_used(member.model for member in members) == "both"
         evaluation = _evaluate(parts, tasks[0], predictor, scores, certificates, masked=both)
     if settings.unimodal_baselines and both:
         with stages("baselines"):
             fit_one = partial(fit, progress=progress, checkpoints=checkpoints)
             _add_baselines(evaluation, members[0], parts, tasks[0], fit_one)
-    for warning in evaluation.warn():
+    for warning in evaluation.check_modality_collapse():
         progress(f"warning: {warning}")
     search = [{"recipe": name, **row} for name, one in zip(names, fitted, strict=True) for row in one.search]
     return TrainedModel(
@@ -163,15 +163,15 @@ def _evaluate(
     dataset, test = parts.dataset, parts.folds.test
     seen, units = test[dataset.has_image[test]], parts.units(test)
     views = {BOTH: scores}
-    for hidden in get_args(Hidden)[1:] if masked else ():
+    for hidden in get_args(MaskedInput)[1:] if masked else ():
         views[f"{hidden}_masked"] = score(predictor, dataset, seen, _silent, hidden)
     evaluation = Evaluation()
     for modality, view in views.items():
         for label in task.labels.values():
-            evaluation.describe(modality, label, view, seen, parts.groups)
+            evaluation.add_modality(modality, label, view, seen, parts.groups)
     for certificate in certificates:
         if certificate.modality is Modality.BOTH and certificate.attribute in task.labels:
-            evaluation.promise(certificate, task.labels[certificate.attribute], scores, units, dataset.has_image)
+            evaluation.add_certified(certificate, task.labels[certificate.attribute], scores, units, dataset.has_image)
     return evaluation
 
 
@@ -186,7 +186,7 @@ def _add_baselines(
         predictor = Predictor(found.network, task.tokenizers, model, temperatures(found, task), device())
         scores = score(predictor, parts.dataset, test, _silent)
         for label in task.labels.values():
-            evaluation.describe(kind, label, scores, test, parts.groups)
+            evaluation.add_modality(kind, label, scores, test, parts.groups)
 
 
 # --- what is recorded ---------------------------------------------------------------------------------------------
