@@ -1,10 +1,10 @@
-"""Import: a merchants' snapshot into the catalog's products table.
+"""The import job: a snapshot of the merchants' products into the catalog's products table.
 
-    read -> snapshot gate -> normalise -> row rules -> merge by product_id -> quarantine, products, current values
+    read -> validate snapshot -> normalise -> row rules -> merge by product_id -> quarantine, products, current values
 
-Every input row has exactly one fate: quarantined, new, changed or unchanged, so the counts add up (I7). A run that is
-killed and started again finds its checkpoints under the same run id and ends where it would have ended (I5); a
-snapshot that changes nothing writes nothing.
+Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
+that is started again has the same run id, reuses its checkpoints and gives the same result (I5). A snapshot that
+changes nothing writes nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantin
 def import_products(context: Context) -> dict[str, Any]:
     """Bring the products table up to date with the config's source; returns the run's summary.
 
-    A row replaces the stored product of its id, products that the snapshot does not mention stay. Raises ConfigError
-    for an unusable config and DataContractError for a source that fails its gate; in both cases nothing was written.
+    A row replaces the stored product with its id; products that are not in the snapshot stay. Raises ConfigError for an
+    unusable config and DataContractError for a source that fails its validation; in both cases nothing was written.
     """
     config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
     stage, started, root = context.stages, datetime.now(UTC), config.path(".")
@@ -49,33 +49,36 @@ def import_products(context: Context) -> dict[str, Any]:
     with stage("validate") as done:
         raw = feeds.read_source(spark, source, root)
         previous = _last_import(catalog)
-        validation = _gate(raw, config, previous["rows"])
-        done.rows_in = _row_count(validation)
+        validation = _validate_snapshot(raw, config, previous["rows"])
+        done.rows_in = _observed_row_count(validation)
     fingerprint = feeds.fingerprint(spark, source, root)
     config_hash = config.hash("source", "catalog")
     run_id = make_run_id(RunKind.IMPORT, fingerprint, config_hash, dictionary.hash(), previous["run_id"])
 
     with stage("read") as done:
         rows = catalog.stage(run_id, "rows", _with_keys(merchant_values.normalise_attributes(raw, dictionary)))
+        without_images = rows.drop("images")
         stored = catalog.read("products")
-        flagged = flag_rows(rows.drop("images"), rules)
-        fates = catalog.stage(run_id, "fates", _fates(flagged, _with_state(stored), started))
-        counts = _counts(rows, fates)
+        outcomes = _outcomes(flag_rows(without_images, rules), _with_content_state(stored), started)
+        outcomes = catalog.stage(run_id, "outcomes", outcomes)
+        counts = _counts(rows, outcomes)
         done.rows_in, done.rows_out = counts["rows"], counts["products"]
         done.quarantined = sum(counts["quarantined"].values())
-        counts["merchant_values"] = merchant_values.count_merchant_values(_good(rows.drop("images"), fates), dictionary)
+        counts["merchant_values"] = merchant_values.count_merchant_values(
+            _accepted(without_images, outcomes), dictionary
+        )
 
-    bad = quarantine_rows(_bad(rows, fates), QuarantineStage.IMPORT, run_id, at=started)
+    quarantined = quarantine_rows(_refused(without_images, outcomes), QuarantineStage.IMPORT, run_id, at=started)
     changes = counts[NEW] + counts[CHANGED]
-    if not (changes or catalog.current_values_stale() or _new_quarantine(bad, catalog)):
+    if not (changes or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
         catalog.unstage(run_id)
         stage.say(f"nothing to do: all {counts['rows']:,} rows are in the catalog or in quarantine already")
         return _summary(counts, None, "nothing_to_do", stage)
 
     with stage("publish") as done:
-        done.quarantined = catalog.append("quarantine", bad, run_id)
+        done.quarantined = catalog.append("quarantine", quarantined, run_id)
         if changes:
-            done.rows_out = catalog.replace("products", _merged(rows, fates, stored), run_id)
+            done.rows_out = catalog.replace("products", _merged(rows, outcomes, stored), run_id)
         catalog.refresh_current_values(run_id)
     run = {
         "run_id": run_id,
@@ -105,8 +108,8 @@ def _last_import(catalog: LakeCatalog) -> dict[str, Any]:
     return {"run_id": None, "rows": 0} if row is None else row.asDict()
 
 
-def _gate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
-    """The great_expectations document of the snapshot. Raises DataContractError, naming what failed."""
+def _validate_snapshot(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
+    """The great_expectations document of the snapshot. Raises DataContractError, which lists the failures."""
     source = _source(config)
     suite = resources.locate(source.snapshot_suite, config.path("."))
     min_rows = max(1, math.ceil(source.min_volume_ratio * last_rows))
@@ -117,35 +120,34 @@ def _gate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
     return report.document
 
 
-def _row_count(document: dict[str, Any]) -> int | None:
-    """Rows as great_expectations counted them, if the suite asks for it."""
-    kind = "expect_table_row_count_to_be_between"
-    counted = [r["result"] for r in document["results"] if r["expectation_config"]["type"] == kind]
-    return int(counted[0]["observed_value"]) if counted else None
+def _observed_row_count(document: dict[str, Any]) -> int | None:
+    """Rows as great_expectations counted them; None if the suite has no row count expectation."""
+    row_count = "expect_table_row_count_to_be_between"
+    results = [r["result"] for r in document["results"] if r["expectation_config"]["type"] == row_count]
+    return int(results[0]["observed_value"]) if results else None
 
 
 def _with_keys(raw: DataFrame) -> DataFrame:
     """Adds ``row_key``, unique in the checkpoint it is written to, and ``state``."""
     from pyspark.sql import functions as F
 
-    return _with_state(raw).withColumn("row_key", F.monotonically_increasing_id())
+    return _with_content_state(raw).withColumn("row_key", F.monotonically_increasing_id())
 
 
-def _with_state(products: DataFrame) -> DataFrame:
-    """Adds ``state``: hash of everything a merchant can change but the time of the change; no picture is read."""
+def _with_content_state(products: DataFrame) -> DataFrame:
+    """Adds ``state``: a hash of every column a merchant can change except updated_at. Picture bytes are not read."""
     from pyspark.sql import functions as F
 
     pictures = F.transform("images", lambda i: F.struct(i["uri"].alias("uri"), i["version"].alias("version")))
-    said: list[Column] = [F.col(name) for name in ("content_hash", "shop_id", "category", "language", "opt_out")]
-    said += [F.array_sort(F.map_entries("merchant_attributes")).alias("values"), pictures.alias("pictures")]
-    return products.withColumn("state", F.sha2(F.to_json(F.struct(*said), {"ignoreNullFields": "false"}), 256))
+    columns: list[Column] = [F.col(name) for name in ("content_hash", "shop_id", "category", "language", "opt_out")]
+    columns += [F.array_sort(F.map_entries("merchant_attributes")).alias("values"), pictures.alias("pictures")]
+    return products.withColumn("state", F.sha2(F.to_json(F.struct(*columns), {"ignoreNullFields": "false"}), 256))
 
 
-def _fates(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
-    """One row per input row: row_key, product_id, fate, reason, detail, and the product's updated_at.
+def _outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
+    """One row per input row: row_key, product_id, outcome, reason, detail, and the product's updated_at.
 
-    A row that says when it was updated is believed; one that does not keeps the stored time while it says the same,
-    else it was updated now.
+    ``updated_at`` is the row's own time; without one, the stored time if the product is unchanged, else ``now``.
     """
     from pyspark.sql import functions as F
 
@@ -153,60 +155,63 @@ def _fates(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
     same = (F.col("state") == F.col("stored_state")) & (
         F.col("updated_at").isNull() | F.col("updated_at").eqNullSafe(F.col("stored_at"))
     )
-    fate = (
+    outcome = (
         F.when(F.col("reason").isNotNull(), QUARANTINED)
         .when(F.col("stored_state").isNull(), NEW)
         .when(same, UNCHANGED)
         .otherwise(CHANGED)
     )
-    kept = F.when(fate == UNCHANGED, F.col("stored_at")).otherwise(F.lit(now))
+    default_time = F.when(outcome == UNCHANGED, F.col("stored_at")).otherwise(F.lit(now))
     return flagged.join(known, "product_id", "left").select(
         "row_key",
         "product_id",
         "reason",
         "detail",
-        fate.alias("fate"),
-        F.coalesce("updated_at", kept).alias("updated_at"),
+        outcome.alias("outcome"),
+        F.coalesce("updated_at", default_time).alias("updated_at"),
     )
 
 
-def _counts(rows: DataFrame, fates: DataFrame) -> dict[str, Any]:
+def _counts(rows: DataFrame, outcomes: DataFrame) -> dict[str, Any]:
     """rows = new + changed + unchanged + quarantined (I7), checked against the checkpoint of the rows."""
-    found = {(r["fate"], r["reason"]): r["count"] for r in fates.groupBy("fate", "reason").count().collect()}
-    counts: dict[str, Any] = {name: found.get((name, None), 0) for name in (NEW, CHANGED, UNCHANGED)}
+    grouped = outcomes.groupBy("outcome", "reason").count().collect()
+    numbers = {(row["outcome"], row["reason"]): row["count"] for row in grouped}
+    counts: dict[str, Any] = {name: numbers.get((name, None), 0) for name in (NEW, CHANGED, UNCHANGED)}
     counts["products"] = sum(counts.values())
-    counts[QUARANTINED] = {why: number for (_, why), number in sorted(found.items(), key=str) if why is not None}
+    counts[QUARANTINED] = {reason: n for (_, reason), n in sorted(numbers.items(), key=str) if reason is not None}
     counts["rows"] = rows.count()
     if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
-        raise RuntimeError(f"input rows and their fates do not add up: {counts}")
+        raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
     return counts
 
 
-def _good(rows: DataFrame, fates: DataFrame) -> DataFrame:
-    return rows.join(fates.where(fates.fate != QUARANTINED).select("row_key"), "row_key", "left_semi")
+def _accepted(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
+    accepted = outcomes.where(outcomes.outcome != QUARANTINED).select("row_key")
+    return rows.join(accepted, "row_key", "left_semi")
 
 
-def _bad(rows: DataFrame, fates: DataFrame) -> DataFrame:
-    refused = fates.where(fates.fate == QUARANTINED).select("row_key", "reason", "detail")
-    return rows.drop("images").join(refused, "row_key")
+def _refused(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
+    """The rows that go to quarantine, with ``reason`` and ``detail``."""
+    refused = outcomes.where(outcomes.outcome == QUARANTINED).select("row_key", "reason", "detail")
+    return rows.join(refused, "row_key")
 
 
-def _new_quarantine(bad: DataFrame, catalog: LakeCatalog) -> bool:
-    """Whether a bad row is not in quarantine yet; what a run left that was killed before its end does not count."""
+def _new_quarantine(quarantined: DataFrame, catalog: LakeCatalog) -> bool:
+    """Whether a row is not in the quarantine of a finished run yet; rows that killed runs left there do not count."""
     facts = [name for name in contract.columns("quarantine") if name not in ("run_id", "quarantined_at")]
     finished = catalog.read("runs").select("run_id")
     known = catalog.read("quarantine").join(finished, "run_id", "left_semi")
-    return not bad.select(*facts).exceptAll(known.select(*facts)).isEmpty()
+    return not quarantined.select(*facts).exceptAll(known.select(*facts)).isEmpty()
 
 
-def _merged(rows: DataFrame, fates: DataFrame, stored: DataFrame) -> DataFrame:
-    """The products table after the import. Pictures travel once, and only those of rows that are written anew."""
+def _merged(rows: DataFrame, outcomes: DataFrame, stored: DataFrame) -> DataFrame:
+    """The products table after the import. Of ``rows``, only the pictures of new and changed products are shuffled."""
     from pyspark.sql import functions as F
 
-    fresh = fates.where(F.col("fate").isin(NEW, CHANGED)).select("row_key", "product_id", "updated_at")
+    written = outcomes.where(F.col("outcome").isin(NEW, CHANGED)).select("row_key", "product_id", "updated_at")
     columns = contract.columns("products")
-    arrived = rows.drop("product_id", "updated_at").join(fresh, "row_key")
-    return stored.join(fresh, "product_id", "left_anti").select(columns).unionByName(arrived.select(columns))
+    replacing = rows.drop("product_id", "updated_at").join(written, "row_key")
+    return stored.join(written, "product_id", "left_anti").select(columns).unionByName(replacing.select(columns))
 
 
 def _run_facts(counts: dict[str, Any], stage: Stages) -> dict[str, Any]:
