@@ -32,6 +32,7 @@ LAYERS = [
     ["ingest", "catalog", "validation"],
     ["models"],
     ["inputs", "precision"],
+    ["classification_metrics"],
     ["session", "stages"],
     ["dictionary"],
     ["config", "contract"],
@@ -43,6 +44,7 @@ LAYERS = [
 NEVER = [
     ("registry", "training"),
     ("models", "registry"),
+    ("models", "precision"),
     ("inference", "registry"),
     ("precision", "models"),
     ("catalog", "ingest"),

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from catalog_enrichment import classification_metrics
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
@@ -222,7 +223,7 @@ def _predicted(known: dict[str, Values], top: dict[str, tuple[str, float]]) -> d
             scores.append(probability)
             correct.append(value in known[product])
     point = metrics.operating_point(scores, correct, int(true.sum()), 0.95)
-    f1 = metrics.f1(said, true)
+    f1 = classification_metrics.f1(said, true)
     return {
         "unlabelled": len(products),
         "accuracy": round(sum(correct) / max(len(products), 1), 4),

@@ -5,10 +5,10 @@ import colorsys
 import numpy as np
 import pytest
 
+from catalog_enrichment import classification_metrics
 from catalog_enrichment.comparison.reference import Reference, color_histograms, title_words
 from catalog_enrichment.config.comparison import REFERENCES
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.precision import metrics
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
 
 from ..training.toy import DICTIONARY, batches, product
@@ -36,8 +36,8 @@ def fitted(dataset: Dataset, train=None) -> tuple[Reference, dict]:
 
 
 def accuracy(scores, labels, index) -> float:
-    said = metrics.predictions(scores.at(labels.attribute, index), labels.cardinality)
-    return metrics.accuracy(said, labels.truth[index])
+    said = classification_metrics.predictions(scores.at(labels.attribute, index), labels.cardinality)
+    return classification_metrics.accuracy(said, labels.truth[index])
 
 
 def test_each_reference_learns_what_it_can_see(dataset):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from catalog_enrichment import classification_metrics
 from catalog_enrichment.precision import bootstrap, metrics
 from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
 from catalog_enrichment.precision.units import pairs_from
@@ -29,7 +30,7 @@ class Sample:
         noise = random.random((40, 5)) * 2.0
         self.probabilities = (np.round((noise + self.truth) / 3.0 * 16) / 16).astype(np.float32)
         self.unlearned = (random.random(40) < 0.1).astype(np.int64)
-        self.said = metrics.predictions(self.probabilities, cardinality)
+        self.said = classification_metrics.predictions(self.probabilities, cardinality)
 
     def pairs(self, rows: Rows, value: int | None = None) -> list[tuple[float, bool]]:
         """(score, right) of what can be said of the products in ``rows``, of one value or of all."""
@@ -102,9 +103,9 @@ def test_the_estimate_is_the_metric_itself(cardinality: Cardinality) -> None:
     random = np.random.default_rng(3)
     truth = np.eye(6, dtype=bool)[random.integers(0, 6, 600)]
     scores = np.clip(random.normal(0.3, 0.15, (600, 6)) + 0.4 * truth, 0, 1)
-    said, pairs = metrics.predictions(scores, cardinality), pairs_from(scores, truth, cardinality)
-    assert bootstrap.accuracy(said, truth).estimate == pytest.approx(metrics.accuracy(said, truth))
-    f1s = metrics.f1(said, truth)
+    said, pairs = classification_metrics.predictions(scores, cardinality), pairs_from(scores, truth, cardinality)
+    assert bootstrap.accuracy(said, truth).estimate == pytest.approx(classification_metrics.accuracy(said, truth))
+    f1s = classification_metrics.f1(said, truth)
     assert bootstrap.f1_micro(said, truth).estimate == pytest.approx(f1s.micro)
     assert bootstrap.f1_macro(said, truth).estimate == pytest.approx(f1s.macro)
     assert bootstrap.f1_weighted(said, truth).estimate == pytest.approx(f1s.weighted)

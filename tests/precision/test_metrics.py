@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, exact tables and the empty question."""
+"""R@P95, calibration and binomial bounds against scikit-learn and exact tables; empty inputs."""
 
 from __future__ import annotations
 
@@ -13,53 +13,6 @@ from catalog_enrichment.precision.units import Pairs, pairs_from
 from catalog_enrichment.records import Cardinality
 
 RNG = np.random.default_rng(7)
-
-
-def test_f1_equals_scikit_learn_for_one_value() -> None:
-    truth, said = RNG.integers(0, 6, 400), RNG.integers(0, 7, 400)
-    found = metrics.f1(np.eye(8, dtype=bool)[said], np.eye(8, dtype=bool)[truth])
-    for average, value in (("micro", found.micro), ("macro", found.macro), ("weighted", found.weighted)):
-        assert value == pytest.approx(reference.f1_score(truth, said, average=average, zero_division=0))
-    per_label = reference.f1_score(truth, said, average=None, labels=range(8), zero_division=0)
-    np.testing.assert_allclose(found.per_label, per_label)
-
-
-def test_f1_and_accuracy_equal_scikit_learn_for_many_values() -> None:
-    truth, said = RNG.random((300, 5)) < 0.4, RNG.random((300, 5)) < 0.5
-    found = metrics.f1(said, truth)
-    for average, value in (("micro", found.micro), ("macro", found.macro), ("weighted", found.weighted)):
-        assert value == pytest.approx(reference.f1_score(truth, said, average=average, zero_division=0))
-    assert metrics.accuracy(said, truth) == pytest.approx(reference.accuracy_score(truth, said))
-
-
-@pytest.mark.parametrize(
-    ("support", "head"),
-    [
-        ([5, 50, 10, 30, 5], [1, 3]),  # 80 of 100: exactly the share is enough
-        ([50, 29, 21], [0, 1, 2]),  # 79 of 100 is not, and the label that crosses belongs to the head
-        ([1, 1, 1, 1, 1], [0, 1, 2, 3]),
-        ([7, 0], [0]),
-        ([0, 0], []),
-        ([], []),
-    ],
-)
-def test_the_head_is_the_fewest_labels_with_80_percent_of_the_instances(support: list[int], head: list[int]) -> None:
-    assert np.flatnonzero(metrics.head_labels(support)).tolist() == head
-
-
-def test_head_and_tail_f1_by_hand() -> None:
-    # six products, labels 0 and 1 are the head by their training support, 2 and 3 the tail
-    truth, said = np.eye(4, dtype=bool)[[0, 0, 1, 1, 2, 3]], np.eye(4, dtype=bool)[[0, 1, 1, 1, 2, 0]]
-    head, tail = metrics.f1_head_tail(said, truth, [60, 25, 10, 5])
-    assert head == pytest.approx((2 * 1 / (2 + 2) + 2 * 2 / (3 + 2)) / 2)
-    assert tail == pytest.approx((1 + 0) / 2)
-    assert metrics.f1_head_tail(said[:, :1], truth[:, :1], [60]) == (pytest.approx(0.5), 0.0)
-
-
-def test_plain_predictions_are_the_top_value_or_every_value_from_one_half() -> None:
-    probabilities = [[0.5, 0.3, 0.6]]
-    assert metrics.predictions(probabilities, Cardinality.ONE).tolist() == [[False, False, True]]
-    assert metrics.predictions(probabilities, Cardinality.MANY).tolist() == [[True, False, True]]
 
 
 def test_precision_recall_curve_equals_scikit_learn_with_ties() -> None:
@@ -157,10 +110,7 @@ def test_significance_of_too_many_errors() -> None:
     assert metrics.not_significantly_below(100, 0) == 1.0
 
 
-def test_the_empty_question_is_zero_and_never_nan() -> None:
-    none = np.empty((0, 3), dtype=bool)
-    assert metrics.accuracy(none, none) == 0.0
-    assert (metrics.f1(none, none).micro, metrics.f1(none, none).macro, metrics.f1(none, none).weighted) == (0, 0, 0)
+def test_empty_inputs_give_0_and_never_nan() -> None:
     assert metrics.operating_point([], [], 0, 0.95) == metrics.OperatingPoint(None)
     assert metrics.operating_point([0.9], [False], 1, 0.95) == metrics.OperatingPoint(None)
     assert metrics.operating_point([0.9], [True], 0, 0.95).recall == 0.0
@@ -170,5 +120,5 @@ def test_the_empty_question_is_zero_and_never_nan() -> None:
     assert metrics.precision_lower_bound(0, 0, 0.05) == 0.0
     assert metrics.p_not_certified(0, 0, 0.95) == 1.0
     assert metrics.not_significantly_below(0, 0) == 1.0
-    empty = pairs_from(np.empty((0, 3)), none, Cardinality.ONE)
+    empty = pairs_from(np.empty((0, 3)), np.empty((0, 3), dtype=bool), Cardinality.ONE)
     assert (metrics.r_at_p_micro(empty).recall, metrics.r_at_p_macro(empty)) == (0.0, 0.0)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from catalog_enrichment.classification_metrics import Floats
 from catalog_enrichment.comparison.fit_all import Contest, Entry, Outcome
 from catalog_enrichment.config.comparison import CompareConfig, CompareTable, Metric
 from catalog_enrichment.precision import bootstrap
 from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
-from catalog_enrichment.precision.units import Floats
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import ATTENTION_BINS, BOTH, ModelScores, measures
 from catalog_enrichment.training.folds import Index

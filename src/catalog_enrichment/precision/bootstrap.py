@@ -17,8 +17,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog_enrichment.precision.metrics import ratio
-from catalog_enrichment.precision.units import Bools, Floats, Ints, Pairs, pairs_from
+from catalog_enrichment.classification_metrics import Bools, Floats, Ints, ratio
+from catalog_enrichment.precision.units import Pairs, pairs_from
 from catalog_enrichment.records import Cardinality
 
 Counts = NDArray[np.int32]
@@ -122,13 +122,13 @@ def difference(first: Measure, second: Measure, resamples: Iterable[Counts], con
 
 
 def accuracy(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """:func:`metrics.accuracy`; both (n, V) bool."""
+    """:func:`classification_metrics.accuracy`; both (n, V) bool."""
     exact = (np.asarray(predicted, dtype=bool) == np.asarray(truth, dtype=bool)).all(axis=1)
     return Measure(len(exact), lambda weights: ratio(weights @ exact.astype(np.int64), weights.sum(axis=1)))
 
 
 def f1_micro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """The micro F1 of :func:`metrics.f1`; both (n, V) bool."""
+    """The micro F1 of :func:`classification_metrics.f1`; both (n, V) bool."""
     said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
     hits = (said & true).sum(axis=1, dtype=np.int64)
     occurrences = said.sum(axis=1, dtype=np.int64) + true.sum(axis=1, dtype=np.int64)
@@ -136,12 +136,12 @@ def f1_micro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
 
 
 def f1_macro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """The macro F1 of :func:`metrics.f1`, over the labels that occur in the resample; both (n, V) bool."""
+    """The macro F1 of :func:`classification_metrics.f1`, over the labels in the resample; both (n, V) bool."""
     return _f1_of_labels(predicted, truth, lambda f1, occurs, _true: ratio(f1.sum(axis=1), (occurs > 0).sum(axis=1)))
 
 
 def f1_weighted(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """The weighted F1 of :func:`metrics.f1`: by how often each label is true in the resample; both (n, V) bool."""
+    """The weighted F1 of :func:`classification_metrics.f1`, by label counts in the resample; both (n, V) bool."""
     return _f1_of_labels(predicted, truth, lambda f1, _occurs, true: ratio((f1 * true).sum(axis=1), true.sum(axis=1)))
 
 

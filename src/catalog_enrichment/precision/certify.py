@@ -20,16 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from catalog_enrichment.classification_metrics import Bools, Floats, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate, Step
 from catalog_enrichment.precision.metrics import operating_point, p_not_certified, precision_lower_bound
 from catalog_enrichment.precision.units import (
     WRITABLE_RANKS,
-    Bools,
-    Floats,
     Units,
     accept_scores,
-    as_scores,
     pairs_from,
     units_from,
 )

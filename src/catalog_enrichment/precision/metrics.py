@@ -1,6 +1,6 @@
-"""How good predictions are: F1, R@P95, calibration, exact binomial bounds.
+"""How good predictions are: R@P95, calibration, exact binomial bounds.
 
-Never a NaN, and never a precision of 1.0 for nothing accepted: an empty question has the answer 0 (PRECISION 8).
+No function returns NaN. Where nothing is accepted, precision and recall are 0 (PRECISION 8).
 R@P95 counts every true (product, value) pair, so an abstention is a miss (De la Comble et al. 2022).
 """
 
@@ -13,18 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from catalog_enrichment.precision.units import Bools, Floats, Ints, Pairs, as_scores, ranking
-from catalog_enrichment.records import Cardinality
-
-
-@dataclass(frozen=True, slots=True)
-class F1:
-    per_label: Floats  # (V,)
-    micro: float
-    macro: float
-    """Mean over the labels that occur in truth or prediction."""
-    weighted: float
-    """Mean weighted by how often a label is true."""
+from catalog_enrichment.classification_metrics import Floats, Ints, ratio
+from catalog_enrichment.precision.units import Pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,57 +46,6 @@ class Reliability:
     count: Ints
     expected_error: float
     """Mean |accuracy - confidence|, weighted by count (expected calibration error)."""
-
-
-def predictions(probabilities: ArrayLike, cardinality: Cardinality) -> Bools:
-    """What a plain classifier would say, without certificates: the top value (ONE), every value >= 0.5 (MANY)."""
-    scores = as_scores(probabilities)
-    if cardinality is Cardinality.MANY:
-        return scores >= 0.5
-    said = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(said, ranking(scores, cardinality), True, axis=1)
-    return said
-
-
-def accuracy(predicted: ArrayLike, truth: ArrayLike) -> float:
-    """Share of products whose whole set of values is right; both (n, V) bool."""
-    exact = (np.asarray(predicted, dtype=bool) == np.asarray(truth, dtype=bool)).all(axis=1)
-    return float(exact.mean()) if len(exact) else 0.0
-
-
-def f1(predicted: ArrayLike, truth: ArrayLike) -> F1:
-    """F1 per label and its averages; both (n, V) bool."""
-    said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
-    hits, said_n, true_n = (said & true).sum(axis=0), said.sum(axis=0), true.sum(axis=0)
-    per_label = ratio(2 * hits, said_n + true_n)
-    occurs = (said_n + true_n) > 0
-    return F1(
-        per_label=per_label,
-        micro=float(ratio(2 * hits.sum(), said_n.sum() + true_n.sum())),
-        macro=float(per_label[occurs].mean()) if occurs.any() else 0.0,
-        weighted=float(ratio((per_label * true_n).sum(), true_n.sum())),
-    )
-
-
-def head_labels(support: ArrayLike, share: float = 0.8) -> Bools:
-    """(V,): the head, as few of the most frequent labels as hold ``share`` of all instances; the others are the tail.
-
-    ``support`` (V,): instances per label, of the training labels (Chen et al. 2022, section 4.2). Equally frequent
-    labels come in their order. No instances: no head.
-    """
-    count = np.asarray(support, dtype=np.int64)
-    order = np.argsort(-count, kind="stable")
-    held = ratio(np.cumsum(count[order]), np.full(len(count), count.sum()))
-    head = np.zeros(len(count), dtype=bool)
-    if count.any():
-        head[order[: np.argmax(held >= share) + 1]] = True
-    return head
-
-
-def f1_head_tail(predicted: ArrayLike, truth: ArrayLike, support: ArrayLike, share: float = 0.8) -> tuple[float, float]:
-    """Macro F1 over the head and over the tail of the labels; both (n, V) bool. 0 for a part without labels."""
-    said, true, head = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool), head_labels(support, share)
-    return f1(said[:, head], true[:, head]).macro, f1(said[:, ~head], true[:, ~head]).macro
 
 
 def precision_recall_curve(scores: ArrayLike, correct: ArrayLike, positives: int) -> Curve:
@@ -189,13 +128,6 @@ def not_significantly_below(n: int, k_wrong: int, target: float = 0.95) -> float
     Below 0.05: the written values are significantly worse than promised. 1 when nothing was written.
     """
     return float(stats.binom.sf(k_wrong - 1, n, error_rate(target)))
-
-
-def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
-    """Division where x / 0 is 0: what nothing was asked of has no share."""
-    below = np.asarray(denominator, dtype=np.float64)
-    above = np.asarray(numerator, dtype=np.float64)
-    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
 def _cumulative(scores: ArrayLike, correct: ArrayLike) -> tuple[Floats, Ints, Ints]:

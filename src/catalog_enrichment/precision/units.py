@@ -2,8 +2,9 @@
 
 Shape suffixes: n products, V values of the attribute, L ranks that can be written.
 
-A score is the model's float32 probability, widened to float64 once, in :func:`as_scores`. The widened number is what
-is stored, compared and certified, so that ``score >= threshold`` is one comparison everywhere.
+A score is the model's float32 probability, widened to float64 once, in
+:func:`classification_metrics.as_scores`. The widened number is what is stored, compared and certified, so that
+``score >= threshold`` is one comparison everywhere.
 """
 
 from __future__ import annotations
@@ -15,11 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from catalog_enrichment.classification_metrics import Bools, Floats, Ints, as_scores
 from catalog_enrichment.records import Cardinality
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 SCORE_TYPE = "float64 of float32"
 """The float type of scores and thresholds, as certificates record it."""
@@ -73,14 +71,6 @@ class Pairs:
         """Scores, correctness and number of positives of one value."""
         mine = self.values == value
         return self.scores[mine], self.correct[mine], int(self.positives[value])
-
-
-def as_scores(probabilities: ArrayLike) -> Floats:
-    """Probabilities as scores: through float32 to float64. Raises ValueError for NaN or infinity."""
-    scores = np.asarray(probabilities, dtype=np.float32).astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError("probabilities hold NaN or infinity: the model's output cannot be used")
-    return scores
 
 
 def ranking(scores: NDArray[Any], cardinality: Cardinality, limit: int = WRITABLE_RANKS) -> Ints:

@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog_enrichment import classification_metrics
+from catalog_enrichment.classification_metrics import Bools, Floats, Ints, as_scores, ratio
 from catalog_enrichment.precision import bootstrap, metrics
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.units import (
     WRITABLE_RANKS,
-    Bools,
-    Floats,
-    Ints,
-    as_scores,
     pairs_from,
     ranking,
     units_from,
@@ -137,16 +135,16 @@ def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index)
     denominator of the micro R@P95. The macro averages are over the learned values; head and tail (Chen et al. 2022)
     divide those by how many labelled products of the whole data set have them.
     """
-    said = metrics.predictions(probabilities, labels.cardinality)
+    said = classification_metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
     all_said, all_true = _with_unlearned(said, truth, unlearned)
-    overall, known = metrics.f1(all_said, all_true), metrics.f1(said, truth)
-    head, tail = metrics.f1_head_tail(said, truth, labels.truth.sum(axis=0))
+    overall, known = classification_metrics.f1(all_said, all_true), classification_metrics.f1(said, truth)
+    head, tail = classification_metrics.f1_head_tail(said, truth, labels.truth.sum(axis=0))
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     pooled = replace(pairs, positives=np.append(pairs.positives, unlearned.sum()))
     return {
         "products": float(len(index)),
-        "accuracy": metrics.accuracy(all_said, all_true),
+        "accuracy": classification_metrics.accuracy(all_said, all_true),
         "f1_micro": overall.micro,
         "f1_macro": known.macro,
         "f1_weighted": overall.weighted,
@@ -159,10 +157,10 @@ def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index)
 
 def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, bootstrap.Measure]:
     """What of :func:`attribute_metrics` can be resampled, by the same names: for intervals and paired differences."""
-    said = metrics.predictions(probabilities, labels.cardinality)
+    said = classification_metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
     all_said, all_true = _with_unlearned(said, truth, unlearned)
-    head = metrics.head_labels(labels.truth.sum(axis=0))
+    head = classification_metrics.head_labels(labels.truth.sum(axis=0))
     return {
         "accuracy": bootstrap.accuracy(all_said, all_true),
         "f1_micro": bootstrap.f1_micro(all_said, all_true),
@@ -217,10 +215,10 @@ def certified(
 def per_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
     """Support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
     truth = labels.truth[index]
-    said = metrics.predictions(probabilities, labels.cardinality)
+    said = classification_metrics.predictions(probabilities, labels.cardinality)
     hits, support = (said & truth).sum(axis=0), truth.sum(axis=0)
-    precision, recall = metrics.ratio(hits, said.sum(axis=0)), metrics.ratio(hits, support)
-    f1 = metrics.f1(said, truth).per_label
+    precision, recall = ratio(hits, said.sum(axis=0)), ratio(hits, support)
+    f1 = classification_metrics.f1(said, truth).per_label
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     rows = [
         {
@@ -239,7 +237,7 @@ def per_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list
 
 def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
     """The pairs (true, said) that are confused most, and how often; a wrong value stands against those it missed."""
-    said = metrics.predictions(probabilities, labels.cardinality)
+    said = classification_metrics.predictions(probabilities, labels.cardinality)
     truth = labels.truth[index]
     pairs: Counter[tuple[str, str]] = Counter()
     for product in np.flatnonzero((said & ~truth).any(axis=1)):

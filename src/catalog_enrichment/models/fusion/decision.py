@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from catalog_enrichment.classification_metrics import f1, predictions
 from catalog_enrichment.models.fusion.base import (
     Fused,
     Fusion,
@@ -150,7 +151,5 @@ def _inputs(experts: Sequence[Sequence[torch.Tensor]], place: int, head: Head) -
 
 
 def _macro_f1(logits: torch.Tensor, truth: torch.Tensor, head: Head) -> float:
-    from catalog_enrichment.precision.metrics import f1, predictions
-
-    said = predictions(probabilities(logits, head).numpy(), head.cardinality)
-    return f1(said, truth.numpy() > 0.5).macro
+    predicted = predictions(probabilities(logits, head).numpy(), head.cardinality)
+    return f1(predicted, truth.numpy() > 0.5).macro
