@@ -1,0 +1,184 @@
+"""Today's code reads what 0.1.0 wrote (tests/frozen/README.md says what that is)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment import contract
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.context import Context, load_dictionary
+from catalog_enrichment.operations import operate
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.registry.promotion_gate import Evidence
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FROZEN = Path(__file__).parent / "frozen" / "v0.1.0"
+ROWS = {
+    "products": 12,
+    "predictions": 56,
+    "attribute_values": 61,
+    "current_values": 19,
+    "quarantine": 2,
+    "runs": 7,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy to change."""
+    shutil.copytree(FROZEN, tmp_path / "sample")
+    return tmp_path / "sample"
+
+
+def context_of(folder: Path, spark: SparkSession) -> Context:
+    config = load_config(folder / "config.toml")
+    return Context(config, spark, LakeCatalog(config.path("catalog"), spark), load_dictionary(config), Stages())
+
+
+def rows_of(catalog: LakeCatalog, table: str) -> list[dict[str, Any]]:
+    return [row for batch in catalog.scan(table) for row in batch.to_pylist()]
+
+
+def current_values(catalog: LakeCatalog) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """(product, attribute) -> what its reader sees."""
+    return {
+        (row["product_id"], row["attribute"]): (row["source"], row["values"], row["run_id"], row["certificate_id"])
+        for row in rows_of(catalog, "current_values")
+    }
+
+
+def test_nothing_names_the_machine_it_was_made_on() -> None:
+    local = re.compile(rb"/(home|root|tmp|work|Users)/")
+    assert [file for file in FROZEN.rglob("*") if file.is_file() and local.search(file.read_bytes())] == []
+
+
+def test_the_config_and_the_dictionary_load() -> None:
+    config = load_config(FROZEN / "config.toml")
+    assert config.source is not None
+    assert config.source.mapping.image_bytes == "picture"
+    dictionary = load_dictionary(config)
+    assert dictionary.enabled == ["color", "material"]
+    assert dictionary["material"].cardinality is Cardinality.MANY
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_a_table_is_read_with_the_columns_of_its_contract(table: str, spark: SparkSession) -> None:
+    catalog = LakeCatalog(FROZEN / "catalog", spark)
+    by_spark = catalog.read(table)
+    assert by_spark.columns == contract.columns(table)
+    assert by_spark.count() == ROWS[table]
+    assert len(rows_of(catalog, table)) == ROWS[table]
+
+
+def test_every_frozen_table_still_has_a_contract() -> None:
+    assert set(ROWS) <= set(contract.TABLES)
+
+
+def test_the_artifact_is_whole_and_scores_a_product() -> None:
+    from catalog_enrichment.inputs.product_batch import ProductBatch
+    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models.predictor import Predictor
+
+    artifact.verify(FROZEN / "model")
+    version = json.loads((FROZEN / "registry.json").read_text())[0]
+    assert artifact.artifact_hash(FROZEN / "model") == version["tags"]["artifact_hash"]
+    assert artifact.weights_hash(FROZEN / "model") == version["tags"]["weights_hash"]
+
+    predictor = Predictor.load(FROZEN / "model")
+    size = predictor.image_size
+    batch = ProductBatch(["Shirt red"], [None], [np.zeros((size, size, 3), dtype=np.uint8)])
+    probabilities = predictor.predict(batch).probabilities
+    assert probabilities["color"].sum() == pytest.approx(1)
+    assert probabilities["material"].shape == (1, 2)
+
+
+def test_the_artifact_gives_the_scores_that_were_written() -> None:
+    """I5: a score is the same within 1e-4, whatever release computes it."""
+    from catalog_enrichment.inputs import images
+    from catalog_enrichment.inputs.product_batch import ProductBatch
+    from catalog_enrichment.models.predictor import Predictor
+
+    catalog, limits = LakeCatalog(FROZEN / "catalog"), load_config(FROZEN / "config.toml").images
+    predictor = Predictor.load(FROZEN / "model")
+    products = {row["product_id"]: row for row in rows_of(catalog, "products")}
+    written = [
+        row
+        for row in rows_of(catalog, "predictions")
+        if row["model_version"] == "2" and row["modality"] == "both" and row["attribute"] == "color" and row["value"]
+    ]
+    with_bytes = [row for row in written if products[row["product_id"]]["images"][0]["bytes"]]
+    assert len(with_bytes) >= 2
+    for row in with_bytes:
+        product = products[row["product_id"]]
+        picture = images.first_usable(product["images"], predictor.image_size, limits).pixels
+        batch = ProductBatch([product["title"]], [product["description"]], [picture])
+        scores = predictor.predict(batch).probabilities["color"][0]
+        label = predictor.heads["color"].labels.index(row["value"])
+        assert scores[label] == pytest.approx(row["score"], abs=1e-4)
+
+
+def test_certificates_and_evidence_are_read() -> None:
+    from catalog_enrichment.models import artifact
+
+    certificates = [Certificate.from_dict(content) for content in artifact.read_certificates(FROZEN / "model")]
+    assert {(certificate.attribute, certificate.modality) for certificate in certificates} == {
+        (name, path) for name in ("color", "material") for path in Modality
+    }
+    by_path = {(certificate.attribute, certificate.modality): certificate for certificate in certificates}
+    assert by_path["color", Modality.BOTH].threshold == 0.33
+    assert [step.threshold for step in by_path["color", Modality.BOTH].steps] == [0.6, 0.33]
+    assert by_path["color", Modality.TEXT_ONLY].threshold is None
+    for version in json.loads((FROZEN / "registry.json").read_text()):
+        assert Evidence.from_json(version["version"], version["tags"]["evidence"]).certified == {"color", "material"}
+
+
+def test_certificates_keep_their_ids() -> None:
+    """I6: the certificate that a written value names is found in the model version."""
+    from catalog_enrichment.models import artifact
+
+    certificates = [Certificate.from_dict(content) for content in artifact.read_certificates(FROZEN / "model")]
+    named = {
+        row["certificate_id"]
+        for row in rows_of(LakeCatalog(FROZEN / "catalog"), "attribute_values")
+        if row["model_version"] == "2" and row["op"] == "assert"
+    }
+    assert named
+    assert named <= {certificate.certificate_id for certificate in certificates}
+
+
+def test_current_values_are_derived_again_to_the_same(folder: Path, spark: SparkSession) -> None:
+    catalog = LakeCatalog(folder / "catalog", spark)
+    before = current_values(catalog)
+    shutil.rmtree(folder / "catalog" / "current_values")
+    assert catalog.refresh_current_values("again")
+    assert current_values(catalog) == before
+    assert {source for source, *_ in before.values()} == {"merchant", "model"}
+
+
+def test_a_value_is_explained_and_its_run_rolled_back_and_back_again(folder: Path, spark: SparkSession) -> None:
+    """I6 on an older catalog."""
+    context = context_of(folder, spark)
+    before = current_values(context.catalog)
+    product_id, attribute = next(key for key, value in before.items() if value[0] == "model")
+    explained = operate.explain_value(context, product_id, attribute)
+    assert explained["current"]["values"] == before[product_id, attribute][1]
+
+    run_id = before[product_id, attribute][2]
+    undone = operate.rollback_run(context, run_id)
+    assert current_values(context.catalog) != before
+    operate.rollback_run(context, undone["run_id"])
+    assert {key: value[:2] for key, value in current_values(context.catalog).items()} == {
+        key: value[:2] for key, value in before.items()
+    }
