@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.recipe import load_model_recipe
 from catalog_enrichment.models.spec import (
     BertSize,
     FitSpec,
@@ -64,6 +66,13 @@ def tiny(kind: str = "modality_attention", variant: str = "pair lcnet", **option
         fusion=FusionSpec(kind=kind, options=options),
     )
     return Recipe(name="tiny", model=model, fit=FitSpec(epochs=1))
+
+
+def load_single_recipe(path: str | Path) -> Recipe:
+    """The recipe of a file that is not an ensemble's."""
+    recipe = load_model_recipe(path)
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def tokenizers_of(recipe: Recipe) -> dict[str, TextTokenizer]:

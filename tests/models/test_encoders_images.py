@@ -16,9 +16,9 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.encoders import ImageEncoder, build_image_encoder, build_tokenizer, cut, feature_map
 from catalog_enrichment.models.network import build_network
-from catalog_enrichment.models.spec import ImageSpec, Recipe, load_recipe
+from catalog_enrichment.models.spec import ImageSpec, Recipe
 
-from .conftest import HEADS, TEMPERATURES
+from .conftest import HEADS, TEMPERATURES, load_single_recipe
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 SWIN = {"img_size": 64, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "window_size": 4}
@@ -145,7 +145,7 @@ epochs = 1
 
 def recipe_of(folder: Path, size: int) -> Recipe:
     (folder / "recipe.toml").write_text(RECIPE.format(size=size))
-    return load_recipe(folder / "recipe.toml")
+    return load_single_recipe(folder / "recipe.toml")
 
 
 @pytest.mark.parametrize("safe", [True, False])

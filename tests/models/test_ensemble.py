@@ -13,7 +13,8 @@ from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
-from catalog_enrichment.models.spec import Ensemble, Recipe, load_model_recipe
+from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.spec import Ensemble, Recipe
 from catalog_enrichment.records import Cardinality
 
 from .conftest import HEADS, TEMPERATURES, network, tiny, tokenizers_of

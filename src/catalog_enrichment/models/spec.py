@@ -1,20 +1,15 @@
-"""What a model is and how it is fitted: the recipe (TOML), as frozen dataclasses. Imports no torch.
+"""A model and its fit as frozen dataclasses: the content of a recipe (TOML). Imports no torch.
 
-A recipe says everything about a model and its fit; the data, the folds and the promise of precision are the
-config's. The text under a field is its documentation.
+A recipe holds everything about a model and its fit; the data, the folds and the precision target are in the
+config. The text under a field is its documentation. Recipe files are read by :mod:`recipe`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from catalog_enrichment import resources
-from catalog_enrichment.config import strict
-from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.timm_folder import image_folder
 from catalog_enrichment.records import Cardinality
 
 Pooling = Literal["sum", "mean", "cls"]
@@ -343,85 +338,10 @@ class Ensemble:
             raise ValueError(f"pictures are decoded once, so all members need one image size, not {sorted(sizes)}")
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe: a path, or ``recipes:NAME.toml`` for a shipped one. Raises ConfigError for anything unusable."""
-    file = resources.locate(str(path))
-    return _recipe(file, {}, where=file.name)
-
-
-def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe | Ensemble:
-    """As :func:`load_recipe`, or an ensemble: a file with `name` and `members`, a list of recipes beside it.
-
-    A member is a file name, or a table of it and of what is changed in it: `{recipe = "late.toml", "fit.seed" = 2}`;
-    `noise = false` takes a table out. ``changes``, in the same form, are made to the recipe, or to every member.
-    """
-    file, changes = resources.locate(str(path)), dict(changes or {})
-    content = strict.read_toml(file)
-    if "members" not in content:
-        return _recipe(file, changes, where=file.name)
-    if unknown := sorted(set(content) - {"name", "members"}):
-        raise ConfigError(f"{file.name}: unknown key {unknown}. Available keys: ['members', 'name']")
-    members, listed = [], content["members"]
-    if not isinstance(listed, list) or not all(isinstance(entry, str | dict) for entry in listed):
-        raise ConfigError(f"{file.name}: members must be a list of file names or of tables with the key recipe")
-    for number, entry in enumerate(listed):
-        own, where = {"recipe": entry} if isinstance(entry, str) else dict(entry), f"{file.name}: member {number}"
-        beside = (file.parent / str(own.pop("recipe", ""))).resolve()
-        if not beside.is_file():
-            raise ConfigError(f"{where} names no recipe: {beside}")
-        members.append(_recipe(beside, own | changes, where))
-    return strict.construct(
-        Ensemble, {"name": str(content.get("name", file.stem)), "members": tuple(members)}, file.name
-    )
-
-
 def fusion_kinds() -> list[str]:
     """Every fusion by its name in a recipe: the modules of `models/fusion/`, so that a new one is one file."""
     folder = Path(__file__).parent / "fusion"
     return sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
-
-
-def _recipe(file: Path, changes: Mapping[str, Any], where: str) -> Recipe:
-    content = strict.read_toml(file)
-    for name, value in changes.items():
-        _set(content, name, value, where)
-    return _localised(strict.build(Recipe, content, where), file.parent)
-
-
-def _set(content: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Set a dotted key; what is a table and becomes false is taken out."""
-    *tables, key = name.split(".")
-    for table in tables:
-        content = content.setdefault(table, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"{where}: {name}: {table!r} is a value, not a table")
-    if value is False and isinstance(content.get(key), dict):
-        del content[key]
-    else:
-        content[key] = value
-
-
-def _localised(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with what lies beside it by its whole path, and a local image encoder's folder replaced by what it
-    says, so that no artifact names a path of the machine it was trained on. What the recipe says itself goes before
-    what the folder says."""
-    model = recipe.model
-    text = replace(model.text, name=_beside(folder, model.text.name))
-    second = model.second_text and replace(model.second_text, name=_beside(folder, model.second_text.name))
-    image = replace(model.image, weights=_beside(folder, model.image.weights))
-    if found := image_folder(folder, image.name):
-        plain = ImageSpec()
-        changes = {
-            key: value for key, value in found.items() if key == "name" or getattr(image, key) == getattr(plain, key)
-        }
-        image = replace(image, **(changes | {"args": found["args"] | image.args}))
-    noise = recipe.noise and replace(recipe.noise, weights=_beside(folder, recipe.noise.weights))
-    return replace(recipe, noise=noise, model=replace(model, text=text, second_text=second, image=image))
-
-
-def _beside(folder: Path, name: str) -> str:
-    """The whole path of what lies in ``folder`` under this name; any other name as it is."""
-    return str((folder / name).resolve()) if name and (folder / name).exists() else name
 
 
 def _positive(name: str, value: float) -> None:

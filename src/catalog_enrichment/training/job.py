@@ -11,7 +11,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.models.spec import load_model_recipe
+from catalog_enrichment.models.recipe import load_model_recipe
 from catalog_enrichment.records import SUCCEEDED
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.stages import Stages

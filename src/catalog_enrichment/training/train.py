@@ -21,7 +21,8 @@ from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.models.predictor import Predictor
-from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec, load_model_recipe
+from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import Issue
 from catalog_enrichment.records import Modality, flatten_keys
