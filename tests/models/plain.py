@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from catalog_enrichment.models.fusion import build_fusion
-from catalog_enrichment.models.fusion.base import Fused, Fusion, Sizes, View, Views
+from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, Fusion, FusionOutput, FusionShape
 from catalog_enrichment.models.spec import FusionSpec, Head
 from catalog_enrichment.records import Cardinality
 
@@ -25,7 +25,7 @@ HAS_IMAGE = np.array([True, True, False, True, False, True])
 HAS_DESCRIPTION = np.array([True, False, True, True, False, True])
 B, H, D = len(HAS_IMAGE), 6, 4
 ALWAYS = np.ones(B, dtype=bool)
-TEXTS = {  # per text view, in the order of Views.texts: which products have it
+TEXTS = {  # per text view, in the order of EncoderOutputs.texts: which products have it
     "pair": (ALWAYS,),
     "apart": (ALWAYS, HAS_DESCRIPTION),
     "two encoders": (ALWAYS, ALWAYS),
@@ -37,16 +37,16 @@ PLACES = 5
 """Tokens of the picture."""
 
 
-def views(texts: str = "pair", rubbish: float = 0.0, image_width: int = D, seed: int = 1) -> Views:
-    """Random views; ``rubbish`` stands wherever a product has no such text or picture, before View.of sees it."""
+def views(texts: str = "pair", rubbish: float = 0.0, image_width: int = D, seed: int = 1) -> EncoderOutputs:
+    """Random views; ``rubbish`` fills what a product lacks, before EncoderOutput.of."""
     random = np.random.default_rng(seed)
 
-    def view(present: np.ndarray, tokens: int, width: int, padded: bool) -> View:
+    def view(present: np.ndarray, tokens: int, width: int, padded: bool) -> EncoderOutput:
         vector, each = random.normal(size=(B, width)) * 3, random.normal(size=(B, tokens, width))
         lengths = random.integers(2, tokens + 1, size=B) if padded else np.full(B, tokens)
         vector[~present], each[~present] = rubbish, rubbish
         mask = np.arange(tokens) < lengths[:, None]
-        return View.of(
+        return EncoderOutput.of(
             torch.from_numpy(vector).float(),
             torch.from_numpy(each).float(),
             torch.from_numpy(mask),
@@ -54,11 +54,11 @@ def views(texts: str = "pair", rubbish: float = 0.0, image_width: int = D, seed:
         )
 
     read = tuple(view(present, TOKENS[place], H, True) for place, present in enumerate(TEXTS[texts]))
-    return Views(read, view(HAS_IMAGE, PLACES, image_width, False))
+    return EncoderOutputs(read, view(HAS_IMAGE, PLACES, image_width, False))
 
 
-def sizes(texts: str = "pair", image_width: int = D) -> Sizes:
-    return Sizes((H,) * len(TEXTS[texts]), 2 if "apart" in texts else 1, image_width, HEADS)
+def sizes(texts: str = "pair", image_width: int = D) -> FusionShape:
+    return FusionShape((H,) * len(TEXTS[texts]), 2 if "apart" in texts else 1, image_width, HEADS)
 
 
 def randomised(kind: str, texts: str = "pair", image_width: int = D, options: dict[str, Any] | None = None) -> Fusion:
@@ -104,17 +104,17 @@ def probability(logits: np.ndarray, head: Head) -> np.ndarray:
     return softmax(logits) if head.cardinality is Cardinality.ONE else sigmoid(logits)
 
 
-def scores(fused: Fused, place: int) -> np.ndarray:
+def scores(fused: FusionOutput, place: int) -> np.ndarray:
     """(B, V): the probabilities that come of a fusion's logits."""
     return np.array([probability(row, HEADS[place]) for row in numbers(fused.logits[place])])
 
 
-def text_of(seen: Views, fusion: Fusion, product: int, norm: str = "text_norm") -> np.ndarray:
+def text_of(seen: EncoderOutputs, fusion: Fusion, product: int, norm: str = "text_norm") -> np.ndarray:
     """x_txt: the normalised text vectors of one product, side by side."""
     return layer_norm(np.concatenate([numbers(view.vector)[product] for view in seen.texts]), fusion, norm)
 
 
-def image_of(seen: Views, fusion: Fusion, product: int, norm: str = "image_norm") -> np.ndarray:
+def image_of(seen: EncoderOutputs, fusion: Fusion, product: int, norm: str = "image_norm") -> np.ndarray:
     """x_img: the normalised image vector of one product; 0 without a picture."""
     assert seen.image is not None
     vector = numbers(seen.image.vector)[product]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from catalog_enrichment.models.color_histogram import Palette
+from catalog_enrichment.models.color_histogram import ColorHistogram
 from catalog_enrichment.models.encoders import build_image_encoder
 from catalog_enrichment.models.preprocess import normalise_pixels
 from catalog_enrichment.models.spec import ImageSpec
@@ -14,7 +14,7 @@ SPEC = ImageSpec(name="lcnet_035", size=32, palette=6)
 def test_histograms_count_the_pixels_of_the_picture_and_of_its_middle() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     normalised = normalise_pixels(pixels, np.ones(3, dtype=bool), SPEC)
-    found = Palette(SPEC).histograms(normalised).numpy()
+    found = ColorHistogram(SPEC).histograms(normalised).numpy()
     for picture, row in zip(pixels, found, strict=True):
         for part, shares in ((picture, row[:512]), (picture[8:24, 8:24], row[512:])):
             counts = np.zeros(512)

@@ -17,7 +17,7 @@ import torch
 import catalog_enrichment
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.fusion import build_fusion, fusion_class
-from catalog_enrichment.models.fusion.base import Fusion, Sizes, kl_to_uniform
+from catalog_enrichment.models.fusion.base import Fusion, FusionShape, kl_to_uniform
 from catalog_enrichment.models.spec import FusionSpec, fusion_kinds
 
 from .plain import (
@@ -209,16 +209,16 @@ def test_options_that_a_fusion_does_not_have_are_refused(kind: str, options: dic
 @pytest.mark.parametrize("kind", ["cross_modal", "hierarchical"])
 def test_widths_that_do_not_fit_are_refused(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"\[6, 8\]: take encoders of one width"):
-        build_fusion(FusionSpec(kind=kind), Sizes((6, 8), 1, D, HEADS))
+        build_fusion(FusionSpec(kind=kind), FusionShape((6, 8), 1, D, HEADS))
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cross_modal", "hierarchical"}))
 def test_the_other_fusions_take_encoders_of_any_widths(kind: str) -> None:
-    assert isinstance(build_fusion(FusionSpec(kind=kind), Sizes((H, H + 2), 1, D, HEADS)), Fusion)
+    assert isinstance(build_fusion(FusionSpec(kind=kind), FusionShape((H, H + 2), 1, D, HEADS)), Fusion)
 
 
 NEW_FUSION = """
-from catalog_enrichment.models.fusion.base import Fused, VectorFusion, linear_heads, scored_alike
+from catalog_enrichment.models.fusion.base import FusionOutput, VectorFusion, linear_heads, scored_alike
 
 
 class Loudest(VectorFusion):
@@ -227,7 +227,8 @@ class Loudest(VectorFusion):
         self.classifiers = linear_heads(self.text_width, self.heads)
 
     def forward(self, views):
-        return Fused(scored_alike(self.classifiers, self.text_vector(views).amax(dim=1, keepdim=True).expand(-1, 6)))
+        loudest = self.text_vector(views).amax(dim=1, keepdim=True).expand(-1, 6)
+        return FusionOutput(scored_alike(self.classifiers, loudest))
 """
 
 
@@ -238,13 +239,13 @@ def test_a_new_fusion_is_one_new_file(tmp_path: Path) -> None:
     script = (
         "import torch\n"
         "from catalog_enrichment.models.fusion import build_fusion\n"
-        "from catalog_enrichment.models.fusion.base import Sizes, View, Views\n"
+        "from catalog_enrichment.models.fusion.base import FusionShape, EncoderOutput, EncoderOutputs\n"
         "from catalog_enrichment.models.spec import FusionSpec, Head\n"
         "from catalog_enrichment.records import Cardinality\n"
         "head = Head(Cardinality.ONE, ('Red', 'Blue'))\n"
-        "fusion = build_fusion(FusionSpec(kind='loudest'), Sizes((6,), 1, 4, (head,)))\n"
+        "fusion = build_fusion(FusionSpec(kind='loudest'), FusionShape((6,), 1, 4, (head,)))\n"
         "yes = torch.ones(3, dtype=torch.bool)\n"
-        "views = Views((View(torch.rand(3, 6), torch.rand(3, 1, 6), yes[:, None], yes),))\n"
+        "views = EncoderOutputs((EncoderOutput(torch.rand(3, 6), torch.rand(3, 1, 6), yes[:, None], yes),))\n"
         "print(type(fusion).__name__, tuple(fusion(views).logits[0].shape))\n"
     )
     done = subprocess.run(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from catalog_enrichment.models.fusion.base import Fusion, View, Views
+from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, Fusion
 from catalog_enrichment.models.fusion.cross_modal import Attention
 
 from .plain import HAS_IMAGE, HEADS, TEXTS, B, D, H, every_product, numbers, randomised, sigmoid, softmax, views, weight
@@ -22,7 +22,7 @@ def attended(q: np.ndarray, others: np.ndarray, fusion: Fusion, name: str) -> np
     return np.sum([share * (w_v @ other) for share, other in zip(shares, others, strict=True)], axis=0)
 
 
-def words_of(seen: Views, product: int) -> np.ndarray:
+def words_of(seen: EncoderOutputs, product: int) -> np.ndarray:
     """h: the tokens of all the texts of one product, without padding."""
     found = [numbers(view.tokens)[product][view.mask[product].numpy()] for view in seen.texts]
     return np.concatenate(found)
@@ -68,11 +68,11 @@ def test_padding_is_neither_read_nor_summed() -> None:
     text.tokens[~text.mask] = 1e3
     for one, two in zip(before, fusion(seen).logits, strict=True):
         assert torch.equal(one, two)
-    longer = View(
+    longer = EncoderOutput(
         torch.zeros(B, H), torch.cat([text.tokens, torch.ones(B, 3, H)], 1), torch.zeros(B, 8).bool(), text.present
     )
     longer.mask[:, :5] = text.mask
-    for one, two in zip(before, fusion(Views((longer,), seen.image)).logits, strict=True):
+    for one, two in zip(before, fusion(EncoderOutputs((longer,), seen.image)).logits, strict=True):
         torch.testing.assert_close(one, two)
 
 
@@ -98,6 +98,6 @@ def test_attention_over_nothing_is_zero_with_a_finite_gradient() -> None:
 def test_a_product_without_a_word_has_only_the_bias() -> None:
     fusion, seen = randomised("cross_modal"), views()
     text = seen.texts[0]
-    wordless = View.of(text.vector, text.tokens, text.mask, torch.zeros(B, dtype=torch.bool))
-    for place, logits in enumerate(fusion(Views((wordless,), seen.image)).logits):
+    wordless = EncoderOutput.of(text.vector, text.tokens, text.mask, torch.zeros(B, dtype=torch.bool))
+    for place, logits in enumerate(fusion(EncoderOutputs((wordless,), seen.image)).logits):
         every_product([weight(fusion, f"classifiers.{place}.bias")] * B, logits)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from catalog_enrichment.models.fusion import build_fusion
-from catalog_enrichment.models.fusion.base import Fused, Fusion, Known, Views
+from catalog_enrichment.models.fusion.base import EncoderOutputs, Fusion, FusionOutput, ValidationTargets
 from catalog_enrichment.models.spec import FusionSpec, Head
 from catalog_enrichment.records import Cardinality
 
@@ -34,7 +34,9 @@ from .plain import (
 FOLDS = 8
 
 
-def expert_probabilities(fusion: Fusion, seen: Views, texts: str, place: int, product: int) -> list[np.ndarray]:
+def expert_probabilities(
+    fusion: Fusion, seen: EncoderOutputs, texts: str, place: int, product: int
+) -> list[np.ndarray]:
     assert seen.image is not None
     found = []
     there = [present[product] for present in (*TEXTS[texts], HAS_IMAGE)]
@@ -98,7 +100,7 @@ def test_the_classifiers_get_no_gradient_through_the_policies_nor_these_from_the
             assert value.grad is not None
 
 
-def held_out(products: int, seed: int = 0) -> tuple[Fused, list[Known]]:
+def held_out(products: int, seed: int = 0) -> tuple[FusionOutput, list[ValidationTargets]]:
     """Two classifiers' logits: the text knows the first half of the values, the picture the others."""
     random = np.random.default_rng(seed)
     text, image, known = [], [], []
@@ -112,16 +114,18 @@ def held_out(products: int, seed: int = 0) -> tuple[Fused, list[Known]]:
         noise = random.normal(size=(2, products, values))
         text.append(torch.from_numpy(3 * (truth - 0.5) * read + noise[0]).float())
         image.append(torch.from_numpy(3 * (truth - 0.5) * ~read + noise[1]).float())
-        known.append(Known(torch.from_numpy(truth).float(), torch.ones(products, dtype=torch.bool)))
-    return Fused((), experts=(tuple(text), tuple(image))), known
+        known.append(ValidationTargets(torch.from_numpy(truth).float(), torch.ones(products, dtype=torch.bool)))
+    return FusionOutput((), experts=(tuple(text), tuple(image))), known
 
 
-def settled(seen: Fused, known: Sequence[Known], seed: int = 0, **options: Any) -> tuple[Fusion, dict[str, float]]:
+def settled(
+    seen: FusionOutput, known: Sequence[ValidationTargets], seed: int = 0, **options: Any
+) -> tuple[Fusion, dict[str, float]]:
     fusion = build_fusion(FusionSpec(kind="decision", options=options), sizes())
-    return fusion, dict(fusion.settle(seen, known, seed))
+    return fusion, dict(fusion.choose_on_validation(seen, known, seed))
 
 
-def class_probabilities(seen: Fused, place: int) -> np.ndarray:
+def class_probabilities(seen: FusionOutput, place: int) -> np.ndarray:
     """(B, experts x V)"""
     return np.hstack([[probability(row, HEADS[place]) for row in numbers(expert[place])] for expert in seen.experts])
 
@@ -139,7 +143,7 @@ def policies(fusion: Fusion, place: int) -> list[torch.Tensor]:
     ]
 
 
-def relabelled(known: Sequence[Known], place: int, product: int) -> list[Known]:
+def relabelled(known: Sequence[ValidationTargets], place: int, product: int) -> list[ValidationTargets]:
     changed = list(copy.deepcopy(known))
     changed[place].truth[product] = changed[place].truth[product].roll(1)
     return changed
@@ -149,7 +153,7 @@ def test_settling_trains_the_networks_and_nothing_else() -> None:
     seen, known = held_out(40)
     fusion = build_fusion(FusionSpec(kind="decision", options={"epochs": 2}), sizes())
     before = copy.deepcopy(fusion.state_dict())
-    fusion.settle(seen, known, seed=0)
+    fusion.choose_on_validation(seen, known, seed=0)
     changed = {name for name, value in fusion.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("policies")} | {"settled"}
     assert not any(value.requires_grad for value in fusion.get_submodule("policies").parameters())
@@ -220,7 +224,7 @@ def test_the_policies_know_which_classifier_to_trust() -> None:
     assert set(chosen) == {"policy_f1/0", "policy_f1/1"}
     for place, head in enumerate(HEADS):
         right = truth[place].truth.numpy() > 0.5
-        apart = [class_probabilities(Fused((), experts=(expert,)), place) for expert in fresh.experts]
+        apart = [class_probabilities(FusionOutput((), experts=(expert,)), place) for expert in fresh.experts]
         together = np.array([vote(fusion, inputs, place) for inputs in np.hstack(apart)])
         reached, *alone = (macro_f1(said(p, head), right) for p in (together, *apart))
         assert reached > max(alone) + 0.03
@@ -243,7 +247,7 @@ def test_settling_is_reproducible_by_its_seed_and_leaves_other_random_numbers_al
         assert len(one.unique(dim=0)) == FOLDS
     fusion = build_fusion(FusionSpec(kind="decision", options={"epochs": 1}), sizes())
     torch.manual_seed(1)
-    fusion.settle(seen, known, seed=0)
+    fusion.choose_on_validation(seen, known, seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from catalog_enrichment.models.fusion.base import Fusion, Views
+from catalog_enrichment.models.fusion.base import EncoderOutputs, Fusion
 from catalog_enrichment.models.fusion.hierarchical import Projection
 
 from .plain import (
@@ -53,7 +53,7 @@ def projected(vector: np.ndarray, fusion: Fusion, width: int) -> np.ndarray:
     return np.array([max(found[start:end]) for start, end in zip(starts, ends, strict=True)])
 
 
-def expected(seen: Views, fusion: Fusion, texts: str, joins: tuple[str, str, str], product: int) -> np.ndarray:
+def expected(seen: EncoderOutputs, fusion: Fusion, texts: str, joins: tuple[str, str, str], product: int) -> np.ndarray:
     """f's last hidden layer over Z(P, Z(Z(T_f, D_f), Z(T_c, D_c))), eq. 1."""
     fields, encoders, modalities = joins
     vectors = [

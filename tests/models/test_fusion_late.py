@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from catalog_enrichment.models.fusion.base import Known, View, Views
+from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, ValidationTargets
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.records import Cardinality
 
@@ -48,22 +48,22 @@ def test_a_product_with_only_a_picture_is_judged_by_it() -> None:
     fusion, seen = randomised("late"), views()
     text = seen.texts[0]
     unread = replace(text, vector=torch.zeros_like(text.vector), present=torch.zeros(B, dtype=torch.bool))
-    fused = fusion(Views((unread,), seen.image))
+    fused = fusion(EncoderOutputs((unread,), seen.image))
     for place, head in enumerate(HEADS):
         for product in np.flatnonzero(HAS_IMAGE):
             alone = probability(linear(image_of(seen, fusion, product), fusion, f"image_classifiers.{place}"), head)
             np.testing.assert_allclose(scores(fused, place)[product], alone, atol=1e-5)
 
 
-def many_views(products: int, share_with_image: float, seed: int = 3) -> Views:
+def many_views(products: int, share_with_image: float, seed: int = 3) -> EncoderOutputs:
     random = torch.Generator().manual_seed(seed)
 
-    def view(width: int, present: torch.Tensor) -> View:
+    def view(width: int, present: torch.Tensor) -> EncoderOutput:
         vector = torch.randn(products, width, generator=random)
-        return View.of(vector, vector[:, None], present[:, None], present)
+        return EncoderOutput.of(vector, vector[:, None], present[:, None], present)
 
     has_image = torch.rand(products, generator=random) < share_with_image
-    return Views((view(H, torch.ones(products, dtype=torch.bool)),), view(D, has_image))
+    return EncoderOutputs((view(H, torch.ones(products, dtype=torch.bool)),), view(D, has_image))
 
 
 def surprise(p: np.ndarray, truth: np.ndarray, head: Head) -> float:
@@ -96,9 +96,9 @@ def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_b
         used = learnable & has_image
         losses = [surprise((a * p_txt + (100 - a) * p_img)[used] / 100, truth[used], head) for a in range(101)]
         best.append(int(np.argmin(losses)) / 100)
-        known.append(Known(torch.from_numpy(truth).float(), torch.from_numpy(learnable)))
+        known.append(ValidationTargets(torch.from_numpy(truth).float(), torch.from_numpy(learnable)))
     assert all(0 < alpha < 1 for alpha in best)
-    chosen = fusion.settle(held_out, known, seed=0)
+    chosen = fusion.choose_on_validation(held_out, known, seed=0)
     assert chosen == pytest.approx({"alpha/0": best[0], "alpha/1": best[1]}, abs=1e-6)
     np.testing.assert_allclose(fusion.get_buffer("alpha"), best, atol=1e-6)
 
@@ -116,8 +116,8 @@ def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_b
 def test_alpha_stays_where_nothing_is_known_about_it(share_with_image: float, learnable: bool) -> None:
     fusion = randomised("late")
     held_out = fusion(many_views(20, share_with_image))
-    known = [Known(torch.ones(20, len(head.labels)), torch.full((20,), learnable)) for head in HEADS]
-    assert fusion.settle(held_out, known, seed=0) == {}
+    known = [ValidationTargets(torch.ones(20, len(head.labels)), torch.full((20,), learnable)) for head in HEADS]
+    assert fusion.choose_on_validation(held_out, known, seed=0) == {}
     assert fusion.get_buffer("alpha").tolist() == [0.5, 0.5]
 
 

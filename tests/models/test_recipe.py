@@ -12,7 +12,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.fusion import build_fusion
-from catalog_enrichment.models.fusion.base import Sizes
+from catalog_enrichment.models.fusion.base import FusionShape
 from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.recipe import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, Head, Recipe
@@ -181,7 +181,7 @@ def test_every_shipped_recipe_loads_and_builds(file: Path) -> None:
     for recipe in loaded.members if isinstance(loaded, Ensemble) else (loaded,):
         texts = recipe.model.texts.values()
         widths = tuple(8 for text in texts for _ in range(text.views))
-        build_fusion(recipe.model.fusion, Sizes(widths, next(iter(texts)).views, 8, tuple(heads.values())))
+        build_fusion(recipe.model.fusion, FusionShape(widths, next(iter(texts)).views, 8, tuple(heads.values())))
         if any(text.name and not text.name.startswith("package:") for text in texts):
             continue  # its encoders come from a hub
         if any(text.name for text in texts):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.errors import ModelContractError
-from catalog_enrichment.precision.certificate import Certificate, Status, Step
+from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, ThresholdTest
 from catalog_enrichment.records import Modality, Reason
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -24,7 +24,7 @@ def certificate(**changes: Any) -> Certificate:
         "claim": "c", "label_set_hash": "l", "data_window": "all", "weights_hash": "w", "numeric_path": "fp32",
         "preprocessing_hash": "p", "issued_at": NOW - timedelta(days=1), "expires_at": NOW + timedelta(days=89),
         "suggest_threshold": 0.7, "categories": ("", "shoes"), "languages": ("en",), "accept_rate": 0.4,
-        "histogram": (0,) * 20, "steps": (Step(0.9, 400, 8, 0.001, 0.9641, True),),
+        "histogram": (0,) * 20, "steps": (ThresholdTest(0.9, 400, 8, 0.001, 0.9641, True),),
     }  # fmt: skip
     return Certificate(**(content | changes))
 
@@ -42,7 +42,7 @@ def problem(one: Certificate, **changes: Any) -> Reason | None:
     [
         certificate(),
         certificate(threshold=None, why_abstains="poor", accepted=0, wrong=0, lower_bound=0.0, suggest_threshold=None),
-        certificate(status=Status.CONFIRMED, steps=()),
+        certificate(status=CertificateStatus.CONFIRMED, steps=()),
     ],
 )
 def test_it_comes_back_from_strict_json_and_pickle(one: Certificate) -> None:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import certify
-from catalog_enrichment.precision.certify import CalibrationFold, CertificationFold, Issue, Pool
+from catalog_enrichment.precision.certify import CalibrationScores, CertificateBinding, CertificationScores, Pool
 from catalog_enrichment.precision.metrics import operating_point, p_not_certified
 from catalog_enrichment.precision.units import Units
 from catalog_enrichment.records import Cardinality, Modality
 
 RULE = PrecisionConfig()
-ISSUE = Issue(
+ISSUE = CertificateBinding(
     modality=Modality.BOTH,
     weights_hash="w",
     numeric_path="fp32",
@@ -48,18 +48,18 @@ def drawn(n: int, seed: int, skill: float = 0.97) -> tuple[np.ndarray, np.ndarra
     return probabilities, np.eye(3, dtype=bool)[np.where(right, top, (top + 1) % 3)]
 
 
-def calibration(n: int = 800, seed: int = 1) -> CalibrationFold:
+def calibration(n: int = 800, seed: int = 1) -> CalibrationScores:
     probabilities, truth = drawn(n, seed)
     groups = np.arange(n) - n  # never shared with certification
-    return CalibrationFold(
+    return CalibrationScores(
         attribute="color", labels=LABELS, cardinality=Cardinality.ONE,
         probabilities=probabilities, truth=truth, groups=groups,
     )  # fmt: skip
 
 
-def certification(n: int = 2000, seed: int = 2, skill: float = 0.97) -> CertificationFold:
+def certification(n: int = 2000, seed: int = 2, skill: float = 0.97) -> CertificationScores:
     probabilities, truth = drawn(n, seed, skill)
-    return CertificationFold(
+    return CertificationScores(
         attribute="color", labels=LABELS, cardinality=Cardinality.ONE, probabilities=probabilities, truth=truth,
         groups=np.arange(n), categories=["shoes", None] * (n // 2), languages=["en"] * n,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_value_that_is_wrong_on_calibration_stays_out_of_the_pool() -> None:
     pool = certify.select_pool(calibration(), RULE)
     assert pool.values == ("red", "green")
     assert pool.calibration_threshold is not None
-    blue = pool.evidence[2]
+    blue = pool.value_counts[2]
     assert (blue.value, blue.right, blue.in_pool) == ("blue", 0, False)
 
 
@@ -87,10 +87,10 @@ def test_an_empty_calibration_fold_gives_an_empty_pool() -> None:
 def test_the_pool_cannot_be_chosen_on_certification_labels() -> None:
     """One type per fold, and a pool remembers which content groups chose it."""
     chosen_on = certify.select_pool.__annotations__["calibration"]
-    assert chosen_on == "CalibrationFold"
-    assert not issubclass(CertificationFold, CalibrationFold)
+    assert chosen_on == "CalibrationScores"
+    assert not issubclass(CertificationScores, CalibrationScores)
     fold = certification()
-    smuggled = CalibrationFold(
+    smuggled = CalibrationScores(
         **{
             name: getattr(fold, name)
             for name in ("attribute", "labels", "cardinality", "probabilities", "truth", "groups")
@@ -113,7 +113,9 @@ def test_folds_of_other_labels_are_refused() -> None:
         certify.certify_attribute(pool, other, other.probabilities, RULE, ISSUE)
 
 
-def issue_one(fold: CertificationFold, issue: Issue = ISSUE, pool: Pool | None = None) -> certify.Certificate:
+def issue_one(
+    fold: CertificationScores, issue: CertificateBinding = ISSUE, pool: Pool | None = None
+) -> certify.Certificate:
     unlabelled, _ = drawn(5000, 3)
     return certify.certify_attribute(pool or certify.select_pool(calibration(), RULE), fold, unlabelled, RULE, issue)
 
@@ -195,10 +197,10 @@ def test_the_sequence_stops_at_the_first_failure() -> None:
     error[100:120] = 0.8
     steps = certify.fixed_sequence(Units(accept, error), np.array([0.9, 0.8, 0.7]), 0.95, 0.05)
     assert [(s.threshold, s.accepted, s.wrong, s.passed) for s in steps] == [(0.9, 100, 1, True), (0.8, 200, 21, False)]
-    best = certify.certified_step(steps)
+    best = certify.last_passed(steps)
     assert best is not None
     assert best.threshold == 0.9
-    assert certify.certified_step(steps[1:]) is None
+    assert certify.last_passed(steps[1:]) is None
     with pytest.raises(ValueError, match="strictly decreasing"):
         certify.fixed_sequence(Units(accept, error), np.array([0.8, 0.9]), 0.95, 0.05)
 
@@ -218,7 +220,7 @@ def test_certified_thresholds_keep_the_promise_where_plain_ones_break_it() -> No
         right = rng.random(n) < scores**1.3
         grid = certify.threshold_grid(rng.beta(3, 1, 5000), n)
         steps = certify.fixed_sequence(Units(scores, np.where(right, -np.inf, scores)), grid, 0.95, 0.05)
-        if best := certify.certified_step(steps):
+        if best := certify.last_passed(steps):
             certified += 1
             certified_below += precision_above(best.threshold) < 0.95
         plain = operating_point(scores, right, int(right.sum()), 0.95).threshold
@@ -232,7 +234,7 @@ def test_what_is_suggested_is_judged_without_what_is_written() -> None:
     """1,000 right pairs above .9 must not excuse wrong ones below: from .6 on 9 in 10 are right, below 1 in 10."""
     scores = np.concatenate([np.full(1000, 0.95), np.linspace(0.6, 0.8, 100), np.linspace(0.1, 0.5, 100)])
     right = np.concatenate([np.ones(1000, bool), np.arange(100) % 10 != 0, np.arange(100) % 10 == 0])
-    fold = certify.CalibrationFold(
+    fold = certify.CalibrationScores(
         attribute="color",
         labels=("red", "green"),
         cardinality=Cardinality.ONE,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.decide import Case, Decided, decide
+from catalog_enrichment.precision.decide import CandidateDecision, DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Decision, Modality, Reason
 
@@ -31,12 +31,12 @@ def certificate(threshold: float | None = 0.9, suggest: float | None = 0.7, days
     )  # fmt: skip
 
 
-def case(**changes: Any) -> Case:
+def case(**changes: Any) -> DecisionInputs:
     usual: dict[str, Any] = {
         "certificate": certificate(), "modality": Modality.BOTH, "category": None, "language": "en", "now": NOW,
         "weights_hash": "w", "numeric_path": "fp32",
     }  # fmt: skip
-    return Case(**(usual | changes))
+    return DecisionInputs(**(usual | changes))
 
 
 def one(value: str, score: float, **changes: Any) -> tuple[Decision, Reason]:
@@ -143,7 +143,9 @@ cases = st.builds(
 
 
 @given(candidate_lists, cases)
-def test_published_means_certified_and_nobody_else_has_spoken_i1_i2(found: list[Candidate], one_case: Case) -> None:
+def test_published_means_certified_and_nobody_else_has_spoken_i1_i2(
+    found: list[Candidate], one_case: DecisionInputs
+) -> None:
     rows = decide(found, one_case)
     assert [(row.value, row.rank, row.score) for row in rows] == found_rows(found)
     for row in rows:
@@ -163,7 +165,9 @@ def test_published_means_certified_and_nobody_else_has_spoken_i1_i2(found: list[
 
 
 @given(candidate_lists, cases)
-def test_a_certified_value_is_published_where_nothing_forbids_it(found: list[Candidate], one_case: Case) -> None:
+def test_a_certified_value_is_published_where_nothing_forbids_it(
+    found: list[Candidate], one_case: DecisionInputs
+) -> None:
     free = not one_case.merchant_values and not one_case.human_value_present
     held = one_case.certificate
     usual = one_case.modality is Modality.BOTH and one_case.category is None and one_case.weights_hash == "w"
@@ -179,7 +183,7 @@ def found_rows(found: Sequence[Candidate]) -> list[tuple[str, int, float]]:
 def test_a_hundred_thousand_decisions_take_seconds_not_minutes() -> None:
     held, found = certificate(), [Candidate("red", 0.95, 1)]
     started = time.perf_counter()
-    rows: list[Decided] = []
+    rows: list[CandidateDecision] = []
     for _ in range(100_000):
         rows = decide(found, case(certificate=held))
     assert rows[0].decision is PUBLISH

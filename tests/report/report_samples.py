@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from catalog_enrichment.precision.certificate import Certificate, Step
+from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
 from catalog_enrichment.records import Modality
 from catalog_enrichment.report.html import RunReport, Sample
 
@@ -19,7 +19,9 @@ NASTY = '</bdi><script>alert("x")</script><img src=http://evil.example/a.png one
 
 def certificate(attribute: str = "color", **changes: Any) -> Certificate:
     steps = tuple(
-        Step(0.99 - 0.01 * j, 150 + 10 * j, 1 + j // 3 + (20 if j == 20 else 0), 0.01, 0.975 - 0.001 * j, j < 20)
+        ThresholdTest(
+            0.99 - 0.01 * j, 150 + 10 * j, 1 + j // 3 + (20 if j == 20 else 0), 0.01, 0.975 - 0.001 * j, j < 20
+        )
         for j in range(21)
     )
     content: dict[str, Any] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certify import Issue
+from catalog_enrichment.precision.certify import CertificateBinding
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.training.certification import abstention, certify_one, label_set
 from catalog_enrichment.training.dataset import Dataset, Labels
@@ -36,8 +36,8 @@ def labels(cardinality: Cardinality = Cardinality.ONE) -> Labels:
     return Labels("color", cardinality, ("Red", "Blue"), truth, everything, np.array([0, 0, 0, 1]), ~everything)
 
 
-def issue() -> Issue:
-    return Issue(
+def issue() -> CertificateBinding:
+    return CertificateBinding(
         modality=Modality.BOTH,
         weights_hash="w",
         numeric_path="fp32",

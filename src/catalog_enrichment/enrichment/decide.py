@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.decide import Case, decide
+from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Modality
 
@@ -59,7 +59,7 @@ def decide_product(product: Mapping[str, Any], rules: Rules) -> Iterator[dict[st
             continue
         candidates, attention = by_attribute[name]
         certificate = rules.certificates.get((name, product["modality"]))
-        case = Case(
+        case = DecisionInputs(
             certificate=certificate,
             merchant_values=tuple(merchant.get(name) or ()),
             human_value_present=name in human,

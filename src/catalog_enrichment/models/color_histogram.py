@@ -15,7 +15,7 @@ LEVELS = 8
 """Per channel: 512 bins."""
 
 
-class Palette(nn.Module):
+class ColorHistogram(nn.Module):
     """Square roots of two histograms, of the picture and of its middle, projected to ``spec.palette`` numbers."""
 
     mean: torch.Tensor

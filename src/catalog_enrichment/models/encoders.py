@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModel, BertConfig
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.color_histogram import Palette
-from catalog_enrichment.models.fusion.base import View
+from catalog_enrichment.models.color_histogram import ColorHistogram
+from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.pretrained import UNUSABLE, source, told, with_weights
 from catalog_enrichment.models.spec import BertSize, ImageSpec, Pooling, TextSpec
 
@@ -141,14 +141,14 @@ class TextEncoder(nn.Module):
         self.wants_cache = self.config.model_type == "flaubert" and self.config.pre_norm
         self.requires_grad_(not spec.frozen)
 
-    def forward(self, tokens: Tokens) -> View:
+    def forward(self, tokens: Tokens) -> EncoderOutput:
         # FlauBERT would take types for words, RoBERTa's knows only one
         more: dict[str, Any] = {"token_type_ids": tokens.token_type_ids} if self.reads_types else {}
         if self.wants_cache:
             more["cache"] = _NoCache()
         states = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, **more).last_hidden_state
         vector = pool(states, tokens.attention_mask, self.pooling)
-        return View.of(vector, states, tokens.attention_mask, tokens.present)
+        return EncoderOutput.of(vector, states, tokens.attention_mask, tokens.present)
 
 
 class _NoCache:
@@ -193,7 +193,7 @@ class ImageEncoder(nn.Module):
         has_whole = getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None)
         self.prefix: int = getattr(model, "num_prefix_tokens", int(has_whole))
         self.first_is_whole = self.prefix > 0 and has_whole
-        self.palette = Palette(spec) if spec.palette else None
+        self.palette = ColorHistogram(spec) if spec.palette else None
         self.width += spec.palette
         self.requires_grad_(not spec.frozen)
 

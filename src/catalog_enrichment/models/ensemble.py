@@ -41,7 +41,7 @@ class Scorer(Protocol):
     def predict(self, batch: ProductBatch) -> Scores: ...
 
 
-class Voters:
+class VotingPredictor:
     """Members score, the majority decides; where the fusion of all of them weighs the text, the mean weight is kept."""
 
     def __init__(self, members: Sequence[Predictor]) -> None:
@@ -83,4 +83,4 @@ def load(directory: Path, device: str = "cpu") -> Scorer:
     members = sorted((directory / MEMBERS).iterdir())
     if len(members) != content["members"]:
         raise ModelContractError(f"{directory} has {len(members)} members of {content['members']}")
-    return Voters([Predictor.load(member, device) for member in members])
+    return VotingPredictor([Predictor.load(member, device) for member in members])

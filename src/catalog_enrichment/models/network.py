@@ -22,7 +22,7 @@ from catalog_enrichment.models.encoders import (
     build_text_encoder,
 )
 from catalog_enrichment.models.fusion import build_fusion, fusion_class
-from catalog_enrichment.models.fusion.base import Fused, Fusion, Sizes, View, Views
+from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, Fusion, FusionOutput, FusionShape
 from catalog_enrichment.models.spec import FitSpec, Head, ModelSpec
 
 
@@ -67,7 +67,7 @@ class MultiModalNet(nn.Module):
         self.fusion = fusion
 
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
-        fused: Fused = self.fusion(self.views(inputs))
+        fused: FusionOutput = self.fusion(self.views(inputs))
         attention = None
         if fused.attention is not None:
             attention = {name: fused.attention[:, place] for place, name in enumerate(self.heads)}
@@ -75,9 +75,9 @@ class MultiModalNet(nn.Module):
             self._by_attribute(fused.logits), attention, tuple(self._by_attribute(expert) for expert in fused.experts)
         )
 
-    def views(self, inputs: ModelInputs) -> Views:
+    def views(self, inputs: ModelInputs) -> EncoderOutputs:
         """What the encoders see, before any fusion."""
-        return Views(self._text_views(inputs), self._image_view(inputs))
+        return EncoderOutputs(self._text_views(inputs), self._image_view(inputs))
 
     def train(self, mode: bool = True) -> MultiModalNet:
         """As always, but a frozen encoder stays in eval mode: its statistics and its dropout are frozen too."""
@@ -97,11 +97,11 @@ class MultiModalNet(nn.Module):
     def _by_attribute(self, scores: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(zip(self.heads, scores, strict=True))
 
-    def _text_views(self, inputs: ModelInputs) -> tuple[View, ...]:
+    def _text_views(self, inputs: ModelInputs) -> tuple[EncoderOutput, ...]:
         encoders = self.text_encoders().items()
         return tuple(_seen(encoder, tokens) for name, encoder in encoders for tokens in inputs.texts[name])
 
-    def _image_view(self, inputs: ModelInputs) -> View | None:
+    def _image_view(self, inputs: ModelInputs) -> EncoderOutput | None:
         """Only rows with a picture go through the encoder: blank ones would cost time and, in training, bend the
         batch statistics."""
         if self.image is None:
@@ -117,7 +117,7 @@ class MultiModalNet(nn.Module):
                 seen.new_zeros((len(inputs), *seen.shape[1:])).index_copy(0, rows, seen) for seen in (vector, tokens)
             )
         mask = inputs.has_image[:, None].expand(tokens.shape[:2])
-        return View(vector, tokens, mask, inputs.has_image)
+        return EncoderOutput(vector, tokens, mask, inputs.has_image)
 
 
 def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mapping[str, TextTokenizer]) -> MultiModalNet:
@@ -139,7 +139,7 @@ def assemble(
     fields = {spec.texts[name].views for name in texts} or {1}
     if len(fields) > 1:
         raise ConfigError("model.second_text.fields: both text encoders read title and description apart, or neither")
-    sizes = Sizes(
+    sizes = FusionShape(
         texts=tuple(encoder.width for name, encoder in texts.items() for _ in range(spec.texts[name].views)),
         fields=fields.pop(),
         image=(image.token_width if kind.uses_tokens else image.width) if image else 0,
@@ -148,12 +148,12 @@ def assemble(
     return MultiModalNet(texts, image, build_fusion(spec.fusion, sizes), heads)
 
 
-def _seen(encoder: TextEncoder, tokens: Tokens) -> View:
+def _seen(encoder: TextEncoder, tokens: Tokens) -> EncoderOutput:
     if len(tokens.present):
-        view: View = encoder(tokens)
+        view: EncoderOutput = encoder(tokens)
         return view
     empty = torch.zeros((0, encoder.width), device=tokens.present.device)  # transformers cannot reshape an empty batch
-    return View(empty, empty[:, None], empty[:, :1].bool(), tokens.present)
+    return EncoderOutput(empty, empty[:, None], empty[:, :1].bool(), tokens.present)
 
 
 def parameter_groups(net: MultiModalNet, fit: FitSpec) -> list[dict[str, Any]]:

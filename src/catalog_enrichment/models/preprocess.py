@@ -23,7 +23,7 @@ resizing or normalisation. A certificate holds for one preprocessing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ids:
+class TokenIds:
     """One text of N products as arrays; the columns are :class:`Tokens`' by name."""
 
     columns: Mapping[str, NDArray[np.integer[Any]]]
@@ -58,7 +58,9 @@ class Preprocessor:
             has_image=torch.from_numpy(has_image),
         )
 
-    def token_ids(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> dict[str, tuple[Ids, ...]]:
+    def token_ids(
+        self, titles: Sequence[str | None], descriptions: Sequence[str | None]
+    ) -> dict[str, tuple[TokenIds, ...]]:
         """Text encoder -> the texts it reads, cleaned and encoded; see :meth:`TextTokenizer.encode`."""
         return {
             name: _encoded(self._tokenizers[name], spec, titles, descriptions)
@@ -80,16 +82,16 @@ class Preprocessor:
 
 def _encoded(
     tokenizer: TextTokenizer, spec: TextSpec, titles: Sequence[str | None], descriptions: Sequence[str | None]
-) -> tuple[Ids, ...]:
+) -> tuple[TokenIds, ...]:
     first = [clean_text(title, spec.max_chars) for title in titles]
     second = [clean_text(description, spec.max_chars) for description in descriptions]
     nothing, always = [""] * len(first), np.ones(len(first), dtype=bool)
     described = np.array([bool(text) for text in second], dtype=bool)
     if spec.fields == "pair":
-        return (Ids(tokenizer.encode(first, second, spec.max_length), always),)
+        return (TokenIds(tokenizer.encode(first, second, spec.max_length), always),)
     # a title is always there, be it empty: a product without any text still has to get a score
-    title = Ids(tokenizer.encode(first, nothing, spec.max_length), always)
-    description = Ids(tokenizer.encode(second, nothing, spec.max_length), described)
+    title = TokenIds(tokenizer.encode(first, nothing, spec.max_length), always)
+    description = TokenIds(tokenizer.encode(second, nothing, spec.max_length), described)
     return {"title": (title,), "description": (description,), "apart": (title, description)}[spec.fields]
 
 

@@ -22,7 +22,7 @@ HISTOGRAM_BINS = 20
 """Equal bins of [0, 1] in which the top scores of unlabelled products are counted."""
 
 
-class Status(StrEnum):
+class CertificateStatus(StrEnum):
     """Merchant labels make a certificate provisional; a uniform audit of the catalog confirms it."""
 
     PROVISIONAL = "provisional"
@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ThresholdTest:
     """One threshold of the fixed sequence, as it was tested."""
 
     threshold: float
@@ -66,7 +66,7 @@ class Certificate:
     """How often this label set has been used to certify, this time included."""
     claim: str
     """The promise in words."""
-    status: Status = Status.PROVISIONAL
+    status: CertificateStatus = CertificateStatus.PROVISIONAL
     label_set_hash: str
     data_window: str
     """Which products the labels come from, in words or as an interval."""
@@ -86,7 +86,7 @@ class Certificate:
     """Share of unlabelled products accepted at the threshold."""
     histogram: tuple[int, ...]
     """Top scores of unlabelled products in ``HISTOGRAM_BINS`` bins: the reference for drift."""
-    steps: tuple[Step, ...]
+    steps: tuple[ThresholdTest, ...]
     """The fixed sequence as tested, in order; the evidence."""
 
     def __post_init__(self) -> None:
@@ -168,7 +168,9 @@ class Certificate:
             content[name] = content[name].astimezone(UTC).isoformat(timespec="microseconds")
         for name in ("values", "categories", "languages", "histogram"):
             content[name] = list(content[name])
-        content["steps"] = [{field.name: getattr(step, field.name) for field in fields(Step)} for step in self.steps]
+        content["steps"] = [
+            {field.name: getattr(step, field.name) for field in fields(ThresholdTest)} for step in self.steps
+        ]
         content["modality"], content["status"] = self.modality.value, self.status.value
         return content
 
@@ -184,9 +186,9 @@ def _read(name: str, value: Any) -> Any:
         case "modality":
             return Modality(value)
         case "status":
-            return Status(value)
+            return CertificateStatus(value)
         case "steps":
-            return tuple(Step(**step) for step in value)
+            return tuple(ThresholdTest(**step) for step in value)
         case "values" | "categories" | "languages" | "histogram":
             return tuple(value)
         case _:

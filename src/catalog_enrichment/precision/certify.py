@@ -5,8 +5,8 @@ highest down, the first failure stops, the last success is certified. Then P(tru
 without Bonferroni and without monotonicity, if three things hold that this module insists on:
 
 - the pool comes from the calibration fold, the grid from unlabelled products; neither looks at certification labels
-  (:class:`Pool` is made of a :class:`CalibrationFold` only, and refuses folds that share a content group);
-- units are independent: one product per content group (:class:`CertificationFold` refuses a second one);
+  (:class:`Pool` is made of a :class:`CalibrationScores` only, and refuses folds that share a content group);
+- units are independent: one product per content group (:class:`CertificationScores` refuses a second one);
 - a label set that was used k times pays delta / k.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog_enrichment.classification_metrics import Bools, Floats, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate, Step
+from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate, ThresholdTest
 from catalog_enrichment.precision.metrics import operating_point, p_not_certified, precision_lower_bound
 from catalog_enrichment.precision.units import (
     WRITABLE_RANKS,
@@ -38,7 +38,7 @@ FLOOR = 59
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
+class ScoredLabels:
     """Scored and labelled products of one attribute, on one modality path."""
 
     attribute: str
@@ -56,12 +56,12 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationFold(Fold):
+class CalibrationScores(ScoredLabels):
     """Where temperature, pool and suggestion threshold are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertificationFold(Fold):
+class CertificationScores(ScoredLabels):
     """Where the chosen is tested, and nothing is chosen. One product per content group."""
 
     categories: Sequence[str | None]
@@ -74,7 +74,7 @@ class CertificationFold(Fold):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueEvidence:
+class ValueCounts:
     """How one value did on the calibration fold at the pooled calibration threshold."""
 
     value: str
@@ -92,7 +92,7 @@ class Pool:
     cardinality: Cardinality
     mask: Bools  # (V,)
     calibration_threshold: float | None
-    evidence: tuple[ValueEvidence, ...]
+    value_counts: tuple[ValueCounts, ...]
     suggest_threshold: float | None
     groups: NDArray[Any] = field(repr=False)
     """Content groups that were looked at, and therefore cannot certify."""
@@ -103,7 +103,7 @@ class Pool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Issue:
+class CertificateBinding:
     """What a certificate is bound to, beside the numbers."""
 
     modality: Modality
@@ -121,7 +121,7 @@ class Issue:
             raise ValueError(f"use_count counts this use too: at least 1, not {self.use_count}")
 
 
-def suggest_threshold(calibration: CalibrationFold, precision: float, below: float | None) -> float | None:
+def suggest_threshold(calibration: CalibrationScores, precision: float, below: float | None) -> float | None:
     """The lowest score from which (product, value) pairs up to ``below`` are right with ``precision``; descriptive.
 
     The band alone counts: what lies above it is written, and would flatter what is only suggested.
@@ -131,7 +131,9 @@ def suggest_threshold(calibration: CalibrationFold, precision: float, below: flo
     return operating_point(pairs.scores[band], pairs.correct[band], pairs.total, precision).threshold
 
 
-def select_pool(calibration: CalibrationFold, rule: PrecisionConfig, min_support: int = 5, slack: float = 0.05) -> Pool:
+def select_pool(
+    calibration: CalibrationScores, rule: PrecisionConfig, min_support: int = 5, slack: float = 0.05
+) -> Pool:
     """Which values take part in the pooled certificate, by the calibration fold alone.
 
     Rule: begin with every value. At the pooled calibration threshold (the lowest at which the pool's units reach
@@ -159,7 +161,7 @@ def select_pool(calibration: CalibrationFold, rule: PrecisionConfig, min_support
 
 
 def _pool(
-    calibration: CalibrationFold, rule: PrecisionConfig, threshold: float | None, alive: Bools, min_support: int
+    calibration: CalibrationScores, rule: PrecisionConfig, threshold: float | None, alive: Bools, min_support: int
 ) -> Pool:
     at = np.inf if threshold is None else threshold
     accepted, right = _value_counts(calibration, np.ones_like(alive), at)
@@ -171,13 +173,13 @@ def _pool(
         cardinality=calibration.cardinality,
         mask=mask,
         calibration_threshold=threshold,
-        evidence=tuple(ValueEvidence(*row) for row in rows),
+        value_counts=tuple(ValueCounts(*row) for row in rows),
         suggest_threshold=suggest_threshold(calibration, rule.suggest_precision, below=threshold),
         groups=np.unique(calibration.groups),
     )
 
 
-def _pooled_threshold(fold: CalibrationFold, alive: Bools, target: float, min_support: int) -> float | None:
+def _pooled_threshold(fold: CalibrationScores, alive: Bools, target: float, min_support: int) -> float | None:
     units = units_from(fold.probabilities, fold.truth, fold.cardinality, alive)
     # a unit can be wrong from a lower score on than it is accepted from, so every threshold is counted as it is
     thresholds = np.unique(units.accept[np.isfinite(units.accept)])
@@ -187,7 +189,7 @@ def _pooled_threshold(fold: CalibrationFold, alive: Bools, target: float, min_su
     return float(thresholds[good][0]) if good.any() else None
 
 
-def _value_counts(fold: CalibrationFold, alive: Bools, threshold: float) -> tuple[NDArray[Any], NDArray[Any]]:
+def _value_counts(fold: CalibrationScores, alive: Bools, threshold: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """(V,) accepted and right pairs of each value in ``alive`` at ``threshold``."""
     pairs = pairs_from(fold.probabilities, fold.truth, fold.cardinality, WRITABLE_RANKS)
     taken = (pairs.scores >= threshold) & alive[pairs.values]
@@ -195,7 +197,7 @@ def _value_counts(fold: CalibrationFold, alive: Bools, threshold: float) -> tupl
     return counts[0], counts[1]
 
 
-def _most_wrong_at_the_top(fold: CalibrationFold, alive: Bools) -> int | None:
+def _most_wrong_at_the_top(fold: CalibrationScores, alive: Bools) -> int | None:
     """Column of the value with most errors among the 59 best-scored pairs; None if there is no error."""
     pairs = pairs_from(fold.probabilities, fold.truth, fold.cardinality, WRITABLE_RANKS)
     mine = np.flatnonzero(alive[pairs.values])
@@ -227,27 +229,31 @@ def threshold_grid(
     return np.unique(scores[np.clip(ranks, 1, reachable) - 1])[::-1]
 
 
-def fixed_sequence(units: Units, grid: Floats, target: float, delta: float) -> tuple[Step, ...]:
+def fixed_sequence(units: Units, grid: Floats, target: float, delta: float) -> tuple[ThresholdTest, ...]:
     """Test the grid in order and stop at the first p > delta. The last step that passed is certified."""
     if np.any(np.diff(grid) >= 0):
         raise ValueError("the grid of a fixed sequence must be strictly decreasing")
-    steps: list[Step] = []
+    steps: list[ThresholdTest] = []
     for threshold in grid.tolist():
         n, k = units.counts(threshold)
         p = p_not_certified(n, k, target)
-        steps.append(Step(threshold, n, k, p, precision_lower_bound(n, k, delta), passed=p <= delta))
+        steps.append(ThresholdTest(threshold, n, k, p, precision_lower_bound(n, k, delta), passed=p <= delta))
         if p > delta:
             break
     return tuple(steps)
 
 
-def certified_step(steps: Sequence[Step]) -> Step | None:
+def last_passed(steps: Sequence[ThresholdTest]) -> ThresholdTest | None:
     """The last step that passed, None if none did."""
     return next((step for step in reversed(steps) if step.passed), None)
 
 
 def certify_attribute(
-    pool: Pool, certification: CertificationFold, unlabelled: ArrayLike, rule: PrecisionConfig, issue: Issue
+    pool: Pool,
+    certification: CertificationScores,
+    unlabelled: ArrayLike,
+    rule: PrecisionConfig,
+    issue: CertificateBinding,
 ) -> Certificate:
     """Test one attribute and issue its certificate, which is an abstention where the test fails.
 
@@ -260,7 +266,7 @@ def certify_attribute(
     accept = accept_scores(free, pool.cardinality, pool.mask)
     grid = threshold_grid(accept, len(units), rule.first_expected, rule.step)
     steps = fixed_sequence(units, grid, rule.target, rule.delta / issue.use_count)
-    best = certified_step(steps)
+    best = last_passed(steps)
     return Certificate(
         attribute=pool.attribute,
         modality=issue.modality,
@@ -295,14 +301,14 @@ def score_histogram(scores: ArrayLike) -> tuple[int, ...]:
     return tuple(np.histogram(scores, bins=HISTOGRAM_BINS, range=(0.0, 1.0))[0].tolist())
 
 
-def _check_apart(pool: Pool, certification: CertificationFold) -> None:
+def _check_apart(pool: Pool, certification: CertificationScores) -> None:
     if (pool.attribute, pool.labels) != (certification.attribute, certification.labels):
         raise ValueError(f"pool of {pool.attribute} and fold of {certification.attribute}: other labels")
     if shared := len(np.intersect1d(pool.groups, certification.groups)):
         raise ValueError(f"{pool.attribute}: {shared} content groups both chose the pool and would certify it")
 
 
-def _why(pool: Pool, accept: Floats, n_units: int, steps: Sequence[Step]) -> str:
+def _why(pool: Pool, accept: Floats, n_units: int, steps: Sequence[ThresholdTest]) -> str:
     if not pool.mask.any():
         return "no value was frequent and right often enough on the calibration fold"
     if not steps:
@@ -315,7 +321,7 @@ def _why(pool: Pool, accept: Floats, n_units: int, steps: Sequence[Step]) -> str
     return f"{first.wrong} of {first.accepted} wrong {at} (p = {first.p_value:.3f})"
 
 
-def _claim(pool: Pool, issue: Issue, rule: PrecisionConfig, best: Step | None) -> str:
+def _claim(pool: Pool, issue: CertificateBinding, rule: PrecisionConfig, best: ThresholdTest | None) -> str:
     path = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}[issue.modality]
     if best is None:
         return f"Nothing is claimed: {pool.attribute} is not written for products {path}."

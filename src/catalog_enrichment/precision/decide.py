@@ -15,7 +15,7 @@ from catalog_enrichment.records import Decision, Modality, Reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
+class DecisionInputs:
     """What a decision looks at beside the scores."""
 
     certificate: Certificate | None
@@ -30,7 +30,7 @@ class Case:
     numeric_path: str
 
 
-class Decided(NamedTuple):
+class CandidateDecision(NamedTuple):
     """The decision about one candidate; ``certificate_id`` and ``threshold`` are of the certificate consulted."""
 
     value: str
@@ -45,7 +45,7 @@ class Decided(NamedTuple):
 _TOO_LOW = (Decision.ABSTAIN, Reason.BELOW_THRESHOLD)
 
 
-def decide(candidates: Sequence[Candidate], case: Case) -> list[Decided]:
+def decide(candidates: Sequence[Candidate], case: DecisionInputs) -> list[CandidateDecision]:
     """One row per candidate, in order. Raises ValueError without a candidate: no product vanishes (I7).
 
     In this order: a merchant value leaves at most a suggestion (I1); a human value stands; without a valid
@@ -56,10 +56,10 @@ def decide(candidates: Sequence[Candidate], case: Case) -> list[Decided]:
     certificate = case.certificate
     identity = (None, None) if certificate is None else (certificate.certificate_id, certificate.threshold)
     problem = _problem(case)
-    return [Decided(c.value, c.rank, c.score, *_decide(c, case, problem), *identity) for c in candidates]
+    return [CandidateDecision(c.value, c.rank, c.score, *_decide(c, case, problem), *identity) for c in candidates]
 
 
-def _problem(case: Case) -> Reason | None:
+def _problem(case: DecisionInputs) -> Reason | None:
     if case.certificate is None:
         return Reason.NO_CERTIFICATE
     return case.certificate.problem(
@@ -72,7 +72,7 @@ def _problem(case: Case) -> Reason | None:
     )
 
 
-def _decide(candidate: Candidate, case: Case, problem: Reason | None) -> tuple[Decision, Reason]:
+def _decide(candidate: Candidate, case: DecisionInputs, problem: Reason | None) -> tuple[Decision, Reason]:
     if len(case.merchant_values) and candidate.value in case.merchant_values:
         return Decision.ABSTAIN, Reason.AGREES_WITH_MERCHANT
     if case.human_value_present and not len(case.merchant_values):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
 from catalog_enrichment.precision.certify import (
-    CalibrationFold,
-    CertificationFold,
-    Issue,
+    CalibrationScores,
+    CertificateBinding,
+    CertificationScores,
     certify_attribute,
     select_pool,
 )
@@ -45,7 +45,7 @@ def data_window(dataset: Dataset, index: Index) -> str:
 
 
 def certify_all(
-    split: Split, labels: Mapping[str, Labels], scores: ModelScores, rule: PrecisionConfig, issue: Issue
+    split: Split, labels: Mapping[str, Labels], scores: ModelScores, rule: PrecisionConfig, issue: CertificateBinding
 ) -> list[Certificate]:
     """Two certificates per attribute, for both and text-only. ``labels`` hold every attribute asked for.
 
@@ -62,7 +62,9 @@ def certify_all(
     return certificates
 
 
-def certify_one(split: Split, labels: Labels, scores: ModelScores, rule: PrecisionConfig, issue: Issue) -> Certificate:
+def certify_one(
+    split: Split, labels: Labels, scores: ModelScores, rule: PrecisionConfig, issue: CertificateBinding
+) -> Certificate:
     """Choose the pool on the calibration fold, fix the grid on the products to fill, test on the certification fold.
 
     Only products with a usable picture count, and of the certification fold one per content group.
@@ -72,8 +74,8 @@ def certify_one(split: Split, labels: Labels, scores: ModelScores, rule: Precisi
     calibration = _among(split.folds.calibration, usable)
     certification = split.units(_among(split.folds.certification, usable))
     to_fill = _among(scores.index, labels.open & dataset.has_image)
-    pool = select_pool(CalibrationFold(**_fold(split, labels, scores, calibration)), rule)
-    fold = CertificationFold(
+    pool = select_pool(CalibrationScores(**_fold(split, labels, scores, calibration)), rule)
+    fold = CertificationScores(
         **_fold(split, labels, scores, certification),
         categories=[dataset.categories[product] for product in certification],
         languages=[dataset.languages[product] for product in certification],
@@ -81,7 +83,7 @@ def certify_one(split: Split, labels: Labels, scores: ModelScores, rule: Precisi
     return certify_attribute(pool, fold, scores.at(labels.attribute, to_fill), rule, issue)
 
 
-def abstention(attribute: str, why: str, rule: PrecisionConfig, issue: Issue) -> Certificate:
+def abstention(attribute: str, why: str, rule: PrecisionConfig, issue: CertificateBinding) -> Certificate:
     """The certificate that allows nothing."""
     return Certificate(
         attribute=attribute,

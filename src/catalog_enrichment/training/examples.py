@@ -13,7 +13,7 @@ from torch.nn import functional
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.encoders import Tokens
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
-from catalog_enrichment.models.preprocess import Ids, Preprocessor, normalise_pixels
+from catalog_enrichment.models.preprocess import Preprocessor, TokenIds, normalise_pixels
 from catalog_enrichment.models.spec import ModelSpec
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.folds import Index
@@ -30,7 +30,7 @@ class Examples:
 
     dataset: Dataset
     spec: ModelSpec
-    texts: dict[str, tuple[Ids, ...]]
+    texts: dict[str, tuple[TokenIds, ...]]
     """Text encoder -> the texts it reads, of all products, int32."""
     lengths: NDArray[np.int64]
     has_image: NDArray[np.bool_]
@@ -113,7 +113,7 @@ def vary(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.u
     return np.asarray(pixels[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]])
 
 
-def _joined(parts: Sequence[Ids]) -> Ids:
+def _joined(parts: Sequence[TokenIds]) -> TokenIds:
     """Texts that were encoded apart, as wide as the longest; right of a text everything is masked."""
     width = max((part.columns["input_ids"].shape[1] for part in parts), default=1)
     columns = {
@@ -123,14 +123,14 @@ def _joined(parts: Sequence[Ids]) -> Ids:
         )
         for name in (parts[0].columns if parts else ())
     }
-    return Ids(columns, np.concatenate([part.present for part in parts]))
+    return TokenIds(columns, np.concatenate([part.present for part in parts]))
 
 
-def _rows(ids: Ids, index: Index) -> Tokens:
+def _rows(ids: TokenIds, index: Index) -> Tokens:
     """The texts of some products, no wider than the longest of them."""
     longest = max(int(ids.columns["attention_mask"][index].sum(axis=1).max(initial=1)), 1)
     columns = {name: column[index, :longest].astype(np.int64) for name, column in ids.columns.items()}
-    return Ids(columns, ids.present[index]).tokens()
+    return TokenIds(columns, ids.present[index]).tokens()
 
 
 def _ranges(count: int, size: int) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.fusion import fusion_class
-from catalog_enrichment.models.fusion.base import Fused, probabilities
+from catalog_enrichment.models.fusion.base import FusionOutput, probabilities
 from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.spec import AdaptSpec, FitSpec, FusionSpec, ModelSpec, Recipe
 from catalog_enrichment.training import loop
@@ -58,7 +58,7 @@ def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None
     """
     stages = _Stages(recipe, task, progress, checkpoints)
     weights = stages.encoders()
-    search = recipe.search.kl_lambda if fusion_class(recipe.model.fusion.kind).weighs else ()
+    search = recipe.search.kl_lambda if fusion_class(recipe.model.fusion.kind).learns_modality_weights else ()
     candidates = search or (recipe.fit.kl_lambda,)
     best: tuple[float, Fitted] | None = None
     rows: list[dict[str, Any]] = []
@@ -149,7 +149,7 @@ class _Stages:
         inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
         history = loop.run(network, objective, spec, inputs, self.progress)
         chosen = self.chosen | _settle(network, self.task, spec.seed)
-        if fusion_class(self.recipe.model.fusion.kind).weighs:
+        if fusion_class(self.recipe.model.fusion.kind).learns_modality_weights:
             chosen["kl_lambda"] = kl_lambda
         return Fitted(network, history, chosen)
 
@@ -249,14 +249,16 @@ def _settle(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
         return {}
     outputs = task.examples.outputs(network, rows)
     names = list(network.heads)
-    held_out = Fused(
+    held_out = FusionOutput(
         tuple(outputs.logits[name].clone() for name in names),
         experts=tuple(tuple(expert[name].clone() for name in names) for expert in outputs.experts),
     )
     targets = targets_of(task.labels)
     place = next(network.parameters()).device
     network.fusion.cpu()
-    chosen = network.fusion.settle(held_out, [targets[name].known(torch.from_numpy(rows)) for name in names], seed)
+    chosen = network.fusion.choose_on_validation(
+        held_out, [targets[name].known(torch.from_numpy(rows)) for name in names], seed
+    )
     network.fusion.to(place)
     return {f"{names[int(key.rpartition('/')[2])]}/{key.rpartition('/')[0]}": value for key, value in chosen.items()}
 

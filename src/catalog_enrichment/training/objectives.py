@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from catalog_enrichment.models.fusion.base import Known, kl_to_uniform
+from catalog_enrichment.models.fusion.base import ValidationTargets, kl_to_uniform
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
 from catalog_enrichment.records import Cardinality, stable_hash
 from catalog_enrichment.training.dataset import Labels
@@ -56,8 +56,8 @@ class Target:
     truth: torch.Tensor  # (N, V) float
     learnable: torch.Tensor  # (N,) bool
 
-    def known(self, index: torch.Tensor) -> Known:
-        return Known(self.truth[index], self.learnable[index])
+    def known(self, index: torch.Tensor) -> ValidationTargets:
+        return ValidationTargets(self.truth[index], self.learnable[index])
 
 
 def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from catalog_enrichment.models.encoders import TextEncoder
-from catalog_enrichment.models.fusion.base import View
+from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.network import ModelInputs, MultiModalNet
 from catalog_enrichment.models.spec import AdaptSpec
 from catalog_enrichment.records import stable_hash
@@ -113,7 +113,7 @@ def _text_encoder(network: MultiModalNet) -> TextEncoder:
     return cast(TextEncoder, network.texts["text"])
 
 
-def _title(network: MultiModalNet, inputs: ModelInputs) -> View:
+def _title(network: MultiModalNet, inputs: ModelInputs) -> EncoderOutput:
     """What the first text encoder makes of its first text; a second encoder is not run."""
-    view: View = _text_encoder(network)(inputs.texts["text"][0])
+    view: EncoderOutput = _text_encoder(network)(inputs.texts["text"][0])
     return view

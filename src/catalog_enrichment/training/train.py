@@ -24,7 +24,7 @@ from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import Issue
+from catalog_enrichment.precision.certify import CertificateBinding
 from catalog_enrichment.records import Modality, flatten_keys
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
@@ -142,9 +142,9 @@ def _to_score(parts: Split, labels: Mapping[str, Labels]) -> Index:
     return np.flatnonzero(chosen)
 
 
-def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> Issue:
+def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> CertificateBinding:
     labels_hash = label_set(parts)
-    return Issue(
+    return CertificateBinding(
         modality=Modality.BOTH,
         weights_hash=artifact.weights_hash(folder),
         numeric_path=Predictor.numeric_path,
@@ -202,7 +202,7 @@ def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
     return flatten_keys(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 
-def _lineage(parts: Split, labels: Mapping[str, Labels], issue: Issue) -> dict[str, Any]:
+def _lineage(parts: Split, labels: Mapping[str, Labels], issue: CertificateBinding) -> dict[str, Any]:
     dataset, folds = parts.dataset, parts.folds
     unlabelled = np.setdiff1d(np.arange(len(dataset)), np.concatenate([index for _, index in folds.items()]))
     return {

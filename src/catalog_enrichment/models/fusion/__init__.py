@@ -11,7 +11,7 @@ from inspect import isclass
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.fusion.base import Fusion, Sizes
+from catalog_enrichment.models.fusion.base import Fusion, FusionShape
 from catalog_enrichment.models.spec import FusionSpec, fusion_kinds
 
 
@@ -28,7 +28,7 @@ def fusion_class(kind: str) -> type[Fusion]:
     return found
 
 
-def build_fusion(spec: FusionSpec, sizes: Sizes) -> Fusion:
+def build_fusion(spec: FusionSpec, sizes: FusionShape) -> Fusion:
     """The fusion that ``spec`` names, with random weights. Raises ConfigError for options that it does not have."""
     kind = fusion_class(spec.kind)
     return kind(sizes, strict.build(kind.Options, spec.options, where=f"model.fusion.options of {spec.kind}"))

@@ -24,7 +24,7 @@ SATURATION = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class EncoderOutput:
     """What one encoder saw of one text, or of the picture, of B products."""
 
     vector: torch.Tensor
@@ -37,7 +37,7 @@ class View:
     """(B,) bool."""
 
     @classmethod
-    def of(cls, vector: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -> View:
+    def of(cls, vector: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -> EncoderOutput:
         """A view with nothing left of the products that have no such text or picture."""
         return cls(
             torch.where(present[:, None], vector, torch.zeros_like(vector)),
@@ -48,20 +48,20 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class EncoderOutputs:
     """Only those that the fusion uses; the others are an empty tuple and None."""
 
-    texts: tuple[View, ...] = ()
+    texts: tuple[EncoderOutput, ...] = ()
     """Encoder by encoder, and of each the title before the description where it reads them apart."""
-    image: View | None = None
+    image: EncoderOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class FusionShape:
     """What a fusion is built for."""
 
     texts: tuple[int, ...]
-    """Width of each view of the text, in the order of :attr:`Views.texts`."""
+    """Width of each view of the text, in the order of :attr:`EncoderOutputs.texts`."""
     fields: int
     """Texts of a product that each text encoder reads: 1, or 2 where title and description are apart."""
     image: int
@@ -70,7 +70,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Fused:
+class FusionOutput:
     logits: tuple[torch.Tensor, ...]
     """Per attribute (B, V): what softmax (one value) or sigmoid (many) turns into probabilities."""
     attention: torch.Tensor | None = None
@@ -81,7 +81,7 @@ class Fused:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ValidationTargets:
     """What is known of some products about one attribute."""
 
     truth: torch.Tensor
@@ -95,7 +95,7 @@ class Fusion(nn.Module):
 
     uses_text: ClassVar[bool] = True
     uses_image: ClassVar[bool] = True
-    weighs: ClassVar[bool] = False
+    learns_modality_weights: ClassVar[bool] = False
     """Gives an attention, which the KL term can pull towards one half."""
     uses_tokens: ClassVar[bool] = False
     """Looks at the picture's tokens, which some image encoders make of another width than its vector."""
@@ -104,19 +104,21 @@ class Fusion(nn.Module):
     class Options:
         """What a recipe may set in `model.fusion.options`."""
 
-    def __init__(self, sizes: Sizes, options: Any) -> None:
+    def __init__(self, sizes: FusionShape, options: Any) -> None:
         super().__init__()
         self.heads, self.options = sizes.heads, options
 
-    def forward(self, views: Views) -> Fused:
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
         raise NotImplementedError
 
-    def settle(self, held_out: Fused, known: Sequence[Known], seed: int) -> Mapping[str, float]:
+    def choose_on_validation(
+        self, held_out: FusionOutput, targets: Sequence[ValidationTargets], seed: int
+    ) -> Mapping[str, float]:
         """Choose what the fit leaves open, on the validation fold: ``held_out`` is what this fusion gave for it.
 
         Returns what was chosen, for the log. Called once, after the fit; most fusions have nothing to choose.
         """
-        del held_out, known, seed
+        del held_out, targets, seed
         return {}
 
 
@@ -127,7 +129,7 @@ class VectorFusion(Fusion):
     The unimodal ones are normalised too, beyond the paper: a sum over tokens grows with the text's length.
     """
 
-    def __init__(self, sizes: Sizes, options: Any) -> None:
+    def __init__(self, sizes: FusionShape, options: Any) -> None:
         super().__init__(sizes, options)
         self.text_width = sum(sizes.texts) if self.uses_text else 0
         self.image_width = sizes.image if self.uses_image else 0
@@ -136,19 +138,19 @@ class VectorFusion(Fusion):
         if self.uses_image:
             self.image_norm = nn.LayerNorm(self.image_width)
 
-    def text_vector(self, views: Views) -> torch.Tensor:
+    def text_vector(self, views: EncoderOutputs) -> torch.Tensor:
         """(B, H): all texts side by side, normalised."""
         normalised: torch.Tensor = self.text_norm(torch.cat([view.vector for view in views.texts], dim=1))
         return normalised
 
-    def image_vector(self, views: Views) -> torch.Tensor:
+    def image_vector(self, views: EncoderOutputs) -> torch.Tensor:
         """(B, D): normalised, and only then 0 where there is no picture, for LayerNorm(0) is its bias."""
         image = needed(views.image)
         normalised: torch.Tensor = self.image_norm(image.vector)
         return torch.where(image.present[:, None], normalised, torch.zeros_like(normalised))
 
 
-def needed(image: View | None) -> View:
+def needed(image: EncoderOutput | None) -> EncoderOutput:
     if image is None:
         raise ValueError("this fusion uses pictures, and was given none to look at")
     return image
@@ -189,7 +191,7 @@ def cross_entropy(logits: torch.Tensor, truth: torch.Tensor, head: Head) -> torc
 def kl_to_uniform(attention: torch.Tensor) -> torch.Tensor:
     """KL(p || 1/2) per element: p log p + (1 - p) log(1 - p) + log 2 (De la Comble et al. 2022, eq. 5).
 
-    0 where p is exactly 1: a product without a picture, which has no choice to be regularised (see :class:`Fused`).
+    0 where p is exactly 1, for products without a picture (see :class:`FusionOutput`).
     Any shape; value and gradient are finite everywhere.
     """
     p = attention.clamp(SATURATION, 1 - SATURATION)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from catalog_enrichment.models.fusion.base import Fused, Sizes, VectorFusion, Views, linear_heads, scored_alike
+from catalog_enrichment.models.fusion.base import (
+    EncoderOutputs,
+    FusionOutput,
+    FusionShape,
+    VectorFusion,
+    linear_heads,
+    scored_alike,
+)
 
 
 class Concat(VectorFusion):
@@ -24,12 +31,12 @@ class Concat(VectorFusion):
             if self.hidden < 0:
                 raise ValueError(f"hidden must not be negative, not {self.hidden}")
 
-    def __init__(self, sizes: Sizes, options: Options) -> None:
+    def __init__(self, sizes: FusionShape, options: Options) -> None:
         super().__init__(sizes, options)
         width = self.text_width + self.image_width
         self.hidden = nn.Sequential(nn.Linear(width, options.hidden), nn.ReLU()) if options.hidden else nn.Identity()
         self.classifiers = linear_heads(options.hidden or width, self.heads)
 
-    def forward(self, views: Views) -> Fused:
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
         joined = torch.cat([self.text_vector(views), self.image_vector(views)], dim=1)
-        return Fused(scored_alike(self.classifiers, self.hidden(joined)))
+        return FusionOutput(scored_alike(self.classifiers, self.hidden(joined)))

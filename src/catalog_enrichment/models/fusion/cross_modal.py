@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from catalog_enrichment.models.fusion.base import (
-    Fused,
+    EncoderOutputs,
     Fusion,
-    Sizes,
-    Views,
+    FusionOutput,
+    FusionShape,
     linear_heads,
     needed,
     same_width,
@@ -30,7 +30,7 @@ class CrossModal(Fusion):
 
     uses_tokens = True
 
-    def __init__(self, sizes: Sizes, options: Any) -> None:
+    def __init__(self, sizes: FusionShape, options: Any) -> None:
         super().__init__(sizes, options)
         width = same_width(sizes.texts, "cross-modal attention")
         self.within_text = Attention(width, width)
@@ -39,14 +39,14 @@ class CrossModal(Fusion):
         self.gate_image = nn.Linear(sizes.image, width)  # W2 and b
         self.classifiers = linear_heads(width, self.heads)
 
-    def forward(self, views: Views) -> Fused:
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
         image = needed(views.image)
         h = torch.cat([view.tokens for view in views.texts], dim=1)
         words = torch.cat([view.mask for view in views.texts], dim=1)  # (B, T)
         gate = torch.sigmoid(self.gate_text(h) + self.gate_image(image.tokens[:, 0]).unsqueeze(1))  # eq. 3, (B, T, H)
         joined = self.within_text(h, h, words) + gate * self.on_image(h, image.tokens, image.mask)
         summed = (joined * words.unsqueeze(-1)).sum(dim=1)  # (B, H)
-        return Fused(scored_alike(self.classifiers, summed))
+        return FusionOutput(scored_alike(self.classifiers, summed))
 
 
 class Attention(nn.Module):

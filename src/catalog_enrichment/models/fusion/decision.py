@@ -1,8 +1,8 @@
 """Decision-level fusion (Bi et al. 2020, section 3.3.2): a small network over the class probabilities of classifiers.
 
-One classifier per view of the text and one for the picture learn by themselves. Then eight networks learn, each on
-seven eighths of the validation fold, what to make of all their class probabilities, keep the epoch that is best by
-macro-F1 on the eighth they did not see, and vote.
+One classifier per text vector and one for the picture are fitted separately. Then eight networks learn, each on
+seven eighths of the validation fold, a label from all their class probabilities, keep the epoch with the best
+macro-F1 on the remaining eighth, and vote.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import nn
 
 from catalog_enrichment.classification_metrics import f1, predictions
 from catalog_enrichment.models.fusion.base import (
-    Fused,
+    EncoderOutputs,
     Fusion,
-    Known,
-    Sizes,
-    Views,
+    FusionOutput,
+    FusionShape,
+    ValidationTargets,
     cross_entropy,
     linear_heads,
     logits_of,
@@ -31,14 +31,15 @@ from catalog_enrichment.models.spec import Head
 from catalog_enrichment.models.vote import majority
 
 
-class Decision(Fusion):
-    """A product without a picture, or a description, is judged there by its classifier's bias: the frequencies.
+class DecisionFusion(Fusion):
+    """Without a picture, or a description, the classifier for it gives its bias: the frequencies of the values.
 
-    The classifiers see normalised vectors, as those of the other fusions do. An attribute that too few validation
-    products have, fewer than there are networks, gets the mean of its classifiers' probabilities.
+    The classifiers get normalised vectors, as those of the other fusions do. An attribute with fewer validation
+    products than networks gets the mean of its classifiers' probabilities.
     """
 
     settled: torch.Tensor
+    """(A,) bool: the attribute's networks were fitted. Artifacts hold this name."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
@@ -55,7 +56,7 @@ class Decision(Fusion):
             if self.layers not in (1, 2) or self.folds < 2 or not positive:
                 raise ValueError(f"layers must be 1 or 2, folds at least 2, the others positive: {self}")
 
-    def __init__(self, sizes: Sizes, options: Options) -> None:
+    def __init__(self, sizes: FusionShape, options: Options) -> None:
         super().__init__(sizes, options)
         widths = [*sizes.texts, sizes.image]
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
@@ -63,40 +64,43 @@ class Decision(Fusion):
         self.policies = nn.ModuleList(
             nn.ModuleList(_policy(len(widths), head, options) for _ in range(options.folds)) for head in self.heads
         )
-        self.policies.requires_grad_(False)  # they learn in settle(), from products that the classifiers never saw
+        self.policies.requires_grad_(False)  # fitted by choose_on_validation() alone
         self.register_buffer("settled", torch.zeros(len(self.heads), dtype=torch.bool))
 
-    def forward(self, views: Views) -> Fused:
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
         experts = []
         for view, norm, classifiers in zip(
             [*views.texts, needed(views.image)], self.norms, self.classifiers, strict=True
         ):
             normalised = torch.where(view.present[:, None], norm(view.vector), 0.0)
             experts.append(scored_alike(_list(classifiers), normalised))
-        return Fused(self._voted(tuple(experts)), experts=tuple(experts))
+        return FusionOutput(self._voted(tuple(experts)), experts=tuple(experts))
 
-    def settle(self, held_out: Fused, known: Sequence[Known], seed: int) -> Mapping[str, float]:
-        reached = {}
+    def choose_on_validation(
+        self, held_out: FusionOutput, targets: Sequence[ValidationTargets], seed: int
+    ) -> Mapping[str, float]:
+        f1_by_attribute = {}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            for place, (head, fact) in enumerate(zip(self.heads, known, strict=True)):
-                rows, policies = fact.learnable, _list(self.policies[place])
+            for index, (head, target) in enumerate(zip(self.heads, targets, strict=True)):
+                rows, policies = target.learnable, _list(self.policies[index])
                 if int(rows.sum()) < self.options.folds:
                     continue
-                inputs, truth = _inputs(held_out.experts, place, head)[rows], fact.truth[rows]
+                inputs, truth = _inputs(held_out.experts, index, head)[rows], target.truth[rows]
                 order = torch.randperm(len(inputs))
                 best = [self._learn(policy, head, (inputs, truth), order, k) for k, policy in enumerate(policies)]
-                self.settled[place] = True
-                reached[f"policy_f1/{place}"] = sum(best) / len(best)
-        return reached
+                self.settled[index] = True
+                f1_by_attribute[f"policy_f1/{index}"] = sum(best) / len(best)
+        return f1_by_attribute
 
     def _voted(self, experts: tuple[tuple[torch.Tensor, ...], ...]) -> tuple[torch.Tensor, ...]:
+        """Per attribute (B, V): logits of the policies' vote, or of the experts' mean where no policy was fitted."""
         scores = []
-        for place, head in enumerate(self.heads):
-            inputs = _inputs(experts, place, head)
-            votes = torch.stack([probabilities(policy(inputs), head) for policy in _list(self.policies[place])])
+        for index, head in enumerate(self.heads):
+            inputs = _inputs(experts, index, head)
+            votes = torch.stack([probabilities(policy(inputs), head) for policy in _list(self.policies[index])])
             mean = inputs.reshape(len(inputs), len(experts), len(head.labels)).mean(dim=1)
-            voted = torch.where(self.settled[place], majority(votes, head.cardinality), mean)
+            voted = torch.where(self.settled[index], majority(votes, head.cardinality), mean)
             scores.append(logits_of(voted, head))
         return tuple(scores)
 
@@ -108,10 +112,13 @@ class Decision(Fusion):
         order: torch.Tensor,
         fold: int,
     ) -> float:
-        """Fit one network to all but every ``folds``-th product of ``order``; returns its best macro-F1 on those."""
+        """Fit one network to all products of ``order`` but the ``fold``-th of ``folds`` parts.
+
+        Keeps the epoch with the best macro-F1 on that part, and returns this F1.
+        """
         (inputs, truth), options = data, self.options
-        place = torch.arange(len(order))
-        held, seen = order[place % options.folds == fold], order[place % options.folds != fold]
+        fold_of_row = torch.arange(len(order)) % options.folds
+        held_out, fitted = order[fold_of_row == fold], order[fold_of_row != fold]
         for layer in policy.modules():
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
@@ -119,35 +126,35 @@ class Decision(Fusion):
         policy.requires_grad_(True)
         optimizer = torch.optim.Adam(policy.parameters(), lr=options.learning_rate)
         for _ in range(options.epochs):
-            for batch in torch.split(seen[torch.randperm(len(seen))], options.batch_size):
+            for batch in torch.split(fitted[torch.randperm(len(fitted))], options.batch_size):
                 optimizer.zero_grad()
                 cross_entropy(policy(inputs[batch]), truth[batch], head).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             with torch.no_grad():
-                reached = _macro_f1(policy(inputs[held]), truth[held], head)
-            if reached > best:
-                best, kept = reached, {name: value.clone() for name, value in policy.state_dict().items()}
+                macro_f1 = _macro_f1(policy(inputs[held_out]), truth[held_out], head)
+            if macro_f1 > best:
+                best, kept = macro_f1, {name: value.clone() for name, value in policy.state_dict().items()}
         policy.load_state_dict(kept)
         policy.requires_grad_(False)
         return best
 
 
 def _list(module: nn.Module) -> nn.ModuleList:
-    """A list within a list, for the type checker."""
+    """``module`` as a ModuleList, for the type checker."""
     assert isinstance(module, nn.ModuleList)
     return module
 
 
-def _policy(experts: int, head: Head, options: Decision.Options) -> nn.Module:
+def _policy(experts: int, head: Head, options: DecisionFusion.Options) -> nn.Module:
     values = len(head.labels)
     if options.layers == 1:
         return nn.Linear(experts * values, values)
     return nn.Sequential(nn.Linear(experts * values, options.hidden), nn.ReLU(), nn.Linear(options.hidden, values))
 
 
-def _inputs(experts: Sequence[Sequence[torch.Tensor]], place: int, head: Head) -> torch.Tensor:
-    """(B, experts x V): all class probabilities side by side. No gradient goes back into the classifiers."""
-    return torch.cat([probabilities(expert[place].detach(), head) for expert in experts], dim=1)
+def _inputs(experts: Sequence[Sequence[torch.Tensor]], attribute: int, head: Head) -> torch.Tensor:
+    """(B, experts x V): all class probabilities side by side, without gradient. ``attribute`` is an index."""
+    return torch.cat([probabilities(expert[attribute].detach(), head) for expert in experts], dim=1)
 
 
 def _macro_f1(logits: torch.Tensor, truth: torch.Tensor, head: Head) -> float:

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from catalog_enrichment.models.fusion.base import (
-    Fused,
+    EncoderOutputs,
     Fusion,
-    Sizes,
-    Views,
+    FusionOutput,
+    FusionShape,
     linear_heads,
     needed,
     same_width,
@@ -42,7 +42,7 @@ class Hierarchical(Fusion):
             if self.hidden < 1:
                 raise ValueError(f"hidden must be positive, not {self.hidden}")
 
-    def __init__(self, sizes: Sizes, options: Options) -> None:
+    def __init__(self, sizes: FusionShape, options: Options) -> None:
         super().__init__(sizes, options)
         self.fields = sizes.fields
         encoders = [sizes.texts[at : at + sizes.fields] for at in range(0, len(sizes.texts), sizes.fields)]
@@ -54,7 +54,7 @@ class Hierarchical(Fusion):
         )
         self.classifiers = linear_heads(options.hidden, self.heads)
 
-    def forward(self, views: Views) -> Fused:
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
         image, parts = needed(views.image), []
         for at in range(0, len(views.texts), self.fields):
             group = views.texts[at : at + self.fields]
@@ -65,7 +65,7 @@ class Hierarchical(Fusion):
         has_text = torch.stack([present for _, present in parts]).any(dim=0)
         seen = torch.where(image.present[:, None], self.projection(image.vector), 0.0)
         top = join([text, seen], [has_text, image.present], self.options.modalities)
-        return Fused(scored_alike(self.classifiers, self.hidden(top)))
+        return FusionOutput(scored_alike(self.classifiers, self.hidden(top)))
 
 
 class Projection(nn.Module):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalog_enrichment.models.fusion.base import Fused, Sizes, VectorFusion, Views, linear_heads, scored_alike
+from catalog_enrichment.models.fusion.base import (
+    EncoderOutputs,
+    FusionOutput,
+    FusionShape,
+    VectorFusion,
+    linear_heads,
+    scored_alike,
+)
 
 
 class ImageOnly(VectorFusion):
@@ -12,9 +19,9 @@ class ImageOnly(VectorFusion):
 
     uses_text = False
 
-    def __init__(self, sizes: Sizes, options: Any) -> None:
+    def __init__(self, sizes: FusionShape, options: Any) -> None:
         super().__init__(sizes, options)
         self.classifiers = linear_heads(self.image_width, self.heads)
 
-    def forward(self, views: Views) -> Fused:
-        return Fused(scored_alike(self.classifiers, self.image_vector(views)))
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
+        return FusionOutput(scored_alike(self.classifiers, self.image_vector(views)))

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from catalog_enrichment.models.fusion.base import SATURATION, Fused, Sizes, VectorFusion, Views, linear_heads, needed
+from catalog_enrichment.models.fusion.base import (
+    SATURATION,
+    EncoderOutputs,
+    FusionOutput,
+    FusionShape,
+    VectorFusion,
+    linear_heads,
+    needed,
+)
 
 
 class ModalityAttention(VectorFusion):
@@ -16,14 +24,14 @@ class ModalityAttention(VectorFusion):
     Every attribute has a p of its own: material may be read where colour has to be seen.
     """
 
-    weighs = True
+    learns_modality_weights = True
 
-    def __init__(self, sizes: Sizes, options: Any) -> None:
+    def __init__(self, sizes: FusionShape, options: Any) -> None:
         super().__init__(sizes, options)
         self.importance = nn.Linear(self.text_width + self.image_width, len(self.heads))
         self.classifiers = linear_heads(self.text_width + self.image_width, self.heads)
 
-    def forward(self, views: Views) -> Fused:
+    def forward(self, views: EncoderOutputs) -> FusionOutput:
         x_txt, x_img = self.text_vector(views), self.image_vector(views)
         logits = self.importance(torch.cat([x_txt, x_img], dim=1)).float()
         # p stays off 0 and 1, in float32 also under autocast: the KL's gradient is finite, and 1 means "no picture"
@@ -33,4 +41,4 @@ class ModalityAttention(VectorFusion):
             classifier(torch.cat([p[:, [place]] * x_txt, (1 - p[:, [place]]) * x_img], dim=1))
             for place, classifier in enumerate(self.classifiers)
         ]
-        return Fused(tuple(scores), p)
+        return FusionOutput(tuple(scores), p)
