@@ -1,8 +1,8 @@
-"""What a mapping may say beside a column's name: an element of a list, and a template over columns.
+"""Column selectors of a source mapping: a column's name, an element of a list, or a template over columns.
 
 genres                                  a column
-categories[0][-1]                       the last element of the first; indexes count as in Python
-image_{Image_id}_{categories[0][0]}.jpg a template; nothing, if one of its parts is nothing
+categories[0][-1]                       the last element of the first list; indexes count as in Python
+image_{Image_id}_{categories[0][0]}.jpg a template; null if one of its columns is null or empty
 """
 
 from __future__ import annotations
@@ -20,112 +20,117 @@ if TYPE_CHECKING:
     from pyspark.sql.types import DataType
 
 _ELEMENT = re.compile(r"(.+?)((?:\[-?\d+\])+)")
-_LIST = {"mode": "PERMISSIVE", "allowBackslashEscapingAnyCharacter": "true"}
-"""How a list may be spelled in text: JSON, and with single quotes as Python writes it, which Spark allows anyway."""
+_LIST_OPTIONS = {"mode": "PERMISSIVE", "allowBackslashEscapingAnyCharacter": "true"}
+"""Spark's JSON options for a list in a text: JSON, or with single quotes as Python writes it (allowed by default)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """What a mapping selects in a row."""
+class SelectedColumn:
+    """The column that a selector stands for."""
 
     column: Column
-    """A column in Spark's own type, or text in which a list is spelled out."""
+    """In its Spark type, or text that holds a list as JSON or Python would write it."""
     type: str
-    """Spark's simple name of the type that the values have, without digits of precision and length."""
+    """Spark's simple name of the values' type, without precision and length."""
     is_array: bool = False
-    """Whether ``column`` is an array of Spark's, not one spelled out."""
+    """Whether ``column`` has Spark's array type; False for a list in a text."""
 
     def text(self) -> Column:
         return self.column.cast("string")
 
     def joined(self, separator: str) -> Column:
-        """Text; the texts of a list, joined by ``separator``."""
+        """Text; the elements of a list are joined by ``separator``."""
         from pyspark.sql import functions as F
 
         if self.is_array:
             return F.array_join(self.column.cast("array<string>"), separator)
-        whole = self.text()
-        joined = F.array_join(_spelled(whole), separator)
+        text = self.text()
+        joined = F.array_join(_parsed_list(text), separator)
         if self.type.startswith("array"):
             return joined
-        return F.when(whole.rlike(r"^\[[\"']"), F.coalesce(joined, whole)).otherwise(whole)
+        return F.when(text.rlike(r"^\[[\"']"), F.coalesce(joined, text)).otherwise(text)
 
     def texts(self, empty: list[str]) -> Column:
-        """array<string>: the values, each once, without blanks and what counts as ``empty``."""
+        """array<string>: the distinct values, trimmed, without blanks and the texts in ``empty``."""
         from pyspark.sql import functions as F
 
-        values = self.column.cast("array<string>") if self.is_array else _one_or_more(self.text())
+        values = self.column.cast("array<string>") if self.is_array else _list_or_single(self.text())
         values = F.transform(values, lambda value: F.trim(F.make_valid_utf8(value)))
         return F.array_distinct(F.filter(values, lambda v: v.isNotNull() & ~v.isin("", *empty)))
 
 
-def select(wanted: str, frame: DataFrame, types: dict[str, DataType], where: str) -> Selected:
-    """What ``wanted`` selects; a column of exactly that name goes before any other reading of it.
+def select(selector: str, frame: DataFrame, types: dict[str, DataType], where: str) -> SelectedColumn:
+    """The column that ``selector`` stands for; a column with exactly that name goes before element and template.
 
-    Raises DataContractError for a column that does not exist and ConfigError for a template that is none.
+    ``where`` starts the error messages. Raises DataContractError for a column that does not exist and ConfigError for
+    an invalid template.
     """
     from pyspark.sql import functions as F
     from pyspark.sql.types import ArrayType
 
-    if wanted in types or wanted == FILE_STEM:
-        kind = frame.schema[wanted].dataType
-        return Selected(quoted(wanted), _name(types.get(wanted, kind)), isinstance(kind, ArrayType))
-    if "{" in wanted or "}" in wanted:
+    if selector in types or selector == FILE_STEM:
+        data_type = frame.schema[selector].dataType
+        type_name = _type_name(types.get(selector, data_type))
+        return SelectedColumn(quoted(selector), type_name, isinstance(data_type, ArrayType))
+    if "{" in selector or "}" in selector:
         parts = []
-        for literal, name in _parts(wanted, where):
+        for literal, name in _template_parts(selector, where):
             parts += [F.lit(literal)] if literal else []
-            parts += [F.nullif(_atom(name, frame, types, where).text(), F.lit(""))] if name else []
-        return Selected(F.concat(*parts), "string")
-    element = _ELEMENT.fullmatch(wanted)
+            parts += [F.nullif(_template_column(name, frame, types, where).text(), F.lit(""))] if name else []
+        return SelectedColumn(F.concat(*parts), "string")
+    element = _ELEMENT.fullmatch(selector)
     if element and element[1] in types:
-        return _element(select(element[1], frame, types, where), types[element[1]], element[2], f"{where} {wanted!r}")
-    raise DataContractError(f"{where}: column {wanted!r} does not exist. Available columns: {sorted(types)}")
+        list_column = select(element[1], frame, types, where)
+        return _element(list_column, types[element[1]], element[2], f"{where} {selector!r}")
+    raise DataContractError(f"{where}: column {selector!r} does not exist. Available columns: {sorted(types)}")
 
 
-def _parts(template: str, where: str) -> list[tuple[str, str]]:
-    """Literal text and the column after it, in turn."""
+def _template_parts(template: str, where: str) -> list[tuple[str, str]]:
+    """(literal text, name of the column after it) pairs; the name is empty after the last text."""
     try:
-        parts = [(text, name, spec, how) for text, name, spec, how in string.Formatter().parse(template)]
-        if any(name == "" or spec or how for _, name, spec, how in parts):
+        fields = list(string.Formatter().parse(template))
+        if any(name == "" or format_spec or conversion for _, name, format_spec, conversion in fields):
             raise ValueError("{} holds a column's name and nothing else")
     except ValueError as problem:
         raise ConfigError(f"{where}: {template!r} is not a usable template: {problem}") from None
-    return [(text, name or "") for text, name, _, _ in parts]
+    return [(literal, name or "") for literal, name, _, _ in fields]
 
 
-def _atom(name: str, frame: DataFrame, types: dict[str, DataType], where: str) -> Selected:
+def _template_column(name: str, frame: DataFrame, types: dict[str, DataType], where: str) -> SelectedColumn:
     selected = select(name, frame, types, where)
     if re.match("array|map|struct|binary", selected.type):
-        raise DataContractError(f"{where}: {name!r} has type {selected.type}, which cannot stand in a template")
+        raise DataContractError(f"{where}: {name!r} has type {selected.type}, which cannot be used in a template")
     return selected
 
 
-def _element(selected: Selected, kind: DataType, path: str, where: str) -> Selected:
+def _element(selected: SelectedColumn, data_type: DataType, indexes: str, where: str) -> SelectedColumn:
+    """The element at ``indexes`` (``[0][-1]``), as text; null where the list is too short."""
     from pyspark.sql import functions as F
     from pyspark.sql.types import ArrayType, StringType
 
     text = F.to_json(selected.column) if selected.is_array else selected.text()
-    for index in (int(number) for number in re.findall(r"-?\d+", path)):
-        if isinstance(kind, ArrayType):
-            kind = kind.elementType
-        elif not isinstance(kind, StringType):  # text may spell a list
-            raise DataContractError(f"{where}: {_name(kind)} has no elements")
-        text = F.try_element_at(_spelled(text), F.lit(index if index < 0 else index + 1))
-    return Selected(text, _name(kind))
+    for index in (int(number) for number in re.findall(r"-?\d+", indexes)):
+        if isinstance(data_type, ArrayType):
+            data_type = data_type.elementType
+        elif not isinstance(data_type, StringType):  # a text may hold a list
+            raise DataContractError(f"{where}: {_type_name(data_type)} has no elements")
+        text = F.try_element_at(_parsed_list(text), F.lit(index if index < 0 else index + 1))
+    return SelectedColumn(text, _type_name(data_type))
 
 
-def _spelled(text: Column) -> Column:
-    """array<string> that the text spells out, null if it spells none; lists inside it stay text."""
+def _parsed_list(text: Column) -> Column:
+    """array<string>: the list that the text holds, null if it holds none; lists inside it stay text."""
     from pyspark.sql import functions as F
 
-    return F.when(text.rlike(r"^\s*\[(?s:.*)\]\s*$"), F.from_json(text, "array<string>", _LIST))
+    return F.when(text.rlike(r"^\s*\[(?s:.*)\]\s*$"), F.from_json(text, "array<string>", _LIST_OPTIONS))
 
 
-def _one_or_more(text: Column) -> Column:
+def _list_or_single(text: Column) -> Column:
+    """array<string>: the list that the text holds, else the text as the only element."""
     from pyspark.sql import functions as F
 
-    return F.coalesce(_spelled(text), F.array(text))
+    return F.coalesce(_parsed_list(text), F.array(text))
 
 
-def _name(kind: DataType) -> str:
-    return re.sub(r"\(.*?\)", "", kind.simpleString())  # decimal(10,0), char(8)
+def _type_name(data_type: DataType) -> str:
+    return re.sub(r"\(.*?\)", "", data_type.simpleString())  # decimal(10,0), char(8)

@@ -1,10 +1,10 @@
-"""A first attribute dictionary from the data: what a source's merchants say, and how many products have it.
+"""Drafts an attribute dictionary from the merchants' values in a source.
 
     python -m catalog_enrichment.ingest.draft_dictionary --config FILE --output FILE [--set KEY=VALUE] [--min-count 20]
 
-Reads the config's source as import_products would and writes, for each mapped attribute, the values that at least
-`--min-count` products have, the most frequent first. Spellings that the dictionary cannot tell apart (case,
-punctuation) are one value. It is a start: read it, merge what means the same, add aliases.
+Reads the config's source as import_products does and writes, for each mapped attribute, the values that at least
+`--min-count` products have, the most frequent first. Spellings that differ only in case or punctuation are one value.
+The result is a draft: read it, merge values with the same meaning, add aliases.
 
 The last line of stdout is a JSON summary. Exit codes are those of the jobs: 0 ok, 2 bad config or data contract.
 """
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.source import SourceConfig
 
 
+_NAME = "draft_dictionary"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, print the JSON line; returns the exit code."""
-    parser = argparse.ArgumentParser("vocabulary", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(_NAME, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override; repeatable")
     parser.add_argument(
@@ -47,32 +50,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(args.config, args.set)
         _check(config, args.output)
-        rows = feeds.read_source(session.start(config, "vocabulary"), _source(config), config.path("."))
-        content, summary = build(rows, args.min_count, args.output.name.split(".")[0])
+        rows = feeds.read_source(session.start(config, _NAME), _source(config), config.path("."))
+        content, summary = draft(rows, args.min_count, args.output.name.split(".")[0])
     except CatalogEnrichmentError as problem:
-        to_stderr(f"vocabulary: {type(problem).__name__}: {problem}")
-        print(json.dumps({"job": "vocabulary", "status": "error", "message": str(problem)}))
+        to_stderr(f"{_NAME}: {type(problem).__name__}: {problem}")
+        print(json.dumps({"job": _NAME, "status": "error", "message": str(problem)}))
         return problem.exit_code
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps({"job": "vocabulary", "status": "succeeded", "output": str(args.output), "attributes": summary}))
+    print(json.dumps({"job": _NAME, "status": "succeeded", "output": str(args.output), "attributes": summary}))
     return 0
 
 
-def build(rows: DataFrame, min_count: int, name: str) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
-    """The dictionary's content, and per attribute how many values were kept and left out.
+def draft(rows: DataFrame, min_count: int, name: str) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+    """The dictionary's content, and per attribute how many values it has and how many were too rare.
 
     ``rows`` has the shape ``raw`` (:mod:`catalog_enrichment.ingest.feeds`). Raises DataContractError if no value of an
     attribute is frequent enough.
     """
     attributes, summary = [], {}
-    for attribute, (counts, several) in sorted(_counted(rows).items()):
+    for attribute, (counts, multiple) in sorted(_value_counts(rows).items()):
         kept = [(value, count) for value, count in counts if count >= min_count]
         summary[attribute] = {"values": len(kept), "too_rare": len(counts) - len(kept)}
         if not kept:
-            most = f"{counts[0][0]!r} with {counts[0][1]}"
-            raise DataContractError(f"{attribute}: no value has {min_count} products, the most frequent is {most}")
-        cardinality = Cardinality.MANY if several else Cardinality.ONE
+            most_frequent = f"{counts[0][0]!r} with {counts[0][1]}"
+            raise DataContractError(
+                f"{attribute}: no value has {min_count} products, the most frequent is {most_frequent}"
+            )
+        cardinality = Cardinality.MANY if multiple else Cardinality.ONE
         doc = f"Values that at least {min_count} products have, the most frequent first."
         values = [value for value, _ in kept]
         attributes.append({"name": attribute, "cardinality": cardinality.value, "doc": doc, "values": values})
@@ -81,25 +86,25 @@ def build(rows: DataFrame, min_count: int, name: str) -> tuple[dict[str, Any], d
     return {"name": name, "attributes": attributes}, summary
 
 
-def _counted(rows: DataFrame) -> dict[str, tuple[list[tuple[str, int]], bool]]:
-    """Attribute -> its values with their numbers of products, most frequent first; whether a product has several."""
+def _value_counts(rows: DataFrame) -> dict[str, tuple[list[tuple[str, int]], bool]]:
+    """Attribute -> (value, number of products) pairs, most frequent first; whether any product has several values."""
     from pyspark.sql import functions as F
 
-    good = rows.where("parse_error is null")
-    values = good.select(F.explode("merchant_attributes").alias("attribute", "values"))
+    parsed = rows.where("parse_error is null")
+    values = parsed.select(F.explode("merchant_attributes").alias("attribute", "values"))
     values = values.select("attribute", F.explode("values").alias("value"), (F.size("values") > 1).alias("several"))
     spellings: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    several: set[str] = set()
+    multiple: set[str] = set()
     for row in values.groupBy("attribute", "value", "several").count().collect():  # distinct spellings: small
         spellings[row["attribute"]][fold(row["value"])][row["value"]] += row["count"]
-        several |= {row["attribute"]} if row["several"] else set()
-    found = {}
+        multiple |= {row["attribute"]} if row["several"] else set()
+    counts_by_attribute = {}
     for attribute, folded in spellings.items():
-        # the most frequent spelling stands for all; ties by name, so that the same data give the same file
-        named = [(min(c, key=lambda value: (-c[value], value)), c.total()) for key, c in folded.items() if key]
-        if named:
-            found[attribute] = (sorted(named, key=lambda pair: (-pair[1], pair[0])), attribute in several)
-    return found
+        # the value is its most frequent spelling; ties by name, so that the same data give the same file
+        counts = [(min(c, key=lambda value: (-c[value], value)), c.total()) for key, c in folded.items() if key]
+        if counts:
+            counts_by_attribute[attribute] = (sorted(counts, key=lambda c: (-c[1], c[0])), attribute in multiple)
+    return counts_by_attribute
 
 
 def _source(config: Config) -> SourceConfig:
@@ -110,9 +115,9 @@ def _source(config: Config) -> SourceConfig:
 
 def _check(config: Config, output: Path) -> None:
     if not _source(config).mapping.attributes:
-        raise ConfigError("source.mapping.attributes is empty: name the columns whose values the dictionary shall have")
+        raise ConfigError("source.mapping.attributes is empty: name the columns with the attributes' values")
     if output.exists():
-        raise ConfigError(f"--output: {output} exists; it may hold somebody's work, so name a new file")
+        raise ConfigError(f"--output: {output} exists and is not overwritten: name a new file")
 
 
 if __name__ == "__main__":

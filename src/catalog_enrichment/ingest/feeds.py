@@ -1,15 +1,15 @@
-"""Feeds: what merchants send, and what the papers' data sets come as, read into the shape ``raw``.
+"""Reads merchants' feeds and the papers' data sets, in every source format, into a frame of shape ``raw``.
 
-``raw`` is the products contract before normalisation, one row per input row, plus
+``raw`` has the columns of the products contract before normalisation, one row per input row, and
 
-- ``source_uri``, ``row_number``: where the row stands (the number only where the format tells);
-- ``payload``: the mapped columns as JSON, without pictures, clipped; null where the row could not be parsed and may
-  hold values that must not be read (``attributes_when``);
+- ``source_uri``, ``row_number``: the row's file and its number there (null where the format does not number rows);
+- ``payload``: the mapped columns as JSON, without pictures, cut to PAYLOAD_CHARS; null for a row that could not be
+  parsed and may hold values that must not be read (``attributes_when``);
 - ``parse_error``: why the row cannot be used, or null.
 
-A bad row is a row with a ``parse_error``, never an exception; a source that lacks a mapped column, or has it in a type
-that cannot feed the product column, is a DataContractError. Text is made valid UTF-8 here, so that nothing behind this
-module meets a string that it cannot decode.
+A bad row gets a ``parse_error`` and raises nothing. A mapped column that is missing, or has a type that the product
+column cannot take, raises DataContractError. All text is made valid UTF-8 here, so that every later reader can decode
+it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ from catalog_enrichment import contract
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import source_files
-from catalog_enrichment.ingest.column_selectors import Selected, select
-from catalog_enrichment.ingest.label_files import join_labels, locate_labels
-from catalog_enrichment.ingest.source_files import CORRUPT, ROW_NUMBER, SOURCE_URI, Location, locate
+from catalog_enrichment.ingest.column_selectors import SelectedColumn, select
+from catalog_enrichment.ingest.label_files import join_labels, labels_location
+from catalog_enrichment.ingest.source_files import (
+    CORRUPT,
+    ROW_NUMBER,
+    SOURCE_URI,
+    FileLocation,
+    SourceFrame,
+    locate_files,
+)
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import DataType
 
 PAYLOAD_CHARS = 2_000
 MISSING = "missing"
-"""Version of a local picture that does not exist (yet)."""
+"""Version of a local picture that does not exist."""
 
 _STRINGS = ("string", "char", "varchar")
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint", "decimal")
@@ -44,8 +50,8 @@ _TIMES = ("date", "timestamp", "timestamp_ntz")
 _ATOMS = (*_STRINGS, *_WHOLE_NUMBERS, *_TIMES, "boolean", "float", "double")
 _TEXTS = dict.fromkeys(("shop_id", "title", "description", "category", "language"), _ATOMS)
 _JOINED_BY = {"description": "\n", "category": "/"}
-"""Product columns that a list of texts can feed, and what stands between its elements then."""
-_USABLE: dict[str, tuple[str, ...]] = {
+"""Product columns that take a list of texts -> separator that joins its elements."""
+_COLUMN_TYPES: dict[str, tuple[str, ...]] = {
     **_TEXTS,
     **dict.fromkeys(_JOINED_BY, (*_ATOMS, "array<string>")),
     "product_id": (*_STRINGS, *_WHOLE_NUMBERS),  # a float id would come out as 1.0E7
@@ -55,24 +61,23 @@ _USABLE: dict[str, tuple[str, ...]] = {
     "updated_at": (*_STRINGS, *_TIMES),
     "attributes_when": (*_STRINGS, "boolean", *_WHOLE_NUMBERS),
 }
-"""Product column -> the Spark types that can feed it."""
-_USABLE_ATTRIBUTE = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
+"""Product column -> Spark types that it can be read from."""
+_ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
 
 
 def read_source(spark: SparkSession, source: SourceConfig, base: Path) -> DataFrame:
     """The source's rows in the shape ``raw``; nothing is filtered, deduplicated or normalised.
 
-    Relative paths start at ``base``. Raises DataContractError for a path that is not there, an empty folder, a mapped
-    column that is missing or has an unusable type, a labels file that does not belong to the source.
+    Relative paths start at ``base``. Raises DataContractError for a path that does not exist, an empty folder, a mapped
+    column that is missing or has an unusable type, and a labels file that does not belong to the source.
     """
-    location = locate(source.path, source.format, base)
+    location = locate_files(source.path, source.format, base)
     opened = source_files.open_files(spark, source.format, location, source.columns)
     if source.labels:
         opened = join_labels(spark, opened, location, source.labels, base)
-    frame, types = opened
-    mapped, attributes = _selections(source.mapping, frame, types, location.path)
-    given = _given(frame, source, mapped, attributes, _image_folder(source, location, base))
-    checked = given.select(
+    columns, attributes = _select_columns(source.mapping, opened, location.path)
+    mapped = _map_columns(opened.frame, source, columns, attributes, _image_folder(source, location, base))
+    checked = mapped.select(
         "*",
         _payload(hide_corrupt=bool(source.mapping.attributes_when)).alias("payload"),
         _parse_error(is_json=source.format in ("jsonl", "json_files", "python_lines")).alias("parse_error"),
@@ -81,23 +86,24 @@ def read_source(spark: SparkSession, source: SourceConfig, base: Path) -> DataFr
 
 
 def fingerprint(spark: SparkSession, source: SourceConfig, base: Path) -> str:
-    """Identity of the input: the Delta version, or every file's name, size and time; with those of its labels."""
-    location = locate(source.path, source.format, base)
-    labels = [_files(spark, locate_labels(source.labels, base))] if source.labels else []
+    """Hash of the Delta version or of every file's name, size and time, and of the same for the labels file."""
+    location = locate_files(source.path, source.format, base)
+    labels = [_files(spark, labels_location(source.labels, base))] if source.labels else []
     if source.format == "delta":
         table = source_files.delta_table(location.path)
         return stable_hash("delta", table.metadata().id, table.version(), *labels)
     return stable_hash(source.format, _files(spark, location), *labels)
 
 
-def _files(spark: SparkSession, location: Location) -> list[tuple[str, int, float]]:
+def _files(spark: SparkSession, location: FileLocation) -> list[tuple[str, int, float]]:
+    """(path, bytes, modification time in seconds) of every file, sorted."""
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(location.path)
     listing = files.select("path", "length", files.modificationTime.cast("double").alias("at")).collect()
     return sorted(tuple(file) for file in listing)
 
 
-def _image_folder(source: SourceConfig, location: Location, base: Path) -> str:
-    """Where relative picture paths start. It need not exist: then every picture of it is missing, row by row."""
+def _image_folder(source: SourceConfig, location: FileLocation, base: Path) -> str:
+    """The folder that relative picture paths start at. If it does not exist, all its pictures count as missing."""
     if not source.image_folder:
         return location.folder
     if "://" in source.image_folder:
@@ -105,45 +111,48 @@ def _image_folder(source: SourceConfig, location: Location, base: Path) -> str:
     return str((base / Path(source.image_folder).expanduser()).resolve())
 
 
-def _selections(
-    mapping: MappingConfig, frame: DataFrame, types: dict[str, DataType], path: str
-) -> tuple[dict[str, Selected], dict[str, Selected]]:
-    """What feeds each product column and each attribute. Raises DataContractError for what is missing or unusable."""
+def _select_columns(
+    mapping: MappingConfig, source: SourceFrame, path: str
+) -> tuple[dict[str, SelectedColumn], dict[str, SelectedColumn]]:
+    """The source's column for each mapped product column, and for each attribute.
 
-    def usable(name: str, wanted: str, kinds: tuple[str, ...]) -> Selected:
-        where = f"source.mapping.{name}: column {wanted!r} of {path}"
-        found = select(wanted, frame, types, where)
-        if found.type not in kinds:
+    Raises DataContractError for a column that is missing or has an unusable type.
+    """
+
+    def checked(name: str, selector: str, usable_types: tuple[str, ...]) -> SelectedColumn:
+        where = f"source.mapping.{name}: column {selector!r} of {path}"
+        selected = select(selector, source.frame, source.types, where)
+        if selected.type not in usable_types:
             raise DataContractError(
-                f"{where} has type {found.type}, which cannot feed {name}; usable: {', '.join(kinds)}"
+                f"{where} has type {selected.type}, which cannot feed {name}; usable: {', '.join(usable_types)}"
             )
-        return found
+        return selected
 
-    named = {name: getattr(mapping, name) for name in _USABLE if getattr(mapping, name)}
-    mapped = {name: usable(name, wanted, _USABLE[name]) for name, wanted in named.items()}
+    selectors = {name: getattr(mapping, name) for name in _COLUMN_TYPES if getattr(mapping, name)}
+    columns = {name: checked(name, selector, _COLUMN_TYPES[name]) for name, selector in selectors.items()}
     attributes = {
-        name: usable(f"attributes.{name}", wanted, _USABLE_ATTRIBUTE) for name, wanted in mapping.attributes.items()
+        name: checked(f"attributes.{name}", selector, _ATTRIBUTE_TYPES) for name, selector in mapping.attributes.items()
     }
-    return mapped, attributes
+    return columns, attributes
 
 
-def _given(
+def _map_columns(
     frame: DataFrame,
     source: SourceConfig,
-    mapped: dict[str, Selected],
-    attributes: dict[str, Selected],
+    selected: dict[str, SelectedColumn],
+    attributes: dict[str, SelectedColumn],
     image_folder: str,
 ) -> DataFrame:
-    """From the source's columns to the product's, as text still; what the row says where it could be parsed or not."""
+    """The product's columns, scalars still as text; ``corrupt`` is the text of a row that could not be parsed."""
     from pyspark.sql import functions as F
 
     mapping, empty = source.mapping, source.empty_texts
 
     def text(name: str) -> Column:
-        if name not in mapped:
+        if name not in selected:
             return F.lit(None).cast("string")
-        found = mapped[name]
-        value = F.make_valid_utf8(found.joined(_JOINED_BY[name]) if name in _JOINED_BY else found.text())
+        column = selected[name]
+        value = F.make_valid_utf8(column.joined(_JOINED_BY[name]) if name in _JOINED_BY else column.text())
         return F.when(~value.isin("", *empty), value)
 
     flag, when = F.lit(True), text("attributes_when")
@@ -151,35 +160,36 @@ def _given(
         when = F.coalesce(when.isin(mapping.attributes_when_values), F.lit(False)).cast("string")
     if mapping.attributes_when:
         flag = when.try_cast("boolean")
-    values = {name: found.texts(empty) for name, found in attributes.items()}
+    values = {name: column.texts(empty) for name, column in attributes.items()}
     return frame.select(
         *[text(name).alias(name) for name in (*_TEXTS, "opt_out", "updated_at")],
         when.alias("attributes_when"),
         F.nullif(F.trim(text("product_id")), F.lit("")).alias("product_id"),
-        (mapped["image_bytes"].column if mapping.image_bytes else F.lit(None).cast("binary")).alias("image_bytes"),
-        _uris(mapped.get("image_uris"), empty, image_folder).alias("uris"),
-        F.when(flag, _as_map(values)).otherwise(_as_map({})).alias("merchant_attributes"),
+        (selected["image_bytes"].column if mapping.image_bytes else F.lit(None).cast("binary")).alias("image_bytes"),
+        _absolute_uris(selected.get("image_uris"), empty, image_folder).alias("uris"),
+        F.when(flag, _attribute_map(values)).otherwise(_attribute_map({})).alias("merchant_attributes"),
         F.col(SOURCE_URI).alias("source_uri"),
         F.col(ROW_NUMBER).alias("row_number"),
         F.make_valid_utf8(F.col(CORRUPT)).alias("corrupt"),
     )
 
 
-def _uris(found: Selected | None, empty: list[str], folder: str) -> Column:
-    """array<string> of absolute paths and URIs."""
+def _absolute_uris(selected: SelectedColumn | None, empty: list[str], folder: str) -> Column:
+    """array<string> of absolute paths and URIs; relative paths start at ``folder``."""
     from pyspark.sql import functions as F
 
-    if found is None:
+    if selected is None:
         return F.array().cast("array<string>")
     absolute = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
     resolved = F.transform(
-        found.texts(empty), lambda uri: F.when(uri.rlike(absolute), uri).otherwise(F.concat(F.lit(folder + "/"), uri))
+        selected.texts(empty),
+        lambda uri: F.when(uri.rlike(absolute), uri).otherwise(F.concat(F.lit(folder + "/"), uri)),
     )
     return F.coalesce(resolved, F.array().cast("array<string>"))
 
 
-def _as_map(attributes: dict[str, Column]) -> Column:
-    """map<attribute, values> of the attributes that have values."""
+def _attribute_map(attributes: dict[str, Column]) -> Column:
+    """map<string, array<string>>: attribute -> values, without the attributes that have no values."""
     from pyspark.sql import functions as F
 
     if not attributes:
@@ -189,19 +199,19 @@ def _as_map(attributes: dict[str, Column]) -> Column:
 
 
 def _payload(hide_corrupt: bool) -> Column:
-    """The row for people. An unparsed row may hold attributes that must not be read: then it is only pointed at."""
+    """The row as JSON, cut to PAYLOAD_CHARS. Of a corrupt row its text, or null if ``hide_corrupt``."""
     from pyspark.sql import functions as F
 
     names = ["product_id", *_TEXTS, "opt_out", "updated_at"]
     clipped = [F.left(F.col(name), F.lit(PAYLOAD_CHARS)).alias(name) for name in names]
-    whole = F.to_json(F.struct(*clipped, "uris", "merchant_attributes"))
-    unparsed = F.lit(None) if hide_corrupt else F.col("corrupt")
-    payload = F.when(F.col("corrupt").isNotNull(), unparsed).otherwise(whole)
+    parsed = F.to_json(F.struct(*clipped, "uris", "merchant_attributes"))
+    corrupt = F.lit(None) if hide_corrupt else F.col("corrupt")
+    payload = F.when(F.col("corrupt").isNotNull(), corrupt).otherwise(parsed)
     return F.left(payload, F.lit(PAYLOAD_CHARS))
 
 
 def _parse_error(is_json: bool) -> Column:
-    """What is wrong with the row as such: it is malformed, or a value has another type than its column."""
+    """Why the row cannot be used: it is malformed, or a value does not have its column's type. Null for a good row."""
     from pyspark.sql import functions as F
 
     def excerpt(name: str) -> Column:
@@ -210,10 +220,10 @@ def _parse_error(is_json: bool) -> Column:
     malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
     error = F.when(F.col("corrupt").isNotNull(), malformed)
     casts = {"opt_out": "boolean", "updated_at": "timestamp", "attributes_when": "boolean"}
-    for name, kind in casts.items():
-        lost = F.col(name).isNotNull() & F.col(name).try_cast(kind).isNull()
-        error = error.when(lost, F.concat(F.lit(f"{name} is no {kind}: "), excerpt(name)))
-    if is_json:  # an object or array where text belongs arrives as its own JSON
+    for name, data_type in casts.items():
+        invalid = F.col(name).isNotNull() & F.col(name).try_cast(data_type).isNull()
+        error = error.when(invalid, F.concat(F.lit(f"{name} is no {data_type}: "), excerpt(name)))
+    if is_json:  # the reader returns an object or array in a text column as JSON
         for name in ("product_id", *_TEXTS):
             nested = F.col(name).rlike(r'^(\{"|\["|\[\{)') & F.try_parse_json(F.col(name)).isNotNull()
             error = error.when(nested, F.concat(F.lit(f"{name} is no text: "), excerpt(name)))
@@ -221,47 +231,47 @@ def _parse_error(is_json: bool) -> Column:
 
 
 def _with_images(frame: DataFrame) -> DataFrame:
-    """Adds ``images``: the carried picture first, then one struct per URI."""
+    """Adds ``images``: the picture in ``image_bytes`` first, then one struct per URI."""
     from pyspark.sql import functions as F
 
     versioned = frame.withColumn("uri_versions", F.pandas_udf(uri_versions, "array<string>")("uris"))
-    kind = "array<struct<bytes: binary, uri: string, version: string>>"
+    images_type = "array<struct<bytes: binary, uri: string, version: string>>"
     image = F.struct(
         F.col("image_bytes").alias("bytes"),
         F.lit(None).cast("string").alias("uri"),
         F.sha2("image_bytes", 256).alias("version"),
     )
-    carried = F.when(F.col("image_bytes").isNotNull(), F.array(image).cast(kind)).otherwise(F.array().cast(kind))
-    fetched = F.zip_with(
+    with_bytes = F.when(F.col("image_bytes").isNotNull(), F.array(image)).otherwise(F.array()).cast(images_type)
+    with_uris = F.zip_with(
         "uris",
         "uri_versions",
         lambda uri, version: F.struct(
             F.lit(None).cast("binary").alias("bytes"), uri.alias("uri"), version.alias("version")
         ),
-    ).cast(kind)
-    return versioned.withColumn("images", F.concat(carried, fetched))
+    ).cast(images_type)
+    return versioned.withColumn("images", F.concat(with_bytes, with_uris))
 
 
 def uri_versions(uris: pd.Series) -> pd.Series:
-    """Version of each picture (runs on executors): a local file's size and time, or a remote URI itself."""
+    """:func:`uri_version` of every URI in every row's list (runs on executors)."""
     return uris.map(lambda row: [uri_version(uri) for uri in row])
 
 
 def uri_version(uri: str) -> str:
-    """Changes when the picture behind ``uri`` changes, as far as can be told without fetching it."""
+    """A local file's size and modification time, or MISSING; a remote URI itself, since nothing is fetched here."""
     scheme = urlsplit(uri).scheme if "://" in uri else ""
     if scheme not in ("", "file"):
         return uri
     path = unquote(urlsplit(uri).path) if scheme else uri
     try:
-        found = os.stat(path)  # noqa: PTH116  os.stat takes what Path would choke on
-    except (OSError, ValueError):  # not there, not allowed, too long, a NUL inside
+        status = os.stat(path)  # noqa: PTH116  Path would change the path
+    except (OSError, ValueError):  # does not exist, no permission, too long, contains a NUL
         return MISSING
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
-    """The columns of the products contract in its types, and those that only ``raw`` has."""
+    """The columns of the products contract in their types, and the four that only ``raw`` has."""
     from pyspark.sql import functions as F
 
     hashed = F.struct(
@@ -274,7 +284,7 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
         "language": F.coalesce("language", F.lit(mapping.default_language)),
         "opt_out": F.coalesce(F.col("opt_out").try_cast("boolean"), F.lit(False)),
         "updated_at": F.col("updated_at").try_cast("timestamp"),
-        "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON keeps the parts apart: no two contents, one text
+        "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON: different contents give different texts
     }
     schema = contract.spark_schema("products")
     typed = [columns.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in schema]

@@ -1,4 +1,4 @@
-"""Merchant values: what merchants wrote, in the dictionary's words where it knows them (contract `attributes`)."""
+"""Replaces merchants' attribute values by the dictionary's canonical values where it has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
-    """Merchant values through the dictionary; what maps to no canonical value is kept as given (I1)."""
+    """Replaces each merchant value by its canonical value; a value that the dictionary lacks is kept as it is (I1)."""
     from pyspark.sql import functions as F
 
     spellings: dict[tuple[str, str | None], dict[str, str]] = {}
@@ -21,7 +21,7 @@ def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     def canonical(values: dict[str, list[str]] | None, language: str | None) -> dict[str, list[str]] | None:
         return None if values is None else normalise_values(values, language, dictionary, spellings)
 
-    # the folding is Python's (Unicode casefold); a plain UDF: only this one small column travels
+    # dictionary.fold is Python (Unicode casefold); a plain UDF will do, since these columns are small
     normalise = F.udf(canonical, "map<string, array<string>>")
     return frame.withColumn("merchant_attributes", normalise("merchant_attributes", "language"))
 
@@ -32,31 +32,30 @@ def normalise_values(
     dictionary: Dictionary,
     spellings: dict[tuple[str, str | None], dict[str, str]],
 ) -> dict[str, list[str]]:
-    """One product's merchant values, each spelling once; ``spellings`` caches the dictionary's per language."""
-    result: dict[str, list[str]] = {}
-    for attribute, given in values.items():
-        known: dict[str, str] = {}
+    """One product's values, without repetitions; ``spellings`` caches the dictionary's by attribute and language."""
+    normalised: dict[str, list[str]] = {}
+    for attribute, merchant_values in values.items():
+        canonical: dict[str, str] = {}
         if attribute in dictionary:
             key = (attribute, language)
             if key not in spellings:
                 spellings[key] = dictionary[attribute].spellings(language)
-            known = spellings[key]
-        result[attribute] = list(dict.fromkeys(known.get(fold(value), value) for value in given))
-    return result
+            canonical = spellings[key]
+        normalised[attribute] = list(dict.fromkeys(canonical.get(fold(value), value) for value in merchant_values))
+    return normalised
 
 
 def count_merchant_values(frame: DataFrame, dictionary: Dictionary) -> dict[str, dict[str, int]]:
     """Per attribute of a normalised frame: how many merchant values are canonical (mapped) and how many are not."""
     from pyspark.sql import functions as F
 
-    canonical = [(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values]
+    canonical = {(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values}
     values = frame.select(F.explode("merchant_attributes").alias("attribute", "values"))
     values = values.select("attribute", F.explode("values").alias("value")).groupBy("attribute", "value").count()
-    known = set(canonical)
     counts: dict[str, dict[str, int]] = {}
     for attribute, value, number in values.collect():  # distinct spellings: small
-        one = counts.setdefault(attribute, {"mapped": 0, "unmapped": 0})
-        one["mapped" if (attribute, value) in known else "unmapped"] += number
+        attribute_counts = counts.setdefault(attribute, {"mapped": 0, "unmapped": 0})
+        attribute_counts["mapped" if (attribute, value) in canonical else "unmapped"] += number
     return dict(sorted(counts.items()))
 
 

@@ -1,8 +1,9 @@
-"""Opens a source's files, whatever their format, as one frame with the columns that the files have.
+"""Opens a source's files in any of the formats as one frame with the columns of the files.
 
-Four more columns say where a row stands: ``_source_uri``, ``_row_number`` (where the format tells), ``_file_stem``, and
-``_corrupt_record``, the row's text where it could not be parsed. In the text formats every column is text (a JSON list
-stays JSON), so that one odd value cannot break a row or a file; the types beside the frame say what the values are.
+Four columns are added: ``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem``
+and ``_corrupt_record``, the text of a row that could not be parsed. In the text formats every column is read as text (a
+JSON list stays JSON), so that one value of another type cannot break a row or a file; ``SourceFrame.types`` has the
+types of the values.
 """
 
 from __future__ import annotations
@@ -18,69 +19,79 @@ from catalog_enrichment.errors import DataContractError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import DataType
-
-    Opened = tuple[DataFrame, dict[str, DataType]]
-    """The frame, and the types that the columns come in, by name."""
+    from pyspark.sql.types import DataType, StructType
 
 CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM = "_corrupt_record", "_source_uri", "_row_number", "_file_stem"
 _RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM)
-_JSON_READER = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT}
+_READER_OPTIONS = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT}
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """Where files lie, and the folder that they lie in."""
+class FileLocation:
+    """A file or folder of the source."""
 
     path: str
+    """Absolute path or URI."""
     folder: str
+    """``path`` if it is a folder, else the folder of the file."""
 
     @property
     def is_file(self) -> bool:
         return self.path != self.folder
 
 
-def locate(path: str, kind: str, base: Path, option: str = "source.path") -> Location:
-    """The absolute place of a config's path. Raises DataContractError, naming ``option``, if nothing is there."""
+@dataclass(frozen=True, slots=True)
+class SourceFrame:
+    """Rows of a source with the columns described above."""
+
+    frame: DataFrame
+    types: dict[str, DataType]
+    """Column name -> type of its values, where ``frame`` holds text. Without the four added columns."""
+
+
+def locate_files(path: str, file_format: str, base: Path, option: str = "source.path") -> FileLocation:
+    """The absolute location of a config's path. Raises DataContractError, naming ``option``, if nothing is there."""
     if "://" in path and not path.startswith("file://"):
-        whole = path.rstrip("/")
-        is_file = kind != "delta" and "." in whole.rsplit("/", 1)[1]
-        return Location(whole, whole.rsplit("/", 1)[0] if is_file else whole)
+        uri = path.rstrip("/")
+        is_file = file_format != "delta" and "." in uri.rsplit("/", 1)[1]
+        return FileLocation(uri, uri.rsplit("/", 1)[0] if is_file else uri)
     local = (base / Path(path.removeprefix("file://")).expanduser()).resolve()
     if not local.exists():
         raise DataContractError(f"{option}: nothing at {local}. Check {option} and root in the config.")
     if local.is_dir() and not any(f.is_file() and not f.name.startswith((".", "_")) for f in local.rglob("*")):
-        raise DataContractError(f"{option}: {local} is an empty folder; expected {kind} files in it.")
-    return Location(str(local), str(local if local.is_dir() else local.parent))
+        raise DataContractError(f"{option}: {local} is an empty folder; expected {file_format} files in it.")
+    return FileLocation(str(local), str(local if local.is_dir() else local.parent))
 
 
-def open_files(spark: SparkSession, kind: str, location: Location, columns: Sequence[str] = ()) -> Opened:
-    """The files as a frame; ``columns`` names those of CSV and TSV files without a header.
+def open_files(
+    spark: SparkSession, file_format: str, location: FileLocation, columns: Sequence[str] = ()
+) -> SourceFrame:
+    """The files as a frame; ``columns`` names the columns of CSV and TSV files without a header.
 
-    Raises DataContractError for files that are not what ``kind`` says.
+    Raises DataContractError for files that are not of ``file_format``.
     """
     from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     try:
-        if kind == "delta":
+        if file_format == "delta":
             return _open_delta(spark, location.path)
-        if kind == "parquet":
+        if file_format == "parquet":
             frame = spark.read.parquet(location.path)
-            return _numbered(frame), _types(frame)
-        if kind in ("csv", "tsv"):
-            return _open_csv(spark, "\t" if kind == "tsv" else ",", location, columns)
-        if kind == "jsonl":
+            return SourceFrame(_numbered(frame), _types(frame))
+        if file_format in ("csv", "tsv"):
+            return _open_csv(spark, "\t" if file_format == "tsv" else ",", location, columns)
+        if file_format == "jsonl":
             return _open_jsonl(spark, location.path)
-        return _open_documents(spark, kind, location)
-    except (PySparkException, Py4JJavaError) as problem:  # the second for what Spark has no Python class for
+        return _open_documents(spark, file_format, location)
+    except (PySparkException, Py4JJavaError) as problem:  # Py4JJavaError: Java errors without a PySpark class
         java = getattr(problem, "java_exception", None)
         reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
-        raise DataContractError(f"{location.path} cannot be read as {kind}: {reason}") from None
+        raise DataContractError(f"{location.path} cannot be read as {file_format}: {reason}") from None
 
 
 def delta_table(path: str) -> Any:
-    """The Delta table at ``path``; raises DataContractError if there is none, or one that cannot be read here."""
+    """The Delta table at ``path``. Raises DataContractError if there is none or it uses unsupported features."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -94,13 +105,13 @@ def delta_table(path: str) -> Any:
 
 
 def quoted(name: str) -> Column:
-    """The column of this name, whatever characters are in it."""
+    """The column of this name, which may hold dots and other special characters."""
     from pyspark.sql import functions as F
 
     return F.col("`" + name.replace("`", "``") + "`")
 
 
-def _open_delta(spark: SparkSession, path: str) -> Opened:
+def _open_delta(spark: SparkSession, path: str) -> SourceFrame:
     from pyspark.sql.types import StructType
 
     table = delta_table(path)
@@ -109,78 +120,79 @@ def _open_delta(spark: SparkSession, path: str) -> Opened:
     if not files:
         raise DataContractError(f"the Delta table {path} holds no rows (version {table.version()}).")
     frame = spark.read.schema(schema).option("basePath", path).parquet(*files)
-    return _numbered(frame), _types(frame)
+    return SourceFrame(_numbered(frame), _types(frame))
 
 
-def _open_csv(spark: SparkSession, separator: str, location: Location, columns: Sequence[str]) -> Opened:
-    """Quoted cells may hold line breaks (RFC 4180); every file is read by one task, from its first line to its last."""
-    reader = spark.read.options(**_JSON_READER).options(sep=separator, quote='"', escape='"', multiLine=True)
-    reader = reader.options(header=not columns, columnPruning=False)  # a row of the wrong length must show always
+def _open_csv(spark: SparkSession, separator: str, location: FileLocation, columns: Sequence[str]) -> SourceFrame:
+    """Quoted cells may hold line breaks (RFC 4180), so one task reads a whole file."""
+    from pyspark.sql.types import StringType
+
+    reader = spark.read.options(**_READER_OPTIONS).options(sep=separator, quote='"', escape='"', multiLine=True)
+    reader = reader.options(header=not columns, columnPruning=False)  # else a row of the wrong length goes unnoticed
     if columns:
         names = list(columns)
     else:
         names = [name for name in reader.csv(location.path).schema.fieldNames() if name != CORRUPT]
         if location.is_file:
-            # the names are this file's: nothing to compare; and Spark would not know a nameless column again
+            # the names come from this file's header, so there is nothing to compare; with a comparison Spark would
+            # refuse a column without a name
             reader = reader.options(enforceSchema=True)
-        elif nameless := [name for place, name in enumerate(names) if name == f"_c{place}"]:
+        elif unnamed := [name for index, name in enumerate(names) if name == f"_c{index}"]:
             raise DataContractError(
-                f"{location.path}: {nameless} have no name in the header. The files of a folder are told apart by "
-                "their headers: import such files one by one."
+                f"{location.path}: {unnamed} have no name in the header. In a folder, the files' headers must "
+                "agree: import such files one by one."
             )
         else:
-            reader = reader.options(enforceSchema=False)  # a file with another header must not slip in
-    return _with_origin(reader.csv(location.path, schema=_all_text(names)), corrupt=None), _as_text(names)
+            reader = reader.options(enforceSchema=False)  # Spark compares the headers of the files with the schema
+    frame = _with_origin(reader.csv(location.path, schema=_text_schema(names)), corrupt=None)
+    return SourceFrame(frame, dict.fromkeys(names, StringType()))
 
 
-def _open_jsonl(spark: SparkSession, path: str) -> Opened:
+def _open_jsonl(spark: SparkSession, path: str) -> SourceFrame:
     """JSON lines are read twice, the first time for the types alone."""
-    reader = spark.read.options(**_JSON_READER)
-    found = reader.option("primitivesAsString", True).json(path)
-    types = {name: kind for name, kind in _types(found).items() if name != CORRUPT}
-    return _with_origin(reader.json(path, schema=_all_text(list(types))), corrupt=None), types
+    reader = spark.read.options(**_READER_OPTIONS)
+    types = _types(reader.option("primitivesAsString", True).json(path))
+    return SourceFrame(_with_origin(reader.json(path, schema=_text_schema(list(types))), corrupt=None), types)
 
 
-def _open_documents(spark: SparkSession, kind: str, location: Location) -> Opened:
-    """Files, or lines, that are a JSON object each once Spark has their text; like JSON lines they are read twice."""
+def _open_documents(spark: SparkSession, file_format: str, location: FileLocation) -> SourceFrame:
+    """Files or lines of one document each, which is converted to a JSON object. Read twice, as JSON lines are."""
     from pyspark.sql import functions as F
 
-    if kind == "json_files":
-        # pictures lie beside the documents: only what is named so is one
+    if file_format == "json_files":
+        # the folder may hold pictures too
         reader = spark.read if location.is_file else spark.read.option("pathGlobFilter", "*.json")
-        frame, parse = reader.text(location.path, wholetext=True), whole_json
+        frame, to_json = reader.text(location.path, wholetext=True), whole_json
     else:
-        frame, parse = spark.read.text(location.path).where(F.trim("value") != ""), python_to_json
-    documents = frame.select("value", F.udf(parse, "string")("value").alias("document"), "_metadata")
+        frame, to_json = spark.read.text(location.path).where(F.trim("value") != ""), python_to_json
+    documents = frame.select("value", F.udf(to_json, "string")("value").alias("document"), "_metadata")
     texts = documents.where(F.col("document").isNotNull()).select("document").rdd.map(lambda row: str(row[0]))
-    found = spark.read.options(**_JSON_READER).option("primitivesAsString", True).json(texts)
-    types = {name: kind for name, kind in _types(found).items() if name != CORRUPT}
-    parsed = F.from_json("document", _all_text(list(types)), _JSON_READER)
+    types = _types(spark.read.options(**_READER_OPTIONS).option("primitivesAsString", True).json(texts))
+    parsed = F.from_json("document", _text_schema(list(types)), _READER_OPTIONS)
     rows = documents.select("value", parsed.alias("row"), "_metadata")
     broken = F.col("row").isNull() | F.col("row")[CORRUPT].isNotNull()
     columns = [F.col("row")[name].alias(name) for name in types]
-    opened = _with_origin(rows, F.when(broken, F.col("value")), columns)
-    return (_with_empty_files(spark, opened, location) if kind == "json_files" else opened), types
+    frame = _with_origin(rows, F.when(broken, F.col("value")), columns)
+    return SourceFrame(_with_empty_files(spark, frame, location) if file_format == "json_files" else frame, types)
 
 
-def _with_empty_files(spark: SparkSession, frame: DataFrame, location: Location) -> DataFrame:
-    """Adds a row for every file of no bytes, which Spark passes over: a record that was lost must not be lost silently.
+def _with_empty_files(spark: SparkSession, frame: DataFrame, location: FileLocation) -> DataFrame:
+    """Adds a corrupt row for every empty file of a local folder, because Spark's reader skips empty files.
 
-    Only a local folder is looked through: a store that is named by a URI cannot be listed without a client of its own.
+    Folders given by a URI are not searched: that needs a client of the store.
     """
-    names = [] if "://" in location.path or location.is_file else sorted(Path(location.path).glob("*.json"))
-    empty = [file for file in names if not file.name.startswith((".", "_")) and not file.stat().st_size]
+    files = [] if "://" in location.path or location.is_file else sorted(Path(location.path).glob("*.json"))
+    empty = [file for file in files if not file.name.startswith((".", "_")) and not file.stat().st_size]
     if not empty:
         return frame
-    known = {CORRUPT: "", ROW_NUMBER: None}
-    rows = [known | {SOURCE_URI: file.as_uri(), FILE_STEM: file.stem} for file in empty]
+    rows = [{CORRUPT: "", SOURCE_URI: file.as_uri(), FILE_STEM: file.stem} for file in empty]
     return frame.unionByName(
         spark.createDataFrame([{name: row.get(name) for name in frame.columns} for row in rows], frame.schema)
     )
 
 
 def whole_json(text: str) -> str | None:
-    """The text of a document, if it is one JSON object and nothing after it, else null (runs on executors)."""
+    """``text`` without a byte order mark if it is exactly one JSON object, else None (runs on executors)."""
     text = text.removeprefix("\ufeff")
     try:
         return text if isinstance(json.loads(text), dict) else None
@@ -189,7 +201,7 @@ def whole_json(text: str) -> str | None:
 
 
 def python_to_json(text: str) -> str | None:
-    """A Python dict literal as JSON, or null for anything else (runs on executors). Nothing in it is executed."""
+    """A Python dict literal as JSON, None for any other text (runs on executors). The text is not executed."""
     try:
         value = ast.literal_eval(text.strip())
         return json.dumps(value, allow_nan=False) if isinstance(value, dict) else None
@@ -198,16 +210,11 @@ def python_to_json(text: str) -> str | None:
 
 
 def _types(frame: DataFrame) -> dict[str, DataType]:
-    return {field.name: field.dataType for field in frame.schema}
+    return {field.name: field.dataType for field in frame.schema if field.name != CORRUPT}
 
 
-def _as_text(names: Sequence[str]) -> dict[str, DataType]:
-    from pyspark.sql.types import StringType
-
-    return {name: StringType() for name in names}
-
-
-def _all_text(names: Sequence[str]) -> Any:
+def _text_schema(names: Sequence[str]) -> StructType:
+    """Text columns of these names, and the one for corrupt records."""
     from pyspark.sql.types import StringType, StructField, StructType
 
     return StructType([StructField(name, StringType()) for name in (*names, CORRUPT)])
@@ -225,14 +232,15 @@ def _with_origin(
     columns: Sequence[Column] | None = None,
     row_number: Column | None = None,
 ) -> DataFrame:
-    """The columns of the files (all of them, if none are named) and the four that say where a row stands."""
+    """``columns`` (by default all of ``frame``) and the four added columns."""
     from pyspark.sql import functions as F
 
     if columns is None:
         columns = [quoted(name) for name in frame.columns if name != CORRUPT]
-        if taken := sorted(set(frame.columns) & set(_RESERVED) - {CORRUPT}):
-            raise DataContractError(f"columns of the source may not be called {taken}: these names have a meaning here")
-    name = F.try_url_decode(F.replace(F.col("_metadata.file_name"), F.lit("+"), F.lit("%2B")))  # + is no space in paths
+        if reserved := sorted(set(frame.columns) & set(_RESERVED) - {CORRUPT}):
+            raise DataContractError(f"columns of the source may not be called {reserved}: these names are reserved")
+    # file_name is URL-encoded except for +, which try_url_decode would turn into a space
+    name = F.try_url_decode(F.replace(F.col("_metadata.file_name"), F.lit("+"), F.lit("%2B")))
     return frame.select(
         *columns,
         (F.col(CORRUPT) if corrupt is None else corrupt.cast("string")).alias(CORRUPT),
