@@ -1,6 +1,6 @@
-"""The comparison job: catalog -> fit every recipe of `[compare]`, judge all alike -> tables, MLflow.
+"""The comparison job: read the catalog, fit every recipe of `[compare]`, write the tables, log to MLflow.
 
-Needs no Spark unless several processes fit: it reads the tables directly.
+Reads the Delta tables without Spark; Spark is started only if several processes fit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.comparison.models import compare_settings, entrants_of
+from catalog_enrichment.comparison.models import compare_settings, compared_models
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import SUCCEEDED, flatten_keys
@@ -19,7 +19,7 @@ from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
 
 if TYPE_CHECKING:
-    from catalog_enrichment.comparison.fit_all import Contest, Entry
+    from catalog_enrichment.comparison.results import FittedModels, ModelResults
     from catalog_enrichment.comparison.tables import Comparison
     from catalog_enrichment.config.schema import Config
 
@@ -28,14 +28,14 @@ FOLDER = "comparison"
 
 
 def compare_models(config: Config) -> dict[str, Any]:
-    """Fit, judge, write and log; returns the job's summary: every model under its own name, and where to look.
+    """Fit, compare, write and log. Returns the job's summary: each model's metrics under its name, and the paths.
 
     Raises ConfigError for a recipe that cannot be used, DataContractError if there is nothing to learn from, and
-    RegistryError if MLflow cannot be reached, all before anything is fitted. Raises DataContractError at the end, the
-    report being written, if a model could not be fitted.
+    RegistryError if MLflow cannot be reached, all before anything is fitted. Raises DataContractError after the report
+    is written if a model could not be fitted.
     """
     stages, settings = Stages(), compare_settings(config)
-    entrants_of(config)  # a bad recipe fails here, before torch is loaded
+    compared_models(config)  # a bad recipe fails here, before torch is loaded
     dictionary, catalog = load_dictionary(config), LakeCatalog(config.path(config.catalog.path))
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
@@ -44,26 +44,28 @@ def compare_models(config: Config) -> dict[str, Any]:
 
     started = datetime.now(UTC)
     with launcher.fitting_resources(config, "compare_models") as (workdir, fit):
-        from catalog_enrichment.comparison.fit_all import run_contest
+        from catalog_enrichment.comparison.data import load_data
+        from catalog_enrichment.comparison.fit_all import fit_all
         from catalog_enrichment.comparison.report import write_comparison
-        from catalog_enrichment.comparison.tables import compare
+        from catalog_enrichment.comparison.tables import build_comparison
 
         with stages("compare") as stage:
-            contest = run_contest(lambda: catalog.scan("products"), dictionary, config, workdir, stages.say, fit)
-            stage.rows_in = contest.lineage["products_read"]
+            data = load_data(lambda: catalog.scan("products"), dictionary, config, workdir, stages)
+            fitted = fit_all(data, config, workdir, stages, fit)
+            stage.rows_in = fitted.lineage["products_read"]
     with stages("judge") as stage:
-        comparison = compare(contest, settings)
-        stage.rows_in = len(contest.index)
+        comparison = build_comparison(fitted, settings)
+        stage.rows_in = len(fitted.evaluation_index)
     for warning in comparison.warnings:
         stages.say(f"warning: {warning}")
     with stages("report"):
-        about = _about(config, contest, started)
+        about = _about(config, fitted, started)
         html, markdown = write_comparison(config.path(config.report.path) / FOLDER, comparison, about)
-        runs = [_model_run(entry, contest, comparison) for entry in contest.entries.values()]
+        runs = [_model_run(results, fitted, comparison) for results in fitted.models.values()]
         run_id = store.log_comparison(f"comparison {started:%Y-%m-%d %H:%M:%S}", runs, [html, markdown], about)
-    if contest.failed:
-        told = "; ".join(f"{name}: {why}" for name, why in contest.failed.items())
-        raise DataContractError(f"some models could not be fitted; {html} has the others. {told}")
+    if fitted.failed:
+        errors = "; ".join(f"{name}: {error}" for name, error in fitted.failed.items())
+        raise DataContractError(f"some models could not be fitted; {html} has the others. {errors}")
     return {
         "status": SUCCEEDED,
         **comparison.summary,
@@ -73,12 +75,13 @@ def compare_models(config: Config) -> dict[str, Any]:
     }
 
 
-def _about(config: Config, contest: Contest, started: datetime) -> dict[str, Any]:
-    settings, lineage, folds = compare_settings(config), contest.lineage, contest.lineage["folds"]
+def _about(config: Config, fitted: FittedModels, started: datetime) -> dict[str, Any]:
+    """The facts at the top of the report."""
+    settings, lineage, folds = compare_settings(config), fitted.lineage, fitted.lineage["folds"]
     return {
         "products": f"{lineage['products_read']:,} read, {lineage['labelled']:,} labelled",
         "trained on": f"{folds['train']:,} labelled products (train fold), {folds['validation']:,} for validation",
-        "judged on": f"{lineage['judged']:,} labelled products with a picture, {lineage['judged_groups']:,} content "
+        "evaluated on": f"{lineage['judged']:,} labelled products with a picture, {lineage['judged_groups']:,} content "
         f"groups ({' and '.join(lineage['judged_on'])} fold), none of which is in the train fold",
         "values learned": ", ".join(f"{name} {count}" for name, count in lineage["learned_values"].items()),
         "seeds": ", ".join(map(str, settings.seeds)),
@@ -88,38 +91,40 @@ def _about(config: Config, contest: Contest, started: datetime) -> dict[str, Any
     }
 
 
-def _model_run(entry: Entry, contest: Contest, comparison: Comparison) -> ModelRun:
-    """A model as MLflow shows it: what the tables say, as means over the seeds; all else is the first seed's."""
+def _model_run(results: ModelResults, fitted: FittedModels, comparison: Comparison) -> ModelRun:
+    """The MLflow run of a model: the tables' metrics are means over the seeds; all else is of the first seed."""
     from catalog_enrichment.report.plots import evaluation_figures
     from catalog_enrichment.training.evaluation import Evaluation
 
-    first, evaluation = entry.outcomes[0], Evaluation()
-    for view, scores in first.views.items():
-        for labels in contest.labels.values():
-            evaluation.add_modality(view, labels, scores, contest.index, contest.groups)
-    metrics = evaluation.metrics | comparison.metrics[entry.name]
+    first, evaluation = results.fits[0], Evaluation()
+    for view, scores in first.scores.items():
+        for labels in fitted.labels.values():
+            evaluation.add_modality(view, labels, scores, fitted.evaluation_index, fitted.groups)
+    metrics = evaluation.metrics | comparison.metrics[results.name]
     metrics |= {f"chosen/{name}": value for name, value in first.chosen.items()}
     steps: dict[int, dict[str, float]] = {
         int(row["epoch"]): {f"fit/{name}": value for name, value in row.items()} for row in first.history
     }
-    for share, numbers in comparison.at_shares.get(entry.name, {}).items():
+    for share, share_metrics in comparison.at_shares.get(results.name, {}).items():
         row = steps.setdefault(round(1000 * share), {})  # MLflow's steps are whole numbers
-        row |= {f"label_permille/{name}": value for name, value in numbers.items()}
+        row |= {f"label_permille/{name}": value for name, value in share_metrics.items()}
     return ModelRun(
-        name=entry.name,
-        params=_params(entry),
+        name=results.name,
+        params=_params(results),
         metrics=metrics,
         steps=steps,
         tables=evaluation.tables | ({"search": first.search} if first.search else {}),
         curves=evaluation.curves,
         figures=evaluation_figures(evaluation.curves, evaluation.tables),
-        warnings=[warning for warning in comparison.warnings if warning.startswith(f"{entry.name}: ")],
+        warnings=[warning for warning in comparison.warnings if warning.startswith(f"{results.name}: ")],
     )
 
 
-def _params(entry: Entry) -> dict[str, Any]:
-    if not entry.members:
-        return {"recipe": entry.name, "sees": entry.sees}
-    if len(entry.members) == 1:
-        return flatten_keys({"sees": entry.sees} | asdict(entry.members[0]))
-    return flatten_keys({"sees": entry.sees} | {f"member_{n:02d}": asdict(one) for n, one in enumerate(entry.members)})
+def _params(results: ModelResults) -> dict[str, Any]:
+    """MLflow's parameters: the modalities (`sees`) and the recipe, or the recipes of all members."""
+    sees = {"sees": results.modalities_used}
+    if not results.members:
+        return {"recipe": results.name} | sees
+    if len(results.members) == 1:
+        return flatten_keys(sees | asdict(results.members[0]))
+    return flatten_keys(sees | {f"member_{n:02d}": asdict(member) for n, member in enumerate(results.members)})

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: the recipes that `[compare]` lists, within the budget. Imports no torch."""
+"""The models of a comparison: the recipes of `[compare]`, with at most `max_epochs` per stage. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from catalog_enrichment.models.spec import Ensemble, FitSpec, Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
-    """One model of the comparison."""
+class ComparedModel:
+    """One model of the comparison, before it is fitted."""
 
     name: str
     members: tuple[Recipe, ...]
-    """One, or those whose votes are counted."""
+    """One recipe, or several whose predictions are combined by majority vote."""
     note: str = ""
 
 
@@ -31,27 +31,27 @@ def compare_settings(config: Config) -> CompareConfig:
     return config.compare
 
 
-def entrants_of(config: Config) -> list[Entrant]:
-    """Every model of `[compare]`, in its order. Raises ConfigError for a recipe that cannot be used."""
+def compared_models(config: Config) -> list[ComparedModel]:
+    """Every model of `[compare]`, in the order of the config. Raises ConfigError for a recipe that cannot be used."""
     settings = compare_settings(config)
-    own = {entry.name: _members(entry, config) for entry in settings.recipes if not entry.members}
-    voters = {
-        entry.name: tuple(recipe for name in entry.members for recipe in own[name])
-        for entry in settings.recipes
-        if entry.members
+    members = {listed.name: _load_recipes(listed, config) for listed in settings.recipes if not listed.members}
+    members |= {
+        listed.name: tuple(recipe for name in listed.members for recipe in members[name])
+        for listed in settings.recipes
+        if listed.members
     }
     return [
-        Entrant(
-            entry.name,
-            tuple(budgeted(recipe, settings.max_epochs) for recipe in (own | voters)[entry.name]),
-            entry.note,
+        ComparedModel(
+            listed.name,
+            tuple(with_max_epochs(recipe, settings.max_epochs) for recipe in members[listed.name]),
+            listed.note,
         )
-        for entry in settings.recipes
+        for listed in settings.recipes
     ]
 
 
-def budgeted(recipe: Recipe, max_epochs: int) -> Recipe:
-    """``recipe`` with no stage longer than ``max_epochs``; 0: as it is."""
+def with_max_epochs(recipe: Recipe, max_epochs: int) -> Recipe:
+    """``recipe`` with at most ``max_epochs`` epochs in every stage; 0: unchanged."""
     if not max_epochs:
         return recipe
     return _each_fit(recipe, lambda fit: replace(fit, epochs=min(fit.epochs, max_epochs)))
@@ -62,19 +62,20 @@ def seeded(recipe: Recipe, seed: int) -> Recipe:
     return _each_fit(recipe, lambda fit: replace(fit, seed=fit.seed + seed))
 
 
-def _members(entry: CompareRecipe, config: Config) -> tuple[Recipe, ...]:
-    reference = entry.recipe or (config.training.recipe if config.training else "")
-    if not reference:
-        raise ConfigError(f"compare.recipes: {entry.name} names no recipe, and there is no training.recipe either")
+def _load_recipes(listed: CompareRecipe, config: Config) -> tuple[Recipe, ...]:
+    """The recipe file of one model, as one recipe or as the members of an ensemble."""
+    file = listed.recipe or (config.training.recipe if config.training else "")
+    if not file:
+        raise ConfigError(f"compare.recipes: {listed.name} names no recipe, and there is no training.recipe either")
     try:
-        found = load_model_recipe(resources.locate(reference, config.path(".")), entry.set)
+        recipe = load_model_recipe(resources.locate(file, config.path(".")), listed.set)
     except ConfigError as problem:
-        raise ConfigError(f"compare.recipes: {entry.name}: {problem}") from None
-    return found.members if isinstance(found, Ensemble) else (found,)
+        raise ConfigError(f"compare.recipes: {listed.name}: {problem}") from None
+    return recipe.members if isinstance(recipe, Ensemble) else (recipe,)
 
 
 def _each_fit(recipe: Recipe, change: Callable[[FitSpec], FitSpec]) -> Recipe:
-    """``change`` in every stage that the recipe has."""
+    """``recipe`` with ``change`` applied to the fit of every stage that it has."""
     changed: dict[str, Any] = {}
     for name in ("fit", "text", "image"):
         if (fit := getattr(recipe, name)) is not None:

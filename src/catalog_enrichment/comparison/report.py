@@ -1,4 +1,4 @@
-"""A comparison as people read it: the same tables as one HTML file that stands alone, and as Markdown."""
+"""The comparison report: the same tables as one self-contained HTML file and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,80 +10,82 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.report.html import environment
 
 if TYPE_CHECKING:
-    from catalog_enrichment.comparison.tables import Comparison, Figure, Table
+    from catalog_enrichment.comparison.measurements import MetricEstimate
+    from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
     from catalog_enrichment.precision.bootstrap import Difference
 
 LEGEND = (
     "Shares in per cent. In brackets the 95% bootstrap interval over content groups (listings that show the same thing "
     "count as one); ± is the standard deviation over seeds. A difference is paired: both models on the same products "
-    "and resamples; p is its two-sided bootstrap p-value. R@P95 counts every true value: what is not said is missed. "
-    "Seconds are a model's own: a stage that an earlier model had fitted already is not counted again."
+    "and resamples; p is its two-sided bootstrap p-value. R@P95 is a recall over all true values: a value that is not "
+    "predicted counts as missed. Seconds are of one model, without the stages that an earlier model had fitted."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
-    """A table in words: what both kinds of report print."""
+class TextTable:
+    """A table whose cells are text, as both reports print it."""
 
     title: str
     lines: Sequence[str]
-    """Paper, stand-ins, what it was measured on."""
+    """Paper, what stands in for what it used, number of products."""
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str]
-    """Of single models."""
+    """One per model that has a note."""
 
 
 def write_comparison(folder: Path, comparison: Comparison, about: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write comparison.html and comparison.md into ``folder``, which is made; returns both paths.
+    """Write comparison.html and comparison.md into ``folder``, which is created; return both paths.
 
-    ``about``: what was compared on what, shown at the top as it is.
+    ``about``: name -> value of facts about the data and settings, printed at the top.
     """
-    grids: dict[str, list[Grid]] = {}
+    tables: dict[str, list[TextTable]] = {}
     for table in comparison.tables:
-        grids.setdefault(table.attribute, []).append(grid(table))
+        tables.setdefault(table.attribute, []).append(text_table(table))
     folder.mkdir(parents=True, exist_ok=True)
     html, markdown = folder / "comparison.html", folder / "comparison.md"
-    view = {"grids": grids, "warnings": comparison.warnings, "about": about, "legend": LEGEND}
+    view = {"tables": tables, "warnings": comparison.warnings, "about": about, "legend": LEGEND}
     html.write_text(environment().get_template("comparison.html.j2").render(view), encoding="utf-8")
     markdown.write_text("\n".join(_markdown(view)) + "\n", encoding="utf-8")
     return html, markdown
 
 
-def grid(table: Table) -> Grid:
+def text_table(table: ComparisonTable) -> TextTable:
     """The table as text, cell by cell."""
-    headings, compared = ["model"], bool(table.baseline)
+    headings, has_baseline = ["model"], bool(table.baseline)
     if table.kind == "modalities":
-        headings.append("sees")
+        headings.append("inputs")
     for heading in table.columns.values():
-        headings += [heading, f"less {table.baseline}"] if compared else [heading]
+        headings += [heading, f"less {table.baseline}"] if has_baseline else [heading]
     rows = []
     for row in table.rows:
-        cells = [row.name] + ([row.sees] if table.kind == "modalities" else [])
+        cells = [row.name] + ([row.modalities_used] if table.kind == "modalities" else [])
         for key in table.columns:
-            cells.append(figure_text(row.figures[key]))
-            if compared:
+            cells.append(estimate_text(row.estimates[key]))
+            if has_baseline:
                 cells.append(difference_text(row.differences[key]) if key in row.differences else "")
         rows.append([*cells, f"{row.seconds:,.0f}" if row.seconds >= 10 else f"{row.seconds:.1f}"])
-    on = f"Judged on {table.products:,} labelled products."
-    return Grid(
+    products = f"Evaluated on {table.products:,} labelled products."
+    return TextTable(
         title=table.title,
-        lines=[line for line in (table.paper, table.note, on) if line],
+        lines=[line for line in (table.paper, table.note, products) if line],
         headings=[*headings, "seconds"],
         rows=rows,
         notes=[f"{row.name}: {note}" for row in table.rows for note in row.notes],
     )
 
 
-def figure_text(figure: Figure) -> str:
-    """44.2 [41.0, 47.5] ± 0.8"""
-    spread = "" if figure.spread is None else f" ± {100 * figure.spread:.1f}"
-    return f"{100 * figure.estimate:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]{spread}"
+def estimate_text(metric: MetricEstimate) -> str:
+    """In per cent: 44.2 [41.0, 47.5] ± 0.8"""
+    spread = "" if metric.spread is None else f" ± {100 * metric.spread:.1f}"
+    return f"{100 * metric.estimate:.1f} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]{spread}"
 
 
-def difference_text(found: Difference) -> str:
-    """+3.1 [+0.2, +6.0], p 0.030"""
-    return f"{100 * found.estimate:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}], p {found.p_value:.3f}"
+def difference_text(difference: Difference) -> str:
+    """In percentage points: +3.1 [+0.2, +6.0], p 0.030"""
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.estimate:+.1f} [{low:+.1f}, {high:+.1f}], p {difference.p_value:.3f}"
 
 
 def _markdown(view: Mapping[str, Any]) -> Iterator[str]:
@@ -93,11 +95,11 @@ def _markdown(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"- {name}: {value}"
     yield ""
     yield view["legend"]
-    for attribute, grids in view["grids"].items():
+    for attribute, tables in view["tables"].items():
         yield ""
         yield f"## {attribute}"
-        for one in grids:
-            yield from _markdown_grid(one)
+        for table in tables:
+            yield from _markdown_table(table)
     if view["warnings"]:
         yield ""
         yield "## Warnings"
@@ -105,18 +107,18 @@ def _markdown(view: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"- {warning}" for warning in view["warnings"])
 
 
-def _markdown_grid(one: Grid) -> Iterator[str]:
+def _markdown_table(table: TextTable) -> Iterator[str]:
     yield ""
-    yield f"### {one.title}"
+    yield f"### {table.title}"
     yield ""
-    yield "  \n".join(one.lines)
+    yield "  \n".join(table.lines)
     yield ""
-    yield _markdown_row(one.headings)
-    yield _markdown_row(["---"] + ["---:"] * (len(one.headings) - 1))
-    yield from map(_markdown_row, one.rows)
-    if one.notes:
+    yield _markdown_row(table.headings)
+    yield _markdown_row(["---"] + ["---:"] * (len(table.headings) - 1))
+    yield from map(_markdown_row, table.rows)
+    if table.notes:
         yield ""
-        yield from (f"- {note}" for note in one.notes)
+        yield from (f"- {note}" for note in table.notes)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

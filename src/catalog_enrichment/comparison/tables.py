@@ -1,67 +1,52 @@
-"""From the scores of several models to the papers' tables: figures with intervals, paired differences. numpy only.
-
-With several seeds a figure is the mean of the models of all seeds, and its interval that of this mean: the resamples
-say how it would move on other products, the spread beside it how it moves with the seed.
-"""
+"""The tables, warnings and summary of a comparison, computed from the fitted models' scores. numpy only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Floats
-from catalog_enrichment.comparison.fit_all import Contest, Entry, Outcome
+from catalog_enrichment.comparison.measurements import HEADINGS, Measurements, MetricEstimate, MetricKey
+from catalog_enrichment.comparison.results import VIEWS, FitResult, FittedModels, ModelResults
 from catalog_enrichment.config.comparison import CompareConfig, CompareTable, Metric
-from catalog_enrichment.precision import bootstrap
-from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
-from catalog_enrichment.training.dataset import Labels
-from catalog_enrichment.training.evaluation import ATTENTION_BINS, BOTH, ModelScores, measures
-from catalog_enrichment.training.folds import Index
+from catalog_enrichment.precision.bootstrap import Difference
+from catalog_enrichment.training.evaluation import ATTENTION_BINS, BOTH
 from catalog_enrichment.training.modality_collapse import collapse_warnings
 
-SUMMARY: tuple[Metric, ...] = ("accuracy", "f1_macro", "r_at_p95_micro")
-"""What is said of every model."""
-MASKED: tuple[str, ...] = (BOTH, "image_masked", "text_masked")
-"""Columns of the table of what a hidden input costs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A metric with its 95% bootstrap interval by content group."""
-
-    estimate: float
-    low: float
-    high: float
-    spread: float | None = None
-    """Standard deviation over the seeds; None for one seed."""
+SUMMARY_METRICS: dict[str, Metric] = {"r_at_p95": "r_at_p95_micro", "macro_f1": "f1_macro", "accuracy": "accuracy"}
+"""Key of the job's JSON summary -> metric."""
+ALL_MODELS_COLUMNS: tuple[Metric, ...] = ("accuracy", "f1_macro", "r_at_p95_micro")
+MASKED_METRIC: Metric = "r_at_p95_micro"
+"""Metric of the table of masked inputs and of the collapse warnings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     """One model. The keys of both mappings are the table's columns."""
 
     name: str
-    sees: str
+    modalities_used: str
     seconds: float
     """Mean over the seeds."""
-    figures: Mapping[str, Figure]
+    estimates: Mapping[str, MetricEstimate]
     differences: Mapping[str, Difference] = field(default_factory=dict)
     """This model less the baseline, on the same products; empty for the baseline."""
     notes: tuple[str, ...] = ()
-    """Stand-ins, and what the validation fold chose."""
+    """What stands in for what a paper used, and what the validation fold chose."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class ComparisonTable:
+    """One table about one attribute."""
+
     title: str
     attribute: str
     columns: Mapping[str, str]
     """Key -> heading."""
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     products: int
-    """Labelled products that the models are judged on."""
+    """Number of labelled products that the models are evaluated on."""
     kind: str = "plain"
     paper: str = ""
     baseline: str = ""
@@ -70,195 +55,126 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    tables: Sequence[Table]
+    """The metrics of all models, for the report, the JSON summary and MLflow."""
+
+    tables: Sequence[ComparisonTable]
     warnings: Sequence[str]
     summary: Mapping[str, Mapping[str, dict[str, float] | float]]
-    """Model -> attribute -> r_at_p95 (micro), macro_f1, accuracy; and -> `seconds`."""
+    """Model -> attribute -> r_at_p95 (micro), macro_f1, accuracy; and model -> `seconds`."""
     metrics: Mapping[str, dict[str, float]]
-    """Model -> `attribute/metric` of every figure, `_low`, `_high` and, of several seeds, `_spread`; `seconds`."""
+    """Model -> `attribute/metric` of every estimate, `_low`, `_high` and, of several seeds, `_spread`; `seconds`."""
     at_shares: Mapping[str, Mapping[float, Mapping[str, float]]]
-    """Model -> share of the labels -> the same."""
+    """Model -> share of the labels -> the same keys, without `seconds`."""
 
 
-def compare(contest: Contest, settings: CompareConfig) -> Comparison:
-    """Every table that the config asks for, after one of all models and before one of what a hidden input costs."""
-    judge = _Judge(contest, settings)
-    wanted = [left for asked in settings.tables if (left := _without(asked, contest.failed))]
-    tables: list[Table] = []
-    for attribute in contest.labels:
-        for asked in (_all_models(contest), *wanted):
-            one = asked.kind != "label_shares"
-            tables += [judge.table(attribute, asked)] if one else judge.shares(attribute, asked)
-        tables += judge.masked(attribute)
-    summary: dict[str, dict[str, dict[str, float] | float]] = {}
-    for name, entry in contest.entries.items():
-        summary[name] = {attribute: judge.in_short(entry, attribute) for attribute in contest.labels}
-        summary[name]["seconds"] = round(_seconds(entry), 2)
-    logged = {name: judge.logged(name) for name in contest.entries}
-    return Comparison(
-        tables=tables,
-        warnings=[f"{name}: could not be fitted: {why}" for name, why in contest.failed.items()] + judge.warnings(),
-        summary=summary,
-        metrics={name: at.pop(None, {}) | {"seconds": _seconds(contest.entries[name])} for name, at in logged.items()},
-        at_shares={name: {share: row for share, row in at.items() if share} for name, at in logged.items()},
+def build_comparison(fitted: FittedModels, settings: CompareConfig) -> Comparison:
+    """Per attribute: a table of all models, every table of the config, and a table of masked inputs."""
+    measurements = Measurements(fitted, settings.resamples)
+    tables = list(_tables(fitted, settings, measurements))
+    summary = {name: _summary(results, fitted, measurements) for name, results in fitted.models.items()}
+    warnings = [f"{name}: could not be fitted: {error}" for name, error in fitted.failed.items()]
+    warnings += _collapse_warnings(fitted, measurements)
+    metrics, at_shares = {}, {}
+    for name, results in fitted.models.items():
+        by_share = measurements.mlflow_metrics(name)
+        metrics[name] = by_share.get(None, {}) | {"seconds": results.seconds}
+        at_shares[name] = {share: values for share, values in by_share.items() if share is not None}
+    return Comparison(tables=tables, warnings=warnings, summary=summary, metrics=metrics, at_shares=at_shares)
+
+
+def _tables(fitted: FittedModels, settings: CompareConfig, measurements: Measurements) -> Iterable[ComparisonTable]:
+    all_models = CompareTable(
+        title="All models", kind="modalities", recipes=list(fitted.models), metrics=list(ALL_MODELS_COLUMNS)
     )
+    configured = [table for asked in settings.tables if (table := _without_failed(asked, fitted.failed))]
+    shares = sorted(set(settings.label_shares))
+    for attribute in fitted.labels:
+        builder = _TableBuilder(attribute, fitted, measurements)
+        for asked in (all_models, *configured):
+            if asked.kind == "label_shares":
+                yield from (builder.label_shares(asked, metric, shares) for metric in asked.metrics)
+            else:
+                yield builder.metrics(asked)
+        if any(_has_masked_views(results) for results in fitted.models.values()):
+            yield builder.masked_inputs()
 
 
-def measured(name: str, scores: ModelScores, labels: Labels, index: Index) -> Measure:
-    """The metric ``name`` of one model on the labelled products at ``index``; see :func:`attribute_metrics`.
-
-    Raises KeyError for a metric that has no interval.
-    """
-    return measures(scores.at(labels.attribute, index), labels, index)[name]
-
-
-def _all_models(contest: Contest) -> CompareTable:
-    return CompareTable(title="All models", kind="modalities", recipes=list(contest.entries), metrics=list(SUMMARY))
-
-
-def _without(asked: CompareTable, failed: Mapping[str, str]) -> CompareTable | None:
-    """The table without the models that could not be fitted; None if none is left."""
-    left = [name for name in asked.recipes if name not in failed]
-    if left == asked.recipes or not left:
-        return asked if left else None
+def _without_failed(asked: CompareTable, failed: Mapping[str, str]) -> CompareTable | None:
+    """The table without the models that could not be fitted; None if no model is left."""
+    recipes = [name for name in asked.recipes if name not in failed]
+    if recipes == asked.recipes or not recipes:
+        return asked if recipes else None
     baseline = "" if asked.baseline in failed else asked.baseline
     kind = "plain" if asked.kind == "mergers" and not baseline else asked.kind
     missing = ", ".join(name for name in asked.recipes if name in failed)
-    note = f"{asked.note} Missing, for it could not be fitted: {missing}.".strip()
-    return replace(asked, recipes=left, baseline=baseline, kind=kind, note=note)
+    note = f"{asked.note} Missing because it could not be fitted: {missing}.".strip()
+    return replace(asked, recipes=recipes, baseline=baseline, kind=kind, note=note)
 
 
-class _Judge:
-    """Measures, each made once."""
+@dataclass(frozen=True, slots=True)
+class _TableBuilder:
+    """Builds the tables of one attribute."""
 
-    def __init__(self, contest: Contest, settings: CompareConfig) -> None:
-        self._contest, self._settings = contest, settings
-        self._figures: dict[tuple[str, float, str, str, str], Figure] = {}
+    attribute: str
+    fitted: FittedModels
+    measurements: Measurements
 
-    def table(self, attribute: str, asked: CompareTable) -> Table:
-        """A table with a column per metric."""
-        names: list[str] = list(asked.metrics)
+    def metrics(self, asked: CompareTable) -> ComparisonTable:
+        """A column per metric."""
         rows = []
         for name in asked.recipes:
-            entry = self._contest.entries[name]
-            figures = {metric: self._figure(entry, attribute, metric) for metric in names}
-            differences = {}
-            if asked.baseline and name != asked.baseline:
-                base = self._contest.entries[asked.baseline]
-                differences = {metric: self._difference(entry, base, attribute, metric) for metric in names}
-            rows.append(_row(entry, attribute, figures, differences))
-        return self._table(attribute, asked, {metric: HEADINGS[metric] for metric in names}, rows)
+            keys: dict[str, MetricKey] = {m: MetricKey(name, self.attribute, m) for m in asked.metrics}
+            rows.append(self._row(keys, asked.baseline, self.fitted.models[name].seconds))
+        return self._table(asked, {metric: HEADINGS[metric] for metric in asked.metrics}, rows)
 
-    def shares(self, attribute: str, asked: CompareTable) -> list[Table]:
-        """A table per metric, with a column per share of the labels."""
-        columns = {f"{share!r}": f"{100 * share:g}%" for share in sorted(set(self._settings.label_shares))}
-        found = []
-        for metric in asked.metrics:
-            rows = []
-            for name in asked.recipes:
-                mine = {key: self._contest.shares[name, float(key)] for key in columns}
-                figures = {key: self._figure(entry, attribute, metric, float(key)) for key, entry in mine.items()}
-                differences = {}
-                if asked.baseline and name != asked.baseline:
-                    base = {key: self._contest.shares[asked.baseline, float(key)] for key in columns}
-                    differences = {key: self._difference(mine[key], base[key], attribute, metric) for key in columns}
-                seconds = sum(_seconds(entry) for entry in mine.values())
-                rows.append(_row(self._contest.entries[name], attribute, figures, differences, seconds))
-            found.append(self._table(attribute, asked, columns, rows, f": {HEADINGS[metric]} at shares of the labels"))
-        return found
-
-    def masked(self, attribute: str) -> list[Table]:
-        """What hiding an input costs every model that sees both, in R@P95; none where no model does."""
+    def label_shares(self, asked: CompareTable, metric: str, shares: Sequence[float]) -> ComparisonTable:
+        """A column per share of the labels; the seconds are the sum over the shares."""
         rows = []
-        for entry in self._contest.entries.values():
-            if _has_masked(entry):
-                figures = {view: self._figure(entry, attribute, "r_at_p95_micro", view=view) for view in MASKED}
-                rows.append(_row(entry, attribute, figures))
-        if not rows:
-            return []
-        columns = {BOTH: "R@P95 micro", "image_masked": "picture hidden", "text_masked": "text hidden"}
+        for name in asked.recipes:
+            keys = {repr(share): MetricKey(name, self.attribute, metric, share) for share in shares}
+            seconds = sum(self.fitted.by_label_share[name, share].seconds for share in shares)
+            rows.append(self._row(keys, asked.baseline, seconds))
+        asked = replace(asked, title=f"{asked.title}: {HEADINGS[metric]} at shares of the labels")
+        return self._table(asked, {repr(share): f"{100 * share:g}%" for share in shares}, rows)
+
+    def masked_inputs(self) -> ComparisonTable:
+        """A column per view, and a row per model that uses both modalities."""
+        rows = []
+        for name, results in self.fitted.models.items():
+            if _has_masked_views(results):
+                keys = {view: MetricKey(name, self.attribute, MASKED_METRIC, view=view) for view in VIEWS}
+                rows.append(self._row(keys, "", results.seconds))
         asked = CompareTable(
-            title="One input hidden",
+            title="One input masked",
             paper="De la Comble et al. 2022, section 4.2: modality collapse",
             recipes=[row.name for row in rows],
-            metrics=["r_at_p95_micro"],
+            metrics=[MASKED_METRIC],
         )
-        return [self._table(attribute, asked, columns, rows)]
+        columns = {BOTH: HEADINGS[MASKED_METRIC], "image_masked": "picture masked", "text_masked": "text masked"}
+        return self._table(asked, columns, rows)
 
-    def in_short(self, entry: Entry, attribute: str) -> dict[str, float]:
-        """What a script asks for."""
-        named = {"r_at_p95": "r_at_p95_micro", "macro_f1": "f1_macro", "accuracy": "accuracy"}
-        return {name: round(self._figure(entry, attribute, metric).estimate, 4) for name, metric in named.items()}
+    def _row(self, keys: Mapping[str, MetricKey], baseline: str, seconds: float) -> TableRow:
+        """``keys``: column -> what is measured, all of one model. ``baseline``: "" for a table without differences."""
+        results = self.fitted.models[next(iter(keys.values())).model]
+        differences = {}
+        if baseline and results.name != baseline:
+            differences = {column: self.measurements.difference(key, baseline) for column, key in keys.items()}
+        return TableRow(
+            name=results.name,
+            modalities_used=results.modalities_used,
+            seconds=seconds,
+            estimates={column: self.measurements.estimate(key) for column, key in keys.items()},
+            differences=differences,
+            notes=tuple(filter(None, (results.note, _chosen(results, self.attribute)))),
+        )
 
-    def warnings(self) -> list[str]:
-        """Modality collapse, model by model; the first model of one modality says what that one is worth alone."""
-        alone = {
-            f"{what}_only": entry
-            for what in ("text", "image")
-            for entry in reversed(list(self._contest.entries.values()))
-            if entry.sees == what and entry.members
-        }
-        found = []
-        for entry in self._contest.entries.values():
-            if not _has_masked(entry):
-                continue
-            rows = [
-                {"attribute": attribute, "modality": view, "r_at_p95_micro": figure.estimate}
-                for attribute in self._contest.labels
-                for view, figure in (
-                    *((view, self._figure(entry, attribute, "r_at_p95_micro", view=view)) for view in MASKED),
-                    *((only, self._figure(one, attribute, "r_at_p95_micro")) for only, one in alone.items()),
-                )
-            ]
-            attention = _attention(entry.outcomes[0], self._contest)
-            found += [f"{entry.name}: {line}" for line in collapse_warnings(rows, attention)]
-        return found
-
-    def logged(self, model: str) -> dict[float | None, dict[str, float]]:
-        """Share of the labels, None for the model itself -> every figure made so far, by MLflow's names."""
-        found: dict[float | None, dict[str, float]] = {}
-        for (name, share, attribute, metric, view), figure in self._figures.items():
-            if name != model or view != BOTH:
-                continue
-            place, numbers = f"{attribute}/{metric}", found.setdefault(share or None, {})
-            numbers |= {place: figure.estimate, f"{place}_low": figure.low, f"{place}_high": figure.high}
-            if figure.spread is not None:
-                numbers[f"{place}_spread"] = figure.spread
-        return found
-
-    def _figure(self, entry: Entry, attribute: str, metric: str, share: float = 0.0, view: str = BOTH) -> Figure:
-        """``share``: of the labels, 0 for the fit with all of them."""
-        key = (entry.name, share, attribute, metric, view)
-        if key not in self._figures:
-            each = self._measures(entry, attribute, metric, view)
-            found = bootstrap.intervals({metric: _mean(each)}, self._resamples(attribute))[metric]
-            spread = float(np.std([one.estimate for one in each], ddof=1)) if len(each) > 1 else None
-            self._figures[key] = Figure(found.estimate, found.low, found.high, spread)
-        return self._figures[key]
-
-    def _difference(self, entry: Entry, base: Entry, attribute: str, metric: str) -> Difference:
-        ours, theirs = (_mean(self._measures(one, attribute, metric)) for one in (entry, base))
-        return bootstrap.difference(ours, theirs, self._resamples(attribute))
-
-    def _measures(self, entry: Entry, attribute: str, metric: str, view: str = BOTH) -> list[Measure]:
-        labels, index = self._contest.labels[attribute], self._index(attribute)
-        return [measured(metric, outcome.views[view], labels, index) for outcome in entry.outcomes]
-
-    def _resamples(self, attribute: str) -> Resamples:
-        return Resamples(self._contest.groups[self._index(attribute)], self._settings.resamples)
-
-    def _index(self, attribute: str) -> Index:
-        return self._contest.index[self._contest.labels[attribute].labelled[self._contest.index]]
-
-    def _table(
-        self, attribute: str, asked: CompareTable, columns: Mapping[str, str], rows: list[Row], more: str = ""
-    ) -> Table:
-        return Table(
-            title=asked.title + more,
-            attribute=attribute,
+    def _table(self, asked: CompareTable, columns: Mapping[str, str], rows: list[TableRow]) -> ComparisonTable:
+        return ComparisonTable(
+            title=asked.title,
+            attribute=self.attribute,
             columns=columns,
             rows=rows,
-            products=len(self._index(attribute)),
+            products=len(self.fitted.labelled(self.attribute)),
             kind=asked.kind,
             paper=asked.paper,
             baseline=asked.baseline,
@@ -266,73 +182,67 @@ class _Judge:
         )
 
 
-HEADINGS: dict[str, str] = {
-    "accuracy": "accuracy",
-    "f1_micro": "micro-F1",
-    "f1_macro": "macro-F1",
-    "f1_weighted": "weighted F1",
-    "f1_head": "macro-F1 of the head",
-    "f1_tail": "macro-F1 of the tail",
-    "r_at_p95_micro": "R@P95 micro",
-    "r_at_p95_macro": "R@P95 macro",
-}
-"""What people call each metric; all of them are shares."""
+def _has_masked_views(results: ModelResults) -> bool:
+    """True for a model of both modalities that was also scored with either masked."""
+    return results.modalities_used == "both" and set(VIEWS) <= set(results.fits[0].scores)
 
 
-def _row(
-    entry: Entry,
-    attribute: str,
-    figures: Mapping[str, Figure],
-    differences: Mapping[str, Difference] | None = None,
-    seconds: float | None = None,
-) -> Row:
-    return Row(
-        name=entry.name,
-        sees=entry.sees,
-        seconds=_seconds(entry) if seconds is None else seconds,
-        figures=figures,
-        differences=differences or {},
-        notes=tuple(filter(None, (entry.note, _chosen(entry, attribute)))),
-    )
-
-
-def _has_masked(entry: Entry) -> bool:
-    """A model of both modalities that was also tried with either hidden."""
-    return entry.sees == "both" and set(MASKED) <= set(entry.outcomes[0].views)
-
-
-def _seconds(entry: Entry) -> float:
-    return float(np.mean([outcome.seconds for outcome in entry.outcomes]))
-
-
-def _chosen(entry: Entry, attribute: str) -> str:
-    """What the validation fold chose, seed by seed, of what concerns this attribute."""
+def _chosen(results: ModelResults, attribute: str) -> str:
+    """The values that the validation fold chose for ``attribute`` or for the whole model, seed by seed."""
     parts = []
-    for key in entry.outcomes[0].chosen:
-        about, slash, name = key.rpartition("/")
-        if not slash or about == attribute:
-            values = ", ".join(f"{outcome.chosen[key]:g}" for outcome in entry.outcomes if key in outcome.chosen)
+    for key in results.fits[0].chosen:
+        chosen_for, slash, name = key.rpartition("/")
+        if not slash or chosen_for == attribute:
+            values = ", ".join(f"{result.chosen[key]:g}" for result in results.fits if key in result.chosen)
             parts.append(f"{name} {values}")
     return f"chosen on the validation fold: {'; '.join(parts)}" if parts else ""
 
 
-def _mean(each: Sequence[Measure]) -> Measure:
-    """The mean of one metric over several models."""
-    if len(each) == 1:
-        return each[0]
+def _summary(
+    results: ModelResults, fitted: FittedModels, measurements: Measurements
+) -> dict[str, dict[str, float] | float]:
+    """One model's part of the job's JSON summary."""
+    by_attribute: dict[str, dict[str, float] | float] = {
+        attribute: {
+            key: round(measurements.estimate(MetricKey(results.name, attribute, metric)).estimate, 4)
+            for key, metric in SUMMARY_METRICS.items()
+        }
+        for attribute in fitted.labels
+    }
+    return by_attribute | {"seconds": round(results.seconds, 2)}
 
-    def function(weights: bootstrap.Counts) -> Floats:
-        return np.asarray(np.mean([one(weights) for one in each], axis=0), dtype=np.float64)
 
-    return Measure(each[0].products, function)
+def _collapse_warnings(fitted: FittedModels, measurements: Measurements) -> list[str]:
+    """Modality collapse of each model. The baselines are the first model of the text alone and of the image alone."""
+    unimodal = {
+        f"{modality}_only": results.name
+        for modality in ("text", "image")
+        for results in reversed(list(fitted.models.values()))
+        if results.modalities_used == modality and results.members
+    }
+    warnings = []
+    for name, results in fitted.models.items():
+        if not _has_masked_views(results):
+            continue
+        rows = []
+        for attribute in fitted.labels:
+            keys = {view: MetricKey(name, attribute, MASKED_METRIC, view=view) for view in VIEWS}
+            keys |= {view: MetricKey(baseline, attribute, MASKED_METRIC) for view, baseline in unimodal.items()}
+            rows += [
+                {"attribute": attribute, "modality": view, MASKED_METRIC: measurements.estimate(key).estimate}
+                for view, key in keys.items()
+            ]
+        attention = _attention_histograms(results.fits[0], fitted)
+        warnings += [f"{name}: {warning}" for warning in collapse_warnings(rows, attention)]
+    return warnings
 
 
-def _attention(outcome: Outcome, contest: Contest) -> dict[str, dict[str, list[float]]]:
-    """Attribute -> histogram of the weight on the text, as :func:`collapse_warnings` reads it."""
-    found = {}
-    for attribute in contest.labels:
-        weights = outcome.views[BOTH].weights(attribute, contest.index)
+def _attention_histograms(result: FitResult, fitted: FittedModels) -> dict[str, dict[str, list[float]]]:
+    """Attribute -> histogram of the weight on the text, as :func:`collapse_warnings` takes it."""
+    histograms = {}
+    for attribute in fitted.labels:
+        weights = result.scores[BOTH].weights(attribute, fitted.evaluation_index)
         if weights is not None and np.isfinite(weights).any():
             counts, edges = np.histogram(weights[np.isfinite(weights)], bins=ATTENTION_BINS, range=(0.0, 1.0))
-            found[attribute] = {"edges": edges.tolist(), "counts": counts.tolist()}
-    return found
+            histograms[attribute] = {"edges": edges.tolist(), "counts": counts.tolist()}
+    return histograms

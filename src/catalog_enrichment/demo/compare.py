@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.comparison.job import compare_models
-from catalog_enrichment.comparison.models import entrants_of
+from catalog_enrichment.comparison.models import compared_models
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_for_writing
 from catalog_enrichment.demo import marketplace
@@ -60,7 +60,7 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
     """
     if config.source is None:
         raise ConfigError("the config has no [source] section: there is nothing to import")
-    entrants_of(config)
+    compared_models(config)
     stages, source = Stages(), config.path(config.source.path)
     if not source.exists():
         if not products or source.name != "products.jsonl":  # what a generated marketplace is called

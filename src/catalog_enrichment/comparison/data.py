@@ -1,0 +1,158 @@
+"""The data that all compared models share: products, labels, folds, and a task per model spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catalog_enrichment.comparison.models import compare_settings, compared_models
+from catalog_enrichment.config.comparison import CompareConfig
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.records import stable_hash
+from catalog_enrichment.stages import Stages
+from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.folds import Index, twins_share
+from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MIN_LABELS = 20
+"""Smallest number of labelled products that a share of the labels may leave."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonData:
+    """Every task has the same products, labels and folds; picture size and tokenization depend on the model spec."""
+
+    split: Split
+    tasks: Mapping[str, Task]
+    """Hash of the model spec -> its task."""
+    evaluation_index: Index
+    """The products that the models are scored on; all have a picture."""
+
+    @property
+    def labels(self) -> Mapping[str, Labels]:
+        """The learned attributes."""
+        return next(iter(self.tasks.values())).labels
+
+    @property
+    def train(self) -> Index:
+        """The train fold's products with something to learn."""
+        return next(iter(self.tasks.values())).train
+
+    def task(self, model: ModelSpec) -> Task:
+        """Raises KeyError for a model spec that is not in the config."""
+        return self.tasks[_spec_hash(model)]
+
+
+def load_data(
+    products: Callable[[], Iterable[pa.RecordBatch]],
+    dictionary: Dictionary,
+    config: Config,
+    workdir: Path,
+    stages: Stages,
+) -> ComparisonData:
+    """Read, split and tokenize the products for every model of `[compare]`; ``workdir`` gets their pictures.
+
+    ``products()``: a new iteration over all rows of the contract `products`; it is called once per picture size. The
+    evaluation products are those of `compare.folds`. Raises ConfigError for a recipe that cannot be used and
+    DataContractError for too little data, or for products that change between two reads.
+    """
+    settings = compare_settings(config)
+    recipes = [member for model in compared_models(config) for member in model.members]
+    with stages("load") as stage:
+        datasets = _datasets(products, dictionary, config, recipes, workdir)
+        first = next(iter(datasets.values()))
+        stage.rows_in, stage.rows_out = first.counts["products_read"], len(first)
+    with stages("split"):
+        split = split_of(first, settings_of(config))
+        evaluation_index = with_picture(split, _products_of_folds(split, settings))
+        if not len(evaluation_index):
+            raise DataContractError(f"no product of {settings.folds} has a picture: there is nothing to evaluate on")
+        _check_label_shares(split, settings)
+        labels = labels_of(first, settings_of(config))
+        tasks = {
+            key: task_of(replace(split, dataset=datasets[model.image.size]), labels, model)
+            for key, model in {_spec_hash(recipe.model): recipe.model for recipe in recipes}.items()
+        }
+    return ComparisonData(split=split, tasks=tasks, evaluation_index=evaluation_index)
+
+
+def with_picture(split: Split, index: Index) -> Index:
+    """The products at ``index`` that have a picture, ascending."""
+    return np.sort(index[split.dataset.has_image[index]])
+
+
+def kept_labels(train: Index, ids: list[str], share: float, seed: int) -> Index:
+    """The products at ``train`` that keep their labels, ascending. A larger share includes every smaller one."""
+    order = sorted(train.tolist(), key=lambda product: stable_hash("label share", seed, ids[product]))
+    return np.array(sorted(order[: round(share * len(order))]), dtype=np.int64)
+
+
+def with_label_share(task: Task, ids: list[str], share: float, seed: int) -> Task:
+    """``task`` with the labels of a ``share`` of the train fold; the other products count as unlabelled."""
+    if share == 1:
+        return task
+    return replace(task, folds=replace(task.folds, train=kept_labels(task.folds.train, ids, share, seed)))
+
+
+def lineage(data: ComparisonData, settings: CompareConfig) -> dict[str, Any]:
+    """Counts of the products, folds and learned values, for the report and the benchmarks."""
+    dataset, folds, groups = data.split.dataset, data.split.folds, data.split.groups
+    return {
+        **dataset.counts,
+        "with_image": int(dataset.has_image.sum()),
+        "folds": folds.sizes(),
+        "judged_on": list(settings.folds),
+        "judged": len(data.evaluation_index),
+        "judged_groups": len(np.unique(groups[data.evaluation_index])),
+        "content_groups": len(np.unique(groups)),
+        "twins_share_judged": twins_share(data.evaluation_index, folds.train, groups),
+        "learned_values": {name: len(labels.values) for name, labels in data.labels.items()},
+        "dictionary_hash": dataset.dictionary.hash(),
+    }
+
+
+def _spec_hash(model: ModelSpec) -> str:
+    return stable_hash(asdict(model))
+
+
+def _datasets(
+    products: Callable[[], Iterable[pa.RecordBatch]],
+    dictionary: Dictionary,
+    config: Config,
+    recipes: Iterable[Recipe],
+    workdir: Path,
+) -> dict[int, Dataset]:
+    """Picture size -> the products with pictures of that size; the products are the same in all."""
+    by_size: dict[int, list[Recipe]] = {}
+    for recipe in recipes:
+        by_size.setdefault(recipe.model.image.size, []).append(recipe)
+    datasets = {
+        size: load(products(), dictionary, config, same_size, workdir / f"products-{size}")
+        for size, same_size in by_size.items()
+    }
+    if len({stable_hash(dataset.ids) for dataset in datasets.values()}) > 1:
+        raise DataContractError("the catalog's products changed while they were read. Start the comparison again")
+    return datasets
+
+
+def _products_of_folds(split: Split, settings: CompareConfig) -> Index:
+    """The products of `compare.folds`, which allows `calibration` and `test` only."""
+    return np.concatenate([getattr(split.folds, name) for name in settings.folds])
+
+
+def _check_label_shares(split: Split, settings: CompareConfig) -> None:
+    for share in settings.label_shares:
+        if (count := round(share * len(split.folds.train))) < MIN_LABELS:
+            raise DataContractError(
+                f"compare.label_shares: {share:g} of the train fold is {count} products, fewer than {MIN_LABELS}"
+            )
