@@ -88,9 +88,9 @@ def main() -> int:
 
 def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> int:
     """Every model of [compare] and the reference, on the products that are not labelled."""
-    from contest import judge
+    from compare_on_unlabelled import compare_on_unlabelled
 
-    from catalog_enrichment.comparison.report import grid, write_comparison
+    from catalog_enrichment.comparison.report import text_table, write_comparison
 
     if LakeCatalog(config.path(config.catalog.path)).version("products") < 0:
         run_jobs(args.config, overrides, ("import_products",))
@@ -98,16 +98,16 @@ def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> i
     subsets: dict[str, set[str] | None] = {"unlabelled": None}
     if args.also:
         subsets[args.also.stem] = set(map(str, pq.read_table(args.also, columns=["product_id"])[0].to_pylist()))
-    found, contest = judge(config, truth.values, subsets)
-    for name, comparison in found.items():
-        about = {"judged on": f"products that are not labelled: {name}", **contest.lineage}
+    comparisons, fitted = compare_on_unlabelled(config, truth.values, subsets)
+    for name, comparison in comparisons.items():
+        about = {"evaluated on": f"products that are not labelled: {name}", **fitted.lineage}
         html, _ = write_comparison(config.path(config.report.path) / f"comparison_{name}", comparison, about)
         print(f"\n=== {name}: {html}\n")
         for table in comparison.tables:
-            shown = grid(table)
-            lines = (" | ".join(row) for row in [shown.headings, *shown.rows])
-            print("\n  ".join([shown.title, *lines]))
-    print(json.dumps({name: comparison.summary for name, comparison in found.items()}))
+            text = text_table(table)
+            lines = (" | ".join(row) for row in [text.headings, *text.rows])
+            print("\n  ".join([text.title, *lines]))
+    print(json.dumps({name: comparison.summary for name, comparison in comparisons.items()}))
     return 0
 
 

@@ -1,0 +1,97 @@
+"""What the compared models are fitted and evaluated on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.comparison.data import ComparisonData, kept_labels, load_data
+from catalog_enrichment.comparison.results import FittedModels
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.stages import Stages
+
+from ..training.toy import COLORS, DICTIONARY, batches, silent
+from .comparison_samples import COMPARE, config, fit_models
+
+ONE_MODEL = (
+    (
+        COMPARE.split("[[compare.recipes]]")[0]
+        + '[[compare.recipes]]\nname = "text"\nset = { "model.fusion.kind" = "text_only" }\n'
+    )
+    .replace("seeds = [0, 1]\nmax_epochs = 2", "max_epochs = 1")
+    .replace("label_shares = [0.5, 1.0]\n", "")
+    .replace('label_share_recipes = ["text"]\n', "")
+)
+"""One recipe, one epoch, no share of the labels."""
+
+
+@pytest.fixture(scope="module")
+def data(settings: Config, rows: list[dict], tmp_path_factory) -> ComparisonData:
+    return load_data(lambda: batches(rows), DICTIONARY, settings, tmp_path_factory.mktemp("data"), Stages(silent))
+
+
+def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(data: ComparisonData) -> None:
+    """Nor does it share a content group with one; `unlabelled` is what self-supervision sees."""
+    groups, folds = data.split.groups, data.split.folds
+    certification = groups[folds.certification]
+    assert len(certification)
+    assert len({task.examples.dataset.pixels.shape[1] for task in data.tasks.values()}) == 2, "two picture sizes"
+    for task in data.tasks.values():
+        for index in (task.train, task.unlabelled, task.folds.validation, task.folds.calibration):
+            assert not np.isin(groups[index], certification).any()
+    assert not np.isin(groups[data.evaluation_index], certification).any()
+
+
+def test_labels_of_the_certification_fold_change_no_score(rows: list[dict], tmp_path: Path) -> None:
+    settings = config(
+        tmp_path, text=ONE_MODEL.replace("certification = 0.02", "certification = 0.1").replace("0.28", "0.2")
+    )
+    data = load_data(lambda: batches(rows), DICTIONARY, settings, tmp_path / "d", Stages(silent))
+    ids = data.split.dataset.ids
+    certification = {ids[product] for product in data.split.folds.certification}
+    following = dict(zip(COLORS, [*list(COLORS)[1:], next(iter(COLORS))], strict=True))
+    changed = []
+    for row in rows:
+        labels = dict(row["merchant_attributes"])
+        if row["product_id"] in certification:
+            labels["color"] = [following[color] for color in labels["color"]]
+        changed.append(row | {"merchant_attributes": list(labels.items())})
+    assert changed != rows
+    before, after = fit_models(rows, settings, tmp_path / "a"), fit_models(changed, settings, tmp_path / "b")
+    np.testing.assert_array_equal(before.evaluation_index, after.evaluation_index)
+    for name, results in before.models.items():
+        scores, scores_after = results.fits[0].scores["both"], after.models[name].fits[0].scores["both"]
+        np.testing.assert_array_equal(scores.probabilities["color"], scores_after.probabilities["color"])
+
+
+def test_shares_of_the_labels_are_nested_and_all_labels_is_the_plain_fit(fitted: FittedModels) -> None:
+    ids = [f"p{number}" for number in range(400)]
+    train = np.arange(50, 350)
+    small, large = (kept_labels(train, ids, share, 0) for share in (0.1, 0.4))
+    assert (len(small), len(large)) == (30, 120)
+    assert set(small) < set(large) < set(train.tolist())
+    assert set(small) != set(kept_labels(train, ids, 0.1, 1))
+    assert list(kept_labels(train, ids, 1.0, 0)) == list(train)
+    whole, half = (fitted.by_label_share["text", share].fits[0].scores["both"] for share in (1.0, 0.5))
+    plain_fit = fitted.models["text"].fits[0].scores["both"]
+    np.testing.assert_array_equal(whole.probabilities["color"], plain_fit.probabilities["color"])
+    assert not np.allclose(half.probabilities["color"], plain_fit.probabilities["color"])
+
+
+def test_products_that_change_meanwhile_are_refused(settings: Config, rows: list[dict], tmp_path: Path) -> None:
+    reads = iter([rows, rows[1:]])
+    with pytest.raises(DataContractError, match="changed while they were read"):
+        load_data(lambda: batches(next(reads)), DICTIONARY, settings, tmp_path, Stages(silent))
+
+
+def test_with_the_calibration_fold_there_are_more_products_to_evaluate_on(
+    settings: Config, fitted: FittedModels, rows: list[dict], tmp_path: Path
+) -> None:
+    text = ONE_MODEL.replace("max_epochs = 1", 'max_epochs = 1\nfolds = ["calibration", "test"]')
+    both_folds = fit_models(rows, config(tmp_path, text=text), tmp_path / "w").evaluation_index
+    assert set(both_folds) > set(fitted.evaluation_index)
+    sizes = fitted.lineage["folds"]
+    assert len(both_folds) == sizes["calibration"] + sizes["test"] - (10 in both_folds)

@@ -1,0 +1,44 @@
+"""The HTML and the Markdown report have the same tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalog_enrichment.comparison.measurements import MetricEstimate
+from catalog_enrichment.comparison.report import difference_text, estimate_text, write_comparison
+from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
+from catalog_enrichment.precision.bootstrap import Difference
+
+
+def test_html_and_markdown_have_every_estimate_and_note(comparison: Comparison, tmp_path: Path) -> None:
+    html, markdown = write_comparison(tmp_path / "deep" / "comparison", comparison, {"seeds": "0, 1"})
+    page, text = html.read_text(), markdown.read_text()
+    count = 0
+    for one in comparison.tables:
+        for row in one.rows:
+            cells = [estimate_text(estimate) for estimate in row.estimates.values()]
+            cells += [difference_text(difference) for difference in row.differences.values()]
+            lines = _section(text, one).splitlines()
+            (line,) = [line for line in lines if line.startswith(f"| {row.name} |")]
+            assert all(f"| {cell} |" in line and f"<td>{cell}</td>" in page for cell in cells)
+            count += len(cells)
+    assert count > 100
+    for shown in (page, text):
+        assert "a paper, Table 2" in shown
+        assert "a stand-in | named" in shown
+        assert "attention: test_convnext stands in" in shown
+        assert "reference_image" in shown
+        assert "Evaluated on" in shown
+        assert all(warning.split("(")[0] in shown for warning in comparison.warnings)
+    assert "//" not in page, "the page fetches nothing"
+
+
+def _section(text: str, one: ComparisonTable) -> str:
+    of_attribute = text.split(f"## {one.attribute}\n")[1].split("\n## ")[0]
+    return of_attribute.split(f"### {one.title}\n")[1].split("\n### ")[0]
+
+
+def test_signs_and_intervals_are_printed_in_per_cent() -> None:
+    assert estimate_text(MetricEstimate(0.4421, 0.41, 0.475, 0.008)) == "44.2 [41.0, 47.5] ± 0.8"
+    assert estimate_text(MetricEstimate(0.4421, 0.41, 0.475)) == "44.2 [41.0, 47.5]"
+    assert difference_text(Difference(-0.031, -0.06, 0.002, 0.0301)) == "-3.1 [-6.0, +0.2], p 0.030"

@@ -1,0 +1,40 @@
+"""The section `[compare]` is checked when the config is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment.errors import ConfigError
+
+from ..comparison.comparison_samples import COMPARE, config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('recipes = ["text", "attention", "vote"', 'recipes = ["text", "nosuch"', r"no such recipe \['nosuch'\]"),
+        ('members = ["text", "attention"]', 'members = ["text", "nosuch"]', r"members of vote: no such.*'attention'"),
+        ('metrics = ["accuracy"]', 'metrics = ["bleu"]', "bleu"),
+        ('baseline = "text"', 'baseline = "vot"', "baseline 'vot' is not one of its recipes"),
+        ('kind = "modalities"', 'kind = "modalitys"', "modalitys"),
+        ('name = "vote"', 'name = "text"', "different names"),
+        ('name = "vote"', 'name = "status"', "'status' cannot be a model's name"),
+        ('name = "vote"', 'name = "reference_text"', "'reference_text' cannot be"),
+        ('name = "vote"', 'name = "vote"\nnmae = "x"', r"unknown key 'compare\.recipes\.2\.nmae'.*'members'"),
+        ('members = ["text", "attention"]', 'members = ["text"]', "one member alone"),
+        ('label_share_recipes = ["text"]', "label_share_recipes = []", "no such recipe"),
+        ("label_shares = [0.5, 1.0]", "label_shares = []", "give label_shares"),
+        ("label_shares = [0.5, 1.0]", "label_shares = [1.5]", r"lie in \(0, 1\]"),
+        ("seeds = [0, 1]", "seeds = [1, 1]", "different numbers"),
+        ('max_epochs = 2', 'max_epochs = 2\nfolds = ["certification"]', "certification"),
+        ('kind = "label_shares"', 'kind = "mergers"', "needs a baseline"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_section_is_found_when_the_config_is_read(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    assert old in COMPARE
+    with pytest.raises(ConfigError, match=says):
+        config(tmp_path, text=COMPARE.replace(old, new, 1))
