@@ -1,14 +1,14 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+# On a new machine `make demo` or `make test` is enough: both create .venv first. `make help` lists all targets.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# what is compiled once is kept, whatever this shell is told: torch and transformers take 15 s to compile, in every process
+# Compiled bytecode is kept even where the shell sets this: compiling torch and transformers takes 15 s in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -40,13 +40,13 @@ types: setup     ## mypy --strict on src
 
 check: lint types test ## what CI runs
 
-compare: setup   ## the five papers' models beside each other: make compare, or make compare DATA=FILE.parquet
+compare: setup   ## train the five papers' models and write their tables: make compare, or make compare DATA=FILE.parquet
 	$(BIN)/python -m catalog_enrichment.demo.compare $(if $(DATA),--config deploy/config/compare_fashion.toml --data "$(DATA)",--generate)
 
-fashion: setup   ## import, train, promote, enrich and score real listings: make fashion DATA=FILE.parquet
+fashion: setup   ## import, train, promote and enrich real listings, and measure the precision: make fashion DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/fashion.py --config deploy/config/fashion.toml --data $(DATA)
 
-constraints: setup ## resolve constraints.txt anew from pyproject.toml
+constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions
 	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt
 
 build: setup     ## the wheel, in dist/

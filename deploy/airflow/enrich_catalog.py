@@ -1,7 +1,7 @@
-"""Nightly import and enrichment. Airflow lives in a virtual environment of its own and calls the console scripts.
+"""Nightly import and enrichment. Airflow is installed in a separate virtual environment and calls the console scripts.
 
 Variables: ``catalog_enrichment_bin`` (folder of the console scripts), ``catalog_enrichment_config`` (TOML file).
-A rerun is safe: a job that finds everything done says so and changes nothing.
+A rerun is safe: a job that has nothing to do reports it and changes nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""README, RUNBOOK and CONTRIBUTING name every job, make target and room, and only files, jobs, options and keys that exist."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from catalog_enrichment import cli, resources
+from catalog_enrichment.config.schema import Config
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "catalog_enrichment"
+README, RUNBOOK, CONTRIBUTING = (ROOT / name for name in ("README.md", "deploy/RUNBOOK.md", "CONTRIBUTING.md"))
+DOCUMENTS = [README, RUNBOOK, CONTRIBUTING]
+JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+
+
+def code_of(document: Path) -> str:
+    """The document's code: what is in backticks, and indented or fenced blocks."""
+    text = document.read_text()
+    blocks = re.findall(r"^(?: {4}.*\n)+", text, re.MULTILINE) + re.findall(
+        r"^```.*?^```", text, re.MULTILINE | re.DOTALL
+    )
+    return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", text), *re.findall(r"\]\(([^)]+)\)", text)])
+
+
+def flags_of_every_job(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The options of all jobs, and those of the programs that the documents call besides."""
+    flags = {"--output", "--min-count", "--all-files", "--help"}
+
+    def collect(parser: argparse.ArgumentParser, *_: Any) -> None:
+        flags.update(option for action in parser._actions for option in action.option_strings)
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", collect)
+    for job in JOBS:
+        with pytest.raises(SystemExit):
+            getattr(cli, job)([])
+    return flags
+
+
+def test_the_readme_has_every_job() -> None:
+    assert JOBS
+    in_table = re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE)
+    assert [job for job in JOBS if job not in in_table] == []
+
+
+def test_the_readme_has_every_make_target() -> None:
+    assert {"demo", "test", "constraints"} <= set(TARGETS)
+    named = re.findall(r"`make ([a-z-]+)", README.read_text())
+    assert [target for target in TARGETS if target not in named] == []
+
+
+def test_the_readme_has_every_room() -> None:
+    tree = README.read_text().split("## Where things are")[1].split("\n## ")[0]
+    rooms = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()}
+    assert set(re.findall(r"^      (\w+)/ ", tree, re.MULTILINE)) == rooms
+    shared = tree.split("shared by all rooms:")[1].split("\n    jobs/")[0]
+    at_the_root = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__", "cli"}
+    assert set(re.findall(r"\w+", shared)) == at_the_root
+
+
+def test_the_readme_has_every_recipe_and_the_models_table_no_other() -> None:
+    recipes = {file.stem for file in resources.folder("recipes").glob("*.toml")}
+    table = README.read_text().split("| recipe | paper |")[1].split("\n\n")[0]
+    first_cells = "".join(re.findall(r"^\|([^|]+)\|", table, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", first_cells)) == recipes
+
+
+@each_document
+def test_a_document_names_only_jobs_and_make_targets_that_exist(document: Path) -> None:
+    code = code_of(document)
+    called = re.findall(r"^ *(\w+) --config", code, re.MULTILINE) + re.findall(r"jobs/([a-z]\w*)\.py", code)
+    assert sorted(set(called) - set(JOBS)) == []
+    assert sorted(set(re.findall(r"\bmake ([a-z-]+)", code)) - set(TARGETS)) == []
+
+
+@each_document
+def test_a_document_names_only_configs_recipes_and_files_that_exist(document: Path) -> None:
+    code = code_of(document)
+    for shipped in re.findall(r"\b(?:config|recipes|schemas):[\w./-]+", code):
+        assert resources.locate(shipped).is_file(), shipped
+    folders = "src|tests|schemas|deploy|mlflow|jobs"
+    for path in re.findall(rf"(?<![\w/.:-])((?:{folders})/[\w./-]*\w/?)", code):
+        assert (ROOT / path).exists() or "NAME" in path, path
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+        assert (document.parent / link).exists(), link
+
+
+@each_document
+def test_a_document_names_only_modules_that_exist(document: Path) -> None:
+    modules = re.findall(r"\bcatalog_enrichment((?:\.[a-z]\w*)+)", code_of(document))
+    for module in modules:
+        assert importlib.util.find_spec(f"catalog_enrichment{module}"), module
+
+
+@each_document
+def test_a_document_names_only_options_that_a_job_has(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for line in code_of(document).splitlines() if not re.search(r"pytest|ruff|uv |pip ", line)]
+    flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", "\n".join(lines)))
+    assert sorted(flags - flags_of_every_job(monkeypatch)) == []
+
+
+@each_document
+def test_a_document_names_only_config_keys_that_exist(document: Path) -> None:
+    sections = {field.name for field in fields(Config)}
+    keys = set(_keys(Config))
+    named = re.findall(
+        rf"(?<![\w./-])((?:{'|'.join(sections)})(?:\.[a-z_]+)+)(?![\w/]*\.(?:py|toml))", code_of(document)
+    )
+    assert (
+        sorted({name for name in named if name not in keys and not name.startswith("source.mapping.attributes.")}) == []
+    )
+
+
+def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a config dataclass, sections included."""
+    for name, annotation in get_type_hints(kind).items():
+        if name not in {field.name for field in fields(kind)}:
+            continue
+        yield prefix + name
+        for section in (annotation, *get_args(annotation)):
+            if is_dataclass(section):
+                yield from _keys(section, f"{prefix}{name}.")
