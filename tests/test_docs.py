@@ -1,4 +1,4 @@
-"""README, RUNBOOK and CONTRIBUTING name every job, target and room, and only files, jobs, options and keys that exist."""
+"""README, RUNBOOK and CONTRIBUTING name every job, make target and room, and only files and options that exist."""
 
 from __future__ import annotations
 
