@@ -89,9 +89,9 @@ def test_a_folder_has_no_order(spark: Any, tmp_path: Path) -> None:
         ({"format": "jsonl", "labels": {"format": "csv", "path": "y"}}, "labels.key is needed: jsonl"),
         ({"format": "csv", "labels": {"format": "parquet", "path": "y"}}, "labels.key is needed: parquet"),
         ({"format": "csv", "labels": {"format": "id_lists", "path": "y"}}, "labels.key is needed: id_lists"),
-        ({"format": "jsonl", "columns": ["a"]}, "source.columns names the columns of csv"),
+        ({"format": "jsonl", "columns": ["a"]}, "source.columns is allowed for csv"),
         ({"format": "csv", "columns": ["a", "a"]}, "must be different"),
-        ({"format": "csv", "mapping": {"attributes_when_values": ["train"]}}, "needs attributes_when"),
+        ({"format": "csv", "mapping": {"attributes_when_values": ["train"]}}, "attributes_when must name a column"),
         ({"format": "csv", "min_volume_ratio": 2.0}, r"min_volume_ratio must lie in \[0, 1\]"),
     ],
 )

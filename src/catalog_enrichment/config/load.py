@@ -1,4 +1,4 @@
-"""Reads a config file (TOML) and its ``section.key=value`` overrides."""
+"""Read a config file (TOML) and apply ``section.key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from catalog_enrichment.errors import ConfigError
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML config, apply ``section.key=value`` overrides, check it and resolve its root.
+    """Read a TOML config, apply ``section.key=value`` overrides, check all values and make ``root`` absolute.
 
     Raises ConfigError for a missing file, broken TOML, an unknown key, a wrong type or a value out of range.
     """
@@ -31,11 +31,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def _apply(content: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in name.split(".")):
-        raise ConfigError(f"--set {override!r}: write it as section.key=value")
+        raise ConfigError(f"--set {override!r} must have the form section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string: nobody wants to quote twice in a shell
+        value = text  # a bare word is a string, so that a shell needs no nested quotes
     *sections, key = (part.strip() for part in name.split("."))
     target = content
     for section in sections:

@@ -1,7 +1,7 @@
 """One config file (TOML) for every job: read, checked, resolved and hashed once, on the driver.
 
 Every section is a frozen dataclass; the text under a field is its documentation. An unknown key, a wrong type or
-a value out of range is a ConfigError that names the key and, for unknown keys, the ones there are. Nothing on a
+a value out of range is a ConfigError that names the key and, for unknown keys, the available ones. Nothing on a
 worker reads the environment or a config file.
 """
 
@@ -30,11 +30,11 @@ class CatalogConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparkConfig:
     master: str = "local[2]"
-    """Ignored under spark-submit, which brings its own."""
+    """Ignored under spark-submit, which sets its own."""
     driver_memory: str = "2g"
     shuffle_partitions: int = 8
     conf: dict[str, str] = field(default_factory=dict)
-    """Further Spark settings, as they are."""
+    """Further Spark settings, passed on unchanged."""
 
     def __post_init__(self) -> None:
         _within("spark.shuffle_partitions", self.shuffle_partitions, 1, 100_000)
@@ -60,7 +60,7 @@ class MlflowConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesConfig:
-    """Limits that keep one picture from harming a batch; beyond them the picture counts as unusable."""
+    """Limits on one picture; a picture beyond them counts as unusable."""
 
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
@@ -73,7 +73,7 @@ class ImagesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldsConfig:
-    """Shares of the labelled content groups; what remains after the five is an error."""
+    """Shares of the labelled content groups; they must sum to 1."""
 
     train: float = 0.50
     validation: float = 0.10
@@ -83,11 +83,11 @@ class FoldsConfig:
     certification: float = 0.22
     """Only to certify; used once per candidate (PRECISION, certificate 4)."""
     test: float = 0.08
-    """Certified nothing; what the report quotes."""
+    """Not used to fit, choose or certify; gives the metrics in the report."""
     seed: int = 0
     stratify: bool = False
     """Iterative stratification of the content groups over all values (De la Comble et al. 2022, section 5; Sechidis et
-    al. 2011) instead of a hash: rare values stand in every fold, but a product may change folds when others come."""
+    al. 2011) instead of a hash: rare values are in every fold, but added products may move others to another fold."""
 
     def __post_init__(self) -> None:
         shares = (self.train, self.validation, self.calibration, self.certification, self.test)
@@ -98,9 +98,9 @@ class FoldsConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     recipe: str
-    """`recipes:NAME.toml` for a shipped one, or a path. It says everything about the model and its fit."""
+    """`recipes:NAME.toml` for a shipped one, or a path. It defines the model and its fit."""
     set: dict[str, Any] = field(default_factory=dict)
-    """What is changed in it: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`; in every member of a vote."""
+    """Changed recipe keys: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`; of every member of a vote."""
     attributes: list[str] = field(default_factory=list)
     """Attributes to learn; empty: every enabled attribute of the dictionary."""
     folds: FoldsConfig = field(default_factory=FoldsConfig)
@@ -109,18 +109,18 @@ class TrainingConfig:
     max_unlabelled: int = 20_000
     """Unlabelled products scored for the threshold grid and the drift reference."""
     unimodal_baselines: bool = True
-    """Also fit the recipe image-only and text-only, to report beside it."""
+    """Also fit the recipe image-only and text-only, for the report."""
     checkpoints: str = ""
-    """Folder in which an interrupted training is taken up again, with the same result; empty: it starts anew. Every
-    stage of a fit leaves a file there, named by all that it depends on; delete them when the model is registered."""
+    """Folder from which an interrupted training resumes, with the same result; empty: it starts again. Every stage of a
+    fit writes a file there, whose name is a hash of its inputs; delete them when the model is registered."""
     threads: int = 0
     """torch threads; 0: all cores."""
     processes: int = 1
     """Processes that fit together, through Spark's TorchDistributor: one per GPU where there are GPUs."""
     on_cluster: bool = False
-    """Run the processes as Spark tasks instead of on the driver; `shared_path` must then be seen by every node."""
+    """Run the processes as Spark tasks instead of on the driver; `shared_path` must then be readable by every node."""
     shared_path: str = ""
-    """Folder for what the fit reads and writes on the way; empty: a temporary one of this machine."""
+    """Folder for temporary files of the fit; empty: a temporary folder of this machine."""
 
     def __post_init__(self) -> None:
         _within("training.min_label_count", self.min_label_count, 1, 2**31)
@@ -128,13 +128,13 @@ class TrainingConfig:
         _within("training.threads", self.threads, 0, 4096)
         _within("training.processes", self.processes, 1, 4096)
         if self.on_cluster and not self.shared_path:
-            raise ValueError("training.on_cluster needs training.shared_path, a folder that every node sees")
+            raise ValueError("training.on_cluster needs training.shared_path, a folder that every node can read")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrecisionConfig:
     target: float = 0.95
-    """The promise: written values are right at least this often."""
+    """Minimum precision: written values are right at least this often."""
     delta: float = 0.05
     """Probability with which a certificate may be wrong, divided by how often its label set was used."""
     first_expected: int = 150
@@ -142,8 +142,8 @@ class PrecisionConfig:
     step: float = 1.05
     """Ratio of expected accepted counts between neighbouring thresholds."""
     suggest_precision: float = 0.80
-    """Below the threshold, values are suggested down to the score where the calibration fold still has this precision
-    among those suggested. Against a merchant's value only a score above the threshold is worth a suggestion."""
+    """Below the threshold, values are suggested down to the lowest score at which the suggestions have this precision
+    on the calibration fold. Where a merchant value exists, only a score above the threshold is suggested."""
     valid_days: int = 90
     """Days until a certificate expires."""
 
@@ -173,7 +173,7 @@ class EnrichConfig:
     partitions: int = 0
     """Tasks of the scoring stage; 0: two per core."""
     disabled_shops: list[str] = field(default_factory=list)
-    """Shops to leave alone, from the next publish on."""
+    """Shops that get no values, from the next publish on."""
     disabled_categories: list[str] = field(default_factory=list)
     snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
 
@@ -199,7 +199,7 @@ class BackfillConfig:
     product_ids_file: str = ""
     """One product id per line, instead of or beside `product_ids`."""
     chunk_products: int = 50_000
-    """Every chunk is a run of its own: all of it is visible, or none."""
+    """Products per chunk. Every chunk is a run: readers see all of it or none."""
 
     def __post_init__(self) -> None:
         _within("backfill.chunk_products", self.chunk_products, 1, 2**40)
@@ -224,14 +224,14 @@ class Config:
     catalog: CatalogConfig
     mlflow: MlflowConfig
     root: str = "."
-    """Where relative paths start; relative to the config file's own folder, or for a shipped config (`config:NAME`),
-    which may lie inside an installed package, to the working directory."""
+    """Base of relative paths; itself relative to the config file's folder, or for a shipped config (`config:NAME`),
+    which may be inside an installed package, to the working directory."""
     source: SourceConfig | None = None
-    """Needed by import_products alone."""
+    """Needed by import_products only."""
     training: TrainingConfig | None = None
     """Needed by train_model and compare_models."""
     compare: CompareConfig | None = None
-    """Needed by compare_models alone."""
+    """Needed by compare_models only."""
     spark: SparkConfig = field(default_factory=SparkConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)

@@ -1,4 +1,4 @@
-"""The config's `[source]` section: where products come from and which of their columns is which."""
+"""The config's `[source]` section: the source of the products, and the meaning of its columns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MappingConfig:
-    """Which source column feeds which product column. An empty string: the source has none.
+    """The source column for each product column. An empty string: the source has none.
 
-    Beside a column's name there may stand an element of a list, `categories[0][-1]` (the last of the first), and a
+    Instead of a column name, an element of a list is allowed, `categories[0][-1]` (the last of the first), and a
     template over columns, `image_{Image_id}.jpg`. `_file_stem` is the name of the row's file without its extension.
     A list of texts that feeds the description is joined by line breaks, one that feeds the category by slashes.
     """
@@ -29,26 +29,26 @@ class MappingConfig:
     updated_at: str = ""
     """Timestamp column; without one every row counts as updated at the time of its first import."""
     attributes: dict[str, str] = field(default_factory=dict)
-    """Attribute name = source column with the merchant's values: a string, an array of strings, or text that spells
-    one as JSON or Python would: `["a", "b"]`, `['a', 'b']`."""
+    """Attribute name = source column with the merchant's values: a string, an array of strings, or text with
+    an array as JSON or Python writes it: `["a", "b"]`, `['a', 'b']`."""
     attributes_when: str = ""
     """Boolean source column: merchant values are read only where it is true."""
     attributes_when_values: list[str] = field(default_factory=list)
-    """Turns any column into that boolean: true where `attributes_when` holds one of these."""
+    """Makes a boolean of any column: true where `attributes_when` holds one of these."""
     default_language: str = "en"
     default_shop: str = "default"
 
     def __post_init__(self) -> None:
         if self.attributes_when_values and not self.attributes_when:
-            raise ValueError("source.mapping.attributes_when_values needs attributes_when, the column to compare")
+            raise ValueError("source.mapping.attributes_when must name a column for attributes_when_values")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelsConfig:
     """A second file with further columns for the same products, for example the labels of a challenge.
 
-    The mapping may name its columns; a column that both files have is the source's. A product that it does not mention
-    has none of its values, what it says of other products is not read.
+    The mapping may name its columns; a column that both files have is taken from the source. A product that is not in
+    this file has none of its values; rows of other products are ignored.
     """
 
     format: Literal["csv", "tsv", "jsonl", "parquet", "id_lists"]
@@ -56,29 +56,29 @@ class LabelsConfig:
     path: str
     """Relative paths start at the config file's `root`."""
     key: str = ""
-    """Column that says in both files which product it is; empty: the rows stand in the same order (CSV, TSV)."""
+    """Column with the product's key in both files; empty: the rows are in the same order (CSV, TSV)."""
     columns: list[str] = field(default_factory=list)
     """Names of the columns of a CSV or TSV file without a header."""
 
     def __post_init__(self) -> None:
         _check_columns("source.labels", self.format, self.columns)
         if not self.key and self.format not in ("csv", "tsv"):
-            raise ValueError(f"source.labels.key is needed: {self.format} has no order of rows to go by")
+            raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
     format: Literal["parquet", "csv", "tsv", "jsonl", "json_files", "python_lines", "delta"]
     """`jsonl`: a JSON object per line. `json_files`: one per file. `python_lines`: a Python dict per line, as `repr`
-    writes it. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its place."""
+    writes it. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its position."""
     path: str
     """File, folder or Delta table. Relative paths start at the config file's `root`."""
     columns: list[str] = field(default_factory=list)
     """Names of the columns of a CSV or TSV file without a header."""
     empty_texts: list[str] = field(default_factory=list)
-    """Texts that stand for no value, for example NaN."""
+    """Texts that mean "no value", for example NaN."""
     image_folder: str = ""
-    """Where relative picture paths start, itself relative to `root`, or a URI; empty: the folder of `path`."""
+    """Base folder of relative picture paths, a URI or a path relative to `root`; empty: the folder of `path`."""
     labels: LabelsConfig | None = None
     mapping: MappingConfig = field(default_factory=MappingConfig)
     snapshot_suite: str = "schemas:expectations/source_snapshot.v1.json"
@@ -89,13 +89,13 @@ class SourceConfig:
     def __post_init__(self) -> None:
         _check_columns("source", self.format, self.columns)
         if self.labels and not self.labels.key and self.format not in ("csv", "tsv"):
-            raise ValueError(f"source.labels.key is needed: {self.format} has no order of rows to go by")
+            raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
         if not 0 <= self.min_volume_ratio <= 1:
             raise ValueError(f"source.min_volume_ratio must lie in [0, 1], not {self.min_volume_ratio!r}")
 
 
 def _check_columns(section: str, kind: str, columns: list[str]) -> None:
     if columns and kind not in ("csv", "tsv"):
-        raise ValueError(f"{section}.columns names the columns of csv and tsv files; {kind} brings its own names")
+        raise ValueError(f"{section}.columns is allowed for csv and tsv, not for {kind}, which names its own")
     if len(set(columns)) < len(columns) or "" in columns:
         raise ValueError(f"{section}.columns must be different names, not {columns}")

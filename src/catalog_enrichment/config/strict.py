@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 def build(kind: type[T], content: Any, where: str) -> T:
-    """The dataclass ``kind`` from plain data. ``where`` (a file, usually) starts the error message.
+    """An instance of the dataclass ``kind`` from plain data. ``where``, usually a file name, starts the error message.
 
-    Raises ConfigError with every problem found, each under its dotted key: an unknown key (with the keys there are),
-    a missing key, a wrong type, or a value that the class itself refuses with a ValueError.
+    Raises ConfigError with every problem, each with its dotted key: an unknown key (with the available keys),
+    a missing key, a wrong type, or a value for which the class raises ValueError.
     """
     problems: list[str] = []
     value = _dataclass(kind, content, "", problems)
@@ -34,13 +34,13 @@ def build(kind: type[T], content: Any, where: str) -> T:
 def read_toml(file: Path) -> dict[str, Any]:
     """The content of a TOML file. Raises ConfigError, naming the file, if it is not TOML or not UTF-8."""
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{file} is not valid TOML: {problem}") from None
 
 
 def construct(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """``kind(**values)``; a ValueError of the class becomes a ConfigError."""
+    """``kind(**values)``. Raises ConfigError where the class raises ValueError."""
     try:
         return kind(**values)
     except ValueError as problem:
@@ -48,11 +48,11 @@ def construct(kind: type[T], values: dict[str, Any], where: str) -> T:
 
 
 def _dataclass(kind: type[Any], content: Any, key: str, problems: list[str]) -> Any:
-    """The instance, or None with at least one line more in ``problems``."""
-    if not isinstance(content, dict):
+    """The instance; None if a problem was added to ``problems``."""
+    if not isinstance(content, Mapping):
         problems.append(f"{key or 'the content'} must be a table of keys, not {_shown(content)}")
         return None
-    hints, before = get_type_hints(kind), len(problems)
+    hints, problems_before = get_type_hints(kind), len(problems)
     required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     for complaint, names in (("unknown", set(content) - set(hints)), ("missing", required - set(content))):
         problems += [
@@ -61,7 +61,7 @@ def _dataclass(kind: type[Any], content: Any, key: str, problems: list[str]) -> 
     values = {
         name: _value(hints[name], value, _join(key, name), problems) for name, value in content.items() if name in hints
     }
-    if len(problems) > before:
+    if len(problems) > problems_before:
         return None
     try:
         return kind(**values)
@@ -86,9 +86,9 @@ def _value(annotation: Any, value: Any, key: str, problems: list[str]) -> Any:
         return _dataclass(annotation, value, key, problems)  # type: ignore[arg-type]
     if annotation is float and type(value) is int:
         return float(value)
-    if annotation is str and isinstance(value, date | time):  # TOML has dates of its own
+    if annotation is str and isinstance(value, date | time):  # TOML has date and time literals
         return str(value)
-    if type(value) is not annotation:  # not isinstance: true is no integer
+    if type(value) is not annotation:  # not isinstance: bool is a subclass of int
         problems.append(f"{key} must be of type {annotation.__name__}, not {_shown(value)}")
     return value
 
@@ -107,7 +107,10 @@ def _tuple(arguments: tuple[Any, ...], value: Any, key: str, problems: list[str]
     if not isinstance(value, list | tuple) or len(value) != len(arguments):
         problems.append(f"{key} must be a list of {len(arguments)} values, not {_shown(value)}")
         return None
-    return tuple(_value(kind, item, key, problems) for kind, item in zip(arguments, value, strict=True))
+    return tuple(
+        _value(kind, item, f"{key}.{number}", problems)
+        for number, (kind, item) in enumerate(zip(arguments, value, strict=True))
+    )
 
 
 def _dict(arguments: tuple[Any, ...], value: Any, key: str, problems: list[str]) -> Any:
