@@ -33,11 +33,11 @@ class CompareRecipe:
     def __post_init__(self) -> None:
         if not self.name or self.name in REFERENCES or self.name in _RESERVED:
             reserved = sorted((*REFERENCES, *_RESERVED))
-            raise ValueError(f"compare.recipes: name must not be empty or one of {reserved}, not {self.name!r}")
+            raise ValueError(f"name: {self.name!r} cannot be a model's name: it is empty or one of {reserved}")
         if self.members and (self.recipe or self.set):
-            raise ValueError(f"compare.recipes: {self.name}: give either members or a recipe with set, not both")
+            raise ValueError(f"{self.name}: give either members or a recipe with set, not both")
         if len(self.members) == 1:
-            raise ValueError(f"compare.recipes: {self.name}: members must be at least two models, not {self.members}")
+            raise ValueError(f"{self.name}: members must be at least two models, not {self.members}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class CompareTable:
     """What replaces the paper's data, descriptions or weights."""
 
     def __post_init__(self) -> None:
-        where = f"compare.tables: {self.title!r}"
+        where = f"table {self.title!r}"
         if not self.recipes or not self.metrics:
             raise ValueError(
                 f"{where} needs at least one recipe and one metric, not recipes = {self.recipes}, "
