@@ -1,4 +1,4 @@
-"""compare_models as cron runs it, and `make compare` in small: separate processes, JSON last, runs in MLflow."""
+"""The job compare_models and a small `make compare` as separate processes: JSON summary, reports, MLflow runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ recipes = ["words"]
 metrics = ["accuracy"]
 """
 NO_SHARES = ("compare.label_shares=[]", "compare.label_share_recipes=[]")
-USUAL = {"job", "status", "exit_code", "report", "markdown", "mlflow_run_id"}
+JOB_KEYS = {"job", "status", "exit_code", "report", "markdown", "mlflow_run_id"}
 MODELS = {"words", "concat", *REFERENCES}
 
 
@@ -75,11 +75,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ended(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    return job(folder, tmp_path_factory.mktemp("elsewhere"))
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    return run_job(folder, tmp_path_factory.mktemp("elsewhere"))
 
 
-def job(folder: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_job(folder: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     script = str(ROOT / "jobs" / "compare_models.py")
     command = [sys.executable, script, "--config", str(folder / "config.toml"), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -88,15 +88,15 @@ def job(folder: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess
     return done
 
 
-def last_line(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+def last_line(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return summary
 
 
-def test_the_last_line_has_every_model_and_the_references(ended: subprocess.CompletedProcess[str]) -> None:
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    summary = last_line(ended)
-    assert set(summary) == USUAL | MODELS
+def test_the_last_line_has_every_model_and_the_references(finished: subprocess.CompletedProcess[str]) -> None:
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    summary = last_line(finished)
+    assert set(summary) == JOB_KEYS | MODELS
     assert (summary["job"], summary["status"], summary["exit_code"]) == ("compare_models", "succeeded", 0)
     for name in MODELS:
         assert set(summary[name]) == {"color", "material", "seconds"}
@@ -104,13 +104,13 @@ def test_the_last_line_has_every_model_and_the_references(ended: subprocess.Comp
         for attribute in ("color", "material"):
             assert set(summary[name][attribute]) == {"r_at_p95", "macro_f1", "accuracy"}
             assert all(0 <= value <= 1 for value in summary[name][attribute].values())
-    assert not [name for name in USUAL if isinstance(summary[name], dict)], "what is an object is a model"
+    assert not [name for name in JOB_KEYS if isinstance(summary[name], dict)], "every object in the summary is a model"
 
 
-def test_both_reports_lie_where_the_config_says_and_agree(
-    folder: Path, ended: subprocess.CompletedProcess[str]
+def test_both_reports_are_in_the_folder_of_the_config_and_agree(
+    folder: Path, finished: subprocess.CompletedProcess[str]
 ) -> None:
-    summary = last_line(ended)
+    summary = last_line(finished)
     pages = [Path(summary[name]) for name in ("report", "markdown")]
     assert pages == [folder / "reports" / "comparison" / name for name in ("comparison.html", "comparison.md")]
     html, markdown = (page.read_text() for page in pages)
@@ -122,14 +122,12 @@ def test_both_reports_lie_where_the_config_says_and_agree(
     assert f"| {accuracy}" in row
 
 
-def test_mlflow_has_a_run_per_model_below_the_comparisons(
-    folder: Path, ended: subprocess.CompletedProcess[str]
-) -> None:
+def test_mlflow_has_one_child_run_per_model(folder: Path, finished: subprocess.CompletedProcess[str]) -> None:
     import mlflow
 
     store = f"sqlite:///{folder / 'mlflow.db'}"
-    # the registry's place too: other tests of this process have set another one for all clients
-    summary, client = last_line(ended), mlflow.MlflowClient(store, registry_uri=store)
+    # the registry's URI too: other tests of this process have set a different one for all clients
+    summary, client = last_line(finished), mlflow.MlflowClient(store, registry_uri=store)
     experiment = client.get_experiment_by_name("catalog-enrichment")
     runs: dict[str, Run] = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     parent = client.get_run(summary["mlflow_run_id"])
@@ -150,11 +148,11 @@ def test_mlflow_has_a_run_per_model_below_the_comparisons(
     assert [metric.step for metric in at_half] == [500]
     plots = {file.path for file in client.list_artifacts(runs["concat"].info.run_id, "plots/color")}
     assert plots >= {f"plots/color/{name}.png" for name in ("precision_recall", "reliability", "values")}
-    assert not client.search_registered_models(), "a comparison registers nothing"
+    assert not client.search_registered_models(), "a comparison registers no model"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (
             ["compare.recipes=[{name = 'x', recipe = 'nosuch.toml'}]", "compare.tables=[]", *NO_SHARES],
@@ -165,21 +163,21 @@ def test_mlflow_has_a_run_per_model_below_the_comparisons(
     ],
 )
 def test_a_mistake_ends_with_exit_2_before_anything_is_fitted(
-    folder: Path, tmp_path: Path, arguments: list[str], says: str
+    folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     copy = tmp_path / "sample"
     copy.mkdir()
     for name in ("config.toml", "toy.toml", "attributes.json"):
         shutil.copy(folder / name, copy)
     (tmp_path / "cwd").mkdir()
-    ended = job(copy, tmp_path / "cwd", *(part for one in arguments for part in ("--set", one)))
-    summary = last_line(ended)
-    assert ended.returncode == summary["exit_code"] == 2, ended.stderr
-    assert says in summary["message"]
-    assert "Traceback" not in ended.stderr
+    finished = run_job(copy, tmp_path / "cwd", *(part for argument in arguments for part in ("--set", argument)))
+    summary = last_line(finished)
+    assert finished.returncode == summary["exit_code"] == 2, finished.stderr
+    assert message in summary["message"]
+    assert "Traceback" not in finished.stderr
 
 
-def test_make_compare_asks_for_data_that_is_not_there_before_it_starts(tmp_path: Path) -> None:
+def test_make_compare_without_data_names_the_option_and_exits_with_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "catalog_enrichment.demo.compare", "--config", "config:compare_fashion.toml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
@@ -187,7 +185,7 @@ def test_make_compare_asks_for_data_that_is_not_there_before_it_starts(tmp_path:
     assert "Spark" not in done.stderr
 
 
-def test_no_marketplace_is_made_in_place_of_a_mistyped_source(tmp_path: Path) -> None:
+def test_no_marketplace_is_generated_for_a_mistyped_source(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "catalog_enrichment.demo.compare", "--set", f"root={json.dumps(str(tmp_path))}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
@@ -196,8 +194,8 @@ def test_no_marketplace_is_made_in_place_of_a_mistyped_source(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_make_compare_generates_imports_and_ends_with_the_models_alone(tmp_path: Path) -> None:
-    """The shipped config with one small recipe in place of its own; the same code."""
+def test_make_compare_generates_imports_and_prints_the_models_only(tmp_path: Path) -> None:
+    """The shipped config with one small recipe in place of its own."""
     settings = {
         "root": json.dumps(str(tmp_path)),
         "compare.recipes": '[{name = "words", set = {"model.fusion.kind" = "text_only"}}]',

@@ -30,7 +30,7 @@ def test_max_epochs_caps_every_stage_and_seeds_shift_every_stage(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ('"text_only" }', '"nosuch" }', r"compare\.recipes: text: toy\.toml.*no fusion 'nosuch'"),
         ('"text_only" }', '"text_only", "fit.epoch" = 3 }', r"unknown key 'fit\.epoch'.*'epochs'"),
@@ -42,7 +42,7 @@ def test_max_epochs_caps_every_stage_and_seeds_shift_every_stage(tmp_path: Path)
         ),
     ],
 )
-def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in COMPARE
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         compared_models(config(tmp_path, text=COMPARE.replace(old, new, 1)))

@@ -14,28 +14,28 @@ def test_html_and_markdown_have_every_estimate_and_note(comparison: Comparison, 
     html, markdown = write_comparison(tmp_path / "deep" / "comparison", comparison, {"seeds": "0, 1"})
     page, text = html.read_text(), markdown.read_text()
     count = 0
-    for one in comparison.tables:
-        for row in one.rows:
+    for table in comparison.tables:
+        for row in table.rows:
             cells = [estimate_text(estimate) for estimate in row.estimates.values()]
             cells += [difference_text(difference) for difference in row.differences.values()]
-            lines = _section(text, one).splitlines()
+            lines = _section(text, table).splitlines()
             (line,) = [line for line in lines if line.startswith(f"| {row.name} |")]
             assert all(f"| {cell} |" in line and f"<td>{cell}</td>" in page for cell in cells)
             count += len(cells)
     assert count > 100
-    for shown in (page, text):
-        assert "a paper, Table 2" in shown
-        assert "a stand-in | named" in shown
-        assert "attention: test_convnext stands in" in shown
-        assert "reference_image" in shown
-        assert "Evaluated on" in shown
-        assert all(warning.split("(")[0] in shown for warning in comparison.warnings)
+    for report in (page, text):
+        assert "a paper, Table 2" in report
+        assert "a stand-in | named" in report
+        assert "attention: test_convnext stands in" in report
+        assert "reference_image" in report
+        assert "Evaluated on" in report
+        assert all(warning.split("(")[0] in report for warning in comparison.warnings)
     assert "//" not in page, "the page fetches nothing"
 
 
-def _section(text: str, one: ComparisonTable) -> str:
-    of_attribute = text.split(f"## {one.attribute}\n")[1].split("\n## ")[0]
-    return of_attribute.split(f"### {one.title}\n")[1].split("\n### ")[0]
+def _section(markdown: str, table: ComparisonTable) -> str:
+    of_attribute = markdown.split(f"## {table.attribute}\n")[1].split("\n## ")[0]
+    return of_attribute.split(f"### {table.title}\n")[1].split("\n### ")[0]
 
 
 def test_signs_and_intervals_are_printed_in_per_cent() -> None:

@@ -17,13 +17,14 @@ from .comparison_samples import labelled_products, plain_metric, table
 
 
 def test_the_shares_table_has_a_column_per_share(fitted: FittedModels, comparison: Comparison) -> None:
-    found = table(comparison, "Shares", "material")
-    assert list(found.columns.values()) == ["50%", "100%"]
-    (row,) = found.rows
+    shown = table(comparison, "Shares", "material")
+    assert list(shown.columns.values()) == ["50%", "100%"]
+    (row,) = shown.rows
     for key, share in (("0.5", 0.5), ("1.0", 1.0)):
-        scores = [result.scores["both"] for result in fitted.by_label_share["text", share].fits]
+        scores_by_seed = [result.scores["both"] for result in fitted.by_label_share["text", share].fits]
         each = [
-            plain_metric("accuracy", one, fitted, "material", labelled_products(fitted, "material")) for one in scores
+            plain_metric("accuracy", scores, fitted, "material", labelled_products(fitted, "material"))
+            for scores in scores_by_seed
         ]
         assert row.estimates[key].estimate == pytest.approx(np.mean(each))
         assert comparison.at_shares["text"][share]["material/accuracy"] == pytest.approx(np.mean(each))
@@ -31,15 +32,15 @@ def test_the_shares_table_has_a_column_per_share(fitted: FittedModels, compariso
 
 def test_a_masked_input_is_not_used(fitted: FittedModels, comparison: Comparison) -> None:
     """R@P95 with the other input alone; masking the picture changes nothing for a model of the text."""
-    found = table(comparison, "One input masked")
-    assert [row.name for row in found.rows] == ["attention", "vote"]
-    views = fitted.models["attention"].fits
+    shown = table(comparison, "One input masked")
+    assert [row.name for row in shown.rows] == ["attention", "vote"]
+    fits = fitted.models["attention"].fits
     for view in ("both", "image_masked", "text_masked"):
         each = [
-            plain_metric("r_at_p95_micro", one.scores[view], fitted, "color", labelled_products(fitted, "color"))
-            for one in views
+            plain_metric("r_at_p95_micro", result.scores[view], fitted, "color", labelled_products(fitted, "color"))
+            for result in fits
         ]
-        assert found.rows[0].estimates[view].estimate == pytest.approx(np.mean(each))
+        assert shown.rows[0].estimates[view].estimate == pytest.approx(np.mean(each))
     text = fitted.models["text"].fits[0].scores
     np.testing.assert_allclose(text["image_masked"].probabilities["color"], text["both"].probabilities["color"])
     assert not np.allclose(text["text_masked"].probabilities["color"], text["both"].probabilities["color"])
@@ -48,15 +49,16 @@ def test_a_masked_input_is_not_used(fitted: FittedModels, comparison: Comparison
 def test_the_json_summary_has_every_model_and_nothing_else(fitted: FittedModels, comparison: Comparison) -> None:
     assert list(comparison.summary) == ["text", "attention", "vote", *REFERENCES]
     index, labels = labelled_products(fitted, "color"), fitted.labels["color"]
-    for name, found in comparison.summary.items():
-        assert set(found) == {"color", "material", "seconds"}
-        views = [result.scores["both"].at("color", index) for result in fitted.models[name].fits]
-        each = [attribute_metrics(view, labels, index) for view in views]
+    for name, summary in comparison.summary.items():
+        assert set(summary) == {"color", "material", "seconds"}
+        probabilities = [result.scores["both"].at("color", index) for result in fitted.models[name].fits]
+        metrics_by_seed = [attribute_metrics(one_seed, labels, index) for one_seed in probabilities]
         names = {"r_at_p95": "r_at_p95_micro", "macro_f1": "f1_macro", "accuracy": "accuracy"}
-        assert found["color"] == {
-            short: pytest.approx(np.mean([one[long] for one in each]), abs=1e-4) for short, long in names.items()
+        assert summary["color"] == {
+            short: pytest.approx(np.mean([metrics[long] for metrics in metrics_by_seed]), abs=1e-4)
+            for short, long in names.items()
         }
-        assert comparison.metrics[name]["color/accuracy"] == pytest.approx(found["color"]["accuracy"], abs=1e-4)
+        assert comparison.metrics[name]["color/accuracy"] == pytest.approx(summary["color"]["accuracy"], abs=1e-4)
 
 
 def test_any_share_of_the_labels_has_its_column_and_its_metrics(
@@ -65,10 +67,9 @@ def test_any_share_of_the_labels_has_its_column_and_its_metrics(
     third = 1 / 3
     results = {("text", share): fitted.by_label_share["text", 0.5] for share in (third, 0.004)}
     assert settings.compare is not None
-    found = build_comparison(
+    rebuilt = build_comparison(
         replace(fitted, by_label_share=results), replace(settings.compare, label_shares=[third, 0.004])
     )
-    (shown,) = [one for one in found.tables if one.title.startswith("Shares") and one.attribute == "color"]
-    assert list(shown.columns.values()) == ["0.4%", "33.3333%"]
-    assert set(found.at_shares["text"]) == {third, 0.004}
-    assert found.metrics["text"]["color/accuracy"] == comparison.metrics["text"]["color/accuracy"]
+    assert list(table(rebuilt, "Shares").columns.values()) == ["0.4%", "33.3333%"]
+    assert set(rebuilt.at_shares["text"]) == {third, 0.004}
+    assert rebuilt.metrics["text"]["color/accuracy"] == comparison.metrics["text"]["color/accuracy"]

@@ -12,7 +12,7 @@ from ..comparison.comparison_samples import COMPARE, config
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ('recipes = ["text", "attention", "vote"', 'recipes = ["text", "nosuch"', r"no such recipe \['nosuch'\]"),
         ('members = ["text", "attention"]', 'members = ["text", "nosuch"]', r"members of vote: no such.*'attention'"),
@@ -33,8 +33,8 @@ from ..comparison.comparison_samples import COMPARE, config
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_section_is_found_when_the_config_is_read(
-    tmp_path: Path, old: str, new: str, says: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in COMPARE
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         config(tmp_path, text=COMPARE.replace(old, new, 1))

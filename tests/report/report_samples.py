@@ -1,4 +1,4 @@
-"""A run for the report tests, with titles as strangers write them."""
+"""A run for the report tests, with untrusted titles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report stands alone, tells the numbers, and lets no stranger's title out of its box."""
+"""The report is self-contained, shows the numbers of the run, and escapes untrusted titles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from catalog_enrichment.report.html import RunReport, thumbnail, write_run_repor
 from .report_samples import NASTY, full_report, picture, run_row
 
 
-class Seen(HTMLParser):
-    """Tags, attributes and text as a browser would see them."""
+class ParsedPage(HTMLParser):
+    """Tags, attributes and text as a browser parses them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -49,40 +49,40 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(written: Path) -> Seen:
-    return Seen(written.read_text(encoding="utf-8"))
+def page(written: Path) -> ParsedPage:
+    return ParsedPage(written.read_text(encoding="utf-8"))
 
 
-def test_titles_from_strangers_stay_text(page: Seen) -> None:
+def test_untrusted_titles_are_escaped(page: ParsedPage) -> None:
     assert "script" not in page.tags
     assert page.handlers == []
     assert NASTY in page.text
     assert "<b>spring</b>" in page.text
 
 
-def test_right_to_left_emoji_and_impossible_characters_are_shown(written: Path, page: Seen) -> None:
+def test_right_to_left_emoji_and_invalid_characters_are_shown(written: Path, page: ParsedPage) -> None:
     assert "חולצת פשתן אדומה" in page.text
     assert "🧦 socks \ufffd\ufffd ? & \u202egnp.exe" in page.text
     assert '<bdi class="title" dir="auto">חולצת' in written.read_text(encoding="utf-8")
     assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", written.read_bytes())
 
 
-def test_no_request_goes_out(written: Path, page: Seen) -> None:
-    assert len(page.links) == 2  # the two pictures that are pictures
+def test_the_page_sends_no_request(written: Path, page: ParsedPage) -> None:
+    assert len(page.links) == 2  # the two pictures that can be decoded
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert "url(" not in written.read_text(encoding="utf-8")
 
 
-def test_every_tag_is_closed(page: Seen) -> None:
+def test_every_tag_is_closed(page: ParsedPage) -> None:
     assert page.open == []
 
 
-def test_nothing_but_the_report_is_left_behind(written: Path) -> None:
+def test_no_other_file_is_left(written: Path) -> None:
     assert [path.name for path in written.parent.iterdir()] == ["run.html"]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "expected_text",
     [
         "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
         "color 600 240 30 100 97.1% 60.0% 84.0%",
@@ -97,11 +97,11 @@ def test_nothing_but_the_report_is_left_behind(written: Path) -> None:
         "summer, <b>spring</b> winter 0.770",
     ],
 )
-def test_the_report_tells(page: Seen, told: str) -> None:
-    assert told in re.sub(r"\s+", " ", page.text)
+def test_the_report_shows(page: ParsedPage, expected_text: str) -> None:
+    assert expected_text in re.sub(r"\s+", " ", page.text)
 
 
-def test_counts_that_do_not_add_up_are_called_out_i7(tmp_path: Path) -> None:
+def test_counts_that_do_not_add_up_are_reported_i7(tmp_path: Path) -> None:
     row = run_row()
     good = write_run_report(tmp_path / "a.html", RunReport(run=row)).read_text(encoding="utf-8")
     row["counts"] = row["counts"] | {"predicted": 949}
@@ -110,14 +110,14 @@ def test_counts_that_do_not_add_up_are_called_out_i7(tmp_path: Path) -> None:
     assert "do not add up" in bad
 
 
-def test_the_run_row_alone_is_enough(tmp_path: Path) -> None:
+def test_the_run_row_is_all_that_is_required(tmp_path: Path) -> None:
     bare = {"run_id": "rollback-1", "kind": "rollback", "status": "succeeded"}
     text = write_run_report(tmp_path / "bare.html", RunReport(run=bare)).read_text(encoding="utf-8")
     assert "Rollback run" in text
     assert "<h2>" not in text
 
 
-def test_validation_that_failed_opens_itself(tmp_path: Path) -> None:
+def test_failed_validation_is_shown_expanded(tmp_path: Path) -> None:
     row = run_row()
     row["validation"] = row["validation"].replace('"success": true', '"success": false', 1)
     text = write_run_report(tmp_path / "v.html", RunReport(run=row)).read_text(encoding="utf-8")
@@ -130,6 +130,6 @@ def test_without_stages_the_seconds_of_the_run_row_are_shown(tmp_path: Path) -> 
     assert '<td>select</td><td class="n">1.2</td>' in path.read_text(encoding="utf-8")
 
 
-def test_a_thumbnail_is_small_and_needs_a_usable_picture() -> None:
+def test_a_thumbnail_is_small_and_empty_without_a_usable_picture() -> None:
     assert len(thumbnail(picture())) < 4000
     assert thumbnail(None) == thumbnail(b"") == thumbnail(b"not a picture") == thumbnail(picture()[:50]) == ""

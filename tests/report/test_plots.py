@@ -1,4 +1,4 @@
-"""Every figure can be drawn from plain data, also from none, and shows what it is about."""
+"""Every figure can be drawn from plain data and from empty data, and its title names what it shows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HISTORY = [
 
 
 @dataclass
-class Trained:
+class TrainingResult:
     certificates: list[Certificate] = field(default_factory=list)
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -38,8 +38,8 @@ def value(name: str, support: int, f1: float = 0.8, r_at_p95: float = 0.4, attri
     return {"attribute": attribute, "value": name, "support": support, "f1": f1, "r_at_p95": r_at_p95}
 
 
-def pair(true: str, said: str, products: int, attribute: str = "color") -> dict[str, Any]:
-    return {"attribute": attribute, "true": true, "said": said, "products": products}
+def pair(true: str, predicted: str, products: int, attribute: str = "color") -> dict[str, Any]:
+    return {"attribute": attribute, "true": true, "said": predicted, "products": products}
 
 
 def bar_names(figure: Figure) -> list[str]:
@@ -47,11 +47,11 @@ def bar_names(figure: Figure) -> list[str]:
 
 
 def bar_lengths(figure: Figure) -> list[list[float]]:
-    """Of every series of bars."""
+    """Per series of bars."""
     return [[float(bar.get_width()) for bar in bars] for bars in figure.axes[0].containers]
 
 
-def words(figure: Figure) -> str:
+def shown_text(figure: Figure) -> str:
     (axes,) = figure.axes
     legend = axes.get_legend()
     texts = [axes.get_title(loc="left"), *(text.get_text() for text in axes.texts)]
@@ -64,9 +64,9 @@ def drawn(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_training_has_a_figure_for_everything() -> None:
+def test_a_training_has_every_figure() -> None:
     modalities = {"both": CURVE, "text_only": CURVE, "image_only": CURVE, "both, picture masked": CURVE}
-    trained = Trained(
+    trained = TrainingResult(
         [certificate(), abstention()],
         {
             "precision_recall": {"color": modalities, "season": {"text_only": CURVE}},
@@ -93,54 +93,54 @@ def test_a_training_has_a_figure_for_everything() -> None:
 
 def test_the_certified_threshold_is_marked_where_it_accepts() -> None:
     figure = plots.precision_recall("color", {"both": CURVE}, certificate(threshold=0.85))
-    assert "certified, score >= 0.850" in words(figure)
+    assert "certified, score >= 0.850" in shown_text(figure)
     (mark,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([0.3], [0.98])
-    assert "certified" not in words(plots.precision_recall("color", {"both": CURVE}))
+    assert "certified" not in shown_text(plots.precision_recall("color", {"both": CURVE}))
 
 
-def test_the_fixed_sequence_shows_its_stop_or_why_it_abstains() -> None:
-    assert "stop" in words(plots.fixed_sequence(certificate()))
-    assert "9 of 153 wrong" in words(plots.fixed_sequence(abstention())).replace("\n", " ")
+def test_the_fixed_sequence_shows_where_it_stops_or_why_it_abstains() -> None:
+    assert "stop" in shown_text(plots.fixed_sequence(certificate()))
+    assert "9 of 153 wrong" in shown_text(plots.fixed_sequence(abstention())).replace("\n", " ")
 
 
-def test_the_kept_epoch_is_the_one_of_least_validation_loss() -> None:
+def test_the_kept_epoch_is_the_one_with_the_lowest_validation_loss() -> None:
     (mark,) = [line for line in plots.history(HISTORY).axes[0].lines if line.get_marker() == "o"]
     assert list(mark.get_xdata()) == [2.0]
 
 
-def test_values_stand_by_support_with_f1_and_r_at_p95() -> None:
+def test_values_are_ordered_by_support_with_f1_and_r_at_p95() -> None:
     figure = plots.values("color", [value("Blue", 20, 0.5, 0.1), value("Red", 1200, 0.9, 0.7)])
     assert bar_names(figure) == ["Red (1,200)", "Blue (20)"]
     assert bar_lengths(figure) == [[0.9, 0.5], [0.7, 0.1]]
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["F1", "R@P95"]
     bottom, top = figure.axes[0].get_ylim()
-    assert bottom > top  # the first bar is at the top
+    assert bottom > top  # inverted axis: the first bar is at the top
     drawn(figure)
 
 
-def test_more_values_than_can_be_read_are_left_out_and_said_so() -> None:
+def test_a_figure_of_too_many_values_shows_the_most_frequent_and_the_title_says_so() -> None:
     figure = plots.values("color", [value(f"v{n}", n) for n in range(45)])
     assert bar_names(figure)[0] == "v44 (44)"
     assert len(bar_names(figure)) == 30
-    assert words(figure) == "color: values, the 30 most frequent of 45"
+    assert shown_text(figure) == "color: values, the 30 most frequent of 45"
 
 
 def test_the_worst_confusions_come_first_with_their_counts() -> None:
     figure = plots.confusions("color", [pair("Navy", "Blue", 3), pair("Red", "Pink", 8)])
     assert bar_names(figure) == ["Red > Pink", "Navy > Blue"]
     assert bar_lengths(figure) == [[8, 3]]
-    assert words(figure) == "color: worst confusions (true > said) | 8 | 3"
+    assert shown_text(figure) == "color: worst confusions (true > predicted) | 8 | 3"
 
 
-def test_both_sides_of_a_confusion_of_long_names_can_be_told() -> None:
+def test_long_names_of_a_confused_pair_are_shortened() -> None:
     (name,) = bar_names(
         plots.confusions("color", [pair("A colour with a very long name", "Another with a long one", 1)])
     )
     assert name == "A colour with a ver... > Another with a long..."
 
 
-def test_the_box_of_the_attention_stands_above_the_bars() -> None:
+def test_the_box_plot_of_the_attention_is_above_the_bars() -> None:
     bins = {"edges": [0.0, 0.5, 1.0], "counts": [3, 40]}
     figure = plots.attention("color", bins | {"quantiles": [0.3, 0.6, 0.8, 0.9, 1.0]})
     axes = figure.axes[0]
@@ -149,8 +149,8 @@ def test_the_box_of_the_attention_stands_above_the_bars() -> None:
     assert box.get_y() > 40
     assert box.get_y() + box.get_height() < axes.get_ylim()[1]
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.3, 1.0], [0.8, 0.8]]
-    assert "median 0.80" in words(figure)
-    assert not plots.attention("color", bins).axes[0].lines  # histograms of before quantiles were kept
+    assert "median 0.80" in shown_text(figure)
+    assert not plots.attention("color", bins).axes[0].lines  # older histograms have no quantiles
     drawn(figure)
 
 

@@ -1,8 +1,8 @@
-"""Tables that line up in a terminal, whatever the names."""
+"""Columns are aligned in a terminal, also with wide and control characters."""
 
 from __future__ import annotations
 
-from catalog_enrichment.report.tables import Column, people_table
+from catalog_enrichment.report.tables import Column, aligned_table
 
 ROW = {
     "attribute": "color", "merchant": 12345, "written": 900, "suggested": 80, "abstained": 20, "precision": 0.9712,
@@ -12,7 +12,7 @@ ROW = {
 
 def test_a_run_is_one_line_per_attribute() -> None:
     odd = {"attribute": "x", "merchant": 0, "written": 0, "suggested": 0, "abstained": 7, "coverage_before": 0.0}
-    assert people_table([ROW, odd]).splitlines() == [
+    assert aligned_table([ROW, odd]).splitlines() == [
         "attribute  merchant  written  suggested  abstained  precision          coverage",
         "---------  --------  -------  ---------  ---------  ---------  ----------------",
         "color        12,345      900         80         20      97.1%   60.0% ->  75.5%",
@@ -21,10 +21,10 @@ def test_a_run_is_one_line_per_attribute() -> None:
 
 
 def test_no_rows_leave_the_headings() -> None:
-    assert len(people_table([]).splitlines()) == 2
+    assert len(aligned_table([]).splitlines()) == 2
 
 
 def test_wide_and_control_characters_do_not_break_the_lines() -> None:
     columns = (Column("name", lambda row: row["name"], "<"), Column("n", lambda row: row["n"]))
-    text = people_table([{"name": "素材\n", "n": "1"}, {"name": "a" * 6, "n": "2"}], columns)
+    text = aligned_table([{"name": "素材\n", "n": "1"}, {"name": "a" * 6, "n": "2"}], columns)
     assert text.splitlines() == ["name    n", "------  -", "素材    1", "aaaaaa  2"]

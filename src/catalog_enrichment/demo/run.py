@@ -28,7 +28,7 @@ from catalog_enrichment.records import add_counts
 from catalog_enrichment.registry.mlflow_store import Store
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.report import run as run_report
-from catalog_enrichment.report.tables import people_table
+from catalog_enrichment.report.tables import aligned_table
 from catalog_enrichment.stages import Stages, to_stderr
 from catalog_enrichment.training import job as training_job
 
@@ -133,7 +133,7 @@ def _summary(
 def _tell(config: Config, summary: dict[str, Any], report: Path) -> None:
     rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
     quarantined = sum(summary["quarantined"].values())
-    print(f"\n{people_table(rows)}\n")
+    print(f"\n{aligned_table(rows)}\n")
     print(
         f"{summary['products']:,} rows = {summary['predicted']:,} predicted + {summary['skipped']:,} skipped "
         f"+ {quarantined:,} quarantined, in {summary['seconds']['total']:.0f} s\n"

@@ -1,1 +1,1 @@
-"""What a run or a training looked like, for people: a table, figures, one HTML file."""
+"""Reports for people: the HTML page of a run (run.py collects, html.py renders), figures, tables. Start with run.py."""

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that stands alone (inline styles, drawings and pictures, no request goes out).
+"""Renders the report of a run as one self-contained HTML file: styles, drawings and pictures are inline.
 
-Titles and values come from strangers: the template escapes everything, isolates right-to-left text, and control
-characters never reach it.
+Titles and values are untrusted input: the template escapes all of them and isolates right-to-left text, and control
+characters are replaced.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 THUMBNAIL = 112
-"""Pixels; shown at half the size, for sharp screens."""
+"""Pixels; shown at half the size, for high-resolution screens."""
 
 _WIDTH, _HEIGHT = 320.0, 72.0
-"""Of a histogram, in the units of its drawing."""
+"""Size of a histogram in SVG units."""
 
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-"""Characters that HTML does not allow."""
+_REPLACED = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Control characters, which HTML does not allow -> the replacement character."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One value of one product, shown with what it was read from."""
+    """One value of one product, with the title and picture that it was predicted from."""
 
     product_id: str
     attribute: str
@@ -44,7 +44,7 @@ class Sample:
     title: str = ""
     modality: str = ""
     attention: float | None = None
-    """Weight on the text, 0..1; the picture has the rest."""
+    """Weight on the text, 0..1; the weight on the picture is 1 minus this."""
     merchant_values: Sequence[str] = ()
     picture: bytes | None = None
     """The encoded picture, as the catalog has it."""
@@ -52,57 +52,57 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunReport:
-    """What a report shows. Only ``run`` is needed; a part without data is left out."""
+    """The content of a report. Only ``run`` is required; a section without data is left out."""
 
     run: Mapping[str, Any]
-    """A row of the `runs` table; its JSON columns as text."""
+    """A row of the `runs` table, its JSON columns as text."""
     published: Sequence[Sample] = ()
     disagreements: Sequence[Sample] = ()
-    """Suggestions that disagree with a merchant."""
+    """Suggestions that differ from the merchant's value."""
     histograms: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Attribute -> number of products per equal bin of the top score in [0, 1]."""
     stages: Sequence[Mapping[str, Any]] = ()
-    """name, seconds, rows_in, rows_out, quarantined, note; empty: the run row's seconds alone."""
+    """Keys name, seconds, rows_in, rows_out, quarantined, note. Empty: the seconds of the run row are shown."""
     precision: Mapping[str, float | None] = field(default_factory=dict)
-    """Attribute -> share of the written values known to be right, where somebody knows."""
+    """Attribute -> share of the written values that are right; None or missing where the truth is not known."""
     undo: str = ""
-    """The command that takes the run back."""
+    """The command that rolls the run back."""
 
 
 def write_run_report(path: Path, run: RunReport) -> Path:
-    """Write the report to ``path`` (its folder is made) and return it. Rewriting leaves no half file."""
-    text = environment().get_template("run.html.j2").render(view(run)).translate(_CONTROL)
+    """Write the report to ``path`` atomically and return ``path``; its folder is created."""
+    text = environment().get_template("run.html.j2").render(template_values(run)).translate(_REPLACED)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no bytes
+    unfinished.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate cannot be encoded
     return unfinished.replace(path)
 
 
-def view(run: RunReport) -> dict[str, Any]:
-    """Everything the template shows, ready to print."""
+def template_values(run: RunReport) -> dict[str, Any]:
+    """The variables of run.html.j2."""
     row = dict.fromkeys(contract.columns("runs")) | dict(run.run)
-    decided = _json(row.get("attributes"))
-    decisions: dict[str, Any] = decided.get("decisions", {})
-    certificates = [Certificate.from_dict(content) for content in decided.get("certificates", [])]
+    by_attribute = _json(row.get("attributes"))
+    decisions: dict[str, Any] = by_attribute.get("decisions", {})
+    certificates = [Certificate.from_dict(content) for content in by_attribute.get("certificates", [])]
     counts = _counts(dict(row.get("counts") or {}))
     return {
         "run": row,
         "window": _window(_json(row.get("window"))),
         "counts": counts,
         "adds_up": counts["products"] == counts["predicted"] + counts["skipped_total"] + counts["quarantined_total"],
-        "attributes": [_attribute(name, found, run.precision.get(name)) for name, found in decisions.items()],
+        "attributes": [_attribute(name, decided, run.precision.get(name)) for name, decided in decisions.items()],
         "certificates": certificates,
         "histograms": [_histogram(name, bins, certificates) for name, bins in run.histograms.items() if sum(bins)],
         "published": _by_attribute(run.published),
         "disagreements": _by_attribute(run.disagreements),
-        "stages": [_stage(stage) for stage in run.stages or _bare_stages(row)],
+        "stages": [_stage(stage) for stage in run.stages or _stages_of_row(row)],
         "validation": _validation(_json(row.get("validation"))),
         "undo": run.undo,
     }
 
 
 def environment() -> Environment:
-    """Templates of this package, escaping everything."""
+    """The Jinja environment of this package's templates; it escapes every value."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     templates = files("catalog_enrichment.report") / "templates"
@@ -118,30 +118,33 @@ def environment() -> Environment:
 
 
 def _json(text: Any) -> dict[str, Any]:
-    found = json.loads(text) if text else {}
-    return found if isinstance(found, dict) else {}
+    """The object in a JSON column; {} if the column is empty or holds something else."""
+    value = json.loads(text) if text else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
-    """The flat counts of a run row (``skipped.already_scored``), by kind and sorted by size."""
-    found: dict[str, Any] = {"products": counts.get("products", 0), "predicted": counts.get("predicted", 0)}
+    """The flat counts of a run row (``skipped.already_scored``), grouped by kind, largest first."""
+    grouped: dict[str, Any] = {"products": counts.get("products", 0), "predicted": counts.get("predicted", 0)}
     for kind in ("skipped", "quarantined", "unusable_images"):
-        mine = {name.partition(".")[2]: n for name, n in counts.items() if name.startswith(f"{kind}.") and n}
-        found[kind] = sorted(mine.items(), key=lambda item: (-item[1], item[0]))
-        found[f"{kind}_total"] = sum(mine.values())
-    return found
+        by_reason = {name.partition(".")[2]: n for name, n in counts.items() if name.startswith(f"{kind}.") and n}
+        grouped[kind] = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
+        grouped[f"{kind}_total"] = sum(by_reason.values())
+    return grouped
 
 
 def _window(window: Mapping[str, Any]) -> list[tuple[str, str]]:
-    chosen = {name: value for name, value in window.items() if value not in (None, "", 0, [], {})}
-    return [(_words(name), ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in chosen.items()]
+    """Name and text of every option that was set."""
+    options = {name: value for name, value in window.items() if value not in (None, "", 0, [], {})}
+    return [(_words(name), ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in options.items()]
 
 
-def _attribute(name: str, found: Mapping[str, Any], precision: float | None) -> dict[str, Any]:
-    before, after = found.get("coverage_before"), found.get("coverage_after")
+def _attribute(name: str, decided: Mapping[str, Any], precision: float | None) -> dict[str, Any]:
+    """One row of the table of attributes."""
+    before, after = decided.get("coverage_before"), decided.get("coverage_after")
     start = before or 0.0
     gain = (after - start) if after is not None else 0.0
-    numbers = {key: found.get(key, 0) for key in ("merchant", "written", "suggested", "abstained")}
+    counts = {key: decided.get(key, 0) for key in ("merchant", "written", "suggested", "abstained")}
     return {
         "name": name,
         "before": before,
@@ -149,41 +152,41 @@ def _attribute(name: str, found: Mapping[str, Any], precision: float | None) -> 
         "start": start,
         "gain": gain,
         "precision": precision,
-    } | numbers
+    } | counts
 
 
 def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificate]) -> dict[str, Any]:
-    """Bars and threshold lines in drawing units; the tallest bar fills the height."""
-    mine = [c for c in certificates if c.attribute == name and c.threshold is not None]
+    """Bars and threshold lines in SVG units; the tallest bar has the full height."""
     lines = [
         {"x": c.threshold * _WIDTH, "label": f"{c.threshold:.3f}", "modality": c.modality.value}
-        for c in mine
-        if c.threshold is not None
+        for c in certificates
+        if c.attribute == name and c.threshold is not None
     ]
     width, tallest = _WIDTH / len(bins), max(bins)
     bars = [
         {
-            "x": place * width + 0.5,
+            "x": number * width + 0.5,
             "y": _HEIGHT * (1 - count / tallest),
             "width": width - 1,
             "height": _HEIGHT * count / tallest,
-            "says": f"{place / len(bins):.2f} to {(place + 1) / len(bins):.2f}: {count:,}",
+            "tooltip": f"{number / len(bins):.2f} to {(number + 1) / len(bins):.2f}: {count:,}",
         }
-        for place, count in enumerate(bins)
+        for number, count in enumerate(bins)
     ]
     return {"name": name, "bars": bars, "lines": lines, "products": sum(bins), "width": _WIDTH, "height": _HEIGHT}
 
 
 def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Attribute -> the cards of its samples."""
+    cards: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
-        shown = {"sample": sample, "thumbnail": thumbnail(sample.picture)}
-        found.setdefault(sample.attribute, []).append(shown)
-    return found
+        card = {"sample": sample, "thumbnail": thumbnail(sample.picture)}
+        cards.setdefault(sample.attribute, []).append(card)
+    return cards
 
 
 def thumbnail(picture: bytes | None) -> str:
-    """A small JPEG as a data URI; "" without a usable picture."""
+    """A small JPEG as a data URI; "" if the picture is missing or cannot be decoded."""
     if not picture:
         return ""
     from PIL import Image
@@ -198,18 +201,19 @@ def thumbnail(picture: bytes | None) -> str:
     return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
-def _bare_stages(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _stages_of_row(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "seconds": seconds} for name, seconds in dict(row.get("seconds") or {}).items()]
 
 
 def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the table of stages, with its rate in rows per second."""
     rows, seconds = stage.get("rows_in") or stage.get("rows_out"), float(stage["seconds"])
-    blank: dict[str, Any] = {"rows_in": None, "rows_out": None, "quarantined": None, "note": ""}
-    return blank | dict(stage) | {"rate": rows / seconds if rows and seconds else None}
+    defaults: dict[str, Any] = {"rows_in": None, "rows_out": None, "quarantined": None, "note": ""}
+    return defaults | dict(stage) | {"rate": rows / seconds if rows and seconds else None}
 
 
 def _validation(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A great_expectations result document in short: the verdict, and one line per expectation."""
+    """A great_expectations result document: whether it succeeded, and one row per expectation, failed ones first."""
     if "results" not in document:
         return {}
     rows = [_expectation(result) for result in document["results"]]
@@ -221,9 +225,9 @@ def _validation(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expectation(result: Mapping[str, Any]) -> dict[str, Any]:
-    config, found = result.get("expectation_config", {}), result.get("result") or {}
-    share, value = found.get("unexpected_percent"), found.get("observed_value")
-    observed = f"{share:.2f}% unexpected" if share is not None else "" if value is None else str(value)
+    config, outcome = result.get("expectation_config", {}), result.get("result") or {}
+    percent, value = outcome.get("unexpected_percent"), outcome.get("observed_value")
+    observed = f"{percent:.2f}% unexpected" if percent is not None else "" if value is None else str(value)
     return {
         "success": bool(result.get("success")),
         "name": _words(str(config.get("type", "?")).removeprefix("expect_")),

@@ -1,6 +1,6 @@
 """Figures of a training: matplotlib Figure objects without pyplot's global state. Input is plain data.
 
-A new figure belongs in :func:`training_figures` or :func:`evaluation_figures`, which name what MLflow stores.
+Add a new figure to :func:`training_figures` or :func:`evaluation_figures`: MLflow stores what these return.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MODALITY_COLORS = {
     "image_only": _IMAGE,
     "text_masked": _IMAGE,
 }
-"""By what the model sees; with an input masked, the line is dashed."""
+"""Colour of a line by the modalities used; with a masked input the line is dashed."""
 
 OTHER_COLORS = ("#64748b", "#a16207", "#0369a1", "#7c2d12")
 
 MOST_VALUES = 30
 MOST_PAIRS = 12
-"""Bars in one picture; more cannot be read."""
+"""Largest number of bars in one figure that can be read."""
 
 
-class Trained(Protocol):
-    """What the figures need of a trained model."""
+class TrainingResult(Protocol):
+    """The part of a trained model that the figures show."""
 
     @property
     def certificates(self) -> Sequence[Certificate]: ...
@@ -46,35 +46,37 @@ class Trained(Protocol):
 
     @property
     def tables(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """``values`` and ``confusions``: rows with `attribute`, most first."""
+        """``values`` and ``confusions``: rows with `attribute`, the largest count first."""
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
         """Per epoch: epoch, train_loss, validation_loss, learning_rate."""
 
 
-def training_figures(trained: Trained) -> dict[str, Figure]:
+def training_figures(trained: TrainingResult) -> dict[str, Figure]:
     """Every figure of a training by name: ``training_history``, ``ATTRIBUTE/precision_recall``, ..."""
     figures = {"training_history": history(trained.history)}
-    full = {c.attribute: c for c in trained.certificates if c.modality == "both"}
-    figures |= evaluation_figures(trained.curves, trained.tables, full)
+    by_attribute = {c.attribute: c for c in trained.certificates if c.modality == "both"}
+    figures |= evaluation_figures(trained.curves, trained.tables, by_attribute)
     for certificate in trained.certificates:
-        place = f"{certificate.attribute}/{certificate.modality.value}"
-        figures[f"{place}/fixed_sequence"] = fixed_sequence(certificate)
-        figures[f"{place}/scores"] = score_histogram(certificate)
+        prefix = f"{certificate.attribute}/{certificate.modality.value}"
+        figures[f"{prefix}/fixed_sequence"] = fixed_sequence(certificate)
+        figures[f"{prefix}/scores"] = score_histogram(certificate)
     return figures
 
 
 def evaluation_figures(
     curves: Mapping[str, Mapping[str, Any]],
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
-    full: Mapping[str, Certificate] | None = None,
+    certificates: Mapping[str, Certificate] | None = None,
 ) -> dict[str, Figure]:
-    """What was measured of a model, by name: ``ATTRIBUTE/reliability``, ...; ``curves`` and ``tables`` as in
-    :class:`Trained`. ``full``: attribute -> its certificate."""
+    """The figures of an evaluation by name: ``ATTRIBUTE/reliability``, ...
+
+    ``curves`` and ``tables`` as in :class:`TrainingResult`. ``certificates``: attribute -> the one for both modalities.
+    """
     figures = {}
     for name, modalities in curves.get("precision_recall", {}).items():
-        figures[f"{name}/precision_recall"] = precision_recall(name, modalities, (full or {}).get(name))
+        figures[f"{name}/precision_recall"] = precision_recall(name, modalities, (certificates or {}).get(name))
     for name, bins in curves.get("reliability", {}).items():
         figures[f"{name}/reliability"] = reliability(name, bins)
     for name, counts in curves.get("attention", {}).items():
@@ -89,11 +91,11 @@ def evaluation_figures(
 def precision_recall(
     attribute: str, modalities: Mapping[str, Mapping[str, Sequence[float]]], certificate: Certificate | None = None
 ) -> Figure:
-    """Precision against recall per modality; the certified threshold is marked on the curve of both."""
-    figure, axes = _canvas(f"{attribute}: precision and recall", "recall", "precision")
-    spare = iter(OTHER_COLORS * len(modalities))
+    """Precision against recall per modality; the certified threshold is marked on the curve of `both`."""
+    figure, axes = _new_figure(f"{attribute}: precision and recall", "recall", "precision")
+    other_colors = iter(OTHER_COLORS * len(modalities))
     for modality, curve in modalities.items():
-        color = MODALITY_COLORS.get(modality) or next(spare)
+        color = MODALITY_COLORS.get(modality) or next(other_colors)
         style = "--" if modality.endswith("_masked") else "-"
         axes.plot(curve["recall"], curve["precision"], color=color, lw=1.6, ls=style, label=modality.replace("_", " "))
     target = certificate.target if certificate else 0.95
@@ -107,20 +109,19 @@ def precision_recall(
 
 
 def _mark_threshold(axes: Axes, curve: Mapping[str, Sequence[float]], threshold: float) -> None:
-    accepted = [place for place, score in enumerate(curve["thresholds"]) if score >= threshold]
+    accepted = [point for point, score in enumerate(curve["thresholds"]) if score >= threshold]
     if accepted:
-        point = curve["recall"][accepted[-1]], curve["precision"][accepted[-1]]
-        axes.plot(
-            *point, "o", ms=8, mfc="white", mec=WARN, mew=2, ls="none", label=f"certified, score >= {threshold:.3f}"
-        )
+        last, label = accepted[-1], f"certified, score >= {threshold:.3f}"
+        recall, precision = curve["recall"][last], curve["precision"][last]
+        axes.plot(recall, precision, "o", ms=8, mfc="white", mec=WARN, mew=2, ls="none", label=label)
 
 
 def reliability(attribute: str, bins: Mapping[str, Any]) -> Figure:
     """Accuracy against confidence; the area of a point is the share of its bin."""
-    figure, axes = _canvas(f"{attribute}: calibration", "score", "share that is right")
+    figure, axes = _new_figure(f"{attribute}: calibration", "score", "accuracy")
     axes.plot([0, 1], [0, 1], color=SOFT, lw=1)
-    most = max(bins["count"], default=1)
-    areas = [20 + 180 * count / most for count in bins["count"]]
+    largest = max(bins["count"], default=1)
+    areas = [20 + 180 * count / largest for count in bins["count"]]
     axes.plot(bins["confidence"], bins["accuracy"], color=ACCENT, lw=1)
     axes.scatter(bins["confidence"], bins["accuracy"], s=areas, color=ACCENT, alpha=0.75, linewidths=0)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -129,9 +130,9 @@ def reliability(attribute: str, bins: Mapping[str, Any]) -> Figure:
 
 
 def fixed_sequence(certificate: Certificate) -> Figure:
-    """N against the lower bound of the precision, step by step, with the stop."""
+    """Number accepted against the lower bound of the precision, at every tested threshold until the test stops."""
     name = f"{certificate.attribute}, {certificate.modality.value.replace('_', ' ')}"
-    figure, axes = _canvas(f"{name}: fixed sequence", "accepted on the certification fold (N)", "precision")
+    figure, axes = _new_figure(f"{name}: fixed sequence", "accepted on the certification fold (N)", "precision")
     steps = certificate.steps
     accepted = [step.accepted for step in steps]
     observed = [1 - step.wrong / step.accepted if step.accepted else 0.0 for step in steps]
@@ -161,22 +162,23 @@ def fixed_sequence(certificate: Certificate) -> Figure:
 
 
 def attention(attribute: str, counts: Mapping[str, Sequence[float]]) -> Figure:
-    """How many products lean on the picture (0) or on the text (1), under a box of the quantiles where they are known.
+    """Histogram of the weight on the text (0: only the picture, 1: only the text), with a box plot above it.
 
-    ``quantiles``: the 5%, 25%, 50%, 75% and 95% ones; the box has the middle half, the line through it 90%.
+    ``counts``: `edges`, `counts` and optionally `quantiles` (5%, 25%, 50%, 75%, 95%). The box is from the 25% to the
+    75% quantile, the line through it from the 5% to the 95% quantile.
     """
-    figure, axes = _canvas(
-        f"{attribute}: modality attention", "weight on the text (the picture has the rest)", "products"
+    figure, axes = _new_figure(
+        f"{attribute}: modality attention", "weight on the text (1 - weight on the picture)", "products"
     )
     axes.bar(*_bars(counts["edges"], counts["counts"]), color=ACCENT, align="edge", edgecolor="white", linewidth=0.5)
     if "quantiles" in counts:
-        _box(axes, counts["quantiles"], top=max(counts["counts"], default=0) or 1)
+        _box_plot(axes, counts["quantiles"], top=max(counts["counts"], default=0) or 1)
     axes.set_xlim(0, 1)
     return figure
 
 
-def _box(axes: Axes, quantiles: Sequence[float], top: float) -> None:
-    """A lying box above bars that reach up to ``top``."""
+def _box_plot(axes: Axes, quantiles: Sequence[float], top: float) -> None:
+    """A horizontal box plot above bars of at most the height ``top``."""
     lowest, low, median, high, highest = quantiles
     middle, height = 1.14 * top, 0.09 * top
     axes.plot([lowest, highest], [middle, middle], color=INK, lw=1.2)
@@ -190,13 +192,13 @@ def _box(axes: Axes, quantiles: Sequence[float], top: float) -> None:
 
 
 def values(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """F1 and R@P95 of each value, the most frequent at the top, with how many test products have it."""
+    """F1 and R@P95 of each value, the most frequent at the top; in brackets its number of test products."""
     shown = sorted(rows, key=lambda row: -row["support"])[:MOST_VALUES]
-    few = f", the {len(shown)} most frequent of {len(rows)}" if len(shown) < len(rows) else ""
-    figure, axes = _canvas(f"{attribute}: values{few}", "share", "", bars=len(shown))
-    for place, (column, label, color) in enumerate((("f1", "F1", SOFT), ("r_at_p95", "R@P95", ACCENT))):
-        at = [bar + 0.4 * place - 0.2 for bar in range(len(shown))]
-        axes.barh(at, [row[column] for row in shown], 0.38, color=color, label=label)
+    shown_of = f", the {len(shown)} most frequent of {len(rows)}" if len(shown) < len(rows) else ""
+    figure, axes = _new_figure(f"{attribute}: values{shown_of}", "share", "", bars=len(shown))
+    for series, (column, label, color) in enumerate((("f1", "F1", SOFT), ("r_at_p95", "R@P95", ACCENT))):
+        positions = [bar + 0.4 * series - 0.2 for bar in range(len(shown))]
+        axes.barh(positions, [row[column] for row in shown], 0.38, color=color, label=label)
     _name_bars(axes, [f"{_short(row['value'], 36)} ({row['support']:,})" for row in shown])
     axes.set_xlim(0, 1)
     if shown:
@@ -205,11 +207,11 @@ def values(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def confusions(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """The pairs of values that are confused most, and how many test products each."""
+    """The pairs of values that are confused most often, with the number of test products of each."""
     from matplotlib.ticker import MaxNLocator
 
     shown = sorted(rows, key=lambda row: -row["products"])[:MOST_PAIRS]
-    figure, axes = _canvas(f"{attribute}: worst confusions (true > said)", "products", "", bars=len(shown))
+    figure, axes = _new_figure(f"{attribute}: worst confusions (true > predicted)", "products", "", bars=len(shown))
     bars = axes.barh(range(len(shown)), [row["products"] for row in shown], 0.7, color=WARN)
     axes.bar_label(bars, padding=3, color=INK, fontsize=8)
     _name_bars(axes, [f"{_short(row['true'])} > {_short(row['said'])}" for row in shown])
@@ -219,10 +221,10 @@ def confusions(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def history(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss per epoch on the train and validation folds; the epoch that was kept is marked."""
+    """Loss per epoch on the train and validation folds; the kept epoch is marked."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _canvas("training", "epoch", "loss")
+    figure, axes = _new_figure("training", "epoch", "loss")
     epochs = [row["epoch"] for row in rows]
     for column, color in (("train_loss", SOFT), ("validation_loss", ACCENT)):
         axes.plot(epochs, [row[column] for row in rows], ".-", color=color, label=column.replace("_", " "))
@@ -237,11 +239,11 @@ def history(rows: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def score_histogram(certificate: Certificate) -> Figure:
-    """Top scores of the unlabelled products the certificate was issued on, with its thresholds."""
+    """Top scores of the unlabelled products that the certificate was issued for, with its thresholds."""
     name = f"{certificate.attribute}, {certificate.modality.value.replace('_', ' ')}"
-    figure, axes = _canvas(f"{name}: scores of unlabelled products", "top score", "products")
+    figure, axes = _new_figure(f"{name}: scores of unlabelled products", "top score", "products")
     counts = certificate.histogram
-    edges = [place / len(counts) for place in range(len(counts) + 1)]
+    edges = [edge / len(counts) for edge in range(len(counts) + 1)]
     axes.bar(*_bars(edges, counts), color=SOFT, align="edge", edgecolor="white", linewidth=0.5)
     if certificate.suggest_threshold is not None:
         axes.axvline(certificate.suggest_threshold, color=INK, lw=1, ls="--", label="suggest")
@@ -253,25 +255,26 @@ def score_histogram(certificate: Certificate) -> Figure:
 
 
 def _by_attribute(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["attribute"], []).append(row)
-    return found
+        grouped.setdefault(row["attribute"], []).append(row)
+    return grouped
 
 
 def _name_bars(axes: Axes, names: Sequence[str]) -> None:
-    """Names of lying bars, the first at the top."""
+    """Label horizontal bars, the first at the top."""
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
 
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else f"{name[: most - 3]}..."
+def _short(name: str, length: int = 22) -> str:
+    """``name``, cut to ``length`` characters."""
+    return name if len(name) <= length else f"{name[: length - 3]}..."
 
 
-def _canvas(title: str, x: str, y: str, bars: int = 0) -> tuple[Figure, Axes]:
-    """``bars``: lying bars that need room, where there are many."""
+def _new_figure(title: str, x: str, y: str, bars: int = 0) -> tuple[Figure, Axes]:
+    """An empty figure with labelled axes. ``bars``: number of horizontal bars; the height grows with it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -296,5 +299,5 @@ def _legend(axes: Axes) -> None:
 
 
 def _bars(edges: Sequence[float], counts: Sequence[float]) -> tuple[Sequence[float], Sequence[float], list[float]]:
-    """Left edges, heights and widths, as ``Axes.bar`` takes them."""
+    """Left edges, heights and widths, the arguments of ``Axes.bar``."""
     return edges[:-1], counts, [right - left for left, right in pairwise(edges)]

@@ -12,10 +12,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """One column: its heading and how a row's cell is printed."""
+
     heading: str
     cell: Callable[[Row], str]
     align: str = ">"
-    """">" for numbers, "<" for words."""
+    """">": right-aligned, "<": left-aligned."""
 
 
 def count(name: str) -> Callable[[Row], str]:
@@ -41,14 +43,14 @@ RUN_COLUMNS = (
     Column("precision", share("precision")),
     Column("coverage", _coverage),
 )
-"""What a run did, one row per attribute."""
+"""Columns of the summary of a run, one row per attribute."""
 
 
-def people_table(rows: Sequence[Row], columns: Sequence[Column] = RUN_COLUMNS) -> str:
-    """The rows under their headings, columns as wide as their widest cell, no trailing spaces."""
+def aligned_table(rows: Sequence[Row], columns: Sequence[Column] = RUN_COLUMNS) -> str:
+    """The rows as text under their headings; each column is as wide as its widest cell, without trailing spaces."""
     lines = [[column.heading for column in columns]]
     lines += [[_one_line(column.cell(row)) for column in columns] for row in rows]
-    widths = [max(_width(line[place]) for line in lines) for place in range(len(columns))]
+    widths = [max(map(_width, column_cells)) for column_cells in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "  ".join(
@@ -63,7 +65,7 @@ def _one_line(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Terminal cells: East Asian wide characters take two, combining ones none."""
+    """Terminal cells: an East Asian wide character takes two, a combining character none."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
