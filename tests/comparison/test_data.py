@@ -40,7 +40,7 @@ def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(
     assert len(certification)
     assert len({task.examples.dataset.pixels.shape[1] for task in data.tasks.values()}) == 2, "two picture sizes"
     for task in data.tasks.values():
-        for index in (task.train, task.unlabelled, task.folds.validation, task.folds.calibration):
+        for index in (task.train, task.self_supervised, task.folds.validation, task.folds.calibration):
             assert not np.isin(groups[index], certification).any()
     assert not np.isin(groups[data.evaluation_index], certification).any()
 

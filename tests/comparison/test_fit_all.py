@@ -68,7 +68,7 @@ def test_an_interrupted_comparison_resumes_with_the_fitter_of_the_training(tmp_p
     assert names == ["model text", "model attention"]
     lines: list[str] = []
     resumed = fit_models(rows, settings, tmp_path / "v", lines.append)
-    assert [line.partition(":")[0] for line in lines if "goes on after epoch 2" in line] == names
+    assert [line.partition(":")[0] for line in lines if "continues after epoch 2" in line] == names
     again = fit_models(rows, settings, tmp_path / "u", lines.append)
     for name, results in resumed.models.items():
         first, second = results.fits[0].scores["both"], again.models[name].fits[0].scores["both"]
@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_fitted_is_left_out_and_named(tmp_path: Path, row
     lines: list[str] = []
     fitted = fit_models(rows, settings, tmp_path / "w", lines.append)
     assert set(fitted.failed) == {"attention", "vote"}
-    assert "the loss is no number" in fitted.failed["attention"]
+    assert "the loss is not finite" in fitted.failed["attention"]
     assert [line for line in lines if line.startswith("attention: failed, and is left out")]
     assert list(fitted.models) == ["text", *REFERENCES]
     asked = settings.compare

@@ -82,7 +82,7 @@ def test_single_valued_labels(mixed):
     assert labels.classes.tolist() == [0, 1, 2, 3] * 2 + [NOT_LEARNED, NOT_LEARNED, UNLABELLED, UNLABELLED, UNLABELLED]
     assert labels.labelled.tolist() == [True] * 10 + [False] * 3
     assert labels.unlearned.tolist() == [0] * 8 + [1, 1, 0, 0, 0]
-    assert labels.open.tolist() == [False] * 11 + [True, True]
+    assert labels.unfilled.tolist() == [False] * 11 + [True, True]
 
 
 def test_values_outside_the_dictionary_never_become_labels(mixed):
@@ -97,7 +97,7 @@ def test_multi_valued_labels(mixed):
     assert labels.truth[11].tolist() == [False, False, True]
     assert labels.unlearned[11] == 1
     assert not labels.learnable[8:11].any()
-    assert labels.open[8:11].all()
+    assert labels.unfilled[8:11].all()
 
 
 def test_attribute_without_a_label_has_no_values(mixed):

@@ -130,7 +130,7 @@ def entropy(scores: np.ndarray, truth: np.ndarray) -> float:
 def test_the_loss_is_its_three_parts(task):
     net = network(task, VIT).eval()  # of 4 x 4 places: every patch has one of its own
     objective = asked(task, net)
-    torch.nn.init.normal_(objective.tell_place.weight, std=3)  # guesses that differ from patch to patch
+    torch.nn.init.normal_(objective.position_head.weight, std=3)  # guesses that differ from patch to patch
     index = task.train[:12]
     inputs = task.examples.batch(index)
     shown = inputs.has_image
@@ -148,10 +148,10 @@ def test_the_loss_is_its_three_parts(task):
             colour, material = (head(net.fusion.image_norm(vector)).numpy() for head in net.fusion.classifiers)
             tokens = net.image.model.forward_features(pixels)[:, 1:]  # without [CLS]
             seen = tokens.numpy().reshape(len(pixels), 4, 4, -1)
-            weight, bias = objective.tell_place.weight[:, :, 0, 0].numpy(), objective.tell_place.bias.numpy()
+            weight, bias = objective.position_head.weight[:, :, 0, 0].numpy(), objective.position_head.bias.numpy()
             guess = np.tanh(np.einsum("od,brcd->borc", weight, seen) + bias[:, None, None])
             place = np.stack([places.numpy() // 4, places.numpy() % 4], axis=1) / 1.5 - 1
-            parts.append((colour, material, objective.tell_destroyed(vector).numpy(), np.abs(guess - place)))
+            parts.append((colour, material, objective.adversarial_head(vector).numpy(), np.abs(guess - place)))
     colour, material, told, misplaced = (np.concatenate(part) for part in zip(*parts, strict=True))
     rows = np.tile(index[shown.numpy()], 2)
     truth = task.labels["material"].truth[rows]
@@ -177,7 +177,7 @@ def test_every_weight_learns_whatever_the_encoder(task, image):
 def test_without_any_picture_nothing_moves(task):
     net = network(task).train()
     index = task.train[:4]
-    inputs = task.examples.batch(index, hidden=np.ones(4, dtype=bool))
+    inputs = task.examples.batch(index, masked_images=np.ones(4, dtype=bool))
     loss = asked(task, net)(net, inputs, torch.from_numpy(index))
     loss.backward()
     assert float(loss.detach()) == 0
@@ -193,7 +193,7 @@ def test_whole_pictures_decide_which_epoch_is_kept(task):
 
 def test_only_an_image_encoder_alone_is_destroyed(task):
     net = build_network(recipe().model, heads_of(task.labels), task.tokenizers)
-    with pytest.raises(ValueError, match="image encoder alone"):
+    with pytest.raises(ValueError, match="image encoder only"):
         asked(task, net)
 
 
@@ -214,7 +214,7 @@ def test_places_and_colours_are_learned_together(toy_task):
         origins = shuffled(len(task.folds.test), 4, 2)
         pixels = rearranged(task.examples.batch(task.folds.test).pixels, origins)
         with torch.no_grad():
-            guess = objective.places(feature_map(net.image(pixels)[1]))
+            guess = objective.predicted_positions(feature_map(net.image(pixels)[1]))
         return float((guess - coordinates(origins)).abs().mean())
 
     before = misplaced()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from catalog_enrichment.training.distributed import fitter
+from catalog_enrichment.training.distributed import distributed_fitter
 from catalog_enrichment.training.fit import fit, set_threads
 from catalog_enrichment.training.task import Task
 
@@ -24,7 +24,7 @@ def test_two_processes_end_where_one_does(toy_task: Callable[..., Task], spark, 
     everything = recipe(fusion="concat", epochs=2, augment=False, image_dropout=0.0, optimizer="sgd", batch_size=20)
     task = replace(task, folds=replace(task.folds, train=task.folds.train[:56]))  # the last batch is a smaller one
     lines: list[str] = []
-    together = fitter(spark, tmp_path / "group", processes=2, local=True)(everything, task, lines.append)
+    together = distributed_fitter(spark, tmp_path / "group", processes=2, local=True)(everything, task, lines.append)
     alone = fit(everything, task, silent)
     assert "2 processes" in lines[0]
     assert [row["train_loss"] for row in together.history] == pytest.approx(

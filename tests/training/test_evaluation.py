@@ -14,11 +14,11 @@ from catalog_enrichment.training.evaluation import (
     Evaluation,
     ModelScores,
     attribute_metrics,
-    certified,
+    certified_metrics,
     confusions,
     intervals,
     measures,
-    per_value,
+    metrics_by_value,
 )
 from catalog_enrichment.training.folds import Folds
 from catalog_enrichment.training.task import Split
@@ -71,7 +71,7 @@ def test_head_and_tail_are_by_the_support_of_the_whole_data_set():
 
 
 def test_per_value_precision_and_recall():
-    red, blue = per_value(PROBABILITIES, labels(), ALL)
+    red, blue = metrics_by_value(PROBABILITIES, labels(), ALL)
     assert (red["value"], red["support"], red["precision"], red["recall"]) == ("Red", 3, 2 / 3, 2 / 3)
     assert (blue["value"], blue["support"], blue["precision"], blue["recall"], blue["f1"]) == ("Blue", 0, 0, 0, 0)
 
@@ -137,7 +137,7 @@ def test_warnings_are_filled_when_all_is_described():
 
 def test_an_abstention_has_recall_zero_and_no_precision_of_one():
     certificate = abstention("color", "no reason", PrecisionConfig(), issue())
-    row = certified(certificate, PROBABILITIES, labels(), ALL, np.ones(4, dtype=bool))
+    row = certified_metrics(certificate, PROBABILITIES, labels(), ALL, np.ones(4, dtype=bool))
     assert (row["accepted"], row["precision"], row["recall"]) == (0, 0, 0)
     assert (row["precision_low"], row["precision_high"]) == (0, 1)
 

@@ -22,7 +22,7 @@ from catalog_enrichment.models.spec import (
 )
 from catalog_enrichment.precision.metrics import r_at_p_micro
 from catalog_enrichment.precision.units import pairs_from
-from catalog_enrichment.training.examples import Examples, vary
+from catalog_enrichment.training.examples import Examples, augmented
 from catalog_enrichment.training.fit import check_buildable, fit, set_threads
 from catalog_enrichment.training.objectives import targets_of, total_loss
 from catalog_enrichment.training.task import Task
@@ -215,7 +215,7 @@ def test_self_supervision_never_sees_the_held_out_folds(task: Task) -> None:
     groups = task.groups.copy()
     twin = task.folds.train[0]
     groups[twin] = groups[task.folds.test[0]]  # the same listing, in another shop
-    seen = replace(task, groups=groups).unlabelled
+    seen = replace(task, groups=groups).self_supervised
     assert not np.isin(groups[seen], groups[held_out]).any()
     assert sorted([*seen, twin, *held_out]) == list(range(len(task.examples.dataset)))
 
@@ -230,11 +230,11 @@ def test_a_flagged_picture_is_never_shown(task: Task, monkeypatch: pytest.Monkey
     seen: list[str] = []
     original = Examples.batch
 
-    def watched(self: Examples, index: Any, hidden: Any = None, augment: Any = None) -> Any:
+    def watched(self: Examples, index: Any, masked_images: Any = None, augment: Any = None) -> Any:
         if augment is not None:  # a batch that is learned from
-            visible = self.has_image[index] & (True if hidden is None else ~hidden)
+            visible = self.has_image[index] & (True if masked_images is None else ~masked_images)
             shown["fit" in seen] |= set(index[visible].tolist())
-        return original(self, index, hidden, augment)
+        return original(self, index, masked_images, augment)
 
     monkeypatch.setattr(Examples, "batch", watched)
     learned = replace(noisy, image=replace(stage, augment=True))
@@ -262,13 +262,13 @@ def test_batches_are_no_wider_than_their_longest_text(task: Task) -> None:
 
 
 def test_hidden_pictures_are_not_seen(task: Task) -> None:
-    inputs = task.examples.batch(np.arange(4), hidden=np.array([True, False, True, False]))
+    inputs = task.examples.batch(np.arange(4), masked_images=np.array([True, False, True, False]))
     assert inputs.has_image.tolist() == [False, True, False, True]
     assert inputs.pixels[0].abs().sum() == 0
 
 
 def test_smaller_pictures_for_one_fit(task: Task) -> None:
-    whole, small = task.examples.batch(np.arange(3)), task.examples.at(16).batch(np.arange(3))
+    whole, small = task.examples.batch(np.arange(3)), task.examples.with_picture_size(16).batch(np.arange(3))
     assert small.pixels.shape == (3, 3, 16, 16)
     torch.testing.assert_close(small.pixels[0, 0, 0, 0], whole.pixels[0, 0, :2, :2].mean())
 
@@ -276,7 +276,7 @@ def test_smaller_pictures_for_one_fit(task: Task) -> None:
 def test_augmentation_mirrors_and_shifts_but_keeps_colours() -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (64, 32, 32, 3)).astype(np.uint8)
-    varied = vary(pictures, rng)
+    varied = augmented(pictures, rng)
     assert varied.shape == pictures.shape
     assert not np.array_equal(varied, pictures)
     for before, after in zip(pictures, varied, strict=True):

@@ -9,7 +9,7 @@ from catalog_enrichment.training.folds import (
     VariantKey,
     content_groups,
     one_per_group,
-    split,
+    split_folds,
     stratified_parts,
     twins_share,
 )
@@ -57,7 +57,7 @@ def random_groups(count: int, seed: int = 0) -> np.ndarray:
 
 def test_groups_never_split_and_every_product_has_one_fold():
     groups = random_groups(3000)
-    folds = split(np.arange(3000), groups, ids(3000), SHARES)
+    folds = split_folds(np.arange(3000), groups, ids(3000), SHARES)
     parts = [folds.train, folds.validation, folds.calibration, folds.certification, folds.test]
     assert sorted(np.concatenate(parts).tolist()) == list(range(3000))
     seen = [set(groups[part].tolist()) for part in parts]
@@ -69,7 +69,7 @@ def test_groups_never_split_and_every_product_has_one_fold():
 def test_shares_are_close_even_with_a_giant_group(giant):
     groups = random_groups(3000)
     groups[:giant] = 10_000
-    sizes = split(np.arange(3000), groups, ids(3000), SHARES).sizes()
+    sizes = split_folds(np.arange(3000), groups, ids(3000), SHARES).sizes()
     for name, size in sizes.items():
         assert abs(size / 3000 - getattr(SHARES, name)) < 0.01
 
@@ -77,18 +77,18 @@ def test_shares_are_close_even_with_a_giant_group(giant):
 def test_a_group_larger_than_train_leaves_the_other_folds_in_proportion():
     groups = random_groups(1000)
     groups[:800] = 10_000
-    sizes = split(np.arange(1000), groups, ids(1000), SHARES).sizes()
+    sizes = split_folds(np.arange(1000), groups, ids(1000), SHARES).sizes()
     assert sizes["train"] == 800
     assert abs(sizes["certification"] - 200 * 0.22 / 0.5) < 10
 
 
 def test_seed_decides_the_split_and_order_of_products_does_not():
     groups, names = random_groups(500), ids(500)
-    first = split(np.arange(500), groups, names, SHARES)
+    first = split_folds(np.arange(500), groups, names, SHARES)
     back = np.arange(500)[::-1]
-    second = split(np.arange(500), groups[back], [names[i] for i in back], SHARES)
+    second = split_folds(np.arange(500), groups[back], [names[i] for i in back], SHARES)
     assert {names[i] for i in first.certification} == {names[back[i]] for i in second.certification}
-    other = split(np.arange(500), groups, names, FoldsConfig(seed=1))
+    other = split_folds(np.arange(500), groups, names, FoldsConfig(seed=1))
     assert set(first.test.tolist()) != set(other.test.tolist())
 
 
@@ -137,7 +137,7 @@ def test_stratified_folds_have_their_share_of_rare_values():
     for seed in range(5):
         truth, groups = values(1500, seed), random_groups(1500, seed)
         for config, found in ((FoldsConfig(seed=seed), hashed), (FoldsConfig(seed=seed, stratify=True), stratified)):
-            found.append(unevenness(split(np.arange(1500), groups, ids(1500), config, truth), truth, config))
+            found.append(unevenness(split_folds(np.arange(1500), groups, ids(1500), config, truth), truth, config))
     assert np.mean(stratified) < 0.6 * np.mean(hashed)
     assert max(stratified) < min(hashed)
 
@@ -147,7 +147,7 @@ def test_stratified_folds_keep_groups_together_and_shares_close(giant):
     groups, truth = random_groups(3000), values(3000)
     groups[:giant] = 10_000
     labelled = np.arange(0, 3000)[np.arange(3000) % 10 != 0]
-    folds = split(labelled, groups, ids(3000), STRATIFIED, truth)
+    folds = split_folds(labelled, groups, ids(3000), STRATIFIED, truth)
     parts = [index for _, index in folds.items()]
     assert np.array_equal(np.sort(np.concatenate(parts)), labelled)
     assert all((np.diff(part) > 0).all() for part in parts)
@@ -159,23 +159,23 @@ def test_stratified_folds_keep_groups_together_and_shares_close(giant):
 
 def test_stratified_folds_follow_the_seed_and_not_the_order_of_products():
     groups, names, truth = random_groups(500), ids(500), values(500)
-    first = split(np.arange(500), groups, names, STRATIFIED, truth)
+    first = split_folds(np.arange(500), groups, names, STRATIFIED, truth)
     back = np.arange(500)[::-1]
-    second = split(np.arange(500), groups[back], [names[i] for i in back], STRATIFIED, truth[back])
+    second = split_folds(np.arange(500), groups[back], [names[i] for i in back], STRATIFIED, truth[back])
     assert {names[i] for i in first.certification} == {names[back[i]] for i in second.certification}
-    other = split(np.arange(500), groups, names, FoldsConfig(stratify=True, seed=-1), truth)
+    other = split_folds(np.arange(500), groups, names, FoldsConfig(stratify=True, seed=-1), truth)
     assert set(first.test.tolist()) != set(other.test.tolist())
 
 
 def test_stratification_needs_values():
     with pytest.raises(ValueError, match="values"):
-        split(np.arange(10), np.arange(10), ids(10), STRATIFIED)
+        split_folds(np.arange(10), np.arange(10), ids(10), STRATIFIED)
 
 
 def test_values_do_not_change_folds_that_are_hashed():
     groups = random_groups(400)
-    plain = split(np.arange(400), groups, ids(400), SHARES)
-    told = split(np.arange(400), groups, ids(400), SHARES, values(400))
+    plain = split_folds(np.arange(400), groups, ids(400), SHARES)
+    told = split_folds(np.arange(400), groups, ids(400), SHARES, values(400))
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(plain.items(), told.items(), strict=True))
 
 
@@ -220,7 +220,7 @@ def test_the_config_decides_how_products_are_split(toy_task):
         settings = TrainingConfig(recipe="any", attributes=["color", "material"], folds=shares, min_label_count=1)
         parts = split_of(dataset, settings)
         truth = np.hstack([dataset.labels(name).truth for name in settings.attributes])
-        expected = split(np.arange(240), parts.groups, dataset.ids, shares, truth)
+        expected = split_folds(np.arange(240), parts.groups, dataset.ids, shares, truth)
         assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(parts.folds.items(), expected.items(), strict=True))
         found[stratify] = set(parts.folds.test.tolist())
     assert found[False] != found[True]

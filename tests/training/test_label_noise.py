@@ -13,7 +13,7 @@ from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import label_noise
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.fit import set_threads
-from catalog_enrichment.training.label_noise import flagged_pictures, suspects
+from catalog_enrichment.training.label_noise import flagged_pictures, suspect_labels
 from catalog_enrichment.training.task import Task
 
 from .toy import COLORS, easy, recipe, silent
@@ -86,7 +86,7 @@ def test_a_share_of_the_flagged_is_dropped(task, wrong, flagged, checkpoints):
 
 def test_the_worst_are_dropped_and_the_attributes_joined(task, checkpoints, monkeypatch):
     worst = {"color": [8, 2, 5, 0], "season": [9, 2]}
-    monkeypatch.setattr(label_noise, "suspects", lambda label, rows, _: rows[worst[label.attribute]])
+    monkeypatch.setattr(label_noise, "suspect_labels", lambda label, rows, _: rows[worst[label.attribute]])
     dropped = flagged_pictures(noisy(0.5), task, silent, checkpoints)
     colours = task.train[task.examples.has_image[task.train] & task.labels["color"].learnable[task.train]]
     seasons = task.train[task.examples.has_image[task.train]]
@@ -131,7 +131,7 @@ def test_several_values_at_once_are_judged_one_by_one(values, constant):
     rows = np.arange(1000, 1400, 2)  # positions in the data set are not positions among the judged
     label = many(np.zeros((1400, given.shape[1]), dtype=bool))
     label.truth[rows] = given
-    found = suspects(label, rows, probability)
+    found = suspect_labels(label, rows, probability)
     expected = 1000 + 20 * np.arange(20)
     assert set(found) <= set(expected)
     assert len(found) >= 15
@@ -145,10 +145,10 @@ def test_the_least_likely_label_comes_first():
         probability[row] = 0.0
         probability[row, classes[row]], probability[row, (classes[row] + 1) % 3] = left, 1 - left
     label = replace(many(np.eye(3, dtype=bool)[classes]), cardinality=Cardinality.ONE)
-    assert suspects(label, np.arange(90), probability).tolist() == [31, 62, 3]
+    assert suspect_labels(label, np.arange(90), probability).tolist() == [31, 62, 3]
 
 
 def test_one_value_that_everyone_has_cannot_be_wrong():
     one = replace(many(np.ones((30, 1), dtype=bool)), cardinality=Cardinality.ONE)
     for label in (one, many(np.ones((30, 2), dtype=bool))):
-        assert len(suspects(label, np.arange(30), np.full(label.truth.shape, 0.5))) == 0
+        assert len(suspect_labels(label, np.arange(30), np.full(label.truth.shape, 0.5))) == 0

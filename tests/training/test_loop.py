@@ -79,7 +79,7 @@ def test_the_fit_that_was_interrupted_ends_where_the_undisturbed_one_does(task: 
         run(task, spec, kill_in_the_second_epoch, checkpoints=tmp_path)
     lines: list[str] = []
     resumed = run(task, spec, lines.append, checkpoints=tmp_path)
-    assert "goes on after epoch 1" in lines[0]
+    assert "continues after epoch 1" in lines[0]
     assert same(undisturbed, resumed)
 
 
@@ -99,9 +99,9 @@ def test_a_fit_that_is_done_is_found_again_and_a_changed_one_is_not(task: Task, 
     for change in changes:
         lines.clear()
         run(task, spec, lines.append, checkpoints=tmp_path, **change)
-        assert "goes on" not in lines[0]
+        assert "continues" not in lines[0]
     run(task, replace(spec, seed=5), lines.append, checkpoints=tmp_path)
-    assert not any("goes on" in line for line in lines)
+    assert not any("continues" in line for line in lines)
 
 
 def test_accumulated_batches_step_as_one_large_batch_does(task: Task) -> None:
@@ -144,9 +144,9 @@ def test_mixed_precision_learns_and_leaves_the_weights_in_fp32(task: Task) -> No
 
 
 def test_pictures_that_are_hidden_for_good_are_never_seen(task: Task) -> None:
-    hidden = np.ones(len(task.examples.dataset), dtype=bool)
+    masked_images = np.ones(len(task.examples.dataset), dtype=bool)
     begun, fitted = network(task), network(task)
-    run(task, recipe(epochs=1).fit, start=fitted, hidden=hidden)
+    run(task, recipe(epochs=1).fit, start=fitted, masked_images=masked_images)
     image = [name for name in begun.state_dict() if name.startswith("image.") and begun.state_dict()[name].ndim > 1]
     decay = 1 - recipe().fit.image_learning_rate * recipe().fit.weight_decay
     for name in image:  # no gradient but weight decay's, which shrinks all weights alike

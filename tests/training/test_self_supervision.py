@@ -125,7 +125,7 @@ def test_a_batch_with_fewer_than_two_pictures_moves_nothing(task, shown):
     net = network(task, "concat").train()
     objective = contrast(adapt("convirt"), net)
     index = np.arange(4)
-    inputs = task.examples.batch(index, hidden=index >= shown)
+    inputs = task.examples.batch(index, masked_images=index >= shown)
     loss = objective(net, inputs, torch.from_numpy(index))
     loss.backward()
     assert float(loss.detach()) == 0

@@ -201,6 +201,6 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path) -> None:
         train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", lambda _: 0, kill)
     lines: list[str] = []
     resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", lambda _: 0, lines.append)
-    assert any("goes on after epoch 2" in line for line in lines)
+    assert any("continues after epoch 2" in line for line in lines)
     fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", lambda _: 0, silent)
     assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)

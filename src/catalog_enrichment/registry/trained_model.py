@@ -1,4 +1,4 @@
-"""What training hands to the registry: a model version's folder and everything that is recorded beside it."""
+"""TrainedModel: what training passes to the registry, a model version's folder and what is recorded with it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ class TrainedModel:
     artifact: Path
     """The model version's folder, certificates included."""
     certificates: list[Certificate]
-    """One per attribute and modality path; an abstention is one."""
+    """One per attribute and modality path, abstentions included."""
     metrics: dict[str, float]
-    """See :class:`Evaluation`; names are MLflow's kind of names."""
+    """See :class:`Evaluation`; every name is a valid MLflow metric name."""
     params: dict[str, Any]
-    """The recipe and the settings that made the model, flat."""
+    """The recipe and the settings, as a flat mapping with dotted keys."""
     tables: dict[str, list[dict[str, Any]]]
+    """See :class:`Evaluation`; `search` has the candidates for lambda."""
     curves: dict[str, dict[str, Any]]
+    """See :class:`Evaluation`."""
     history: list[dict[str, float]]
-    """See :class:`Fitted`; of a vote, its first member's."""
+    """See :class:`Fitted`; for a vote, the history of its first member."""
     warnings: list[str]
-    """In words: a modality that the model hardly uses."""
+    """Messages about modalities that the model hardly uses."""
     lineage: dict[str, Any]
-    """What it was made from: counts, folds, groups, twins, label set, dictionary."""
+    """The training data: counts, folds, content groups, label set, dictionary."""
     seconds: dict[str, float]
-    """Per stage."""
+    """Stage -> seconds."""

@@ -1,1 +1,1 @@
-"""From labelled products to a certified artifact: data set, folds, fit, evaluation, and the job that ties them."""
+"""Training, from labelled products to a certified model version: job.py is the job, train.py its steps in order."""

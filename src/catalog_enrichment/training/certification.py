@@ -1,7 +1,7 @@
-"""From scores to certificates: one for every attribute and modality path, an abstention where nothing can be promised.
+"""Certificates from scores: one for every attribute and modality path, an abstention where no threshold is certified.
 
-The text-only path abstains for now (PRECISION, certificate 5): products without a picture are another population, and
-their own certificate needs their own labelled products.
+The text-only path always abstains (PRECISION, certificate 5): products without a picture are another population, and
+their certificate would need labelled products of their own.
 """
 
 from __future__ import annotations
@@ -34,60 +34,61 @@ NOT_LEARNED_ABSTAINS = "too few labelled products to learn a value of it"
 
 
 def label_set(split: Split) -> str:
-    """Hash of which products certify. Not of what is said about them: an edited label does not make a fresh fold."""
+    """Hash of the certification fold's product ids. Labels are not included: an edited one makes no new label set."""
     return stable_hash(sorted(split.dataset.ids[product] for product in split.folds.certification.tolist()))
 
 
 def data_window(dataset: Dataset, index: Index) -> str:
-    """First and last change of the products at ``index``, as an ISO interval; "unknown" where no time is known."""
+    """First and last `updated_at` date of the products at ``index``, as an ISO interval; "unknown" if none has one."""
     times = [time for product in index.tolist() if (time := dataset.updated_at[product]) is not None]
     return f"{min(times):%Y-%m-%d}/{max(times):%Y-%m-%d}" if times else "unknown"
 
 
 def certify_all(
-    split: Split, labels: Mapping[str, Labels], scores: ModelScores, rule: PrecisionConfig, issue: CertificateBinding
+    split: Split, labels: Mapping[str, Labels], scores: ModelScores, rule: PrecisionConfig, binding: CertificateBinding
 ) -> list[Certificate]:
-    """Two certificates per attribute, for both and text-only. ``labels`` hold every attribute asked for.
+    """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn.
 
-    ``scores``: of the calibration and certification folds and of the products to fill, for the attributes learned.
+    ``scores``: of the calibration and certification folds and of the unfilled products, for the attributes learned.
     """
     certificates = []
     for name, label in labels.items():
         if name in scores.probabilities:
-            certificates.append(certify_one(split, label, scores, rule, issue))
+            certificates.append(certify_one(split, label, scores, rule, binding))
         else:
-            certificates.append(abstention(name, NOT_LEARNED_ABSTAINS, rule, issue))
-        text_only = replace(issue, modality=Modality.TEXT_ONLY)
+            certificates.append(abstention(name, NOT_LEARNED_ABSTAINS, rule, binding))
+        text_only = replace(binding, modality=Modality.TEXT_ONLY)
         certificates.append(abstention(name, TEXT_ONLY_ABSTAINS, rule, text_only))
     return certificates
 
 
 def certify_one(
-    split: Split, labels: Labels, scores: ModelScores, rule: PrecisionConfig, issue: CertificateBinding
+    split: Split, labels: Labels, scores: ModelScores, rule: PrecisionConfig, binding: CertificateBinding
 ) -> Certificate:
-    """Choose the pool on the calibration fold, fix the grid on the products to fill, test on the certification fold.
+    """Choose the pool on the calibration fold and the threshold grid on the unfilled products, and test the thresholds
+    on the certification fold.
 
-    Only products with a usable picture count, and of the certification fold one per content group.
+    Only products with a usable picture count; of the certification fold, one per content group.
     """
     dataset = split.dataset
     usable = labels.labelled & dataset.has_image
-    calibration = _among(split.folds.calibration, usable)
-    certification = split.units(_among(split.folds.certification, usable))
-    to_fill = _among(scores.index, labels.open & dataset.has_image)
-    pool = select_pool(CalibrationScores(**_fold(split, labels, scores, calibration)), rule)
-    fold = CertificationScores(
-        **_fold(split, labels, scores, certification),
+    calibration = _where(split.folds.calibration, usable)
+    certification = split.units(_where(split.folds.certification, usable))
+    unfilled = _where(scores.index, labels.unfilled & dataset.has_image)
+    pool = select_pool(CalibrationScores(**_scored_labels(split, labels, scores, calibration)), rule)
+    certification_scores = CertificationScores(
+        **_scored_labels(split, labels, scores, certification),
         categories=[dataset.categories[product] for product in certification],
         languages=[dataset.languages[product] for product in certification],
     )
-    return certify_attribute(pool, fold, scores.at(labels.attribute, to_fill), rule, issue)
+    return certify_attribute(pool, certification_scores, scores.at(labels.attribute, unfilled), rule, binding)
 
 
-def abstention(attribute: str, why: str, rule: PrecisionConfig, issue: CertificateBinding) -> Certificate:
-    """The certificate that allows nothing."""
+def abstention(attribute: str, why: str, rule: PrecisionConfig, binding: CertificateBinding) -> Certificate:
+    """A certificate that writes nothing, for the reason ``why``."""
     return Certificate(
         attribute=attribute,
-        modality=issue.modality,
+        modality=binding.modality,
         values=(),
         threshold=None,
         why_abstains=why,
@@ -96,15 +97,15 @@ def abstention(attribute: str, why: str, rule: PrecisionConfig, issue: Certifica
         lower_bound=0.0,
         target=rule.target,
         delta=rule.delta,
-        use_count=issue.use_count,
-        claim=f"Nothing is claimed: {attribute} is not written on the path {issue.modality.value}.",
-        label_set_hash=issue.label_set_hash,
-        data_window=issue.data_window,
-        weights_hash=issue.weights_hash,
-        numeric_path=issue.numeric_path,
-        preprocessing_hash=issue.preprocessing_hash,
-        issued_at=issue.issued_at,
-        expires_at=issue.issued_at + timedelta(days=rule.valid_days),
+        use_count=binding.use_count,
+        claim=f"Nothing is claimed: {attribute} is not written on the path {binding.modality.value}.",
+        label_set_hash=binding.label_set_hash,
+        data_window=binding.data_window,
+        weights_hash=binding.weights_hash,
+        numeric_path=binding.numeric_path,
+        preprocessing_hash=binding.preprocessing_hash,
+        issued_at=binding.issued_at,
+        expires_at=binding.issued_at + timedelta(days=rule.valid_days),
         suggest_threshold=None,
         categories=(),
         languages=(),
@@ -114,7 +115,7 @@ def abstention(attribute: str, why: str, rule: PrecisionConfig, issue: Certifica
     )
 
 
-def _fold(split: Split, labels: Labels, scores: ModelScores, index: Index) -> dict[str, Any]:
+def _scored_labels(split: Split, labels: Labels, scores: ModelScores, index: Index) -> dict[str, Any]:
     return {
         "attribute": labels.attribute,
         "labels": labels.values,
@@ -125,5 +126,6 @@ def _fold(split: Split, labels: Labels, scores: ModelScores, index: Index) -> di
     }
 
 
-def _among(index: Index, chosen: NDArray[np.bool_]) -> Index:
-    return index[chosen[index]]
+def _where(index: Index, mask: NDArray[np.bool_]) -> Index:
+    """The products of ``index`` for which ``mask`` (N,) is true."""
+    return index[mask[index]]

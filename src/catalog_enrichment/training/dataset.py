@@ -1,8 +1,8 @@
-"""The products a model learns from, read once: texts in memory, pictures in a memory-mapped file, merchant values.
+"""The training data set: texts and merchant values in memory, pictures in a memory-mapped file.
 
-A picture is fetched and decoded once, in threads, at the size the recipe asks for, and written to one file of uint8
-pixels under the work folder. Memory therefore grows with the texts, not with the pictures; the epochs read pixels
-through the page cache.
+Each picture is fetched and decoded once, in threads, at the size that the recipe needs, and written to one file of
+uint8 pixels in the work folder. The memory needed therefore grows with the texts and not with the pictures; epochs
+read the pixels through the page cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 UNLABELLED = -1
 """Class of a product without a usable merchant value."""
 NOT_LEARNED = -2
-"""Class of a product whose merchant value is none of the learned ones: always a miss, never in the loss."""
+"""Class of a product whose merchant value is not learned: any prediction is wrong, and it is not in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +48,14 @@ class LoadOptions:
     images: ImagesConfig
     workdir: Path
     max_unlabelled: int
-    """Products without any label that are kept; which ones is decided by a hash of their id."""
+    """Products without any label that are kept: those with the smallest hash of the product id."""
     threads: int = 4
-    """Threads that fetch and decode; a fetch waits for the network, so more than there are cores."""
+    """Threads that fetch and decode pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the merchants say about one attribute, in the terms of the values that are learned."""
+    """The merchants' values of one attribute, as classes of the learned values. N products, V learned values."""
 
     attribute: str
     cardinality: Cardinality
@@ -64,20 +64,20 @@ class Labels:
     truth: NDArray[np.bool_]
     """(N, V): the merchant gives this value."""
     labelled: NDArray[np.bool_]
-    """(N,): the merchant gives a value, learned or not. Evaluation and certification count these."""
+    """(N,): the merchant gives a value, learned or not. Evaluation and certification use these products."""
     unlearned: NDArray[np.int64]
-    """(N,): true values that are not learned; they stay in recall's denominator."""
-    open: NDArray[np.bool_]
-    """(N,): the attribute applies and the merchant gives nothing: what enrichment would fill."""
+    """(N,): number of true values that are not learned; they count in the denominator of recall."""
+    unfilled: NDArray[np.bool_]
+    """(N,): the attribute applies and the merchant gives no value: what enrichment would fill."""
 
     @property
     def learnable(self) -> NDArray[np.bool_]:
-        """(N,): in the loss: labelled with at least one learned value."""
+        """(N,): labelled with at least one learned value; only these products are in the loss."""
         return np.asarray(self.truth.any(axis=1))
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """(N,): the learned value's number, UNLABELLED or NOT_LEARNED. For attributes with one value."""
+        """(N,): column of the learned value, UNLABELLED or NOT_LEARNED. For attributes of cardinality ONE."""
         missing = np.where(self.labelled, NOT_LEARNED, UNLABELLED)
         if not self.values:
             return missing.astype(np.int64)
@@ -86,7 +86,7 @@ class Labels:
 
 @dataclass(slots=True)
 class Dataset:
-    """N products, in a stable order (as read; an unlabelled product may take an evicted one's place)."""
+    """N products, in the order read; an unlabelled product may replace one that left the sample (:class:`_Slots`)."""
 
     dictionary: Dictionary
     ids: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Dataset:
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> the merchant's values, distinct, as in the products table."""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1, 3), dtype=np.uint8))
-    """(N, S, S, 3) RGB, memory-mapped, read-only; meaningless without a usable picture."""
+    """(N, S, S, 3) RGB, memory-mapped, read-only; undefined for a product without a usable picture."""
     counts: Counter[str] = field(default_factory=Counter)
     """Products read, opted out, labelled, unlabelled, not kept, and unusable pictures by reason."""
 
@@ -109,32 +109,35 @@ class Dataset:
 
     @property
     def has_image(self) -> NDArray[np.bool_]:
-        """(N,): a picture could be decoded."""
+        """(N,): the product has a usable picture."""
         return np.array([picture is not None for picture in self.pictures], dtype=bool)
 
     def labels(self, name: str, min_count: int = 1) -> Labels:
-        """Labels of attribute ``name``; learned are dictionary values with at least ``min_count`` labelled products.
+        """Labels of attribute ``name``. The learned values are those of the dictionary with at least ``min_count``
+        labelled products.
 
-        Counted over all folds, not in train alone: which values a model knows then depends on the catalog and not
-        on the draw of the split. Only the number of a value's products is looked at, nothing about any product.
+        Products of all folds are counted, so that the learned values depend on the catalog and not on the split. Only
+        the counts are used, nothing about any single product.
 
-        A value that is not the dictionary's is labelled but never learned: whatever the model writes there is
-        wrong, which is the cautious reading of a spelling that nobody mapped. Where the merchant gives several
-        values of an attribute that can have one, the truth is unknown, and the product is neither labelled nor open.
+        A value that is not in the dictionary is labelled but never learned: whatever the model predicts there counts as
+        wrong. Where the merchant gives several values of an attribute that can have one, the truth is unknown, and the
+        product is neither labelled nor unfilled.
         """
         attribute = self.dictionary[name]
-        given = [self._given(attribute, product) for product in range(len(self))]
+        merchant_values = [self._applicable_values(attribute, product) for product in range(len(self))]
         single = attribute.cardinality is Cardinality.ONE
-        ambiguous = np.array([single and len(values) > 1 for values in given], dtype=bool)
-        support = Counter(v for values, skip in zip(given, ambiguous, strict=True) if not skip for v in values)
+        ambiguous = np.array([single and len(values) > 1 for values in merchant_values], dtype=bool)
+        support = Counter(
+            value for values, skip in zip(merchant_values, ambiguous, strict=True) if not skip for value in values
+        )
         learned = tuple(value for value in attribute.values if support[value] >= max(min_count, 1))
-        position = {value: column for column, value in enumerate(learned)}
+        column_of = {value: column for column, value in enumerate(learned)}
         truth = np.zeros((len(self), len(learned)), dtype=bool)
         unlearned = np.zeros(len(self), dtype=np.int64)
         for product in np.flatnonzero(~ambiguous):
-            for value in given[product]:
-                if value in position:
-                    truth[product, position[value]] = True
+            for value in merchant_values[product]:
+                if value in column_of:
+                    truth[product, column_of[value]] = True
                 else:
                     unlearned[product] += 1
         applies = np.array([attribute.applies_to(category) for category in self.categories], dtype=bool)
@@ -142,18 +145,18 @@ class Dataset:
         labelled = truth.any(axis=1) | (unlearned > 0)
         return Labels(name, attribute.cardinality, learned, truth, labelled, unlearned, applies & empty)
 
-    def _given(self, attribute: Attribute, product: int) -> tuple[str, ...]:
-        """The merchant's values, where the attribute applies to the product."""
+    def _applicable_values(self, attribute: Attribute, product: int) -> tuple[str, ...]:
+        """The merchant's values; empty where the attribute does not apply to the product's category."""
         if not attribute.applies_to(self.categories[product]):
             return ()
         return self.merchant[product].get(attribute.name, ())
 
 
 def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, options: LoadOptions) -> Dataset:
-    """Read product rows (contract `products`), leaving out the merchants who opted out.
+    """Read product rows (contract `products`), without those that opted out.
 
-    ``pixels`` is a file ``pixels.u8`` in ``options.workdir``. Raises nothing for a bad picture: it is counted, and the
-    product has no image.
+    The pixels are written to ``pixels.u8`` in ``options.workdir``. An unusable picture raises nothing: it is counted
+    by reason, and the product has no image.
     """
     dataset = Dataset(dictionary)
     shape = (options.image_size, options.image_size, 3)
@@ -162,13 +165,13 @@ def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, opt
     file = options.workdir / "pixels.u8"
     with file.open("wb") as sink, ThreadPoolExecutor(options.threads) as pool:
         for batch in products:
-            rows = _placed(batch.to_pylist(), dataset, slots, options)
+            rows = _assign_slots(batch.to_pylist(), dataset, slots, options)
             pictures = pool.map(
                 lambda row: first_usable(row["images"], options.image_size, options.images), rows.values()
             )
             for (slot, row), picture in zip(rows.items(), pictures, strict=True):
-                _keep(dataset, slot, row, options)
-                _keep_picture(dataset, slot, picture, sink)
+                _store_row(dataset, slot, row, options)
+                _store_picture(dataset, slot, picture, sink)
         sink.truncate(len(dataset) * int(np.prod(shape)))
     if len(dataset):
         dataset.pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=(len(dataset), *shape))
@@ -176,14 +179,15 @@ def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, opt
 
 
 class _Slots:
-    """Gives every product a position; of the unlabelled, only the ``limit`` with the smallest hash hold one.
+    """Assigns positions in the data set (slots). Of the unlabelled products only the ``limit`` with the smallest hash
+    get one.
 
-    A sample by hash is the same whatever the order of the rows, and grows by adding only.
+    The sample does not depend on the order of the rows, and a larger limit only adds products.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: list[tuple[int, int]] = []  # a heap of (-hash, slot): the largest hash is the next to go
+        self._sample: list[tuple[int, int]] = []  # a heap of (-hash, slot): the largest hash is replaced first
         self._next = 0
 
     def labelled(self) -> int:
@@ -191,23 +195,23 @@ class _Slots:
         return self._next - 1
 
     def unlabelled(self, product_id: str) -> int | None:
-        """A slot (perhaps one taken from a product with a larger hash), or None if this one is not in the sample."""
-        draw = -int(stable_hash("unlabelled", product_id)[:15], 16)
-        if len(self._held) < self._limit:
+        """A new slot, or that of a product with a larger hash, which is replaced; None if not in the sample."""
+        negative_hash = -int(stable_hash("unlabelled", product_id)[:15], 16)
+        if len(self._sample) < self._limit:
             slot = self.labelled()
-            heapq.heappush(self._held, (draw, slot))
+            heapq.heappush(self._sample, (negative_hash, slot))
             return slot
-        if not self._held or draw <= self._held[0][0]:
+        if not self._sample or negative_hash <= self._sample[0][0]:
             return None
-        _, slot = heapq.heapreplace(self._held, (draw, self._held[0][1]))
+        _, slot = heapq.heapreplace(self._sample, (negative_hash, self._sample[0][1]))
         return slot
 
 
-def _placed(
+def _assign_slots(
     rows: list[dict[str, Any]], dataset: Dataset, slots: _Slots, options: LoadOptions
 ) -> dict[int, dict[str, Any]]:
-    """Slot -> row, for the rows that are kept. Where two of one batch share a slot, the last one holds it."""
-    placed: dict[int, dict[str, Any]] = {}
+    """Slot -> row, for the rows that are kept. Where two rows of a batch get the same slot, the last one keeps it."""
+    row_by_slot: dict[int, dict[str, Any]] = {}
     for row in rows:
         dataset.counts["products_read"] += 1
         if row["opt_out"]:
@@ -216,22 +220,22 @@ def _placed(
         row["merchant"] = _merchant_values(row["merchant_attributes"])
         if any(row["merchant"].get(name) for name in options.attributes):
             dataset.counts["labelled"] += 1
-            placed[slots.labelled()] = row
+            row_by_slot[slots.labelled()] = row
             continue
         dataset.counts["unlabelled"] += 1
         slot = slots.unlabelled(row["product_id"])
         if slot is not None:
-            placed[slot] = row
-    return placed
+            row_by_slot[slot] = row
+    return row_by_slot
 
 
 def _merchant_values(raw: Any) -> dict[str, tuple[str, ...]]:
-    """Arrow gives a map as a list of pairs; null arrays and null values say nothing."""
+    """Attribute -> distinct values, without nulls. Arrow returns a map as a list of pairs."""
     pairs = raw.items() if isinstance(raw, Mapping) else raw or ()
     return {name: tuple(dict.fromkeys(value for value in values or () if value)) for name, values in pairs}
 
 
-def _keep(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOptions) -> None:
+def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOptions) -> None:
     columns: list[tuple[list[Any], Any]] = [
         (dataset.ids, row["product_id"]),
         (dataset.titles, clean_text(row["title"], options.max_chars)),
@@ -242,10 +246,10 @@ def _keep(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOptions
         (dataset.merchant, row["merchant"]),
     ]
     for column, value in columns:
-        column[slot : slot + 1] = [value]  # at the end this appends, else it takes the evicted product's place
+        column[slot : slot + 1] = [value]  # appends at the end, else overwrites the replaced product
 
 
-def _keep_picture(dataset: Dataset, slot: int, picture: Decoded, sink: IO[bytes]) -> None:
+def _store_picture(dataset: Dataset, slot: int, picture: Decoded, sink: IO[bytes]) -> None:
     digest = None
     if picture.pixels is None:
         dataset.counts[f"picture_{picture.reason}"] += 1

@@ -1,7 +1,7 @@
-"""A fit on several GPUs, processes or nodes, through Spark's TorchDistributor.
+"""Fitting on several GPUs, processes or nodes, through Spark's TorchDistributor.
 
-Every process runs the same :func:`~catalog_enrichment.training.fit.fit` over its share of each batch; what the first
-one ends with is the result. The task travels through a folder, which on a cluster every node has to see.
+Every process runs the same :func:`~catalog_enrichment.training.fit.fit` over its share of each batch; the result is
+that of the first process. The task is passed in a folder, which on a cluster every node must be able to read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Fitter(Protocol):
-    """What :func:`~catalog_enrichment.training.fit.fit` is."""
+    """The signature of :func:`~catalog_enrichment.training.fit.fit`."""
 
     def __call__(self, recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted: ...
 
@@ -40,41 +40,41 @@ class Fitter(Protocol):
 _TASK, _RESULT = "task.pkl", "fitted.pt"
 
 
-def fitter(spark: SparkSession, folder: Path, processes: int, local: bool) -> Fitter:
-    """A ``fit`` over ``processes`` processes: on the driver if ``local``, else one per Spark task.
+def distributed_fitter(spark: SparkSession, folder: Path, processes: int, local: bool) -> Fitter:
+    """A ``fit`` with ``processes`` processes: on the driver if ``local``, else one per Spark task.
 
-    With GPUs every process takes one: locally by its rank, on a cluster as Spark's resource scheduling
-    (`spark.task.resource.gpu.amount`) says. ``folder`` holds the task while it runs. Raises ConfigError for more
+    With GPUs every process uses one: locally the GPU of its rank, on a cluster the one that Spark's resource scheduling
+    (`spark.task.resource.gpu.amount`) assigns. ``folder`` holds the task and the result. Raises ConfigError for more
     processes than this machine has GPUs.
     """
     if local and 0 < torch.cuda.device_count() < processes:
         raise ConfigError(f"training.processes is {processes}, but this machine has {torch.cuda.device_count()} GPUs")
 
-    def fit_together(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
+    def fit_distributed(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        progress(f"{recipe.name}: fitted by {processes} processes {'here' if local else 'on the cluster'}")
-        _write(folder, recipe, task, checkpoints)
-        # here every process takes the GPU of its rank; on a cluster Spark hands them out, where it was told that it may
+        progress(f"{recipe.name}: fitted by {processes} processes {'on the driver' if local else 'on the cluster'}")
+        _write_task(folder, recipe, task, checkpoints)
+        # locally fit_in_group selects the GPU of the rank; on a cluster Spark assigns GPUs if it is configured to
         scheduled = not local and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
         group = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=scheduled)
         group.run(fit_in_group, str(folder), _threads(processes, local))
-        return _read(folder, recipe, task)
+        return _read_result(folder, recipe, task)
 
-    return fit_together
+    return fit_distributed
 
 
 def fit_in_group(folder: str, threads: int) -> None:
-    """What each process runs."""
+    """The function that each process runs."""
     gpu = torch.cuda.is_available()
     distributed.init_process_group("nccl" if gpu else "gloo")
     try:
         if gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         set_threads(threads)
-        recipe, task, checkpoints = _task(Path(folder))
+        recipe, task, checkpoints = _read_task(Path(folder))
         first = distributed.get_rank() == 0
-        fitted = fit(recipe, task, _say if first else _silent, checkpoints)
+        fitted = fit(recipe, task, _print if first else _discard, checkpoints)
         if first:
             content = {
                 "network": {name: value.cpu() for name, value in fitted.network.state_dict().items()},
@@ -87,8 +87,8 @@ def fit_in_group(folder: str, threads: int) -> None:
         distributed.destroy_process_group()
 
 
-def _write(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | None) -> None:
-    """The task without its pictures, which stay in their memory-mapped file."""
+def _write_task(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | None) -> None:
+    """Write the task without its pictures, which stay in their memory-mapped file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RESULT).unlink(missing_ok=True)
     dataset = task.examples.dataset
@@ -98,8 +98,8 @@ def _write(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | None) -
         pickle.dump((recipe, plain, pixels, checkpoints), sink)
 
 
-def _task(folder: Path) -> tuple[Recipe, Task, Path | None]:
-    with (folder / _TASK).open("rb") as source:  # written by this very job a moment ago
+def _read_task(folder: Path) -> tuple[Recipe, Task, Path | None]:
+    with (folder / _TASK).open("rb") as source:  # trusted: written by this job
         recipe, task, (file, shape), checkpoints = pickle.load(source)
     dataset = task.examples.dataset
     if file is not None:
@@ -107,11 +107,11 @@ def _task(folder: Path) -> tuple[Recipe, Task, Path | None]:
     return recipe, task, checkpoints
 
 
-def _read(folder: Path, recipe: Recipe, task: Task) -> Fitted:
-    found = torch.load(folder / _RESULT, weights_only=True)
+def _read_result(folder: Path, recipe: Recipe, task: Task) -> Fitted:
+    result = torch.load(folder / _RESULT, weights_only=True)
     network = build_network(recipe.model, heads_of(task.labels), task.tokenizers)
-    network.load_state_dict(found["network"])
-    return Fitted(network.to(device()).eval(), found["history"], found["chosen"], found["search"])
+    network.load_state_dict(result["network"])
+    return Fitted(network.to(device()).eval(), result["history"], result["chosen"], result["search"])
 
 
 def _without_pixels(dataset: Dataset) -> Dataset:
@@ -126,9 +126,9 @@ def _threads(processes: int, local: bool) -> int:
     return max(1, (os.cpu_count() or 1) // processes) if local else 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _silent(_line: str) -> None:
-    """Of all processes, one speaks."""
+def _discard(_line: str) -> None:
+    """Only the first process reports progress."""

@@ -1,11 +1,12 @@
-"""How good a model is on products that it never saw, and how much of them its certificates let through. numpy only.
+"""Metrics of a model on held-out products, and what its certificates would write there. numpy only.
 
-Two questions are kept apart (PRECISION, "Reporting"). Described: F1, R@P95 and the curves, over all products of the
-fold with text and picture, so that both, one input masked and the unimodal baselines answer for the same products.
-Promised: recall and precision at the certified thresholds, over one product per content group, products without a
-picture included (nothing is written to them), so that the intervals mean what they say.
+There are two kinds (PRECISION, "Reporting"). Metrics of the scores (F1, R@P95, curves) are over all products of the
+fold with text and picture, so that the whole model, one with a masked input and the unimodal baselines are compared on
+the same products. Certified metrics (recall and precision at the certified thresholds) are over one product per
+content group, because their intervals need independent units, and include products without a picture, to which nothing
+is written.
 
-A true value that the model does not know stays in every denominator. Shapes: n products, V learned values.
+True values that are not learned count in every denominator. Shapes: n products, V learned values.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ WORST_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
-    """What one model says about some products."""
+    """One model's scores of n products."""
 
     index: Index
     """Positions of n products, ascending."""
     probabilities: Mapping[str, NDArray[Any]]
     """Attribute -> (n, V)."""
     attention: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Attribute -> (n,) weight on the text, where the fusion has one."""
+    """Attribute -> (n,) attention weight on the text; missing if the fusion has none, NaN where it is not defined."""
 
     def at(self, attribute: str, index: Index) -> NDArray[Any]:
-        """(n, V) probabilities of the products at ``index``, all of which were scored."""
+        """(n, V) probabilities of the products at ``index``; all of them must have been scored."""
         return self.probabilities[attribute][np.searchsorted(self.index, index)]
 
     def weights(self, attribute: str, index: Index) -> NDArray[Any] | None:
@@ -62,7 +63,7 @@ class ModelScores:
 
 @dataclass(slots=True)
 class Evaluation:
-    """Everything that is reported, as plain data: others log and plot it."""
+    """All that is reported about a model, as plain data for MLflow and the training page."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     """``attribute/metric`` for the whole model, ``attribute/modality/metric`` for masked inputs and baselines."""
@@ -71,15 +72,15 @@ class Evaluation:
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     """`precision_recall` by attribute and modality, `reliability` and `attention` by attribute: lists of numbers."""
     warnings: list[str] = field(default_factory=list)
-    """In plain language, for whoever trained the model; see :meth:`warn`."""
+    """Messages for the person who trained the model; filled by :meth:`check_modality_collapse`."""
 
     def add_modality(
         self, modality: str, labels: Labels, scores: ModelScores, index: Index, groups: Ints | None = None
     ) -> None:
-        """Describe one attribute under one modality, on the labelled products of ``index``.
+        """Add the metrics of one attribute and modality, over the labelled products of ``index``.
 
-        ``groups`` (N,): content group of every product of the data set, what the intervals of the whole model resample.
-        None: each product is its own.
+        ``groups`` (N,): content group of every product of the data set; the intervals of the whole model resample
+        groups. None: every product is a group.
         """
         index = index[labels.labelled[index]]
         probabilities = scores.at(labels.attribute, index)
@@ -90,7 +91,7 @@ class Evaluation:
         curve = _curve(probabilities, labels, index)
         self.curves.setdefault("precision_recall", {}).setdefault(labels.attribute, {})[modality] = curve
         if modality == BOTH:
-            self._table("values").extend(per_value(probabilities, labels, index))
+            self._table("values").extend(metrics_by_value(probabilities, labels, index))
             self._table("confusions").extend(confusions(probabilities, labels, index))
             self.curves.setdefault("reliability", {})[labels.attribute] = _reliability(probabilities, labels, index)
             self._attention(labels.attribute, scores.weights(labels.attribute, index))
@@ -103,12 +104,12 @@ class Evaluation:
         """Add what ``certificate`` would write to the labelled products of ``units``; ``path`` (N,): the products that
         its modality path covers."""
         index = units[labels.labelled[units]]
-        row = certified(certificate, scores.at(labels.attribute, index), labels, index, path[index])
+        row = certified_metrics(certificate, scores.at(labels.attribute, index), labels, index, path[index])
         self.metrics |= {f"{labels.attribute}/certified_{name}": value for name, value in row.items()}
         self._table("certified").append({"attribute": labels.attribute, "modality": certificate.modality.value, **row})
 
     def check_modality_collapse(self) -> list[str]:
-        """Fill ``warnings``, once every attribute and modality, baselines included, is described; returns them."""
+        """Fill and return ``warnings``. Call it after every attribute and modality was added, baselines included."""
         self.warnings = collapse_warnings(self.tables.get("modalities", []), self.curves.get("attention", {}))
         return self.warnings
 
@@ -131,20 +132,20 @@ class Evaluation:
 def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, float]:
     """Accuracy, F1 and R@P95 of one attribute; (n, V) probabilities of the products at ``index``.
 
-    Values that are not learned are one class that is never predicted: in accuracy, micro and weighted F1 and in the
-    denominator of the micro R@P95. The macro averages are over the learned values; head and tail (Chen et al. 2022)
-    divide those by how many labelled products of the whole data set have them.
+    Values that are not learned are one class that is never predicted; it counts in accuracy, in micro and weighted F1
+    and in the denominator of the micro R@P95. The macro averages are over the learned values; head and tail (Chen et
+    al. 2022) divide these by their number of labelled products in the whole data set.
     """
-    said = classification_metrics.predictions(probabilities, labels.cardinality)
+    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
-    all_said, all_true = _with_unlearned(said, truth, unlearned)
-    overall, known = classification_metrics.f1(all_said, all_true), classification_metrics.f1(said, truth)
-    head, tail = classification_metrics.f1_head_tail(said, truth, labels.truth.sum(axis=0))
+    all_predicted, all_true = _with_unlearned(predicted, truth, unlearned)
+    overall, known = classification_metrics.f1(all_predicted, all_true), classification_metrics.f1(predicted, truth)
+    head, tail = classification_metrics.f1_head_tail(predicted, truth, labels.truth.sum(axis=0))
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     pooled = replace(pairs, positives=np.append(pairs.positives, unlearned.sum()))
     return {
         "products": float(len(index)),
-        "accuracy": classification_metrics.accuracy(all_said, all_true),
+        "accuracy": classification_metrics.accuracy(all_predicted, all_true),
         "f1_micro": overall.micro,
         "f1_macro": known.macro,
         "f1_weighted": overall.weighted,
@@ -156,18 +157,18 @@ def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index)
 
 
 def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, bootstrap.Measure]:
-    """What of :func:`attribute_metrics` can be resampled, by the same names: for intervals and paired differences."""
-    said = classification_metrics.predictions(probabilities, labels.cardinality)
+    """The metrics of :func:`attribute_metrics`, by the same names, in a form that can be resampled."""
+    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
-    all_said, all_true = _with_unlearned(said, truth, unlearned)
+    all_predicted, all_true = _with_unlearned(predicted, truth, unlearned)
     head = classification_metrics.head_labels(labels.truth.sum(axis=0))
     return {
-        "accuracy": bootstrap.accuracy(all_said, all_true),
-        "f1_micro": bootstrap.f1_micro(all_said, all_true),
-        "f1_macro": bootstrap.f1_macro(said, truth),
-        "f1_weighted": bootstrap.f1_weighted(all_said, all_true),
-        "f1_head": bootstrap.f1_macro(said[:, head], truth[:, head]),
-        "f1_tail": bootstrap.f1_macro(said[:, ~head], truth[:, ~head]),
+        "accuracy": bootstrap.accuracy(all_predicted, all_true),
+        "f1_micro": bootstrap.f1_micro(all_predicted, all_true),
+        "f1_macro": bootstrap.f1_macro(predicted, truth),
+        "f1_weighted": bootstrap.f1_weighted(all_predicted, all_true),
+        "f1_head": bootstrap.f1_macro(predicted[:, head], truth[:, head]),
+        "f1_tail": bootstrap.f1_macro(predicted[:, ~head], truth[:, ~head]),
         "r_at_p95_micro": bootstrap.r_at_p_micro(probabilities, truth, labels.cardinality, unlearned),
         "r_at_p95_macro": bootstrap.r_at_p_macro(probabilities, truth, labels.cardinality),
     }
@@ -176,29 +177,30 @@ def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[
 def intervals(
     probabilities: NDArray[Any], labels: Labels, index: Index, groups: Ints | None = None
 ) -> dict[str, bootstrap.Interval]:
-    """95% bootstrap intervals of :func:`measures`; ``groups`` (N,) as in :meth:`Evaluation.describe`."""
-    mine = np.arange(len(index)) if groups is None else groups[index]
-    return bootstrap.intervals(measures(probabilities, labels, index), bootstrap.Resamples(mine))
+    """95% bootstrap intervals of :func:`measures`; ``groups`` (N,) as in :meth:`Evaluation.add_modality`."""
+    group_of_product = np.arange(len(index)) if groups is None else groups[index]
+    return bootstrap.intervals(measures(probabilities, labels, index), bootstrap.Resamples(group_of_product))
 
 
-def certified(
+def certified_metrics(
     certificate: Certificate, probabilities: NDArray[Any], labels: Labels, index: Index, written: Bools
 ) -> dict[str, float]:
-    """N, K, precision and recall at the certified threshold, with 95% Clopper-Pearson intervals.
+    """Products written, products given a wrong value, precision and recall at the certified threshold, with 95%
+    Clopper-Pearson intervals. ``written`` (n,): products to which the certificate may write.
 
-    N counts products, K those given a wrong value. Recall: right (product, value) pairs written, of all true ones. Its
-    interval takes pairs as independent, which several values of one product are not quite.
+    Recall is the share of the true (product, value) pairs that are written. Its interval assumes independent pairs: an
+    approximation where a product has several values.
     """
     threshold = np.inf if certificate.threshold is None else certificate.threshold
     pool = np.array([value in certificate.pool for value in labels.values], dtype=bool)
     truth, positives = labels.truth[index], int(labels.truth[index].sum() + labels.unlearned[index].sum())
-    right = accepted = wrong = 0
+    correct = accepted = wrong = 0
     if written.any() and labels.values:
-        path = probabilities[written]
-        accepted, wrong = units_from(path, truth[written], labels.cardinality, pool).counts(threshold)
-        right = int((_writable(path, labels.cardinality, pool, threshold) & truth[written]).sum())
+        scores = probabilities[written]
+        accepted, wrong = units_from(scores, truth[written], labels.cardinality, pool).counts(threshold)
+        correct = int((_writable(scores, labels.cardinality, pool, threshold) & truth[written]).sum())
     low, high = metrics.binomial_interval(accepted - wrong, accepted)
-    recall_low, recall_high = metrics.binomial_interval(right, positives)
+    recall_low, recall_high = metrics.binomial_interval(correct, positives)
     return {
         "products": float(len(index)),
         "accepted": float(accepted),
@@ -206,19 +208,19 @@ def certified(
         "precision": (accepted - wrong) / accepted if accepted else 0.0,
         "precision_low": low,
         "precision_high": high,
-        "recall": right / positives if positives else 0.0,
+        "recall": correct / positives if positives else 0.0,
         "recall_low": recall_low,
         "recall_high": recall_high,
     }
 
 
-def per_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
+def metrics_by_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
     """Support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
     truth = labels.truth[index]
-    said = classification_metrics.predictions(probabilities, labels.cardinality)
-    hits, support = (said & truth).sum(axis=0), truth.sum(axis=0)
-    precision, recall = ratio(hits, said.sum(axis=0)), ratio(hits, support)
-    f1 = classification_metrics.f1(said, truth).per_label
+    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
+    hits, support = (predicted & truth).sum(axis=0), truth.sum(axis=0)
+    precision, recall = ratio(hits, predicted.sum(axis=0)), ratio(hits, support)
+    f1 = classification_metrics.f1(predicted, truth).per_label
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     rows = [
         {
@@ -236,24 +238,25 @@ def per_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list
 
 
 def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
-    """The pairs (true, said) that are confused most, and how often; a wrong value stands against those it missed."""
-    said = classification_metrics.predictions(probabilities, labels.cardinality)
+    """The most frequent pairs of a true value and a wrong prediction (`said`). A wrong prediction is paired with every
+    true value of the product that was not predicted."""
+    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
     truth = labels.truth[index]
     pairs: Counter[tuple[str, str]] = Counter()
-    for product in np.flatnonzero((said & ~truth).any(axis=1)):
-        missed = [labels.values[column] for column in np.flatnonzero(truth[product] & ~said[product])]
-        for column in np.flatnonzero(said[product] & ~truth[product]):
+    for product in np.flatnonzero((predicted & ~truth).any(axis=1)):
+        missed = [labels.values[column] for column in np.flatnonzero(truth[product] & ~predicted[product])]
+        for column in np.flatnonzero(predicted[product] & ~truth[product]):
             pairs.update((true, labels.values[column]) for true in missed or ["(a value not learned)"])
     return [
-        {"attribute": labels.attribute, "true": true, "said": said, "products": count}
-        for (true, said), count in pairs.most_common(WORST_PAIRS)
+        {"attribute": labels.attribute, "true": true, "said": predicted, "products": count}
+        for (true, predicted), count in pairs.most_common(WORST_PAIRS)
     ]
 
 
-def _with_unlearned(said: Bools, truth: Bools, unlearned: Ints) -> tuple[Bools, Bools]:
-    """(n, V + 1) twice: the last column is a value that is not learned, sometimes true and never said."""
-    nothing = np.zeros(len(said), dtype=bool)
-    return np.column_stack([said, nothing]), np.column_stack([truth, unlearned > 0])
+def _with_unlearned(predicted: Bools, truth: Bools, unlearned: Ints) -> tuple[Bools, Bools]:
+    """Predictions and truth, (n, V + 1) each: the last column stands for all values that are not learned."""
+    never = np.zeros(len(predicted), dtype=bool)
+    return np.column_stack([predicted, never]), np.column_stack([truth, unlearned > 0])
 
 
 def _writable(scores: NDArray[Any], cardinality: Cardinality, pool: Bools, threshold: float) -> Bools:
@@ -268,9 +271,9 @@ def _curve(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[st
     positives = int(pairs.positives.sum() + labels.unlearned[index].sum())
     curve = metrics.precision_recall_curve(pairs.scores, pairs.correct, positives)
     return {
-        "thresholds": _listed(curve.thresholds),
-        "precision": _listed(curve.precision),
-        "recall": _listed(curve.recall),
+        "thresholds": _floats(curve.thresholds),
+        "precision": _floats(curve.precision),
+        "recall": _floats(curve.recall),
     }
 
 
@@ -278,12 +281,12 @@ def _reliability(probabilities: NDArray[Any], labels: Labels, index: Index) -> d
     pairs = pairs_from(probabilities, labels.truth[index], labels.cardinality)
     bins = metrics.reliability(pairs.scores, pairs.correct)
     return {
-        "confidence": _listed(bins.confidence),
-        "accuracy": _listed(bins.accuracy),
+        "confidence": _floats(bins.confidence),
+        "accuracy": _floats(bins.accuracy),
         "count": bins.count.tolist(),
         "expected_error": bins.expected_error,
     }
 
 
-def _listed(values: Floats) -> list[float]:
+def _floats(values: Floats) -> list[float]:
     return [float(value) for value in values]

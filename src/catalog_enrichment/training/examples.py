@@ -1,4 +1,4 @@
-"""The data set as network inputs: texts tokenized once, pictures read by the batch, varied and masked on the way."""
+"""The data set as network inputs: texts are tokenized once; pictures are read, augmented and masked per batch."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from catalog_enrichment.training.folds import Index
 
 SHIFT = 0.08
 """Augmentation moves a picture by up to this share of its side, in each direction."""
-_TOKENIZED_AT_ONCE = 4096
-_SCORED_AT_ONCE = 128
+_TOKENIZER_BATCH = 4096
+_BATCH_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """N products; ``lengths`` (N,) counts tokens, so that a batch is no wider than its longest text."""
+    """Inputs of N products; ``lengths`` (N,) are token counts, by which batches are sorted to save padding."""
 
     dataset: Dataset
     spec: ModelSpec
     texts: dict[str, tuple[TokenIds, ...]]
-    """Text encoder -> the texts it reads, of all products, int32."""
+    """Text encoder -> the texts it reads, (N, width) int32 each."""
     lengths: NDArray[np.int64]
     has_image: NDArray[np.bool_]
     picture_size: int = 0
-    """Pictures are shrunk to this side; 0: not at all."""
+    """Side in pixels to which pictures are shrunk; 0: not shrunk."""
 
     @classmethod
     def of(cls, dataset: Dataset, spec: ModelSpec, tokenizers: Mapping[str, TextTokenizer]) -> Examples:
-        """Tokenize every product with the preprocessing that the artifact will have (I8)."""
+        """Tokenize every product with the preprocessing that is saved in the artifact (I8)."""
         preprocessor = Preprocessor(tokenizers, spec)
         parts = [
             preprocessor.token_ids(dataset.titles[start:end], dataset.descriptions[start:end])
-            for start, end in _ranges(len(dataset), _TOKENIZED_AT_ONCE)
+            for start, end in _ranges(len(dataset), _TOKENIZER_BATCH)
         ]
         texts = {
             name: tuple(_joined([part[name][view] for part in parts]) for view in range(text.views))
@@ -54,20 +54,23 @@ class Examples:
         )
         return cls(dataset, spec, texts, np.asarray(lengths, dtype=np.int64), dataset.has_image)
 
-    def at(self, picture_size: int) -> Examples:
-        """The same with smaller pictures."""
+    def with_picture_size(self, picture_size: int) -> Examples:
+        """The same examples with pictures shrunk to ``picture_size``."""
         return replace(self, picture_size=picture_size)
 
     def batch(
-        self, index: Index, hidden: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None
+        self, index: Index, masked_images: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None
     ) -> ModelInputs:
-        """The inputs of the products at ``index`` (B,); pictures are not seen where ``hidden`` (B,)."""
+        """The inputs of the products at ``index`` (B,); ``masked_images`` (B,): pictures to leave out.
+
+        ``augment``: random numbers for :func:`augmented` pictures; None: pictures as they are.
+        """
         pixels = np.asarray(self.dataset.pixels[index])
         has_image = self.has_image[index]
-        if hidden is not None:
-            has_image = has_image & ~hidden
+        if masked_images is not None:
+            has_image = has_image & ~masked_images
         if augment is not None:
-            pixels = vary(pixels, augment)
+            pixels = augmented(pixels, augment)
         normalised = normalise_pixels(pixels, has_image, self.spec.image)
         if 0 < self.picture_size < normalised.shape[-1]:
             normalised = functional.interpolate(normalised, size=self.picture_size, mode="area")
@@ -78,43 +81,43 @@ class Examples:
         )
 
     def outputs(self, network: MultiModalNet, index: Index) -> ModelOutputs:
-        """The outputs for all products at ``index``, in its order, on the CPU; ``network`` is left in eval mode."""
+        """The outputs for all products at ``index``, in its order, on the CPU. Leaves ``network`` in eval mode."""
         network.eval()
         device = next(network.parameters()).device
         order = np.argsort(self.lengths[index], kind="stable")
-        back = torch.from_numpy(np.argsort(order, kind="stable"))
+        original_order = torch.from_numpy(np.argsort(order, kind="stable"))
         with torch.inference_mode():
-            parts = [network(self.batch(index[at]).to(device)) for at in _chunks(order, _SCORED_AT_ONCE)]
+            parts = [network(self.batch(index[chunk]).to(device)) for chunk in _chunks(order, _BATCH_SIZE)]
 
-        def whole(pieces: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-            return {name: torch.cat([piece[name].cpu() for piece in pieces])[back] for name in network.heads}
+        def joined(pieces: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+            return {name: torch.cat([piece[name].cpu() for piece in pieces])[original_order] for name in network.heads}
 
         weights = [part.attention for part in parts if part.attention is not None]
         experts = zip(*(part.experts for part in parts), strict=True)
         return ModelOutputs(
-            whole([part.logits for part in parts]),
-            whole(weights) if weights else None,
-            tuple(whole(expert) for expert in experts),
+            joined([part.logits for part in parts]),
+            joined(weights) if weights else None,
+            tuple(joined(expert) for expert in experts),
         )
 
 
-def vary(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """Mirror half of the pictures (B, S, S, 3) and shift each a little; the edge is repeated.
+def augmented(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """Mirror half of the pictures (B, S, S, 3) at random and shift each by up to SHIFT; the edge is repeated.
 
-    A listing shows the same thing mirrored or off centre. Colours stay as they are: colour is what is to be learned.
+    Colours stay unchanged, because colour is an attribute to learn.
     """
     count, side = len(pixels), pixels.shape[1]
     reach = int(side * SHIFT)
-    places = np.arange(side)
-    rows = np.clip(places + random.integers(-reach, reach + 1, (count, 1)), 0, side - 1)  # (B, S)
-    columns = np.clip(places + random.integers(-reach, reach + 1, (count, 1)), 0, side - 1)
+    positions = np.arange(side)
+    rows = np.clip(positions + random.integers(-reach, reach + 1, (count, 1)), 0, side - 1)  # (B, S)
+    columns = np.clip(positions + random.integers(-reach, reach + 1, (count, 1)), 0, side - 1)
     mirrored = random.random((count, 1)) < 0.5
     columns = np.where(mirrored, columns[:, ::-1], columns)
     return np.asarray(pixels[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]])
 
 
 def _joined(parts: Sequence[TokenIds]) -> TokenIds:
-    """Texts that were encoded apart, as wide as the longest; right of a text everything is masked."""
+    """One batch of all ``parts``, padded with masked tokens to the width of the widest."""
     width = max((part.columns["input_ids"].shape[1] for part in parts), default=1)
     columns = {
         name: np.concatenate(
@@ -127,7 +130,7 @@ def _joined(parts: Sequence[TokenIds]) -> TokenIds:
 
 
 def _rows(ids: TokenIds, index: Index) -> Tokens:
-    """The texts of some products, no wider than the longest of them."""
+    """The texts of the products at ``index``, cut to the length of the longest."""
     longest = max(int(ids.columns["attention_mask"][index].sum(axis=1).max(initial=1)), 1)
     columns = {name: column[index, :longest].astype(np.int64) for name, column in ids.columns.items()}
     return TokenIds(columns, ids.present[index]).tokens()

@@ -1,5 +1,5 @@
-"""A recipe, top to bottom: adapt the encoders without labels, find wrong labels, fit the encoders one by one, fit the
-whole, and let the validation fold choose what is left open."""
+"""Fitting a recipe, in this order: adapt the encoders without labels, find wrong labels, fit single encoders, fit the
+whole model, and choose lambda and the fusion's parameters on the validation fold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from catalog_enrichment.training import loop
 from catalog_enrichment.training.destruction import Destruction
 from catalog_enrichment.training.evaluation import attribute_metrics
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.label_noise import flagged_pictures, judge
+from catalog_enrichment.training.label_noise import flagged_pictures, noise_model_spec
 from catalog_enrichment.training.loop import FitInputs, Progress
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
@@ -35,7 +35,7 @@ from catalog_enrichment.training.single_encoder import (
 from catalog_enrichment.training.task import Task
 
 Weights = dict[str, dict[str, torch.Tensor]]
-"""Encoder (text, second_text, image) -> its state."""
+"""Encoder (text, second_text, image) -> its state dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +43,35 @@ class Fitted:
     network: MultiModalNet
     """With the weights of the best epoch, in eval mode, on the device it was fitted on."""
     history: list[dict[str, float]]
-    """Per epoch of the last stage: epoch, train_loss, validation_loss, learning_rate, products_per_second."""
+    """One row per epoch of the whole model's fit: epoch, train_loss, validation_loss, learning_rate,
+    products_per_second."""
     chosen: dict[str, float] = field(default_factory=dict)
-    """What the validation fold decided: kl_lambda, `ATTRIBUTE/alpha`; and how many noisy pictures were dropped."""
+    """Chosen on the validation fold: kl_lambda, `ATTRIBUTE/alpha`. noisy_pictures: how many were masked."""
     search: list[dict[str, Any]] = field(default_factory=list)
-    """One row per candidate."""
+    """One row per candidate for lambda, with its metrics on the validation fold; empty for a single one."""
 
 
 def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
     """Fit ``recipe`` on the train fold; validation chooses the epoch, and lambda and alpha where there are any.
 
-    Only products whose attribute is learnable enter that attribute's loss. Same seed, data, machine and number of
-    threads: same weights, also when it was interrupted and goes on from ``checkpoints``.
+    Only products with a learned value of an attribute are in that attribute's loss. The weights depend only on seed,
+    data, machine and number of threads; continuing from ``checkpoints`` gives the same weights.
     """
-    stages = _Stages(recipe, task, progress, checkpoints)
-    weights = stages.encoders()
+    fitter = _RecipeFitter(recipe, task, progress, checkpoints)
+    weights = fitter.fit_encoders()
     search = recipe.search.kl_lambda if fusion_class(recipe.model.fusion.kind).learns_modality_weights else ()
     candidates = search or (recipe.fit.kl_lambda,)
     best: tuple[float, Fitted] | None = None
     rows: list[dict[str, Any]] = []
     for kl_lambda in candidates:
-        found = stages.whole(weights, kl_lambda)
-        row = {"kl_lambda": kl_lambda, **_judged(found.network, task)}
+        fitted = fitter.fit_model(weights, kl_lambda)
+        row = {"kl_lambda": kl_lambda, **_validation_metrics(fitted.network, task)}
         rows.append(row)
         if len(candidates) > 1:
             progress(f"{recipe.name}: kl_lambda {kl_lambda:g} reaches R@P95 {row['r_at_p95_micro']:.3f} on validation")
-        if best is None or row["r_at_p95_micro"] + _TIE * row["f1_macro"] > best[0]:
-            best = row["r_at_p95_micro"] + _TIE * row["f1_macro"], found
+        value = row["r_at_p95_micro"] + _F1_WEIGHT * row["f1_macro"]
+        if best is None or value > best[0]:
+            best = value, fitted
     assert best is not None
     if len(candidates) == 1:
         return best[1]
@@ -77,44 +79,45 @@ def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None
 
 
 def check_buildable(recipe: Recipe, task: Task) -> None:
-    """Build every network that the recipe's stages will want, so that what cannot work fails before the first fit.
-
-    Raises ConfigError.
-    """
+    """Build the network of every stage, so that an unusable recipe raises ConfigError before the first fit."""
     try:
-        _Stages(recipe, task, lambda _line: None, None).check_buildable()
+        _RecipeFitter(recipe, task, lambda _line: None, None).check_buildable()
     except ConfigError as problem:
         raise ConfigError(f"{recipe.name}: {problem}") from None
 
 
 def set_threads(threads: int) -> None:
-    """torch threads of this process; 0: all cores."""
+    """Set the number of torch threads of this process; 0: all cores."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
-_TIE = 1e-3
-"""Between equal R@P95, macro-F1 decides."""
+_F1_WEIGHT = 1e-3
+"""Weight of macro-F1 beside R@P95 in the choice of lambda: it decides between equal R@P95."""
 
 
 @dataclass(slots=True)
-class _Stages:
+class _RecipeFitter:
+    """The stages of fitting one recipe."""
+
     recipe: Recipe
     task: Task
     progress: Progress
     checkpoints: Path | None
     chosen: dict[str, float] = field(default_factory=dict)
-    hidden: NDArray[np.bool_] | None = None
+    masked_images: NDArray[np.bool_] | None = None
+    """(N,): pictures whose label is probably wrong; set by :meth:`fit_encoders`."""
 
     def check_buildable(self) -> None:
+        """Build the network of every stage. Raises ConfigError."""
         recipe = self.recipe
         kind = fusion_class(recipe.model.fusion.kind)
         self._check_frozen()
         self._network(recipe.model, recipe.fit)
         if recipe.adapt is not None and kind.uses_text:
-            self._adapting(recipe.adapt)
+            self._adaptation(recipe.adapt)
         if kind.uses_image:
             if recipe.noise is not None:
-                self._network(judge(recipe.model, recipe.noise), recipe.noise.fit)
+                self._network(noise_model_spec(recipe.model, recipe.noise), recipe.noise.fit)
             for stage in ("image", "destruction.fit"):
                 if stage in recipe.fits:
                     self._network(single_encoder_spec(recipe.model, "image"), recipe.fits[stage])
@@ -122,80 +125,87 @@ class _Stages:
             for name in recipe.model.texts:
                 self._network(single_encoder_spec(recipe.model, name), recipe.text, name=name)
 
-    def encoders(self) -> Weights:
-        """The encoders' weights before the whole is fitted; of an encoder without a stage of its own, none."""
+    def fit_encoders(self) -> Weights:
+        """Run the stages before the whole model; returns the weights of the encoders that have a stage."""
         recipe, weights = self.recipe, Weights()
         kind = fusion_class(recipe.model.fusion.kind)
         if recipe.adapt is not None and kind.uses_text:
-            weights |= self._adapted(recipe.adapt)
+            weights |= self._adapt_encoders(recipe.adapt)
         if kind.uses_image:
             if recipe.noise is not None:
-                self.hidden = flagged_pictures(recipe, self.task, self.progress, self.checkpoints)
-                self.chosen["noisy_pictures"] = float(self.hidden.sum())
+                self.masked_images = flagged_pictures(recipe, self.task, self.progress, self.checkpoints)
+                self.chosen["noisy_pictures"] = float(self.masked_images.sum())
             if recipe.image is not None:
-                weights |= self._alone("image", recipe.image, weights)
+                weights |= self._fit_encoder("image", recipe.image, weights)
             if recipe.destruction is not None:
-                weights |= self._alone("image", recipe.destruction.fit, weights, destroyed=True)
+                weights |= self._fit_encoder("image", recipe.destruction.fit, weights, destruction=True)
         if recipe.text is not None and kind.uses_text:
             for name in recipe.model.texts:
-                weights |= self._alone(name, recipe.text, weights)
+                weights |= self._fit_encoder(name, recipe.text, weights)
         return weights
 
-    def whole(self, weights: Weights, kl_lambda: float) -> Fitted:
-        """Fit the recipe's own network, over encoders that may have been fitted before."""
+    def fit_model(self, weights: Weights, kl_lambda: float) -> Fitted:
+        """Fit the whole model, starting from the ``weights`` of encoders that were fitted before."""
         spec, targets = self.recipe.fit, targets_of(self.task.labels)
         network = self._network(self.recipe.model, spec, weights)
         objective = Classification(targets, kl_lambda, spec.label_smoothing)
         inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
         history = loop.run(network, objective, spec, inputs, self.progress)
-        chosen = self.chosen | _settle(network, self.task, spec.seed)
+        chosen = self.chosen | _choose_on_validation(network, self.task, spec.seed)
         if fusion_class(self.recipe.model.fusion.kind).learns_modality_weights:
             chosen["kl_lambda"] = kl_lambda
         return Fitted(network, history, chosen)
 
-    def _adapted(self, spec: AdaptSpec) -> Weights:
-        network, objective, crossing = *self._adapting(spec), spec.method == "convirt"
+    def _adapt_encoders(self, spec: AdaptSpec) -> Weights:
+        """Fit the encoders by self-supervision; ConVIRT uses only products with a picture."""
+        network, objective = self._adaptation(spec)
+        needs_pictures = spec.method == "convirt"
         inputs = self._fit_inputs(spec.method, self._adapted_model(spec), spec.fit)
-        rows = self.task.unlabelled
-        if crossing:
+        rows = self.task.self_supervised
+        if needs_pictures:
             rows = rows[inputs.examples.has_image[rows]]
         if spec.max_products:
             rows = np.sort(np.random.default_rng(spec.fit.seed).permutation(rows)[: spec.max_products])
-        held = inputs.held_out[inputs.examples.has_image[inputs.held_out]] if crossing else inputs.held_out
-        self.progress(f"{spec.method}: {len(rows)} of {len(self.task.examples.dataset)} products, labelled or not")
-        loop.run(network, objective, spec.fit, replace(inputs, train=rows, held_out=held), self.progress)
+        held_out = inputs.held_out
+        if needs_pictures:
+            held_out = held_out[inputs.examples.has_image[held_out]]
+        self.progress(
+            f"{spec.method}: {len(rows)} of {len(self.task.examples.dataset)} products, with or without labels"
+        )
+        loop.run(network, objective, spec.fit, replace(inputs, train=rows, held_out=held_out), self.progress)
         return _weights(network)
 
-    def _adapting(self, spec: AdaptSpec) -> tuple[MultiModalNet, Objective]:
+    def _adaptation(self, spec: AdaptSpec) -> tuple[MultiModalNet, Objective]:
+        """The network and objective of the self-supervised stage."""
         network = self._network(unfrozen(self._adapted_model(spec)), spec.fit)
         return network, contrast(spec, network)
 
     def _adapted_model(self, spec: AdaptSpec) -> ModelSpec:
-        """The encoders that are adapted; what joins them does not matter."""
+        """A model with the encoders that are adapted; its fusion is not used."""
         return replace(self.recipe.model, fusion=FusionSpec(kind="concat" if spec.method == "convirt" else "text_only"))
 
-    def _alone(self, name: str, spec: FitSpec, weights: Weights, destroyed: bool = False) -> Weights:
-        """Fit one encoder under linear heads of its own."""
+    def _fit_encoder(self, name: str, spec: FitSpec, weights: Weights, destruction: bool = False) -> Weights:
+        """Fit one encoder with linear heads, starting from its ``weights``, if there are any."""
         recipe, targets = self.recipe, targets_of(self.task.labels)
         model, examples = single_encoder_spec(recipe.model, name), single_encoder_examples(self.task.examples, name)
-        own = "image" if name == "image" else "text"
-        network = self._network(model, spec, {own: weights[name]} if name in weights else {}, name)
+        part = "image" if name == "image" else "text"
+        network = self._network(model, spec, {part: weights[name]} if name in weights else {}, name)
         objective: Objective = Classification(targets, label_smoothing=spec.label_smoothing)
-        if destroyed:
+        if destruction:
             assert recipe.destruction is not None
             objective = Destruction(network, recipe.destruction, targets)
-        inputs = self._fit_inputs(f"{name}{' destruction' * destroyed}", model, spec, examples)
+        inputs = self._fit_inputs(f"{name}{' destruction' * destruction}", model, spec, examples)
         if name == "image":
-            seen = inputs.examples.has_image & ~(self.hidden if self.hidden is not None else np.False_)
-            train, held = (rows[seen[rows]] for rows in (inputs.train, inputs.held_out))
-            inputs = replace(inputs, train=train, held_out=held)
+            visible = inputs.examples.has_image & ~(self.masked_images if self.masked_images is not None else np.False_)
+            train, held_out = (rows[visible[rows]] for rows in (inputs.train, inputs.held_out))
+            inputs = replace(inputs, train=train, held_out=held_out)
         loop.run(network, objective, spec, inputs, self.progress)
-        return {name: _weights(network)[own]}
+        return {name: _weights(network)[part]}
 
     def _network(
         self, model: ModelSpec, spec: FitSpec, weights: Weights | None = None, name: str = ""
     ) -> MultiModalNet:
-        """A network with what its encoders have learned already; ``name``: of its only text encoder."""
+        """A new network whose encoders start from ``weights``; ``name`` as in :func:`new_network`."""
         network = new_network(model, spec, self.task, name)
         for part, encoder in network.encoders().items():
             if weights and part in weights:
@@ -203,74 +213,74 @@ class _Stages:
         return network
 
     def _check_frozen(self) -> None:
-        """An encoder from random weights that no stage fits would stay noise."""
+        """Raises ConfigError for a frozen encoder with random weights that no stage fits."""
         recipe, adapt = self.recipe, self.recipe.adapt
         kind = fusion_class(recipe.model.fusion.kind)
-        learned = {"text"} if adapt else set()  # of two text encoders, the first is adapted
+        fitted = {"text"} if adapt else set()  # of two text encoders, only the first is adapted
         if adapt and adapt.method == "convirt":
-            learned.add("image")
+            fitted.add("image")
         if recipe.image or recipe.destruction:
-            learned.add("image")
+            fitted.add("image")
         if recipe.text:
-            learned |= set(recipe.model.texts)
+            fitted |= set(recipe.model.texts)
         texts, image = recipe.model.texts if kind.uses_text else {}, recipe.model.image
         random = {name for name, text in texts.items() if text.frozen and (text.bert or text.random_weights)}
         if kind.uses_image and image.frozen and not image.weights:
             random.add("image")
-        if idle := sorted(random - learned):
+        if never_fitted := sorted(random - fitted):
             raise ConfigError(
-                f"model.{' and model.'.join(idle)}: frozen with random weights, and no stage fits it first: it would "
-                "stay noise. Name weights, or add [text] or [image]"
+                f"model.{' and model.'.join(never_fitted)}: frozen with random weights, and no stage fits it before. "
+                "Name pretrained weights, or add a stage [text] or [image]"
             )
 
     def _fit_inputs(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples | None = None) -> FitInputs:
         return FitInputs(
             name=name,
-            examples=(examples or self.task.examples).at(spec.picture_size),
+            examples=(examples or self.task.examples).with_picture_size(spec.picture_size),
             train=self.task.train,
             held_out=self.task.folds.validation,
             model=spec_without_unused_encoders(model),
-            hidden=self.hidden,
+            masked_images=self.masked_images,
             checkpoints=self.checkpoints,
         )
 
 
 def _weights(network: MultiModalNet) -> Weights:
+    """Copies of the encoders' weights."""
     return {
         name: {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         for name, encoder in network.encoders().items()
     }
 
 
-def _settle(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
-    """Let the fusion choose, on the validation fold, what it leaves open."""
+def _choose_on_validation(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
+    """Choose the fusion's open parameters (late fusion's alpha) on the validation fold; `ATTRIBUTE/NAME` -> value."""
     rows = task.folds.validation
     if not len(rows):
         return {}
     outputs = task.examples.outputs(network, rows)
     names = list(network.heads)
-    held_out = FusionOutput(
+    validation_outputs = FusionOutput(
         tuple(outputs.logits[name].clone() for name in names),
         experts=tuple(tuple(expert[name].clone() for name in names) for expert in outputs.experts),
     )
     targets = targets_of(task.labels)
-    place = next(network.parameters()).device
+    device = next(network.parameters()).device
     network.fusion.cpu()
-    chosen = network.fusion.choose_on_validation(
-        held_out, [targets[name].known(torch.from_numpy(rows)) for name in names], seed
-    )
-    network.fusion.to(place)
+    validation_targets = [targets[name].known(torch.from_numpy(rows)) for name in names]
+    chosen = network.fusion.choose_on_validation(validation_outputs, validation_targets, seed)
+    network.fusion.to(device)
     return {f"{names[int(key.rpartition('/')[2])]}/{key.rpartition('/')[0]}": value for key, value in chosen.items()}
 
 
-def _judged(network: MultiModalNet, task: Task) -> dict[str, float]:
-    """R@P95 and macro-F1 on the validation fold, averaged over the attributes."""
+def _validation_metrics(network: MultiModalNet, task: Task) -> dict[str, float]:
+    """R@P95, macro-F1 and accuracy on the validation fold, averaged over the attributes."""
     rows = task.folds.validation
     outputs = task.examples.outputs(network, rows)
-    found = []
+    metrics = []
     for name, head in network.heads.items():
         label = task.labels[name]
         index = rows[label.labelled[rows]]
         scores = probabilities(outputs.logits[name], head).numpy()[label.labelled[rows]]
-        found.append(attribute_metrics(scores, label, index))
-    return {key: float(np.mean([row[key] for row in found])) for key in ("r_at_p95_micro", "f1_macro", "accuracy")}
+        metrics.append(attribute_metrics(scores, label, index))
+    return {key: float(np.mean([row[key] for row in metrics])) for key in ("r_at_p95_micro", "f1_macro", "accuracy")}

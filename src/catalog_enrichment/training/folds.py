@@ -1,9 +1,9 @@
-"""Content groups and folds: listings that show the same thing never stand on both sides of a split.
+"""Content groups and folds. Listings of the same content are in one group, and a group is never divided between folds.
 
-A certificate's units must be independent and unseen (PRECISION, "The certificate"). On a marketplace they are not by
-themselves: one listing comes back in six colours, from five shops, with one studio picture. Two products belong to
-one content group if their titles are equal once every spelling in the dictionary and every digit is taken out, or if
-their pictures are identical; and so does whoever is linked to them through others.
+The units that a certificate counts must be independent and unseen (PRECISION, "The certificate"). Single listings are
+not: the same listing exists in several colours, from several shops, with one studio picture. Two products belong to
+one content group if their titles are equal after every spelling of the dictionary and every digit is removed, or if
+their pictures are identical, or if a chain of such links connects them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Index = NDArray[np.int64]
 
 _DIGITS = re.compile(r"\d+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
-"""Scripts that write no spaces (kana, Han, Thai): there a spelling is taken out wherever it stands."""
+"""Scripts without spaces (kana, Han, Thai): there a spelling is removed anywhere in the text."""
 
 
 class VariantKey:
-    """What is left of a title when everything in which variants of one listing may differ is taken out."""
+    """Maps a title to a key without the dictionary's spellings and digits, in which variants of one listing differ."""
 
     def __init__(self, words: Iterable[str]) -> None:
         """``words``: folded spellings, of one or several words each (:meth:`Dictionary.words`)."""
@@ -39,22 +39,22 @@ class VariantKey:
         self._unspaced = re.compile("|".join(map(re.escape, unspaced))) if unspaced else None
 
     def __call__(self, title: str) -> str:
-        """The key; the folded title itself where nothing else is left, and "" only for a title without a word."""
+        """The key; the folded title where nothing would remain, and "" only for a title without a word."""
         folded = fold(title)
         text = self._unspaced.sub(" ", folded) if self._unspaced else folded
         tokens = _DIGITS.sub(" ", text).split()
-        kept, at = [], 0
-        while at < len(tokens):
-            length = self._phrase_at(tokens, at)
+        kept, position = [], 0
+        while position < len(tokens):
+            length = self._phrase_length(tokens, position)
             if not length:
-                kept.append(tokens[at])
-            at += max(length, 1)
+                kept.append(tokens[position])
+            position += max(length, 1)
         return " ".join(kept) or folded
 
-    def _phrase_at(self, tokens: list[str], at: int) -> int:
-        """Number of tokens of the longest spelling that starts at ``at``; 0: none does."""
-        for length in range(min(self._longest, len(tokens) - at), 0, -1):
-            if tuple(tokens[at : at + length]) in self._phrases:
+    def _phrase_length(self, tokens: list[str], start: int) -> int:
+        """Number of tokens of the longest spelling that begins at ``start``; 0 if none does."""
+        for length in range(min(self._longest, len(tokens) - start), 0, -1):
+            if tuple(tokens[start : start + length]) in self._phrases:
                 return length
         return 0
 
@@ -62,7 +62,7 @@ class VariantKey:
 def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words: Iterable[str]) -> NDArray[np.int64]:
     """Group number per product, shape (N,): connected components over equal title keys and equal picture hashes.
 
-    An empty title and a missing picture connect nothing.
+    An empty title or a missing picture links no products.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -83,7 +83,7 @@ def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """The labelled products, split. Each field holds positions in the data set; no two share a content group."""
+    """The five disjoint folds of the labelled products, as positions in the data set. No two share a content group."""
 
     train: Index
     validation: Index
@@ -100,7 +100,7 @@ class Folds:
         return {name: len(index) for name, index in self.items()}
 
 
-def split(
+def split_folds(
     labelled: Index,
     groups: NDArray[np.int64],
     ids: Sequence[str],
@@ -109,44 +109,44 @@ def split(
 ) -> Folds:
     """Split the labelled products by content group into the configured shares (counted in products).
 
-    Groups are put in the order of a hash of the seed and the group's smallest product id, and the line is cut where
-    each fold has its share: stable (new products move only groups near a cut), and exact to within one group. A group
-    of more than half the smallest fold would break that; such groups go to train, the fold that is never counted, and
-    the cuts are made in what is left.
+    Groups are sorted by a hash of the seed and the group's smallest product id, and the sequence is cut at the shares.
+    The result is stable (new products move only groups near a cut) and exact to within one group. Groups of more than
+    half the smallest fold go to train, which is never used for measurement, and the remaining groups are cut.
 
-    With ``config.stratify`` what is left is divided by iterative stratification over ``truth`` (N, V), the products'
-    values, instead: every fold gets its share of every value, as far as groups allow. Not stable, and exact to about
-    a hundredth. Raises ValueError if there is no ``truth`` then.
+    With ``config.stratify`` the remaining groups are divided by iterative stratification over ``truth`` (N, V), the
+    products' values: every fold gets its share of every value, as far as groups allow. This is not stable, and exact to
+    about 0.01. Raises ValueError if ``truth`` is missing then.
     """
     members: dict[int, list[int]] = {}
     for product in labelled.tolist():
         members.setdefault(int(groups[product]), []).append(product)
     shares = np.array([config.train, config.validation, config.calibration, config.certification, config.test])
-    giant = max(1, int(shares.min() * len(labelled) / 2))
+    largest = max(1, int(shares.min() * len(labelled) / 2))
     first_id = {group: min(ids[product] for product in products) for group, products in members.items()}
     order = sorted(members, key=lambda group: stable_hash(config.seed, first_id[group]))
-    large = [group for group in order if len(members[group]) > giant]
-    small = [members[group] for group in order if len(members[group]) <= giant]
+    large = [group for group in order if len(members[group]) > largest]
+    small = [members[group] for group in order if len(members[group]) <= largest]
 
     target = shares * len(labelled)
     target[0] = max(0.0, target[0] - sum(len(members[group]) for group in large))
     if config.stratify:
         if truth is None:
             raise ValueError("folds.stratify needs the products' values")
-        places = _stratified(small, truth, target, config.seed)
+        fold_of_group = _stratify(small, truth, target, config.seed)
     else:
-        places = _cut(small, target)
+        fold_of_group = _cut(small, target)
     folds: list[list[int]] = [[product for group in large for product in members[group]], [], [], [], []]
-    for products, place in zip(small, places, strict=True):
-        folds[place] += products
+    for products, fold_index in zip(small, fold_of_group, strict=True):
+        folds[fold_index] += products
     return Folds(*(np.array(sorted(part), dtype=np.int64) for part in folds))
 
 
 def stratified_parts(
     index: Index, groups: NDArray[np.int64], truth: NDArray[np.bool_], k: int, seed: int
 ) -> list[Index]:
-    """``index`` in ``k`` parts of about one size, each with its share of every value of ``truth`` (N, V); no content
-    group stands in two. Iterative stratification (Sechidis et al. 2011). Raises ValueError for fewer groups than parts.
+    """``index`` in ``k`` parts of about equal size, each with its share of every value of ``truth`` (N, V); a content
+    group is in one part only. Iterative stratification (Sechidis et al. 2011). Raises ValueError for fewer groups
+    than parts.
     """
     _, position = np.unique(groups[index], return_inverse=True)
     members: list[list[int]] = [[] for _ in range(int(position.max(initial=-1)) + 1)]
@@ -154,28 +154,28 @@ def stratified_parts(
         members[group].append(product)
     if len(members) < k:
         raise ValueError(f"{len(members)} content groups cannot be divided into {k} parts")
-    place = np.array(_stratified(members, truth, np.ones(k), seed))[position]
-    return [np.sort(index[place == part]) for part in range(k)]
+    part_of_product = np.array(_stratify(members, truth, np.ones(k), seed))[position]
+    return [np.sort(index[part_of_product == part]) for part in range(k)]
 
 
 def _cut(groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[int]:
-    """The fold of each group: the line of groups cut where each fold has its part of ``target``."""
+    """The fold of each group: the sequence of groups is cut so that fold sizes, in products, are as ``target``."""
     cuts = np.cumsum(target) / max(target.sum(), 1.0) * sum(map(len, groups))
-    places, seen = [], 0
+    folds, counted = [], 0
     for products in groups:
-        places.append(min(int(np.searchsorted(cuts, seen + len(products) / 2)), len(target) - 1))
-        seen += len(products)
-    return places
+        folds.append(min(int(np.searchsorted(cuts, counted + len(products) / 2)), len(target) - 1))
+        counted += len(products)
+    return folds
 
 
-def _stratified(
+def _stratify(
     groups: Sequence[Sequence[int]], truth: NDArray[np.bool_], target: NDArray[np.float64], seed: int
 ) -> list[int]:
-    """The fold of each group of products: the rarest value's groups are dealt out first, each to the fold that lacks
-    most of it (Sechidis et al. 2011). A group has the values of all its members.
+    """The fold of each group of products: groups of the rarest value are assigned first, each to the fold that lacks
+    most of that value (Sechidis et al. 2011). A group has the values of all its members.
 
-    The algorithm counts groups; a group's size, by powers of two, is one more value, so that the shares hold in
-    products too.
+    The algorithm counts groups. The group's size, rounded to a power of two, is added as a value, so that the shares
+    also hold in products.
     """
     from iterstrat.ml_stratifiers import IterativeStratification
 
@@ -186,21 +186,21 @@ def _stratified(
     values = np.stack([truth[groups[group]].any(axis=0) for group in order])
     sizes = np.array([len(groups[group]).bit_length() for group in order])
     labels = np.hstack([values, sizes[:, None] == np.unique(sizes)])
-    places = np.empty(len(groups), dtype=np.int64)
-    places[order] = IterativeStratification(labels, target / target.sum(), random)
-    return [int(place) for place in places]
+    folds = np.empty(len(groups), dtype=np.int64)
+    folds[order] = IterativeStratification(labels, target / target.sum(), random)
+    return folds.tolist()
 
 
 def one_per_group(index: Index, groups: NDArray[np.int64], ids: Sequence[str], seed: int) -> Index:
-    """One product of each content group in ``index``, drawn by a hash: the units that a certificate counts."""
-    chosen: dict[int, tuple[str, int]] = {}
+    """One product of each content group in ``index``, the one with the smallest hash: a certificate's units."""
+    smallest: dict[int, tuple[str, int]] = {}
     for product in index.tolist():
-        draw = (stable_hash("unit", seed, ids[product]), product)
+        hashed = (stable_hash("unit", seed, ids[product]), product)
         group = int(groups[product])
-        chosen[group] = min(chosen.get(group, draw), draw)
-    return np.array(sorted(product for _, product in chosen.values()), dtype=np.int64)
+        smallest[group] = min(smallest.get(group, hashed), hashed)
+    return np.array(sorted(product for _, product in smallest.values()), dtype=np.int64)
 
 
 def twins_share(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
-    """Share of ``index`` whose content group is also in ``reference``; 0 for an empty index."""
+    """Share of the products at ``index`` whose content group is also in ``reference``; 0 for an empty index."""
     return float(np.isin(groups[index], groups[reference]).mean()) if len(index) else 0.0

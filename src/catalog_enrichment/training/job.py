@@ -1,6 +1,6 @@
 """The training job: catalog -> train, evaluate, certify -> registry.
 
-Needs no Spark unless several processes fit: it reads the tables directly.
+Reads the tables without Spark; only a fit by several processes starts Spark.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 def train_model(config: Config) -> dict[str, Any]:
     """Train on the merchants' values and register the new version as the candidate. Returns the job's summary.
 
-    Raises DataContractError if there is nothing to train on, RegistryError if MLflow cannot be reached (before any
-    training is done).
+    Raises DataContractError if there is nothing to train on, and RegistryError, before training starts, if MLflow
+    cannot be reached.
     """
     stages = Stages()
     if config.training is None:
         raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
-    # a bad recipe fails here, not in an hour
+    # checked before the data is read, which can take an hour
     load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
@@ -54,7 +54,7 @@ def train_model(config: Config) -> dict[str, Any]:
         "model": version.name,
         "model_version": version.version,
         "mlflow_run_id": version.run_id,
-        "certificates": [_in_short(certificate) for certificate in trained.certificates],
+        "certificates": [_certificate_summary(certificate) for certificate in trained.certificates],
         "metrics": trained.metrics,
         "warnings": trained.warnings,
         "lineage": trained.lineage,
@@ -62,7 +62,7 @@ def train_model(config: Config) -> dict[str, Any]:
     }
 
 
-def _in_short(certificate: Certificate) -> dict[str, Any]:
-    """What people ask of a certificate first; all of it is in the model version's certificates.json."""
+def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
+    """The most important fields; all of them are in the model version's certificates.json."""
     names = ("attribute", "modality", "threshold", "accepted", "wrong", "lower_bound", "use_count", "why_abstains")
     return {name: getattr(certificate, name) for name in names}

@@ -1,4 +1,4 @@
-"""Where recipes are fitted, and by whom: what the training and the comparison job share."""
+"""The temporary folder and the processes that fit recipes; shared by the training and the comparison job."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fitting_resources(config: Config, job: str) -> Iterator[tuple[Path, Fitter]]:
-    """An empty folder, gone when the job ends, and how `[training]` wants a recipe fitted: in this process, or by
-    several, for which Spark is started under the job's name. Raises ConfigError if there is no such section."""
+    """An empty temporary folder, and the function that fits a recipe: in this process, or in `training.processes`
+    processes, for which Spark is started with ``job`` as its application name. The folder is deleted at the end.
+
+    Raises ConfigError if there is no section `[training]`.
+    """
     settings = config.training
     if settings is None:
         raise ConfigError(f"the config has no [training] section: {job} does not know which recipe to fit")
-    # read when torch is loaded: on shared cores, threads that spin for ever while they wait train at a fiftieth of
-    # their speed, and threads that do not spin at all at two thirds
+    # read when torch is loaded. Measured on shared cores: with unlimited spinning of waiting threads, training runs at
+    # 1/50 of its speed; without spinning, at 2/3
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     from catalog_enrichment.training.fit import fit
 
-    shared = config.path(settings.shared_path) if settings.shared_path else None
-    if shared:
-        shared.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-", dir=shared) as name:
-        workdir = Path(name)
+    shared_folder = config.path(settings.shared_path) if settings.shared_path else None
+    if shared_folder:
+        shared_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-", dir=shared_folder) as folder:
+        workdir = Path(folder)
         if settings.processes == 1:
             yield workdir, fit
             return
         from catalog_enrichment import session
-        from catalog_enrichment.training.distributed import fitter
+        from catalog_enrichment.training.distributed import distributed_fitter
 
         spark = session.start(config, job)
-        yield workdir, fitter(spark, workdir / "group", settings.processes, local=not settings.on_cluster)
+        yield workdir, distributed_fitter(spark, workdir / "group", settings.processes, local=not settings.on_cluster)

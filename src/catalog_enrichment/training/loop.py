@@ -1,7 +1,7 @@
-"""One fit: optimizer, schedule, batches, mixed precision, checkpoints; the epoch that is best on held-out products
-is kept. What is learned is the objective's business.
+"""The training loop: optimizer, schedule, batches, mixed precision, checkpoints. It keeps the weights of the epoch with
+the lowest held-out loss. The loss is an :class:`Objective`.
 
-On several processes (:mod:`catalog_enrichment.training.distributed`) every one runs this loop over its share of each
+With several processes (:mod:`catalog_enrichment.training.distributed`) each runs this loop over its share of every
 batch, and the gradients are averaged.
 """
 
@@ -34,33 +34,37 @@ Progress = Callable[[str], None]
 """Gets one line of text per stage or epoch."""
 
 BUCKET = 16
-"""Batches are cut from this many batches' worth of products sorted by length, so that padding costs little."""
+"""Products are sorted by length within buckets of this many batches, which saves padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitInputs:
-    """What one fit learns from."""
+    """The data of one fit."""
 
     name: str
-    """Of the fit, in progress lines and as the checkpoint's file name."""
+    """The fit's name in progress lines and in the checkpoint's file name."""
     examples: Examples
     train: Index
     held_out: Index
+    """Products whose loss decides which epoch is kept."""
     model: dict[str, Any] = field(default_factory=dict)
-    """The spec of what is fitted, as plain data: pooling or regions change a fit, and no weight's shape."""
-    hidden: NDArray[np.bool_] | None = None
-    """(N,): products whose picture is never shown."""
+    """The model's spec as plain data, part of the checkpoint's file name: pooling or regions change a fit, but not the
+    shape of any weight."""
+    masked_images: NDArray[np.bool_] | None = None
+    """(N,): products whose picture is left out of the fit."""
     checkpoints: Path | None = None
-    """Folder in which an interrupted fit is found again; None: it starts anew."""
+    """Folder of checkpoints, from which an interrupted fit continues; None: no checkpoints."""
 
 
 @dataclass(slots=True)
 class _State:
-    """Where a fit stands after an epoch."""
+    """The state of a fit after an epoch."""
 
     best: dict[str, torch.Tensor]
+    """Weights of the best epoch."""
     best_loss: float = math.inf
     waited: int = 0
+    """Epochs since the best one."""
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -74,22 +78,24 @@ def run(
     """Fit ``network`` in place; returns a row per epoch: epoch, train_loss, validation_loss, learning_rate (the
     largest), products_per_second.
 
-    Same seed, data, machine and number of threads and processes: same weights, also when it was interrupted and goes
-    on from a checkpoint.
+    The weights depend only on seed, data, machine and number of threads and processes; continuing from a checkpoint
+    gives the same weights. Raises DataContractError if there are no products or the loss is not finite.
     """
-    for what, index in (("train on", inputs.train), ("be judged by", inputs.held_out)):
+    for purpose, index in (("train on", inputs.train), ("validate on", inputs.held_out)):
         if not len(index):
             raise DataContractError(
-                f"{inputs.name}: no product is left to {what}. Do the labelled products have pictures, and do enough "
-                "of them stand in the train and validation folds?"
+                f"{inputs.name}: no product is left to {purpose}. Check that labelled products have pictures, and that "
+                "enough of them are in the train and validation folds"
             )
     loop = _Loop(network, objective, spec, inputs)
     state = loop.resume() or _State(copy.deepcopy(network.state_dict()))
     if state.epoch:
-        progress(f"{inputs.name}: goes on after epoch {state.epoch} from {inputs.checkpoints}")
+        progress(f"{inputs.name}: continues after epoch {state.epoch} from {inputs.checkpoints}")
     while state.epoch < spec.epochs and not (spec.patience and state.waited >= spec.patience):
         row = {"epoch": float(state.epoch + 1), **loop.epoch()}
-        row["validation_loss"] = loop.agreed(objective.held_out(network, inputs.examples, inputs.held_out))
+        row["validation_loss"] = loop.broadcast_from_first(
+            objective.held_out(network, inputs.examples, inputs.held_out)
+        )
         state.history.append(row)
         progress(
             f"{inputs.name}: epoch {state.epoch}/{spec.epochs}, loss {row['train_loss']:.3f}, "
@@ -105,10 +111,10 @@ def run(
             state.waited += 1
         loop.save(state)
     if state.epoch < spec.epochs:
-        progress(f"{inputs.name}: no better for {state.waited} epochs, stopped")
+        progress(f"{inputs.name}: no improvement for {state.waited} epochs, stopped")
     if not math.isfinite(state.best_loss):
         raise DataContractError(
-            f"{inputs.name}: after {state.epoch} epochs the loss is no number. Lower the learning rates, or use fp32"
+            f"{inputs.name}: the loss is not finite after {state.epoch} epochs. Lower the learning rates, or use fp32"
         )
     network.load_state_dict(state.best)
     network.eval()
@@ -118,8 +124,8 @@ def run(
 def learning_rate_factor(step: int, steps: int, spec: FitSpec) -> float:
     """The factor on the configured learning rates at ``step`` of ``steps``.
 
-    `warmup_cosine`, `warmup_linear`: linear rise, then to 0 along a cosine or a line. `step`: times ``step_factor``
-    every ``step_epochs``. `constant`: 1.
+    `warmup_cosine`, `warmup_linear`: linear warm-up, then cosine or linear decay to 0. `step`: multiplied by
+    ``step_factor`` every ``step_epochs``. `constant`: 1.
     """
     if spec.schedule == "constant":
         return 1.0
@@ -128,12 +134,12 @@ def learning_rate_factor(step: int, steps: int, spec: FitSpec) -> float:
     warmup = max(1, round(spec.warmup_share * steps))
     if step < warmup:
         return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * done)) if spec.schedule == "warmup_cosine" else max(0.0, 1.0 - done)
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * progress)) if spec.schedule == "warmup_cosine" else max(0.0, 1.0 - progress)
 
 
-class _Step(nn.Module):
-    """Network and objective as one module, which is what several processes have to agree on."""
+class _LossModule(nn.Module):
+    """Network and objective as one module, so that DistributedDataParallel averages the gradients of both."""
 
     def __init__(self, network: MultiModalNet, objective: Objective) -> None:
         super().__init__()
@@ -148,34 +154,34 @@ class _Loop:
     """Optimizer, schedule and batches of one fit."""
 
     def __init__(self, network: MultiModalNet, objective: Objective, spec: FitSpec, inputs: FitInputs) -> None:
-        alone = not (distributed.is_available() and distributed.is_initialized())
-        self._rank, self._ranks = (0, 1) if alone else (distributed.get_rank(), distributed.get_world_size())
+        single = not (distributed.is_available() and distributed.is_initialized())
+        self._rank, self._ranks = (0, 1) if single else (distributed.get_rank(), distributed.get_world_size())
         self._device = next(network.parameters()).device
         self._network, self._objective = network, objective.to(self._device)
         self._spec, self._inputs = spec, inputs
         self._epoch = 0
-        self._shared = self._own = np.random.default_rng(spec.seed)
-        self._fingerprint = self._identity() if inputs.checkpoints is not None else ""
+        self._shared_random = self._process_random = np.random.default_rng(spec.seed)
+        self._fingerprint = self._hash_of_fit() if inputs.checkpoints is not None else ""
         self._optimizer = _optimizer(network, objective, spec)
         batches = math.ceil(len(inputs.train) / spec.batch_size)
         steps = spec.epochs * math.ceil(batches / spec.accumulate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: learning_rate_factor(step, steps, spec)
         )
-        self._step: nn.Module = _Step(network, objective)
+        self._loss_module: nn.Module = _LossModule(network, objective)
         if self._ranks > 1:
-            self._step = nn.parallel.DistributedDataParallel(self._step, find_unused_parameters=True)
+            self._loss_module = nn.parallel.DistributedDataParallel(self._loss_module, find_unused_parameters=True)
 
     def epoch(self) -> dict[str, float]:
         """One pass over the training products.
 
-        What is drawn at random follows from seed, epoch and process alone, so that a fit that is taken up again needs
-        no memory of it: the order of the batches, alike in all processes, and what each of them hides and drops out.
+        Random numbers depend only on seed, epoch and process, so that checkpoints need not store their state. The order
+        of the batches is the same in all processes; masked pictures and dropout differ.
         """
         started, losses = time.perf_counter(), []
-        self._shared = np.random.default_rng([self._spec.seed, self._epoch])
-        self._own = np.random.default_rng([self._spec.seed, self._epoch, self._rank + 1])
-        torch.manual_seed(int(self._own.integers(2**62)))
+        self._shared_random = np.random.default_rng([self._spec.seed, self._epoch])
+        self._process_random = np.random.default_rng([self._spec.seed, self._epoch, self._rank + 1])
+        torch.manual_seed(int(self._process_random.integers(2**62)))
         self._epoch += 1
         self._network.train()
         self._objective.train()
@@ -185,11 +191,11 @@ class _Loop:
             losses.append(self._backward(index[self._rank :: self._ranks]) * len(index))
             if number % self._spec.accumulate and number < len(batches):
                 continue
-            nn.utils.clip_grad_norm_(self._step.parameters(), self._spec.gradient_norm)
+            nn.utils.clip_grad_norm_(self._loss_module.parameters(), self._spec.gradient_norm)
             self._optimizer.step()
             self._schedule.step()
             self._optimizer.zero_grad(set_to_none=True)
-        self._agree()
+        self._broadcast_buffers()
         seconds = time.perf_counter() - started
         products = sum(map(len, batches))
         return {
@@ -198,16 +204,16 @@ class _Loop:
             "products_per_second": products / seconds,
         }
 
-    def agreed(self, number: float) -> float:
-        """The first process's number: all must stop at the same epoch."""
+    def broadcast_from_first(self, number: float) -> float:
+        """The first process's ``number``, so that all processes stop at the same epoch."""
         if self._ranks == 1:
             return number
-        first = torch.tensor([number], dtype=torch.float64, device=self._device)
-        distributed.broadcast(first, 0)
-        return float(first)
+        value = torch.tensor([number], dtype=torch.float64, device=self._device)
+        distributed.broadcast(value, 0)
+        return float(value)
 
     def save(self, state: _State) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically; only the first process does."""
         if self._inputs.checkpoints is None or self._rank:
             return
         content = {
@@ -227,11 +233,11 @@ class _Loop:
         os.replace(partial, file)  # noqa: PTH105
 
     def resume(self) -> _State | None:
-        """Take up the checkpoint of the same fit; None if there is none."""
-        found = self._inputs.checkpoints is not None and self._file().is_file()
-        if self.agreed(float(found)) != float(found):
-            raise ConfigError("training.checkpoints must be a folder that all processes see")
-        if not found:
+        """Restore the checkpoint of the same fit; None if there is none."""
+        exists = self._inputs.checkpoints is not None and self._file().is_file()
+        if self.broadcast_from_first(float(exists)) != float(exists):
+            raise ConfigError("training.checkpoints must be a folder that all processes can read")
+        if not exists:
             return None
         content = torch.load(self._file(), map_location=self._device, weights_only=True)
         self._network.load_state_dict(content["network"])
@@ -242,58 +248,59 @@ class _Loop:
         return _State(content["best"], content["best_loss"], content["waited"], content["history"])
 
     def _file(self) -> Path:
-        """Named by what the fit depends on, so that a stage which several recipes share is fitted once."""
+        """The checkpoint's path. Its name has a hash of all that the fit depends on, so that recipes share stages."""
         assert self._inputs.checkpoints is not None
         slug = self._inputs.name.replace("/", "-").replace(" ", "-")
         return self._inputs.checkpoints / f"{slug}-{self._fingerprint[:16]}.pt"
 
-    def _identity(self) -> str:
-        """Of all that the fit depends on beside its code: settings, start, products, texts, labels, processes."""
+    def _hash_of_fit(self) -> str:
+        """Hash of settings, initial weights, products, texts, pictures, labels and number of processes."""
         examples, train = self._inputs.examples, self._inputs.train
-        hidden = b"" if self._inputs.hidden is None else self._inputs.hidden.tobytes()
+        masked = b"" if self._inputs.masked_images is None else self._inputs.masked_images.tobytes()
         return stable_hash(
             asdict(self._spec),
             self._inputs.model,
             self._objective.identity(),
             hashlib.sha256(b"".join(_bytes(self._network.state_dict()))).hexdigest(),
             [[examples.dataset.ids[row] for row in rows.tolist()] for rows in (train, self._inputs.held_out)],
-            hashlib.sha256(b"".join(_text_bytes(examples)) + hidden).hexdigest(),
+            hashlib.sha256(b"".join(_text_bytes(examples)) + masked).hexdigest(),
             [picture or "" for picture in examples.dataset.pictures],
             self._ranks,
         )
 
     def _backward(self, index: Index) -> torch.Tensor:
-        """Add the gradients of a batch; returns its loss."""
-        augment = self._own if self._spec.augment else None
-        inputs = self._inputs.examples.batch(index, self._hidden(index), augment).to(self._device)
+        """Add the gradients of a batch; returns its mean loss."""
+        augment = self._process_random if self._spec.augment else None
+        inputs = self._inputs.examples.batch(index, self._masked_images(index), augment).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._spec.precision == "bf16"):
-            loss: torch.Tensor = self._step(inputs, torch.from_numpy(index))
+            loss: torch.Tensor = self._loss_module(inputs, torch.from_numpy(index))
         (loss / self._spec.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _hidden(self, index: Index) -> NDArray[np.bool_]:
-        """(B,): whose picture is hidden in this step. A lone one is too: batch statistics need at least two."""
-        hidden = self._own.random(len(index)) < self._spec.image_dropout
-        if self._inputs.hidden is not None:
-            hidden |= self._inputs.hidden[index]
-        alone = np.count_nonzero(self._inputs.examples.has_image[index] & ~hidden) == 1
-        return np.asarray(hidden | alone)
+    def _masked_images(self, index: Index) -> NDArray[np.bool_]:
+        """(B,): products whose picture is masked in this step. A single remaining picture is masked too, because batch
+        statistics need at least two."""
+        masked = self._process_random.random(len(index)) < self._spec.image_dropout
+        if self._inputs.masked_images is not None:
+            masked |= self._inputs.masked_images[index]
+        single = np.count_nonzero(self._inputs.examples.has_image[index] & ~masked) == 1
+        return np.asarray(masked | single)
 
     def _batches(self) -> Iterator[Index]:
-        """Shuffled batches of neighbours in length, in shuffled order; the same in every process."""
+        """Shuffled batches of products of similar length, in shuffled order; the same in every process."""
         size, lengths = self._spec.batch_size, self._inputs.examples.lengths
-        order = self._shared.permutation(self._inputs.train)
+        order = self._shared_random.permutation(self._inputs.train)
         batches: list[Any] = []
         for start in range(0, len(order), size * BUCKET):
             bucket = order[start : start + size * BUCKET]
             bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-            batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
-        for position in self._shared.permutation(len(batches)):
+            batches += [bucket[first : first + size] for first in range(0, len(bucket), size)]
+        for position in self._shared_random.permutation(len(batches)):
             if len(batches[position]) >= self._ranks:
                 yield batches[position]
 
-    def _agree(self) -> None:
-        """Batch statistics are each process's own: the first one's count."""
+    def _broadcast_buffers(self) -> None:
+        """Copy the first process's buffers (batch statistics) to all: they differ between processes."""
         if self._ranks > 1:
             for buffer in self._network.buffers():
                 distributed.broadcast(buffer, 0)
@@ -311,8 +318,8 @@ def _text_bytes(examples: Examples) -> Iterator[bytes]:
 
 def _optimizer(network: MultiModalNet, objective: Objective, spec: FitSpec) -> torch.optim.Optimizer:
     groups = parameter_groups(network, spec)
-    if own := list(objective.parameters()):
-        groups.append({"name": "objective", "params": own, "lr": spec.learning_rate, "weight_decay": 0.0})
+    if objective_weights := list(objective.parameters()):
+        groups.append({"name": "objective", "params": objective_weights, "lr": spec.learning_rate, "weight_decay": 0.0})
     if spec.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
     kind = torch.optim.Adam if spec.optimizer == "adam" else torch.optim.AdamW

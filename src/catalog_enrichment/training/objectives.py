@@ -1,4 +1,4 @@
-"""What a network is fitted to: an objective is a loss over a batch, with whatever weights of its own it needs.
+"""Training objectives: losses over a batch, some with weights of their own.
 
 Shapes: B products in a batch, N products of the data set, V values of an attribute.
 """
@@ -24,18 +24,18 @@ HELD_OUT_BATCH = 128
 
 
 class Objective(nn.Module):
-    """Its own weights, if it has any, are fitted with the network's and then thrown away."""
+    """A loss. Its own weights, if it has any, are fitted together with the network's and then discarded."""
 
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch, to be minimised: a scalar. ``index`` (B,): the products' positions in the data set."""
+        """The loss of a batch, a scalar. ``index`` (B,): the products' positions in the data set."""
         raise NotImplementedError
 
     def identity(self) -> str:
-        """Of what it asks for, beside the products: two fits with different identities are different fits."""
+        """A hash of the settings and targets; part of the checkpoint's file name (:mod:`.loop`)."""
         return type(self).__name__
 
     def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> float:
-        """The loss on products that are not learned from; decides which epoch is kept."""
+        """The mean loss on held-out products, by which the best epoch is chosen."""
         network.eval()
         self.eval()
         device = next(network.parameters()).device
@@ -61,6 +61,7 @@ class Target:
 
 
 def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:
+    """The labels of every attribute as tensors."""
     return {
         name: Target(label.cardinality, torch.from_numpy(label.truth).float(), torch.from_numpy(label.learnable.copy()))
         for name, label in labels.items()
@@ -70,7 +71,7 @@ def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:
 class Classification(Objective):
     """Cross-entropy of every attribute, plus the KL term against modality collapse.
 
-    Of a fusion of decisions the classifiers are what learns: each has a cross-entropy of its own.
+    With decision fusion every classifier that is fused has its own cross-entropy.
     """
 
     def __init__(self, targets: Mapping[str, Target], kl_lambda: float = 0.0, label_smoothing: float = 0.0) -> None:
@@ -87,7 +88,7 @@ class Classification(Objective):
         return total_loss(network(inputs), self._targets, index, self._kl_lambda, self._smoothing)
 
     def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> float:
-        """Without KL term, smoothing, dropout and augmentation; over the whole fold, not averaged over batches."""
+        """The loss without KL term, label smoothing, dropout and augmentation, over all products at once."""
         return float(total_loss(examples.outputs(network, index), self._targets, torch.from_numpy(index)))
 
 
@@ -100,13 +101,13 @@ def total_loss(
 ) -> torch.Tensor:
     """Eq. 4 of De la Comble et al. 2022, per attribute, summed over the attributes.
 
-    The paper sums both terms over the products; here both are means over the batch, which keeps their ratio, and so
-    the meaning of lambda, whatever the batch size. A product without a picture adds 0.
+    The paper sums both terms over the products. Here both are means over the batch: their ratio, and so the effect of
+    lambda, does not depend on the batch size. The KL term of a product without a picture is 0.
     """
-    judged = outputs.experts or (outputs.logits,)
+    outputs_with_loss = outputs.experts or (outputs.logits,)
     losses = [
         attribute_loss(logits[name], target, index, label_smoothing)
-        for logits in judged
+        for logits in outputs_with_loss
         for name, target in targets.items()
     ]
     loss = torch.stack(losses).sum()
@@ -119,16 +120,16 @@ def total_loss(
 def attribute_loss(
     logits: torch.Tensor, target: Target, index: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean over the learnable products of ``index`` of their negative log-likelihood; logits (B, V), index (B,).
+    """Mean negative log-likelihood of the learnable products at ``index``; logits (B, V), index (B,).
 
-    ONE: softmax cross-entropy. MANY: binary cross-entropies summed over the values (a product's label set is one
-    observation, as a class is). Zero, with a gradient of zero, where no product is learnable.
+    ONE: softmax cross-entropy. MANY: binary cross-entropies, summed over the values, because a product's label set is
+    one observation. 0, with gradient 0, if no product is learnable.
     """
-    chosen = target.learnable[index]
-    if not chosen.any():
+    learnable = target.learnable[index]
+    if not learnable.any():
         return logits.sum() * 0.0
-    truth = target.truth[index][chosen].to(logits.device)
-    scores = logits[chosen.to(logits.device)].float()
+    truth = target.truth[index][learnable].to(logits.device)
+    scores = logits[learnable.to(logits.device)].float()
     if target.cardinality is Cardinality.ONE:
         return functional.cross_entropy(scores, truth.argmax(dim=1), label_smoothing=label_smoothing)
     smooth = truth * (1 - label_smoothing) + 0.5 * label_smoothing

@@ -1,4 +1,4 @@
-"""Scores for evaluation and certification, by the predictor that the batch uses (I8)."""
+"""Scores for evaluation and certification, from the predictor that enrichment uses too (I8)."""
 
 from __future__ import annotations
 
@@ -19,41 +19,44 @@ from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.task import Task
 
 MaskedInput = Literal["nothing", "image", "text"]
+"""The input that is withheld from the model."""
 
-_SCORED_AT_ONCE = 128
-_SAY_EVERY_SECONDS = 10.0
+_BATCH_SIZE = 128
+_PROGRESS_SECONDS = 10.0
 
 T = TypeVar("T")
 
 
 def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
-    """One temperature per attribute, from the calibration fold's labelled products with a picture."""
+    """Attribute -> temperature, fitted to the calibration fold's labelled products with a picture; 1 without any."""
     index = task.folds.calibration[task.examples.has_image[task.folds.calibration]]
-    found = dict.fromkeys(task.labels, 1.0)
+    temperature_by_attribute = dict.fromkeys(task.labels, 1.0)
     if not len(index):
-        return found
+        return temperature_by_attribute
     for name, logits in task.examples.outputs(fitted.network, index).logits.items():
         label = task.labels[name]
-        chosen = label.labelled[index]
-        found[name] = fit_temperature(logits.numpy()[chosen], label.truth[index][chosen], label.cardinality)
-    return found
+        labelled = label.labelled[index]
+        temperature_by_attribute[name] = fit_temperature(
+            logits.numpy()[labelled], label.truth[index][labelled], label.cardinality
+        )
+    return temperature_by_attribute
 
 
 def score(
-    predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, hidden: MaskedInput = "nothing"
+    predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, masked: MaskedInput = "nothing"
 ) -> ModelScores:
-    """Scores of the products at ``index``, one of their inputs ``hidden`` from the model."""
-    starts = range(0, len(index), _SCORED_AT_ONCE)
-    parts = []
-    for start in with_progress(starts, progress, _SCORED_AT_ONCE, "scored"):
-        rows = index[start : start + _SCORED_AT_ONCE].tolist()
-        see_text, see_image = hidden != "text", hidden != "image"
-        parts.append(
+    """Scores of the products at ``index``, with the input ``masked`` withheld from the model."""
+    starts = range(0, len(index), _BATCH_SIZE)
+    scores = []
+    for start in with_progress(starts, progress, _BATCH_SIZE, "scored"):
+        rows = index[start : start + _BATCH_SIZE].tolist()
+        with_text, with_image = masked != "text", masked != "image"
+        scores.append(
             predictor.predict(
                 ProductBatch(
-                    [dataset.titles[row] if see_text else "" for row in rows],
-                    [dataset.descriptions[row] if see_text else "" for row in rows],
-                    [dataset.pixels[row] if see_image and dataset.pictures[row] else None for row in rows],
+                    [dataset.titles[row] if with_text else "" for row in rows],
+                    [dataset.descriptions[row] if with_text else "" for row in rows],
+                    [dataset.pixels[row] if with_image and dataset.pictures[row] else None for row in rows],
                 )
             )
         )
@@ -61,19 +64,20 @@ def score(
     return ModelScores(
         index,
         {
-            name: np.concatenate([np.empty((0, v)), *(p.probabilities[name] for p in parts)])
-            for name, v in widths.items()
+            name: np.concatenate([np.empty((0, width)), *(part.probabilities[name] for part in scores)])
+            for name, width in widths.items()
         },
-        {name: np.concatenate([np.empty(0), *(part.attention[name] for part in parts)]) for name in widths},
+        {name: np.concatenate([np.empty(0), *(part.attention[name] for part in scores)]) for name in widths},
     )
 
 
-def with_progress(items: Iterable[T], say: Progress, each: int, verb: str) -> Iterator[T]:
-    """The items, with a line every ten seconds: how many products, at what rate. ``each``: products per item."""
-    started = said = time.perf_counter()
+def with_progress(items: Iterable[T], progress: Progress, products_per_item: int, verb: str) -> Iterator[T]:
+    """Yields the items; every ten seconds a progress line gives the number of products done and the rate."""
+    started = reported = time.perf_counter()
     for number, item in enumerate(items):
         now = time.perf_counter()
-        if now - said > _SAY_EVERY_SECONDS:
-            say(f"{number * each:,} products {verb}, {number * each / (now - started):,.0f} products/s")
-            said = now
+        if now - reported > _PROGRESS_SECONDS:
+            products = number * products_per_item
+            progress(f"{products:,} products {verb}, {products / (now - started):,.0f} products/s")
+            reported = now
         yield item

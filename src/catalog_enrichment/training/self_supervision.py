@@ -1,8 +1,8 @@
-"""Self-supervision before the fit: encoders learn from titles and pictures that nobody labelled (Chen et al. 2022,
-section 3).
+"""Self-supervised objectives, which adapt encoders to titles and pictures without labels before the fit (Chen et al.
+2022, section 3).
 
-Both losses contrast: what belongs together is pulled together, everything else in the batch is pushed away. Shapes:
-N products of a batch, H text width, D image width, P width of the projections.
+Both losses are contrastive: they increase the similarity of a pair relative to the other products of the batch.
+Shapes: N products of a batch, H text width, D image width, P width of the projections.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def contrast(spec: AdaptSpec, network: MultiModalNet) -> Objective:
 
 
 class SimCSE(Objective):
-    """Section 3.1: the same title read twice, with dropout's two masks, is a pair; the other titles are not.
+    """Section 3.1: a positive pair is the same title encoded twice, with two dropout masks; other titles are negatives.
 
-    Only the first text encoder learns, from the first text it reads: the title, or title and description where the
-    recipe makes them a pair. On held-out products dropout is off, so that both readings are equal: the similarity of
-    each pair is 1, and what is compared between epochs is how far apart the encoder keeps different titles.
+    Only the first text encoder is fitted, on the first text it reads: the title, or title and description where the
+    recipe makes them a text pair. On held-out products dropout is off, so both encodings are equal, the similarity of
+    each pair is 1, and the loss compares only how dissimilar different titles are.
     """
 
     def __init__(self, spec: AdaptSpec, network: MultiModalNet) -> None:
@@ -48,23 +48,24 @@ class SimCSE(Objective):
 
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
         del index
-        readings = (_title(network, inputs) for _ in range(2))
-        first, second = (self.project_text(view.vector[view.present]) for view in readings)
+        encodings = (_encode_title(network, inputs) for _ in range(2))
+        first, second = (self.project_text(view.vector[view.present]) for view in encodings)
         return info_nce(first, second, first, self._spec.temperature)
 
 
 class ConVIRT(Objective):
-    """Section 3.2: a title and its product's picture are a pair; title and picture of two products are not.
+    """Section 3.2: a positive pair is a title and its product's picture; pictures and titles of other products are
+    negatives.
 
-    Eq. 7 is printed with sim(v_j, t_j) in its denominator. That sums over other products' pairs, which eq. 6 pulls
-    together, and holds nothing that picture i would be compared with. Here it is sim(v_i, t_j), eq. 6 with picture
-    and title exchanged, as the text around it says and as ConVIRT is (Zhang et al. 2020, eq. 3).
+    Eq. 7 is printed with sim(v_j, t_j) in its denominator, which does not contain picture i. The denominator here is
+    sim(v_i, t_j), eq. 6 with picture and title exchanged, as the paper's text says and as in ConVIRT (Zhang et al.
+    2020, eq. 3).
     """
 
     def __init__(self, spec: AdaptSpec, network: MultiModalNet) -> None:
         super().__init__()
         if network.image is None:
-            raise ValueError("convirt compares titles with pictures, and this network has no image encoder")
+            raise ValueError("convirt needs titles and pictures, and this network has no image encoder")
         self._spec = spec
         self.project_text = projection(_text_encoder(network).width, spec.projection)
         self.project_image = projection(network.image.width, spec.projection)
@@ -73,10 +74,10 @@ class ConVIRT(Objective):
         return stable_hash(type(self).__name__, asdict(self._spec))
 
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
-        """0 where fewer than two products have a picture: then nothing can be told apart."""
+        """0 if fewer than two products have a picture: there are no negatives."""
         del index
         assert network.image is not None
-        view = _title(network, inputs)
+        view = _encode_title(network, inputs)
         usable = view.present & inputs.has_image
         text: torch.Tensor = self.project_text(view.vector[usable])  # (N, P)
         if len(text) < 2:
@@ -90,22 +91,21 @@ class ConVIRT(Objective):
 def info_nce(anchors: torch.Tensor, positives: torch.Tensor, others: torch.Tensor, temperature: float) -> torch.Tensor:
     """Mean over i of -log(exp(sim(a_i, p_i) / tau) / sum over j != i of exp(sim(a_i, o_j) / tau)); all are (N, P).
 
-    Eq. 3, 4 and 6 as they are printed: sim is the cosine, and the positive is not in the denominator (in SimCSE and
-    ConVIRT themselves it is), so the loss can be negative. It stays bounded, for cosines are. Zero, with a gradient
-    of zero, where N < 2.
+    Eq. 3, 4 and 6 as printed: sim is the cosine, and the positive is not in the denominator (in the SimCSE and ConVIRT
+    papers it is), so the loss can be negative. It is bounded, because cosines are. 0, with gradient 0, if N < 2.
     """
     if len(anchors) < 2:
         return (anchors.sum() + positives.sum() + others.sum()) * 0.0
-    with torch.autocast(anchors.device.type, enabled=False):  # bf16 would round what is divided by tau
+    with torch.autocast(anchors.device.type, enabled=False):  # bf16 would lose precision in the division by tau
         a, p, o = (functional.normalize(vectors.float(), dim=1) for vectors in (anchors, positives, others))
-        itself = torch.eye(len(a), dtype=torch.bool, device=a.device)
-        pushed = (a @ o.T / temperature).masked_fill(itself, -torch.inf).logsumexp(dim=1)
-        pulled = (a * p).sum(dim=1) / temperature
-        return (pushed - pulled).mean()
+        diagonal = torch.eye(len(a), dtype=torch.bool, device=a.device)
+        negatives = (a @ o.T / temperature).masked_fill(diagonal, -torch.inf).logsumexp(dim=1)
+        positive = (a * p).sum(dim=1) / temperature
+        return (negatives - positive).mean()
 
 
 def projection(width: int, projected: int) -> nn.Sequential:
-    """g_t and g_v, a perceptron of two layers (eq. 1 and 5): thrown away after the adaptation."""
+    """g_t or g_v, a two-layer perceptron (eq. 1 and 5); discarded after the adaptation."""
     return nn.Sequential(nn.Linear(width, projected), nn.ReLU(), nn.Linear(projected, projected))
 
 
@@ -113,7 +113,7 @@ def _text_encoder(network: MultiModalNet) -> TextEncoder:
     return cast(TextEncoder, network.texts["text"])
 
 
-def _title(network: MultiModalNet, inputs: ModelInputs) -> EncoderOutput:
-    """What the first text encoder makes of its first text; a second encoder is not run."""
+def _encode_title(network: MultiModalNet, inputs: ModelInputs) -> EncoderOutput:
+    """The first text encoder's output for its first text; a second text encoder is not run."""
     view: EncoderOutput = _text_encoder(network)(inputs.texts["text"][0])
     return view

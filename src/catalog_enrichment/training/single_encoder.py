@@ -1,4 +1,4 @@
-"""What a fit of one encoder by itself needs: its model, its inputs, its heads, its device."""
+"""What the fit of a single encoder needs: model spec, examples, network, heads, device."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ ModalitiesUsed = Literal["text", "image", "both"]
 
 
 def single_encoder_spec(model: ModelSpec, name: str) -> ModelSpec:
-    """The model of one encoder: text, second_text or image."""
+    """The model with the encoder ``name`` only (text, second_text or image), unfrozen."""
     if name == "image":
         return unfrozen(replace(model, second_text=None, fusion=FusionSpec(kind="image_only")))
     return unfrozen(replace(model, text=model.texts[name], second_text=None, fusion=FusionSpec(kind="text_only")))
 
 
 def single_encoder_examples(examples: Examples, name: str) -> Examples:
-    """The examples as the model of one encoder sees them."""
+    """The examples as inputs of :func:`single_encoder_spec`: the texts of the encoder ``name``."""
     kept = name if name in examples.texts else "text"
     return replace(examples, texts={"text": examples.texts[kept]})
 
 
 def unfrozen(model: ModelSpec) -> ModelSpec:
-    """The model with encoders that learn, also those that are frozen once they are part of the whole."""
+    """The model with every encoder unfrozen: a stage of its own fits an encoder that the whole model keeps frozen."""
     second = None if model.second_text is None else replace(model.second_text, frozen=False)
     return replace(
         model, text=replace(model.text, frozen=False), second_text=second, image=replace(model.image, frozen=False)
@@ -43,31 +43,31 @@ def unfrozen(model: ModelSpec) -> ModelSpec:
 
 
 def spec_without_unused_encoders(model: ModelSpec) -> dict[str, Any]:
-    """The spec, as plain data, without the encoders that the fusion does not use: fits that differ there alone are the
-    same fit."""
+    """The spec as plain data, without the encoders that the fusion does not use: they do not influence the fit."""
     kind, plain = fusion_class(model.fusion.kind), asdict(model)
     unused = [*(() if kind.uses_text else ("text", "second_text")), *(() if kind.uses_image else ("image",))]
     return {name: value for name, value in plain.items() if name not in unused}
 
 
 def new_network(model: ModelSpec, spec: FitSpec, task: Task, name: str = "") -> MultiModalNet:
-    """A network for one fit, what is random in it drawn from the fit's seed. ``name``: of its only text encoder.
+    """A network for one fit, initialised with the fit's seed, on :func:`device`. ``name``: the text encoder of a model
+    that has only one.
 
-    Raises ConfigError for what cannot be built, or cannot read the fit's pictures.
+    Raises ConfigError if it cannot be built or does not accept pictures of the fit's size.
     """
     torch.manual_seed(spec.seed)
     tokenizers = {"text": task.tokenizers[name]} if name in task.tokenizers else task.tokenizers
     network = build_network(model, heads_of(task.labels), tokenizers)
-    only = None if network.image is None else network.image.only_side
-    if spec.picture_size and only not in (None, spec.picture_size):
+    fixed_size = None if network.image is None else network.image.only_side
+    if spec.picture_size and fixed_size not in (None, spec.picture_size):
         raise ConfigError(
-            f"picture_size is {spec.picture_size}, but {model.image.name} reads pictures of {only} pixels only"
+            f"picture_size is {spec.picture_size}, but {model.image.name} reads pictures of {fixed_size} pixels only"
         )
     return network.to(device())
 
 
 def modalities_used(models: Iterable[ModelSpec]) -> ModalitiesUsed:
-    """What the models look at, taken together."""
+    """The modalities that the models use, taken together."""
     kinds = [fusion_class(model.fusion.kind) for model in models]
     text, image = any(kind.uses_text for kind in kinds), any(kind.uses_image for kind in kinds)
     return "both" if text and image else "text" if text else "image"
@@ -79,5 +79,5 @@ def heads_of(labels: Mapping[str, Labels]) -> dict[str, Head]:
 
 
 def device() -> str:
-    """Where models are fitted and scored: the GPU, if there is one."""
+    """The device on which models are fitted and scored: the GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"

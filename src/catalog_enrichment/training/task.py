@@ -1,4 +1,4 @@
-"""From products to something to learn: read, grouped by content, split into folds, tokenized."""
+"""The data of a fit: products are read, grouped by content, split into folds and tokenized."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from catalog_enrichment.models.spec import ModelSpec, Recipe
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import Folds, Index, content_groups, one_per_group, split
+from catalog_enrichment.training.folds import Folds, Index, content_groups, one_per_group, split_folds
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MIN_LABELLED = 100
-"""With fewer labelled products the folds say nothing."""
+"""With fewer labelled products the folds are too small to measure anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +45,25 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be learned from: the inputs, their tokenizers, the labels of every attribute, the folds."""
+    """What a model is fitted to: the inputs, their tokenizers, the labels of every attribute, the folds."""
 
     examples: Examples
     tokenizers: Mapping[str, TextTokenizer]
-    """By text encoder."""
+    """Text encoder -> its tokenizer."""
     labels: Mapping[str, Labels]
     folds: Folds
     groups: NDArray[np.int64]
-    """(N,) content group."""
+    """(N,) content group of each product."""
 
     @property
     def train(self) -> Index:
-        """The train fold's products with something to learn."""
+        """The train fold's products with a learned value of at least one attribute."""
         learnable = np.any([label.learnable for label in self.labels.values()], axis=0)
         return np.asarray(self.folds.train[learnable[self.folds.train]])
 
     @property
-    def unlabelled(self) -> Index:
-        """All that self-supervision may see: whoever shares no content group with a held-out fold."""
+    def self_supervised(self) -> Index:
+        """Products for self-supervision, labelled or not: they share no content group with a held-out fold."""
         held_out = np.concatenate([index for name, index in self.folds.items() if name != "train"])
         return np.flatnonzero(~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
 
@@ -76,6 +76,7 @@ def settings_of(config: Config) -> TrainingConfig:
 
 
 def attributes_of(settings: TrainingConfig, dictionary: Dictionary) -> list[str]:
+    """The attributes to learn. Raises ConfigError for one that is not enabled in the dictionary."""
     names = settings.attributes or dictionary.enabled
     if unknown := [name for name in names if name not in dictionary.enabled]:
         raise ConfigError(
@@ -91,7 +92,8 @@ def load(
     recipes: Sequence[Recipe],
     workdir: Path,
 ) -> Dataset:
-    """The products as ``recipes``, of one image size, will see them. ``workdir`` gets their pictures."""
+    """The products, with texts and pictures as ``recipes`` (all of one image size) need them. The pictures are written
+    to ``workdir``."""
     settings = settings_of(config)
     options = LoadOptions(
         attributes=attributes_of(settings, dictionary),
@@ -105,13 +107,13 @@ def load(
 
 
 def labels_of(dataset: Dataset, settings: TrainingConfig) -> dict[str, Labels]:
-    """Labels of every attribute asked for, also of those for which no value can be learned."""
+    """Labels of every attribute to learn, also of those for which no value can be learned."""
     names = attributes_of(settings, dataset.dictionary)
     return {name: dataset.labels(name, settings.min_label_count) for name in names}
 
 
 def split_of(dataset: Dataset, settings: TrainingConfig) -> Split:
-    """Content groups and folds. Raises DataContractError where there is too little to learn from."""
+    """Content groups and folds. Raises DataContractError if there are too few labelled products or content groups."""
     labels = labels_of(dataset, settings).values()
     labelled = np.flatnonzero(np.any([label.labelled for label in labels], axis=0))
     if len(labelled) < MIN_LABELLED:
@@ -119,37 +121,40 @@ def split_of(dataset: Dataset, settings: TrainingConfig) -> Split:
         raise DataContractError(
             f"{len(labelled)} of {dataset.counts['products_read']} products are labelled, training needs at least "
             f"{MIN_LABELLED} (per attribute: {counts}). Check source.mapping.attributes and attributes_when of the "
-            "import, and that the dictionary's names are the ones of products.merchant_attributes"
+            "import, and that the dictionary's attribute names are those in products.merchant_attributes"
         )
     groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
     truth = np.concatenate([label.truth for label in labels], axis=1)
-    folds = split(labelled, groups, dataset.ids, settings.folds, truth)
+    folds = split_folds(labelled, groups, dataset.ids, settings.folds, truth)
     if empty := [name for name, size in folds.sizes().items() if not size]:
         raise DataContractError(
-            f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, and no group "
-            f"is left for {empty}. Check that titles and pictures differ between products (one placeholder picture "
+            f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, too few "
+            f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
     return Split(dataset, groups, folds, settings.folds.seed)
 
 
-def task_of(parts: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
-    """What is learned: the attributes with values enough, from texts tokenized with a vocabulary of these products."""
-    learned = {name: label for name, label in labels.items() if _can_be_learned(label, parts.folds.train)}
+def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
+    """The task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is built
+    without the calibration, certification and test folds. Raises DataContractError if no attribute can be learned."""
+    learned = {name: label for name, label in labels.items() if _can_be_learned(label, split.folds.train)}
     if not learned:
         raise DataContractError(
             "no attribute can be learned: every value has fewer labelled products than training.min_label_count. "
             "Check that the merchants' values are the dictionary's (the import counts what did not map)"
         )
-    dataset = parts.dataset
-    held_out = np.concatenate([parts.folds.calibration, parts.folds.certification, parts.folds.test])
-    seen = np.setdiff1d(np.arange(len(dataset)), held_out)
-    texts = [text for product in seen for text in (dataset.titles[product], dataset.descriptions[product])]
+    dataset = split.dataset
+    held_out = np.concatenate([split.folds.calibration, split.folds.certification, split.folds.test])
+    vocabulary_products = np.setdiff1d(np.arange(len(dataset)), held_out)
+    texts = [
+        text for product in vocabulary_products for text in (dataset.titles[product], dataset.descriptions[product])
+    ]
     tokenizers = {name: build_tokenizer(text, texts) for name, text in model.texts.items()}
-    return Task(Examples.of(dataset, model, tokenizers), tokenizers, learned, parts.folds, parts.groups)
+    return Task(Examples.of(dataset, model, tokenizers), tokenizers, learned, split.folds, split.groups)
 
 
 def _can_be_learned(labels: Labels, train: Index) -> bool:
-    """One value alone is no choice for an attribute that has exactly one."""
+    """True with enough learned values: two for an attribute of cardinality ONE, one for MANY."""
     needed = 2 if labels.cardinality is Cardinality.ONE else 1
     return len(labels.values) >= needed and bool(labels.learnable[train].any())

@@ -1,7 +1,7 @@
-"""Training, top to bottom: labelled products in, a certified model version out. Knows neither Spark nor MLflow.
+"""Training, from labelled products to a certified model version. Does not use Spark or MLflow.
 
-Every fold answers one question and no other: train and validation make the weights, calibration the temperature and
-the pool, certification the threshold's right to be used, test what the report says.
+Every fold has one purpose: train and validation fit the weights, calibration sets the temperature and the pool,
+certification tests the thresholds, test gives the reported metrics.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BASELINES: tuple[str, ...] = ("text_only", "image_only")
-"""Fusions that are fitted beside the recipe's, under these names."""
+"""Unimodal fusions that are fitted for comparison; also their names in tables and metrics."""
 
 
 def train(
@@ -55,95 +55,113 @@ def train(
     progress: Progress,
     fit: Fitter = fit,
 ) -> TrainedModel:
-    """Train on the merchants' values, certify, evaluate. ``workdir`` gets the pictures and the artifact's folder.
+    """Train on the merchants' values, certify, evaluate. Pictures and the artifact are written to ``workdir``.
 
     ``products``: rows of the contract `products`. ``label_set_uses(hash)``: how many models were certified on that
-    label set before. ``fit``: in this process, or by several. Raises ConfigError for an unusable recipe or attribute,
+    label set before. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe or attribute,
     DataContractError for too little data.
     """
     stages, settings = Stages(say=progress), settings_of(config)
     set_threads(settings.threads)
     recipe = load_model_recipe(resources.locate(settings.recipe, config.path(".")), settings.set)
-    members = recipe.members if isinstance(recipe, Ensemble) else (recipe,)
+    members = _members(recipe)
+    fit_one = partial(fit, progress=progress, checkpoints=_checkpoint_folder(config, workdir))
+
     with stages("load") as stage:
         dataset = load(products, dictionary, config, members, workdir)
         stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
     with stages("split"):
-        parts, labels = split_of(dataset, settings), labels_of(dataset, settings)
-        tasks = [task_of(parts, labels, member.model) for member in members]
+        split, labels = split_of(dataset, settings), labels_of(dataset, settings)
+        tasks = [task_of(split, labels, member.model) for member in members]
         for member, task in zip(members, tasks, strict=True):
             check_buildable(member, task)
-    # without a folder of their own they serve this job alone: a baseline shares the stages of the model it is beside
-    checkpoints = config.path(settings.checkpoints) if settings.checkpoints else workdir / "stages"
     with stages("fit"):
-        names = [f"{one.name} {number}" for number, one in enumerate(members)] if len(members) > 1 else [recipe.name]
         fitted = [
-            fit(replace(member, name=name), task, progress, checkpoints)
-            for name, member, task in zip(names, members, tasks, strict=True)
+            fit_one(replace(member, name=name), task)
+            for name, member, task in zip(_fit_names(recipe), members, tasks, strict=True)
         ]
     with stages("calibrate"):
-        folder = _saved(workdir / "artifact", recipe, tasks, fitted)
-        predictor = ensemble.load(folder, device())  # from here on, what the batch will score with
+        folder = _save_artifact(workdir / "artifact", recipe, tasks, fitted)
+        predictor = ensemble.load(folder, device())  # everything below is scored as enrichment does
     with stages("score") as stage:
-        scores = score(predictor, dataset, _to_score(parts, labels), progress)
+        scores = score(predictor, dataset, _products_to_score(split, labels), progress)
         stage.rows_in = len(scores.index)
     with stages("certify"):
-        issue = _issue(parts, folder, label_set_uses)
-        certificates = certify_all(parts, labels, scores, config.precision, issue)
+        binding = _certificate_binding(split, folder, label_set_uses)
+        certificates = certify_all(split, labels, scores, config.precision, binding)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
-        both = modalities_used(member.model for member in members) == "both"
-        evaluation = _evaluate(parts, tasks[0], predictor, scores, certificates, masked=both)
-    if settings.unimodal_baselines and both:
+        multimodal = modalities_used(member.model for member in members) == "both"
+        evaluation = _evaluate(split, tasks[0], predictor, scores, certificates, with_masking=multimodal)
+    if settings.unimodal_baselines and multimodal:
         with stages("baselines"):
-            fit_one = partial(fit, progress=progress, checkpoints=checkpoints)
-            _add_baselines(evaluation, members[0], parts, tasks[0], fit_one)
+            _add_baselines(evaluation, members[0], split, tasks[0], fit_one)
     for warning in evaluation.check_modality_collapse():
         progress(f"warning: {warning}")
-    search = [{"recipe": name, **row} for name, one in zip(names, fitted, strict=True) for row in one.search]
     return TrainedModel(
         artifact=folder,
         certificates=certificates,
         metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in fitted[0].chosen.items()},
         params=_params(config, recipe),
-        tables=evaluation.tables | ({"search": search} if search else {}),
+        tables=evaluation.tables | _search_table(recipe, fitted),
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
-        lineage=_lineage(parts, labels, issue),
+        lineage=_lineage(split, labels, binding),
         seconds=stages.seconds,
     )
+
+
+# --- fitting and saving ------------------------------------------------------------------------------------------
+
+
+def _members(recipe: Recipe | Ensemble) -> tuple[Recipe, ...]:
+    """The recipes of a vote, or the only one."""
+    return recipe.members if isinstance(recipe, Ensemble) else (recipe,)
+
+
+def _fit_names(recipe: Recipe | Ensemble) -> list[str]:
+    """The name of each member's fit in progress lines and checkpoints; numbered for a vote."""
+    members = _members(recipe)
+    return [f"{member.name} {number}" for number, member in enumerate(members)] if len(members) > 1 else [recipe.name]
+
+
+def _checkpoint_folder(config: Config, workdir: Path) -> Path:
+    """`training.checkpoints`; otherwise a temporary folder, through which recipe and baselines share stages."""
+    checkpoints = settings_of(config).checkpoints
+    return config.path(checkpoints) if checkpoints else workdir / "stages"
+
+
+def _save_artifact(folder: Path, recipe: Recipe | Ensemble, tasks: Sequence[Task], fitted: Sequence[Fitted]) -> Path:
+    """Write the model version's folder, all but its certificates; returns ``folder``."""
+    if isinstance(recipe, Recipe):
+        _save_member(folder, recipe, tasks[0], fitted[0])
+        return folder
+    member_folders = [folder / ensemble.MEMBERS / f"{number:02d}" for number in range(len(fitted))]
+    for member_folder, member, task, member_fit in zip(member_folders, recipe.members, tasks, fitted, strict=True):
+        _save_member(member_folder, member, task, member_fit)
+    ensemble.save(folder, recipe.name, member_folders)
+    return folder
+
+
+def _save_member(folder: Path, recipe: Recipe, task: Task, fitted: Fitted) -> None:
+    artifact.save(folder, fitted.network, task.tokenizers, recipe, temperatures(fitted, task))
 
 
 # --- certificates and evaluation ---------------------------------------------------------------------------------
 
 
-def _saved(folder: Path, recipe: Recipe | Ensemble, tasks: Sequence[Task], fitted: Sequence[Fitted]) -> Path:
-    """The model version's folder, all but its certificates."""
-    if isinstance(recipe, Recipe):
-        _save_one(folder, recipe, tasks[0], fitted[0])
-        return folder
-    places = [folder / ensemble.MEMBERS / f"{number:02d}" for number in range(len(fitted))]
-    for place, member, task, one in zip(places, recipe.members, tasks, fitted, strict=True):
-        _save_one(place, member, task, one)
-    ensemble.save(folder, recipe.name, places)
-    return folder
+def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
+    """The calibration, certification and test folds, and the products with an unfilled attribute and a picture (for the
+    threshold grid and the drift reference)."""
+    selected = np.any([label.unfilled for label in labels.values()], axis=0) & split.dataset.has_image
+    for index in (split.folds.calibration, split.folds.certification, split.folds.test):
+        selected[index] = True
+    return np.flatnonzero(selected)
 
 
-def _save_one(folder: Path, recipe: Recipe, task: Task, fitted: Fitted) -> None:
-    artifact.save(folder, fitted.network, task.tokenizers, recipe, temperatures(fitted, task))
-
-
-def _to_score(parts: Split, labels: Mapping[str, Labels]) -> Index:
-    """The held-out folds, and every product with something to fill: the grid's and the drift reference's sample."""
-    chosen = np.any([label.open for label in labels.values()], axis=0) & parts.dataset.has_image
-    for index in (parts.folds.calibration, parts.folds.certification, parts.folds.test):
-        chosen[index] = True
-    return np.flatnonzero(chosen)
-
-
-def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> CertificateBinding:
-    labels_hash = label_set(parts)
+def _certificate_binding(split: Split, folder: Path, label_set_uses: Callable[[str], int]) -> CertificateBinding:
+    labels_hash = label_set(split)
     return CertificateBinding(
         modality=Modality.BOTH,
         weights_hash=artifact.weights_hash(folder),
@@ -151,25 +169,29 @@ def _issue(parts: Split, folder: Path, label_set_uses: Callable[[str], int]) -> 
         preprocessing_hash=artifact.preprocessing_hash(folder),
         label_set_hash=labels_hash,
         use_count=label_set_uses(labels_hash) + 1,
-        data_window=data_window(parts.dataset, parts.folds.certification),
+        data_window=data_window(split.dataset, split.folds.certification),
         issued_at=datetime.now(UTC),
     )
 
 
 def _evaluate(
-    parts: Split, task: Task, predictor: Scorer, scores: ModelScores, certificates: Sequence[Certificate], masked: bool
+    split: Split,
+    task: Task,
+    predictor: Scorer,
+    scores: ModelScores,
+    certificates: Sequence[Certificate],
+    with_masking: bool,
 ) -> Evaluation:
-    """The test fold, with text and picture and, if ``masked``, with either hidden; and what the certificates let
-    through."""
-    dataset, test = parts.dataset, parts.folds.test
-    seen, units = test[dataset.has_image[test]], parts.units(test)
-    views = {BOTH: scores}
-    for hidden in get_args(MaskedInput)[1:] if masked else ():
-        views[f"{hidden}_masked"] = score(predictor, dataset, seen, _silent, hidden)
+    """Certified metrics and metrics of the model on the test fold; if ``with_masking``, also with each input masked."""
+    dataset, test = split.dataset, split.folds.test
+    test_with_image, units = test[dataset.has_image[test]], split.units(test)
+    scores_by_modality = {BOTH: scores}
+    for masked in get_args(MaskedInput)[1:] if with_masking else ():
+        scores_by_modality[f"{masked}_masked"] = score(predictor, dataset, test_with_image, _discard, masked)
     evaluation = Evaluation()
-    for modality, view in views.items():
+    for modality, modality_scores in scores_by_modality.items():
         for label in task.labels.values():
-            evaluation.add_modality(modality, label, view, seen, parts.groups)
+            evaluation.add_modality(modality, label, modality_scores, test_with_image, split.groups)
     for certificate in certificates:
         if certificate.modality is Modality.BOTH and certificate.attribute in task.labels:
             evaluation.add_certified(certificate, task.labels[certificate.attribute], scores, units, dataset.has_image)
@@ -177,33 +199,45 @@ def _evaluate(
 
 
 def _add_baselines(
-    evaluation: Evaluation, recipe: Recipe, parts: Split, task: Task, fitted: Callable[[Recipe, Task], Fitted]
+    evaluation: Evaluation, recipe: Recipe, split: Split, task: Task, fit_one: Callable[[Recipe, Task], Fitted]
 ) -> None:
-    """The same recipe with one modality only, fitted anew: what the other one adds is seen beside it."""
-    test = parts.folds.test[parts.dataset.has_image[parts.folds.test]]
+    """Fit the recipe with one modality only and add its metrics, to show what the other modality contributes."""
+    test = split.folds.test[split.dataset.has_image[split.folds.test]]
     for kind in BASELINES:
         model = replace(recipe.model, fusion=FusionSpec(kind=kind))
-        found = fitted(replace(recipe, name=kind, model=model, search=SearchSpec()), task)
-        predictor = Predictor(found.network, task.tokenizers, model, temperatures(found, task), device())
-        scores = score(predictor, parts.dataset, test, _silent)
+        fitted = fit_one(replace(recipe, name=kind, model=model, search=SearchSpec()), task)
+        predictor = Predictor(fitted.network, task.tokenizers, model, temperatures(fitted, task), device())
+        scores = score(predictor, split.dataset, test, _discard)
         for label in task.labels.values():
-            evaluation.add_modality(kind, label, scores, test, parts.groups)
+            evaluation.add_modality(kind, label, scores, test, split.groups)
 
 
 # --- what is recorded ---------------------------------------------------------------------------------------------
 
 
+def _search_table(recipe: Recipe | Ensemble, fitted: Sequence[Fitted]) -> dict[str, list[dict[str, Any]]]:
+    """The table `search`, every member's candidates for lambda; no table if there are none."""
+    rows = [
+        {"recipe": name, **row}
+        for name, member_fit in zip(_fit_names(recipe), fitted, strict=True)
+        for row in member_fit.search
+    ]
+    return {"search": rows} if rows else {}
+
+
 def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
-    plain = asdict(recipe)
-    content = {"recipe": plain.pop("name"), **plain}
+    """The recipe, [training] and [precision], as a flat mapping."""
+    fields = asdict(recipe)
+    content = {"recipe": fields.pop("name"), **fields}
     if isinstance(recipe, Ensemble):
         del content["members"]
         content |= {f"member_{number:02d}": asdict(member) for number, member in enumerate(recipe.members)}
     return flatten_keys(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 
-def _lineage(parts: Split, labels: Mapping[str, Labels], issue: CertificateBinding) -> dict[str, Any]:
-    dataset, folds = parts.dataset, parts.folds
+def _lineage(split: Split, labels: Mapping[str, Labels], binding: CertificateBinding) -> dict[str, Any]:
+    """Counts and hashes of the training data."""
+    dataset, folds = split.dataset, split.folds
     unlabelled = np.setdiff1d(np.arange(len(dataset)), np.concatenate([index for _, index in folds.items()]))
     return {
         **dataset.counts,
@@ -211,17 +245,17 @@ def _lineage(parts: Split, labels: Mapping[str, Labels], issue: CertificateBindi
         "labelled_by_attribute": {name: int(label.labelled.sum()) for name, label in labels.items()},
         "learned_values": {name: len(label.values) for name, label in labels.items()},
         "folds": folds.sizes(),
-        "fold_groups": {name: len(np.unique(parts.groups[index])) for name, index in folds.items()},
-        "content_groups": len(np.unique(parts.groups)),
-        "largest_group": int(np.bincount(parts.groups).max()),
-        "twins_share_test": twins_share(folds.test, folds.train, parts.groups),
-        "twins_share_unlabelled": twins_share(unlabelled, folds.train, parts.groups),
-        "data_window": issue.data_window,
-        "label_set_hash": issue.label_set_hash,
-        "label_set_use": issue.use_count,
+        "fold_groups": {name: len(np.unique(split.groups[index])) for name, index in folds.items()},
+        "content_groups": len(np.unique(split.groups)),
+        "largest_group": int(np.bincount(split.groups).max()),
+        "twins_share_test": twins_share(folds.test, folds.train, split.groups),
+        "twins_share_unlabelled": twins_share(unlabelled, folds.train, split.groups),
+        "data_window": binding.data_window,
+        "label_set_hash": binding.label_set_hash,
+        "label_set_use": binding.use_count,
         "dictionary_hash": dataset.dictionary.hash(),
     }
 
 
-def _silent(_line: str) -> None:
-    """For what takes a moment only."""
+def _discard(_line: str) -> None:
+    """Progress of a short step is not reported."""
