@@ -1,4 +1,4 @@
-"""Real MLflow on sqlite, a real (tiny) model version. The store is initialised once and copied for each test."""
+"""The registry on MLflow with sqlite and a tiny model version. The store is initialised once and copied per test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,10 @@ from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, Model
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.trained_model import TrainedModel
 
 MODEL = "tiny"
 CERTIFIED = {"color/certified_recall": 0.4, "color/certified_precision": 0.97, "color/certified_accepted": 100.0}
-
-
-@dataclass
-class Trained:
-    """What training hands over (training.job.TrainedModel), as far as the registry looks at it."""
-
-    artifact: Path
-    certificates: list[Certificate]
-    metrics: dict[str, float] = field(default_factory=lambda: dict(CERTIFIED))
-    params: dict[str, Any] = field(default_factory=lambda: {"recipe": "tiny", "epochs": 1})
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"certified": [{"attribute": "color"}]})
-    curves: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=lambda: [{"epoch": 1.0, "train_loss": 0.5}])
-    warnings: list[str] = field(default_factory=list)
-    lineage: dict[str, Any] = field(default_factory=lambda: {"label_set_hash": "labels-1"})
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def certificate(modality: Modality, weights_hash: str, threshold: float | None) -> Certificate:
@@ -75,7 +60,7 @@ def certificate(modality: Modality, weights_hash: str, threshold: float | None) 
 
 @pytest.fixture(scope="module")
 def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model version that is complete but for its certificates."""
+    """The artifact of a model version without certificates."""
     from catalog_enrichment.inputs.tokenizer import TextTokenizer
     from catalog_enrichment.models import artifact
     from catalog_enrichment.models.network import Head, build_network
@@ -92,15 +77,26 @@ def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     from catalog_enrichment.models import artifact
 
     folder = tmp_path_factory.mktemp("certified") / "version"
     shutil.copytree(uncertified, folder)
     weights = artifact.weights_hash(folder)
     certificates = [certificate(Modality.BOTH, weights, 0.9), certificate(Modality.TEXT_ONLY, weights, None)]
-    artifact.write_certificates(folder, [one.to_dict() for one in certificates])
-    return Trained(folder, certificates)
+    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
+    return TrainedModel(
+        artifact=folder,
+        certificates=certificates,
+        metrics=dict(CERTIFIED),
+        params={"recipe": "tiny", "epochs": 1},
+        tables={"certified": [{"attribute": "color"}]},
+        curves={},
+        history=[{"epoch": 1.0, "train_loss": 0.5}],
+        warnings=[],
+        lineage={"label_set_hash": "labels-1"},
+        seconds={},
+    )
 
 
 def config_in(folder: Path, **changes: Any) -> Config:
@@ -114,7 +110,7 @@ def config_in(folder: Path, **changes: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that MLflow has just initialised: seven seconds, paid once."""
+    """A database with MLflow's tables and no runs; MLflow takes seven seconds to make one."""
     folder = tmp_path_factory.mktemp("store")
     Registry(config_in(folder)).connect(create=True)
     return folder / "mlflow.db"
@@ -129,7 +125,7 @@ def registry(empty_store: Path, tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def two_versions(registry: Registry, tmp_path: Path) -> Registry:
-    """A registry with versions 1 and 2, neither of them champion; no files, for tests of aliases alone."""
+    """A registry with versions 1 and 2, no champion and no files, for tests of the aliases alone."""
     client = registry.connect()
     client.create_registered_model(MODEL)
     for _ in range(2):
@@ -141,15 +137,15 @@ def two_versions(registry: Registry, tmp_path: Path) -> Registry:
 
 
 def test_an_unreachable_server_fails_quickly_and_clearly(tmp_path: Path) -> None:
-    with socket.socket() as listener:  # accepts, never answers
+    with socket.socket() as listener:  # accepts connections and never answers
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         uri = f"http://user:secret@127.0.0.1:{listener.getsockname()[1]}"
         start = time.monotonic()
-        with pytest.raises(RegistryError, match="no MLflow server answers") as refused:
+        with pytest.raises(RegistryError, match="no MLflow server answers") as caught:
             Registry(config_in(tmp_path, tracking_uri=uri, timeout_seconds=1)).connect()
     assert time.monotonic() - start < 5
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_refused_connection_is_a_registry_error(tmp_path: Path) -> None:
@@ -160,25 +156,27 @@ def test_a_refused_connection_is_a_registry_error(tmp_path: Path) -> None:
         Registry(config_in(tmp_path, tracking_uri=f"http://127.0.0.1:{port}")).resolve()
 
 
-def test_reading_from_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> None:
+def test_reading_does_not_create_a_missing_store(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="run train_model first"):
         Registry(config_in(tmp_path)).resolve()
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("hello, I am a text file")
     with pytest.raises(RegistryError, match="not an sqlite database"):
         Registry(config_in(tmp_path)).connect(create=True)
 
 
-def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_store_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RegistryError, match="cannot be used"):
         Registry(config_in(tmp_path, tracking_uri="sqlite:///file/mlflow.db")).connect(create=True)
 
 
-def test_a_missing_model_alias_or_version_says_what_there_is(two_versions: Registry, tmp_path: Path) -> None:
+def test_a_missing_model_alias_or_version_is_an_error_that_lists_the_existing(
+    two_versions: Registry, tmp_path: Path
+) -> None:
     with pytest.raises(RegistryError, match="versions 1, 2 and aliases none"):
         two_versions.resolve()
     with pytest.raises(RegistryError, match="version 7"):
@@ -191,9 +189,9 @@ def test_a_missing_model_alias_or_version_says_what_there_is(two_versions: Regis
 
 
 def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
-    registry: Registry, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """I3, I8: a version is resolved to one folder, verified, and MLflow's own loader understands it."""
+    """I3, I8: a version resolves to one verified folder, and MLflow's own loader can load it."""
     import matplotlib.figure
     import mlflow
     import pandas as pd
@@ -201,7 +199,7 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     from catalog_enrichment.models import artifact
 
     assert registry.label_set_uses("labels-1") == 0
-    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # as under `mlflow run`, whose own store may be another one
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # as `mlflow run` sets it, maybe for another store
     version = registry.register(trained, {"curve": matplotlib.figure.Figure()})
     assert registry.label_set_uses("labels-1") == 1
     assert registry.label_set_uses("labels-2") == 0
@@ -226,8 +224,10 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     assert np.isfinite(scored["color_score"][0])
 
 
-def test_no_certificate_no_version(registry: Registry, trained: Trained, uncertified: Path, tmp_path: Path) -> None:
-    """I2: an artifact is refused that lacks certificates, or the one of a modality path; nothing is logged."""
+def test_an_artifact_without_all_certificates_is_not_registered(
+    registry: Registry, trained: TrainedModel, uncertified: Path, tmp_path: Path
+) -> None:
+    """I2: refused without certificates, and without the one of a modality path; nothing is logged."""
     from catalog_enrichment.models import artifact
 
     with pytest.raises(ModelContractError, match="not certified"):
@@ -241,15 +241,15 @@ def test_no_certificate_no_version(registry: Registry, trained: Trained, uncerti
         registry.resolve(alias="candidate")
 
 
-def test_changed_files_are_refused(registry: Registry, trained: Trained) -> None:
+def test_changed_files_are_refused(registry: Registry, trained: TrainedModel) -> None:
     registry.register(trained)
     stored = registry.resolve(alias="candidate").artifact
     (stored / "text" / "tokenizer" / "extra.json").write_text("{}")
-    with pytest.raises(ModelContractError, match="Someone changed them"):
+    with pytest.raises(ModelContractError, match="They were changed"):
         registry.resolve(alias="candidate")
 
 
-def test_labels_that_the_dictionary_does_not_have_are_listed(registry: Registry, trained: Trained) -> None:
+def test_labels_that_do_not_fit_the_dictionary_are_listed(registry: Registry, trained: TrainedModel) -> None:
     registry.register(trained)
     model = registry.resolve(alias="candidate")
     color = Attribute(name="color", cardinality=Cardinality.ONE, values=("Blue", "Red", "Green"))
@@ -265,7 +265,7 @@ def test_labels_that_the_dictionary_does_not_have_are_listed(registry: Registry,
 # --- promotion
 
 
-def test_promotion_through_the_gate_and_back(registry: Registry, trained: Trained) -> None:
+def test_promotion_through_the_gate_and_back(registry: Registry, trained: TrainedModel) -> None:
     registry.register(trained)
     assert registry.promote_through_gate(dry_run=True)["passed"]
     assert registry.champion() is None
@@ -295,14 +295,14 @@ def test_promotion_is_refused_where_the_champion_is_not_the_expected_one(two_ver
     assert tags["previous_champion"] == "1"
 
 
-def test_there_is_no_way_back_from_the_first_champion(two_versions: Registry) -> None:
+def test_the_first_champion_has_no_predecessor_to_go_back_to(two_versions: Registry) -> None:
     two_versions.promote("1", expected_current=None)
-    with pytest.raises(RegistryError, match="no way back"):
+    with pytest.raises(RegistryError, match="cannot go back"):
         two_versions.go_back()
 
 
 def test_of_two_promotions_that_expect_the_same_champion_one_wins(two_versions: Registry, tmp_path: Path) -> None:
-    outcomes: dict[str, CatalogEnrichmentError | None] = {}
+    errors: dict[str, CatalogEnrichmentError | None] = {}
     start = threading.Barrier(2)
 
     def promote(version: str) -> None:
@@ -311,15 +311,15 @@ def test_of_two_promotions_that_expect_the_same_champion_one_wins(two_versions: 
         start.wait()
         try:
             other.promote(version, expected_current=None)
-            outcomes[version] = None
+            errors[version] = None
         except GateRefused as refused:
-            outcomes[version] = refused
+            errors[version] = refused
 
     threads = [threading.Thread(target=promote, args=(version,)) for version in ("1", "2")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    winners = [version for version, refused in outcomes.items() if refused is None]
-    assert len(outcomes) == 2
-    assert winners == [two_versions.champion()]
+    promoted = [version for version, error in errors.items() if error is None]
+    assert len(errors) == 2
+    assert promoted == [two_versions.champion()]

@@ -1,4 +1,4 @@
-"""The promotion gate as a table: what the champion has, what the candidate has, which reasons speak against it."""
+"""The promotion gate: champion and candidate evidence, and the reasons against the candidate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICY = Policy(
 
 
 def evidence(version: str, **recalls: float | None) -> Evidence:
-    """Evidence with a certified recall per attribute; None: an abstention."""
+    """Evidence with a certified recall per attribute; None: not certified."""
     return Evidence(
         version,
         {
@@ -42,19 +42,19 @@ CASES = {
         evidence("2", color=0.9, material=None),
         "['material']",
     ),
-    "an attribute gone": (evidence("1", color=0.4, material=0.3), evidence("2", color=0.9), "['material']"),
+    "an attribute missing": (evidence("1", color=0.4, material=0.3), evidence("2", color=0.9), "['material']"),
     "an attribute gained": (evidence("1", color=0.4), evidence("2", color=0.4, material=0.1), None),
     "the champion itself": (evidence("1", color=None), evidence("1", color=None), None),
 }
 
 
-@pytest.mark.parametrize(("champion", "candidate", "against"), CASES.values(), ids=CASES)
-def test_gate(champion: Evidence | None, candidate: Evidence, against: str | None) -> None:
+@pytest.mark.parametrize(("champion", "candidate", "reason"), CASES.values(), ids=CASES)
+def test_gate(champion: Evidence | None, candidate: Evidence, reason: str | None) -> None:
     result = gate(champion, candidate, POLICY)
-    assert result.passed == (against is None)
+    assert result.passed == (reason is None)
     assert result.reasons
-    if against:
-        assert against in " ".join(result.reasons)
+    if reason:
+        assert reason in " ".join(result.reasons)
 
 
 def test_gate_names_every_reason_at_once() -> None:
@@ -69,14 +69,14 @@ def test_a_lost_attribute_passes_where_the_policy_allows_it() -> None:
     assert gate(evidence("1", color=0.4, material=0.3), evidence("2", color=0.4), lenient).passed
 
 
-def test_plainly_wrong_values_on_the_test_fold_are_refused() -> None:
+def test_a_low_precision_on_the_test_fold_is_refused() -> None:
     bad = AttributeEvidence(certified=True, certified_recall=0.5, written_precision=0.8)
     result = gate(None, Evidence("1", {"color": bad}), POLICY)
     assert not result.passed
     assert "0.800" in result.reasons[0]
 
 
-def test_evidence_survives_the_tag_it_is_kept_in() -> None:
+def test_evidence_is_the_same_after_to_json_and_from_json() -> None:
     before = evidence("3", color=0.25, material=None)
     assert Evidence.from_json("3", before.to_json()) == before
 

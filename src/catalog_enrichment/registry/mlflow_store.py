@@ -1,4 +1,4 @@
-"""Everything that talks to MLflow: connect quickly or fail clearly, log a run, keep and fetch a model's files."""
+"""MLflow calls: connect with a short timeout, log runs, store, register and download a model's files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _REQUIREMENTS = ["fsspec", "mlflow", "numpy", "pandas", "pillow", "safetensors", "scipy", "timm"]
 _REQUIREMENTS += ["tokenizers", "torch", "transformers"]
-"""What `models/pyfunc.py` needs beside this package, which travels along as code."""
+"""Packages that `models/pyfunc.py` needs. This package itself is logged with the model, as code."""
 _MODEL = "model"
 """Name of the logged model, and of the artifact folder inside it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """A run and the model it logged."""
+class LoggedModel:
+    """An MLflow run and the model that it logged."""
 
     run_id: str
     model_uri: str
@@ -43,7 +43,7 @@ class Logged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRun:
-    """What is logged of one model that was compared with others; nothing is registered."""
+    """What is logged of one model of a comparison. The model itself is neither stored nor registered."""
 
     name: str
     params: Mapping[str, Any]
@@ -71,24 +71,27 @@ class Store:
         self._client: MlflowClient | None = None
 
     def lock_folder(self) -> Path:
-        """Where the lock lies that all promoters share."""
+        """Folder of the promotion lock file (see :mod:`promotion`)."""
         return self._file.parent if self._file else self._catalog
 
     def client(self, create: bool) -> MlflowClient:
-        """A client of a store that answers. Raises RegistryError; ``create`` makes a missing sqlite store."""
+        """A client, after a check that the store answers. ``create`` makes a missing sqlite store.
+
+        Raises RegistryError if the store cannot be reached or used.
+        """
         if self._client is None:
             if self._file:
                 _check_sqlite(self._file, create)
             elif self.uri.startswith(("http://", "https://")):
-                _probe(self.uri, self._settings.timeout_seconds)
+                _check_server(self.uri, self._settings.timeout_seconds)
             self._client = self._connect()
         return self._client
 
-    def log(self, trained: TrainedModel, figures: Mapping[str, Figure], tags: Mapping[str, str]) -> Logged:
-        """One MLflow run with everything there is to know about the training, and the model itself."""
+    def log(self, trained: TrainedModel, figures: Mapping[str, Figure], tags: Mapping[str, str]) -> LoggedModel:
+        """Log a training in one MLflow run: params, metrics, history, tables, figures, lineage, the model's files."""
         import mlflow
 
-        # created by the client, so that a run that `mlflow run` has prepared in another store is not picked up
+        # created by the client: start_run alone would take the run that `mlflow run` made, maybe in another store
         run_id = self.client(create=True).create_run(self._experiment(), tags=dict(tags)).info.run_id
         with mlflow.start_run(run_id=run_id):
             mlflow.log_params({name: str(value)[:6000] for name, value in sorted(trained.params.items())})
@@ -104,12 +107,12 @@ class Store:
             mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
             mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
             self._log_lineage(trained.lineage)
-            return Logged(run_id, _log_model(trained))
+            return LoggedModel(run_id, _log_model(trained))
 
     def log_comparison(
         self, name: str, models: Sequence[ModelRun], files: Sequence[Path], about: Mapping[str, Any]
     ) -> str:
-        """One MLflow run for the comparison, with ``files``, and one below it for each model; returns its id."""
+        """Log a comparison: a run with ``files``, and a nested run for each model. Returns the comparison's run id."""
         client = self.client(create=True)
         parent = str(client.create_run(self._experiment(), run_name=name).info.run_id)
         import mlflow
@@ -129,12 +132,12 @@ class Store:
                 for table, rows in model.tables.items():
                     _log_table(rows, f"tables/{table}.json")
                 mlflow.log_dict(dict(model.curves), "curves.json")
-                for place, figure in model.figures.items():
-                    mlflow.log_figure(figure, f"plots/{place}.png")
+                for figure_name, figure in model.figures.items():
+                    mlflow.log_figure(figure, f"plots/{figure_name}.png")
                 mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
         return parent
 
-    def register(self, logged: Logged, tags: dict[str, str]) -> str:
+    def register(self, logged: LoggedModel, tags: dict[str, str]) -> str:
         """Make a logged model a version of the registered model; returns its number."""
         import mlflow
 
@@ -142,7 +145,7 @@ class Store:
         return str(version.version)
 
     def download(self, version: Any) -> Path:
-        """The model's folder on local disk; the store's own files, where the store is local."""
+        """The version's artifact folder on local disk; for a local store, the store's own folder."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -153,8 +156,8 @@ class Store:
             return folder / str(flavors["python_function"]["artifacts"][_MODEL]["path"])
         except (MlflowException, OSError, KeyError) as problem:
             raise RegistryError(
-                f"the files of {uri} cannot be fetched from {public(self.uri)}: {problem}. Are the artifacts where the "
-                "store says? Were they logged by train_model?"
+                f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
+                "artifacts are where the store says, and that train_model logged them."
             ) from problem
 
     def _connect(self) -> MlflowClient:
@@ -179,14 +182,15 @@ class Store:
         try:
             client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as problem:
-            raise RegistryError(f"the MLflow store {public(self.uri)} cannot be used: {problem}") from problem
+            raise RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}") from problem
         return client
 
     def _experiment(self) -> str:
+        """The id of the config's experiment, which is made if it does not exist."""
         client = self.client(create=True)
-        found = client.get_experiment_by_name(self._settings.experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(self._settings.experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         location = self._artifacts.as_uri() if self._artifacts else None
         return str(client.create_experiment(self._settings.experiment, artifact_location=location))
 
@@ -201,8 +205,8 @@ class Store:
         mlflow.log_input(MetaDataset(source, name="products", digest=digest), context="training")
 
 
-def find(client: MlflowClient, name: str, *, version: str = "", alias: str = "") -> Any:
-    """The model version by number or alias. Raises RegistryError, saying which ones there are."""
+def find_version(client: MlflowClient, name: str, *, version: str = "", alias: str = "") -> Any:
+    """The model version with this number or alias. Raises RegistryError, which lists those that exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -210,8 +214,8 @@ def find(client: MlflowClient, name: str, *, version: str = "", alias: str = "")
             return client.get_model_version(name, version)
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as problem:
-        wanted = f"version {version}" if version else f"alias {alias!r}"
-        raise RegistryError(f"no {wanted} of model {name!r}: {_what_there_is(client, name)}") from problem
+        missing = f"version {version}" if version else f"alias {alias!r}"
+        raise RegistryError(f"no {missing} of model {name!r}: {_available(client, name)}") from problem
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -221,28 +225,29 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
     try:
         return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
     except MlflowException as problem:
-        raise RegistryError(f"no model {name!r}: {_what_there_is(client, name)}") from problem
+        raise RegistryError(f"no model {name!r}: {_available(client, name)}") from problem
 
 
 def all_versions(client: MlflowClient, name: str) -> list[Any]:
     """Every version of the registered model; none if there is no such model."""
-    found: list[Any] = []
+    versions: list[Any] = []
     token = None
     while True:
         page = client.search_model_versions(f"name='{name}'", page_token=token)
-        found += page
+        versions += page
         token = page.token
         if not token:
-            return found
+            return versions
 
 
-def public(uri: str) -> str:
-    """A URI without the password that may be in it."""
+def without_password(uri: str) -> str:
+    """``uri`` without user name and password."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
-def _what_there_is(client: MlflowClient, name: str) -> str:
+def _available(client: MlflowClient, name: str) -> str:
+    """Names the models of the registry, or the versions and aliases of model ``name`` if it exists."""
     models = sorted(model.name for model in client.search_registered_models())
     if name not in models:
         return f"the registry has {', '.join(models) or 'no models yet'}. Run train_model first, or check model_name"
@@ -250,24 +255,25 @@ def _what_there_is(client: MlflowClient, name: str) -> str:
     return f"it has versions {', '.join(versions) or 'none'} and aliases {aliases(client, name) or 'none'}"
 
 
-def _probe(uri: str, timeout_seconds: int) -> None:
-    """One plain request: MLflow's own client retries a dead server for minutes."""
+def _check_server(uri: str, timeout_seconds: int) -> None:
+    """Raises RegistryError if the server does not answer one request: MLflow's own client would retry for minutes."""
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds):
             return
     except urllib.error.HTTPError as answer:
-        if answer.code < 500:  # something answers; whether it lets us in, the first real request will say
+        if answer.code < 500:  # a server answers; the first MLflow request checks access
             return
         problem: Exception = answer
     except (OSError, ValueError) as failure:
         problem = failure
     raise RegistryError(
-        f"no MLflow server answers at {public(uri)} within {timeout_seconds} s: {problem}. "
+        f"no MLflow server answers at {without_password(uri)} within {timeout_seconds} s: {problem}. "
         "Start it, or set mlflow.tracking_uri"
     )
 
 
 def _check_sqlite(file: Path, create: bool) -> None:
+    """Raises RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read."""
     if not file.exists() and not create:
         raise RegistryError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
     try:
@@ -297,7 +303,7 @@ def _log_model(trained: TrainedModel) -> str:
     package = Path(catalog_enrichment.__file__).parent
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example")  # the signature is written down, not inferred
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature is given, not inferred
         info = mlflow.pyfunc.log_model(
             name=_MODEL,
             python_model=str(package / "models" / "pyfunc.py"),

@@ -1,13 +1,22 @@
-"""The promotion gate: may this candidate become the champion? Pure; the policy is mlflow/promotion.v1.toml."""
+"""The promotion gate: whether a candidate may become the champion.
+
+Compares recorded evidence by a policy (mlflow/promotion.v1.toml); reads and changes nothing in the registry.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import Modality
+
+if TYPE_CHECKING:
+    from catalog_enrichment.precision.certificate import Certificate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,38 +36,60 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttributeEvidence:
-    """What a version earned for one attribute on the path with text and picture."""
+    """Results of a version for one attribute, on the modality path with text and picture."""
 
     certified: bool
     certified_recall: float | None
-    """On the test fold, at the certified threshold; None for an abstention."""
+    """On the test fold, at the certified threshold; None if no threshold is certified."""
     written_precision: float | None
-    """On the test fold; None where nothing would have been written."""
+    """On the test fold; None if nothing would have been written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
+    """Results of a version, by attribute."""
+
     version: str
+    """Empty before the version is registered."""
     attributes: dict[str, AttributeEvidence]
 
     @property
     def certified(self) -> set[str]:
-        return {name for name, found in self.attributes.items() if found.certified}
+        """The attributes that the version may publish."""
+        return {name for name, results in self.attributes.items() if results.certified}
+
+    @classmethod
+    def from_certificates(
+        cls, version: str, certificates: Sequence[Certificate], metrics: Mapping[str, float]
+    ) -> Evidence:
+        """From the certificates of the path with text and picture, and the metrics of the test fold."""
+        attributes = {}
+        for certificate in certificates:
+            if certificate.modality is Modality.BOTH:
+                name = certificate.attribute
+                accepted = metrics.get(f"{name}/certified_accepted")
+                attributes[name] = AttributeEvidence(
+                    certified=certificate.threshold is not None,
+                    certified_recall=metrics.get(f"{name}/certified_recall"),
+                    written_precision=metrics.get(f"{name}/certified_precision") if accepted else None,
+                )
+        return cls(version, attributes)
 
     def to_json(self) -> str:
-        """The attributes as JSON: the text of a model version's tag."""
-        return json.dumps({name: asdict(found) for name, found in sorted(self.attributes.items())})
+        """The attributes as JSON, for a tag of the model version."""
+        return json.dumps({name: asdict(results) for name, results in sorted(self.attributes.items())})
 
     @classmethod
     def from_json(cls, version: str, text: str) -> Evidence:
-        return cls(version, {name: AttributeEvidence(**found) for name, found in json.loads(text).items()})
+        """Reads what :meth:`to_json` wrote."""
+        return cls(version, {name: AttributeEvidence(**results) for name, results in json.loads(text).items()})
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
     passed: bool
     reasons: tuple[str, ...]
-    """Everything that speaks against it; if it passed, what it passed."""
+    """Every rule that the candidate breaks; if it passed, what it was compared with."""
 
 
 def load_policy(path: Path) -> Policy:
@@ -70,19 +101,19 @@ def load_policy(path: Path) -> Policy:
 
 
 def gate(champion: Evidence | None, candidate: Evidence, policy: Policy) -> GateResult:
-    """Whether ``candidate`` may replace ``champion`` (None: there is none yet)."""
+    """Whether ``candidate`` may replace ``champion`` (None if there is no champion)."""
     if champion is not None and champion.version == candidate.version:
         return GateResult(True, (f"version {candidate.version} is the champion already",))
-    problems = _weaknesses(candidate, policy)
+    problems = _below_minimum(candidate, policy)
     if champion is not None:
-        problems += _losses(champion, candidate, policy)
+        problems += _worse_than_champion(champion, candidate, policy)
     if problems:
         return GateResult(False, tuple(problems))
     against = f"version {champion.version}" if champion else "no champion"
     return GateResult(True, (f"certified for {sorted(candidate.certified)}, compared with {against}",))
 
 
-def _weaknesses(candidate: Evidence, policy: Policy) -> list[str]:
+def _below_minimum(candidate: Evidence, policy: Policy) -> list[str]:
     problems = []
     if len(candidate.certified) < policy.min_certified_attributes:
         problems.append(
@@ -99,7 +130,7 @@ def _weaknesses(candidate: Evidence, policy: Policy) -> list[str]:
     return problems
 
 
-def _losses(champion: Evidence, candidate: Evidence, policy: Policy) -> list[str]:
+def _worse_than_champion(champion: Evidence, candidate: Evidence, policy: Policy) -> list[str]:
     problems = []
     lost = sorted(champion.certified - candidate.certified)
     if lost and not policy.allow_lost_attributes:
