@@ -100,7 +100,7 @@ def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> i
         subsets[args.also.stem] = set(map(str, pq.read_table(args.also, columns=["product_id"])[0].to_pylist()))
     comparisons, fitted = compare_on_unlabelled(config, truth.values, subsets)
     for name, comparison in comparisons.items():
-        about = {"evaluated on": f"products that are not labelled: {name}", **fitted.lineage}
+        about = {"judged on": f"products that are not labelled: {name}", **fitted.lineage}
         html, _ = write_comparison(config.path(config.report.path) / f"comparison_{name}", comparison, about)
         print(f"\n=== {name}: {html}\n")
         for table in comparison.tables:

@@ -1,11 +1,11 @@
-"""``make compare``: the models of the five papers beside each other, on a generated marketplace or on listings.
+"""``make compare``: compare the models of the five papers, on a generated marketplace or on a file of listings.
 
     python -m catalog_enrichment.demo.compare --generate [--products 3000] [--set KEY=VALUE]
     python -m catalog_enrichment.demo.compare --config FILE --data FILE [--set KEY=VALUE]
 
-With --generate a marketplace is made where the config's source should be, unless it is there. Every file of --data has
-a catalog of its own, for an import forgets no product. Ends with one JSON line,
-{recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}; the tables lie in the files it names.
+With --generate a marketplace is generated at the config's source path, unless that file exists. Every file of --data has
+its own catalog, because an import removes no product. Prints the paths of the tables and, last, one JSON line,
+{recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="config:compare_demo.toml", metavar="FILE")
     parser.add_argument("--data", type=Path, help="file to import instead of the config's source")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--generate", action="store_true", help="make a marketplace where there is no source yet")
-    parser.add_argument("--products", type=int, default=3000, help="of a generated marketplace")
-    parser.add_argument("--seed", type=int, default=7, help="of a generated marketplace")
+    parser.add_argument("--generate", action="store_true", help="generate a marketplace if the source file is missing")
+    parser.add_argument("--products", type=int, default=3000, help="size of a generated marketplace")
+    parser.add_argument("--seed", type=int, default=7, help="seed of a generated marketplace")
     args = parser.parse_args(argv)
     try:
         config = load_config(args.config, args.set)
         if args.data:
-            own = [f"catalog.path={json.dumps(f'{config.catalog.path}/{args.data.stem}')}"]
-            config = load_config(args.config, [*args.set, *own, f"source.path={json.dumps(str(args.data.resolve()))}"])
+            own_catalog = [f"catalog.path={json.dumps(f'{config.catalog.path}/{args.data.stem}')}"]
+            config = load_config(
+                args.config, [*args.set, *own_catalog, f"source.path={json.dumps(str(args.data.resolve()))}"]
+            )
         models = run(config, args.products if args.generate else 0, args.seed)
     except CatalogEnrichmentError as problem:
         to_stderr(f"compare: {type(problem).__name__}: {problem}")
@@ -54,22 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: Config, products: int, seed: int) -> dict[str, Any]:
-    """Import, then compare; returns the models' part of the job's summary.
+    """Import, then compare; return the models' part of the job's summary.
 
-    ``products``: of the marketplace that is made where there is no source; 0: none is.
+    ``products``: size of the marketplace that is generated if the source file is missing; 0: raise ConfigError instead.
     """
     if config.source is None:
         raise ConfigError("the config has no [source] section: there is nothing to import")
     compared_models(config)
     stages, source = Stages(), config.path(config.source.path)
     if not source.exists():
-        if not products or source.name != "products.jsonl":  # what a generated marketplace is called
+        if not products or source.name != "products.jsonl":  # the name of a generated marketplace
             raise ConfigError(f"source.path: no such file: {source}. Name one: make compare DATA=FILE")
         with stages("generate") as stage:
             stage.rows_out = marketplace.generate(source.parent, products, seed, progress=sys.stderr.isatty()).rows
     with stages("import"), open_for_writing(config, "compare") as context:
         import_products(context)
-        context.spark.stop()  # its memory is wanted
+        context.spark.stop()  # frees its memory for the training
     summary = compare_models(config)
     for name in ("report", "markdown", "mlflow_run_id"):
         print(f"{name.replace('_', ' '):<14}{summary[name]}")

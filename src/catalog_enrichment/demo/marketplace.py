@@ -1,13 +1,11 @@
-"""A marketplace out of nothing: listings, pictures, merchants' values and the truth, for the demo and the tests.
+"""Generates a marketplace for the demo and the tests: listings, pictures, merchants' values and the truth.
 
-What makes it a fair exercise:
-
-- Colour and material stand in the text, in the picture, in both, or (in about 7 of 100 listings) in neither. So
-  neither modality is enough alone, and sometimes abstaining is right.
-- Nothing reveals the country of origin. Whoever writes one is guessing.
-- Merchants fill in about 60% of the values. About 3% of those are wrong, more of them where the listing is vague,
-  because there the clerk had to guess too. A few use spellings that the dictionary does not know.
-- About 2% of the rows or pictures are broken, each in one of the ways in `_ROW_FAULTS` and `_PICTURE_FAULTS`.
+- Colour and material are shown by the text, by the picture, by both, or (in about 7 of 100 listings) by neither. So
+  neither modality alone is enough, and for some listings abstaining is right.
+- Neither text nor picture shows the country of origin: it cannot be predicted.
+- Merchants fill in about 60% of the values. About 3% of those are wrong, with a higher rate where the listing shows
+  the attribute in fewer places. A few use spellings that the dictionary does not have.
+- About 2% of the rows or pictures are broken, in one of the ways in `_ROW_FAULTS` and `_PICTURE_FAULTS`.
 - Some listings are twins: the same wording in another colour, or the same listing resold by another shop.
 
 The same seed gives the same bytes.
@@ -28,14 +26,16 @@ from catalog_enrichment.demo import pictures
 T = TypeVar("T")
 
 
-class Clue(NamedTuple):
+class ShownIn(NamedTuple):
     """Where a listing shows an attribute."""
 
     text: bool
     picture: bool
 
 
-class Kind(NamedTuple):
+class ProductType(NamedTuple):
+    """What is sold: its category, nouns for the title, and the shape in the picture."""
+
     category: str
     nouns: tuple[str, ...]
     outline: str
@@ -43,14 +43,16 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
+    """One product of the feed, with its true values."""
+
     product_id: str
     shop: str
-    kind: Kind
+    product_type: ProductType
     color: str
     materials: tuple[str, ...]
     origin: str
-    color_clue: Clue
-    material_clue: Clue
+    color_shown: ShownIn
+    material_shown: ShownIn
     wording: int
     """Seed of the text: twins share it."""
     picture: int
@@ -59,18 +61,22 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Marketplace:
+    """The files of a generated marketplace."""
+
     source: Path
-    """The feed, JSON lines; the pictures lie in `images/` beside it."""
+    """The feed, JSON lines; the pictures are in `images/` beside it."""
     truth: Path
-    """Parquet with product_id, attribute, values of every good row; outside the feed's folder."""
+    """Parquet with product_id, attribute, values of every valid row; outside the feed's folder."""
     rows: int
-    """Lines in the feed, bad ones included."""
+    """Lines in the feed, invalid ones included."""
 
 
-# --- the words ---------------------------------------------------------------------------------------------------
+# --- vocabulary ------------------------------------------------------------------------------------------------------
 
 
 class Color(NamedTuple):
+    """A colour in pictures (RGB), in English texts and in the German shop's values."""
+
     rgb: tuple[int, int, int]
     words: tuple[str, str, str]
     german: str
@@ -104,9 +110,9 @@ _GERMAN = {name: color.german for name, color in _COLORS.items()} | {
     **{"China": "China", "India": "Indien", "Italy": "Italien", "Portugal": "Portugal", "Turkey": "Türkei"},
 }
 _SHOPS = {"atelier": 0.74, "brightside": 0.65, "corner": 0.6, "dockyard": 0.54, "everyday": 0.48, "feinwerk": 0.6}
-"""Shop = how often it fills in an attribute."""
+"""Shop -> probability that it fills in an attribute."""
 _GERMAN_SHOP = "feinwerk"
-"""Sells under English titles; its attribute values come from a German warehouse system."""
+"""Shop with English titles and German attribute values."""
 _BRANDS = ("Arden", "Bellmont", "Corvo", "Delane", "Estrel", "Fenwick", "Galdo", "Halden", "Ivanti", "Jorvik")
 _ADJECTIVES = ("classic", "slim", "relaxed", "everyday", "lightweight", "premium", "vintage", "cozy", "modern", "bold")
 _EXTRAS = ("with pockets", "for women", "for men", "unisex", "new season", "limited edition", "2 pack", "size M")
@@ -122,21 +128,21 @@ _FILLERS = (
     "Goes with everything you own.",
     "<br>Gift wrapping on request!",
 )
-_KINDS = (
-    Kind("Apparel/Topwear", ("shirt", "blouse", "sweater"), "shirt"),
-    Kind("Apparel/Bottomwear", ("trousers", "pants"), "trousers"),
-    Kind("Apparel/Bottomwear", ("skirt",), "skirt"),
-    Kind("Footwear/Shoes", ("sneakers", "boots", "loafers"), "shoe"),
-    Kind("Accessories/Bags", ("bag", "tote", "backpack"), "bag"),
-    Kind("Home/Textiles", ("cushion", "throw", "curtain"), "cloth"),
+_PRODUCT_TYPES = (
+    ProductType("Apparel/Topwear", ("shirt", "blouse", "sweater"), "shirt"),
+    ProductType("Apparel/Bottomwear", ("trousers", "pants"), "trousers"),
+    ProductType("Apparel/Bottomwear", ("skirt",), "skirt"),
+    ProductType("Footwear/Shoes", ("sneakers", "boots", "loafers"), "shoe"),
+    ProductType("Accessories/Bags", ("bag", "tote", "backpack"), "bag"),
+    ProductType("Home/Textiles", ("cushion", "throw", "curtain"), "cloth"),
 )
 
-# --- how often ---------------------------------------------------------------------------------------------------
+# --- frequencies -----------------------------------------------------------------------------------------------------
 
-_CLUES = {Clue(True, False): 30, Clue(False, True): 28, Clue(True, True): 35, Clue(False, False): 7}
+_SHOWN_IN = {ShownIn(True, False): 30, ShownIn(False, True): 28, ShownIn(True, True): 35, ShownIn(False, False): 7}
 _MATERIAL_COUNTS = {1: 60, 2: 30, 3: 10}
-_WRONG_BY_CLUES = {2: 0.007, 1: 0.02, 0: 0.23}
-"""Number of places that show an attribute = how often the merchant gets it wrong; 3% over all."""
+_WRONG_BY_PLACES = {2: 0.007, 1: 0.02, 0: 0.23}
+"""Number of places that show an attribute -> probability of a wrong merchant value; 3% on average."""
 _WRONG_ORIGIN = 0.03
 _UNKNOWN_SPELLING = 0.002
 _OPT_OUT = 0.01
@@ -144,13 +150,13 @@ _TWIN = 0.06
 _NEWEST = datetime(2026, 6, 30, tzinfo=UTC)
 _ROW_FAULTS = {"no id": 10, "repeated id": 12, "empty title": 14, "title is a list": 4, "cut line": 3}
 _PICTURE_FAULTS = {"no picture": 24, "missing file": 14, "cut": 18, "zero bytes": 10, "not a picture": 10, "bomb": 3}
-"""How many of 6,000 rows have the fault."""
+"""Fault -> number of rows with it in 6,000."""
 
 
 def generate(folder: Path, products: int = 6000, seed: int = 7, progress: bool = False) -> Marketplace:
-    """Write a marketplace of ``products`` rows into ``folder`` and its truth beside that folder.
+    """Write a marketplace of ``products`` rows into ``folder``, and its truth beside that folder.
 
-    ``progress`` draws a bar. About 2 ms a product.
+    ``progress``: show a progress bar. Takes about 2 ms per product.
     """
     from tqdm import tqdm
 
@@ -170,130 +176,136 @@ def generate(folder: Path, products: int = 6000, seed: int = 7, progress: bool =
     return Marketplace(source=source, truth=truth, rows=products)
 
 
-# --- listings ----------------------------------------------------------------------------------------------------
+# --- listings --------------------------------------------------------------------------------------------------------
 
 
-def _listings(products: int, dice: random.Random) -> Iterator[Listing]:
+def _listings(products: int, rng: random.Random) -> Iterator[Listing]:
     listing: Listing | None = None
     for number in range(products):
         product_id = f"p{number:05d}"
-        twin = listing is not None and dice.random() < _TWIN
-        if listing is not None and twin and dice.random() < 0.5:
-            listing = replace(listing, product_id=product_id, color=dice.choice(list(_COLORS)), picture=number)
+        twin = listing is not None and rng.random() < _TWIN
+        if listing is not None and twin and rng.random() < 0.5:
+            listing = replace(listing, product_id=product_id, color=rng.choice(list(_COLORS)), picture=number)
         elif listing is not None and twin:
-            listing = replace(listing, product_id=product_id, shop=dice.choice(list(_SHOPS)))
+            listing = replace(listing, product_id=product_id, shop=rng.choice(list(_SHOPS)))
         else:
-            listing = _new_listing(product_id, number, dice)
+            listing = _new_listing(product_id, number, rng)
         yield listing
 
 
-def _new_listing(product_id: str, number: int, dice: random.Random) -> Listing:
+def _new_listing(product_id: str, number: int, rng: random.Random) -> Listing:
     return Listing(
         product_id=product_id,
-        shop=dice.choice(list(_SHOPS)),
-        kind=dice.choice(_KINDS),
-        color=dice.choice(list(_COLORS)),
-        materials=tuple(dice.sample(list(_MATERIALS), _weighted(_MATERIAL_COUNTS, dice))),
-        origin=dice.choice(_ORIGINS),
-        color_clue=_weighted(_CLUES, dice),
-        material_clue=_weighted(_CLUES, dice),
-        wording=dice.getrandbits(32),
+        shop=rng.choice(list(_SHOPS)),
+        product_type=rng.choice(_PRODUCT_TYPES),
+        color=rng.choice(list(_COLORS)),
+        materials=tuple(rng.sample(list(_MATERIALS), _weighted_choice(_MATERIAL_COUNTS, rng))),
+        origin=rng.choice(_ORIGINS),
+        color_shown=_weighted_choice(_SHOWN_IN, rng),
+        material_shown=_weighted_choice(_SHOWN_IN, rng),
+        wording=rng.getrandbits(32),
         picture=number,
     )
 
 
-def _weighted(weights: dict[T, int], dice: random.Random) -> T:
-    return dice.choices(list(weights), list(weights.values()))[0]
+def _weighted_choice(weights: dict[T, int], rng: random.Random) -> T:
+    """One of the keys, drawn with its weight."""
+    return rng.choices(list(weights), list(weights.values()))[0]
 
 
-def _draw_faults(products: int, dice: random.Random) -> dict[int, str]:
-    """Row number -> its fault. Only odd rows: the row before a broken one is whole."""
-    wanted = [
+def _draw_faults(products: int, rng: random.Random) -> dict[int, str]:
+    """Row number -> its fault. Only odd rows are broken, so that the row before a broken one is valid."""
+    faults = [
         name
         for name, count in (_ROW_FAULTS | _PICTURE_FAULTS).items()
         for _ in range(max(1, round(count * products / 6000)))
     ]
     odd = range(1, products, 2)
-    return dict(zip(dice.sample(odd, min(len(wanted), len(odd))), wanted, strict=False))
+    return dict(zip(rng.sample(odd, min(len(faults), len(odd))), faults, strict=False))
 
 
-# --- the feed ----------------------------------------------------------------------------------------------------
+# --- feed ------------------------------------------------------------------------------------------------------------
 
 
-def _row(listing: Listing, dice: random.Random) -> dict[str, Any]:
-    """One line of the feed, but for its pictures."""
+def _row(listing: Listing, rng: random.Random) -> dict[str, Any]:
+    """One row of the feed without its pictures."""
     title, description = _wording(listing)
     return {
         "id": listing.product_id,
         "shop": listing.shop,
         "title": title,
         "description": description,
-        "category": listing.kind.category,
+        "category": listing.product_type.category,
         "language": "en",
-        "opt_out": dice.random() < _OPT_OUT,
-        "updated_at": (_NEWEST - timedelta(minutes=dice.randrange(365 * 24 * 60))).isoformat(),
-        **_merchant_values(listing, dice),
+        "opt_out": rng.random() < _OPT_OUT,
+        "updated_at": (_NEWEST - timedelta(minutes=rng.randrange(365 * 24 * 60))).isoformat(),
+        **_merchant_values(listing, rng),
     }
 
 
 def _wording(listing: Listing) -> tuple[str, str]:
-    """Title and description. All is drawn whether or not it shows, so that twins differ in the colour alone."""
-    dice = random.Random(listing.wording)
-    color = _COLORS[listing.color].words[dice.randrange(3)]
-    materials = [dice.choice(_MATERIALS[material]) for material in listing.materials]
-    color_leads, material_leads = dice.random() < 0.7, dice.random() < 0.5 and len(materials) == 1
-    color_phrase = dice.choice(_COLOR_PHRASES).format(color)
-    material_phrase = dice.choice(_MATERIAL_PHRASES).format(" and ".join(materials))
-    words = [dice.choice(_BRANDS), dice.choice(_ADJECTIVES), dice.choice(listing.kind.nouns)]
-    sentences = dice.sample(_FILLERS, 2)
-    if dice.random() < 0.5:
-        words.append(dice.choice(_EXTRAS))
-    shouts = dice.random() < 0.08
-    if listing.material_clue.text:
-        _place(materials[0], material_phrase, words if material_leads else None, sentences)
-    if listing.color_clue.text:
-        _place(color, color_phrase, words if color_leads else None, sentences)
+    """Title and description. Every random value is drawn, also where it is not used, so that twins differ in the colour
+    only."""
+    rng = random.Random(listing.wording)
+    color = _COLORS[listing.color].words[rng.randrange(3)]
+    materials = [rng.choice(_MATERIALS[material]) for material in listing.materials]
+    color_in_title, material_in_title = rng.random() < 0.7, rng.random() < 0.5 and len(materials) == 1
+    color_phrase = rng.choice(_COLOR_PHRASES).format(color)
+    material_phrase = rng.choice(_MATERIAL_PHRASES).format(" and ".join(materials))
+    words = [rng.choice(_BRANDS), rng.choice(_ADJECTIVES), rng.choice(listing.product_type.nouns)]
+    sentences = rng.sample(_FILLERS, 2)
+    if rng.random() < 0.5:
+        words.append(rng.choice(_EXTRAS))
+    uppercase = rng.random() < 0.08
+    if listing.material_shown.text:
+        _insert(materials[0], material_phrase, words if material_in_title else None, sentences)
+    if listing.color_shown.text:
+        _insert(color, color_phrase, words if color_in_title else None, sentences)
     title = " ".join(words)
-    return title.upper() if shouts else title, " ".join(sentences)
+    return title.upper() if uppercase else title, " ".join(sentences)
 
 
-def _place(word: str, phrase: str, title: list[str] | None, sentences: list[str]) -> None:
-    """Put an attribute before the title's noun, or as a phrase into the description."""
+def _insert(word: str, phrase: str, title: list[str] | None, sentences: list[str]) -> None:
+    """Insert ``word`` before the title's noun, or ``phrase`` into the description if there is no title."""
     if title is not None:
         title.insert(2, word)
     else:
         sentences.insert(1, phrase)
 
 
-def _merchant_values(listing: Listing, dice: random.Random) -> dict[str, Any]:
-    made_abroad = listing.kind.category.startswith(_ORIGIN_CATEGORIES)
-    color_error = _WRONG_BY_CLUES[sum(listing.color_clue)]
-    material_error = _WRONG_BY_CLUES[sum(listing.material_clue)]
-    color = _claim((listing.color,), list(_COLORS), color_error, listing.shop, dice)
-    material = _claim(listing.materials, list(_MATERIALS), material_error, listing.shop, dice)
-    origin = _claim((listing.origin,), list(_ORIGINS), _WRONG_ORIGIN, listing.shop, dice)
+def _merchant_values(listing: Listing, rng: random.Random) -> dict[str, Any]:
+    """The merchant's value of every attribute; None where it was not filled in."""
+    has_origin = listing.product_type.category.startswith(_ORIGIN_CATEGORIES)
+    color_error = _WRONG_BY_PLACES[sum(listing.color_shown)]
+    material_error = _WRONG_BY_PLACES[sum(listing.material_shown)]
+    color = _attribute_values((listing.color,), list(_COLORS), color_error, listing.shop, rng)
+    material = _attribute_values(listing.materials, list(_MATERIALS), material_error, listing.shop, rng)
+    origin = _attribute_values((listing.origin,), list(_ORIGINS), _WRONG_ORIGIN, listing.shop, rng)
     return {
         "color": color[0] if color else None,
         "material": material or None,
-        "country_of_origin": origin[0] if origin and made_abroad else None,
+        "country_of_origin": origin[0] if origin and has_origin else None,
     }
 
 
-def _claim(truth: tuple[str, ...], pool: list[str], error: float, shop: str, dice: random.Random) -> list[str]:
-    """What the merchant says of an attribute, in the merchant's spelling; nothing if it was not filled in."""
-    if dice.random() >= _SHOPS[shop]:
+def _attribute_values(
+    truth: tuple[str, ...], pool: list[str], error: float, shop: str, rng: random.Random
+) -> list[str]:
+    """The merchant's values of one attribute, in the merchant's spelling; [] if it was not filled in."""
+    if rng.random() >= _SHOPS[shop]:
         return []
     values = list(truth)
-    if dice.random() < error:
-        values[dice.randrange(len(values))] = dice.choice([value for value in pool if value not in truth])
-    if dice.random() < _UNKNOWN_SPELLING:
+    if rng.random() < error:
+        values[rng.randrange(len(values))] = rng.choice([value for value in pool if value not in truth])
+    if rng.random() < _UNKNOWN_SPELLING:
         return ["see picture"]
     if shop == _GERMAN_SHOP:
         return [_GERMAN[value] for value in values]
-    return [value.lower() for value in values] if dice.random() < 0.2 else values
+    return [value.lower() for value in values] if rng.random() < 0.2 else values
 
 
 def _line(row: dict[str, Any], fault: str) -> str:
+    """The row as JSON, with the fault."""
     if fault == "no id":
         row["id"] = None
     elif fault == "empty title":
@@ -311,29 +323,29 @@ def _write_truth(path: Path, listings: list[Listing]) -> None:
     rows = []
     for listing in listings:
         values = {"color": [listing.color], "material": sorted(listing.materials)}
-        if listing.kind.category.startswith(_ORIGIN_CATEGORIES):
+        if listing.product_type.category.startswith(_ORIGIN_CATEGORIES):
             values["country_of_origin"] = [listing.origin]
         rows += [{"product_id": listing.product_id, "attribute": name, "values": v} for name, v in values.items()]
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-# --- the pictures ------------------------------------------------------------------------------------------------
+# --- pictures --------------------------------------------------------------------------------------------------------
 
 
 def _write_pictures(folder: Path, listing: Listing, fault: str) -> list[str]:
-    """Write the listing's pictures, with the fault. Returns their paths, relative to the feed."""
+    """Write the listing's pictures with the fault; return their paths relative to the feed."""
     name = f"images/{listing.product_id}.jpg"
     if fault == "no picture":
         return []
     if fault == "missing file":
         return [name]
-    rgb = _COLORS[listing.color].rgb if listing.color_clue.picture else None
-    swatches = listing.materials if listing.material_clue.picture else ()
-    whole = pictures.jpeg(pictures.render(listing.kind.outline, rgb, swatches, seed=listing.picture))
-    broken = {"cut": whole[: len(whole) // 2], "zero bytes": b"", "not a picture": b"<html>502 Bad Gateway</html>"}
-    (folder / name).write_bytes(pictures.bomb() if fault == "bomb" else broken.get(fault, whole))
+    rgb = _COLORS[listing.color].rgb if listing.color_shown.picture else None
+    swatches = listing.materials if listing.material_shown.picture else ()
+    valid = pictures.jpeg(pictures.render(listing.product_type.outline, rgb, swatches, seed=listing.picture))
+    broken = {"cut": valid[: len(valid) // 2], "zero bytes": b"", "not a picture": b"<html>502 Bad Gateway</html>"}
+    (folder / name).write_bytes(pictures.bomb() if fault == "bomb" else broken.get(fault, valid))
     if fault != "cut":
         return [name]
     second = f"images/{listing.product_id}-back.jpg"
-    (folder / second).write_bytes(whole)
+    (folder / second).write_bytes(valid)
     return [name, second]

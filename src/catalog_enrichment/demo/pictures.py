@@ -1,8 +1,8 @@
-"""The pictures of the generated marketplace: a thing in its colour, before it a swatch of every material.
+"""The pictures of the generated marketplace: an object in its colour, below it a swatch of every material.
 
-A swatch is undyed cloth with the weave, the grain or the gloss of its material. A picture that hides the colour is a
-grey drawing with a black outline; one that hides the material has no swatches.
-Light, tint, position and noise differ from picture to picture; the same seed gives the same bytes.
+A swatch has the undyed colour and the texture of its material. A picture that does not show the colour is a grey shape
+with a black outline; one that does not show the material has no swatches. Light, tint, position and noise vary between
+pictures; the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -50,29 +50,30 @@ _UNDYED = {
     "Wool": (240, 120, 60),
 }
 _SWATCH_HEIGHT = 32
-"""Pixels at the foot of the picture."""
+"""Height in pixels, at the bottom of the picture."""
 
 
 def render(outline: str, rgb: tuple[int, int, int] | None, materials: tuple[str, ...], seed: int) -> NDArray[np.uint8]:
-    """One picture, (SIZE, SIZE, 3) uint8. ``rgb`` None hides the colour, no ``materials`` hides those."""
+    """One picture, (SIZE, SIZE, 3) uint8. ``rgb`` None: without the colour; ``materials`` (): without swatches."""
     rng = np.random.default_rng(seed)
     shape, edge = _silhouette(outline, rng)
     ramp = np.linspace(-1, 1, SIZE)
     light = 1 + np.add.outer(ramp * rng.uniform(-0.1, 0.1), ramp * rng.uniform(-0.1, 0.1))
     if rgb is not None:
-        ground, body = np.full(3, rng.uniform(228, 248)), np.array(rgb) + rng.normal(0, 4, 3)
+        background, body = np.full(3, rng.uniform(228, 248)), np.array(rgb) + rng.normal(0, 4, 3)
     else:
-        ground, body = np.full(3, 244.0), np.full(3, rng.uniform(110, 190))
-    pixels = np.where(shape[..., None], body, ground)
+        background, body = np.full(3, 244.0), np.full(3, rng.uniform(110, 190))
+    pixels = np.where(shape[..., None], body, background)
     if rgb is None:
-        pixels[edge] = 0  # without its outline the drawing would pass for a photo of something grey
+        pixels[edge] = 0  # the outline tells it apart from a picture of a grey object
     if materials:
         pixels[-_SWATCH_HEIGHT:] = _swatches(materials, rng)
-    grainy: NDArray[np.float64] = pixels * light[..., None] + rng.normal(0, 5, (SIZE, SIZE, 1))
-    return grainy.clip(0, 255).astype(np.uint8)
+    noisy: NDArray[np.float64] = pixels * light[..., None] + rng.normal(0, 5, (SIZE, SIZE, 1))
+    return noisy.clip(0, 255).astype(np.uint8)
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """``pixels`` (h, w, 3) encoded as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
@@ -80,21 +81,21 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 @cache
 def bomb(side: int = 12_000) -> bytes:
-    """A decompression bomb: a PNG of some 18 kB that declares ``side`` x ``side`` pixels."""
+    """A decompression bomb: a PNG of about 18 kB with ``side`` x ``side`` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)  # one bit a pixel, grey
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)  # one bit per pixel, greyscale
     scanlines = zlib.compress(bytes((side // 8 + 1) * side), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", scanlines) + chunk(b"IEND", b"")
 
 
 def _silhouette(outline: str, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the shape and of its outline, each (SIZE, SIZE), slightly turned, moved and scaled."""
+    """Masks of the shape and of its outline, each (SIZE, SIZE), with a small random rotation, shift and scale."""
     angle, scale = rng.uniform(-0.12, 0.12), SIZE * rng.uniform(0.72, 0.86)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    corners = (np.array(_OUTLINES[outline]) / 100 - 0.5) @ turn * scale + SIZE / 2 + rng.uniform(-4, 4, 2)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    corners = (np.array(_OUTLINES[outline]) / 100 - 0.5) @ rotation * scale + SIZE / 2 + rng.uniform(-4, 4, 2)
     points = [(float(x), float(y)) for x, y in corners]
     filled, line = Image.new("1", (SIZE, SIZE)), Image.new("1", (SIZE, SIZE))
     ImageDraw.Draw(filled).polygon(points, fill=1)
@@ -104,18 +105,18 @@ def _silhouette(outline: str, rng: np.random.Generator) -> tuple[NDArray[np.bool
 
 def _swatches(materials: tuple[str, ...], rng: np.random.Generator) -> NDArray[np.float64]:
     """The swatches side by side, (_SWATCH_HEIGHT, SIZE, 3)."""
-    cloths = []
+    swatches = []
     for name in materials:
         texture = np.roll(_textures()[name], rng.integers(0, 48, 2), (0, 1))
-        cloths.append(np.array(_UNDYED[name]) * (1 - 0.5 * texture[..., None]))
-    width = SIZE // len(cloths)
-    return np.concatenate([cloth[:_SWATCH_HEIGHT, :width] for cloth in cloths], axis=1)
+        swatches.append(np.array(_UNDYED[name]) * (1 - 0.5 * texture[..., None]))
+    width = SIZE // len(swatches)
+    return np.concatenate([swatch[:_SWATCH_HEIGHT, :width] for swatch in swatches], axis=1)
 
 
 @cache
 def _textures() -> dict[str, NDArray[np.float64]]:
-    """Material -> its texture, (SIZE, SIZE), 1 where the cloth is darkest and 0 where it is lightest."""
-    y, x = np.mgrid[:SIZE, :SIZE] * (2 * np.pi / SIZE)  # every period divides SIZE: rolling leaves no seam
+    """Material -> its texture, (SIZE, SIZE): 1 is darkest, 0 is lightest."""
+    y, x = np.mgrid[:SIZE, :SIZE] * (2 * np.pi / SIZE)  # every period divides SIZE, so that np.roll leaves no edge
     grain = np.random.default_rng(0).choice([0.0, 1.0], (SIZE // 8, SIZE // 8))
     return {
         "Cotton": np.where(np.sin(6 * x) > 0, 1.0, 0.0),

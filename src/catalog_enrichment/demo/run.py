@@ -1,10 +1,11 @@
-"""``make demo``: the whole loop on a marketplace that is generated for it.
+"""``make demo``: every job of the product, in order, on a generated marketplace.
 
     generate -> import -> train, certify, register -> promote -> enrich -> report
 
     python -m catalog_enrichment.demo [--products 6000] [--folder var/demo] [--set section.key=value] ...
 
-Ends with a table for people, where to look, and one JSON line. The generator knows the truth; the jobs do not.
+Prints a table, the paths of the results and, last, one JSON line. The truth is used only to report the precision; no job
+reads it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _MARKER = ".catalog-enrichment-demo"
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, print the JSON line; the exit codes are those of the jobs."""
     parser = argparse.ArgumentParser("make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="everything is written below it")
+    parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="folder of all output")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--products", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=7)
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: Config, products: int, seed: int) -> dict[str, Any]:
-    """The whole loop from nothing, below ``config.root``; returns the demo's JSON summary."""
+    """Generate, import, train, promote, enrich and report below ``config.root``; return the demo's JSON summary."""
     stages = Stages()
 
     with stages("generate") as stage:
@@ -79,31 +80,31 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
         registry.check_labels(model, context.dictionary)
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):
-        right = precision_against_truth(context, market.truth, enriched["run_id"])
-        report = run_report.write_report(context, enriched["run_id"], right)
+        precision = precision_against_truth(context, market.truth, enriched["run_id"])
+        report = run_report.write_report(context, enriched["run_id"], precision)
 
-    summary = _summary(imported, enriched, right, stages.seconds)
-    _tell(config, summary, report)
+    summary = _summary(imported, enriched, precision, stages.seconds)
+    _print_results(config, summary, report)
     context.spark.stop()
     return summary
 
 
 def precision_against_truth(context: Context, truth: Path, run_id: str) -> dict[str, float | None]:
-    """Per attribute, the share of the products whose values written by ``run_id`` are all true; None if none were."""
+    """Attribute -> share of the products whose values written by ``run_id`` are all true; None if nothing was written."""
     from pyspark.sql import functions as F
 
-    known = context.spark.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
+    true_values = context.spark.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
     written = context.catalog.read("current_values").where(F.col("run_id") == run_id)
-    judged = written.join(known, ["product_id", "attribute"]).withColumn(
+    compared = written.join(true_values, ["product_id", "attribute"]).withColumn(
         "right", (F.size(F.array_except("values", "true_values")) == 0).cast("double")
     )
-    rows = judged.groupBy("attribute").agg(F.avg("right").alias("precision")).collect()
-    found = {row["attribute"]: round(row["precision"], 4) for row in rows}
-    return {name: found.get(name) for name in context.dictionary.enabled}
+    rows = compared.groupBy("attribute").agg(F.avg("right").alias("precision")).collect()
+    precision = {row["attribute"]: round(row["precision"], 4) for row in rows}
+    return {name: precision.get(name) for name in context.dictionary.enabled}
 
 
 def _start_fresh(folder: Path) -> None:
-    """Empty the folder, if it is an earlier demo's. Raises ConfigError rather than delete anything else."""
+    """Empty the folder of an earlier demo. Raises ConfigError if another program made the folder's content."""
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise ConfigError(f"{folder} is not empty and was not made by a demo; choose another with --folder")
     shutil.rmtree(folder, ignore_errors=True)
@@ -112,10 +113,10 @@ def _start_fresh(folder: Path) -> None:
 
 
 def _summary(
-    imported: dict[str, Any], enriched: dict[str, Any], right: dict[str, float | None], seconds: dict[str, float]
+    imported: dict[str, Any], enriched: dict[str, Any], precision: dict[str, float | None], seconds: dict[str, float]
 ) -> dict[str, Any]:
-    """One line for the whole loop: products = input rows = predicted + skipped + quarantined (I7)."""
-    attributes = {name: counts | {"precision": right.get(name)} for name, counts in enriched["attributes"].items()}
+    """The JSON summary of all jobs: products = input rows = predicted + skipped + quarantined (I7)."""
+    attributes = {name: counts | {"precision": precision.get(name)} for name, counts in enriched["attributes"].items()}
     quarantined = add_counts(imported["quarantined"], enriched["quarantined"])
     return {
         "products": imported["products"],
@@ -130,7 +131,8 @@ def _summary(
     }
 
 
-def _tell(config: Config, summary: dict[str, Any], report: Path) -> None:
+def _print_results(config: Config, summary: dict[str, Any], report: Path) -> None:
+    """The table of attributes, the sum of the rows, and where the results are with a command for each."""
     rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
     quarantined = sum(summary["quarantined"].values())
     print(f"\n{aligned_table(rows)}\n")
@@ -141,15 +143,15 @@ def _tell(config: Config, summary: dict[str, Any], report: Path) -> None:
     tables, tracking = config.path(config.catalog.path), Store(config).uri
     programs = Path(sys.executable).parent
     show = f"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())"
-    on_this = f"--config config:demo.toml --set root={config.root}"
-    places = {
+    config_options = f"--config config:demo.toml --set root={config.root}"
+    results = {
         "HTML report": (report, f"xdg-open {report}"),
         "Delta tables": (tables, f'{sys.executable} -c "{show}"'),
         "MLflow store": (tracking, f"{programs}/mlflow ui --backend-store-uri {tracking}"),
-        "undo the run": (summary["run_id"], f"{programs}/rollback_run {on_this} --run-id {summary['run_id']}"),
+        "undo the run": (summary["run_id"], f"{programs}/rollback_run {config_options} --run-id {summary['run_id']}"),
     }
-    for name, (place, command) in places.items():
-        print(f"{name:<14}{place}\n{'':<14}{command}")
+    for name, (path_or_id, command) in results.items():
+        print(f"{name:<14}{path_or_id}\n{'':<14}{command}")
     print()
 
 
