@@ -1,4 +1,4 @@
-"""The generated marketplace keeps what its description promises."""
+"""The generated marketplace has the properties that its docstring lists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Marketplace:
 
 @pytest.fixture(scope="module")
 def rows(market: Marketplace) -> list[dict[str, Any]]:
-    """The lines that can be parsed."""
+    """The lines of the feed that can be parsed."""
     return [row for row in map(_parsed, market.source.read_text().splitlines()) if row]
 
 
@@ -40,7 +40,7 @@ def truth(market: Marketplace) -> dict[tuple[str, str], list[str]]:
 
 
 @pytest.fixture(scope="module")
-def words() -> Dictionary:
+def attributes() -> Dictionary:
     return dictionary.load(resources.locate("schemas:attributes/demo.v1.json"))
 
 
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_marketplace(tmp_path: Path) -> None:
     assert generate(tmp_path / "c", 40, seed=8).source.read_bytes() != first.source.read_bytes()
 
 
-def test_every_fault_is_there(market: Marketplace, rows: list[dict[str, Any]]) -> None:
+def test_every_fault_occurs(market: Marketplace, rows: list[dict[str, Any]]) -> None:
     assert len(market.source.read_text().splitlines()) == market.rows == PRODUCTS
     assert len(rows) < PRODUCTS
     ids = Counter(row["id"] for row in rows)
@@ -85,54 +85,54 @@ def test_the_bomb_is_small_and_declares_more_pixels_than_allowed() -> None:
         assert image.width * image.height > ImagesConfig().max_pixels
 
 
-def test_truth_covers_exactly_the_good_rows(
+def test_truth_covers_exactly_the_valid_rows(
     rows: list[dict[str, Any]], truth: dict[tuple[str, str], list[str]]
 ) -> None:
-    good = {row["id"] for row in rows if row["id"] and isinstance(row["title"], str) and row["title"].strip()}
-    assert {product for product, _ in truth} == good
+    valid_ids = {row["id"] for row in rows if row["id"] and isinstance(row["title"], str) and row["title"].strip()}
+    assert {product for product, _ in truth} == valid_ids
 
 
-def test_truth_lies_outside_the_feed(market: Marketplace) -> None:
+def test_truth_is_outside_the_folder_of_the_feed(market: Marketplace) -> None:
     assert market.source.parent not in market.truth.parents
 
 
 @pytest.mark.parametrize("attribute", ["color", "material", "country_of_origin"])
-def test_merchants_fill_in_60_percent_and_err_in_3(
-    attribute: str, rows: list[dict[str, Any]], truth: dict[tuple[str, str], list[str]], words: Dictionary
+def test_merchants_fill_in_60_percent_and_3_percent_of_those_are_wrong(
+    attribute: str, rows: list[dict[str, Any]], truth: dict[tuple[str, str], list[str]], attributes: Dictionary
 ) -> None:
     filled = wrong = applicable = 0
     for row in rows:
-        right = truth.get((row["id"], attribute))
-        if right is None:
+        true_values = truth.get((row["id"], attribute))
+        if true_values is None:
             continue
         applicable += 1
-        given = row[attribute]
-        if given is None:
+        merchant_value = row[attribute]
+        if merchant_value is None:
             continue
         filled += 1
-        values = given if isinstance(given, list) else [given]
-        spellings = words[attribute].spellings()
-        wrong += sorted(spellings.get(dictionary.fold(value), "") for value in values) != sorted(right)
+        values = merchant_value if isinstance(merchant_value, list) else [merchant_value]
+        spellings = attributes[attribute].spellings()
+        wrong += sorted(spellings.get(dictionary.fold(value), "") for value in values) != sorted(true_values)
     assert 0.55 < filled / applicable < 0.66
     assert 0.012 < wrong / filled < 0.055
 
 
 @pytest.mark.parametrize("attribute", ["color", "material"])
 def test_text_alone_is_not_enough(
-    attribute: str, rows: list[dict[str, Any]], truth: dict[tuple[str, str], list[str]], words: Dictionary
+    attribute: str, rows: list[dict[str, Any]], truth: dict[tuple[str, str], list[str]], attributes: Dictionary
 ) -> None:
-    """About 65% of the texts name the attribute, and those that do name it rightly."""
-    named = told = 0
+    """About 65% of the texts name the attribute, and every value that is named is true."""
+    named = applicable = 0
     for row in rows:
-        right = truth.get((row["id"], attribute))
-        if right is None:
+        true_values = truth.get((row["id"], attribute))
+        if true_values is None:
             continue
         text = f" {dictionary.fold(row['title'] + ' ' + row['description'])} "
-        said = {value for spelling, value in words[attribute].spellings().items() if f" {spelling} " in text}
-        told += 1
-        named += bool(said)
-        assert said <= set(right)
-    assert 0.58 < named / told < 0.72
+        values = {value for spelling, value in attributes[attribute].spellings().items() if f" {spelling} " in text}
+        applicable += 1
+        named += bool(values)
+        assert values <= set(true_values)
+    assert 0.58 < named / applicable < 0.72
 
 
 def test_a_material_is_one_to_three_values(truth: dict[tuple[str, str], list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""`make demo` in small: the same code, a smaller marketplace and one epoch."""
+"""`make demo` with a smaller marketplace and one epoch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 
 
 def test_the_last_line_adds_up(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    _, ended = demo
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    summary = json.loads(ended.stdout.splitlines()[-1])
+    _, finished = demo
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    summary = json.loads(finished.stdout.splitlines()[-1])
     assert summary["products"] == 800
     assert summary["products"] == summary["predicted"] + summary["skipped"] + sum(summary["quarantined"].values())
     assert set(summary["attributes"]) == {"color", "material", "country_of_origin"}
@@ -41,20 +41,20 @@ def test_the_last_line_adds_up(demo: tuple[Path, subprocess.CompletedProcess[str
     assert set(summary["seconds"]) == {"generate", "import", "train", "promote", "enrich", "report", "total"}
 
 
-def test_it_says_where_to_look(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    folder, ended = demo
+def test_it_prints_the_paths_of_the_results(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, finished = demo
     (report,) = (folder / "reports").glob("*.html")
-    assert str(report) in ended.stdout
-    assert f"sqlite:///{folder}/mlflow.db" in ended.stdout
-    show = next(line for line in ended.stdout.splitlines() if "to_pandas" in line)
+    assert str(report) in finished.stdout
+    assert f"sqlite:///{folder}/mlflow.db" in finished.stdout
+    show = next(line for line in finished.stdout.splitlines() if "to_pandas" in line)
     shown = subprocess.run(show, shell=True, capture_output=True, text=True, check=True)
     assert "rows x 8 columns" in shown.stdout
 
 
-def test_it_deletes_no_folder_that_is_not_a_demos(tmp_path: Path) -> None:
+def test_it_deletes_no_folder_that_a_demo_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     command = [sys.executable, "-m", "catalog_enrichment.demo", "--folder", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "not made by a demo" in ended.stderr
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "not made by a demo" in finished.stderr
     assert (tmp_path / "precious.txt").exists()

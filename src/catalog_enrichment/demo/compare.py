@@ -3,8 +3,8 @@
     python -m catalog_enrichment.demo.compare --generate [--products 3000] [--set KEY=VALUE]
     python -m catalog_enrichment.demo.compare --config FILE --data FILE [--set KEY=VALUE]
 
-With --generate a marketplace is generated at the config's source path, unless that file exists. Every file of --data has
-its own catalog, because an import removes no product. Prints the paths of the tables and, last, one JSON line,
+With --generate a marketplace is generated at the config's source path, unless that file exists. Every file of --data
+has its own catalog, because an import removes no product. Prints the paths of the tables and, last, one JSON line,
 {recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}.
 """
 
@@ -43,10 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(args.config, args.set)
         if args.data:
-            own_catalog = [f"catalog.path={json.dumps(f'{config.catalog.path}/{args.data.stem}')}"]
-            config = load_config(
-                args.config, [*args.set, *own_catalog, f"source.path={json.dumps(str(args.data.resolve()))}"]
-            )
+            own_catalog = f"catalog.path={json.dumps(f'{config.catalog.path}/{args.data.stem}')}"
+            source = f"source.path={json.dumps(str(args.data.resolve()))}"
+            config = load_config(args.config, [*args.set, own_catalog, source])
         models = run(config, args.products if args.generate else 0, args.seed)
     except CatalogEnrichmentError as problem:
         to_stderr(f"compare: {type(problem).__name__}: {problem}")

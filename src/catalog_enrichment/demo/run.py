@@ -4,8 +4,8 @@
 
     python -m catalog_enrichment.demo [--products 6000] [--folder var/demo] [--set section.key=value] ...
 
-Prints a table, the paths of the results and, last, one JSON line. The truth is used only to report the precision; no job
-reads it.
+Prints a table, the paths of the results and, last, one JSON line. The truth is used only to report the precision; no
+job reads it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
 
 
 def precision_against_truth(context: Context, truth: Path, run_id: str) -> dict[str, float | None]:
-    """Attribute -> share of the products whose values written by ``run_id`` are all true; None if nothing was written."""
+    """Attribute -> share of the products whose values written by ``run_id`` are all true; None without any."""
     from pyspark.sql import functions as F
 
     true_values = context.spark.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
