@@ -176,7 +176,7 @@ def test_two_french_encoders_give_four_views_and_learn_at_the_texts_rate(folders
     tokenizers = {name: build_tokenizer(text, []) for name, text in recipe.model.texts.items()}
     net = build_network(recipe.model, HEADS, tokenizers).eval()
     inputs = Preprocessor(tokenizers, recipe.model).inputs(ProductBatch(*texts_of("french"), [None] * 4))
-    seen = net.views(inputs).texts
+    seen = net.encode(inputs).texts
     assert [view.present.tolist() for view in seen] == [[True] * 4, [True, False, True, True]] * 2
     assert not torch.allclose(seen[0].vector, seen[2].vector, atol=1e-2)
     fit = FitSpec(epochs=1, text_learning_rate=0.25, image_learning_rate=0.5, learning_rate=1.0)

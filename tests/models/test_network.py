@@ -66,7 +66,7 @@ def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_places(
 ) -> None:
     recipe = tiny("cross_modal", variant)
     net = network(recipe)
-    seen = net.views(inputs_of(recipe, batch))
+    seen = net.encode(inputs_of(recipe, batch))
     assert [view.vector.shape[1] for view in seen.texts] == widths
     present = [[True] * 6, HAS_DESCRIPTION] if "apart" in variant else [[True] * 6]
     assert [view.present.tolist() for view in seen.texts] == present * (len(widths) // len(present))

@@ -180,8 +180,8 @@ def test_every_shipped_recipe_loads_and_builds(file: Path) -> None:
     heads = {"color": Head(Cardinality.ONE, ("Red", "Blue"))}
     for recipe in loaded.members if isinstance(loaded, Ensemble) else (loaded,):
         texts = recipe.model.texts.values()
-        widths = tuple(8 for text in texts for _ in range(text.views))
-        build_fusion(recipe.model.fusion, FusionShape(widths, next(iter(texts)).views, 8, tuple(heads.values())))
+        widths = tuple(8 for text in texts for _ in range(text.texts_read))
+        build_fusion(recipe.model.fusion, FusionShape(widths, next(iter(texts)).texts_read, 8, tuple(heads.values())))
         if any(text.name and not text.name.startswith("package:") for text in texts):
             continue  # its encoders come from a hub
         if any(text.name for text in texts):
@@ -207,7 +207,7 @@ layers = 1
 def test_a_second_text_encoder_and_a_fusion_with_options_are_read(tmp_path: Path) -> None:
     recipe = load_single_recipe(write(tmp_path, RECIPE.replace("[fit]\n", SECOND)))
     assert list(recipe.model.texts) == ["text", "second_text"]
-    assert [text.views for text in recipe.model.texts.values()] == [1, 2]
+    assert [text.texts_read for text in recipe.model.texts.values()] == [1, 2]
     assert recipe.model.max_chars == recipe.model.texts["second_text"].max_chars > recipe.model.text.max_chars
     assert (recipe.model.fusion.kind, recipe.model.fusion.options) == ("decision", {"layers": 1})
 

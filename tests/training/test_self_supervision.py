@@ -87,7 +87,7 @@ def test_simcse_is_equation_4_over_two_dropouts_of_one_title(task):
     found = float(objective(net, inputs, torch.from_numpy(index)).detach())
     torch.manual_seed(3)
     with torch.no_grad():
-        first, second = (objective.project_text(net.views(inputs).texts[0].vector).numpy() for _ in range(2))
+        first, second = (objective.project_text(net.encode(inputs).texts[0].vector).numpy() for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
     assert found == pytest.approx(printed(first, second, first, spec.temperature), rel=1e-3)
 
@@ -98,7 +98,7 @@ def test_simcse_without_dropout_still_tells_how_far_apart_titles_are(task):
     index = np.arange(20)
     found = objective.held_out(net, task.examples, index)
     with torch.no_grad():
-        vectors = objective.project_text(net.views(task.examples.batch(index)).texts[0].vector).numpy()
+        vectors = objective.project_text(net.encode(task.examples.batch(index)).texts[0].vector).numpy()
     assert found == pytest.approx(printed(vectors, vectors, vectors, spec.temperature), rel=1e-3)
     assert found > -1 / spec.temperature  # all titles as far apart as can be would be lower still
 
@@ -112,7 +112,7 @@ def test_convirt_is_equations_6_to_8_over_the_products_with_a_picture(task):
     usable = inputs.has_image.numpy()
     assert 0 < (~usable).sum() < 12
     with torch.no_grad():
-        views = net.views(inputs)
+        views = net.encode(inputs)
         text = objective.project_text(views.texts[0].vector).numpy()[usable]
         image = objective.project_image(views.image.vector).numpy()[usable]
         found = float(objective(net, inputs, torch.from_numpy(index)))
@@ -165,7 +165,7 @@ def matched(net: MultiModalNet, objective: ConVIRT, task: Task, index: np.ndarra
     net.eval()
     with torch.no_grad():
         inputs = task.examples.batch(index)
-        views = net.views(inputs)
+        views = net.encode(inputs)
         text = torch.nn.functional.normalize(objective.project_text(views.texts[0].vector), dim=1)
         image = torch.nn.functional.normalize(objective.project_image(views.image.vector), dim=1)
     colours = task.labels["color"].classes[index]
@@ -196,7 +196,7 @@ def test_simcse_moves_titles_apart_and_keeps_each_near_itself(task):
     inputs = task.examples.batch(index)
     net.train()
     with torch.no_grad():
-        first, second = (objective.project_text(net.views(inputs).texts[0].vector) for _ in range(2))
+        first, second = (objective.project_text(net.encode(inputs).texts[0].vector) for _ in range(2))
     similar = torch.nn.functional.cosine_similarity(first[:, None], second[None], dim=2)
     assert (similar.argmax(dim=1) == torch.arange(len(index))).float().mean() > 0.8
 

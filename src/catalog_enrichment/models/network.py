@@ -1,4 +1,4 @@
-"""Encoders, a fusion with a head per attribute, one forward pass.
+"""The network: encoders, and a fusion with a head per attribute.
 
 Shapes: B products, T tokens of a text, M tokens of a picture, S picture side, V values of an attribute.
 """
@@ -41,7 +41,7 @@ class ModelInputs:
         return len(self.has_image)
 
     def to(self, device: torch.device | str) -> ModelInputs:
-        texts = {name: tuple(tokens.to(device) for tokens in views) for name, views in self.texts.items()}
+        texts = {name: tuple(tokens.to(device) for tokens in read) for name, read in self.texts.items()}
         return ModelInputs(texts, self.pixels.to(device), self.has_image.to(device))
 
 
@@ -50,9 +50,9 @@ class ModelOutputs:
     logits: dict[str, torch.Tensor]
     """Attribute -> (B, V)"""
     attention: dict[str, torch.Tensor] | None
-    """Attribute -> (B,), the weight on the text, 1 without a picture; None if the fusion weighs nothing."""
+    """Attribute -> (B,), the weight on the text, 1 without a picture; None if the fusion has no such weight."""
     experts: tuple[dict[str, torch.Tensor], ...] = ()
-    """Attribute -> (B, V) of every classifier under a fusion of decisions: these learn, not `logits`."""
+    """Attribute -> (B, V) logits of every classifier of a decision-level fusion; the loss is theirs, not `logits`'."""
 
 
 class MultiModalNet(nn.Module):
@@ -67,20 +67,20 @@ class MultiModalNet(nn.Module):
         self.fusion = fusion
 
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
-        fused: FusionOutput = self.fusion(self.views(inputs))
+        fused: FusionOutput = self.fusion(self.encode(inputs))
         attention = None
         if fused.attention is not None:
-            attention = {name: fused.attention[:, place] for place, name in enumerate(self.heads)}
+            attention = {name: fused.attention[:, index] for index, name in enumerate(self.heads)}
         return ModelOutputs(
             self._by_attribute(fused.logits), attention, tuple(self._by_attribute(expert) for expert in fused.experts)
         )
 
-    def views(self, inputs: ModelInputs) -> EncoderOutputs:
-        """What the encoders see, before any fusion."""
-        return EncoderOutputs(self._text_views(inputs), self._image_view(inputs))
+    def encode(self, inputs: ModelInputs) -> EncoderOutputs:
+        """The encoders' outputs, the inputs of the fusion."""
+        return EncoderOutputs(self._encoded_texts(inputs), self._encoded_image(inputs))
 
     def train(self, mode: bool = True) -> MultiModalNet:
-        """As always, but a frozen encoder stays in eval mode: its statistics and its dropout are frozen too."""
+        """As nn.Module.train, but a frozen encoder stays in eval mode: no dropout, no update of batch statistics."""
         super().train(mode)
         for encoder in self.encoders().values():
             if not any(weight.requires_grad for weight in encoder.parameters()):
@@ -97,13 +97,13 @@ class MultiModalNet(nn.Module):
     def _by_attribute(self, scores: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(zip(self.heads, scores, strict=True))
 
-    def _text_views(self, inputs: ModelInputs) -> tuple[EncoderOutput, ...]:
+    def _encoded_texts(self, inputs: ModelInputs) -> tuple[EncoderOutput, ...]:
         encoders = self.text_encoders().items()
-        return tuple(_seen(encoder, tokens) for name, encoder in encoders for tokens in inputs.texts[name])
+        return tuple(_encoded_text(encoder, tokens) for name, encoder in encoders for tokens in inputs.texts[name])
 
-    def _image_view(self, inputs: ModelInputs) -> EncoderOutput | None:
-        """Only rows with a picture go through the encoder: blank ones would cost time and, in training, bend the
-        batch statistics."""
+    def _encoded_image(self, inputs: ModelInputs) -> EncoderOutput | None:
+        """Only rows with a picture go through the encoder: blank ones would cost time and, in training, bias the batch
+        statistics."""
         if self.image is None:
             return None
         rows = inputs.has_image.nonzero().squeeze(1)
@@ -114,16 +114,17 @@ class MultiModalNet(nn.Module):
             vector, tokens = self.image(inputs.pixels if len(rows) == len(inputs) else inputs.pixels[rows])
         if 0 < len(rows) < len(inputs):
             vector, tokens = (
-                seen.new_zeros((len(inputs), *seen.shape[1:])).index_copy(0, rows, seen) for seen in (vector, tokens)
+                output.new_zeros((len(inputs), *output.shape[1:])).index_copy(0, rows, output)
+                for output in (vector, tokens)
             )
         mask = inputs.has_image[:, None].expand(tokens.shape[:2])
         return EncoderOutput(vector, tokens, mask, inputs.has_image)
 
 
 def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mapping[str, TextTokenizer]) -> MultiModalNet:
-    """A network to fit: encoders with their pretrained weights where the spec names some, all else random.
+    """A network to fit: pretrained weights for the encoders where the spec names some, random weights elsewhere.
 
-    Raises ConfigError for an encoder or weights that are not there.
+    Raises ConfigError for an encoder or weights that do not exist.
     """
     kind = fusion_class(spec.fusion.kind)
     texts = spec.texts.items() if kind.uses_text else ()
@@ -134,32 +135,35 @@ def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mappin
 def assemble(
     spec: ModelSpec, heads: Mapping[str, Head], texts: Mapping[str, TextEncoder], image: ImageEncoder | None
 ) -> MultiModalNet:
-    """The network over encoders that exist; none where the spec's fusion uses none."""
+    """The network with the given encoders: ``texts`` empty or ``image`` None where the spec's fusion uses none."""
     kind = fusion_class(spec.fusion.kind)
-    fields = {spec.texts[name].views for name in texts} or {1}
+    fields = {spec.texts[name].texts_read for name in texts} or {1}
     if len(fields) > 1:
-        raise ConfigError("model.second_text.fields: both text encoders read title and description apart, or neither")
-    sizes = FusionShape(
-        texts=tuple(encoder.width for name, encoder in texts.items() for _ in range(spec.texts[name].views)),
+        raise ConfigError(
+            "model.second_text.fields: both text encoders read title and description apart, or neither, not "
+            f"{[spec.texts[name].fields for name in texts]}"
+        )
+    shape = FusionShape(
+        texts=tuple(encoder.width for name, encoder in texts.items() for _ in range(spec.texts[name].texts_read)),
         fields=fields.pop(),
         image=(image.token_width if kind.uses_tokens else image.width) if image else 0,
         heads=tuple(heads.values()),
     )
-    return MultiModalNet(texts, image, build_fusion(spec.fusion, sizes), heads)
+    return MultiModalNet(texts, image, build_fusion(spec.fusion, shape), heads)
 
 
-def _seen(encoder: TextEncoder, tokens: Tokens) -> EncoderOutput:
+def _encoded_text(encoder: TextEncoder, tokens: Tokens) -> EncoderOutput:
     if len(tokens.present):
-        view: EncoderOutput = encoder(tokens)
-        return view
+        output: EncoderOutput = encoder(tokens)
+        return output
     empty = torch.zeros((0, encoder.width), device=tokens.present.device)  # transformers cannot reshape an empty batch
     return EncoderOutput(empty, empty[:, None], empty[:, :1].bool(), tokens.present)
 
 
 def parameter_groups(net: MultiModalNet, fit: FitSpec) -> list[dict[str, Any]]:
-    """Groups for an optimizer: a learning rate each for text encoder, image encoder and the rest.
+    """Parameter groups for an optimizer, with the learning rates of text encoders, image encoder and the rest.
 
-    Frozen weights are in none. Biases and normalisation (fewer than two dimensions) are not decayed.
+    Frozen weights are left out. Biases and normalisation (fewer than two dimensions) have no weight decay.
     """
     rates = {"text": fit.text_learning_rate, "image": fit.image_learning_rate, "rest": fit.learning_rate}
     groups = []

@@ -66,8 +66,8 @@ class TextSpec:
             raise ValueError(f"max_length must be at least 8 tokens, not {self.max_length}")
 
     @property
-    def views(self) -> int:
-        """How many texts it reads of a product."""
+    def texts_read(self) -> int:
+        """Number of texts that it reads of one product: title and description, or one text."""
         return 2 if self.fields == "apart" else 1
 
     @property

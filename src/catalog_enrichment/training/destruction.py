@@ -53,7 +53,7 @@ class Destruction(Objective):
         whole = inputs.pixels[with_picture]
         origins = shuffled(len(whole), self._spec.patches, self._spec.reach)
         both = torch.cat([whole, rearranged(whole, origins)])
-        views = network.views(ModelInputs({}, both, torch.ones(len(both), dtype=torch.bool, device=both.device)))
+        views = network.encode(ModelInputs({}, both, torch.ones(len(both), dtype=torch.bool, device=both.device)))
         image = needed(views.image)
         logits = dict(zip(network.heads, network.fusion(views).logits, strict=True))
         rows = index[with_picture.to(index.device)]

@@ -46,7 +46,7 @@ class Examples:
             for start, end in _ranges(len(dataset), _TOKENIZER_BATCH)
         ]
         texts = {
-            name: tuple(_joined([part[name][view] for part in parts]) for view in range(text.views))
+            name: tuple(_joined([part[name][view] for part in parts]) for view in range(text.texts_read))
             for name, text in spec.texts.items()
         }
         lengths = sum(

@@ -1,7 +1,7 @@
-"""From what the encoders saw to scores: every fusion in a module of its own, named as a recipe names it.
+"""Fusions: from the encoders' outputs to logits. The name of a module is the fusion's name in a recipe.
 
-A new fusion is one new module with one subclass of :class:`~catalog_enrichment.models.fusion.base.Fusion`; nothing
-else knows the list.
+To add a fusion, add a module with one subclass of :class:`~catalog_enrichment.models.fusion.base.Fusion`; nothing else
+changes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from catalog_enrichment.models.spec import FusionSpec, fusion_kinds
 
 
 def fusion_class(kind: str) -> type[Fusion]:
-    """The class of a fusion. Raises ConfigError for a name that is none."""
+    """The class of the fusion ``kind``. Raises ConfigError for an unknown name."""
     if kind not in fusion_kinds():
         raise ConfigError(f"model.fusion.kind: there is no fusion {kind!r}. Available: {fusion_kinds()}")
     module = import_module(f"{__name__}.{kind}")
-    (found,) = (
+    (fusion,) = (
         item
         for item in vars(module).values()
         if isclass(item) and issubclass(item, Fusion) and item.__module__ == module.__name__
     )
-    return found
+    return fusion
 
 
-def build_fusion(spec: FusionSpec, sizes: FusionShape) -> Fusion:
+def build_fusion(spec: FusionSpec, shape: FusionShape) -> Fusion:
     """The fusion that ``spec`` names, with random weights. Raises ConfigError for options that it does not have."""
     kind = fusion_class(spec.kind)
-    return kind(sizes, strict.build(kind.Options, spec.options, where=f"model.fusion.options of {spec.kind}"))
+    return kind(shape, strict.build(kind.Options, spec.options, where=f"model.fusion.options of {spec.kind}"))

@@ -1,4 +1,4 @@
-"""What every fusion gets and gives.
+"""Inputs, outputs and base classes of the fusions.
 
 Shapes: B products, T tokens of a text, M tokens of a picture, H text width, D image width, A attributes, V values of
 an attribute, F width of a head's input.
@@ -20,25 +20,25 @@ from catalog_enrichment.models.spec import Head
 from catalog_enrichment.records import Cardinality
 
 SATURATION = 1e-6
-"""A probability that is a weight stays this far from 0 and 1, so that its logarithm has a finite gradient."""
+"""Distance that an attention weight keeps from 0 and 1, so that its logarithm has a finite gradient."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderOutput:
-    """What one encoder saw of one text, or of the picture, of B products."""
+    """Output of one encoder for one text, or the picture, of B products."""
 
     vector: torch.Tensor
     """(B, H) or (B, D); 0 where the product has no such text or picture."""
     tokens: torch.Tensor
-    """(B, T, H) or (B, M, D); the first stands for the whole, as [CLS] does."""
+    """(B, T, H) or (B, M, D); the first represents the whole text or picture, as [CLS] does."""
     mask: torch.Tensor
-    """(B, T) or (B, M) bool: tokens, not padding; nowhere true where the product has no such text or picture."""
+    """(B, T) or (B, M) bool: tokens, not padding; all false where the product has no such text or picture."""
     present: torch.Tensor
     """(B,) bool."""
 
     @classmethod
     def of(cls, vector: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -> EncoderOutput:
-        """A view with nothing left of the products that have no such text or picture."""
+        """The output with vector, tokens and mask set to 0 where the product is not ``present``."""
         return cls(
             torch.where(present[:, None], vector, torch.zeros_like(vector)),
             torch.where(present[:, None, None], tokens, torch.zeros_like(tokens)),
@@ -49,19 +49,19 @@ class EncoderOutput:
 
 @dataclass(frozen=True, slots=True)
 class EncoderOutputs:
-    """Only those that the fusion uses; the others are an empty tuple and None."""
+    """Outputs of the encoders that the fusion uses; an empty tuple and None for the others."""
 
     texts: tuple[EncoderOutput, ...] = ()
-    """Encoder by encoder, and of each the title before the description where it reads them apart."""
+    """Encoder by encoder; title before description where an encoder reads them apart."""
     image: EncoderOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FusionShape:
-    """What a fusion is built for."""
+    """Widths of a fusion's inputs, and its heads."""
 
     texts: tuple[int, ...]
-    """Width of each view of the text, in the order of :attr:`EncoderOutputs.texts`."""
+    """Width of each text vector, in the order of :attr:`EncoderOutputs.texts`."""
     fields: int
     """Texts of a product that each text encoder reads: 1, or 2 where title and description are apart."""
     image: int
@@ -72,87 +72,89 @@ class FusionShape:
 @dataclass(frozen=True, slots=True)
 class FusionOutput:
     logits: tuple[torch.Tensor, ...]
-    """Per attribute (B, V): what softmax (one value) or sigmoid (many) turns into probabilities."""
+    """Per attribute (B, V), for softmax (one value) or sigmoid (many values)."""
     attention: torch.Tensor | None = None
     """(B, A), the weight on the text: exactly 1 where there is no picture and below 1 elsewhere; None if the fusion
-    weighs nothing."""
+    has no such weight."""
     experts: tuple[tuple[torch.Tensor, ...], ...] = ()
-    """Per expert and attribute (B, V) logits, of a fusion of decisions. The experts then are what is fitted."""
+    """Per expert and attribute (B, V) logits, of decision-level fusions. The loss is then theirs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationTargets:
-    """What is known of some products about one attribute."""
+    """Labels of n products for one attribute."""
 
     truth: torch.Tensor
     """(n, V) float."""
     learnable: torch.Tensor
-    """(n,) bool."""
+    """(n,) bool: the product has a label that can be learned."""
 
 
 class Fusion(nn.Module):
-    """Base of all: which encoders are built and run, and what comes of what they saw."""
+    """Base class: the encoders that are needed, and the step from their outputs to logits."""
 
     uses_text: ClassVar[bool] = True
     uses_image: ClassVar[bool] = True
     learns_modality_weights: ClassVar[bool] = False
-    """Gives an attention, which the KL term can pull towards one half."""
+    """Returns attention weights, which the KL term pulls towards one half."""
     uses_tokens: ClassVar[bool] = False
-    """Looks at the picture's tokens, which some image encoders make of another width than its vector."""
+    """Uses the picture's tokens, whose width may differ from its vector's."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
-        """What a recipe may set in `model.fusion.options`."""
+        """Keys of `model.fusion.options` in a recipe."""
 
-    def __init__(self, sizes: FusionShape, options: Any) -> None:
+    def __init__(self, shape: FusionShape, options: Any) -> None:
         super().__init__()
-        self.heads, self.options = sizes.heads, options
+        self.heads, self.options = shape.heads, options
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
         raise NotImplementedError
 
     def choose_on_validation(
         self, held_out: FusionOutput, targets: Sequence[ValidationTargets], seed: int
     ) -> Mapping[str, float]:
-        """Choose what the fit leaves open, on the validation fold: ``held_out`` is what this fusion gave for it.
+        """Choose the parameters that the fit does not learn, on the validation fold. Called once, after the fit.
 
-        Returns what was chosen, for the log. Called once, after the fit; most fusions have nothing to choose.
+        ``held_out``: this fusion's output for the fold; ``targets``: one per attribute. Returns the choice by name, for
+        the log; empty for most fusions.
         """
         del held_out, targets, seed
         return {}
 
 
 class VectorFusion(Fusion):
-    """Base of those that join vectors: LayerNorm on each modality (De la Comble et al. 2022, section 4.1), then a
-    linear head per attribute.
+    """Base of fusions of vectors: LayerNorm on each modality (De la Comble et al. 2022, section 4.1), then a linear head
+    per attribute.
 
-    The unimodal ones are normalised too, beyond the paper: a sum over tokens grows with the text's length.
+    Unimodal models are normalised too, unlike in the paper, because a sum over tokens grows with the text's length.
     """
 
-    def __init__(self, sizes: FusionShape, options: Any) -> None:
-        super().__init__(sizes, options)
-        self.text_width = sum(sizes.texts) if self.uses_text else 0
-        self.image_width = sizes.image if self.uses_image else 0
+    def __init__(self, shape: FusionShape, options: Any) -> None:
+        super().__init__(shape, options)
+        self.text_width = sum(shape.texts) if self.uses_text else 0
+        self.image_width = shape.image if self.uses_image else 0
         if self.uses_text:
             self.text_norm = nn.LayerNorm(self.text_width)
         if self.uses_image:
             self.image_norm = nn.LayerNorm(self.image_width)
 
-    def text_vector(self, views: EncoderOutputs) -> torch.Tensor:
-        """(B, H): all texts side by side, normalised."""
-        normalised: torch.Tensor = self.text_norm(torch.cat([view.vector for view in views.texts], dim=1))
+    def text_vector(self, encoded: EncoderOutputs) -> torch.Tensor:
+        """(B, H): all text vectors concatenated and normalised."""
+        normalised: torch.Tensor = self.text_norm(torch.cat([output.vector for output in encoded.texts], dim=1))
         return normalised
 
-    def image_vector(self, views: EncoderOutputs) -> torch.Tensor:
-        """(B, D): normalised, and only then 0 where there is no picture, for LayerNorm(0) is its bias."""
-        image = needed(views.image)
+    def image_vector(self, encoded: EncoderOutputs) -> torch.Tensor:
+        """(B, D): normalised; 0 without a picture. Masked after LayerNorm, because LayerNorm(0) is its bias."""
+        image = needed(encoded.image)
         normalised: torch.Tensor = self.image_norm(image.vector)
         return torch.where(image.present[:, None], normalised, torch.zeros_like(normalised))
 
 
 def needed(image: EncoderOutput | None) -> EncoderOutput:
+    """``image`` itself. Raises ValueError for None."""
     if image is None:
-        raise ValueError("this fusion uses pictures, and was given none to look at")
+        raise ValueError("this fusion needs an image encoder's output, not None")
     return image
 
 
@@ -165,12 +167,12 @@ def linear_heads(width: int, heads: Sequence[Head]) -> nn.ModuleList:
 
 
 def scored_alike(classifiers: nn.ModuleList, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Per attribute (B, V): every head sees the same (B, F)."""
+    """Per attribute (B, V): every head gets the same ``features`` (B, F)."""
     return tuple(classifier(features) for classifier in classifiers)
 
 
 def probabilities(logits: torch.Tensor, head: Head) -> torch.Tensor:
-    """(B, V) in float32, whatever the forward pass ran in."""
+    """(B, V) in float32, whatever the number type of ``logits``."""
     return logits.float().softmax(dim=1) if head.cardinality is Cardinality.ONE else logits.float().sigmoid()
 
 
@@ -182,7 +184,7 @@ def logits_of(probability: torch.Tensor, head: Head) -> torch.Tensor:
 
 
 def cross_entropy(logits: torch.Tensor, truth: torch.Tensor, head: Head) -> torch.Tensor:
-    """The mean surprise of ``truth`` (n, V) float at ``logits`` (n, V): a scalar."""
+    """Mean cross-entropy of ``truth`` (n, V) float under ``logits`` (n, V): a scalar."""
     if head.cardinality is Cardinality.ONE:
         return functional.cross_entropy(logits, truth.argmax(dim=1))
     return functional.binary_cross_entropy_with_logits(logits, truth)
@@ -200,7 +202,7 @@ def kl_to_uniform(attention: torch.Tensor) -> torch.Tensor:
 
 
 def same_width(widths: Sequence[int], why: str) -> int:
-    """The one width of all. Raises ConfigError."""
+    """The width that all have. Raises ConfigError where they differ; ``why`` starts the message."""
     if len(set(widths)) != 1:
-        raise ConfigError(f"{why} needs vectors of one width, not {list(widths)}: take encoders of one width")
+        raise ConfigError(f"{why} needs vectors of one width, not {list(widths)}: choose encoders of the same width")
     return widths[0]

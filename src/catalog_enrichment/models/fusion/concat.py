@@ -1,6 +1,6 @@
-"""Text and image vector side by side: the baseline merger of De la Comble et al. 2022, and the shallow fusion of Chen
-et al. 2021, section 3.3.2, which puts a multi-layer perceptron over the two [CLS] vectors (pooling = "cls"). Both with
-the former's LayerNorm."""
+"""Concatenation of text and image vector: the baseline merger of De la Comble et al. 2022, and the shallow fusion of
+Chen et al. 2021, section 3.3.2, which puts a multi-layer perceptron over the two [CLS] vectors (pooling = "cls"). Both use
+the LayerNorm of the former."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from catalog_enrichment.models.fusion.base import (
 
 
 class Concat(VectorFusion):
-    """The heads see [x_txt, x_img], through a hidden layer if there is one."""
+    """The heads get [x_txt, x_img], through a hidden layer if ``hidden`` > 0."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
@@ -31,12 +31,12 @@ class Concat(VectorFusion):
             if self.hidden < 0:
                 raise ValueError(f"hidden must not be negative, not {self.hidden}")
 
-    def __init__(self, sizes: FusionShape, options: Options) -> None:
-        super().__init__(sizes, options)
+    def __init__(self, shape: FusionShape, options: Options) -> None:
+        super().__init__(shape, options)
         width = self.text_width + self.image_width
         self.hidden = nn.Sequential(nn.Linear(width, options.hidden), nn.ReLU()) if options.hidden else nn.Identity()
         self.classifiers = linear_heads(options.hidden or width, self.heads)
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
-        joined = torch.cat([self.text_vector(views), self.image_vector(views)], dim=1)
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
+        joined = torch.cat([self.text_vector(encoded), self.image_vector(encoded)], dim=1)
         return FusionOutput(scored_alike(self.classifiers, self.hidden(joined)))

@@ -1,4 +1,4 @@
-"""Cross-modal attention with a visual gate (Chen et al. 2021, section 3.3.3): every word looks at the picture."""
+"""Cross-modal attention with a visual gate (Chen et al. 2021, section 3.3.3): text tokens attend to picture tokens."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from catalog_enrichment.models.fusion.base import (
 
 
 class CrossModal(Fusion):
-    """h' = SA(h, h, h) + VG * SA(h, v, v) (eq. 1); the heads see the sum of h' over the words (eq. 4).
+    """h' = SA(h, h, h) + VG * SA(h, v, v) (eq. 1); the heads get the sum of h' over the tokens (eq. 4).
 
-    h (B, T, H): the tokens of all texts; v (B, M, D): the tokens of the picture, v_0 standing for all of it. The two
-    attentions have parameters of their own, for text and picture may differ in width. Without a picture, or for
-    padding, a term is 0. The heads have a bias beside the paper's W3: the sum is 0 for a product without any text.
+    h (B, T, H): the tokens of all texts; v (B, M, D): the tokens of the picture, v_0 represents all of it. The two
+    attentions have separate parameters, because text and picture may differ in width. A term is 0 without a picture and
+    for padding. The heads have a bias in addition to the paper's W3: the sum is 0 for a product without any text.
     """
 
     uses_tokens = True
 
-    def __init__(self, sizes: FusionShape, options: Any) -> None:
-        super().__init__(sizes, options)
-        width = same_width(sizes.texts, "cross-modal attention")
+    def __init__(self, shape: FusionShape, options: Any) -> None:
+        super().__init__(shape, options)
+        width = same_width(shape.texts, "cross-modal attention")
         self.within_text = Attention(width, width)
-        self.on_image = Attention(width, sizes.image)
+        self.on_image = Attention(width, shape.image)
         self.gate_text = nn.Linear(width, width, bias=False)  # W1
-        self.gate_image = nn.Linear(sizes.image, width)  # W2 and b
+        self.gate_image = nn.Linear(shape.image, width)  # W2 and b
         self.classifiers = linear_heads(width, self.heads)
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
-        image = needed(views.image)
-        h = torch.cat([view.tokens for view in views.texts], dim=1)
-        words = torch.cat([view.mask for view in views.texts], dim=1)  # (B, T)
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
+        image = needed(encoded.image)
+        h = torch.cat([output.tokens for output in encoded.texts], dim=1)
+        words = torch.cat([output.mask for output in encoded.texts], dim=1)  # (B, T)
         gate = torch.sigmoid(self.gate_text(h) + self.gate_image(image.tokens[:, 0]).unsqueeze(1))  # eq. 3, (B, T, H)
         joined = self.within_text(h, h, words) + gate * self.on_image(h, image.tokens, image.mask)
         summed = (joined * words.unsqueeze(-1)).sum(dim=1)  # (B, H)
@@ -50,7 +50,7 @@ class CrossModal(Fusion):
 
 
 class Attention(nn.Module):
-    """SA(q, k, k) of eq. 2: softmax((W_Q q)(W_K k)^T / sqrt(d_k)) W_V k, with one head, as wide as the query."""
+    """SA(q, k, k) of eq. 2: softmax((W_Q q)(W_K k)^T / sqrt(d_k)) W_V k, with one head of the query's width."""
 
     def __init__(self, query: int, key: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         """Queries (B, T, H) over keys (B, M, D); ``mask`` (B, M) bool. (B, T, H), 0 where there is no key at all."""
         scores = self.query(q) @ self.key(k).transpose(1, 2) / math.sqrt(q.shape[-1])  # (B, T, M)
         scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
-        nothing = ~mask.any(dim=1)[:, None, None]  # (B, 1, 1)
-        weights = scores.masked_fill(nothing, 0.0).softmax(dim=-1).masked_fill(nothing, 0.0)
+        no_keys = ~mask.any(dim=1)[:, None, None]  # (B, 1, 1)
+        weights = scores.masked_fill(no_keys, 0.0).softmax(dim=-1).masked_fill(no_keys, 0.0)
         attended: torch.Tensor = weights.to(k.dtype) @ self.value(k)
         return attended

@@ -56,9 +56,9 @@ class DecisionFusion(Fusion):
             if self.layers not in (1, 2) or self.folds < 2 or not positive:
                 raise ValueError(f"layers must be 1 or 2, folds at least 2, the others positive: {self}")
 
-    def __init__(self, sizes: FusionShape, options: Options) -> None:
-        super().__init__(sizes, options)
-        widths = [*sizes.texts, sizes.image]
+    def __init__(self, shape: FusionShape, options: Options) -> None:
+        super().__init__(shape, options)
+        widths = [*shape.texts, shape.image]
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         self.classifiers = nn.ModuleList(linear_heads(width, self.heads) for width in widths)
         self.policies = nn.ModuleList(
@@ -67,12 +67,12 @@ class DecisionFusion(Fusion):
         self.policies.requires_grad_(False)  # fitted by choose_on_validation() alone
         self.register_buffer("settled", torch.zeros(len(self.heads), dtype=torch.bool))
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
         experts = []
-        for view, norm, classifiers in zip(
-            [*views.texts, needed(views.image)], self.norms, self.classifiers, strict=True
+        for output, norm, classifiers in zip(
+            [*encoded.texts, needed(encoded.image)], self.norms, self.classifiers, strict=True
         ):
-            normalised = torch.where(view.present[:, None], norm(view.vector), 0.0)
+            normalised = torch.where(output.present[:, None], norm(output.vector), 0.0)
             experts.append(scored_alike(_list(classifiers), normalised))
         return FusionOutput(self._voted(tuple(experts)), experts=tuple(experts))
 

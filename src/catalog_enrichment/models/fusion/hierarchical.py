@@ -1,5 +1,5 @@
 """Hierarchical fusion (Tashu et al. 2022, section III): title with description, encoder with encoder, text with
-picture, each by adding, joining or averaging, and a three-layer network on top."""
+picture, each by adding, concatenating or averaging, and a three-layer network on top."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Join = Literal["add", "concat", "average"]
 
 
 class Hierarchical(Fusion):
-    """What a product lacks counts for nothing: 0 in a sum or a concatenation, left out of an average."""
+    """A missing text or picture is 0 in a sum or a concatenation, and is left out of an average."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
@@ -42,10 +42,10 @@ class Hierarchical(Fusion):
             if self.hidden < 1:
                 raise ValueError(f"hidden must be positive, not {self.hidden}")
 
-    def __init__(self, sizes: FusionShape, options: Options) -> None:
-        super().__init__(sizes, options)
-        self.fields = sizes.fields
-        encoders = [sizes.texts[at : at + sizes.fields] for at in range(0, len(sizes.texts), sizes.fields)]
+    def __init__(self, shape: FusionShape, options: Options) -> None:
+        super().__init__(shape, options)
+        self.fields = shape.fields
+        encoders = [shape.texts[start : start + shape.fields] for start in range(0, len(shape.texts), shape.fields)]
         text = joined_width([joined_width(widths, options.fields) for widths in encoders], options.texts)
         self.projection = Projection(text)
         width = joined_width([text, text], options.modalities)
@@ -54,17 +54,17 @@ class Hierarchical(Fusion):
         )
         self.classifiers = linear_heads(options.hidden, self.heads)
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
-        image, parts = needed(views.image), []
-        for at in range(0, len(views.texts), self.fields):
-            group = views.texts[at : at + self.fields]
-            present = [view.present for view in group]
-            vector = join([view.vector for view in group], present, self.options.fields)
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
+        image, parts = needed(encoded.image), []
+        for start in range(0, len(encoded.texts), self.fields):
+            group = encoded.texts[start : start + self.fields]
+            present = [output.present for output in group]
+            vector = join([output.vector for output in group], present, self.options.fields)
             parts.append((vector, torch.stack(present).any(dim=0)))
         text = join([vector for vector, _ in parts], [present for _, present in parts], self.options.texts)
         has_text = torch.stack([present for _, present in parts]).any(dim=0)
-        seen = torch.where(image.present[:, None], self.projection(image.vector), 0.0)
-        top = join([text, seen], [has_text, image.present], self.options.modalities)
+        projected = torch.where(image.present[:, None], self.projection(image.vector), 0.0)
+        top = join([text, projected], [has_text, image.present], self.options.modalities)
         return FusionOutput(scored_alike(self.classifiers, self.hidden(top)))
 
 
@@ -86,7 +86,7 @@ def joined_width(widths: Sequence[int], how: Join) -> int:
 
 
 def join(vectors: Sequence[torch.Tensor], present: Sequence[torch.Tensor], how: Join) -> torch.Tensor:
-    """Vectors (B, W) each, 0 where not ``present`` (B,), to one (Tashu et al. 2022, section III-C)."""
+    """Joins vectors (B, W), each 0 where not ``present`` (B,), into one (Tashu et al. 2022, section III-C)."""
     if how == "concat":
         return torch.cat(list(vectors), dim=1)
     total = torch.stack(list(vectors)).sum(dim=0)

@@ -15,13 +15,13 @@ from catalog_enrichment.models.fusion.base import (
 
 
 class ImageOnly(VectorFusion):
-    """The heads see x_img; without a picture only their bias, the values' frequencies, speaks."""
+    """The heads get x_img; without a picture the scores are the heads' bias, the frequencies of the values."""
 
     uses_text = False
 
-    def __init__(self, sizes: FusionShape, options: Any) -> None:
-        super().__init__(sizes, options)
+    def __init__(self, shape: FusionShape, options: Any) -> None:
+        super().__init__(shape, options)
         self.classifiers = linear_heads(self.image_width, self.heads)
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
-        return FusionOutput(scored_alike(self.classifiers, self.image_vector(views)))
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
+        return FusionOutput(scored_alike(self.classifiers, self.image_vector(encoded)))

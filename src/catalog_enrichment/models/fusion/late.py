@@ -34,17 +34,17 @@ class Late(VectorFusion):
 
     alpha: torch.Tensor
 
-    def __init__(self, sizes: FusionShape, options: Any) -> None:
-        super().__init__(sizes, options)
+    def __init__(self, shape: FusionShape, options: Any) -> None:
+        super().__init__(shape, options)
         self.text_classifiers = linear_heads(self.text_width, self.heads)
         self.image_classifiers = linear_heads(self.image_width, self.heads)
         self.register_buffer("alpha", torch.full((len(self.heads),), 0.5))
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
-        text_logits = scored_alike(self.text_classifiers, self.text_vector(views))
-        image_logits = scored_alike(self.image_classifiers, self.image_vector(views))
-        has_text = torch.stack([view.present for view in views.texts]).any(dim=0)
-        has_image = needed(views.image).present
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
+        text_logits = scored_alike(self.text_classifiers, self.text_vector(encoded))
+        image_logits = scored_alike(self.image_classifiers, self.image_vector(encoded))
+        has_text = torch.stack([output.present for output in encoded.texts]).any(dim=0)
+        has_image = needed(encoded.image).present
         # without its modality a classifier repeats the other one, so that alpha has no effect on the product
         text = _own_or_other(text_logits, image_logits, has_text | ~has_image)
         image = _own_or_other(image_logits, text_logits, has_image)

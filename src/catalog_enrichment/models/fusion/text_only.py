@@ -15,13 +15,13 @@ from catalog_enrichment.models.fusion.base import (
 
 
 class TextOnly(VectorFusion):
-    """The heads see x_txt."""
+    """The heads get x_txt."""
 
     uses_image = False
 
-    def __init__(self, sizes: FusionShape, options: Any) -> None:
-        super().__init__(sizes, options)
+    def __init__(self, shape: FusionShape, options: Any) -> None:
+        super().__init__(shape, options)
         self.classifiers = linear_heads(self.text_width, self.heads)
 
-    def forward(self, views: EncoderOutputs) -> FusionOutput:
-        return FusionOutput(scored_alike(self.classifiers, self.text_vector(views)))
+    def forward(self, encoded: EncoderOutputs) -> FusionOutput:
+        return FusionOutput(scored_alike(self.classifiers, self.text_vector(encoded)))
