@@ -14,7 +14,13 @@ from timm.models import save_for_hf
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models import artifact
-from catalog_enrichment.models.encoders import ImageEncoder, build_image_encoder, build_tokenizer, cut, feature_map
+from catalog_enrichment.models.encoders import (
+    ImageEncoder,
+    build_image_encoder,
+    build_tokenizer,
+    feature_map,
+    split_into_regions,
+)
 from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.spec import ImageSpec, Recipe
 
@@ -111,7 +117,7 @@ def test_se_resnext_over_256_regions_gives_their_mean() -> None:
 
 def test_a_picture_is_cut_row_by_row() -> None:
     pixels = torch.arange(2 * 3 * 6 * 6).reshape(2, 3, 6, 6)
-    squares = cut(pixels, 3)
+    squares = split_into_regions(pixels, 3)
     assert squares.shape == (18, 3, 2, 2)
     assert torch.equal(squares[1], pixels[0, :, 0:2, 2:4])
     assert torch.equal(squares[9 + 5], pixels[1, :, 2:4, 4:6])

@@ -1,5 +1,5 @@
-"""The model: encoders, fusion, a head per attribute; the folder it is kept in; the predictor over it.
+"""Models: encoders, fusion, a head per attribute; their storage in a folder; the predictor.
 
-Read in this order: :mod:`spec` (what a model is), :mod:`fusion` and :mod:`network` (the mathematics),
-:mod:`artifact` (how it is kept), :mod:`predictor` (how it is used).
+Read in this order: :mod:`spec` and :mod:`recipe` (the definition of a model), :mod:`fusion` and :mod:`network` (the
+mathematics), :mod:`artifact` (storage), :mod:`predictor` (use).
 """

@@ -1,4 +1,4 @@
-"""A model version as a folder: it loads with no network and unpickles nothing (I8).
+"""A model version as a folder: it loads without network access and without unpickling (I8).
 
 ::
 
@@ -6,8 +6,8 @@
     model.json                 recipe name, spec, heads, calibration temperatures, preprocessing version
     text/tokenizer/            as transformers saves it; second_text/ likewise, where there is a second text encoder
     text/encoder/config.json   as transformers saves it; absent for a model without text
-    certificates.json          what the model may write; added after certification
-    SHA256SUMS                 of all the others (`sha256sum -c` reads it)
+    certificates.json          the certificates; added after certification
+    SHA256SUMS                 checksums of all other files (readable by `sha256sum -c`)
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Artifact:
     """By text encoder."""
     spec: ModelSpec
     temperatures: dict[str, float]
-    """Attribute -> what its logits are divided by."""
+    """Attribute -> divisor of its logits."""
 
 
 def save(
@@ -65,13 +65,13 @@ def save(
     recipe: Recipe,
     temperatures: Mapping[str, float],
 ) -> None:
-    """Write the model version into ``directory``, which must be new or empty, all but its certificates.
+    """Write the model version, without certificates, into ``directory``, which must be new or empty.
 
-    ``recipe.model`` must be the spec that ``net`` was built from. Raises ModelContractError if the directory holds
-    something already (certificates of another model, perhaps), or an attribute has no positive temperature.
+    ``recipe.model`` must be the spec that ``net`` was built from. Raises ModelContractError if the directory is not
+    empty, or an attribute has no positive temperature.
     """
     if directory.exists() and any(directory.iterdir()):
-        raise ModelContractError(f"{directory} is not empty. A model version is written into a folder of its own")
+        raise ModelContractError(f"{directory} is not empty. A model version needs a new or empty folder")
     if set(temperatures) != set(net.heads) or not all(0 < value < float("inf") for value in temperatures.values()):
         raise ModelContractError(f"every head needs a positive temperature: heads {list(net.heads)}, {temperatures}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def save(
         tokenizer.save(directory / name / TOKENIZER)
     for name, encoder in net.text_encoders().items():
         encoder.config.save_pretrained(str(directory / name / ENCODER))
-    seal(directory, content)
+    write_model_file(directory, content)
 
 
 def load(directory: Path) -> Artifact:
@@ -99,14 +99,14 @@ def load(directory: Path) -> Artifact:
     if (content["format"], content["preprocessing"]) != (_FORMAT, preprocess.VERSION):
         raise ModelContractError(
             f"{directory} has format {content['format']} and preprocessing {content['preprocessing']}; this release "
-            f"reads {_FORMAT} and {preprocess.VERSION}. Use the release that trained it, or train it again"
+            f"reads {_FORMAT} and {preprocess.VERSION}. Use the release that trained it, or train a new one"
         )
     try:
         spec = strict.build(ModelSpec, content["spec"], where=MODEL)
         net = _empty_network(spec, heads(directory), directory)
         net.load_state_dict(load_file(directory / WEIGHTS))
         tokenizers = {name: TextTokenizer.load(directory / name / TOKENIZER) for name in spec.texts}
-    except ConfigError as problem:  # the files are whole: something is missing here, and the message says what
+    except ConfigError as problem:  # the files are undamaged, so the remedy is in the message
         raise ModelContractError(f"{directory} cannot be loaded: {problem}") from problem
     except (SafetensorError, RuntimeError, ValueError, OSError) as problem:
         raise ModelContractError(f"{directory} cannot be loaded: {problem}. {_REMEDY}") from problem
@@ -117,22 +117,22 @@ def verify(directory: Path) -> None:
     """Check every file against its checksum. Raises ModelContractError, naming the first file missing or changed."""
     sums = directory / SUMS
     if not sums.is_file():
-        raise ModelContractError(f"{directory} is no model version: it has no {SUMS}. {_REMEDY}")
+        raise ModelContractError(f"{directory} is not a model version: it has no {SUMS}. {_REMEDY}")
     needed = (MODEL,) if (directory / MEMBERS).is_dir() else (WEIGHTS, MODEL)
-    listed = dict.fromkeys(needed, "")  # an empty or cut list vouches for nothing
+    checksums = dict.fromkeys(needed, "")  # so that an empty or truncated list is an error
     for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
         expected, _, name = line.partition("  ")
-        listed[name] = expected
-    for name, expected in listed.items():
+        checksums[name] = expected
+    for name, expected in checksums.items():
         file = directory / name
         if not file.is_file():
             raise ModelContractError(f"{directory} is incomplete: {name} is missing. {_REMEDY}")
         if _sha256(file) != expected:
-            raise ModelContractError(f"{directory} is damaged: {name} is not the file that was written. {_REMEDY}")
+            raise ModelContractError(f"{directory} is damaged: {name} does not match its checksum. {_REMEDY}")
 
 
 def weights_hash(directory: Path) -> str:
-    """Hash of what determines the scores, weights and model.json: the same before and after certification."""
+    """Hash of weights and model.json, which determine the scores; certification does not change it."""
     members = sorted((directory / MEMBERS).iterdir()) if (directory / MEMBERS).is_dir() else []
     if members:
         return stable_hash(_sha256(directory / MODEL), [weights_hash(member) for member in members])
@@ -140,19 +140,19 @@ def weights_hash(directory: Path) -> str:
 
 
 def preprocessing_hash(directory: Path) -> str:
-    """Hash of how a product becomes the model's inputs: the version of the code, and every tokenizer's files."""
+    """Hash of the preprocessing: its version, and every tokenizer's files."""
     tokenizers = [file for file in _files(directory) if TOKENIZER in file.relative_to(directory).parts]
     return stable_hash(preprocess.VERSION, {str(file.relative_to(directory)): _sha256(file) for file in tokenizers})
 
 
 def heads(directory: Path) -> dict[str, Head]:
-    """Attribute -> what the model answers."""
+    """Attribute -> its cardinality and labels."""
     content = json.loads((directory / MODEL).read_text())["heads"]
     return {name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content.items()}
 
 
-def seal(directory: Path, content: dict[str, Any]) -> None:
-    """Write model.json and the checksums over all that ``directory`` holds."""
+def write_model_file(directory: Path, content: dict[str, Any]) -> None:
+    """Write model.json, and the checksums of all files in ``directory``."""
     _write_json(directory / MODEL, content)
     _write_sums(directory)
 
@@ -163,7 +163,7 @@ def artifact_hash(directory: Path) -> str:
 
 
 def write_certificates(directory: Path, certificates: list[dict[str, Any]]) -> None:
-    """Put the certificates (plain data) into the model version; an abstention is a certificate too."""
+    """Write the certificates (plain data), abstentions included, into the model version."""
     _write_json(directory / CERTIFICATES, certificates)
     _write_sums(directory)
 
@@ -172,13 +172,15 @@ def read_certificates(directory: Path) -> list[dict[str, Any]]:
     """The model version's certificates. Raises ModelContractError if it was never certified."""
     file = directory / CERTIFICATES
     if not file.is_file():
-        raise ModelContractError(f"{directory} has no {CERTIFICATES}: it was not certified and may write nothing")
+        raise ModelContractError(
+            f"{directory} has no {CERTIFICATES}: it was not certified, so nothing may be published with it. Train it again"
+        )
     certificates: list[dict[str, Any]] = json.loads(file.read_text())
     return certificates
 
 
 def _portable(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec without the folders of the machine it was trained on: all that lay there is in the artifact."""
+    """The spec without paths of the machine it was trained on; the files themselves are in the artifact."""
     for name in ("text", "second_text"):
         if spec[name] and spec[name]["name"].startswith((".", "/", "~")):
             spec[name]["name"] = Path(spec[name]["name"]).name
@@ -186,8 +188,8 @@ def _portable(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def _empty_network(spec: ModelSpec, answers: dict[str, Head], directory: Path) -> MultiModalNet:
-    """The network with random weights, built from the folder alone."""
+def _empty_network(spec: ModelSpec, heads_by_attribute: dict[str, Head], directory: Path) -> MultiModalNet:
+    """The network with random weights, built from the files of the folder only."""
     kind = fusion_class(spec.fusion.kind)
     texts = {
         name: text_encoder_from_config(
@@ -197,7 +199,7 @@ def _empty_network(spec: ModelSpec, answers: dict[str, Head], directory: Path) -
         if kind.uses_text
     }
     image = build_image_encoder(spec.image, pretrained=False) if kind.uses_image else None
-    return assemble(spec, answers, texts, image)
+    return assemble(spec, heads_by_attribute, texts, image)
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
-"""The colours of a picture, counted: what a histogram knows from the first example on, a network learns from many.
+"""Colour histograms of a picture as features of the image encoder.
 
-Not from the papers. An image encoder from random weights needs tens of thousands of labelled pictures before it names
-colours as well as logistic regression over a histogram does (the benchmarks' reference); so it may be given one.
+Not from the papers. An image encoder from random weights needs tens of thousands of labelled pictures to classify
+colours as well as logistic regression over a histogram does (the benchmarks' reference). The recipe key is `palette`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import nn
 from catalog_enrichment.models.spec import ImageSpec
 
 LEVELS = 8
-"""Per channel: 512 bins."""
+"""Levels per channel: 8 ** 3 = 512 bins."""
 
 
 class ColorHistogram(nn.Module):
-    """Square roots of two histograms, of the picture and of its middle, projected to ``spec.palette`` numbers."""
+    """Square roots of two histograms, of the picture and of its centre, projected to ``spec.palette`` numbers."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -33,15 +33,15 @@ class ColorHistogram(nn.Module):
         return projected
 
     def histograms(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 1024): 512 shares' square roots over the picture, then 512 over the middle half of its sides."""
+        """(B, 1024): square roots of 512 bin shares of the whole picture, then of its centre, half as wide and high."""
         levels = ((pixels.float() * self.std + self.mean) * LEVELS).long().clamp(0, LEVELS - 1)
         bins = (levels[:, 0] * LEVELS + levels[:, 1]) * LEVELS + levels[:, 2]  # (B, S, S)
-        rim = bins.shape[1] // 4
-        return torch.cat([_shares(bins), _shares(bins[:, rim:-rim, rim:-rim])], dim=1).sqrt()
+        margin = bins.shape[1] // 4
+        return torch.cat([_shares(bins), _shares(bins[:, margin:-margin, margin:-margin])], dim=1).sqrt()
 
 
 def _shares(bins: torch.Tensor) -> torch.Tensor:
-    """(B, 512): the share of the places (B, h, w) that fall into each bin."""
+    """(B, 512): share of the pixels (B, h, w) in each bin."""
     flat = bins.flatten(1)
     counts = torch.zeros((len(flat), LEVELS**3), device=flat.device)
     return counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype)) / flat.shape[1]

@@ -1,4 +1,4 @@
-"""Several models that vote as one (Bi et al. 2020, section 3.4), kept in one folder like a single model.
+"""Several models that vote as one (Bi et al. 2020, section 3.4), stored in one folder like a single model.
 
 ::
 
@@ -30,7 +30,7 @@ MEMBERS = artifact.MEMBERS
 
 
 class Scorer(Protocol):
-    """What scores products: one model, or several that vote."""
+    """Scores products: one model, or several that vote."""
 
     numeric_path: str
     image_size: int
@@ -42,12 +42,12 @@ class Scorer(Protocol):
 
 
 class VotingPredictor:
-    """Members score, the majority decides; where the fusion of all of them weighs the text, the mean weight is kept."""
+    """Majority vote of several models. The attention is the mean of the members', NaN if one has none."""
 
     def __init__(self, members: Sequence[Predictor]) -> None:
         first = members[0]
         if any(member.heads != first.heads or member.image_size != first.image_size for member in members):
-            raise ModelContractError("the members of an ensemble need the same attributes, values and image size")
+            raise ModelContractError("the members of an ensemble must have the same attributes, values and image size")
         self._members = list(members)
         self.image_size = first.image_size
         self.numeric_path = first.numeric_path
@@ -68,10 +68,10 @@ class VotingPredictor:
 
 
 def save(directory: Path, name: str, members: Sequence[Path]) -> None:
-    """Put model versions that :func:`artifact.save` wrote, in ``directory / MEMBERS``, under one roof."""
+    """Complete an ensemble's folder: ``members`` are folders in ``directory / MEMBERS`` that :func:`artifact.save` wrote."""
     heads = artifact.heads(members[0])
     content = {"ensemble": name, "members": len(members), "heads": {key: asdict(head) for key, head in heads.items()}}
-    artifact.seal(directory, content)
+    artifact.write_model_file(directory, content)
 
 
 def load(directory: Path, device: str = "cpu") -> Scorer:
@@ -82,5 +82,5 @@ def load(directory: Path, device: str = "cpu") -> Scorer:
     content = json.loads((directory / artifact.MODEL).read_text())
     members = sorted((directory / MEMBERS).iterdir())
     if len(members) != content["members"]:
-        raise ModelContractError(f"{directory} has {len(members)} members of {content['members']}")
+        raise ModelContractError(f"{directory} has {len(members)} members, not {content['members']}")
     return VotingPredictor([Predictor.load(member, device) for member in members])

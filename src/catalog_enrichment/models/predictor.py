@@ -1,4 +1,4 @@
-"""What everybody predicts with: training's evaluation, the batch, the MLflow model (I8)."""
+"""The predictor, the same for evaluation in training, the batch and the MLflow model (I8)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Scores:
     """Attribute -> (B, V) float32, calibrated; V in the order of the head's labels. Sums to 1 over V where the
     attribute has one value."""
     attention: dict[str, np.ndarray]
-    """Attribute -> (B,) float32, the weight on the text: 1 without a picture, NaN if the fusion weighs nothing."""
+    """Attribute -> (B,) float32, the weight on the text: 1 without a picture, NaN if the fusion has no such weight."""
     has_image: np.ndarray
-    """(B,) bool: the product came with a usable picture."""
+    """(B,) bool: the product has a usable picture."""
 
 
 class Predictor:
-    """A model version ready to score. Not for concurrent calls on one instance: its tokenizers keep state."""
+    """A model version ready to score. Not safe for concurrent calls on one instance: its tokenizers keep state."""
 
     numeric_path = "fp32"
-    """How the scores were computed; certificates name it, for another path gives other scores."""
+    """Number type of the computation; certificates name it, because another one gives different scores."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Predictor:
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Predictor:
         """Load a model version from its folder, offline. Raises ModelContractError if it is damaged."""
-        # TF32 convolutions are other scores than the fp32 that certificates are bound to
+        # TF32 convolutions give different scores from the fp32 that certificates are bound to
         torch.backends.cudnn.allow_tf32 = False
         loaded = artifact.load(directory)
         return cls(loaded.net, loaded.tokenizers, loaded.spec, loaded.temperatures, device)
@@ -67,7 +67,7 @@ class Predictor:
     def predict(self, batch: ProductBatch) -> Scores:
         """Score B products; pictures of side ``image_size``.
 
-        A product's scores do not depend on the others in the batch, but for rounding (below 1e-5).
+        A product's scores do not depend on the other products of the batch, except for rounding (below 1e-5).
         """
         inputs = self._preprocessor.inputs(batch)
         with torch.inference_mode():
@@ -77,8 +77,8 @@ class Predictor:
 
     def _probabilities(self, attribute: str, logits: torch.Tensor) -> np.ndarray:
         scaled = logits.float() / self._temperatures[attribute]
-        single = self.heads[attribute].cardinality is Cardinality.ONE
-        probabilities: np.ndarray = (scaled.softmax(dim=1) if single else scaled.sigmoid()).cpu().numpy()
+        one_value = self.heads[attribute].cardinality is Cardinality.ONE
+        probabilities: np.ndarray = (scaled.softmax(dim=1) if one_value else scaled.sigmoid()).cpu().numpy()
         return probabilities
 
     def _attention(self, outputs: ModelOutputs) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""One preprocessing for training and batch (I8): raw texts and decoded pictures to the network's inputs."""
+"""Preprocessing for training and batch (I8): raw texts and decoded pictures to the network's inputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from catalog_enrichment.models.network import ModelInputs
 from catalog_enrichment.models.spec import ImageSpec, ModelSpec, TextSpec
 
 VERSION = 1
-"""Kept in every artifact. Raise it when the same product would give other inputs: cleaning, text form, decoding,
-resizing or normalisation. A certificate holds for one preprocessing."""
+"""Stored in every artifact. Increase it when the same product would give different inputs: cleaning, text form,
+decoding, resizing or normalisation. A certificate is valid for one preprocessing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class TokenIds:
     columns: Mapping[str, NDArray[np.integer[Any]]]
     """(N, T) each."""
     present: NDArray[np.bool_]
-    """(N,)"""
+    """(N,): the product has this text."""
 
     def tokens(self) -> Tokens:
         tensors = {name: torch.from_numpy(column) for name, column in self.columns.items()}
@@ -51,8 +51,8 @@ class Preprocessor:
         has_image = np.array([picture is not None for picture in batch.pictures], dtype=bool)
         return ModelInputs(
             texts={
-                name: tuple(ids.tokens() for ids in views)
-                for name, views in self.token_ids(batch.titles, batch.descriptions).items()
+                name: tuple(ids.tokens() for ids in texts)
+                for name, texts in self.token_ids(batch.titles, batch.descriptions).items()
             },
             pixels=normalise_pixels(self._stack(batch.pictures), has_image, self._spec.image),
             has_image=torch.from_numpy(has_image),
@@ -85,13 +85,13 @@ def _encoded(
 ) -> tuple[TokenIds, ...]:
     first = [clean_text(title, spec.max_chars) for title in titles]
     second = [clean_text(description, spec.max_chars) for description in descriptions]
-    nothing, always = [""] * len(first), np.ones(len(first), dtype=bool)
-    described = np.array([bool(text) for text in second], dtype=bool)
+    no_text, always = [""] * len(first), np.ones(len(first), dtype=bool)
+    has_description = np.array([bool(text) for text in second], dtype=bool)
     if spec.fields == "pair":
         return (TokenIds(tokenizer.encode(first, second, spec.max_length), always),)
-    # a title is always there, be it empty: a product without any text still has to get a score
-    title = TokenIds(tokenizer.encode(first, nothing, spec.max_length), always)
-    description = TokenIds(tokenizer.encode(second, nothing, spec.max_length), described)
+    # an empty title counts as present, so that a product without any text gets a score
+    title = TokenIds(tokenizer.encode(first, no_text, spec.max_length), always)
+    description = TokenIds(tokenizer.encode(second, no_text, spec.max_length), has_description)
     return {"title": (title,), "description": (description,), "apart": (title, description)}[spec.fields]
 
 
@@ -101,4 +101,4 @@ def normalise_pixels(pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec)
     shift = -torch.tensor(spec.mean) / torch.tensor(spec.std)
     normalised = torch.from_numpy(pixels).float().mul_(scale).add_(shift)  # (B, S, S, 3)
     normalised[torch.from_numpy(~has_image)] = 0
-    return normalised.permute(0, 3, 1, 2)  # stays channels-last in memory, the layout convolutions like best
+    return normalised.permute(0, 3, 1, 2)  # stays channels-last in memory, the fastest layout for convolutions

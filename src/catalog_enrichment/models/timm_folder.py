@@ -1,4 +1,4 @@
-"""Image encoders kept in a folder, as timm writes them, read without timm."""
+"""Reads folders that `timm.models.save_for_hf` wrote, without importing timm."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 from catalog_enrichment.errors import ConfigError
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pth")
-_OF_THE_CLASSIFIER = ("num_classes",)
-"""Arguments that the exported model was made with, and which say nothing about the encoder."""
+_CLASSIFIER_ARGS = ("num_classes",)
+"""Arguments of the exported model that concern its classifier only."""
 
 
 def image_folder(start: Path, name: str) -> dict[str, Any]:
-    """What a folder of `timm.models.save_for_hf` says: name, args, weights, and the mean and std that its pictures had.
-    Empty if ``name`` is no folder.
+    """Fields of ImageSpec from a folder of `timm.models.save_for_hf`: name, args, weights and, where given, mean and std.
 
-    Relative names start at ``start``. Raises ConfigError for a folder without a usable config.json.
+    Empty if ``name`` is not a folder. Relative names start at ``start``. Raises ConfigError for a folder without a usable config.json.
     """
     folder = (start / name).resolve()
     if not folder.is_dir():
@@ -30,10 +29,10 @@ def image_folder(start: Path, name: str) -> dict[str, Any]:
             f"model.image.name: {folder} has no config.json with an architecture, as timm writes it: {problem!r}"
         ) from None
     weights = [folder / file for file in _WEIGHTS if (folder / file).is_file()]
-    seen = content.get("pretrained_cfg") or {}
-    colours = {key: tuple(map(float, seen[key])) for key in ("mean", "std") if key in seen}
-    return colours | {
+    pretrained = content.get("pretrained_cfg") or {}
+    normalisation = {key: tuple(map(float, pretrained[key])) for key in ("mean", "std") if key in pretrained}
+    return normalisation | {
         "name": architecture,
-        "args": {name: value for name, value in args.items() if name not in _OF_THE_CLASSIFIER},
+        "args": {name: value for name, value in args.items() if name not in _CLASSIFIER_ARGS},
         "weights": str(weights[0]) if weights else "",
     }

@@ -1,4 +1,4 @@
-"""Majority voting with a score that can be ranked."""
+"""Majority voting, with a score for ranking."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from catalog_enrichment.records import Cardinality
 def majority(votes: torch.Tensor, cardinality: Cardinality) -> torch.Tensor:
     """The vote of K classifiers (Bi et al. 2020, section 3.4); ``votes`` (K, B, V) are their probabilities.
 
-    (B, V): (votes for the value + mean probability) / (K + 1). More votes always rank higher, the mean probability
-    decides between equals, and where a product has one value it still sums to 1.
+    Returns (B, V): (votes for the value + mean probability) / (K + 1). More votes always rank higher, equal votes rank
+    by mean probability. Sums to 1 over V for single-valued attributes.
     """
     if cardinality is Cardinality.ONE:
         counted = torch.zeros_like(votes).scatter(2, votes.argmax(dim=2, keepdim=True), 1.0)

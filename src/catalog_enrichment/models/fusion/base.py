@@ -145,7 +145,7 @@ class VectorFusion(Fusion):
         return normalised
 
     def image_vector(self, encoded: EncoderOutputs) -> torch.Tensor:
-        """(B, D): normalised; 0 without a picture. Masked after LayerNorm, because LayerNorm(0) is its bias."""
+        """(B, D): normalised; 0 without a picture. Masked after LayerNorm, whose output for 0 is its bias."""
         image = needed(encoded.image)
         normalised: torch.Tensor = self.image_norm(image.vector)
         return torch.where(image.present[:, None], normalised, torch.zeros_like(normalised))

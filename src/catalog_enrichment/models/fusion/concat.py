@@ -1,6 +1,6 @@
 """Concatenation of text and image vector: the baseline merger of De la Comble et al. 2022, and the shallow fusion of
-Chen et al. 2021, section 3.3.2, which puts a multi-layer perceptron over the two [CLS] vectors (pooling = "cls"). Both use
-the LayerNorm of the former."""
+Chen et al. 2021, section 3.3.2: a multi-layer perceptron over the two [CLS] vectors (pooling = "cls"). Both use the
+LayerNorm of the former."""
 
 from __future__ import annotations
 
