@@ -172,9 +172,7 @@ def read_certificates(directory: Path) -> list[dict[str, Any]]:
     """The model version's certificates. Raises ModelContractError if it was never certified."""
     file = directory / CERTIFICATES
     if not file.is_file():
-        raise ModelContractError(
-            f"{directory} has no {CERTIFICATES}: it was not certified, so nothing may be published with it. Train it again"
-        )
+        raise ModelContractError(f"{directory} has no {CERTIFICATES}: it was not certified and may write nothing")
     certificates: list[dict[str, Any]] = json.loads(file.read_text())
     return certificates
 

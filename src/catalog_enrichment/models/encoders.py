@@ -54,8 +54,8 @@ def build_text_encoder(spec: TextSpec, vocab_size: int) -> TextEncoder:
         raise ConfigError(f"model.text.name: {spec.name!r} is no text encoder: it has no vocab_size")
     if vocab_size > known_tokens:
         raise ConfigError(
-            f"model.text.name: the tokenizer of {spec.name!r} has {vocab_size} tokens, its encoder {known_tokens}: they do "
-            "not belong together"
+            f"model.text.name: the tokenizer of {spec.name!r} has {vocab_size} tokens, its encoder "
+            f"{known_tokens}: they do not belong together"
         )
     _check_padding_is_ignored(encoder, spec.name, known_tokens)
     return encoder
@@ -95,8 +95,8 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
     except UNUSABLE as problem:
         with_file = f" and weights {spec.weights!r}" if weights else ""
         raise ConfigError(
-            f"model.image: timm cannot make {spec.name!r} with args {spec.args}{with_file} read pictures of {spec.size} "
-            f"pixels: {error_summary(problem)}"
+            f"model.image: timm cannot make {spec.name!r} with args {spec.args}{with_file} read pictures of "
+            f"{spec.size} pixels: {error_summary(problem)}"
         ) from None
     return encoder
 
@@ -154,8 +154,8 @@ class TextEncoder(nn.Module):
 
 
 class _NoCache:
-    """A cache that stores nothing. The pre-norm FlauBERTs (small, large, base uncased) index the cache that transformers 5
-    creates, which does not support indexing."""
+    """A cache that stores nothing. The pre-norm FlauBERTs (small, large, base uncased) index the cache that
+    transformers 5 creates, which does not support indexing."""
 
     def __getitem__(self, layer: int) -> None:
         return None

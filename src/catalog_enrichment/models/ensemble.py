@@ -68,7 +68,7 @@ class VotingPredictor:
 
 
 def save(directory: Path, name: str, members: Sequence[Path]) -> None:
-    """Complete an ensemble's folder: ``members`` are folders in ``directory / MEMBERS`` that :func:`artifact.save` wrote."""
+    """Complete the ensemble; :func:`artifact.save` wrote the ``members``, folders in ``directory / MEMBERS``."""
     heads = artifact.heads(members[0])
     content = {"ensemble": name, "members": len(members), "heads": {key: asdict(head) for key, head in heads.items()}}
     artifact.write_model_file(directory, content)

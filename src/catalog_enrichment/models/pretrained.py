@@ -81,8 +81,8 @@ def pretrained_source(name: str) -> Iterator[tuple[str, bool]]:
         yield folder, local or not _hub_answers()
     except (*UNUSABLE, ImportError) as problem:
         raise ConfigError(
-            f"model.text.name: cannot load {name!r}: {error_summary(problem)} Give a hub name (with a network), a local "
-            "folder, or package:NAME for an installed package with weights"
+            f"model.text.name: cannot load {name!r}: {error_summary(problem)} Give a hub name (with a network), a "
+            "local folder, or package:NAME for an installed package with weights"
         ) from None
 
 

