@@ -129,7 +129,7 @@ def test_a_folder_without_or_with_an_emptied_list_of_sums_is_no_model(saved: Pat
     (saved / artifact.SUMS).write_text("")
     with pytest.raises(ModelContractError, match="damaged"):
         artifact.verify(saved)
-    with pytest.raises(ModelContractError, match="no model version"):
+    with pytest.raises(ModelContractError, match="is not a model version"):
         artifact.verify(tmp_path / "nothing")
 
 

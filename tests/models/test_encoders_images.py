@@ -211,16 +211,16 @@ def test_a_folder_without_weights_is_an_architecture_and_one_without_a_config_is
     [
         ({"name": "lcnet_51"}, "lcnet_050"),
         ({"name": "seresnext51_32x4d"}, "seresnext50_32x4d"),
-        ({"name": "./no_such_folder"}, "folder none of that name"),
+        ({"name": "./no_such_folder"}, "folder has no such folder"),
         ({"weights": "nowhere.safetensors"}, "no such file"),
-        ({"name": "vit_tiny_patch16_224", "size": 64}, r"sees 224 pixels, not 64\. Set args\.img_size = 64"),
+        ({"name": "vit_tiny_patch16_224", "size": 64}, r"reads pictures of 224 pixels, not 64\. Set args\.img_size = 64"),
         ({"name": "vit_tiny_patch16_224", "args": VIT, "size": 32, "regions": 2}, r"Set args\.img_size = 16"),
         ({"name": "swin_tiny_patch4_window7_224", "size": 64}, r"Set args\.img_size = 64"),
         ({"name": "lcnet_035", "args": {"nonsense": 1}}, "nonsense"),
         ({"name": "lcnet_035", "args": {"num_classes": 3}}, "num_classes"),
         ({"name": "lcnet_035", "args": {"in_chans": 1}}, "channels"),
-        ({"name": "lcnet_035", "args": {"global_pool": ""}}, "gives vector and token width"),
-        ({"name": "crossvit_9_240", "size": 240}, "several maps"),
+        ({"name": "lcnet_035", "args": {"global_pool": ""}}, "returns vector shape and token width"),
+        ({"name": "crossvit_9_240", "size": 240}, "several feature maps"),
     ],
 )
 def test_what_timm_cannot_build_or_read_is_told(spec: dict[str, Any], why: str) -> None:

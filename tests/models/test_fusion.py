@@ -208,7 +208,7 @@ def test_options_that_a_fusion_does_not_have_are_refused(kind: str, options: dic
 
 @pytest.mark.parametrize("kind", ["cross_modal", "hierarchical"])
 def test_widths_that_do_not_fit_are_refused(kind: str) -> None:
-    with pytest.raises(ConfigError, match=r"\[6, 8\]: take encoders of one width"):
+    with pytest.raises(ConfigError, match=r"\[6, 8\]: choose encoders of the same width"):
         build_fusion(FusionSpec(kind=kind), FusionShape((6, 8), 1, D, HEADS))
 
 
