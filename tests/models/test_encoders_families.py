@@ -256,7 +256,7 @@ def test_weights_of_another_model_are_refused_and_damaged_ones_too(folders: dict
         source = "camembert" if file == "config.json" else "flaubert"
         (tmp_path / file).write_bytes((folders[source] / file).read_bytes())
     spec = TextSpec(name=str(tmp_path), max_length=LENGTH)
-    with pytest.raises(ConfigError, match=r"do not fit its config: \d+ are missing"):  # transformers would use random ones
+    with pytest.raises(ConfigError, match=r"do not fit its config: \d+ are missing"):
         build_text_encoder(spec, 0)
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ConfigError, match=r"model\.text\.name: cannot load"):

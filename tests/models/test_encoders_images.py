@@ -213,7 +213,7 @@ def test_a_folder_without_weights_is_an_architecture_and_one_without_a_config_is
         ({"name": "seresnext51_32x4d"}, "seresnext50_32x4d"),
         ({"name": "./no_such_folder"}, "folder has no such folder"),
         ({"weights": "nowhere.safetensors"}, "no such file"),
-        ({"name": "vit_tiny_patch16_224", "size": 64}, r"reads pictures of 224 pixels, not 64\. Set args\.img_size = 64"),
+        ({"name": "vit_tiny_patch16_224", "size": 64}, r"224 pixels, not 64\. Set args\.img_size = 64"),
         ({"name": "vit_tiny_patch16_224", "args": VIT, "size": 32, "regions": 2}, r"Set args\.img_size = 16"),
         ({"name": "swin_tiny_patch4_window7_224", "size": 64}, r"Set args\.img_size = 64"),
         ({"name": "lcnet_035", "args": {"nonsense": 1}}, "nonsense"),
