@@ -22,7 +22,7 @@ def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
         return None if values is None else normalise_values(values, language, dictionary, spellings)
 
     # dictionary.fold is Python (Unicode casefold); a plain UDF will do, since these columns are small
-    normalise = F.udf(canonical, "map<string, array<string>>")
+    normalise = F.udf(canonical, "map<string, array<string>>", useArrow=False)
     return frame.withColumn("merchant_attributes", normalise("merchant_attributes", "language"))
 
 

@@ -165,7 +165,7 @@ def _open_documents(spark: SparkSession, file_format: str, location: FileLocatio
         frame, to_json = reader.text(location.path, wholetext=True), whole_json
     else:
         frame, to_json = spark.read.text(location.path).where(F.trim("value") != ""), python_to_json
-    documents = frame.select("value", F.udf(to_json, "string")("value").alias("document"), "_metadata")
+    documents = frame.select("value", F.udf(to_json, "string", useArrow=False)("value").alias("document"), "_metadata")
     texts = documents.where(F.col("document").isNotNull()).select("document").rdd.map(lambda row: str(row[0]))
     types = _types(spark.read.options(**_READER_OPTIONS).option("primitivesAsString", True).json(texts))
     parsed = F.from_json("document", _text_schema(list(types)), _READER_OPTIONS)
