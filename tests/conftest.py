@@ -1,4 +1,4 @@
-"""What every room's tests share: one small Spark session."""
+"""The environment of all tests, and one small Spark session that they share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# before the libraries are imported: no model hub, no telemetry, and the workers run this Python
+# Set before the libraries are imported: no model hub, no telemetry; Spark's workers run this Python.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 if os.environ.get("PYTEST_XDIST_WORKER"):
-    # two processes whose threads wait for each other train at a fraction of their speed
+    # with more threads than cores, threads that wait for each other train many times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # to pyspark, a main module with neither spec nor file is a run of its doctests: it would exit
+    # pyspark takes a main module with neither spec nor file for a run of its doctests, and exits
     sys.modules["__main__"].__spec__ = ModuleSpec("__main__", None)
-# a handful of rows never repays what the JVM's second compiler does to make Spark fast; the jobs' own JVMs see this too
+# the JVM's second compiler costs more than it saves on a few rows; the jobs that tests start inherit this
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 

@@ -1,4 +1,4 @@
-"""The package keeps its shape: layers, forbidden imports, no circles, imports without side effects, shipped files."""
+"""The package's structure: layers, forbidden imports, no circles, imports without side effects, shipped files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ NEVER = [
 """(importer, imported): rooms or files between which no import is allowed, whatever their layers."""
 
 EXCEPT = {("ingest.job", "catalog"), ("ingest.draft_dictionary", "catalog")}
-"""Files of a room that the row of :data:`NEVER` does not mean."""
+"""Files of a room to which its row of :data:`NEVER` does not apply."""
 
 
 def _module(file: Path) -> str:
@@ -74,20 +74,21 @@ def _imported_modules(file: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    ours = {name.removeprefix("catalog_enrichment.") for name in names if name.startswith("catalog_enrichment.")}
-    return ours & set(MODULES)
+    own = {name.removeprefix("catalog_enrichment.") for name in names if name.startswith("catalog_enrichment.")}
+    return own & set(MODULES)
 
 
 IMPORTS = {module: _imported_modules(file) for module, file in MODULES.items()}
 
 
-def _inside(module: str, place: str) -> bool:
-    return module == place or module.startswith(f"{place}.")
+def _inside(module: str, room: str) -> bool:
+    """Whether ``module`` is ``room`` (a room or a file) or lies in it."""
+    return module == room or module.startswith(f"{room}.")
 
 
 def _layer(module: str) -> int:
     """The index of the layer that names ``module`` most exactly."""
-    matches = [(len(place), index) for index, layer in enumerate(LAYERS) for place in layer if _inside(module, place)]
+    matches = [(len(room), index) for index, layer in enumerate(LAYERS) for room in layer if _inside(module, room)]
     assert matches, f"{module} is in no layer of LAYERS"
     return max(matches)[1]
 
@@ -102,7 +103,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
 
 
-@pytest.mark.parametrize(("importer", "imported"), NEVER, ids=lambda place: place)
+@pytest.mark.parametrize(("importer", "imported"), NEVER, ids=lambda room: room)
 def test_never(importer: str, imported: str) -> None:
     wrong = [
         f"{a} -> {b}"
@@ -114,19 +115,19 @@ def test_never(importer: str, imported: str) -> None:
 
 
 def test_every_layer_and_every_never_names_something_that_exists() -> None:
-    places = [place for layer in LAYERS for place in layer] + [place for pair in NEVER for place in pair]
-    assert [place for place in places if not any(_inside(module, place) for module in MODULES)] == []
+    rooms = [room for layer in LAYERS for room in layer] + [room for pair in NEVER for room in pair]
+    assert [room for room in rooms if not any(_inside(module, room) for module in MODULES)] == []
 
 
 def test_import_mlflow_from_the_repository_root_is_the_real_one() -> None:
     assert not (ROOT / "mlflow" / "__init__.py").exists()
     for folder in ("mlflow", "jobs"):
         assert not (ROOT / folder / "evaluate.py").exists(), "an evaluate.py there shadows mlflow's"
-    found = subprocess.run(
+    located = subprocess.run(
         [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('mlflow').origin)"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "site-packages" in found.stdout
+    assert "site-packages" in located.stdout
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,8 @@ def test_import_mlflow_from_the_repository_root_is_the_real_one() -> None:
 def test_no_torch_spark_or_mlflow_at_import_time(module: str) -> None:
     heavy = ["torch", "pyspark", "mlflow", "great_expectations", "transformers", "timm"]
     code = f"import sys, catalog_enrichment{module}; print([m for m in {heavy} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("module", [".models.predictor", ".training.job", ".inference.engine", ".inputs.images"])
