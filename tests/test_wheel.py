@@ -1,4 +1,4 @@
-"""The wheel, installed elsewhere without the checkout: every console script, the schemas and the recipes are there."""
+"""The wheel, installed outside the checkout, has every console script and every shipped file."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def _run(installed: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_console_script_has_help(installed: Path, name: str) -> None:
-    shown = _run(installed, str(installed / "site" / "bin" / name), "--help")
-    assert shown.returncode == 0, shown.stderr
-    assert "--config" in shown.stdout
-    assert "3 a gate refused" in " ".join(shown.stdout.split())
+    ended = _run(installed, str(installed / "site" / "bin" / name), "--help")
+    assert ended.returncode == 0, ended.stderr
+    assert "--config" in ended.stdout
+    assert "3 a gate refused" in " ".join(ended.stdout.split())
 
 
 def test_shipped_files_are_found(installed: Path) -> None:
@@ -54,5 +54,5 @@ for file in resources.folder('config').glob('*.toml'):
 for table in contract.TABLES:
     assert contract.columns(table)
 """
-    found = _run(installed, sys.executable, "-c", code)
-    assert found.returncode == 0, found.stderr
+    ended = _run(installed, sys.executable, "-c", code)
+    assert ended.returncode == 0, ended.stderr

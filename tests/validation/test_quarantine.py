@@ -1,4 +1,4 @@
-"""Quarantine rows keep the contract whatever the stage knows about a row."""
+"""Quarantine rows have the contract's columns, whichever columns the stage has."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from catalog_enrichment.records import QuarantineStage
 from catalog_enrichment.validation.quarantine import quarantine_rows
 
 
-def test_rows_land_in_the_contract_and_unknown_columns_are_null(spark: Any) -> None:
+def test_rows_have_the_contracts_columns_and_missing_ones_are_null(spark: Any) -> None:
     at = datetime(2026, 1, 2, tzinfo=UTC)
     bad = spark.createDataFrame([("1", "image_empty", "why")], "product_id string, reason string, detail string")
     frame = quarantine_rows(bad, QuarantineStage.DECODE, "enrich-1", model_version="7", at=at)
-    wanted = contract.spark_schema("quarantine")
-    assert [(f.name, f.dataType) for f in frame.schema] == [(f.name, f.dataType) for f in wanted]
+    expected = contract.spark_schema("quarantine")
+    assert [(f.name, f.dataType) for f in frame.schema] == [(f.name, f.dataType) for f in expected]
     row = frame.selectExpr("*", "unix_seconds(quarantined_at) as seconds").first()
     assert row is not None
     assert (row.product_id, row.stage, row.reason, row.detail) == ("1", "decode", "image_empty", "why")

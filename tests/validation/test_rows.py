@@ -1,4 +1,4 @@
-"""Row rules: the first rule that holds gives the reason; good rows have none."""
+"""Row rules: the first rule that is true gives the reason; good rows have none."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_bad_row_gets_its_reason_and_good_rows_none(spark: Any) -> None:
     assert reasons[None, "t"] == Reason.MISSING_ID
     assert reasons["no title", None] == reasons["blank title", " \u00a0\t\u200b\0"] == Reason.EMPTY_TITLE
     assert reasons["long title", "x" * 2001] == reasons["long description", "t"] == Reason.TEXT_TOO_LONG
-    # of one id the newest usable row is kept: a blank one does not win by its date
+    # of one id the newest row with a title is kept, although a row without one is newer
     assert reasons["twice", "new"] is None
     assert reasons["twice", "old"] == reasons["twice", "undated"] == Reason.DUPLICATE_ID
     assert reasons["twice", ""] == Reason.EMPTY_TITLE
@@ -68,7 +68,7 @@ def test_every_bad_row_gets_its_reason_and_good_rows_none(spark: Any) -> None:
     assert details[Reason.DUPLICATE_ID].startswith("copy ")
 
 
-def test_the_same_copy_wins_whatever_the_order_of_the_rows(spark: Any) -> None:
+def test_the_same_copy_is_kept_in_any_order_of_the_rows(spark: Any) -> None:
     rows = [_row("1", title, updated_at=OLD) for title in "abcdef"]
     kept = [
         flag_rows(spark.createDataFrame(order, SCHEMA), _shipped()).where("reason is null").collect()

@@ -1,4 +1,4 @@
-"""The snapshot gate says in sentences what is wrong; it never raises because of the data."""
+"""The validation of a snapshot: failures are sentences, and no data raises an exception."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ def test_each_failure_is_a_sentence_with_what_was_observed_and_expected(spark: A
     assert set(report.failures) == {
         "the snapshot: expected at least 100 rows (source.min_volume_ratio of the last import); observed 20",
         "column 'merchant_attributes' is missing; the columns are ['parse_error', 'product_id', 'title']",
-        "product_id: expected at least 90% of the rows have a product id; "
-        "observed 10 of 20 rows (50.0%) that are not so",
+        "product_id: expected at least 90% of the rows have a product id; observed 10 of 20 rows (50.0%) that fail",
         "product_id: expected distinct ids are at least 0.9 of all ids; observed 0.1",
-        "title: expected at least 90% of the rows have a title; observed 20 of 20 rows (100.0%) that are not so",
+        "title: expected at least 90% of the rows have a title; observed 20 of 20 rows (100.0%) that fail",
     }
 
 

@@ -1,1 +1,1 @@
-"""What a snapshot and a row must keep, and where rows go that do not."""
+"""Checks of a whole snapshot (``snapshot``) and of single rows (``rows``), and the quarantine of bad rows."""

@@ -1,4 +1,4 @@
-"""Quarantine: rows that cannot be used, kept with their reason for somebody to look at (contract `quarantine`)."""
+"""Quarantine: rows that cannot be used, kept with the reason (contract `quarantine`)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ if TYPE_CHECKING:
 def quarantine_rows(
     frame: DataFrame, stage: QuarantineStage, run_id: str, model_version: str | None = None, at: datetime | None = None
 ) -> DataFrame:
-    """The rows of ``frame`` in the quarantine contract; columns that it does not have are null.
+    """The rows of ``frame`` with the columns of the quarantine contract; columns that ``frame`` lacks are null.
 
-    ``frame`` needs ``reason``; ``product_id``, ``detail``, ``payload``, ``source_uri``, ``row_number`` and
-    ``content_hash`` are taken where they exist. ``at`` defaults to now.
+    ``frame`` must have ``reason``; it can have ``product_id``, ``detail``, ``payload``, ``source_uri``, ``row_number``
+    and ``content_hash``. ``at`` is the time of quarantine, by default now.
     """
     from pyspark.sql import functions as F
 
-    stamp = {
+    run_columns = {
         "stage": F.lit(stage.value),
         "run_id": F.lit(run_id),
         "model_version": F.lit(model_version),
         "quarantined_at": F.lit(at or datetime.now(UTC)),
     }
-    given = {name: F.col(name) for name in frame.columns}
-    columns = given | stamp
+    columns = {name: F.col(name) for name in frame.columns} | run_columns
     return frame.select(
         *[
             columns.get(field.name, F.lit(None)).cast(field.dataType).alias(field.name)

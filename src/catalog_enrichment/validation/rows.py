@@ -1,7 +1,8 @@
-"""Row rules: a bad row gets a reason, and the rest of the batch goes on (I7).
+"""Row rules: a bad row gets a reason and does not stop the batch (I7).
 
-The rules are data (schemas/expectations/row_rules.v1.json): an ordered list of {reason, when, detail}, where ``when``
-is a Spark SQL predicate and ``detail`` a Spark SQL expression for people. The first rule that holds gives the reason.
+The rules are in schemas/expectations/row_rules.v1.json: an ordered list of {reason, when, detail}, where ``when`` is a
+Spark SQL predicate and ``detail`` a Spark SQL expression for the message. A row gets the reason of the first rule that
+is true for it.
 """
 
 from __future__ import annotations
@@ -52,31 +53,42 @@ def _rule(row: dict[str, str]) -> RowRule:
 
 
 def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
-    """Adds ``reason`` and ``detail`` to every row, both null where no rule holds. One pass and one window.
+    """Adds ``reason`` and ``detail`` to every row, both null if no rule is true. One pass and one window.
 
-    ``frame`` has the columns that the rules name, and product_id, updated_at, payload, content_hash: among the rows
-    of one id that the rules before ``duplicate_id`` let pass, the newest is number 1 of ``copy_number``.
-    Raises ConfigError if a rule is not Spark SQL over the frame's columns.
+    ``frame`` needs the columns that the rules name, and product_id, updated_at, payload and content_hash. Rules can use
+    ``copy_number``, which numbers the rows of one product_id: first the rows that pass the rules before
+    ``duplicate_id``, newest first. Raises ConfigError if a rule is not Spark SQL over these columns.
     """
     from pyspark.errors import AnalysisException
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     try:
-        refused = _first(takewhile(lambda rule: rule.reason != Reason.DUPLICATE_ID, rules), "reason")
+        earlier_reason = _reason(takewhile(lambda rule: rule.reason != Reason.DUPLICATE_ID, rules))
         newest_first = [F.desc_nulls_last("updated_at"), F.sha2("payload", 256), "content_hash"]
-        copies = Window.partitionBy("product_id").orderBy(refused.isNotNull(), *newest_first)
+        copies = Window.partitionBy("product_id").orderBy(earlier_reason.isNotNull(), *newest_first)
         numbered = frame.withColumn("copy_number", F.row_number().over(copies))
-        flagged = numbered.withColumns({"reason": _first(rules, "reason"), "detail": _first(rules, "detail")})
+        flagged = numbered.withColumns({"reason": _reason(rules), "detail": _detail(rules)})
     except AnalysisException as problem:
         raise ConfigError(f"a row rule is not valid here: {str(problem).splitlines()[0]}") from None
     return flagged.drop("copy_number")
 
 
-def _first(rules: Iterable[RowRule], wanted: str) -> Column:
-    """CASE over the rules, in their order, giving the reason's name or the detail."""
+def _reason(rules: Iterable[RowRule]) -> Column:
     from pyspark.sql import functions as F
 
-    nothing = F.lit(None).cast("string")
-    rows = [(F.expr(r.when), F.lit(r.reason.value) if wanted == "reason" else F.expr(r.detail)) for r in rules]
-    return reduce(lambda rest, row: F.when(row[0], row[1]).otherwise(rest), reversed(rows), nothing)
+    return _first_true([(F.expr(rule.when), F.lit(rule.reason.value)) for rule in rules])
+
+
+def _detail(rules: Iterable[RowRule]) -> Column:
+    from pyspark.sql import functions as F
+
+    return _first_true([(F.expr(rule.when), F.expr(rule.detail)) for rule in rules])
+
+
+def _first_true(cases: list[tuple[Column, Column]]) -> Column:
+    """The value of the first (condition, value) case whose condition is true, else null."""
+    from pyspark.sql import functions as F
+
+    null = F.lit(None).cast("string")
+    return reduce(lambda rest, case: F.when(case[0], case[1]).otherwise(rest), reversed(cases), null)

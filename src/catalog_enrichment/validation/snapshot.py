@@ -1,8 +1,8 @@
-"""The snapshot gate: a great_expectations suite over a whole frame, before anything is written.
+"""Validates a whole snapshot by a great_expectations suite, before anything is written.
 
-Suites are JSON in schemas/expectations: {name, expectations: [{type, kwargs, meta, severity}], meta}. A kwarg
-``{"$PARAMETER": name}`` is filled in by the caller; ``meta.expected`` says the expectation to people. Expectations
-of severity ``critical`` refuse the snapshot, the others are recorded in the document.
+Suites are JSON in schemas/expectations: {name, expectations: [{type, kwargs, meta, severity}], meta}. The caller gives
+the value of a kwarg ``{"$PARAMETER": name}``; ``meta.expected`` is the expectation in words. A failed expectation of
+severity ``critical`` refuses the snapshot, of another severity it is only recorded in the document.
 """
 
 from __future__ import annotations
@@ -23,25 +23,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotReport:
+class ValidationResult:
+    """The outcome of a suite on a snapshot."""
+
     success: bool
     document: dict[str, Any]
-    """great_expectations' own result document: counts and shares, no rows."""
+    """great_expectations' result document: counts and shares, no rows."""
     failures: list[str]
-    """One sentence per critical expectation that is not met: what, observed, expected."""
+    """One sentence per failed critical expectation: column, expected, observed."""
 
 
-def check_snapshot(frame: DataFrame, suite_path: Path, parameters: dict[str, Any]) -> SnapshotReport:
+def check_snapshot(frame: DataFrame, suite_path: Path, parameters: dict[str, Any]) -> ValidationResult:
     """Validate ``frame`` against the suite; a missing column is a failure, not an exception.
 
-    Only the columns that the suite names are read, pictures as a flag. Raises ConfigError for an unusable suite or a
-    parameter that ``parameters`` lacks.
+    Only the columns that the suite names are read; of pictures, only whether they exist. Raises ConfigError for an
+    unusable suite or a missing parameter.
     """
     suite = _load(suite_path, parameters)
-    with _cached(_seen_by(suite, frame)) as seen:
-        document = _validate(seen, suite, suite_path)
-        failures = [_sentence(r, frame.columns, parameters) for r in document["results"] if _refuses(r)]
-    return SnapshotReport(not failures, document, list(dict.fromkeys(failures)))
+    with _cached(_validated_columns(suite, frame)) as columns:
+        document = _validate(columns, suite, suite_path)
+        failures = [_failure(r, frame.columns, parameters) for r in document["results"] if _refuses(r)]
+    return ValidationResult(not failures, document, list(dict.fromkeys(failures)))
 
 
 def _load(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +61,8 @@ def _load(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a usable suite of expectations: {problem!r}") from None
 
 
-def _seen_by(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
-    """The columns that the suite names, as far as they exist; what holds binary data becomes a flag."""
+def _validated_columns(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
+    """The columns of ``frame`` that the suite names; a column with binary data becomes "is not null"."""
     from pyspark.sql import functions as F
 
     named = {expectation["kwargs"].get("column") for expectation in suite["expectations"]}
@@ -77,7 +79,7 @@ def _seen_by(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
 
 @contextmanager
 def _cached(frame: DataFrame) -> Iterator[DataFrame]:
-    """Every expectation is a job or two of its own: without a cache each would read the source again."""
+    """Caches ``frame`` meanwhile: without a cache every expectation would read the source again."""
     frame = frame.persist()
     try:
         yield frame
@@ -95,9 +97,9 @@ def _validate(frame: DataFrame, suite: dict[str, Any], path: Path) -> dict[str, 
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     try:
         expectations = gx.ExpectationSuite(**suite)
-    except Exception as problem:  # great_expectations raises many kinds; all of them mean a wrong suite
+    except Exception as problem:  # great_expectations raises many types, all for a wrong suite
         raise ConfigError(f"{path} is not a usable suite of expectations: {problem}") from None
-    if len(expectations.expectations) < len(suite["expectations"]):  # it drops what it does not know, with a log line
+    if len(expectations.expectations) < len(suite["expectations"]):  # it drops unknown types and only logs that
         known = {expectation.expectation_type for expectation in expectations.expectations}
         unknown = [e.get("type") for e in suite["expectations"] if e.get("type") not in known]
         raise ConfigError(f"{path} is not a usable suite: great_expectations does not know or accept {unknown}")
@@ -113,7 +115,8 @@ def _refuses(result: dict[str, Any]) -> bool:
     return not result["success"] and result["expectation_config"].get("severity", "critical") == "critical"
 
 
-def _sentence(result: dict[str, Any], available: list[str], parameters: dict[str, Any]) -> str:
+def _failure(result: dict[str, Any], available: list[str], parameters: dict[str, Any]) -> str:
+    """The failed expectation as a sentence."""
     config = result["expectation_config"]
     column = config["kwargs"].get("column")
     if column is not None and column not in available:
@@ -128,11 +131,11 @@ def _own_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _observed(result: dict[str, Any]) -> str:
-    found = result.get("result", {})
-    if found.get("observed_value") is not None:
-        return str(found["observed_value"])
-    if "unexpected_count" in found:
-        bad, rows = found["unexpected_count"], found["element_count"]
-        return f"{bad:,} of {rows:,} rows ({100 * bad / rows if rows else 0:.1f}%) that are not so"
+    observed = result.get("result", {})
+    if observed.get("observed_value") is not None:
+        return str(observed["observed_value"])
+    if "unexpected_count" in observed:
+        failed, rows = observed["unexpected_count"], observed["element_count"]
+        return f"{failed:,} of {rows:,} rows ({100 * failed / rows if rows else 0:.1f}%) that fail"
     problem = result.get("exception_info", {})
     return f"nothing: {str(problem.get('exception_message') or problem)[:300]}"
