@@ -1,4 +1,4 @@
-"""Everything that feeds have been seen to hold, in one corpus and one run: nothing is lost, nothing fails the batch."""
+"""One corpus of bad and unusual rows and pictures, imported and enriched: no row is lost, none fails the batch (I7)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any] | str, str]] = {
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> SampleCatalog:
-    """The corpus imported and enriched once; every test looks at another part of what came of it."""
+    """The corpus, imported and enriched once; every test checks another part of the result."""
     sample = sample_catalog.build(tmp_path_factory.mktemp("bad") / "sample", spark)
     for name, make in USABLE.items() | {(name, make) for name, (make, _) in UNUSABLE.items()}:
         if make is not None:
@@ -101,7 +101,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Sam
         marked = listing(0, product_id=name, description=f"row of {name}")
         rows.append(row.format(name=name) if isinstance(row, str) else marked | row)
     rows += [json.dumps(listing(0, product_id="surrogate")).replace("Shirt", "Shirt \\ud800")]
-    rows += [listing(1, updated_at="2026-11-01T00:00:00+00:00"), listing(2)]  # ids that are there already
+    rows += [listing(1, updated_at="2026-11-01T00:00:00+00:00"), listing(2)]  # ids that the feed has already
     sample.feed(rows)
     sample.import_products()
     sample_catalog.register(sample, tmp_path_factory.mktemp("artifacts"))
@@ -110,42 +110,42 @@ def sample(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Sam
     return sample
 
 
-def reasons(sample: SampleCatalog) -> dict[str, tuple[str, str | None]]:
+def modality_paths(sample: SampleCatalog) -> dict[str, tuple[str, str | None]]:
     """Product -> (modality path, why no picture was used)."""
     return {row["product_id"]: (row["modality"], row["image_reason"]) for row in table(sample, "predictions")}
 
 
 @pytest.mark.parametrize("name", USABLE)
 def test_unusual_pictures_are_used(sample: SampleCatalog, name: str) -> None:
-    assert reasons(sample)[name] == ("both", None)
+    assert modality_paths(sample)[name] == ("both", None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in UNUSABLE.items()])
-def test_a_bad_picture_leaves_the_product_to_the_text_only_path(sample: SampleCatalog, name: str, reason: str) -> None:
-    assert reasons(sample)[name] == ("text_only", reason)
+def test_a_product_with_a_bad_picture_is_scored_on_text_only(sample: SampleCatalog, name: str, reason: str) -> None:
+    assert modality_paths(sample)[name] == ("text_only", reason)
 
 
 @pytest.mark.parametrize("name", [*GOOD_TITLES, "surrogate", "null text", "long description"])
 def test_unusual_text_is_scored(sample: SampleCatalog, name: str) -> None:
-    assert reasons(sample)[name] == ("both", None)
+    assert modality_paths(sample)[name] == ("both", None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in BAD_ROWS.items()])
 def test_a_bad_row_goes_to_quarantine_with_its_reason(sample: SampleCatalog, name: str, reason: str) -> None:
     mark = f"row of {name}"
-    found = [row for row in table(sample, "quarantine") if row["product_id"] == name or mark in (row["payload"] or "")]
-    assert [row["reason"] for row in found] == [reason]
-    assert name not in reasons(sample)
+    rows = [row for row in table(sample, "quarantine") if row["product_id"] == name or mark in (row["payload"] or "")]
+    assert [row["reason"] for row in rows] == [reason]
+    assert name not in modality_paths(sample)
 
 
 def test_of_rows_with_one_id_the_newest_is_the_product(sample: SampleCatalog) -> None:
-    twice = [row for row in table(sample, "quarantine") if row["reason"] == "duplicate_id"]
-    assert sorted(row["product_id"] for row in twice) == ["p001", "p002"]
+    older = [row for row in table(sample, "quarantine") if row["reason"] == "duplicate_id"]
+    assert sorted(row["product_id"] for row in older) == ["p001", "p002"]
     (product,) = (row for row in table(sample, "products") if row["product_id"] == "p001")
     assert product["updated_at"].month == 11
 
 
-def test_i7_nothing_is_lost(sample: SampleCatalog) -> None:
+def test_i7_counts_add_up(sample: SampleCatalog) -> None:
     lines = (sample.folder / "feed" / "products.jsonl").read_text().count("\n")
     imported, enriched = sorted(table(sample, "runs"), key=lambda run: run["finished_at"])
     quarantined = len(table(sample, "quarantine"))
@@ -155,4 +155,4 @@ def test_i7_nothing_is_lost(sample: SampleCatalog) -> None:
     assert counts["products"] == counts["predicted"] + sum(
         n for name, n in counts.items() if name.startswith("skipped")
     )
-    assert counts["predicted"] == len(reasons(sample)) == len(table(sample, "products"))
+    assert counts["predicted"] == len(modality_paths(sample)) == len(table(sample, "products"))

@@ -1,4 +1,4 @@
-"""The jobs as a user runs them: as subprocesses. Config mistakes are found before Spark starts."""
+"""The jobs as subprocesses. Config errors are found before Spark starts."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def write_config(folder: Path, uri: str = "sqlite:///mlflow.db") -> Path:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: Path) -> None:
-    shown = job(name, "--help", cwd=tmp_path)
-    assert shown.returncode == 0
-    assert "--config FILE" in shown.stdout
-    assert "Exit codes:" in shown.stdout
+    ended = job(name, "--help", cwd=tmp_path)
+    assert ended.returncode == 0
+    assert "--config FILE" in ended.stdout
+    assert "Exit codes:" in ended.stdout
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "says"),
+    ("name", "arguments", "message"),
     [
         ("import_products", ["--set", "source.pth=x"], "unknown key 'source.pth'"),
         ("enrich_catalog", ["--set", "enrich.max_products=ten"], "must be of type int"),
@@ -59,13 +59,13 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
     ],
 )
-def test_a_config_mistake_ends_with_exit_2_before_spark_starts(
-    name: str, arguments: list[str], says: str, tmp_path: Path
+def test_a_config_error_ends_with_exit_2_before_spark_starts(
+    name: str, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     ended = job(name, "--config", write_config(tmp_path), *arguments, cwd=tmp_path)
     summary = json.loads(ended.stdout.splitlines()[-1])
     assert ended.returncode == summary["exit_code"] == 2, ended.stderr
-    assert says in summary["message"]
+    assert message in summary["message"]
     assert "Traceback" not in ended.stderr
     assert "Spark" not in ended.stderr
     assert not (tmp_path / "catalog").exists()

@@ -1,4 +1,4 @@
-"""What a mapping may select: columns, elements of lists, templates."""
+"""Column selectors: columns, elements of lists, templates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _read(spark: Any, folder: Path, kind: str, **mapping: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_elements_count_as_in_python_and_lists_become_text_and_values(kind: str, spark: Any, tmp_path: Path) -> None:
+def test_indexes_count_as_in_python_and_lists_become_text_and_values(kind: str, spark: Any, tmp_path: Path) -> None:
     rows = _read(
         spark, tmp_path, kind,
         category="paths[0]", description="tags", language="paths[0][-2]", shop_id="odd[0]",
@@ -49,7 +49,7 @@ def test_elements_count_as_in_python_and_lists_become_text_and_values(kind: str,
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_a_template_with_an_empty_part_gives_nothing(kind: str, spark: Any, tmp_path: Path) -> None:
+def test_a_template_with_an_empty_column_is_null(kind: str, spark: Any, tmp_path: Path) -> None:
     rows = _read(spark, tmp_path, kind, image_uris="{paths[0][0]}/{{{n}}}_{name}.jpg", description="no. {n}")
     assert [image.uri for image in rows["1"].images] == [f"{tmp_path}/Beauty/{{7}}_a.jpg"]
     assert rows["1"].description == "no. 7"
@@ -57,7 +57,7 @@ def test_a_template_with_an_empty_part_gives_nothing(kind: str, spark: Any, tmp_
 
 
 @pytest.mark.parametrize(
-    ("wanted", "error", "complaint"),
+    ("selector", "error", "complaint"),
     [
         ("{nome}.jpg", DataContractError, "'nome' does not exist.*'name'"),
         ("{paths}.jpg", DataContractError, r"'paths' has type array<array<string>>.*template"),
@@ -69,11 +69,11 @@ def test_a_template_with_an_empty_part_gives_nothing(kind: str, spark: Any, tmp_
         ("nome[0]", DataContractError, "does not exist"),
     ],
 )
-def test_what_cannot_be_selected_is_refused(
-    wanted: str, error: type[Exception], complaint: str, spark: Any, tmp_path: Path
+def test_an_unusable_selector_is_refused(
+    selector: str, error: type[Exception], complaint: str, spark: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=complaint):
-        _read(spark, tmp_path, "parquet", image_uris=wanted)
+        _read(spark, tmp_path, "parquet", image_uris=selector)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_cannot_be_selected_is_refused(
         ("['NaN', 'Red']", ["Red"]),
     ],
 )
-def test_a_cell_may_spell_a_list(cell: str, values: list[str] | None, spark: Any, tmp_path: Path) -> None:
+def test_a_cell_can_hold_a_list(cell: str, values: list[str] | None, spark: Any, tmp_path: Path) -> None:
     (tmp_path / "feed.csv").write_text('id,color\n1,"' + cell.replace('"', '""') + '"\n')
     mapping = MappingConfig(product_id="id", title="id", attributes={"color": "color"})
     source = SourceConfig(format="csv", path="feed.csv", empty_texts=["NaN"], mapping=mapping)

@@ -1,4 +1,4 @@
-"""Feeds in every format give the same products; bad rows become rows with a parse_error."""
+"""Sources of every format give the same products; bad rows get a parse_error."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: P
     assert first.source_uri.endswith(".parquet" if kind == "delta" else path)
     assert (first.row_number, second.row_number) == ((0, 1) if kind in ("parquet", "delta") else (None, None))
     assert second.content_hash == _content_hash(PRODUCTS[1]["name"], "plain", ["missing"])
-    # whoever is not marked as labelled leaks nothing, not even into the payload
+    # the values of a product that is not marked as labelled are not read, not even into the payload
     assert second.merchant_attributes == {}
     assert "hidden" not in second.payload
     assert "Cotton" in first.payload
@@ -118,7 +118,7 @@ def _content_hash(title: str, description: str, images: list[str]) -> str:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
-def test_carried_pictures_are_versioned_by_their_bytes(spark: Any, tmp_path: Path) -> None:
+def test_the_version_of_picture_bytes_is_their_hash(spark: Any, tmp_path: Path) -> None:
     table = pa.table({"product_id": [7, 8], "title": ["a", "b"], "image": [b"jpeg", None]})
     pq.write_table(table, tmp_path / "feed.parquet")
     mapping = MappingConfig(image_bytes="image")
@@ -147,10 +147,10 @@ def test_malformed_lines_and_wrong_types_are_rows_with_an_error(spark: Any, tmp_
     mapping = MappingConfig(opt_out="off", updated_at="at")
     raw = read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl", mapping=mapping), tmp_path)
     errors = {row.payload: row.parse_error for row in raw.collect()}
-    found = sorted((payload[:40], error) for payload, error in errors.items() if error)
+    payloads_and_errors = sorted((payload[:40], error) for payload, error in errors.items() if error)
     malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
     assert len(errors) == len(lines)
-    assert found == [
+    assert payloads_and_errors == [
         ("[NEW] this is no JSON", malformed),
         ('{"product_id": "2", "title": "cut', malformed),
         ('{"product_id":"3","title":"[\\"a list\\", ', 'title is no text: ["a list", 404]'),
@@ -167,13 +167,13 @@ def test_rows_with_too_few_or_too_many_cells_are_rows_with_an_error(kind: str, s
     (tmp_path / "feed").write_text("\n".join(separator.join(row) for row in rows))
     mapping = MappingConfig(attributes={"color": "color"})
     raw = read_source(spark, SourceConfig(format=kind, path="feed", mapping=mapping), tmp_path)
-    # also when hardly a column is read
+    # also when few columns are read
     rows = raw.select("product_id", "parse_error").collect()
     assert [row.product_id for row in rows if row.parse_error is None] == ["1"]
     assert len(rows) == 3
 
 
-def test_an_unparsed_line_is_hidden_where_attributes_may_be_secret(spark: Any, tmp_path: Path) -> None:
+def test_the_text_of_a_corrupt_row_is_hidden_where_attributes_may_be_secret(spark: Any, tmp_path: Path) -> None:
     good = '{"product_id": "1", "title": "t", "color": "Red", "sure": false}'
     (tmp_path / "feed.jsonl").write_text(good + '\n{"product_id": "2", "color": "secret", "sure": fal')
     mapping = MappingConfig(attributes={"color": "color"}, attributes_when="sure")
@@ -184,7 +184,7 @@ def test_an_unparsed_line_is_hidden_where_attributes_may_be_secret(spark: Any, t
     assert "secret" not in str(row)
 
 
-def test_strange_text_survives_as_valid_utf8(spark: Any, tmp_path: Path) -> None:
+def test_unusual_text_is_kept_as_valid_utf8(spark: Any, tmp_path: Path) -> None:
     lines = [
         r'{"product_id": "nul", "title": "a\u0000b"}',
         r'{"product_id": "surrogate", "title": "a\ud800b"}',
@@ -216,7 +216,7 @@ def test_invalid_utf8_in_parquet_is_made_valid(spark: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_a_missing_column_is_named_with_those_there_are(kind: str, spark: Any, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_column_lists_the_available_ones(kind: str, spark: Any, tmp_path: Path) -> None:
     path = _write(kind, tmp_path, PRODUCTS)
     source = SourceConfig(format=kind, path=path, mapping=MappingConfig(product_id="id", title="headline"))
     with pytest.raises(DataContractError, match=r"'headline'.*does not exist.*'name'"):
@@ -242,7 +242,7 @@ def test_a_column_of_an_unusable_type_is_refused(column: str, values: Any, spark
         read_source(spark, source, tmp_path)
 
 
-def test_json_objects_for_titles_are_an_unusable_type(spark: Any, tmp_path: Path) -> None:
+def test_json_objects_are_an_unusable_type_for_titles(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": {"en": "a"}}\n')
     with pytest.raises(DataContractError, match="type struct<en:string>"):
         read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl"), tmp_path)
@@ -266,7 +266,7 @@ def test_a_file_of_another_format_is_refused(spark: Any, tmp_path: Path) -> None
         read_source(spark, SourceConfig(format="delta", path="."), tmp_path)
 
 
-def test_the_fingerprint_follows_the_files(spark: Any, tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_files(spark: Any, tmp_path: Path) -> None:
     source = SourceConfig(format="jsonl", path=_write("jsonl", tmp_path, PRODUCTS))
     before = fingerprint(spark, source, tmp_path)
     assert fingerprint(spark, source, tmp_path) == before
@@ -277,12 +277,12 @@ def test_the_fingerprint_follows_the_files(spark: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/a.jpg", "https://cdn.test/a.jpg"])
-def test_a_remote_picture_is_versioned_by_its_uri(uri: str) -> None:
+def test_the_version_of_a_remote_picture_is_its_uri(uri: str) -> None:
     assert uri_version(uri) == uri
 
 
 @pytest.mark.parametrize("uri", ["/nowhere/a.jpg", "/a\0b.jpg", "/" + "x" * 10_000, "file:///nowhere/a.jpg"])
-def test_a_local_picture_that_cannot_be_found_is_missing(uri: str) -> None:
+def test_the_version_of_a_local_picture_that_does_not_exist_is_missing(uri: str) -> None:
     assert uri_version(uri) == "missing"
 
 

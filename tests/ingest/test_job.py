@@ -1,4 +1,4 @@
-"""Import, end to end on a real lake: bad input, what changes, what does not (I1, I5, I7)."""
+"""The import job on a real lake: bad input, changed and unchanged products, killed runs (I1, I5, I7)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class Shop:
-    """A merchants' feed and the catalog it is imported into."""
+    """A merchants' feed and the catalog that it is imported into."""
 
     def __init__(self, spark: Any, folder: Path) -> None:
         self.spark, self.folder = spark, folder
@@ -30,7 +30,9 @@ class Shop:
     def run(self, lines: list[Row | str], **source: Any) -> Row:
         text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         feed = self.folder / "feed.jsonl"
-        if not feed.exists() or feed.read_text(encoding="utf-8") != "\n".join(text):  # its time is its identity
+        if not feed.exists() or feed.read_text(encoding="utf-8") != "\n".join(
+            text
+        ):  # its modification time is in the fingerprint
             feed.write_text("\n".join(text), encoding="utf-8")
         mapping = {"attributes": {"color": "color"}, "updated_at": "at", "opt_out": "off"} | source.pop("mapping", {})
         content = {
@@ -40,8 +42,8 @@ class Shop:
             "source": {"format": "jsonl", "path": "feed.jsonl", "mapping": mapping} | source,
         }
         config = strict.build(Config, content, where="test")
-        words = dictionary.load(resources.locate("schemas:attributes/fashion.v1.json"))
-        return import_products(Context(config, self.spark, self.catalog, words, Stages(say=lambda _: None)))
+        attributes = dictionary.load(resources.locate("schemas:attributes/fashion.v1.json"))
+        return import_products(Context(config, self.spark, self.catalog, attributes, Stages(say=lambda _: None)))
 
     def products(self) -> dict[str, Any]:
         return {row.product_id: row for row in self.catalog.read("products").collect()}
@@ -60,7 +62,8 @@ def _good(number: int, **other: Any) -> Row:
     return row | other
 
 
-def _added_up(summary: Row) -> bool:
+def _adds_up(summary: Row) -> bool:
+    """products = new + changed + unchanged + quarantined (I7)."""
     parts = [summary["new"], summary["changed"], summary["unchanged"], *summary["quarantined"].values()]
     return bool(summary["products"] == sum(parts))
 
@@ -83,12 +86,12 @@ CORPUS: list[Row | str] = [
 ]
 
 
-def test_bad_rows_are_quarantined_and_the_rest_lands_and_again_changes_nothing_i1_i5_i7(shop: Shop) -> None:
-    described = {"description": "description"}
-    summary = shop.run(CORPUS, mapping=described)
+def test_bad_rows_are_quarantined_the_rest_is_imported_and_a_second_run_changes_nothing_i1_i5_i7(shop: Shop) -> None:
+    with_description = {"description": "description"}
+    summary = shop.run(CORPUS, mapping=with_description)
     assert summary["status"] == "succeeded"
     assert summary["products"] == len(CORPUS)
-    assert _added_up(summary)
+    assert _adds_up(summary)
     assert summary["quarantined"] == {
         **{"unparseable_row": 3, "missing_id": 1, "empty_title": 2, "text_too_long": 1, "duplicate_id": 2}
     }
@@ -97,28 +100,28 @@ def test_bad_rows_are_quarantined_and_the_rest_lands_and_again_changes_nothing_i
     assert products["p3"].title == "newer"
     assert products["nul"].title == "a\0b"
     assert products["emoji"].title == "👗 dress"
-    # I1: in the dictionary's words, or as given
+    # I1: the canonical value, or as it was if the dictionary has none
     assert products["p0"].merchant_attributes == {"color": ["Grey"]}
     assert products["emoji"].merchant_attributes == {"color": ["see picture"]}
     assert summary["merchant_values"] == {"color": {"mapped": 151, "unmapped": 1}}
     values = shop.catalog.read("current_values").where("product_id = 'emoji'").collect()
     assert [(v.attribute, v.values, v.source) for v in values] == [("color", ["see picture"], "merchant")]
-    bad = shop.catalog.read("quarantine").collect()
-    assert len(bad) == 9
-    assert {row.stage for row in bad} == {"import"}
-    assert {row.run_id for row in bad} == {summary["run_id"]}
-    assert max(len(row.payload) for row in bad) == 2000
+    quarantined = shop.catalog.read("quarantine").collect()
+    assert len(quarantined) == 9
+    assert {row.stage for row in quarantined} == {"import"}
+    assert {row.run_id for row in quarantined} == {summary["run_id"]}
+    assert max(len(row.payload) for row in quarantined) == 2000
     run = shop.catalog.read("runs").first()
     assert run.counts["rows"] == len(CORPUS)
     assert json.loads(run.validation)["success"]
-    # whoever reads the tables without Spark must be able to decode every string
+    # readers without Spark can decode every string
     assert sum(batch.num_rows for batch in shop.catalog.scan("products") if batch.to_pylist()) == 154
 
     before = shop.versions()
-    again = shop.run(CORPUS, mapping=described)
+    again = shop.run(CORPUS, mapping=with_description)
     assert (again["status"], again["run_id"], again["new"], again["changed"]) == ("nothing_to_do", None, 0, 0)
     assert again["unchanged"] == 154
-    assert _added_up(again)
+    assert _adds_up(again)
     assert shop.versions() == before
     assert not list((shop.folder / "catalog").glob("_staging/*"))
 
@@ -138,35 +141,35 @@ def test_a_row_replaces_its_product_and_absent_products_stay(shop: Shop) -> None
     assert after["p1"].content_hash == before["p1"].content_hash
     assert after["p1"].updated_at > before["p1"].updated_at
     assert after["p2"].content_hash != before["p2"].content_hash
-    # back to the first snapshot: a run of its own, not a repetition of the first
+    # the first snapshot again: a new run, with another id
     shop.run([_good(n) for n in range(4)], mapping=undated)
     assert shop.products()["p1"].merchant_attributes == {"color": ["Grey"]}
     assert shop.catalog.read("runs").count() == 3
 
 
-def test_a_run_killed_after_each_write_ends_like_an_undisturbed_one_i5(
+def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[Row | str] = [*[_good(n) for n in range(20)], _good(0, title=None, product_id="bad")]
-    for step in ("replace", "refresh_current_values", "append_rows"):
+    for write in ("replace", "refresh_current_values", "append_rows"):
 
         def killed(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(shop.catalog, step, killed)
+            patch.setattr(shop.catalog, write, killed)
             with pytest.raises(KeyboardInterrupt):
                 shop.run(lines)
     summary = shop.run(lines)
     assert (summary["status"], summary["new"], summary["quarantined"]) == ("succeeded", 20, {"empty_title": 1})
-    assert _added_up(summary)
+    assert _adds_up(summary)
     assert len(shop.products()) == 20
     assert shop.catalog.read("quarantine").count() == 1
     assert shop.catalog.read("current_values").count() == 20
     assert shop.catalog.read("runs").count() == 1
 
 
-def test_a_snapshot_that_shrank_by_nine_tenths_is_refused_and_nothing_is_written(shop: Shop) -> None:
+def test_a_snapshot_with_a_tenth_of_the_last_rows_is_refused_and_nothing_is_written(shop: Shop) -> None:
     shop.run([_good(n) for n in range(100)])
     before = shop.versions()
     with pytest.raises(DataContractError, match=r"nothing was written:\n.*expected at least 50 rows.*observed 10"):
@@ -183,13 +186,15 @@ def test_a_snapshot_that_shrank_by_nine_tenths_is_refused_and_nothing_is_written
         ([_good(1, title={"en": "a"})], "type struct"),
     ],
 )
-def test_a_source_that_breaks_its_contract_writes_nothing(lines: list[Any], complaint: str, shop: Shop) -> None:
+def test_nothing_is_written_from_a_source_that_violates_its_contract(
+    lines: list[Any], complaint: str, shop: Shop
+) -> None:
     with pytest.raises(DataContractError, match=complaint) as caught:
         shop.run(lines)
     assert caught.value.exit_code == 2
     assert not (shop.folder / "catalog").exists()
 
 
-def test_an_attribute_that_the_dictionary_lacks_fails_before_anything_is_read(shop: Shop) -> None:
+def test_an_attribute_that_is_not_in_the_dictionary_is_refused_before_anything_is_read(shop: Shop) -> None:
     with pytest.raises(ConfigError, match="not in the attribute dictionary"):
         shop.run([_good(1)], mapping={"attributes": {"size": "size"}})

@@ -1,4 +1,4 @@
-"""A labels file beside the source: every row stays once, and files that do not belong together are refused."""
+"""Labels files: every row of the source stays once, and files that do not belong together are refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _source(folder: Path, labels: str, key: str = "id", kind: str = "csv") -> So
     (folder / "feed.csv").write_text("id,name\n1,a\n2,b\n3,c\n")
     if labels:
         (folder / f"labels.{kind}").write_text(labels)
-    declared = LabelsConfig(format=kind, path=f"labels.{kind}", key=key)
-    return SourceConfig(format="csv", path="feed.csv", labels=declared, mapping=MAPPING)
+    labels_config = LabelsConfig(format=kind, path=f"labels.{kind}", key=key)
+    return SourceConfig(format="csv", path="feed.csv", labels=labels_config, mapping=MAPPING)
 
 
 def _colors(spark: Any, source: SourceConfig, folder: Path) -> dict[str, list[str] | None]:
@@ -30,7 +30,7 @@ def _colors(spark: Any, source: SourceConfig, folder: Path) -> dict[str, list[st
     return {row.product_id: row.merchant_attributes.get("color") for row in rows}
 
 
-def test_labels_go_by_their_key_and_a_product_without_one_stays(spark: Any, tmp_path: Path) -> None:
+def test_labels_are_joined_by_key_and_a_product_without_a_label_stays(spark: Any, tmp_path: Path) -> None:
     source = _source(tmp_path, "color,id\nRed,3\nBlue,1\nGrey,9\nGreen,\n")
     assert _colors(spark, source, tmp_path) == {"1": ["Blue"], "2": None, "3": ["Red"]}
     before = fingerprint(spark, source, tmp_path)
@@ -38,18 +38,18 @@ def test_labels_go_by_their_key_and_a_product_without_one_stays(spark: Any, tmp_
     assert fingerprint(spark, source, tmp_path) != before
 
 
-def test_labels_may_be_arrays_of_another_format(spark: Any, tmp_path: Path) -> None:
+def test_labels_can_be_arrays_in_a_file_of_another_format(spark: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1, 3], "color": [["Red", "Blue"], []]}), tmp_path / "labels.parquet")
     source = _source(tmp_path, "", kind="parquet")
     assert _colors(spark, source, tmp_path) == {"1": ["Red", "Blue"], "2": None, "3": None}
 
 
-def test_a_broken_label_row_is_its_products_error(spark: Any, tmp_path: Path) -> None:
+def test_a_product_with_a_corrupt_label_row_gets_a_parse_error(spark: Any, tmp_path: Path) -> None:
     rows = read_source(spark, _source(tmp_path, "id,color\n1,Red\n2,Blue,more\n3,Grey\n"), tmp_path).collect()
     assert {row.product_id: row.parse_error is None for row in rows} == {"1": True, "2": False, "3": True}
 
 
-def test_by_order_a_broken_label_row_moves_no_other(spark: Any, tmp_path: Path) -> None:
+def test_a_corrupt_label_row_does_not_shift_the_labels_joined_by_order(spark: Any, tmp_path: Path) -> None:
     source = _source(tmp_path, "color,sure\nRed,1\nBlue\nGrey,0\n", key="")
     rows = {row.product_id: row for row in read_source(spark, source, tmp_path).collect()}
     assert rows["3"].merchant_attributes == {"color": ["Grey"]}
@@ -75,7 +75,7 @@ def test_files_that_do_not_belong_together_are_refused(
         read_source(spark, _source(tmp_path, labels, key), tmp_path)
 
 
-def test_a_folder_has_no_order(spark: Any, tmp_path: Path) -> None:
+def test_labels_in_a_folder_cannot_be_joined_by_order(spark: Any, tmp_path: Path) -> None:
     source = _source(tmp_path, "", key="")
     (tmp_path / "labels.csv").mkdir()
     (tmp_path / "labels.csv/part.csv").write_text("color\nRed\nRed\nRed\n")

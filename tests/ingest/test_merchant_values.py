@@ -1,4 +1,4 @@
-"""I1: merchant values land in the dictionary's words; what does not map is kept as given."""
+"""I1: merchant values become canonical values; values that the dictionary lacks are kept as they are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = [
 ]
 
 
-def test_i1_values_are_normalised_and_what_does_not_map_is_kept(spark: Any) -> None:
+def test_i1_values_are_normalised_and_values_without_a_canonical_one_are_kept(spark: Any) -> None:
     frame = spark.createDataFrame(ROWS, "language string, merchant_attributes map<string, array<string>>")
     normalised = normalise_attributes(frame, DICTIONARY)
     assert [row.merchant_attributes for row in normalised.collect()] == [
@@ -44,6 +44,6 @@ def test_i1_values_are_normalised_and_what_does_not_map_is_kept(spark: Any) -> N
     }
 
 
-def test_a_mapping_of_an_attribute_that_the_dictionary_lacks_is_refused() -> None:
+def test_a_mapped_attribute_that_is_not_in_the_dictionary_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"\['size'\] are not in the attribute dictionary.*\['color'\]"):
         check_attributes(MappingConfig(attributes={"color": "c", "size": "s"}), DICTIONARY)

@@ -1,4 +1,4 @@
-"""Files of every kind as one frame: one row per record, also of those that cannot be parsed."""
+"""Files of every format as one frame: one row per record, also for records that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from catalog_enrichment.ingest.source_files import python_to_json
     ],
 )
 def test_python_literals_become_json_and_nothing_is_executed(line: str, value: Any) -> None:
-    found = python_to_json(line)
-    assert value == (found and json.loads(found))
+    document = python_to_json(line)
+    assert value == (document and json.loads(document))
 
 
 def test_a_file_per_record_gives_a_row_per_file(spark: Any, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_csv_without_a_header_gets_the_given_names(spark: Any, tmp_path: Path)
     ]  # fmt: skip
 
 
-def test_a_nameless_column_is_named_by_its_place(spark: Any, tmp_path: Path) -> None:
+def test_a_column_without_a_name_is_named_by_its_index(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "feed").mkdir()
     (tmp_path / "feed/1.csv").write_text(",title\n7,a\n")
     mapping = MappingConfig(product_id="_c0")
@@ -73,7 +73,7 @@ def test_a_nameless_column_is_named_by_its_place(spark: Any, tmp_path: Path) -> 
         read_source(spark, SourceConfig(format="csv", path="feed", mapping=mapping), tmp_path)
 
 
-def test_names_with_a_meaning_are_refused_as_columns(spark: Any, tmp_path: Path) -> None:
+def test_reserved_names_are_refused_as_columns(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": "t", "_file_stem": "x"}')
     with pytest.raises(DataContractError, match=r"may not be called \['_file_stem'\]"):
         read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl"), tmp_path)
