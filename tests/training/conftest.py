@@ -1,4 +1,4 @@
-"""What this room's tests share: toy products as something to learn from."""
+"""Fixtures of the training tests: toy products as a training task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @pytest.fixture(scope="session")
 def toy_task(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Task]:
-    """Product rows to a task, for a model (the toy's own) and some attributes (all that products have values of)."""
+    """Builds a task from product rows, for a model (default: the toy recipe's) and attributes."""
 
     def build(rows: Rows, model: ModelSpec | None = None, attributes: Sequence[str] = ("color", "material")) -> Task:
         spec = model or recipe().model

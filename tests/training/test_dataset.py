@@ -52,11 +52,11 @@ def test_unlabelled_sample_is_capped_and_does_not_depend_on_the_order(tmp_path):
     second = load(rows[::-1], tmp_path / "b", max_unlabelled=10)
     assert len(first) == 30
     assert set(first.ids) == set(second.ids)
-    where = {name: position for position, name in enumerate(second.ids)}
-    for position, name in enumerate(first.ids):  # evicted products left nothing of themselves behind
-        assert first.titles[position] == second.titles[where[name]]
-        assert first.pictures[position] == second.pictures[where[name]]
-        np.testing.assert_array_equal(first.pixels[position], second.pixels[where[name]])
+    position_of = {name: position for position, name in enumerate(second.ids)}
+    for position, name in enumerate(first.ids):  # nothing of a replaced product remains
+        assert first.titles[position] == second.titles[position_of[name]]
+        assert first.pictures[position] == second.pictures[position_of[name]]
+        np.testing.assert_array_equal(first.pixels[position], second.pixels[position_of[name]])
 
 
 def test_no_unlabelled_product_is_kept_when_the_cap_is_zero(tmp_path):
@@ -68,8 +68,8 @@ def mixed(tmp_path):
     rows = [product(n) for n in range(8)]
     rows += [
         product(8, merchant_attributes=[("color", ["Mauve"])]),  # in the dictionary, too rare to be learned
-        product(9, merchant_attributes=[("color", ["sort of red"])]),  # kept as given at import
-        product(10, merchant_attributes=[("color", ["Red", "Blue"])]),  # a contradiction
+        product(9, merchant_attributes=[("color", ["sort of red"])]),  # not in the dictionary
+        product(10, merchant_attributes=[("color", ["Red", "Blue"])]),  # two values of an attribute that has one
         product(11, merchant_attributes=[("color", None), ("material", ["Wool", "Tweed", None])]),
         product(12, labelled=False),
     ]

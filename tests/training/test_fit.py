@@ -49,10 +49,10 @@ def accuracy(network, task: Task, name: str) -> float:
     return float((logits.argmax(dim=1).numpy() == task.labels[name].classes[index]).mean())
 
 
-def test_learning_beats_chance_on_products_it_never_saw(task: Task) -> None:
+def test_accuracy_on_held_out_products_beats_chance(task: Task) -> None:
     lines: list[str] = []
     fitted = fit(recipe(epochs=6), task, lines.append)
-    assert accuracy(fitted.network, task, "color") > 0.6  # chance: 0.33, three colours are left
+    assert accuracy(fitted.network, task, "color") > 0.6  # chance: 0.33, three colours remain
     assert len(fitted.history) == len(lines) == 6
     assert all(row["products_per_second"] > 0 for row in fitted.history)
 
@@ -81,19 +81,19 @@ def test_kl_term_keeps_the_attention_near_a_half(task: Task) -> None:
 
 def test_best_epoch_is_kept_and_patience_stops(task: Task) -> None:
     lines: list[str] = []
-    hopeless = recipe(epochs=8, patience=1, schedule="constant", learning_rate=3.0, text_learning_rate=1.0)
-    fitted = fit(hopeless, task, lines.append)
+    diverging = recipe(epochs=8, patience=1, schedule="constant", learning_rate=3.0, text_learning_rate=1.0)
+    fitted = fit(diverging, task, lines.append)
     assert len(fitted.history) < 8
     assert "stopped" in lines[-1]
     outputs = task.examples.outputs(fitted.network, task.folds.validation)
-    kept = float(total_loss(outputs, targets_of(task.labels), torch.from_numpy(task.folds.validation)))
-    assert kept == pytest.approx(min(row["validation_loss"] for row in fitted.history), rel=1e-4)
+    held_out_loss = float(total_loss(outputs, targets_of(task.labels), torch.from_numpy(task.folds.validation)))
+    assert held_out_loss == pytest.approx(min(row["validation_loss"] for row in fitted.history), rel=1e-4)
 
 
 def test_lambda_is_the_candidate_that_is_best_on_the_validation_fold(task: Task) -> None:
     searched = replace(recipe(epochs=2), search=SearchSpec(kl_lambda=(0.0, 50.0)))
     fitted = fit(searched, task, silent)
-    reached = {}
+    recall_by_lambda = {}
     for weight in searched.search.kl_lambda:
         network = fit(recipe(epochs=2, kl_lambda=weight), task, silent).network
         recalls = []
@@ -103,10 +103,10 @@ def test_lambda_is_the_candidate_that_is_best_on_the_validation_fold(task: Task)
             single = label.cardinality == "one"
             scores = (logits.softmax(dim=1) if single else logits.sigmoid()).numpy()
             recalls.append(r_at_p_micro(pairs_from(scores, label.truth[rows], label.cardinality)).recall)
-        reached[weight] = float(np.mean(recalls))
+        recall_by_lambda[weight] = float(np.mean(recalls))
     assert [row["kl_lambda"] for row in fitted.search] == [0.0, 50.0]
-    assert [row["r_at_p95_micro"] for row in fitted.search] == pytest.approx(list(reached.values()), abs=1e-6)
-    assert reached[fitted.chosen["kl_lambda"]] == max(reached.values())
+    assert [row["r_at_p95_micro"] for row in fitted.search] == pytest.approx(list(recall_by_lambda.values()), abs=1e-6)
+    assert recall_by_lambda[fitted.chosen["kl_lambda"]] == max(recall_by_lambda.values())
 
 
 def test_alpha_is_reported_by_attribute(task: Task) -> None:
@@ -115,7 +115,7 @@ def test_alpha_is_reported_by_attribute(task: Task) -> None:
     assert fitted.network.fusion.alpha.tolist() == pytest.approx(list(fitted.chosen.values()))
 
 
-def test_encoders_that_were_fitted_first_and_frozen_go_into_the_whole_unchanged(task: Task, tmp_path) -> None:
+def test_frozen_encoders_keep_the_weights_of_their_own_fits(task: Task, tmp_path) -> None:
     stage = FitSpec(epochs=1, batch_size=16, text_learning_rate=3e-3, image_learning_rate=1e-3)
     frozen = recipe(fusion="hierarchical", epochs=1)
     second = TextSpec(bert=frozen.model.text.bert, pooling="mean", max_length=16, fields="apart", frozen=True)
@@ -128,17 +128,17 @@ def test_encoders_that_were_fitted_first_and_frozen_go_into_the_whole_unchanged(
     fitted = fit(whole, staged, lines.append, tmp_path)
     names = [line.partition(":")[0] for line in lines]
     assert names == ["image", "image destruction", "text", "second_text", "toy"]
-    # the stages' own checkpoints hold what the encoders knew when they were frozen
-    kept = torch.load(next(tmp_path.glob("image-destruction-*.pt")), weights_only=True)["best"]
-    inside = fitted.network.state_dict()
-    for name, value in kept.items():
+    # the checkpoints of the encoders' fits have the weights that were then frozen
+    image_weights = torch.load(next(tmp_path.glob("image-destruction-*.pt")), weights_only=True)["best"]
+    final = fitted.network.state_dict()
+    for name, value in image_weights.items():
         if name.startswith("image."):
-            assert torch.equal(inside[name], value)
+            assert torch.equal(final[name], value)
     for name in ("text", "second_text"):
-        alone = torch.load(next(tmp_path.glob(f"{name}-*.pt")), weights_only=True)["best"]
-        weights = {key.removeprefix("texts.text."): value for key, value in alone.items() if key.startswith("texts.")}
+        best = torch.load(next(tmp_path.glob(f"{name}-*.pt")), weights_only=True)["best"]
+        weights = {key.removeprefix("texts.text."): value for key, value in best.items() if key.startswith("texts.")}
         assert weights
-        assert all(torch.equal(inside[f"texts.{name}.{key}"], value) for key, value in weights.items())
+        assert all(torch.equal(final[f"texts.{name}.{key}"], value) for key, value in weights.items())
 
 
 VIT = ImageSpec(name="vit_tiny_patch16_224", args={"img_size": 64, "depth": 1, "embed_dim": 24}, size=64)
@@ -147,12 +147,12 @@ ONCE = FitSpec(epochs=1)
 
 def changed(part: str, **changes: Any) -> Recipe:
     """A recipe with one part of its model changed."""
-    whole = recipe(epochs=1)
-    return replace(whole, model=replace(whole.model, **{part: replace(getattr(whole.model, part), **changes)}))
+    original = recipe(epochs=1)
+    return replace(original, model=replace(original.model, **{part: replace(getattr(original.model, part), **changes)}))
 
 
 @pytest.mark.parametrize(
-    ("bad", "says"),
+    ("bad", "message"),
     [
         (
             replace(changed("image"), model=replace(recipe().model, image=VIT), image=replace(ONCE, picture_size=32)),
@@ -177,8 +177,8 @@ def changed(part: str, **changes: Any) -> Recipe:
     ],
     ids=["picture size", "option", "adapted encoder", "noise encoder", "frozen text", "frozen image", "simcse"],
 )
-def test_what_cannot_work_is_told_before_the_first_stage(bad: Recipe, says: str, task: Task) -> None:
-    with pytest.raises(ConfigError, match=f"toy: .*{says}"):
+def test_a_recipe_that_cannot_be_built_is_refused(bad: Recipe, message: str, task: Task) -> None:
+    with pytest.raises(ConfigError, match=f"toy: .*{message}"):
         check_buildable(bad, task)
 
 
@@ -193,12 +193,12 @@ def test_what_cannot_work_is_told_before_the_first_stage(bad: Recipe, says: str,
     ],
     ids=["text", "simcse", "convirt", "destruction", "not used"],
 )
-def test_an_encoder_that_learned_before_or_is_not_used_may_be_frozen(good: Recipe, task: Task) -> None:
+def test_an_encoder_that_is_fitted_before_or_not_used_may_be_frozen(good: Recipe, task: Task) -> None:
     check_buildable(good, task)
 
 
 @pytest.mark.parametrize("method", ["simcse", "convirt"])
-def test_a_text_model_adapted_with_pictures_is_deployed_without_them(method: str, task: Task) -> None:
+def test_a_text_model_adapted_with_pictures_has_no_image_encoder(method: str, task: Task) -> None:
     stage = FitSpec(epochs=1, batch_size=16, text_learning_rate=1e-3, image_learning_rate=1e-3)
     adapted = replace(recipe(fusion="text_only", epochs=1), adapt=AdaptSpec(method=method, fit=stage, projection=16))  # type: ignore[arg-type]
     lines: list[str] = []
@@ -210,37 +210,37 @@ def test_a_text_model_adapted_with_pictures_is_deployed_without_them(method: str
     assert not all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_self_supervision_never_sees_the_held_out_folds(task: Task) -> None:
+def test_self_supervision_does_not_use_the_held_out_folds(task: Task) -> None:
     held_out = np.concatenate([index for name, index in task.folds.items() if name != "train"])
     groups = task.groups.copy()
     twin = task.folds.train[0]
-    groups[twin] = groups[task.folds.test[0]]  # the same listing, in another shop
-    seen = replace(task, groups=groups).self_supervised
-    assert not np.isin(groups[seen], groups[held_out]).any()
-    assert sorted([*seen, twin, *held_out]) == list(range(len(task.examples.dataset)))
+    groups[twin] = groups[task.folds.test[0]]  # the same content group as a test product
+    used = replace(task, groups=groups).self_supervised
+    assert not np.isin(groups[used], groups[held_out]).any()
+    assert sorted([*used, twin, *held_out]) == list(range(len(task.examples.dataset)))
 
 
-def test_a_flagged_picture_is_never_shown(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flagged_pictures_are_not_trained_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = FitSpec(epochs=1, batch_size=16, image_learning_rate=3e-3)
     noisy = replace(recipe(epochs=1, image_dropout=0.0), noise=NoiseSpec(fit=stage), image=stage)
     flagged = task.train[::3]
-    marks = np.isin(np.arange(len(task.examples.dataset)), flagged)
-    monkeypatch.setattr("catalog_enrichment.training.fit.flagged_pictures", lambda *_: marks)
-    shown: dict[bool, set[int]] = {True: set(), False: set()}
-    seen: list[str] = []
+    is_flagged = np.isin(np.arange(len(task.examples.dataset)), flagged)
+    monkeypatch.setattr("catalog_enrichment.training.fit.flagged_pictures", lambda *_: is_flagged)
+    trained_on: dict[bool, set[int]] = {True: set(), False: set()}  # key: after the image encoder's fit
+    finished: list[str] = []
     original = Examples.batch
 
-    def watched(self: Examples, index: Any, masked_images: Any = None, augment: Any = None) -> Any:
-        if augment is not None:  # a batch that is learned from
+    def recorded_batch(self: Examples, index: Any, masked_images: Any = None, augment: Any = None) -> Any:
+        if augment is not None:  # a training batch
             visible = self.has_image[index] & (True if masked_images is None else ~masked_images)
-            shown["fit" in seen] |= set(index[visible].tolist())
+            trained_on["image" in finished] |= set(index[visible].tolist())
         return original(self, index, masked_images, augment)
 
-    monkeypatch.setattr(Examples, "batch", watched)
-    learned = replace(noisy, image=replace(stage, augment=True))
-    found = fit(learned, task, lambda line: seen.append("fit") if line.startswith("image") else None)
-    assert found.chosen["noisy_pictures"] == len(flagged)
-    for rows in shown.values():
+    monkeypatch.setattr(Examples, "batch", recorded_batch)
+    augmenting = replace(noisy, image=replace(stage, augment=True))
+    fitted = fit(augmenting, task, lambda line: finished.append("image") if line.startswith("image") else None)
+    assert fitted.chosen["noisy_pictures"] == len(flagged)
+    for rows in trained_on.values():
         assert rows
         assert not rows & set(flagged.tolist())
 
@@ -250,8 +250,8 @@ def test_outputs_come_in_the_order_of_the_index(task: Task) -> None:
     index = np.array([7, 3, 11])
     together = task.examples.outputs(network, index).logits["color"]
     for position, product in enumerate(index):
-        alone = task.examples.outputs(network, np.array([product])).logits["color"][0]
-        torch.testing.assert_close(together[position], alone, atol=1e-4, rtol=1e-4)
+        single = task.examples.outputs(network, np.array([product])).logits["color"][0]
+        torch.testing.assert_close(together[position], single, atol=1e-4, rtol=1e-4)
 
 
 def test_batches_are_no_wider_than_their_longest_text(task: Task) -> None:
@@ -261,31 +261,31 @@ def test_batches_are_no_wider_than_their_longest_text(task: Task) -> None:
     assert tokens.attention_mask.sum(dim=1).tolist() == task.examples.lengths[index].tolist()
 
 
-def test_hidden_pictures_are_not_seen(task: Task) -> None:
+def test_masked_pictures_are_zero(task: Task) -> None:
     inputs = task.examples.batch(np.arange(4), masked_images=np.array([True, False, True, False]))
     assert inputs.has_image.tolist() == [False, True, False, True]
     assert inputs.pixels[0].abs().sum() == 0
 
 
 def test_smaller_pictures_for_one_fit(task: Task) -> None:
-    whole, small = task.examples.batch(np.arange(3)), task.examples.with_picture_size(16).batch(np.arange(3))
+    full, small = task.examples.batch(np.arange(3)), task.examples.with_picture_size(16).batch(np.arange(3))
     assert small.pixels.shape == (3, 3, 16, 16)
-    torch.testing.assert_close(small.pixels[0, 0, 0, 0], whole.pixels[0, 0, :2, :2].mean())
+    torch.testing.assert_close(small.pixels[0, 0, 0, 0], full.pixels[0, 0, :2, :2].mean())
 
 
 def test_augmentation_mirrors_and_shifts_but_keeps_colours() -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (64, 32, 32, 3)).astype(np.uint8)
-    varied = augmented(pictures, rng)
-    assert varied.shape == pictures.shape
-    assert not np.array_equal(varied, pictures)
-    for before, after in zip(pictures, varied, strict=True):
+    result = augmented(pictures, rng)
+    assert result.shape == pictures.shape
+    assert not np.array_equal(result, pictures)
+    for before, after in zip(pictures, result, strict=True):
         colours = {tuple(pixel) for pixel in before.reshape(-1, 3)}
         assert {tuple(pixel) for pixel in after.reshape(-1, 3)} <= colours
 
 
 def _task_for(whole: Recipe, task: Task) -> Task:
-    """The same products as another model's inputs."""
+    """The same products as the inputs of another model."""
     from catalog_enrichment.models.encoders import build_tokenizer
     from catalog_enrichment.training.examples import Examples
 

@@ -25,20 +25,20 @@ def ids(count: int) -> list[str]:
     return [f"p{number:05d}" for number in range(count)]
 
 
-def test_key_drops_spellings_digits_and_case():
+def test_key_removes_spellings_digits_and_case():
     key = VariantKey(WORDS)
     assert key("Puma Shirt Navy Blue 501") == key("puma  shirt, RED 77") == "puma shirt"
 
 
-def test_key_takes_out_whole_words_only():
+def test_key_removes_whole_words_only():
     assert VariantKey(WORDS)("Redskin jacket") == "redskin jacket"
 
 
-def test_key_takes_spellings_out_of_scripts_without_spaces():
+def test_key_removes_spellings_in_scripts_without_spaces():
     assert VariantKey(WORDS)("赤ワンピース") == VariantKey(WORDS)("ワンピース")
 
 
-def test_key_of_a_title_with_nothing_else_is_the_title():
+def test_key_of_a_title_of_spellings_and_digits_is_the_title():
     assert VariantKey(WORDS)("Red 5") == "red 5"
 
 
@@ -47,7 +47,7 @@ def test_colour_variants_and_equal_pictures_form_one_group():
     assert groups[0] == groups[1] == groups[2] != groups[3]
 
 
-def test_empty_titles_and_missing_pictures_connect_nothing():
+def test_empty_titles_and_missing_pictures_link_no_products():
     assert len(set(content_groups(["", "", "!!"], [None, None, None], WORDS).tolist())) == 3
 
 
@@ -55,20 +55,20 @@ def random_groups(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, count // 3, count)
 
 
-def test_groups_never_split_and_every_product_has_one_fold():
+def test_groups_are_not_divided_and_every_product_is_in_one_fold():
     groups = random_groups(3000)
     folds = split_folds(np.arange(3000), groups, ids(3000), SHARES)
     parts = [folds.train, folds.validation, folds.calibration, folds.certification, folds.test]
     assert sorted(np.concatenate(parts).tolist()) == list(range(3000))
-    seen = [set(groups[part].tolist()) for part in parts]
-    assert sum(map(len, seen)) == len(set.union(*seen))
+    groups_by_part = [set(groups[part].tolist()) for part in parts]
+    assert sum(map(len, groups_by_part)) == len(set.union(*groups_by_part))
     assert twins_share(folds.test, folds.train, groups) == 0
 
 
-@pytest.mark.parametrize("giant", [0, 200, 700])
-def test_shares_are_close_even_with_a_giant_group(giant):
+@pytest.mark.parametrize("large", [0, 200, 700])
+def test_shares_are_close_even_with_a_large_group(large):
     groups = random_groups(3000)
-    groups[:giant] = 10_000
+    groups[:large] = 10_000
     sizes = split_folds(np.arange(3000), groups, ids(3000), SHARES).sizes()
     for name, size in sizes.items():
         assert abs(size / 3000 - getattr(SHARES, name)) < 0.01
@@ -82,12 +82,12 @@ def test_a_group_larger_than_train_leaves_the_other_folds_in_proportion():
     assert abs(sizes["certification"] - 200 * 0.22 / 0.5) < 10
 
 
-def test_seed_decides_the_split_and_order_of_products_does_not():
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_products():
     groups, names = random_groups(500), ids(500)
     first = split_folds(np.arange(500), groups, names, SHARES)
-    back = np.arange(500)[::-1]
-    second = split_folds(np.arange(500), groups[back], [names[i] for i in back], SHARES)
-    assert {names[i] for i in first.certification} == {names[back[i]] for i in second.certification}
+    reverse = np.arange(500)[::-1]
+    second = split_folds(np.arange(500), groups[reverse], [names[i] for i in reverse], SHARES)
+    assert {names[i] for i in first.certification} == {names[reverse[i]] for i in second.certification}
     other = split_folds(np.arange(500), groups, names, FoldsConfig(seed=1))
     assert set(first.test.tolist()) != set(other.test.tolist())
 
@@ -120,7 +120,7 @@ def values(count: int, seed: int = 0) -> np.ndarray:
 
 
 def unevenness(folds: Folds, truth: np.ndarray, shares: FoldsConfig) -> float:
-    """How far, in products, the folds' counts of the rare values are from what their shares promise; the mean."""
+    """Mean absolute difference, in products, of the folds' counts of the rare values from their shares."""
     rare = truth[:, 6:]
     return float(
         np.mean(
@@ -136,33 +136,35 @@ def test_stratified_folds_have_their_share_of_rare_values():
     hashed, stratified = [], []
     for seed in range(5):
         truth, groups = values(1500, seed), random_groups(1500, seed)
-        for config, found in ((FoldsConfig(seed=seed), hashed), (FoldsConfig(seed=seed, stratify=True), stratified)):
-            found.append(unevenness(split_folds(np.arange(1500), groups, ids(1500), config, truth), truth, config))
+        configs = ((FoldsConfig(seed=seed), hashed), (FoldsConfig(seed=seed, stratify=True), stratified))
+        for config, differences in configs:
+            folds = split_folds(np.arange(1500), groups, ids(1500), config, truth)
+            differences.append(unevenness(folds, truth, config))
     assert np.mean(stratified) < 0.6 * np.mean(hashed)
     assert max(stratified) < min(hashed)
 
 
-@pytest.mark.parametrize("giant", [0, 200, 700])
-def test_stratified_folds_keep_groups_together_and_shares_close(giant):
+@pytest.mark.parametrize("large", [0, 200, 700])
+def test_stratified_folds_keep_groups_together_and_shares_close(large):
     groups, truth = random_groups(3000), values(3000)
-    groups[:giant] = 10_000
+    groups[:large] = 10_000
     labelled = np.arange(0, 3000)[np.arange(3000) % 10 != 0]
     folds = split_folds(labelled, groups, ids(3000), STRATIFIED, truth)
     parts = [index for _, index in folds.items()]
     assert np.array_equal(np.sort(np.concatenate(parts)), labelled)
     assert all((np.diff(part) > 0).all() for part in parts)
-    seen = [set(groups[part].tolist()) for part in parts]
-    assert sum(map(len, seen)) == len(set.union(*seen))
+    groups_by_part = [set(groups[part].tolist()) for part in parts]
+    assert sum(map(len, groups_by_part)) == len(set.union(*groups_by_part))
     for name, size in folds.sizes().items():
         assert abs(size / len(labelled) - getattr(STRATIFIED, name)) < 0.02
 
 
-def test_stratified_folds_follow_the_seed_and_not_the_order_of_products():
+def test_stratified_folds_depend_on_the_seed_and_not_on_the_order_of_products():
     groups, names, truth = random_groups(500), ids(500), values(500)
     first = split_folds(np.arange(500), groups, names, STRATIFIED, truth)
-    back = np.arange(500)[::-1]
-    second = split_folds(np.arange(500), groups[back], [names[i] for i in back], STRATIFIED, truth[back])
-    assert {names[i] for i in first.certification} == {names[back[i]] for i in second.certification}
+    reverse = np.arange(500)[::-1]
+    second = split_folds(np.arange(500), groups[reverse], [names[i] for i in reverse], STRATIFIED, truth[reverse])
+    assert {names[i] for i in first.certification} == {names[reverse[i]] for i in second.certification}
     other = split_folds(np.arange(500), groups, names, FoldsConfig(stratify=True, seed=-1), truth)
     assert set(first.test.tolist()) != set(other.test.tolist())
 
@@ -172,11 +174,11 @@ def test_stratification_needs_values():
         split_folds(np.arange(10), np.arange(10), ids(10), STRATIFIED)
 
 
-def test_values_do_not_change_folds_that_are_hashed():
+def test_values_do_not_change_folds_without_stratification():
     groups = random_groups(400)
     plain = split_folds(np.arange(400), groups, ids(400), SHARES)
-    told = split_folds(np.arange(400), groups, ids(400), SHARES, values(400))
-    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(plain.items(), told.items(), strict=True))
+    with_values = split_folds(np.arange(400), groups, ids(400), SHARES, values(400))
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(plain.items(), with_values.items(), strict=True))
 
 
 @pytest.mark.parametrize("columns", [0, 1, 12])
@@ -185,8 +187,8 @@ def test_parts_are_even_and_no_group_is_in_two(columns):
     index = np.arange(0, 900, 2)
     parts = stratified_parts(index, groups, truth, 4, seed=0)
     assert np.array_equal(np.sort(np.concatenate(parts)), index)
-    seen = [set(groups[part].tolist()) for part in parts]
-    assert sum(map(len, seen)) == len(set.union(*seen))
+    groups_by_part = [set(groups[part].tolist()) for part in parts]
+    assert sum(map(len, groups_by_part)) == len(set.union(*groups_by_part))
     assert max(map(len, parts)) - min(map(len, parts)) < 0.1 * len(index)
     if columns:
         counts = np.array([truth[part].sum(axis=0) for part in parts])
@@ -201,7 +203,7 @@ def test_four_products_of_a_rare_value_go_to_four_parts():
         assert [int(truth[part, 0].sum()) for part in parts] == [1, 1, 1, 1]
 
 
-def test_the_seed_decides_the_parts():
+def test_the_parts_depend_on_the_seed():
     first, again, other = (stratified_parts(np.arange(60), np.arange(60), values(60), 3, seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
@@ -212,15 +214,15 @@ def test_fewer_groups_than_parts_are_refused():
         stratified_parts(np.arange(10), np.arange(10) % 2, np.zeros((10, 1), dtype=bool), 3, seed=0)
 
 
-def test_the_config_decides_how_products_are_split(toy_task):
+def test_the_config_sets_stratification(toy_task):
     dataset = toy_task([product(number) for number in range(240)]).examples.dataset
-    found = {}
+    test_fold = {}
     for stratify in (False, True):
         shares = FoldsConfig(stratify=stratify)
         settings = TrainingConfig(recipe="any", attributes=["color", "material"], folds=shares, min_label_count=1)
-        parts = split_of(dataset, settings)
+        result = split_of(dataset, settings)
         truth = np.hstack([dataset.labels(name).truth for name in settings.attributes])
-        expected = split_folds(np.arange(240), parts.groups, dataset.ids, shares, truth)
-        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(parts.folds.items(), expected.items(), strict=True))
-        found[stratify] = set(parts.folds.test.tolist())
-    assert found[False] != found[True]
+        expected = split_folds(np.arange(240), result.groups, dataset.ids, shares, truth)
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(result.folds.items(), expected.items(), strict=True))
+        test_fold[stratify] = set(result.folds.test.tolist())
+    assert test_fold[False] != test_fold[True]

@@ -49,7 +49,7 @@ def same(first: MultiModalNet, second: MultiModalNet) -> bool:
     return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
 
 
-def test_warm_up_then_a_cosine_a_line_steps_or_nothing() -> None:
+def test_learning_rate_schedules() -> None:
     spec = replace(recipe().fit, warmup_share=0.1, epochs=20)
     factors = [learning_rate_factor(step, 100, spec) for step in range(101)]
     assert factors[:11] == pytest.approx([*np.arange(1, 11) / 10, 1.0])
@@ -64,15 +64,15 @@ def test_warm_up_then_a_cosine_a_line_steps_or_nothing() -> None:
     assert learning_rate_factor(3, 100, replace(spec, schedule="constant")) == 1
 
 
-def test_the_fit_that_was_interrupted_ends_where_the_undisturbed_one_does(task: Task, tmp_path) -> None:
+def test_an_interrupted_fit_gives_the_weights_of_an_uninterrupted_one(task: Task, tmp_path) -> None:
     spec = replace(recipe(epochs=3).fit, image_dropout=0.3)
-    undisturbed = run(task, spec)
+    uninterrupted = run(task, spec)
 
     class Killed(Exception):
         pass
 
     def kill_in_the_second_epoch(line: str) -> None:
-        if "epoch 2/" in line:  # said before the second epoch's checkpoint is written
+        if "epoch 2/" in line:  # reported before the second epoch's checkpoint is written
             raise Killed
 
     with pytest.raises(Killed):
@@ -80,10 +80,10 @@ def test_the_fit_that_was_interrupted_ends_where_the_undisturbed_one_does(task: 
     lines: list[str] = []
     resumed = run(task, spec, lines.append, checkpoints=tmp_path)
     assert "continues after epoch 1" in lines[0]
-    assert same(undisturbed, resumed)
+    assert same(uninterrupted, resumed)
 
 
-def test_a_fit_that_is_done_is_found_again_and_a_changed_one_is_not(task: Task, tmp_path) -> None:
+def test_a_finished_fit_is_loaded_and_a_changed_one_is_fitted(task: Task, tmp_path) -> None:
     spec = recipe(epochs=1).fit
     first = run(task, spec, checkpoints=tmp_path)
     lines: list[str] = []
@@ -104,66 +104,66 @@ def test_a_fit_that_is_done_is_found_again_and_a_changed_one_is_not(task: Task, 
     assert not any("continues" in line for line in lines)
 
 
-def test_accumulated_batches_step_as_one_large_batch_does(task: Task) -> None:
+def test_accumulated_batches_give_the_step_of_one_large_batch(task: Task) -> None:
     task = replace(task, labels={"color": task.labels["color"]})
-    everybody = task.train[: 2 * (len(task.train) // 2)]
+    train = task.train[: 2 * (len(task.train) // 2)]
     spec = replace(recipe(epochs=1).fit, augment=False, image_dropout=0.0, gradient_norm=1e9)
-    ends = []
-    for size, accumulate in ((len(everybody), 1), (len(everybody) // 2, 2)):
+    results = []
+    for size, accumulate in ((len(train), 1), (len(train) // 2, 2)):
         fitted = network(task)
         row = replace(spec, batch_size=size, accumulate=accumulate, optimizer="sgd", schedule="constant")
-        run(task, row, start=fitted, train=everybody)
-        ends.append(fitted)
-    first, second = (end.state_dict() for end in ends)
-    begun = network(task).state_dict()
-    moved = [name for name, value in first.items() if not torch.equal(value, begun[name])]
+        run(task, row, start=fitted, train=train)
+        results.append(fitted)
+    first, second = (result.state_dict() for result in results)
+    initial = network(task).state_dict()
+    moved = [name for name, value in first.items() if not torch.equal(value, initial[name])]
     assert moved
     for name in moved:
         torch.testing.assert_close(second[name], first[name], atol=1e-4, rtol=1e-3)
 
 
-def test_a_long_gradient_is_cut_to_its_norm(task: Task) -> None:
+def test_a_long_gradient_is_clipped_to_the_norm(task: Task) -> None:
     spec = replace(recipe(epochs=1).fit, batch_size=len(task.train), optimizer="sgd", schedule="constant")
     spec = replace(spec, text_learning_rate=1.0, image_learning_rate=1.0, learning_rate=1.0, weight_decay=0.0)
-    begun, fitted = network(task).state_dict(), network(task)
+    initial, fitted = network(task).state_dict(), network(task)
     run(task, replace(spec, gradient_norm=1e-3), start=fitted)
-    ended = {name: value for name, value in fitted.state_dict().items() if value.is_floating_point()}
-    moved = sum(float((value - begun[name]).square().sum()) for name, value in ended.items())
-    # one step of Nesterov momentum from rest is (1 + 0.9) gradients long
+    final = {name: value for name, value in fitted.state_dict().items() if value.is_floating_point()}
+    moved = sum(float((value - initial[name]).square().sum()) for name, value in final.items())
+    # the first step with Nesterov momentum is (1 + 0.9) gradients long
     assert moved**0.5 == pytest.approx(1.9e-3, rel=1e-2)
 
 
-def test_mixed_precision_learns_and_leaves_the_weights_in_fp32(task: Task) -> None:
+def test_mixed_precision_lowers_the_loss_and_keeps_the_weights_in_fp32(task: Task) -> None:
     spec = replace(recipe(epochs=4).fit, precision="bf16")
-    begun, fitted = network(task), network(task)
+    initial, fitted = network(task), network(task)
     run(task, spec, start=fitted)
     objective = Classification(targets_of(task.labels))
-    before, after = (objective.held_out(net, task.examples, task.folds.validation) for net in (begun, fitted))
+    before, after = (objective.held_out(net, task.examples, task.folds.validation) for net in (initial, fitted))
     assert after < before
     assert {weight.dtype for weight in fitted.parameters()} == {torch.float32}
 
 
-def test_pictures_that_are_hidden_for_good_are_never_seen(task: Task) -> None:
+def test_masked_pictures_do_not_change_the_image_encoder(task: Task) -> None:
     masked_images = np.ones(len(task.examples.dataset), dtype=bool)
-    begun, fitted = network(task), network(task)
+    initial, fitted = network(task), network(task)
     run(task, recipe(epochs=1).fit, start=fitted, masked_images=masked_images)
-    image = [name for name in begun.state_dict() if name.startswith("image.") and begun.state_dict()[name].ndim > 1]
+    image = [name for name in initial.state_dict() if name.startswith("image.") and initial.state_dict()[name].ndim > 1]
     decay = 1 - recipe().fit.image_learning_rate * recipe().fit.weight_decay
-    for name in image:  # no gradient but weight decay's, which shrinks all weights alike
-        ratio = fitted.state_dict()[name] / begun.state_dict()[name]
+    for name in image:  # only weight decay, which shrinks all weights by the same factor
+        ratio = fitted.state_dict()[name] / initial.state_dict()[name]
         assert ratio[torch.isfinite(ratio)].min() > decay**100
-    text = next(name for name in begun.state_dict() if name.startswith("texts.") and name.endswith("query.weight"))
-    assert not torch.equal(begun.state_dict()[text], fitted.state_dict()[text])
+    text = next(name for name in initial.state_dict() if name.startswith("texts.") and name.endswith("query.weight"))
+    assert not torch.equal(initial.state_dict()[text], fitted.state_dict()[text])
 
 
-def test_a_fit_that_diverges_says_so(task: Task) -> None:
-    broken = network(task)
+def test_a_fit_that_diverges_raises(task: Task) -> None:
+    diverging = network(task)
     with torch.no_grad():
-        next(broken.fusion.parameters()).fill_(torch.nan)
+        next(diverging.fusion.parameters()).fill_(torch.nan)
     with pytest.raises(DataContractError, match="learning rates"):
-        run(task, recipe(epochs=1).fit, start=broken)
+        run(task, recipe(epochs=1).fit, start=diverging)
 
 
-def test_nothing_to_learn_from_is_an_error_in_words(task: Task) -> None:
+def test_no_training_products_raise(task: Task) -> None:
     with pytest.raises(DataContractError, match="no product is left to train on"):
         run(task, recipe(epochs=1).fit, train=task.train[:0])

@@ -23,7 +23,7 @@ def test_loss_ignores_products_without_a_label(cardinality):
     assert (logits.grad[:3].abs().sum(dim=1) > 0).all()
 
 
-def test_loss_without_any_label_is_zero_and_moves_nothing():
+def test_loss_without_any_label_is_zero_with_zero_gradient():
     logits = torch.randn(2, 3, requires_grad=True)
     loss = attribute_loss(logits, target(Cardinality.ONE), torch.tensor([3, 3]))
     loss.backward()
@@ -50,9 +50,9 @@ def test_label_smoothing_moves_a_share_of_the_truth_to_all_values():
     log_sigmoid, log_rest = -np.log1p(np.exp([-2.0, 0, 1])), -np.log1p(np.exp([2.0, 0, -1]))
     one = attribute_loss(logits, target(Cardinality.ONE), index, 0.3)
     many = attribute_loss(logits, target(Cardinality.MANY), index, 0.3)
-    wanted = np.array([0.85, 0.15, 0.15])
+    smoothed = np.array([0.85, 0.15, 0.15])
     assert float(one) == pytest.approx(-(0.8 * log_softmax[0] + 0.1 * log_softmax[1] + 0.1 * log_softmax[2]), rel=1e-5)
-    assert float(many) == pytest.approx(-(wanted * log_sigmoid + (1 - wanted) * log_rest).sum(), rel=1e-5)
+    assert float(many) == pytest.approx(-(smoothed * log_sigmoid + (1 - smoothed) * log_rest).sum(), rel=1e-5)
 
 
 def test_total_loss_is_equation_4_as_a_mean():
@@ -65,12 +65,12 @@ def test_total_loss_is_equation_4_as_a_mean():
     assert float(regularised - plain) == pytest.approx(0.5 * float(kl), rel=1e-4)
 
 
-def test_of_a_fusion_of_decisions_every_classifier_is_judged_and_the_mixture_is_not():
+def test_with_decision_fusion_the_loss_is_of_every_classifier_and_not_of_the_mixture():
     fused = torch.zeros(2, 3, requires_grad=True)
     text, image = torch.randn(2, 3), torch.randn(2, 3)
     targets, index = {"color": target(Cardinality.ONE)}, torch.tensor([0, 1])
     outputs = ModelOutputs({"color": fused}, None, ({"color": text}, {"color": image}))
-    alone = [float(total_loss(ModelOutputs({"color": one}, None), targets, index)) for one in (text, image)]
+    separate = [float(total_loss(ModelOutputs({"color": logits}, None), targets, index)) for logits in (text, image)]
     together = total_loss(outputs, targets, index)
-    assert float(together) == pytest.approx(sum(alone), rel=1e-6)
+    assert float(together) == pytest.approx(sum(separate), rel=1e-6)
     assert not together.requires_grad

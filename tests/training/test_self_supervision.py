@@ -1,4 +1,4 @@
-"""SimCSE and ConVIRT against the printed equations, and on a toy: do they teach what they are for?"""
+"""SimCSE and ConVIRT against the printed equations, and their effect on a toy catalog."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def cosine(a, b) -> float:
     return float(np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)))
 
 
-def printed(anchors, positives, others, tau: float) -> float:
-    """Eq. 3 and 4 (and 6), symbol by symbol."""
+def printed_loss(anchors, positives, others, tau: float) -> float:
+    """Eq. 3 and 4 (and 6) as printed, in numpy loops."""
     total = 0.0
     for i in range(len(anchors)):
-        above = np.exp(cosine(anchors[i], positives[i]) / tau)
-        below = sum(np.exp(cosine(anchors[i], others[j]) / tau) for j in range(len(others)) if j != i)
-        total += -np.log(above / below)
+        numerator = np.exp(cosine(anchors[i], positives[i]) / tau)
+        denominator = sum(np.exp(cosine(anchors[i], others[j]) / tau) for j in range(len(others)) if j != i)
+        total += -np.log(numerator / denominator)
     return total / len(anchors)
 
 
@@ -73,8 +73,8 @@ def rows_with_pictures(task: Task) -> np.ndarray:
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 def test_contrast_is_the_printed_equation(tau):
     a, p, o = np.random.default_rng(0).normal(size=(3, 5, 4))
-    found = info_nce(*(torch.from_numpy(x).float() for x in (a, p, o)), tau)
-    assert float(found) == pytest.approx(printed(a, p, o, tau), rel=1e-4)
+    loss = info_nce(*(torch.from_numpy(x).float() for x in (a, p, o)), tau)
+    assert float(loss) == pytest.approx(printed_loss(a, p, o, tau), rel=1e-4)
 
 
 def test_simcse_is_equation_4_over_two_dropouts_of_one_title(task):
@@ -84,23 +84,23 @@ def test_simcse_is_equation_4_over_two_dropouts_of_one_title(task):
     index = np.arange(8)
     inputs = task.examples.batch(index)
     torch.manual_seed(3)
-    found = float(objective(net, inputs, torch.from_numpy(index)).detach())
+    loss = float(objective(net, inputs, torch.from_numpy(index)).detach())
     torch.manual_seed(3)
     with torch.no_grad():
         first, second = (objective.project_text(net.encode(inputs).texts[0].vector).numpy() for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
-    assert found == pytest.approx(printed(first, second, first, spec.temperature), rel=1e-3)
+    assert loss == pytest.approx(printed_loss(first, second, first, spec.temperature), rel=1e-3)
 
 
-def test_simcse_without_dropout_still_tells_how_far_apart_titles_are(task):
+def test_the_held_out_loss_of_simcse_is_without_dropout(task):
     net, spec = network(task, "text_only", dropout=0.2), adapt("simcse")
     objective = contrast(spec, net)
     index = np.arange(20)
-    found = objective.held_out(net, task.examples, index)
+    loss = objective.held_out(net, task.examples, index)
     with torch.no_grad():
         vectors = objective.project_text(net.encode(task.examples.batch(index)).texts[0].vector).numpy()
-    assert found == pytest.approx(printed(vectors, vectors, vectors, spec.temperature), rel=1e-3)
-    assert found > -1 / spec.temperature  # all titles as far apart as can be would be lower still
+    assert loss == pytest.approx(printed_loss(vectors, vectors, vectors, spec.temperature), rel=1e-3)
+    assert loss > -1 / spec.temperature  # more dissimilar titles would have a lower loss
 
 
 def test_convirt_is_equations_6_to_8_over_the_products_with_a_picture(task):
@@ -115,17 +115,17 @@ def test_convirt_is_equations_6_to_8_over_the_products_with_a_picture(task):
         views = net.encode(inputs)
         text = objective.project_text(views.texts[0].vector).numpy()[usable]
         image = objective.project_image(views.image.vector).numpy()[usable]
-        found = float(objective(net, inputs, torch.from_numpy(index)))
-    expected = 0.7 * printed(text, image, image, 0.1) + 0.3 * printed(image, text, text, 0.1)
-    assert found == pytest.approx(expected, rel=1e-3)
+        loss = float(objective(net, inputs, torch.from_numpy(index)))
+    expected = 0.7 * printed_loss(text, image, image, 0.1) + 0.3 * printed_loss(image, text, text, 0.1)
+    assert loss == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("shown", [0, 1])
-def test_a_batch_with_fewer_than_two_pictures_moves_nothing(task, shown):
+@pytest.mark.parametrize("with_picture", [0, 1])
+def test_a_batch_with_fewer_than_two_pictures_has_zero_gradient(task, with_picture):
     net = network(task, "concat").train()
     objective = contrast(adapt("convirt"), net)
     index = np.arange(4)
-    inputs = task.examples.batch(index, masked_images=index >= shown)
+    inputs = task.examples.batch(index, masked_images=index >= with_picture)
     loss = objective(net, inputs, torch.from_numpy(index))
     loss.backward()
     assert float(loss.detach()) == 0
@@ -134,7 +134,7 @@ def test_a_batch_with_fewer_than_two_pictures_moves_nothing(task, shown):
     assert all(gradient.abs().sum() == 0 for gradient in gradients)
 
 
-def test_one_title_alone_moves_nothing(task):
+def test_one_title_has_zero_loss(task):
     net = network(task, "text_only", dropout=0.2).train()
     loss = contrast(adapt("simcse"), net)(net, task.examples.batch(np.array([0])), torch.tensor([0]))
     loss.backward()
@@ -151,8 +151,8 @@ def test_products_without_the_text_are_left_out(toy_task):
     objective = contrast(adapt("simcse"), net)
     present = task.examples.batch(np.arange(20)).texts["text"][0].present.numpy()
     assert present.tolist() == [False, True] * 10
-    everyone = objective.held_out(net, task.examples, np.arange(20))
-    assert everyone == pytest.approx(objective.held_out(net, task.examples, np.arange(20)[present]), rel=1e-4)
+    all_products = objective.held_out(net, task.examples, np.arange(20))
+    assert all_products == pytest.approx(objective.held_out(net, task.examples, np.arange(20)[present]), rel=1e-4)
 
 
 def test_convirt_needs_an_image_encoder(task):
@@ -160,7 +160,7 @@ def test_convirt_needs_an_image_encoder(task):
         contrast(adapt("convirt"), network(task, "text_only"))
 
 
-def matched(net: MultiModalNet, objective: ConVIRT, task: Task, index: np.ndarray) -> float:
+def matching_share(net: MultiModalNet, objective: ConVIRT, task: Task, index: np.ndarray) -> float:
     """Share of titles whose nearest picture shows their colour."""
     net.eval()
     with torch.no_grad():
@@ -173,19 +173,19 @@ def matched(net: MultiModalNet, objective: ConVIRT, task: Task, index: np.ndarra
     return float((colours[nearest] == colours).mean())
 
 
-def test_convirt_teaches_which_picture_belongs_to_a_title(task):
+def test_convirt_brings_titles_near_pictures_of_their_colour(task):
     net, spec = network(task, "concat"), adapt("convirt")
     objective = contrast(spec, net)
     rows = rows_with_pictures(task)
     train, held_out = rows[rows < 110], rows[rows >= 110]
-    before = matched(net, objective, task, held_out)
+    before = matching_share(net, objective, task, held_out)
     inputs = FitInputs(name="adapt", examples=task.examples, train=train, held_out=held_out)
     history = loop.run(net, objective, spec.fit, inputs, silent)
     assert min(row["validation_loss"] for row in history[1:]) < history[0]["validation_loss"]
-    assert matched(net, objective, task, held_out) > max(0.8, before + 0.2)  # chance: 0.25
+    assert matching_share(net, objective, task, held_out) > max(0.8, before + 0.2)  # chance: 0.25
 
 
-def test_simcse_moves_titles_apart_and_keeps_each_near_itself(task):
+def test_simcse_moves_titles_apart_and_keeps_two_encodings_of_a_title_near(task):
     net, spec = network(task, "text_only", dropout=0.1), adapt("simcse")
     objective = contrast(spec, net)
     index = np.arange(110, COUNT)
@@ -201,7 +201,7 @@ def test_simcse_moves_titles_apart_and_keeps_each_near_itself(task):
     assert (similar.argmax(dim=1) == torch.arange(len(index))).float().mean() > 0.8
 
 
-def test_another_temperature_is_another_fit(task):
+def test_the_identity_depends_on_the_method_and_the_temperature(task):
     net = network(task, "concat")
     identities = {contrast(adapt(*setting), net).identity() for setting in (("simcse",), ("convirt",))}
     identities.add(contrast(adapt("simcse", temperature=0.2), net).identity())

@@ -33,7 +33,7 @@ def config(folder, **training) -> Config:
 
 
 def catalog() -> list[dict]:
-    """700 labelled, 200 not, 20 who opted out, 20 without a picture."""
+    """700 labelled products, 200 unlabelled, 20 that opted out, 20 labelled without a picture."""
     rows = [easy(n) for n in range(700)]
     rows += [easy(n, merchant_attributes=[]) for n in range(700, 900)]
     rows += [easy(n, opt_out=True) for n in range(900, 920)]
@@ -57,14 +57,14 @@ def trained(tmp_path_factory) -> TrainedModel:
 
 
 def test_i2_every_attribute_and_path_has_a_certificate(trained):
-    have = {(certificate.attribute, certificate.modality) for certificate in trained.certificates}
-    assert have == {(name, path) for name in DICTIONARY.enabled for path in Modality}
+    certified_paths = {(certificate.attribute, certificate.modality) for certificate in trained.certificates}
+    assert certified_paths == {(name, path) for name in DICTIONARY.enabled for path in Modality}
     by_key = {(certificate.attribute, certificate.modality): certificate for certificate in trained.certificates}
     assert by_key["season", Modality.BOTH].threshold is None
     assert all(by_key[name, Modality.TEXT_ONLY].threshold is None for name in DICTIONARY.enabled)
 
 
-def test_what_the_titles_say_is_certified_and_right_on_the_test_fold(trained):
+def test_the_colour_is_certified_and_precise_on_the_test_fold(trained):
     color = next(c for c in trained.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
     assert color.threshold is not None
     assert color.lower_bound >= 0.95
@@ -84,9 +84,9 @@ def test_second_use_of_a_label_set_pays_half_of_delta(trained):
 
 def test_i8_artifact_verifies_and_carries_the_certificates(trained):
     artifact.verify(trained.artifact)
-    kept = [Certificate.from_dict(row) for row in json.loads((trained.artifact / "certificates.json").read_text())]
-    assert kept == trained.certificates
-    assert {c.weights_hash for c in kept} == {artifact.weights_hash(trained.artifact)}
+    saved = [Certificate.from_dict(row) for row in json.loads((trained.artifact / "certificates.json").read_text())]
+    assert saved == trained.certificates
+    assert {c.weights_hash for c in saved} == {artifact.weights_hash(trained.artifact)}
     assert set(Predictor.load(trained.artifact).heads) == {"color", "material"}
 
 
@@ -100,7 +100,7 @@ def test_counts_add_up_and_certification_shares_no_group(trained):
     assert lineage["with_image"] == 900
 
 
-def test_every_modality_is_reported_with_names_mlflow_takes(trained):
+def test_every_modality_is_reported_with_valid_mlflow_names(trained):
     modalities = {row["modality"] for row in trained.tables["modalities"]}
     assert modalities == {"both", "image_masked", "text_masked", "text_only", "image_only"}
     assert all(re.fullmatch(r"[\w\-./ ]+", name) and np.isfinite(value) for name, value in trained.metrics.items())
@@ -123,7 +123,7 @@ def run(folder, rows, **training):
     return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", lambda _: 0, silent)
 
 
-def test_no_labelled_product_says_what_to_check(tmp_path):
+def test_no_labelled_product_is_refused_with_what_to_check(tmp_path):
     with pytest.raises(DataContractError, match=r"0 of 30 products are labelled.*source\.mapping"):
         run(tmp_path, [easy(n, merchant_attributes=[]) for n in range(30)])
 
@@ -160,7 +160,7 @@ def test_config_without_training_section_is_a_config_error(tmp_path):
         train(batches([]), DICTIONARY, settings, tmp_path, lambda _: 0, silent)
 
 
-def test_a_vote_of_several_recipes_is_trained_certified_and_kept_as_one_model(tmp_path) -> None:
+def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(tmp_path) -> None:
     settings = config(tmp_path, recipe="vote.toml")
     (tmp_path / "vote.toml").write_text(
         'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
@@ -172,13 +172,13 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_kept_as_one_model(tm
     assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
     assert {certificate.weights_hash for certificate in model.certificates} == {artifact.weights_hash(model.artifact)}
     titles = ["red cotton", "green wool"]
-    said = voters.predict(ProductBatch(titles, ["", ""], [None, None])).probabilities["color"].argmax(axis=1)
-    assert [voters.heads["color"].labels[value] for value in said] == ["Red", "Green"]
+    predicted = voters.predict(ProductBatch(titles, ["", ""], [None, None])).probabilities["color"].argmax(axis=1)
+    assert [voters.heads["color"].labels[value] for value in predicted] == ["Red", "Green"]
     assert json.loads(json.dumps(model.params, default=str))["recipe"] == "vote"
     assert [model.params[f"member_{number:02d}.fit.epochs"] for number in (0, 1)] == [5, 3]
 
 
-def test_a_recipe_is_changed_by_the_config_and_a_model_of_one_modality_has_no_other_to_hide(tmp_path) -> None:
+def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_with_masked_inputs(tmp_path) -> None:
     changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
     settings = config(tmp_path, set=changes, unimodal_baselines=True)
     model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
@@ -187,7 +187,7 @@ def test_a_recipe_is_changed_by_the_config_and_a_model_of_one_modality_has_no_ot
     assert model.warnings == []
 
 
-def test_a_training_that_was_interrupted_goes_on(tmp_path) -> None:
+def test_an_interrupted_training_continues(tmp_path) -> None:
     settings = config(tmp_path, checkpoints="checkpoints")
 
     class Killed(Exception):

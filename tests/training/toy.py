@@ -1,4 +1,4 @@
-"""A toy catalog: coloured squares as JPEG, titles that sometimes say the colour, a material that only the text says."""
+"""A toy catalog: coloured squares as JPEG, every second title with the colour, a material that only the text has."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def picture(color: str, random: np.random.Generator, size: int = 24) -> bytes:
 
 
 def product(number: int, labelled: bool = True, **changes: Any) -> dict[str, Any]:
-    """A product row; everything about it follows from its number."""
+    """A product row, determined by its number."""
     random = np.random.default_rng(number)
     color = list(COLORS)[number % len(COLORS)]
     material = [MATERIALS[number % 3]] if number % 5 else [MATERIALS[0], MATERIALS[2]]
@@ -75,12 +75,12 @@ def product(number: int, labelled: bool = True, **changes: Any) -> dict[str, Any
 
 
 def batches(rows: Sequence[dict[str, Any]], size: int = 64) -> list[pa.RecordBatch]:
-    """The rows as the catalog's scan gives them."""
+    """The rows as record batches, as the catalog's scan returns them."""
     return pa.Table.from_pylist(list(rows), schema=contract.arrow_schema("products")).to_batches(max_chunksize=size)
 
 
 def easy(number: int, **changes: Any) -> dict[str, Any]:
-    """A product whose title says its colour and materials, and whose wording no other product has."""
+    """A product whose title has its colour and materials, and a brand that no other product has."""
     row = product(number)
     words = [value.lower() for _, values in row["merchant_attributes"] for value in values]
     brand = "".join(SYLLABLES[int(digit)] for digit in f"{number:05d}")
@@ -88,7 +88,7 @@ def easy(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def recipe(fusion: str = "modality_attention", **fit: Any) -> Recipe:
-    """The smallest model that can learn the toy."""
+    """The smallest model that can learn the toy catalog."""
     bert = BertSize(hidden=32, layers=1, heads=2, intermediate=64, vocab_size=200, dropout=0.0)
     return Recipe(
         name="toy",
@@ -113,11 +113,11 @@ def recipe(fusion: str = "modality_attention", **fit: Any) -> Recipe:
 
 
 def silent(line: str) -> None:
-    """A progress callback that says nothing."""
+    """A progress callback that discards its line."""
 
 
 def recipe_toml(epochs: int) -> str:
-    """The smallest model that learns the toy catalog, as a recipe's file."""
+    """The model of :func:`recipe` as a recipe file."""
     return f"""
 name = "toy"
 [model.text]

@@ -1,9 +1,9 @@
 """Modality collapse: warnings for fused models that use only one of picture and text.
 
 De la Comble et al. 2022, section 4.2: fusion may give one modality a weight close to 1 for almost all products and
-neglect the other. The weight alone is no proof, because the neglected modality may carry no information (pictures
-rarely show the material). It is therefore compared with the recall lost when a modality is masked, and with the recall
-of a model of that modality alone.
+neglect the other. The weight is not sufficient evidence, because the neglected modality may carry no information
+(pictures rarely show the material). It is therefore compared with the recall lost when a modality is masked, and with
+the recall of a model of that modality alone.
 """
 
 from __future__ import annotations

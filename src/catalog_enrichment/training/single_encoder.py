@@ -30,8 +30,8 @@ def single_encoder_spec(model: ModelSpec, name: str) -> ModelSpec:
 
 def single_encoder_examples(examples: Examples, name: str) -> Examples:
     """The examples as inputs of :func:`single_encoder_spec`: the texts of the encoder ``name``."""
-    kept = name if name in examples.texts else "text"
-    return replace(examples, texts={"text": examples.texts[kept]})
+    source = name if name in examples.texts else "text"
+    return replace(examples, texts={"text": examples.texts[source]})
 
 
 def unfrozen(model: ModelSpec) -> ModelSpec:

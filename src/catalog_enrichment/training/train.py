@@ -72,14 +72,9 @@ def train(
         stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
     with stages("split"):
         split, labels = split_of(dataset, settings), labels_of(dataset, settings)
-        tasks = [task_of(split, labels, member.model) for member in members]
-        for member, task in zip(members, tasks, strict=True):
-            check_buildable(member, task)
+        tasks = _tasks(split, labels, members)
     with stages("fit"):
-        fitted = [
-            fit_one(replace(member, name=name), task)
-            for name, member, task in zip(_fit_names(recipe), members, tasks, strict=True)
-        ]
+        fitted = _fit_members(recipe, tasks, fit_one)
     with stages("calibrate"):
         folder = _save_artifact(workdir / "artifact", recipe, tasks, fitted)
         predictor = ensemble.load(folder, device())  # everything below is scored as enrichment does
@@ -118,6 +113,23 @@ def train(
 def _members(recipe: Recipe | Ensemble) -> tuple[Recipe, ...]:
     """The recipes of a vote, or the only one."""
     return recipe.members if isinstance(recipe, Ensemble) else (recipe,)
+
+
+def _tasks(split: Split, labels: Mapping[str, Labels], members: Sequence[Recipe]) -> list[Task]:
+    """Each member's task. Raises ConfigError if one of its networks cannot be built."""
+    tasks = [task_of(split, labels, member.model) for member in members]
+    for member, task in zip(members, tasks, strict=True):
+        check_buildable(member, task)
+    return tasks
+
+
+def _fit_members(
+    recipe: Recipe | Ensemble, tasks: Sequence[Task], fit_one: Callable[[Recipe, Task], Fitted]
+) -> list[Fitted]:
+    return [
+        fit_one(replace(member, name=name), task)
+        for name, member, task in zip(_fit_names(recipe), _members(recipe), tasks, strict=True)
+    ]
 
 
 def _fit_names(recipe: Recipe | Ensemble) -> list[str]:
