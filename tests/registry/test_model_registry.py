@@ -1,137 +1,23 @@
-"""The registry on MLflow with sqlite and a tiny model version. The store is initialised once and copied per test."""
+"""The registry on MLflow with sqlite: connect, register, resolve, promote through the gate."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
-import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, ModelContractError, RegistryError
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.errors import GateRefused, ModelContractError, RegistryError
+from catalog_enrichment.records import Cardinality
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.trained_model import TrainedModel
 
-MODEL = "tiny"
-CERTIFIED = {"color/certified_recall": 0.4, "color/certified_precision": 0.97, "color/certified_accepted": 100.0}
-
-
-def certificate(modality: Modality, weights_hash: str, threshold: float | None) -> Certificate:
-    now = datetime.now(UTC)
-    return Certificate(
-        attribute="color",
-        modality=modality,
-        values=("Blue", "Red"),
-        threshold=threshold,
-        why_abstains="" if threshold is not None else "text only is not certified yet",
-        accepted=200,
-        wrong=3,
-        lower_bound=0.96,
-        target=0.95,
-        delta=0.05,
-        use_count=1,
-        claim="pooled",
-        label_set_hash="labels-1",
-        data_window="all",
-        weights_hash=weights_hash,
-        numeric_path="fp32",
-        preprocessing_hash="1",
-        issued_at=now,
-        expires_at=now + timedelta(days=90),
-        suggest_threshold=None,
-        categories=("",),
-        languages=("en",),
-        accept_rate=0.5,
-        histogram=(0,) * 20,
-        steps=(),
-    )
-
-
-@pytest.fixture(scope="module")
-def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifact of a model version without certificates."""
-    from catalog_enrichment.inputs.tokenizer import TextTokenizer
-    from catalog_enrichment.models import artifact
-    from catalog_enrichment.models.network import Head, build_network
-    from catalog_enrichment.models.spec import BertSize, FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
-
-    bert = BertSize(hidden=16, layers=1, heads=2, intermediate=16, vocab_size=200)
-    spec = ModelSpec(text=TextSpec(bert=bert, max_length=16), image=ImageSpec(name="lcnet_035", size=32))
-    tokenizer = TextTokenizer.train(["a red shirt", "a blue shirt"], 200)
-    heads = {"color": Head(Cardinality.ONE, ("Blue", "Red"))}
-    folder = tmp_path_factory.mktemp("artifact") / "version"
-    recipe = Recipe(name="tiny", model=spec, fit=FitSpec(epochs=1))
-    artifact.save(folder, build_network(spec, heads, {"text": tokenizer}), {"text": tokenizer}, recipe, {"color": 1.0})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    from catalog_enrichment.models import artifact
-
-    folder = tmp_path_factory.mktemp("certified") / "version"
-    shutil.copytree(uncertified, folder)
-    weights = artifact.weights_hash(folder)
-    certificates = [certificate(Modality.BOTH, weights, 0.9), certificate(Modality.TEXT_ONLY, weights, None)]
-    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
-    return TrainedModel(
-        artifact=folder,
-        certificates=certificates,
-        metrics=dict(CERTIFIED),
-        params={"recipe": "tiny", "epochs": 1},
-        tables={"certified": [{"attribute": "color"}]},
-        curves={},
-        history=[{"epoch": 1.0, "train_loss": 0.5}],
-        warnings=[],
-        lineage={"label_set_hash": "labels-1"},
-        seconds={},
-    )
-
-
-def config_in(folder: Path, **changes: Any) -> Config:
-    mlflow = MlflowConfig(tracking_uri="sqlite:///mlflow.db", artifact_path="artifacts", model_name=MODEL)
-    dictionary = folder / "words.json"
-    row = {"name": "color", "cardinality": "one", "values": ["Blue", "Red"]}
-    dictionary.write_text(json.dumps({"attributes": [row]}))
-    catalog = CatalogConfig(path="catalog", dictionary=str(dictionary))
-    return Config(catalog=catalog, mlflow=replace(mlflow, **changes), root=str(folder))
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables and no runs; MLflow takes seven seconds to make one."""
-    folder = tmp_path_factory.mktemp("store")
-    Registry(config_in(folder)).connect(create=True)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def registry(empty_store: Path, tmp_path: Path) -> Registry:
-    """A registry with no model in it."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return Registry(config_in(tmp_path))
-
-
-@pytest.fixture
-def two_versions(registry: Registry, tmp_path: Path) -> Registry:
-    """A registry with versions 1 and 2, no champion and no files, for tests of the aliases alone."""
-    client = registry.connect()
-    client.create_registered_model(MODEL)
-    for _ in range(2):
-        client.create_model_version(MODEL, source=str(tmp_path))
-    return registry
-
+from .tiny_version import CERTIFIED, MODEL, config_in
 
 # --- connect
 
@@ -283,43 +169,3 @@ def test_promotion_through_the_gate_and_back(registry: Registry, trained: Traine
     assert registry.promote_through_gate()["champion_before"] == "1"
     assert registry.go_back()["model_version"] == "1"
     assert registry.champion() == "1"
-
-
-def test_promotion_is_refused_where_the_champion_is_not_the_expected_one(two_versions: Registry) -> None:
-    two_versions.promote("1", expected_current=None)
-    with pytest.raises(GateRefused, match="version 1 now, expected was none"):
-        two_versions.promote("2", expected_current=None)
-    two_versions.promote("2", expected_current="1")
-    assert two_versions.champion() == "2"
-    tags = two_versions.connect().get_model_version(MODEL, "2").tags
-    assert tags["previous_champion"] == "1"
-
-
-def test_the_first_champion_has_no_predecessor_to_go_back_to(two_versions: Registry) -> None:
-    two_versions.promote("1", expected_current=None)
-    with pytest.raises(RegistryError, match="cannot go back"):
-        two_versions.go_back()
-
-
-def test_of_two_promotions_that_expect_the_same_champion_one_wins(two_versions: Registry, tmp_path: Path) -> None:
-    errors: dict[str, CatalogEnrichmentError | None] = {}
-    start = threading.Barrier(2)
-
-    def promote(version: str) -> None:
-        other = Registry(config_in(tmp_path))
-        other.connect()
-        start.wait()
-        try:
-            other.promote(version, expected_current=None)
-            errors[version] = None
-        except GateRefused as refused:
-            errors[version] = refused
-
-    threads = [threading.Thread(target=promote, args=(version,)) for version in ("1", "2")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    promoted = [version for version, error in errors.items() if error is None]
-    assert len(errors) == 2
-    assert promoted == [two_versions.champion()]

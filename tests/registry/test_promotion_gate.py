@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_gate
 from catalog_enrichment.registry.promotion_gate import AttributeEvidence, Evidence, Policy, gate
+
+from .tiny_version import CERTIFIED, certificate
 
 POLICY = Policy(
     min_certified_attributes=1, allow_lost_attributes=False, max_recall_drop=0.02, min_written_precision=0.90
@@ -79,6 +83,19 @@ def test_a_low_precision_on_the_test_fold_is_refused() -> None:
 def test_evidence_is_the_same_after_to_json_and_from_json() -> None:
     before = evidence("3", color=0.25, material=None)
     assert Evidence.from_json("3", before.to_json()) == before
+
+
+def test_evidence_is_of_the_path_with_text_and_picture_and_has_no_precision_where_nothing_is_written() -> None:
+    certificates = [
+        replace(certificate(Modality.BOTH, "weights", 0.9), attribute="color"),
+        replace(certificate(Modality.TEXT_ONLY, "weights", 0.9), attribute="material"),
+        replace(certificate(Modality.BOTH, "weights", None), attribute="size"),
+    ]
+    metrics = {"size/certified_precision": 1.0, "size/certified_accepted": 0.0}
+    assert Evidence.from_certificates("1", certificates, CERTIFIED | metrics).attributes == {
+        "color": AttributeEvidence(certified=True, certified_recall=0.4, written_precision=0.97),
+        "size": AttributeEvidence(certified=False, certified_recall=None, written_precision=None),
+    }
 
 
 def test_the_shipped_policy_loads() -> None:

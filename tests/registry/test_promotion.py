@@ -1,0 +1,73 @@
+"""Moves of the champion alias: compared with the expected champion, and one at a time."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, RegistryError
+from catalog_enrichment.registry.model_registry import Registry
+
+from .tiny_version import MODEL, config_in
+
+
+def test_promotion_is_refused_where_the_champion_is_not_the_expected_one(two_versions: Registry) -> None:
+    two_versions.promote("1", expected_current=None)
+    with pytest.raises(GateRefused, match="version 1 now, expected was none"):
+        two_versions.promote("2", expected_current=None)
+    two_versions.promote("2", expected_current="1")
+    assert two_versions.champion() == "2"
+    tags = two_versions.connect().get_model_version(MODEL, "2").tags
+    assert tags["previous_champion"] == "1"
+
+
+def test_the_first_champion_has_no_predecessor_to_go_back_to(two_versions: Registry) -> None:
+    two_versions.promote("1", expected_current=None)
+    with pytest.raises(RegistryError, match="cannot go back"):
+        two_versions.go_back()
+
+
+def test_of_two_promotions_that_expect_the_same_champion_one_wins(two_versions: Registry, tmp_path: Path) -> None:
+    errors: dict[str, CatalogEnrichmentError | None] = {}
+    start = threading.Barrier(2)
+
+    def promote(version: str) -> None:
+        other = Registry(config_in(tmp_path))
+        other.connect()
+        start.wait()
+        try:
+            other.promote(version, expected_current=None)
+            errors[version] = None
+        except GateRefused as refused:
+            errors[version] = refused
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in ("1", "2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    promoted = [version for version, error in errors.items() if error is None]
+    assert len(errors) == 2
+    assert promoted == [two_versions.champion()]
+
+
+def test_going_back_twice_restores_the_predecessors_predecessor(two_versions: Registry, tmp_path: Path) -> None:
+    two_versions.connect().create_model_version(MODEL, source=str(tmp_path))
+    for version, current in (("1", None), ("2", "1"), ("3", "2")):
+        two_versions.promote(version, expected_current=current)
+    summary = two_versions.go_back()
+    assert (summary["model_version"], summary["champion_before"]) == ("2", "3")
+    assert two_versions.go_back()["model_version"] == two_versions.champion() == "1"
+
+
+def test_a_promotion_while_another_process_holds_the_lock_is_refused(two_versions: Registry, tmp_path: Path) -> None:
+    other = Registry(config_in(tmp_path, timeout_seconds=1))
+    with (
+        FileLock(tmp_path / f".{MODEL}.promotion.lock"),
+        pytest.raises(GateRefused, match="another process is promoting"),
+    ):
+        other.promote("1", expected_current=None)
+    assert two_versions.champion() is None
