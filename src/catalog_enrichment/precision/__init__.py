@@ -1,5 +1,5 @@
-"""How a value earns the right to be written: metrics, calibration, certificates, decisions. numpy and scipy only.
+"""Precision: metrics, calibration, certificates, decisions. numpy and scipy only.
 
-Read in this order: :mod:`units` (what is counted), :mod:`certify` (how a threshold is earned), :mod:`certificate`
-(what it says), :mod:`decide` (what it allows).
+Read in this order: :mod:`units` (what is counted), :mod:`certify` (how a threshold is tested), :mod:`certificate` (the
+result of the test), :mod:`decide` (the decision about each product and attribute).
 """

@@ -1,9 +1,9 @@
-"""How far accuracy, macro F1 and R@P95 would move on other products like these: bootstrap intervals and differences.
+"""Bootstrap intervals and paired differences of accuracy, F1 and R@P95.
 
-What is drawn with replacement is the content group, not the product (a cluster bootstrap): variants of one listing are
-right or wrong together, and an interval that takes them as independent is too narrow. A resample is a weight per
-product, how often it was drawn, so nothing is ever copied or sorted again: accuracy and F1 are matrix products, R@P95
-a cumulative sum over scores that were sorted once.
+Content groups, not products, are drawn with replacement (a cluster bootstrap): variants of one listing tend to be right
+or wrong together, and an interval that treats them as independent is too narrow. A resample is a weight per product,
+the number of times it was drawn, so nothing is copied or sorted again: accuracy and F1 are matrix products, R@P95 is a
+cumulative sum over scores that were sorted once.
 
 Shapes: n products, V values, m scored pairs, B resamples (b in one block).
 """
@@ -25,14 +25,14 @@ Counts = NDArray[np.int32]
 """(b, n): how often every product is in each of b resamples."""
 
 _WEIGHTS_AT_ONCE = 4_000_000
-"""Bounds the memory of a block of resamples, b * n."""
+"""Limit on b * n, which bounds the memory of a block of resamples."""
 _PAIRS_AT_ONCE = 128
-"""Small, so that a sweep stops soon after the last threshold that any resample can take: 5 times faster (measured)."""
+"""Small, so that a sweep stops soon after the last threshold that any resample can use: 5 times faster (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resamples:
-    """``count`` resamples of products by group, in blocks; the same ones every time it is iterated."""
+    """``count`` resamples of products by group, in blocks; every iteration gives the same resamples."""
 
     groups: Ints
     """(n,) content group per product; ``np.arange(n)`` makes it the ordinary bootstrap."""
@@ -41,7 +41,7 @@ class Resamples:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"count = {self.count}: an interval needs at least one resample")
+            raise ValueError(f"count must be at least 1, not {self.count}")
 
     def __iter__(self) -> Iterator[Counts]:
         _, group = np.unique(np.asarray(self.groups), return_inverse=True)
@@ -68,12 +68,12 @@ class Measure:
     def __call__(self, weights: Counts) -> Floats:
         """(b, n) weights -> (b,) values. Raises ValueError if n is not the number of products."""
         if weights.shape[1] != self.products:
-            raise ValueError(f"resamples of {weights.shape[1]} products do not fit a metric of {self.products}")
+            raise ValueError(f"the resamples have {weights.shape[1]} products, the metric {self.products}")
         return self.function(weights)
 
     @property
     def estimate(self) -> float:
-        """The metric itself: every product once."""
+        """The metric of the data: every product counts once."""
         return float(self.function(np.ones((1, self.products), dtype=np.int32))[0])
 
 
@@ -109,16 +109,17 @@ def intervals(
 
 
 def difference(first: Measure, second: Measure, resamples: Iterable[Counts], confidence: float = 0.95) -> Difference:
-    """Paired bootstrap of ``first - second``: both models answer for each resample, so what is hard for both cancels.
+    """Paired bootstrap of ``first - second``: both models are measured on each resample, which
+    cancels the difficulty of its products.
 
     The p-value is twice the smaller share of resamples at or beyond 0, this data counted as one of them (Davison and
     Hinkley 1997, section 4.4): 1 for two equal models.
     """
-    ones, others = _values([first, second], resamples)
-    apart = ones - others
-    beyond = min(np.count_nonzero(apart <= 0), np.count_nonzero(apart >= 0))
-    p_value = min(1.0, 2 * (beyond + 1) / (len(apart) + 1))
-    return Difference(first.estimate - second.estimate, *_percentiles(apart, confidence), p_value)
+    first_values, second_values = _values([first, second], resamples)
+    differences = first_values - second_values
+    beyond = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    p_value = min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
+    return Difference(first.estimate - second.estimate, *_percentiles(differences, confidence), p_value)
 
 
 def accuracy(predicted: ArrayLike, truth: ArrayLike) -> Measure:
@@ -129,10 +130,10 @@ def accuracy(predicted: ArrayLike, truth: ArrayLike) -> Measure:
 
 def f1_micro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
     """The micro F1 of :func:`classification_metrics.f1`; both (n, V) bool."""
-    said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
-    hits = (said & true).sum(axis=1, dtype=np.int64)
-    occurrences = said.sum(axis=1, dtype=np.int64) + true.sum(axis=1, dtype=np.int64)
-    return Measure(len(said), lambda weights: ratio(2 * (weights @ hits), weights @ occurrences))
+    is_predicted, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
+    hits = (is_predicted & true).sum(axis=1, dtype=np.int64)
+    occurrences = is_predicted.sum(axis=1, dtype=np.int64) + true.sum(axis=1, dtype=np.int64)
+    return Measure(len(is_predicted), lambda weights: ratio(2 * (weights @ hits), weights @ occurrences))
 
 
 def f1_macro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
@@ -148,17 +149,17 @@ def f1_weighted(predicted: ArrayLike, truth: ArrayLike) -> Measure:
 def _f1_of_labels(
     predicted: ArrayLike, truth: ArrayLike, average: Callable[[Floats, Floats, Floats], Floats]
 ) -> Measure:
-    """``average`` gets (b, V): F1 per label, how often it is said or true, how often it is true."""
-    said, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
-    hits, is_true = (said & true).astype(np.float64), true.astype(np.float64)
-    occurrences = said + is_true
+    """``average`` gets (b, V): F1 per label, how often it is predicted or true, how often it is true."""
+    is_predicted, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
+    hits, is_true = (is_predicted & true).astype(np.float64), true.astype(np.float64)
+    occurrences = is_predicted + is_true
 
     def measured(weights: Counts) -> Floats:
         times = weights.astype(np.float64)  # BLAS multiplies floats only; whole numbers this small stay exact
         occurs = times @ occurrences
         return average(ratio(2 * (times @ hits), occurs), occurs, times @ is_true)
 
-    return Measure(len(said), measured)
+    return Measure(len(is_predicted), measured)
 
 
 def r_at_p_micro(
@@ -168,9 +169,9 @@ def r_at_p_micro(
     unlearned: ArrayLike | None = None,
     target: float = 0.95,
 ) -> Measure:
-    """:func:`metrics.r_at_p_micro`: in every resample the best threshold of that resample.
+    """:func:`metrics.r_at_p_micro`: every resample uses its own best threshold.
 
-    The best of many thresholds flatters a little, and more so in a resample: the interval leans upwards.
+    The best of many thresholds is biased upwards, more so in a resample, and so is the interval.
 
     (n, V) probabilities and bool truth; ``unlearned`` (n,): true values of a product that have no column.
     """
@@ -188,17 +189,17 @@ def r_at_p_macro(
     target: float = 0.95,
     min_positives: int = 20,
 ) -> Measure:
-    """:func:`metrics.r_at_p_macro`. Which values have positives enough is decided once, by the data.
+    """:func:`metrics.r_at_p_macro`. The values with enough positives are determined once, on the data.
 
-    Decided in every resample anew, a value with exactly ``min_positives`` would be 0 in half of them, and the interval
-    would lie below its own estimate.
+    Determined per resample, a value with exactly ``min_positives`` would count as 0 in half of them, and the interval
+    would lie below its estimate.
     """
     true = np.asarray(truth, dtype=bool)
     pairs = pairs_from(probabilities, true, cardinality)
     products, sweeps = _products(pairs, len(true)), {}
     for value in np.flatnonzero(pairs.positives >= min_positives).tolist():
-        mine = pairs.values == value
-        sweeps[value] = _Sweep.of(pairs.scores[mine], pairs.correct[mine], products[mine], target)
+        of_value = pairs.values == value
+        sweeps[value] = _Sweep.of(pairs.scores[of_value], pairs.correct[of_value], products[of_value], target)
 
     def measured(weights: Counts) -> Floats:
         total: Floats = np.zeros(len(weights))
@@ -213,8 +214,8 @@ def r_at_p_macro(
 class _Sweep:
     """Pairs by falling score. At threshold t, ``balance`` = sum of gains >= 0 iff the precision is at least the target.
 
-    With the target p / q, a right pair gains q - p and a wrong one -p: whole numbers, so that exactly the target is
-    reached exactly, as in :func:`metrics.operating_point`.
+    With the target p / q, a right pair gains q - p and a wrong one -p: whole numbers, so that a precision of exactly
+    the target counts as reached, as in :func:`metrics.operating_point`.
     """
 
     products: Ints  # (m,)
@@ -232,18 +233,18 @@ class _Sweep:
         return cls(products[order], right.astype(np.int64), gain, last)
 
     def hits(self, weights: Counts) -> Ints:
-        """(b,): right pairs accepted at the resample's best threshold, the lowest one with precision enough."""
-        best, found, balance = np.zeros((3, len(weights)), dtype=np.int64)
+        """(b,): right pairs accepted at the resample's best threshold, the lowest one with enough precision."""
+        best, hits_so_far, balance = np.zeros((3, len(weights)), dtype=np.int64)
         to_gain = weights @ np.bincount(self.products, np.maximum(self.gain, 0), weights.shape[1]).astype(np.int64)
         for start in range(0, len(self.products), _PAIRS_AT_ONCE):
             part = slice(start, start + _PAIRS_AT_ONCE)
             times, right, gain = weights[:, self.products[part]], self.correct[part], self.gain[part]
             run = balance[:, None] + np.cumsum(times * gain, axis=1)
-            hits = found[:, None] + np.cumsum(times * right, axis=1)
+            hits = hits_so_far[:, None] + np.cumsum(times * right, axis=1)
             best = np.maximum(best, np.where((run >= 0) & self.last[part], hits, 0).max(axis=1))
-            balance, found = run[:, -1], hits[:, -1]
+            balance, hits_so_far = run[:, -1], hits[:, -1]
             to_gain = to_gain - times @ np.maximum(gain, 0)
-            if (balance + to_gain < 0).all():  # even with every right pair that is left
+            if (balance + to_gain < 0).all():  # not even with all remaining right pairs
                 break
         return best
 

@@ -1,7 +1,7 @@
 """Temperature scaling (Guo et al. 2017): one number per head, fitted on the calibration fold.
 
-It makes scores readable as probabilities and comparable across values. It earns nothing: certificates hold
-whatever the scores are.
+It makes scores readable as probabilities and comparable across values. Certificates do not depend on it: they are
+valid for any scores.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MIN_PRODUCTS = 30
 """With fewer labelled products the temperature stays 1."""
 
 BOUNDS = (0.25, 10.0)
-"""A colder head would push float32 scores into ties at 1.0, where no threshold can tell them apart."""
+"""Below the lower bound float32 scores become ties at 1.0, which no threshold can separate."""
 
 
 def fit_temperature(logits: ArrayLike, truth: ArrayLike, cardinality: Cardinality) -> float:
     """The temperature T > 0 that minimises the loss of ``logits / T``; (n, V) logits, (n, V) bool truth.
 
-    ONE: negative log-likelihood of the softmax, products without a true value left out. MANY: mean binary
-    cross-entropy of the sigmoids. 1.0 with too few products.
+    ONE: negative log-likelihood of the softmax, without products that have no true value. MANY: mean binary
+    cross-entropy of the sigmoids. Returns 1.0 with fewer than ``MIN_PRODUCTS`` products.
     """
     z, y = np.asarray(logits, dtype=np.float64), np.asarray(truth, dtype=bool)
     if cardinality is Cardinality.ONE:
@@ -39,8 +39,8 @@ def fit_temperature(logits: ArrayLike, truth: ArrayLike, cardinality: Cardinalit
         return _loss(z / np.exp(log_temperature), y, cardinality)
 
     bounds = (log(BOUNDS[0]), log(BOUNDS[1]))
-    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    minimum = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(minimum.x))
 
 
 def _loss(z: Floats, y: Bools, cardinality: Cardinality) -> float:

@@ -1,7 +1,7 @@
-"""What a model version may write: the certificate (PRECISION, certificate 6). An abstention is one too.
+"""Certificates: what a model version may write (PRECISION, certificate 6). An abstention is a certificate too.
 
-It travels inside the model version (certificates.json); every row that it allowed carries its id. The id is a hash
-of everything the certificate says, so a certificate that was edited is refused when it is read.
+Certificates are part of the model version (certificates.json); every row that one allowed carries its id. The id is a
+hash of the certificate's content, so an edited certificate is refused when it is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CertificateStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
-    """One threshold of the fixed sequence, as it was tested."""
+    """Test of one threshold of the fixed sequence."""
 
     threshold: float
     accepted: int
@@ -43,14 +43,14 @@ class ThresholdTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """``score >= threshold`` means write, for the values of the pool, on one modality path, by one set of weights."""
+    """Values of the pool with ``score >= threshold`` may be written, for one modality path and one set of weights."""
 
     attribute: str
     modality: Modality
     values: tuple[str, ...]
     """The pool: the values that may be written."""
     threshold: float | None
-    """None: an abstention; nothing is written, and ``why_abstains`` says why."""
+    """None: an abstention; nothing is written, for the reason in ``why_abstains``."""
     why_abstains: str = ""
     score_type: str = SCORE_TYPE
     accepted: int
@@ -65,29 +65,29 @@ class Certificate:
     use_count: int
     """How often this label set has been used to certify, this time included."""
     claim: str
-    """The promise in words."""
+    """The guarantee in words."""
     status: CertificateStatus = CertificateStatus.PROVISIONAL
     label_set_hash: str
     data_window: str
-    """Which products the labels come from, in words or as an interval."""
+    """Source of the labelled products, in words or as an interval."""
     weights_hash: str
-    """Binds the certificate to the model: the version number does not exist yet when it is issued."""
+    """Binds the certificate to the model, whose version number does not exist yet at issue."""
     numeric_path: str
-    """fp32, bf16, int8: different scores."""
+    """fp32, bf16 or int8; their scores differ."""
     preprocessing_hash: str
     issued_at: datetime
     expires_at: datetime
     suggest_threshold: float | None
-    """From here to the threshold a value is suggested; descriptive. None: nothing below the threshold is."""
+    """Values with scores from here to the threshold are suggested; descriptive. None: none are."""
     categories: tuple[str, ...]
-    """Categories that certification has seen; "" stands for products without one."""
+    """Categories of the certification fold; "" for products without one."""
     languages: tuple[str, ...]
     accept_rate: float
     """Share of unlabelled products accepted at the threshold."""
     histogram: tuple[int, ...]
     """Top scores of unlabelled products in ``HISTOGRAM_BINS`` bins: the reference for drift."""
     steps: tuple[ThresholdTest, ...]
-    """The fixed sequence as tested, in order; the evidence."""
+    """The tests of the fixed sequence, in order."""
 
     def __post_init__(self) -> None:
         for name in ("issued_at", "expires_at"):
@@ -97,11 +97,14 @@ class Certificate:
         if not all(number is None or isfinite(number) for number in numbers):
             raise ValueError(f"certificate for {self.attribute}: numbers must be finite, not {numbers}")
         if (self.threshold is None) != bool(self.why_abstains):
-            raise ValueError(f"certificate for {self.attribute}: without a threshold, and only then, it says why")
+            raise ValueError(
+                f"certificate for {self.attribute}: why_abstains must be set if and only if there is no "
+                f"threshold, not threshold = {self.threshold}, why_abstains = {self.why_abstains!r}"
+            )
 
     @cached_property
     def certificate_id(self) -> str:
-        """Hash of everything the certificate says."""
+        """Hash of the certificate's content."""
         return stable_hash(self._content())
 
     @cached_property
@@ -110,9 +113,9 @@ class Certificate:
 
     @cached_property
     def suggest_from(self) -> float | None:
-        """The lowest score that earns a suggestion; None for an abstention without a suggestion threshold."""
-        known = [level for level in (self.threshold, self.suggest_threshold) if level is not None]
-        return min(known, default=None)
+        """The lowest score that is suggested; None for an abstention without a suggestion threshold."""
+        levels = [level for level in (self.threshold, self.suggest_threshold) if level is not None]
+        return min(levels, default=None)
 
     def problem(
         self,
@@ -124,23 +127,23 @@ class Certificate:
         category: str | None,
         language: str | None,
     ) -> Reason | None:
-        """Why the certificate may not be used on a product at this time; None if it may (I2)."""
+        """Reason why the certificate must not be used for a product at this time; None if it may be used (I2)."""
         if self.threshold is None or modality != self.modality:
             return Reason.NO_CERTIFICATE
         if weights_hash != self.weights_hash or numeric_path != self.numeric_path:
             return Reason.CERTIFICATE_MISMATCH
         if now >= self.expires_at:
             return Reason.CERTIFICATE_EXPIRED
-        if (category or "") not in self._seen_categories or (language or "") not in self._seen_languages:
+        if (category or "") not in self._certified_categories or (language or "") not in self._certified_languages:
             return Reason.UNSEEN_SLICE
         return None
 
     @cached_property
-    def _seen_categories(self) -> frozenset[str]:
+    def _certified_categories(self) -> frozenset[str]:
         return frozenset(self.categories)
 
     @cached_property
-    def _seen_languages(self) -> frozenset[str]:
+    def _certified_languages(self) -> frozenset[str]:
         return frozenset(self.languages)
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,7 +152,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Certificate:
-        """Read back :meth:`to_dict`. Raises ModelContractError for missing or unknown fields or a changed content."""
+        """Read back :meth:`to_dict`. Raises ModelContractError for missing or unknown fields or for changed content."""
         where = f"certificate for {content.get('attribute')!r} ({content.get('modality')!r})"
         expected = {field.name for field in fields(cls)} | {"certificate_id"}
         if differing := expected ^ set(content):
@@ -159,7 +162,9 @@ class Certificate:
         except (TypeError, ValueError) as problem:
             raise ModelContractError(f"{where} is damaged: {problem}") from None
         if certificate.certificate_id != content["certificate_id"]:
-            raise ModelContractError(f"{where} was changed after it was issued: its id does not fit. Register anew.")
+            raise ModelContractError(
+                f"{where} was changed after it was issued: its id does not match. Register the model again."
+            )
         return certificate
 
     def _content(self) -> dict[str, Any]:

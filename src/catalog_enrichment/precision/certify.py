@@ -1,13 +1,14 @@
-"""How a threshold is earned: pick the pool on one fold, fix a grid without labels, test it on another fold.
+"""Certification of a threshold: select the pool on one fold, set a grid without labels, test it on another fold.
 
 Learn-then-Test with a fixed sequence (Angelopoulos, Bates, Candes, Jordan, Lei 2021): thresholds are tested from the
-highest down, the first failure stops, the last success is certified. Then P(true precision < target) <= delta,
-without Bonferroni and without monotonicity, if three things hold that this module insists on:
+highest down, the first failure stops the sequence, the last success is certified. Then
+P(true precision < target) <= delta, without Bonferroni and without monotonicity, under three conditions that this module
+enforces:
 
-- the pool comes from the calibration fold, the grid from unlabelled products; neither looks at certification labels
+- the pool comes from the calibration fold, the grid from unlabelled products; neither uses certification labels
   (:class:`Pool` is made of a :class:`CalibrationScores` only, and refuses folds that share a content group);
 - units are independent: one product per content group (:class:`CertificationScores` refuses a second one);
-- a label set that was used k times pays delta / k.
+- a label set that is used for the k-th time is tested at delta / k.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from catalog_enrichment.precision.units import (
 from catalog_enrichment.records import Cardinality, Modality
 
 FLOOR = 59
-"""Fewer accepted units cannot certify 95% at delta 0.05, even without an error."""
+"""With fewer accepted units 95% cannot be certified at delta 0.05, even without errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,12 @@ class ScoredLabels:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationScores(ScoredLabels):
-    """Where temperature, pool and suggestion threshold are chosen."""
+    """Calibration fold: temperature, pool and suggestion threshold are chosen here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertificationScores(ScoredLabels):
-    """Where the chosen is tested, and nothing is chosen. One product per content group."""
+    """Certification fold: only tests the choices made elsewhere. One product per content group."""
 
     categories: Sequence[str | None]
     languages: Sequence[str | None]
@@ -70,12 +71,14 @@ class CertificationScores(ScoredLabels):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(np.unique(self.groups)) != len(self.groups):
-            raise ValueError(f"certification fold of {self.attribute}: a content group counts once, as one product")
+            raise ValueError(
+                f"certification fold of {self.attribute}: each content group must have one product, not several"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class ValueCounts:
-    """How one value did on the calibration fold at the pooled calibration threshold."""
+    """Counts of one value on the calibration fold at the pooled calibration threshold."""
 
     value: str
     accepted: int
@@ -85,7 +88,7 @@ class ValueCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """What the calibration fold decided about an attribute. Made by :func:`select_pool`."""
+    """Choices made on the calibration fold for one attribute, by :func:`select_pool`."""
 
     attribute: str
     labels: tuple[str, ...]
@@ -95,7 +98,7 @@ class Pool:
     value_counts: tuple[ValueCounts, ...]
     suggest_threshold: float | None
     groups: NDArray[Any] = field(repr=False)
-    """Content groups that were looked at, and therefore cannot certify."""
+    """Content groups of the calibration fold, which must not be used to certify."""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CertificateBinding:
-    """What a certificate is bound to, beside the numbers."""
+    """The model, the labels and the time that a certificate is bound to."""
 
     modality: Modality
     weights_hash: str
@@ -118,13 +121,13 @@ class CertificateBinding:
 
     def __post_init__(self) -> None:
         if self.use_count < 1:
-            raise ValueError(f"use_count counts this use too: at least 1, not {self.use_count}")
+            raise ValueError(f"use_count includes this use, so it must be at least 1, not {self.use_count}")
 
 
 def suggest_threshold(calibration: CalibrationScores, precision: float, below: float | None) -> float | None:
     """The lowest score from which (product, value) pairs up to ``below`` are right with ``precision``; descriptive.
 
-    The band alone counts: what lies above it is written, and would flatter what is only suggested.
+    Pairs above the band are left out: they are written, and their precision is higher than that of the suggestions.
     """
     pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
     band = pairs.scores < (np.inf if below is None else below)
@@ -134,38 +137,38 @@ def suggest_threshold(calibration: CalibrationScores, precision: float, below: f
 def select_pool(
     calibration: CalibrationScores, rule: PrecisionConfig, min_support: int = 5, slack: float = 0.05
 ) -> Pool:
-    """Which values take part in the pooled certificate, by the calibration fold alone.
+    """The values of the pooled certificate, selected on the calibration fold only.
 
-    Rule: begin with every value. At the pooled calibration threshold (the lowest at which the pool's units reach
+    Rule: start with every value. At the pooled calibration threshold (the lowest at which the pool's units reach
     ``rule.target``, with at least ``min_support`` accepted) a value whose precision is below ``target - slack``
-    leaves. If there is no such threshold, the value with most errors among the 59 best-scored leaves. Repeat with
-    the values left, whose threshold is then lower, until none leaves. Of those, the values with at least
-    ``min_support`` accepted are the pool.
+    is removed. If there is no such threshold, the value with most errors among the 59 best-scored pairs is removed.
+    Repeat with the remaining values, whose threshold is then lower, until none is removed. Of the remaining values,
+    those with at least ``min_support`` accepted are the pool.
     """
-    alive = np.ones(len(calibration.labels), dtype=bool)
+    remaining = np.ones(len(calibration.labels), dtype=bool)
     while True:
-        threshold = _pooled_threshold(calibration, alive, rule.target, min_support)
+        threshold = _pooled_threshold(calibration, remaining, rule.target, min_support)
         if threshold is None:
-            worst = _most_wrong_at_the_top(calibration, alive)
+            worst = _most_wrong_at_the_top(calibration, remaining)
             if worst is None:
-                alive[:] = False
+                remaining[:] = False
                 break
-            alive[worst] = False
+            remaining[worst] = False
             continue
-        accepted, right = _value_counts(calibration, alive, threshold)
-        poor = alive & (accepted >= min_support) & (right < (rule.target - slack) * accepted - 1e-9)
+        accepted, right = _value_counts(calibration, remaining, threshold)
+        poor = remaining & (accepted >= min_support) & (right < (rule.target - slack) * accepted - 1e-9)
         if not poor.any():
             break
-        alive &= ~poor
-    return _pool(calibration, rule, threshold, alive, min_support)
+        remaining &= ~poor
+    return _pool(calibration, rule, threshold, remaining, min_support)
 
 
 def _pool(
-    calibration: CalibrationScores, rule: PrecisionConfig, threshold: float | None, alive: Bools, min_support: int
+    calibration: CalibrationScores, rule: PrecisionConfig, threshold: float | None, remaining: Bools, min_support: int
 ) -> Pool:
     at = np.inf if threshold is None else threshold
-    accepted, right = _value_counts(calibration, np.ones_like(alive), at)
-    mask = alive & (accepted >= min_support)
+    accepted, right = _value_counts(calibration, np.ones_like(remaining), at)
+    mask = remaining & (accepted >= min_support)
     rows = zip(calibration.labels, accepted.tolist(), right.tolist(), mask.tolist(), strict=True)
     return Pool(
         attribute=calibration.attribute,
@@ -179,9 +182,9 @@ def _pool(
     )
 
 
-def _pooled_threshold(fold: CalibrationScores, alive: Bools, target: float, min_support: int) -> float | None:
-    units = units_from(fold.probabilities, fold.truth, fold.cardinality, alive)
-    # a unit can be wrong from a lower score on than it is accepted from, so every threshold is counted as it is
+def _pooled_threshold(fold: CalibrationScores, remaining: Bools, target: float, min_support: int) -> float | None:
+    units = units_from(fold.probabilities, fold.truth, fold.cardinality, remaining)
+    # a unit can become wrong at a lower threshold than it becomes accepted, so both are counted at every threshold
     thresholds = np.unique(units.accept[np.isfinite(units.accept)])
     accepted = len(units) - np.searchsorted(np.sort(units.accept), thresholds, side="left")
     wrong = len(units) - np.searchsorted(np.sort(units.error), thresholds, side="left")
@@ -189,31 +192,31 @@ def _pooled_threshold(fold: CalibrationScores, alive: Bools, target: float, min_
     return float(thresholds[good][0]) if good.any() else None
 
 
-def _value_counts(fold: CalibrationScores, alive: Bools, threshold: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(V,) accepted and right pairs of each value in ``alive`` at ``threshold``."""
+def _value_counts(fold: CalibrationScores, remaining: Bools, threshold: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(V,) accepted and right pairs of each value in ``remaining`` at ``threshold``."""
     pairs = pairs_from(fold.probabilities, fold.truth, fold.cardinality, WRITABLE_RANKS)
-    taken = (pairs.scores >= threshold) & alive[pairs.values]
-    counts = [np.bincount(pairs.values[chosen], minlength=len(alive)) for chosen in (taken, taken & pairs.correct)]
+    taken = (pairs.scores >= threshold) & remaining[pairs.values]
+    counts = [np.bincount(pairs.values[chosen], minlength=len(remaining)) for chosen in (taken, taken & pairs.correct)]
     return counts[0], counts[1]
 
 
-def _most_wrong_at_the_top(fold: CalibrationScores, alive: Bools) -> int | None:
+def _most_wrong_at_the_top(fold: CalibrationScores, remaining: Bools) -> int | None:
     """Column of the value with most errors among the 59 best-scored pairs; None if there is no error."""
     pairs = pairs_from(fold.probabilities, fold.truth, fold.cardinality, WRITABLE_RANKS)
-    mine = np.flatnonzero(alive[pairs.values])
-    top = mine[np.argsort(-pairs.scores[mine], kind="stable")[:FLOOR]]
-    wrong = np.bincount(pairs.values[top][~pairs.correct[top]], minlength=len(alive))
+    eligible = np.flatnonzero(remaining[pairs.values])
+    top = eligible[np.argsort(-pairs.scores[eligible], kind="stable")[:FLOOR]]
+    wrong = np.bincount(pairs.values[top][~pairs.correct[top]], minlength=len(remaining))
     return int(wrong.argmax()) if wrong.any() else None
 
 
 def threshold_grid(
     unlabelled_scores: ArrayLike, n_units: int, first_expected: int = 150, ratio: float = 1.05, floor: int = FLOOR
 ) -> Floats:
-    """Thresholds to test, strictly decreasing, fixed without any label.
+    """Thresholds to test, strictly decreasing, chosen without any label.
 
     Quantiles of the accept scores of unlabelled products (-inf: never accepted) at which ``n_units`` products of the
-    same catalog have ``first_expected * ratio^j`` accepted ones, up to all that can be accepted. Where fewer than
-    ``first_expected`` can be, the sequence starts at ``floor``; where fewer than ``floor`` can be, it is empty.
+    same catalog have ``first_expected * ratio^j`` accepted ones, up to all that can be accepted. If fewer than
+    ``first_expected`` can be, the sequence starts at ``floor``; if fewer than ``floor`` can be, it is empty.
     """
     scores = np.sort(np.asarray(unlabelled_scores, dtype=np.float64))[::-1]
     reachable = int(np.count_nonzero(np.isfinite(scores)))
@@ -230,7 +233,7 @@ def threshold_grid(
 
 
 def fixed_sequence(units: Units, grid: Floats, target: float, delta: float) -> tuple[ThresholdTest, ...]:
-    """Test the grid in order and stop at the first p > delta. The last step that passed is certified."""
+    """Test the grid in order and stop at the first p > delta. The last threshold that passed is certified."""
     if np.any(np.diff(grid) >= 0):
         raise ValueError("the grid of a fixed sequence must be strictly decreasing")
     steps: list[ThresholdTest] = []
@@ -244,7 +247,7 @@ def fixed_sequence(units: Units, grid: Floats, target: float, delta: float) -> t
 
 
 def last_passed(steps: Sequence[ThresholdTest]) -> ThresholdTest | None:
-    """The last step that passed, None if none did."""
+    """The last test that passed, None if none did."""
     return next((step for step in reversed(steps) if step.passed), None)
 
 
@@ -253,23 +256,23 @@ def certify_attribute(
     certification: CertificationScores,
     unlabelled: ArrayLike,
     rule: PrecisionConfig,
-    issue: CertificateBinding,
+    binding: CertificateBinding,
 ) -> Certificate:
     """Test one attribute and issue its certificate, which is an abstention where the test fails.
 
     ``unlabelled``: (m, V) probabilities of catalog products without labels, on the same modality path. Raises
-    ValueError if the folds share a content group or do not speak of the same labels.
+    ValueError if the folds share a content group or have different labels.
     """
-    _check_apart(pool, certification)
+    _check_disjoint(pool, certification)
     units = units_from(certification.probabilities, certification.truth, pool.cardinality, pool.mask)
-    free = np.asarray(unlabelled).reshape(-1, len(pool.labels))
-    accept = accept_scores(free, pool.cardinality, pool.mask)
+    unlabelled_rows = np.asarray(unlabelled).reshape(-1, len(pool.labels))
+    accept = accept_scores(unlabelled_rows, pool.cardinality, pool.mask)
     grid = threshold_grid(accept, len(units), rule.first_expected, rule.step)
-    steps = fixed_sequence(units, grid, rule.target, rule.delta / issue.use_count)
+    steps = fixed_sequence(units, grid, rule.target, rule.delta / binding.use_count)
     best = last_passed(steps)
     return Certificate(
         attribute=pool.attribute,
-        modality=issue.modality,
+        modality=binding.modality,
         values=pool.values,
         threshold=best.threshold if best else None,
         why_abstains="" if best else _why(pool, accept, len(units), steps),
@@ -278,20 +281,22 @@ def certify_attribute(
         lower_bound=best.lower_bound if best else 0.0,
         target=rule.target,
         delta=rule.delta,
-        use_count=issue.use_count,
-        claim=_claim(pool, issue, rule, best),
-        label_set_hash=issue.label_set_hash,
-        data_window=issue.data_window,
-        weights_hash=issue.weights_hash,
-        numeric_path=issue.numeric_path,
-        preprocessing_hash=issue.preprocessing_hash,
-        issued_at=issue.issued_at,
-        expires_at=issue.issued_at + timedelta(days=rule.valid_days),
+        use_count=binding.use_count,
+        claim=_claim(pool, binding, rule, best),
+        label_set_hash=binding.label_set_hash,
+        data_window=binding.data_window,
+        weights_hash=binding.weights_hash,
+        numeric_path=binding.numeric_path,
+        preprocessing_hash=binding.preprocessing_hash,
+        issued_at=binding.issued_at,
+        expires_at=binding.issued_at + timedelta(days=rule.valid_days),
         suggest_threshold=pool.suggest_threshold,
         categories=tuple(sorted({category or "" for category in certification.categories})),
         languages=tuple(sorted({language or "" for language in certification.languages})),
         accept_rate=float((accept >= best.threshold).mean()) if best else 0.0,
-        histogram=score_histogram(as_scores(free).max(axis=1)) if len(free) else (0,) * HISTOGRAM_BINS,
+        histogram=score_histogram(as_scores(unlabelled_rows).max(axis=1))
+        if len(unlabelled_rows)
+        else (0,) * HISTOGRAM_BINS,
         steps=steps,
     )
 
@@ -301,11 +306,16 @@ def score_histogram(scores: ArrayLike) -> tuple[int, ...]:
     return tuple(np.histogram(scores, bins=HISTOGRAM_BINS, range=(0.0, 1.0))[0].tolist())
 
 
-def _check_apart(pool: Pool, certification: CertificationScores) -> None:
+def _check_disjoint(pool: Pool, certification: CertificationScores) -> None:
     if (pool.attribute, pool.labels) != (certification.attribute, certification.labels):
-        raise ValueError(f"pool of {pool.attribute} and fold of {certification.attribute}: other labels")
+        raise ValueError(
+            f"the pool is for {pool.attribute} {pool.labels}, the certification fold for "
+            f"{certification.attribute} {certification.labels}"
+        )
     if shared := len(np.intersect1d(pool.groups, certification.groups)):
-        raise ValueError(f"{pool.attribute}: {shared} content groups both chose the pool and would certify it")
+        raise ValueError(
+            f"{pool.attribute}: {shared} content groups are in both the calibration and the certification fold"
+        )
 
 
 def _why(pool: Pool, accept: Floats, n_units: int, steps: Sequence[ThresholdTest]) -> str:
@@ -321,14 +331,14 @@ def _why(pool: Pool, accept: Floats, n_units: int, steps: Sequence[ThresholdTest
     return f"{first.wrong} of {first.accepted} wrong {at} (p = {first.p_value:.3f})"
 
 
-def _claim(pool: Pool, issue: CertificateBinding, rule: PrecisionConfig, best: ThresholdTest | None) -> str:
-    path = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}[issue.modality]
+def _claim(pool: Pool, binding: CertificateBinding, rule: PrecisionConfig, best: ThresholdTest | None) -> str:
+    path = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}[binding.modality]
     if best is None:
         return f"Nothing is claimed: {pool.attribute} is not written for products {path}."
     unit = "products given values" if pool.cardinality is Cardinality.MANY else "values"
     return (
         f"Of the {unit} of {pool.attribute} written at scores >= {best.threshold:.6f} for products {path}, at least "
         f"{rule.target:.1%} are right. This statement, one per attribute, is wrong with probability at most "
-        f"{rule.delta / issue.use_count:.3g}: {rule.delta:g} divided by the {issue.use_count} use(s) of its label set. "
-        "It holds for products drawn like the labelled ones."
+        f"{rule.delta / binding.use_count:.3g}: {rule.delta:g} divided by the {binding.use_count} use(s) of its label "
+        "set. It holds for products drawn like the labelled ones."
     )

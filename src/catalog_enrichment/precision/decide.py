@@ -1,5 +1,6 @@
-"""The decision about one product and attribute: publish, suggest or abstain, and why. Pure, and light: it runs for
-every scored product.
+"""The decision about one product and attribute: publish, suggest or abstain, and why.
+
+Pure Python without arrays: it runs for every scored product.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from catalog_enrichment.records import Decision, Modality, Reason
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecisionInputs:
-    """What a decision looks at beside the scores."""
+    """Inputs of a decision in addition to the scores."""
 
     certificate: Certificate | None
     """For this attribute and the product's modality path."""
@@ -31,7 +32,7 @@ class DecisionInputs:
 
 
 class CandidateDecision(NamedTuple):
-    """The decision about one candidate; ``certificate_id`` and ``threshold`` are of the certificate consulted."""
+    """The decision about one candidate; ``certificate_id`` and ``threshold`` are the certificate's."""
 
     value: str
     rank: int
@@ -45,47 +46,47 @@ class CandidateDecision(NamedTuple):
 _TOO_LOW = (Decision.ABSTAIN, Reason.BELOW_THRESHOLD)
 
 
-def decide(candidates: Sequence[Candidate], case: DecisionInputs) -> list[CandidateDecision]:
-    """One row per candidate, in order. Raises ValueError without a candidate: no product vanishes (I7).
+def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[CandidateDecision]:
+    """One row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7).
 
-    In this order: a merchant value leaves at most a suggestion (I1); a human value stands; without a valid
-    certificate there is nothing to say (I2); then the score decides.
+    In this order: with a merchant value at most a suggestion (I1); with a human value an abstention; without a valid
+    certificate an abstention (I2); else the score decides.
     """
     if not candidates:
-        raise ValueError("a scored product has at least one candidate per attribute")
-    certificate = case.certificate
+        raise ValueError("a scored product must have at least one candidate per attribute, not none")
+    certificate = inputs.certificate
     identity = (None, None) if certificate is None else (certificate.certificate_id, certificate.threshold)
-    problem = _problem(case)
-    return [CandidateDecision(c.value, c.rank, c.score, *_decide(c, case, problem), *identity) for c in candidates]
+    problem = _problem(inputs)
+    return [CandidateDecision(c.value, c.rank, c.score, *_decide(c, inputs, problem), *identity) for c in candidates]
 
 
-def _problem(case: DecisionInputs) -> Reason | None:
-    if case.certificate is None:
+def _problem(inputs: DecisionInputs) -> Reason | None:
+    if inputs.certificate is None:
         return Reason.NO_CERTIFICATE
-    return case.certificate.problem(
-        weights_hash=case.weights_hash,
-        numeric_path=case.numeric_path,
-        modality=case.modality,
-        now=case.now,
-        category=case.category,
-        language=case.language,
+    return inputs.certificate.problem(
+        weights_hash=inputs.weights_hash,
+        numeric_path=inputs.numeric_path,
+        modality=inputs.modality,
+        now=inputs.now,
+        category=inputs.category,
+        language=inputs.language,
     )
 
 
-def _decide(candidate: Candidate, case: DecisionInputs, problem: Reason | None) -> tuple[Decision, Reason]:
-    if len(case.merchant_values) and candidate.value in case.merchant_values:
+def _decide(candidate: Candidate, inputs: DecisionInputs, problem: Reason | None) -> tuple[Decision, Reason]:
+    if len(inputs.merchant_values) and candidate.value in inputs.merchant_values:
         return Decision.ABSTAIN, Reason.AGREES_WITH_MERCHANT
-    if case.human_value_present and not len(case.merchant_values):
+    if inputs.human_value_present and not len(inputs.merchant_values):
         return Decision.ABSTAIN, Reason.HUMAN_VALUE_STANDS
-    certificate = case.certificate
+    certificate = inputs.certificate
     if problem is not None or certificate is None or certificate.threshold is None:
         return Decision.ABSTAIN, problem or Reason.NO_CERTIFICATE
     certified = candidate.score >= certificate.threshold
-    if len(case.merchant_values):
-        # against a merchant's word only a score that could have been written is worth anybody's time
+    if len(inputs.merchant_values):
+        # a suggestion against a merchant value needs a score that could have been published
         return (Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT) if certified else _TOO_LOW
-    worth_saying = certificate.suggest_from is not None and candidate.score >= certificate.suggest_from
-    if not worth_saying:
+    suggestible = certificate.suggest_from is not None and candidate.score >= certificate.suggest_from
+    if not suggestible:
         return _TOO_LOW
     if candidate.value not in certificate.pool:
         return Decision.SUGGEST, Reason.VALUE_NOT_IN_POOL

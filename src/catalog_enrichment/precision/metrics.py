@@ -19,7 +19,7 @@ from catalog_enrichment.precision.units import Pairs
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold and what it accepts; threshold None and zeros everywhere when no threshold will do."""
+    """A threshold with its counts; None and zeros where no threshold reaches the target."""
 
     threshold: float | None
     recall: float = 0.0
@@ -57,10 +57,10 @@ def precision_recall_curve(scores: ArrayLike, correct: ArrayLike, positives: int
 def operating_point(scores: ArrayLike, correct: ArrayLike, positives: int, target: float) -> OperatingPoint:
     """The greatest recall over thresholds whose precision is >= ``target``: R@P95 for 0.95.
 
-    ``positives``: all true pairs, scored or not. Describes the data it was computed on and promises nothing.
+    ``positives``: all true pairs, scored or not. Describes this data set; it is not a guarantee.
     """
     thresholds, accepted, hits = _cumulative(scores, correct)
-    # a correctly rounded quotient compares exactly with a decimal target; 1 - target would not
+    # the correctly rounded quotient compares exactly with a decimal target; comparing errors with 1 - target does not
     good = np.flatnonzero(hits / accepted >= target)
     if not len(good):
         return OperatingPoint(None)
@@ -87,11 +87,11 @@ def r_at_p_macro(pairs: Pairs, target: float = 0.95, min_positives: int = 20) ->
 def reliability(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliability:
     """Confidence against accuracy in ``bins`` equal bins of [0, 1]."""
     score, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
-    place = np.minimum((score * bins).astype(np.int64), bins - 1)
-    count = np.bincount(place, minlength=bins)
+    bin_index = np.minimum((score * bins).astype(np.int64), bins - 1)
+    count = np.bincount(bin_index, minlength=bins)
     used = count > 0
-    confidence = ratio(np.bincount(place, weights=score, minlength=bins), count)[used]
-    hits = ratio(np.bincount(place, weights=right, minlength=bins), count)[used]
+    confidence = ratio(np.bincount(bin_index, weights=score, minlength=bins), count)[used]
+    hits = ratio(np.bincount(bin_index, weights=right, minlength=bins), count)[used]
     error = ratio((np.abs(hits - confidence) * count[used]).sum(), count.sum())
     return Reliability(confidence, hits, count[used], float(error))
 
@@ -110,12 +110,12 @@ def precision_lower_bound(n: int, k_wrong: int, delta: float) -> float:
 
 
 def error_rate(target: float) -> float:
-    """1 - target as the decimal says it: 0.05 for 0.95, where float subtraction gives 0.05000000000000004."""
+    """1 - target in decimal arithmetic: 0.05 for 0.95, where float subtraction gives 0.05000000000000004."""
     return float(1 - Decimal(repr(float(target))))
 
 
 def p_not_certified(n: int, k_wrong: int, target: float) -> float:
-    """P(Bin(n, 1 - target) <= k_wrong): how likely so few errors are if precision were only ``target``. 1 for n = 0.
+    """P(Bin(n, 1 - target) <= k_wrong): the probability of so few errors if precision were ``target``. 1 for n = 0.
 
     A threshold fixed in advance is certified iff this is <= delta (PRECISION, certificate 1).
     """
@@ -125,7 +125,7 @@ def p_not_certified(n: int, k_wrong: int, target: float) -> float:
 def not_significantly_below(n: int, k_wrong: int, target: float = 0.95) -> float:
     """P(Bin(n, 1 - target) >= k_wrong): the one-sided p-value against "precision is at least ``target``".
 
-    Below 0.05: the written values are significantly worse than promised. 1 when nothing was written.
+    Below 0.05 the written values are significantly worse than ``target``. 1 when nothing was written.
     """
     return float(stats.binom.sf(k_wrong - 1, n, error_rate(target)))
 

@@ -1,4 +1,4 @@
-"""What is counted: candidates of one product, units of a certificate, (product, value) pairs of R@P95.
+"""Counted things: candidates of one product, units of a certificate, (product, value) pairs of R@P95.
 
 Shape suffixes: n products, V values of the attribute, L ranks that can be written.
 
@@ -23,7 +23,7 @@ SCORE_TYPE = "float64 of float32"
 """The float type of scores and thresholds, as certificates record it."""
 
 WRITABLE_RANKS = 3
-"""A multi-valued attribute can get at most this many values per product; certificates count the same ones."""
+"""Largest number of values per product of a multi-valued attribute, also in certificates."""
 
 
 class Candidate(NamedTuple):
@@ -38,8 +38,8 @@ class Candidate(NamedTuple):
 class Units:
     """The independent units of a pooled certificate, one per product.
 
-    A unit is accepted at t iff ``accept >= t`` and wrong at t iff ``error >= t``; -inf where nothing can be written,
-    or nothing wrong.
+    A unit is accepted at t iff ``accept >= t`` and wrong at t iff ``error >= t``; -inf where nothing, or
+    nothing wrong, can be written.
     """
 
     accept: Floats
@@ -64,13 +64,13 @@ class Pairs:
 
     @property
     def total(self) -> int:
-        """Every true pair: recall's denominator."""
+        """Number of true pairs: the denominator of recall."""
         return int(self.positives.sum())
 
     def of(self, value: int) -> tuple[Floats, Bools, int]:
         """Scores, correctness and number of positives of one value."""
-        mine = self.values == value
-        return self.scores[mine], self.correct[mine], int(self.positives[value])
+        of_value = self.values == value
+        return self.scores[of_value], self.correct[of_value], int(self.positives[value])
 
 
 def ranking(scores: NDArray[Any], cardinality: Cardinality, limit: int = WRITABLE_RANKS) -> Ints:
