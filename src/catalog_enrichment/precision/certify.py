@@ -2,8 +2,8 @@
 
 Learn-then-Test with a fixed sequence (Angelopoulos, Bates, Candes, Jordan, Lei 2021): thresholds are tested from the
 highest down, the first failure stops the sequence, the last success is certified. Then
-P(true precision < target) <= delta, without Bonferroni and without monotonicity, under three conditions that this module
-enforces:
+P(true precision < target) <= delta, without Bonferroni and without monotonicity, under three conditions that this
+module enforces:
 
 - the pool comes from the calibration fold, the grid from unlabelled products; neither uses certification labels
   (:class:`Pool` is made of a :class:`CalibrationScores` only, and refuses folds that share a content group);
