@@ -226,7 +226,7 @@ def test_coverage_needs_the_groups() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="resamples have 3 products, the metric 2"):
         right([1, 0])(np.ones((1, 3), dtype=np.int32))
-    with pytest.raises(ValueError, match="count = 0"):
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
         Resamples(np.arange(3), count=0)
 
 
