@@ -1,1 +1,1 @@
-"""What a product brings, made fit for a model: clean text, token ids, decoded pictures."""
+"""Model inputs from raw product data: clean text, token ids, decoded pictures."""

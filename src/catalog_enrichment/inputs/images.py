@@ -1,7 +1,7 @@
-"""Pictures from bytes, files and URIs to the square the model sees; a bad picture is a Reason, never an exception.
+"""Pictures from bytes, files and URIs to a square for the model; a bad picture gives a Reason, never an exception.
 
-The whole picture is fitted into the square and the rest filled with white. Cropping would lose sleeves and shoes
-from tall pictures, squashing would change proportions; white is what catalog pictures have around the product.
+The whole picture is scaled into the square and the rest is white, like the background of most catalog pictures.
+Cropping would cut off parts of tall products; stretching would change proportions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UINT16_STEP = 257  # 65535 / 255
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A usable picture, or why there is none: exactly one of ``pixels`` and ``reason`` is None."""
+    """A usable picture, or the reason why there is none: exactly one of ``pixels`` and ``reason`` is None."""
 
     pixels: np.ndarray | None
     """uint8 (size, size, 3), RGB."""
@@ -38,7 +38,7 @@ class Decoded:
 def first_usable(images: Iterable[Mapping[str, Any]] | None, size: int, limits: ImagesConfig) -> Decoded:
     """The first picture that decodes, of a product's ordered ``{bytes, uri, version}``.
 
-    If none does, the first one's reason stands: it is the picture the merchant put in front. Never raises.
+    If none does, the first picture's reason is returned: it is the merchant's main picture. Never raises.
     """
     failure: Decoded | None = None
     for image in images if images is not None else ():
@@ -53,7 +53,7 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
     """Decode one encoded picture (JPEG, PNG, GIF, WebP, TIFF, ...) to a ``size`` x ``size`` square. Never raises.
 
     Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. Of an
-    animation the first frame counts, transparency lies on white, EXIF rotation is applied.
+    animation the first frame is used, transparency becomes white, EXIF rotation is applied.
     """
     if not data:
         return Decoded(None, Reason.IMAGE_EMPTY, "zero bytes")
@@ -66,11 +66,11 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
                 return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{width} x {height} exceeds {limits.max_pixels} pixels")
             return Decoded(_to_square(image, size))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        # Pillow's own limit, 179 million pixels, or half of that where warnings are errors. Its warning is not
-        # silenced here: warnings.catch_warnings is not safe in threads, and decoding runs in threads.
+        # Pillow's own limit: 179 million pixels, or half of that where warnings are errors. The warning is not
+        # silenced here, because decoding runs in threads and warnings.catch_warnings is not thread-safe.
         return Decoded(None, Reason.IMAGE_TOO_LARGE, str(problem))
-    except Exception as problem:  # decoders raise almost anything on hostile bytes, and a row never raises
-        return Decoded(None, _why(data, problem), f"{type(problem).__name__}: {problem}"[:200])
+    except Exception as problem:  # decoders raise almost any exception on malformed bytes
+        return Decoded(None, _failure_reason(data, problem), f"{type(problem).__name__}: {problem}"[:200])
 
 
 def _decode_struct(image: Mapping[str, Any], size: int, limits: ImagesConfig) -> Decoded:
@@ -80,10 +80,10 @@ def _decode_struct(image: Mapping[str, Any], size: int, limits: ImagesConfig) ->
     if not uri:
         return Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
     try:
-        fetched = _fetch(str(uri), limits.max_bytes + 1)  # one byte more, so that too many are noticed
+        fetched = _fetch(str(uri), limits.max_bytes + 1)  # one byte more, so that a too large file is detected
     except FileNotFoundError:
         return Decoded(None, Reason.IMAGE_MISSING, f"{uri}: no such file")
-    except Exception as problem:  # every file system behind fsspec has its own errors, and a row never raises
+    except Exception as problem:  # every file system behind fsspec has its own exceptions
         return Decoded(None, Reason.IMAGE_UNREADABLE, f"{uri}: {type(problem).__name__}: {problem}"[:200])
     return decode_image(fetched, size, limits)
 
@@ -95,7 +95,7 @@ def _fetch(uri: str, at_most: int) -> bytes:
         with fsspec.open(uri, "rb") as remote:
             return bytes(remote.read(at_most))
     path = Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri)
-    if not path.is_file():  # also a folder, a device, or a pipe, whose reading might never end
+    if not path.is_file():  # also for a folder, a device or a pipe, which might never end
         raise FileNotFoundError(uri)
     with path.open("rb") as local:
         return local.read(at_most)
@@ -103,7 +103,7 @@ def _fetch(uri: str, at_most: int) -> bytes:
 
 def _to_square(image: Image.Image, size: int) -> np.ndarray:
     scale = size / max(image.size)
-    # JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work; draft stays at or above what is asked.
+    # JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work; draft keeps at least the requested size.
     image.draft(None, (round(image.width * scale) or 1, round(image.height * scale) or 1))
     upright = _simple_mode(_upright(image))
     width, height = (max(1, round(side * size / max(upright.size))) for side in upright.size)
@@ -115,15 +115,15 @@ def _to_square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # before the except: a picture that cannot be decoded is not a picture with broken EXIF
+    image.load()  # outside the try: a picture that cannot be decoded must raise
     try:
         return ImageOps.exif_transpose(image)
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
-        return image  # broken EXIF says nothing about the pixels
+        return image  # broken EXIF data does not affect the pixels
 
 
 def _simple_mode(image: Image.Image) -> Image.Image:
-    """The same picture as RGB, or as RGBA if it is partly transparent."""
+    """The picture as RGB, or as RGBA if it is partly transparent."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         # convert("RGB") would clip everything above 255 to white
         grey = np.clip(np.asarray(image), 0, 65535) // _UINT16_STEP
@@ -132,19 +132,19 @@ def _simple_mode(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if transparent else "RGB")
 
 
-def _why(data: bytes, problem: Exception) -> Reason:
-    ending = _ending(data)
-    if "truncated" in str(problem).lower() or ending is False:
+def _failure_reason(data: bytes, problem: Exception) -> Reason:
+    is_complete = _is_complete(data)
+    if "truncated" in str(problem).lower() or is_complete is False:
         return Reason.IMAGE_TRUNCATED
-    if ending is None and isinstance(problem, UnidentifiedImageError):
+    if is_complete is None and isinstance(problem, UnidentifiedImageError):
         return Reason.IMAGE_NOT_AN_IMAGE
     return Reason.IMAGE_UNREADABLE
 
 
-def _ending(data: bytes) -> bool | None:
-    """Whether the data ends as its format says it must; None if it is none of the formats of the web.
+def _is_complete(data: bytes) -> bool | None:
+    """Whether the data has its format's end marker; None if it is not JPEG, PNG, GIF or WebP.
 
-    Decoders word "the file stops too early" in many ways, or only say that they cannot identify it.
+    Decoders report truncated files in many ways, or only as unidentified.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return data.rstrip(b"\0").endswith(b"\xff\xd9")

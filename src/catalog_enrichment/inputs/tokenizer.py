@@ -1,7 +1,7 @@
-"""From a title and a description to token ids: ``[CLS] title [SEP] description [SEP]``.
+"""Tokenization of a title and a description: ``[CLS] title [SEP] description [SEP]``.
 
-The text form of De la Comble et al. 2022, section 3.1, as a text pair, so that the model also knows from the token
-types which is which. Texts must be clean (:func:`catalog_enrichment.inputs.text.clean_text`): tokenizers refuse
+The text form of De la Comble et al. 2022, section 3.1, as a text pair, so that the token types separate title from
+description. Texts must be clean (:func:`catalog_enrichment.inputs.text.clean_text`): tokenizers refuse
 lone surrogates.
 """
 
@@ -27,25 +27,25 @@ _SPECIAL = {
 }
 
 _ALPHABET_SHARE = 4
-"""One piece in so many may be a letter, and as many again a letter inside a word; rarer letters are unknown."""
+"""One piece in so many may be a letter, and as many a letter inside a word; rarer letters are unknown tokens."""
 
 _EXTRAS = {"fugashi": "ja", "ipadic": "ja", "sacremoses": "fr", "sentencepiece": "fr", "tiktoken": "fr"}
-"""Package that some language's tokenizer needs -> extra that it comes with."""
+"""Package that a tokenizer may need -> extra that installs it."""
 
 
 class TextTokenizer:
-    """A ``transformers`` tokenizer that encodes (title, description) pairs, and knows how to be kept in a folder.
+    """A ``transformers`` tokenizer that encodes (title, description) pairs, and can be saved in a folder.
 
-    The Rust tokenizers start threads of their own and complain when a process that used them forks. Whoever forks
-    (Spark's Python workers do) sets ``TOKENIZERS_PARALLELISM=false`` in the worker's environment.
+    The Rust tokenizers start threads and warn when a process that used them forks. A process that forks (Spark's Python
+    workers do) sets ``TOKENIZERS_PARALLELISM=false`` in the worker's environment.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        # the tokenizers written in Python log an error for every pair that they cut, as they were asked to
-        logging.getLogger("transformers.tokenization_python").addFilter(_worth_saying)
+        # the tokenizers written in Python log an error for every truncated pair
+        logging.getLogger("transformers.tokenization_python").addFilter(_is_not_truncation_message)
         self._tokenizer = tokenizer
         self._names = ["input_ids", "attention_mask"]
-        # asked for, not looked up: BertJapaneseTokenizer tells title from description, and does not list the types
+        # tested, because BertJapaneseTokenizer has token types but does not list them
         if any(tokenizer("a", "a", return_token_type_ids=True)["token_type_ids"]):
             self._names.append("token_type_ids")
 
@@ -73,10 +73,10 @@ class TextTokenizer:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, local_files_only: bool = False) -> TextTokenizer:
-        """The tokenizer of a pretrained encoder: a local folder, or a hub name where there is a network.
+        """The tokenizer of a pretrained encoder: a local folder, or a hub name with network access.
 
-        Raises ConfigError for a package that it needs and is not installed, naming the extra; OSError or ValueError
-        for a tokenizer that is not there.
+        Raises ConfigError, with the extra to install, for a missing package; OSError or ValueError for a missing
+        tokenizer.
         """
         from transformers import AutoTokenizer
 
@@ -85,16 +85,16 @@ class TextTokenizer:
         except (ImportError, ValueError) as problem:
             if not isinstance(problem, ImportError) and find_spec("sentencepiece"):
                 raise
-            # without sentencepiece, its files are taken for another library's, and that is what is said to be missing
+            # without sentencepiece, transformers reports another library as missing
             raise ConfigError(_not_installed(name_or_path, problem)) from None
-        if len(tokenizer) - len(set(tokenizer.all_special_ids)) < 2:  # T5's has one word to begin with
-            # transformers makes an empty tokenizer of a folder without its files, to which every word is unknown
-            raise ValueError("its tokenizer knows no words: the files of its vocabulary are not there")
+        if len(tokenizer) - len(set(tokenizer.all_special_ids)) < 2:  # an empty T5 tokenizer has one token
+            # for a folder without its files transformers makes an empty tokenizer
+            raise ValueError("its tokenizer is empty: the files of its vocabulary are missing")
         return cls(tokenizer)
 
     @classmethod
     def load(cls, directory: Path) -> TextTokenizer:
-        """Read what :meth:`save` wrote, without a network. Raises as :meth:`from_pretrained` does."""
+        """Read what :meth:`save` wrote, without network access. Raises as :meth:`from_pretrained` does."""
         return cls.from_pretrained(str(directory), local_files_only=True)
 
     def save(self, directory: Path) -> None:
@@ -108,14 +108,14 @@ class TextTokenizer:
         """Token ids of B products, int64 (B, L), L the longest of them and at most ``max_length``.
 
         Keys: ``input_ids``, ``attention_mask`` (1: token, 0: padding) and, from tokenizers that have them,
-        ``token_type_ids`` (0: title, 1: description). What is too long loses tokens from the end of the longer of
-        title and description. An empty description leaves ``[CLS] title [SEP]``, in the tokenizer's own marks. A
-        text is at least one token long.
+        ``token_type_ids`` (0: title, 1: description). Texts that are too long lose tokens from the end of
+        the longer of title and description. An empty description gives ``[CLS] title [SEP]``, with the tokenizer's own
+        special tokens. A text has at least one token.
         """
         rows: list[dict[str, list[int]]] = [{}] * len(titles)
         with_description = [row for row, text in enumerate(descriptions) if text]
-        title_alone = [row for row, text in enumerate(descriptions) if not text]
-        for members, second in ((with_description, descriptions), (title_alone, None)):
+        title_only = [row for row, text in enumerate(descriptions) if not text]
+        for members, second in ((with_description, descriptions), (title_only, None)):
             if not members:
                 continue
             first = [titles[row] for row in members]
@@ -134,19 +134,19 @@ class TextTokenizer:
         return self._pad(rows)
 
     def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, np.ndarray]:
-        pad = self._tokenizer.pad_token_id or 0  # None for encoders that were never trained on batches
+        pad = self._tokenizer.pad_token_id or 0  # None for encoders that were trained without padding
         padding = {"input_ids": pad, "attention_mask": 0, "token_type_ids": self._tokenizer.pad_token_type_id}
-        nothing = {"input_ids": [pad], "attention_mask": [1], "token_type_ids": [0]}  # an empty text without marks
+        empty_text = {"input_ids": [pad], "attention_mask": [1], "token_type_ids": [0]}  # without special tokens
         length = max((len(row["input_ids"]) for row in rows), default=1) or 1
         batch = {name: np.full((len(rows), length), padding[name], dtype=np.int64) for name in self._names}
         for name, array in batch.items():
             for position, row in enumerate(rows):
-                ids = row[name] or nothing[name]
+                ids = row[name] or empty_text[name]
                 array[position, : len(ids)] = ids
         return batch
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
+def _is_not_truncation_message(record: logging.LogRecord) -> bool:
     return "overflowing tokens are not returned" not in record.getMessage()
 
 
@@ -165,8 +165,11 @@ def _split_as_bert(tokenizer: Any) -> None:
 
 
 def _learn_pieces(texts: list[str], vocab_size: int) -> dict[str, int]:
-    """Piece -> id. Left alone, the trainer numbers the pieces inside words ("##a") in the random order of a Rust hash
-    map, and breaks ties by number: every process would learn another vocabulary. So they are numbered beforehand."""
+    """Piece -> id. The letters inside words ("##a") are numbered before training.
+
+    The trainer would number them in the random order of a Rust hash map and break ties by number, so that every process
+    would learn a different vocabulary.
+    """
     from tokenizers import Tokenizer, models, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token=_SPECIAL["unk_token"]))
