@@ -3,10 +3,10 @@
     python tests/benchmarks/fashion.py --config config:fashion.toml --data FILE.parquet [--set section.key=value ...]
 
 With ``--compare``: fit the models of the config's [compare] on the labelled, score all of them on the others, and print
-the tables with intervals; ``--also FILE`` judges on that file's products, too.
+the tables with intervals; ``--also FILE`` evaluates on that file's products, too.
 
-The only code that may read the truth of the products that are not labelled; do not tune anything to what it prints.
-Start from an empty catalog, or old runs are scored too. Prints a table for people and, last, one JSON line.
+No other code may read the truth of the products that are not labelled; do not tune anything by what this prints. Start
+from an empty catalog, or old runs are scored too. Prints a table and, last, one JSON line.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ Values = frozenset[str]
 
 @dataclass(frozen=True)
 class Truth:
+    """The true values of the products that are not labelled."""
+
     values: dict[str, dict[str, Values]]
     """Attribute -> product id -> values; products that are not labelled, where the value is known."""
     twins: set[str]
@@ -48,8 +50,8 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the catalog holds after the run."""
+class CatalogContent:
+    """What the catalog has after the run."""
 
     merchant: dict[str, set[str]]
     """Attribute -> products with a merchant's value."""
@@ -66,24 +68,26 @@ def main() -> int:
     parser.add_argument("--data", required=True, type=Path, help="parquet with labelled, full_title and the attributes")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--compare", action="store_true", help="score the models of [compare] instead of the catalog")
-    parser.add_argument("--also", type=Path, help="parquet whose products are judged apart, too")
+    parser.add_argument("--also", type=Path, help="parquet file whose products are also evaluated separately")
     args = parser.parse_args()
     overrides = [f"source.path={json.dumps(str(args.data.resolve()))}", *args.set]
     config = load_config(args.config, overrides)
     if args.compare:
         return compare(args, config, overrides)
     summaries, seconds = run_jobs(args.config, overrides)
-    truth, found = read_truth(args.data, config), read_catalog(config)
-    words, trained = load_dictionary(config), summaries["train_model"]
+    truth, content = read_truth(args.data, config), read_catalog(config)
+    dictionary, trained = load_dictionary(config), summaries["train_model"]
     attributes = {
-        name: score(words[name], truth, found) | reported(name, trained) for name in truth.values if name in found.top
+        name: score(dictionary[name], truth, content) | reported(name, trained)
+        for name in truth.values
+        if name in content.top
     }
-    products = len(found.categories)
+    products = len(content.categories)
     rates = {stage: round(products / spent, 1) for stage, spent in seconds.items()}
     print_table(attributes, seconds, rates)
     result = {"products": products, "attributes": attributes, "seconds": seconds, "products_per_second": rates}
-    print(json.dumps(result | {"model_version": trained["model_version"], "ok": all_kept(attributes)}))
-    return 0 if all_kept(attributes) else 3
+    print(json.dumps(result | {"model_version": trained["model_version"], "ok": none_below_target(attributes)}))
+    return 0 if none_below_target(attributes) else 3
 
 
 def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> int:
@@ -131,14 +135,14 @@ def run_jobs(
 def read_truth(data: Path, config: Config) -> Truth:
     if config.source is None:
         sys.exit("the config has no [source] section")
-    mapping, words = config.source.mapping, load_dictionary(config)
+    mapping, dictionary = config.source.mapping, load_dictionary(config)
     columns = [mapping.product_id, "full_title", "labelled", *mapping.attributes.values()]
     rows = pq.read_table(data, columns=columns).to_pylist()
     others = [row for row in rows if not row["labelled"]]
     titles = {row["full_title"] for row in rows if row["labelled"]}
     values = {
         name: {
-            str(row[mapping.product_id]): _normalised(words[name], row[column])
+            str(row[mapping.product_id]): _normalised(dictionary[name], row[column])
             for row in others
             if row[column] is not None
         }
@@ -148,26 +152,26 @@ def read_truth(data: Path, config: Config) -> Truth:
 
 
 def _normalised(attribute: Attribute, raw: str | list[str]) -> Values:
-    """As import does it: canonical where the dictionary knows the spelling, else as given."""
-    given = [raw] if isinstance(raw, str) else raw
+    """As the import does: the canonical value of a spelling in the dictionary, else the value as it is."""
+    raw_values = [raw] if isinstance(raw, str) else raw
     spellings = attribute.spellings()
-    return frozenset(spellings.get(fold(value), value) for value in given)
+    return frozenset(spellings.get(fold(value), value) for value in raw_values)
 
 
-def read_catalog(config: Config) -> Found:
+def read_catalog(config: Config) -> CatalogContent:
     catalog = LakeCatalog(config.path(config.catalog.path))
-    found = Found({}, {}, {}, {})
+    content = CatalogContent({}, {}, {}, {})
     for row in _rows(catalog, "products", "product_id", "category"):
-        found.categories[row["product_id"]] = row["category"]
+        content.categories[row["product_id"]] = row["category"]
     for row in _rows(catalog, "current_values", "product_id", "attribute", "values", "source"):
         if row["source"] == Source.MERCHANT.value:
-            found.merchant.setdefault(row["attribute"], set()).add(row["product_id"])
+            content.merchant.setdefault(row["attribute"], set()).add(row["product_id"])
         elif row["source"] == Source.MODEL.value:
-            found.written.setdefault(row["attribute"], {})[row["product_id"]] = frozenset(row["values"])
+            content.written.setdefault(row["attribute"], {})[row["product_id"]] = frozenset(row["values"])
     for row in _rows(catalog, "predictions", "product_id", "attribute", "value", "rank", "score"):
         if row["rank"] == 1:
-            found.top.setdefault(row["attribute"], {})[row["product_id"]] = (row["value"], row["score"])
-    return found
+            content.top.setdefault(row["attribute"], {})[row["product_id"]] = (row["value"], row["score"])
+    return content
 
 
 def _rows(catalog: LakeCatalog, table: str, *columns: str) -> Iterable[dict[str, Any]]:
@@ -175,29 +179,29 @@ def _rows(catalog: LakeCatalog, table: str, *columns: str) -> Iterable[dict[str,
         yield from batch.to_pylist()
 
 
-def score(attribute: Attribute, truth: Truth, found: Found) -> dict[str, Any]:
+def score(attribute: Attribute, truth: Truth, content: CatalogContent) -> dict[str, Any]:
     """One attribute's written values and predictions against the truth."""
     name = attribute.name
-    known, written, top = truth.values[name], found.written.get(name, {}), found.top.get(name, {})
-    judged = {product: values for product, values in written.items() if product in known}
-    wrong = {product for product, values in judged.items() if not values <= known[product]}
-    applicable = {product for product, category in found.categories.items() if attribute.applies_to(category)}
-    before = found.merchant.get(name, set()) & applicable
+    known, written, top = truth.values[name], content.written.get(name, {}), content.top.get(name, {})
+    compared = {product: values for product, values in written.items() if product in known}
+    wrong = {product for product, values in compared.items() if not values <= known[product]}
+    applicable = {product for product, category in content.categories.items() if attribute.applies_to(category)}
+    before = content.merchant.get(name, set()) & applicable
     after = before | (set(written) & applicable)
     return {
-        **_written(len(judged), len(wrong)),
-        "written_without_truth": len(written) - len(judged),
+        **_written(len(compared), len(wrong)),
+        "written_without_truth": len(written) - len(compared),
         "coverage_before": round(len(before) / len(applicable), 4),
         "coverage_after": round(len(after) / len(applicable), 4),
         **_predicted(known, top),
         "twins_share": round(len(truth.twins & set(known)) / max(len(known), 1), 4),
-        "twins": _written(len(truth.twins & set(judged)), len(truth.twins & wrong)),
-        "without_twins": _written(len(set(judged) - truth.twins), len(wrong - truth.twins)),
+        "twins": _written(len(truth.twins & set(compared)), len(truth.twins & wrong)),
+        "without_twins": _written(len(set(compared) - truth.twins), len(wrong - truth.twins)),
     }
 
 
 def _written(n: int, k: int) -> dict[str, Any]:
-    """N written, K of them wrong, with the 95% interval and the one-sided test of the promise."""
+    """N written, K of them wrong, with the 95% interval and the one-sided test of a precision of 95%."""
     low, high = metrics.binomial_interval(n - k, n)
     return {
         "written": n,
@@ -213,17 +217,17 @@ def _predicted(known: dict[str, Values], top: dict[str, tuple[str, float]]) -> d
     products = sorted(known)
     labels = sorted({value for values in known.values() for value in values} | {value for value, _ in top.values()})
     column = {label: number for number, label in enumerate(labels)}
-    true, said = (np.zeros((len(products), len(labels)), dtype=bool) for _ in range(2))
+    true, predicted = (np.zeros((len(products), len(labels)), dtype=bool) for _ in range(2))
     scores, correct = [], []
     for number, product in enumerate(products):
         true[number, [column[value] for value in known[product]]] = True
         if product in top:
             value, probability = top[product]
-            said[number, column[value]] = True
+            predicted[number, column[value]] = True
             scores.append(probability)
             correct.append(value in known[product])
     point = metrics.operating_point(scores, correct, int(true.sum()), 0.95)
-    f1 = classification_metrics.f1(said, true)
+    f1 = classification_metrics.f1(predicted, true)
     return {
         "unlabelled": len(products),
         "accuracy": round(sum(correct) / max(len(products), 1), 4),
@@ -233,8 +237,8 @@ def _predicted(known: dict[str, Values], top: dict[str, tuple[str, float]]) -> d
 
 
 def reported(name: str, trained: dict[str, Any]) -> dict[str, Any]:
-    """What the model says of itself on its own test fold, and why an attribute abstains if it does."""
-    own = trained["metrics"]
+    """The model's own metrics on its test fold, and why an attribute abstains, by modality."""
+    metrics_by_name = trained["metrics"]
     keys = {
         "f1_macro": f"{name}/f1_macro",
         "r_at_p95_both": f"{name}/r_at_p95_micro",
@@ -242,15 +246,17 @@ def reported(name: str, trained: dict[str, Any]) -> dict[str, Any]:
         "r_at_p95_image_only": f"{name}/image_only/r_at_p95_micro",
         "certified_recall": f"{name}/certified_recall",
     }
-    certificates = [one for one in trained["certificates"] if one["attribute"] == name]
+    certificates = [certificate for certificate in trained["certificates"] if certificate["attribute"] == name]
     return {
-        "test": {short: round(own[key], 4) if key in own else None for short, key in keys.items()},
-        "abstains": {one["modality"]: one["why_abstains"] for one in certificates if one["why_abstains"]},
+        "test": {
+            short: round(metrics_by_name[key], 4) if key in metrics_by_name else None for short, key in keys.items()
+        },
+        "abstains": {c["modality"]: c["why_abstains"] for c in certificates if c["why_abstains"]},
     }
 
 
-def all_kept(attributes: dict[str, dict[str, Any]]) -> bool:
-    """Something was written, and nowhere is it significantly worse than promised."""
+def none_below_target(attributes: dict[str, dict[str, Any]]) -> bool:
+    """True if something was written and no attribute's precision is significantly below 95%."""
     return any(row["written"] for row in attributes.values()) and all(
         row["p_at_least_95"] >= 0.05 for row in attributes.values()
     )
