@@ -32,9 +32,7 @@ from ..comparison.comparison_samples import COMPARE, config
         ('kind = "label_shares"', 'kind = "mergers"', "needs a baseline"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_section_is_found_when_the_config_is_read(
-    tmp_path: Path, old: str, new: str, message: str
-) -> None:
+def test_a_mistake_in_the_section_is_a_config_error(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in COMPARE
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, text=COMPARE.replace(old, new, 1))

@@ -86,7 +86,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind: str) -> None:
     assert close(pixels(encoded(image, kind))[16, 16], (127, 127, 127), 1)
 
 
-def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
+def test_a_transparent_palette_colour_becomes_white() -> None:
     image = Image.new("P", (40, 40), 0)
     image.putpalette([0, 0, 0, *RED])
     image.paste(1, (0, 0, 20, 40))
@@ -96,7 +96,7 @@ def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_lies_on_white(mode: str) -> None:
+def test_transparency_becomes_white(mode: str) -> None:
     image = Image.new("RGBA", (40, 40), (*RED, 0)).convert(mode)
     assert close(pixels(encoded(image))[16, 16], WHITE)
     half = Image.new("RGBA", (40, 40), (0, 0, 0, 128)).convert(mode)
@@ -104,7 +104,7 @@ def test_transparency_lies_on_white(mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
-def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(kind: str) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in (RED, (0, 0, 255), (0, 255, 0))]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
     assert close(pixels(data)[16, 16], RED, 10)
@@ -120,7 +120,7 @@ def test_exif_rotation_is_applied() -> None:
     assert close(square[28, 16], WHITE, 12)
 
 
-def test_broken_exif_does_not_cost_the_picture() -> None:
+def test_a_picture_with_broken_exif_is_usable() -> None:
     assert close(pixels(encoded(Image.new("RGB", (40, 40), RED), "JPEG", exif=b"Exif\0\0garbage"))[16, 16], RED)
 
 

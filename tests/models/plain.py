@@ -37,14 +37,14 @@ PLACES = 5
 """Tokens of the picture."""
 
 
-def views(texts: str = "pair", rubbish: float = 0.0, image_width: int = D, seed: int = 1) -> EncoderOutputs:
-    """Random views; ``rubbish`` fills what a product lacks, before EncoderOutput.of."""
+def views(texts: str = "pair", filler: float = 0.0, image_width: int = D, seed: int = 1) -> EncoderOutputs:
+    """Random views; ``filler`` fills what a product lacks, before EncoderOutput.of."""
     random = np.random.default_rng(seed)
 
     def view(present: np.ndarray, tokens: int, width: int, padded: bool) -> EncoderOutput:
         vector, each = random.normal(size=(B, width)) * 3, random.normal(size=(B, tokens, width))
         lengths = random.integers(2, tokens + 1, size=B) if padded else np.full(B, tokens)
-        vector[~present], each[~present] = rubbish, rubbish
+        vector[~present], each[~present] = filler, filler
         mask = np.arange(tokens) < lengths[:, None]
         return EncoderOutput.of(
             torch.from_numpy(vector).float(),
@@ -53,7 +53,7 @@ def views(texts: str = "pair", rubbish: float = 0.0, image_width: int = D, seed:
             torch.from_numpy(present),
         )
 
-    read = tuple(view(present, TOKENS[place], H, True) for place, present in enumerate(TEXTS[texts]))
+    read = tuple(view(present, TOKENS[attribute], H, True) for attribute, present in enumerate(TEXTS[texts]))
     return EncoderOutputs(read, view(HAS_IMAGE, PLACES, image_width, False))
 
 
@@ -104,32 +104,32 @@ def probability(logits: np.ndarray, head: Head) -> np.ndarray:
     return softmax(logits) if head.cardinality is Cardinality.ONE else sigmoid(logits)
 
 
-def scores(fused: FusionOutput, place: int) -> np.ndarray:
+def scores(fused: FusionOutput, attribute: int) -> np.ndarray:
     """(B, V): the probabilities that come of a fusion's logits."""
-    return np.array([probability(row, HEADS[place]) for row in numbers(fused.logits[place])])
+    return np.array([probability(row, HEADS[attribute]) for row in numbers(fused.logits[attribute])])
 
 
-def text_of(seen: EncoderOutputs, fusion: Fusion, product: int, norm: str = "text_norm") -> np.ndarray:
+def text_of(encoded: EncoderOutputs, fusion: Fusion, product: int, norm: str = "text_norm") -> np.ndarray:
     """x_txt: the normalised text vectors of one product, side by side."""
-    return layer_norm(np.concatenate([numbers(view.vector)[product] for view in seen.texts]), fusion, norm)
+    return layer_norm(np.concatenate([numbers(view.vector)[product] for view in encoded.texts]), fusion, norm)
 
 
-def image_of(seen: EncoderOutputs, fusion: Fusion, product: int, norm: str = "image_norm") -> np.ndarray:
+def image_of(encoded: EncoderOutputs, fusion: Fusion, product: int, norm: str = "image_norm") -> np.ndarray:
     """x_img: the normalised image vector of one product; 0 without a picture."""
-    assert seen.image is not None
-    vector = numbers(seen.image.vector)[product]
+    assert encoded.image is not None
+    vector = numbers(encoded.image.vector)[product]
     return layer_norm(vector, fusion, norm) if HAS_IMAGE[product] else np.zeros_like(vector)
 
 
-def macro_f1(said: np.ndarray, truth: np.ndarray) -> float:
+def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Mean F1 of the values that occur in either; both (n, V) bool."""
-    found: list[float] = []
+    f1_scores: list[float] = []
     for column in range(truth.shape[1]):
-        hits = sum(a and b for a, b in zip(said[:, column], truth[:, column], strict=True))
-        total = said[:, column].sum() + truth[:, column].sum()
+        hits = sum(a and b for a, b in zip(predicted[:, column], truth[:, column], strict=True))
+        total = predicted[:, column].sum() + truth[:, column].sum()
         if total:
-            found.append(2 * hits / total)
-    return float(np.mean(found)) if found else 0.0
+            f1_scores.append(2 * hits / total)
+    return float(np.mean(f1_scores)) if f1_scores else 0.0
 
 
 def every_product(expected: Sequence[np.ndarray], actual: torch.Tensor) -> None:

@@ -52,7 +52,7 @@ def test_a_round_trip_gives_bit_equal_probabilities(
         assert np.array_equal(before.attention[name], after.attention[name], equal_nan=True)
 
 
-def test_what_the_fusion_was_told_and_what_it_chose_are_kept(tmp_path: Path, batch: Any) -> None:
+def test_the_options_and_the_chosen_parameters_of_the_fusion_are_kept(tmp_path: Path, batch: Any) -> None:
     options = {
         "late": {},
         "decision": {"layers": 1, "folds": 3},
@@ -117,7 +117,7 @@ def test_a_missing_file_is_named(saved: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_single_flipped_bit_is_noticed(saved: Path, name: str) -> None:
+def test_a_single_flipped_bit_is_an_error(saved: Path, name: str) -> None:
     data = bytearray((saved / name).read_bytes())
     data[len(data) // 2] ^= 1
     (saved / name).write_bytes(data)
@@ -166,7 +166,7 @@ def test_certification_changes_the_artifact_but_not_the_weights_hash(saved: Path
     artifact.verify(saved)
 
 
-def test_tampered_certificates_are_noticed(saved: Path) -> None:
+def test_changed_certificates_are_an_error(saved: Path) -> None:
     """I2 rests on it: the threshold that was certified is the one that is applied."""
     artifact.write_certificates(saved, [{"threshold": 0.9}])
     (saved / "certificates.json").write_text('[{"threshold": 0.1}]')
@@ -174,13 +174,13 @@ def test_tampered_certificates_are_noticed(saved: Path) -> None:
         artifact.verify(saved)
 
 
-def test_a_model_that_was_never_certified_says_so(saved: Path) -> None:
+def test_reading_certificates_of_an_uncertified_model_raises(saved: Path) -> None:
     artifact.verify(saved)
     with pytest.raises(ModelContractError, match="not certified"):
         artifact.read_certificates(saved)
 
 
-def test_equal_models_have_equal_hashes_wherever_they_lie(
+def test_equal_models_have_equal_hashes_in_any_folder(
     saved: Path, tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]
 ) -> None:
     artifact.save(tmp_path / "again", net, tokenizers, tiny(), TEMPERATURES)

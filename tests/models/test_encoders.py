@@ -38,10 +38,10 @@ def test_a_text_encoder_from_scratch_has_the_sizes_of_its_spec() -> None:
     assert encoder.config.vocab_size == 57
     assert encoder.config.max_position_embeddings == 16
     ids = torch.randint(0, 57, (2, 16))
-    seen = encoder(Tokens(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.tensor([True, False])))
-    assert seen.vector.shape == (2, 16)
-    assert seen.tokens.shape == (2, 16, 16)
-    assert seen.vector.any(dim=1).tolist() == seen.mask.any(dim=1).tolist() == [True, False]
+    outputs = encoder(Tokens(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.tensor([True, False])))
+    assert outputs.vector.shape == (2, 16)
+    assert outputs.tokens.shape == (2, 16, 16)
+    assert outputs.vector.any(dim=1).tolist() == outputs.mask.any(dim=1).tolist() == [True, False]
 
 
 def test_the_pretrained_package_loads_its_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,19 +47,19 @@ def nobody(*_, **__):
     raise OSError("Name or service not known")
 
 out, texts = Path(sys.argv[1]), json.loads(sys.argv[2])
-told = {"with the hub": width("acme/tiny")}
+answers = {"with the hub": width("acme/tiny")}
 socket.socket.connect = socket.getaddrinfo = nobody
-told["from the cache"] = width("acme/tiny")
+answers["from the cache"] = width("acme/tiny")
 start = time.monotonic()
 try:
     width("acme/other")
 except ConfigError as problem:
-    told["not there"] = str(problem)
-told["seconds"] = time.monotonic() - start
+    answers["not there"] = str(problem)
+answers["seconds"] = time.monotonic() - start
 for folder in map(Path, sys.argv[3:]):
     predicted = Predictor.load(folder).predict(ProductBatch(*texts, [None] * len(texts[0])))
     np.savez(out / f"{folder.name}.npz", **predicted.probabilities)
-(out / "told.json").write_text(json.dumps(told))
+(out / "answers.json").write_text(json.dumps(answers))
 """
 
 
@@ -125,22 +125,22 @@ def test_a_model_version_of_every_family_needs_nothing_but_its_folder(
 ) -> None:
     """I8: without a network and without the folders that the encoders came from, scores are bit-equal."""
     for version, probabilities in elsewhere[1].items():
-        found = np.load(elsewhere[0] / f"{Path(version).name}.npz")
-        assert set(found) == set(probabilities) == set(HEADS)
-        assert all(np.array_equal(found[name], probabilities[name]) for name in HEADS)
+        stored = np.load(elsewhere[0] / f"{Path(version).name}.npz")
+        assert set(stored) == set(probabilities) == set(HEADS)
+        assert all(np.array_equal(stored[name], probabilities[name]) for name in HEADS)
         assert all(np.ptp(probabilities[name], axis=0).max() > 1e-3 for name in HEADS)  # texts do matter
 
 
 def test_a_hub_name_is_downloaded_and_from_then_on_found_without_the_hub(
     elsewhere: tuple[Path, dict[str, Any]],
 ) -> None:
-    told = json.loads((elsewhere[0] / "told.json").read_text())
-    assert told["with the hub"] == told["from the cache"] == HIDDEN
+    answers = json.loads((elsewhere[0] / "answers.json").read_text())
+    assert answers["with the hub"] == answers["from the cache"] == HIDDEN
 
 
 def test_a_hub_name_without_a_hub_is_refused_at_once(elsewhere: tuple[Path, dict[str, Any]]) -> None:
     """transformers alone tries for most of a minute."""
-    told = json.loads((elsewhere[0] / "told.json").read_text())
-    assert told["not there"].startswith("model.text.name: cannot load 'acme/other'")
-    assert "local folder" in told["not there"]
-    assert told["seconds"] < 5
+    answers = json.loads((elsewhere[0] / "answers.json").read_text())
+    assert answers["not there"].startswith("model.text.name: cannot load 'acme/other'")
+    assert "local folder" in answers["not there"]
+    assert answers["seconds"] < 5

@@ -62,23 +62,23 @@ def tokens_of(columns: dict[str, np.ndarray]) -> Tokens:
 
 
 def rows(columns: np.ndarray, mask: np.ndarray) -> list[list[int]]:
-    return [row[: int(seen.sum())].tolist() for row, seen in zip(columns, mask, strict=True)]
+    return [row[: int(encoded.sum())].tolist() for row, encoded in zip(columns, mask, strict=True)]
 
 
-def test_japanese_is_cut_into_words_and_title_and_description_are_told_apart(load: Any) -> None:
+def test_japanese_is_split_into_words_and_token_types_separate_title_and_description(load: Any) -> None:
     tokenizer, encoder = load("japanese")
     columns = tokenizer.encode(["赤い綿のシャツ", "青い"], ["ウールのセーター", ""], LENGTH)
     # [CLS] 赤い 綿 の シャツ [SEP] ウール の セーター [SEP], by the vocabulary's numbers
     assert rows(columns["input_ids"], columns["attention_mask"]) == [[2, 5, 6, 7, 8, 3, 10, 7, 9, 3], [2, 11, 3]]
     assert columns["token_type_ids"].tolist() == [[0] * 6 + [1] * 4, [0] * 10]
     with torch.inference_mode():
-        told = encoder(tokens_of(columns)).vector
+        message = encoder(tokens_of(columns)).vector
         untold = encoder(tokens_of(columns | {"token_type_ids": 0 * columns["token_type_ids"]})).vector
-    assert not torch.allclose(told[0], untold[0], atol=1e-3)
-    assert torch.equal(told[1], untold[1])
+    assert not torch.allclose(message[0], untold[0], atol=1e-3)
+    assert torch.equal(message[1], untold[1])
 
 
-def test_camembert_has_its_own_marks_around_a_pair(load: Any) -> None:
+def test_camembert_has_its_own_special_tokens_around_a_pair(load: Any) -> None:
     tokenizer, _ = load("camembert")
     alone = rows(*(tokenizer.encode(["rouge", "pull"], ["", ""], LENGTH)[n] for n in ("input_ids", "attention_mask")))
     pair = tokenizer.encode(["rouge"], ["pull"], LENGTH)
@@ -98,12 +98,12 @@ def test_flaubert_reads_moses_words_as_byte_pairs_and_no_types(load: Any, folder
     # Moses splits "l'" off the French word; the apostrophe is in no vocabulary here
     assert columns["input_ids"][0].tolist() == [start, rouge, end, letter, unknown, rouge, end]
     with torch.inference_mode():
-        seen = encoder(tokens_of(columns)).vector
+        encoded = encoder(tokens_of(columns)).vector
         model = AutoModel.from_pretrained(folders["flaubert"]).eval()
         ids = torch.from_numpy(columns["input_ids"])
         states = model(input_ids=ids).last_hidden_state
         with_types = model(input_ids=ids, token_type_ids=torch.ones_like(ids)).last_hidden_state
-    torch.testing.assert_close(seen, states.sum(dim=1))
+    torch.testing.assert_close(encoded, states.sum(dim=1))
     assert not torch.allclose(states, with_types, atol=1e-3)  # FlauBERT takes types for words
 
 
@@ -113,18 +113,18 @@ def test_a_flaubert_that_normalises_first_runs(load: Any) -> None:
     columns = tokenizer.encode(["chemise rouge"], ["pull"], LENGTH)
     model, ids, mask = encoder.model, *(torch.from_numpy(columns[n]) for n in ("input_ids", "attention_mask"))
     with torch.inference_mode():
-        seen = encoder(tokens_of(columns)).tokens
+        encoded = encoder(tokens_of(columns)).tokens
         states = model.layer_norm_emb(model.embeddings(ids) + model.position_embeddings.weight[: ids.shape[1]])
         for attend, norm, feed, second_norm in zip(
             model.attentions, model.layer_norm1, model.ffns, model.layer_norm2, strict=True
         ):
             states = states + attend(norm(states), mask)[0]
             states = states + feed(second_norm(states))
-    torch.testing.assert_close(seen, states)
+    torch.testing.assert_close(encoded, states)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_too_long_loses_the_end_of_the_longer_text_and_nothing_is_said(
+def test_too_long_texts_lose_the_end_of_the_longer_one_without_a_warning(
     family: str, load: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer, _ = load(family)
@@ -143,7 +143,7 @@ def test_what_is_too_long_loses_the_end_of_the_longer_text_and_nothing_is_said(
 
 @pytest.mark.parametrize("pooling", ["sum", "mean", "cls"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_text_means_the_same_alone_and_beside_longer_ones(family: str, pooling: str, load: Any) -> None:
+def test_a_texts_vector_does_not_depend_on_the_other_texts_of_the_batch(family: str, pooling: str, load: Any) -> None:
     tokenizer, encoder = load(family, pooling=pooling)
     titles, descriptions = texts_of(family)
     columns = tokenizer.encode(titles, descriptions, LENGTH)
@@ -171,14 +171,14 @@ def test_as_many_tokens_as_there_are_positions_are_read_and_no_more(family: str,
         load(family, max_length=POSITIONS + 1)
 
 
-def test_two_french_encoders_give_four_views_and_learn_at_the_texts_rate(folders: dict[str, Path]) -> None:
+def test_two_french_encoders_give_four_vectors_and_use_the_text_learning_rate(folders: dict[str, Path]) -> None:
     recipe = reading(folders, "camembert", "flaubert")
     tokenizers = {name: build_tokenizer(text, []) for name, text in recipe.model.texts.items()}
     net = build_network(recipe.model, HEADS, tokenizers).eval()
     inputs = Preprocessor(tokenizers, recipe.model).inputs(ProductBatch(*texts_of("french"), [None] * 4))
-    seen = net.encode(inputs).texts
-    assert [view.present.tolist() for view in seen] == [[True] * 4, [True, False, True, True]] * 2
-    assert not torch.allclose(seen[0].vector, seen[2].vector, atol=1e-2)
+    encoded = net.encode(inputs).texts
+    assert [view.present.tolist() for view in encoded] == [[True] * 4, [True, False, True, True]] * 2
+    assert not torch.allclose(encoded[0].vector, encoded[2].vector, atol=1e-2)
     fit = FitSpec(epochs=1, text_learning_rate=0.25, image_learning_rate=0.5, learning_rate=1.0)
     rates = {id(weight): group["lr"] for group in parameter_groups(net, fit) for weight in group["params"]}
     for part, rate in ((net.texts["text"], 0.25), (net.texts["second_text"], 0.25), (net.image, 0.5), (net.fusion, 1)):
@@ -195,7 +195,7 @@ def test_two_french_encoders_give_four_views_and_learn_at_the_texts_rate(folders
     ("package", "family", "extra"),
     [("fugashi", "japanese", "ja"), ("ipadic", "japanese", "ja"), ("sacremoses", "flaubert", "fr")],
 )
-def test_a_language_without_its_extra_is_told_how_to_get_it(
+def test_a_tokenizer_without_its_package_names_the_extra(
     package: str, family: str, extra: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recipe = reading(folders, family)
@@ -264,7 +264,7 @@ def test_weights_of_another_model_are_refused_and_damaged_ones_too(folders: dict
 
 
 @pytest.mark.parametrize("random_weights", [False, True])
-def test_weights_stored_in_half_precision_are_learned_in_full(
+def test_weights_stored_in_half_precision_are_fitted_in_float32(
     random_weights: bool, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     AutoModel.from_pretrained(folders["flaubert"]).half().save_pretrained(tmp_path)
@@ -274,7 +274,7 @@ def test_weights_stored_in_half_precision_are_learned_in_full(
     assert {weight.dtype for built in (encoder, again) for weight in built.parameters()} == {torch.float32}
 
 
-def test_an_encoder_from_scratch_pads_no_meaning_either() -> None:
+def test_padding_does_not_change_the_vector_of_an_encoder_from_scratch() -> None:
     spec = TextSpec(bert=BertSize(hidden=16, layers=1, heads=2, intermediate=32, vocab_size=60), max_length=LENGTH)
     tokenizer = build_tokenizer(spec, TITLES["french"])
     encoder = build_text_encoder(spec, len(tokenizer)).eval()
@@ -302,14 +302,14 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_families_load_by_their_config_and_are_tried_for_padding(kind: str, tmp_path: Path) -> None:
+def test_other_families_load_by_their_config_and_are_checked_for_padding(kind: str, tmp_path: Path) -> None:
     AutoConfig.for_model(kind, **{"vocab_size": 50} | OTHERS[kind]).save_pretrained(tmp_path)
     encoder = build_text_encoder(TextSpec(name=str(tmp_path), random_weights=True, max_length=LENGTH), 50)
     assert encoder.width == 16
     assert not any("decoder" in name or "pooler" in name for name, _ in encoder.named_parameters())
 
 
-def test_encoders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
+def test_unusable_encoders_are_refused(tmp_path: Path) -> None:
     refused = {
         "fnet": (_SMALL, "lets padding change"),
         "convbert": ({**_SMALL, "embedding_size": 16}, "lets padding change"),

@@ -59,7 +59,7 @@ def built(name: str, **spec: Any) -> ImageEncoder:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_vector_is_timms_own_and_the_tokens_are_the_whole_and_its_places(kind: str) -> None:
+def test_the_vector_is_timms_own_and_the_tokens_are_the_whole_and_its_positions(kind: str) -> None:
     name, args, size, width, place_width, side, has_whole = MODELS[kind]
     encoder = built(name, args=args, size=size)
     pixels = torch.randn(2, 3, size, size)
@@ -86,7 +86,7 @@ def test_the_vector_is_timms_own_and_the_tokens_are_the_whole_and_its_places(kin
     ("name", "args"), [("convnext_atto", {}), ("vit_tiny_patch16_224", {**VIT, "img_size": 128, "patch_size": 32})]
 )
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 0), (2, 1)])
-def test_what_is_bright_in_one_place_of_the_picture_is_seen_there(
+def test_a_bright_spot_changes_the_token_at_its_position(
     name: str, args: dict[str, Any], row: int, column: int
 ) -> None:
     encoder = built(name, args=args, size=128)
@@ -115,7 +115,7 @@ def test_se_resnext_over_256_regions_gives_their_mean() -> None:
     assert vector.std() > 0
 
 
-def test_a_picture_is_cut_row_by_row() -> None:
+def test_a_picture_is_split_row_by_row() -> None:
     pixels = torch.arange(2 * 3 * 6 * 6).reshape(2, 3, 6, 6)
     squares = split_into_regions(pixels, 3)
     assert squares.shape == (18, 3, 2, 2)
@@ -223,34 +223,34 @@ def test_a_folder_without_weights_is_an_architecture_and_one_without_a_config_is
         ({"name": "crossvit_9_240", "size": 240}, "several feature maps"),
     ],
 )
-def test_what_timm_cannot_build_or_read_is_told(spec: dict[str, Any], why: str) -> None:
+def test_what_timm_cannot_build_or_read_is_a_config_error(spec: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         build_image_encoder(ImageSpec(**spec))
 
 
-def test_a_transformer_that_takes_any_size_is_not_held_to_its_own() -> None:
+def test_a_transformer_of_any_size_may_have_a_size_other_than_its_default() -> None:
     args = {**VIT, "img_size": 64, "dynamic_img_size": True}
     assert built("vit_tiny_patch16_224", args=args, size=32)(torch.zeros(1, 3, 32, 32))[1].shape == (1, 17, 16)
 
 
 @pytest.mark.parametrize("content", [b"", b"broken"])
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_damaged_weights_are_told(suffix: str, content: bytes, tmp_path: Path) -> None:
+def test_damaged_weights_are_a_config_error(suffix: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / f"weights.{suffix}").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.image: timm cannot .* weights"):
         build_image_encoder(ImageSpec(name="lcnet_035", weights=str(tmp_path / f"weights.{suffix}")))
 
 
-def test_weights_of_another_model_are_told_in_a_line(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_a_config_error_of_one_line(tmp_path: Path) -> None:
     torch.save(timm.create_model("lcnet_050").state_dict(), tmp_path / "other.pth")
-    with pytest.raises(ConfigError, match="RuntimeError") as told:
+    with pytest.raises(ConfigError, match="RuntimeError") as error:
         build_image_encoder(ImageSpec(name="mobilenetv3_small_050", weights=str(tmp_path / "other.pth")))
-    assert len(str(told.value)) < 800
-    assert "\n" not in str(told.value)
+    assert len(str(error.value)) < 800
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_trying_an_encoder_leaves_its_statistics_and_the_random_numbers_alone(frozen: bool) -> None:
+def test_checking_an_encoder_changes_neither_its_statistics_nor_the_random_state(frozen: bool) -> None:
     torch.manual_seed(0)
     untried = build_image_encoder(ImageSpec(name="lcnet_035", frozen=frozen), pretrained=False)
     after = torch.rand(1)

@@ -25,26 +25,30 @@ KINDS_OF_MEMBERS = ("late", "modality_attention", "text_only")
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    places = [folder / ensemble.MEMBERS / f"{number:02d}" for number in range(len(KINDS_OF_MEMBERS))]
-    for place, kind in zip(places, KINDS_OF_MEMBERS, strict=True):
+    member_folders = [folder / ensemble.MEMBERS / f"{number:02d}" for number in range(len(KINDS_OF_MEMBERS))]
+    for member_folder, kind in zip(member_folders, KINDS_OF_MEMBERS, strict=True):
         recipe = tiny(kind)
-        artifact.save(place, network(recipe), tokenizers_of(recipe), recipe, TEMPERATURES)
-    ensemble.save(folder, "three", places)
+        artifact.save(member_folder, network(recipe), tokenizers_of(recipe), recipe, TEMPERATURES)
+    ensemble.save(folder, "three", member_folders)
     return folder
 
 
-def test_the_members_votes_are_counted_and_the_mean_probability_decides_between_equals(
-    saved: Path, batch: ProductBatch
-) -> None:
+def test_votes_are_counted_and_the_mean_probability_breaks_ties(saved: Path, batch: ProductBatch) -> None:
     together = ensemble.load(saved).predict(batch)
-    apart = [Predictor.load(place).predict(batch) for place in sorted((saved / ensemble.MEMBERS).iterdir())]
+    apart = [
+        Predictor.load(member_folder).predict(batch) for member_folder in sorted((saved / ensemble.MEMBERS).iterdir())
+    ]
     for name, head in HEADS.items():
         each = [scores.probabilities[name].astype(np.float64) for scores in apart]
         for product in range(len(batch)):
             votes = np.zeros(len(head.labels))
             for probabilities in each:
-                said = probabilities[product]
-                votes += said >= 0.5 if head.cardinality is Cardinality.MANY else said == said.max()
+                member_scores = probabilities[product]
+                votes += (
+                    member_scores >= 0.5
+                    if head.cardinality is Cardinality.MANY
+                    else member_scores == member_scores.max()
+                )
             mean = sum(probabilities[product] for probabilities in each) / len(each)
             expected = (votes + mean) / (len(each) + 1)
             np.testing.assert_allclose(together.probabilities[name][product], expected, atol=1e-6)
@@ -91,10 +95,10 @@ def test_an_ensembles_recipe_names_recipes_and_what_is_changed_in_them(tmp_path:
     file = recipe_files(
         tmp_path, '"small.toml", { recipe = "small.toml", "fit.seed" = 4, "model.fusion.options.layers" = 1 }'
     )
-    found = load_model_recipe(file)
-    assert isinstance(found, Ensemble)
-    assert [member.fit.seed for member in found.members] == [0, 4]
-    assert found.members[1].model.fusion.options == {"layers": 1}
+    ensemble_recipe = load_model_recipe(file)
+    assert isinstance(ensemble_recipe, Ensemble)
+    assert [member.fit.seed for member in ensemble_recipe.members] == [0, 4]
+    assert ensemble_recipe.members[1].model.fusion.options == {"layers": 1}
     assert isinstance(load_model_recipe(tmp_path / "small.toml"), Recipe)
 
 
@@ -107,6 +111,6 @@ def test_an_ensembles_recipe_names_recipes_and_what_is_changed_in_them(tmp_path:
         ('"small.toml", { recipe = "small.toml", "fit.sed" = 1 }', "member 1.*'fit\\.sed'"),
     ],
 )
-def test_an_unusable_ensemble_says_why(members: str, message: str, tmp_path: Path) -> None:
+def test_an_unusable_ensemble_is_a_config_error(members: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         load_model_recipe(recipe_files(tmp_path, members))

@@ -54,19 +54,19 @@ PAPERS = {
 @pytest.mark.parametrize("texts", TEXTS)
 def test_modality_attention_is_equations_2_and_3_for_every_attribute(texts: str) -> None:
     """De la Comble et al. 2022, section 4.1."""
-    fusion, seen = randomised("modality_attention", texts), views(texts)
-    fused = fusion(seen)
+    fusion, encoded = randomised("modality_attention", texts), views(texts)
+    fused = fusion(encoded)
     w, b = weight(fusion, "importance.weight"), weight(fusion, "importance.bias")
-    for place, head in enumerate(HEADS):
+    for attribute, head in enumerate(HEADS):
         logits, attention = [], []
         for product in range(B):
-            x_txt, x_img = text_of(seen, fusion, product), image_of(seen, fusion, product)
-            p = sigmoid(sum(w[place] * [*x_txt, *x_img]) + b[place]) if HAS_IMAGE[product] else 1.0
+            x_txt, x_img = text_of(encoded, fusion, product), image_of(encoded, fusion, product)
+            p = sigmoid(sum(w[attribute] * [*x_txt, *x_img]) + b[attribute]) if HAS_IMAGE[product] else 1.0
             attention.append(p)
-            logits.append(linear(np.array([*(p * x_txt), *((1 - p) * x_img)]), fusion, f"classifiers.{place}"))
-        assert fused.logits[place].shape == (B, len(head.labels))
-        every_product(logits, fused.logits[place])
-        every_product(attention, fused.attention[:, place])
+            logits.append(linear(np.array([*(p * x_txt), *((1 - p) * x_img)]), fusion, f"classifiers.{attribute}"))
+        assert fused.logits[attribute].shape == (B, len(head.labels))
+        every_product(logits, fused.logits[attribute])
+        every_product(attention, fused.attention[:, attribute])
     assert ((fused.attention == 1).numpy() == ~HAS_IMAGE[:, None]).all()
 
 
@@ -74,50 +74,52 @@ def test_modality_attention_is_equations_2_and_3_for_every_attribute(texts: str)
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_concat_joins_the_vectors_under_a_linear_head_or_a_perceptron(texts: str, hidden: int) -> None:
     """Concat merger of De la Comble et al. 2022; shallow fusion of Chen et al. 2021, section 3.3.2."""
-    fusion, seen = randomised("concat", texts, options={"hidden": hidden}), views(texts)
-    fused = fusion(seen)
+    fusion, encoded = randomised("concat", texts, options={"hidden": hidden}), views(texts)
+    fused = fusion(encoded)
     assert fused.attention is None
-    for place in range(len(HEADS)):
+    for attribute in range(len(HEADS)):
         expected = []
         for product in range(B):
-            x = np.array([*text_of(seen, fusion, product), *image_of(seen, fusion, product)])
+            x = np.array([*text_of(encoded, fusion, product), *image_of(encoded, fusion, product)])
             if hidden:
                 x = np.maximum(linear(x, fusion, "hidden.0"), 0)
                 assert len(x) == hidden
-            expected.append(linear(x, fusion, f"classifiers.{place}"))
-        every_product(expected, fused.logits[place])
+            expected.append(linear(x, fusion, f"classifiers.{attribute}"))
+        every_product(expected, fused.logits[attribute])
 
 
 @pytest.mark.parametrize(("kind", "vector"), [("text_only", text_of), ("image_only", image_of)])
 @pytest.mark.parametrize("texts", ["pair", "two encoders apart"])
 def test_one_modality_is_a_linear_head_over_its_own_vector(kind: str, vector: Any, texts: str) -> None:
     """Eq. 1 of De la Comble et al. 2022."""
-    fusion, seen = randomised(kind, texts), views(texts)
-    fused = fusion(seen)
-    for place in range(len(HEADS)):
-        expected = [linear(vector(seen, fusion, product), fusion, f"classifiers.{place}") for product in range(B)]
-        every_product(expected, fused.logits[place])
+    fusion, encoded = randomised(kind, texts), views(texts)
+    fused = fusion(encoded)
+    for attribute in range(len(HEADS)):
+        expected = [
+            linear(vector(encoded, fusion, product), fusion, f"classifiers.{attribute}") for product in range(B)
+        ]
+        every_product(expected, fused.logits[attribute])
     assert fusion.uses_text == (kind == "text_only")
     assert fusion.uses_image == (kind == "image_only")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("texts", TEXTS)
-def test_what_stands_where_a_text_or_picture_is_missing_changes_nothing(kind: str, texts: str) -> None:
+def test_values_under_a_missing_text_or_picture_have_no_effect(kind: str, texts: str) -> None:
     fusion = randomised(kind, texts)
-    empty, rubbish = fusion(views(texts)), fusion(views(texts, rubbish=math.nan))
-    for place in range(len(HEADS)):
-        assert torch.isfinite(empty.logits[place]).all()
-        assert torch.equal(empty.logits[place], rubbish.logits[place])
-        for first, second in zip(empty.experts, rubbish.experts, strict=True):
-            assert torch.equal(first[place], second[place])
+    empty, filler = fusion(views(texts)), fusion(views(texts, filler=math.nan))
+    for attribute in range(len(HEADS)):
+        assert torch.isfinite(empty.logits[attribute]).all()
+        assert torch.equal(empty.logits[attribute], filler.logits[attribute])
+        for first, second in zip(empty.experts, filler.experts, strict=True):
+            assert torch.equal(first[attribute], second[attribute])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("texts", TEXTS)
 def test_gradients_are_finite_with_missing_texts_and_pictures(kind: str, texts: str) -> None:
     fusion = randomised(kind, texts)
-    fused = fusion(views(texts, rubbish=math.nan))
+    fused = fusion(views(texts, filler=math.nan))
     learned = fused.experts or (fused.logits,)
     sum(logits.square().sum() for expert in learned for logits in expert).backward()
     gradients = {name: value.grad for name, value in fusion.named_parameters() if value.requires_grad}
@@ -129,18 +131,18 @@ def test_gradients_are_finite_with_missing_texts_and_pictures(kind: str, texts: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_are_judged_one_by_one(kind: str) -> None:
-    fusion, seen, other = randomised(kind, "apart"), views("apart"), views("apart", seed=2)
-    before = fusion(seen).logits
-    for view, another in zip((*seen.texts, seen.image), (*other.texts, other.image), strict=True):
+def test_a_products_logits_do_not_depend_on_the_batch(kind: str) -> None:
+    fusion, encoded, other = randomised(kind, "apart"), views("apart"), views("apart", seed=2)
+    before = fusion(encoded).logits
+    for view, another in zip((*encoded.texts, encoded.image), (*other.texts, other.image), strict=True):
         view.vector[1:], view.tokens[1:] = another.vector[1:], another.tokens[1:]
-    after = fusion(seen).logits
+    after = fusion(encoded).logits
     for one, two in zip(before, after, strict=True):
         torch.testing.assert_close(one[0], two[0])
         assert not torch.allclose(one[3], two[3])
 
 
-def test_a_saturated_attention_is_told_from_a_missing_picture_and_keeps_a_finite_gradient() -> None:
+def test_a_saturated_attention_differs_from_that_of_a_missing_picture_and_has_a_finite_gradient() -> None:
     fusion = randomised("modality_attention")
     torch.nn.init.constant_(fusion.get_parameter("importance.bias"), 200.0)
     attention = fusion(views()).attention

@@ -22,20 +22,20 @@ def attended(q: np.ndarray, others: np.ndarray, fusion: Fusion, name: str) -> np
     return np.sum([share * (w_v @ other) for share, other in zip(shares, others, strict=True)], axis=0)
 
 
-def words_of(seen: EncoderOutputs, product: int) -> np.ndarray:
+def words_of(encoded: EncoderOutputs, product: int) -> np.ndarray:
     """h: the tokens of all the texts of one product, without padding."""
-    found = [numbers(view.tokens)[product][view.mask[product].numpy()] for view in seen.texts]
-    return np.concatenate(found)
+    actual = [numbers(view.tokens)[product][view.mask[product].numpy()] for view in encoded.texts]
+    return np.concatenate(actual)
 
 
 @pytest.mark.parametrize("texts", TEXTS)
 def test_cross_modal_attention_is_equations_1_to_4(texts: str) -> None:
-    fusion, seen = randomised("cross_modal", texts), views(texts)
-    assert seen.image is not None
+    fusion, encoded = randomised("cross_modal", texts), views(texts)
+    assert encoded.image is not None
     w_1, w_2, b = (weight(fusion, name) for name in ("gate_text.weight", "gate_image.weight", "gate_image.bias"))
     summed = []
     for product in range(B):
-        h, v = words_of(seen, product), numbers(seen.image.tokens)[product]
+        h, v = words_of(encoded, product), numbers(encoded.image.tokens)[product]
         total = np.zeros(H)
         for word in h:
             total += attended(word, h, fusion, "within_text")
@@ -43,36 +43,36 @@ def test_cross_modal_attention_is_equations_1_to_4(texts: str) -> None:
                 gate = sigmoid(w_1 @ word + w_2 @ v[0] + b)  # eq. 3
                 total += gate * attended(word, v, fusion, "on_image")  # eq. 1
         summed.append(total)
-    fused = fusion(seen)
-    for place in range(len(HEADS)):
-        w_3, bias = weight(fusion, f"classifiers.{place}.weight"), weight(fusion, f"classifiers.{place}.bias")
-        every_product([w_3 @ total + bias for total in summed], fused.logits[place])  # eq. 4, before its softmax
+    fused = fusion(encoded)
+    for attribute in range(len(HEADS)):
+        w_3, bias = weight(fusion, f"classifiers.{attribute}.weight"), weight(fusion, f"classifiers.{attribute}.bias")
+        every_product([w_3 @ total + bias for total in summed], fused.logits[attribute])  # eq. 4, before its softmax
 
 
-def test_the_gate_looks_at_the_first_token_and_the_attention_at_all() -> None:
-    fusion, seen = randomised("cross_modal"), views()
-    assert seen.image is not None
-    before = fusion(seen).logits[0]
+def test_the_gate_uses_the_first_token_and_the_attention_all_tokens() -> None:
+    fusion, encoded = randomised("cross_modal"), views()
+    assert encoded.image is not None
+    before = fusion(encoded).logits[0]
     fusion.get_submodule("on_image").get_parameter("value.weight").data.zero_()
-    assert not torch.allclose(fusion(seen).logits[0][HAS_IMAGE], before[HAS_IMAGE])
-    silent = fusion(seen).logits[0]
-    seen.image.tokens[:] = 7.0
-    torch.testing.assert_close(fusion(seen).logits[0], silent)  # without values, the picture is nothing
+    assert not torch.allclose(fusion(encoded).logits[0][HAS_IMAGE], before[HAS_IMAGE])
+    silent = fusion(encoded).logits[0]
+    encoded.image.tokens[:] = 7.0
+    torch.testing.assert_close(fusion(encoded).logits[0], silent)  # without values, the picture is nothing
 
 
-def test_padding_is_neither_read_nor_summed() -> None:
-    fusion, seen = randomised("cross_modal"), views()
-    before = fusion(seen).logits
-    text = seen.texts[0]
+def test_padding_is_neither_attended_to_nor_summed() -> None:
+    fusion, encoded = randomised("cross_modal"), views()
+    before = fusion(encoded).logits
+    text = encoded.texts[0]
     assert not text.mask.all()
     text.tokens[~text.mask] = 1e3
-    for one, two in zip(before, fusion(seen).logits, strict=True):
+    for one, two in zip(before, fusion(encoded).logits, strict=True):
         assert torch.equal(one, two)
     longer = EncoderOutput(
         torch.zeros(B, H), torch.cat([text.tokens, torch.ones(B, 3, H)], 1), torch.zeros(B, 8).bool(), text.present
     )
     longer.mask[:, :5] = text.mask
-    for one, two in zip(before, fusion(EncoderOutputs((longer,), seen.image)).logits, strict=True):
+    for one, two in zip(before, fusion(EncoderOutputs((longer,), encoded.image)).logits, strict=True):
         torch.testing.assert_close(one, two)
 
 
@@ -81,12 +81,12 @@ def test_attention_over_nothing_is_zero_with_a_finite_gradient() -> None:
     attention = Attention(H, D)
     q, k = torch.randn(3, 4, H, requires_grad=True), torch.randn(3, 5, D, requires_grad=True)
     mask = torch.tensor([[True] * 5, [False] * 5, [True, False, False, False, False]])
-    seen = attention(q, k, mask)
-    assert seen.shape == (3, 4, H)
-    assert (seen[1] == 0).all()
+    encoded = attention(q, k, mask)
+    assert encoded.shape == (3, 4, H)
+    assert (encoded[1] == 0).all()
     only = attention.value(k[2, 0])
-    torch.testing.assert_close(seen[2], only.expand(4, H))  # one thing to look at gets all the weight
-    seen.square().sum().backward()
+    torch.testing.assert_close(encoded[2], only.expand(4, H))  # one thing to look at gets all the weight
+    encoded.square().sum().backward()
     for leaf in (q, k, *attention.parameters()):
         assert leaf.grad is not None
         assert torch.isfinite(leaf.grad).all()
@@ -96,8 +96,8 @@ def test_attention_over_nothing_is_zero_with_a_finite_gradient() -> None:
 
 
 def test_a_product_without_a_word_has_only_the_bias() -> None:
-    fusion, seen = randomised("cross_modal"), views()
-    text = seen.texts[0]
+    fusion, encoded = randomised("cross_modal"), views()
+    text = encoded.texts[0]
     wordless = EncoderOutput.of(text.vector, text.tokens, text.mask, torch.zeros(B, dtype=torch.bool))
-    for place, logits in enumerate(fusion(EncoderOutputs((wordless,), seen.image)).logits):
-        every_product([weight(fusion, f"classifiers.{place}.bias")] * B, logits)
+    for attribute, logits in enumerate(fusion(EncoderOutputs((wordless,), encoded.image)).logits):
+        every_product([weight(fusion, f"classifiers.{attribute}.bias")] * B, logits)

@@ -35,55 +35,55 @@ FOLDS = 8
 
 
 def expert_probabilities(
-    fusion: Fusion, seen: EncoderOutputs, texts: str, place: int, product: int
+    fusion: Fusion, encoded: EncoderOutputs, texts: str, attribute: int, product: int
 ) -> list[np.ndarray]:
-    assert seen.image is not None
-    found = []
+    assert encoded.image is not None
+    actual = []
     there = [present[product] for present in (*TEXTS[texts], HAS_IMAGE)]
-    for number, (view, has) in enumerate(zip((*seen.texts, seen.image), there, strict=True)):
+    for number, (view, has) in enumerate(zip((*encoded.texts, encoded.image), there, strict=True)):
         vector = numbers(view.vector)[product]
         x = layer_norm(vector, fusion, f"norms.{number}") if has else np.zeros_like(vector)
-        found.append(probability(linear(x, fusion, f"classifiers.{number}.{place}"), HEADS[place]))
-    return found
+        actual.append(probability(linear(x, fusion, f"classifiers.{number}.{attribute}"), HEADS[attribute]))
+    return actual
 
 
-def vote(fusion: Fusion, inputs: np.ndarray, place: int, layers: int = 2) -> np.ndarray:
+def vote(fusion: Fusion, inputs: np.ndarray, attribute: int, layers: int = 2) -> np.ndarray:
     """The eight networks over all class probabilities of one product, counted."""
-    head, said = HEADS[place], []
+    head, predicted = HEADS[attribute], []
     for network in range(FOLDS):
-        name, seen = f"policies.{place}.{network}", inputs
+        name, encoded = f"policies.{attribute}.{network}", inputs
         if layers == 2:
-            name, seen = f"{name}.2", np.maximum(linear(inputs, fusion, f"{name}.0"), 0)
-            assert len(seen) == 6
-        said.append(probability(linear(seen, fusion, name), head))
+            name, encoded = f"{name}.2", np.maximum(linear(inputs, fusion, f"{name}.0"), 0)
+            assert len(encoded) == 6
+        predicted.append(probability(linear(encoded, fusion, name), head))
     counted = np.zeros(len(head.labels))
-    for p in said:
+    for p in predicted:
         counted += np.eye(len(p))[p.argmax()] if head.cardinality is Cardinality.ONE else p >= 0.5
-    return (counted + np.mean(said, axis=0)) / (FOLDS + 1)
+    return (counted + np.mean(predicted, axis=0)) / (FOLDS + 1)
 
 
 @pytest.mark.parametrize("texts", TEXTS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_decision_is_the_vote_of_eight_networks_over_all_class_probabilities(texts: str, layers: int) -> None:
-    fusion, seen = randomised("decision", texts, options={"layers": layers}), views(texts)
+    fusion, encoded = randomised("decision", texts, options={"layers": layers}), views(texts)
     fusion.get_buffer("settled").fill_(True)
-    fused = fusion(seen)
+    fused = fusion(encoded)
     assert len(fused.experts) == len(TEXTS[texts]) + 1
-    for place in range(len(HEADS)):
+    for attribute in range(len(HEADS)):
         for product in range(B):
-            inputs = np.concatenate(expert_probabilities(fusion, seen, texts, place, product))
-            expected = vote(fusion, inputs, place, layers)
-            np.testing.assert_allclose(scores(fused, place)[product], expected, atol=1e-5)
+            inputs = np.concatenate(expert_probabilities(fusion, encoded, texts, attribute, product))
+            expected = vote(fusion, inputs, attribute, layers)
+            np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("texts", TEXTS)
-def test_before_there_is_a_policy_the_classifiers_mean_decides(texts: str) -> None:
-    fusion, seen = randomised("decision", texts), views(texts)
-    fused = fusion(seen)
-    for place in range(len(HEADS)):
+def test_without_fitted_networks_the_mean_of_the_classifiers_is_the_output(texts: str) -> None:
+    fusion, encoded = randomised("decision", texts), views(texts)
+    fused = fusion(encoded)
+    for attribute in range(len(HEADS)):
         for product in range(B):
-            expected = np.mean(expert_probabilities(fusion, seen, texts, place, product), axis=0)
-            np.testing.assert_allclose(scores(fused, place)[product], expected, atol=1e-5)
+            expected = np.mean(expert_probabilities(fusion, encoded, texts, attribute, product), axis=0)
+            np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
 
 def test_the_classifiers_get_no_gradient_through_the_policies_nor_these_from_the_loss() -> None:
@@ -119,141 +119,145 @@ def held_out(products: int, seed: int = 0) -> tuple[FusionOutput, list[Validatio
 
 
 def settled(
-    seen: FusionOutput, known: Sequence[ValidationTargets], seed: int = 0, **options: Any
+    encoded: FusionOutput, known: Sequence[ValidationTargets], seed: int = 0, **options: Any
 ) -> tuple[Fusion, dict[str, float]]:
     fusion = build_fusion(FusionSpec(kind="decision", options=options), sizes())
-    return fusion, dict(fusion.choose_on_validation(seen, known, seed))
+    return fusion, dict(fusion.choose_on_validation(encoded, known, seed))
 
 
-def class_probabilities(seen: FusionOutput, place: int) -> np.ndarray:
+def class_probabilities(encoded: FusionOutput, attribute: int) -> np.ndarray:
     """(B, experts x V)"""
-    return np.hstack([[probability(row, HEADS[place]) for row in numbers(expert[place])] for expert in seen.experts])
+    return np.hstack(
+        [[probability(row, HEADS[attribute]) for row in numbers(expert[attribute])] for expert in encoded.experts]
+    )
 
 
-def said(p: np.ndarray, head: Head) -> np.ndarray:
+def predicted(p: np.ndarray, head: Head) -> np.ndarray:
     """(B, V) bool: the top value, or every value from 1/2 on."""
     return np.eye(p.shape[1], dtype=bool)[p.argmax(axis=1)] if head.cardinality is Cardinality.ONE else p >= 0.5
 
 
-def policies(fusion: Fusion, place: int) -> list[torch.Tensor]:
+def policies(fusion: Fusion, attribute: int) -> list[torch.Tensor]:
     """Per network, all its weights in one row."""
     return [
         torch.cat([value.flatten() for value in network.parameters()])
-        for network in fusion.get_submodule(f"policies.{place}").children()
+        for network in fusion.get_submodule(f"policies.{attribute}").children()
     ]
 
 
-def relabelled(known: Sequence[ValidationTargets], place: int, product: int) -> list[ValidationTargets]:
+def relabelled(known: Sequence[ValidationTargets], attribute: int, product: int) -> list[ValidationTargets]:
     changed = list(copy.deepcopy(known))
-    changed[place].truth[product] = changed[place].truth[product].roll(1)
+    changed[attribute].truth[product] = changed[attribute].truth[product].roll(1)
     return changed
 
 
-def test_settling_trains_the_networks_and_nothing_else() -> None:
-    seen, known = held_out(40)
+def test_choosing_on_validation_fits_the_networks_and_nothing_else() -> None:
+    encoded, known = held_out(40)
     fusion = build_fusion(FusionSpec(kind="decision", options={"epochs": 2}), sizes())
     before = copy.deepcopy(fusion.state_dict())
-    fusion.choose_on_validation(seen, known, seed=0)
+    fusion.choose_on_validation(encoded, known, seed=0)
     changed = {name for name, value in fusion.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("policies")} | {"settled"}
     assert not any(value.requires_grad for value in fusion.get_submodule("policies").parameters())
     assert all(value.requires_grad for value in fusion.get_submodule("classifiers").parameters())
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_each_network_learns_from_all_but_its_own_eighth(place: int) -> None:
+@pytest.mark.parametrize("attribute", [0, 1])
+def test_each_network_learns_from_all_but_its_own_eighth(attribute: int) -> None:
     """After one epoch there is nothing to choose: a product's label moves all networks but the one it tests."""
     products = 21
-    seen, known = held_out(products)
+    encoded, known = held_out(products)
     options: dict[str, Any] = {"epochs": 1, "layers": 1, "batch_size": 4}  # Adam's first step knows only signs
-    known[place].truth[:] = torch.eye(len(HEADS[place].labels))[torch.arange(products) % len(HEADS[place].labels)]
-    fusion, _ = settled(seen, known, **options)
+    known[attribute].truth[:] = torch.eye(len(HEADS[attribute].labels))[
+        torch.arange(products) % len(HEADS[attribute].labels)
+    ]
+    fusion, _ = settled(encoded, known, **options)
     tests: dict[int, list[int]] = {network: [] for network in range(FOLDS)}
     for product in range(products):
-        other, _ = settled(seen, relabelled(known, place, product), **options)
-        pairs = zip(policies(fusion, place), policies(other, place), strict=True)
+        other, _ = settled(encoded, relabelled(known, attribute, product), **options)
+        pairs = zip(policies(fusion, attribute), policies(other, attribute), strict=True)
         (tester,) = [network for network, (one, two) in enumerate(pairs) if torch.equal(one, two)]
         tests[tester].append(product)
-        elsewhere = zip(policies(fusion, 1 - place), policies(other, 1 - place), strict=True)
+        elsewhere = zip(policies(fusion, 1 - attribute), policies(other, 1 - attribute), strict=True)
         assert all(torch.equal(one, two) for one, two in elsewhere)
     assert sorted(map(len, tests.values())) == [2, 2, 2, 3, 3, 3, 3, 3]
 
 
-def test_products_with_nothing_to_learn_are_not_learned_from() -> None:
-    seen, known = held_out(30)
+def test_products_without_a_learnable_label_are_left_out() -> None:
+    encoded, known = held_out(30)
     known[0].learnable[[4, 9]] = False
-    first, _ = settled(seen, known, epochs=2)
-    second, _ = settled(seen, relabelled(relabelled(known, 0, 4), 0, 9), epochs=2)
+    first, _ = settled(encoded, known, epochs=2)
+    second, _ = settled(encoded, relabelled(relabelled(known, 0, 4), 0, 9), epochs=2)
     assert all(torch.equal(one, two) for one, two in zip(policies(first, 0), policies(second, 0), strict=True))
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_the_epoch_with_the_best_macro_f1_on_its_own_eighth_is_kept(place: int) -> None:
+@pytest.mark.parametrize("attribute", [0, 1])
+def test_the_epoch_with_the_best_macro_f1_on_its_own_eighth_is_kept(attribute: int) -> None:
     products, folds = 24, 2
-    seen, known = held_out(products)
+    encoded, known = held_out(products)
     options: dict[str, Any] = {"folds": folds, "layers": 1, "learning_rate": 0.3, "batch_size": 4}
     # only the attribute in question, so that its first network draws the same numbers however long it learns
-    known[1 - place].learnable[:] = False
-    fusion, _ = settled(seen, known, epochs=1, **options)
+    known[1 - attribute].learnable[:] = False
+    fusion, _ = settled(encoded, known, epochs=1, **options)
     own = []
     for product in range(products):
-        other, _ = settled(seen, relabelled(known, place, product), epochs=1, **options)
-        if torch.equal(policies(fusion, place)[0], policies(other, place)[0]):
+        other, _ = settled(encoded, relabelled(known, attribute, product), epochs=1, **options)
+        if torch.equal(policies(fusion, attribute)[0], policies(other, attribute)[0]):
             own.append(product)
-    inputs = class_probabilities(seen, place)[own]
+    inputs = class_probabilities(encoded, attribute)[own]
 
     def reached(fusion: Fusion) -> float:
-        p = [probability(linear(row, fusion, f"policies.{place}.0"), HEADS[place]) for row in inputs]
-        return macro_f1(said(np.array(p), HEADS[place]), known[place].truth[own].numpy() > 0.5)
+        p = [probability(linear(row, fusion, f"policies.{attribute}.0"), HEADS[attribute]) for row in inputs]
+        return macro_f1(predicted(np.array(p), HEADS[attribute]), known[attribute].truth[own].numpy() > 0.5)
 
-    found, before = [], None
+    actual, before = [], None
     for epochs in range(1, 9):
-        fusion, _ = settled(seen, known, epochs=epochs, **options)
-        found.append(reached(fusion))
+        fusion, _ = settled(encoded, known, epochs=epochs, **options)
+        actual.append(reached(fusion))
         if before is not None:
-            kept = torch.equal(policies(fusion, place)[0], before)
-            assert found[-1] == found[-2] if kept else found[-1] > found[-2]
-        before = policies(fusion, place)[0]
-    assert found[-1] > found[0]
+            kept = torch.equal(policies(fusion, attribute)[0], before)
+            assert actual[-1] == actual[-2] if kept else actual[-1] > actual[-2]
+        before = policies(fusion, attribute)[0]
+    assert actual[-1] > actual[0]
 
 
-def test_the_policies_know_which_classifier_to_trust() -> None:
-    seen, known = held_out(160, seed=1)
+def test_the_networks_prefer_the_better_classifier() -> None:
+    encoded, known = held_out(160, seed=1)
     fresh, truth = held_out(120, seed=2)
-    fusion, chosen = settled(seen, known, epochs=15, batch_size=16)
+    fusion, chosen = settled(encoded, known, epochs=15, batch_size=16)
     assert set(chosen) == {"policy_f1/0", "policy_f1/1"}
-    for place, head in enumerate(HEADS):
-        right = truth[place].truth.numpy() > 0.5
-        apart = [class_probabilities(FusionOutput((), experts=(expert,)), place) for expert in fresh.experts]
-        together = np.array([vote(fusion, inputs, place) for inputs in np.hstack(apart)])
-        reached, *alone = (macro_f1(said(p, head), right) for p in (together, *apart))
+    for attribute, head in enumerate(HEADS):
+        right = truth[attribute].truth.numpy() > 0.5
+        apart = [class_probabilities(FusionOutput((), experts=(expert,)), attribute) for expert in fresh.experts]
+        together = np.array([vote(fusion, inputs, attribute) for inputs in np.hstack(apart)])
+        reached, *alone = (macro_f1(predicted(p, head), right) for p in (together, *apart))
         assert reached > max(alone) + 0.03
-        assert chosen[f"policy_f1/{place}"] == pytest.approx(reached, abs=0.1)
+        assert chosen[f"policy_f1/{attribute}"] == pytest.approx(reached, abs=0.1)
 
 
-def test_settling_is_reproducible_by_its_seed_and_leaves_other_random_numbers_alone() -> None:
-    seen, known = held_out(24)
+def test_choosing_on_validation_is_reproducible_and_does_not_change_the_random_state() -> None:
+    encoded, known = held_out(24)
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    first, _ = settled(seen, known, seed=5, epochs=2)
+    first, _ = settled(encoded, known, seed=5, epochs=2)
     torch.manual_seed(2)
-    second, _ = settled(seen, known, seed=5, epochs=2)
-    third, _ = settled(seen, known, seed=6, epochs=2)
-    for place in range(len(HEADS)):
-        one, two, other = (torch.stack(policies(fusion, place)) for fusion in (first, second, third))
+    second, _ = settled(encoded, known, seed=5, epochs=2)
+    third, _ = settled(encoded, known, seed=6, epochs=2)
+    for attribute in range(len(HEADS)):
+        one, two, other = (torch.stack(policies(fusion, attribute)) for fusion in (first, second, third))
         assert torch.equal(one, two)
         assert not torch.equal(one, other)
         assert len(one.unique(dim=0)) == FOLDS
     fusion = build_fusion(FusionSpec(kind="decision", options={"epochs": 1}), sizes())
     torch.manual_seed(1)
-    fusion.choose_on_validation(seen, known, seed=0)
+    fusion.choose_on_validation(encoded, known, seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_too_few_products_for_eight_networks_leave_the_mean() -> None:
-    seen, known = held_out(12)
+    encoded, known = held_out(12)
     known[1].learnable[7:] = False
-    fusion, chosen = settled(seen, known, epochs=1)
+    fusion, chosen = settled(encoded, known, epochs=1)
     assert set(chosen) == {"policy_f1/0"}
     assert fusion.get_buffer("settled").tolist() == [True, False]

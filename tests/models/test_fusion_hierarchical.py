@@ -47,26 +47,28 @@ def projected(vector: np.ndarray, fusion: Fusion, width: int) -> np.ndarray:
     kernel, bias = weight(fusion, "projection.convolution.weight")[0, 0], weight(fusion, "projection.convolution.bias")
     reach = len(kernel) // 2
     padded = np.concatenate([np.zeros(reach), vector, np.zeros(reach)])
-    found = [sum(kernel * padded[at : at + len(kernel)]) + bias[0] for at in range(len(vector))]
-    starts = [at * len(found) // width for at in range(width)]
-    ends = [-(-(at + 1) * len(found) // width) for at in range(width)]
-    return np.array([max(found[start:end]) for start, end in zip(starts, ends, strict=True)])
+    actual = [sum(kernel * padded[at : at + len(kernel)]) + bias[0] for at in range(len(vector))]
+    starts = [at * len(actual) // width for at in range(width)]
+    ends = [-(-(at + 1) * len(actual) // width) for at in range(width)]
+    return np.array([max(actual[start:end]) for start, end in zip(starts, ends, strict=True)])
 
 
-def expected(seen: EncoderOutputs, fusion: Fusion, texts: str, joins: tuple[str, str, str], product: int) -> np.ndarray:
+def expected(
+    encoded: EncoderOutputs, fusion: Fusion, texts: str, joins: tuple[str, str, str], product: int
+) -> np.ndarray:
     """f's last hidden layer over Z(P, Z(Z(T_f, D_f), Z(T_c, D_c))), eq. 1."""
     fields, encoders, modalities = joins
     vectors = [
         numbers(view.vector)[product] if there[product] else None
-        for view, there in zip(seen.texts, TEXTS[texts], strict=True)
+        for view, there in zip(encoded.texts, TEXTS[texts], strict=True)
     ]
     if "apart" in texts:
         pairs = [vectors[at : at + 2] for at in range(0, len(vectors), 2)]
         vectors = [z(pair, fields) for pair in pairs]
     text = z(vectors, encoders)
     assert text is not None
-    assert seen.image is not None
-    picture = projected(numbers(seen.image.vector)[product], fusion, len(text)) if HAS_IMAGE[product] else None
+    assert encoded.image is not None
+    picture = projected(numbers(encoded.image.vector)[product], fusion, len(text)) if HAS_IMAGE[product] else None
     top = z([text, picture], modalities)
     assert top is not None
     for layer in ("hidden.0", "hidden.2"):
@@ -79,11 +81,11 @@ def test_every_join_at_every_level_is_equation_1(joins: tuple[str, str, str]) ->
     for texts, image_width in (("two encoders apart", 10), ("apart", 7), ("two encoders", 4), ("pair", 10)):
         options: dict[str, Any] = dict(zip(("fields", "texts", "modalities"), joins, strict=True))
         fusion = randomised("hierarchical", texts, image_width, options | {"hidden": 5})
-        seen = views(texts, image_width=image_width)
-        tops = [expected(seen, fusion, texts, joins, product) for product in range(B)]
-        fused = fusion(seen)
-        for place in range(len(HEADS)):
-            every_product([linear(top, fusion, f"classifiers.{place}") for top in tops], fused.logits[place])
+        encoded = views(texts, image_width=image_width)
+        tops = [expected(encoded, fusion, texts, joins, product) for product in range(B)]
+        fused = fusion(encoded)
+        for attribute in range(len(HEADS)):
+            every_product([linear(top, fusion, f"classifiers.{attribute}") for top in tops], fused.logits[attribute])
 
 
 def test_the_head_has_three_layers() -> None:
@@ -104,12 +106,12 @@ def test_a_concatenation_doubles_the_width(fields: str, texts: str, modalities: 
 
 def test_an_average_leaves_out_what_is_missing() -> None:
     """A product without description and picture is its title, not a quarter of it."""
-    fusion, seen = randomised("hierarchical", "apart", options={"hidden": 5}), views("apart")
-    (alone,) = np.flatnonzero(~HAS_DESCRIPTION & ~HAS_IMAGE)
-    top = numbers(seen.texts[0].vector)[alone]
+    fusion, encoded = randomised("hierarchical", "apart", options={"hidden": 5}), views("apart")
+    (single,) = np.flatnonzero(~HAS_DESCRIPTION & ~HAS_IMAGE)
+    top = numbers(encoded.texts[0].vector)[single]
     for layer in ("hidden.0", "hidden.2"):
         top = np.maximum(linear(top, fusion, layer), 0)
-    every_product([linear(top, fusion, "classifiers.0")], fusion(seen).logits[0][[alone]])
+    every_product([linear(top, fusion, "classifiers.0")], fusion(encoded).logits[0][[single]])
 
 
 @pytest.mark.parametrize(("image", "text"), [(10, 6), (6, 6), (4, 10), (1, 3), (5, 1)])
@@ -117,7 +119,7 @@ def test_any_image_width_is_projected_to_any_text_width(image: int, text: int) -
     torch.manual_seed(0)
     projection = Projection(text)
     pixels = torch.randn(3, image)
-    seen = projection(pixels)
-    assert seen.shape == (3, text)
+    encoded = projection(pixels)
+    assert encoded.shape == (3, text)
     if image == text:
-        torch.testing.assert_close(seen, projection.convolution(pixels[:, None])[:, 0])
+        torch.testing.assert_close(encoded, projection.convolution(pixels[:, None])[:, 0])

@@ -32,27 +32,33 @@ from .plain import (
 
 @pytest.mark.parametrize("texts", TEXTS)
 def test_late_fusion_interpolates_the_probabilities_of_two_classifiers(texts: str) -> None:
-    fusion, seen = randomised("late", texts), views(texts)
+    fusion, encoded = randomised("late", texts), views(texts)
     alphas = (0.3, 0.85)
     fusion.get_buffer("alpha").copy_(torch.tensor(alphas))
-    fused = fusion(seen)
-    for place, (head, alpha) in enumerate(zip(HEADS, alphas, strict=True)):
+    fused = fusion(encoded)
+    for attribute, (head, alpha) in enumerate(zip(HEADS, alphas, strict=True)):
         for product in range(B):
-            p_txt = probability(linear(text_of(seen, fusion, product), fusion, f"text_classifiers.{place}"), head)
-            p_img = probability(linear(image_of(seen, fusion, product), fusion, f"image_classifiers.{place}"), head)
+            p_txt = probability(
+                linear(text_of(encoded, fusion, product), fusion, f"text_classifiers.{attribute}"), head
+            )
+            p_img = probability(
+                linear(image_of(encoded, fusion, product), fusion, f"image_classifiers.{attribute}"), head
+            )
             expected = alpha * p_txt + (1 - alpha) * p_img if HAS_IMAGE[product] else p_txt
-            np.testing.assert_allclose(scores(fused, place)[product], expected, atol=1e-5)
+            np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
 
-def test_a_product_with_only_a_picture_is_judged_by_it() -> None:
-    fusion, seen = randomised("late"), views()
-    text = seen.texts[0]
+def test_a_product_with_only_a_picture_gets_the_image_classifiers_probabilities() -> None:
+    fusion, encoded = randomised("late"), views()
+    text = encoded.texts[0]
     unread = replace(text, vector=torch.zeros_like(text.vector), present=torch.zeros(B, dtype=torch.bool))
-    fused = fusion(EncoderOutputs((unread,), seen.image))
-    for place, head in enumerate(HEADS):
+    fused = fusion(EncoderOutputs((unread,), encoded.image))
+    for attribute, head in enumerate(HEADS):
         for product in np.flatnonzero(HAS_IMAGE):
-            alone = probability(linear(image_of(seen, fusion, product), fusion, f"image_classifiers.{place}"), head)
-            np.testing.assert_allclose(scores(fused, place)[product], alone, atol=1e-5)
+            alone = probability(
+                linear(image_of(encoded, fusion, product), fusion, f"image_classifiers.{attribute}"), head
+            )
+            np.testing.assert_allclose(scores(fused, attribute)[product], alone, atol=1e-5)
 
 
 def many_views(products: int, share_with_image: float, seed: int = 3) -> EncoderOutputs:
@@ -75,16 +81,16 @@ def surprise(p: np.ndarray, truth: np.ndarray, head: Head) -> float:
 
 def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_both() -> None:
     """Products without a picture do not see alpha, so they have no say in it: here they would all want the text."""
-    fusion, seen = randomised("late"), many_views(400, share_with_image=0.4)
-    assert seen.image is not None
-    has_image = seen.image.present.numpy()
+    fusion, encoded = randomised("late"), many_views(400, share_with_image=0.4)
+    assert encoded.image is not None
+    has_image = encoded.image.present.numpy()
     with torch.no_grad():
-        held_out = fusion(seen)
+        held_out = fusion(encoded)
     random = np.random.default_rng(0)
     known, best = [], []
-    for place, (head, wanted) in enumerate(zip(HEADS, (0.3, 0.6), strict=True)):
-        p_txt = np.array([probability(row, head) for row in numbers(held_out.experts[0][place])])
-        p_img = np.array([probability(row, head) for row in numbers(held_out.experts[1][place])])
+    for attribute, (head, wanted) in enumerate(zip(HEADS, (0.3, 0.6), strict=True)):
+        p_txt = np.array([probability(row, head) for row in numbers(held_out.experts[0][attribute])])
+        p_img = np.array([probability(row, head) for row in numbers(held_out.experts[1][attribute])])
         mixed = wanted * p_txt + (1 - wanted) * p_img
         if head.cardinality is Cardinality.ONE:
             drawn = np.array([random.choice(len(row), p=row / row.sum()) for row in mixed])
@@ -102,18 +108,18 @@ def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_b
     assert chosen == pytest.approx({"alpha/0": best[0], "alpha/1": best[1]}, abs=1e-6)
     np.testing.assert_allclose(fusion.get_buffer("alpha"), best, atol=1e-6)
 
-    settled = fusion(seen)
-    for place, head in enumerate(HEADS):
+    settled = fusion(encoded)
+    for attribute, head in enumerate(HEADS):
         p_txt, p_img = (
-            np.array([probability(row, head) for row in numbers(expert[place])]) for expert in held_out.experts
+            np.array([probability(row, head) for row in numbers(expert[attribute])]) for expert in held_out.experts
         )
-        expected = np.where(has_image[:, None], best[place] * p_txt + (1 - best[place]) * p_img, p_txt)
-        np.testing.assert_allclose(scores(settled, place), expected, atol=1e-5)
-        assert torch.equal(settled.experts[0][place], held_out.experts[0][place])
+        expected = np.where(has_image[:, None], best[attribute] * p_txt + (1 - best[attribute]) * p_img, p_txt)
+        np.testing.assert_allclose(scores(settled, attribute), expected, atol=1e-5)
+        assert torch.equal(settled.experts[0][attribute], held_out.experts[0][attribute])
 
 
 @pytest.mark.parametrize(("share_with_image", "learnable"), [(0.0, True), (1.0, False)])
-def test_alpha_stays_where_nothing_is_known_about_it(share_with_image: float, learnable: bool) -> None:
+def test_alpha_stays_without_usable_validation_products(share_with_image: float, learnable: bool) -> None:
     fusion = randomised("late")
     held_out = fusion(many_views(20, share_with_image))
     known = [ValidationTargets(torch.ones(20, len(head.labels)), torch.full((20,), learnable)) for head in HEADS]
@@ -121,10 +127,10 @@ def test_alpha_stays_where_nothing_is_known_about_it(share_with_image: float, le
     assert fusion.get_buffer("alpha").tolist() == [0.5, 0.5]
 
 
-def test_a_missing_picture_teaches_the_image_classifier_nothing_and_the_text_classifier_once() -> None:
-    fusion, seen = randomised("late"), views()
+def test_without_a_picture_only_the_text_classifier_gets_a_gradient() -> None:
+    fusion, encoded = randomised("late"), views()
     missing = torch.from_numpy(~HAS_IMAGE)
-    text, image = fusion(seen).experts
+    text, image = fusion(encoded).experts
     image[0][missing].sum().backward()
     assert not any(weight.grad is not None and weight.grad.any() for weight in fusion.parameters())
     text[0][missing].sum().backward()

@@ -37,7 +37,9 @@ def learned(outputs: ModelOutputs) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, variant: str, batch: ProductBatch) -> None:
+def test_every_fusion_gives_logits_of_every_attribute_in_one_forward_pass(
+    kind: str, variant: str, batch: ProductBatch
+) -> None:
     recipe = tiny(kind, variant)
     outputs = network(recipe)(inputs_of(recipe, batch))
     shapes = {name: (6, len(head.labels)) for name, head in HEADS.items()}
@@ -61,20 +63,20 @@ def test_every_fusion_answers_every_attribute_in_one_forward(kind: str, variant:
         ("pair second vit", [16] * 2, 1 + 4),
     ],
 )
-def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_places(
+def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_positions(
     variant: str, widths: list[int], tokens: int, batch: ProductBatch
 ) -> None:
     recipe = tiny("cross_modal", variant)
     net = network(recipe)
-    seen = net.encode(inputs_of(recipe, batch))
-    assert [view.vector.shape[1] for view in seen.texts] == widths
+    encoded = net.encode(inputs_of(recipe, batch))
+    assert [view.vector.shape[1] for view in encoded.texts] == widths
     present = [[True] * 6, HAS_DESCRIPTION] if "apart" in variant else [[True] * 6]
-    assert [view.present.tolist() for view in seen.texts] == present * (len(widths) // len(present))
-    assert seen.image is not None
+    assert [view.present.tolist() for view in encoded.texts] == present * (len(widths) // len(present))
+    assert encoded.image is not None
     assert net.image is not None
-    assert seen.image.tokens.shape == (6, tokens, net.image.token_width)
-    assert seen.image.present.tolist() == HAS_IMAGE
-    for view in (*seen.texts, seen.image):
+    assert encoded.image.tokens.shape == (6, tokens, net.image.token_width)
+    assert encoded.image.present.tolist() == HAS_IMAGE
+    for view in (*encoded.texts, encoded.image):
         assert (view.vector[~view.present] == 0).all()
         assert (view.tokens[~view.present] == 0).all()
         assert view.mask.any(dim=1).equal(view.present)
@@ -109,7 +111,7 @@ def test_two_text_encoders_read_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
-def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(variant: str, batch: ProductBatch) -> None:
+def test_text_only_ignores_pictures_and_image_only_ignores_texts(variant: str, batch: ProductBatch) -> None:
     inputs = inputs_of(tiny("concat", variant), batch)
     other_picture = replace(inputs, pixels=inputs.pixels + 1)
     flipped = {
@@ -124,7 +126,7 @@ def test_text_only_does_not_look_at_pictures_and_image_only_not_at_text(variant:
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_under_a_missing_picture_or_description_reaches_no_score(
+def test_values_under_a_missing_picture_or_description_do_not_change_scores(
     kind: str, variant: str, batch: ProductBatch
 ) -> None:
     recipe = tiny(kind, variant)
@@ -139,7 +141,7 @@ def test_what_lies_under_a_missing_picture_or_description_reaches_no_score(
     assert all(torch.equal(before[name], after[name]) for name in HEADS)
 
 
-def test_what_lies_under_a_missing_picture_does_not_reach_the_batch_statistics(batch: ProductBatch) -> None:
+def test_values_under_a_missing_picture_do_not_change_the_batch_statistics(batch: ProductBatch) -> None:
     inputs = inputs_of(tiny(), batch)
     noisy = inputs.pixels.clone()
     noisy[~inputs.has_image] = 1e3
@@ -239,4 +241,4 @@ def test_inputs_that_do_not_fit_are_refused(tokenizers: dict[str, TextTokenizer]
 
 def test_the_heads_belong_to_the_fusion(net: MultiModalNet) -> None:
     names = [name for name in net.state_dict() if "classifiers" in name]
-    assert names == [f"fusion.classifiers.{place}.{part}" for place in range(3) for part in ("weight", "bias")]
+    assert names == [f"fusion.classifiers.{index}.{part}" for index in range(3) for part in ("weight", "bias")]

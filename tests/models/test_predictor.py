@@ -61,7 +61,7 @@ def test_attention_is_one_without_a_picture(predictor: Predictor, batch: Product
         assert ((weight[scores.has_image] > 0) & (weight[scores.has_image] < 1)).all()
 
 
-def test_attention_is_nan_where_the_fusion_weighs_nothing(batch: ProductBatch) -> None:
+def test_attention_is_nan_without_modality_weights(batch: ProductBatch) -> None:
     scores = predictor_of("concat").predict(batch)
     assert all(np.isnan(weight).all() and weight.shape == (6,) for weight in scores.attention.values())
 
@@ -74,7 +74,7 @@ def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(
     assert all(np.array_equal(first.probabilities[name], second.probabilities[name]) for name in HEADS)
 
 
-def test_the_predictor_tells_what_it_needs(predictor: Predictor) -> None:
+def test_the_predictor_has_heads_image_size_and_numeric_path(predictor: Predictor) -> None:
     assert predictor.heads == HEADS
     assert predictor.image_size == SIZE
     assert predictor.numeric_path == "fp32"
@@ -98,7 +98,7 @@ def test_a_product_without_anything_is_scored(kind: str) -> None:
         np.testing.assert_allclose(*scores.probabilities[name], atol=1e-6)
 
 
-def test_hostile_text_is_scored_like_any_other(predictor: Predictor) -> None:
+def test_malformed_and_huge_texts_are_scored(predictor: Predictor) -> None:
     titles = [None, "", "\x00", "\ud83d broken", "م" * 100_000, "word " * 200_000]
     scores = predictor.predict(ProductBatch(titles, titles[::-1], [None] * 6))
     assert all(np.isfinite(array).all() for array in scores.probabilities.values())

@@ -32,7 +32,7 @@ def jpeg() -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_the_mlflow_model_answers_as_the_predictor(
+def test_the_mlflow_model_gives_the_predictors_scores(
     tmp_path: Path, net: MultiModalNet, tokenizers: dict[str, TextTokenizer]
 ) -> None:
     """I8: one predictor, whoever asks."""

@@ -106,7 +106,7 @@ def test_a_wrong_recipe_is_refused_with_the_key(tmp_path: Path, old: str, new: s
         load_single_recipe(write(tmp_path, RECIPE.replace(old, new)))
 
 
-def test_what_lies_beside_the_recipe_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_a_recipe_are_relative_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "recipes"
     (folder / "bert").mkdir(parents=True)
     (folder / "lcnet.pth").touch()
@@ -118,7 +118,7 @@ def test_what_lies_beside_the_recipe_is_found_from_any_folder(tmp_path: Path, mo
     assert hub.model.text.name == "bert"
 
 
-def test_a_stage_is_taken_out_with_false(tmp_path: Path) -> None:
+def test_false_removes_a_stage(tmp_path: Path) -> None:
     staged = RECIPE + "[image]\nepochs = 1\n[noise.fit]\nepochs = 1\n"
     whole, plain = (load_model_recipe(write(tmp_path, staged), changes) for changes in ({}, {"noise": False}))
     assert isinstance(whole, Recipe)
@@ -151,14 +151,14 @@ PAPERS: dict[str, dict[str, tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_recipes_have_the_papers_settings(name: str) -> None:
     fits = load_single_recipe(f"recipes:{name}.toml").fits
-    for stage, said in PAPERS[name].items():
+    for stage, expected in PAPERS[name].items():
         fit = fits[stage]
         rates = (fit.text_learning_rate, fit.image_learning_rate, fit.learning_rate)
-        found = (fit.epochs, fit.batch_size, fit.optimizer, *rates, fit.weight_decay)
-        assert [one for one, other in zip(found, said, strict=True) if other not in (None, one)] == [], stage
+        actual = (fit.epochs, fit.batch_size, fit.optimizer, *rates, fit.weight_decay)
+        assert [one for one, other in zip(actual, expected, strict=True) if other not in (None, one)] == [], stage
 
 
-def test_the_votes_members_differ_in_what_the_paper_varies() -> None:
+def test_the_members_of_the_vote_differ_as_in_the_paper() -> None:
     vote = load_model_recipe("recipes:bi2020_vote.toml")
     assert isinstance(vote, Ensemble)
     assert len(vote.members) == 12
@@ -212,7 +212,7 @@ def test_a_second_text_encoder_and_a_fusion_with_options_are_read(tmp_path: Path
     assert (recipe.model.fusion.kind, recipe.model.fusion.options) == ("decision", {"layers": 1})
 
 
-def test_an_ensemble_is_recipes_beside_it_with_changes(tmp_path: Path) -> None:
+def test_an_ensemble_is_recipes_of_its_folder_with_changes(tmp_path: Path) -> None:
     write(tmp_path, RECIPE)
     file = tmp_path / "vote.toml"
     change = '{recipe = "recipe.toml", "fit.seed" = 7, "model.fusion.kind" = "late"}'

@@ -11,7 +11,7 @@ from catalog_enrichment.records import Cardinality
 
 
 @pytest.mark.parametrize("voters", [2, 3, 8])
-def test_more_votes_always_outrank_and_the_mean_probability_decides_between_equals(voters: int) -> None:
+def test_more_votes_rank_higher_and_the_mean_probability_breaks_ties(voters: int) -> None:
     random = torch.Generator().manual_seed(voters)
     votes = (5 * torch.randn(voters, 200, 4, generator=random, dtype=torch.float64)).softmax(dim=2)
     ranked = majority(votes, Cardinality.ONE).numpy()
@@ -25,7 +25,7 @@ def test_more_votes_always_outrank_and_the_mean_probability_decides_between_equa
         assert np.argsort(ranked[product]).tolist() == expected
 
 
-def test_a_narrow_majority_outranks_a_sure_minority() -> None:
+def test_a_narrow_majority_outranks_a_confident_minority() -> None:
     narrow, sure = [0.51, 0.49], [0.0, 1.0]
     votes = torch.tensor([[narrow]] * 5 + [[sure]] * 3)
     first, second = majority(votes, Cardinality.ONE)[0].tolist()

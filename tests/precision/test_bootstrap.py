@@ -30,16 +30,16 @@ class Sample:
         noise = random.random((40, 5)) * 2.0
         self.probabilities = (np.round((noise + self.truth) / 3.0 * 16) / 16).astype(np.float32)
         self.unlearned = (random.random(40) < 0.1).astype(np.int64)
-        self.said = classification_metrics.predictions(self.probabilities, cardinality)
+        self.predicted = classification_metrics.predictions(self.probabilities, cardinality)
 
     def pairs(self, rows: Rows, value: int | None = None) -> list[tuple[float, bool]]:
-        """(score, right) of what can be said of the products in ``rows``, of one value or of all."""
-        found = []
+        """(score, right) of what can be predicted for the products in ``rows``, of one value or of all."""
+        actual = []
         for row in rows:
             scores = self.probabilities[row].tolist()
             columns = [scores.index(max(scores))] if self.cardinality is Cardinality.ONE else list(range(5))
-            found += [(scores[c], bool(self.truth[row, c])) for c in columns if value in (None, c)]
-        return found
+            actual += [(scores[c], bool(self.truth[row, c])) for c in columns if value in (None, c)]
+        return actual
 
 
 def recall_at(pairs: list[tuple[float, bool]], positives: int, target: float) -> float:
@@ -56,9 +56,9 @@ def f1(sample: Sample, rows: Rows) -> dict[str, float]:
     hits, occurs, is_true = [0] * 5, [0] * 5, [0] * 5
     for value in range(5):
         for row in rows:
-            said, true = bool(sample.said[row, value]), bool(sample.truth[row, value])
-            hits[value] += said and true
-            occurs[value] += said + true
+            predicted, true = bool(sample.predicted[row, value]), bool(sample.truth[row, value])
+            hits[value] += predicted and true
+            occurs[value] += predicted + true
             is_true[value] += true
     of_label = [2 * hit / many if many else 0.0 for hit, many in zip(hits, occurs, strict=True)]
     return {
@@ -76,26 +76,26 @@ def test_a_weight_is_a_repeated_row(cardinality: Cardinality, step: int, monkeyp
     weights = np.random.default_rng(1).integers(0, 4, (25, 40), dtype=np.int32)
     target, least = 0.7, 8
     truth, unlearned, scores = sample.truth, sample.unlearned, sample.probabilities
-    found = {
-        "accuracy": bootstrap.accuracy(sample.said, truth)(weights),
-        "f1_micro": bootstrap.f1_micro(sample.said, truth)(weights),
-        "f1_macro": bootstrap.f1_macro(sample.said, truth)(weights),
-        "f1_weighted": bootstrap.f1_weighted(sample.said, truth)(weights),
+    actual = {
+        "accuracy": bootstrap.accuracy(sample.predicted, truth)(weights),
+        "f1_micro": bootstrap.f1_micro(sample.predicted, truth)(weights),
+        "f1_macro": bootstrap.f1_macro(sample.predicted, truth)(weights),
+        "f1_weighted": bootstrap.f1_weighted(sample.predicted, truth)(weights),
         "micro": bootstrap.r_at_p_micro(scores, truth, cardinality, unlearned, target)(weights),
         "macro": bootstrap.r_at_p_macro(scores, truth, cardinality, target, least)(weights),
     }
     frequent = [value for value in range(5) if sum(truth[:, value].tolist()) >= least]
     assert 2 <= len(frequent) < 5
-    for place, counts in enumerate(weights.tolist()):
+    for position, counts in enumerate(weights.tolist()):
         rows = [row for row, count in enumerate(counts) for _ in range(count)]
-        exact = [sample.said[row].tolist() == truth[row].tolist() for row in rows]
+        exact = [sample.predicted[row].tolist() == truth[row].tolist() for row in rows]
         of_value = [sum(bool(truth[row, value]) for row in rows) for value in range(5)]
         micro = recall_at(sample.pairs(rows), sum(of_value) + sum(int(unlearned[row]) for row in rows), target)
         macro = [recall_at(sample.pairs(rows, value), of_value[value], target) for value in frequent]
         expected = {"accuracy": sum(exact) / len(rows), "micro": micro, "macro": sum(macro) / 5, **f1(sample, rows)}
-        assert {name: values[place] for name, values in found.items()} == pytest.approx(expected)
+        assert {name: values[position] for name, values in actual.items()} == pytest.approx(expected)
     # the resamples differ, so there was something to see
-    assert min(np.ptp(values) for values in found.values()) > 0.05
+    assert min(np.ptp(values) for values in actual.values()) > 0.05
 
 
 @pytest.mark.parametrize("cardinality", list(Cardinality))
@@ -103,12 +103,14 @@ def test_the_estimate_is_the_metric_itself(cardinality: Cardinality) -> None:
     random = np.random.default_rng(3)
     truth = np.eye(6, dtype=bool)[random.integers(0, 6, 600)]
     scores = np.clip(random.normal(0.3, 0.15, (600, 6)) + 0.4 * truth, 0, 1)
-    said, pairs = classification_metrics.predictions(scores, cardinality), pairs_from(scores, truth, cardinality)
-    assert bootstrap.accuracy(said, truth).estimate == pytest.approx(classification_metrics.accuracy(said, truth))
-    f1s = classification_metrics.f1(said, truth)
-    assert bootstrap.f1_micro(said, truth).estimate == pytest.approx(f1s.micro)
-    assert bootstrap.f1_macro(said, truth).estimate == pytest.approx(f1s.macro)
-    assert bootstrap.f1_weighted(said, truth).estimate == pytest.approx(f1s.weighted)
+    predicted, pairs = classification_metrics.predictions(scores, cardinality), pairs_from(scores, truth, cardinality)
+    assert bootstrap.accuracy(predicted, truth).estimate == pytest.approx(
+        classification_metrics.accuracy(predicted, truth)
+    )
+    f1s = classification_metrics.f1(predicted, truth)
+    assert bootstrap.f1_micro(predicted, truth).estimate == pytest.approx(f1s.micro)
+    assert bootstrap.f1_macro(predicted, truth).estimate == pytest.approx(f1s.macro)
+    assert bootstrap.f1_weighted(predicted, truth).estimate == pytest.approx(f1s.weighted)
     assert bootstrap.r_at_p_micro(scores, truth, cardinality).estimate == metrics.r_at_p_micro(pairs).recall > 0.1
     assert bootstrap.r_at_p_macro(scores, truth, cardinality).estimate == pytest.approx(metrics.r_at_p_macro(pairs))
 
@@ -123,7 +125,7 @@ def test_exactly_the_target_is_reached() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_thresholds_beyond_a_valley_are_found(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_threshold_below_one_with_too_low_precision_can_be_best(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_PAIRS_AT_ONCE", step)
     truth = np.ones((25, 1), dtype=bool)
     truth[[0, 20, 21]] = False  # the best score is wrong, the nineteen below it make up for it exactly
@@ -134,10 +136,10 @@ def test_thresholds_beyond_a_valley_are_found(step: int, monkeypatch: pytest.Mon
 def test_a_value_with_just_enough_positives_is_not_lost_in_half_of_the_resamples() -> None:
     truth, scores = np.eye(2, dtype=bool)[[0] * 20 + [1] * 19], np.zeros((39, 2))
     scores[truth] = 0.9
-    found = bootstrap.intervals(
+    actual = bootstrap.intervals(
         {"macro": bootstrap.r_at_p_macro(scores, truth, Cardinality.ONE)}, Resamples(np.arange(39))
     )
-    assert found["macro"] == bootstrap.Interval(0.5, 0.5, 0.5)
+    assert actual["macro"] == bootstrap.Interval(0.5, 0.5, 0.5)
 
 
 def right(answers: list[int]) -> Measure:
@@ -152,8 +154,8 @@ def given(*rows: list[int]) -> list[NDArray[np.int32]]:
 def test_percentiles_of_given_resamples() -> None:
     # accuracies 0, 0.25, 0.5, 0.75, 1: a tenth of the way in from each end at 95% is 0.1 of a step
     drawn = given([0, 0, 4, 0], [1, 0, 3, 0], [1, 1, 2, 0], [1, 1, 1, 1], [2, 1, 0, 1])
-    found = bootstrap.intervals({"accuracy": right([1, 1, 0, 1])}, drawn)["accuracy"]
-    assert (found.estimate, found.low, found.high) == pytest.approx((0.75, 0.025, 0.975))
+    actual = bootstrap.intervals({"accuracy": right([1, 1, 0, 1])}, drawn)["accuracy"]
+    assert (actual.estimate, actual.low, actual.high) == pytest.approx((0.75, 0.025, 0.975))
     narrow = bootstrap.intervals({"accuracy": right([1, 1, 0, 1])}, drawn, confidence=0.5)["accuracy"]
     assert (narrow.low, narrow.high) == pytest.approx((0.25, 0.75))
 
@@ -162,15 +164,15 @@ def test_paired_difference_of_given_resamples() -> None:
     first, second = right([1, 1, 1, 0]), right([1, 0, 0, 1])
     # per product the first is ahead by 0, 1, 1, -1; of nine resamples one says -0.25, eight say more than 0
     drawn = given([1, 0, 1, 2], *[[1, 1, 1, 1]] * 4, *[[0, 2, 1, 1]] * 4)
-    found = bootstrap.difference(first, second, drawn)
-    # sorted: -0.25, 0.25 x 4, 0.5 x 4; the 2.5% place is 0.2 of the way from the first to the second
+    actual = bootstrap.difference(first, second, drawn)
+    # sorted: -0.25, 0.25 x 4, 0.5 x 4; the 2.5% quantile is 0.2 of the way from the first to the second
     expected = Difference(estimate=0.25, low=-0.25 + 0.2 * 0.5, high=0.5, p_value=2 * (1 + 1) / (9 + 1))
-    assert [found.estimate, found.low, found.high, found.p_value] == pytest.approx(
+    assert [actual.estimate, actual.low, actual.high, actual.p_value] == pytest.approx(
         [expected.estimate, expected.low, expected.high, expected.p_value]
     )
     turned = bootstrap.difference(second, first, drawn)
     assert [turned.estimate, turned.low, turned.high] == pytest.approx([-0.25, -0.5, 0.15])
-    assert turned.p_value == found.p_value
+    assert turned.p_value == actual.p_value
 
 
 def test_equal_models_do_not_differ() -> None:
@@ -178,7 +180,7 @@ def test_equal_models_do_not_differ() -> None:
     assert bootstrap.difference(model, model, Resamples(np.arange(5), 50)) == Difference(0.0, 0.0, 0.0, 1.0)
 
 
-def test_pairing_sees_what_two_intervals_do_not() -> None:
+def test_a_paired_difference_is_significant_where_intervals_overlap() -> None:
     answers = np.random.default_rng(0).random(400) < 0.7
     better = answers.copy()
     better[np.flatnonzero(~answers)[:12]] = True
@@ -186,10 +188,10 @@ def test_pairing_sees_what_two_intervals_do_not() -> None:
     measures = {"better": right(better.tolist()), "worse": right(answers.tolist())}
     alone = bootstrap.intervals(measures, drawn)
     assert alone["better"].low < alone["worse"].high  # they overlap
-    found = bootstrap.difference(measures["better"], measures["worse"], drawn)
-    assert found.estimate == pytest.approx(0.03)
-    assert found.low > 0.01
-    assert found.p_value == pytest.approx(2 / 1001)  # the least that 1,000 resamples can say
+    actual = bootstrap.difference(measures["better"], measures["worse"], drawn)
+    assert actual.estimate == pytest.approx(0.03)
+    assert actual.low > 0.01
+    assert actual.p_value == pytest.approx(2 / 1001)  # the least that 1,000 resamples can say
 
 
 def test_a_group_is_drawn_as_a_whole() -> None:
@@ -217,8 +219,8 @@ def test_coverage_needs_the_groups() -> None:
     for seed in range(300):
         model = {"accuracy": right((random.random(80) < 0.8)[listing].tolist())}
         for name, groups in (("listings", listing), ("products", np.arange(320))):
-            found = bootstrap.intervals(model, Resamples(groups, 300, seed))["accuracy"]
-            covered[name] += found.low <= 0.8 <= found.high
+            actual = bootstrap.intervals(model, Resamples(groups, 300, seed))["accuracy"]
+            covered[name] += actual.low <= 0.8 <= actual.high
     assert 0.90 <= covered["listings"] / 300 <= 0.98
     assert covered["products"] / 300 < 0.80
 
@@ -240,7 +242,7 @@ def test_no_products_are_zero_and_never_nan() -> None:
         "micro": bootstrap.r_at_p_micro(none, truth, Cardinality.MANY),
         "macro": bootstrap.r_at_p_macro(none, truth, Cardinality.ONE),
     }
-    found = bootstrap.intervals(measures, Resamples(np.arange(0), 10))
-    assert set(found.values()) == {bootstrap.Interval(0.0, 0.0, 0.0)}
+    actual = bootstrap.intervals(measures, Resamples(np.arange(0), 10))
+    assert set(actual.values()) == {bootstrap.Interval(0.0, 0.0, 0.0)}
     valueless = np.ones((4, 0), dtype=bool)
     assert bootstrap.r_at_p_macro(np.ones((4, 0)), valueless, Cardinality.MANY).estimate == 0.0

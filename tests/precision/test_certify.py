@@ -242,7 +242,7 @@ def test_what_is_suggested_is_judged_without_what_is_written() -> None:
         truth=np.column_stack([right, ~right]),
         groups=np.arange(len(scores)),
     )
-    found = certify.suggest_threshold(fold, 0.8, below=0.9)
-    assert found is not None
-    assert 0.4 < found <= 0.6
+    actual = certify.suggest_threshold(fold, 0.8, below=0.9)
+    assert actual is not None
+    assert 0.4 < actual <= 0.6
     assert certify.suggest_threshold(fold, 0.8, below=None) == pytest.approx(0.1, abs=0.05)

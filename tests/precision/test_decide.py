@@ -127,7 +127,7 @@ def test_a_product_without_candidates_is_an_error_and_not_a_loss_i7() -> None:
 
 scores = st.floats(0, 1)
 candidate_lists = st.lists(scores, min_size=1, max_size=3).map(
-    lambda found: [Candidate(VALUES[i], s, i + 1) for i, s in enumerate(sorted(found, reverse=True))]
+    lambda candidates: [Candidate(VALUES[i], s, i + 1) for i, s in enumerate(sorted(candidates, reverse=True))]
 )
 thresholds = st.none() | scores
 certificates = st.none() | st.builds(certificate, thresholds, thresholds, st.integers(-3, 3))
@@ -144,10 +144,10 @@ cases = st.builds(
 
 @given(candidate_lists, cases)
 def test_published_means_certified_and_nobody_else_has_spoken_i1_i2(
-    found: list[Candidate], one_case: DecisionInputs
+    candidates: list[Candidate], one_case: DecisionInputs
 ) -> None:
-    rows = decide(found, one_case)
-    assert [(row.value, row.rank, row.score) for row in rows] == found_rows(found)
+    rows = decide(candidates, one_case)
+    assert [(row.value, row.rank, row.score) for row in rows] == found_rows(candidates)
     for row in rows:
         assert (row.decision is PUBLISH) == (row.reason is Reason.CERTIFIED)
         if row.decision is PUBLISH:
@@ -166,25 +166,25 @@ def test_published_means_certified_and_nobody_else_has_spoken_i1_i2(
 
 @given(candidate_lists, cases)
 def test_a_certified_value_is_published_where_nothing_forbids_it(
-    found: list[Candidate], one_case: DecisionInputs
+    candidates: list[Candidate], one_case: DecisionInputs
 ) -> None:
     free = not one_case.merchant_values and not one_case.human_value_present
     held = one_case.certificate
     usual = one_case.modality is Modality.BOTH and one_case.category is None and one_case.weights_hash == "w"
     if free and usual and held is not None and held.threshold is not None and held.expires_at > NOW:
-        for row in decide(found, one_case):
+        for row in decide(candidates, one_case):
             assert (row.decision is PUBLISH) == (row.score >= held.threshold and row.value in held.values)
 
 
-def found_rows(found: Sequence[Candidate]) -> list[tuple[str, int, float]]:
-    return [(candidate.value, candidate.rank, candidate.score) for candidate in found]
+def found_rows(candidates: Sequence[Candidate]) -> list[tuple[str, int, float]]:
+    return [(candidate.value, candidate.rank, candidate.score) for candidate in candidates]
 
 
 def test_a_hundred_thousand_decisions_take_seconds_not_minutes() -> None:
-    held, found = certificate(), [Candidate("red", 0.95, 1)]
+    held, candidates = certificate(), [Candidate("red", 0.95, 1)]
     started = time.perf_counter()
     rows: list[CandidateDecision] = []
     for _ in range(100_000):
-        rows = decide(found, case(certificate=held))
+        rows = decide(candidates, case(certificate=held))
     assert rows[0].decision is PUBLISH
     assert time.perf_counter() - started < 20

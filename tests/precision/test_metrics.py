@@ -30,7 +30,7 @@ def test_operating_point_accepts_equal_scores_together() -> None:
     assert point == metrics.OperatingPoint(0.9, recall=0.25, precision=1.0, accepted=1, wrong=0)
 
 
-def test_operating_point_may_pass_through_a_valley() -> None:
+def test_the_operating_point_may_be_below_a_threshold_with_too_low_precision() -> None:
     correct = [False] + [True] * 19
     point = metrics.operating_point(np.linspace(1, 0.1, 20), correct, 25, 0.95)
     assert point.accepted == 20
@@ -73,15 +73,15 @@ def test_macro_recall_counts_rare_values_as_zero() -> None:
 
 def test_reliability_of_perfectly_calibrated_scores() -> None:
     scores = RNG.random(200_000)
-    found = metrics.reliability(scores, RNG.random(200_000) < scores)
-    np.testing.assert_allclose(found.accuracy, found.confidence, atol=0.02)
-    assert found.expected_error < 0.01
-    assert found.count.sum() == 200_000
+    actual = metrics.reliability(scores, RNG.random(200_000) < scores)
+    np.testing.assert_allclose(actual.accuracy, actual.confidence, atol=0.02)
+    assert actual.expected_error < 0.01
+    assert actual.count.sum() == 200_000
 
 
 def test_reliability_leaves_out_empty_bins_and_keeps_one() -> None:
-    found = metrics.reliability([1.0, 1.0], [True, False], bins=10)
-    assert (found.confidence.tolist(), found.accuracy.tolist(), found.expected_error) == ([1.0], [0.5], 0.5)
+    actual = metrics.reliability([1.0, 1.0], [True, False], bins=10)
+    assert (actual.confidence.tolist(), actual.accuracy.tolist(), actual.expected_error) == ([1.0], [0.5], 0.5)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def test_one_value_attribute_has_one_candidate_and_ties_keep_label_order() -> No
 
 
 def test_many_value_attribute_has_up_to_three_candidates_best_first() -> None:
-    found = top_candidates([0.1, 0.9, 0.5, 0.9, 0.2], LABELS, MANY)
-    assert [(c.value, c.rank) for c in found] == [("green", 1), ("black", 2), ("blue", 3)]
+    candidates = top_candidates([0.1, 0.9, 0.5, 0.9, 0.2], LABELS, MANY)
+    assert [(c.value, c.rank) for c in candidates] == [("green", 1), ("black", 2), ("blue", 3)]
     assert len(top_candidates([0.1, 0.9], LABELS[:2], MANY)) == 2
 
 
