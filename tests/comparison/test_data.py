@@ -45,18 +45,24 @@ def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(
     assert not np.isin(groups[data.evaluation_index], certification).any()
 
 
-def test_labels_of_the_certification_fold_change_no_score(rows: list[dict], tmp_path: Path) -> None:
-    settings = config(
-        tmp_path, text=ONE_MODEL.replace("certification = 0.02", "certification = 0.1").replace("0.28", "0.2")
-    )
+@pytest.mark.parametrize(
+    ("fold", "compared_on"),
+    [("certification", ["test"]), ("test", ["test"]), ("calibration", ["calibration", "test"])],
+)
+def test_labels_of_a_fold_that_is_not_fitted_on_change_no_score(
+    rows: list[dict], tmp_path: Path, fold: str, compared_on: list[str]
+) -> None:
+    """The temperatures are fitted on the calibration fold, or on the validation fold if calibration is compared on."""
+    text = ONE_MODEL.replace("certification = 0.02", "certification = 0.1").replace("test = 0.28", "test = 0.2")
+    settings = config(tmp_path, f"compare.folds={compared_on}", text=text)
     data = load_data(lambda: batches(rows), DICTIONARY, settings, tmp_path / "d", Stages(silent))
     ids = data.split.dataset.ids
-    certification = {ids[product] for product in data.split.folds.certification}
+    relabelled = {ids[product] for product in getattr(data.split.folds, fold)}
     following = dict(zip(COLORS, [*list(COLORS)[1:], next(iter(COLORS))], strict=True))
     changed = []
     for row in rows:
         labels = dict(row["merchant_attributes"])
-        if row["product_id"] in certification:
+        if row["product_id"] in relabelled:
             labels["color"] = [following[color] for color in labels["color"]]
         changed.append(row | {"merchant_attributes": list(labels.items())})
     assert changed != rows
