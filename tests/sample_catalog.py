@@ -26,7 +26,6 @@ from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
 from catalog_enrichment.registry.trained_model import TrainedModel
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -98,7 +97,7 @@ class SampleCatalog:
     def context(self) -> Context:
         catalog = LakeCatalog(self.config.path("catalog"), self.spark)
         assert self.spark is not None
-        return Context(self.config, self.spark, catalog, load_dictionary(self.config), Stages())
+        return Context(self.config, self.spark, catalog, load_dictionary(self.config))
 
     def with_settings(self, *overrides: str) -> SampleCatalog:
         return replace(self, config=load_config(self.file, list(overrides)))

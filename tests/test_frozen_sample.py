@@ -15,11 +15,10 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import Context, load_dictionary
-from catalog_enrichment.operations import operate
+from catalog_enrichment.operations import explain, rollback
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.promotion_gate import Evidence
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def context_of(folder: Path, spark: SparkSession) -> Context:
     config = load_config(folder / "config.toml")
-    return Context(config, spark, LakeCatalog(config.path("catalog"), spark), load_dictionary(config), Stages())
+    return Context(config, spark, LakeCatalog(config.path("catalog"), spark), load_dictionary(config))
 
 
 def rows_of(catalog: LakeCatalog, table: str) -> list[dict[str, Any]]:
@@ -172,13 +171,13 @@ def test_a_value_is_explained_and_its_run_rolled_back_and_back_again(folder: Pat
     context = context_of(folder, spark)
     before = current_values(context.catalog)
     product_id, attribute = next(key for key, value in before.items() if value[0] == "model")
-    explained = operate.explain_value(context, product_id, attribute)
+    explained = explain.explain_value(context.catalog, context.dictionary, product_id, attribute)
     assert explained["current"]["values"] == before[product_id, attribute][1]
 
     run_id = before[product_id, attribute][2]
-    undone = operate.rollback_run(context, run_id)
+    undone = rollback.rollback_run(context.catalog, run_id)
     assert current_values(context.catalog) != before
-    operate.rollback_run(context, undone["run_id"])
+    rollback.rollback_run(context.catalog, undone["run_id"])
     assert {key: value[:2] for key, value in current_values(context.catalog).items()} == {
         key: value[:2] for key, value in before.items()
     }

@@ -157,7 +157,7 @@ def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     with open_for_writing(config, "enrich_catalog") as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
     if not args.no_report and not args.dry_run and summary["run_id"]:
-        summary["report"] = str(run_report.write_report(context, summary["run_id"]))
+        summary["report"] = str(run_report.write_report(context.catalog, config, summary["run_id"]))
     return summary
 
 
@@ -210,7 +210,7 @@ def _resolve_model(config: Config) -> ResolvedModel:
     return model
 
 
-# --- operate ----------------------------------------------------------------------------------------------------------
+# --- operations -----------------------------------------------------------------------------------------------------
 
 
 def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
@@ -223,10 +223,10 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
 def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
     """Undo a run, or one attribute of it. Undoing a rollback brings the values back."""
     from catalog_enrichment.context import open_for_writing
-    from catalog_enrichment.operations import operate
+    from catalog_enrichment.operations import rollback
 
     with open_for_writing(config, "rollback_run") as context:
-        return operate.rollback_run(context, args.run_id, args.attribute, args.dry_run)
+        return rollback.rollback_run(context.catalog, args.run_id, args.attribute, args.dry_run)
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -238,9 +238,10 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 def explain_value(config: Config, args: argparse.Namespace) -> Summary:
     """Say who wrote a value, why, with which certificate, its history, and how to undo it."""
     from catalog_enrichment.context import open_context
-    from catalog_enrichment.operations import operate
+    from catalog_enrichment.operations import explain
 
-    return operate.explain_value(open_context(config, "explain_value"), args.product_id, args.attribute)
+    context = open_context(config, "explain_value")
+    return explain.explain_value(context.catalog, context.dictionary, args.product_id, args.attribute)
 
 
 def _suggestions_arguments(parser: argparse.ArgumentParser) -> None:
@@ -252,10 +253,10 @@ def _suggestions_arguments(parser: argparse.ArgumentParser) -> None:
 def export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
     """Write disagreements with merchants and near misses, per shop, as CSV or parquet."""
     from catalog_enrichment.context import open_context
-    from catalog_enrichment.operations import operate
+    from catalog_enrichment.operations import suggestions
 
     context = open_context(config, "export_suggestions")
-    return operate.export_suggestions(context, Path(args.output).resolve(), args.format)
+    return suggestions.export_suggestions(context.catalog, Path(args.output).resolve(), args.format)
 
 
 def _non_negative(text: str) -> int:

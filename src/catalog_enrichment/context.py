@@ -1,17 +1,18 @@
-"""What every job on the catalog has at hand: config, Spark, catalog, dictionary, stages."""
+"""What a job that works on the catalog opens: config, Spark, catalog and dictionary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import dictionary, resources, session
+from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.stages import Stages
+from catalog_enrichment.stages import Say, to_stderr
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 class Context:
     config: Config
     spark: SparkSession
-    catalog: LakeCatalog
+    catalog: Catalog
     dictionary: Dictionary
-    stages: Stages = field(default_factory=Stages)
+    say: Say = to_stderr
+    """Prints one line of progress."""
 
 
 def load_dictionary(config: Config) -> Dictionary:
@@ -33,9 +35,9 @@ def load_dictionary(config: Config) -> Dictionary:
 
 def open_context(config: Config, app_name: str) -> Context:
     """Start Spark and open the catalog. What can be wrong with config and registry is checked before calling this."""
-    words = load_dictionary(config)
+    attributes = load_dictionary(config)
     spark = session.start(config, app_name)
-    return Context(config, spark, LakeCatalog(config.path(config.catalog.path), spark), words)
+    return Context(config, spark, LakeCatalog(config.path(config.catalog.path), spark), attributes)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ TABLES = {
     "attribute_values": 1,
     "current_values": 1,
     "quarantine": 1,
-    "runs": 1,
+    "runs": 2,
 }
 """Every table of the catalog and the contract version this code writes."""
 

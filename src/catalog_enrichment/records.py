@@ -65,8 +65,14 @@ class RunKind(StrEnum):
     ROLLBACK = "rollback"
 
 
-SUCCEEDED = "succeeded"
-"""Status of a run in the `runs` table. The row is written after all other tables of the run."""
+class RunStatus(StrEnum):
+    """How an attempt of a run ended (column `status` of the table `runs`)."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    """A gate said no (GateRefused); nothing was published."""
+    FAILED = "failed"
+    """An error ended it before everything had landed."""
 
 
 class Reason(StrEnum):

@@ -6,7 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Say = Callable[[str], None]
+"""Prints one line of progress."""
 
 
 def to_stderr(line: str) -> None:
@@ -16,7 +20,7 @@ def to_stderr(line: str) -> None:
 
 @dataclass
 class Stage:
-    """What a stage did; its body fills in the numbers it knows."""
+    """What a stage did. Its ``with`` block fills in the numbers it knows."""
 
     name: str
     rows_in: int | None = None
@@ -26,7 +30,7 @@ class Stage:
     seconds: float = 0.0
 
     def line(self) -> str:
-        """One INFO line: rows in, out, quarantined, seconds, rows/s."""
+        """One INFO line: seconds, rows in, out and quarantined, rows/s."""
         numbers = {"in": self.rows_in, "out": self.rows_out, "quarantined": self.quarantined}
         parts = [f"{label} {number:,}" for label, number in numbers.items() if number is not None]
         rows = self.rows_in or self.rows_out
@@ -36,21 +40,35 @@ class Stage:
 
 @dataclass
 class Stages:
-    """The stages of one run, in order. ``seconds`` goes into the summary and the runs table."""
+    """The stages of one run, in order. A job with several runs has one of these for each."""
 
-    say: Callable[[str], None] = to_stderr
+    say: Say = to_stderr
     done: list[Stage] = field(default_factory=list)
 
     @property
     def seconds(self) -> dict[str, float]:
-        return {stage.name: round(stage.seconds, 2) for stage in self.done}
+        """Stage name -> seconds; stages of the same name are added up."""
+        return add_seconds(*({stage.name: stage.seconds} for stage in self.done))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The stages as plain data, for the column `stages` of the table `runs`."""
+        return [asdict(stage) | {"seconds": round(stage.seconds, 2)} for stage in self.done]
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Stage]:
-        """Time a stage and say what it did when it ends; a stage that raises says nothing."""
+        """Time a stage and print its line when it ends. A stage that raises is not counted and prints nothing."""
         stage = Stage(name)
         start = time.perf_counter()
         yield stage
         stage.seconds = time.perf_counter() - start
         self.done.append(stage)
         self.say(stage.line())
+
+
+def add_seconds(*seconds: dict[str, float]) -> dict[str, float]:
+    """Seconds per stage name, added up over several runs, rounded to hundredths."""
+    total: dict[str, float] = {}
+    for by_name in seconds:
+        for name, value in by_name.items():
+            total[name] = total.get(name, 0.0) + value
+    return {name: round(value, 2) for name, value in total.items()}

@@ -162,7 +162,7 @@ def test_folders_with_odd_names_work(spark: SparkSession, tmp_path: Path, folder
 
     assert ids(lake.read("products")) == ["a", "b"]
     assert sum(batch.num_rows for batch in lake.scan("products")) == 2
-    assert ids(lake.stage("run-1", "s", lake.read("products"))) == ["a", "b"]
+    assert ids(lake.checkpoint("run-1", "s", lake.read("products"))) == ["a", "b"]
 
 
 @pytest.mark.parametrize("folder", ["a%20b", "a[bc]", "a{b,c}", "a*", "a?"])
@@ -299,27 +299,27 @@ def test_a_stage_is_computed_once_and_again_only_if_it_is_incomplete(lake: LakeC
     def numbers(rows: int) -> DataFrame:
         return spark.range(rows).select("id", F.array(F.lit("x"), F.lit(None)).alias("list"))
 
-    first = lake.stage("run-1", "scored", numbers(3))
+    first = lake.checkpoint("run-1", "scored", numbers(3))
     assert first.schema.simpleString() == numbers(3).schema.simpleString()
     assert first.count() == 3
-    assert lake.stage("run-1", "scored", numbers(5)).count() == 3
-    assert lake.stage("run-1", "other", numbers(0)).count() == 0
-    assert lake.stage("run-2", "scored", numbers(4)).count() == 4
+    assert lake.checkpoint("run-1", "scored", numbers(5)).count() == 3
+    assert lake.checkpoint("run-1", "other", numbers(0)).count() == 0
+    assert lake.checkpoint("run-2", "scored", numbers(4)).count() == 4
 
     [marker] = Path(lake.path, "_staging", "run-1").glob("scored-*/_SUCCESS")
     marker.unlink()
-    assert lake.stage("run-1", "scored", numbers(5)).count() == 5
+    assert lake.checkpoint("run-1", "scored", numbers(5)).count() == 5
 
-    lake.unstage("run-1")
+    lake.drop_checkpoints("run-1")
     assert not Path(lake.path, "_staging", "run-1").exists()
-    assert lake.stage("run-2", "scored", numbers(9)).count() == 4
-    lake.unstage("never-staged")
+    assert lake.checkpoint("run-2", "scored", numbers(9)).count() == 4
+    lake.drop_checkpoints("never-stored")
 
 
 @pytest.mark.parametrize("run_id", ["", "..", ".", "a/b", "/etc"])
 def test_a_run_id_that_is_no_folder_name_removes_nothing(lake: LakeCatalog, run_id: str) -> None:
     with pytest.raises(ConfigError, match="cannot name a checkpoint"):
-        lake.unstage(run_id)
+        lake.drop_checkpoints(run_id)
 
 
 def test_without_spark_a_lake_says_what_to_do(tmp_path: Path) -> None:

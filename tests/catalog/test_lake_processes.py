@@ -62,7 +62,7 @@ nulls = [f"cast(null as {field.dataType.simpleString()}) as {field.name}" for fi
     if field.name not in ("product_id", "opt_out", "content_hash")]
 keys = ["string(id) as product_id", "false as opt_out", "'h' as content_hash"]
 rows = spark.range(0, 100, 1, 4).selectExpr(*keys, *nulls)
-print(lake.append("products", rows, "run-1"), lake.stage("run-1", "s", lake.read("products")).count())
+print(lake.append("products", rows, "run-1"), lake.checkpoint("run-1", "s", lake.read("products")).count())
 spark.stop()
 """
 

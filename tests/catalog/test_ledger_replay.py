@@ -76,7 +76,9 @@ def views(spark: SparkSession, rows: list[dict[str, Any]], steps: int) -> list[d
         if row["step"] <= step
     ]
     products = [product(f"{step}/{name}") for step in range(steps) for name in PRODUCTS]
-    found = ledger.current_values(frame(spark, "products", products), frame(spark, "attribute_values", ledgers))
+    found = ledger.current_values(
+        frame(spark, "products", products), ledger.active(frame(spark, "attribute_values", ledgers))
+    )
     shown: list[dict[Key, list[str]]] = [{} for _ in range(steps)]
     for row in found.collect():
         step, _, name = row["product_id"].partition("/")
@@ -95,7 +97,7 @@ def enrich(
     decided = [prediction(*key, value, content_hash=content[key[0]]) for key in sets for value in sets[key]]
     decided += [prediction(*key, "Red", content_hash=content[key[0]], **no) for key in keys if key not in sets]
     rows = frame(spark, "predictions", decided)
-    return ledger.assertions(rows, run).union(ledger.retractions(events, rows, run))
+    return ledger.assertions(rows, run).union(ledger.retractions(ledger.active(events), rows, run))
 
 
 @pytest.mark.parametrize("seed", [1, *[pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4)]])

@@ -8,21 +8,21 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.enrichment.decide import Rules, decide_product
+from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
 from catalog_enrichment.records import Modality
 
 from .. import sample_catalog
 
 
 @pytest.fixture
-def rules(tmp_path: Path) -> Rules:
+def rules(tmp_path: Path) -> DecisionRules:
     dictionary = load_dictionary(sample_catalog.build(tmp_path / "sample").config)
     certificates = {
         (name, path.value): sample_catalog.certificate(name, path, 0.5 if path is Modality.BOTH else None, "weights")
         for name in dictionary.enabled
         for path in Modality
     }
-    return Rules(
+    return DecisionRules(
         attributes=("color", "material"), certificates=certificates, model_name="m",
         model_version="1", weights_hash="weights", numeric_path="fp32", run_id="run", now=datetime.now(UTC),
     )  # fmt: skip
@@ -39,18 +39,18 @@ def scored(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def decisions(product: dict[str, Any], rules: Rules) -> list[tuple[str, str, str, str]]:
+def decisions(product: dict[str, Any], rules: DecisionRules) -> list[tuple[str, str, str, str]]:
     return [(r["attribute"], r["value"], r["decision"], r["reason"]) for r in decide_product(product, rules)]
 
 
-def test_rows_are_rows_of_the_contract(rules: Rules) -> None:
+def test_rows_are_rows_of_the_contract(rules: DecisionRules) -> None:
     required = [field.name for field in contract.spark_schema("predictions") if not field.nullable]
     for row in decide_product(scored(), rules):
         assert list(row) == contract.columns("predictions")
         assert all(row[name] is not None for name in required)
 
 
-def test_values_above_the_threshold_are_published_each_on_its_own(rules: Rules) -> None:
+def test_values_above_the_threshold_are_published_each_on_its_own(rules: DecisionRules) -> None:
     assert decisions(scored(), rules) == [
         ("color", "Red", "publish", "certified"),
         ("material", "Wool", "publish", "certified"),
@@ -58,13 +58,13 @@ def test_values_above_the_threshold_are_published_each_on_its_own(rules: Rules) 
     ]
 
 
-def test_i1_beside_a_merchants_value_there_is_at_most_a_suggestion(rules: Rules) -> None:
+def test_i1_beside_a_merchants_value_there_is_at_most_a_suggestion(rules: DecisionRules) -> None:
     product = scored(merchant_attributes=[("color", ["Blue"]), ("material", ["Wool"])])
     assert {decision for _, _, decision, _ in decisions(product, rules)} == {"suggest", "abstain"}
     assert decisions(product, rules)[0] == ("color", "Red", "suggest", "disagrees_with_merchant")
 
 
-def test_a_human_value_stands(rules: Rules) -> None:
+def test_a_human_value_stands(rules: DecisionRules) -> None:
     assert decisions(scored(human_attributes=["color"]), rules)[0][2:] == ("abstain", "human_value_stands")
 
 
@@ -76,9 +76,11 @@ def test_a_human_value_stands(rules: Rules) -> None:
         ({"language": "fr"}, "unseen_slice"),
     ],
 )
-def test_i2_outside_what_is_certified_everything_abstains(rules: Rules, changes: dict[str, Any], reason: str) -> None:
+def test_i2_outside_what_is_certified_everything_abstains(
+    rules: DecisionRules, changes: dict[str, Any], reason: str
+) -> None:
     assert {row[2:] for row in decisions(scored(**changes), rules)} == {("abstain", reason)}
 
 
-def test_only_pending_attributes_are_decided(rules: Rules) -> None:
+def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:
     assert {row[0] for row in decisions(scored(pending=["color"]), rules)} == {"color"}

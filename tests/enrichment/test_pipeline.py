@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.enrichment import backfill, pipeline, steps
+from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.enrichment import backfill, decide, pipeline, publish, score, select, summary
 from catalog_enrichment.enrichment.select import Window
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, ModelContractError
-from catalog_enrichment.operations import operate
+from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.operations import explain, rollback, suggestions
 from catalog_enrichment.report import run as run_report
 
 from .. import sample_catalog
@@ -152,10 +156,10 @@ def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        pytest.param(steps, "decide", id="scored", marks=pytest.mark.slow),
-        pytest.param(steps, "quarantined", id="predictions landed"),
+        pytest.param(decide, "decide_once", id="scored", marks=pytest.mark.slow),
+        pytest.param(score, "quarantined", id="predictions landed"),
         pytest.param(LakeCatalog, "refresh_current_values", id="ledger committed"),
-        pytest.param(steps, "finish", id="readers served", marks=pytest.mark.slow),
+        pytest.param(runs, "write", id="readers served", marks=pytest.mark.slow),
     ],
 )
 def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
@@ -163,7 +167,7 @@ def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
 ) -> None:
     with killed_at(owner, name, unless_label="catch-up"):
         enrich(sample)
-    if name in ("decide", "quarantined"):
+    if name in ("decide_once", "quarantined"):
         assert not table(sample, "attribute_values")
         assert not values(sample, "model")
     resumed = enrich(sample)
@@ -173,7 +177,7 @@ def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
 
 
 def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(sample: SampleCatalog) -> None:
-    with killed_at(steps, "refuse_over_cap"):
+    with killed_at(publish, "refuse_over_cap"):
         enrich(sample)
     change(sample, 1, color="Blue")
     enrich(sample)
@@ -199,9 +203,9 @@ def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(
     before = values(template)
     after = values(enriched)
     assert after != before
-    undone = operate.rollback_run(enriched.context(), run["run_id"])
+    undone = rollback.rollback_run(enriched.context().catalog, run["run_id"])
     assert values(enriched) == before
-    operate.rollback_run(enriched.context(), undone["run_id"])
+    rollback.rollback_run(enriched.context().catalog, undone["run_id"])
     assert values(enriched) == after
 
 
@@ -210,31 +214,33 @@ def test_i6_a_rollback_killed_before_readers_see_it_is_finished_by_the_next(
 ) -> None:
     before = values(template)
     with killed_at(LakeCatalog, "refresh_current_values"):
-        operate.rollback_run(enriched.context(), run["run_id"])
-    done = operate.rollback_run(enriched.context(), run["run_id"])
+        rollback.rollback_run(enriched.context().catalog, run["run_id"])
+    done = rollback.rollback_run(enriched.context().catalog, run["run_id"])
     assert done["status"] == "succeeded"
     assert values(enriched) == before
     assert [row["run_id"] for row in table(enriched, "runs") if row["kind"] == "rollback"] == [done["run_id"]]
-    assert operate.rollback_run(enriched.context(), run["run_id"])["status"] == "nothing_to_do"
+    assert rollback.rollback_run(enriched.context().catalog, run["run_id"])["status"] == "nothing_to_do"
 
 
 def test_i6_one_attribute_of_a_run_can_be_taken_back(enriched: SampleCatalog, run: dict[str, Any]) -> None:
     after = values(enriched)
-    undone = operate.rollback_run(enriched.context(), run["run_id"], attribute="color")
+    undone = rollback.rollback_run(enriched.context().catalog, run["run_id"], attribute="color")
     assert list(undone["events"]) == ["color"]
     assert values(enriched) == {
         key: v for key, v in after.items() if key[1] != "color" or key in values(enriched, "merchant")
     }
-    assert operate.rollback_run(enriched.context(), run["run_id"], attribute="color")["status"] == "nothing_to_do"
+    assert (
+        rollback.rollback_run(enriched.context().catalog, run["run_id"], attribute="color")["status"] == "nothing_to_do"
+    )
 
 
 def test_rolling_back_a_run_that_wrote_nothing_says_which_runs_did(
     enriched: SampleCatalog, run: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError, match=run["run_id"]):
-        operate.rollback_run(enriched.context(), "enrich-nosuch")
+        rollback.rollback_run(enriched.context().catalog, "enrich-nosuch")
     with pytest.raises(ConfigError, match=r"it wrote \['color', 'material'\]"):
-        operate.rollback_run(enriched.context(), run["run_id"], attribute="size")
+        rollback.rollback_run(enriched.context().catalog, run["run_id"], attribute="size")
 
 
 def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
@@ -247,7 +253,7 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
     assert ("p001", "color") not in values(enriched, "model")
     last = [row for row in table(enriched, "attribute_values") if row["run_id"] == run["run_id"]]
     assert {(row["op"], row["reason"]) for row in last} == {("retract", "content_changed")}
-    operate.rollback_run(enriched.context(), run["run_id"])
+    rollback.rollback_run(enriched.context().catalog, run["run_id"])
     assert ("p001", "color") in values(enriched, "model")
 
 
@@ -321,6 +327,12 @@ def test_the_cap_on_changes_refuses_before_anything_is_written(sample: SampleCat
         enrich(sample.with_settings("enrich.max_changes=3"))
     assert not table(sample, "predictions")
     assert not values(sample, "model")
+    refused = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
+    assert [(row["attempt"], row["status"]) for row in refused] == [(1, "refused")]
+    assert "enrich.max_changes = 3" in refused[0]["error"]
+    done = enrich(sample)
+    attempts = {(row["attempt"], row["status"]) for row in table(sample, "runs") if row["run_id"] == done["run_id"]}
+    assert attempts == {(1, "refused"), (2, "succeeded")}
 
 
 def test_switching_off_shops_and_categories_takes_effect_at_the_next_run(sample: SampleCatalog) -> None:
@@ -344,6 +356,7 @@ def test_a_catalog_that_fails_its_snapshot_gate_stops_the_run(sample: SampleCata
     with pytest.raises(DataContractError, match="category"):
         enrich(sample.with_settings("enrich.snapshot_suite=suite.json"))
     assert not table(sample, "predictions")
+    assert [row["status"] for row in table(sample, "runs") if row["kind"] == "enrich"] == ["failed"]
 
 
 def test_a_model_of_another_dictionary_is_refused(sample: SampleCatalog) -> None:
@@ -362,9 +375,10 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCat
     assert (expected["products"], expected["to_score"], expected["chunks"]) == (17, 16, 3)
     done = backfill.backfill(sliced.context(), sliced.model(), window)
     assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
-    runs = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
-    assert {row["parent_run_id"] for row in runs} == {done["run_id"]}
-    assert sum(dict(row["counts"])["predicted"] for row in runs) == 16
+    chunks = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
+    assert {row["parent_run_id"] for row in chunks} == {done["run_id"]}
+    assert sum(dict(row["counts"])["predicted"] for row in chunks) == 16
+    check_seconds(sample, done, chunks)
     again = backfill.backfill(sliced.context(), sliced.model(), window)
     assert (again["status"], again["run_id"]) == ("nothing_to_do", done["run_id"])
     assert {row["product_id"] for row in table(sample, "predictions")} == {
@@ -372,12 +386,25 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCat
     }
 
 
+def check_seconds(sample: SampleCatalog, done: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
+    """Each chunk has its own seconds, the backfill has their sum, and the next estimate's rate follows from it."""
+    for chunk in chunks:
+        names = [stage["name"] for stage in chunk["stages"]]
+        assert names == ["select", "validate", "score", "decide", "land", "publish"]
+        assert dict(chunk["seconds"]) == {stage["name"]: stage["seconds"] for stage in chunk["stages"]}
+    total = sum(seconds for chunk in chunks for _, seconds in chunk["seconds"])
+    assert sum(done["seconds"].values()) == pytest.approx(total, abs=0.1)
+    [parent] = [row for row in table(sample, "runs") if row["kind"] == "backfill"]
+    assert dict(parent["seconds"]) == pytest.approx(done["seconds"])
+    assert backfill.products_per_second(sample.context().catalog) == pytest.approx(16 / total, rel=0.05)
+
+
 def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
     before = values(sample)
     chunked = sample.with_settings("backfill.chunk_products=12")
     done = backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
     assert values(sample) != before
-    assert operate.rollback_run(sample.context(), done["run_id"])["status"] == "succeeded"
+    assert rollback.rollback_run(sample.context().catalog, done["run_id"])["status"] == "succeeded"
     assert values(sample) == before
 
 
@@ -389,22 +416,27 @@ def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
     assert done["products"] == 3
 
 
+def explained(sample: SampleCatalog, product_id: str, attribute: str) -> dict[str, Any]:
+    context = sample.context()
+    return explain.explain_value(context.catalog, context.dictionary, product_id, attribute)
+
+
 def test_explain_names_writer_certificate_history_and_the_way_back(
     enriched: SampleCatalog, run: dict[str, Any]
 ) -> None:
-    told = operate.explain_value(enriched.context(), "p001", "color")
+    told = explained(enriched, "p001", "color")
     assert told["current"]["source"] == "model"
     assert told["current"]["run_id"] == run["run_id"]
     assert told["certificate"]["certificate_id"] == told["current"]["certificate_id"]
     assert [event["op"] for event in told["history"]] == ["assert"]
     assert run["run_id"] in told["undo"]
-    merchants = operate.explain_value(enriched.context(), "p003", "color")
+    merchants = explained(enriched, "p003", "color")
     assert merchants["current"]["source"] == "merchant"
     assert merchants["undo"] is None
     with pytest.raises(ConfigError, match="nosuch"):
-        operate.explain_value(enriched.context(), "nosuch", "color")
+        explained(enriched, "nosuch", "color")
     with pytest.raises(ConfigError, match="size"):
-        operate.explain_value(enriched.context(), "p001", "size")
+        explained(enriched, "p001", "size")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -413,29 +445,122 @@ def test_suggestions_are_exported_per_shop(
 ) -> None:
     suggested = sum(counts["suggested"] for counts in run["attributes"].values())
     assert suggested > 0
-    done = operate.export_suggestions(enriched.context(), tmp_path / "out", kind)
+    done = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)
     assert done["suggestions"] >= suggested
     assert {p.name for p in (tmp_path / "out").glob("shop_id=*")} == {f"shop_id={shop}" for shop in done["shops"]}
     assert list((tmp_path / "out").rglob(f"*.{kind}"))
-    assert operate.export_suggestions(enriched.context(), tmp_path / "out", kind)["suggestions"] == done["suggestions"]
+    assert (
+        suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)["suggestions"]
+        == done["suggestions"]
+    )
 
 
 def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: SampleCatalog, tmp_path: Path) -> None:
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
-    open_before = operate.export_suggestions(enriched.context(), tmp_path / "before", "csv")["suggestions"]
+    open_before = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "before", "csv")["suggestions"]
     change(enriched, int(against[0]["product_id"][1:]), color=against[0]["value"])
-    open_after = operate.export_suggestions(enriched.context(), tmp_path / "after", "csv")["suggestions"]
+    open_after = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "after", "csv")["suggestions"]
     assert open_after == open_before - 1
 
 
 def test_an_export_does_not_overwrite_a_folder_it_did_not_write(sample: SampleCatalog, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(ConfigError, match="choose another folder"):
-        operate.export_suggestions(sample.context(), tmp_path, "csv")
+        suggestions.export_suggestions(sample.context().catalog, tmp_path, "csv")
 
 
 def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) -> None:
-    page = run_report.write_report(enriched.context(), run["run_id"]).read_text()
+    page = run_report.write_report(enriched.context().catalog, enriched.config, run["run_id"]).read_text()
     assert run["run_id"] in page
     assert "Shirt number" in page
     assert "data:image/jpeg" in page
+
+
+def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: SampleCatalog, run: dict[str, Any]) -> None:
+    page = run_report.write_report(enriched.context().catalog, enriched.config, run["run_id"]).read_text()
+    shown = [name for name in ("select", "score", "decide", "publish") if f">{name}<" in page]
+    assert shown == ["select", "score", "decide", "publish"]
+    assert ">read<" not in page, "a stage of the import"
+
+
+def test_a_run_reads_and_replays_the_ledger_once(sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, replays = [], []
+    read, active = LakeCatalog.read, ledger.active
+
+    def counted_read(catalog: LakeCatalog, name: str, version: int | None = None) -> Any:
+        reads.append(name)
+        return read(catalog, name, version)
+
+    def counted_active(events: Any) -> Any:
+        replays.append(events)
+        return active(events)
+
+    monkeypatch.setattr(LakeCatalog, "read", counted_read)
+    monkeypatch.setattr(ledger, "active", counted_active)
+    done = enrich(sample)
+    assert done["attributes"]["color"]["written"] > 0
+    assert (reads.count("attribute_values"), len(replays)) == (1, 1)
+
+
+def test_readers_see_the_same_after_a_run_as_after_a_replay_of_the_ledger(enriched: SampleCatalog) -> None:
+    """The run derives current values from what stood before and its own events; here from all events."""
+    change(enriched, 1, title="Another thing altogether", image=None)
+    change(enriched, 2, title="Something else")
+    enrich(enriched)
+    catalog = enriched.context().catalog
+    replayed = ledger.current_values(catalog.read("products"), ledger.active(catalog.read("attribute_values")))
+    assert values(enriched) == {(row.product_id, row.attribute): tuple(row["values"]) for row in replayed.collect()}
+    assert not catalog.current_values_stale()
+
+
+def test_what_a_run_caches_is_released(sample: SampleCatalog, spark: SparkSession) -> None:
+    cached = spark._jsparkSession.sharedState().cacheManager()
+    assert cached.isEmpty()
+    with pytest.raises(GateRefused):
+        enrich(sample.with_settings("enrich.max_changes=0"))
+    assert cached.isEmpty()
+    run = enrich(sample)
+    run_report.write_report(sample.context().catalog, sample.config, run["run_id"])
+    assert cached.isEmpty()
+
+
+def shuffled_columns(node: Any) -> Iterator[set[str]]:
+    """The columns of every shuffle in a physical plan, without those of what is cached already."""
+    if node.nodeName() == "AdaptiveSparkPlan":
+        node = node.initialPlan()
+    if node.nodeName() == "Exchange":
+        yield {node.output().apply(index).name() for index in range(node.output().size())}
+    for index in range(node.children().size()):
+        yield from shuffled_columns(node.children().apply(index))
+
+
+def test_pictures_are_shuffled_once_on_their_way_to_the_model(sample: SampleCatalog) -> None:
+    context = sample.context()
+    request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
+    with persisted_frames() as persist:
+        products = select.select_products(context.catalog, request, persist).products
+        shuffled = list(shuffled_columns(products._jdf.queryExecution().executedPlan()))
+        assert products.rdd.getNumPartitions() == 2 * context.spark.sparkContext.defaultParallelism
+    assert len(shuffled) == 2, "the products, and which of them are ready"
+    assert ["images" in columns for columns in shuffled].count(True) == 1
+
+
+def test_coverage_takes_two_aggregations_however_many_attributes(enriched: SampleCatalog, spark: SparkSession) -> None:
+    catalog, plain = enriched.context().catalog, enriched.context().dictionary
+    many = Dictionary({name: replace(plain["color"], name=name) for name in ("color", *(f"a{n}" for n in range(9)))})
+
+    def jobs(dictionary: Dictionary) -> tuple[int, dict[str, dict[str, Any]]]:
+        group = f"coverage of {len(dictionary.attributes)}"
+        spark.sparkContext.setJobGroup(group, group)
+        coverage = summary.coverage_by_attribute(catalog, dictionary)
+        return len(spark.sparkContext.statusTracker().getJobIdsForGroup(group)), coverage
+
+    few_jobs, coverage = jobs(plain)
+    many_jobs, _ = jobs(many)
+    assert few_jobs == many_jobs
+    seen = values(enriched)
+    for name, applicable in {"color": 24, "material": 20}.items():
+        assert coverage[name]["applicable"] == applicable
+        assert coverage[name]["coverage"] == round(sum(key[1] == name for key in seen) / applicable, 4)
+        assert coverage[name]["merchant"] == sum(key[1] == name for key in values(enriched, "merchant"))
+    assert summary.coverage_by_attribute(catalog, Dictionary({})) == {}

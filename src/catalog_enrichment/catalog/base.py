@@ -1,13 +1,16 @@
-"""What the rest of the house asks of a catalog, whatever stores it."""
+"""What the other rooms ask of a catalog, whatever stores it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.ledger import StandingValues
 
 
 class Catalog(Protocol):
@@ -47,11 +50,14 @@ class Catalog(Protocol):
         Of two runs that replace a table at once the second to commit gets a DataContractError.
         """
 
-    def stage(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
-        """A checkpoint: ``df`` computed once, kept until :meth:`unstage`, reused by whoever runs ``run_id`` again."""
+    def checkpoint(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
+        """``df`` computed once and stored until :meth:`drop_checkpoints`; ``run_id`` run again reads what is stored."""
 
-    def unstage(self, run_id: str) -> None:
+    def drop_checkpoints(self, run_id: str) -> None:
         """Remove the checkpoints of ``run_id``; nothing happens if it has none."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """A block in which this is the only job that writes. Raises GateRefused if another job does."""
 
     def location(self, table: str) -> str:
         """Where the table lies, for people and other tools."""
@@ -59,5 +65,8 @@ class Catalog(Protocol):
     def current_values_stale(self) -> bool:
         """Whether products or ledger have moved on since ``current_values`` was derived from them."""
 
-    def refresh_current_values(self, run_id: str) -> bool:
-        """Derive ``current_values`` again if it is stale; returns whether it was."""
+    def refresh_current_values(self, run_id: str, standing: StandingValues | None = None) -> bool:
+        """Derive ``current_values`` again if it is stale; returns whether it was.
+
+        ``standing`` saves the replay of the ledger if it is of the ledger's present version.
+        """

@@ -82,6 +82,7 @@ class LakeCatalog:
         schema = pa.schema([contract.arrow_schema(table).field(name) for name in names])
         for file in _files(self._open(table)):
             with pq.ParquetFile(file) as parquet:
+                # a file that an older contract wrote may lack columns: they are null there
                 for batch in parquet.iter_batches(batch_size=SCAN_ROWS, columns=names):
                     yield conform(batch, schema)
 
@@ -200,17 +201,17 @@ class LakeCatalog:
 
     # checkpoints of a run
 
-    def stage(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
-        # the shape is part of the name: a program that stages other columns computes again
-        folder = self._staging(run_id) / f"{_simple(name)}-{stable_hash(df.schema.json())[:12]}"
+    def checkpoint(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
+        # the shape is part of the name: a program that stores other columns computes again
+        folder = self._checkpoint_folder(run_id) / f"{_simple(name)}-{stable_hash(df.schema.json())[:12]}"
         if not (folder / "_SUCCESS").is_file():
             df.write.mode("overwrite").option("compression", "zstd").parquet(f"file://{folder}")
         return _parquet(df.sparkSession, [folder], df.schema)
 
-    def unstage(self, run_id: str) -> None:
-        shutil.rmtree(self._staging(run_id), ignore_errors=True)
+    def drop_checkpoints(self, run_id: str) -> None:
+        shutil.rmtree(self._checkpoint_folder(run_id), ignore_errors=True)
 
-    def _staging(self, run_id: str) -> Path:
+    def _checkpoint_folder(self, run_id: str) -> Path:
         return self.path / "_staging" / _simple(run_id)
 
     # what readers see
@@ -219,7 +220,7 @@ class LakeCatalog:
         delta = self._open("current_values")
         return delta is None or self._derived_from(delta) != self._source_versions()
 
-    def refresh_current_values(self, run_id: str) -> bool:
+    def refresh_current_values(self, run_id: str, standing: ledger.StandingValues | None = None) -> bool:
         for _ in range(REFRESH_ATTEMPTS):
             # the order matters: opened before the sources are looked at, so that a refresh that saw older
             # sources conflicts with one that commits in between, instead of overwriting it
@@ -227,8 +228,11 @@ class LakeCatalog:
             sources = self._source_versions()
             if self._derived_from(delta) == sources:
                 return False
-            products, events = (self.read(table, sources[table]) for table in _SOURCES)
-            parts = self._spark_parts("current_values", ledger.current_values(products, events))
+            if standing is None or standing.version != sources["attribute_values"]:
+                version = sources["attribute_values"]
+                standing = ledger.StandingValues(version, ledger.active(self.read("attribute_values", version)))
+            rows = ledger.current_values(self.read("products", sources["products"]), standing.events)
+            parts = self._spark_parts("current_values", rows)
             if self._commit(delta, parts, "overwrite", run_id, sources):
                 return True
         raise DataContractError(
@@ -266,13 +270,18 @@ class LakeCatalog:
                 scratch.rename(self.path / table)
             shutil.rmtree(scratch, ignore_errors=True)
             delta = DeltaTable((self.path / table).as_uri())
-        found, wanted = pa.schema(delta.schema().to_arrow()), contract.arrow_schema(table)
-        if not found.equals(wanted):
-            raise DataContractError(
-                f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: "
-                f"it has {json.dumps(found.names)}. It was made by another version of this program; migrate it first"
-            )
-        return delta
+        stored = pa.schema(delta.schema().to_arrow())
+        missing = _missing_columns(stored, contract.arrow_schema(table))
+        if missing is not None and not len(missing):
+            return delta
+        if missing is not None:
+            # an older contract, which lacked some nullable columns: they are null in the rows that are there
+            delta.alter.add_columns(Schema.from_arrow(missing).fields)
+            return DeltaTable(delta.table_uri)
+        raise DataContractError(
+            f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: "
+            f"it has {json.dumps(stored.names)}. It was made by another version of this program; migrate it first"
+        )
 
     def _rows_of(self, table: str, run_id: str) -> int | None:
         delta = self._open(table)
@@ -282,6 +291,15 @@ class LakeCatalog:
         if self._spark is None:
             raise ValueError("this LakeCatalog was opened without Spark: use scan(), or pass a SparkSession")
         return self._spark
+
+
+def _missing_columns(stored: pa.Schema, expected: pa.Schema) -> pa.Schema | None:
+    """The columns to add to ``stored`` to make it ``expected``; None if adding nullable columns does not do it."""
+    import pyarrow as pa
+
+    missing = pa.schema([field for field in expected if field.name not in stored.names])
+    others_equal = all(name in expected.names and expected.field(name) == stored.field(name) for name in stored.names)
+    return missing if others_equal and all(field.nullable for field in missing) else None
 
 
 def _files(delta: DeltaTable | None) -> list[Path]:

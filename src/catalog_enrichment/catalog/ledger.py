@@ -24,6 +24,8 @@ from catalog_enrichment.records import Decision, Op, Reason, Source
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+    from catalog_enrichment.frames import Persist
+
 
 @dataclass(frozen=True, slots=True)
 class RunStamp:
@@ -41,14 +43,67 @@ class RunStamp:
             raise ValueError(f"asserted_at needs a time zone, {self.asserted_at!r} has none")
 
 
+@dataclass(frozen=True, slots=True)
+class StandingValues:
+    """The values that stand at one version of the ledger."""
+
+    version: int
+    """Of the table `attribute_values`; -1: there is no event yet."""
+    events: DataFrame
+    """The assert events whose values stand."""
+
+    def after(self, changes: DataFrame) -> StandingValues:
+        """What stands after one more commit, which adds ``changes``: asserts, and retracts of standing values.
+
+        Not for the events of a rollback (``undoes``): those need a replay of the whole ledger.
+        """
+        from pyspark.sql import functions as F
+
+        is_assert = F.col("op") == Op.ASSERT.value
+        retracted = changes.where(~is_assert).select(F.col("refers_to").alias("event_id"))
+        kept = self.events.join(retracted, "event_id", "left_anti")
+        created = max(self.version, 0)  # making the table is its version 0
+        return StandingValues(created + 1, kept.unionByName(changes.where(is_assert)))
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """What a run needs to know of the ledger, read and replayed once."""
+
+    standing: StandingValues
+    last_asserted_at: datetime | None
+    """Of the newest event, in UTC; None: there is no event yet."""
+    human_events: int
+    """How many events people have added."""
+
+    @classmethod
+    def of(cls, version: int, events: DataFrame, persist: Persist) -> LedgerState:
+        """Replay ``events``, all of the ledger at ``version``; the standing values are persisted."""
+        last, human = _last_and_human(events)
+        return cls(StandingValues(version, persist(active(events))), last, human)
+
+    def next_asserted_at(self, now: datetime) -> datetime:
+        """``now``, or the first microsecond after the newest event if that is later; in UTC."""
+        return _later(now, self.last_asserted_at)
+
+
 def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
-    """``now``, or the first microsecond after the last event if the clock has not got there yet; in UTC."""
+    """``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
+    return _later(now, _last_and_human(events)[0])
+
+
+def _last_and_human(events: DataFrame) -> tuple[datetime | None, int]:
     from pyspark.sql import functions as F
 
-    last = events.agg(F.unix_micros(F.max("asserted_at")).alias("micros")).first()
-    if last is None or last["micros"] is None:
-        return now.astimezone(UTC)
-    return max(now.astimezone(UTC), _EPOCH + timedelta(microseconds=last["micros"] + 1))
+    human = F.count(F.when(F.col("source") == Source.HUMAN.value, 1))
+    row = events.agg(F.unix_micros(F.max("asserted_at")), human).first()
+    micros, count = row if row else (None, 0)
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros), int(count)
+
+
+def _later(now: datetime, last: datetime | None) -> datetime:
+    now = now.astimezone(UTC)
+    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
@@ -68,7 +123,7 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
     )
 
 
-def retractions(events: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
+def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
     """Retracts every standing model value whose product's content has changed without a new one being published.
 
     On unchanged content old values stand, whatever a new model thinks; where the run publishes, its set replaces
@@ -81,8 +136,7 @@ def retractions(events: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataF
         F.first("content_hash").alias("new_content"), published.alias("published")
     )
     outdated = (
-        active(events)
-        .where(F.col("source") == Source.MODEL.value)
+        standing.where(F.col("source") == Source.MODEL.value)
         .join(decisions.where(~F.col("published")), ["product_id", "attribute"])
         .where(~F.col("content_hash").eqNullSafe(F.col("new_content")))
     )
@@ -127,7 +181,7 @@ def active(events: DataFrame) -> DataFrame:
     return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
 
 
-def current_values(products: DataFrame, events: DataFrame) -> DataFrame:
+def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
     """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
 
     The merchant's set (I1); else the newest human set; else the whole set of the newest run with a standing value.
@@ -136,9 +190,9 @@ def current_values(products: DataFrame, events: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     merchant = _merchant_values(products)
-    wanted = active(events).join(products.select("product_id", "opt_out"), "product_id")
-    written = _newest_sets(wanted.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
-    others = written.join(merchant, ["product_id", "attribute"], "left_anti")
+    of_products = standing.join(products.select("product_id", "opt_out"), "product_id")
+    visible = _newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
+    others = visible.join(merchant, ["product_id", "attribute"], "left_anti")
     return merchant.unionByName(others, allowMissingColumns=True).select(
         *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
     )
@@ -150,13 +204,6 @@ def history(events: DataFrame, product_id: str, attribute: str) -> DataFrame:
 
     mine = events.where((F.col("product_id") == product_id) & (F.col("attribute") == attribute))
     return mine.orderBy("asserted_at", "run_id", "op", "value")
-
-
-def counts(events: DataFrame) -> DataFrame:
-    """How many events there are: columns attribute, op, events."""
-    from pyspark.sql import functions as F
-
-    return events.groupBy("attribute", "op").agg(F.count("*").alias("events")).orderBy("attribute", "op")
 
 
 def _merchant_values(products: DataFrame) -> DataFrame:
@@ -187,7 +234,7 @@ def _newest_sets(standing: DataFrame) -> DataFrame:
     newest = Window.partitionBy("product_id", "attribute").orderBy(
         human_first, F.col("asserted_at").desc(), F.col("run_id").desc()
     )
-    return sets.withColumn("place", F.row_number().over(newest)).where("place = 1").drop("place")
+    return sets.withColumn("recency", F.row_number().over(newest)).where("recency = 1").drop("recency")
 
 
 def _replay(events: DataFrame) -> DataFrame:

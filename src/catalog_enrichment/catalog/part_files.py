@@ -104,10 +104,16 @@ def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of ``schema``, found by name and cast; instants stay what they are in any time zone."""
-    arrays = [batch.column(field.name).cast(field.type) for field in schema]
+    """The columns of ``schema``, by name and cast; a nullable column that ``batch`` lacks is null."""
+    arrays = [_column(batch, field) for field in schema]
     # nulls in required columns are looked for later; from_arrays does not look
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    if field.nullable and field.name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, field.type)
+    return batch.column(field.name).cast(field.type)
 
 
 def missing_values(table: pa.Table) -> str | None:

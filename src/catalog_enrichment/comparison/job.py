@@ -13,7 +13,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.comparison.models import compare_settings, compared_models
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.records import SUCCEEDED, flatten_keys
+from catalog_enrichment.records import RunStatus, flatten_keys
 from catalog_enrichment.registry.mlflow_store import ModelRun, Store
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
@@ -67,7 +67,7 @@ def compare_models(config: Config) -> dict[str, Any]:
         errors = "; ".join(f"{name}: {error}" for name, error in fitted.failed.items())
         raise DataContractError(f"some models could not be fitted; {html} has the others. {errors}")
     return {
-        "status": SUCCEEDED,
+        "status": RunStatus.SUCCEEDED,
         **comparison.summary,
         "report": str(html),
         "markdown": str(markdown),

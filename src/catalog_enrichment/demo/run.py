@@ -81,7 +81,7 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):
         precision = precision_against_truth(context, market.truth, enriched["run_id"])
-        report = run_report.write_report(context, enriched["run_id"], precision)
+        report = run_report.write_report(context.catalog, config, enriched["run_id"], precision)
 
     summary = _summary(imported, enriched, precision, stages.seconds)
     _print_results(config, summary, report)

@@ -1,22 +1,24 @@
 """Backfill: the pipeline over a chosen slice, in chunks that are runs of their own, with an estimate first.
 
-Resumable without bookkeeping: a chunk that is done finds nothing to do, one that was killed finds its checkpoints.
+To resume one, start it again: a chunk that is done has nothing to do, one that was killed reads its checkpoints.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.enrichment import pipeline, steps
-from catalog_enrichment.enrichment.select import Window, fingerprint, select_work
+from catalog_enrichment.catalog import runs
+from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, select_products
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import SUCCEEDED, RunKind, add_counts, make_run_id
+from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.records import RunKind, RunStatus, add_counts, make_run_id
+from catalog_enrichment.stages import Stage, Stages, add_seconds
 
 if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -40,93 +42,89 @@ def window_of(config: Config) -> Window:
 
 
 def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str, Any]:
-    """What a backfill of ``window`` would take: products, chunks, and seconds at the rate of the last runs."""
-    with context.stages("estimate") as stage:
-        work = select_work(context, model, window)
-        rate = _products_per_second(context)
-        stage.rows_in, stage.rows_out = work.seen, work.rows
-    chunks = max(1, math.ceil(work.seen / context.config.backfill.chunk_products))
-    seconds = round(work.rows / rate) if rate else None
-    found = {"products": work.seen, "to_score": work.rows, "skipped_reasons": work.skipped, "chunks": chunks}
-    context.stages.say(
-        f"estimate: {work.rows:,} of {work.seen:,} products to score in {chunks} chunk(s), "
+    """What a backfill of ``window`` would take: products, chunks, and seconds at the rate of the newest run."""
+    config, catalog = context.config, context.catalog
+    with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
+        request = RunRequest.of(config, context.dictionary, model, window)
+        selection = select_products(catalog, request, persist)
+        rate = products_per_second(catalog)
+        stage.rows_in, stage.rows_out = selection.seen, selection.rows
+    chunks = max(1, math.ceil(selection.seen / config.backfill.chunk_products))
+    seconds = round(selection.rows / rate) if rate else None
+    context.say(
+        f"estimate: {selection.rows:,} of {selection.seen:,} products to score in {chunks} chunk(s), "
         + (f"about {seconds:,} s at {rate:,.1f} products/s" if rate else "no earlier run to take a rate from")
     )
-    return found | {"seconds": seconds, "products_per_second": rate}
+    return {
+        "products": selection.seen,
+        "to_score": selection.rows,
+        "skipped_reasons": selection.skipped,
+        "chunks": chunks,
+        "seconds": seconds,
+        "products_per_second": rate,
+    }
 
 
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
     """Estimate, then enrich chunk by chunk. Returns the merged summary with one entry per chunk."""
     expected = estimate(context, model, window)
-    parent = _parent_id(context, model, window)
-    started = datetime.now(UTC)
-    done: list[dict[str, Any]] = []
+    request = RunRequest.of(context.config, context.dictionary, model, window)
+    record = request.record(context.config, Stages(context.say), parent_run_id=None)
+    record.kind, record.run_id = RunKind.BACKFILL, _parent_id(context.catalog, request)
+    summaries: list[dict[str, Any]] = []
     for number in range(expected["chunks"]):
         chunk = replace(window, chunk=(number, expected["chunks"]))
-        context.stages.say(f"chunk {number + 1} of {expected['chunks']}")
-        done.append(pipeline.enrich(context, model, chunk, parent_run_id=parent, dry_run=dry_run))
-    merged = _merged(done)
-    if merged["status"] == SUCCEEDED:
-        row = {
-            "run_id": parent,
-            "kind": RunKind.BACKFILL.value,
-            "status": SUCCEEDED,
-            "model_name": model.name,
-            "model_version": model.version,
-            "window": json.dumps(window.as_dict()),
-            "counts": {name: merged[name] for name in ("products", "predicted", "skipped")},
-            "seconds": context.stages.seconds,
-            "started_at": started,
-            "finished_at": datetime.now(UTC),
-        }
-        context.catalog.append_rows("runs", [row], parent)
+        context.say(f"chunk {number + 1} of {expected['chunks']}")
+        summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
+    merged = _merged(summaries)
+    if merged["status"] == RunStatus.SUCCEEDED:
+        record.count(**{name: merged[name] for name in ("products", "predicted", "skipped")})
+        record.stages.done += [Stage(name, seconds=seconds) for name, seconds in merged["seconds"].items()]
+        runs.write(context.catalog, record)
     return merged | {
-        "run_id": parent,
+        "run_id": record.run_id,
         "model_version": model.version,
         "estimate": expected,
-        "chunks": [{name: one[name] for name in ("run_id", "status", "products", "predicted")} for one in done],
-        "seconds": context.stages.seconds,
+        "chunks": [{name: one[name] for name in ("run_id", "status", "products", "predicted")} for one in summaries],
     }
 
 
-def _parent_id(context: Context, model: ResolvedModel, window: Window) -> str:
-    """The id that all chunks of this slice share, also when the backfill is taken up again half done."""
+def _parent_id(catalog: Catalog, request: RunRequest) -> str:
+    """The id that all chunks of this slice share, also when the backfill is started again half done."""
     from pyspark.sql import functions as F
 
-    products = window.select(context.catalog.read("products"))
+    products = request.window.select(catalog.read("products"))
     whole = fingerprint(products.withColumn("pending", F.array()))
-    return make_run_id(RunKind.BACKFILL, window.as_dict(), steps.config_hash(context), model.name, model.version, whole)
+    model = request.model
+    return make_run_id(
+        RunKind.BACKFILL, request.window.as_dict(), request.config_hash, model.name, model.version, whole
+    )
 
 
-def _merged(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    statuses = {chunk["status"] for chunk in chunks}
-    attributes = sorted({name for chunk in chunks for name in chunk["attributes"]})
-    counted = ("written", "suggested", "abstained")
-    per_attribute = {
-        name: add_counts(
-            *(
-                {key: chunk["attributes"][name][key] for key in counted}
-                for chunk in chunks
-                if name in chunk["attributes"]
-            )
-        )
-        for name in attributes
-    }
-    total = add_counts(*({key: chunk[key] for key in ("products", "predicted", "skipped")} for chunk in chunks))
-    return total | {
-        "status": SUCCEEDED if SUCCEEDED in statuses else min(statuses),
-        "skipped_reasons": add_counts(*(chunk["skipped_reasons"] for chunk in chunks)),
-        "quarantined": add_counts(*(chunk["quarantined"] for chunk in chunks)),
-        "attributes": per_attribute,
+def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summary of the whole backfill: the chunks' counts and seconds added up."""
+    statuses = {summary["status"] for summary in summaries}
+    attributes = sorted({name for summary in summaries for name in summary["attributes"]})
+    return {
+        **{name: sum(summary[name] for summary in summaries) for name in ("products", "predicted", "skipped")},
+        "status": RunStatus.SUCCEEDED if RunStatus.SUCCEEDED in statuses else min(statuses),
+        "skipped_reasons": add_counts(*(summary["skipped_reasons"] for summary in summaries)),
+        "quarantined": add_counts(*(summary["quarantined"] for summary in summaries)),
+        "attributes": {name: _decisions(summaries, name) for name in attributes},
+        "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 
 
-def _products_per_second(context: Context) -> float | None:
-    """Scored products per second of the newest finished run that scored any."""
+def _decisions(summaries: list[dict[str, Any]], attribute: str) -> dict[str, int]:
+    numbers = [summary["attributes"][attribute] for summary in summaries if attribute in summary["attributes"]]
+    return add_counts(*({name: chunk[name] for name in ("written", "suggested", "abstained")} for chunk in numbers))
+
+
+def products_per_second(catalog: Catalog) -> float | None:
+    """Scored products per second, over all stages, of the newest succeeded run that scored any; None if none did."""
     from pyspark.sql import functions as F
 
-    runs = context.catalog.read("runs").where(F.col("counts")["predicted"] > 0)
-    row = runs.orderBy(F.desc("finished_at")).select("counts", "seconds").first()
+    row = runs.newest(catalog, F.col("counts")["predicted"] > 0)
     if row is None or not row["seconds"]:
         return None
     seconds = max(sum(row["seconds"].values()), 1e-3)

@@ -1,27 +1,31 @@
-"""The decision, over rows of scores: every pending attribute of every scored product gets exactly one (I7)."""
+"""Decisions on the scores: every pending attribute of every scored product gets exactly one (I7)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.ledger import StandingValues
+    from catalog_enrichment.enrichment.select import RunRequest
+
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """Everything a decision rests on, fixed once per run on the driver."""
+class DecisionRules:
+    """Everything a decision rests on beside the product, fixed once per run on the driver."""
 
     attributes: tuple[str, ...]
     """Enabled attributes the model has a head for."""
@@ -34,9 +38,42 @@ class Rules:
     run_id: str
     now: datetime
 
+    @classmethod
+    def of(cls, request: RunRequest, run_id: str, now: datetime) -> DecisionRules:
+        model = request.model
+        return cls(
+            attributes=tuple(attribute.name for attribute in request.attributes),
+            certificates={(c.attribute, c.modality.value): c for c in model.certificates},
+            model_name=model.name,
+            model_version=model.version,
+            weights_hash=model.weights_hash,
+            numeric_path=model.numeric_path,
+            run_id=run_id,
+            now=now,
+        )
 
-def decided(scored: DataFrame, rules: Rules) -> DataFrame:
-    """Rows of the predictions contract from scored products (columns of `scored` plus ``human_attributes``)."""
+
+def decide_once(
+    catalog: Catalog, request: RunRequest, scored: DataFrame, standing: StandingValues, run_id: str
+) -> DataFrame:
+    """The run's decisions (contract `predictions`): those that it landed before it was killed, else new ones."""
+    from pyspark.sql import functions as F
+
+    if catalog.committed("predictions", run_id):
+        return catalog.read("predictions").where(F.col("run_id") == run_id)
+    with_scores = scored.where(F.col("error").isNull())
+    products = with_scores.join(_human_attributes(standing.events), "product_id", "left")
+    rules = DecisionRules.of(request, run_id, datetime.now(UTC))
+    return catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
+
+
+def attempt_name(checkpoint: str) -> str:
+    """The name of a checkpoint that only this attempt of the run reads."""
+    return f"{checkpoint}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+
+
+def decide_rows(scored: DataFrame, rules: DecisionRules) -> DataFrame:
+    """Rows of the contract `predictions` from scored products (columns of `scored` plus ``human_attributes``)."""
 
     def decide_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -49,20 +86,19 @@ def decided(scored: DataFrame, rules: Rules) -> DataFrame:
     return scored.mapInArrow(decide_batches, contract.spark_schema("predictions"))
 
 
-def decide_product(product: Mapping[str, Any], rules: Rules) -> Iterator[dict[str, Any]]:
+def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator[dict[str, Any]]:
     """The predictions rows of one scored product."""
-    merchant = dict(product["merchant_attributes"] or {})
-    human = set(product["human_attributes"] or ())
+    merchant_values = dict(product["merchant_attributes"] or {})
+    human_attributes = set(product["human_attributes"] or ())
     by_attribute = _candidates(product["candidates"])
     for name in rules.attributes:
         if name not in product["pending"]:
             continue
         candidates, attention = by_attribute[name]
-        certificate = rules.certificates.get((name, product["modality"]))
-        case = DecisionInputs(
-            certificate=certificate,
-            merchant_values=tuple(merchant.get(name) or ()),
-            human_value_present=name in human,
+        inputs = DecisionInputs(
+            certificate=rules.certificates.get((name, product["modality"])),
+            merchant_values=tuple(merchant_values.get(name) or ()),
+            human_value_present=name in human_attributes,
             modality=Modality(product["modality"]),
             category=product["category"],
             language=product["language"],
@@ -70,21 +106,21 @@ def decide_product(product: Mapping[str, Any], rules: Rules) -> Iterator[dict[st
             weights_hash=rules.weights_hash,
             numeric_path=rules.numeric_path,
         )
-        for one in decide(candidates, case):
+        for decision in decide(candidates, inputs):
             yield {
                 "product_id": product["product_id"],
                 "content_hash": product["content_hash"],
                 "attribute": name,
-                "value": one.value,
-                "rank": one.rank,
-                "score": one.score,
+                "value": decision.value,
+                "rank": decision.rank,
+                "score": decision.score,
                 "modality": product["modality"],
                 "image_reason": product["image_reason"],
                 "attention": attention,
-                "decision": one.decision.value,
-                "reason": one.reason.value,
-                "certificate_id": one.certificate_id,
-                "threshold": one.threshold,
+                "decision": decision.decision.value,
+                "reason": decision.reason.value,
+                "certificate_id": decision.certificate_id,
+                "threshold": decision.threshold,
                 "model_name": rules.model_name,
                 "model_version": rules.model_version,
                 "numeric_path": rules.numeric_path,
@@ -92,10 +128,19 @@ def decide_product(product: Mapping[str, Any], rules: Rules) -> Iterator[dict[st
             }
 
 
+def _human_attributes(standing: DataFrame) -> DataFrame:
+    """product_id, ``human_attributes``: the attributes for which a human value stands."""
+    from pyspark.sql import functions as F
+
+    human = standing.where(F.col("source") == Source.HUMAN.value)
+    return human.groupBy("product_id").agg(F.collect_set("attribute").alias("human_attributes"))
+
+
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> defaultdict[str, tuple[list[Candidate], float | None]]:
-    found: defaultdict[str, tuple[list[Candidate], float | None]] = defaultdict(lambda: ([], None))
+    """Attribute -> its candidates and the attention weight on the text."""
+    by_attribute: defaultdict[str, tuple[list[Candidate], float | None]] = defaultdict(lambda: ([], None))
     for row in rows:
-        listed, _ = found[row["attribute"]]
-        listed.append(Candidate(value=row["value"], score=row["score"], rank=row["rank"]))
-        found[row["attribute"]] = (listed, row["attention"])
-    return found
+        candidates, _ = by_attribute[row["attribute"]]
+        candidates.append(Candidate(value=row["value"], score=row["score"], rank=row["rank"]))
+        by_attribute[row["attribute"]] = (candidates, row["attention"])
+    return by_attribute

@@ -2,18 +2,19 @@
 
     source -> validate -> decode, tokenize -> predict -> decide -> publish
 
-Nothing a reader of the catalog sees changes before `publish`, and then all of it changes at once: the ledger's
-commit is the commit point (I4). Everything before it lands under the run's id, so a run that is killed and started
-again finds what it already did and ends where an undisturbed run would have ended (I5).
+Nothing that a reader of the catalog sees changes before `publish`, and then all of it changes at once: the ledger's
+commit is the commit point (I4). Everything before it is stored under the run's id, so a run that is killed and
+started again reads what it has already computed and ends as an undisturbed run would have ended (I5).
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.enrichment import steps
-from catalog_enrichment.enrichment.select import Window, select_work
+from catalog_enrichment.catalog import runs
+from catalog_enrichment.enrichment import decide, publish, score, select, summary
+from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context
@@ -21,49 +22,66 @@ if TYPE_CHECKING:
 
 
 def enrich(
-    context: Context, model: ResolvedModel, window: Window, parent_run_id: str | None = None, dry_run: bool = False
+    context: Context,
+    model: ResolvedModel,
+    window: select.Window,
+    parent_run_id: str | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Score what needs scoring, decide, and publish what is certified. Returns the run's summary.
 
     Raises DataContractError if the products fail their snapshot gate and GateRefused if the run would change more
-    than the cap allows; in both cases nothing was written.
+    values than the cap allows. Then nothing was published, and the attempt's row in `runs` says why.
     """
-    stage, catalog, started = context.stages, context.catalog, datetime.now(UTC)
+    config, catalog, stages = context.config, context.catalog, Stages(context.say)
+    request = select.RunRequest.of(config, context.dictionary, model, window)
+    record = request.record(config, stages, parent_run_id)
 
-    with stage("select") as done:
-        if not dry_run:  # a run killed between the ledger's commit and its refresh left readers one run behind
-            catalog.refresh_current_values("catch-up")
-        work = select_work(context, model, window)
-        done.rows_in, done.rows_out = work.seen, work.rows
-    run_id = steps.run_id(context, model, work, window)
-    if not work.rows:
-        return steps.nothing_to_do(context, model, work)
+    with persisted_frames() as persist, runs.recorded(catalog, record, unless=dry_run):
+        with stages("select") as stage:
+            state = select.read_ledger(catalog, persist)
+            if not dry_run:  # a run killed between the ledger's commit and its refresh left readers one run behind
+                catalog.refresh_current_values("catch-up", state.standing)
+            selection = select.select_products(catalog, request, persist)
+            record.run_id = run_id = request.run_id(selection.fingerprint, state.human_events)
+            record.count(products=selection.seen, skipped=selection.skipped)
+            stage.rows_in, stage.rows_out = selection.seen, selection.rows
+        if not selection.rows:
+            return summary.nothing_to_do(record)
 
-    with stage("validate") as done:
-        validation = steps.snapshot_gate(context, work)
-        done.rows_in = work.rows
+        with stages("validate") as stage:
+            record.validation = select.check_products(selection, config)
+            stage.rows_in = selection.rows
 
-    with stage("score") as done:
-        scored = catalog.stage(run_id, "scored", steps.score(context, model, work))
-        done.rows_in, done.rows_out, done.quarantined = steps.count_scored(scored, work)
+        with stages("score") as stage:
+            scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.images))
+            record.count(**score.count_scored(scored, selection))
+            stage.rows_in, stage.rows_out = selection.rows, record.counts["predicted"]
+            stage.quarantined = selection.rows - record.counts["predicted"]
 
-    with stage("decide") as done:
-        decided = steps.decide_once(context, model, scored, run_id)
-        changes = steps.plan_changes(context, decided, model, run_id)
-        done.rows_in, done.rows_out = work.rows, changes.published
-        done.note = f"retract {changes.retracted}"
-    steps.refuse_over_cap(context, changes)
+        with stages("decide") as stage:
+            decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
+            changes = publish.plan_changes(catalog, decided, state, request, run_id)
+            coverage = summary.coverage_by_attribute(catalog, context.dictionary)
+            record.attributes = summary.attributes(decided, coverage, model)
+            stage.rows_in, stage.rows_out, stage.note = (
+                selection.rows,
+                changes.published,
+                f"retract {changes.retracted}",
+            )
+        publish.refuse_over_cap(changes, config.enrich.max_changes)
+        if dry_run:
+            return summary.preview(catalog, decided, record)
 
-    run = steps.describe_run(context, model, work, scored, decided)
-    run.update(run_id=run_id, parent_run_id=parent_run_id, window=window.as_dict(), started_at=started)
-    if dry_run:
-        return steps.preview(context, run, decided)
+        with stages("land") as stage:
+            stage.rows_out = catalog.append("predictions", decided, run_id)
+            stage.quarantined = catalog.append("quarantine", score.quarantined(scored, model, run_id), run_id)
 
-    with stage("land") as done:
-        done.rows_out = catalog.append("predictions", decided, run_id)
-        done.quarantined = catalog.append("quarantine", steps.quarantined(scored, model, run_id), run_id)
+        with stages("publish") as stage:
+            stage.rows_out = catalog.append("attribute_values", changes.events, run_id)
+            catalog.refresh_current_values(run_id, state.standing.after(changes.events))
 
-    with stage("publish") as done:
-        done.rows_out = catalog.append("attribute_values", changes.events, run_id)
-        catalog.refresh_current_values(run_id)
-    return steps.finish(context, run, validation)
+        summary.add_coverage_after(record, summary.coverage_by_attribute(catalog, context.dictionary))
+        runs.write(catalog, record)  # the last write of the run
+        catalog.drop_checkpoints(run_id)
+    return summary.summary(record)

@@ -7,17 +7,27 @@ that is switched on, or that a new category makes applicable, is pending where i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import category_filters
-from catalog_enrichment.records import SUCCEEDED, Reason, stable_hash
+from catalog_enrichment import resources
+from catalog_enrichment.catalog import category_filters, runs
+from catalog_enrichment.catalog.ledger import LedgerState
+from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
+from catalog_enrichment.validation.snapshot import check_snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.context import Context
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.config.schema import Config, EnrichConfig
+    from catalog_enrichment.dictionary import Attribute, Dictionary
+    from catalog_enrichment.frames import Persist
     from catalog_enrichment.registry.model_registry import ResolvedModel
+    from catalog_enrichment.stages import Stages
 
 READY = "ready"
 _KEY = ["product_id", "content_hash"]
@@ -25,7 +35,7 @@ _KEY = ["product_id", "content_hash"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """The slice of the catalog that a run looks at; empty fields do not restrict it."""
+    """The slice of the catalog that a run is asked for; empty fields do not restrict it."""
 
     categories: tuple[str, ...] = ()
     updated_from: str = ""
@@ -37,7 +47,7 @@ class Window:
     """Newest first; 0: all."""
 
     def as_dict(self) -> dict[str, Any]:
-        """What restricts, and the product ids by hash alone: there may be a million of them."""
+        """The fields that restrict; of the product ids only their hash, since there may be a million of them."""
         restrictions = {name: value for name, value in asdict(self).items() if value}
         if self.product_ids:
             restrictions["product_ids"] = stable_hash(sorted(self.product_ids))
@@ -63,25 +73,79 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RunRequest:
+    """What a run is asked to do, fixed on the driver before any product is read."""
+
+    model: ResolvedModel
+    attributes: tuple[Attribute, ...]
+    """Enabled attributes that the model has a head for."""
+    window: Window
+    rules: EnrichConfig
+    config_hash: str
+
+    @classmethod
+    def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
+        attributes = tuple(dictionary[name] for name in dictionary.enabled if name in model.heads)
+        return cls(model, attributes, window, config.enrich, config_hash(config, dictionary))
+
+    def record(self, config: Config, stages: Stages, parent_run_id: str | None) -> RunRecord:
+        """The record of one attempt; its run id is known once the products are selected."""
+        return RunRecord(
+            kind=RunKind.ENRICH,
+            stages=stages,
+            parent_run_id=parent_run_id,
+            model_name=self.model.name,
+            model_version=self.model.version,
+            config_hash=self.config_hash,
+            config=config.without_secrets(),
+            window=self.window.as_dict(),
+        )
+
+    def run_id(self, fingerprint: str, human_events: int) -> str:
+        """Same window, config, model version and inputs: same run.
+
+        ``human_events``: how many events people have added to the ledger; a decision rests on them, too.
+        """
+        model, inputs = self.model, (fingerprint, human_events)
+        return make_run_id(RunKind.ENRICH, self.window.as_dict(), self.config_hash, model.name, model.version, inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The products of a run."""
+
     products: DataFrame
-    """The products to score, with their pictures and ``pending``, the attributes to decide."""
+    """Those to score, with their pictures and ``pending``, the attributes to decide; partitioned for scoring."""
     rows: int
     """How many they are."""
     seen: int
     """Products in the window: rows + the sum of ``skipped``."""
     skipped: dict[str, int]
+    """Reason -> products of the window that are not scored."""
     fingerprint: str
-    """Hash of everything a decision about these products rests on."""
+    """Hash of everything about these products that a decision rests on."""
 
 
-def select_work(context: Context, model: ResolvedModel, window: Window) -> Work:
+def config_hash(config: Config, dictionary: Dictionary) -> str:
+    """The config's part of a run id: what can change a score or a decision, and nothing else."""
+    off = (sorted(config.enrich.disabled_shops), sorted(config.enrich.disabled_categories))
+    return stable_hash(dictionary.hash(), config.hash("images"), off)
+
+
+def read_ledger(catalog: Catalog, persist: Persist) -> LedgerState:
+    """The newest version of the ledger, read and replayed once for the whole run."""
+    version = catalog.version("attribute_values")
+    return LedgerState.of(version, catalog.read("attribute_values", version), persist)
+
+
+def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> Selection:
     """Every product of the window that is new, changed, or has an attribute this model version has not decided."""
     from pyspark.sql import functions as F
 
-    products = window.select(context.catalog.read("products"))
-    status = _with_pending(context, model, products.drop("images", "title", "description"))
-    status = status.withColumn("status", _status(context)).cache()
+    window = request.window
+    products = window.select(catalog.read("products"))
+    status = _with_pending(catalog, request, products.drop("images", "title", "description"))
+    status = persist(status.withColumn("status", _status(request.rules)))
     counts = {row["status"]: row["count"] for row in status.groupBy("status").count().collect()}
     ready = status.where(F.col("status") == READY)
     rows = counts.pop(READY, 0)
@@ -89,8 +153,8 @@ def select_work(context: Context, model: ResolvedModel, window: Window) -> Work:
         ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products)
         counts[Reason.OVER_LIMIT.value] = rows - window.max_products
         rows = window.max_products
-    return Work(
-        products=products.join(ready.select(*_KEY, "pending"), _KEY),
+    return Selection(
+        products=_with_pictures(products, ready, request.rules.partitions),
         rows=rows,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
@@ -98,71 +162,95 @@ def select_work(context: Context, model: ResolvedModel, window: Window) -> Work:
     )
 
 
-def fingerprint(frame: DataFrame) -> str:
-    """Hash of the set of products, of what is said of them and what is to decide, whatever the order of the rows."""
+def check_products(selection: Selection, config: Config) -> dict[str, Any]:
+    """The great_expectations document of the selected products. Raises DataContractError, naming what failed."""
+    suite = resources.locate(config.enrich.snapshot_suite, config.path("."))
+    report = check_snapshot(selection.products.drop("images"), suite, {"min_rows": 1})
+    if not report.success:
+        failures = "\n  - ".join(report.failures)
+        raise DataContractError(f"the products fail {suite.name}; nothing was written:\n  - {failures}")
+    return report.document
+
+
+def fingerprint(products: DataFrame) -> str:
+    """Hash of a set of products with ``pending``, whatever the order of the rows. Text and pictures: content_hash."""
     from pyspark.sql import functions as F
 
-    said = F.to_json(F.array_sort(F.map_entries("merchant_attributes")))
-    row_hash = F.xxhash64(*_KEY, "shop_id", "category", "language", said, F.concat_ws(",", F.col("pending")))
-    row = frame.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
+    merchant_values = F.to_json(F.array_sort(F.map_entries("merchant_attributes")))
+    pending = F.concat_ws(",", F.col("pending"))
+    row_hash = F.xxhash64(*_KEY, "shop_id", "category", "language", merchant_values, pending)
+    row = products.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
     return stable_hash(*(str(value) for value in row or ()))
 
 
-def _status(context: Context) -> Column:
-    """READY, or why the product is left alone."""
+def _with_pictures(products: DataFrame, ready: DataFrame, partitions: int) -> DataFrame:
+    """``products`` that are ``ready``, spread over the tasks of the scoring stage (0: two per core).
+
+    The pictures are shuffled once: the join uses the partitions that the scoring needs, and only ``ready``, which has
+    no pictures, is held in memory.
+    """
+    count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
+    pending = ready.select(*_KEY, "pending").repartition(count, *_KEY).hint("shuffle_hash")
+    return products.repartition(count, *_KEY).join(pending, _KEY)
+
+
+def _status(rules: EnrichConfig) -> Column:
+    """READY, or why the product is not scored."""
     from pyspark.sql import functions as F
 
-    rules = context.config.enrich
+    not_applicable = (F.size("applicable") == 0) | category_filters.below(rules.disabled_categories)
     return (
         F.when(F.col("opt_out"), Reason.OPTED_OUT.value)
         .when(F.col("shop_id").isin(rules.disabled_shops), Reason.SHOP_DISABLED.value)
-        .when(
-            (F.size("applicable") == 0) | category_filters.below(rules.disabled_categories), Reason.NOT_APPLICABLE.value
-        )
+        .when(not_applicable, Reason.NOT_APPLICABLE.value)
         .when(F.col("refused"), Reason.ALREADY_QUARANTINED.value)
         .when(F.size("pending") == 0, Reason.ALREADY_SCORED.value)
         .otherwise(READY)
     )
 
 
-def _with_pending(context: Context, model: ResolvedModel, products: DataFrame) -> DataFrame:
+def _with_pending(catalog: Catalog, request: RunRequest, products: DataFrame) -> DataFrame:
     """Adds ``applicable`` and ``pending`` (attributes), and ``refused``: this version could not score this content.
 
-    A run that was killed is not in `runs`: its products are pending still, and its checkpoints are found again.
+    A run that was killed has no row in `runs`: its products are still pending, and its checkpoints are used again.
     """
     from pyspark.sql import functions as F
 
-    names = [name for name in context.dictionary.enabled if name in model.heads]
-    applying = [F.when(category_filters.applies(context.dictionary[name]), F.lit(name)) for name in names]
-    applicable = F.array_compact(F.array(*applying)) if applying else F.array().cast("array<string>")
     about_merchant = F.col("reason").isin(Reason.AGREES_WITH_MERCHANT.value, Reason.DISAGREES_WITH_MERCHANT.value)
     decided = (
-        _finished(context, model, "predictions")
+        _of_model(catalog, "predictions", request.model)
         .groupBy(_KEY)
         .agg(
             F.collect_set(F.when(~about_merchant, F.col("attribute"))).alias("decided"),
-            F.collect_set(F.when(about_merchant, F.col("attribute"))).alias("answered"),
+            F.collect_set(F.when(about_merchant, F.col("attribute"))).alias("decided_by_merchant"),
         )
     )
-    refused = _finished(context, model, "quarantine").select(*_KEY, F.lit(True).alias("refused")).distinct()
+    refused = _of_model(catalog, "quarantine", request.model).select(*_KEY, F.lit(True).alias("refused")).distinct()
     none = F.array().cast("array<string>")
-    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
-    settled = F.array_union(
-        F.coalesce("decided", none), F.array_intersect(F.coalesce("answered", none), F.coalesce(given, none))
+    by_merchant = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
+    done = F.array_union(
+        F.coalesce("decided", none),
+        F.array_intersect(F.coalesce("decided_by_merchant", none), F.coalesce(by_merchant, none)),
     )
     return (
         products.join(decided, _KEY, "left")
         .join(refused, _KEY, "left")
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
-        .withColumn("applicable", applicable)
-        .withColumn("pending", F.array_except("applicable", settled))
+        .withColumn("applicable", _applicable(request.attributes))
+        .withColumn("pending", F.array_except("applicable", done))
     )
 
 
-def _finished(context: Context, model: ResolvedModel, table: str) -> DataFrame:
-    """The rows of ``table`` that finished runs of this version of this model wrote."""
+def _applicable(attributes: Sequence[Attribute]) -> Column:
+    """The names of the attributes that apply to the product's category."""
     from pyspark.sql import functions as F
 
-    runs = context.catalog.read("runs").where((F.col("status") == SUCCEEDED) & (F.col("model_name") == model.name))
-    mine = context.catalog.read(table).where(F.col("model_version") == model.version)
-    return mine.join(runs.select("run_id"), "run_id", "left_semi")
+    names = [F.when(category_filters.applies(attribute), F.lit(attribute.name)) for attribute in attributes]
+    return F.array_compact(F.array(*names)) if names else F.array().cast("array<string>")
+
+
+def _of_model(catalog: Catalog, table: str, model: ResolvedModel) -> DataFrame:
+    """The rows of ``table`` that succeeded runs of this version of this model wrote."""
+    from pyspark.sql import functions as F
+
+    return runs.of_succeeded(catalog, table, model.name).where(F.col("model_version") == model.version)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.inputs.images import Decoded, first_usable
+from catalog_enrichment.inputs.images import first_usable
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.precision.units import top_candidates
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Products to score, as parallel columns."""
+class EncodedBatch:
+    """Products to score, as parallel columns; their pictures are not decoded yet."""
 
     titles: Sequence[str | None]
     descriptions: Sequence[str | None]
@@ -36,9 +36,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.titles)
-
-    def row(self, index: int) -> Batch:
-        return Batch([self.titles[index]], [self.descriptions[index]], [self.images[index]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,46 +64,63 @@ COLUMNS = [field.name for field in fields(ScoredRow)]
 """The columns of one scored product, in the order of ScoredRow."""
 
 
-def score_batches(predictor: Scorer, batches: Iterable[Batch], limits: ImagesConfig) -> Iterator[list[ScoredRow]]:
+def score_batches(
+    predictor: Scorer, batches: Iterable[EncodedBatch], limits: ImagesConfig
+) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
-        ahead: tuple[Batch, Future[list[Decoded]]] | None = None
+        decoding: Future[_DecodedBatch] | None = None
         for batch in batches:
-            decoding = decoder.submit(_decode, batch, predictor.image_size, limits)
-            if ahead:
-                yield _score(predictor, ahead[0], ahead[1].result())
-            ahead = (batch, decoding)
-        if ahead:
-            yield _score(predictor, ahead[0], ahead[1].result())
+            next_decoding = decoder.submit(_decode, batch, predictor.image_size, limits)
+            if decoding:
+                yield _score_decoded(predictor, decoding.result())
+            decoding = next_decoding
+        if decoding:
+            yield _score_decoded(predictor, decoding.result())
 
 
-def _decode(batch: Batch, size: int, limits: ImagesConfig) -> list[Decoded]:
-    return [first_usable(images if images is not None else (), size, limits) for images in batch.images]
+@dataclass(frozen=True, slots=True)
+class _DecodedBatch:
+    products: ProductBatch
+    image_reasons: list[Reason | None]
+    """Per product, why no picture of it could be used."""
 
 
-def _score(predictor: Scorer, batch: Batch, decoded: list[Decoded]) -> list[ScoredRow]:
-    """Score a batch; if the batch fails, score its rows one by one, so that only the bad row is lost."""
+def _decode(batch: EncodedBatch, size: int, limits: ImagesConfig) -> _DecodedBatch:
+    decoded = [first_usable(images if images is not None else (), size, limits) for images in batch.images]
+    products = ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
+    return _DecodedBatch(products, [picture.reason for picture in decoded])
+
+
+def _score_decoded(predictor: Scorer, batch: _DecodedBatch) -> list[ScoredRow]:
+    rows = _score(predictor, batch.products)
+    return [
+        replace(row, image_reason=reason.value) if reason and row.error is None else row
+        for row, reason in zip(rows, batch.image_reasons, strict=True)
+    ]
+
+
+def _score(predictor: Scorer, batch: ProductBatch) -> list[ScoredRow]:
+    """Score a batch; if that fails, score its products one by one, so that only the bad one is lost."""
     try:
-        scores = predictor.predict(
-            ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
-        )
+        scores = predictor.predict(batch)
     except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as problem:
         if len(batch) == 1:
             return [ScoredRow([], error=Reason.SCORING_FAILED.value, detail=f"{type(problem).__name__}: {problem}")]
-        return [_score(predictor, batch.row(i), [decoded[i]])[0] for i in range(len(batch))]
-    return [_row(predictor, scores, i, decoded[i], batch.titles[i]) for i in range(len(batch))]
+        return [_score(predictor, batch.row(index))[0] for index in range(len(batch))]
+    return [_row(predictor, scores, batch, index) for index in range(len(batch))]
 
 
-def _row(predictor: Scorer, scores: Scores, index: int, picture: Decoded, title: str | None) -> ScoredRow:
-    if not clean_text(title, max_chars=100):
+def _row(predictor: Scorer, scores: Scores, batch: ProductBatch, index: int) -> ScoredRow:
+    if not clean_text(batch.titles[index], max_chars=100):
         return ScoredRow([], error=Reason.EMPTY_TITLE.value, detail="nothing is left of the title after cleaning")
     candidates = [
         ScoredCandidate(name, candidate.value, candidate.rank, candidate.score, _weight(scores.attention[name][index]))
         for name, head in predictor.heads.items()
         for candidate in top_candidates(scores.probabilities[name][index], head.labels, head.cardinality)
     ]
-    modality = Modality.BOTH if picture.pixels is not None else Modality.TEXT_ONLY
-    return ScoredRow(candidates, modality.value, picture.reason.value if picture.reason else None)
+    modality = Modality.TEXT_ONLY if batch.pictures[index] is None else Modality.BOTH
+    return ScoredRow(candidates, modality.value)
 
 
 def _weight(value: np.floating[Any]) -> float | None:

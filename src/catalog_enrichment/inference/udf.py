@@ -8,9 +8,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from catalog_enrichment.inference import engine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,8 +20,22 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.config.schema import ImagesConfig
 
-CANDIDATE_TYPE = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
-SCORED_TYPE = f"candidates array<{CANDIDATE_TYPE}>, modality string, image_reason string, error string, detail string"
+_SPARK_TYPES = {str: "string", int: "int", float: "double"}
+
+
+def spark_type(annotation: Any) -> str:
+    """The Spark type of a field of :class:`~catalog_enrichment.inference.engine.ScoredRow`, as DDL."""
+    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+    if is_dataclass(annotation):
+        fields = (f"{name}:{spark_type(kind)}" for name, kind in get_type_hints(annotation).items())
+        return f"struct<{','.join(fields)}>"
+    if get_origin(annotation) is list:
+        return f"array<{spark_type(arguments[0])}>"
+    return spark_type(arguments[0]) if arguments else _SPARK_TYPES[annotation]
+
+
+SCORED_TYPE = spark_type(engine.ScoredRow)
+"""One product's scores, or why it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +78,11 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
     def score(columns: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
-        from catalog_enrichment.inference import engine, worker
+        from catalog_enrichment.inference import worker
 
         predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device())
-        for rows in engine.score_batches(predictor, (engine.Batch(*map(list, c)) for c in columns), limits):
+        batches = (engine.EncodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
+        for rows in engine.score_batches(predictor, batches, limits):
             yield pd.DataFrame([asdict(row) for row in rows], columns=engine.COLUMNS)
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings

@@ -9,15 +9,17 @@ changes nothing writes nothing.
 
 from __future__ import annotations
 
-import json
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract, resources
+from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds, merchant_values
-from catalog_enrichment.records import SUCCEEDED, QuarantineStage, RunKind, make_run_id
+from catalog_enrichment.records import QuarantineStage, RunKind, RunStatus, make_run_id
+from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import flag_rows, load_rules
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -25,11 +27,10 @@ from catalog_enrichment.validation.snapshot import check_snapshot
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.config.source import SourceConfig
     from catalog_enrichment.context import Context
-    from catalog_enrichment.stages import Stages
 
 NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantined"
 
@@ -41,56 +42,50 @@ def import_products(context: Context) -> dict[str, Any]:
     unusable config and DataContractError for a source that fails its validation; in both cases nothing was written.
     """
     config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
-    stage, started, root = context.stages, datetime.now(UTC), config.path(".")
-    source = _source(config)
+    stages, root, source = Stages(context.say), config.path("."), _source(config)
+    record = RunRecord(kind=RunKind.IMPORT, stages=stages, config=config.without_secrets())
+    record.config_hash = config.hash("source", "catalog")
     rules = load_rules(resources.locate(source.row_rules, root))
     merchant_values.check_attributes(source.mapping, dictionary)
 
-    with stage("validate") as done:
-        raw = feeds.read_source(spark, source, root)
-        previous = _last_import(catalog)
-        validation = _validate_snapshot(raw, config, previous["rows"])
-        done.rows_in = _observed_row_count(validation)
-    fingerprint = feeds.fingerprint(spark, source, root)
-    config_hash = config.hash("source", "catalog")
-    run_id = make_run_id(RunKind.IMPORT, fingerprint, config_hash, dictionary.hash(), previous["run_id"])
+    with runs.recorded(catalog, record):
+        with stages("validate") as stage:
+            raw = feeds.read_source(spark, source, root)
+            record.input_fingerprint = feeds.fingerprint(spark, source, root)
+            previous = _last_import(catalog)
+            inputs = (record.input_fingerprint, record.config_hash, dictionary.hash(), previous["run_id"])
+            record.run_id = run_id = make_run_id(RunKind.IMPORT, *inputs)
+            record.validation = _validate_snapshot(raw, config, previous["rows"])
+            stage.rows_in = _observed_row_count(record.validation)
 
-    with stage("read") as done:
-        rows = catalog.stage(run_id, "rows", _with_keys(merchant_values.normalise_attributes(raw, dictionary)))
-        without_images = rows.drop("images")
-        stored = catalog.read("products")
-        outcomes = _outcomes(flag_rows(without_images, rules), _with_content_state(stored), started)
-        outcomes = catalog.stage(run_id, "outcomes", outcomes)
-        counts = _counts(rows, outcomes)
-        done.rows_in, done.rows_out = counts["rows"], counts["products"]
-        done.quarantined = sum(counts["quarantined"].values())
-        counts["merchant_values"] = merchant_values.count_merchant_values(
-            _accepted(without_images, outcomes), dictionary
-        )
+        with stages("read") as stage:
+            normalised = merchant_values.normalise_attributes(raw, dictionary)
+            rows = catalog.checkpoint(run_id, "rows", _with_keys(normalised))
+            without_images, stored = rows.drop("images"), catalog.read("products")
+            outcomes = _outcomes(flag_rows(without_images, rules), _with_content_state(stored), record.started_at)
+            outcomes = catalog.checkpoint(run_id, "outcomes", outcomes)
+            record.count(**_counts(rows, outcomes))
+            values = merchant_values.count_merchant_values(_accepted(without_images, outcomes), dictionary)
+            record.attributes = {"merchant_values": values}
+            stage.rows_in, stage.rows_out = record.counts["rows"], record.counts["products"]
+            stage.quarantined = stage.rows_in - stage.rows_out
 
-    quarantined = quarantine_rows(_refused(without_images, outcomes), QuarantineStage.IMPORT, run_id, at=started)
-    changes = counts[NEW] + counts[CHANGED]
-    if not (changes or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
-        catalog.unstage(run_id)
-        stage.say(f"nothing to do: all {counts['rows']:,} rows are in the catalog or in quarantine already")
-        return _summary(counts, None, "nothing_to_do", stage)
+        refused = _refused(without_images, outcomes)
+        quarantined = quarantine_rows(refused, QuarantineStage.IMPORT, run_id, at=record.started_at)
+        changes = record.counts[NEW] + record.counts[CHANGED]
+        if not (changes or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
+            catalog.drop_checkpoints(run_id)
+            context.say(f"nothing to do: all {stage.rows_in:,} rows are in the catalog or in quarantine already")
+            return _summary(record, "nothing_to_do") | {"run_id": None}
 
-    with stage("publish") as done:
-        done.quarantined = catalog.append("quarantine", quarantined, run_id)
-        if changes:
-            done.rows_out = catalog.replace("products", _merged(rows, outcomes, stored), run_id)
-        catalog.refresh_current_values(run_id)
-    run = {
-        "run_id": run_id,
-        "config_hash": config_hash,
-        "input_fingerprint": fingerprint,
-        "config": json.dumps(config.without_secrets(), sort_keys=True),
-        "validation": json.dumps(validation, default=str),
-        "started_at": started,
-    }
-    catalog.append_rows("runs", [run | _run_facts(counts, stage)], run_id)
-    catalog.unstage(run_id)
-    return _summary(counts, run_id, SUCCEEDED, stage)
+        with stages("publish") as stage:
+            stage.quarantined = catalog.append("quarantine", quarantined, run_id)
+            if changes:
+                stage.rows_out = catalog.replace("products", _merged(rows, outcomes, stored), run_id)
+            catalog.refresh_current_values(run_id)
+        runs.write(catalog, record)  # the last write of the run
+        catalog.drop_checkpoints(run_id)
+    return _summary(record, RunStatus.SUCCEEDED)
 
 
 def _source(config: Config) -> SourceConfig:
@@ -99,13 +94,12 @@ def _source(config: Config) -> SourceConfig:
     return config.source
 
 
-def _last_import(catalog: LakeCatalog) -> dict[str, Any]:
+def _last_import(catalog: Catalog) -> dict[str, Any]:
     """Run id and rows of the last import that changed something; None and 0 before the first."""
     from pyspark.sql import functions as F
 
-    imports = catalog.read("runs").where((F.col("kind") == RunKind.IMPORT.value) & (F.col("status") == SUCCEEDED))
-    row = imports.orderBy(F.desc("finished_at")).select("run_id", F.col("counts")["rows"].alias("rows")).first()
-    return {"run_id": None, "rows": 0} if row is None else row.asDict()
+    row = runs.newest(catalog, F.col("kind") == RunKind.IMPORT.value)
+    return {"run_id": None, "rows": 0} if row is None else {"run_id": row["run_id"], "rows": row["counts"]["rows"]}
 
 
 def _validate_snapshot(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
@@ -196,11 +190,10 @@ def _refused(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
     return rows.join(refused, "row_key")
 
 
-def _new_quarantine(quarantined: DataFrame, catalog: LakeCatalog) -> bool:
+def _new_quarantine(quarantined: DataFrame, catalog: Catalog) -> bool:
     """Whether a row is not in the quarantine of a finished run yet; rows that killed runs left there do not count."""
     facts = [name for name in contract.columns("quarantine") if name not in ("run_id", "quarantined_at")]
-    finished = catalog.read("runs").select("run_id")
-    known = catalog.read("quarantine").join(finished, "run_id", "left_semi")
+    known = runs.of_succeeded(catalog, "quarantine")
     return not quarantined.select(*facts).exceptAll(known.select(*facts)).isEmpty()
 
 
@@ -214,26 +207,15 @@ def _merged(rows: DataFrame, outcomes: DataFrame, stored: DataFrame) -> DataFram
     return stored.join(written, "product_id", "left_anti").select(columns).unionByName(replacing.select(columns))
 
 
-def _run_facts(counts: dict[str, Any], stage: Stages) -> dict[str, Any]:
-    numbers = {name: counts[name] for name in ("rows", "products", NEW, CHANGED, UNCHANGED)}
-    numbers |= {f"{QUARANTINED}.{reason}": number for reason, number in counts[QUARANTINED].items()}
-    return {
-        "kind": RunKind.IMPORT.value,
-        "status": SUCCEEDED,
-        "counts": numbers,
-        "attributes": json.dumps({"merchant_values": counts["merchant_values"]}),
-        "seconds": stage.seconds,
-        "finished_at": datetime.now(UTC),
-    }
-
-
-def _summary(counts: dict[str, Any], run_id: str | None, status: str, stage: Stages) -> dict[str, Any]:
+def _summary(record: RunRecord, status: str) -> dict[str, Any]:
     """The job's JSON line: products (input rows) = new + changed + unchanged + the quarantined."""
     return {
         "job": "import_products",
-        "run_id": run_id,
+        "run_id": record.run_id,
         "status": status,
-        "products": counts["rows"],
-        **{name: counts[name] for name in (NEW, CHANGED, UNCHANGED, QUARANTINED, "merchant_values")},
-        "seconds": stage.seconds,
+        "products": record.counts["rows"],
+        **{name: record.counts[name] for name in (NEW, CHANGED, UNCHANGED)},
+        QUARANTINED: record.by_reason(QUARANTINED),
+        **(record.attributes or {}),
+        "seconds": record.stages.seconds,
     }

@@ -27,3 +27,7 @@ class ProductBatch:
 
     def __len__(self) -> int:
         return len(self.titles)
+
+    def row(self, index: int) -> ProductBatch:
+        """The batch of the one product at ``index``."""
+        return ProductBatch([self.titles[index]], [self.descriptions[index]], [self.pictures[index]])

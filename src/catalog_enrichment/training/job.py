@@ -12,7 +12,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.models.recipe import load_model_recipe
-from catalog_enrichment.records import SUCCEEDED
+from catalog_enrichment.records import RunStatus
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
@@ -50,7 +50,7 @@ def train_model(config: Config) -> dict[str, Any]:
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
     return {
-        "status": SUCCEEDED,
+        "status": RunStatus.SUCCEEDED,
         "model": version.name,
         "model_version": version.version,
         "mlflow_run_id": version.run_id,

@@ -1,0 +1,169 @@
+"""The table `runs`, read and written here alone: one row per recorded attempt of a run, keyed by run id and attempt.
+
+An attempt that succeeds writes its row last, so the row says that everything else of the run has landed. One that is
+refused or fails leaves a row as well; a killed one leaves none. Readers get the succeeded attempts unless they ask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, Row
+
+    from catalog_enrichment.catalog.base import Catalog
+
+TABLE = "runs"
+
+ERROR_CHARACTERS = 4000
+"""Length to which a stored error message is cut."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RunRecord:
+    """What is known of one attempt of a run, from its first stage to its row (contract `runs`)."""
+
+    kind: RunKind
+    run_id: str = ""
+    """Empty until what it is a hash of is known."""
+    stages: Stages = field(default_factory=Stages)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    parent_run_id: str | None = None
+    """The backfill that a chunk belongs to, or the run that a rollback takes back."""
+    model_name: str | None = None
+    model_version: str | None = None
+    config_hash: str | None = None
+    config: dict[str, Any] | None = None
+    """The resolved config without its secrets."""
+    input_fingerprint: str | None = None
+    window: dict[str, Any] | None = None
+    """The slice of the catalog that was asked for."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Numbers that add up (I7), by name; a number per reason is called `quarantined.empty_title`."""
+    attributes: dict[str, Any] | None = None
+    """Plain data per attribute; for an enrichment `decisions` and `certificates`."""
+    validation: dict[str, Any] | None = None
+    """The great_expectations result document."""
+
+    def count(self, **numbers: int | Mapping[str, int]) -> None:
+        """Set counts: a number by its name, a mapping of reasons to numbers as `name.reason`."""
+        for name, number in numbers.items():
+            if isinstance(number, Mapping):
+                self.counts |= {f"{name}.{reason}": value for reason, value in number.items()}
+            else:
+                self.counts[name] = number
+
+    def by_reason(self, name: str) -> dict[str, int]:
+        """Reason -> number, for the counts that were set as a mapping under ``name``."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): n for key, n in sorted(self.counts.items()) if key.startswith(prefix)}
+
+
+def write(
+    catalog: Catalog, record: RunRecord, status: RunStatus = RunStatus.SUCCEEDED, error: str | None = None
+) -> None:
+    """Append the record's row as the run's next attempt. The last write of a run that succeeds.
+
+    A run that has succeeded gets no further row.
+    """
+    rows = (row for batch in catalog.scan(TABLE, ["run_id", "status"]) for row in batch.to_pylist())
+    earlier = [row["status"] for row in rows if row["run_id"] == record.run_id]
+    if RunStatus.SUCCEEDED in earlier:
+        return
+    attempt = len(earlier) + 1
+    row = {
+        "run_id": record.run_id,
+        "attempt": attempt,
+        "parent_run_id": record.parent_run_id,
+        "kind": record.kind.value,
+        "status": status.value,
+        "model_name": record.model_name,
+        "model_version": record.model_version,
+        "config_hash": record.config_hash,
+        "config": _json(record.config),
+        "input_fingerprint": record.input_fingerprint,
+        "window": _json(record.window),
+        "counts": record.counts,
+        "attributes": _json(record.attributes),
+        "seconds": record.stages.seconds,
+        "stages": record.stages.rows(),
+        "validation": _json(record.validation),
+        "error": error,
+        "started_at": record.started_at,
+        "finished_at": datetime.now(UTC),
+    }
+    catalog.append_rows(TABLE, [row], f"{record.run_id}#{attempt}")
+
+
+@contextmanager
+def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Iterator[None]:
+    """When the block raises, write a row with the error: `refused` for a GateRefused, `failed` for any other error.
+
+    ``unless``: write none, as for a dry run. An attempt whose run id is not known yet leaves no row either.
+    """
+    try:
+        yield
+    except Exception as problem:
+        if record.run_id and not unless:
+            _write_unsuccessful(catalog, record, problem)
+        raise
+
+
+def _write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:
+    status = RunStatus.REFUSED if isinstance(problem, GateRefused) else RunStatus.FAILED
+    try:
+        write(catalog, record, status, f"{type(problem).__name__}: {problem}"[:ERROR_CHARACTERS])
+    except Exception as unrecorded:  # the first error is the one to report
+        problem.add_note(f"This attempt has no row in the table runs: {unrecorded}")
+
+
+def succeeded(catalog: Catalog) -> DataFrame:
+    """The rows of the succeeded attempts: at most one per run."""
+    from pyspark.sql import functions as F
+
+    return every_attempt(catalog).where(F.col("status") == RunStatus.SUCCEEDED.value)
+
+
+def every_attempt(catalog: Catalog) -> DataFrame:
+    """All rows, also of attempts that were refused or failed."""
+    return catalog.read(TABLE)
+
+
+def find(catalog: Catalog, run_id: str) -> Row | None:
+    """The row of the succeeded attempt of ``run_id``; None if there is none."""
+    from pyspark.sql import functions as F
+
+    return succeeded(catalog).where(F.col("run_id") == run_id).first()
+
+
+def newest(catalog: Catalog, condition: Column) -> Row | None:
+    """The succeeded run that finished last among those that fulfil ``condition``; None if there is none."""
+    from pyspark.sql import functions as F
+
+    return succeeded(catalog).where(condition).orderBy(F.desc("finished_at")).first()
+
+
+def of_succeeded(catalog: Catalog, table: str, model_name: str | None = None) -> DataFrame:
+    """The rows of ``table`` that succeeded runs wrote, of any model or of the model called ``model_name``.
+
+    A run that was killed, refused or failed may have landed rows too; they do not count as done.
+    """
+    from pyspark.sql import functions as F
+
+    runs = succeeded(catalog)
+    if model_name is not None:
+        runs = runs.where(F.col("model_name") == model_name)
+    return catalog.read(table).join(runs.select("run_id"), "run_id", "left_semi")
+
+
+def _json(content: dict[str, Any] | None) -> str | None:
+    return None if content is None else json.dumps(content, sort_keys=True, default=str)

@@ -1,0 +1,56 @@
+"""What a run would change for readers, as ledger events, and the cap on how much that may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.catalog import ledger
+from catalog_enrichment.enrichment.decide import attempt_name
+from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.records import Op
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.enrichment.select import RunRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a run would add to the ledger."""
+
+    events: DataFrame
+    """Rows of the contract `attribute_values`, checkpointed."""
+    published: int
+    retracted: int
+
+
+def plan_changes(
+    catalog: Catalog, decided: DataFrame, state: ledger.LedgerState, request: RunRequest, run_id: str
+) -> Changes:
+    """The ledger events that the decisions amount to: assertions, and retractions where the content changed.
+
+    Computed once, into a checkpoint of this attempt.
+    """
+    stamp = ledger.RunStamp(
+        run_id, request.model.name, request.model.version, state.next_asserted_at(datetime.now(UTC))
+    )
+    retracted = ledger.retractions(state.standing.events, decided, stamp)
+    planned = ledger.assertions(decided, stamp).unionByName(retracted)
+    events = catalog.checkpoint(run_id, attempt_name("changes"), planned)
+    counts = {row["op"]: row["count"] for row in events.groupBy("op").count().collect()}
+    return Changes(events, counts.get(Op.ASSERT.value, 0), counts.get(Op.RETRACT.value, 0))
+
+
+def refuse_over_cap(changes: Changes, max_changes: int) -> None:
+    """Raises GateRefused if the run would change more values than ``max_changes`` (`enrich.max_changes`)."""
+    planned = changes.published + changes.retracted
+    if planned > max_changes:
+        raise GateRefused(
+            f"the run would change {planned:,} values (publish {changes.published:,}, retract {changes.retracted:,}), "
+            f"more than enrich.max_changes = {max_changes:,}. Nothing was written. Look at it with --dry-run, then "
+            "raise the cap or bound the run with --max-products."
+        )

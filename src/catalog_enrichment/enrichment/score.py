@@ -1,0 +1,65 @@
+"""Scores of the selected products, by the UDF of inference/, and how many products got none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.inference import udf
+from catalog_enrichment.records import QuarantineStage
+from catalog_enrichment.validation.quarantine import quarantine_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.config.schema import ImagesConfig
+    from catalog_enrichment.enrichment.select import Selection
+    from catalog_enrichment.registry.model_registry import ResolvedModel
+
+_COLUMNS = (
+    *("product_id", "content_hash", "shop_id", "category", "language", "title", "description"),
+    *("merchant_attributes", "pending", "images"),
+)
+
+
+def score(selection: Selection, model: ResolvedModel, limits: ImagesConfig) -> DataFrame:
+    """The selected products with their scores (inference.udf.SCORED_TYPE), without their texts and pictures."""
+    products = selection.products
+    shipped = udf.ship(products.sparkSession, model.artifact, model.artifact_hash)
+    return udf.scored(products.select(*_COLUMNS), shipped, limits).drop("title", "description")
+
+
+def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
+    """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
+
+    ``unusable_images`` counts products that were scored by their text alone. Raises RuntimeError if a product is
+    missing; then nothing is published.
+    """
+    groups = scored.groupBy("error", "image_reason").count().collect()
+    rows = sum(group["count"] for group in groups)
+    if rows != selection.rows:
+        raise RuntimeError(f"{selection.rows} products were selected and {rows} came back from scoring")
+    quarantined = _by_reason(groups, "error")
+    with_scores = [group for group in groups if group["error"] is None]
+    return {
+        "predicted": rows - sum(quarantined.values()),
+        "quarantined": quarantined,
+        "unusable_images": _by_reason(with_scores, "image_reason"),
+    }
+
+
+def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFrame:
+    """Quarantine rows for the products that could not be scored."""
+    from pyspark.sql import functions as F
+
+    failed = scored.where(F.col("error").isNotNull()).select(
+        "product_id", "content_hash", F.col("error").alias("reason"), "detail"
+    )
+    return quarantine_rows(failed, QuarantineStage.DECODE, run_id, model_version=model.version)
+
+
+def _by_reason(groups: list[Any], column: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for group in groups:
+        if group[column] is not None:
+            counts[group[column]] = counts.get(group[column], 0) + group["count"]
+    return dict(sorted(counts.items()))

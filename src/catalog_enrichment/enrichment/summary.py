@@ -1,0 +1,133 @@
+"""The numbers of a run: decisions and coverage per attribute, its JSON line, and what a dry run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.records import Decision, Reason, RunStatus, Source
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.runs import RunRecord
+    from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.registry.model_registry import ResolvedModel
+
+NOTHING_TO_DO, DRY_RUN = "nothing_to_do", "dry_run"
+"""Statuses of a summary that has no row in `runs`."""
+
+_PREVIEW_ROWS = 20
+
+
+def decision_counts(decided: DataFrame) -> dict[str, dict[str, int]]:
+    """Attribute -> products written, suggested, abstained. A product with several values counts by its best one."""
+    from pyspark.sql import functions as F
+
+    def any_row(decision: Decision) -> Any:
+        return F.max((F.col("decision") == decision.value).cast("int"))
+
+    per_product = decided.groupBy("attribute", "product_id").agg(
+        any_row(Decision.PUBLISH).alias("publish"), any_row(Decision.SUGGEST).alias("suggest")
+    )
+    written, suggested = F.col("publish") == 1, (F.col("publish") == 0) & (F.col("suggest") == 1)
+    rows = per_product.groupBy("attribute").agg(
+        F.count_if(written).alias("written"),
+        F.count_if(suggested).alias("suggested"),
+        F.count_if(~written & ~suggested).alias("abstained"),
+    )
+    names = ("written", "suggested", "abstained")
+    return {row["attribute"]: {name: row[name] for name in names} for row in rows.orderBy("attribute").collect()}
+
+
+def coverage_by_attribute(catalog: Catalog, dictionary: Dictionary) -> dict[str, dict[str, Any]]:
+    """Per enabled attribute: products it applies to, those with a merchant value, and the share with any value.
+
+    Two aggregations, however many attributes there are.
+    """
+    from pyspark.sql import functions as F
+
+    applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
+    if not applies:
+        return {}
+    products = catalog.read("products").select("product_id", "category")
+    totals = products.agg(*[F.count_if(condition).alias(name) for name, condition in applies.items()]).first()
+    visible = catalog.read("current_values").select("product_id", "attribute", "source").join(products, "product_id")
+    inside = F.lit(False)
+    for name, condition in applies.items():
+        inside = inside | ((F.col("attribute") == name) & condition)
+    counts: dict[str, dict[str, int]] = {name: {} for name in applies}
+    for row in visible.where(inside).groupBy("attribute", "source").count().collect():
+        counts[row["attribute"]][row["source"]] = row["count"]
+    applicable = {name: int(totals[name]) if totals else 0 for name in applies}
+    return {
+        name: {
+            "applicable": applicable[name],
+            "merchant": counts[name].get(Source.MERCHANT.value, 0),
+            "coverage": round(sum(counts[name].values()) / applicable[name], 4) if applicable[name] else 0.0,
+        }
+        for name in applies
+    }
+
+
+def attributes(decided: DataFrame, coverage: Mapping[str, Mapping[str, Any]], model: ResolvedModel) -> dict[str, Any]:
+    """The column `attributes` of the run's row: numbers per attribute, and the certificates in force."""
+    decisions = {
+        name: {"merchant": coverage[name]["merchant"], **counts, "coverage_before": coverage[name]["coverage"]}
+        for name, counts in decision_counts(decided).items()
+    }
+    return {
+        "decisions": decisions,
+        "certificates": [c.to_dict() for c in model.certificates if c.attribute in decisions],
+    }
+
+
+def add_coverage_after(record: RunRecord, coverage: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add to each attribute's numbers the coverage that readers see after the run."""
+    for name, numbers in (record.attributes or {})["decisions"].items():
+        numbers["coverage_after"] = coverage[name]["coverage"]
+
+
+def nothing_to_do(record: RunRecord) -> dict[str, Any]:
+    """The summary of a run that has no product to score: it changes nothing and says so (I5)."""
+    record.stages.say(
+        f"nothing to do: {record.counts['products']:,} products in the window, none of them new, changed or unscored "
+        f"by {record.model_name} version {record.model_version}"
+    )
+    return summary(record, NOTHING_TO_DO) | {"run_id": None}
+
+
+def preview(catalog: Catalog, decided: DataFrame, record: RunRecord) -> dict[str, Any]:
+    """Print the first values that a dry run would publish or suggest; returns its summary."""
+    from pyspark.sql import functions as F
+
+    changes = decided.where(F.col("decision") != Decision.ABSTAIN.value)
+    for row in changes.orderBy("decision", F.desc("score")).limit(_PREVIEW_ROWS).collect():
+        record.stages.say(
+            f"would {row.decision:<8} {row.attribute} = {row.value!r} for {row.product_id} "
+            f"(score {row.score:.3f}, {row.reason})"
+        )
+    catalog.drop_checkpoints(record.run_id)
+    return summary(record, DRY_RUN)
+
+
+def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, Any]:
+    """The job's JSON line: products = predicted + skipped + quarantined."""
+    skipped = record.by_reason("skipped")
+    return {
+        "status": status,
+        "run_id": record.run_id,
+        "parent_run_id": record.parent_run_id,
+        "model_version": record.model_version,
+        "products": record.counts.get("products", 0),
+        "predicted": record.counts.get("predicted", 0),
+        "skipped": sum(skipped.values()),
+        "skipped_reasons": skipped,
+        "remaining": skipped.get(Reason.OVER_LIMIT.value, 0),
+        "quarantined": record.by_reason("quarantined"),
+        "unusable_images": record.by_reason("unusable_images"),
+        "attributes": (record.attributes or {}).get("decisions", {}),
+        "seconds": record.stages.seconds,
+    }

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment import contract
+from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.errors import DataContractError, GateRefused
+from catalog_enrichment.records import RunKind
+from catalog_enrichment.stages import Stages
+
+from .catalog_rows import frame, prediction
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, spark: SparkSession) -> LakeCatalog:
+    return LakeCatalog(tmp_path / "catalog", spark)
+
+
+def record(run_id: str = "enrich-1", **fields: Any) -> RunRecord:
+    return RunRecord(kind=RunKind.ENRICH, run_id=run_id, stages=Stages(say=lambda _: None), **fields)
+
+
+def rows(catalog: LakeCatalog) -> list[dict[str, Any]]:
+    found = [row for batch in catalog.scan("runs") for row in batch.to_pylist()]
+    return sorted(found, key=lambda row: (row["run_id"], row["attempt"]))
+
+
+def test_a_succeeded_run_has_one_row_with_all_that_its_record_says(catalog: LakeCatalog) -> None:
+    done = record(model_name="m", model_version="3", window={"categories": ["A"]}, config={"root": "."})
+    done.count(products=5, quarantined={"empty_title": 1, "missing_id": 2}, skipped={})
+    done.attributes, done.validation = {"decisions": {}}, {"success": True}
+    with done.stages("score") as stage:
+        stage.rows_in, stage.note = 5, "a note"
+    runs.write(catalog, done)
+    runs.write(catalog, done)
+    [row] = rows(catalog)
+    assert (row["run_id"], row["attempt"], row["status"], row["error"]) == ("enrich-1", 1, "succeeded", None)
+    assert dict(row["counts"]) == {"products": 5, "quarantined.empty_title": 1, "quarantined.missing_id": 2}
+    assert [(s["name"], s["rows_in"], s["note"]) for s in row["stages"]] == [("score", 5, "a note")]
+    assert dict(row["seconds"]) == {"score": row["stages"][0]["seconds"]}
+    assert (row["window"], row["attributes"]) == ('{"categories": ["A"]}', '{"decisions": {}}')
+    assert (row["config"], row["validation"]) == ('{"root": "."}', '{"success": true}')
+    assert row["started_at"] <= row["finished_at"] <= datetime.now(UTC)
+
+
+def test_counts_of_a_mapping_are_found_by_reason(catalog: LakeCatalog) -> None:
+    one = record()
+    one.count(skipped={"opted_out": 2, "already_scored": 1}, skipped_total=3, predicted=4)
+    assert one.by_reason("skipped") == {"already_scored": 1, "opted_out": 2}
+    assert one.by_reason("quarantined") == {}
+    one.count(predicted=5)
+    assert one.counts["predicted"] == 5
+
+
+def test_refused_and_failed_attempts_have_rows_and_readers_see_the_succeeded_one(catalog: LakeCatalog) -> None:
+    from pyspark.sql import functions as F
+
+    with pytest.raises(GateRefused), runs.recorded(catalog, record()):
+        raise GateRefused("over the cap")
+    with pytest.raises(DataContractError), runs.recorded(catalog, record()):
+        raise DataContractError("bad rows")
+    assert runs.find(catalog, "enrich-1") is None
+    assert runs.newest(catalog, F.col("run_id") == "enrich-1") is None
+    with runs.recorded(catalog, record()):
+        runs.write(catalog, record())
+    assert [(row["attempt"], row["status"], row["error"]) for row in rows(catalog)] == [
+        (1, "refused", "GateRefused: over the cap"),
+        (2, "failed", "DataContractError: bad rows"),
+        (3, "succeeded", None),
+    ]
+    assert [row["attempt"] for row in runs.succeeded(catalog).collect()] == [3]
+    assert runs.every_attempt(catalog).count() == 3
+    found = runs.find(catalog, "enrich-1")
+    assert found is not None
+    assert found["attempt"] == 3
+
+
+def test_a_dry_run_and_an_attempt_without_a_run_id_leave_no_row(catalog: LakeCatalog) -> None:
+    for attempt, unless in ((record(), True), (record(run_id=""), False)):
+        with pytest.raises(GateRefused), runs.recorded(catalog, attempt, unless=unless):
+            raise GateRefused("no")
+    assert rows(catalog) == []
+
+
+def test_an_attempt_that_cannot_be_recorded_still_ends_with_its_own_error(
+    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(LakeCatalog, "append_rows", full)
+    with pytest.raises(GateRefused, match="over the cap") as caught, runs.recorded(catalog, record()):
+        raise GateRefused("over the cap")
+    assert "no space left" in "".join(caught.value.__notes__)
+
+
+def test_a_long_error_is_cut(catalog: LakeCatalog) -> None:
+    with pytest.raises(ValueError), runs.recorded(catalog, record()):  # noqa: PT011
+        raise ValueError("x" * 10_000)
+    assert len(rows(catalog)[0]["error"]) == runs.ERROR_CHARACTERS
+
+
+def test_the_newest_run_is_the_one_that_finished_last(catalog: LakeCatalog) -> None:
+    from pyspark.sql import functions as F
+
+    for number in (1, 2):
+        one = record(f"enrich-{number}")
+        one.count(predicted=number)
+        runs.write(catalog, one)
+    runs.write(catalog, record("enrich-3"))
+    newest = runs.newest(catalog, F.col("counts")["predicted"] > 0)
+    assert newest is not None
+    assert newest["run_id"] == "enrich-2"
+
+
+def test_rows_of_runs_that_did_not_succeed_do_not_count_as_done(catalog: LakeCatalog, spark: SparkSession) -> None:
+    for run_id in ("enrich-1", "enrich-2", "enrich-3"):
+        row = prediction("a", "color", run_id, run_id=run_id)
+        catalog.append("predictions", frame(spark, "predictions", [row]), run_id)
+    runs.write(catalog, record("enrich-1", model_name="m"))
+    runs.write(catalog, record("enrich-3", model_name="other"))
+    with pytest.raises(GateRefused), runs.recorded(catalog, record("enrich-2", model_name="m")):
+        raise GateRefused("no")
+    assert {row["value"] for row in runs.of_succeeded(catalog, "predictions").collect()} == {"enrich-1", "enrich-3"}
+    assert {row["value"] for row in runs.of_succeeded(catalog, "predictions", "m").collect()} == {"enrich-1"}
+
+
+def test_nothing_else_names_the_table() -> None:
+    package = Path(contract.__file__).parent
+    callers = [
+        file.name
+        for file in package.rglob("*.py")
+        if '"runs"' in file.read_text() and file.name not in ("runs.py", "contract.py", "html.py")
+    ]
+    assert callers == []
