@@ -23,6 +23,7 @@ TABLES = {
     "current_values": 1,
     "quarantine": 1,
     "runs": 2,
+    "label_uses": 1,
 }
 """Every table of the catalog and the contract version this code writes."""
 

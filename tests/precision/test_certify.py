@@ -137,12 +137,20 @@ def test_a_good_attribute_earns_a_certificate_that_says_everything() -> None:
     json.dumps(certificate.to_dict(), allow_nan=False)
 
 
-def test_a_label_set_used_k_times_pays_delta_over_k() -> None:
+def test_a_later_candidate_on_the_same_labels_is_tested_at_a_smaller_delta() -> None:
     once, often = issue_one(certification()), issue_one(certification(), replace(ISSUE, use_count=20))
     assert often.threshold is None or (once.threshold is not None and often.threshold >= once.threshold)
     assert often.steps[0].lower_bound < once.steps[0].lower_bound
     with pytest.raises(ValueError, match="use_count"):
         replace(ISSUE, use_count=0)
+
+
+def test_all_candidates_on_the_same_labels_spend_at_most_one_and_a_half_deltas() -> None:
+    spent = [certify.spent_delta(0.05, number) for number in range(1, 1000)]
+    assert spent[:3] == pytest.approx([0.05, 0.05 / 6, 0.05 / 12])
+    assert 0.0749 < sum(spent) <= 0.075
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        certify.LabelUse(0, epoch=0)
 
 
 def test_a_poor_attribute_abstains_and_says_why() -> None:

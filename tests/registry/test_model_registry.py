@@ -84,11 +84,10 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
 
     from catalog_enrichment.models import artifact
 
-    assert registry.label_set_uses("labels-1") == 0
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # as `mlflow run` sets it, maybe for another store
     version = registry.register(trained, {"curve": matplotlib.figure.Figure()})
-    assert registry.label_set_uses("labels-1") == 1
-    assert registry.label_set_uses("labels-2") == 0
+
+    assert registry.certified_without_label_uses() == []
 
     model = registry.resolve(alias="candidate")
     assert (model.version, model.artifact_hash) == (version.version, artifact.artifact_hash(trained.artifact))
@@ -108,6 +107,16 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     scored = mlflow.pyfunc.load_model(version.uri).predict(frame)
     assert scored["color"][0] in {"Blue", "Red"}
     assert np.isfinite(scored["color_score"][0])
+
+
+def test_versions_of_releases_without_the_table_of_label_uses_are_known(two_versions: Registry) -> None:
+    client = two_versions.connect()
+    assert two_versions.certified_without_label_uses() == []
+    client.set_model_version_tag(MODEL, "1", "weights_hash", "weights-1")
+    for version, tags in (("1", {"label_set.abc": "certified"}), ("2", {"weights_hash": "weights-2"})):
+        for key, value in tags.items():
+            client.set_model_version_tag(MODEL, version, key, value)
+    assert two_versions.certified_without_label_uses() == ["weights-1"]
 
 
 def test_an_artifact_without_all_certificates_is_not_registered(

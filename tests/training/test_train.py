@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,7 @@ from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.training.train import train
@@ -43,16 +45,19 @@ def catalog() -> list[dict]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("job")
-    uses: list[str] = []
+    uses: dict[str, Sequence[str]] = {}
 
-    def used_once_before(label_set_hash: str) -> int:
-        uses.append(label_set_hash)
-        return 1
+    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
+        assert candidate == artifact.weights_hash(folder / "w" / "artifact")
+        assert not (folder / "w" / "artifact" / "certificates.json").exists()  # before the labels are read
+        uses[attribute] = product_ids
+        return LabelUse(2, epoch=0)
 
     model = train(
-        batches(catalog()), DICTIONARY, config(folder, unimodal_baselines=True), folder / "w", used_once_before, silent
+        batches(catalog()), DICTIONARY, config(folder, unimodal_baselines=True), folder / "w", second_candidate, silent
     )
-    assert uses == [model.lineage["label_set_hash"]]
+    assert set(uses) == {"color", "material"}
+    assert {len(set(products)) for products in uses.values()} == {model.lineage["folds"]["certification"]}
     return model
 
 
@@ -76,10 +81,10 @@ def test_the_colour_is_certified_and_precise_on_the_test_fold(trained):
     assert trained.metrics["color/certified_precision"] >= 0.9
 
 
-def test_second_use_of_a_label_set_pays_half_of_delta(trained):
-    assert {certificate.use_count for certificate in trained.certificates} == {2}
+def test_a_second_candidate_on_the_same_labels_is_tested_at_a_sixth_of_delta(trained):
+    assert trained.lineage["label_uses"] == {"color": 2, "material": 2, "season": 1}
     color = next(c for c in trained.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
-    assert all(step.p_value <= 0.025 for step in color.steps if step.passed)
+    assert all(step.p_value <= 0.05 / 6 for step in color.steps if step.passed)
 
 
 def test_i8_artifact_verifies_and_carries_the_certificates(trained):
@@ -119,8 +124,12 @@ def test_certificates_expire_after_the_configured_days(trained):
     assert certificate.data_window == "2026-01-01/2026-01-01"
 
 
+def first_use(*_):
+    return LabelUse(1, epoch=0)
+
+
 def run(folder, rows, **training):
-    return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", lambda _: 0, silent)
+    return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", first_use, silent)
 
 
 def test_no_labelled_product_is_refused_with_what_to_check(tmp_path):
@@ -157,7 +166,7 @@ def test_attribute_that_the_dictionary_lacks_is_a_config_error(tmp_path):
 def test_config_without_training_section_is_a_config_error(tmp_path):
     settings = replace(config(tmp_path), training=None)
     with pytest.raises(ConfigError, match="training"):
-        train(batches([]), DICTIONARY, settings, tmp_path, lambda _: 0, silent)
+        train(batches([]), DICTIONARY, settings, tmp_path, first_use, silent)
 
 
 def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(tmp_path) -> None:
@@ -166,7 +175,7 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(t
         'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
         '"model.fusion.kind" = "late" }]\n'
     )
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", first_use, silent)
     artifact.verify(model.artifact)
     voters = ensemble.load(model.artifact)
     assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
@@ -181,7 +190,7 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(t
 def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_with_masked_inputs(tmp_path) -> None:
     changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
     settings = config(tmp_path, set=changes, unimodal_baselines=True)
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", lambda _: 0, silent)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", first_use, silent)
     assert {name: model.params[name] for name in changes} == changes
     assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
     assert model.warnings == []
@@ -198,9 +207,9 @@ def test_an_interrupted_training_continues(tmp_path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", lambda _: 0, kill)
+        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", first_use, kill)
     lines: list[str] = []
-    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", lambda _: 0, lines.append)
+    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", first_use, lines.append)
     assert any("continues after epoch 2" in line for line in lines)
-    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", lambda _: 0, silent)
+    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", first_use, silent)
     assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)

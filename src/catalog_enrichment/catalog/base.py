@@ -59,6 +59,9 @@ class Catalog(Protocol):
     def writing(self) -> AbstractContextManager[None]:
         """A block in which this is the only job that writes. Raises GateRefused if another job does."""
 
+    def locked(self, name: str, wait_seconds: float) -> AbstractContextManager[None]:
+        """A block that one process at a time can be in, per ``name``. Raises GateRefused after ``wait_seconds``."""
+
     def location(self, table: str) -> str:
         """Where the table lies, for people and other tools."""
 

@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,18 +183,18 @@ class LakeCatalog:
                     "that the driver and all executors share"
                 )
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only job that writes to this catalog. Raises GateRefused if another one is at it.
+    def writing(self) -> AbstractContextManager[None]:
+        return self.locked("writing", wait_seconds=0)
 
-        The lock is a file's, so the operating system lets go of it when a job dies.
-        """
+    @contextmanager
+    def locked(self, name: str, wait_seconds: float) -> Iterator[None]:
+        # the lock is a file's, so the operating system releases it when a job dies
         from filelock import FileLock, Timeout
 
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / "_writing.lock"
+        lock = self.path / f"_{name}.lock"
         try:
-            with FileLock(lock, timeout=0):
+            with FileLock(lock, timeout=wait_seconds):
                 yield
         except Timeout:
             raise GateRefused(f"another job is writing to this catalog ({lock}); run again when it is done") from None

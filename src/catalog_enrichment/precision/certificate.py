@@ -58,12 +58,12 @@ class Certificate:
     wrong: int
     """K: wrong units among them."""
     lower_bound: float
-    """Clopper-Pearson lower bound of the precision at confidence 1 - delta / use_count; 0 for an abstention."""
+    """Clopper-Pearson lower bound of the precision at confidence 1 - spent_delta(delta, use_count); 0: abstention."""
     target: float
     delta: float
-    """Tested at ``delta / use_count``."""
+    """Tested at ``spent_delta(delta, use_count)``."""
     use_count: int
-    """How often this label set has been used to certify, this time included."""
+    """How many candidates were certified on these labels, this one included."""
     claim: str
     """The guarantee in words."""
     status: CertificateStatus = CertificateStatus.PROVISIONAL

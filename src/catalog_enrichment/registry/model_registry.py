@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from catalog_enrichment.registry.trained_model import TrainedModel
 
 _EVIDENCE, _ARTIFACT_HASH, _WEIGHTS_HASH = "evidence", "artifact_hash", "weights_hash"
+"""Version tags."""
 _LABEL_SET = "label_set."
-"""Version tags; of the last, one tag per label set that the version was certified on."""
+"""Begin of a version tag of releases that counted the uses of a label set by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,11 @@ class Registry:
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def label_set_uses(self, label_set_hash: str) -> int:
-        """How many versions were certified on this label set; the next one has to correct for them (certificate 4)."""
-        client = self.connect(create=True)
-        versions = mlflow_store.all_versions(client, self._name)
-        return sum(_LABEL_SET + label_set_hash in version.tags for version in versions)
+    def certified_without_label_uses(self) -> list[str]:
+        """Weights hashes of the versions of releases that had no table `label_uses`, oldest first."""
+        versions = mlflow_store.all_versions(self.connect(create=True), self._name)
+        old = [version for version in versions if any(tag.startswith(_LABEL_SET) for tag in version.tags)]
+        return [str(version.tags[_WEIGHTS_HASH]) for version in sorted(old, key=lambda version: int(version.version))]
 
     def register(self, trained: TrainedModel, figures: Mapping[str, Figure] | None = None) -> ModelVersion:
         """Log one MLflow run, register its model as a new version and make that version the candidate.
@@ -100,11 +101,10 @@ class Registry:
             _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
             _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
         }
-        label_sets = {_LABEL_SET + certificate.label_set_hash: "certified" for certificate in certificates}
         evidence = Evidence.from_certificates("", certificates, trained.metrics)
         client = self.connect(create=True)
         logged = self._store.log(trained, figures or {}, tags=hashes)
-        version = self._store.register(logged, hashes | label_sets | {_EVIDENCE: evidence.to_json()})
+        version = self._store.register(logged, hashes | {_EVIDENCE: evidence.to_json()})
         client.set_registered_model_alias(self._name, self._settings.candidate_alias, version)
         return ModelVersion(self._name, version, logged.run_id, f"models:/{self._name}/{version}")
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.certify import spent_delta
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -113,7 +114,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, percent=_percent, when=_when, words=_words)
+    environment.filters.update(number=_number, percent=_percent, spent_delta=spent_delta, when=_when, words=_words)
     return environment
 
 

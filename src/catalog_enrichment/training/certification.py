@@ -45,14 +45,20 @@ def data_window(dataset: Dataset, index: Index) -> str:
 
 
 def certify_all(
-    split: Split, labels: Mapping[str, Labels], scores: ModelScores, rule: PrecisionConfig, binding: CertificateBinding
+    split: Split,
+    labels: Mapping[str, Labels],
+    scores: ModelScores,
+    rule: PrecisionConfig,
+    bindings: Mapping[str, CertificateBinding],
 ) -> list[Certificate]:
     """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn.
 
     ``scores``: of the calibration and certification folds and of the unfilled products, for the attributes learned.
+    ``bindings``: by attribute.
     """
     certificates = []
     for name, label in labels.items():
+        binding = bindings[name]
         if name in scores.probabilities:
             certificates.append(certify_one(split, label, scores, rule, binding))
         else:

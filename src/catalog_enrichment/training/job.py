@@ -5,9 +5,11 @@ Reads the tables without Spark; only a fit by several processes starts Spark.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
+from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
@@ -20,6 +22,8 @@ from catalog_enrichment.training import launcher
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.precision.certificate import Certificate
+    from catalog_enrichment.precision.certify import LabelUse
+    from catalog_enrichment.training.train import UseLabels
 
 
 def train_model(config: Config) -> dict[str, Any]:
@@ -45,7 +49,8 @@ def train_model(config: Config) -> dict[str, Any]:
 
         with stages("train") as stage:
             products = catalog.scan("products")
-            trained = train(products, dictionary, config, workdir, registry.label_set_uses, stages.say, fit)
+            record = _label_uses(catalog, registry)
+            trained = train(products, dictionary, config, workdir, record, stages.say, fit)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
@@ -60,6 +65,16 @@ def train_model(config: Config) -> dict[str, Any]:
         "lineage": trained.lineage,
         "seconds": trained.seconds | stages.seconds,
     }
+
+
+def _label_uses(catalog: LakeCatalog, registry: Registry) -> UseLabels:
+    """Records uses of labels in the catalog, after those of the versions that were certified before it kept them."""
+    earlier = registry.certified_without_label_uses()
+
+    def use(attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
+        return label_uses.use_labels(catalog, attribute, product_ids, candidate, earlier)
+
+    return use
 
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:

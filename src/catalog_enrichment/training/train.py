@@ -24,7 +24,7 @@ from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import CertificateBinding
+from catalog_enrichment.precision.certify import CertificateBinding, LabelUse
 from catalog_enrichment.records import Modality, flatten_keys
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
@@ -42,6 +42,9 @@ from catalog_enrichment.training.task import Split, Task, labels_of, load, setti
 if TYPE_CHECKING:
     import pyarrow as pa
 
+UseLabels = Callable[[str, Sequence[str], str], LabelUse]
+"""(attribute, product ids, weights hash) -> the use, recorded before the labels are read."""
+
 BASELINES: tuple[str, ...] = ("text_only", "image_only")
 """Unimodal fusions that are fitted for comparison; also their names in tables and metrics."""
 
@@ -51,14 +54,14 @@ def train(
     dictionary: Dictionary,
     config: Config,
     workdir: Path,
-    label_set_uses: Callable[[str], int],
+    use_labels: UseLabels,
     progress: Progress,
     fit: Fitter = fit,
 ) -> TrainedModel:
     """Train on the merchants' values, certify, evaluate. Pictures and the artifact are written to ``workdir``.
 
-    ``products``: rows of the contract `products`. ``label_set_uses(hash)``: how many models were certified on that
-    label set before. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe or attribute,
+    ``products``: rows of the contract `products`. ``use_labels``: records a use of labels and
+    returns it. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe or attribute,
     DataContractError for too little data.
     """
     stages, settings = Stages(say=progress), settings_of(config)
@@ -82,8 +85,8 @@ def train(
         scores = score(predictor, dataset, _products_to_score(split, labels), progress)
         stage.rows_in = len(scores.index)
     with stages("certify"):
-        binding = _certificate_binding(split, folder, label_set_uses)
-        certificates = certify_all(split, labels, scores, config.precision, binding)
+        bindings = _certificate_bindings(split, labels, scores, folder, use_labels)
+        certificates = certify_all(split, labels, scores, config.precision, bindings)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
         multimodal = modalities_used(member.model for member in members) == "both"
@@ -102,7 +105,7 @@ def train(
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
-        lineage=_lineage(split, labels, binding),
+        lineage=_lineage(split, labels, bindings),
         seconds=stages.seconds,
     )
 
@@ -172,18 +175,28 @@ def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
     return np.flatnonzero(selected)
 
 
-def _certificate_binding(split: Split, folder: Path, label_set_uses: Callable[[str], int]) -> CertificateBinding:
-    labels_hash = label_set(split)
-    return CertificateBinding(
+def _certificate_bindings(
+    split: Split, labels: Mapping[str, Labels], scores: ModelScores, folder: Path, use_labels: UseLabels
+) -> dict[str, CertificateBinding]:
+    """Attribute -> what its certificates are bound to. The use of the labels of every attribute that the model scores
+    is recorded here, before certification reads them (PRECISION, certificate 6)."""
+    fold, weights = split.folds.certification, artifact.weights_hash(folder)
+    binding = CertificateBinding(
         modality=Modality.BOTH,
-        weights_hash=artifact.weights_hash(folder),
+        weights_hash=weights,
         numeric_path=Predictor.numeric_path,
         preprocessing_hash=artifact.preprocessing_hash(folder),
-        label_set_hash=labels_hash,
-        use_count=label_set_uses(labels_hash) + 1,
-        data_window=data_window(split.dataset, split.folds.certification),
+        label_set_hash=label_set(split),
+        use_count=1,
+        data_window=data_window(split.dataset, fold),
         issued_at=datetime.now(UTC),
     )
+    bindings = dict.fromkeys(labels, binding)
+    for name in scores.probabilities:
+        labelled = fold[labels[name].labelled[fold]]
+        use = use_labels(name, [split.dataset.ids[product] for product in labelled.tolist()], weights)
+        bindings[name] = replace(binding, use_count=use.number)
+    return bindings
 
 
 def _evaluate(
@@ -247,7 +260,7 @@ def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
     return flatten_keys(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 
-def _lineage(split: Split, labels: Mapping[str, Labels], binding: CertificateBinding) -> dict[str, Any]:
+def _lineage(split: Split, labels: Mapping[str, Labels], bindings: Mapping[str, CertificateBinding]) -> dict[str, Any]:
     """Counts and hashes of the training data."""
     dataset, folds = split.dataset, split.folds
     unlabelled = np.setdiff1d(np.arange(len(dataset)), np.concatenate([index for _, index in folds.items()]))
@@ -262,9 +275,9 @@ def _lineage(split: Split, labels: Mapping[str, Labels], binding: CertificateBin
         "largest_group": int(np.bincount(split.groups).max()),
         "twins_share_test": twins_share(folds.test, folds.train, split.groups),
         "twins_share_unlabelled": twins_share(unlabelled, folds.train, split.groups),
-        "data_window": binding.data_window,
-        "label_set_hash": binding.label_set_hash,
-        "label_set_use": binding.use_count,
+        "data_window": data_window(dataset, folds.certification),
+        "label_set_hash": label_set(split),
+        "label_uses": {name: binding.use_count for name, binding in bindings.items()},
         "dictionary_hash": dataset.dictionary.hash(),
     }
 

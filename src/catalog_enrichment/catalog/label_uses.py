@@ -1,0 +1,86 @@
+"""The table `label_uses`, read and written here alone: which labels certified which models (PRECISION, certificate 6).
+
+A label that tests a second model is weaker evidence than one that tests its first, whether or not the first model was
+ever registered. So a use is recorded on the catalog, before the labels are read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.precision.certify import LabelUse
+from catalog_enrichment.records import stable_hash
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
+
+TABLE = "label_uses"
+EPOCH = 0
+"""The only epoch: new certification folds are not drawn yet."""
+LOCK_SECONDS = 300
+"""How long a training waits for another one that is recording its uses; that takes seconds."""
+
+FirstUses = dict[str, dict[str, datetime]]
+"""Product id -> candidate -> when the candidate first used the product's label."""
+
+
+def use_labels(
+    catalog: Catalog,
+    attribute: str,
+    product_ids: Sequence[str],
+    candidate: str,
+    earlier: Sequence[str] = (),
+) -> LabelUse:
+    """Record that ``candidate`` (its weights hash) is certified on the labels of ``product_ids``, and count the uses.
+
+    The use number is 1 + the largest number of other candidates that used any of the products before this candidate
+    did. The same candidate on the same products gets the same number again, and nothing is written. ``earlier``:
+    candidates, oldest first, that used the products before the catalog kept this table; they are recorded with the
+    attribute's first rows. Raises GateRefused if another training holds the table for ``LOCK_SECONDS``.
+    """
+    with catalog.locked(TABLE, LOCK_SECONDS):
+        uses, newest = _first_uses(catalog, attribute, set(product_ids))
+        # strictly increasing, whatever the clocks of the machines that train say
+        now = max(datetime.now(UTC), newest + timedelta(microseconds=1)) if newest else datetime.now(UTC)
+        before = [] if newest else [name for name in earlier if name != candidate]
+        times = {name: now + timedelta(microseconds=place) for place, name in enumerate([*before, candidate])}
+        new = {
+            (product, name): time
+            for name, time in times.items()
+            for product in dict.fromkeys(product_ids)
+            if name not in uses[product]
+        }
+        if new:
+            rows = [
+                {"attribute": attribute, "product_id": product, "epoch": EPOCH, "candidate": name, "used_at": time}
+                for (product, name), time in new.items()
+            ]
+            catalog.append_rows(TABLE, rows, stable_hash(TABLE, attribute, sorted(new), now.isoformat()))
+        for (product, name), time in new.items():
+            uses[product][name] = time
+        return LabelUse(number=1 + max((_used_before(uses[p], candidate) for p in product_ids), default=0), epoch=EPOCH)
+
+
+def _used_before(first_use: dict[str, datetime], candidate: str) -> int:
+    """How many other candidates used the product's label before ``candidate``."""
+    return sum(time < first_use[candidate] for time in first_use.values())
+
+
+def _first_uses(catalog: Catalog, attribute: str, products: Iterable[str]) -> tuple[FirstUses, datetime | None]:
+    """The first uses of ``products``, and the newest use of the attribute; None if it has none."""
+    import pyarrow.compute as pc
+
+    wanted, newest = set(products), None
+    uses: FirstUses = defaultdict(dict)
+    for batch in catalog.scan(TABLE):
+        rows = batch.filter(pc.equal(batch.column("attribute"), attribute)).to_pylist()
+        for row in rows:
+            time = row["used_at"]
+            newest = time if newest is None else max(newest, time)
+            if row["product_id"] in wanted:
+                of_product = uses[row["product_id"]]
+                of_product[row["candidate"]] = min(time, of_product.get(row["candidate"], time))
+    return uses, newest

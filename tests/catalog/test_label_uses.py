@@ -1,0 +1,102 @@
+"""Uses of certification labels (PRECISION, certificate 6). Needs no Spark."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment.catalog import label_uses
+from catalog_enrichment.catalog.label_uses import use_labels
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.errors import GateRefused
+
+FOLD = ["p1", "p2", "p3"]
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> LakeCatalog:
+    return LakeCatalog(tmp_path / "catalog")
+
+
+def rows(catalog: LakeCatalog) -> list[tuple[str, str, str]]:
+    found = [row for batch in catalog.scan("label_uses") for row in batch.to_pylist()]
+    return sorted((row["attribute"], row["product_id"], row["candidate"]) for row in found)
+
+
+def test_each_new_candidate_on_the_same_labels_gets_the_next_number(catalog: LakeCatalog) -> None:
+    assert [use_labels(catalog, "color", FOLD, name).number for name in "abc"] == [1, 2, 3]
+
+
+def test_certifying_the_same_candidate_again_is_no_use(catalog: LakeCatalog) -> None:
+    for name in "abc":
+        use_labels(catalog, "color", FOLD, name)
+    version = catalog.version("label_uses")
+    assert [use_labels(catalog, "color", FOLD, name).number for name in "abc"] == [1, 2, 3]
+    assert catalog.version("label_uses") == version
+
+
+def test_the_count_does_not_restart_when_products_join_or_leave_the_fold(catalog: LakeCatalog) -> None:
+    use_labels(catalog, "color", FOLD, "a")
+    use_labels(catalog, "color", ["p3", "p4"], "b")
+    assert use_labels(catalog, "color", ["p4", "p5", "p6"], "c").number == 2
+    assert use_labels(catalog, "color", ["p1", "p3", "p9"], "d").number == 3
+    assert use_labels(catalog, "color", ["p9"], "e").number == 2
+
+
+def test_the_largest_number_on_any_product_counts_and_not_the_number_of_all_candidates(catalog: LakeCatalog) -> None:
+    for product, name in (("p1", "a"), ("p2", "b"), ("p2", "c")):
+        use_labels(catalog, "color", [product], name)
+    assert use_labels(catalog, "color", FOLD, "d").number == 3
+
+
+def test_a_candidate_that_meets_a_new_product_is_later_there_than_those_before_it(catalog: LakeCatalog) -> None:
+    use_labels(catalog, "color", ["p1"], "a")
+    use_labels(catalog, "color", ["p1", "p2"], "b")
+    assert use_labels(catalog, "color", ["p1"], "a").number == 1
+    assert use_labels(catalog, "color", ["p1", "p2"], "a").number == 2
+
+
+def test_attributes_are_counted_apart(catalog: LakeCatalog) -> None:
+    use_labels(catalog, "color", FOLD, "a")
+    assert use_labels(catalog, "material", FOLD, "b").number == 1
+
+
+def test_another_process_finds_the_uses(catalog: LakeCatalog) -> None:
+    use_labels(catalog, "color", FOLD, "a")
+    assert use_labels(LakeCatalog(catalog.path), "color", FOLD, "b").number == 2
+
+
+def test_one_row_is_written_per_product_and_candidate(catalog: LakeCatalog) -> None:
+    use_labels(catalog, "color", ["p1", "p2", "p1"], "a")
+    use_labels(catalog, "color", ["p1", "p3"], "a")
+    assert rows(catalog) == [("color", product, "a") for product in ("p1", "p2", "p3")]
+
+
+def test_candidates_from_before_the_table_count_once_and_are_recorded(catalog: LakeCatalog) -> None:
+    assert use_labels(catalog, "color", FOLD, "new", earlier=("v1", "v2")).number == 3
+    assert use_labels(catalog, "color", FOLD, "newer", earlier=("v1", "v2")).number == 4
+    assert len(rows(catalog)) == 4 * len(FOLD)
+    assert use_labels(catalog, "color", FOLD, "v2", earlier=("v1", "v2")).number == 2
+
+
+def test_no_label_is_no_use(catalog: LakeCatalog) -> None:
+    assert use_labels(catalog, "color", [], "a").number == 1
+    assert rows(catalog) == []
+
+
+def test_candidates_that_certify_at_the_same_time_get_different_numbers(catalog: LakeCatalog) -> None:
+    def use(name: str) -> int:
+        return use_labels(LakeCatalog(catalog.path), "color", FOLD, name).number
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(use, "abcd")) == [1, 2, 3, 4]
+
+
+def test_a_training_that_cannot_record_its_uses_does_not_certify(
+    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_uses, "LOCK_SECONDS", 0)
+    with catalog.locked("label_uses", 0), pytest.raises(GateRefused, match="label_uses"):
+        use_labels(LakeCatalog(catalog.path), "color", FOLD, "a")
