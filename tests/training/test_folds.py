@@ -65,21 +65,45 @@ def test_groups_are_not_divided_and_every_product_is_in_one_fold():
     assert twins_share(folds.test, folds.train, groups) == 0
 
 
+def fold_of(folds: Folds, product: int) -> str:
+    return next(name for name, index in folds.items() if product in index)
+
+
+def expected_shares(config: FoldsConfig, large: int, count: int, drawn: str) -> dict[str, float]:
+    """Each fold's share of the products where ``large`` of them were drawn into one fold."""
+    shares = {name: getattr(config, name) for name in ("train", "validation", "calibration", "certification", "test")}
+    left = {name: max(share - (large / count if name == drawn else 0.0), 0.0) for name, share in shares.items()}
+    rest = (count - large) / count / sum(left.values())
+    return {name: share * rest + (large / count if name == drawn else 0.0) for name, share in left.items()}
+
+
 @pytest.mark.parametrize("large", [0, 200, 700])
-def test_shares_are_close_even_with_a_large_group(large):
+@pytest.mark.parametrize("stratify", [False, True])
+def test_shares_are_close_even_with_a_large_group(large, stratify):
     groups = random_groups(3000)
     groups[:large] = 10_000
-    sizes = split_folds(np.arange(3000), groups, ids(3000), SHARES).sizes()
-    for name, size in sizes.items():
-        assert abs(size / 3000 - getattr(SHARES, name)) < 0.01
+    config = FoldsConfig(stratify=stratify)
+    folds = split_folds(np.arange(3000), groups, ids(3000), config, values(3000))
+    expected = expected_shares(config, large, 3000, fold_of(folds, 0) if large else "")
+    for name, size in folds.sizes().items():
+        assert abs(size / 3000 - expected[name]) < 0.015
 
 
-def test_a_group_larger_than_train_leaves_the_other_folds_in_proportion():
+def test_no_group_is_exempt_from_the_draw_however_large():
     groups = random_groups(1000)
-    groups[:800] = 10_000
-    sizes = split_folds(np.arange(1000), groups, ids(1000), SHARES).sizes()
-    assert sizes["train"] == 800
-    assert abs(sizes["certification"] - 200 * 0.22 / 0.5) < 10
+    groups[:400] = 10_000
+    drawn = [fold_of(split_folds(np.arange(1000), groups, ids(1000), FoldsConfig(seed=s)), 0) for s in range(200)]
+    for name in ("train", "certification", "test"):
+        expected = getattr(SHARES, name)
+        assert abs(drawn.count(name) / 200 - expected) < 3 * (expected * (1 - expected) / 200) ** 0.5
+
+
+def test_a_large_group_stays_where_it_was_drawn_when_other_products_come():
+    groups = random_groups(1200)
+    groups[:300] = 10_000
+    few = split_folds(np.arange(1000), groups, ids(1200), SHARES)
+    many = split_folds(np.arange(1200), groups, ids(1200), SHARES)
+    assert fold_of(few, 0) == fold_of(many, 0)
 
 
 def test_the_split_depends_on_the_seed_and_not_on_the_order_of_products():

@@ -110,10 +110,11 @@ def split_folds(
     """Split the labelled products by content group into the configured shares (counted in products).
 
     Groups are sorted by a hash of the seed and the group's smallest product id, and the sequence is cut at the shares.
-    The result is stable (new products move only groups near a cut) and exact to within one group. Groups of more than
-    half the smallest fold go to train, which is never used for measurement, and the remaining groups are cut.
+    The result is stable (new products move only groups near a cut) and exact to within one group. A group of more than
+    half the smallest fold would push others out of it, so its fold is drawn first, with the shares as probabilities,
+    and the other groups fill what is left: no group is exempt from certification, however large.
 
-    With ``config.stratify`` the remaining groups are divided by iterative stratification over ``truth`` (N, V), the
+    With ``config.stratify`` the other groups are divided by iterative stratification over ``truth`` (N, V), the
     products' values: every fold gets its share of every value, as far as groups allow. This is not stable, and exact to
     about 0.01. Raises ValueError if ``truth`` is missing then.
     """
@@ -127,15 +128,16 @@ def split_folds(
     large = [group for group in order if len(members[group]) > largest]
     small = [members[group] for group in order if len(members[group]) <= largest]
 
-    target = shares * len(labelled)
-    target[0] = max(0.0, target[0] - sum(len(members[group]) for group in large))
+    folds: list[list[int]] = [[], [], [], [], []]
+    for group in large:
+        folds[_draw(shares, config.seed, first_id[group])] += members[group]
+    target = np.maximum(shares * len(labelled) - np.array([len(fold) for fold in folds]), 0.0)
     if config.stratify:
         if truth is None:
             raise ValueError("folds.stratify needs the products' values")
         fold_of_group = _stratify(small, truth, target, config.seed)
     else:
         fold_of_group = _cut(small, target)
-    folds: list[list[int]] = [[product for group in large for product in members[group]], [], [], [], []]
     for products, fold_index in zip(small, fold_of_group, strict=True):
         folds[fold_index] += products
     return Folds(*(np.array(sorted(part), dtype=np.int64) for part in folds))
@@ -156,6 +158,12 @@ def stratified_parts(
         raise ValueError(f"{len(members)} content groups cannot be divided into {k} parts")
     part_of_product = np.array(_stratify(members, truth, np.ones(k), seed))[position]
     return [np.sort(index[part_of_product == part]) for part in range(k)]
+
+
+def _draw(shares: NDArray[np.float64], seed: int, first_id: str) -> int:
+    """A fold drawn with probabilities ``shares``, by a hash: the same for the same seed and group."""
+    position = int(stable_hash("large group", seed, first_id)[:13], 16) / 16**13
+    return min(int(np.searchsorted(np.cumsum(shares), position, side="right")), len(shares) - 1)
 
 
 def _cut(groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[int]:
