@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment import contract
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import Context, load_dictionary
@@ -177,6 +178,9 @@ def test_a_value_is_explained_and_its_run_rolled_back_and_back_again(folder: Pat
     run_id = before[product_id, attribute][2]
     undone = rollback.rollback_run(context.catalog, run_id)
     assert current_values(context.catalog) != before
+    attempts = {row["run_id"]: row["attempt"] for row in rows_of(LakeCatalog(folder / "catalog"), "runs")}
+    assert (attempts[run_id], attempts[undone["run_id"]]) == (None, 1), "null in rows of contract v1"
+    assert runs.find(context.catalog, run_id) is not None
     rollback.rollback_run(context.catalog, undone["run_id"])
     assert {key: value[:2] for key, value in current_values(context.catalog).items()} == {
         key: value[:2] for key, value in before.items()

@@ -43,58 +43,89 @@ LAYERS = [
 
 NEVER = [
     ("registry", "training"),
-    ("models", "registry"),
     ("models", "precision"),
-    ("inference", "registry"),
+    ("inputs", "precision"),
     ("precision", "models"),
     ("catalog", "ingest"),
     ("catalog", "models"),
     ("ingest", "catalog"),
     ("comparison", "training.certification"),
-    ("comparison", "precision.certify"),
+    *((executor_code, "registry") for executor_code in ("inference", "models", "inputs", "precision", "validation")),
+    ("catalog.part_files", "registry"),
+    ("enrichment.decide", "registry"),
 ]
-"""(importer, imported): rooms or files between which no import is allowed, whatever their layers."""
+"""(importer, imported): rooms or files between which no import is allowed, not even through others."""
 
-EXCEPT = {("ingest.job", "catalog"), ("ingest.draft_dictionary", "catalog")}
-"""Files of a room to which its row of :data:`NEVER` does not apply."""
+NEVER_DIRECTLY = [("comparison", "precision.certify")]
+"""The same, but other files between them may import it: the run page explains certificates."""
+
+EXCEPT = {("ingest.job", "catalog")}
+"""Files of a room that the row of :data:`NEVER` does not mean."""
+
+NEVER_LIBRARIES = [
+    *(("precision", library) for library in ("torch", "pyspark", "mlflow", "transformers", "timm")),
+    *(("inputs", library) for library in ("pyspark", "mlflow")),
+    *(("training", library) for library in ("mlflow",)),
+    *(("config", library) for library in ("pydantic", "torch", "pyspark", "mlflow")),
+]
+"""(room, library) that the room does not import, also not inside a function."""
 
 
 def _module(file: Path) -> str:
-    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+    """The dotted name below the package; of an ``__init__.py`` that of its folder."""
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {_module(file): file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"}
+MODULES = {_module(file): file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py"}
 
 
-def _imported_modules(file: Path) -> set[str]:
-    """Modules of this package that ``file`` imports, also inside functions, also for type checking alone."""
+def _imported_names(file: Path, type_checking: bool = True) -> set[str]:
+    """Every dotted name that ``file`` imports, also inside functions; on request without those for type checking."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    hints = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in hints and not type_checking:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    own = {name.removeprefix("catalog_enrichment.") for name in names if name.startswith("catalog_enrichment.")}
-    return own & set(MODULES)
+    return names
+
+
+def _imported_modules(file: Path, type_checking: bool = True) -> set[str]:
+    """Modules of this package that ``file`` imports."""
+    names = _imported_names(file, type_checking)
+    ours = {name.removeprefix("catalog_enrichment.") for name in names if name.startswith("catalog_enrichment.")}
+    modules = ours & set(MODULES)
+    # `from catalog_enrichment.room import file` imports the file; the room itself only where a name of it is used
+    return {module for module in modules if not any(other.startswith(f"{module}.") for other in modules)}
 
 
 IMPORTS = {module: _imported_modules(file) for module, file in MODULES.items()}
+RUNTIME_IMPORTS = {module: _imported_modules(file, type_checking=False) for module, file in MODULES.items()}
 
 
-def _inside(module: str, room: str) -> bool:
-    """Whether ``module`` is ``room`` (a room or a file) or lies in it."""
-    return module == room or module.startswith(f"{room}.")
+def _inside(module: str, place: str) -> bool:
+    return module == place or module.startswith(f"{place}.")
 
 
 def _layer(module: str) -> int:
     """The index of the layer that names ``module`` most exactly."""
-    matches = [(len(room), index) for index, layer in enumerate(LAYERS) for room in layer if _inside(module, room)]
+    matches = [(len(place), index) for index, layer in enumerate(LAYERS) for place in layer if _inside(module, place)]
     assert matches, f"{module} is in no layer of LAYERS"
     return max(matches)[1]
 
 
 def test_imports_point_downwards_only() -> None:
-    wrong = [f"{a} -> {b}" for a, imported in IMPORTS.items() for b in imported if _layer(b) < _layer(a)]
+    files = {module for module in MODULES if MODULES[module].name != "__init__.py"}
+    wrong = [f"{a} -> {b}" for a in files for b in IMPORTS[a] & files if _layer(b) < _layer(a)]
     assert wrong == []
 
 
@@ -103,20 +134,53 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
 
 
-@pytest.mark.parametrize(("importer", "imported"), NEVER, ids=lambda room: room)
+@pytest.mark.parametrize(("importer", "imported"), NEVER, ids=lambda place: place)
 def test_never(importer: str, imported: str) -> None:
+    """Directly also for type checking; through other files, what is imported when the program runs."""
+    reached = networkx.DiGraph([(a, b) for a, modules in RUNTIME_IMPORTS.items() for b in modules])
+    reached.add_nodes_from(MODULES)
     wrong = [
         f"{a} -> {b}"
-        for a, modules in IMPORTS.items()
-        for b in modules
-        if _inside(a, importer) and _inside(b, imported) and (a, imported) not in EXCEPT
+        for a in MODULES
+        if _inside(a, importer) and (a, imported) not in EXCEPT
+        for b in _direct(a) | networkx.descendants(reached, a)
+        if _inside(b, imported)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("importer", "imported"), NEVER_DIRECTLY, ids=lambda place: place)
+def test_never_directly(importer: str, imported: str) -> None:
+    assert [a for a in MODULES if _inside(a, importer) and any(_inside(b, imported) for b in IMPORTS[a])] == []
+
+
+def _direct(module: str) -> set[str]:
+    return RUNTIME_IMPORTS[module] if module == "enrichment.decide" else IMPORTS[module]
+
+
+@pytest.mark.parametrize(("room", "library"), NEVER_LIBRARIES, ids=lambda place: place)
+def test_a_room_does_not_import_a_library(room: str, library: str) -> None:
+    wrong = [
+        module
+        for module, file in MODULES.items()
+        if _inside(module, room) and any(name.split(".")[0] == library for name in _imported_names(file, False))
     ]
     assert wrong == []
 
 
 def test_every_layer_and_every_never_names_something_that_exists() -> None:
-    rooms = [room for layer in LAYERS for room in layer] + [room for pair in NEVER for room in pair]
-    assert [room for room in rooms if not any(_inside(module, room) for module in MODULES)] == []
+    places = [place for layer in LAYERS for place in layer] + [
+        place for pair in [*NEVER, *NEVER_DIRECTLY] for place in pair
+    ]
+    assert [place for place in places if not any(_inside(module, place) for module in MODULES)] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "jobs").glob("*.py")), ids=lambda file: file.stem)
+def test_a_job_script_only_calls_its_main(file: Path) -> None:
+    imports, guard = [node for node in ast.parse(file.read_text()).body if not isinstance(node, ast.Expr | ast.Import)]
+    assert isinstance(imports, ast.ImportFrom)
+    assert imports.module == "catalog_enrichment.cli"
+    assert ast.unparse(guard) == f"if __name__ == '__main__':\n    sys.exit({file.stem}())"
 
 
 def test_import_mlflow_from_the_repository_root_is_the_real_one() -> None:

@@ -1,4 +1,4 @@
-"""What a job that works on the catalog opens: config, Spark, catalog and dictionary."""
+"""The context of a job that works on the catalog: config, Spark session, catalog and dictionary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Releases what a job caches: Spark keeps a persisted DataFrame until somebody unpersists it."""
+"""Releases what a job caches: Spark keeps a persisted DataFrame until it is unpersisted."""
 
 from __future__ import annotations
 

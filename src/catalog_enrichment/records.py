@@ -54,7 +54,6 @@ class QuarantineStage(StrEnum):
     """The job stage that sent a row to quarantine: column `stage` of the quarantine table."""
 
     IMPORT = "import"
-    VALIDATE = "validate"
     DECODE = "decode"
 
 
@@ -70,9 +69,13 @@ class RunStatus(StrEnum):
 
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
-    """A gate said no (GateRefused); nothing was published."""
+    """A gate refused it (GateRefused) before it published anything."""
     FAILED = "failed"
-    """An error ended it before everything had landed."""
+    """An error ended it; what it had published by then is visible. A killed attempt leaves no row."""
+
+
+NOTHING_TO_DO, DRY_RUN = "nothing_to_do", "dry_run"
+"""Statuses of a job's summary that change nothing and leave no row in the `runs` table."""
 
 
 class Reason(StrEnum):

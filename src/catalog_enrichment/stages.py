@@ -29,6 +29,12 @@ class Stage:
     note: str = ""
     seconds: float = 0.0
 
+    def count(
+        self, rows_in: int | None = None, rows_out: int | None = None, quarantined: int | None = None, note: str = ""
+    ) -> None:
+        """Set what the stage did; None for a number that it does not have."""
+        self.rows_in, self.rows_out, self.quarantined, self.note = rows_in, rows_out, quarantined, note
+
     def line(self) -> str:
         """One INFO line: seconds, rows in, out and quarantined, rows/s."""
         numbers = {"in": self.rows_in, "out": self.rows_out, "quarantined": self.quarantined}

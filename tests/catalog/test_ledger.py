@@ -220,3 +220,19 @@ def test_times_of_runs_increase_whatever_the_clock_says(spark: SparkSession) -> 
     assert ledger.next_asserted_at(empty, START.astimezone(madrid)).tzinfo == UTC
     with pytest.raises(ValueError, match="time zone"):
         ledger.RunStamp("run", "m", "1", datetime(2026, 1, 1))
+
+
+def test_what_stands_after_a_commit_follows_from_what_stood_before_and_its_events(spark: SparkSession) -> None:
+    first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
+    before = ledger.StandingValues(3, ledger.active(first))
+    changed = frame(
+        spark, "predictions", [prediction("a", "color", "Blue", decision="abstain", content_hash="content-2")]
+    )
+    new = asserted(spark, stamp("run-2", 2), prediction("c", "color", "Green"))
+    changes = new.unionByName(ledger.retractions(before.events, changed, stamp("run-2", 2)))
+    after = before.after(changes)
+    replayed = ledger.active(first.unionByName(changes))
+    assert after.version == 4
+    assert {row["event_id"] for row in after.events.collect()} == {row["event_id"] for row in replayed.collect()}
+    assert {row["product_id"] for row in after.events.collect()} == {"b", "c"}
+    assert ledger.StandingValues(-1, first.limit(0)).after(new).version == 1

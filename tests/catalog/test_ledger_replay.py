@@ -22,7 +22,7 @@ Key = tuple[str, str]
 
 
 @dataclass
-class Entry:
+class LedgerRun:
     """One run of the model: what it asserted, which runs' values it retracted, or which run it undid."""
 
     run_id: str
@@ -36,13 +36,13 @@ class Entry:
 
 class Replay:
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[LedgerRun] = []
 
     def in_force(self, run_id: str, attribute: str) -> bool:
         undoers = [e for e in self.entries if e.target == run_id and attribute in e.attributes]
         return not any(self.in_force(undoer.run_id, attribute) for undoer in undoers)
 
-    def stands(self, entry: Entry, key: Key) -> bool:
+    def stands(self, entry: LedgerRun, key: Key) -> bool:
         retracted = [e for e in self.entries if (entry.run_id, key) in e.retracts and self.in_force(e.run_id, key[1])]
         return key in entry.sets and self.in_force(entry.run_id, key[1]) and not retracted
 
@@ -53,11 +53,13 @@ class Replay:
             for key in earlier.sets
             if self.stands(earlier, key) and earlier.content[key[0]] != content[key[0]] and key not in sets
         }
-        self.entries.append(Entry(run_id, sets, content, outdated))
+        self.entries.append(LedgerRun(run_id, sets, content, outdated))
 
     def undo(self, run_id: str, target: str, attribute: str | None) -> None:
         wanted = [attribute] if attribute else ATTRIBUTES
-        self.entries.append(Entry(run_id, target=target, attributes={a for a in wanted if self.in_force(target, a)}))
+        self.entries.append(
+            LedgerRun(run_id, target=target, attributes={a for a in wanted if self.in_force(target, a)})
+        )
 
     def view(self) -> dict[Key, list[str]]:
         shown: dict[Key, list[str]] = {}

@@ -140,7 +140,7 @@ def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
     original = getattr(owner, name)
 
     def kill(*arguments: Any, **named: Any) -> Any:
-        if unless_label and arguments[-1] == unless_label:
+        if unless_label and unless_label in [argument for argument in arguments if isinstance(argument, str)]:
             return original(*arguments, **named)
         raise KilledError
 
@@ -476,6 +476,64 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     assert "data:image/jpeg" in page
 
 
+def test_the_runs_row_has_what_its_id_is_a_hash_of(enriched: SampleCatalog, run: dict[str, Any]) -> None:
+    [row] = [row for row in table(enriched, "runs") if row["kind"] == "enrich"]
+    empty = {name for name, value in row.items() if value is None}
+    assert empty == {"parent_run_id", "error"}
+    assert (row["run_id"], row["model_version"], row["window"]) == (run["run_id"], "1", "{}")
+
+
+def test_a_chunk_that_failed_after_its_commit_is_rolled_back_with_its_backfill(sample: SampleCatalog) -> None:
+    before = values(sample)
+    chunked = sample.with_settings("backfill.chunk_products=100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "add_coverage_after", failing)
+        with pytest.raises(OSError, match="disk full"):
+            backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
+    rows = {row["kind"]: row for row in table(sample, "runs") if row["kind"] != "import"}
+    assert {kind: row["status"] for kind, row in rows.items()} == {"enrich": "failed", "backfill": "failed"}
+    assert "disk full" in rows["backfill"]["error"]
+    assert values(sample) != before
+    written = next(key for key, value in values(sample, "model").items() if value)
+    assert explained(sample, *written)["decisions"], "what a failed run published is explained, too"
+    assert rollback.rollback_run(sample.context().catalog, rows["backfill"]["run_id"])["status"] == "succeeded"
+    assert values(sample) == before
+
+
+def failing(*_: Any) -> None:
+    raise OSError("disk full")
+
+
+def test_a_run_that_is_resumed_after_its_commit_shows_what_others_committed_meanwhile(sample: SampleCatalog) -> None:
+    with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
+        enrich(sample, Window(product_ids=("p001",)))
+    catalog = sample.context().catalog
+    resumed_state = select.read_ledger(catalog, lambda frame: frame)
+    enrich(sample, Window(product_ids=("p002",)))
+    [run_id] = {row["run_id"] for row in table(sample, "attribute_values") if row["product_id"] == "p001"}
+    nothing = publish.Changes(resumed_state.standing.events.limit(0), 0, 0)
+    publish.publish(catalog, nothing, resumed_state.standing, run_id)
+    assert {"p001", "p002"} <= {product for product, _ in values(sample, "model")}
+
+
+def test_a_refused_attempt_keeps_its_scores_alone_and_a_dry_run_nothing(sample: SampleCatalog) -> None:
+    capped = sample.with_settings("enrich.max_changes=0")
+    for _ in range(2):
+        with pytest.raises(GateRefused):
+            enrich(capped)
+    checkpoints = [folder.name.rpartition("-")[0] for folder in (sample.folder / "catalog" / "_staging").glob("*/*")]
+    assert checkpoints == ["scored"]
+    with pytest.raises(GateRefused):
+        enrich(capped, dry_run=True)
+    assert not list((sample.folder / "catalog" / "_staging").glob("*/*"))
+
+
+def test_the_cap_does_not_refuse_what_readers_see_already(sample: SampleCatalog) -> None:
+    with killed_at(runs, "write"):
+        enrich(sample)
+    assert enrich(sample.with_settings("enrich.max_changes=0"))["status"] == "succeeded"
+
+
 def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: SampleCatalog, run: dict[str, Any]) -> None:
     page = run_report.write_report(enriched.context().catalog, enriched.config, run["run_id"]).read_text()
     shown = [name for name in ("select", "score", "decide", "publish") if f">{name}<" in page]
@@ -524,25 +582,32 @@ def test_what_a_run_caches_is_released(sample: SampleCatalog, spark: SparkSessio
     assert cached.isEmpty()
 
 
-def shuffled_columns(node: Any) -> Iterator[set[str]]:
-    """The columns of every shuffle in a physical plan, without those of what is cached already."""
+def shuffles_of_pictures(node: Any, joined: bool = False) -> tuple[int, int]:
+    """Shuffles of a physical plan that carry pictures: above its join, and below it. Cached frames are left out."""
     if node.nodeName() == "AdaptiveSparkPlan":
         node = node.initialPlan()
-    if node.nodeName() == "Exchange":
-        yield {node.output().apply(index).name() for index in range(node.output().size())}
-    for index in range(node.children().size()):
-        yield from shuffled_columns(node.children().apply(index))
+    columns = {node.output().apply(index).name() for index in range(node.output().size())}
+    carries = node.nodeName() == "Exchange" and "images" in columns
+    counts = [(carries and not joined, carries and joined)]
+    joined = joined or "Join" in node.nodeName()
+    children = node.children()
+    counts += [shuffles_of_pictures(children.apply(index), joined) for index in range(children.size())]
+    return sum(above for above, _ in counts), sum(below for _, below in counts)
 
 
-def test_pictures_are_shuffled_once_on_their_way_to_the_model(sample: SampleCatalog) -> None:
+@pytest.mark.parametrize("broadcast_keys", [1000, 0])
+def test_pictures_are_shuffled_once_on_their_way_to_the_model(
+    sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch, broadcast_keys: int
+) -> None:
+    """Where the keys can be broadcast, the shuffle is above the join: only pictures of products to score take part."""
+    monkeypatch.setattr(select, "BROADCAST_KEYS", broadcast_keys)
     context = sample.context()
     request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
     with persisted_frames() as persist:
         products = select.select_products(context.catalog, request, persist).products
-        shuffled = list(shuffled_columns(products._jdf.queryExecution().executedPlan()))
+        above, below = shuffles_of_pictures(products._jdf.queryExecution().executedPlan())
         assert products.rdd.getNumPartitions() == 2 * context.spark.sparkContext.defaultParallelism
-    assert len(shuffled) == 2, "the products, and which of them are ready"
-    assert ["images" in columns for columns in shuffled].count(True) == 1
+    assert (above, below) == ((1, 0) if broadcast_keys else (0, 1))
 
 
 def test_coverage_takes_two_aggregations_however_many_attributes(enriched: SampleCatalog, spark: SparkSession) -> None:

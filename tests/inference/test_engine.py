@@ -6,7 +6,7 @@ import pytest
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference import udf
-from catalog_enrichment.inference.engine import EncodedBatch, score_batches
+from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
 
@@ -21,13 +21,13 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return Predictor.load(sample_catalog.random_artifact(sample, tmp_path_factory.mktemp("artifact"), seed=3))
 
 
-def batch(numbers: range, picture: bool = True) -> EncodedBatch:
+def batch(numbers: range, picture: bool = True) -> UndecodedBatch:
     rows = [sample_catalog.listing(n) for n in numbers]
     images = [
         [{"bytes": sample_catalog.jpeg((9 * n % 255, 99, 9)), "uri": None, "version": "1"}] if picture else []
         for n in numbers
     ]
-    return EncodedBatch([row["title"] for row in rows], [row["description"] for row in rows], images)
+    return UndecodedBatch([row["title"] for row in rows], [row["description"] for row in rows], images)
 
 
 def test_rows_come_back_in_input_order_whatever_the_batches(predictor: Predictor) -> None:
@@ -71,7 +71,7 @@ def test_without_a_picture_the_path_is_text_only_and_says_why(predictor: Predict
 def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -> None:
     rows = batch(range(3))
     (scored,) = score_batches(
-        predictor, [EncodedBatch(["\x00 ", *rows.titles[1:]], rows.descriptions, rows.images)], LIMITS
+        predictor, [UndecodedBatch(["\x00 ", *rows.titles[1:]], rows.descriptions, rows.images)], LIMITS
     )
     assert [row.error for row in scored] == ["empty_title", None, None]
     assert scored[0].candidates == []
@@ -79,7 +79,7 @@ def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -
 
 def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Predictor) -> None:
     rows = batch(range(3))
-    broken = EncodedBatch([rows.titles[0], 3.5, rows.titles[2]], rows.descriptions, rows.images)  # type: ignore[list-item]
+    broken = UndecodedBatch([rows.titles[0], 3.5, rows.titles[2]], rows.descriptions, rows.images)  # type: ignore[list-item]
     (scored,) = score_batches(predictor, [broken], LIMITS)
     assert [row.error for row in scored] == [None, "scoring_failed", None]
     assert scored[1].detail
@@ -105,3 +105,8 @@ def test_the_spark_type_follows_from_the_dataclass() -> None:
     assert (
         f"struct<candidates:array<{candidate}>,modality:string,image_reason:string,error:string,detail:string>"
     ) == udf.SCORED_TYPE
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in length"):
+        UndecodedBatch(["a", "b"], ["x"], [[], []])

@@ -13,7 +13,7 @@ import torch
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.network import MultiModalNet, build_network
-from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import (
     BertSize,
     FitSpec,

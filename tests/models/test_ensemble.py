@@ -13,7 +13,7 @@ from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
-from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, Recipe
 from catalog_enrichment.records import Cardinality
 

@@ -1,1 +1,1 @@
-"""Where products come from and where values go: lake, ledger and source feeds."""
+"""The catalog: Delta tables (lake), the ledger of values, the table of runs, category filters. Start at base.py."""

@@ -1,4 +1,4 @@
-"""What the other rooms ask of a catalog, whatever stores it."""
+"""The interface of a catalog: tables, checkpoints and what readers see, independent of the storage."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Catalog(Protocol):
     """Tables named in :data:`catalog_enrichment.contract.TABLES`, written by runs.
 
-    Every write is one commit in the name of a run. Readers, in any process, see all of it or none (I4). Writing
+    Every write is one commit, labelled with a run id. Readers, in any process, see all of it or none (I4). Writing
     again under the same run id changes nothing, in any process and at any later time (I5).
     """
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
-        """The table as it stands, or as it stood at ``version``; empty if there is nothing yet.
+        """The newest version of the table, or ``version``; empty if the table does not exist yet.
 
         The frame keeps reading that version, whatever is committed later.
         """
@@ -33,7 +33,7 @@ class Catalog(Protocol):
         """Grows with every commit; -1 before the first."""
 
     def committed(self, table: str, run_id: str) -> bool:
-        """Whether ``run_id`` has written ``table``, were it zero rows."""
+        """Whether ``run_id`` has committed to ``table``, also if it was zero rows."""
 
     def append(self, table: str, df: DataFrame, run_id: str) -> int:
         """Add the rows of ``df``; returns how many the run wrote, also when an earlier call did it.
@@ -56,6 +56,9 @@ class Catalog(Protocol):
     def drop_checkpoints(self, run_id: str) -> None:
         """Remove the checkpoints of ``run_id``; nothing happens if it has none."""
 
+    def dropping_checkpoints(self, run_id: str, keep: Sequence[str] = ()) -> AbstractContextManager[None]:
+        """A block after which, also after an error, the checkpoints of ``run_id`` are removed but for those named."""
+
     def writing(self) -> AbstractContextManager[None]:
         """A block in which this is the only job that writes. Raises GateRefused if another job does."""
 
@@ -66,7 +69,7 @@ class Catalog(Protocol):
         """Where the table lies, for people and other tools."""
 
     def current_values_stale(self) -> bool:
-        """Whether products or ledger have moved on since ``current_values`` was derived from them."""
+        """Whether products or ledger have changed since ``current_values`` was derived from them."""
 
     def refresh_current_values(self, run_id: str, standing: StandingValues | None = None) -> bool:
         """Derive ``current_values`` again if it is stale; returns whether it was.

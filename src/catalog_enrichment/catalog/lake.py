@@ -2,7 +2,7 @@
 
 Spark tasks write parquet files (:mod:`catalog_enrichment.catalog.part_files`), the driver commits them at once
 through deltalake. The run id is the commit's Delta application transaction and the number of rows is the
-transaction's version, so the log itself knows which runs wrote what, also after old log entries are cleaned up.
+transaction's version, so the log says which runs wrote what, also after old log entries are cleaned up.
 ``current_values`` keeps in the same way the versions of the tables that it was derived from.
 """
 
@@ -36,12 +36,12 @@ SCAN_ROWS = 256
 """Rows in a batch of :meth:`LakeCatalog.scan`: a few megabytes, with pictures."""
 
 COMMIT_RETRIES = 100
-"""How often a commit steps aside for others that came first; appends never conflict, they only queue."""
+"""How often a commit is tried again after a concurrent one; appends do not conflict, they only wait."""
 
 REFRESH_ATTEMPTS = 5
 
 _AMBIGUOUS = set("%[]{}*?\\")
-"""In a path: deltalake decodes the percent sign, Spark takes the others for patterns."""
+"""In a path, deltalake decodes the percent sign, and Spark reads the other characters as patterns."""
 
 _SOURCES = ("products", "attribute_values")
 """What current_values is derived from."""
@@ -53,15 +53,17 @@ _WIDENS = {"bigint": {"int"}, "double": {"int", "float"}}
 class LakeCatalog:
     """A :class:`~catalog_enrichment.catalog.base.Catalog` in the folder ``path``, which all executors share.
 
-    Without ``spark`` it can scan, append rows and answer questions. Raises ConfigError for a path that deltalake
-    or Spark would take for something else.
+    Without ``spark`` it can scan tables, append rows and give versions. Raises ConfigError for a path that deltalake
+    or Spark would read as another one.
     """
 
     def __init__(self, path: Path, spark: SparkSession | None = None) -> None:
         self.path = Path(path).resolve()
         self._spark = spark
-        if found := sorted(_AMBIGUOUS & set(str(self.path))):
-            raise ConfigError(f"catalog.path {self.path} contains {' '.join(found)}; choose a folder without")
+        if forbidden := sorted(_AMBIGUOUS & set(str(self.path))):
+            raise ConfigError(
+                f"catalog.path {self.path} contains {' '.join(forbidden)}: choose a folder without these characters"
+            )
 
     # reading
 
@@ -188,7 +190,7 @@ class LakeCatalog:
 
     @contextmanager
     def locked(self, name: str, wait_seconds: float) -> Iterator[None]:
-        # the lock is a file's, so the operating system releases it when a job dies
+        # the lock is on a file: the operating system releases it when the job's process ends
         from filelock import FileLock, Timeout
 
         self.path.mkdir(parents=True, exist_ok=True)
@@ -210,6 +212,15 @@ class LakeCatalog:
 
     def drop_checkpoints(self, run_id: str) -> None:
         shutil.rmtree(self._checkpoint_folder(run_id), ignore_errors=True)
+
+    @contextmanager
+    def dropping_checkpoints(self, run_id: str, keep: Sequence[str] = ()) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for folder in self._checkpoint_folder(run_id).glob("*"):
+                if folder.name.rpartition("-")[0] not in keep:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _checkpoint_folder(self, run_id: str) -> Path:
         return self.path / "_staging" / _simple(run_id)
@@ -261,8 +272,8 @@ class LakeCatalog:
 
         delta = self._open(table)
         if delta is None:
-            # made aside and renamed, for the first of several to win: deltalake itself would let the later ones
-            # commit a second beginning of the same table
+            # created in another folder and renamed, so that of several processes the first one wins: deltalake would
+            # let each of them create the table again
             scratch = self.path / f"_new-{uuid.uuid4()}"
             scratch.mkdir(parents=True)
             DeltaTable.create(scratch.as_uri(), Schema.from_json(contract.table_json(table)))

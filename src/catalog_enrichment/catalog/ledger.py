@@ -1,8 +1,8 @@
-"""The ledger of values (contract `attribute_values`): what runs assert, what stands, what readers see, and undoing.
+"""The ledger of values (contract `attribute_values`): its events, the values that stand, what readers see, undoing.
 
-Events are only ever added. A run asserts values; a later run may retract them; a rollback takes events back. A
-rollback's event names the event that it ``undoes``, so a rollback of a rollback puts the first one's work back, and
-two runs can be undone in any order. What counts is the replay of all events that nothing has taken back:
+Events are only appended. A run asserts values; a later run may retract them; a rollback undoes events. A rollback's
+event names the event that it ``undoes``, so a rollback of a rollback restores what the first one undid, and two runs
+can be undone in any order. A value stands, that is, it has not been retracted, by a replay of the events in force:
 
     event in force    no event in force undoes it
     value standing    its assert is in force, and the last retract or reinstate in force that a run made by itself
@@ -53,17 +53,17 @@ class StandingValues:
     """The assert events whose values stand."""
 
     def after(self, changes: DataFrame) -> StandingValues:
-        """What stands after one more commit, which adds ``changes``: asserts, and retracts of standing values.
+        """What stands after the next commit, if that commit adds ``changes``: asserts, and retracts of standing values.
 
-        Not for the events of a rollback (``undoes``): those need a replay of the whole ledger.
+        Not for changes that were committed before, nor for the events of a rollback (``undoes``), which need a replay
+        of the whole ledger.
         """
         from pyspark.sql import functions as F
 
-        is_assert = F.col("op") == Op.ASSERT.value
-        retracted = changes.where(~is_assert).select(F.col("refers_to").alias("event_id"))
+        retracted = changes.where(F.col("op") == Op.RETRACT.value).select(F.col("refers_to").alias("event_id"))
         kept = self.events.join(retracted, "event_id", "left_anti")
         created = max(self.version, 0)  # making the table is its version 0
-        return StandingValues(created + 1, kept.unionByName(changes.where(is_assert)))
+        return StandingValues(created + 1, kept.unionByName(changes.where(F.col("op") == Op.ASSERT.value)))
 
 
 @dataclass(frozen=True, slots=True)

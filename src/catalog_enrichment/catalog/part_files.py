@@ -1,4 +1,4 @@
-"""What a Spark task does to write a table: its rows into one new parquet file, under a name nobody else has.
+"""What a Spark task does to write a table: its rows into one new parquet file with a unique name.
 
 The driver makes the files part of the table in one commit. A file of a task that failed, was tried twice or whose
 driver died is never referenced: readers do not see it.
@@ -27,7 +27,7 @@ PART_SCHEMA = "name string, size long, rows long, stats string, problem string"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file that waits for its commit, or the reason why there is none."""
+    """One file to commit, or the reason why there is none."""
 
     name: str
     """Relative to the table's folder."""
@@ -119,8 +119,8 @@ def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
 def missing_values(table: pa.Table) -> str | None:
     """Which required columns have nulls, in words; None if none."""
     nulls = {f.name: table[f.name].null_count for f in table.schema if not f.nullable}
-    found = [f"{name} (in at least {count} rows)" for name, count in nulls.items() if count]
-    return f"null in required columns: {', '.join(found)}" if found else None
+    columns = [f"{name} (in at least {count} rows)" for name, count in nulls.items() if count]
+    return f"null in required columns: {', '.join(columns)}" if columns else None
 
 
 def rows_per_group(table: pa.Table) -> int:

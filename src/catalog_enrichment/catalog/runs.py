@@ -73,7 +73,8 @@ def write(
 ) -> None:
     """Append the record's row as the run's next attempt. The last write of a run that succeeds.
 
-    A run that has succeeded gets no further row.
+    A run that has succeeded gets no further row. Only for the job that holds the catalog's write lock: two writers
+    would give two attempts one number. Reads two columns of the whole table, which has a few rows a day.
     """
     rows = (row for batch in catalog.scan(TABLE, ["run_id", "status"]) for row in batch.to_pylist())
     earlier = [row["status"] for row in rows if row["run_id"] == record.run_id]
@@ -136,6 +137,15 @@ def succeeded(catalog: Catalog) -> DataFrame:
 def every_attempt(catalog: Catalog) -> DataFrame:
     """All rows, also of attempts that were refused or failed."""
     return catalog.read(TABLE)
+
+
+def latest_attempts(catalog: Catalog) -> DataFrame:
+    """The newest row of every run, whatever its status: a failed attempt may have published before it failed."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    newest = Window.partitionBy("run_id").orderBy(F.desc_nulls_last("attempt"))
+    return every_attempt(catalog).withColumn("age", F.row_number().over(newest)).where("age = 1").drop("age")
 
 
 def find(catalog: Catalog, run_id: str) -> Row | None:

@@ -122,9 +122,9 @@ def _model_run(results: ModelResults, fitted: FittedModels, comparison: Comparis
 
 def _params(results: ModelResults) -> dict[str, Any]:
     """MLflow's parameters: the modalities (`sees`) and the recipe, or the recipes of all members."""
-    sees = {"sees": results.modalities_used}
+    modalities = {"sees": results.modalities_used}
     if not results.members:
-        return {"recipe": results.name} | sees
+        return {"recipe": results.name} | modalities
     if len(results.members) == 1:
-        return flatten_keys(sees | asdict(results.members[0]))
-    return flatten_keys(sees | {f"member_{n:02d}": asdict(member) for n, member in enumerate(results.members)})
+        return flatten_keys(modalities | asdict(results.members[0]))
+    return flatten_keys(modalities | {f"member_{n:02d}": asdict(member) for n, member in enumerate(results.members)})

@@ -10,7 +10,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.config.comparison import CompareConfig, CompareRecipe
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FitSpec, Recipe
 
 

@@ -14,12 +14,12 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.context import Context, open_context
+from catalog_enrichment.context import open_context
 from catalog_enrichment.demo import marketplace
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.select import Window
@@ -34,6 +34,7 @@ from catalog_enrichment.stages import Stages, to_stderr
 from catalog_enrichment.training import job as training_job
 
 if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
 
 _MARKER = ".catalog-enrichment-demo"
@@ -80,7 +81,7 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
         registry.check_labels(model, context.dictionary)
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):
-        precision = precision_against_truth(context, market.truth, enriched["run_id"])
+        precision = precision_against_truth(context.catalog, market.truth, enriched["run_id"])
         report = run_report.write_report(context.catalog, config, enriched["run_id"], precision)
 
     summary = _summary(imported, enriched, precision, stages.seconds)
@@ -89,18 +90,17 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
     return summary
 
 
-def precision_against_truth(context: Context, truth: Path, run_id: str) -> dict[str, float | None]:
-    """Attribute -> share of the products whose values written by ``run_id`` are all true; None without any."""
+def precision_against_truth(catalog: Catalog, truth: Path, run_id: str) -> dict[str, float]:
+    """Attribute -> share of the products whose values written by ``run_id`` are all true, where it wrote any."""
     from pyspark.sql import functions as F
 
-    true_values = context.spark.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
-    written = context.catalog.read("current_values").where(F.col("run_id") == run_id)
+    written = catalog.read("current_values").where(F.col("run_id") == run_id)
+    true_values = written.sparkSession.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
     compared = written.join(true_values, ["product_id", "attribute"]).withColumn(
         "right", (F.size(F.array_except("values", "true_values")) == 0).cast("double")
     )
     rows = compared.groupBy("attribute").agg(F.avg("right").alias("precision")).collect()
-    precision = {row["attribute"]: round(row["precision"], 4) for row in rows}
-    return {name: precision.get(name) for name in context.dictionary.enabled}
+    return {row["attribute"]: round(row["precision"], 4) for row in rows}
 
 
 def _start_fresh(folder: Path) -> None:
@@ -113,7 +113,7 @@ def _start_fresh(folder: Path) -> None:
 
 
 def _summary(
-    imported: dict[str, Any], enriched: dict[str, Any], precision: dict[str, float | None], seconds: dict[str, float]
+    imported: dict[str, Any], enriched: dict[str, Any], precision: Mapping[str, float], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The JSON summary of all jobs: products = input rows = predicted + skipped + quarantined (I7)."""
     attributes = {name: counts | {"precision": precision.get(name)} for name, counts in enriched["attributes"].items()}

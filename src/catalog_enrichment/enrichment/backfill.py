@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, select_products
 from catalog_enrichment.errors import ConfigError
@@ -72,14 +73,14 @@ def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bo
     record = request.record(context.config, Stages(context.say), parent_run_id=None)
     record.kind, record.run_id = RunKind.BACKFILL, _parent_id(context.catalog, request)
     summaries: list[dict[str, Any]] = []
-    for number in range(expected["chunks"]):
-        chunk = replace(window, chunk=(number, expected["chunks"]))
-        context.say(f"chunk {number + 1} of {expected['chunks']}")
-        summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
+    with runs.recorded(context.catalog, record, unless=dry_run):
+        for number in range(expected["chunks"]):
+            chunk = replace(window, chunk=(number, expected["chunks"]))
+            context.say(f"chunk {number + 1} of {expected['chunks']}")
+            summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
+            _add_chunk(record, summaries[-1])
     merged = _merged(summaries)
     if merged["status"] == RunStatus.SUCCEEDED:
-        record.count(**{name: merged[name] for name in ("products", "predicted", "skipped")})
-        record.stages.done += [Stage(name, seconds=seconds) for name, seconds in merged["seconds"].items()]
         runs.write(context.catalog, record)
     return merged | {
         "run_id": record.run_id,
@@ -99,6 +100,12 @@ def _parent_id(catalog: Catalog, request: RunRequest) -> str:
     return make_run_id(
         RunKind.BACKFILL, request.window.as_dict(), request.config_hash, model.name, model.version, whole
     )
+
+
+def _add_chunk(record: RunRecord, summary: dict[str, Any]) -> None:
+    """Add a chunk's counts and seconds to the backfill's record."""
+    record.count(**{name: record.counts.get(name, 0) + summary[name] for name in ("products", "predicted", "skipped")})
+    record.stages.done += [Stage(name, seconds=seconds) for name, seconds in summary["seconds"].items()]
 
 
 def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
+SCORED = "scored"
+"""The checkpoint that a run reads when it is started again; the others belong to one attempt."""
+
 
 def enrich(
     context: Context,
@@ -43,43 +46,40 @@ def enrich(
             if not dry_run:  # a run killed between the ledger's commit and its refresh left readers one run behind
                 catalog.refresh_current_values("catch-up", state.standing)
             selection = select.select_products(catalog, request, persist)
-            record.run_id = run_id = request.run_id(selection.fingerprint, state.human_events)
-            record.count(products=selection.seen, skipped=selection.skipped)
-            stage.rows_in, stage.rows_out = selection.seen, selection.rows
+            run_id = request.identify(record, selection, state.human_events)
+            stage.count(selection.seen, selection.rows)
         if not selection.rows:
             return summary.nothing_to_do(record)
 
         with stages("validate") as stage:
             record.validation = select.check_products(selection, config)
-            stage.rows_in = selection.rows
+            stage.count(selection.rows)
 
         with stages("score") as stage:
-            scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.images))
+            scored = catalog.checkpoint(run_id, SCORED, score.score(selection, model, config.images))
             record.count(**score.count_scored(scored, selection))
-            stage.rows_in, stage.rows_out = selection.rows, record.counts["predicted"]
-            stage.quarantined = selection.rows - record.counts["predicted"]
+            predicted = record.counts["predicted"]
+            stage.count(selection.rows, predicted, selection.rows - predicted)
 
-        with stages("decide") as stage:
-            decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
-            changes = publish.plan_changes(catalog, decided, state, request, run_id)
-            coverage = summary.coverage_by_attribute(catalog, context.dictionary)
-            record.attributes = summary.attributes(decided, coverage, model)
-            stage.rows_in, stage.rows_out, stage.note = (
-                selection.rows,
-                changes.published,
-                f"retract {changes.retracted}",
-            )
-        publish.refuse_over_cap(changes, config.enrich.max_changes)
-        if dry_run:
-            return summary.preview(catalog, decided, record)
+        with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (SCORED,)):
+            with stages("decide") as stage:
+                decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
+                changes = publish.plan_changes(catalog, decided, state, request, run_id)
+                coverage = summary.coverage_by_attribute(catalog, context.dictionary)
+                record.attributes = summary.attributes(decided, coverage, model)
+                stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
+            publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
+            if dry_run:
+                return summary.preview(decided, record)
 
-        with stages("land") as stage:
-            stage.rows_out = catalog.append("predictions", decided, run_id)
-            stage.quarantined = catalog.append("quarantine", score.quarantined(scored, model, run_id), run_id)
+            with stages("land") as stage:
+                landed = catalog.append("predictions", decided, run_id)
+                stage.count(
+                    None, landed, catalog.append("quarantine", score.quarantined(scored, model, run_id), run_id)
+                )
 
-        with stages("publish") as stage:
-            stage.rows_out = catalog.append("attribute_values", changes.events, run_id)
-            catalog.refresh_current_values(run_id, state.standing.after(changes.events))
+            with stages("publish") as stage:
+                stage.count(None, publish.publish(catalog, changes, state.standing, run_id))
 
         summary.add_coverage_after(record, summary.coverage_by_attribute(catalog, context.dictionary))
         runs.write(catalog, record)  # the last write of the run

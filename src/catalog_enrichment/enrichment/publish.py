@@ -45,12 +45,27 @@ def plan_changes(
     return Changes(events, counts.get(Op.ASSERT.value, 0), counts.get(Op.RETRACT.value, 0))
 
 
-def refuse_over_cap(changes: Changes, max_changes: int) -> None:
-    """Raises GateRefused if the run would change more values than ``max_changes`` (`enrich.max_changes`)."""
+def refuse_over_cap(catalog: Catalog, changes: Changes, max_changes: int, run_id: str) -> None:
+    """Raises GateRefused if the run would change more values than ``max_changes`` (`enrich.max_changes`).
+
+    Not for a run that is resumed after its commit to the ledger: its values are visible already.
+    """
     planned = changes.published + changes.retracted
-    if planned > max_changes:
+    if planned > max_changes and not catalog.committed("attribute_values", run_id):
         raise GateRefused(
             f"the run would change {planned:,} values (publish {changes.published:,}, retract {changes.retracted:,}), "
-            f"more than enrich.max_changes = {max_changes:,}. Nothing was written. Look at it with --dry-run, then "
-            "raise the cap or bound the run with --max-products."
+            f"more than enrich.max_changes = {max_changes:,}. Nothing was published. Print "
+            "the changes with --dry-run, then raise the limit or score fewer products with --max-products."
         )
+
+
+def publish(catalog: Catalog, changes: Changes, standing: ledger.StandingValues, run_id: str) -> int:
+    """Commit the events, then derive what readers see. Returns how many events the run wrote.
+
+    ``standing``: of the ledger as the run read it. It saves a second replay, also in a run that is resumed after its
+    commit, where it contains the run's own events.
+    """
+    committed = catalog.committed("attribute_values", run_id)
+    written = catalog.append("attribute_values", changes.events, run_id)
+    catalog.refresh_current_values(run_id, standing if committed else standing.after(changes.events))
+    return written

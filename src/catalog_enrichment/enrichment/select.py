@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from catalog_enrichment.stages import Stages
 
 READY = "ready"
+
+BROADCAST_KEYS = 500_000
+"""Most keys of products to score that are sent to every executor: about 100 MB."""
+
 _KEY = ["product_id", "content_hash"]
 
 
@@ -101,11 +105,18 @@ class RunRequest:
             window=self.window.as_dict(),
         )
 
-    def run_id(self, fingerprint: str, human_events: int) -> str:
-        """Same window, config, model version and inputs: same run.
+    def identify(self, record: RunRecord, selection: Selection, human_events: int) -> str:
+        """Set the record's run id and counts of the selection; returns the run id.
 
-        ``human_events``: how many events people have added to the ledger; a decision rests on them, too.
+        Same window, config, model version and inputs: same run. ``human_events``: how many events people have added
+        to the ledger, which decisions depend on, too.
         """
+        record.input_fingerprint = selection.fingerprint
+        record.run_id = self._run_id(selection.fingerprint, human_events)
+        record.count(products=selection.seen, skipped=selection.skipped)
+        return record.run_id
+
+    def _run_id(self, fingerprint: str, human_events: int) -> str:
         model, inputs = self.model, (fingerprint, human_events)
         return make_run_id(RunKind.ENRICH, self.window.as_dict(), self.config_hash, model.name, model.version, inputs)
 
@@ -154,7 +165,7 @@ def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> 
         counts[Reason.OVER_LIMIT.value] = rows - window.max_products
         rows = window.max_products
     return Selection(
-        products=_with_pictures(products, ready, request.rules.partitions),
+        products=_with_pictures(products, ready.select(*_KEY, "pending"), rows, request.rules.partitions),
         rows=rows,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
@@ -183,15 +194,19 @@ def fingerprint(products: DataFrame) -> str:
     return stable_hash(*(str(value) for value in row or ()))
 
 
-def _with_pictures(products: DataFrame, ready: DataFrame, partitions: int) -> DataFrame:
-    """``products`` that are ``ready``, spread over the tasks of the scoring stage (0: two per core).
+def _with_pictures(products: DataFrame, ready: DataFrame, rows: int, partitions: int) -> DataFrame:
+    """``products`` whose key is among the ``rows`` keys of ``ready``, in partitions for scoring (0: two per core).
 
-    The pictures are shuffled once: the join uses the partitions that the scoring needs, and only ``ready``, which has
-    no pictures, is held in memory.
+    Pictures are shuffled at most once, and where few products of the window are ready only theirs: their keys are
+    broadcast, and the shuffle comes after the join. Too many keys to broadcast are joined in the partitions that the
+    scoring needs, so that the join's shuffle is the only one; every picture of the window takes part in it.
     """
+    from pyspark.sql import functions as F
+
     count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
-    pending = ready.select(*_KEY, "pending").repartition(count, *_KEY).hint("shuffle_hash")
-    return products.repartition(count, *_KEY).join(pending, _KEY)
+    if rows <= BROADCAST_KEYS:
+        return products.join(F.broadcast(ready), _KEY).repartition(count)
+    return products.repartition(count, *_KEY).join(ready.repartition(count, *_KEY).hint("shuffle_hash"), _KEY)
 
 
 def _status(rules: EnrichConfig) -> Column:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import category_filters
-from catalog_enrichment.records import Decision, Reason, RunStatus, Source
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, Source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.runs import RunRecord
     from catalog_enrichment.dictionary import Dictionary
     from catalog_enrichment.registry.model_registry import ResolvedModel
-
-NOTHING_TO_DO, DRY_RUN = "nothing_to_do", "dry_run"
-"""Statuses of a summary that has no row in `runs`."""
 
 _PREVIEW_ROWS = 20
 
@@ -99,7 +96,7 @@ def nothing_to_do(record: RunRecord) -> dict[str, Any]:
     return summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
-def preview(catalog: Catalog, decided: DataFrame, record: RunRecord) -> dict[str, Any]:
+def preview(decided: DataFrame, record: RunRecord) -> dict[str, Any]:
     """Print the first values that a dry run would publish or suggest; returns its summary."""
     from pyspark.sql import functions as F
 
@@ -109,7 +106,6 @@ def preview(catalog: Catalog, decided: DataFrame, record: RunRecord) -> dict[str
             f"would {row.decision:<8} {row.attribute} = {row.value!r} for {row.product_id} "
             f"(score {row.score:.3f}, {row.reason})"
         )
-    catalog.drop_checkpoints(record.run_id)
     return summary(record, DRY_RUN)
 
 

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedBatch:
+class UndecodedBatch:
     """Products to score, as parallel columns; their pictures are not decoded yet."""
 
     titles: Sequence[str | None]
     descriptions: Sequence[str | None]
     images: Sequence[Sequence[Mapping[str, Any]] | None]
     """Per product, the ordered pictures (contract `products`): structs of bytes, uri, version."""
+
+    def __post_init__(self) -> None:
+        if not len(self.titles) == len(self.descriptions) == len(self.images):
+            raise ValueError("the columns of a batch differ in length")
 
     def __len__(self) -> int:
         return len(self.titles)
@@ -65,7 +69,7 @@ COLUMNS = [field.name for field in fields(ScoredRow)]
 
 
 def score_batches(
-    predictor: Scorer, batches: Iterable[EncodedBatch], limits: ImagesConfig
+    predictor: Scorer, batches: Iterable[UndecodedBatch], limits: ImagesConfig
 ) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
@@ -86,7 +90,7 @@ class _DecodedBatch:
     """Per product, why no picture of it could be used."""
 
 
-def _decode(batch: EncodedBatch, size: int, limits: ImagesConfig) -> _DecodedBatch:
+def _decode(batch: UndecodedBatch, size: int, limits: ImagesConfig) -> _DecodedBatch:
     decoded = [first_usable(images if images is not None else (), size, limits) for images in batch.images]
     products = ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
     return _DecodedBatch(products, [picture.reason for picture in decoded])

@@ -1,6 +1,6 @@
 """Scoring on Spark: ship a resolved model to the executors, score with an Iterator pandas UDF.
 
-The driver resolves the model and ships its files; executors never talk to the registry.
+The driver resolves the model and ships its files; executors do not use the registry.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCORED_TYPE = spark_type(engine.ScoredRow)
 
 @dataclass(frozen=True, slots=True)
 class ShippedModel:
-    """What a worker needs to find its model: travels in the UDF's closure."""
+    """What a worker needs to find its model; part of the UDF's closure."""
 
     artifact_hash: str
     folder: str
@@ -81,7 +81,7 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
         from catalog_enrichment.inference import worker
 
         predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device())
-        batches = (engine.EncodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
+        batches = (engine.UndecodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
         for rows in engine.score_batches(predictor, batches, limits):
             yield pd.DataFrame([asdict(row) for row in rows], columns=engine.COLUMNS)
 

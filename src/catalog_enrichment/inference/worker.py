@@ -25,7 +25,7 @@ def predictor(artifact_hash: str, directory: Path, device: str) -> Scorer:  # no
 
     from catalog_enrichment.models import ensemble
 
-    # a picture with too many pixels gets its own reason; Pillow need not say it as well
+    # a picture with too many pixels gets a reason of its own in place of Pillow's warning
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     return ensemble.load(directory, device)
 

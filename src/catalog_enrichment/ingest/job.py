@@ -18,7 +18,7 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds, merchant_values
-from catalog_enrichment.records import QuarantineStage, RunKind, RunStatus, make_run_id
+from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import flag_rows, load_rules
@@ -76,7 +76,7 @@ def import_products(context: Context) -> dict[str, Any]:
         if not (changes or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
             catalog.drop_checkpoints(run_id)
             context.say(f"nothing to do: all {stage.rows_in:,} rows are in the catalog or in quarantine already")
-            return _summary(record, "nothing_to_do") | {"run_id": None}
+            return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)

@@ -34,7 +34,7 @@ def explain_value(
     history = [
         row.asDict() for row in ledger.history(catalog.read("attribute_values"), product_id, attribute).collect()
     ]
-    finished = runs.succeeded(catalog).select("run_id", F.col("finished_at").alias("decided_at"), "attributes")
+    finished = runs.latest_attempts(catalog).select("run_id", F.col("finished_at").alias("decided_at"), "attributes")
     predictions = catalog.read("predictions").where(of_this).join(finished, "run_id")
     decisions = [row.asDict() for row in predictions.orderBy(F.desc("decided_at"), "rank").collect()]
     run_id = current["run_id"] if current else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import RunKind, RunStatus, add_counts, make_run_id
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
 from catalog_enrichment.stages import Say, Stages, add_seconds, to_stderr
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def rollback_run(
 
 
 def _chunks(catalog: Catalog, run_id: str) -> list[str]:
-    """The chunks of a backfill that wrote something, newest first; empty for any other run."""
+    """The chunks of a backfill that published, newest first, also those that failed later; empty for other runs."""
     from pyspark.sql import functions as F
 
     is_chunk = (F.col("parent_run_id") == run_id) & (F.col("kind") == RunKind.ENRICH.value)
     writers = catalog.read("attribute_values").select("run_id").distinct()
-    chunks = runs.succeeded(catalog).where(is_chunk).join(writers, "run_id", "left_semi")
+    chunks = runs.latest_attempts(catalog).where(is_chunk).join(writers, "run_id", "left_semi")
     return [row["run_id"] for row in chunks.orderBy(F.desc("finished_at")).select("run_id").collect()]
 
 
@@ -67,7 +67,7 @@ def _rollback(catalog: Catalog, run_id: str, attribute: str | None, dry_run: boo
             stage.rows_out = sum(counts.values())
         status: str = RunStatus.SUCCEEDED
         if dry_run or not counts:
-            status = "dry_run" if dry_run else "nothing_to_do"
+            status = DRY_RUN if dry_run else NOTHING_TO_DO
         else:
             with stages("publish") as stage:
                 stage.rows_out = catalog.append("attribute_values", planned, rollback_id)
@@ -78,7 +78,7 @@ def _rollback(catalog: Catalog, run_id: str, attribute: str | None, dry_run: boo
 
 
 def _earlier_rollbacks(catalog: Catalog, run_id: str) -> int:
-    """How often the run was rolled back. It makes the next rollback another run; one that was killed does not count."""
+    """How often the run was rolled back, killed rollbacks not counted: a part of the next rollback's id."""
     from pyspark.sql import functions as F
 
     is_rollback = (F.col("parent_run_id") == run_id) & (F.col("kind") == RunKind.ROLLBACK.value)

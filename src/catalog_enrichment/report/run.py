@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config, ImagesConfig
 
 
-def write_report(
-    catalog: Catalog, config: Config, run_id: str, precision: dict[str, float | None] | None = None
-) -> Path:
+def write_report(catalog: Catalog, config: Config, run_id: str, precision: Mapping[str, float] | None = None) -> Path:
     """Write the report of a finished enrichment run, from the catalog's tables alone, and return its path.
 
-    ``precision``: attribute -> share of the written products that are right, where somebody knows the truth.
+    ``precision``: attribute -> share of the written products that are right, where the truth is known.
     """
     from pyspark.sql import functions as F
 

@@ -13,7 +13,7 @@ from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.records import RunStatus
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.stages import Stages

@@ -21,7 +21,7 @@ from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.models.predictor import Predictor
-from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse

@@ -65,6 +65,7 @@ class DecisionFusion(Fusion):
             nn.ModuleList(_policy(len(widths), head, options) for _ in range(options.folds)) for head in self.heads
         )
         self.policies.requires_grad_(False)  # fitted by choose_on_validation() alone
+        # chosen on validation: the vote is used; the buffer keeps its name, which saved artifacts hold
         self.register_buffer("settled", torch.zeros(len(self.heads), dtype=torch.bool))
 
     def forward(self, encoded: EncoderOutputs) -> FusionOutput:

@@ -14,7 +14,7 @@ from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.fusion import build_fusion
 from catalog_enrichment.models.fusion.base import FusionShape
 from catalog_enrichment.models.network import build_network
-from catalog_enrichment.models.recipe import load_model_recipe
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, Head, Recipe
 from catalog_enrichment.records import Cardinality
 
@@ -246,7 +246,8 @@ def test_a_wrong_ensemble_is_refused(tmp_path: Path, members: str, message: str)
 
 def test_reading_a_recipe_needs_neither_torch_nor_pydantic() -> None:
     script = (
-        "import sys; from catalog_enrichment.models.recipe import load_model_recipe as load; load('recipes:demo.toml');"
+        "import sys; from catalog_enrichment.models import recipe_files;"
+        "recipe_files.load_model_recipe('recipes:demo.toml');"
         "sys.exit(bool({'torch', 'transformers', 'timm', 'pydantic'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
