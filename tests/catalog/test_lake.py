@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from deltalake import DeltaTable, Schema
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
@@ -17,7 +19,6 @@ from catalog_enrichment.errors import ConfigError, DataContractError
 from .catalog_rows import START, frame, prediction, product, run_row, stamp
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
 ODD = [
@@ -364,3 +365,37 @@ def test_a_refresh_from_older_sources_does_not_overwrite_a_newer_one(lake: LakeC
     assert not slow.refresh_current_values("import-1")  # the other one's is as new as it gets
     assert ids(lake.read("current_values")) == ["a", "b"]
     assert not lake.current_values_stale()
+
+
+def older_table(lake: LakeCatalog, change: Callable[[dict[str, Any]], bool]) -> None:
+    """Create the table `runs` with those fields of its contract for which ``change`` (which may edit them) is true."""
+    fields = [field for field in json.loads(contract.table_json("runs"))["fields"] if change(field)]
+    folder = lake.path / "runs"
+    folder.mkdir(parents=True)
+    DeltaTable.create(folder.as_uri(), Schema.from_json(json.dumps({"type": "struct", "fields": fields})))
+
+
+def test_a_table_of_an_older_contract_gets_the_columns_that_came_later(lake: LakeCatalog) -> None:
+    older_table(lake, lambda field: field["name"] not in ("attempt", "stages", "error"))
+    lake.append_rows("runs", [run_row("run-1", attempt=1)], "run-1")
+    lake.append_rows("runs", [run_row("run-2", attempt=2)], "run-2")
+    rows = [row for batch in lake.scan("runs") for row in batch.to_pylist()]
+    assert {(row["run_id"], row["attempt"], row["error"]) for row in rows} == {("run-1", 1, None), ("run-2", 2, None)}
+
+
+def renamed(field: dict[str, Any]) -> bool:
+    field["type"] = "string" if field["name"] == "attempt" else field["type"]
+    return True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda field: field["name"] != "kind", id="a required column is missing"),
+        pytest.param(renamed, id="a column has another type"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(lake: LakeCatalog, change: Callable[[dict[str, Any]], bool]) -> None:
+    older_table(lake, change)
+    with pytest.raises(DataContractError, match="migrate it first"):
+        lake.append_rows("runs", [run_row("run-1")], "run-1")
