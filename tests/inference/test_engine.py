@@ -83,8 +83,8 @@ def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Pr
     (scored,) = score_batches(predictor, [broken], LIMITS)
     assert [row.error for row in scored] == [None, "scoring_failed", None]
     assert scored[1].detail
-    (alone,) = score_batches(predictor, [batch(range(1))], LIMITS)
-    assert scored[0].candidates[0].value == alone[0].candidates[0].value
+    (single_row,) = score_batches(predictor, [batch(range(1))], LIMITS)
+    assert scored[0].candidates[0].value == single_row[0].candidates[0].value
 
 
 def test_no_batches_no_rows(predictor: Predictor) -> None:

@@ -55,10 +55,10 @@ def test_a_product_with_only_a_picture_gets_the_image_classifiers_probabilities(
     fused = fusion(EncoderOutputs((unread,), encoded.image))
     for attribute, head in enumerate(HEADS):
         for product in np.flatnonzero(HAS_IMAGE):
-            alone = probability(
+            expected = probability(
                 linear(image_of(encoded, fusion, product), fusion, f"image_classifiers.{attribute}"), head
             )
-            np.testing.assert_allclose(scores(fused, attribute)[product], alone, atol=1e-5)
+            np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
 
 def many_views(products: int, share_with_image: float, seed: int = 3) -> EncoderOutputs:

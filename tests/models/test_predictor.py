@@ -30,10 +30,10 @@ def test_a_mixed_batch_scores_as_its_products_one_by_one(kind: str, variant: str
     together = predictor.predict(batch)
     assert together.has_image.tolist() == [True, False, True, True, False, True]
     for row in range(6):
-        alone = predictor.predict(ProductBatch([batch.titles[row]], [batch.descriptions[row]], [batch.pictures[row]]))
-        assert alone.has_image[0] == together.has_image[row]
+        single = predictor.predict(ProductBatch([batch.titles[row]], [batch.descriptions[row]], [batch.pictures[row]]))
+        assert single.has_image[0] == together.has_image[row]
         for name in HEADS:
-            for one, many in ((alone.probabilities, together.probabilities), (alone.attention, together.attention)):
+            for one, many in ((single.probabilities, together.probabilities), (single.attention, together.attention)):
                 np.testing.assert_allclose(one[name][0], many[name][row], atol=1e-5)
 
 

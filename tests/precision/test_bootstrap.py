@@ -186,8 +186,8 @@ def test_a_paired_difference_is_significant_where_intervals_overlap() -> None:
     better[np.flatnonzero(~answers)[:12]] = True
     drawn = Resamples(np.arange(400))
     measures = {"better": right(better.tolist()), "worse": right(answers.tolist())}
-    alone = bootstrap.intervals(measures, drawn)
-    assert alone["better"].low < alone["worse"].high  # they overlap
+    intervals = bootstrap.intervals(measures, drawn)
+    assert intervals["better"].low < intervals["worse"].high  # they overlap
     actual = bootstrap.difference(measures["better"], measures["worse"], drawn)
     assert actual.estimate == pytest.approx(0.03)
     assert actual.low > 0.01

@@ -28,7 +28,7 @@ class TextTable:
 
     title: str
     lines: Sequence[str]
-    """Paper, what stands in for what it used, number of products."""
+    """The paper, substitutes for its data and models, number of products."""
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str]

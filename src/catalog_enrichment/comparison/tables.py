@@ -33,7 +33,7 @@ class TableRow:
     differences: Mapping[str, Difference] = field(default_factory=dict)
     """This model less the baseline, on the same products; empty for the baseline."""
     notes: tuple[str, ...] = ()
-    """What stands in for what a paper used, and what the validation fold chose."""
+    """Substitutes for the paper's data or models, and hyperparameters that the validation fold chose."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

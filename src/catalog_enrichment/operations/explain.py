@@ -70,7 +70,7 @@ def _in_words(explained: dict[str, Any]) -> Iterator[str]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
         yield (
             f"  {decision['decided_at']:%Y-%m-%d %H:%M} version {decision['model_version']} "
-            f"said {decision['value']!r}, score {decision['score']:.3f}{against}: "
+            f"proposed {decision['value']!r}, score {decision['score']:.3f}{against}: "
             f"{decision['decision']} ({decision['reason']})"
         )
     if certificate:

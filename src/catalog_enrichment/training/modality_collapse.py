@@ -42,10 +42,11 @@ def collapse_warnings(
     may be missing. ``attention``: attribute -> histogram (`edges`, `counts`) of the weight on the text, for fusions
     that have one. A modality is neglected if either
 
-    - the other has nearly all attention for almost all products, masking this one costs little, and a model of this
-      one alone, where it was fitted, reaches MINIMUM_RECALL_DIFFERENCE; or
-    - whatever the attention: masking this one costs next to nothing, masking the other costs a lot, and the recall that
-      is then left is less than half of that of a model of this one alone.
+    - the other has at least COLLAPSED_ATTENTION of the attention for COLLAPSED_PRODUCT_SHARE of the products, masking
+      this one loses less than MINIMUM_RECALL_DIFFERENCE, and a model of this one alone, where it was fitted, reaches
+      MINIMUM_RECALL_DIFFERENCE; or
+    - masking this one loses less than NEGLIGIBLE_RECALL_COST, masking the other at least MINIMUM_RECALL_DIFFERENCE, and
+      the recall that is then left is less than half of that of a model of this one alone.
     """
     warnings: list[str] = []
     for attribute in dict.fromkeys(str(row["attribute"]) for row in modalities):
