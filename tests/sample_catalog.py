@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,13 @@ from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
 from catalog_enrichment.ingest import job
-from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
 from catalog_enrichment.registry.trained_model import TrainedModel
+
+from . import sample_certificate
+from .sample_certificate import SCORED_BY
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -162,8 +165,13 @@ def register(sample: SampleCatalog, folder: Path, seed: int = 0) -> str:
 
     target = random_artifact(sample, folder, seed)
     names = load_dictionary(sample.config).enabled
+    scored_by = replace(
+        SCORED_BY,
+        weights_hash=artifact.weights_hash(target),
+        preprocessing_hash=artifact.preprocessing_hash(target),
+    )
     certificates = [
-        certificate(name, path, 0.0 if path is Modality.BOTH else None, artifact.weights_hash(target))
+        certificate(name, path, 0.0 if path is Modality.BOTH else None, scored_by)
         for name in names
         for path in Modality
     ]
@@ -176,34 +184,19 @@ def register(sample: SampleCatalog, folder: Path, seed: int = 0) -> str:
     return sample.registry.register(trained).version
 
 
-def certificate(name: str, path: Modality, threshold: float | None, weights_hash: str) -> Certificate:
+def certificate(name: str, path: Modality, threshold: float | None, scored_by: ScoredBy) -> Certificate:
     now = datetime.now(UTC)
-    return Certificate(
+    return sample_certificate.certificate(
         attribute=name,
         modality=path,
         values=tuple(DICTIONARY["attributes"][0 if name == "color" else 1]["values"]),  # type: ignore[arg-type]
         threshold=threshold,
         why_abstains="" if threshold is not None else "chosen so",
-        accepted=100,
-        wrong=0,
-        lower_bound=0.97,
-        target=0.95,
-        delta=0.05,
-        use_count=1,
-        claim="pooled",
-        label_set_hash="labels",
-        data_window="2026",
-        weights_hash=weights_hash,
-        numeric_path="fp32",
-        preprocessing_hash="p",
+        **asdict(scored_by),
         issued_at=now,
         expires_at=now + timedelta(days=90),
         suggest_threshold=None,
         categories=("Apparel/Topwear", "Home/Textiles"),
-        languages=("en",),
-        accept_rate=1.0,
-        histogram=(0,) * 20,
-        steps=(),
     )
 
 

@@ -16,6 +16,7 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import Context, load_dictionary
+from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.operations import explain, rollback
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Cardinality, Modality
@@ -129,17 +130,20 @@ def test_the_artifact_gives_the_scores_that_were_written() -> None:
         assert scores[label] == pytest.approx(row["score"], abs=1e-4)
 
 
-def test_certificates_and_evidence_are_read() -> None:
+def test_certificates_of_the_first_contract_are_refused_with_advice() -> None:
+    """They do not say what contract 2 compares and claims: the picture limits, the device, the population."""
     from catalog_enrichment.models import artifact
 
-    certificates = [Certificate.from_dict(content) for content in artifact.read_certificates(FROZEN / "model")]
-    assert {(certificate.attribute, certificate.modality) for certificate in certificates} == {
+    contents = artifact.read_certificates(FROZEN / "model")
+    assert {(content["attribute"], content["modality"]) for content in contents} == {
         (name, path) for name in ("color", "material") for path in Modality
     }
-    by_path = {(certificate.attribute, certificate.modality): certificate for certificate in certificates}
-    assert by_path["color", Modality.BOTH].threshold == 0.33
-    assert [step.threshold for step in by_path["color", Modality.BOTH].steps] == [0.6, 0.33]
-    assert by_path["color", Modality.TEXT_ONLY].threshold is None
+    for content in contents:
+        with pytest.raises(ModelContractError, match=r"contract version 1.*Run train_model"):
+            Certificate.from_dict(content)
+
+
+def test_evidence_is_read() -> None:
     for version in json.loads((FROZEN / "registry.json").read_text()):
         assert Evidence.from_json(version["version"], version["tags"]["evidence"]).certified == {"color", "material"}
 
@@ -148,14 +152,13 @@ def test_certificates_keep_their_ids() -> None:
     """I6: the certificate that a written value names is found in the model version."""
     from catalog_enrichment.models import artifact
 
-    certificates = [Certificate.from_dict(content) for content in artifact.read_certificates(FROZEN / "model")]
     named = {
         row["certificate_id"]
         for row in rows_of(LakeCatalog(FROZEN / "catalog"), "attribute_values")
         if row["model_version"] == "2" and row["op"] == "assert"
     }
     assert named
-    assert named <= {certificate.certificate_id for certificate in certificates}
+    assert named <= {content["certificate_id"] for content in artifact.read_certificates(FROZEN / "model")}
 
 
 def test_current_values_are_derived_again_to_the_same(folder: Path, spark: SparkSession) -> None:

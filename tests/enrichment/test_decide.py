@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -7,24 +8,27 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import contract
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
 from catalog_enrichment.records import Modality
 
 from .. import sample_catalog
+from ..sample_certificate import SCORED_BY
 
 
 @pytest.fixture
 def rules(tmp_path: Path) -> DecisionRules:
     dictionary = load_dictionary(sample_catalog.build(tmp_path / "sample").config)
     certificates = {
-        (name, path.value): sample_catalog.certificate(name, path, 0.5 if path is Modality.BOTH else None, "weights")
+        (name, path.value): sample_catalog.certificate(name, path, 0.5 if path is Modality.BOTH else None, SCORED_BY)
         for name in dictionary.enabled
         for path in Modality
     }
     return DecisionRules(
         attributes=("color", "material"), certificates=certificates, model_name="m",
-        model_version="1", weights_hash="weights", numeric_path="fp32", run_id="run", now=datetime.now(UTC),
+        model_version="1", weights_hash=SCORED_BY.weights_hash, preprocessing_hash=SCORED_BY.preprocessing_hash,
+        images=ImagesConfig(), run_id="run", now=datetime.now(UTC),
     )  # fmt: skip
 
 
@@ -33,7 +37,7 @@ def scored(**changes: Any) -> dict[str, Any]:
     names = ("attribute", "value", "rank", "score")
     return {
         "product_id": "p", "content_hash": "h", "category": "Apparel/Topwear", "language": "en", "modality": "both",
-        "image_reason": None, "merchant_attributes": [], "human_attributes": None,
+        "numeric_path": "fp32-cpu", "image_reason": None, "merchant_attributes": [], "human_attributes": None,
         "pending": ["color", "material"],
         "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4} for c in candidates],
     } | changes  # fmt: skip
@@ -84,3 +88,21 @@ def test_i2_outside_what_is_certified_everything_abstains(
 
 def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:
     assert {row[0] for row in decisions(scored(pending=["color"]), rules)} == {"color"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "numeric_path"),
+    [
+        ({"weights_hash": "other"}, "fp32-cpu"),
+        ({"preprocessing_hash": "other"}, "fp32-cpu"),
+        ({"images": ImagesConfig(max_bytes=1000)}, "fp32-cpu"),
+        ({"images": ImagesConfig(max_pixels=1000)}, "fp32-cpu"),
+        ({}, "fp32-cuda"),
+    ],
+)
+def test_scores_that_come_from_other_conditions_are_not_published_i2(
+    rules: DecisionRules, rule: dict[str, Any], numeric_path: str
+) -> None:
+    """A certificate holds for the model, preprocessing, picture limits, number type and device of its scores."""
+    found = decisions(scored(numeric_path=numeric_path), replace(rules, **rule))
+    assert {(decision, reason) for *_, decision, reason in found} == {("abstain", "certificate_mismatch")}

@@ -103,7 +103,8 @@ def test_a_folder_is_loaded_once_per_process(predictor: Predictor, tmp_path: Pat
 def test_the_spark_type_follows_from_the_dataclass() -> None:
     candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
     assert (
-        f"struct<candidates:array<{candidate}>,modality:string,image_reason:string,error:string,detail:string>"
+        f"struct<candidates:array<{candidate}>,modality:string,numeric_path:string,image_reason:string,error:string,"
+        "detail:string>"
     ) == udf.SCORED_TYPE
 
 

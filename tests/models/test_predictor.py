@@ -77,7 +77,7 @@ def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(
 def test_the_predictor_has_heads_image_size_and_numeric_path(predictor: Predictor) -> None:
     assert predictor.heads == HEADS
     assert predictor.image_size == SIZE
-    assert predictor.numeric_path == "fp32"
+    assert predictor.numeric_path == "fp32-cpu"
 
 
 @pytest.mark.parametrize("variant", ["apart second vit", "pair regions"])

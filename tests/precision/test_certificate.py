@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from catalog_enrichment import resources
 from catalog_enrichment.errors import ModelContractError
-from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, ThresholdTest
+from catalog_enrichment.precision.certificate import (
+    Certificate,
+    CertificateStatus,
+    RefusedCategory,
+    Stratum,
+    ThresholdTest,
+)
 from catalog_enrichment.records import Modality, Reason
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
+from ..sample_certificate import ISSUED_AT, SCORED_BY, abstention, certificate
 
-
-def certificate(**changes: Any) -> Certificate:
-    content: dict[str, Any] = {
-        "attribute": "color", "modality": Modality.BOTH, "values": ("red", "green"), "threshold": 0.9,
-        "accepted": 400, "wrong": 8, "lower_bound": 0.9641, "target": 0.95, "delta": 0.05, "use_count": 1,
-        "claim": "c", "label_set_hash": "l", "data_window": "all", "weights_hash": "w", "numeric_path": "fp32",
-        "preprocessing_hash": "p", "issued_at": NOW - timedelta(days=1), "expires_at": NOW + timedelta(days=89),
-        "suggest_threshold": 0.7, "categories": ("", "shoes"), "languages": ("en",), "accept_rate": 0.4,
-        "histogram": (0,) * 20, "steps": (ThresholdTest(0.9, 400, 8, 0.001, 0.9641, True),),
-    }  # fmt: skip
-    return Certificate(**(content | changes))
+NOW = ISSUED_AT + timedelta(days=1)
+STEP = ThresholdTest(0.9, 400, 8, 300, 1.2, 0.001, 0.9641, True)
+STRATUM = Stratum("shoes, groups of 1", 900, 380, 0.7, 0.8)
+REFUSED = RefusedCategory("toys", 3, 17, 250)
 
 
 def problem(one: Certificate, **changes: Any) -> Reason | None:
     usual: dict[str, Any] = {
-        "weights_hash": "w", "numeric_path": "fp32", "modality": Modality.BOTH, "now": NOW, "category": "shoes",
-        "language": "en",
+        "scored_by": SCORED_BY, "modality": Modality.BOTH, "now": NOW, "category": "shoes", "language": "en",
     }  # fmt: skip
     return one.problem(**(usual | changes))
 
@@ -40,9 +42,9 @@ def problem(one: Certificate, **changes: Any) -> Reason | None:
 @pytest.mark.parametrize(
     "one",
     [
-        certificate(),
-        certificate(threshold=None, why_abstains="poor", accepted=0, wrong=0, lower_bound=0.0, suggest_threshold=None),
-        certificate(status=CertificateStatus.CONFIRMED, steps=()),
+        certificate(steps=(STEP, replace(STEP, passed=False)), strata=(STRATUM,), refused_categories=(REFUSED,)),
+        abstention(suggest_threshold=None),
+        certificate(status=CertificateStatus.CONFIRMED),
     ],
 )
 def test_it_comes_back_from_strict_json_and_pickle(one: Certificate) -> None:
@@ -65,7 +67,10 @@ def test_the_id_covers_the_content_and_not_the_time_zone_it_is_written_in() -> N
     ("change", "message"),
     [
         ({"threshold": 0.5}, "was changed after it was issued"),
-        ({"steps": []}, "was changed"),
+        ({"steps": [asdict(STEP)]}, "was changed"),
+        ({"refused_categories": [asdict(REFUSED)]}, "was changed"),
+        ({"tested_at": 0.5}, "was changed"),
+        ({"strata": [{"name": "shoes"}]}, "damaged"),
         ({"colour": 1}, "unknown: \\['colour'\\]"),
         ({"modality": "smell"}, "damaged"),
         ({"issued_at": "yesterday"}, "damaged"),
@@ -103,20 +108,81 @@ def test_nonsense_cannot_be_certified(change: dict[str, Any]) -> None:
     ("change", "reason"),
     [
         ({}, None),
-        ({"weights_hash": "other"}, Reason.CERTIFICATE_MISMATCH),
-        ({"numeric_path": "bf16"}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, weights_hash="other")}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, preprocessing_hash="other")}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, max_image_bytes=1)}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, max_image_pixels=1)}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, numeric_path="fp32-cuda")}, Reason.CERTIFICATE_MISMATCH),
         ({"modality": Modality.TEXT_ONLY}, Reason.NO_CERTIFICATE),
-        ({"now": NOW + timedelta(days=89)}, Reason.CERTIFICATE_EXPIRED),
-        ({"now": NOW + timedelta(days=89) - timedelta(seconds=1)}, None),
+        ({"now": ISSUED_AT + timedelta(days=90)}, Reason.CERTIFICATE_EXPIRED),
+        ({"now": ISSUED_AT + timedelta(days=90) - timedelta(seconds=1)}, None),
         ({"category": "hats"}, Reason.UNSEEN_SLICE),
         ({"category": None}, None),
+        ({"category": "toys"}, Reason.UNSEEN_SLICE),
+        ({"category": "toys/dolls"}, Reason.UNSEEN_SLICE),
+        ({"category": "toyshop"}, None),
         ({"language": "ja"}, Reason.UNSEEN_SLICE),
         ({"language": None}, Reason.UNSEEN_SLICE),
     ],
 )
 def test_it_says_why_it_may_not_be_used_i2(change: dict[str, Any], reason: Reason | None) -> None:
-    assert problem(certificate(), **change) is reason
+    certified = ("", "shoes", "toys", "toys/dolls", "toyshop")
+    assert problem(certificate(categories=certified, refused_categories=(REFUSED,)), **change) is reason
 
 
 def test_an_abstention_allows_nothing_i2() -> None:
-    assert problem(certificate(threshold=None, why_abstains="poor")) is Reason.NO_CERTIFICATE
+    assert problem(abstention()) is Reason.NO_CERTIFICATE
+
+
+def test_refused_products_without_a_category_do_not_refuse_the_others() -> None:
+    one = certificate(categories=("", "shoes"), refused_categories=(replace(REFUSED, category=""),))
+    assert problem(one, category=None) is Reason.UNSEEN_SLICE
+    assert problem(one, category="shoes") is None
+
+
+def test_a_certificate_of_the_first_contract_is_refused_with_advice() -> None:
+    content = certificate().to_dict()
+    del content["contract"]
+    with pytest.raises(ModelContractError, match=r"contract version 1, this release reads version 2.*train_model"):
+        Certificate.from_dict(content)
+
+
+def test_the_contract_file_lists_every_field_of_a_certificate_and_its_rows() -> None:
+    schema = json.loads(resources.locate("schemas:certificate.v2.json").read_text())
+    full = certificate(steps=(STEP,), strata=(STRATUM,), refused_categories=(REFUSED,))
+    for one in (full, abstention(suggest_threshold=None)):
+        jsonschema.validate(one.to_dict(), schema)
+    assert set(schema["properties"]) == set(schema["required"]) == set(full.to_dict())
+    for name, row in (("steps", STEP), ("strata", STRATUM), ("refused_categories", REFUSED)):
+        items = schema["properties"][name]["items"]
+        assert set(items["properties"]) == set(items["required"]) == set(asdict(row))
+    for change in ({"threshold": "high"}, {"accepted": -1}, {"status": "maybe"}, {"contract": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(full.to_dict() | change, schema)
+
+
+texts = st.text(max_size=5)
+counts = st.integers(0, 10**6)
+shares = st.floats(0, 1)
+certificates = st.builds(
+    certificate,
+    attribute=texts,
+    values=st.lists(texts, max_size=3).map(tuple),
+    threshold=shares,
+    accepted=counts,
+    deff=st.floats(1, 100),
+    use_number=st.integers(1, 100),
+    status=st.sampled_from(CertificateStatus),
+    strata=st.lists(st.builds(Stratum, texts, counts, counts, shares, st.floats(0, 20)), max_size=3).map(tuple),
+    refused_categories=st.lists(st.builds(RefusedCategory, texts, counts, counts, counts), max_size=3).map(tuple),
+    steps=st.lists(
+        st.builds(ThresholdTest, shares, counts, counts, counts, st.floats(1, 9), shares, shares, st.booleans())
+    ).map(tuple),
+)
+
+
+@given(certificates)
+def test_any_certificate_comes_back_from_strict_json(one: Certificate) -> None:
+    back = Certificate.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False)))
+    assert back == one
+    assert back.certificate_id == one.certificate_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,25 +17,25 @@ from catalog_enrichment.precision.decide import CandidateDecision, DecisionInput
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Decision, Modality, Reason
 
+from .. import sample_certificate
+from ..sample_certificate import SCORED_BY
+
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 VALUES = ("red", "green", "blue")
+OTHER = replace(SCORED_BY, weights_hash="other")
 
 
 def certificate(threshold: float | None = 0.9, suggest: float | None = 0.7, days: int = 9) -> Certificate:
-    return Certificate(
-        attribute="color", modality=Modality.BOTH, values=("red", "green"), threshold=threshold,
-        why_abstains="" if threshold is not None else "poor", accepted=400, wrong=8, lower_bound=0.96, target=0.95,
-        delta=0.05, use_count=1, claim="c", label_set_hash="l", data_window="all", weights_hash="w",
-        numeric_path="fp32", preprocessing_hash="p", issued_at=NOW - timedelta(days=90),
-        expires_at=NOW + timedelta(days=days), suggest_threshold=suggest, categories=("",), languages=("en",),
-        accept_rate=0.4, histogram=(0,) * 20, steps=(),
+    return sample_certificate.certificate(
+        threshold=threshold, why_abstains="" if threshold is not None else "poor", suggest_threshold=suggest,
+        issued_at=NOW - timedelta(days=90), expires_at=NOW + timedelta(days=days),
     )  # fmt: skip
 
 
 def case(**changes: Any) -> DecisionInputs:
     usual: dict[str, Any] = {
         "certificate": certificate(), "modality": Modality.BOTH, "category": None, "language": "en", "now": NOW,
-        "weights_hash": "w", "numeric_path": "fp32",
+        "scored_by": SCORED_BY,
     }  # fmt: skip
     return DecisionInputs(**(usual | changes))
 
@@ -95,8 +96,7 @@ def test_a_human_value_stands() -> None:
         ({"certificate": None}, Reason.NO_CERTIFICATE),
         ({"certificate": certificate(threshold=None)}, Reason.NO_CERTIFICATE),
         ({"certificate": certificate(days=0)}, Reason.CERTIFICATE_EXPIRED),
-        ({"weights_hash": "other"}, Reason.CERTIFICATE_MISMATCH),
-        ({"numeric_path": "bf16"}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": OTHER}, Reason.CERTIFICATE_MISMATCH),
         ({"modality": Modality.TEXT_ONLY}, Reason.NO_CERTIFICATE),
         ({"category": "hats"}, Reason.UNSEEN_SLICE),
         ({"language": "ja"}, Reason.UNSEEN_SLICE),
@@ -138,7 +138,7 @@ cases = st.builds(
     human_value_present=st.booleans(),
     modality=st.sampled_from(Modality),
     category=st.sampled_from([None, "hats"]),
-    weights_hash=st.sampled_from(["w", "other"]),
+    scored_by=st.sampled_from([SCORED_BY, OTHER]),
 )
 
 
@@ -155,7 +155,7 @@ def test_published_means_certified_and_nobody_else_has_spoken_i1_i2(
             assert held is not None
             assert not one_case.merchant_values
             assert not one_case.human_value_present
-            assert one_case.weights_hash == held.weights_hash
+            assert one_case.scored_by == held.scored_by
             assert one_case.modality is held.modality
             assert one_case.now < held.expires_at
             assert row.value in held.values
@@ -170,7 +170,7 @@ def test_a_certified_value_is_published_where_nothing_forbids_it(
 ) -> None:
     free = not one_case.merchant_values and not one_case.human_value_present
     held = one_case.certificate
-    usual = one_case.modality is Modality.BOTH and one_case.category is None and one_case.weights_hash == "w"
+    usual = one_case.modality is Modality.BOTH and one_case.category is None and one_case.scored_by == SCORED_BY
     if free and usual and held is not None and held.threshold is not None and held.expires_at > NOW:
         for row in decide(candidates, one_case):
             assert (row.decision is PUBLISH) == (row.score >= held.threshold and row.value in held.values)

@@ -12,38 +12,23 @@ from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
 
+from .. import sample_certificate
+
 MODEL = "tiny"
 CERTIFIED = {"color/certified_recall": 0.4, "color/certified_precision": 0.97, "color/certified_accepted": 100.0}
 
 
 def certificate(modality: Modality, weights_hash: str, threshold: float | None) -> Certificate:
     now = datetime.now(UTC)
-    return Certificate(
-        attribute="color",
+    return sample_certificate.certificate(
         modality=modality,
         values=("Blue", "Red"),
         threshold=threshold,
         why_abstains="" if threshold is not None else "text only is not certified yet",
-        accepted=200,
-        wrong=3,
-        lower_bound=0.96,
-        target=0.95,
-        delta=0.05,
-        use_count=1,
-        claim="pooled",
         label_set_hash="labels-1",
-        data_window="all",
         weights_hash=weights_hash,
-        numeric_path="fp32",
-        preprocessing_hash="1",
         issued_at=now,
         expires_at=now + timedelta(days=90),
-        suggest_threshold=None,
-        categories=("",),
-        languages=("en",),
-        accept_rate=0.5,
-        histogram=(0,) * 20,
-        steps=(),
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
-from catalog_enrichment.records import Modality
 from catalog_enrichment.report.html import RunReport, Sample
+
+from .. import sample_certificate
 
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 NASTY = '</bdi><script>alert("x")</script><img src=http://evil.example/a.png onerror=alert(1)>'
@@ -20,19 +21,24 @@ NASTY = '</bdi><script>alert("x")</script><img src=http://evil.example/a.png one
 def certificate(attribute: str = "color", **changes: Any) -> Certificate:
     steps = tuple(
         ThresholdTest(
-            0.99 - 0.01 * j, 150 + 10 * j, 1 + j // 3 + (20 if j == 20 else 0), 0.01, 0.975 - 0.001 * j, j < 20
+            0.99 - 0.01 * j,
+            150 + 10 * j,
+            1 + j // 3 + (20 if j == 20 else 0),
+            100,
+            1.1,
+            0.01,
+            0.975 - 0.001 * j,
+            j < 20,
         )
         for j in range(21)
     )
     content: dict[str, Any] = {
-        "attribute": attribute, "modality": Modality.BOTH, "values": ("red", "navy & white", "אדום"),
-        "threshold": 0.80, "accepted": 340, "wrong": 7, "lower_bound": 0.9561, "target": 0.95, "delta": 0.05,
-        "use_count": 1, "claim": "Of the values written, at least 95.0% are right.", "label_set_hash": "l",
-        "data_window": "all", "weights_hash": "w", "numeric_path": "fp32", "preprocessing_hash": "p", "issued_at": NOW,
-        "expires_at": NOW + timedelta(days=90), "suggest_threshold": 0.55, "categories": ("",), "languages": ("en",),
-        "accept_rate": 0.4, "histogram": tuple(range(0, 100, 5)), "steps": steps,
+        "attribute": attribute, "values": ("red", "navy & white", "אדום"), "threshold": 0.80, "accepted": 340,
+        "wrong": 7, "lower_bound": 0.9561, "claim": "Of the values written, at least 95.0% are right.",
+        "issued_at": NOW, "expires_at": NOW + timedelta(days=90), "suggest_threshold": 0.55,
+        "histogram": tuple(range(0, 100, 5)), "steps": steps,
     }  # fmt: skip
-    return Certificate(**(content | changes))
+    return sample_certificate.certificate(**(content | changes))
 
 
 def abstention(attribute: str = "season") -> Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -87,7 +88,7 @@ def test_no_other_file_is_left(written: Path) -> None:
         "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
         "color 600 240 30 100 97.1% 60.0% 84.0%",
         "season 580 0 12 358 – 58.0% 58.0%",
-        "fold 7 were wrong; with confidence 95.0% the precision is at least 95.6%.",
+        "7 were wrong (300 content groups, design effect 1.20); with confidence 95.0% the precision is at least 95.6%.",
         "Abstains: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
         "already scored 30 opted out 8",
         "no image 41 image truncated 5",
@@ -115,6 +116,17 @@ def test_the_run_row_is_all_that_is_required(tmp_path: Path) -> None:
     text = write_run_report(tmp_path / "bare.html", RunReport(run=bare)).read_text(encoding="utf-8")
     assert "Rollback run" in text
     assert "<h2>" not in text
+
+
+def test_a_run_of_a_release_with_other_certificates_is_reported_without_them(tmp_path: Path) -> None:
+    row = run_row()
+    attributes = json.loads(row["attributes"])
+    for content in attributes["certificates"]:
+        del content["contract"]
+    report = replace(full_report(), run=row | {"attributes": json.dumps(attributes)})
+    page = ParsedPage(write_run_report(tmp_path / "old.html", report).read_text(encoding="utf-8"))
+    assert "Certificates" not in page.text
+    assert "color 600 240" in re.sub(r"\s+", " ", page.text)
 
 
 def test_failed_validation_is_shown_expanded(tmp_path: Path) -> None:

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import numpy as np
 import pytest
 
-from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certify import CertificateBinding
-from catalog_enrichment.records import Cardinality, Modality
-from catalog_enrichment.training.certification import abstention, certify_one, label_set
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import (
     Evaluation,
     ModelScores,
@@ -20,10 +15,8 @@ from catalog_enrichment.training.evaluation import (
     measures,
     metrics_by_value,
 )
-from catalog_enrichment.training.folds import Folds
-from catalog_enrichment.training.task import Split
 
-from .toy import DICTIONARY
+from ..sample_certificate import abstention
 
 ALL = np.arange(4)
 PROBABILITIES = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
@@ -34,19 +27,6 @@ def labels(cardinality: Cardinality = Cardinality.ONE) -> Labels:
     truth = np.array([[True, False], [True, False], [True, False], [False, False]])
     everything = np.ones(4, dtype=bool)
     return Labels("color", cardinality, ("Red", "Blue"), truth, everything, np.array([0, 0, 0, 1]), ~everything)
-
-
-def binding() -> CertificateBinding:
-    return CertificateBinding(
-        modality=Modality.BOTH,
-        weights_hash="w",
-        numeric_path="fp32",
-        preprocessing_hash="p",
-        label_set_hash="l",
-        use_count=1,
-        data_window="unknown",
-        issued_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
 
 
 def test_a_true_value_that_is_not_learned_stays_in_the_denominators():
@@ -136,55 +116,6 @@ def test_warnings_are_filled_by_the_collapse_check():
 
 
 def test_an_abstention_has_recall_and_precision_zero():
-    certificate = abstention("color", "no reason", PrecisionConfig(), binding())
-    row = certified_metrics(certificate, PROBABILITIES, labels(), ALL, np.ones(4, dtype=bool))
+    row = certified_metrics(abstention(), PROBABILITIES, labels(), ALL, np.ones(4, dtype=bool))
     assert (row["accepted"], row["precision"], row["recall"]) == (0, 0, 0)
     assert (row["precision_low"], row["precision_high"]) == (0, 1)
-
-
-def split_of(count: int) -> tuple[Split, Labels, ModelScores]:
-    """A perfect model of two colours; the certification fold holds every content group twice."""
-    truth = np.eye(2, dtype=bool)[np.arange(count) % 2]
-    parts = np.split(np.arange(count), [count // 4, count // 2])
-    empty = np.array([], dtype=np.int64)
-    folds = Folds(empty, empty, parts[0], parts[1], parts[2])
-    dataset = Dataset(
-        DICTIONARY,
-        ids=[f"p{n}" for n in range(count)],
-        categories=["Apparel"] * count,
-        languages=["en"] * count,
-        pictures=[None if n % 10 == 9 else str(n) for n in range(count)],
-        merchant=[{"color": ("Red",)}] * count,
-    )
-    labelled = np.ones(count, dtype=bool)
-    labelled[parts[2]] = False
-    unlearned = np.zeros(count, dtype=np.int64)
-    label = Labels("color", Cardinality.ONE, ("Red", "Blue"), truth, labelled, unlearned, ~labelled)
-    scores = ModelScores(np.arange(count), {"color": np.where(truth, 0.99, 0.01)})
-    return Split(dataset, np.arange(count) // 2, folds, seed=0), label, scores
-
-
-def test_certification_counts_one_product_per_group_with_a_picture():
-    split, label, scores = split_of(800)
-    certificate = certify_one(split, label, scores, PrecisionConfig(first_expected=60), binding())
-    assert certificate.threshold is not None
-    assert certificate.accepted == len(np.unique(split.groups[split.folds.certification])) == 100
-
-
-def test_certification_on_the_calibration_products_is_refused():
-    split, label, scores = split_of(800)
-    same_fold_twice = Folds(
-        split.folds.train, split.folds.validation, split.folds.calibration, split.folds.calibration, split.folds.test
-    )
-    with pytest.raises(ValueError, match="content groups"):
-        certify_one(Split(split.dataset, split.groups, same_fold_twice, 0), label, scores, PrecisionConfig(), binding())
-
-
-def test_a_label_set_is_the_fold_s_product_ids_and_not_their_labels():
-    split, _, _ = split_of(40)
-    before = label_set(split)
-    product = int(split.folds.certification[0])
-    split.dataset.merchant[product] = {"color": ("Blue",)}
-    assert label_set(split) == before
-    split.dataset.ids[product] = "another"
-    assert label_set(split) != before

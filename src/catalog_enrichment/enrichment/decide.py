@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Modality, Source
@@ -34,7 +35,8 @@ class DecisionRules:
     model_name: str
     model_version: str
     weights_hash: str
-    numeric_path: str
+    preprocessing_hash: str
+    images: ImagesConfig
     run_id: str
     now: datetime
 
@@ -47,9 +49,20 @@ class DecisionRules:
             model_name=model.name,
             model_version=model.version,
             weights_hash=model.weights_hash,
-            numeric_path=model.numeric_path,
+            preprocessing_hash=model.preprocessing_hash,
+            images=request.images,
             run_id=run_id,
             now=now,
+        )
+
+    def scored_by(self, numeric_path: str) -> ScoredBy:
+        """What gave a product's scores; the number type and device are the executor's."""
+        return ScoredBy(
+            weights_hash=self.weights_hash,
+            preprocessing_hash=self.preprocessing_hash,
+            max_image_bytes=self.images.max_bytes,
+            max_image_pixels=self.images.max_pixels,
+            numeric_path=numeric_path,
         )
 
 
@@ -103,8 +116,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
             category=product["category"],
             language=product["language"],
             now=rules.now,
-            weights_hash=rules.weights_hash,
-            numeric_path=rules.numeric_path,
+            scored_by=rules.scored_by(product["numeric_path"]),
         )
         for decision in decide(candidates, inputs):
             yield {
@@ -123,7 +135,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
                 "threshold": decision.threshold,
                 "model_name": rules.model_name,
                 "model_version": rules.model_version,
-                "numeric_path": rules.numeric_path,
+                "numeric_path": product["numeric_path"],
                 "run_id": rules.run_id,
             }
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.config.schema import Config, EnrichConfig
+    from catalog_enrichment.config.schema import Config, EnrichConfig, ImagesConfig
     from catalog_enrichment.dictionary import Attribute, Dictionary
     from catalog_enrichment.frames import Persist
     from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -85,12 +85,13 @@ class RunRequest:
     """Enabled attributes that the model has a head for."""
     window: Window
     rules: EnrichConfig
+    images: ImagesConfig
     config_hash: str
 
     @classmethod
     def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
         attributes = tuple(dictionary[name] for name in dictionary.enabled if name in model.heads)
-        return cls(model, attributes, window, config.enrich, config_hash(config, dictionary))
+        return cls(model, attributes, window, config.enrich, config.images, config_hash(config, dictionary))
 
     def record(self, config: Config, stages: Stages, parent_run_id: str | None) -> RunRecord:
         """The record of one attempt; its run id is known once the products are selected."""

@@ -59,6 +59,8 @@ class ScoredRow:
 
     candidates: list[ScoredCandidate]
     modality: str = Modality.BOTH.value
+    numeric_path: str | None = None
+    """Number type and device that computed the scores; None without scores."""
     image_reason: str | None = None
     error: str | None = None
     detail: str | None = None
@@ -124,7 +126,7 @@ def _row(predictor: Scorer, scores: Scores, batch: ProductBatch, index: int) -> 
         for candidate in top_candidates(scores.probabilities[name][index], head.labels, head.cardinality)
     ]
     modality = Modality.TEXT_ONLY if batch.pictures[index] is None else Modality.BOTH
-    return ScoredRow(candidates, modality.value)
+    return ScoredRow(candidates, modality.value, predictor.numeric_path)
 
 
 def _weight(value: np.floating[Any]) -> float | None:

@@ -34,9 +34,6 @@ class Scores:
 class Predictor:
     """A model version ready to score. Not safe for concurrent calls on one instance: its tokenizers keep state."""
 
-    numeric_path = "fp32"
-    """Number type of the computation; certificates name it, because another one gives different scores."""
-
     def __init__(
         self,
         net: MultiModalNet,
@@ -50,6 +47,8 @@ class Predictor:
         self._temperatures = dict(temperatures)
         self._device = device
         self.image_size = spec.image.size
+        self.numeric_path = f"fp32-{torch.device(device).type}"
+        """Number type and device of the computation; certificates name them: others give different scores."""
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Predictor:

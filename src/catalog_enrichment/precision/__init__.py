@@ -1,5 +1,6 @@
 """Precision: metrics, calibration, certificates, decisions. numpy and scipy only.
 
-Read in this order: :mod:`units` (what is counted), :mod:`certify` (how a threshold is tested), :mod:`certificate` (the
-result of the test), :mod:`decide` (the decision about each product and attribute).
+Read in this order: :mod:`units` (what is counted), :mod:`pool` (which values take part), :mod:`grid` (which thresholds
+are tested), :mod:`strata` (how products are weighted), :mod:`cluster` (the test of one threshold), :mod:`certify` (all
+of it for one attribute), :mod:`certificate` (the result), :mod:`decide` (the decision about a product's attribute).
 """

@@ -1,13 +1,14 @@
-"""Certificates: what a model version may write (PRECISION, certificate 6). An abstention is a certificate too.
+"""Certificates: what a model version may write (PRECISION, certificate 10). An abstention is a certificate too.
 
-Certificates are part of the model version (certificates.json); every row that one allowed carries its id. The id is a
-hash of the certificate's content, so an edited certificate is refused when it is read.
+Certificates are part of the model version (certificates.json, contract schemas/certificate.v2.json); every row that one
+allowed carries its id. The id is a hash of the certificate's content, so an edited certificate is refused when it is
+read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
@@ -15,8 +16,11 @@ from math import isfinite
 from typing import Any
 
 from catalog_enrichment.errors import ModelContractError
-from catalog_enrichment.precision.units import SCORE_TYPE
+from catalog_enrichment.precision.units import SCORE_TYPE, UNIT
 from catalog_enrichment.records import Modality, Reason, stable_hash
+
+CONTRACT = 2
+"""Version of the certificate's contract, schemas/certificate.vN.json."""
 
 HISTOGRAM_BINS = 20
 """Equal bins of [0, 1] in which the top scores of unlabelled products are counted."""
@@ -29,22 +33,67 @@ class CertificateStatus(StrEnum):
     CONFIRMED = "confirmed"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredBy:
+    """What gives a score besides the product. Another value of any of these can give another score."""
+
+    weights_hash: str
+    """Identifies the model: its version number does not exist yet when the certificate is issued."""
+    preprocessing_hash: str
+    max_image_bytes: int
+    max_image_pixels: int
+    """Limits of the config section [images]: a picture beyond them is unusable."""
+    numeric_path: str
+    """Number type and device, e.g. fp32-cpu."""
+
+
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
-    """Test of one threshold of the fixed sequence."""
+    """Test of one threshold of the fixed sequence. Counts and test: :class:`ClusterTest`."""
 
     threshold: float
     accepted: int
     wrong: int
+    groups: int
+    deff: float
     p_value: float
     lower_bound: float
     passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """One cell of the weights (PRECISION, certificate 5), at the certified threshold."""
+
+    name: str
+    """Category and content-group sizes, e.g. "Apparel, groups of 1"."""
+    certification_products: int
+    accepted: int
+    """Accepted products of the certification fold."""
+    open_share: float
+    """Share of the products to fill."""
+    weight: float
+    """Open share / certification share, at most ``MAX_WEIGHT``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCategory:
+    """A category with products to fill and too few accepted certification products to claim anything about it."""
+
+    category: str
+    """The category with all below it; "" for products without one."""
+    accepted: int
+    """Accepted certification products."""
+    missing: int
+    """Accepted certification products that are missing to the minimum."""
+    open_products: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     """Values of the pool with ``score >= threshold`` may be written, for one modality path and one set of weights."""
 
+    contract: int = CONTRACT
     attribute: str
     modality: Modality
     values: tuple[str, ...]
@@ -53,28 +102,50 @@ class Certificate:
     """None: an abstention; nothing is written, for the reason in ``why_abstains``."""
     why_abstains: str = ""
     score_type: str = SCORE_TYPE
+    unit: str = UNIT
+    """What is counted."""
     accepted: int
     """N: accepted units of the certification fold at the threshold."""
     wrong: int
     """K: wrong units among them."""
+    groups: int
+    """G: content groups with an accepted unit."""
+    deff: float
+    """Design effect: how many accepted units count as one independent unit, at least 1."""
     lower_bound: float
-    """Clopper-Pearson lower bound of the precision at confidence 1 - spent_delta(delta, use_count); 0: abstention."""
+    """Lower bound of the precision at confidence 1 - ``tested_at``; 0 for an abstention."""
     target: float
     delta: float
-    """Tested at ``spent_delta(delta, use_count)``."""
-    use_count: int
-    """How many candidates were certified on these labels, this one included."""
+    """Probability with which the first certificate on a label set may be wrong."""
+    use_number: int
+    """Number of this use of the certification labels; 1 is the first."""
+    epoch: int
+    """Number of the certification fold, from 0; a new one is drawn of products that never certified."""
+    tested_at: float
+    """Share of delta that this use may spend: the level of its test."""
     claim: str
     """The guarantee in words."""
     status: CertificateStatus = CertificateStatus.PROVISIONAL
     label_set_hash: str
     data_window: str
     """Source of the labelled products, in words or as an interval."""
+    certification_products: int
+    """Labelled products of the certification fold on this modality path."""
+    open_products: int
+    """Products to fill on this modality path, that the claim is about."""
+    certification_twin_share: float
+    """Share of the certification products with a product of their content group in training: 0, folds share none."""
+    open_twin_share: float
+    """The same of the products to fill; they are easier."""
+    strata: tuple[Stratum, ...]
+    """The cells of the weights at the threshold; empty where every weight is one."""
+    refused_categories: tuple[RefusedCategory, ...]
     weights_hash: str
-    """Binds the certificate to the model, whose version number does not exist yet at issue."""
-    numeric_path: str
-    """fp32, bf16 or int8; their scores differ."""
     preprocessing_hash: str
+    max_image_bytes: int
+    max_image_pixels: int
+    numeric_path: str
+    """See :class:`ScoredBy`."""
     issued_at: datetime
     expires_at: datetime
     suggest_threshold: float | None
@@ -93,7 +164,9 @@ class Certificate:
         for name in ("issued_at", "expires_at"):
             if getattr(self, name).tzinfo is None:
                 raise ValueError(f"certificate for {self.attribute}: {name} needs a time zone")
-        numbers = (self.threshold, self.suggest_threshold, self.lower_bound, self.accept_rate)
+        if self.contract != CONTRACT:
+            raise ValueError(f"certificate for {self.attribute}: contract must be {CONTRACT}, not {self.contract}")
+        numbers = (self.threshold, self.suggest_threshold, self.lower_bound, self.accept_rate, self.deff)
         if not all(number is None or isfinite(number) for number in numbers):
             raise ValueError(f"certificate for {self.attribute}: numbers must be finite, not {numbers}")
         if (self.threshold is None) != bool(self.why_abstains):
@@ -117,20 +190,17 @@ class Certificate:
         levels = [level for level in (self.threshold, self.suggest_threshold) if level is not None]
         return min(levels, default=None)
 
+    @cached_property
+    def scored_by(self) -> ScoredBy:
+        return ScoredBy(**{field.name: getattr(self, field.name) for field in fields(ScoredBy)})
+
     def problem(
-        self,
-        *,
-        weights_hash: str,
-        numeric_path: str,
-        modality: Modality,
-        now: datetime,
-        category: str | None,
-        language: str | None,
+        self, *, scored_by: ScoredBy, modality: Modality, now: datetime, category: str | None, language: str | None
     ) -> Reason | None:
         """Reason why the certificate must not be used for a product at this time; None if it may be used (I2)."""
         if self.threshold is None or modality != self.modality:
             return Reason.NO_CERTIFICATE
-        if weights_hash != self.weights_hash or numeric_path != self.numeric_path:
+        if scored_by != self.scored_by:
             return Reason.CERTIFICATE_MISMATCH
         if now >= self.expires_at:
             return Reason.CERTIFICATE_EXPIRED
@@ -140,7 +210,8 @@ class Certificate:
 
     @cached_property
     def _certified_categories(self) -> frozenset[str]:
-        return frozenset(self.categories)
+        refused = [row.category for row in self.refused_categories]
+        return frozenset(name for name in self.categories if not any(is_below(name, root) for root in refused))
 
     @cached_property
     def _certified_languages(self) -> frozenset[str]:
@@ -152,8 +223,15 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Certificate:
-        """Read back :meth:`to_dict`. Raises ModelContractError for missing or unknown fields or for changed content."""
+        """Read back :meth:`to_dict`. Raises ModelContractError for another contract version, missing or unknown fields
+        or changed content."""
         where = f"certificate for {content.get('attribute')!r} ({content.get('modality')!r})"
+        if content.get("contract") != CONTRACT:
+            raise ModelContractError(
+                f"{where} has contract version {content.get('contract', 1)}, this release reads version {CONTRACT}: it "
+                "cannot tell what was certified then. Run train_model and promote_model for a version with new "
+                "certificates; values that are written stay as they are."
+            )
         expected = {field.name for field in fields(cls)} | {"certificate_id"}
         if differing := expected ^ set(content):
             raise ModelContractError(f"{where}: fields missing or unknown: {sorted(differing)}")
@@ -173,11 +251,23 @@ class Certificate:
             content[name] = content[name].astimezone(UTC).isoformat(timespec="microseconds")
         for name in ("values", "categories", "languages", "histogram"):
             content[name] = list(content[name])
-        content["steps"] = [
-            {field.name: getattr(step, field.name) for field in fields(ThresholdTest)} for step in self.steps
-        ]
+        for name in _ROWS:
+            content[name] = [asdict(row) for row in content[name]]
         content["modality"], content["status"] = self.modality.value, self.status.value
         return content
+
+
+_ROWS: dict[str, type[Any]] = {
+    "steps": ThresholdTest,
+    "strata": Stratum,
+    "refused_categories": RefusedCategory,
+}
+"""Fields that hold rows, with the type of a row."""
+
+
+def is_below(category: str, root: str) -> bool:
+    """Whether ``category`` is ``root`` or a category below it; without a category ("") only "" is."""
+    return category == root or (root != "" and category.startswith(root + "/"))
 
 
 def _names(cls: type[Certificate]) -> set[str]:
@@ -192,8 +282,8 @@ def _read(name: str, value: Any) -> Any:
             return Modality(value)
         case "status":
             return CertificateStatus(value)
-        case "steps":
-            return tuple(ThresholdTest(**step) for step in value)
+        case "steps" | "strata" | "refused_categories":
+            return tuple(_ROWS[name](**row) for row in value)
         case "values" | "categories" | "languages" | "histogram":
             return tuple(value)
         case _:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Decision, Modality, Reason
 
@@ -27,8 +27,7 @@ class DecisionInputs:
     category: str | None
     language: str | None
     now: datetime
-    weights_hash: str
-    numeric_path: str
+    scored_by: ScoredBy
 
 
 class CandidateDecision(NamedTuple):
@@ -64,8 +63,7 @@ def _problem(inputs: DecisionInputs) -> Reason | None:
     if inputs.certificate is None:
         return Reason.NO_CERTIFICATE
     return inputs.certificate.problem(
-        weights_hash=inputs.weights_hash,
-        numeric_path=inputs.numeric_path,
+        scored_by=inputs.scored_by,
         modality=inputs.modality,
         now=inputs.now,
         category=inputs.category,

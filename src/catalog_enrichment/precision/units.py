@@ -22,6 +22,9 @@ from catalog_enrichment.records import Cardinality
 SCORE_TYPE = "float64 of float32"
 """The float type of scores and thresholds, as certificates record it."""
 
+UNIT = "product"
+"""What a certificate counts: a product with at least one written value, wrong if any of them is wrong."""
+
 WRITABLE_RANKS = 3
 """Largest number of values per product of a multi-valued attribute, also in certificates."""
 
@@ -36,7 +39,7 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The independent units of a pooled certificate, one per product.
+    """The units of a pooled certificate, one per product.
 
     A unit is accepted at t iff ``accept >= t`` and wrong at t iff ``error >= t``; -inf where nothing, or
     nothing wrong, can be written.

@@ -56,7 +56,7 @@ class ResolvedModel:
     """The folder with model.safetensors and the rest."""
     artifact_hash: str
     weights_hash: str
-    numeric_path: str
+    preprocessing_hash: str
     heads: dict[str, Head]
     certificates: tuple[Certificate, ...]
 
@@ -121,7 +121,6 @@ class Registry:
         else:
             registered = self._find(alias=alias or self._settings.champion_alias)
         from catalog_enrichment.models import artifact  # imports torch, which takes seconds: after the registry's check
-        from catalog_enrichment.models.predictor import Predictor
 
         folder = self._store.download(registered)
         artifact.verify(folder)
@@ -137,7 +136,7 @@ class Registry:
             artifact=folder,
             artifact_hash=actual,
             weights_hash=artifact.weights_hash(folder),
-            numeric_path=Predictor.numeric_path,
+            preprocessing_hash=artifact.preprocessing_hash(folder),
             heads=_heads(folder),
             certificates=tuple(_certificates(folder)),
         )

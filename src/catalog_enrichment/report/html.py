@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import spent_delta
+from catalog_enrichment.precision.certificate import CONTRACT, Certificate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -84,7 +83,11 @@ def template_values(run: RunReport) -> dict[str, Any]:
     row = dict.fromkeys(contract.columns("runs")) | dict(run.run)
     by_attribute = _json(row.get("attributes"))
     decisions: dict[str, Any] = by_attribute.get("decisions", {})
-    certificates = [Certificate.from_dict(content) for content in by_attribute.get("certificates", [])]
+    certificates = [
+        Certificate.from_dict(content)
+        for content in by_attribute.get("certificates", [])
+        if content.get("contract") == CONTRACT  # a run of an older release can be reported again, without them
+    ]
     counts = _counts(dict(row.get("counts") or {}))
     return {
         "run": row,
@@ -114,7 +117,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, percent=_percent, spent_delta=spent_delta, when=_when, words=_words)
+    environment.filters.update(number=_number, percent=_percent, when=_when, words=_words)
     return environment
 
 

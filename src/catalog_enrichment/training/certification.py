@@ -1,41 +1,159 @@
 """Certificates from scores: one for every attribute and modality path, an abstention where no threshold is certified.
 
-The text-only path always abstains (PRECISION, certificate 5): products without a picture are another population, and
-their certificate would need labelled products of their own.
+Products without a usable picture are another population, with a certificate of their own: its pool, grid and test use
+only such products (PRECISION, certificate 8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.certify import (
-    CalibrationScores,
     CertificateBinding,
-    CertificationScores,
+    LabelUse,
+    abstention,
     certify_attribute,
-    select_pool,
 )
+from catalog_enrichment.precision.claim import PATHS
+from catalog_enrichment.precision.grid import smallest_sample
+from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
 from catalog_enrichment.records import Modality, stable_hash
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.task import Split
 
-TEXT_ONLY_ABSTAINS = "the path without a picture is not certified in this release"
+UseLabels = Callable[[str, Sequence[str], str], LabelUse]
+"""(attribute, ids of the certification products, weights hash) -> the use, recorded before the labels are read."""
+
 NOT_LEARNED_ABSTAINS = "too few labelled products to learn a value of it"
 
 
-def label_set(split: Split) -> str:
-    """Hash of the certification fold's product ids. Labels are not included: an edited one makes no new label set."""
-    return stable_hash(sorted(split.dataset.ids[product] for product in split.folds.certification.tolist()))
+@dataclass(frozen=True)
+class Certifier:
+    """Issues the certificates of one model."""
+
+    split: Split
+    scores: ModelScores
+    """Of the calibration and certification folds and of the unfilled products, for the attributes learned."""
+    rule: PrecisionConfig
+    scored_by: ScoredBy
+    use_labels: UseLabels
+    issued_at: datetime
+
+    def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
+        """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn."""
+        return [self.certify_one(label, modality) for label in labels.values() for modality in Modality]
+
+    def certify_one(self, labels: Labels, modality: Modality) -> Certificate:
+        """Choose the pool on the calibration fold and the threshold grid on the unfilled products, and test the
+        thresholds on the certification fold; only products of the modality path count, all of a content group.
+
+        Where no test could succeed the labels are not used.
+        """
+        path = self._on_path(modality)
+        certification = _where(self.split.folds.certification, labels.labelled & path)
+        if labels.attribute not in self.scores.probabilities:
+            return self._abstention(labels, modality, certification, NOT_LEARNED_ABSTAINS)
+        needed = smallest_sample(self.rule.target, self.rule.delta)
+        if len(certification) < needed:
+            why = _too_few(len(certification), needed, self._certification_share, modality)
+            return self._abstention(labels, modality, certification, why)
+        calibration = _where(self.split.folds.calibration, labels.labelled & path)
+        pool = select_pool(CalibrationScores(**self._scored_labels(labels, calibration)), self.rule)
+        certification_scores = CertificationScores(
+            **self._scored_labels(labels, certification),
+            categories=[self.split.dataset.categories[product] for product in certification],
+            languages=[self.split.dataset.languages[product] for product in certification],
+            group_sizes=self._group_sizes[certification],
+        )
+        binding = self._binding(
+            modality,
+            certification,
+            self.use_labels(labels.attribute, self._ids(certification), self.scored_by.weights_hash),
+        )
+        open_products = self._open_products(labels, path)
+        return certify_attribute(pool, certification_scores, open_products, self.rule, binding)
+
+    def _abstention(self, labels: Labels, modality: Modality, certification: Index, why: str) -> Certificate:
+        """An abstention without a use of the labels."""
+        binding = self._binding(modality, certification, LabelUse(number=1, epoch=0))
+        return abstention(labels.attribute, why, self.rule, binding, certification_products=len(certification))
+
+    def _binding(self, modality: Modality, certification: Index, use: LabelUse) -> CertificateBinding:
+        return CertificateBinding(
+            modality=modality,
+            scored_by=self.scored_by,
+            label_set_hash=label_set(self._ids(certification)),
+            use=use,
+            data_window=data_window(self.split.dataset, certification),
+            issued_at=self.issued_at,
+        )
+
+    def _scored_labels(self, labels: Labels, index: Index) -> dict[str, Any]:
+        return {
+            "attribute": labels.attribute,
+            "labels": labels.values,
+            "cardinality": labels.cardinality,
+            "probabilities": self.scores.at(labels.attribute, index),
+            "truth": labels.truth[index],
+            "groups": self.split.groups[index],
+        }
+
+    def _open_products(self, labels: Labels, path: NDArray[np.bool_]) -> OpenProducts:
+        dataset, groups = self.split.dataset, self.split.groups
+        unfilled = _where(self.scores.index, labels.unfilled & path)
+        return OpenProducts(
+            probabilities=self.scores.at(labels.attribute, unfilled),
+            categories=[dataset.categories[product] for product in unfilled],
+            languages=[dataset.languages[product] for product in unfilled],
+            group_sizes=self._group_sizes[unfilled],
+            counts=self._represented[unfilled],
+            twin_share=twins_share(unfilled, self.split.folds.train, groups),
+        )
+
+    def _ids(self, index: Index) -> list[str]:
+        return [self.split.dataset.ids[product] for product in index.tolist()]
+
+    def _on_path(self, modality: Modality) -> NDArray[np.bool_]:
+        has_image = self.split.dataset.has_image
+        return has_image if modality is Modality.BOTH else ~has_image
+
+    @cached_property
+    def _certification_share(self) -> float:
+        """Share of the labelled products that is in the certification fold."""
+        sizes = self.split.folds.sizes()
+        return sizes["certification"] / sum(sizes.values())
+
+    @cached_property
+    def _group_sizes(self) -> NDArray[np.int64]:
+        """(N,) size of each product's content group, over all products of the data set: where the unlabelled ones are a
+        sample, it is smaller than in the catalog, for labelled and unlabelled products alike."""
+        return np.bincount(self.split.groups)[self.split.groups].astype(np.int64)
+
+    @cached_property
+    def _represented(self) -> NDArray[np.float64]:
+        """(N,) how many products of the catalog each product stands for: products without a label are a sample."""
+        dataset, folds = self.split.dataset, self.split.folds
+        unlabelled = np.ones(len(dataset), dtype=bool)
+        unlabelled[np.concatenate([index for _, index in folds.items()])] = False
+        return np.where(unlabelled, max(dataset.counts["unlabelled"] / max(int(unlabelled.sum()), 1), 1.0), 1.0)
+
+
+def label_set(product_ids: Sequence[str]) -> str:
+    """Hash of a certification fold's product ids. Labels are not included: an edited one makes no new label set."""
+    return stable_hash(sorted(product_ids))
 
 
 def data_window(dataset: Dataset, index: Index) -> str:
@@ -44,92 +162,13 @@ def data_window(dataset: Dataset, index: Index) -> str:
     return f"{min(times):%Y-%m-%d}/{max(times):%Y-%m-%d}" if times else "unknown"
 
 
-def certify_all(
-    split: Split,
-    labels: Mapping[str, Labels],
-    scores: ModelScores,
-    rule: PrecisionConfig,
-    bindings: Mapping[str, CertificateBinding],
-) -> list[Certificate]:
-    """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn.
-
-    ``scores``: of the calibration and certification folds and of the unfilled products, for the attributes learned.
-    ``bindings``: by attribute.
-    """
-    certificates = []
-    for name, label in labels.items():
-        binding = bindings[name]
-        if name in scores.probabilities:
-            certificates.append(certify_one(split, label, scores, rule, binding))
-        else:
-            certificates.append(abstention(name, NOT_LEARNED_ABSTAINS, rule, binding))
-        text_only = replace(binding, modality=Modality.TEXT_ONLY)
-        certificates.append(abstention(name, TEXT_ONLY_ABSTAINS, rule, text_only))
-    return certificates
-
-
-def certify_one(
-    split: Split, labels: Labels, scores: ModelScores, rule: PrecisionConfig, binding: CertificateBinding
-) -> Certificate:
-    """Choose the pool on the calibration fold and the threshold grid on the unfilled products, and test the thresholds
-    on the certification fold.
-
-    Only products with a usable picture count; of the certification fold, one per content group.
-    """
-    dataset = split.dataset
-    usable = labels.labelled & dataset.has_image
-    calibration = _where(split.folds.calibration, usable)
-    certification = split.units(_where(split.folds.certification, usable))
-    unfilled = _where(scores.index, labels.unfilled & dataset.has_image)
-    pool = select_pool(CalibrationScores(**_scored_labels(split, labels, scores, calibration)), rule)
-    certification_scores = CertificationScores(
-        **_scored_labels(split, labels, scores, certification),
-        categories=[dataset.categories[product] for product in certification],
-        languages=[dataset.languages[product] for product in certification],
+def _too_few(count: int, needed: int, share: float, modality: Modality) -> str:
+    """``share``: of the labelled products, that in the certification fold."""
+    missing = ceil((needed - count) / share)
+    return (
+        f"{count} labelled products {PATHS[modality]} are in the certification fold and at least {needed} are needed: "
+        f"about {missing} more such labelled products"
     )
-    return certify_attribute(pool, certification_scores, scores.at(labels.attribute, unfilled), rule, binding)
-
-
-def abstention(attribute: str, why: str, rule: PrecisionConfig, binding: CertificateBinding) -> Certificate:
-    """A certificate that writes nothing, for the reason ``why``."""
-    return Certificate(
-        attribute=attribute,
-        modality=binding.modality,
-        values=(),
-        threshold=None,
-        why_abstains=why,
-        accepted=0,
-        wrong=0,
-        lower_bound=0.0,
-        target=rule.target,
-        delta=rule.delta,
-        use_count=binding.use_count,
-        claim=f"Nothing is claimed: {attribute} is not written on the path {binding.modality.value}.",
-        label_set_hash=binding.label_set_hash,
-        data_window=binding.data_window,
-        weights_hash=binding.weights_hash,
-        numeric_path=binding.numeric_path,
-        preprocessing_hash=binding.preprocessing_hash,
-        issued_at=binding.issued_at,
-        expires_at=binding.issued_at + timedelta(days=rule.valid_days),
-        suggest_threshold=None,
-        categories=(),
-        languages=(),
-        accept_rate=0.0,
-        histogram=(0,) * HISTOGRAM_BINS,
-        steps=(),
-    )
-
-
-def _scored_labels(split: Split, labels: Labels, scores: ModelScores, index: Index) -> dict[str, Any]:
-    return {
-        "attribute": labels.attribute,
-        "labels": labels.values,
-        "cardinality": labels.cardinality,
-        "probabilities": scores.at(labels.attribute, index),
-        "truth": labels.truth[index],
-        "groups": split.groups[index],
-    }
 
 
 def _where(index: Index, mask: NDArray[np.bool_]) -> Index:

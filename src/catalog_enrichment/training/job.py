@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.precision.certificate import Certificate
     from catalog_enrichment.precision.certify import LabelUse
-    from catalog_enrichment.training.train import UseLabels
+    from catalog_enrichment.training.certification import UseLabels
 
 
 def train_model(config: Config) -> dict[str, Any]:
@@ -79,5 +79,5 @@ def _label_uses(catalog: LakeCatalog, registry: Registry) -> UseLabels:
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
     """The most important fields; all of them are in the model version's certificates.json."""
-    names = ("attribute", "modality", "threshold", "accepted", "wrong", "lower_bound", "use_count", "why_abstains")
+    names = ("attribute", "modality", "threshold", "accepted", "wrong", "lower_bound", "use_number", "why_abstains")
     return {name: getattr(certificate, name) for name in names}

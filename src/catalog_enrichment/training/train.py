@@ -23,12 +23,11 @@ from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import CertificateBinding, LabelUse
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.records import Modality, flatten_keys
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
-from catalog_enrichment.training.certification import certify_all, data_window, label_set
+from catalog_enrichment.training.certification import Certifier, UseLabels, data_window, label_set
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
@@ -41,9 +40,6 @@ from catalog_enrichment.training.task import Split, Task, labels_of, load, setti
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-UseLabels = Callable[[str, Sequence[str], str], LabelUse]
-"""(attribute, product ids, weights hash) -> the use, recorded before the labels are read."""
 
 BASELINES: tuple[str, ...] = ("text_only", "image_only")
 """Unimodal fusions that are fitted for comparison; also their names in tables and metrics."""
@@ -60,8 +56,8 @@ def train(
 ) -> TrainedModel:
     """Train on the merchants' values, certify, evaluate. Pictures and the artifact are written to ``workdir``.
 
-    ``products``: rows of the contract `products`. ``use_labels``: records a use of labels and
-    returns it. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe or attribute,
+    ``products``: rows of the contract `products`. ``use_labels``: records a use of certification labels and returns
+    it. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe or attribute,
     DataContractError for too little data.
     """
     stages, settings = Stages(say=progress), settings_of(config)
@@ -85,8 +81,10 @@ def train(
         scores = score(predictor, dataset, _products_to_score(split, labels), progress)
         stage.rows_in = len(scores.index)
     with stages("certify"):
-        bindings = _certificate_bindings(split, labels, scores, folder, use_labels)
-        certificates = certify_all(split, labels, scores, config.precision, bindings)
+        certifier = Certifier(
+            split, scores, config.precision, _scored_by(folder, config, predictor), use_labels, datetime.now(UTC)
+        )
+        certificates = certifier.certify_all(labels)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
         multimodal = modalities_used(member.model for member in members) == "both"
@@ -105,7 +103,7 @@ def train(
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
-        lineage=_lineage(split, labels, bindings),
+        lineage=_lineage(split, labels, certificates),
         seconds=stages.seconds,
     )
 
@@ -167,36 +165,23 @@ def _save_member(folder: Path, recipe: Recipe, task: Task, fitted: Fitted) -> No
 
 
 def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
-    """The calibration, certification and test folds, and the products with an unfilled attribute and a picture (for the
-    threshold grid and the drift reference)."""
-    selected = np.any([label.unfilled for label in labels.values()], axis=0) & split.dataset.has_image
+    """The calibration, certification and test folds, and the products with an unfilled attribute (for the threshold
+    grid, the weights and the drift reference)."""
+    selected = np.any([label.unfilled for label in labels.values()], axis=0)
     for index in (split.folds.calibration, split.folds.certification, split.folds.test):
         selected[index] = True
     return np.flatnonzero(selected)
 
 
-def _certificate_bindings(
-    split: Split, labels: Mapping[str, Labels], scores: ModelScores, folder: Path, use_labels: UseLabels
-) -> dict[str, CertificateBinding]:
-    """Attribute -> what its certificates are bound to. The use of the labels of every attribute that the model scores
-    is recorded here, before certification reads them (PRECISION, certificate 6)."""
-    fold, weights = split.folds.certification, artifact.weights_hash(folder)
-    binding = CertificateBinding(
-        modality=Modality.BOTH,
-        weights_hash=weights,
-        numeric_path=Predictor.numeric_path,
+def _scored_by(folder: Path, config: Config, predictor: Scorer) -> ScoredBy:
+    """What the scores of this model come from, beside the products."""
+    return ScoredBy(
+        weights_hash=artifact.weights_hash(folder),
         preprocessing_hash=artifact.preprocessing_hash(folder),
-        label_set_hash=label_set(split),
-        use_count=1,
-        data_window=data_window(split.dataset, fold),
-        issued_at=datetime.now(UTC),
+        max_image_bytes=config.images.max_bytes,
+        max_image_pixels=config.images.max_pixels,
+        numeric_path=predictor.numeric_path,
     )
-    bindings = dict.fromkeys(labels, binding)
-    for name in scores.probabilities:
-        labelled = fold[labels[name].labelled[fold]]
-        use = use_labels(name, [split.dataset.ids[product] for product in labelled.tolist()], weights)
-        bindings[name] = replace(binding, use_count=use.number)
-    return bindings
 
 
 def _evaluate(
@@ -260,7 +245,7 @@ def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
     return flatten_keys(content | {"training": asdict(settings_of(config)), "precision": asdict(config.precision)})
 
 
-def _lineage(split: Split, labels: Mapping[str, Labels], bindings: Mapping[str, CertificateBinding]) -> dict[str, Any]:
+def _lineage(split: Split, labels: Mapping[str, Labels], certificates: Sequence[Certificate]) -> dict[str, Any]:
     """Counts and hashes of the training data."""
     dataset, folds = split.dataset, split.folds
     unlabelled = np.setdiff1d(np.arange(len(dataset)), np.concatenate([index for _, index in folds.items()]))
@@ -276,8 +261,8 @@ def _lineage(split: Split, labels: Mapping[str, Labels], bindings: Mapping[str, 
         "twins_share_test": twins_share(folds.test, folds.train, split.groups),
         "twins_share_unlabelled": twins_share(unlabelled, folds.train, split.groups),
         "data_window": data_window(dataset, folds.certification),
-        "label_set_hash": label_set(split),
-        "label_uses": {name: binding.use_count for name, binding in bindings.items()},
+        "label_set_hash": label_set([dataset.ids[product] for product in folds.certification.tolist()]),
+        "label_uses": {c.attribute: c.use_number for c in certificates if c.modality is Modality.BOTH},
         "dictionary_hash": dataset.dictionary.hash(),
     }
 

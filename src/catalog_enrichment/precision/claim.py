@@ -1,0 +1,74 @@
+"""What a certificate says in words: its claim, or why it abstains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+
+from catalog_enrichment.classification_metrics import Floats
+from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
+from catalog_enrichment.precision.grid import GridSize
+from catalog_enrichment.precision.pool import Pool
+from catalog_enrichment.records import Cardinality, Modality
+
+FEW_OPEN = 10
+"""With fewer open products per certification product, the realised share of right values can differ more."""
+
+PATHS = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}
+
+
+def nothing_claimed(attribute: str, modality: Modality) -> str:
+    return f"Nothing is claimed: {attribute} is not written for products {PATHS[modality]}."
+
+
+def in_words(certificate: Certificate, cardinality: Cardinality) -> str:
+    """The claim of a certificate with a threshold: the guarantee and the population that it is about."""
+    unit = "products given values" if cardinality is Cardinality.MANY else "values"
+    return (
+        f"Of the {unit} of {certificate.attribute} written at scores >= {certificate.threshold:.6f} for products "
+        f"{PATHS[certificate.modality]}, at least {certificate.target:.1%} are right. This statement, one per "
+        f"attribute, is wrong with probability at most {certificate.tested_at:.3g}, the share of use "
+        f"{certificate.use_number} of its labels. {_population(certificate)}"
+    )
+
+
+def _population(certificate: Certificate) -> str:
+    """PRECISION, certificate 5 and 9."""
+    open_products, labelled = certificate.open_products, certificate.certification_products
+    text = (
+        "It holds for the population that the products to fill are drawn from, by category and content-group size, as "
+        "far as labelled and unlabelled products of such a cell are alike."
+    )
+    if open_products < FEW_OPEN * labelled:
+        text += (
+            f" There are {open_products} products to fill, fewer than {FEW_OPEN} times the {labelled} certification "
+            "products: the share of right values among these few can differ more from it."
+        )
+    if refused := certificate.refused_categories:
+        names = ", ".join(row.category or "products without a category" for row in refused)
+        text += f" Nothing is claimed or written for {names}: too few certification products are accepted there."
+    return text
+
+
+def why_abstains(pool: Pool, accept: Floats, n_products: int, steps: Sequence[ThresholdTest], size: GridSize) -> str:
+    """Why no threshold is certified. ``accept``: accept scores of the open products."""
+    if not pool.mask.any():
+        return "every value was wrong too often on the calibration fold"
+    if not len(accept):
+        return "there are no products to fill, whose scores the thresholds are chosen from"
+    if not steps:
+        share = float(np.isfinite(accept).mean())
+        reachable = n_products * share
+        missing = ceil((size.fewest - reachable) / share) if share else 0
+        advice = f"; {missing} more labelled products would be enough to test it" if missing else ""
+        return (
+            f"too few products: of {n_products} labelled ones in the certification fold about {reachable:.0f} could be "
+            f"accepted, {ceil(size.fewest)} are needed{advice}"
+        )
+    first = steps[0]
+    return (
+        f"{first.wrong} of {first.accepted} wrong at the first threshold, {first.threshold:.4f} (p = "
+        f"{first.p_value:.3f}, design effect {first.deff:.2f})"
+    )

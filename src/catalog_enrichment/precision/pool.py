@@ -1,0 +1,142 @@
+"""The pool: the values that a certificate covers, chosen on the calibration fold alone (PRECISION, certificate 1).
+
+Shapes: V values of the attribute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from catalog_enrichment.classification_metrics import Bools, Ints, as_scores
+from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.precision.cluster import MIN_WRONG, AcceptedSample, group_numbers, sample_deff
+from catalog_enrichment.precision.metrics import operating_point
+from catalog_enrichment.precision.scored_labels import CalibrationScores
+from catalog_enrichment.precision.units import WRITABLE_RANKS, Pairs, pairs_from, units_from
+from catalog_enrichment.records import Cardinality
+
+SLACK = 0.05
+"""A value may be this much less precise than the target before it counts as bad."""
+
+SIGNIFICANCE = 0.05
+"""A value is dropped if so many errors have at most this probability at precision ``target - SLACK``."""
+
+STAND_IN_QUANTILE = 0.8
+"""Quantile of the calibration fold's best scores at which values are judged where no threshold reaches the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCounts:
+    """Counts of one value on the calibration fold, at the threshold where values are judged."""
+
+    value: str
+    accepted: int
+    right: int
+    in_pool: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Choices made on the calibration fold for one attribute, by :func:`select_pool`."""
+
+    attribute: str
+    labels: tuple[str, ...]
+    cardinality: Cardinality
+    mask: Bools  # (V,)
+    calibration_threshold: float | None
+    """The lowest threshold at which the pool reaches the target on the calibration fold; None if there is none."""
+    value_counts: tuple[ValueCounts, ...]
+    suggest_threshold: float | None
+    deff: float
+    """Clustering design effect of the accepted products, at least 1."""
+    fallback_deff: float | None
+    """The same where enough products are wrong to estimate it, else None."""
+    groups: NDArray[Any] = field(repr=False)
+    """Content groups of the calibration fold, which must not be used to certify."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return tuple(label for label, inside in zip(self.labels, self.mask.tolist(), strict=True) if inside)
+
+
+def select_pool(calibration: CalibrationScores, rule: PrecisionConfig) -> Pool:
+    """The values of the pooled certificate, selected on the calibration fold only.
+
+    A value is dropped only if it is significantly bad at the pooled calibration threshold: the lowest at which the
+    remaining values reach ``rule.target``, or where there is none the 80% quantile of the best scores. Then the
+    threshold of the remaining values is lower, and they are judged again. A value with little evidence stays.
+    """
+    pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
+    remaining = np.ones(len(calibration.labels), dtype=bool)
+    while True:
+        threshold = _pooled_threshold(calibration, remaining, rule.target)
+        judged_at = _stand_in_threshold(calibration) if threshold is None else threshold
+        accepted, right = _value_counts(pairs, len(remaining), judged_at)
+        bad = remaining & significantly_bad(accepted, accepted - right, rule.target)
+        if not bad.any():
+            break
+        remaining &= ~bad
+    rows = zip(calibration.labels, accepted.tolist(), right.tolist(), remaining.tolist(), strict=True)
+    sample = _accepted_sample(calibration, remaining, judged_at)
+    return Pool(
+        attribute=calibration.attribute,
+        labels=calibration.labels,
+        cardinality=calibration.cardinality,
+        mask=remaining,
+        calibration_threshold=threshold,
+        value_counts=tuple(ValueCounts(*row) for row in rows),
+        suggest_threshold=suggest_threshold(calibration, rule.suggest_precision, below=threshold),
+        deff=sample_deff(sample),
+        fallback_deff=sample.clustering_deff() if sample.wrong >= MIN_WRONG else None,
+        groups=np.unique(calibration.groups),
+    )
+
+
+def significantly_bad(accepted: Ints, wrong: Ints, target: float, slack: float = SLACK) -> Bools:
+    """Whether so many wrong of the accepted have a probability of at most ``SIGNIFICANCE`` at precision
+    ``target - slack``; (V,) counts."""
+    return np.asarray(stats.binom.sf(wrong - 1, accepted, 1 - (target - slack)) <= SIGNIFICANCE, dtype=bool)
+
+
+def suggest_threshold(calibration: CalibrationScores, precision: float, below: float | None) -> float | None:
+    """The lowest score from which (product, value) pairs up to ``below`` are right with ``precision``; descriptive.
+
+    Pairs above the band are left out: they are written, and their precision is higher than that of the suggestions.
+    """
+    pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
+    band = pairs.scores < (np.inf if below is None else below)
+    return operating_point(pairs.scores[band], pairs.correct[band], pairs.total, precision).threshold
+
+
+def _pooled_threshold(fold: CalibrationScores, remaining: Bools, target: float) -> float | None:
+    """The lowest threshold at which the share of right products reaches ``target``; None if there is none."""
+    units = units_from(fold.probabilities, fold.truth, fold.cardinality, remaining)
+    # a unit can become wrong at a lower threshold than it becomes accepted, so both are counted at every threshold
+    thresholds = np.unique(units.accept[np.isfinite(units.accept)])
+    accepted = len(units) - np.searchsorted(np.sort(units.accept), thresholds, side="left")
+    wrong = len(units) - np.searchsorted(np.sort(units.error), thresholds, side="left")
+    good = (accepted - wrong) / np.maximum(accepted, 1) >= target
+    return float(thresholds[good][0]) if good.any() else None
+
+
+def _stand_in_threshold(fold: CalibrationScores) -> float:
+    """The ``STAND_IN_QUANTILE`` of the products' best scores; infinite without a product."""
+    best = as_scores(fold.probabilities).max(axis=1)
+    return float(np.quantile(best, STAND_IN_QUANTILE)) if len(best) else np.inf
+
+
+def _value_counts(pairs: Pairs, n_values: int, threshold: float) -> tuple[Ints, Ints]:
+    """(V,) accepted and right pairs of each value at ``threshold``."""
+    taken = pairs.scores >= threshold
+    accepted = np.bincount(pairs.values[taken], minlength=n_values)
+    return accepted, np.bincount(pairs.values[taken & pairs.correct], minlength=n_values)
+
+
+def _accepted_sample(fold: CalibrationScores, pool: Bools, threshold: float) -> AcceptedSample:
+    units = units_from(fold.probabilities, fold.truth, fold.cardinality, pool)
+    return AcceptedSample.of(units.accept >= threshold, units.error >= threshold, group_numbers(fold.groups))

@@ -1,0 +1,83 @@
+"""Scored products of one attribute: the labelled ones of each fold, and those to fill.
+
+Shapes: n labelled products, m products to fill, V values of the attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog_enrichment.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.precision.strata import Population
+from catalog_enrichment.records import Cardinality
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredLabels:
+    """Scored and labelled products of one attribute, on one modality path."""
+
+    attribute: str
+    labels: tuple[str, ...]
+    cardinality: Cardinality
+    probabilities: NDArray[Any]  # (n, V) calibrated
+    truth: Bools  # (n, V)
+    groups: NDArray[Any]
+    """(n,) content group of each product."""
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(self.probabilities), np.shape(self.truth), (len(self.groups), len(self.labels))}
+        if len(shapes) != 1:
+            raise ValueError(f"fold of {self.attribute}: scores, truth, groups and labels do not fit: {shapes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationScores(ScoredLabels):
+    """Calibration fold: temperature, pool, suggestion threshold and the start of the grid are chosen here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificationScores(ScoredLabels):
+    """Certification fold: only tests the choices made elsewhere. All products of a content group count."""
+
+    categories: Sequence[str]
+    """Category path of each product; "" for a product without one."""
+    languages: Sequence[str]
+    group_sizes: Ints
+    """(n,) products in each product's content group, counted in the whole catalog."""
+
+    @property
+    def population(self) -> Population:
+        """What the weights need to know of these products."""
+        return Population(
+            categories=self.categories,
+            group_sizes=self.group_sizes,
+            counts=np.ones(len(self.groups)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenProducts:
+    """The products to fill on one modality path: m of them, with V scores each."""
+
+    probabilities: NDArray[Any]  # (m, V) calibrated
+    categories: Sequence[str]
+    languages: Sequence[str]
+    group_sizes: Ints  # (m,)
+    counts: Floats
+    """(m,) how many products of the catalog each one stands for, where they are a sample."""
+    twin_share: float
+    """Share with a product of their content group in training."""
+
+    def of_languages(self, languages: Sequence[str]) -> Population:
+        """Those with a language in ``languages``: nothing is written to the others."""
+        chosen = np.flatnonzero(np.isin(np.array(self.languages, dtype=object), list(languages)))
+        return Population(
+            categories=[self.categories[row] for row in chosen.tolist()],
+            group_sizes=self.group_sizes[chosen],
+            counts=self.counts[chosen],
+        )

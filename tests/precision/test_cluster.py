@@ -1,0 +1,164 @@
+"""The p-value of one threshold: the exact binomial test, made robust against groups and weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from catalog_enrichment.precision.cluster import (
+    MIN_WRONG,
+    AcceptedSample,
+    ClusterTest,
+    cluster_test,
+    group_numbers,
+    sample_deff,
+)
+from catalog_enrichment.precision.metrics import p_not_certified, precision_lower_bound
+
+
+def sample(wrong: list[int], sizes: list[int], weights: list[float] | None = None) -> AcceptedSample:
+    """Groups of the given sizes, all accepted, with so many wrong products each; one weight per group."""
+    groups = np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=int))
+    mistaken = np.array(
+        [product < k for size, k in zip(sizes, wrong, strict=True) for product in range(size)], dtype=bool
+    )
+    per_product = None if weights is None else np.repeat(np.array(weights, dtype=float), sizes)
+    return AcceptedSample.of(np.ones(len(groups), dtype=bool), mistaken, groups, per_product)
+
+
+def result_of(one: AcceptedSample, fallback_deff: float | None = None) -> ClusterTest:
+    return cluster_test(one, 0.95, 0.05, fallback_deff)
+
+
+def single(n: int, k: int) -> AcceptedSample:
+    return sample([1] * k + [0] * (n - k), [1] * n)
+
+
+def test_59_without_an_error_are_the_fewest_that_pass() -> None:
+    assert result_of(single(59, 0)).p_value == pytest.approx(0.0485, abs=5e-5)
+    assert result_of(single(58, 0)).p_value > 0.05
+
+
+@given(st.integers(2, 400), st.data())
+def test_groups_of_one_and_weights_of_one_give_the_exact_binomial_test(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n))
+    for one in (single(n, k), sample([1] * k + [0] * (n - k), [1] * n, weights=[3.0] * n)):
+        actual = result_of(one)
+        assert actual.p_value == pytest.approx(float(stats.binom.cdf(k, n, 0.05)), rel=1e-6)
+        assert actual.p_value == pytest.approx(p_not_certified(n, k, 0.95), rel=1e-6)
+        assert actual.lower_bound == pytest.approx(precision_lower_bound(n, k, 0.05), abs=1e-6)
+        assert (actual.accepted, actual.wrong, actual.groups) == (n, k, n)
+
+
+def test_pairs_that_are_wrong_together_count_as_half_as_many() -> None:
+    """200 pairs, ten wrong in both products: deff 2 (Kish), so 200 effective products with ten wrong."""
+    actual = result_of(sample([2] * 10 + [0] * 190, [2] * 200))
+    p = 0.05
+    variance = 200 / 199 * (10 * (2 - 2 * p) ** 2 + 190 * (2 * p) ** 2) / 400**2
+    deff = variance * 399 / (p * (1 - p))
+    correction = (stats.t.ppf(0.95, 399) / stats.t.ppf(0.95, 199)) ** 2
+    n = correction * 400 / deff
+    assert actual.deff == pytest.approx(deff)
+    assert actual.deff == pytest.approx(2, rel=0.01)
+    assert actual.p_value == pytest.approx(special.betainc(n - p * n, p * n + 1, 0.95))
+    independent = result_of(single(400, 20))
+    assert actual.p_value > independent.p_value
+
+
+def test_clusters_that_spread_errors_evenly_are_not_credited_for_it() -> None:
+    even = sample([1] * 20, [20] * 20)  # one wrong in each group: the variance between groups is 0
+    assert result_of(even).deff == 1.0
+
+
+def test_unequal_weights_cost_effective_products() -> None:
+    weights = [1.0] * 100 + [3.0] * 100
+    one = sample([0] * 200, [1] * 200, weights)
+    kish = 200 * (100 + 900) / 400**2
+    assert result_of(one).deff == pytest.approx(kish) == pytest.approx(1.25)
+
+
+def test_weights_move_the_error_rate() -> None:
+    heavy, light = ([1] + [0] * 199, [5.0] + [1.0] * 199), ([1] + [0] * 199, [0.2] + [1.0] * 199)
+    assert result_of(sample(heavy[0], [1] * 200, heavy[1])).p_value > result_of(single(200, 1)).p_value
+    assert result_of(sample(light[0], [1] * 200, light[1])).p_value < result_of(single(200, 1)).p_value
+
+
+def test_without_an_error_groups_count_as_one_product_unless_calibration_knows_better() -> None:
+    perfect = sample([0] * 60, [4] * 60)
+    assert result_of(perfect).deff == pytest.approx(4.0)
+    assert result_of(perfect, fallback_deff=1.5).deff == 1.5
+    assert result_of(perfect, fallback_deff=0.3).deff == 1.0
+    mixed = sample([0] * 3, [1, 2, 3])
+    assert result_of(mixed).deff == pytest.approx((1 + 4 + 9) / 6)
+
+
+def test_the_fallback_is_not_used_where_something_is_wrong() -> None:
+    assert result_of(single(200, 1), fallback_deff=5.0).deff == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("one", [sample([0], [500]), single(0, 0), sample([3], [500])])
+def test_fewer_than_two_groups_certify_nothing(one: AcceptedSample) -> None:
+    actual = result_of(one)
+    assert (actual.p_value, actual.lower_bound) == (1.0, 0.0)
+
+
+def test_errors_only_certify_nothing() -> None:
+    assert result_of(single(5, 5)).p_value == 1.0
+
+
+def test_only_the_accepted_products_and_their_groups_count() -> None:
+    groups = group_numbers(["a", "b", "b", "c", "d"])
+    accepted = np.array([True, True, False, False, True])
+    one = AcceptedSample.of(accepted, np.array([False, True, True, True, False]), groups)
+    assert (one.accepted, one.wrong, len(one.weight)) == (3, 1, 3)
+    assert one.error_rate == pytest.approx(1 / 3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.floats(0.1, 20)), min_size=2, max_size=40),
+    st.floats(0.01, 100),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_scale_of_the_weights_does_not_matter(groups: list[tuple[int, float]], scale: float, seed: int) -> None:
+    sizes, weights = [size for size, _ in groups], [weight for _, weight in groups]
+    wrong = [int(k) for k in np.random.default_rng(seed).binomial(sizes, 0.1)]
+    before = result_of(sample(wrong, sizes, weights))
+    after = result_of(sample(wrong, sizes, [weight * scale for weight in weights]))
+    assert after.p_value == pytest.approx(before.p_value, rel=1e-6, abs=1e-12)
+    assert after.deff == pytest.approx(before.deff, rel=1e-6)
+
+
+@given(st.integers(2, 300), st.data())
+def test_one_error_more_among_independent_products_never_lowers_the_p_value(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n - 1))
+    assert result_of(single(n, k + 1)).p_value >= result_of(single(n, k)).p_value - 1e-12
+
+
+@given(st.integers(2, 60), st.integers(2, 6), st.data())
+def test_one_wholly_wrong_group_more_never_lowers_the_p_value(groups: int, size: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, groups - 1))
+    before = result_of(sample([size] * k + [0] * (groups - k), [size] * groups), fallback_deff=float(size))
+    after = result_of(sample([size] * (k + 1) + [0] * (groups - k - 1), [size] * groups), fallback_deff=float(size))
+    assert after.p_value >= before.p_value - 1e-9
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=60), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.01]))
+def test_the_lower_bound_reaches_the_target_exactly_where_the_test_passes(
+    sizes: list[int], seed: int, delta: float
+) -> None:
+    wrong = [int(k) for k in np.random.default_rng(seed).binomial(sizes, 0.02)]
+    actual = cluster_test(sample(wrong, sizes), 0.95, delta)
+    if abs(actual.p_value - delta) > 1e-9:
+        assert (actual.lower_bound >= 0.95) == (actual.p_value <= delta)
+
+
+def test_a_design_effect_is_estimated_from_enough_errors_only() -> None:
+    sizes = [3] * 100
+    few, enough = [3] + [1] * (MIN_WRONG - 4) + [0] * (103 - MIN_WRONG), [1] * MIN_WRONG + [0] * (100 - MIN_WRONG)
+    assert sum(few) == MIN_WRONG - 1
+    assert sample_deff(sample(few, sizes)) == pytest.approx(3.0)
+    assert sample_deff(sample(enough, sizes)) == pytest.approx(1.0, abs=0.05)
+    assert sample_deff(sample([], [])) == 1.0

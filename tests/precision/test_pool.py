@@ -1,0 +1,104 @@
+"""The pool drops only values that are significantly bad on the calibration fold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.precision.pool import select_pool, significantly_bad, suggest_threshold
+from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores
+from catalog_enrichment.records import Cardinality
+
+from .folds import calibration
+
+RULE = PrecisionConfig()
+
+
+def fold(rows: list[tuple[int, float, bool]], groups: list[int] | None = None) -> CalibrationScores:
+    """Products with (top value, score, right) of three values."""
+    top, score, right = (np.array(column) for column in zip(*rows, strict=True))
+    probabilities = np.zeros((len(rows), 3))
+    probabilities[np.arange(len(rows)), top] = score
+    truth = np.eye(3, dtype=bool)[np.where(right, top, (top + 1) % 3)]
+    number = np.arange(len(rows)) if groups is None else np.array(groups)
+    return calibration(n=len(rows), probabilities=probabilities, truth=truth, groups=number)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "wrong", "bad"),
+    [(0, 0, False), (1, 1, False), (2, 2, True), (5, 1, False), (5, 2, False), (5, 3, True), (100, 15, False),
+     (100, 16, True), (1000, 100, False), (1000, 117, True)],
+)  # fmt: skip
+def test_a_value_is_bad_only_if_so_many_errors_are_improbable_at_90_percent(
+    accepted: int, wrong: int, bad: bool
+) -> None:
+    assert significantly_bad(np.array([accepted]), np.array([wrong]), 0.95).tolist() == [bad]
+
+
+def test_a_value_that_is_wrong_on_calibration_stays_out_of_the_pool() -> None:
+    pool = select_pool(calibration(), RULE)
+    assert pool.values == ("red", "green")
+    assert pool.calibration_threshold is not None
+    blue = pool.value_counts[2]
+    assert (blue.value, blue.right, blue.in_pool) == ("blue", 0, False)
+
+
+def test_a_rare_value_with_little_evidence_stays_in() -> None:
+    """The point estimate of green is 75%, of 4; nothing is known of blue."""
+    rows = [(0, 0.9, True)] * 100 + [(1, 0.9, True)] * 3 + [(1, 0.9, False)]
+    assert select_pool(fold(rows), RULE).values == ("red", "green", "blue")
+
+
+def test_without_a_bad_value_the_threshold_is_lower_and_the_rest_is_judged_again() -> None:
+    """Blue hides that green is bad, because the pooled threshold lies above most of green."""
+    rows = [(0, 0.99, True)] * 60 + [(2, 0.95, False)] * 20 + [(0, 0.9, True)] * 400 + [(1, 0.8, False)] * 15
+    pool = select_pool(fold(rows), RULE)
+    assert pool.values == ("red",)
+    assert pool.calibration_threshold == pytest.approx(0.9)
+
+
+def test_where_no_threshold_reaches_the_target_the_best_fifth_of_scores_is_judged() -> None:
+    rows = [(1, 0.99, False)] * 5 + [(0, 0.9, k % 5 > 0) for k in range(15)] + [(2, 0.5, False)] * 80
+    pool = select_pool(fold(rows), RULE)
+    assert pool.calibration_threshold is None
+    assert pool.values == ("red", "blue")  # green is wrong 5 of 5 times; blue lies below the 80% quantile
+    assert [count.accepted for count in pool.value_counts] == [15, 5, 0]
+
+
+def test_an_empty_calibration_fold_knows_nothing_against_a_value() -> None:
+    pool = select_pool(calibration(n=0), RULE)
+    assert pool.values == ("red", "green", "blue")
+    assert (pool.calibration_threshold, pool.deff, pool.fallback_deff) == (None, 1.0, None)
+
+
+def test_the_design_effect_is_of_the_accepted_products_of_the_pool() -> None:
+    """Ten of 200 pairs are wrong, both products of each; where fewer than five are wrong all pairs count as one."""
+    pairs = [number // 2 for number in range(400)]
+    clustered = select_pool(fold([(0, 0.9, number >= 20) for number in range(400)], pairs), RULE)
+    assert clustered.deff == clustered.fallback_deff == pytest.approx(2.0, rel=0.02)
+    few = select_pool(fold([(0, 0.9, number >= 4) for number in range(400)], pairs), RULE)
+    assert (few.deff, few.fallback_deff) == (2.0, None)
+
+
+def test_the_pool_is_chosen_on_calibration_scores_only() -> None:
+    assert select_pool.__annotations__["calibration"] == "CalibrationScores"
+    assert not issubclass(CertificationScores, CalibrationScores)
+
+
+def test_what_is_suggested_is_judged_without_what_is_written() -> None:
+    """1,000 right pairs above .9 must not excuse wrong ones below: from .6 on 9 in 10 are right, below 1 in 10."""
+    scores = np.concatenate([np.full(1000, 0.95), np.linspace(0.6, 0.8, 100), np.linspace(0.1, 0.5, 100)])
+    right = np.concatenate([np.ones(1000, bool), np.arange(100) % 10 != 0, np.arange(100) % 10 == 0])
+    two_values = CalibrationScores(
+        attribute="color",
+        labels=("red", "green"),
+        cardinality=Cardinality.ONE,
+        probabilities=np.column_stack([scores, np.zeros_like(scores)]),
+        truth=np.column_stack([right, ~right]),
+        groups=np.arange(len(scores)),
+    )
+    actual = suggest_threshold(two_values, 0.8, below=0.9)
+    assert actual is not None
+    assert 0.4 < actual <= 0.6
+    assert suggest_threshold(two_values, 0.8, below=None) == pytest.approx(0.1, abs=0.05)

@@ -1,0 +1,187 @@
+"""Certificates from scores and folds: which products count, on which path, and when labels are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.certify import LabelUse
+from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.training.certification import Certifier, data_window, label_set
+from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.training.folds import Folds
+from catalog_enrichment.training.task import Split
+
+from ..sample_certificate import SCORED_BY
+from .toy import DICTIONARY
+
+RULE = PrecisionConfig(first_expected=60)
+NONE = np.array([], dtype=np.int64)
+
+
+@dataclass
+class Uses:
+    """Records the uses of labels; each is the ``number``-th."""
+
+    number: int = 1
+    calls: list[tuple[str, list[str], str]] = field(default_factory=list)
+
+    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
+        self.calls.append((attribute, list(product_ids), candidate))
+        return LabelUse(number=self.number, epoch=0)
+
+
+@dataclass
+class Marketplace:
+    """A perfect model of two colours; pairs of products are content groups. The parts of equal size are train,
+    calibration, certification and unlabelled."""
+
+    count: int = 1600
+    without_picture: int = 10
+    """Every so many-th pair has no picture."""
+
+    def __post_init__(self) -> None:
+        count, product = self.count, np.arange(self.count)
+        parts = np.split(product, 4)
+        self.truth = np.eye(2, dtype=bool)[product % 2]
+        has_none = product // 2 % self.without_picture == self.without_picture - 1
+        self.dataset = Dataset(
+            DICTIONARY,
+            ids=[f"p{n}" for n in range(count)],
+            categories=["Apparel"] * count,
+            languages=["en"] * count,
+            pictures=[None if none else str(n) for n, none in enumerate(has_none)],
+            updated_at=[datetime(2026, 1, 1 + n % 9, tzinfo=UTC) for n in range(count)],
+            merchant=[{"color": ("Red",)}] * count,
+        )
+        self.dataset.counts["unlabelled"] = count // 4
+        self.folds = Folds(parts[0], NONE, parts[1], parts[2], NONE)
+        self.groups = product // 2
+        self.labelled = product < parts[3][0]
+        self.scores = np.where(self.truth, 0.99, 0.01)
+
+    @property
+    def labels(self) -> Labels:
+        unlearned = np.zeros(self.count, dtype=np.int64)
+        return Labels("color", Cardinality.ONE, ("Red", "Blue"), self.truth, self.labelled, unlearned, ~self.labelled)
+
+    def certifier(self, uses: Uses | None = None, **changes: Any) -> Certifier:
+        split = Split(self.dataset, self.groups, changes.pop("folds", self.folds), seed=0)
+        probabilities = changes.pop("probabilities", {"color": self.scores})
+        model_scores = ModelScores(np.arange(self.count), probabilities)
+        issued_at = datetime(2026, 2, 1, tzinfo=UTC)
+        return Certifier(split, model_scores, replace(RULE, **changes), SCORED_BY, uses or Uses(), issued_at)
+
+    def certificate(self, modality: Modality = Modality.BOTH, **changes: Any) -> Certificate:
+        return self.certifier(**changes).certify_one(self.labels, modality)
+
+
+def test_every_product_with_a_picture_counts_also_several_of_a_group() -> None:
+    certificate = Marketplace().certificate()
+    assert certificate.threshold is not None
+    assert certificate.accepted == certificate.certification_products == 360
+    assert certificate.groups == 180
+    assert certificate.scored_by == SCORED_BY
+    assert certificate.data_window == "2026-01-01/2026-01-09"
+
+
+def test_products_without_a_picture_have_a_certificate_of_their_own() -> None:
+    """Their scores are worse: nothing of it touches the other path."""
+    market = Marketplace(without_picture=3)
+    without = ~market.dataset.has_image
+    wrong = without & (market.groups % 36 == 35)  # one in twelve
+    market.scores = np.where(wrong[:, None], 1 - market.scores, market.scores)
+    both, text_only = market.certificate(), market.certificate(Modality.TEXT_ONLY)
+    assert both.threshold is not None
+    assert both.steps[0].wrong == 0
+    assert text_only.threshold is None
+    assert text_only.steps[0].wrong > 0
+    assert text_only.certification_products == without[market.folds.certification].sum()
+    market.scores = np.where(market.truth, 0.99, 0.01)
+    perfect = market.certificate(Modality.TEXT_ONLY)
+    assert perfect.threshold is not None
+    assert perfect.modality is Modality.TEXT_ONLY
+    assert perfect.accepted == perfect.certification_products
+    assert "without a usable picture" in perfect.claim
+
+
+def test_too_few_products_without_a_picture_abstain_say_how_many_are_missing_and_use_no_labels() -> None:
+    uses = Uses()
+    certificate = Marketplace().certificate(Modality.TEXT_ONLY, uses=uses)
+    assert certificate.threshold is None
+    # 40 are in the certification fold, which holds a third of the labelled: 19 more there are 57 more labelled
+    assert certificate.why_abstains == (
+        "40 labelled products without a usable picture are in the certification fold and at least 59 are needed: about "
+        "57 more such labelled products"
+    )
+    assert uses.calls == []
+
+
+def test_labels_are_used_once_per_certificate_with_the_products_that_are_counted() -> None:
+    uses, market = Uses(number=3), Marketplace()
+    certificate = market.certificate(uses=uses)
+    ((attribute, product_ids, candidate),) = uses.calls
+    assert (attribute, candidate) == ("color", SCORED_BY.weights_hash)
+    assert len(product_ids) == certificate.certification_products
+    assert certificate.label_set_hash == label_set(product_ids)
+    assert (certificate.use_number, certificate.tested_at) == (3, pytest.approx(0.05 / 12))
+
+
+def test_an_attribute_that_was_not_learned_abstains_and_uses_no_labels() -> None:
+    uses = Uses()
+    market = Marketplace()
+    certificates = market.certifier(uses, probabilities={}).certify_all({"color": market.labels})
+    assert [certificate.modality for certificate in certificates] == list(Modality)
+    assert {certificate.why_abstains for certificate in certificates} == {
+        "too few labelled products to learn a value of it"
+    }
+    assert uses.calls == []
+
+
+def test_twins_in_training_are_counted_among_the_open_products() -> None:
+    market = Marketplace()
+    market.groups[1200:1300] = market.groups[0]
+    certificate = market.certificate()
+    open_with_picture = market.dataset.has_image[1200:]
+    assert certificate.open_twin_share == pytest.approx(open_with_picture[:100].sum() / open_with_picture.sum())
+    assert certificate.certification_twin_share == 0
+
+
+def test_group_sizes_are_counted_over_labelled_and_unlabelled_products() -> None:
+    market = Marketplace()
+    before = market.certificate()
+    assert [stratum.name for stratum in before.strata] == ["Apparel, groups of 2-5"]
+    market.groups[1200:1400] = np.repeat(market.groups[800:840:2], 10)  # twenty certification groups grow to 12
+    sizes = [stratum.name for stratum in market.certificate().strata]
+    assert sizes == ["Apparel, groups of 2-5", "Apparel, groups of 6+"]
+
+
+def test_unlabelled_products_stand_for_those_that_were_not_kept() -> None:
+    market = Marketplace()
+    market.dataset.counts["unlabelled"] = 4000  # 400 are kept
+    assert market.certificate().open_products == 3600
+
+
+def test_certification_on_the_calibration_products_is_refused() -> None:
+    market = Marketplace()
+    same_fold_twice = replace(market.folds, certification=market.folds.calibration)
+    with pytest.raises(ValueError, match="content groups are in both"):
+        market.certificate(folds=same_fold_twice)
+
+
+def test_a_label_set_is_the_product_ids_in_any_order() -> None:
+    assert label_set(["a", "b"]) == label_set(["b", "a"]) != label_set(["a", "c"])
+
+
+def test_the_data_window_of_no_times_is_unknown() -> None:
+    market = Marketplace()
+    market.dataset.updated_at[:] = [None] * market.count
+    assert data_window(market.dataset, np.arange(5)) == "unknown"
