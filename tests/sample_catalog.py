@@ -179,6 +179,7 @@ def register(sample: SampleCatalog, folder: Path, seed: int = 0) -> str:
     trained = TrainedModel(
         artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
         params={}, tables={}, curves={}, history=[], warnings=[], seconds={},
+        held_out=[],
         lineage={"label_set_hash": f"labels-{seed}", "labelled": 1},
     )  # fmt: skip
     return sample.registry.register(trained).version

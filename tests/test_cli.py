@@ -57,6 +57,7 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("enrich_catalog", ["--set", "mlflow.tracking_uri='http://127.0.0.1:9'"], "127.0.0.1:9"),
         ("backfill", ["--product-ids-file", "ids.txt"], "ids.txt"),
         ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
+        ("promote_model", ["--override", " "], "needs a reason"),
     ],
 )
 def test_a_config_error_ends_with_exit_2_before_spark_starts(

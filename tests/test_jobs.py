@@ -95,6 +95,9 @@ def test_contracts_end_with_exit_2_and_gates_with_exit_3(
     assert "Blue" in str(mismatch["message"])
     assert job("promote_model", "--expect-current", "7")[0] == 3
     assert job("promote_model")[0] == 0
+    code, history = job("promote_model", "--history")
+    assert code == 0
+    assert [event["version"] for event in history["history"]] == ["1"]  # type: ignore[attr-defined]
     assert job("import_products")[0] == 0
     code, refused = job("enrich_catalog", "--set", "enrich.max_changes=1")
     assert (code, refused["status"]) == (3, "refused")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _run(
         code, error = problem.exit_code, type(problem).__name__
         to_stderr(f"{name}: {error}: {problem}")
         summary = {"job": name, "status": "refused" if code == 3 else "error", "error": error, "message": str(problem)}
+        if isinstance(problem, GateRefused):
+            summary |= problem.summary
     except Exception as problem:
         code = 1
         traceback.print_exc()
@@ -118,21 +120,34 @@ def compare_models(config: Config, _: argparse.Namespace) -> Summary:
 
 
 def _promote_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--version", help="promote this version instead of the candidate alias's")
+    parser.add_argument(
+        "--to-version", "--version", help="promote this version, older or newer, instead of the candidate alias's"
+    )
     parser.add_argument("--expect-current", help="refuse unless this version is the champion now ('none': no champion)")
+    parser.add_argument("--override", metavar="REASON", help="promote where the gate is inconclusive, and record why")
     parser.add_argument("--go-back", action="store_true", help="make the previous champion the champion again")
+    parser.add_argument("--history", action="store_true", help="print all promotions, with their reasons, and stop")
     parser.add_argument("--dry-run", action="store_true", help="only print the gate's verdict")
 
 
 @_job(_promote_arguments)
 def promote_model(config: Config, args: argparse.Namespace) -> Summary:
     """Compare the candidate with the champion by the promotion policy; if it passes, make it the champion."""
-    from catalog_enrichment.registry.model_registry import Registry
+    from catalog_enrichment.registry import promotion
+    from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 
     registry = Registry(config)
+    if args.history:
+        history = registry.history()
+        for event in history:
+            to_stderr(promotion.describe(event))
+        return {"status": "history", "model_name": config.mlflow.model_name, "history": history}
     if args.go_back:
         return registry.go_back()
-    return registry.promote_through_gate(args.version, expected_current=args.expect_current, dry_run=args.dry_run)
+    request = PromotionRequest(
+        version=args.to_version, expected_current=args.expect_current, dry_run=args.dry_run, override=args.override
+    )
+    return registry.promote_through_gate(request)
 
 
 # --- enrich -----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ Every message says what happened, where, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class CatalogEnrichmentError(Exception):
     """Base of every error this package raises on purpose."""
@@ -53,3 +56,8 @@ class GateRefused(CatalogEnrichmentError):
     """The promotion policy, the cap on changes, an alias that moved, or another writing job forbids the change."""
 
     exit_code = 3
+
+    def __init__(self, message: str, summary: Mapping[str, Any] | None = None) -> None:
+        """``summary``: what the gate found, for the job's JSON summary."""
+        super().__init__(message)
+        self.summary = dict(summary or {})

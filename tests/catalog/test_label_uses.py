@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def test_candidates_from_before_the_table_count_once_and_are_recorded(catalog: L
     assert use_labels(catalog, "color", FOLD, "newer", earlier=("v1", "v2")).number == 4
     assert len(rows(catalog)) == 4 * len(FOLD)
     assert use_labels(catalog, "color", FOLD, "v2", earlier=("v1", "v2")).number == 2
+    assert use_labels(catalog, "color", ["p9"], "newest", earlier=("v1", "v2")).number == 1  # of the first fold only
+
+
+def test_a_use_that_a_fast_clock_dated_ahead_still_counts(catalog: LakeCatalog) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    row = {"attribute": "color", "product_id": "p1", "epoch": 0, "candidate": "a", "used_at": ahead}
+    catalog.append_rows("label_uses", [row], "run-1")
+    assert [use_labels(catalog, "color", FOLD, name).number for name in "bc"] == [2, 3]
 
 
 def test_no_label_is_no_use(catalog: LakeCatalog) -> None:

@@ -50,6 +50,7 @@ def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
         curves={},
         history=[{"epoch": 1.0, "train_loss": 0.5}],
         warnings=[],
+        held_out=[],
         lineage={"label_set_hash": "labels-1"},
         seconds={},
     )

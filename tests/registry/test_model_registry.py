@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import time
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.errors import GateRefused, ModelContractError, RegistryError
+from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
+from catalog_enrichment.registry.promotion import describe
 from catalog_enrichment.registry.trained_model import TrainedModel
 
 from .tiny_version import CERTIFIED, MODEL, config_in
@@ -160,21 +163,105 @@ def test_labels_that_do_not_fit_the_dictionary_are_listed(registry: Registry, tr
 # --- promotion
 
 
+def decisions(n: int, right: int) -> list[HeldOutDecision]:
+    """Of n products, each its own group, the first ``right`` are written rightly."""
+    return [
+        HeldOutDecision(f"p{product}", product, "color", ("Red",), ("Red",) if product < right else ())
+        for product in range(n)
+    ]
+
+
 def test_promotion_through_the_gate_and_back(registry: Registry, trained: TrainedModel) -> None:
-    registry.register(trained)
-    assert registry.promote_through_gate(dry_run=True)["passed"]
+    registry.register(replace(trained, held_out=decisions(1000, 400)))
+    assert registry.promote_through_gate(PromotionRequest(dry_run=True))["passed"]
     assert registry.champion() is None
-    assert registry.promote_through_gate()["status"] == "promoted"
+    assert registry.promote_through_gate(PromotionRequest())["status"] == "promoted"
     assert registry.resolve().version == "1"
-    assert registry.promote_through_gate()["status"] == "unchanged"
+    assert registry.promote_through_gate(PromotionRequest())["status"] == "unchanged"
 
-    worse = CERTIFIED | {"color/certified_recall": 0.1}
-    registry.register(replace(trained, metrics=worse))
-    with pytest.raises(GateRefused, match="color: certified recall"):
-        registry.promote_through_gate()
+    registry.register(replace(trained, held_out=decisions(1000, 350)))
+    with pytest.raises(GateRefused, match="color: certified recall is more than") as refused:
+        registry.promote_through_gate(PromotionRequest(override="we like it"))
+    assert refused.value.summary["verdict"] == "refused"
     assert registry.champion() == "1"
 
-    registry.register(trained)
-    assert registry.promote_through_gate()["champion_before"] == "1"
+    registry.register(replace(trained, held_out=decisions(1000, 410)))
+    promoted = registry.promote_through_gate(PromotionRequest(override="not needed"))
+    assert (promoted["champion_before"], promoted["verdict"], promoted["override"]) == ("1", "passed", None)
     assert registry.go_back()["model_version"] == "1"
+    assert registry.promote_through_gate(PromotionRequest(version="3", expected_current="1"))["model_version"] == "3"
+    assert [(event["version"], event["action"], event["champion_before"]) for event in registry.history()] == [
+        ("1", "promoted", None),
+        ("3", "promoted", "1"),
+        ("1", "went_back", "3"),
+        ("3", "promoted", "1"),
+    ]
+    [compared] = registry.history()[1]["comparisons"]
+    assert (compared["version"], compared["units"], compared["difference"]) == ("1", 1000, 0.01)
+
+
+def test_an_inconclusive_gate_needs_an_override_which_is_recorded(registry: Registry, trained: TrainedModel) -> None:
+    registry.register(replace(trained, held_out=decisions(172, 80)))
+    registry.promote_through_gate(PromotionRequest())
+    registry.register(replace(trained, held_out=decisions(172, 75)))
+    with pytest.raises(GateRefused, match="--override REASON") as refused:
+        registry.promote_through_gate(PromotionRequest())
+    summary = refused.value.summary
+    assert (summary["verdict"], summary["passed"], summary["override"]) == ("inconclusive", False, None)
+    assert summary["comparisons"][0]["units_needed"] > 172
     assert registry.champion() == "1"
+    with pytest.raises(ConfigError, match="needs a reason"):
+        PromotionRequest(override=" ")
+    assert registry.promote_through_gate(PromotionRequest(override="the old one is slow"))["status"] == "promoted"
+    event = registry.history()[-1]
+    assert (event["version"], event["verdict"], event["override"]) == ("2", "inconclusive", "the old one is slow")
+    assert event["by"]
+    assert "override: the old one is slow" in describe(event)
+
+
+def test_the_candidate_is_also_compared_with_the_best_champion_ever(registry: Registry, trained: TrainedModel) -> None:
+    """Small steps downwards, each within the margin, add up."""
+    best = CERTIFIED | {"color/certified_recall": 0.5}
+    registry.register(replace(trained, metrics=best, held_out=decisions(1000, 500)))
+    registry.promote_through_gate(PromotionRequest())
+    registry.register(replace(trained, held_out=decisions(1000, 450)))
+    registry.promote("2", "1")
+    registry.register(replace(trained, held_out=decisions(1000, 451)))
+    with pytest.raises(GateRefused, match=r"that of version 1: 0\.451 against 0\.500"):
+        registry.promote_through_gate(PromotionRequest())
+    registry.promote("1", "2")
+    registry.go_back()  # version 1 is withdrawn, so nothing has to be as good as it was
+    assert registry.champion() == "2"
+    assert [row["version"] for row in registry.promote_through_gate(PromotionRequest())["comparisons"]] == ["2"]
+
+
+def test_a_champion_that_recorded_nothing_on_its_test_fold_cannot_be_compared(
+    registry: Registry, trained: TrainedModel
+) -> None:
+    """Versions of release 0.1.0."""
+    client = registry.connect(create=True)
+    first = registry.register(trained)
+    client.set_model_version_tag(MODEL, "1", "promoted_at", "2026-01-01T00:00:00+00:00")
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    for file in Path(client.get_run(first.run_id).info.artifact_uri.removeprefix("file://")).glob("test_decisions*"):
+        file.unlink()
+    registry.register(replace(trained, held_out=decisions(1000, 400)))
+    with pytest.raises(GateRefused, match="version 1 recorded nothing"):
+        registry.promote_through_gate(PromotionRequest())
+
+
+def test_labels_that_the_champion_has_and_the_candidate_lacks_are_refused(
+    registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    from catalog_enrichment.models import artifact
+
+    registry.register(replace(trained, held_out=decisions(1000, 400)))
+    registry.promote_through_gate(PromotionRequest())
+    folder = tmp_path / "fewer"
+    shutil.copytree(trained.artifact, folder)
+    model = json.loads((folder / "model.json").read_text())
+    model["heads"]["color"]["labels"] = ["Blue"]
+    artifact.write_model_file(folder, model)
+    registry.register(replace(trained, artifact=folder, held_out=decisions(1000, 400)))
+    with pytest.raises(GateRefused, match=r"cannot write \['Red'\]"):
+        registry.promote_through_gate(PromotionRequest())

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, RegistryError
 from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.promotion import describe, former_champions
 
 from .tiny_version import MODEL, config_in
 
@@ -71,3 +72,31 @@ def test_a_promotion_while_another_process_holds_the_lock_is_refused(two_version
     ):
         other.promote("1", expected_current=None)
     assert two_versions.champion() is None
+
+
+def test_history_of_a_promotion_by_release_0_1_0_has_what_its_tags_say(two_versions: Registry) -> None:
+    client = two_versions.connect()
+    client.set_model_version_tag(MODEL, "1", "promoted_at", "2026-01-01T00:00:00+00:00")
+    client.set_model_version_tag(MODEL, "1", "previous_champion", "")
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    two_versions.promote("2", expected_current="1")
+    first, second = two_versions.history()
+    assert first == {
+        "version": "1", "at": "2026-01-01T00:00:00+00:00", "action": "promoted", "champion_before": None,
+    }  # fmt: skip
+    assert describe(first) == "2026-01-01T00:00  version 1 promoted after none, by unknown"
+    assert (second["version"], second["champion_before"]) == ("2", "1")
+
+
+def test_former_champions_are_those_promoted_and_not_withdrawn_since(two_versions: Registry) -> None:
+    def former() -> list[str]:
+        return sorted(former_champions(two_versions.connect().search_model_versions(f"name='{MODEL}'")))
+
+    assert former() == []
+    two_versions.promote("1", expected_current=None)
+    two_versions.promote("2", expected_current="1")
+    assert former() == ["1", "2"]
+    two_versions.go_back()
+    assert former() == ["1"]
+    two_versions.promote("2", expected_current="1")
+    assert former() == ["1", "2"]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.precision.paired_recall import RecallDifference
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_gate
-from catalog_enrichment.registry.promotion_gate import AttributeEvidence, Evidence, Policy, gate
+from catalog_enrichment.registry.promotion_gate import AttributeEvidence, Case, Comparison, Evidence, Verdict
 
 from .tiny_version import CERTIFIED, certificate
 
-POLICY = Policy(
-    min_certified_attributes=1, allow_lost_attributes=False, max_recall_drop=0.02, min_written_precision=0.90
-)
+SHIPPED = resources.locate("policy:promotion.v2.toml").read_text()
+POLICY = promotion_gate.load_policy(resources.locate("policy:promotion.v2.toml"))
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-def evidence(version: str, **recalls: float | None) -> Evidence:
+def evidence(version: str, warnings: tuple[str, ...] = (), **recalls: float | None) -> Evidence:
     """Evidence with a certified recall per attribute; None: not certified."""
     return Evidence(
         version,
@@ -29,60 +33,142 @@ def evidence(version: str, **recalls: float | None) -> Evidence:
                 certified=recall is not None,
                 certified_recall=recall,
                 written_precision=None if recall is None else 0.96,
+                expires_at=(NOW + timedelta(days=90)).isoformat(),
             )
             for name, recall in recalls.items()
         },
+        warnings,
     )
 
 
+def comparison(lower: float, upper: float, version: str = "1", attribute: str = "color") -> Comparison:
+    difference = RecallDifference(
+        units=172,
+        candidate=0.4 + (lower + upper) / 2,
+        reference=0.4,
+        lower=lower,
+        upper=upper,
+        standard_error=(upper - lower) / 2 / 1.65,
+        quantile=1.65,
+    )
+    return Comparison(attribute=attribute, version=version, difference=difference)
+
+
+def case(champion: Evidence | None, candidate: Evidence, *comparisons: Comparison, **more: Any) -> Case:
+    return Case(champion=champion, candidate=candidate, comparisons=comparisons, **({"now": NOW} | more))
+
+
+ONE, TWO = evidence("1", color=0.4), evidence("2", color=0.4)
+EXPIRING = replace(TWO.attributes["color"], expires_at=(NOW + timedelta(days=6)).isoformat())
+IMPRECISE = replace(TWO.attributes["color"], written_precision=0.8)
 CASES = {
-    "the first champion": (None, evidence("1", color=0.4), None),
-    "nothing certified": (None, evidence("1", color=None), "min_certified_attributes"),
-    "better": (evidence("1", color=0.4), evidence("2", color=0.5), None),
-    "a little worse": (evidence("1", color=0.4), evidence("2", color=0.381), None),
-    "worse than the tolerance": (evidence("1", color=0.4), evidence("2", color=0.37), "color: certified recall 0.370"),
+    "the first champion": (case(None, ONE), Verdict.PASSED, ""),
+    "nothing certified": (case(None, evidence("1", color=None)), Verdict.REFUSED, "min_certified_attributes"),
+    "the champion itself": (case(ONE, evidence("1", color=None)), Verdict.PASSED, "champion already"),
+    "surely not worse": (case(ONE, TWO, comparison(-0.02, 0.1)), Verdict.PASSED, "versions 1"),
+    "surely worse": (case(ONE, TWO, comparison(-0.1, -0.021)), Verdict.REFUSED, "color: certified recall is more than"),
+    "not known": (case(ONE, TWO, comparison(-0.021, 0.1)), Verdict.INCONCLUSIVE, "color: certified recall may be more"),
+    "not surely worse": (case(ONE, TWO, comparison(-0.1, -0.02)), Verdict.INCONCLUSIVE, "recall may be more"),
+    "worse than an earlier champion": (
+        case(evidence("3", color=0.3), TWO, comparison(0.0, 0.1, "3"), comparison(-0.2, -0.1, "1")),
+        Verdict.REFUSED,
+        "version 1",
+    ),
+    "worse and another not known": (
+        case(ONE, TWO, comparison(-0.1, 0.1), comparison(-0.1, -0.05, attribute="material")),
+        Verdict.REFUSED,
+        "material: certified recall is",
+    ),
+    "nothing to compare with": (
+        case(ONE, TWO, Comparison(attribute="color", version="1", difference=None)),
+        Verdict.INCONCLUSIVE,
+        "recorded nothing",
+    ),
     "an attribute lost": (
-        evidence("1", color=0.4, material=0.3),
-        evidence("2", color=0.9, material=None),
+        case(evidence("1", color=0.4, material=0.3), evidence("2", color=0.9, material=None)),
+        Verdict.REFUSED,
         "['material']",
     ),
-    "an attribute missing": (evidence("1", color=0.4, material=0.3), evidence("2", color=0.9), "['material']"),
-    "an attribute gained": (evidence("1", color=0.4), evidence("2", color=0.4, material=0.1), None),
-    "the champion itself": (evidence("1", color=None), evidence("1", color=None), None),
+    "an attribute missing": (case(evidence("1", color=0.4, material=0.3), TWO), Verdict.REFUSED, "['material']"),
+    "an attribute gained": (
+        case(ONE, evidence("2", color=0.4, material=0.1), comparison(0.0, 0.1)),
+        Verdict.PASSED,
+        "['color', 'material']",
+    ),
+    "a value lost": (case(ONE, TWO, label_differences=["color: Red"]), Verdict.REFUSED, "color: Red"),
+    "a modality collapsed": (case(None, evidence("1", ("hardly used",), color=0.4)), Verdict.REFUSED, "hardly"),
+    "a certificate that expires soon": (case(None, Evidence("1", {"color": EXPIRING})), Verdict.REFUSED, "2026-11-28"),
+    "a low precision on the test fold": (case(None, Evidence("1", {"color": IMPRECISE})), Verdict.REFUSED, "0.800"),
 }
 
 
-@pytest.mark.parametrize(("champion", "candidate", "reason"), CASES.values(), ids=CASES)
-def test_gate(champion: Evidence | None, candidate: Evidence, reason: str | None) -> None:
-    result = gate(champion, candidate, POLICY)
-    assert result.passed == (reason is None)
-    assert result.reasons
-    if reason:
-        assert reason in " ".join(result.reasons)
+@pytest.mark.parametrize(("known", "verdict", "reason"), CASES.values(), ids=CASES)
+def test_gate(known: Case, verdict: Verdict, reason: str) -> None:
+    result = promotion_gate.gate(known, POLICY)
+    assert result.verdict is verdict
+    assert reason in " ".join(result.reasons)
 
 
 def test_gate_names_every_reason_at_once() -> None:
     champion = evidence("1", color=0.5, material=0.5)
-    assert len(gate(champion, evidence("2", color=0.1, material=None), POLICY).reasons) == 2
+    known = case(champion, evidence("2", color=0.1, material=None), comparison(-0.5, -0.3))
+    assert len(promotion_gate.gate(known, POLICY).reasons) == 2
 
 
-def test_a_lost_attribute_passes_where_the_policy_allows_it() -> None:
-    lenient = Policy(
-        min_certified_attributes=1, allow_lost_attributes=True, max_recall_drop=0.02, min_written_precision=0.9
-    )
-    assert gate(evidence("1", color=0.4, material=0.3), evidence("2", color=0.4), lenient).passed
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ("allow_lost_attributes", "an attribute lost"),
+        ("allow_lost_values", "a value lost"),
+        ("allow_collapsed_modality", "a modality collapsed"),
+    ],
+)
+def test_what_the_policy_allows_passes(rule: str, name: str) -> None:
+    assert promotion_gate.gate(CASES[name][0], replace(POLICY, **{rule: True})).verdict is Verdict.PASSED
 
 
-def test_a_low_precision_on_the_test_fold_is_refused() -> None:
-    bad = AttributeEvidence(certified=True, certified_recall=0.5, written_precision=0.8)
-    result = gate(None, Evidence("1", {"color": bad}), POLICY)
-    assert not result.passed
-    assert "0.800" in result.reasons[0]
+def test_an_attribute_that_is_not_certified_may_be_expired() -> None:
+    expired = replace(EXPIRING, certified=False)
+    known = case(None, replace(ONE, attributes=ONE.attributes | {"size": expired}))
+    assert promotion_gate.gate(known, POLICY).verdict is Verdict.PASSED
 
 
-def test_evidence_is_the_same_after_to_json_and_from_json() -> None:
-    before = evidence("3", color=0.25, material=None)
-    assert Evidence.from_json("3", before.to_json()) == before
+def test_an_inconclusive_comparison_says_how_many_products_would_decide() -> None:
+    result = promotion_gate.gate(case(ONE, TWO, comparison(-0.05, 0.05)), POLICY)
+    [compared] = result.comparisons
+    assert (compared["units"], compared["candidate_recall"], compared["lower"]) == (172, 0.4, -0.05)
+    assert f"about {compared['units_needed']} test products" in result.reasons[0]
+    assert 172 < compared["units_needed"] < 5000
+    json.dumps(result.comparisons, allow_nan=False)
+
+
+def test_the_best_former_champion_is_chosen_by_attribute_among_those_certified_for_it() -> None:
+    former = [evidence("1", color=0.4, size=0.1), evidence("2", color=0.6), evidence("3", color=None, size=0.2)]
+    assert [promotion_gate.best_recall(former, name) for name in ("color", "size", "material")] == [
+        former[1], former[2], None,
+    ]  # fmt: skip
+
+
+def test_label_differences_are_values_that_the_candidate_lacks_of_attributes_that_it_has() -> None:
+    champion = {"color": ("Red", "Blue", "Green"), "size": ("S",)}
+    assert promotion_gate.label_differences(champion, {"color": ("Green", "Pink")}) == [
+        "color: the candidate cannot write ['Blue', 'Red'], the champion can"
+    ]
+    assert promotion_gate.label_differences(champion, champion) == []
+
+
+def test_evidence_is_the_same_after_to_tags_and_from_tags() -> None:
+    before = evidence("3", ("a warning",), color=0.25, material=None)
+    assert Evidence.from_tags("3", before.to_tags()) == before
+    assert Evidence.from_tags("3", {}) is None
+
+
+def test_evidence_of_release_0_1_0_is_read() -> None:
+    tags = {"evidence": '{"color": {"certified": true, "certified_recall": 0.4, "written_precision": null}}'}
+    before = Evidence.from_tags("1", tags)
+    assert before is not None
+    assert before.certified == {"color"}
+    assert promotion_gate.gate(case(None, before), POLICY).verdict is Verdict.REFUSED  # no expiry date
 
 
 def test_evidence_is_of_the_path_with_text_and_picture_and_has_no_precision_where_nothing_is_written() -> None:
@@ -91,15 +177,21 @@ def test_evidence_is_of_the_path_with_text_and_picture_and_has_no_precision_wher
         replace(certificate(Modality.TEXT_ONLY, "weights", 0.9), attribute="material"),
         replace(certificate(Modality.BOTH, "weights", None), attribute="size"),
     ]
+    expiry = [one.expires_at.isoformat() for one in certificates]
     metrics = {"size/certified_precision": 1.0, "size/certified_accepted": 0.0}
-    assert Evidence.from_certificates("1", certificates, CERTIFIED | metrics).attributes == {
-        "color": AttributeEvidence(certified=True, certified_recall=0.4, written_precision=0.97),
-        "size": AttributeEvidence(certified=False, certified_recall=None, written_precision=None),
+    found = Evidence.from_certificates(certificates, CERTIFIED | metrics, ["a warning"])
+    assert found.warnings == ("a warning",)
+    assert found.attributes == {
+        "color": AttributeEvidence(certified=True, certified_recall=0.4, written_precision=0.97, expires_at=expiry[0]),
+        "size": AttributeEvidence(certified=False, certified_recall=None, written_precision=None, expires_at=expiry[2]),
     }
 
 
-def test_the_shipped_policy_loads() -> None:
-    assert promotion_gate.load_policy(resources.locate("policy:promotion.v1.toml")).min_certified_attributes == 1
+def test_a_policy_of_version_1_is_refused_with_advice(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[gate]\nmin_certified_attributes = 1\nmax_recall_drop = 0.02")
+    with pytest.raises(ConfigError, match=r"version 1.*promotion\.v2\.toml.*recall_margin"):
+        promotion_gate.load_policy(file)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +202,8 @@ def test_the_shipped_policy_loads() -> None:
         ("[gate]\nmin_certified_attributes = 1", "allow_lost_attributes"),
         ("[gate]\nmin_certified_attributes = '1'", "min_certified_attributes"),
         ("[gate]\nmin_recall = 1", "min_recall"),
+        (SHIPPED.replace("confidence = 0.95", "confidence = 0.4"), "confidence must lie in"),
+        (SHIPPED.replace("recall_margin = 0.02", "recall_margin = -0.1"), "recall_margin must lie in"),
     ],
 )
 def test_an_unusable_policy_says_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:

@@ -87,6 +87,17 @@ def test_a_second_candidate_on_the_same_labels_is_tested_at_a_sixth_of_delta(tra
     assert all(step.p_value <= 0.05 / 6 for step in color.steps if step.passed)
 
 
+def test_what_would_be_written_on_the_test_fold_is_recorded_for_the_promotion_gate(trained):
+    color = [row for row in trained.held_out if row.attribute == "color"]
+    assert {row.attribute for row in trained.held_out} == {"color", "material"}
+    assert len({row.product_id for row in color}) == len(color) == trained.lineage["folds"]["test"]
+    assert all(len(row.true_values) == 1 for row in color)
+    written = [row for row in color if row.written_values]
+    assert 0 < len(written) < len(color)  # products without a picture are not written
+    right = sum(row.written_values == row.true_values for row in written)
+    assert right / len(color) == pytest.approx(trained.metrics["color/certified_recall"], abs=0.05)
+
+
 def test_i8_artifact_verifies_and_carries_the_certificates(trained):
     artifact.verify(trained.artifact)
     saved = [Certificate.from_dict(row) for row in json.loads((trained.artifact / "certificates.json").read_text())]

@@ -45,7 +45,7 @@ def use_labels(
         uses, newest = _first_uses(catalog, attribute, set(product_ids))
         # strictly increasing, whatever the clocks of the machines that train say
         now = max(datetime.now(UTC), newest + timedelta(microseconds=1)) if newest else datetime.now(UTC)
-        before = [] if newest else [name for name in earlier if name != candidate]
+        before = [] if newest else earlier
         times = {name: now + timedelta(microseconds=place) for place, name in enumerate([*before, candidate])}
         new = {
             (product, name): time

@@ -50,7 +50,7 @@ class MlflowConfig:
     model_name: str = "catalog-enrichment"
     champion_alias: str = "champion"
     candidate_alias: str = "candidate"
-    promotion_policy: str = "policy:promotion.v1.toml"
+    promotion_policy: str = "policy:promotion.v2.toml"
     timeout_seconds: int = 10
     """How long to wait for a tracking server before giving up."""
 

@@ -27,7 +27,7 @@ from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest import job as import_job
 from catalog_enrichment.records import add_counts
 from catalog_enrichment.registry.mlflow_store import Store
-from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 from catalog_enrichment.report import run as run_report
 from catalog_enrichment.report.tables import aligned_table
 from catalog_enrichment.stages import Stages, to_stderr
@@ -74,7 +74,9 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
         trained = training_job.train_model(config)
     with stages("promote"):
         registry = Registry(config)
-        promoted = registry.promote_through_gate(trained["model_version"], expected_current="none")
+        promoted = registry.promote_through_gate(
+            PromotionRequest(version=trained["model_version"], expected_current="none")
+        )
         to_stderr(f"champion is now {config.mlflow.model_name} version {promoted['model_version']}")
     with stages("enrich"):
         model = registry.resolve()

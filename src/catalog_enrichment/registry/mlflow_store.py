@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import tempfile
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +33,10 @@ _REQUIREMENTS += ["tokenizers", "torch", "transformers"]
 """Packages that `models/pyfunc.py` needs. This package itself is logged with the model, as code."""
 _MODEL = "model"
 """Name of the logged model, and of the artifact folder inside it."""
+
+
+_HELD_OUT = "test_decisions.parquet"
+"""Artifact with a row per labelled product of the test fold and attribute, as :class:`HeldOutDecision`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,7 @@ class Store:
             mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
             mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
             self._log_lineage(trained.lineage)
+            _log_held_out(trained.held_out)
             return LoggedModel(run_id, _log_model(trained))
 
     def log_comparison(
@@ -159,6 +166,19 @@ class Store:
                 f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
                 "artifacts are where the store says, and that train_model logged them."
             ) from problem
+
+    def held_out(self, version: Any) -> list[HeldOutDecision] | None:
+        """What the version would write on its test fold; None if it recorded nothing."""
+        import mlflow
+        import pyarrow.parquet as pq
+
+        files = self.client(create=False).list_artifacts(version.run_id) if version.run_id else []
+        if _HELD_OUT not in {file.path for file in files}:
+            return None
+        path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=_HELD_OUT)
+        rows = pq.read_table(path).to_pylist()
+        lists = ("true_values", "written_values")
+        return [HeldOutDecision(**(row | {name: tuple(row[name]) for name in lists})) for row in rows]
 
     def _connect(self) -> MlflowClient:
         seconds = str(self._settings.timeout_seconds)
@@ -292,6 +312,27 @@ def _log_table(rows: list[dict[str, Any]], file: str) -> None:
 
     if rows:
         mlflow.log_table(pd.DataFrame(rows), file)
+
+
+def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
+    import mlflow
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.list_(pa.string())
+    schema = pa.schema(
+        [
+            ("product_id", pa.string()),
+            ("group", pa.int64()),
+            ("attribute", pa.string()),
+            ("true_values", texts),
+            ("written_values", texts),
+        ]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / _HELD_OUT
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in decisions], schema), file)
+        mlflow.log_artifact(str(file))
 
 
 def _log_model(trained: TrainedModel) -> str:

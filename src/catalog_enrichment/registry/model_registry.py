@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import dictionary, resources
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import GateRefused, ModelContractError
+from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError
+from catalog_enrichment.precision.paired_recall import HeldOutDecision, pair, recall_difference
 from catalog_enrichment.records import Modality
-from catalog_enrichment.registry import mlflow_store, promotion_gate
+from catalog_enrichment.registry import mlflow_store, promotion, promotion_gate
 from catalog_enrichment.registry.promotion import NO_CHAMPION, ChampionAlias
-from catalog_enrichment.registry.promotion_gate import Evidence
+from catalog_enrichment.registry.promotion_gate import Case, Comparison, Evidence, GateResult, Policy, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.precision.certificate import Certificate
     from catalog_enrichment.registry.trained_model import TrainedModel
 
-_EVIDENCE, _ARTIFACT_HASH, _WEIGHTS_HASH = "evidence", "artifact_hash", "weights_hash"
+_ARTIFACT_HASH, _WEIGHTS_HASH = "artifact_hash", "weights_hash"
 """Version tags."""
 _LABEL_SET = "label_set."
 """Begin of a version tag of releases that counted the uses of a label set by it."""
@@ -59,6 +61,23 @@ class ResolvedModel:
     preprocessing_hash: str
     heads: dict[str, Head]
     certificates: tuple[Certificate, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromotionRequest:
+    version: str | None = None
+    """None: the candidate."""
+    expected_current: str | None = None
+    """The version that must be the champion now (NO_CHAMPION: there must be none); None: the one that the gate compared
+    with."""
+    dry_run: bool = False
+    override: str | None = None
+    """Why to promote although the gate is inconclusive; recorded with the version. What the policy refuses cannot be
+    overridden."""
+
+    def __post_init__(self) -> None:
+        if self.override is not None and not self.override.strip():
+            raise ConfigError("--override needs a reason, which is recorded with the version")
 
 
 class Registry:
@@ -101,10 +120,10 @@ class Registry:
             _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
             _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
         }
-        evidence = Evidence.from_certificates("", certificates, trained.metrics)
+        evidence = Evidence.from_certificates(certificates, trained.metrics, trained.warnings)
         client = self.connect(create=True)
         logged = self._store.log(trained, figures or {}, tags=hashes)
-        version = self._store.register(logged, hashes | {_EVIDENCE: evidence.to_json()})
+        version = self._store.register(logged, hashes | evidence.to_tags())
         client.set_registered_model_alias(self._name, self._settings.candidate_alias, version)
         return ModelVersion(self._name, version, logged.run_id, f"models:/{self._name}/{version}")
 
@@ -160,41 +179,94 @@ class Registry:
 
     # --- promotion ------------------------------------------------------------------------------------------------
 
-    def promote_through_gate(
-        self, version: str | None = None, *, expected_current: str | None = None, dry_run: bool = False
-    ) -> dict[str, Any]:
-        """Promote ``version`` (default: the candidate) if the policy allows it; returns the job's summary.
+    def promote_through_gate(self, request: PromotionRequest) -> dict[str, Any]:
+        """Promote a version if the policy allows it; returns the job's summary.
 
-        ``expected_current`` is the version that must be the champion now (NO_CHAMPION: there must be none), by default
-        the one that the gate compared with. Raises GateRefused with every reason.
+        Raises GateRefused with every reason if the policy refuses it, or if the test products decide nothing and the
+        request does not override that.
         """
         policy = promotion_gate.load_policy(resources.locate(self._settings.promotion_policy, self._config.path(".")))
-        candidate = self.resolve(version=version, alias=self._settings.candidate_alias)
+        candidate = self.resolve(version=request.version, alias=self._settings.candidate_alias)
         words = resources.locate(self._config.catalog.dictionary, self._config.path("."))
         self.check_labels(candidate, dictionary.load(words))
         current = self.champion()
-        result = promotion_gate.gate(
-            self.evidence(current) if current else None, self.evidence(candidate.version), policy
-        )
+        result = promotion_gate.gate(self._case(candidate, current, policy), policy)
+        inconclusive = result.verdict is Verdict.INCONCLUSIVE
+        details = {
+            "verdict": result.verdict.value,
+            "reasons": list(result.reasons),
+            "comparisons": list(result.comparisons),
+            "override": request.override if inconclusive else None,
+        }
         summary = {
             "model_name": self._name,
             "model_version": candidate.version,
             "champion_before": current,
-            "passed": result.passed,
-            "reasons": list(result.reasons),
+            "passed": result.verdict is Verdict.PASSED,
+            **details,
         }
-        if dry_run:
+        if request.dry_run:
             return {"status": "dry_run", **summary}
-        if not result.passed:
-            reasons = "\n  - ".join(result.reasons)
-            raise GateRefused(f"{self._name} version {candidate.version} stays a candidate:\n  - {reasons}")
-        expected = current if expected_current is None else expected_current
-        self.promote(candidate.version, None if expected == NO_CHAMPION else expected)
+        if result.verdict is Verdict.REFUSED or (inconclusive and not request.override):
+            raise GateRefused(_refusal(self._name, candidate.version, result), summary)
+        expected = current if request.expected_current is None else request.expected_current
+        self.promote(candidate.version, None if expected == NO_CHAMPION else expected, details)
         return {"status": "unchanged" if current == candidate.version else "promoted", **summary}
 
-    def promote(self, version: str, expected_current: str | None) -> None:
+    def _case(self, candidate: ResolvedModel, current: str | None, policy: Policy) -> Case:
+        """What the gate has to know; the champion's files are fetched for its labels."""
+        evidence = self.evidence(candidate.version)
+        now = datetime.now(UTC)
+        if current is None or current == candidate.version:
+            return Case(candidate=evidence, champion=self.evidence(current) if current else None, now=now)
+        champion = self.evidence(current)
+        labels = {name: head.labels for name, head in candidate.heads.items()}
+        champion_heads = _heads(self._store.download(self._find(version=current)))
+        return Case(
+            candidate=evidence,
+            champion=champion,
+            comparisons=self._comparisons(evidence, champion, policy.confidence),
+            label_differences=promotion_gate.label_differences(
+                {name: head.labels for name, head in champion_heads.items()}, labels
+            ),
+            now=now,
+        )
+
+    def _comparisons(self, candidate: Evidence, champion: Evidence, confidence: float) -> list[Comparison]:
+        """The candidate against the champion and, per attribute, the best of the former champions."""
+        versions = {str(version.version): version for version in mlflow_store.all_versions(self.connect(), self._name)}
+        decisions: dict[str, list[HeldOutDecision] | None] = {}
+
+        def of(version: str) -> list[HeldOutDecision] | None:
+            if version not in decisions:
+                decisions[version] = self._store.held_out(versions[version])
+            return decisions[version]
+
+        former = [
+            evidence
+            for name in promotion.former_champions(list(versions.values()))
+            if name not in {candidate.version, champion.version}
+            and (evidence := Evidence.from_tags(name, versions[name].tags)) is not None
+            and of(name) is not None
+        ]
+        comparisons = []
+        for attribute in sorted(champion.certified & candidate.certified):
+            best = promotion_gate.best_recall(former, attribute)
+            for reference in [champion] if best is None else [champion, best]:
+                own, other = of(candidate.version), of(reference.version)
+                difference = None
+                if own is not None and other is not None:
+                    difference = recall_difference(pair(own, other, attribute), confidence)
+                comparisons.append(Comparison(attribute=attribute, version=reference.version, difference=difference))
+        return comparisons
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every promotion and going back, oldest first: see :func:`promotion.history`."""
+        return promotion.history(mlflow_store.all_versions(self.connect(), self._name))
+
+    def promote(self, version: str, expected_current: str | None, details: Mapping[str, Any] | None = None) -> None:
         """Make ``version`` the champion without the gate: see :meth:`ChampionAlias.promote`."""
-        self._champion_alias.promote(version, expected_current)
+        self._champion_alias.promote(version, expected_current, details)
 
     def go_back(self) -> dict[str, Any]:
         """Make the champion's predecessor the champion again; returns the job's summary.
@@ -215,13 +287,21 @@ class Registry:
 
     def evidence(self, version: str) -> Evidence:
         """The gate's evidence, as recorded when the version was registered."""
-        tags = self._find(version=version).tags
-        if _EVIDENCE not in tags:
+        evidence = Evidence.from_tags(version, self._find(version=version).tags)
+        if evidence is None:
             raise ModelContractError(f"{self._name} version {version} was not registered by train_model: no evidence")
-        return Evidence.from_json(version, tags[_EVIDENCE])
+        return evidence
 
     def _find(self, *, version: str = "", alias: str = "") -> Any:
         return mlflow_store.find_version(self.connect(), self._name, version=version, alias=alias)
+
+
+def _refusal(name: str, version: str, result: GateResult) -> str:
+    advice = ""
+    if result.verdict is Verdict.INCONCLUSIVE:
+        advice = "\nLabel more products and train again, or promote with --override REASON, which is recorded."
+    reasons = "\n  - ".join(result.reasons)
+    return f"{name} version {version} stays a candidate ({result.verdict}):\n  - {reasons}{advice}"
 
 
 def _require_certificates(heads: Mapping[str, Head], certificates: list[Certificate]) -> None:

@@ -1,13 +1,17 @@
-"""Moves of the champion alias, one at a time.
+"""Moves of the champion alias, one at a time, and their history.
 
 MLflow has no compare-and-set for an alias. So every move holds a file lock, compares the champion with the one that the
 caller expects, and reads the alias again afterwards. **All processes that promote must share the lock file**: it is
 beside a sqlite store, else in the catalog's folder. The lock does not cover an alias moved in MLflow's interface.
+
+Every move leaves an event, as JSON in a tag of the version that became the champion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import getpass
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +26,10 @@ if TYPE_CHECKING:
 NO_CHAMPION = "none"
 """Version of the champion in arguments and messages where there is none."""
 _PREVIOUS, _PROMOTED_AT, _WITHDRAWN_AT = "previous_champion", "promoted_at", "withdrawn_at"
-"""Version tags."""
+_EVENT = "promotion."
+"""Version tags; the last is the begin of one tag per event, followed by its time."""
+PROMOTED, WENT_BACK = "promoted", "went_back"
+"""Actions of events."""
 
 
 class ChampionAlias:
@@ -38,11 +45,11 @@ class ChampionAlias:
         """The champion's version; None if there is none. Raises RegistryError if the model does not exist."""
         return mlflow_store.aliases(self._client(), self._model).get(self._alias)
 
-    def promote(self, version: str, expected_current: str | None) -> None:
+    def promote(self, version: str, expected_current: str | None, details: Mapping[str, Any] | None = None) -> None:
         """Make ``version`` the champion if ``expected_current`` (None: no version) is the champion now.
 
-        Promoting the champion again changes nothing. Raises GateRefused if another version is the champion or another
-        process is promoting.
+        Promoting the champion again changes nothing. ``details`` are kept with the event. Raises GateRefused if another
+        version is the champion or another process is promoting.
         """
         with self._lock():
             current = self.current()
@@ -53,9 +60,11 @@ class ChampionAlias:
                 )
             if current != version:
                 self._version(version)
+                now = datetime.now(UTC).isoformat()
                 # tags before the alias: a killed promotion leaves no champion without its predecessor
-                self._tag(version, {_PREVIOUS: current or "", _PROMOTED_AT: datetime.now(UTC).isoformat()})
+                self._tag(version, {_PREVIOUS: current or "", _PROMOTED_AT: now})
                 self._move(version)
+                self._record(version, {"at": now, "action": PROMOTED, "champion_before": current, **(details or {})})
 
     def go_back(self) -> tuple[str, str]:
         """Make the champion's predecessor the champion; returns the versions (withdrawn, restored).
@@ -69,9 +78,12 @@ class ChampionAlias:
             if not previous:
                 raise RegistryError(f"{self._model} version {champion.version} replaced no champion: cannot go back")
             self._version(previous)
-            self._tag(champion.version, {_WITHDRAWN_AT: datetime.now(UTC).isoformat()})
+            now = datetime.now(UTC).isoformat()
+            self._tag(champion.version, {_WITHDRAWN_AT: now})
             self._move(previous)
-        return str(champion.version), previous
+            withdrawn = str(champion.version)
+            self._record(previous, {"at": now, "action": WENT_BACK, "champion_before": withdrawn})
+        return withdrawn, previous
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -92,7 +104,11 @@ class ChampionAlias:
                 f"the champion of {self._model} was set to {version}, but is {champion}: the alias was moved meanwhile"
             )
 
-    def _tag(self, version: str, tags: dict[str, str]) -> None:
+    def _record(self, version: str, event: Mapping[str, Any]) -> None:
+        key = _EVENT + datetime.fromisoformat(event["at"]).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._tag(version, {key: json.dumps({"by": _user(), **event})})
+
+    def _tag(self, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             self._client().set_model_version_tag(self._model, version, key, value)
 
@@ -101,3 +117,49 @@ class ChampionAlias:
 
     def _client(self) -> MlflowClient:
         return self._store.client(create=False)
+
+
+def history(versions: Sequence[Any]) -> list[dict[str, Any]]:
+    """The events of MLflow's ``versions``, oldest first. Keys: at, action, version, champion_before, by, and what the
+    gate found. Of a promotion that left no event (release 0.1.0, or a job killed) the first four are known."""
+    events: list[dict[str, Any]] = []
+    for version in versions:
+        of_version = [json.loads(value) for key, value in version.tags.items() if key.startswith(_EVENT)]
+        promoted_at = version.tags.get(_PROMOTED_AT)
+        if promoted_at and promoted_at not in {event["at"] for event in of_version}:
+            before = version.tags.get(_PREVIOUS) or None
+            of_version.append({"at": promoted_at, "action": PROMOTED, "champion_before": before})
+        events += [{"version": str(version.version), **event} for event in of_version]
+    return sorted(events, key=lambda event: datetime.fromisoformat(event["at"]))
+
+
+def former_champions(versions: Sequence[Any]) -> list[str]:
+    """The versions that were promoted at some time, less those that were withdrawn by going back and not promoted
+    since."""
+    return [
+        str(version.version)
+        for version in versions
+        if (promoted := version.tags.get(_PROMOTED_AT))
+        and not (
+            (withdrawn := version.tags.get(_WITHDRAWN_AT))
+            and datetime.fromisoformat(withdrawn) > datetime.fromisoformat(promoted)
+        )
+    ]
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """An event of :func:`history` in one line."""
+    verb = "restored in place of" if event["action"] == WENT_BACK else "promoted after"
+    line = f"{event['at'][:16]}  version {event['version']} {verb} {event['champion_before'] or NO_CHAMPION}"
+    line += f", by {event.get('by') or 'unknown'}"
+    if event.get("reasons"):
+        line += f": {event.get('verdict', '')}; " + "; ".join(event["reasons"])
+    return line + (f"; override: {event['override']}" if event.get("override") else "")
+
+
+def _user() -> str:
+    """Name of the operating system's user; containers may have none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

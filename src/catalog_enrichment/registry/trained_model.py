@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,8 @@ class TrainedModel:
     """See :class:`Fitted`; for a vote, the history of its first member."""
     warnings: list[str]
     """Messages about modalities that the model hardly uses."""
+    held_out: list[HeldOutDecision]
+    """What the certificates would write on the test fold; the promotion gate pairs it with another version's."""
     lineage: dict[str, Any]
     """The training data: counts, folds, content groups, label set, dictionary."""
     seconds: dict[str, float]

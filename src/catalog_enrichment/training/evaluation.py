@@ -198,7 +198,7 @@ def certified_metrics(
     if written.any() and labels.values:
         scores = probabilities[written]
         accepted, wrong = units_from(scores, truth[written], labels.cardinality, pool).counts(threshold)
-        correct = int((_writable(scores, labels.cardinality, pool, threshold) & truth[written]).sum())
+        correct = int((writable(scores, labels.cardinality, pool, threshold) & truth[written]).sum())
     low, high = metrics.binomial_interval(accepted - wrong, accepted)
     recall_low, recall_high = metrics.binomial_interval(correct, positives)
     return {
@@ -259,11 +259,11 @@ def _with_unlearned(predicted: Bools, truth: Bools, unlearned: Ints) -> tuple[Bo
     return np.column_stack([predicted, never]), np.column_stack([truth, unlearned > 0])
 
 
-def _writable(scores: NDArray[Any], cardinality: Cardinality, pool: Bools, threshold: float) -> Bools:
+def writable(scores: NDArray[Any], cardinality: Cardinality, pool: Bools, threshold: float) -> Bools:
     """(n, V): the values that would be written at ``threshold``."""
-    writable = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(writable, ranking(as_scores(scores), cardinality, WRITABLE_RANKS), True, axis=1)
-    return np.asarray(writable & pool & (as_scores(scores) >= threshold), dtype=bool)
+    proposed = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(proposed, ranking(as_scores(scores), cardinality, WRITABLE_RANKS), True, axis=1)
+    return np.asarray(proposed & pool & (as_scores(scores) >= threshold), dtype=bool)
 
 
 def _curve(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, list[float]]:

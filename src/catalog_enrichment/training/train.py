@@ -33,6 +33,7 @@ from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
+from catalog_enrichment.training.held_out import held_out_decisions
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.scoring import MaskedInput, score, temperatures
 from catalog_enrichment.training.single_encoder import device, modalities_used
@@ -103,6 +104,7 @@ def train(
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
+        held_out=held_out_decisions(split, labels, scores, certificates),
         lineage=_lineage(split, labels, certificates),
         seconds=stages.seconds,
     )

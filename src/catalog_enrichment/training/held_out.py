@@ -1,0 +1,63 @@
+"""What a version's certificates would write on its test fold: recorded with the version, for the promotion gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from catalog_enrichment.classification_metrics import Bools
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
+from catalog_enrichment.records import Modality
+from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.evaluation import ModelScores, writable
+from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.task import Split
+
+
+def held_out_decisions(
+    split: Split, labels: Mapping[str, Labels], scores: ModelScores, certificates: Sequence[Certificate]
+) -> list[HeldOutDecision]:
+    """A row per labelled product of the test fold and attribute that the model scores, in order.
+
+    Each product by the certificate of its modality path. Its true values are all of the merchant's, learned or not.
+    """
+    dataset, rows = split.dataset, []
+    for name in scores.probabilities:
+        label = labels[name]
+        index = split.folds.test[label.labelled[split.folds.test]]
+        written = np.zeros((len(index), len(label.values)), dtype=bool)
+        for certificate in certificates:
+            if certificate.attribute == name and certificate.threshold is not None:
+                covered = _covered(dataset, index, certificate)
+                pool = np.array([value in certificate.pool for value in label.values], dtype=bool)
+                of_path = scores.at(name, index[covered])
+                written[covered] = writable(of_path, label.cardinality, pool, certificate.threshold)
+        for product, row in zip(index.tolist(), written, strict=True):
+            rows.append(
+                HeldOutDecision(
+                    product_id=dataset.ids[product],
+                    group=int(split.groups[product]),
+                    attribute=name,
+                    true_values=tuple(dataset.merchant[product][name]),
+                    written_values=tuple(label.values[column] for column in np.flatnonzero(row)),
+                )
+            )
+    return rows
+
+
+def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
+    """(n,): the products of ``index`` to which the certificate may write, the day it was issued."""
+    paths = [Modality.BOTH if picture is not None else Modality.TEXT_ONLY for picture in dataset.pictures]
+    problems = [
+        certificate.problem(
+            scored_by=certificate.scored_by,
+            modality=paths[product],
+            now=certificate.issued_at,
+            category=dataset.categories[product],
+            language=dataset.languages[product],
+        )
+        for product in index.tolist()
+    ]
+    return np.array([problem is None for problem in problems], dtype=bool)

@@ -1,0 +1,155 @@
+"""The paired difference of certified recall. The simulations use the rule of the promotion gate, margin 0.02."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from catalog_enrichment.precision.paired_recall import (
+    HeldOutDecision,
+    Pairs,
+    RecallDifference,
+    pair,
+    recall_difference,
+    units_to_decide,
+)
+
+MARGIN = 0.02
+
+
+def as_pairs(groups: ArrayLike, positives: ArrayLike, candidate: ArrayLike, reference: ArrayLike) -> Pairs:
+    return Pairs(*(np.asarray(column, dtype=np.int64) for column in (groups, positives, candidate, reference)))
+
+
+def decision(product: str, true: str, written: str, group: int = 0, attribute: str = "color") -> HeldOutDecision:
+    return HeldOutDecision(product, group, attribute, tuple(true.split()), tuple(written.split()))
+
+
+def simulated(
+    rng: np.random.Generator, n: int, difference: float, *, disagree: float = 0.1, group_size: int = 1
+) -> Pairs:
+    """Products of which the reference writes 40% rightly and the candidate ``difference`` more; members of a group
+    behave alike with probability 0.7."""
+    groups = np.repeat(np.arange(n // group_size), group_size)
+    shared, own = rng.random(len(groups))[groups], rng.random(len(groups))
+    u = np.where(rng.random(len(groups)) < (0.7 if group_size > 1 else 0.0), shared, own)
+    both = 0.4 - (disagree - difference) / 2
+    gained, lost = (disagree + difference) / 2, (disagree - difference) / 2
+    candidate = u < both + gained
+    reference = (u < both) | ((u >= both + gained) & (u < both + gained + lost))
+    return as_pairs(groups, np.ones(len(groups)), candidate, reference)
+
+
+def rates(n: int, difference: float, **kind: float) -> tuple[float, float]:
+    """Shares of draws that pass (lower bound >= -margin) and that are refused (upper bound < -margin)."""
+    rng = np.random.default_rng(1)
+    drawn = [recall_difference(simulated(rng, n, difference, **kind), 0.95) for _ in range(1000)]  # type: ignore[arg-type]
+    passed, refused = [d.lower >= -MARGIN for d in drawn], [d.upper < -MARGIN for d in drawn]
+    return float(np.mean(passed)), float(np.mean(refused))
+
+
+@pytest.mark.parametrize("n", [172, 1000])
+@pytest.mark.parametrize("disagree", [0.06, 0.2])
+@pytest.mark.parametrize("group_size", [1, 5])
+def test_a_candidate_five_points_worse_hardly_ever_passes(n: int, disagree: float, group_size: int) -> None:
+    assert rates(n, -0.05, disagree=disagree, group_size=group_size)[0] <= 0.02
+
+
+@pytest.mark.parametrize(("n", "group_size"), [(172, 1), (1000, 1), (1000, 5)])
+def test_a_candidate_at_the_margin_passes_in_about_five_percent(n: int, group_size: int) -> None:
+    assert rates(n, -MARGIN, group_size=group_size)[0] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+@pytest.mark.parametrize("n", [172, 1000])
+def test_an_equal_candidate_is_not_refused_and_passes_where_there_are_enough_products(n: int) -> None:
+    passed, refused = rates(n, 0.0)
+    assert refused <= 0.01
+    assert passed > (0.6 if n == 1000 else 0.1)
+
+
+def test_with_enough_products_a_candidate_five_points_worse_is_refused() -> None:
+    assert rates(1000, -0.05)[1] > 0.85
+
+
+def test_as_many_products_as_are_said_to_decide_let_an_equal_candidate_pass() -> None:
+    rng = np.random.default_rng(2)
+    assert units_to_decide(recall_difference(simulated(rng, 5000, 0.0), 0.95), MARGIN) is None  # they are enough
+    wanted = units_to_decide(recall_difference(simulated(rng, 1000, 0.0, disagree=0.5), 0.95), MARGIN)
+    assert wanted is not None
+    assert 6000 < wanted < 9000
+    assert rates(wanted, 0.0, disagree=0.5)[0] == pytest.approx(0.8, abs=0.05)
+
+
+def difference(**changes: float) -> RecallDifference:
+    values = {"units": 400, "candidate": 0.4, "reference": 0.4, "lower": -0.1, "upper": 0.1}
+    return RecallDifference(**(values | {"standard_error": 0.007, "quantile": 1.645} | changes))  # type: ignore[arg-type]
+
+
+def test_units_to_decide_where_an_equal_candidate_would_have_passed_already() -> None:
+    # 1.645 standard errors of 0.007 are 0.0115, and the distance to -0.02 is 0.01: 1.15 squared times as many
+    assert units_to_decide(difference(candidate=0.37), MARGIN) == 531
+    assert units_to_decide(difference(candidate=0.38), MARGIN) is None  # no number decides exactly at the margin
+    assert units_to_decide(difference(units=0), MARGIN) is None
+
+
+def test_only_products_of_both_test_folds_are_paired_with_the_candidates_labels_and_groups() -> None:
+    candidate = [
+        decision("p1", "Red", "Red", group=7),
+        decision("p2", "Blue Red", "Blue Green", group=8),
+        decision("p3", "Red", "Red"),
+        decision("p1", "Wool", "Wool", attribute="material"),
+    ]
+    reference = [
+        decision("p2", "Blue", "Red Blue", group=1),
+        decision("p1", "Blue", "Blue", group=2),
+        decision("p4", "Red", "Red"),
+        decision("p3", "Silk", "Silk", attribute="material"),
+    ]
+    pairs = pair(candidate, reference, "color")
+    assert pairs.groups.tolist() == [7, 8]
+    assert pairs.positives.tolist() == [1, 2]
+    assert pairs.candidate.tolist() == [1, 1]
+    assert pairs.reference.tolist() == [0, 2]
+
+
+def test_recall_counts_true_values_and_not_products() -> None:
+    found = recall_difference(as_pairs([0, 1, 2], [1, 2, 3], [1, 0, 3], [1, 1, 1]), 0.95)
+    assert (found.candidate, found.reference, found.units) == (4 / 6, 3 / 6, 3)
+    assert found.estimate == pytest.approx(1 / 6)
+    assert -1 <= found.lower < found.estimate < found.upper <= 1
+
+
+def test_bounds_of_single_products_are_those_of_bonett_and_price() -> None:
+    """n = 100, 8 only the candidate has right, 4 only the reference: (b - c) / (n + 2) and its standard error."""
+    right = np.array([1] * 40 + [1] * 8 + [0] * 4 + [0] * 48)
+    reference = np.array([1] * 40 + [0] * 8 + [1] * 4 + [0] * 48)
+    found = recall_difference(as_pairs(np.arange(100), np.ones(100), right, reference), 0.95)
+    gained, lost = 9 / 102, 5 / 102
+    error = np.sqrt((gained + lost - (gained - lost) ** 2) / 101)
+    assert found.standard_error == pytest.approx(error)
+    assert found.lower == pytest.approx(gained - lost - found.quantile * error)
+    assert found.quantile == pytest.approx(1.6604, abs=1e-4)
+
+
+def test_twins_count_as_the_one_group_that_they_are() -> None:
+    rng = np.random.default_rng(3)
+    alone = simulated(rng, 300, 0.0)
+    columns = (alone.groups, alone.positives, alone.candidate, alone.reference)
+    one = recall_difference(alone, 0.95)
+    four = recall_difference(as_pairs(*(np.repeat(column, 4) for column in columns)), 0.95)
+    assert four.units == 1200
+    assert (four.lower, four.upper) == pytest.approx((one.lower, one.upper))
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_than_two_groups_show_nothing(n: int) -> None:
+    found = recall_difference(as_pairs(np.zeros(n), np.ones(n), np.ones(n), np.ones(n)), 0.95)
+    assert (found.lower, found.upper, found.units) == (-1, 1, n)
+    assert units_to_decide(found, MARGIN) is None
+
+
+def test_a_few_products_without_a_disagreement_do_not_prove_equality() -> None:
+    few, many = (as_pairs(np.arange(n), np.ones(n), np.ones(n), np.ones(n)) for n in (20, 200))
+    assert recall_difference(few, 0.95).lower < -MARGIN
+    assert recall_difference(many, 0.95).lower >= -MARGIN
