@@ -98,7 +98,10 @@ def test_contracts_end_with_exit_2_and_gates_with_exit_3(
     code, history = job("promote_model", "--history")
     assert code == 0
     assert [event["version"] for event in history["history"]] == ["1"]  # type: ignore[attr-defined]
+    assert "diff" not in job("promote_model", "--dry-run")[1]  # there are no products yet
     assert job("import_products")[0] == 0
+    code, dry_run = job("promote_model", "--dry-run", "--all-products")
+    assert (code, dry_run["status"], dry_run["diff"]["products"]) == (0, "dry_run", PRODUCTS)  # type: ignore[index]
     code, refused = job("enrich_catalog", "--set", "enrich.max_changes=1")
     assert (code, refused["status"]) == (3, "refused")
     assert not table(sample, "predictions")

@@ -22,7 +22,7 @@ from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateR
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
-    from catalog_enrichment.registry.model_registry import ResolvedModel
+    from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
 
 Summary = dict[str, Any]
 JobFunction = Callable[[Config, argparse.Namespace], Summary]
@@ -127,7 +127,10 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--override", metavar="REASON", help="promote where the gate is inconclusive, and record why")
     parser.add_argument("--go-back", action="store_true", help="make the previous champion the champion again")
     parser.add_argument("--history", action="store_true", help="print all promotions, with their reasons, and stop")
-    parser.add_argument("--dry-run", action="store_true", help="only print the gate's verdict")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the gate's verdict and what would change for readers, and stop"
+    )
+    parser.add_argument("--all-products", action="store_true", help="with --dry-run: score all products, not a sample")
 
 
 @_job(_promote_arguments)
@@ -147,7 +150,22 @@ def promote_model(config: Config, args: argparse.Namespace) -> Summary:
     request = PromotionRequest(
         version=args.to_version, expected_current=args.expect_current, dry_run=args.dry_run, override=args.override
     )
-    return registry.promote_through_gate(request)
+    summary = registry.promote_through_gate(request)
+    return summary | _promotion_diff(config, registry, summary, args.all_products) if args.dry_run else summary
+
+
+def _promotion_diff(config: Config, registry: Registry, gate: Summary, all_products: bool) -> Summary:
+    """What the catalog's readers would see change after the promotion; empty if there are no products yet."""
+    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.context import open_context
+    from catalog_enrichment.operations import promotion_diff
+
+    if LakeCatalog(config.path(config.catalog.path)).version("products") < 0:
+        return {}
+    model = registry.resolve(version=gate["model_version"])
+    sampled_products = 0 if all_products else promotion_diff.SAMPLED_PRODUCTS
+    context = open_context(config, "promote_model")
+    return {"diff": promotion_diff.promotion_diff(context, model, gate, sampled_products)}
 
 
 # --- enrich -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from catalog_enrichment.enrichment.select import Window
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, ModelContractError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations import explain, rollback, suggestions
+from catalog_enrichment.operations import promotion_diff as promotion
 from catalog_enrichment.report import run as run_report
 
 from .. import sample_catalog
@@ -630,3 +632,50 @@ def test_coverage_takes_two_aggregations_however_many_attributes(enriched: Sampl
         assert coverage[name]["coverage"] == round(sum(key[1] == name for key in seen) / applicable, 4)
         assert coverage[name]["merchant"] == sum(key[1] == name for key in values(enriched, "merchant"))
     assert summary.coverage_by_attribute(catalog, Dictionary({})) == {}
+
+
+# --- the diff of a promotion
+
+
+def promotion_diff(sample: SampleCatalog, version: str, sampled_products: int = 0) -> dict[str, Any]:
+    """Of `promote_model --dry-run`, for a gate that was inconclusive."""
+    gate = {"model_name": "m", "model_version": version, "champion_before": "1", "verdict": "inconclusive"}
+    gate |= {"reasons": ["recall may be lower"], "comparisons": []}
+    model = sample.registry.resolve(version=version)
+    return promotion.promotion_diff(sample.context(), model, gate, sampled_products)
+
+
+def test_the_diff_of_a_promotion_is_what_an_enrichment_then_changes(enriched: SampleCatalog) -> None:
+    tables = [table(enriched, name) for name in ("predictions", "attribute_values", "runs")]
+    before = values(enriched, "model")
+    found = promotion_diff(enriched, "2")
+    assert [table(enriched, name) for name in ("predictions", "attribute_values", "runs")] == tables
+    assert not list((enriched.config.path("catalog") / "_staging").glob("*/*"))
+    assert (found["products"], found["catalog_products"]) == (PRODUCTS, PRODUCTS)
+
+    enriched.registry.promote("2", expected_current="1")
+    enrich(enriched)
+    after = values(enriched, "model")
+    expected: dict[str, Counter[str]] = {name: Counter() for name in found["attributes"]}
+    for product, name in before.keys() | after.keys():
+        old, new = before.get((product, name)), after.get((product, name))
+        kind = "unchanged" if old == new else "added" if old is None else "retracted" if new is None else "changed"
+        expected[name][kind] += 1
+    counted = {name: {kind: n for kind, n in kinds.items() if n} for name, kinds in found["attributes"].items()}
+    assert counted == {name: dict(kinds) for name, kinds in expected.items()}
+    assert expected["color"]["changed"]
+
+    page = Path(found["report"]).read_text()
+    assert "recall may be lower" in page
+    assert page.count("<figure") == sum(kinds.total() - kinds["unchanged"] for kinds in expected.values())
+    assert "data:image/jpeg;base64" in page
+
+
+def test_the_diff_of_a_promotion_can_be_of_a_sample(enriched: SampleCatalog) -> None:
+    found = promotion_diff(enriched, "2", sampled_products=8)
+    assert 0 < found["products"] < found["catalog_products"] == PRODUCTS
+    assert sum(sum(kinds.values()) for kinds in found["attributes"].values()) > 0
+
+
+def test_the_diff_of_a_version_that_has_decided_everything_is_empty(enriched: SampleCatalog) -> None:
+    assert {sum(kinds.values()) for kinds in promotion_diff(enriched, "1")["attributes"].values()} == {0}

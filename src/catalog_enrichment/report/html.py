@@ -70,11 +70,17 @@ class RunReport:
 
 
 def write_run_report(path: Path, run: RunReport) -> Path:
-    """Write the report to ``path`` atomically and return ``path``; its folder is created."""
-    text = environment().get_template("run.html.j2").render(template_values(run)).translate(_REPLACED)
+    """Write the report to ``path`` and return ``path``."""
+    return write_html(path, environment().get_template("run.html.j2").render(template_values(run)))
+
+
+def write_html(path: Path, text: str) -> Path:
+    """Write ``text`` to ``path`` atomically, without control characters; return ``path``. Its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate cannot be encoded
+    unfinished.write_bytes(
+        text.translate(_REPLACED).encode("utf-8", errors="replace")
+    )  # a lone surrogate cannot be encoded
     return unfinished.replace(path)
 
 

@@ -67,11 +67,11 @@ def _sample(row: Any, limits: ImagesConfig) -> Sample:
         modality=row["modality"],
         attention=row["attention"],
         merchant_values=list((row["merchant_attributes"] or {}).get(row["attribute"]) or ()),
-        picture=_picture(row["images"], limits),
+        picture=picture_of(row["images"], limits),
     )
 
 
-def _picture(images: Any, limits: ImagesConfig) -> bytes | None:
+def picture_of(images: Any, limits: ImagesConfig) -> bytes | None:
     """The picture that the model looked at, small, as JPEG; None without a usable one."""
     from PIL import Image
 

@@ -1,0 +1,125 @@
+"""What readers of the catalog would see change after a promotion: products are scored again, nothing is written.
+
+The products, scores, decisions and events are those of an enrichment run with the version (:mod:`pipeline`), up to the
+point where the run would publish. By default a sample of the catalog is scored.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.enrichment import decide, publish, score, select
+from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.records import Op, Source
+from catalog_enrichment.report.promotion import KINDS, PromotionReport, ValueChange, write_promotion_report
+from catalog_enrichment.report.run import picture_of
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.context import Context
+    from catalog_enrichment.registry.model_registry import ResolvedModel
+
+SAMPLED_PRODUCTS = 2000
+"""Products scored unless all are asked for, about."""
+SAMPLES = 50
+"""Changes in the report."""
+
+
+def promotion_diff(
+    context: Context, model: ResolvedModel, gate: dict[str, Any], sampled_products: int = SAMPLED_PRODUCTS
+) -> dict[str, Any]:
+    """Score about ``sampled_products`` products (0: all) with ``model``, compare with what readers see now, and write
+    the HTML report. Returns the counts per attribute and the report's path.
+
+    ``gate``: the summary of the promotion gate, for the report. Products that this version has decided already do not
+    change and are not scored.
+    """
+    config, catalog, stages = context.config, context.catalog, Stages(context.say)
+    total = catalog.read("products").count()
+    chunks = ceil(total / sampled_products) if sampled_products else 1
+    window = select.Window(chunk=(0, chunks)) if chunks > 1 else select.Window()
+    request = select.RunRequest.of(config, context.dictionary, model, window)
+    with persisted_frames() as persist:
+        with stages("select") as stage:
+            state = select.read_ledger(catalog, persist)
+            selection = select.select_products(catalog, request, persist)
+            run_id = request.identify(request.record(config, stages, None), selection, state.human_events)
+            stage.count(selection.seen, selection.rows)
+        with catalog.dropping_checkpoints(run_id), stages("score") as stage:
+            scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.images))
+            decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
+            events = publish.plan_changes(catalog, decided, state, request, run_id).events
+            changes = persist(value_changes(catalog.read("current_values"), events))
+            counts = _counts(changes, [attribute.name for attribute in request.attributes])
+            samples = _samples(catalog, changes, context)
+            stage.count(selection.rows)
+    report = PromotionReport(gate=gate, products=selection.seen, catalog_products=total, counts=counts, samples=samples)
+    path: Path = config.path(config.report.path) / f"promotion-{model.version}.html"
+    return {
+        "products": selection.seen,
+        "catalog_products": total,
+        "attributes": counts,
+        "report": str(write_promotion_report(path, report)),
+        "seconds": stages.seconds,
+    }
+
+
+def value_changes(current_values: DataFrame, events: DataFrame) -> DataFrame:
+    """Per product and attribute that ``events`` touch: ``old`` and ``new`` values (sorted; null: none) and ``kind``.
+
+    ``current_values``: what readers see; ``events``: what a run would add to the ledger. Kinds: added, changed,
+    retracted, and unchanged where the run writes the same values again.
+    """
+    from pyspark.sql import functions as F
+
+    key = ["product_id", "attribute"]
+    asserted = F.collect_set(F.when(F.col("op") == Op.ASSERT.value, F.col("value")))
+    new = events.groupBy(key).agg(F.array_sort(asserted).alias("new"))
+    old = current_values.where(F.col("source") == Source.MODEL.value)
+    old = old.select(*key, F.array_sort("values").alias("old"))
+    both = new.join(old, key, "left").withColumn("new", F.when(F.size("new") > 0, F.col("new")))
+    kind = (
+        F.when(F.col("old").isNull(), "added")
+        .when(F.col("new").isNull(), "retracted")
+        .when(F.col("old") != F.col("new"), "changed")
+        .otherwise("unchanged")
+    )
+    visible = F.col("old").isNotNull() | F.col("new").isNotNull()
+    return both.where(visible).select(*key, "old", "new", kind.alias("kind"))
+
+
+def _counts(changes: DataFrame, attributes: list[str]) -> dict[str, dict[str, int]]:
+    """Attribute -> kind -> products."""
+    counts = {name: dict.fromkeys(KINDS, 0) for name in attributes}
+    for row in changes.groupBy("attribute", "kind").count().collect():
+        counts[row["attribute"]][row["kind"]] = row["count"]
+    return counts
+
+
+def _samples(catalog: Catalog, changes: DataFrame, context: Context) -> list[ValueChange]:
+    """SAMPLES changes, of every attribute and kind in turn, drawn by hash."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    order = Window.partitionBy("attribute", "kind").orderBy(F.xxhash64("product_id"))
+    drawn = changes.where(F.col("kind") != "unchanged").withColumn("draw", F.row_number().over(order))
+    drawn = drawn.orderBy("draw", "attribute", "kind").limit(SAMPLES)
+    products = catalog.read("products").select("product_id", "title", "images")
+    rows = products.join(F.broadcast(drawn), "product_id").orderBy("attribute", "kind", "draw").collect()
+    return [
+        ValueChange(
+            product_id=row["product_id"],
+            attribute=row["attribute"],
+            kind=row["kind"],
+            old=tuple(row["old"] or ()),
+            new=tuple(row["new"] or ()),
+            title=row["title"] or "",
+            picture=picture_of(row["images"], context.config.images),
+        )
+        for row in rows
+    ]
