@@ -24,6 +24,7 @@ TABLES = {
     "quarantine": 1,
     "runs": 2,
     "label_uses": 1,
+    "adopted": 1,
 }
 """Every table of the catalog and the contract version this code writes."""
 

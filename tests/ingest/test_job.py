@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest.job import import_products
+
+from ..catalog.catalog_rows import prediction, run_row
 
 Row = dict[str, Any]
 
@@ -202,3 +205,67 @@ def test_nothing_is_written_from_a_source_that_violates_its_contract(
 def test_an_attribute_that_is_not_in_the_dictionary_is_refused_before_anything_is_read(shop: Shop) -> None:
     with pytest.raises(ConfigError, match="not in the attribute dictionary"):
         shop.run([_good(1)], mapping={"attributes": {"size": "size"}})
+
+
+AT = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def _asserted(product_id: str, value: str, run: str = "enrich-1", source: str = "model") -> Row:
+    ids = {"event_id": f"{run}/{product_id}", "product_id": product_id, "run_id": run}
+    at = AT + timedelta(hours=int(run.removeprefix("enrich-")))
+    return ids | {"op": "assert", "attribute": "color", "value": value, "source": source, "asserted_at": at}
+
+
+def _write_and_suggest(catalog: LakeCatalog) -> None:
+    """What two runs wrote, and what they and a killed one suggested."""
+    written = [
+        _asserted("p0", "Grey"),
+        _asserted("p1", "Red", "enrich-2"),
+        _asserted("p1", "Red"),
+        _asserted("p2", "Red"),
+    ]
+    retract = {"op": "retract", "event_id": "back", "refers_to": "enrich-1/p1", "run_id": "rollback-1"}
+    events = [*written, _asserted("p5", "Red", source="human"), _asserted("p1", "Red") | retract]
+    catalog.append_rows("attribute_values", events, "written")
+    suggested = [
+        prediction("p3", "color", "Blue", decision="suggest", run_id="enrich-1"),
+        prediction("p4", "color", "Blue", decision="suggest", run_id="killed"),
+        prediction("p6", "color", "Blue", decision="abstain", run_id="enrich-1"),
+    ]
+    catalog.append_rows("predictions", suggested, "suggested")
+    catalog.append_rows("runs", [run_row("enrich-1", attempt=1, finished_at=AT)], "suggested")
+
+
+def test_new_merchant_values_that_repeat_what_was_written_or_suggested_are_marked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PRECISION, certificate 7; also where the import was killed after it had replaced the products."""
+    first = shop.run([_good(0), *[_good(n, color=None) for n in range(1, 7)]])
+    assert first["adopted"] == {}
+    _write_and_suggest(shop.catalog)
+    colors = {0: "gray", 1: "RED", 2: "Blue", 3: "blue", 4: "Blue", 5: "Red", 6: "Blue"}
+    feed: list[Row | str] = [_good(n, color=color, title="other", at="2026-03-01") for n, color in colors.items()]
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.catalog, "refresh_current_values", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.run(feed)
+    second = shop.run(feed)
+
+    assert (second["changed"], second["adopted"]) == (7, {"color": 2})
+    marked = shop.catalog.read("adopted").collect()
+    assert {(row.product_id, row.attribute, row.value, row.run_id) for row in marked} == {
+        ("p1", "color", "Red", "enrich-1"),
+        ("p3", "color", "Blue", "enrich-1"),
+    }
+    assert len(marked) == 2
+    [recorded] = [row for row in shop.catalog.read("runs").collect() if row.run_id == second["run_id"]]
+    assert recorded.counts["adopted.color"] == 2
+
+    again = shop.run([_good(1, color=None, title="other", at="2026-04-01")], min_volume_ratio=0)
+    given_back = shop.run([_good(1, color="red", title="other", at="2026-05-01")], min_volume_ratio=0)
+    assert (again["adopted"], given_back["adopted"]) == ({}, {})
+    assert shop.catalog.read("adopted").count() == 2

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from catalog_enrichment.config.schema import ImagesConfig
@@ -104,3 +105,40 @@ def test_attribute_without_a_label_has_no_values(mixed):
     labels = mixed.labels("season")
     assert labels.values == ()
     assert set(labels.classes.tolist()) == {UNLABELLED}
+
+
+def with_adopted(rows, adopted):
+    """Batches as `catalog.adopted.scan_products` returns them; ``adopted``: product id -> attributes."""
+    for batch in batches(rows, size=7):
+        names = [adopted.get(product_id, []) for product_id in batch.column("product_id").to_pylist()]
+        yield batch.append_column("adopted_attributes", pa.array(names, pa.list_(pa.string())))
+
+
+def test_an_adopted_value_is_no_label_and_its_product_is_not_open_either(tmp_path):
+    rows = [product(n) for n in range(8)]
+    adopted = {"p00001": ["color"], "p00002": ["material"], "p00003": ["color", "material"], "p00004": ["season"]}
+    options = LoadOptions(
+        attributes=["color", "material"], image_size=16, max_chars=100, images=ImagesConfig(), workdir=tmp_path,
+        max_unlabelled=100,
+    )  # fmt: skip
+    dataset = load_dataset(with_adopted(rows, adopted), DICTIONARY, options)
+    position = {name: dataset.ids.index(name) for name in adopted}
+    color, material = dataset.labels("color"), dataset.labels("material", min_count=1)
+    for labels, out in ((color, {"p00001", "p00003"}), (material, {"p00002", "p00003"})):
+        assert {name for name in adopted if not labels.labelled[position[name]]} == out
+        assert not labels.truth[[position[name] for name in out]].any()
+        assert not labels.unlearned.any()
+        assert not labels.unfilled.any()
+    assert color.truth.sum() == 6
+    assert (dataset.counts["labelled"], dataset.counts["unlabelled"], dataset.counts["adopted"]) == (7, 1, 3)
+
+
+def test_values_that_only_adopted_products_have_are_not_learned(tmp_path):
+    rows = [product(n) for n in range(8)]
+    adopted = {f"p{n:05d}": ["color"] for n in range(0, 8, 4)}
+    options = LoadOptions(
+        attributes=["color"], image_size=16, max_chars=100, images=ImagesConfig(), workdir=tmp_path, max_unlabelled=0
+    )
+    dataset = load_dataset(with_adopted(rows, adopted), DICTIONARY, options)
+    assert len(dataset) == 6
+    assert dataset.labels("color").values == tuple(COLORS)[1:]

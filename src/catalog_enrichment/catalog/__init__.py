@@ -1,1 +1,4 @@
-"""The catalog: Delta tables (lake), the ledger of values, the table of runs, category filters. Start at base.py."""
+"""The catalog: Delta tables (lake), the ledger of values, the tables that have a file of their own, category filters.
+
+Start at base.py.
+"""

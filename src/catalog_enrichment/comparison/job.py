@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.catalog import adopted
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.comparison.models import compare_settings, compared_models
 from catalog_enrichment.context import load_dictionary
@@ -50,7 +51,7 @@ def compare_models(config: Config) -> dict[str, Any]:
         from catalog_enrichment.comparison.tables import build_comparison
 
         with stages("compare") as stage:
-            data = load_data(lambda: catalog.scan("products"), dictionary, config, workdir, stages)
+            data = load_data(lambda: adopted.scan_products(catalog), dictionary, config, workdir, stages)
             fitted = fit_all(data, config, workdir, stages, fit)
             stage.rows_in = fitted.lineage["products_read"]
     with stages("judge") as stage:

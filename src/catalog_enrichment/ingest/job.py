@@ -1,6 +1,7 @@
 """The import job: a snapshot of the merchants' products into the catalog's products table.
 
-    read -> validate snapshot -> normalise -> row rules -> merge by product_id -> quarantine, products, current values
+    read -> validate snapshot -> normalise -> row rules -> merge by product_id -> quarantine, adopted, products,
+    current values
 
 Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
 that is started again has the same run id, reuses its checkpoints and gives the same result (I5). A snapshot that
@@ -14,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract, resources
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import adopted, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds, merchant_values
@@ -67,6 +68,10 @@ def import_products(context: Context) -> dict[str, Any]:
             record.count(**_counts(rows, outcomes))
             values = merchant_values.count_merchant_values(_accepted(without_images, outcomes), dictionary)
             record.attributes = {"merchant_values": values}
+            # before the products are replaced: it compares with the values that the merchants gave until now
+            repeated = adopted.newly_adopted(catalog, _written(without_images, outcomes), record.started_at)
+            repeated = catalog.checkpoint(run_id, "adopted", repeated)
+            record.count(adopted=_by_attribute(repeated))
             stage.rows_in, stage.rows_out = record.counts["rows"], record.counts["products"]
             stage.quarantined = stage.rows_in - stage.rows_out
 
@@ -81,6 +86,7 @@ def import_products(context: Context) -> dict[str, Any]:
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)
             if changes:
+                catalog.append(adopted.TABLE, repeated, run_id)
                 stage.rows_out = catalog.replace("products", _merged(rows, outcomes, stored), run_id)
             catalog.refresh_current_values(run_id)
         runs.write(catalog, record)  # the last write of the run
@@ -184,6 +190,15 @@ def _accepted(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
     return rows.join(accepted, "row_key", "left_semi")
 
 
+def _written(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
+    """The rows that change the products table."""
+    return rows.join(outcomes.where(outcomes.outcome.isin(NEW, CHANGED)).select("row_key"), "row_key", "left_semi")
+
+
+def _by_attribute(values: DataFrame) -> dict[str, int]:
+    return {row["attribute"]: row["count"] for row in values.groupBy("attribute").count().collect()}
+
+
 def _refused(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
     """The rows that go to quarantine, with ``reason`` and ``detail``."""
     refused = outcomes.where(outcomes.outcome == QUARANTINED).select("row_key", "reason", "detail")
@@ -208,7 +223,10 @@ def _merged(rows: DataFrame, outcomes: DataFrame, stored: DataFrame) -> DataFram
 
 
 def _summary(record: RunRecord, status: str) -> dict[str, Any]:
-    """The job's JSON line: products (input rows) = new + changed + unchanged + the quarantined."""
+    """The job's JSON line: products (input rows) = new + changed + unchanged + the quarantined.
+
+    ``adopted``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
+    """
     return {
         "job": "import_products",
         "run_id": record.run_id,
@@ -216,6 +234,7 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
         "products": record.counts["rows"],
         **{name: record.counts[name] for name in (NEW, CHANGED, UNCHANGED)},
         QUARANTINED: record.by_reason(QUARANTINED),
+        "adopted": record.by_reason("adopted"),
         **(record.attributes or {}),
         "seconds": record.stages.seconds,
     }

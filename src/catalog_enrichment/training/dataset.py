@@ -99,10 +99,12 @@ class Dataset:
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> the merchant's values, distinct, as in the products table."""
+    adopted: list[frozenset[str]] = field(default_factory=list)
+    """Attributes for which the merchant repeats what this system wrote or suggested (PRECISION, certificate 7)."""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1, 3), dtype=np.uint8))
     """(N, S, S, 3) RGB, memory-mapped, read-only; undefined for a product without a usable picture."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Products read, opted out, labelled, unlabelled, not kept, and unusable pictures by reason."""
+    """Products read, opted out, adopted, labelled, unlabelled, not kept, and unusable pictures by reason."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,21 +122,28 @@ class Dataset:
         the counts are used, nothing about any single product.
 
         A value that is not in the dictionary is labelled but never learned: whatever the model predicts there counts as
-        wrong. Where the merchant gives several values of an attribute that can have one, the truth is unknown, and the
-        product is neither labelled nor unfilled.
+        wrong. The truth is unknown, and the product is neither labelled nor unfilled, where the merchant gives several
+        values of an attribute that can have one, and where a value is adopted: the merchant's other values do not say
+        that it is wrong.
         """
         attribute = self.dictionary[name]
         merchant_values = [self._applicable_values(attribute, product) for product in range(len(self))]
         single = attribute.cardinality is Cardinality.ONE
-        ambiguous = np.array([single and len(values) > 1 for values in merchant_values], dtype=bool)
+        unknown = np.array(
+            [
+                name in self.adopted[product] or (single and len(values) > 1)
+                for product, values in enumerate(merchant_values)
+            ],
+            dtype=bool,
+        )
         support = Counter(
-            value for values, skip in zip(merchant_values, ambiguous, strict=True) if not skip for value in values
+            value for values, skip in zip(merchant_values, unknown, strict=True) if not skip for value in values
         )
         learned = tuple(value for value in attribute.values if support[value] >= max(min_count, 1))
         column_of = {value: column for column, value in enumerate(learned)}
         truth = np.zeros((len(self), len(learned)), dtype=bool)
         unlearned = np.zeros(len(self), dtype=np.int64)
-        for product in np.flatnonzero(~ambiguous):
+        for product in np.flatnonzero(~unknown):
             for value in merchant_values[product]:
                 if value in column_of:
                     truth[product, column_of[value]] = True
@@ -153,7 +162,7 @@ class Dataset:
 
 
 def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, options: LoadOptions) -> Dataset:
-    """Read product rows (contract `products`), without those that opted out.
+    """Read product rows (contract `products`, or `catalog.adopted.scan_products`), without those that opted out.
 
     The pixels are written to ``pixels.u8`` in ``options.workdir``. An unusable picture raises nothing: it is counted
     by reason, and the product has no image.
@@ -218,7 +227,9 @@ def _assign_slots(
             dataset.counts["opted_out"] += 1
             continue
         row["merchant"] = _merchant_values(row["merchant_attributes"])
-        if any(row["merchant"].get(name) for name in options.attributes):
+        row["adopted"] = frozenset(row.get("adopted_attributes") or ())
+        dataset.counts["adopted"] += not row["adopted"].isdisjoint(options.attributes)
+        if any(row["merchant"].get(name) for name in options.attributes if name not in row["adopted"]):
             dataset.counts["labelled"] += 1
             row_by_slot[slots.labelled()] = row
             continue
@@ -244,6 +255,7 @@ def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOp
         (dataset.languages, row["language"] or ""),
         (dataset.updated_at, row["updated_at"]),
         (dataset.merchant, row["merchant"]),
+        (dataset.adopted, row["adopted"]),
     ]
     for column, value in columns:
         column[slot : slot + 1] = [value]  # appends at the end, else overwrites the replaced product

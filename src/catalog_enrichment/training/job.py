@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import label_uses
+from catalog_enrichment.catalog import adopted, label_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
@@ -48,7 +48,7 @@ def train_model(config: Config) -> dict[str, Any]:
         from catalog_enrichment.training.train import train
 
         with stages("train") as stage:
-            products = catalog.scan("products")
+            products = adopted.scan_products(catalog)
             record = _label_uses(catalog, registry)
             trained = train(products, dictionary, config, workdir, record, stages.say, fit)
             stage.rows_in = trained.lineage["labelled"]

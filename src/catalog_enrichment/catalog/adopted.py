@@ -1,0 +1,88 @@
+"""The table `adopted`: merchant values that repeat what this system wrote or suggested (PRECISION, certificate 7).
+
+Such a value may be the model's own answer that the merchant took over. As a label it would teach and certify the model
+with its own output, so training leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from catalog_enrichment import contract
+from catalog_enrichment.catalog import runs
+from catalog_enrichment.records import Decision, Op, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+
+TABLE = "adopted"
+
+COLUMN = "adopted_attributes"
+"""Column that :func:`scan_products` adds."""
+
+_VALUE = ["product_id", "attribute", "value"]
+
+
+def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
+    """Rows of the contract `adopted` for the values of ``imported`` that the stored products do not have.
+
+    ``imported``: product_id and normalised merchant_attributes. A value that the merchant gave before this system wrote
+    or suggested it is in the products table by then, so it is none of these rows, nor is one that is marked already.
+    """
+    from pyspark.sql import functions as F
+
+    given = _values(imported).join(_values(catalog.read("products")), _VALUE, "left_anti")
+    unmarked = given.join(catalog.read(TABLE), _VALUE, "left_anti")
+    own = _written_or_suggested(catalog).join(unmarked, _VALUE, "left_semi")
+    rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))
+    return rows.withColumn("adopted_at", F.lit(at)).select(contract.columns(TABLE))
+
+
+def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
+    """The products without Spark, and :data:`COLUMN`: the attributes for which the merchant gives an adopted value.
+
+    Holds the table `adopted` in memory.
+    """
+    import pyarrow as pa
+
+    adopted = defaultdict(set)
+    for batch in catalog.scan(TABLE, _VALUE):
+        for row in batch.to_pylist():
+            adopted[row["product_id"]].add((row["attribute"], row["value"]))
+    for batch in catalog.scan("products"):
+        ids, given = (batch.column(name).to_pylist() for name in ("product_id", "merchant_attributes"))
+        names = [
+            sorted(
+                name for name, values in merchant or () if any((name, v) in adopted.get(i, ()) for v in values or ())
+            )
+            for i, merchant in zip(ids, given, strict=True)
+        ]
+        yield batch.append_column(COLUMN, pa.array(names, pa.list_(pa.string())))
+
+
+def _values(products: DataFrame) -> DataFrame:
+    """product_id, attribute, value: one row per merchant value."""
+    from pyspark.sql import functions as F
+
+    sets = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "values"))
+    return sets.select("product_id", "attribute", F.explode("values").alias("value")).distinct()
+
+
+def _written_or_suggested(catalog: Catalog) -> DataFrame:
+    """product_id, attribute, value, run_id, at: every value that a run wrote or suggested, also where it was undone."""
+    from pyspark.sql import functions as F
+
+    written = catalog.read("attribute_values").where(
+        (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
+    )
+    finished = runs.succeeded(catalog).select("run_id", "finished_at")
+    suggested = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
+    return written.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")).unionByName(
+        suggested.select(*_VALUE, "run_id", F.col("finished_at").alias("at"))
+    )

@@ -1,0 +1,42 @@
+"""Which products training gets as labelled, after merchants took over values; Spark-free. The import: tests/ingest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalog_enrichment.catalog.adopted import COLUMN, scan_products
+from catalog_enrichment.catalog.lake import LakeCatalog
+
+from .catalog_rows import START, product
+
+
+def test_products_are_scanned_with_the_attributes_that_repeat_what_was_written_here(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    given = {
+        "repeats": [("color", ["Red"]), ("material", ["Wool", "Silk"]), ("size", ["M"])],
+        "other value now": [("color", ["Blue"])],
+        "nothing now": [("color", [])],
+        "null": [("color", None)],
+        "no attributes": None,
+        "another product": [("color", ["Red"])],
+    }
+    catalog.append_rows("products", [product(name, merchant_attributes=given[name]) for name in given], "import")
+    rows = [
+        *[(name, "color", "Red") for name in given if name != "another product"],
+        ("repeats", "material", "Silk"),
+        ("repeats", "size", "Red"),
+    ]
+    adopted = [dict(zip(("product_id", "attribute", "value"), row, strict=True)) for row in rows]
+    catalog.append_rows("adopted", [row | {"run_id": "enrich-1", "adopted_at": START} for row in adopted], "import")
+
+    found = {row["product_id"]: row[COLUMN] for batch in scan_products(catalog) for row in batch.to_pylist()}
+    assert found == {name: [] for name in given} | {"repeats": ["color", "material"]}
+
+
+def test_a_catalog_without_adopted_values_is_scanned_as_it_is(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    catalog.append_rows("products", [product("a", merchant_attributes=[("color", ["Red"])])], "import")
+    [batch] = scan_products(catalog)
+    [plain] = catalog.scan("products")
+    assert batch.drop_columns([COLUMN]).equals(plain)
+    assert batch.column(COLUMN).to_pylist() == [[]]
