@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,19 +159,25 @@ def random_artifact(sample: SampleCatalog, folder: Path, seed: int) -> Path:
     return folder / f"artifact-{seed}"
 
 
-def register(sample: SampleCatalog, folder: Path, seed: int = 0) -> str:
-    """Register a random model that may write everything it has a picture for; returns its version."""
+def register(
+    sample: SampleCatalog, folder: Path, seed: int = 0, thresholds: Mapping[str, float | None] | None = None
+) -> str:
+    """Register a random model that may write everything it has a picture for; returns its version.
+
+    ``thresholds``: attribute -> threshold with a picture, None for an abstention; without it 0.
+    """
     from catalog_enrichment.models import artifact
 
     target = random_artifact(sample, folder, seed)
     names = load_dictionary(sample.config).enabled
+    chosen = dict.fromkeys(names, 0.0) | dict(thresholds or {})
     scored_by = replace(
         SCORED_BY,
         weights_hash=artifact.weights_hash(target),
         preprocessing_hash=artifact.preprocessing_hash(target),
     )
     certificates = [
-        certificate(name, path, 0.0 if path is Modality.BOTH else None, scored_by)
+        certificate(name, path, chosen[name] if path is Modality.BOTH else None, scored_by)
         for name in names
         for path in Modality
     ]

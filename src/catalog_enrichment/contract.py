@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "products": 1,
-    "predictions": 1,
+    "predictions": 2,
     "attribute_values": 1,
     "current_values": 1,
     "quarantine": 1,

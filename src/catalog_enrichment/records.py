@@ -115,9 +115,34 @@ class Reason(StrEnum):
     CERTIFICATE_MISMATCH = "certificate_mismatch"
     CERTIFICATE_EXPIRED = "certificate_expired"
     UNSEEN_SLICE = "unseen_slice"
+    PAUSED = "paused"
+    PROVISIONAL_CAP = "provisional_cap"
+    PICTURE_OUTAGE = "picture_outage"
     # retract events without a decision of their own
     CONTENT_CHANGED = "content_changed"
+    SUPERSEDED = "superseded"
     ROLLED_BACK = "rolled_back"
+
+
+JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
+"""Reasons that a score was too low to be published: older model values of the attribute are retracted."""
+
+ABOUT_MERCHANT = frozenset({Reason.AGREES_WITH_MERCHANT, Reason.DISAGREES_WITH_MERCHANT})
+"""Reasons that hold as long as the merchant gives a value: without it the attribute is pending again."""
+
+ADMINISTRATIVE = frozenset(
+    {
+        Reason.NO_CERTIFICATE,
+        Reason.CERTIFICATE_MISMATCH,
+        Reason.CERTIFICATE_EXPIRED,
+        Reason.UNSEEN_SLICE,
+        Reason.PAUSED,
+        Reason.PROVISIONAL_CAP,
+        Reason.PICTURE_OUTAGE,
+    }
+)
+"""Reasons that the score was not used: on the same content older model values stand, and the attribute is pending
+again when what the reason rests on has changed."""
 
 
 def stable_hash(*parts: Any) -> str:

@@ -123,7 +123,7 @@ def test_products_that_are_gone_keep_nothing(spark: SparkSession) -> None:
 
 
 def test_changed_content_retracts_unless_a_new_value_is_published(spark: SparkSession) -> None:
-    names = ["same", "changed", "rewritten", "unscored", "human"]
+    names = ["changed", "moved", "rewritten", "unscored", "human"]
     first = asserted(spark, stamp("run-1", 1), *[prediction(name, "color", "Red") for name in names])
     second = asserted(spark, stamp("run-2", 2), prediction("changed", "color", "Red", certificate_id="c2"))
     events = first.selectExpr("* except (source)", "if(product_id = 'human', 'human', 'model') as source").select(
@@ -131,35 +131,101 @@ def test_changed_content_retracts_unless_a_new_value_is_published(spark: SparkSe
     )
     events = kept(spark, events, second)
     no = {"decision": "abstain", "reason": "below_threshold"}
+    new = {"content_hash": "content-2"}
     decided = [
-        prediction("same", "color", "Blue", **no),
-        prediction("changed", "color", "Blue", content_hash="content-2", **no),
-        prediction(
-            "changed", "color", "Green", content_hash="content-2", rank=2, decision="suggest", reason="near_miss"
-        ),
-        prediction("rewritten", "color", "Blue", content_hash="content-2"),
-        prediction("rewritten", "color", "Green", content_hash="content-2", rank=2, **no),
-        prediction("human", "color", "Green", content_hash="content-2", **no),
-        prediction("unscored", "size", "M", content_hash="content-2", **no),
+        prediction("changed", "color", "Blue", **new, **no),
+        prediction("changed", "color", "Green", **new, rank=2, decision="suggest", reason="near_miss"),
+        prediction("moved", "color", "Blue", **new, decision="abstain", reason="unseen_slice"),
+        prediction("rewritten", "color", "Blue", **new),
+        prediction("rewritten", "color", "Green", **new, rank=2, **no),
+        prediction("human", "color", "Green", **new, **no),
+        prediction("unscored", "size", "M", **new, **no),
     ]
 
     back = retracted(spark, events, stamp("run-3", 3), *decided)
 
     rows = back.collect()
     assert {(r["product_id"], r["value"], r["op"], r["reason"], r["run_id"]) for r in rows} == {
-        ("changed", "Red", "retract", "content_changed", "run-3")
+        ("changed", "Red", "retract", "content_changed", "run-3"),
+        ("moved", "Red", "retract", "content_changed", "run-3"),
     }
-    asserts = {r["event_id"] for r in events.where("product_id = 'changed'").collect()}
+    asserts = {r["event_id"] for r in events.where("product_id in ('changed', 'moved')").collect()}
     assert {r["refers_to"] for r in rows} == asserts
-    assert len(asserts) == len({r["event_id"] for r in rows}) == 2
+    assert len(asserts) == len({r["event_id"] for r in rows}) == 3
     after = kept(spark, events, back, asserted(spark, stamp("run-3", 3), *decided))
     assert {key: value[2] for key, value in seen(spark, after, *map(product, names)).items()} == {
-        ("same", "color"): ["Red"],
         ("rewritten", "color"): ["Blue"],
         ("unscored", "color"): ["Red"],
         ("human", "color"): ["Red"],
     }
     assert retracted(spark, after, stamp("run-4", 4), *decided).count() == 0
+
+
+ADMINISTRATIVE = [
+    *("no_certificate", "certificate_expired", "certificate_mismatch", "unseen_slice"),
+    *("paused", "provisional_cap", "picture_outage"),
+]
+
+NEWEST_DECISIONS: dict[str, tuple[list[tuple[str, str]], str]] = {
+    "publish": ([("publish", "certified"), ("abstain", "below_threshold")], "replaced"),
+    "below the threshold": ([("abstain", "below_threshold")], "retracted"),
+    "not in the pool": ([("abstain", "value_not_in_pool")], "retracted"),
+    "suggestions alone": ([("suggest", "near_miss"), ("suggest", "value_not_in_pool")], "retracted"),
+    "beside the merchant's": ([("abstain", "agrees_with_merchant"), ("abstain", "below_threshold")], "retracted"),
+    "about the merchant's": ([("suggest", "disagrees_with_merchant")], "stands"),
+    "about a human's": ([("abstain", "human_value_stands")], "stands"),
+    **{reason: ([("abstain", reason)], "stands") for reason in ADMINISTRATIVE},
+    "one value waits": ([("abstain", "provisional_cap"), ("abstain", "below_threshold")], "stands"),
+}
+"""Newest decision on the same content -> its rows (decision, reason), what becomes of the older model value."""
+
+
+def test_the_newest_decision_counts_as_the_table_of_the_promise_says(spark: SparkSession) -> None:
+    """PRECISION, "One version at a time"."""
+    first = asserted(spark, stamp("run-1", 1), *[prediction(name, "color", "Red") for name in NEWEST_DECISIONS])
+    decided = [
+        prediction(name, "color", value, decision=decision, reason=reason)
+        for name, (rows, _) in NEWEST_DECISIONS.items()
+        for value, (decision, reason) in zip(["Blue", "Green"], rows, strict=False)
+    ]
+
+    events = kept(
+        spark,
+        first,
+        asserted(spark, stamp("run-2", 2), *decided),
+        retracted(spark, first, stamp("run-2", 2), *decided),
+    )
+
+    shown = {name: values for (name, _), (*_, values) in seen(spark, events, *map(product, NEWEST_DECISIONS)).items()}
+    fates = {("Blue",): "replaced", ("Red",): "stands", (): "retracted"}
+    assert {name: fates[tuple(shown.get(name, ()))] for name in NEWEST_DECISIONS} == {
+        name: fate for name, (_, fate) in NEWEST_DECISIONS.items()
+    }
+    reasons = {row["reason"] for row in events.where("op = 'retract'").collect()}
+    assert reasons == {"superseded"}
+
+
+def test_values_of_all_earlier_runs_are_retracted_and_come_back_one_by_one_i6(spark: SparkSession) -> None:
+    """Red of content 1 and Blue of content 2 stand in the ledger; on content 1 neither is good enough any more."""
+    first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
+    second = kept(
+        spark, first, asserted(spark, stamp("run-2", 2), prediction("a", "color", "Blue", content_hash="content-2"))
+    )
+    no = prediction("a", "color", "Red", decision="abstain", reason="below_threshold")
+    third = kept(spark, second, retracted(spark, second, stamp("run-3", 3), no))
+
+    assert {(row["value"], row["reason"]) for row in third.where("run_id = 'run-3'").collect()} == {
+        ("Red", "superseded"),
+        ("Blue", "content_changed"),
+    }
+    back = kept(spark, third, ledger.undo(third, "run-3", None, stamp("undo-3", 4)))
+    only_first = kept(spark, back, ledger.undo(back, "run-2", None, stamp("undo-2", 5)))
+    assert [[v[2] for v in seen(spark, e, product("a")).values()] for e in (second, third, back, only_first)] == [
+        [["Blue"]],
+        [],
+        [["Blue"]],
+        [["Red"]],
+    ]
 
 
 def test_runs_can_be_undone_in_any_order_i6(spark: SparkSession) -> None:

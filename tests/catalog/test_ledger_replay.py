@@ -21,6 +21,14 @@ VALUES = ["Red", "Blue", "Wool"]
 Key = tuple[str, str]
 
 
+WHY_NOT = {
+    "judged": ("abstain", "below_threshold"),
+    "suggested": ("suggest", "near_miss"),
+    "administrative": ("abstain", "no_certificate"),
+}
+"""What a run of the model decides where it publishes nothing -> decision and reason of its row."""
+
+
 @dataclass
 class LedgerRun:
     """One run of the model: what it asserted, which runs' values it retracted, or which run it undid."""
@@ -46,14 +54,16 @@ class Replay:
         retracted = [e for e in self.entries if (entry.run_id, key) in e.retracts and self.in_force(e.run_id, key[1])]
         return key in entry.sets and self.in_force(entry.run_id, key[1]) and not retracted
 
-    def enrich(self, run_id: str, sets: dict[Key, set[str]], content: dict[str, str]) -> None:
-        outdated = {
+    def enrich(self, run_id: str, sets: dict[Key, set[str]], abstains: dict[Key, str], content: dict[str, str]) -> None:
+        """``abstains``: key of :data:`WHY_NOT` per product and attribute without a published set."""
+        contradicted = {
             (earlier.run_id, key)
             for earlier in self.entries
             for key in earlier.sets
-            if self.stands(earlier, key) and earlier.content[key[0]] != content[key[0]] and key not in sets
+            if self.stands(earlier, key) and key in abstains
+            if earlier.content[key[0]] != content[key[0]] or abstains[key] in ("judged", "suggested")
         }
-        self.entries.append(LedgerRun(run_id, sets, content, outdated))
+        self.entries.append(LedgerRun(run_id, sets, content, contradicted))
 
     def undo(self, run_id: str, target: str, attribute: str | None) -> None:
         wanted = [attribute] if attribute else ATTRIBUTES
@@ -94,10 +104,12 @@ def enrich(
     content = {name: f"content-{dice.randint(1, 2)}" for name in PRODUCTS}
     keys = [(name, attribute) for name in PRODUCTS for attribute in ATTRIBUTES]
     sets = {key: set(dice.sample(VALUES, dice.randint(1, 2))) for key in keys if dice.random() < 0.5}
-    model.enrich(run.run_id, sets, content)
-    no = {"decision": "abstain", "reason": "below_threshold"}
+    abstains = {key: dice.choice(list(WHY_NOT)) for key in keys if key not in sets and dice.random() < 0.9}
+    model.enrich(run.run_id, sets, abstains, content)
     decided = [prediction(*key, value, content_hash=content[key[0]]) for key in sets for value in sets[key]]
-    decided += [prediction(*key, "Red", content_hash=content[key[0]], **no) for key in keys if key not in sets]
+    for key, why in abstains.items():
+        decision, reason = WHY_NOT[why]
+        decided.append(prediction(*key, "Red", content_hash=content[key[0]], decision=decision, reason=reason))
     rows = frame(spark, "predictions", decided)
     return ledger.assertions(rows, run).union(ledger.retractions(ledger.active(events), rows, run))
 

@@ -38,6 +38,7 @@ def scored(**changes: Any) -> dict[str, Any]:
     return {
         "product_id": "p", "content_hash": "h", "category": "Apparel/Topwear", "language": "en", "modality": "both",
         "numeric_path": "fp32-cpu", "image_reason": None, "merchant_attributes": [], "human_attributes": None,
+        "with_picture": None,
         "pending": ["color", "material"],
         "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4} for c in candidates],
     } | changes  # fmt: skip
@@ -51,6 +52,7 @@ def test_rows_are_rows_of_the_contract(rules: DecisionRules) -> None:
     required = [field.name for field in contract.spark_schema("predictions") if not field.nullable]
     for row in decide_product(scored(), rules):
         assert list(row) == contract.columns("predictions")
+        assert (row["category"], row["language"]) == ("Apparel/Topwear", "en")
         assert all(row[name] is not None for name in required)
 
 
@@ -84,6 +86,23 @@ def test_i2_outside_what_is_certified_everything_abstains(
     rules: DecisionRules, changes: dict[str, Any], reason: str
 ) -> None:
     assert {row[2:] for row in decisions(scored(**changes), rules)} == {("abstain", reason)}
+
+
+def test_during_a_picture_outage_the_text_does_not_decide_about_a_value_that_needed_the_picture(
+    rules: DecisionRules,
+) -> None:
+    text_certificate = sample_catalog.certificate("color", Modality.TEXT_ONLY, 0.5, SCORED_BY)
+    certified = replace(rules, certificates={**rules.certificates, ("color", "text_only"): text_certificate})
+    older = [{"attribute": "color", "content_hash": "h"}]
+
+    def color(**changes: Any) -> tuple[str, str]:
+        return decisions(scored(**changes), certified)[0][2:]
+
+    assert color(modality="text_only") == ("publish", "certified")
+    assert color(modality="text_only", with_picture=older) == ("abstain", "picture_outage")
+    assert color(modality="text_only", with_picture=[older[0] | {"content_hash": "g"}]) == ("publish", "certified")
+    assert color(modality="text_only", with_picture=[older[0] | {"attribute": "material"}]) == ("publish", "certified")
+    assert color(modality="both", with_picture=older) == ("publish", "certified")
 
 
 def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:

@@ -259,6 +259,51 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
     assert ("p001", "color") in values(enriched, "model")
 
 
+def test_content_that_changes_back_is_decided_again(enriched: SampleCatalog) -> None:
+    """Content A, then B, then A: readers must not keep what was decided about B."""
+    about_a = values(enriched, "model")
+    change(enriched, 1, title="Another thing altogether", image=None)  # no picture: abstains, and A's value goes
+    enrich(enriched)
+    assert ("p001", "color") not in values(enriched)
+    change(enriched, 1)
+    back = enrich(enriched)
+    assert back["predicted"] == 1
+    assert values(enriched, "model") == about_a
+    assert enrich(enriched)["status"] == "nothing_to_do"
+
+
+def test_a_version_that_becomes_champion_again_is_decided_again(enriched: SampleCatalog) -> None:
+    by_first = values(enriched, "model")
+    only = Window(product_ids=("p001", "p002"))
+    enriched.registry.promote("2", expected_current="1")
+    enrich(enriched, only)
+    enriched.registry.promote("1", expected_current="2")
+    assert enrich(enriched, only)["predicted"] == 2
+    assert values(enriched, "model") == by_first
+    assert enrich(enriched)["status"] == "nothing_to_do"
+
+
+def test_a_version_that_abstains_retracts_what_an_older_one_wrote_and_i6_holds(
+    enriched: SampleCatalog, tmp_path: Path
+) -> None:
+    """PRECISION, "One version at a time": for version 3 no colour scores high enough, and it may not write material."""
+    before = values(enriched, "model")
+    colors = {key for key in before if key[1] == "color"}
+    thresholds = {"color": 1.0, "material": None}
+    sample_catalog.register(enriched, tmp_path, seed=3, thresholds=thresholds)
+    enriched.registry.promote("3", expected_current="1")
+    run = enrich(enriched)
+    after = values(enriched, "model")
+    assert after == {key: value for key, value in before.items() if key not in colors}
+    assert {row["reason"] for row in table(enriched, "attribute_values") if row["op"] == "retract"} == {"superseded"}
+    assert run["attributes"]["color"]["retracted"] == len(colors) > 0
+    assert run["attributes"]["material"]["retracted"] == 0
+    undone = rollback.rollback_run(enriched.context().catalog, run["run_id"])
+    assert values(enriched, "model") == before
+    rollback.rollback_run(enriched.context().catalog, undone["run_id"])
+    assert values(enriched, "model") == after
+
+
 def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(sample: SampleCatalog) -> None:
     on = (sample.folder / "attributes.json").read_text()
     (sample.folder / "attributes.json").write_text(on.replace('"name": "color",', '"name": "color", "enabled": false,'))
@@ -408,6 +453,20 @@ def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
     assert values(sample) != before
     assert rollback.rollback_run(sample.context().catalog, done["run_id"])["status"] == "succeeded"
     assert values(sample) == before
+
+
+def test_a_backfill_of_content_that_changed_back_is_another_backfill(enriched: SampleCatalog) -> None:
+    sliced = enriched.with_settings("backfill.product_ids=['p001']")
+    window = backfill.window_of(sliced.config)
+    done, seen = [], []
+    for title in ("Another thing altogether", "Shirt number 1 red", "Another thing altogether"):
+        change(enriched, 1, title=title)
+        done.append(backfill.backfill(sliced.context(), sliced.model(), window))
+        seen.append(table(enriched, "current_values"))
+    assert [one["status"] for one in done] == ["succeeded"] * 3
+    assert len({one["run_id"] for one in done}) == 3
+    rollback.rollback_run(enriched.context().catalog, done[2]["run_id"])
+    assert {row["run_id"] for row in table(enriched, "current_values")} == {row["run_id"] for row in seen[1]}
 
 
 def test_backfill_by_product_ids(sample: SampleCatalog) -> None:

@@ -55,8 +55,8 @@ def picture(color: str = "teal") -> bytes:
 
 def run_row() -> dict[str, Any]:
     decisions = {
-        "color": {"merchant": 600, "written": 240, "suggested": 30, "abstained": 100, "coverage_before": 0.6,
-                  "coverage_after": 0.84},
+        "color": {"merchant": 600, "written": 240, "suggested": 30, "abstained": 100, "retracted": 17,
+                  "coverage_before": 0.6, "coverage_after": 0.84},
         "season": {"merchant": 580, "written": 0, "suggested": 12, "abstained": 358, "coverage_before": 0.58,
                    "coverage_after": 0.58},
     }  # fmt: skip

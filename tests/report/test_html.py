@@ -86,8 +86,8 @@ def test_no_other_file_is_left(written: Path) -> None:
     "expected_text",
     [
         "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
-        "color 600 240 30 100 97.1% 60.0% 84.0%",
-        "season 580 0 12 358 – 58.0% 58.0%",
+        "color 600 240 30 100 17 97.1% 60.0% 84.0%",
+        "season 580 0 12 358 0 – 58.0% 58.0%",
         "7 were wrong (300 content groups, design effect 1.20); with confidence 95.0% the precision is at least 95.6%.",
         "Abstains: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
         "already scored 30 opted out 8",

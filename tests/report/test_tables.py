@@ -5,18 +5,26 @@ from __future__ import annotations
 from catalog_enrichment.report.tables import Column, aligned_table
 
 ROW = {
-    "attribute": "color", "merchant": 12345, "written": 900, "suggested": 80, "abstained": 20, "precision": 0.9712,
-    "coverage_before": 0.6, "coverage_after": 0.755,
+    "attribute": "color", "merchant": 12345, "written": 900, "suggested": 80, "abstained": 20, "retracted": 5,
+    "precision": 0.9712, "coverage_before": 0.6, "coverage_after": 0.755,
 }  # fmt: skip
 
 
 def test_a_run_is_one_line_per_attribute() -> None:
-    odd = {"attribute": "x", "merchant": 0, "written": 0, "suggested": 0, "abstained": 7, "coverage_before": 0.0}
+    odd = {
+        "attribute": "x",
+        "merchant": 0,
+        "written": 0,
+        "suggested": 0,
+        "abstained": 7,
+        "retracted": 0,
+        "coverage_before": 0.0,
+    }
     assert aligned_table([ROW, odd]).splitlines() == [
-        "attribute  merchant  written  suggested  abstained  precision          coverage",
-        "---------  --------  -------  ---------  ---------  ---------  ----------------",
-        "color        12,345      900         80         20      97.1%   60.0% ->  75.5%",
-        "x                 0        0          0          7          -    0.0% ->      -",
+        "attribute  merchant  written  suggested  abstained  retracted  precision          coverage",
+        "---------  --------  -------  ---------  ---------  ---------  ---------  ----------------",
+        "color        12,345      900         80         20          5      97.1%   60.0% ->  75.5%",
+        "x                 0        0          0          7          0          -    0.0% ->      -",
     ]
 
 

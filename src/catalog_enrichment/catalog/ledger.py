@@ -14,12 +14,13 @@ run, strictly increasing from run to run (:func:`next_asserted_at`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
-from catalog_enrichment.records import Decision, Op, Reason, Source
+from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Reason, Source
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -124,29 +125,37 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
 
 
 def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
-    """Retracts every standing model value whose product's content has changed without a new one being published.
+    """Retracts the standing model values that the newest decision, in ``decided``, contradicts.
 
-    On unchanged content old values stand, whatever a new model thinks; where the run publishes, its set replaces
-    the old one by being newer.
+    PRECISION, "One version at a time". Only where the run publishes nothing for the product and attribute; where it
+    does, its set replaces the old one by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
+    Reason SUPERSEDED: on the same content the score is now too low (records.JUDGED). A value stands if the newest
+    decision did not use the score (records.ADMINISTRATIVE) or was only about a merchant's or a human's value.
     """
     from pyspark.sql import functions as F
 
-    published = F.max(F.col("decision") == Decision.PUBLISH.value)
+    def any_row_for(reasons: Collection[Reason]) -> Column:
+        return F.max(F.col("reason").isin([reason.value for reason in reasons]))
+
     decisions = decided.groupBy("product_id", "attribute").agg(
-        F.first("content_hash").alias("new_content"), published.alias("published")
+        F.first("content_hash").alias("new_content"),
+        F.max(F.col("decision") == Decision.PUBLISH.value).alias("published"),
+        any_row_for(JUDGED).alias("judged"),
+        any_row_for(ADMINISTRATIVE).alias("administrative"),
     )
-    outdated = (
+    content_changed = ~F.col("content_hash").eqNullSafe(F.col("new_content"))
+    contradicted = (
         standing.where(F.col("source") == Source.MODEL.value)
         .join(decisions.where(~F.col("published")), ["product_id", "attribute"])
-        .where(~F.col("content_hash").eqNullSafe(F.col("new_content")))
+        .where(content_changed | (F.col("judged") & ~F.col("administrative")))
     )
     return _record(
-        outdated,
+        contradicted,
         stamp,
         op=F.lit(Op.RETRACT.value),
         refers_to=F.col("event_id"),
         undoes=F.lit(None).cast("string"),
-        reason=F.lit(Reason.CONTENT_CHANGED.value),
+        reason=F.when(content_changed, Reason.CONTENT_CHANGED.value).otherwise(Reason.SUPERSEDED.value),
     )
 
 

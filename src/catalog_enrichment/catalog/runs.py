@@ -7,7 +7,7 @@ refused or fails leaves a row as well; a killed one leaves none. Readers get the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -90,14 +90,14 @@ def write(
         "model_name": record.model_name,
         "model_version": record.model_version,
         "config_hash": record.config_hash,
-        "config": _json(record.config),
+        "config": as_json(record.config),
         "input_fingerprint": record.input_fingerprint,
-        "window": _json(record.window),
+        "window": as_json(record.window),
         "counts": record.counts,
-        "attributes": _json(record.attributes),
+        "attributes": as_json(record.attributes),
         "seconds": record.stages.seconds,
         "stages": record.stages.rows(),
-        "validation": _json(record.validation),
+        "validation": as_json(record.validation),
         "error": error,
         "started_at": record.started_at,
         "finished_at": datetime.now(UTC),
@@ -162,6 +162,21 @@ def newest(catalog: Catalog, condition: Column) -> Row | None:
     return succeeded(catalog).where(condition).orderBy(F.desc("finished_at")).first()
 
 
+def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[str]]:
+    """Attribute -> ids of the runs whose work on it is taken back by a rollback that is itself not taken back."""
+    from pyspark.sql import functions as F
+
+    rollbacks = succeeded(catalog).where(F.col("kind") == RunKind.ROLLBACK.value)
+    newest_first = rollbacks.orderBy(F.desc("finished_at")).select("run_id", "parent_run_id", "window").collect()
+    undone: dict[str, set[str]] = {name: set() for name in attributes}
+    for row in newest_first:
+        only = json.loads(row["window"] or "{}").get("attribute")
+        for name in attributes if only is None else {only} & set(attributes):
+            if row["run_id"] not in undone[name]:
+                undone[name].add(row["parent_run_id"])
+    return {name: run_ids for name, run_ids in undone.items() if run_ids}
+
+
 def of_succeeded(catalog: Catalog, table: str, model_name: str | None = None) -> DataFrame:
     """The rows of ``table`` that succeeded runs wrote, of any model or of the model called ``model_name``.
 
@@ -175,5 +190,6 @@ def of_succeeded(catalog: Catalog, table: str, model_name: str | None = None) ->
     return catalog.read(table).join(runs.select("run_id"), "run_id", "left_semi")
 
 
-def _json(content: dict[str, Any] | None) -> str | None:
+def as_json(content: dict[str, Any] | None) -> str | None:
+    """The text that the columns config, window, attributes and validation have for ``content``."""
     return None if content is None else json.dumps(content, sort_keys=True, default=str)

@@ -71,7 +71,8 @@ def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bo
     expected = estimate(context, model, window)
     request = RunRequest.of(context.config, context.dictionary, model, window)
     record = request.record(context.config, Stages(context.say), parent_run_id=None)
-    record.kind, record.run_id = RunKind.BACKFILL, _parent_id(context.catalog, request)
+    record.kind = RunKind.BACKFILL
+    _identify(record, context.catalog, request)
     summaries: list[dict[str, Any]] = []
     with runs.recorded(context.catalog, record, unless=dry_run):
         for number in range(expected["chunks"]):
@@ -90,16 +91,24 @@ def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bo
     }
 
 
-def _parent_id(catalog: Catalog, request: RunRequest) -> str:
-    """The id that all chunks of this slice share, also when the backfill is started again half done."""
+def _identify(record: RunRecord, catalog: Catalog, request: RunRequest) -> None:
+    """Set the fingerprint and the id that all chunks of this slice share, also when it is started again half done.
+
+    The id is the last finished one's if that had the same inputs; else it also covers that one, so that inputs that
+    change back make another backfill.
+    """
     from pyspark.sql import functions as F
 
-    products = request.window.select(catalog.read("products"))
-    whole = fingerprint(products.withColumn("pending", F.array()))
-    model = request.model
-    return make_run_id(
-        RunKind.BACKFILL, request.window.as_dict(), request.config_hash, model.name, model.version, whole
-    )
+    record.input_fingerprint = fingerprint(request.window.select(catalog.read("products")))
+    inputs = (record.config_hash, record.model_name, record.model_version, record.input_fingerprint)
+    same_slice = F.col("window") == runs.as_json(record.window)
+    last = runs.newest(catalog, (F.col("kind") == RunKind.BACKFILL.value) & same_slice)
+    names = ("config_hash", "model_name", "model_version", "input_fingerprint")
+    if last is not None and tuple(last[name] for name in names) == inputs:
+        record.run_id = last["run_id"]
+    else:
+        last_id = None if last is None else last["run_id"]
+        record.run_id = make_run_id(RunKind.BACKFILL, request.window.as_dict(), *inputs, last_id)
 
 
 def _add_chunk(record: RunRecord, summary: dict[str, Any]) -> None:
@@ -124,7 +133,9 @@ def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _decisions(summaries: list[dict[str, Any]], attribute: str) -> dict[str, int]:
     numbers = [summary["attributes"][attribute] for summary in summaries if attribute in summary["attributes"]]
-    return add_counts(*({name: chunk[name] for name in ("written", "suggested", "abstained")} for chunk in numbers))
+    return add_counts(
+        *({name: chunk[name] for name in ("written", "suggested", "abstained", "retracted")} for chunk in numbers)
+    )
 
 
 def products_per_second(catalog: Catalog) -> float | None:

@@ -75,7 +75,7 @@ def decide_once(
     if catalog.committed("predictions", run_id):
         return catalog.read("predictions").where(F.col("run_id") == run_id)
     with_scores = scored.where(F.col("error").isNull())
-    products = with_scores.join(_human_attributes(standing.events), "product_id", "left")
+    products = with_scores.join(_standing_attributes(standing.events), "product_id", "left")
     rules = DecisionRules.of(request, run_id, datetime.now(UTC))
     return catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
 
@@ -86,7 +86,7 @@ def attempt_name(checkpoint: str) -> str:
 
 
 def decide_rows(scored: DataFrame, rules: DecisionRules) -> DataFrame:
-    """Rows of the contract `predictions` from scored products (columns of `scored` plus ``human_attributes``)."""
+    """Rows of the contract `predictions` from scored products, with the columns of :func:`_standing_attributes`."""
 
     def decide_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -103,6 +103,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
     """The predictions rows of one scored product."""
     merchant_values = dict(product["merchant_attributes"] or {})
     human_attributes = set(product["human_attributes"] or ())
+    with_picture = {(row["attribute"], row["content_hash"]) for row in product["with_picture"] or ()}
     by_attribute = _candidates(product["candidates"])
     for name in rules.attributes:
         if name not in product["pending"]:
@@ -113,6 +114,9 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
             merchant_values=tuple(merchant_values.get(name) or ()),
             human_value_present=name in human_attributes,
             modality=Modality(product["modality"]),
+            # the same pictures were usable when the value that stands was decided
+            picture_outage=product["modality"] == Modality.TEXT_ONLY.value
+            and (name, product["content_hash"]) in with_picture,
             category=product["category"],
             language=product["language"],
             now=rules.now,
@@ -136,16 +140,25 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
                 "model_name": rules.model_name,
                 "model_version": rules.model_version,
                 "numeric_path": product["numeric_path"],
+                "category": product["category"],
+                "language": product["language"],
                 "run_id": rules.run_id,
             }
 
 
-def _human_attributes(standing: DataFrame) -> DataFrame:
-    """product_id, ``human_attributes``: the attributes for which a human value stands."""
+def _standing_attributes(standing: DataFrame) -> DataFrame:
+    """Per product ``human_attributes``, those with a standing human value, and ``with_picture``.
+
+    ``with_picture``: attribute and content hash of the standing model values that were decided with a picture.
+    """
     from pyspark.sql import functions as F
 
-    human = standing.where(F.col("source") == Source.HUMAN.value)
-    return human.groupBy("product_id").agg(F.collect_set("attribute").alias("human_attributes"))
+    human = F.when(F.col("source") == Source.HUMAN.value, F.col("attribute"))
+    used_picture = (F.col("source") == Source.MODEL.value) & (F.col("modality") == Modality.BOTH.value)
+    return standing.groupBy("product_id").agg(
+        F.collect_set(human).alias("human_attributes"),
+        F.collect_set(F.when(used_picture, F.struct("attribute", "content_hash"))).alias("with_picture"),
+    )
 
 
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> defaultdict[str, tuple[list[Candidate], float | None]]:

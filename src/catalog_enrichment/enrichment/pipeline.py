@@ -66,7 +66,7 @@ def enrich(
                 decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
                 changes = publish.plan_changes(catalog, decided, state, request, run_id)
                 coverage = summary.coverage_by_attribute(catalog, context.dictionary)
-                record.attributes = summary.attributes(decided, coverage, model)
+                record.attributes = summary.attributes(decided, changes, coverage, model)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
             publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
             if dry_run:

@@ -24,25 +24,44 @@ class Changes:
 
     events: DataFrame
     """Rows of the contract `attribute_values`, checkpointed."""
-    published: int
-    retracted: int
+    published_by_attribute: dict[str, int]
+    """Attribute -> values."""
+    retracted_by_attribute: dict[str, int]
+
+    @property
+    def published(self) -> int:
+        """Values of all attributes."""
+        return sum(self.published_by_attribute.values())
+
+    @property
+    def retracted(self) -> int:
+        """Values of all attributes."""
+        return sum(self.retracted_by_attribute.values())
 
 
 def plan_changes(
     catalog: Catalog, decided: DataFrame, state: ledger.LedgerState, request: RunRequest, run_id: str
 ) -> Changes:
-    """The ledger events that the decisions amount to: assertions, and retractions where the content changed.
+    """The ledger events that the decisions amount to: assertions, and retractions of what they contradict.
 
-    Computed once, into a checkpoint of this attempt.
+    Computed once, into a checkpoint of this attempt; of a run that is resumed after its commit, those committed.
     """
+    if catalog.committed("attribute_values", run_id):
+        ledger_rows = catalog.read("attribute_values")
+        return _counted(ledger_rows.where(ledger_rows["run_id"] == run_id))
     stamp = ledger.RunStamp(
         run_id, request.model.name, request.model.version, state.next_asserted_at(datetime.now(UTC))
     )
     retracted = ledger.retractions(state.standing.events, decided, stamp)
     planned = ledger.assertions(decided, stamp).unionByName(retracted)
-    events = catalog.checkpoint(run_id, attempt_name("changes"), planned)
-    counts = {row["op"]: row["count"] for row in events.groupBy("op").count().collect()}
-    return Changes(events, counts.get(Op.ASSERT.value, 0), counts.get(Op.RETRACT.value, 0))
+    return _counted(catalog.checkpoint(run_id, attempt_name("changes"), planned))
+
+
+def _counted(events: DataFrame) -> Changes:
+    counts: dict[str, dict[str, int]] = {Op.ASSERT.value: {}, Op.RETRACT.value: {}}
+    for row in events.groupBy("op", "attribute").count().collect():
+        counts[row["op"]][row["attribute"]] = row["count"]
+    return Changes(events, counts[Op.ASSERT.value], counts[Op.RETRACT.value])
 
 
 def refuse_over_cap(catalog: Catalog, changes: Changes, max_changes: int, run_id: str) -> None:

@@ -1,20 +1,18 @@
 """Which products a run scores, and for which attributes: the window asked for, less what needs no scoring (I5, I7).
 
-An attribute of a product is pending until this model version has decided it on this content. A decision that was
-only about the merchant's value (agrees, disagrees) is open again when the merchant takes the value away; an attribute
-that is switched on, or that a new category makes applicable, is pending where it was never decided.
+What is pending: :mod:`catalog_enrichment.enrichment.pending`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import category_filters, runs
+from catalog_enrichment.catalog import category_filters
 from catalog_enrichment.catalog.ledger import LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.enrichment import pending
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -156,7 +154,8 @@ def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> 
 
     window = request.window
     products = window.select(catalog.read("products"))
-    status = _with_pending(catalog, request, products.drop("images", "title", "description"))
+    narrow = products.drop("images", "title", "description")
+    status = pending.with_pending(catalog, narrow, request.attributes, request.model, request.config_hash)
     status = persist(status.withColumn("status", _status(request.rules)))
     counts = {row["status"]: row["count"] for row in status.groupBy("status").count().collect()}
     ready = status.where(F.col("status") == READY)
@@ -170,7 +169,7 @@ def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> 
         rows=rows,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
-        fingerprint=fingerprint(ready),
+        fingerprint=fingerprint(ready, "pending", "earlier_runs"),
     )
 
 
@@ -184,13 +183,16 @@ def check_products(selection: Selection, config: Config) -> dict[str, Any]:
     return report.document
 
 
-def fingerprint(products: DataFrame) -> str:
-    """Hash of a set of products with ``pending``, whatever the order of the rows. Text and pictures: content_hash."""
+def fingerprint(products: DataFrame, *more: str) -> str:
+    """Hash of a set of products, whatever the order of the rows. Text and pictures: content_hash.
+
+    ``more``: further columns to cover, arrays of strings.
+    """
     from pyspark.sql import functions as F
 
     merchant_values = F.to_json(F.array_sort(F.map_entries("merchant_attributes")))
-    pending = F.concat_ws(",", F.col("pending"))
-    row_hash = F.xxhash64(*_KEY, "shop_id", "category", "language", merchant_values, pending)
+    lists = [F.to_json(F.col(name)) for name in more]
+    row_hash = F.xxhash64(*_KEY, "shop_id", "category", "language", merchant_values, *lists)
     row = products.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
     return stable_hash(*(str(value) for value in row or ()))
 
@@ -223,50 +225,3 @@ def _status(rules: EnrichConfig) -> Column:
         .when(F.size("pending") == 0, Reason.ALREADY_SCORED.value)
         .otherwise(READY)
     )
-
-
-def _with_pending(catalog: Catalog, request: RunRequest, products: DataFrame) -> DataFrame:
-    """Adds ``applicable`` and ``pending`` (attributes), and ``refused``: this version could not score this content.
-
-    A run that was killed has no row in `runs`: its products are still pending, and its checkpoints are used again.
-    """
-    from pyspark.sql import functions as F
-
-    about_merchant = F.col("reason").isin(Reason.AGREES_WITH_MERCHANT.value, Reason.DISAGREES_WITH_MERCHANT.value)
-    decided = (
-        _of_model(catalog, "predictions", request.model)
-        .groupBy(_KEY)
-        .agg(
-            F.collect_set(F.when(~about_merchant, F.col("attribute"))).alias("decided"),
-            F.collect_set(F.when(about_merchant, F.col("attribute"))).alias("decided_by_merchant"),
-        )
-    )
-    refused = _of_model(catalog, "quarantine", request.model).select(*_KEY, F.lit(True).alias("refused")).distinct()
-    none = F.array().cast("array<string>")
-    by_merchant = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
-    done = F.array_union(
-        F.coalesce("decided", none),
-        F.array_intersect(F.coalesce("decided_by_merchant", none), F.coalesce(by_merchant, none)),
-    )
-    return (
-        products.join(decided, _KEY, "left")
-        .join(refused, _KEY, "left")
-        .withColumn("refused", F.coalesce("refused", F.lit(False)))
-        .withColumn("applicable", _applicable(request.attributes))
-        .withColumn("pending", F.array_except("applicable", done))
-    )
-
-
-def _applicable(attributes: Sequence[Attribute]) -> Column:
-    """The names of the attributes that apply to the product's category."""
-    from pyspark.sql import functions as F
-
-    names = [F.when(category_filters.applies(attribute), F.lit(attribute.name)) for attribute in attributes]
-    return F.array_compact(F.array(*names)) if names else F.array().cast("array<string>")
-
-
-def _of_model(catalog: Catalog, table: str, model: ResolvedModel) -> DataFrame:
-    """The rows of ``table`` that succeeded runs of this version of this model wrote."""
-    from pyspark.sql import functions as F
-
-    return runs.of_succeeded(catalog, table, model.name).where(F.col("model_version") == model.version)

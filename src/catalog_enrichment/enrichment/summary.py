@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.catalog.runs import RunRecord
     from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.enrichment.publish import Changes
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 _PREVIEW_ROWS = 20
@@ -69,10 +70,20 @@ def coverage_by_attribute(catalog: Catalog, dictionary: Dictionary) -> dict[str,
     }
 
 
-def attributes(decided: DataFrame, coverage: Mapping[str, Mapping[str, Any]], model: ResolvedModel) -> dict[str, Any]:
-    """The column `attributes` of the run's row: numbers per attribute, and the certificates in force."""
+def attributes(
+    decided: DataFrame, changes: Changes, coverage: Mapping[str, Mapping[str, Any]], model: ResolvedModel
+) -> dict[str, Any]:
+    """The column `attributes` of the run's row: numbers per attribute, and the certificates in force.
+
+    ``retracted`` counts values of earlier runs, the other numbers count products.
+    """
     decisions = {
-        name: {"merchant": coverage[name]["merchant"], **counts, "coverage_before": coverage[name]["coverage"]}
+        name: {
+            "merchant": coverage[name]["merchant"],
+            **counts,
+            "retracted": changes.retracted_by_attribute.get(name, 0),
+            "coverage_before": coverage[name]["coverage"],
+        }
         for name, counts in decision_counts(decided).items()
     }
     return {

@@ -24,6 +24,8 @@ class DecisionInputs:
     merchant_values: Sequence[str] = ()
     human_value_present: bool = False
     modality: Modality
+    picture_outage: bool = False
+    """No picture could be used, but an older value of the same content, which stands, was decided with one."""
     category: str | None
     language: str | None
     now: datetime
@@ -60,6 +62,8 @@ def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[Cand
 
 
 def _problem(inputs: DecisionInputs) -> Reason | None:
+    if inputs.picture_outage:
+        return Reason.PICTURE_OUTAGE
     if inputs.certificate is None:
         return Reason.NO_CERTIFICATE
     return inputs.certificate.problem(

@@ -154,7 +154,7 @@ def _attribute(name: str, decided: Mapping[str, Any], precision: float | None) -
     before, after = decided.get("coverage_before"), decided.get("coverage_after")
     start = before or 0.0
     gain = (after - start) if after is not None else 0.0
-    counts = {key: decided.get(key, 0) for key in ("merchant", "written", "suggested", "abstained")}
+    counts = {key: decided.get(key, 0) for key in ("merchant", "written", "suggested", "abstained", "retracted")}
     return {
         "name": name,
         "before": before,

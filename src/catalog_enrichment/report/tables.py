@@ -40,6 +40,7 @@ RUN_COLUMNS = (
     Column("written", count("written")),
     Column("suggested", count("suggested")),
     Column("abstained", count("abstained")),
+    Column("retracted", count("retracted")),
     Column("precision", share("precision")),
     Column("coverage", _coverage),
 )

@@ -1,0 +1,156 @@
+"""Which attributes of a product a run decides: those whose newest decision is not about this model version and content.
+
+The newest decision counts, whichever version made it: content that changes back, and a version that becomes champion
+again, are decided again. Decisions of other versions whose run was rolled back do not count; those of this version do,
+so that it does not write again what a person took back.
+
+A decision is open again when what its reason rests on has changed:
+    about the merchant's value    the merchant took the value away
+    administrative                the attribute and modality path have another certificate, or the product another
+                                  category or language than the decision consulted
+    seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
+                                  or RETRY_AFTER has passed
+With nothing of this changed, a run has nothing to do (I5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.catalog import category_filters, runs
+from catalog_enrichment.dictionary import Attribute
+from catalog_enrichment.records import ABOUT_MERCHANT, ADMINISTRATIVE, Reason
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.registry.model_registry import ResolvedModel
+
+RETRY_AFTER = timedelta(hours=12)
+"""How long a decision for one of :data:`SEEN_BY_TRYING` counts: less than a day, so that a daily run tries again."""
+
+SEEN_BY_TRYING = frozenset({Reason.CERTIFICATE_MISMATCH, Reason.PICTURE_OUTAGE})
+"""Administrative reasons that only scoring can find gone: the executors' device, pictures that can be fetched again."""
+
+
+def with_pending(
+    catalog: Catalog, products: DataFrame, attributes: Sequence[Attribute], model: ResolvedModel, config_hash: str
+) -> DataFrame:
+    """Adds ``applicable`` and ``pending`` (names of ``attributes``), ``earlier_runs`` and ``refused``.
+
+    ``earlier_runs``: the newest decisions' attributes and runs; what is decided again gets another run id by it.
+    ``refused``: this version could not score this content. A run that was killed has no row in `runs`: its products
+    are still pending, and its checkpoints are used again.
+    """
+    from pyspark.sql import functions as F
+
+    key = ["product_id", "content_hash"]
+    names = [attribute.name for attribute in attributes]
+    newest = newest_decisions(_decisions_that_count(catalog, names, model), runs.succeeded(catalog))
+    decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
+    failed = runs.of_succeeded(catalog, "quarantine", model.name).where(F.col("model_version") == model.version)
+    refused = failed.select(*key, F.lit(True).alias("refused")).distinct()
+    earlier_runs = F.transform("decisions", lambda newest: F.concat_ws(" ", newest["attribute"], newest["run_id"]))
+    return (
+        products.join(decisions, "product_id", "left")
+        .join(refused, key, "left")
+        .withColumn("refused", F.coalesce("refused", F.lit(False)))
+        .withColumn("applicable", _applicable(attributes))
+        .withColumn("pending", F.array_except("applicable", _decided(model, config_hash)))
+        .withColumn("earlier_runs", F.array_sort(earlier_runs))
+        .drop("decisions")
+    )
+
+
+def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
+    """Per product and attribute the decision of the run in ``succeeded`` that finished last: one row.
+
+    Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
+    content_hash, modality, certificate_id, category, language, and whether any row of the decision has a reason of the
+    kind: about_merchant, administrative, retried. One aggregation.
+    """
+    from pyspark.sql import functions as F
+
+    run = ("finished_at", "run_id", "config_hash")
+    facts = ("model_name", "model_version", "content_hash", "modality", "certificate_id", "category", "language")
+    kinds = {"about_merchant": ABOUT_MERCHANT, "administrative": ADMINISTRATIVE, "retried": SEEN_BY_TRYING}
+
+    def largest_of_newest_run(*columns: Column | str) -> Column:
+        """For a Boolean column: whether it is true in any row of the newest run."""
+        return F.max(F.struct(*run, *columns))
+
+    flags = {kind: F.col("reason").isin([reason.value for reason in reasons]) for kind, reasons in kinds.items()}
+    rows = predictions.join(F.broadcast(succeeded.select(*run)), "run_id")
+    return (
+        rows.groupBy("product_id", "attribute")
+        .agg(
+            largest_of_newest_run(*facts).alias("newest"),
+            *[largest_of_newest_run(flag.alias("any_row")).alias(kind) for kind, flag in flags.items()],
+        )
+        .select("product_id", "attribute", "newest.*", *[F.col(kind)["any_row"].alias(kind) for kind in kinds])
+    )
+
+
+def _decisions_that_count(catalog: Catalog, names: Sequence[str], model: ResolvedModel) -> DataFrame:
+    """Predictions about the attributes ``names``, without those that a rollback took back from other versions."""
+    from pyspark.sql import functions as F
+
+    undone = F.lit(False)
+    for name, run_ids in runs.rolled_back(catalog, names).items():
+        undone = undone | ((F.col("attribute") == name) & F.col("run_id").isin(sorted(run_ids)))
+    own = (F.col("model_name") == model.name) & (F.col("model_version") == model.version)
+    return catalog.read("predictions").where(F.col("attribute").isin(names) & (own | ~undone))
+
+
+def _decided(model: ResolvedModel, config_hash: str) -> Column:
+    """The attributes whose newest decision is about this version and content, and not open again."""
+    from pyspark.sql import functions as F
+
+    def counts(decision: Column) -> Column:
+        own = (decision["model_name"] == model.name) & (decision["model_version"] == model.version)
+        return own & (decision["content_hash"] == F.col("content_hash")) & ~_open_again(decision, model, config_hash)
+
+    names = F.transform(F.filter("decisions", counts), lambda decision: decision["attribute"])
+    return F.coalesce(names, F.array().cast("array<string>"))
+
+
+def _open_again(decision: Column, model: ResolvedModel, config_hash: str) -> Column:
+    """Whether something has changed that the decision's reason rests on. Plain columns are the product's."""
+    from pyspark.sql import functions as F
+
+    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
+    by_merchant = F.coalesce(F.array_contains(given, decision["attribute"]), F.lit(False))
+    consulted_other = ~(
+        decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, model))
+        & decision["category"].eqNullSafe(F.col("category"))
+        & decision["language"].eqNullSafe(F.col("language"))
+    )
+    too_old = decision["finished_at"] < F.lit(datetime.now(UTC) - RETRY_AFTER)
+    retry = too_old | ~decision["config_hash"].eqNullSafe(config_hash)
+    return (
+        (decision["about_merchant"] & ~by_merchant)
+        | (decision["administrative"] & consulted_other)
+        | (decision["retried"] & retry)
+    )
+
+
+def _certificate_in_force(decision: Column, model: ResolvedModel) -> Column:
+    """The id of the model's certificate for the decision's attribute and modality path; null without one."""
+    from pyspark.sql import functions as F
+
+    certificate_id = F.lit(None).cast("string")
+    for one in model.certificates:
+        same = (decision["attribute"] == one.attribute) & (decision["modality"] == one.modality.value)
+        certificate_id = F.when(same, one.certificate_id).otherwise(certificate_id)
+    return certificate_id
+
+
+def _applicable(attributes: Sequence[Attribute]) -> Column:
+    """The names of the attributes that apply to the product's category."""
+    from pyspark.sql import functions as F
+
+    names = [F.when(category_filters.applies(attribute), F.lit(attribute.name)) for attribute in attributes]
+    return F.array_compact(F.array(*names)) if names else F.array().cast("array<string>")

@@ -1,0 +1,192 @@
+"""Which attributes are pending: rules about single products, on a lake with a few rows of predictions and runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.dictionary import Attribute
+from catalog_enrichment.enrichment.pending import RETRY_AFTER, with_pending
+from catalog_enrichment.records import ADMINISTRATIVE, Cardinality, Modality
+from catalog_enrichment.registry.model_registry import ResolvedModel
+
+from .. import sample_catalog
+from ..catalog.catalog_rows import frame, prediction, product, run_row
+from ..sample_certificate import SCORED_BY
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+COLOR = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red", "Blue"))
+CERTIFICATE = sample_catalog.certificate("color", Modality.BOTH, 0.5, SCORED_BY)
+CONFIG_HASH = "config-1"
+SLICE = {"category": "Apparel/Topwear", "language": "en"}
+SEEN_BY_TRYING = {"certificate_mismatch", "picture_outage"}
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+Row = dict[str, Any]
+
+
+def model(version: str) -> ResolvedModel:
+    return ResolvedModel(
+        name="m", version=version, artifact=Path(), artifact_hash="", weights_hash="weights", preprocessing_hash="p",
+        heads={}, certificates=(CERTIFICATE,),
+    )  # fmt: skip
+
+
+def decided(product_id: str, reason: str, run: str = "run-1", **given: Any) -> Row:
+    """A row of `predictions` about the colour, by version 1 with the certificate in force, unless given otherwise."""
+    row = prediction(product_id, "color", "Red", reason=reason, decision="abstain", run_id=run, **SLICE)
+    return row | {"certificate_id": CERTIFICATE.certificate_id} | given
+
+
+def finished(run: str, at: datetime = LONG_AGO, **given: Any) -> Row:
+    """A row of `runs`; the config is the one asked for."""
+    return run_row(run, attempt=1, model_name="m", finished_at=at, config_hash=CONFIG_HASH, **given)
+
+
+def pending(
+    spark: SparkSession,
+    folder: Path,
+    predictions: Sequence[Row],
+    runs: Sequence[Row],
+    products: Sequence[Row],
+    version: str = "1",
+    config_hash: str = CONFIG_HASH,
+) -> set[str]:
+    """The products whose colour is pending."""
+    catalog = LakeCatalog(folder / "catalog", spark)
+    catalog.append_rows("predictions", predictions, "test")
+    catalog.append_rows("runs", runs, "test")
+    frame_of_products = frame(spark, "products", [SLICE | one for one in products])
+    rows = with_pending(catalog, frame_of_products, [COLOR], model(version), config_hash)
+    return {row["product_id"] for row in rows.select("product_id", "pending").collect() if row["pending"]}
+
+
+NOTHING_CHANGED = ["certified", "below_threshold", "near_miss", "human_value_stands", *sorted(ADMINISTRATIVE)]
+
+
+def test_a_decided_attribute_is_not_pending_while_nothing_changes_i5(spark: SparkSession, tmp_path: Path) -> None:
+    predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
+    products = [product(name) for name in (*NOTHING_CHANGED, "new")]
+    assert pending(spark, tmp_path, predictions, [finished("run-1", datetime.now(UTC))], products) == {"new"}
+
+
+CHANGES: dict[str, tuple[Row, set[str]]] = {
+    "another certificate": ({"certificate_id": "other"}, set(ADMINISTRATIVE)),
+    "a first certificate": ({"certificate_id": None}, set(ADMINISTRATIVE)),
+    "no certificate any more": ({"modality": "text_only"}, set(ADMINISTRATIVE)),
+    "category": ({"category": "Home"}, set(ADMINISTRATIVE)),
+    "language": ({"language": None}, set(ADMINISTRATIVE)),
+    "content": ({"content_hash": "content-0"}, set(NOTHING_CHANGED)),
+}
+"""What the decision had instead of today's value -> the reasons that are open again by it."""
+
+
+def test_what_a_reason_rests_on_opens_it_again(spark: SparkSession, tmp_path: Path) -> None:
+    cases = [(what, reason) for what in CHANGES for reason in NOTHING_CHANGED]
+    predictions = [decided(f"{what}/{reason}", reason, **CHANGES[what][0]) for what, reason in cases]
+    products = [product(f"{what}/{reason}") for what, reason in cases]
+    found = pending(spark, tmp_path, predictions, [finished("run-1", datetime.now(UTC))], products)
+    assert found == {f"{what}/{reason}" for what, (_, reasons) in CHANGES.items() for reason in reasons}
+
+
+@pytest.mark.parametrize(
+    ("asked", "open_again"),
+    [({"version": "2"}, set(NOTHING_CHANGED)), ({"config_hash": "config-2"}, SEEN_BY_TRYING)],
+)
+def test_another_version_decides_everything_and_another_config_what_only_trying_can_show(
+    spark: SparkSession, tmp_path: Path, asked: dict[str, str], open_again: set[str]
+) -> None:
+    predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
+    products = [product(reason) for reason in NOTHING_CHANGED]
+    just_now = [finished("run-1", datetime.now(UTC))]
+    assert pending(spark, tmp_path, predictions, just_now, products, **asked) == open_again
+
+
+def test_what_only_trying_can_show_is_tried_again_after_a_while(spark: SparkSession, tmp_path: Path) -> None:
+    earlier = datetime.now(UTC) - RETRY_AFTER - timedelta(minutes=1)
+    predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
+    products = [product(reason) for reason in NOTHING_CHANGED]
+    assert pending(spark, tmp_path, predictions, [finished("run-1", earlier)], products) == SEEN_BY_TRYING
+
+
+def test_without_the_merchants_value_a_decision_about_it_is_open_again(spark: SparkSession, tmp_path: Path) -> None:
+    """Also where other values of the same decision were below the threshold."""
+    predictions = [
+        decided("agrees", "agrees_with_merchant"),
+        decided("disagrees", "disagrees_with_merchant"),
+        decided("mixed", "below_threshold"),
+        decided("mixed", "agrees_with_merchant", value="Blue", rank=2),
+        decided("kept", "agrees_with_merchant"),
+        decided("empty", "agrees_with_merchant"),
+    ]
+    given = {"kept": {"color": ["Red"]}, "empty": {"color": []}, "mixed": None}
+    names = ["agrees", "disagrees", "mixed", "kept", "empty"]
+    products = [product(name, merchant_attributes=given.get(name, {"size": ["M"]})) for name in names]
+    found = pending(spark, tmp_path, predictions, [finished("run-1")], products)
+    assert found == {"agrees", "disagrees", "mixed", "empty"}
+
+
+def later(number: int) -> datetime:
+    return LONG_AGO + timedelta(hours=number)
+
+
+def test_the_newest_decision_counts_whichever_version_made_it(spark: SparkSession, tmp_path: Path) -> None:
+    predictions = [
+        decided("back to A", "certified", "run-1"),
+        decided("back to A", "certified", "run-2", content_hash="content-2"),
+        decided("version back", "certified", "run-1"),
+        decided("version back", "certified", "run-2", model_version="2"),
+        decided("again", "certified", "run-2", content_hash="content-2"),
+        decided("again", "certified", "run-3"),
+        decided("other attribute", "certified", "run-1"),
+        decided("other attribute", "certified", "run-2", attribute="size", content_hash="content-2"),
+        decided("killed", "certified", "run-1"),
+        decided("killed", "certified", "never finished", content_hash="content-2"),
+    ]
+    names = ["back to A", "version back", "again", "other attribute", "killed"]
+    runs = [finished(f"run-{number}", later(number)) for number in (3, 1, 2)]
+    found = pending(spark, tmp_path, predictions, runs, [product(name) for name in names])
+    assert found == {"back to A", "version back"}
+
+
+ROLLBACKS: dict[str, tuple[list[tuple[str, str, str | None]], bool]] = {
+    "none": ([], True),
+    "whole": ([("undo", "run", None)], False),
+    "this attribute": ([("undo", "run", "color")], False),
+    "another attribute": ([("undo", "run", "size")], True),
+    "taken back": ([("undo", "run", None), ("redo", "undo", None)], True),
+    "taken back for another": ([("undo", "run", None), ("redo", "undo", "size")], False),
+    "again": ([("undo", "run", None), ("redo", "undo", None), ("undo again", "redo", None)], False),
+}
+"""Rollbacks (name, of which run, of which attribute) in order -> whether the decision of the run `run` counts."""
+
+
+def test_a_decision_of_another_version_counts_unless_it_was_rolled_back(spark: SparkSession, tmp_path: Path) -> None:
+    """Where it does not, this version's own decision is the newest again, and nothing is scored anew."""
+    predictions, runs = [], [finished("run-1", later(1))]
+    for case, (rollbacks, _) in ROLLBACKS.items():
+        predictions.append(decided(case, "certified", "run-1"))
+        predictions.append(decided(case, "certified", f"{case}/run", model_version="2"))
+        runs.append(finished(f"{case}/run", later(2)))
+        for number, (name, undone, attribute) in enumerate(rollbacks, start=3):
+            window = json.dumps({"run_id": undone, "attribute": attribute})
+            runs.append(
+                finished(f"{case}/{name}", later(number), parent_run_id=f"{case}/{undone}", window=window)
+                | {"kind": "rollback"}
+            )
+    found = pending(spark, tmp_path, predictions, runs, [product(case) for case in ROLLBACKS])
+    assert found == {case for case, (_, counts) in ROLLBACKS.items() if counts}
+
+
+def test_what_a_person_took_back_is_not_written_again_by_the_same_version(spark: SparkSession, tmp_path: Path) -> None:
+    undo = finished("undo", later(2), parent_run_id="run-1", window='{"attribute": null}') | {"kind": "rollback"}
+    runs = [finished("run-1", later(1)), undo]
+    assert pending(spark, tmp_path, [decided("a", "certified")], runs, [product("a")]) == set()
