@@ -10,9 +10,10 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import decide, publish, score, select
 from catalog_enrichment.frames import persisted_frames
-from catalog_enrichment.records import Op, Source
+from catalog_enrichment.records import Source
 from catalog_enrichment.report.promotion import KINDS, PromotionReport, ValueChange, write_promotion_report
 from catalog_enrichment.report.run import picture_of
 from catalog_enrichment.stages import Stages
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.ledger import StandingValues
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -54,7 +56,7 @@ def promotion_diff(
             scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.images))
             decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
             events = publish.plan_changes(catalog, decided, state, request, run_id).events
-            changes = persist(value_changes(catalog.read("current_values"), events))
+            changes = persist(value_changes(catalog.read("products"), state.standing, events))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
             samples = _samples(catalog, changes, context)
             stage.count(selection.rows)
@@ -69,28 +71,31 @@ def promotion_diff(
     }
 
 
-def value_changes(current_values: DataFrame, events: DataFrame) -> DataFrame:
+def value_changes(products: DataFrame, standing: StandingValues, events: DataFrame) -> DataFrame:
     """Per product and attribute that ``events`` touch: ``old`` and ``new`` values (sorted; null: none) and ``kind``.
 
-    ``current_values``: what readers see; ``events``: what a run would add to the ledger. Kinds: added, changed,
-    retracted, and unchanged where the run writes the same values again.
+    ``products``: rows of the contract `products`; ``events``: what a run would add to the ledger, of which ``standing``
+    are the values that stand. Kinds: added, changed (also where an older set is seen again), retracted, and unchanged
+    where the run writes the same values again.
     """
     from pyspark.sql import functions as F
 
     key = ["product_id", "attribute"]
-    asserted = F.collect_set(F.when(F.col("op") == Op.ASSERT.value, F.col("value")))
-    new = events.groupBy(key).agg(F.array_sort(asserted).alias("new"))
-    old = current_values.where(F.col("source") == Source.MODEL.value)
-    old = old.select(*key, F.array_sort("values").alias("old"))
-    both = new.join(old, key, "left").withColumn("new", F.when(F.size("new") > 0, F.col("new")))
+    touched = events.select(key).distinct()
+
+    def of_model(values: StandingValues, name: str) -> DataFrame:
+        """The sets that readers see and a model wrote, as the column ``name``."""
+        seen = ledger.current_values(products, values.events.join(touched, key, "left_semi"))
+        return seen.where(F.col("source") == Source.MODEL.value).select(*key, F.col("values").alias(name))
+
+    both = of_model(standing, "old").join(of_model(standing.after(events), "new"), key, "full")
     kind = (
         F.when(F.col("old").isNull(), "added")
         .when(F.col("new").isNull(), "retracted")
         .when(F.col("old") != F.col("new"), "changed")
         .otherwise("unchanged")
     )
-    visible = F.col("old").isNotNull() | F.col("new").isNotNull()
-    return both.where(visible).select(*key, "old", "new", kind.alias("kind"))
+    return both.select(*key, "old", "new", kind.alias("kind"))
 
 
 def _counts(changes: DataFrame, attributes: list[str]) -> dict[str, dict[str, int]]:
