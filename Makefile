@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion constraints build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion promise constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -45,6 +45,9 @@ compare: setup   ## train the five papers' models and write their tables: make c
 
 fashion: setup   ## import, train, promote and enrich real listings, and measure the precision: make fashion DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/fashion.py --config deploy/config/fashion.toml --data $(DATA)
+
+promise: setup   ## simulate certification where the truth is known: violations of the 95% promise, and recall
+	$(BIN)/python tests/benchmarks/promise.py
 
 constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions
 	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt

@@ -53,7 +53,7 @@ def alike(n: int) -> Cells:
 
 def sequencer(units: Units) -> Sequencer:
     """Groups of one product, weights of one."""
-    return Sequencer(units, np.arange(len(units)), alike(len(units)), None)
+    return Sequencer(units, np.arange(len(units)), alike(len(units)), 1.0)
 
 
 @pytest.mark.parametrize(("errors", "smallest"), [(0, 59), (1, 93), (2, 124), (3, 153), (5, 208), (10, 336), (20, 577)])

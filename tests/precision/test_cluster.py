@@ -10,11 +10,12 @@ from scipy import special, stats
 
 from catalog_enrichment.precision.cluster import (
     MIN_WRONG,
+    PRIOR_GROUPS,
     AcceptedSample,
     ClusterTest,
     cluster_test,
     group_numbers,
-    sample_deff,
+    intraclass_correlation,
 )
 from catalog_enrichment.precision.metrics import p_not_certified, precision_lower_bound
 
@@ -29,8 +30,8 @@ def sample(wrong: list[int], sizes: list[int], weights: list[float] | None = Non
     return AcceptedSample.of(np.ones(len(groups), dtype=bool), mistaken, groups, per_product)
 
 
-def result_of(one: AcceptedSample, fallback_deff: float | None = None) -> ClusterTest:
-    return cluster_test(one, 0.95, 0.05, fallback_deff)
+def result_of(one: AcceptedSample, correlation: float = 1.0) -> ClusterTest:
+    return cluster_test(one, 0.95, 0.05, correlation)
 
 
 def single(n: int, k: int) -> AcceptedSample:
@@ -55,22 +56,54 @@ def test_groups_of_one_and_weights_of_one_give_the_exact_binomial_test(n: int, d
 
 def test_pairs_that_are_wrong_together_count_as_half_as_many() -> None:
     """200 pairs, ten wrong in both products: deff 2 (Kish), so 200 effective products with ten wrong."""
-    actual = result_of(sample([2] * 10 + [0] * 190, [2] * 200))
+    actual = result_of(sample([2] * 10 + [0] * 190, [2] * 200), correlation=1.0)
     p = 0.05
     variance = 200 / 199 * (10 * (2 - 2 * p) ** 2 + 190 * (2 * p) ** 2) / 400**2
-    deff = variance * 399 / (p * (1 - p))
+    observed = variance * 399 / (p * (1 - p))
+    deff = (10 * observed + PRIOR_GROUPS * 2) / (10 + PRIOR_GROUPS)
     correction = (stats.t.ppf(0.95, 399) / stats.t.ppf(0.95, 199)) ** 2
     n = correction * 400 / deff
     assert actual.deff == pytest.approx(deff)
     assert actual.deff == pytest.approx(2, rel=0.01)
     assert actual.p_value == pytest.approx(special.betainc(n - p * n, p * n + 1, 0.95))
-    independent = result_of(single(400, 20))
-    assert actual.p_value > independent.p_value
+    assert actual.p_value > result_of(single(400, 20)).p_value
+
+
+def test_the_design_effect_is_a_mean_of_what_is_seen_and_what_calibration_suggests() -> None:
+    """40 of 200 pairs have one error each: observed deff below 1. Errors of pairs correlate by .5 on calibration."""
+    one = sample([1] * 40 + [0] * 160, [2] * 200)
+    residuals = 40 * (1 - 0.1 * 2) ** 2 + 160 * (0.1 * 2) ** 2
+    observed = 200 / 199 * residuals / 400**2 * 399 / (0.1 * 0.9)
+    assert observed < 1
+    expected = 1 + (2 - 1) * 0.5
+    blended = (40 * observed + PRIOR_GROUPS * expected) / (40 + PRIOR_GROUPS)
+    assert one.deff(0.5) == pytest.approx(max(1.0, blended))
+    few = sample([1] * 2 + [0] * 198, [2] * 200)
+    assert one.deff(1.0) < few.deff(1.0) < 2.0  # with few wrong groups calibration has more weight
+
+
+def test_a_large_group_without_an_error_is_not_taken_as_evidence_that_groups_are_independent() -> None:
+    """20 groups of 20 and 100 products alone; three of the latter are wrong, by luck none of the large groups."""
+    lucky = sample([1, 1, 1] + [0] * 117, [1] * 100 + [20] * 20)
+    independent, correlated = result_of(lucky, correlation=0.0), result_of(lucky, correlation=0.5)
+    assert independent.deff < 1.5
+    assert correlated.deff > 5
+    assert correlated.p_value > 0.05 > 0.001 > independent.p_value
+
+
+def test_few_large_groups_leave_few_degrees_of_freedom() -> None:
+    assert single(50, 0).effective_groups == pytest.approx(50)
+    assert sample([0] * 4, [50, 50, 1, 1]).effective_groups == pytest.approx(2, abs=0.01)
+    unequal = sample([1] * 5 + [0] * 97, [1] * 100 + [40, 40])
+    t = stats.t.ppf(0.95, [179, unequal.effective_groups - 1])
+    n = (t[0] / t[1]) ** 2 * 180 / unequal.deff(0.0)
+    k = n * 5 / 180
+    assert result_of(unequal, correlation=0.0).p_value == pytest.approx(special.betainc(n - k, k + 1, 0.95))
 
 
 def test_clusters_that_spread_errors_evenly_are_not_credited_for_it() -> None:
     even = sample([1] * 20, [20] * 20)  # one wrong in each group: the variance between groups is 0
-    assert result_of(even).deff == 1.0
+    assert result_of(even, correlation=0.0).deff == 1.0
 
 
 def test_unequal_weights_cost_effective_products() -> None:
@@ -89,14 +122,18 @@ def test_weights_move_the_error_rate() -> None:
 def test_without_an_error_groups_count_as_one_product_unless_calibration_knows_better() -> None:
     perfect = sample([0] * 60, [4] * 60)
     assert result_of(perfect).deff == pytest.approx(4.0)
-    assert result_of(perfect, fallback_deff=1.5).deff == 1.5
-    assert result_of(perfect, fallback_deff=0.3).deff == 1.0
+    assert result_of(perfect, correlation=0.25).deff == pytest.approx(1.75)
+    assert result_of(perfect, correlation=0.0).deff == 1.0
     mixed = sample([0] * 3, [1, 2, 3])
     assert result_of(mixed).deff == pytest.approx((1 + 4 + 9) / 6)
 
 
-def test_the_fallback_is_not_used_where_something_is_wrong() -> None:
-    assert result_of(single(200, 1), fallback_deff=5.0).deff == pytest.approx(1.0)
+def test_correlation_and_unequal_weights_add_up() -> None:
+    one = sample([0, 0], [2, 2], weights=[1.0, 3.0])
+    independent, together = 4 * (2 * 1 + 2 * 9) / 8**2, 4 * (2**2 + 6**2) / 8**2
+    assert one.deff(0.0) == pytest.approx(independent)
+    assert one.deff(1.0) == pytest.approx(together)
+    assert one.deff(0.5) == pytest.approx((independent + together) / 2)
 
 
 @pytest.mark.parametrize("one", [sample([0], [500]), single(0, 0), sample([3], [500])])
@@ -140,8 +177,8 @@ def test_one_error_more_among_independent_products_never_lowers_the_p_value(n: i
 @given(st.integers(2, 60), st.integers(2, 6), st.data())
 def test_one_wholly_wrong_group_more_never_lowers_the_p_value(groups: int, size: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, groups - 1))
-    before = result_of(sample([size] * k + [0] * (groups - k), [size] * groups), fallback_deff=float(size))
-    after = result_of(sample([size] * (k + 1) + [0] * (groups - k - 1), [size] * groups), fallback_deff=float(size))
+    before = result_of(sample([size] * k + [0] * (groups - k), [size] * groups))
+    after = result_of(sample([size] * (k + 1) + [0] * (groups - k - 1), [size] * groups))
     assert after.p_value >= before.p_value - 1e-9
 
 
@@ -155,10 +192,40 @@ def test_the_lower_bound_reaches_the_target_exactly_where_the_test_passes(
         assert (actual.lower_bound >= 0.95) == (actual.p_value <= delta)
 
 
-def test_a_design_effect_is_estimated_from_enough_errors_only() -> None:
-    sizes = [3] * 100
-    few, enough = [3] + [1] * (MIN_WRONG - 4) + [0] * (103 - MIN_WRONG), [1] * MIN_WRONG + [0] * (100 - MIN_WRONG)
-    assert sum(few) == MIN_WRONG - 1
-    assert sample_deff(sample(few, sizes)) == pytest.approx(3.0)
-    assert sample_deff(sample(enough, sizes)) == pytest.approx(1.0, abs=0.05)
-    assert sample_deff(sample([], [])) == 1.0
+def correlation(wrong: list[int], sizes: list[int]) -> float:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    return intraclass_correlation(
+        np.array([unit < k for size, k in zip(sizes, wrong, strict=True) for unit in range(size)], dtype=bool), groups
+    )
+
+
+def test_the_correlation_of_errors_is_that_of_the_analysis_of_variance() -> None:
+    assert correlation([4] * 10 + [0] * 90, [4] * 100) == pytest.approx(1.0)
+    assert correlation([1] * 40, [4] * 40) == 0.0  # spread more evenly than by chance
+    wrong, sizes = [4] * 5 + [2] * 5 + [0] * 90, [4] * 100
+    shares = np.array(wrong) / 4
+    between = 4 * shares.var(ddof=1)
+    within = float((np.array(wrong) * (1 - shares)).sum()) / (400 - 100)
+    assert correlation(wrong, sizes) == pytest.approx((between - within) / (between + 3 * within))
+
+
+def test_the_correlation_of_random_errors_is_near_the_one_they_are_drawn_with() -> None:
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 9, 4000)
+    rates = rng.beta(0.2 * 4, 0.8 * 4, 4000)  # beta-binomial: correlation 1 / (4 + 1)
+    wrong = rng.binomial(sizes, rates)
+    assert correlation(wrong.tolist(), sizes.tolist()) == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sizes"),
+    [
+        ([1] * (MIN_WRONG - 1) + [0] * 96, [2] * 100),  # too few wrong
+        ([2] * 98 + [0] * 2, [2] * 100),  # too few right
+        ([1] * 20 + [0] * 80, [1] * 100),  # no group of several
+        ([30], [100]),
+        ([], []),
+    ],
+)
+def test_without_evidence_groups_are_taken_as_correlated(wrong: list[int], sizes: list[int]) -> None:
+    assert correlation(wrong, sizes) == 1.0

@@ -69,16 +69,20 @@ def test_where_no_threshold_reaches_the_target_the_best_fifth_of_scores_is_judge
 def test_an_empty_calibration_fold_knows_nothing_against_a_value() -> None:
     pool = select_pool(calibration(n=0), RULE)
     assert pool.values == ("red", "green", "blue")
-    assert (pool.calibration_threshold, pool.deff, pool.fallback_deff) == (None, 1.0, None)
+    assert (pool.calibration_threshold, pool.deff, pool.correlation) == (None, 1.0, 1.0)
 
 
-def test_the_design_effect_is_of_the_accepted_products_of_the_pool() -> None:
-    """Ten of 200 pairs are wrong, both products of each; where fewer than five are wrong all pairs count as one."""
+def test_correlation_and_design_effect_are_those_of_the_pool() -> None:
+    """Ten of 200 pairs are wrong, both products of each; with fewer than five wrong products the same is assumed."""
     pairs = [number // 2 for number in range(400)]
-    clustered = select_pool(fold([(0, 0.9, number >= 20) for number in range(400)], pairs), RULE)
-    assert clustered.deff == clustered.fallback_deff == pytest.approx(2.0, rel=0.02)
+    together = select_pool(fold([(0, 0.9, number >= 20) for number in range(400)], pairs), RULE)
+    assert together.correlation == pytest.approx(1.0)
+    assert together.deff == pytest.approx(2.0, rel=0.02)
+    spread = select_pool(fold([(0, 0.9, number % 2 > 0 or number >= 40) for number in range(400)], pairs), RULE)
+    assert (spread.correlation, spread.deff) == (0.0, 1.0)
     few = select_pool(fold([(0, 0.9, number >= 4) for number in range(400)], pairs), RULE)
-    assert (few.deff, few.fallback_deff) == (2.0, None)
+    assert few.correlation == 1.0
+    assert few.deff == pytest.approx(2.0, rel=0.02)
 
 
 def test_the_pool_is_chosen_on_calibration_scores_only() -> None:

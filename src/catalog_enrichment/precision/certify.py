@@ -71,17 +71,18 @@ class CertificateBinding:
 class Sequencer:
     """Tests thresholds of one attribute on its certification fold."""
 
-    def __init__(self, units: Units, groups: ArrayLike, cells: Cells, fallback_deff: float | None) -> None:
-        """``units`` and ``groups`` (n,) of the certification products, ``cells`` of their weights."""
+    def __init__(self, units: Units, groups: ArrayLike, cells: Cells, correlation: float) -> None:
+        """``units`` and ``groups`` (n,) of the certification products, ``cells`` of their weights, ``correlation`` of
+        errors within groups on the calibration fold."""
         self._units, self._groups, self._cells = units, group_numbers(groups), cells
-        self._fallback_deff = fallback_deff
+        self._correlation = correlation
 
     def test(self, threshold: float, target: float, delta: float) -> ClusterTest:
         """The test of one threshold at level ``delta``. Products of weight 0 do not count."""
         accepted, wrong = self._units.accept >= threshold, self._units.error >= threshold
         weights = self._cells.weighting(accepted).weights
         sample = AcceptedSample.of(accepted & (weights > 0), wrong, self._groups, weights)
-        return cluster_test(sample, target, delta, self._fallback_deff)
+        return cluster_test(sample, target, delta, self._correlation)
 
     def fixed_sequence(self, grid: Floats, target: float, delta: float) -> tuple[ThresholdTest, ...]:
         """Test the grid in order and stop at the first p > delta. The last threshold that passed is certified."""
@@ -124,7 +125,7 @@ def certify_attribute(
         units_from(certification.probabilities, certification.truth, pool.cardinality, pool.mask),
         certification.groups,
         Cells(certification.population, represented),
-        pool.fallback_deff,
+        pool.correlation,
     )
     scores = np.asarray(open_products.probabilities).reshape(-1, len(pool.labels))
     accept = accept_scores(scores, pool.cardinality, pool.mask)

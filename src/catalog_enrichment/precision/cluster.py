@@ -3,6 +3,11 @@
 Source: Korn and Graubard 1998; PRECISION, certificate 4. A unit is a product, a cluster is a content group. With groups
 of one product and weights of one this is the exact binomial test.
 
+Two additions, because few groups are wrong at a certified threshold and group sizes are skewed: if by chance the large
+groups have no error, their variance is not seen (violations of 6 to 9% in simulations with groups of 30 to 60 products
+or of copies). The design effect is shrunk towards that of the correlation which the calibration fold shows, and the
+degrees of freedom are those of the effective number of groups (Satterthwaite 1946).
+
 Shapes: n products of a fold.
 """
 
@@ -18,7 +23,10 @@ from scipy import special
 from catalog_enrichment.classification_metrics import Bools, Floats, Ints
 
 MIN_WRONG = 5
-"""With fewer wrong products a fold does not determine the variance between its groups."""
+"""With fewer wrong products a fold does not determine how correlated its groups are."""
+
+PRIOR_GROUPS = 10
+"""How many wrong groups the design effect that calibration suggests counts as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +68,27 @@ class AcceptedSample:
         total = float(self.weight.sum())
         return float(self.wrong_weight.sum()) / total if total else 0.0
 
-    def clustering_deff(self) -> float | None:
-        """Variance of the error rate over that of N independent products. None where the sample has no variance (no
-        errors, or errors only) or fewer than two groups."""
+    def deff(self, correlation: float) -> float:
+        """Design effect: the variance of the error rate over that of N independent products of equal weight, at least 1
+        and at least that of the weights.
+
+        The mean of the observed one, which counts as many as groups are wrong, and the one of groups with the
+        intraclass ``correlation``, which counts ``PRIOR_GROUPS``.
+        """
+        total, wrong_groups = float(self.weight.sum()), int(np.count_nonzero(self.wrong_weight))
+        if not total:
+            return 1.0
+        weighting = self.accepted * self.squared_weights / total**2  # Kish: unequal weights of independent products
+        correlated = self.accepted * float(np.square(self.weight).sum()) / total**2
+        expected = weighting + (correlated - weighting) * correlation
+        observed = self._observed_deff()
+        if observed is None:
+            return max(1.0, expected)
+        blended = (wrong_groups * observed + PRIOR_GROUPS * expected) / (wrong_groups + PRIOR_GROUPS)
+        return max(1.0, blended, weighting)
+
+    def _observed_deff(self) -> float | None:
+        """None where the sample has no variance (no errors, or errors only) or fewer than two groups."""
         p, groups = self.error_rate, len(self.weight)
         if not 0 < p < 1 or groups < 2:
             return None
@@ -70,14 +96,11 @@ class AcceptedSample:
         variance = groups / (groups - 1) * float(np.square(residuals).sum()) / float(self.weight.sum()) ** 2
         return variance * (self.accepted - 1) / (p * (1 - p))
 
-    def full_correlation_deff(self) -> float:
-        """Design effect if all products of a group were right or wrong together; 1 where nothing is accepted."""
-        return float(np.square(self.count).sum()) / self.accepted if self.accepted else 1.0
-
-    def weighting_deff(self) -> float:
-        """Design effect of unequal weights (Kish); 1 where nothing is accepted."""
-        total = float(self.weight.sum())
-        return self.accepted * self.squared_weights / total**2 if total else 1.0
+    @property
+    def effective_groups(self) -> float:
+        """Number of equal groups whose variance would be as well determined; G where all groups are equal."""
+        squares = np.square(self.weight)
+        return float(squares.sum() ** 2 / np.square(squares).sum()) if len(squares) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +120,39 @@ class ClusterTest:
     """Lower confidence bound of the precision at 1 - delta; at least the target iff p_value <= delta."""
 
 
-def cluster_test(
-    sample: AcceptedSample, target: float, delta: float, fallback_deff: float | None = None
-) -> ClusterTest:
+def cluster_test(sample: AcceptedSample, target: float, delta: float, correlation: float = 1.0) -> ClusterTest:
     """Test the precision of the accepted products against ``target`` at level ``delta``.
 
-    ``fallback_deff``: the clustering design effect of the calibration fold, which stands in where no accepted product
-    is wrong; None: products of a group are then taken as right or wrong together. The p-value is 1 with fewer than two
-    groups.
+    ``correlation``: of errors within groups, as the calibration fold shows it (:func:`intraclass_correlation`); 1: the
+    products of a group are taken as right or wrong together. The p-value is 1 with fewer than two groups.
     """
     accepted, groups, p = sample.accepted, len(sample.weight), sample.error_rate
-    clustering = sample.clustering_deff()
-    if clustering is None:
-        clustering = sample.full_correlation_deff() if fallback_deff is None else fallback_deff
-    deff = max(1.0, clustering, sample.weighting_deff())
+    deff = sample.deff(correlation)
     if groups < 2 or p >= 1:
         return ClusterTest(accepted, sample.wrong, groups, deff, 1.0, 0.0)
-    correction = (_t_quantile(accepted - 1, delta) / _t_quantile(groups - 1, delta)) ** 2
+    degrees = max(sample.effective_groups - 1, 1.0)
+    correction = (_t_quantile(accepted - 1, delta) / _t_quantile(degrees, delta)) ** 2
     n = correction * accepted / deff
     k = p * n
     p_value, lower_bound = special.betainc(n - k, k + 1, target), special.betaincinv(n - k, k + 1, delta)
     return ClusterTest(accepted, sample.wrong, groups, deff, float(p_value), float(lower_bound))
 
 
-def sample_deff(sample: AcceptedSample) -> float:
-    """Clustering design effect of a sample, at least 1; of fully correlated groups with fewer than ``MIN_WRONG`` wrong
-    products, too few to estimate it."""
-    clustering = sample.clustering_deff() if sample.wrong >= MIN_WRONG else None
-    return max(1.0, sample.full_correlation_deff() if clustering is None else clustering)
+def intraclass_correlation(wrong: Bools, groups: Ints) -> float:
+    """Correlation of errors within content groups, in [0, 1], by analysis of variance (Donner 1986); (n,) each.
+
+    1, the safe side, with fewer than ``MIN_WRONG`` wrong or right products or without a group of several.
+    """
+    size = np.bincount(groups).astype(np.float64)
+    errors = np.bincount(groups, weights=wrong)[size > 0]
+    size = size[size > 0]
+    n, count, total = float(size.sum()), len(size), float(errors.sum())
+    if min(total, n - total) < MIN_WRONG or n == count or count < 2:
+        return 1.0
+    between = float((np.square(errors - total / n * size) / size).sum()) / (count - 1)
+    within = float((errors * (1 - errors / size)).sum()) / (n - count)
+    typical = (n - float(np.square(size).sum()) / n) / (count - 1)
+    return float(np.clip((between - within) / (between + (typical - 1) * within), 0.0, 1.0))
 
 
 def group_numbers(groups: ArrayLike) -> Ints:
@@ -133,5 +161,5 @@ def group_numbers(groups: ArrayLike) -> Ints:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _t_quantile(degrees: int, delta: float) -> float:
+def _t_quantile(degrees: float, delta: float) -> float:
     return float(special.stdtrit(degrees, 1 - delta))

@@ -14,10 +14,10 @@ from scipy import stats
 
 from catalog_enrichment.classification_metrics import Bools, Ints, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.cluster import MIN_WRONG, AcceptedSample, group_numbers, sample_deff
+from catalog_enrichment.precision.cluster import AcceptedSample, group_numbers, intraclass_correlation
 from catalog_enrichment.precision.metrics import operating_point
 from catalog_enrichment.precision.scored_labels import CalibrationScores
-from catalog_enrichment.precision.units import WRITABLE_RANKS, Pairs, pairs_from, units_from
+from catalog_enrichment.precision.units import WRITABLE_RANKS, Pairs, Units, pairs_from, units_from
 from catalog_enrichment.records import Cardinality
 
 SLACK = 0.05
@@ -52,10 +52,10 @@ class Pool:
     """The lowest threshold at which the pool reaches the target on the calibration fold; None if there is none."""
     value_counts: tuple[ValueCounts, ...]
     suggest_threshold: float | None
+    correlation: float
+    """Of errors within content groups; see :func:`intraclass_correlation`."""
     deff: float
-    """Clustering design effect of the accepted products, at least 1."""
-    fallback_deff: float | None
-    """The same where enough products are wrong to estimate it, else None."""
+    """Design effect of the accepted products."""
     groups: NDArray[Any] = field(repr=False)
     """Content groups of the calibration fold, which must not be used to certify."""
 
@@ -82,7 +82,9 @@ def select_pool(calibration: CalibrationScores, rule: PrecisionConfig) -> Pool:
             break
         remaining &= ~bad
     rows = zip(calibration.labels, accepted.tolist(), right.tolist(), remaining.tolist(), strict=True)
-    sample = _accepted_sample(calibration, remaining, judged_at)
+    units, groups = _units(calibration, remaining), group_numbers(calibration.groups)
+    correlation = intraclass_correlation(np.isfinite(units.error), groups)
+    sample = AcceptedSample.of(units.accept >= judged_at, units.error >= judged_at, groups)
     return Pool(
         attribute=calibration.attribute,
         labels=calibration.labels,
@@ -91,8 +93,8 @@ def select_pool(calibration: CalibrationScores, rule: PrecisionConfig) -> Pool:
         calibration_threshold=threshold,
         value_counts=tuple(ValueCounts(*row) for row in rows),
         suggest_threshold=suggest_threshold(calibration, rule.suggest_precision, below=threshold),
-        deff=sample_deff(sample),
-        fallback_deff=sample.clustering_deff() if sample.wrong >= MIN_WRONG else None,
+        correlation=correlation,
+        deff=sample.deff(correlation),
         groups=np.unique(calibration.groups),
     )
 
@@ -115,7 +117,7 @@ def suggest_threshold(calibration: CalibrationScores, precision: float, below: f
 
 def _pooled_threshold(fold: CalibrationScores, remaining: Bools, target: float) -> float | None:
     """The lowest threshold at which the share of right products reaches ``target``; None if there is none."""
-    units = units_from(fold.probabilities, fold.truth, fold.cardinality, remaining)
+    units = _units(fold, remaining)
     # a unit can become wrong at a lower threshold than it becomes accepted, so both are counted at every threshold
     thresholds = np.unique(units.accept[np.isfinite(units.accept)])
     accepted = len(units) - np.searchsorted(np.sort(units.accept), thresholds, side="left")
@@ -137,6 +139,5 @@ def _value_counts(pairs: Pairs, n_values: int, threshold: float) -> tuple[Ints, 
     return accepted, np.bincount(pairs.values[taken & pairs.correct], minlength=n_values)
 
 
-def _accepted_sample(fold: CalibrationScores, pool: Bools, threshold: float) -> AcceptedSample:
-    units = units_from(fold.probabilities, fold.truth, fold.cardinality, pool)
-    return AcceptedSample.of(units.accept >= threshold, units.error >= threshold, group_numbers(fold.groups))
+def _units(fold: CalibrationScores, pool: Bools) -> Units:
+    return units_from(fold.probabilities, fold.truth, fold.cardinality, pool)

@@ -1,0 +1,304 @@
+"""Does the promise hold? Simulations of certification by the project's own functions, where the truth is known.
+
+    make promise                                                   (about 6 minutes on 2 cores)
+    python tests/benchmarks/promise.py --draws 20                  (a try: a few draws of each scenario)
+
+In each draw, products are drawn from a simulated marketplace (promise_worlds.py), folds have the shares of
+[training.folds], and the pool, the thresholds and the certificate are the product's. A violation is a certificate whose
+accepted products are right in less than 95% of the whole population. Recall is relative to an oracle: the right
+products that the best threshold would accept if the truth were known; an abstention has recall 0. "plain" is the
+threshold of R@P95 on the certification products. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from promise_versions import visible_precision
+from promise_worlds import (
+    CATEGORIES,
+    LABELS,
+    TARGET,
+    Population,
+    Sample,
+    World,
+    another_model,
+    calibration_scores,
+    certification_scores,
+    draw,
+    open_products,
+)
+
+from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy
+from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
+from catalog_enrichment.precision.metrics import operating_point
+from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.scored_labels import OpenProducts
+from catalog_enrichment.records import Modality
+
+RULE = PrecisionConfig(target=TARGET)
+FOLDS = FoldsConfig()
+OPEN = 10_000
+"""Products to fill in each draw, which give the grid and the weights."""
+
+BINDING = CertificateBinding(
+    modality=Modality.BOTH,
+    scored_by=ScoredBy(
+        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, numeric_path="fp32-cpu"
+    ),
+    label_set_hash="l",
+    use=LabelUse(number=1, epoch=0),
+    data_window="simulated",
+    issued_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+SMALL = ((1, 1, 0.7), (2, 5, 0.27), (6, 12, 0.03))
+MIXED = ((1, 1, 0.6), (2, 5, 0.3), (6, 20, 0.1))
+GIANTS = ((1, 1, 0.7), (2, 5, 0.28), (30, 60, 0.02))
+SHIFT = World(category_effects=(0.5, 0.0, -0.5, -1.5))
+CLUSTERS = {
+    "correlated": World(sizes=MIXED, correlation=0.5),
+    "large_worse": World(sizes=MIXED, correlation=0.3, size_effect=-1.0),
+    "large_much_worse": World(sizes=MIXED, correlation=0.3, size_effect=-2.0),
+    "copies_large_worse": World(sizes=SMALL, correlation=1.0, copies=True, size_effect=-1.0),
+    "copies_many_large_worse": World(sizes=MIXED, correlation=1.0, copies=True, size_effect=-1.0),
+    "giants_worse": World(sizes=GIANTS, correlation=0.5, size_effect=-1.0),
+    "large_better": World(sizes=MIXED, correlation=0.5, size_effect=1.0),
+}
+OTHERS = {
+    "weaker scores": World(mean=2.4, spread=2.3),
+    "several values, 3 written at most": World(ranks=3),
+    "ties: scores of one decimal": World(decimals=1),
+    "every value right in 94%": World(certain=0.94),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One draw of one method."""
+
+    certified: bool
+    violated: bool
+    recall: float
+    """Relative to the oracle."""
+
+
+@cache
+def population(world: World) -> Population:
+    return Population.of(world)
+
+
+# --- one draw -----------------------------------------------------------------------------------------------------
+
+
+def certify(
+    world: World, calibration: Sample, certification: Sample, filled: OpenProducts, use: int = 1
+) -> Certificate:
+    pool = select_pool(calibration_scores(world, calibration), RULE)
+    binding = replace(BINDING, use=LabelUse(number=use, epoch=0))
+    return certify_attribute(pool, certification_scores(world, certification), filled, RULE, binding)
+
+
+def judge(world: World, certificate: Certificate) -> Outcome:
+    """What is true of a certificate."""
+    if certificate.threshold is None:
+        return Outcome(False, False, 0.0)
+    refused = {row.category for row in certificate.refused_categories}
+    return _judge(world, certificate.threshold, certificate.values, refused)
+
+
+def _judge(world: World, threshold: float, values: Sequence[str], refused: set[str]) -> Outcome:
+    pool = np.isin(LABELS, list(values))
+    written = np.array([category not in refused for category in CATEGORIES])
+    truth = population(world)
+    precision, right = truth.judge(threshold, pool, written)
+    return Outcome(True, precision < TARGET, right / truth.oracle_right if truth.oracle_right else 0.0)
+
+
+def one_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
+    """The certificate's outcome and that of the plain threshold."""
+    rng = np.random.default_rng(seed)
+    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    certification = draw(world, rng, round(FOLDS.certification * labelled))
+    filled = draw(world, rng, OPEN, to_fill=True)
+    certificate = certify(world, calibration, certification, open_products(filled))
+    return judge(world, certificate), plain(world, certification)
+
+
+def unweighted_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
+    """The certificate's outcome, and what it would be if the products to fill were taken to be like the labelled."""
+    rng = np.random.default_rng(seed)
+    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    certification = draw(world, rng, round(FOLDS.certification * labelled))
+    filled = draw(world, rng, OPEN, to_fill=True)
+    weighted = certify(world, calibration, certification, open_products(filled))
+    as_labelled = certify(world, calibration, certification, open_products(filled, like=certification))
+    return judge(world, weighted), judge(world, as_labelled)
+
+
+def plain(world: World, validation: Sample) -> Outcome:
+    """The lowest threshold whose precision on the validation products is at least 95%."""
+    scores, right = validation.scores[:, 0], validation.right[:, 0]
+    threshold = operating_point(scores, right, len(scores), TARGET).threshold
+    return Outcome(False, False, 0.0) if threshold is None else _judge(world, threshold, LABELS, set())
+
+
+def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> list[Outcome]:
+    """The outcomes of ``candidates`` models that are certified one after the other on the same labels."""
+    rng = np.random.default_rng(seed)
+    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    certification = draw(world, rng, round(FOLDS.certification * labelled))
+    common = [rng.standard_normal(sample.scores.shape) for sample in (calibration, certification)]
+    filled = open_products(draw(world, rng, OPEN, to_fill=True))
+    outcomes = []
+    for use in range(1, candidates + 1):
+        own = [another_model(world, s, rng, c) for s, c in zip((calibration, certification), common, strict=True)]
+        outcomes.append(judge(world, certify(world, *own, filled, use)))
+    return outcomes
+
+
+def best_of(outcomes: Sequence[Outcome]) -> Outcome:
+    """The candidate with the greatest recall: the one that would be promoted."""
+    return max(outcomes, key=lambda outcome: outcome.recall)
+
+
+def versions_draw(world: World, labelled: int, seed: int) -> tuple[float, float]:
+    """See :func:`visible_precision`; the products and labels of all versions are the same."""
+    rng = np.random.default_rng(seed)
+    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    certification = draw(world, rng, round(FOLDS.certification * labelled))
+    filled = draw(world, rng, OPEN, to_fill=True)
+    samples = (calibration, certification, filled)
+    common = [rng.standard_normal(sample.scores.shape) for sample in samples]
+    versions = []
+    for use in range(1, 5):
+        own = [another_model(world, s, rng, c) for s, c in zip(samples, common, strict=True)]
+        versions.append((certify(world, own[0], own[1], open_products(own[2]), use), own[2]))
+    return visible_precision(versions)
+
+
+# --- all draws ----------------------------------------------------------------------------------------------------
+
+Task = tuple[str, Callable[..., Any], World, int, int]
+"""Name, function, world, labelled products, number of draws."""
+
+
+def tasks(draws: int | None) -> list[Task]:
+    def number(usual: int) -> int:
+        return usual if draws is None else draws
+
+    base, tilted = World(), [(tilt, replace(SHIFT, tilt=float(tilt))) for tilt in (2, 4)]
+    return [
+        *((f"n/{n}", one_draw, base, n, number(2000)) for n in (2000, 5000, 10_000)),
+        *((f"clusters/{name}", one_draw, world, 10_000, number(1000)) for name, world in CLUSTERS.items()),
+        *((f"shift/{tilt}x", unweighted_draw, world, 10_000, number(1000)) for tilt, world in tilted),
+        ("uses", uses_draw, base, 10_000, number(1000)),
+        ("versions", versions_draw, base, 10_000, number(20)),
+        *((f"others/{name}", one_draw, world, 5000, number(1000)) for name, world in OTHERS.items()),
+    ]
+
+
+def run(all_tasks: Sequence[Task], processes: int) -> dict[str, list[Any]]:
+    """The results of every task, by name; progress is printed."""
+    for _, _, world, *_ in all_tasks:
+        population(world)  # before the processes start, which share it
+    results: dict[str, list[Any]] = {}
+    with get_context("fork").Pool(processes) as pool:
+        for name, function, world, labelled, draws in all_tasks:
+            started = time.perf_counter()
+            seeds = [(function, world, labelled, 1000 * len(results) + 1_000_000 * seed) for seed in range(draws)]
+            results[name] = list(_with_progress(pool.imap(_call, seeds, chunksize=5), name, draws, started))
+    return results
+
+
+def _call(arguments: tuple[Callable[..., Any], World, int, int]) -> Any:
+    function, *rest = arguments
+    return function(*rest)
+
+
+def _with_progress(results: Iterator[Any], name: str, draws: int, started: float) -> Iterator[Any]:
+    for number, result in enumerate(results, start=1):
+        if number % 250 == 0 or number == draws:
+            print(f"{name}: {number} of {draws} draws, {time.perf_counter() - started:.0f} s", flush=True)
+        yield result
+
+
+# --- the table and the last line ----------------------------------------------------------------------------------
+
+
+def rates(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    return {
+        "violations": round(float(np.mean([outcome.violated for outcome in outcomes])), 4),
+        "recall_vs_oracle": round(float(np.mean([outcome.recall for outcome in outcomes])), 4),
+        "abstain": round(float(np.mean([not outcome.certified for outcome in outcomes])), 4),
+        "draws": len(outcomes),
+    }
+
+
+def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[str, dict[str, float]]]]:
+    """The JSON object, and rows of the table that it does not have."""
+    found: dict[str, Any] = {"n": {}, "clusters": {}, "shift": {}, "uses": {}, "versions": {}}
+    others: list[tuple[str, dict[str, float]]] = []
+    for name, outcomes in results.items():
+        kind, _, scenario = name.partition("/")
+        if kind in ("n", "clusters", "shift", "others"):
+            first, second = (rates(method) for method in zip(*outcomes, strict=True))
+        if kind == "n":
+            found["n"][scenario] = {"certified": first, "plain": second}
+        elif kind in ("clusters", "shift"):
+            found[kind][scenario] = first
+            others.append((f"{name}, {'plain threshold' if kind == 'clusters' else 'without weights'}", second))
+        elif kind == "others":
+            others += [(scenario, first), (f"{scenario}, plain threshold", second)]
+        elif kind == "uses":
+            for k in (3, 10):
+                found["uses"][str(k)] = rates([best_of(draw_outcomes[:k]) for draw_outcomes in outcomes])
+            others += [(f"use {k} of the labels", rates([row[k - 1] for row in outcomes])) for k in range(1, 11)]
+        else:
+            visible, stood = (float(np.mean(column)) for column in zip(*outcomes, strict=True))
+            found["versions"]["4"] = {"visible_precision": round(visible, 4), "draws": len(outcomes)}
+            others.append(
+                ("4 versions, old values stand", {"visible_precision": round(stood, 4), "draws": len(outcomes)})
+            )
+    return found, others
+
+
+def table(found: dict[str, Any], others: Sequence[tuple[str, dict[str, float]]]) -> Iterator[str]:
+    rows = [(f"n = {n}, {method}", row) for n, methods in found["n"].items() for method, row in methods.items()]
+    rows += [
+        (f"{kind}/{name}", row)
+        for kind in ("clusters", "shift", "uses", "versions")
+        for name, row in found[kind].items()
+    ]
+    columns = ("violations", "recall_vs_oracle", "abstain", "visible_precision", "draws")
+    yield "| scenario | " + " | ".join(column.replace("_", " ") for column in columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name, row in [*rows, *others]:
+        yield f"| {name} | " + " | ".join(f"{row[column]:g}" if column in row else "-" for column in columns) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, help="draws of every scenario, instead of the usual number")
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    found, others = summary(run(tasks(arguments.draws), arguments.processes))
+    print(f"oracle recall {population(World()).oracle_recall:.3f}; {time.perf_counter() - started:.0f} s")
+    print("\n".join(table(found, others)))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
