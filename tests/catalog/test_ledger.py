@@ -170,6 +170,7 @@ NEWEST_DECISIONS: dict[str, tuple[list[tuple[str, str]], str]] = {
     "publish": ([("publish", "certified"), ("abstain", "below_threshold")], "replaced"),
     "below the threshold": ([("abstain", "below_threshold")], "retracted"),
     "not in the pool": ([("abstain", "value_not_in_pool")], "retracted"),
+    "a near miss alone": ([("suggest", "near_miss")], "retracted"),
     "suggestions alone": ([("suggest", "near_miss"), ("suggest", "value_not_in_pool")], "retracted"),
     "beside the merchant's": ([("abstain", "agrees_with_merchant"), ("abstain", "below_threshold")], "retracted"),
     "about the merchant's": ([("suggest", "disagrees_with_merchant")], "stands"),

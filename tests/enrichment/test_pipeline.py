@@ -260,16 +260,17 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
 
 
 def test_content_that_changes_back_is_decided_again(enriched: SampleCatalog) -> None:
-    """Content A, then B, then A: readers must not keep what was decided about B."""
+    """Content A, then B, then A: readers must not keep what was decided about B. The second B is another run, too."""
     about_a = values(enriched, "model")
-    change(enriched, 1, title="Another thing altogether", image=None)  # no picture: abstains, and A's value goes
-    enrich(enriched)
-    assert ("p001", "color") not in values(enriched)
-    change(enriched, 1)
-    back = enrich(enriched)
-    assert back["predicted"] == 1
-    assert values(enriched, "model") == about_a
-    assert enrich(enriched)["status"] == "nothing_to_do"
+    other = {"title": "Another thing altogether", "image": None}  # no picture: abstains, and A's value goes
+    ids = []
+    for changes, expected in ((other, None), ({}, about_a["p001", "color"]), (other, None)):
+        change(enriched, 1, **changes)
+        run = enrich(enriched)
+        assert run["predicted"] == 1
+        assert values(enriched, "model").get(("p001", "color")) == expected
+        ids.append(run["run_id"])
+    assert len(set(ids)) == 3
 
 
 def test_a_version_that_becomes_champion_again_is_decided_again(enriched: SampleCatalog) -> None:
