@@ -269,7 +269,7 @@ def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[s
             visible, stood = (float(np.mean(column)) for column in zip(*outcomes, strict=True))
             found["versions"]["4"] = {"visible_precision": round(visible, 4), "draws": len(outcomes)}
             others.append(
-                ("4 versions, old values stand", {"visible_precision": round(stood, 4), "draws": len(outcomes)})
+                ("versions/4, old values stand", {"visible_precision": round(stood, 4), "draws": len(outcomes)})
             )
     return found, others
 

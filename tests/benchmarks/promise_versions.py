@@ -10,10 +10,7 @@ from promise_worlds import LABELS, Sample, category_names
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
-from catalog_enrichment.records import Decision, Modality, Reason
-
-JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
-"""Reasons not to publish for which the value of an older version is retracted; for any other reason it stands."""
+from catalog_enrichment.records import JUDGED, Decision, Modality, Reason
 
 
 def visible_precision(versions: Sequence[tuple[Certificate, Sample]]) -> tuple[float, float]:

@@ -222,7 +222,7 @@ def test_the_sequence_stops_at_the_first_failure() -> None:
         sequence.fixed_sequence(np.array([0.8, 0.9]), 0.95, 0.05)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(Cardinality))
 def test_the_threshold_accepts_and_errs_from_itself_on(seed: int, cardinality: Cardinality) -> None:
     """score >= t on both sides: what the certificate counts is what a decision would write. Scores have many ties."""
@@ -266,3 +266,32 @@ def test_certified_thresholds_keep_the_promise_where_plain_ones_break_it() -> No
     assert certified > 0.4 * draws
     assert certified_below <= 0.05 * draws
     assert plain_below > 0.4 * draws
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_mapie_computes_the_same_p_values(seed: int) -> None:
+    """MAPIE's controller for precision: the p-values of the binomial test. Where its product n * (K / n) is rounded up
+    they are at most those of one error more."""
+    from mapie.risk_control import BinaryClassificationController
+
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(6, 1, 1500)
+    right = rng.random(1500) < np.minimum(scores + 0.05, 1)
+    grid = threshold_grid(scores, 1500, GridSize.of(150, 1.05, 0.95, 0.05, deff=1.0))
+    controller = BinaryClassificationController(
+        predict_function=lambda x: np.column_stack([1 - x[:, 0], x[:, 0]]),
+        risk="precision",
+        target_level=0.95,
+        confidence_level=0.95,
+        list_predict_params=grid,
+        fwer_method="bonferroni",
+    ).calibrate(scores[:, None], right.astype(int))
+    sequence = sequencer(Units(scores, np.where(right, -np.inf, scores)))
+    ours = [sequence.test(threshold, 0.95, 0.05) for threshold in grid.tolist()]
+    one_more = np.array([p_not_certified(test.accepted, test.wrong + 1, 0.95) for test in ours])
+    p_values = np.array([test.p_value for test in ours])
+    theirs = np.asarray(controller.p_values).ravel()
+    assert np.isclose(theirs, p_values, rtol=1e-6).mean() > 0.5
+    assert (theirs >= p_values * (1 - 1e-6)).all()
+    assert (theirs <= one_more * (1 + 1e-6)).all()

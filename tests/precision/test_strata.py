@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_enrichment.precision.strata import (
@@ -143,6 +143,7 @@ def test_every_category_is_in_a_cell_with_enough_or_refused(accepted: dict[str, 
         assert sum(accepted[category] for category in cells if cells[category] == cell) >= MIN_ACCEPTED
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_weights_make_the_fold_as_the_open_products_where_none_is_cut(seed: int) -> None:
     rng = np.random.default_rng(seed)

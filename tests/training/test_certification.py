@@ -135,6 +135,22 @@ def test_labels_are_used_once_per_certificate_with_the_products_that_are_counted
     assert (certificate.use_number, certificate.tested_at) == (3, pytest.approx(0.05 / 12))
 
 
+def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly_poor() -> None:
+    uses, market = Uses(), Marketplace()
+    test = market.folds.train  # no fold of a certificate
+    market.scores[test[:80]] = 1 - market.scores[test[:80]]
+    certificate = market.certificate(uses=uses, folds=replace(market.folds, train=NONE, test=test))
+    assert certificate.threshold is None
+    assert certificate.why_abstains.startswith(
+        "not tested, to keep the certification labels for a better model: 72 of 360"
+    )
+    assert uses.calls == []
+    market.scores = np.where(market.truth, 0.99, 0.01)
+    market.scores[test[:30]] = 1 - market.scores[test[:30]]  # 7.5%: not significantly more than 10%
+    assert market.certificate(uses=uses, folds=replace(market.folds, train=NONE, test=test)).threshold is not None
+    assert len(uses.calls) == 1
+
+
 def test_an_attribute_that_was_not_learned_abstains_and_uses_no_labels() -> None:
     uses = Uses()
     market = Marketplace()

@@ -26,8 +26,9 @@ from catalog_enrichment.precision.certify import (
 )
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.precision.grid import smallest_sample
-from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
 from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
+from catalog_enrichment.precision.units import units_from
 from catalog_enrichment.records import Modality, stable_hash
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
@@ -60,7 +61,8 @@ class Certifier:
         """Choose the pool on the calibration fold and the threshold grid on the unfilled products, and test the
         thresholds on the certification fold; only products of the modality path count, all of a content group.
 
-        Where no test could succeed the labels are not used.
+        Where no test could succeed, or the test fold already shows that the model is too often wrong, the certification
+        labels are not used (PRECISION, certificate 6).
         """
         path = self._on_path(modality)
         certification = _where(self.split.folds.certification, labels.labelled & path)
@@ -72,6 +74,8 @@ class Certifier:
             return self._abstention(labels, modality, certification, why)
         calibration = _where(self.split.folds.calibration, labels.labelled & path)
         pool = select_pool(CalibrationScores(**self._scored_labels(labels, calibration)), self.rule)
+        if why := self._poor_on_the_test_fold(labels, path, pool):
+            return self._abstention(labels, modality, certification, why)
         certification_scores = CertificationScores(
             **self._scored_labels(labels, certification),
             categories=[self.split.dataset.categories[product] for product in certification],
@@ -85,6 +89,22 @@ class Certifier:
         )
         open_products = self._open_products(labels, path)
         return certify_attribute(pool, certification_scores, open_products, self.rule, binding)
+
+    def _poor_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
+        """Why the labels should be kept for a better model: at the calibration threshold significantly too many
+        products of the test fold are wrong. "" if that is not so."""
+        if pool.calibration_threshold is None:
+            return ""
+        test = _where(self.split.folds.test, labels.labelled & path)
+        scores = self.scores.at(labels.attribute, test)
+        units = units_from(scores, labels.truth[test], labels.cardinality, pool.mask)
+        accepted, wrong = units.counts(pool.calibration_threshold)
+        if not significantly_bad(np.array([accepted]), np.array([wrong]), self.rule.target).any():
+            return ""
+        return (
+            f"not tested, to keep the certification labels for a better model: {wrong} of {accepted} products of the "
+            "test fold are wrong at the calibration threshold"
+        )
 
     def _abstention(self, labels: Labels, modality: Modality, certification: Index, why: str) -> Certificate:
         """An abstention without a use of the labels."""
