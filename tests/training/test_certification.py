@@ -2,86 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.records import Cardinality, Modality
-from catalog_enrichment.training.certification import Certifier, data_window, label_set
-from catalog_enrichment.training.dataset import Dataset, Labels
-from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.folds import Folds
-from catalog_enrichment.training.task import Split
+from catalog_enrichment.records import Modality
+from catalog_enrichment.training.certification import data_window, label_set
 
 from ..sample_certificate import SCORED_BY
-from .toy import DICTIONARY
-
-RULE = PrecisionConfig(first_expected=60)
-NONE = np.array([], dtype=np.int64)
-
-
-@dataclass
-class Uses:
-    """Records the uses of labels; each is the ``number``-th."""
-
-    number: int = 1
-    calls: list[tuple[str, list[str], str]] = field(default_factory=list)
-
-    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
-        self.calls.append((attribute, list(product_ids), candidate))
-        return LabelUse(number=self.number, epoch=0)
-
-
-@dataclass
-class Marketplace:
-    """A perfect model of two colours; pairs of products are content groups. The parts of equal size are train,
-    calibration, certification and unlabelled."""
-
-    count: int = 1600
-    without_picture: int = 10
-    """Every so many-th pair has no picture."""
-
-    def __post_init__(self) -> None:
-        count, product = self.count, np.arange(self.count)
-        parts = np.split(product, 4)
-        self.truth = np.eye(2, dtype=bool)[product % 2]
-        has_none = product // 2 % self.without_picture == self.without_picture - 1
-        self.dataset = Dataset(
-            DICTIONARY,
-            ids=[f"p{n}" for n in range(count)],
-            categories=["Apparel"] * count,
-            languages=["en"] * count,
-            pictures=[None if none else str(n) for n, none in enumerate(has_none)],
-            updated_at=[datetime(2026, 1, 1 + n % 9, tzinfo=UTC) for n in range(count)],
-            merchant=[{"color": ("Red",)}] * count,
-        )
-        self.dataset.counts["unlabelled"] = count // 4
-        self.folds = Folds(parts[0], NONE, parts[1], parts[2], NONE)
-        self.groups = product // 2
-        self.labelled = product < parts[3][0]
-        self.scores = np.where(self.truth, 0.99, 0.01)
-
-    @property
-    def labels(self) -> Labels:
-        unlearned = np.zeros(self.count, dtype=np.int64)
-        return Labels("color", Cardinality.ONE, ("Red", "Blue"), self.truth, self.labelled, unlearned, ~self.labelled)
-
-    def certifier(self, uses: Uses | None = None, **changes: Any) -> Certifier:
-        split = Split(self.dataset, self.groups, changes.pop("folds", self.folds), seed=0)
-        probabilities = changes.pop("probabilities", {"color": self.scores})
-        model_scores = ModelScores(np.arange(self.count), probabilities)
-        issued_at = datetime(2026, 2, 1, tzinfo=UTC)
-        return Certifier(split, model_scores, replace(RULE, **changes), SCORED_BY, uses or Uses(), issued_at)
-
-    def certificate(self, modality: Modality = Modality.BOTH, **changes: Any) -> Certificate:
-        return self.certifier(**changes).certify_one(self.labels, modality)
+from .two_colours import NONE, Marketplace, Uses
 
 
 def test_every_product_with_a_picture_counts_also_several_of_a_group() -> None:

@@ -9,14 +9,11 @@ from catalog_enrichment.training.evaluation import (
     Evaluation,
     ModelScores,
     attribute_metrics,
-    certified_metrics,
     confusions,
     intervals,
     measures,
     metrics_by_value,
 )
-
-from ..sample_certificate import abstention
 
 ALL = np.arange(4)
 PROBABILITIES = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
@@ -113,9 +110,3 @@ def test_warnings_are_filled_by_the_collapse_check():
     uses_both = evaluation(color=ATTENTION)
     uses_both.check_modality_collapse()
     assert uses_both.warnings == []
-
-
-def test_an_abstention_has_recall_and_precision_zero():
-    row = certified_metrics(abstention(), PROBABILITIES, labels(), ALL, np.ones(4, dtype=bool))
-    assert (row["accepted"], row["precision"], row["recall"]) == (0, 0, 0)
-    assert (row["precision_low"], row["precision_high"]) == (0, 1)

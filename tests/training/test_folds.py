@@ -8,7 +8,6 @@ from catalog_enrichment.training.folds import (
     Folds,
     VariantKey,
     content_groups,
-    one_per_group,
     split_folds,
     stratified_parts,
     twins_share,
@@ -114,15 +113,6 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_products():
     assert {names[i] for i in first.certification} == {names[reverse[i]] for i in second.certification}
     other = split_folds(np.arange(500), groups, names, FoldsConfig(seed=1))
     assert set(first.test.tolist()) != set(other.test.tolist())
-
-
-def test_one_per_group_takes_each_group_once():
-    groups = random_groups(600)
-    index = np.arange(0, 600, 2)
-    units = one_per_group(index, groups, ids(600), seed=0)
-    assert set(units) <= set(index)
-    assert sorted(groups[units]) == sorted(set(groups[index].tolist()))
-    assert one_per_group(index, groups, ids(600), seed=0).tolist() == units.tolist()
 
 
 def test_twins_share_counts_products():

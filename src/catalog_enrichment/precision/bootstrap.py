@@ -128,6 +128,12 @@ def accuracy(predicted: ArrayLike, truth: ArrayLike) -> Measure:
     return Measure(len(exact), lambda weights: ratio(weights @ exact.astype(np.int64), weights.sum(axis=1)))
 
 
+def ratio_of_sums(numerator: ArrayLike, denominator: ArrayLike) -> Measure:
+    """The sum of ``numerator`` over that of ``denominator``, (n,) each; 0 where the latter is 0."""
+    above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    return Measure(len(above), lambda weights: ratio(weights @ above, weights @ below))
+
+
 def f1_micro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
     """The micro F1 of :func:`classification_metrics.f1`; both (n, V) bool."""
     is_predicted, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)

@@ -130,12 +130,34 @@ def cluster_test(sample: AcceptedSample, target: float, delta: float, correlatio
     deff = sample.deff(correlation)
     if groups < 2 or p >= 1:
         return ClusterTest(accepted, sample.wrong, groups, deff, 1.0, 0.0)
-    degrees = max(sample.effective_groups - 1, 1.0)
-    correction = (_t_quantile(accepted - 1, delta) / _t_quantile(degrees, delta)) ** 2
-    n = correction * accepted / deff
-    k = p * n
+    n, k = _effective_counts(sample, delta, deff)
     p_value, lower_bound = special.betainc(n - k, k + 1, target), special.betaincinv(n - k, k + 1, delta)
     return ClusterTest(accepted, sample.wrong, groups, deff, float(p_value), float(lower_bound))
+
+
+def precision_interval(
+    sample: AcceptedSample, confidence: float = 0.95, correlation: float = 1.0
+) -> tuple[float, float]:
+    """Two-sided interval of the precision by Korn and Graubard (1998), by the design effect of :func:`cluster_test`;
+    (0, 1) with fewer than two groups.
+
+    With groups of one product it is the interval of Clopper and Pearson.
+    """
+    if len(sample.weight) < 2:
+        return 0.0, 1.0
+    tail = (1 - confidence) / 2
+    n, k = _effective_counts(sample, tail, sample.deff(correlation))
+    low = float(special.betaincinv(n - k, k + 1, tail)) if k < n else 0.0
+    high = float(special.betaincinv(n - k + 1, k, 1 - tail)) if k > 0 else 1.0
+    return low, high
+
+
+def _effective_counts(sample: AcceptedSample, tail: float, deff: float) -> tuple[float, float]:
+    """Effective numbers of accepted and of wrong products, n* and k* of Korn and Graubard, at the quantile ``tail``."""
+    degrees = max(sample.effective_groups - 1, 1.0)
+    correction = (_t_quantile(sample.accepted - 1, tail) / _t_quantile(degrees, tail)) ** 2
+    n = correction * sample.accepted / deff
+    return n, sample.error_rate * n
 
 
 def intraclass_correlation(wrong: Bools, groups: Ints) -> float:

@@ -125,6 +125,17 @@ def accept_scores(
     return _best(np.take_along_axis(scores, columns, axis=1), np.asarray(pool, dtype=bool)[columns])
 
 
+def writable_values(
+    probabilities: ArrayLike, cardinality: Cardinality, pool: Sequence[bool] | Bools, threshold: float
+) -> Bools:
+    """The values that would be written at ``threshold``: (n, V) probabilities, (V,) which values are in the pool ->
+    (n, V)."""
+    scores = as_scores(probabilities)
+    proposed = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(proposed, ranking(scores, cardinality), True, axis=1)
+    return np.asarray(proposed & np.asarray(pool, dtype=bool) & (scores >= threshold), dtype=bool)
+
+
 def _best(scores: Floats, where: Bools) -> Floats:
     return np.asarray(np.where(where, scores, -np.inf).max(axis=1, initial=-np.inf), dtype=np.float64)
 

@@ -1,10 +1,9 @@
-"""Metrics of a model on held-out products, and what its certificates would write there. numpy only.
+"""Metrics of a model on held-out products. numpy only.
 
 There are two kinds (PRECISION, "Reporting"). Metrics of the scores (F1, R@P95, curves) are over all products of the
 fold with text and picture, so that the whole model, one with a masked input and the unimodal baselines are compared on
-the same products. Certified metrics (recall and precision at the certified thresholds) are over one product per
-content group, because their intervals need independent units, and include products without a picture, to which nothing
-is written.
+the same products. Certified metrics (recall and precision at the certified thresholds) are over all labelled products
+of the fold, with and without a picture (:mod:`catalog_enrichment.precision.certified_metrics`).
 
 True values that are not learned count in every denominator. Shapes: n products, V learned values.
 """
@@ -20,16 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog_enrichment import classification_metrics
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints, as_scores, ratio
+from catalog_enrichment.classification_metrics import Bools, Floats, Ints, ratio
 from catalog_enrichment.precision import bootstrap, metrics
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.units import (
-    WRITABLE_RANKS,
-    pairs_from,
-    ranking,
-    units_from,
-)
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index
 from catalog_enrichment.training.modality_collapse import collapse_warnings
@@ -98,15 +90,11 @@ class Evaluation:
             for name, interval in intervals(probabilities, labels, index, groups).items():
                 self.metrics |= {f"{prefix}/{name}_low": interval.low, f"{prefix}/{name}_high": interval.high}
 
-    def add_certified(
-        self, certificate: Certificate, labels: Labels, scores: ModelScores, units: Index, path: Bools
-    ) -> None:
-        """Add what ``certificate`` would write to the labelled products of ``units``; ``path`` (N,): the products that
-        its modality path covers."""
-        index = units[labels.labelled[units]]
-        row = certified_metrics(certificate, scores.at(labels.attribute, index), labels, index, path[index])
-        self.metrics |= {f"{labels.attribute}/certified_{name}": value for name, value in row.items()}
-        self._table("certified").append({"attribute": labels.attribute, "modality": certificate.modality.value, **row})
+    def add_certified(self, attribute: str, row: Mapping[str, float]) -> None:
+        """Add what the certificates of ``attribute`` would write on the test fold; ``row`` as of
+        :func:`catalog_enrichment.precision.certified_metrics.certified_metrics`."""
+        self.metrics |= {f"{attribute}/certified_{name}": value for name, value in row.items()}
+        self._table("certified").append({"attribute": attribute, **row})
 
     def check_modality_collapse(self) -> list[str]:
         """Fill and return ``warnings``. Call it after every attribute and modality was added, baselines included."""
@@ -182,38 +170,6 @@ def intervals(
     return bootstrap.intervals(measures(probabilities, labels, index), bootstrap.Resamples(group_of_product))
 
 
-def certified_metrics(
-    certificate: Certificate, probabilities: NDArray[Any], labels: Labels, index: Index, written: Bools
-) -> dict[str, float]:
-    """Products written, products given a wrong value, precision and recall at the certified threshold, with 95%
-    Clopper-Pearson intervals. ``written`` (n,): products to which the certificate may write.
-
-    Recall is the share of the true (product, value) pairs that are written. Its interval assumes independent pairs: an
-    approximation where a product has several values.
-    """
-    threshold = np.inf if certificate.threshold is None else certificate.threshold
-    pool = np.array([value in certificate.pool for value in labels.values], dtype=bool)
-    truth, positives = labels.truth[index], int(labels.truth[index].sum() + labels.unlearned[index].sum())
-    correct = accepted = wrong = 0
-    if written.any() and labels.values:
-        scores = probabilities[written]
-        accepted, wrong = units_from(scores, truth[written], labels.cardinality, pool).counts(threshold)
-        correct = int((writable(scores, labels.cardinality, pool, threshold) & truth[written]).sum())
-    low, high = metrics.binomial_interval(accepted - wrong, accepted)
-    recall_low, recall_high = metrics.binomial_interval(correct, positives)
-    return {
-        "products": float(len(index)),
-        "accepted": float(accepted),
-        "wrong": float(wrong),
-        "precision": (accepted - wrong) / accepted if accepted else 0.0,
-        "precision_low": low,
-        "precision_high": high,
-        "recall": correct / positives if positives else 0.0,
-        "recall_low": recall_low,
-        "recall_high": recall_high,
-    }
-
-
 def metrics_by_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
     """Support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
     truth = labels.truth[index]
@@ -257,13 +213,6 @@ def _with_unlearned(predicted: Bools, truth: Bools, unlearned: Ints) -> tuple[Bo
     """Predictions and truth, (n, V + 1) each: the last column stands for all values that are not learned."""
     never = np.zeros(len(predicted), dtype=bool)
     return np.column_stack([predicted, never]), np.column_stack([truth, unlearned > 0])
-
-
-def writable(scores: NDArray[Any], cardinality: Cardinality, pool: Bools, threshold: float) -> Bools:
-    """(n, V): the values that would be written at ``threshold``."""
-    proposed = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(proposed, ranking(as_scores(scores), cardinality, WRITABLE_RANKS), True, axis=1)
-    return np.asarray(proposed & pool & (as_scores(scores) >= threshold), dtype=bool)
 
 
 def _curve(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, list[float]]:

@@ -199,16 +199,6 @@ def _stratify(
     return folds.tolist()
 
 
-def one_per_group(index: Index, groups: NDArray[np.int64], ids: Sequence[str], seed: int) -> Index:
-    """One product of each content group in ``index``, the one with the smallest hash: a certificate's units."""
-    smallest: dict[int, tuple[str, int]] = {}
-    for product in index.tolist():
-        hashed = (stable_hash("unit", seed, ids[product]), product)
-        group = int(groups[product])
-        smallest[group] = min(smallest.get(group, hashed), hashed)
-    return np.array(sorted(product for _, product in smallest.values()), dtype=np.int64)
-
-
 def twins_share(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
     """Share of the products at ``index`` whose content group is also in ``reference``; 0 for an empty index."""
     return float(np.isin(groups[index], groups[reference]).mean()) if len(index) else 0.0

@@ -9,9 +9,10 @@ import numpy as np
 from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
+from catalog_enrichment.precision.units import writable_values
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.dataset import Dataset, Labels
-from catalog_enrichment.training.evaluation import ModelScores, writable
+from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index
 from catalog_enrichment.training.task import Split
 
@@ -33,7 +34,7 @@ def held_out_decisions(
                 covered = _covered(dataset, index, certificate)
                 pool = np.array([value in certificate.pool for value in label.values], dtype=bool)
                 of_path = scores.at(name, index[covered])
-                written[covered] = writable(of_path, label.cardinality, pool, certificate.threshold)
+                written[covered] = writable_values(of_path, label.cardinality, pool, certificate.threshold)
         for product, row in zip(index.tolist(), written, strict=True):
             rows.append(
                 HeldOutDecision(

@@ -19,7 +19,7 @@ from catalog_enrichment.models.spec import ModelSpec, Recipe
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import Folds, Index, content_groups, one_per_group, split_folds
+from catalog_enrichment.training.folds import Folds, Index, content_groups, split_folds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,11 +36,6 @@ class Split:
     groups: NDArray[np.int64]
     """(N,) content group of each product."""
     folds: Folds
-    seed: int
-
-    def units(self, index: Index) -> Index:
-        """One product per content group of ``index``."""
-        return one_per_group(index, self.groups, self.dataset.ids, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +127,7 @@ def split_of(dataset: Dataset, settings: TrainingConfig) -> Split:
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
-    return Split(dataset, groups, folds, settings.folds.seed)
+    return Split(dataset, groups, folds)
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:

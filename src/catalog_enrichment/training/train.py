@@ -24,6 +24,8 @@ from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
+from catalog_enrichment.precision.certified_metrics import certified_metrics
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality, flatten_keys
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
@@ -89,7 +91,8 @@ def train(
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
         multimodal = modalities_used(member.model for member in members) == "both"
-        evaluation = _evaluate(split, tasks[0], predictor, scores, certificates, with_masking=multimodal)
+        held_out = held_out_decisions(split, labels, scores, certificates)
+        evaluation = _evaluate(split, tasks[0], predictor, scores, held_out, with_masking=multimodal)
     if settings.unimodal_baselines and multimodal:
         with stages("baselines"):
             _add_baselines(evaluation, members[0], split, tasks[0], fit_one)
@@ -104,7 +107,7 @@ def train(
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
-        held_out=held_out_decisions(split, labels, scores, certificates),
+        held_out=held_out,
         lineage=_lineage(split, labels, certificates),
         seconds=stages.seconds,
     )
@@ -191,12 +194,12 @@ def _evaluate(
     task: Task,
     predictor: Scorer,
     scores: ModelScores,
-    certificates: Sequence[Certificate],
+    held_out: Sequence[HeldOutDecision],
     with_masking: bool,
 ) -> Evaluation:
     """Certified metrics and metrics of the model on the test fold; if ``with_masking``, also with each input masked."""
     dataset, test = split.dataset, split.folds.test
-    test_with_image, units = test[dataset.has_image[test]], split.units(test)
+    test_with_image = test[dataset.has_image[test]]
     scores_by_modality = {BOTH: scores}
     for masked in get_args(MaskedInput)[1:] if with_masking else ():
         scores_by_modality[f"{masked}_masked"] = score(predictor, dataset, test_with_image, _discard, masked)
@@ -204,9 +207,11 @@ def _evaluate(
     for modality, modality_scores in scores_by_modality.items():
         for label in task.labels.values():
             evaluation.add_modality(modality, label, modality_scores, test_with_image, split.groups)
-    for certificate in certificates:
-        if certificate.modality is Modality.BOTH and certificate.attribute in task.labels:
-            evaluation.add_certified(certificate, task.labels[certificate.attribute], scores, units, dataset.has_image)
+    training_groups = split.groups[split.folds.train]
+    for attribute in task.labels:
+        decisions = [row for row in held_out if row.attribute == attribute]
+        in_training = np.isin([row.group for row in decisions], training_groups)
+        evaluation.add_certified(attribute, certified_metrics(decisions, in_training))
     return evaluation
 
 
