@@ -1,4 +1,4 @@
-"""The environment of all tests, and one small Spark session that they share."""
+"""The environment of all tests, one small Spark session, and a sample catalog before and after its first run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from .sample_catalog import SampleCatalog
 
 # Set before the libraries are imported: no model hub, no telemetry; Spark's workers run this Python.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -49,3 +52,49 @@ def spark() -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> SampleCatalog:
+    """Products imported, two versions registered, the first of them champion. Tests work on copies."""
+    from . import sample_catalog  # not above: what it imports reads the environment
+
+    sample = sample_catalog.build(tmp_path_factory.mktemp("template") / "sample", spark)
+    rows = [sample_catalog.listing(number) for number in range(sample_catalog.PRODUCTS)]
+    rows[5]["image"] = "nosuch.jpg"
+    rows[6]["opt_out"] = True
+    sample.feed(rows)
+    sample.import_products()
+    scratch = tmp_path_factory.mktemp("artifacts")
+    sample_catalog.register(sample, scratch, seed=1)
+    sample_catalog.register(sample, scratch, seed=2)
+    sample.registry.promote("1", expected_current=None)
+    return sample
+
+
+@pytest.fixture
+def sample(template: SampleCatalog, tmp_path: Path) -> SampleCatalog:
+    return template.copy_to(tmp_path / "sample")
+
+
+@pytest.fixture(scope="session")
+def first_run(
+    template: SampleCatalog, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SampleCatalog, dict[str, Any]]:
+    """The template after its first run, and the run's summary."""
+    from .sample_catalog import enrich
+
+    sample = template.copy_to(tmp_path_factory.mktemp("first") / "sample")
+    return sample, enrich(sample)
+
+
+@pytest.fixture
+def enriched(first_run: tuple[SampleCatalog, dict[str, Any]], tmp_path: Path) -> SampleCatalog:
+    """A copy of the sample after its first run, to change."""
+    return first_run[0].copy_to(tmp_path / "enriched")
+
+
+@pytest.fixture
+def run(first_run: tuple[SampleCatalog, dict[str, Any]]) -> dict[str, Any]:
+    """The summary of the first run."""
+    return first_run[1]

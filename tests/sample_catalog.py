@@ -9,18 +9,22 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from PIL import Image
 
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
+from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment.select import Window
 from catalog_enrichment.ingest import job
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.records import Modality
@@ -219,3 +223,41 @@ def values(sample: SampleCatalog, source: str | None = None) -> dict[tuple[str, 
 
 def table(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
     return [row for batch in LakeCatalog(sample.config.path("catalog")).scan(name) for row in batch.to_pylist()]
+
+
+def enrich(sample: SampleCatalog, window: Window | None = None, **options: Any) -> dict[str, Any]:
+    return pipeline.enrich(sample.context(), sample.model(), window or Window(), **options)
+
+
+class KilledError(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
+
+
+@contextmanager
+def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
+    """Whatever runs inside dies when it calls ``owner.name``; not where the call is labelled ``unless_label``."""
+    original = getattr(owner, name)
+
+    def kill(*arguments: Any, **named: Any) -> Any:
+        if unless_label and unless_label in [argument for argument in arguments if isinstance(argument, str)]:
+            return original(*arguments, **named)
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        try:
+            yield
+        except KilledError:
+            return
+    pytest.fail(f"nothing called {name}")
+
+
+def change(sample: SampleCatalog, number: int, **changes: Any) -> None:
+    """Import one product anew."""
+    sample.feed([listing(number, **changes)])
+    sample.with_settings("source.min_volume_ratio=0").import_products()
+
+
+def ledger_of(sample: SampleCatalog) -> list[tuple[Any, ...]]:
+    names = ("product_id", "attribute", "value", "op", "certificate_id")
+    return sorted((*(row[name] for name in names), round(row["score"], 4)) for row in table(sample, "attribute_values"))

@@ -1,13 +1,17 @@
-"""What a promotion changes for readers; :mod:`tests.enrichment.test_pipeline` compares the whole diff with a run."""
+"""What a promotion changes for readers, row by row and against the run that follows it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger
+from catalog_enrichment.operations.promotion_diff import promotion_diff as diff_of_promotion
 from catalog_enrichment.operations.promotion_diff import value_changes
 
 from ..catalog.catalog_rows import frame, prediction, product, stamp
+from ..sample_catalog import PRODUCTS, SampleCatalog, enrich, table, values
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,3 +61,47 @@ def test_kinds_of_changes(spark: SparkSession) -> None:
         ("new", "color"): (None, ["Red"], "added"),
         ("new", "size"): (None, ["M"], "added"),
     }
+
+
+def promotion_diff(sample: SampleCatalog, version: str, sampled_products: int = 0) -> dict[str, Any]:
+    """Of `promote_model --dry-run`, for a gate that was inconclusive."""
+    gate = {"model_name": "m", "model_version": version, "champion_before": "1", "verdict": "inconclusive"}
+    gate |= {"reasons": ["recall may be lower"], "comparisons": []}
+    model = sample.registry.resolve(version=version)
+    return diff_of_promotion(sample.context(), model, gate, sampled_products)
+
+
+def test_the_diff_of_a_promotion_is_what_an_enrichment_then_changes(enriched: SampleCatalog) -> None:
+    tables = [table(enriched, name) for name in ("predictions", "attribute_values", "runs")]
+    before = values(enriched, "model")
+    found = promotion_diff(enriched, "2")
+    assert [table(enriched, name) for name in ("predictions", "attribute_values", "runs")] == tables
+    assert not list((enriched.config.path("catalog") / "_staging").glob("*/*"))
+    assert (found["products"], found["catalog_products"]) == (PRODUCTS, PRODUCTS)
+
+    enriched.registry.promote("2", expected_current="1")
+    enrich(enriched)
+    after = values(enriched, "model")
+    expected: dict[str, Counter[str]] = {name: Counter() for name in found["attributes"]}
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        kind = "unchanged" if old == new else "added" if old is None else "retracted" if new is None else "changed"
+        expected[key[1]][kind] += 1
+    counted = {name: {kind: n for kind, n in kinds.items() if n} for name, kinds in found["attributes"].items()}
+    assert counted == {name: dict(kinds) for name, kinds in expected.items()}
+    assert expected["color"]["changed"]
+
+    page = Path(found["report"]).read_text()
+    assert "recall may be lower" in page
+    assert page.count("<figure") == sum(kinds.total() - kinds["unchanged"] for kinds in expected.values())
+    assert "data:image/jpeg;base64" in page
+
+
+def test_the_diff_of_a_promotion_can_be_of_a_sample(enriched: SampleCatalog) -> None:
+    found = promotion_diff(enriched, "2", sampled_products=8)
+    assert 0 < found["products"] < found["catalog_products"] == PRODUCTS
+    assert sum(sum(kinds.values()) for kinds in found["attributes"].values()) > 0
+
+
+def test_the_diff_of_a_version_that_has_decided_everything_is_empty(enriched: SampleCatalog) -> None:
+    assert {sum(kinds.values()) for kinds in promotion_diff(enriched, "1")["attributes"].values()} == {0}

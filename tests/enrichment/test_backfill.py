@@ -1,0 +1,100 @@
+"""Backfills: slices, chunks, resuming, rolling back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.enrichment import backfill, summary
+from catalog_enrichment.operations import explain, rollback
+
+from ..sample_catalog import SampleCatalog, change, table, values
+
+
+def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCatalog) -> None:
+    sliced = sample.with_settings(
+        "backfill.categories=['Apparel']", "backfill.updated_from=2026-01-05", "backfill.chunk_products=8"
+    )
+    window = backfill.window_of(sliced.config)
+    expected = backfill.estimate(sliced.context(), sliced.model(), window)
+    assert (expected["products"], expected["to_score"], expected["chunks"]) == (17, 16, 3)
+    done = backfill.backfill(sliced.context(), sliced.model(), window)
+    assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
+    chunks = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
+    assert {row["parent_run_id"] for row in chunks} == {done["run_id"]}
+    assert sum(dict(row["counts"])["predicted"] for row in chunks) == 16
+    check_seconds(sample, done, chunks)
+    again = backfill.backfill(sliced.context(), sliced.model(), window)
+    assert (again["status"], again["run_id"]) == ("nothing_to_do", done["run_id"])
+    assert {row["product_id"] for row in table(sample, "predictions")} == {
+        f"p{n:03d}" for n in range(4, 24) if n % 7 and n != 6
+    }
+
+
+def check_seconds(sample: SampleCatalog, done: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
+    """Each chunk has its own seconds, the backfill has their sum, and the next estimate's rate follows from it."""
+    for chunk in chunks:
+        names = [stage["name"] for stage in chunk["stages"]]
+        assert names == ["select", "validate", "score", "decide", "land", "publish"]
+        assert dict(chunk["seconds"]) == {stage["name"]: stage["seconds"] for stage in chunk["stages"]}
+    total = sum(seconds for chunk in chunks for _, seconds in chunk["seconds"])
+    assert sum(done["seconds"].values()) == pytest.approx(total, abs=0.1)
+    [parent] = [row for row in table(sample, "runs") if row["kind"] == "backfill"]
+    assert dict(parent["seconds"]) == pytest.approx(done["seconds"])
+    assert backfill.products_per_second(sample.context().catalog) == pytest.approx(16 / total, rel=0.05)
+
+
+def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
+    before = values(sample)
+    chunked = sample.with_settings("backfill.chunk_products=12")
+    done = backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
+    assert values(sample) != before
+    assert rollback.rollback_run(sample.context().catalog, done["run_id"])["status"] == "succeeded"
+    assert values(sample) == before
+
+
+def test_a_backfill_of_content_that_changed_back_is_another_backfill(enriched: SampleCatalog) -> None:
+    sliced = enriched.with_settings("backfill.product_ids=['p001']")
+    window = backfill.window_of(sliced.config)
+    done, seen = [], []
+    for title in ("Another thing altogether", "Shirt number 1 red", "Another thing altogether"):
+        change(enriched, 1, title=title)
+        done.append(backfill.backfill(sliced.context(), sliced.model(), window))
+        seen.append(table(enriched, "current_values"))
+    assert [one["status"] for one in done] == ["succeeded"] * 3
+    assert len({one["run_id"] for one in done}) == 3
+    rollback.rollback_run(enriched.context().catalog, done[2]["run_id"])
+    assert {row["run_id"] for row in table(enriched, "current_values")} == {row["run_id"] for row in seen[1]}
+
+
+def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
+    (sample.folder / "ids.txt").write_text("p001\n\np002\nnosuch\n")
+    named = sample.with_settings("backfill.product_ids=['p003']", "backfill.product_ids_file=ids.txt")
+    done = backfill.backfill(named.context(), named.model(), backfill.window_of(named.config))
+    assert {row["product_id"] for row in table(sample, "predictions")} == {"p001", "p002", "p003"}
+    assert done["products"] == 3
+
+
+def test_a_chunk_that_failed_after_its_commit_is_rolled_back_with_its_backfill(sample: SampleCatalog) -> None:
+    before = values(sample)
+    chunked = sample.with_settings("backfill.chunk_products=100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "add_coverage_after", failing)
+        with pytest.raises(OSError, match="disk full"):
+            backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
+    rows = {row["kind"]: row for row in table(sample, "runs") if row["kind"] != "import"}
+    assert {kind: row["status"] for kind, row in rows.items()} == {"enrich": "failed", "backfill": "failed"}
+    assert "disk full" in rows["backfill"]["error"]
+    assert values(sample) != before
+    context = sample.context()
+    written = next(key for key, value in values(sample, "model").items() if value)
+    assert explain.explain_value(context.catalog, context.dictionary, *written)["decisions"], (
+        "what a failed run published is explained, too"
+    )
+    assert rollback.rollback_run(sample.context().catalog, rows["backfill"]["run_id"])["status"] == "succeeded"
+    assert values(sample) == before
+
+
+def failing(*_: Any) -> None:
+    raise OSError("disk full")

@@ -1,0 +1,103 @@
+"""Which products a run takes, what stops it before it scores, and what reading costs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.catalog import ledger
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.enrichment import select
+from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.errors import DataContractError, ModelContractError
+from catalog_enrichment.frames import persisted_frames
+
+from ..sample_catalog import SampleCatalog, enrich, table
+
+
+def test_max_products_takes_the_newest_and_says_what_remains(sample: SampleCatalog) -> None:
+    run = enrich(sample, Window(max_products=5))
+    assert (run["predicted"], run["remaining"]) == (5, 18)
+    assert {row["product_id"] for row in table(sample, "predictions")} == {f"p{n:03d}" for n in range(19, 24)}
+    assert enrich(sample, Window(max_products=5))["remaining"] == 13
+
+
+def test_switching_off_shops_and_categories_takes_effect_at_the_next_run(sample: SampleCatalog) -> None:
+    run = enrich(sample.with_settings("enrich.disabled_shops=['shop-1']", "enrich.disabled_categories=['Home']"))
+    assert run["skipped_reasons"] == {"not_applicable": 2, "opted_out": 1, "shop_disabled": 12}
+    assert {int(row["product_id"][1:]) % 2 for row in table(sample, "predictions")} == {0}
+
+
+def test_an_empty_catalog_has_nothing_to_enrich(sample: SampleCatalog) -> None:
+    shutil.rmtree(sample.folder / "catalog")
+    assert enrich(sample)["status"] == "nothing_to_do"
+
+
+def test_a_catalog_that_fails_its_snapshot_gate_stops_the_run(sample: SampleCatalog, tmp_path: Path) -> None:
+    suite = sample.folder / "suite.json"
+    suite.write_text(
+        '{"name": "strict", "expectations": [{"type": "expect_column_values_to_not_be_null", '
+        '"kwargs": {"column": "description"}}, {"type": "expect_column_values_to_be_in_set", '
+        '"kwargs": {"column": "category", "value_set": ["Toys"]}}]}'
+    )
+    with pytest.raises(DataContractError, match="category"):
+        enrich(sample.with_settings("enrich.snapshot_suite=suite.json"))
+    assert not table(sample, "predictions")
+    assert [row["status"] for row in table(sample, "runs") if row["kind"] == "enrich"] == ["failed"]
+
+
+def test_a_model_of_another_dictionary_is_refused(sample: SampleCatalog) -> None:
+    text = (sample.folder / "attributes.json").read_text().replace('"Blue"', '"Navy"')
+    (sample.folder / "attributes.json").write_text(text)
+    with pytest.raises(ModelContractError, match="Blue"):
+        sample.registry.check_labels(sample.model(), sample.context().dictionary)
+
+
+def test_a_run_reads_and_replays_the_ledger_once(sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, replays = [], []
+    read, active = LakeCatalog.read, ledger.active
+
+    def counted_read(catalog: LakeCatalog, name: str, version: int | None = None) -> Any:
+        reads.append(name)
+        return read(catalog, name, version)
+
+    def counted_active(events: Any) -> Any:
+        replays.append(events)
+        return active(events)
+
+    monkeypatch.setattr(LakeCatalog, "read", counted_read)
+    monkeypatch.setattr(ledger, "active", counted_active)
+    done = enrich(sample)
+    assert done["attributes"]["color"]["written"] > 0
+    assert (reads.count("attribute_values"), len(replays)) == (1, 1)
+
+
+def shuffles_of_pictures(node: Any, joined: bool = False) -> tuple[int, int]:
+    """Shuffles of a physical plan that carry pictures: above its join, and below it. Cached frames are left out."""
+    if node.nodeName() == "AdaptiveSparkPlan":
+        node = node.initialPlan()
+    columns = {node.output().apply(index).name() for index in range(node.output().size())}
+    carries = node.nodeName() == "Exchange" and "images" in columns
+    counts = [(carries and not joined, carries and joined)]
+    joined = joined or "Join" in node.nodeName()
+    children = node.children()
+    counts += [shuffles_of_pictures(children.apply(index), joined) for index in range(children.size())]
+    return sum(above for above, _ in counts), sum(below for _, below in counts)
+
+
+@pytest.mark.parametrize("broadcast_keys", [1000, 0])
+def test_pictures_are_shuffled_once_on_their_way_to_the_model(
+    sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch, broadcast_keys: int
+) -> None:
+    """Where the keys can be broadcast, the shuffle is above the join: only pictures of products to score take part."""
+    monkeypatch.setattr(select, "BROADCAST_KEYS", broadcast_keys)
+    context = sample.context()
+    request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
+    with persisted_frames() as persist:
+        products = select.select_products(context.catalog, request, persist).products
+        above, below = shuffles_of_pictures(products._jdf.queryExecution().executedPlan())
+        assert products.rdd.getNumPartitions() == 2 * context.spark.sparkContext.defaultParallelism
+    assert (above, below) == ((1, 0) if broadcast_keys else (0, 1))
