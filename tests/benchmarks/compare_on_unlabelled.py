@@ -34,7 +34,7 @@ def compare_on_unlabelled(
     ``truth``: attribute -> product id -> values. Values that the models did not learn stay in every denominator.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # read when torch is loaded
-    from catalog_enrichment.comparison.data import load_data, with_picture
+    from catalog_enrichment.comparison.data import CatalogProducts, load_data, with_picture
     from catalog_enrichment.comparison.fit_all import fit_all
     from catalog_enrichment.comparison.models import compare_settings
     from catalog_enrichment.comparison.tables import build_comparison
@@ -42,7 +42,9 @@ def compare_on_unlabelled(
     catalog = LakeCatalog(config.path(config.catalog.path))
     with tempfile.TemporaryDirectory() as folder:
         workdir, stages = Path(folder), Stages()
-        data = load_data(lambda: catalog.scan("products"), load_dictionary(config), config, workdir, stages)
+        data = load_data(
+            CatalogProducts(lambda: catalog.scan("products")), load_dictionary(config), config, workdir, stages
+        )
         unlabelled = with_picture(data.split, products_of_no_fold(data.split))
         fitted = fit_all(replace(data, evaluation_index=unlabelled), config, workdir, stages)
     comparisons = {}

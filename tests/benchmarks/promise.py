@@ -39,16 +39,18 @@ from promise_worlds import (
     open_products,
 )
 
-from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
+from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig, TrainingConfig
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
 from catalog_enrichment.precision.metrics import operating_point
 from catalog_enrichment.precision.pool import select_pool
 from catalog_enrichment.precision.scored_labels import OpenProducts
 from catalog_enrichment.records import Modality
+from catalog_enrichment.training.folds import GroupedProducts, redraw_certification, split_folds
 
 RULE = PrecisionConfig(target=TARGET)
 FOLDS = FoldsConfig()
+USES_PER_EPOCH = TrainingConfig(recipe="").label_uses_per_epoch
 OPEN = 10_000
 """Products to fill in each draw, which give the grid and the weights."""
 
@@ -168,6 +170,30 @@ def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> l
     return outcomes
 
 
+def epochs_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
+    """The outcomes of ten candidates, five in each of two epochs whose folds the product's functions draw of the same
+    labelled products. The sixth is the best one of the first epoch, certified again: it was chosen by the old labels,
+    which the new fold has none of."""
+    rng = np.random.default_rng(seed)
+    sample = draw(world, rng, labelled)
+    index = np.arange(len(sample))
+    products = GroupedProducts([f"p{number}" for number in index.tolist()], sample.groups)
+    config = replace(FOLDS, seed=seed % 2**31)
+    first = split_folds(index, products, config)
+    second = redraw_certification(first, products, config, 1, np.isin(index, first.certification))
+    common, filled = rng.standard_normal(sample.scores.shape), open_products(draw(world, rng, OPEN, to_fill=True))
+    models = [another_model(world, sample, rng, common) for _ in range(USES_PER_EPOCH)]
+    outcomes: list[Outcome] = []
+    for epoch, folds in enumerate((first, second)):
+        if epoch:
+            best = outcomes.index(best_of(outcomes))
+            models = [models[best]] + [another_model(world, sample, rng, common) for _ in models[1:]]
+        for use, model in enumerate(models, start=1):
+            parts = (model.at(folds.calibration), model.at(folds.certification))
+            outcomes.append(judge(world, certify(world, *parts, filled, use)))
+    return outcomes
+
+
 def best_of(outcomes: Sequence[Outcome]) -> Outcome:
     """The candidate with the greatest recall: the one that would be promoted."""
     return max(outcomes, key=lambda outcome: outcome.recall)
@@ -204,6 +230,7 @@ def tasks(draws: int | None) -> list[Task]:
         *((f"clusters/{name}", one_draw, world, 10_000, number(1000)) for name, world in CLUSTERS.items()),
         *((f"shift/{tilt}x", unweighted_draw, world, 10_000, number(1000)) for tilt, world in tilted),
         ("uses", uses_draw, base, 10_000, number(1000)),
+        ("epochs", epochs_draw, base, 10_000, number(1000)),
         ("versions", versions_draw, base, 10_000, number(20)),
         *((f"others/{name}", one_draw, world, 5000, number(1000)) for name, world in OTHERS.items()),
     ]
@@ -265,6 +292,11 @@ def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[s
             for k in (3, 10):
                 found["uses"][str(k)] = rates([best_of(draw_outcomes[:k]) for draw_outcomes in outcomes])
             others += [(f"use {k} of the labels", rates([row[k - 1] for row in outcomes])) for k in range(1, 11)]
+        elif kind == "epochs":
+            others.append(("epochs: best of 10 candidates in two", rates([best_of(row) for row in outcomes])))
+            for k in range(1, USES_PER_EPOCH + 1):
+                second = [row[USES_PER_EPOCH + k - 1] for row in outcomes]
+                others.append((f"use {k} of the labels of a second epoch", rates(second)))
         else:
             visible, stood = (float(np.mean(column)) for column in zip(*outcomes, strict=True))
             found["versions"]["4"] = {"visible_precision": round(visible, 4), "draws": len(outcomes)}

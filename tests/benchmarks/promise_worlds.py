@@ -10,7 +10,7 @@ Shapes: n products, L written ranks per product (1, or 3 for an attribute with s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -71,6 +71,10 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def at(self, index: Ints) -> Sample:
+        """The products at ``index``."""
+        return Sample(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 def draw(world: World, rng: np.random.Generator, products: int, *, to_fill: bool = False) -> Sample:

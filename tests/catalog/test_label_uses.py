@@ -5,13 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalog_enrichment.catalog import label_uses
-from catalog_enrichment.catalog.label_uses import use_labels
+from catalog_enrichment.catalog.label_uses import Fold, earlier_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.precision.certify import LabelUse
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 
 FOLD = ["p1", "p2", "p3"]
 
@@ -19,6 +22,12 @@ FOLD = ["p1", "p2", "p3"]
 @pytest.fixture
 def catalog(tmp_path: Path) -> LakeCatalog:
     return LakeCatalog(tmp_path / "catalog")
+
+
+def use_labels(
+    catalog: LakeCatalog, attribute: str, product_ids: list[str], candidate: str, epoch: int = 0, **earlier: Any
+) -> LabelUse:
+    return label_uses.use_labels(catalog, Fold(attribute, product_ids, epoch), candidate, **earlier)
 
 
 def rows(catalog: LakeCatalog) -> list[tuple[str, str, str]]:
@@ -109,3 +118,35 @@ def test_a_training_that_cannot_record_its_uses_does_not_certify(
     monkeypatch.setattr(label_uses, "LOCK_SECONDS", 0)
     with catalog.locked("label_uses", 0), pytest.raises(GateRefused, match="label_uses"):
         use_labels(LakeCatalog(catalog.path), "color", FOLD, "a")
+
+
+def test_before_the_first_certification_there_are_no_earlier_uses(catalog: LakeCatalog) -> None:
+    assert earlier_uses(catalog) == EarlierUses()
+
+
+def test_what_the_next_training_learns_of_the_uses_before_it(catalog: LakeCatalog) -> None:
+    use_labels(catalog, "color", ["p1", "p2"], "a")
+    use_labels(catalog, "color", ["p2", "p3"], "b")
+    use_labels(catalog, "color", ["p2", "p3"], "b")  # the same candidate again
+    use_labels(catalog, "material", ["p4"], "b")
+    first = {"p1": 0, "p2": 0, "p3": 0, "p4": 0}
+    assert earlier_uses(catalog) == EarlierUses(epoch=0, uses={"color": 2, "material": 1}, first_epoch=first)
+
+
+def test_uses_are_counted_in_the_newest_epoch_and_first_uses_in_all(catalog: LakeCatalog) -> None:
+    for name in "abc":
+        use_labels(catalog, "color", ["p1"], name)
+    use = use_labels(catalog, "color", ["p5", "p6"], "d", epoch=1)
+    assert (use.number, use.epoch) == (1, 1)
+    use_labels(catalog, "color", ["p1"], "e")  # a training that began in epoch 0
+    found = earlier_uses(catalog)
+    assert (found.epoch, found.uses) == (1, {"color": 1})
+    assert found.first_epoch == {"p1": 0, "p5": 1, "p6": 1}
+    assert [found.certified_before(epoch) for epoch in (0, 1)] == [frozenset(), {"p1"}]
+    assert found.certified_before(2) == {"p1", "p5", "p6"}
+
+
+def test_a_product_that_certified_in_an_earlier_epoch_counts_with_all_its_uses(catalog: LakeCatalog) -> None:
+    """Folds overlap only where two trainings ran at once; then delta is shared all the same."""
+    use_labels(catalog, "color", ["p1"], "a")
+    assert use_labels(catalog, "color", ["p1", "p2"], "b", epoch=1).number == 2

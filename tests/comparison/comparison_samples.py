@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog_enrichment.comparison.data import load_data
+from catalog_enrichment.comparison.data import CatalogProducts, load_data
 from catalog_enrichment.comparison.fit_all import fit_all
 from catalog_enrichment.comparison.results import FittedModels
 from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
@@ -85,7 +85,7 @@ def fit_models(
     rows: list[dict], config: Config, workdir: Path, progress: Progress = silent, fit: Fitter = fit
 ) -> FittedModels:
     stages = Stages(progress)
-    data = load_data(lambda: batches(rows), DICTIONARY, config, workdir, stages)
+    data = load_data(CatalogProducts(lambda: batches(rows)), DICTIONARY, config, workdir, stages)
     return fit_all(data, config, workdir, stages, fit)
 
 

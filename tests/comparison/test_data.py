@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog_enrichment.comparison.data import ComparisonData, kept_labels, load_data
+from catalog_enrichment.comparison.data import CatalogProducts, ComparisonData, kept_labels, load_data
 from catalog_enrichment.comparison.results import FittedModels
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.stages import Stages
 
 from ..training.toy import COLORS, DICTIONARY, batches, silent
@@ -30,7 +31,9 @@ ONE_MODEL = (
 
 @pytest.fixture(scope="module")
 def data(settings: Config, rows: list[dict], tmp_path_factory) -> ComparisonData:
-    return load_data(lambda: batches(rows), DICTIONARY, settings, tmp_path_factory.mktemp("data"), Stages(silent))
+    return load_data(
+        CatalogProducts(lambda: batches(rows)), DICTIONARY, settings, tmp_path_factory.mktemp("data"), Stages(silent)
+    )
 
 
 def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(data: ComparisonData) -> None:
@@ -45,6 +48,18 @@ def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(
     assert not np.isin(groups[data.evaluation_index], certification).any()
 
 
+def test_the_folds_are_those_of_the_next_training(rows: list[dict], tmp_path: Path, data: ComparisonData) -> None:
+    """Otherwise a recipe could be chosen on products that certify it in a new epoch."""
+    ids, folds = data.split.dataset.ids, data.split.folds
+    certified = {ids[product]: 0 for product in folds.certification}
+    earlier = EarlierUses(uses={"color": 5}, first_epoch=certified)
+    source, settings = CatalogProducts(lambda: batches(rows), earlier), config(tmp_path, text=ONE_MODEL)
+    next_epoch = load_data(source, DICTIONARY, settings, tmp_path / "d", Stages(silent)).split
+    assert (data.split.epoch.number, next_epoch.epoch.number) == (0, 1)
+    assert not certified.keys() & {ids[product] for product in next_epoch.folds.certification}
+    assert np.array_equal(next_epoch.folds.test, folds.test)
+
+
 @pytest.mark.parametrize(
     ("fold", "compared_on"),
     [("certification", ["test"]), ("test", ["test"]), ("calibration", ["calibration", "test"])],
@@ -55,7 +70,7 @@ def test_labels_of_a_fold_that_is_not_fitted_on_change_no_score(
     """The temperatures are fitted on the calibration fold, or on the validation fold if calibration is compared on."""
     text = ONE_MODEL.replace("certification = 0.02", "certification = 0.1").replace("test = 0.28", "test = 0.2")
     settings = config(tmp_path, f"compare.folds={compared_on}", text=text)
-    data = load_data(lambda: batches(rows), DICTIONARY, settings, tmp_path / "d", Stages(silent))
+    data = load_data(CatalogProducts(lambda: batches(rows)), DICTIONARY, settings, tmp_path / "d", Stages(silent))
     ids = data.split.dataset.ids
     relabelled = {ids[product] for product in getattr(data.split.folds, fold)}
     following = dict(zip(COLORS, [*list(COLORS)[1:], next(iter(COLORS))], strict=True))
@@ -90,7 +105,7 @@ def test_shares_of_the_labels_are_nested_and_all_labels_is_the_plain_fit(fitted:
 def test_products_that_change_meanwhile_are_refused(settings: Config, rows: list[dict], tmp_path: Path) -> None:
     reads = iter([rows, rows[1:]])
     with pytest.raises(DataContractError, match="changed while they were read"):
-        load_data(lambda: batches(next(reads)), DICTIONARY, settings, tmp_path, Stages(silent))
+        load_data(CatalogProducts(lambda: batches(next(reads))), DICTIONARY, settings, tmp_path, Stages(silent))
 
 
 def test_with_the_calibration_fold_there_are_more_products_to_evaluate_on(

@@ -13,7 +13,7 @@ from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.spec import ModelSpec
 from catalog_enrichment.training.dataset import LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import content_groups, split_folds
+from catalog_enrichment.training.folds import GroupedProducts, content_groups, split_folds
 from catalog_enrichment.training.task import Task
 
 from .toy import DICTIONARY, batches, recipe
@@ -39,7 +39,7 @@ def toy_task(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Task]:
         labels = {name: dataset.labels(name) for name in attributes}
         groups = content_groups(dataset.titles, dataset.pictures, [])
         labelled = np.flatnonzero(np.any([label.labelled for label in labels.values()], axis=0))
-        folds = split_folds(labelled, groups, dataset.ids, FoldsConfig())
+        folds = split_folds(labelled, GroupedProducts(dataset.ids, groups), FoldsConfig())
         tokenizers = {name: build_tokenizer(text, dataset.titles) for name, text in spec.texts.items()}
         return Task(Examples.of(dataset, spec, tokenizers), tokenizers, labels, folds, groups)
 

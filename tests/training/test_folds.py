@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
+from catalog_enrichment.precision.earlier_uses import EarlierUses
+from catalog_enrichment.records import stable_hash
 from catalog_enrichment.training.folds import (
     Folds,
+    GroupedProducts,
     VariantKey,
     content_groups,
     split_folds,
@@ -56,7 +59,7 @@ def random_groups(count: int, seed: int = 0) -> np.ndarray:
 
 def test_groups_are_not_divided_and_every_product_is_in_one_fold():
     groups = random_groups(3000)
-    folds = split_folds(np.arange(3000), groups, ids(3000), SHARES)
+    folds = split_folds(np.arange(3000), GroupedProducts(ids(3000), groups), SHARES)
     parts = [folds.train, folds.validation, folds.calibration, folds.certification, folds.test]
     assert sorted(np.concatenate(parts).tolist()) == list(range(3000))
     groups_by_part = [set(groups[part].tolist()) for part in parts]
@@ -82,16 +85,31 @@ def test_shares_are_close_even_with_a_large_group(large, stratify):
     groups = random_groups(3000)
     groups[:large] = 10_000
     config = FoldsConfig(stratify=stratify)
-    folds = split_folds(np.arange(3000), groups, ids(3000), config, values(3000))
+    folds = split_folds(np.arange(3000), GroupedProducts(ids(3000), groups, values(3000)), config)
     expected = expected_shares(config, large, 3000, fold_of(folds, 0) if large else "")
     for name, size in folds.sizes().items():
         assert abs(size / 3000 - expected[name]) < 0.015
 
 
+@pytest.mark.parametrize(("stratify", "expected"), [(False, "e2ab60c774d47b81"), (True, "c1cec256f6e0a194")])
+def test_the_split_of_epoch_0_is_that_of_earlier_versions(stratify, expected):
+    """The hash was computed before there were epochs: versions of before and after can be compared on one test fold."""
+    groups, truth = np.arange(2000) // 3, np.zeros((2000, 12), dtype=bool)
+    groups[:300], groups[300:420] = 9000, 9001
+    for value in range(12):
+        truth[value :: 3 * (value + 2), value] = True
+    labelled = np.arange(2000)[np.arange(2000) % 7 != 0]
+    folds = split_folds(labelled, GroupedProducts(ids(2000), groups, truth), FoldsConfig(stratify=stratify, seed=3))
+    assert stable_hash([index.tolist() for _, index in folds.items()])[:16] == expected
+
+
 def test_no_group_is_exempt_from_the_draw_however_large():
     groups = random_groups(1000)
     groups[:400] = 10_000
-    drawn = [fold_of(split_folds(np.arange(1000), groups, ids(1000), FoldsConfig(seed=s)), 0) for s in range(200)]
+    drawn = [
+        fold_of(split_folds(np.arange(1000), GroupedProducts(ids(1000), groups), FoldsConfig(seed=s)), 0)
+        for s in range(200)
+    ]
     for name in ("train", "certification", "test"):
         expected = getattr(SHARES, name)
         assert abs(drawn.count(name) / 200 - expected) < 3 * (expected * (1 - expected) / 200) ** 0.5
@@ -100,18 +118,18 @@ def test_no_group_is_exempt_from_the_draw_however_large():
 def test_a_large_group_stays_where_it_was_drawn_when_other_products_come():
     groups = random_groups(1200)
     groups[:300] = 10_000
-    few = split_folds(np.arange(1000), groups, ids(1200), SHARES)
-    many = split_folds(np.arange(1200), groups, ids(1200), SHARES)
+    few = split_folds(np.arange(1000), GroupedProducts(ids(1200), groups), SHARES)
+    many = split_folds(np.arange(1200), GroupedProducts(ids(1200), groups), SHARES)
     assert fold_of(few, 0) == fold_of(many, 0)
 
 
 def test_the_split_depends_on_the_seed_and_not_on_the_order_of_products():
     groups, names = random_groups(500), ids(500)
-    first = split_folds(np.arange(500), groups, names, SHARES)
+    first = split_folds(np.arange(500), GroupedProducts(names, groups), SHARES)
     reverse = np.arange(500)[::-1]
-    second = split_folds(np.arange(500), groups[reverse], [names[i] for i in reverse], SHARES)
+    second = split_folds(np.arange(500), GroupedProducts([names[i] for i in reverse], groups[reverse]), SHARES)
     assert {names[i] for i in first.certification} == {names[reverse[i]] for i in second.certification}
-    other = split_folds(np.arange(500), groups, names, FoldsConfig(seed=1))
+    other = split_folds(np.arange(500), GroupedProducts(names, groups), FoldsConfig(seed=1))
     assert set(first.test.tolist()) != set(other.test.tolist())
 
 
@@ -152,7 +170,7 @@ def test_stratified_folds_have_their_share_of_rare_values():
         truth, groups = values(1500, seed), random_groups(1500, seed)
         configs = ((FoldsConfig(seed=seed), hashed), (FoldsConfig(seed=seed, stratify=True), stratified))
         for config, differences in configs:
-            folds = split_folds(np.arange(1500), groups, ids(1500), config, truth)
+            folds = split_folds(np.arange(1500), GroupedProducts(ids(1500), groups, truth), config)
             differences.append(unevenness(folds, truth, config))
     assert np.mean(stratified) < 0.6 * np.mean(hashed)
     assert max(stratified) < min(hashed)
@@ -163,7 +181,7 @@ def test_stratified_folds_keep_groups_together_and_shares_close(large):
     groups, truth = random_groups(3000), values(3000)
     groups[:large] = 10_000
     labelled = np.arange(0, 3000)[np.arange(3000) % 10 != 0]
-    folds = split_folds(labelled, groups, ids(3000), STRATIFIED, truth)
+    folds = split_folds(labelled, GroupedProducts(ids(3000), groups, truth), STRATIFIED)
     parts = [index for _, index in folds.items()]
     assert np.array_equal(np.sort(np.concatenate(parts)), labelled)
     assert all((np.diff(part) > 0).all() for part in parts)
@@ -175,23 +193,25 @@ def test_stratified_folds_keep_groups_together_and_shares_close(large):
 
 def test_stratified_folds_depend_on_the_seed_and_not_on_the_order_of_products():
     groups, names, truth = random_groups(500), ids(500), values(500)
-    first = split_folds(np.arange(500), groups, names, STRATIFIED, truth)
+    first = split_folds(np.arange(500), GroupedProducts(names, groups, truth), STRATIFIED)
     reverse = np.arange(500)[::-1]
-    second = split_folds(np.arange(500), groups[reverse], [names[i] for i in reverse], STRATIFIED, truth[reverse])
+    second = split_folds(
+        np.arange(500), GroupedProducts([names[i] for i in reverse], groups[reverse], truth[reverse]), STRATIFIED
+    )
     assert {names[i] for i in first.certification} == {names[reverse[i]] for i in second.certification}
-    other = split_folds(np.arange(500), groups, names, FoldsConfig(stratify=True, seed=-1), truth)
+    other = split_folds(np.arange(500), GroupedProducts(names, groups, truth), FoldsConfig(stratify=True, seed=-1))
     assert set(first.test.tolist()) != set(other.test.tolist())
 
 
 def test_stratification_needs_values():
     with pytest.raises(ValueError, match="values"):
-        split_folds(np.arange(10), np.arange(10), ids(10), STRATIFIED)
+        split_folds(np.arange(10), GroupedProducts(ids(10), np.arange(10)), STRATIFIED)
 
 
 def test_values_do_not_change_folds_without_stratification():
     groups = random_groups(400)
-    plain = split_folds(np.arange(400), groups, ids(400), SHARES)
-    with_values = split_folds(np.arange(400), groups, ids(400), SHARES, values(400))
+    plain = split_folds(np.arange(400), GroupedProducts(ids(400), groups), SHARES)
+    with_values = split_folds(np.arange(400), GroupedProducts(ids(400), groups, values(400)), SHARES)
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(plain.items(), with_values.items(), strict=True))
 
 
@@ -234,9 +254,9 @@ def test_the_config_sets_stratification(toy_task):
     for stratify in (False, True):
         shares = FoldsConfig(stratify=stratify)
         settings = TrainingConfig(recipe="any", attributes=["color", "material"], folds=shares, min_label_count=1)
-        result = split_of(dataset, settings)
+        result = split_of(dataset, settings, EarlierUses())
         truth = np.hstack([dataset.labels(name).truth for name in settings.attributes])
-        expected = split_folds(np.arange(240), result.groups, dataset.ids, shares, truth)
+        expected = split_folds(np.arange(240), GroupedProducts(dataset.ids, result.groups, truth), shares)
         assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(result.folds.items(), expected.items(), strict=True))
         test_fold[stratify] = set(result.folds.test.tolist())
     assert test_fold[False] != test_fold[True]

@@ -16,8 +16,10 @@ from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import LabelUse
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.trained_model import TrainedModel
+from catalog_enrichment.training.certification import EarlierCandidates
 from catalog_enrichment.training.train import train
 
 from .toy import DICTIONARY, batches, easy, recipe_toml, silent
@@ -47,15 +49,15 @@ def trained(tmp_path_factory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("job")
     uses: list[tuple[str, int]] = []
 
-    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
+    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
         assert candidate == artifact.weights_hash(folder / "w" / "artifact")
         assert not (folder / "w" / "artifact" / "certificates.json").exists()  # before the labels are read
         uses.append((attribute, len(set(product_ids))))
-        return LabelUse(2, epoch=0)
+        return LabelUse(2, epoch)
 
-    model = train(
-        batches(catalog()), DICTIONARY, config(folder, unimodal_baselines=True), folder / "w", second_candidate, silent
-    )
+    earlier = EarlierCandidates(use_labels=second_candidate)
+    settings = config(folder, unimodal_baselines=True)
+    model = train(batches(catalog()), DICTIONARY, settings, folder / "w", earlier, silent)
     assert uses == [(c.attribute, c.certification_products) for c in model.certificates if c.steps]
     assert [attribute for attribute, _ in uses] == ["color", "material"]
     return model
@@ -135,12 +137,15 @@ def test_certificates_expire_after_the_configured_days(trained):
     assert certificate.data_window == "2026-01-01/2026-01-01"
 
 
-def first_use(*_):
-    return LabelUse(1, epoch=0)
+def first_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+    return LabelUse(1, epoch)
+
+
+FIRST = EarlierCandidates(use_labels=first_use)
 
 
 def run(folder, rows, **training):
-    return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", first_use, silent)
+    return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", FIRST, silent)
 
 
 def test_no_labelled_product_is_refused_with_what_to_check(tmp_path):
@@ -177,7 +182,7 @@ def test_attribute_that_the_dictionary_lacks_is_a_config_error(tmp_path):
 def test_config_without_training_section_is_a_config_error(tmp_path):
     settings = replace(config(tmp_path), training=None)
     with pytest.raises(ConfigError, match="training"):
-        train(batches([]), DICTIONARY, settings, tmp_path, first_use, silent)
+        train(batches([]), DICTIONARY, settings, tmp_path, FIRST, silent)
 
 
 def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(tmp_path) -> None:
@@ -186,7 +191,7 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(t
         'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
         '"model.fusion.kind" = "late" }]\n'
     )
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", first_use, silent)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", FIRST, silent)
     artifact.verify(model.artifact)
     voters = ensemble.load(model.artifact)
     assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
@@ -201,14 +206,14 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(t
 def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_with_masked_inputs(tmp_path) -> None:
     changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
     settings = config(tmp_path, set=changes, unimodal_baselines=True)
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", first_use, silent)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", FIRST, silent)
     assert {name: model.params[name] for name in changes} == changes
     assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
     assert model.warnings == []
 
 
 def test_an_interrupted_training_continues(tmp_path) -> None:
-    settings = config(tmp_path, checkpoints="checkpoints")
+    settings = config(tmp_path, checkpoints="checkpoints", label_uses_per_epoch=1)
 
     class Killed(Exception):
         pass
@@ -218,9 +223,34 @@ def test_an_interrupted_training_continues(tmp_path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", first_use, kill)
+        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", FIRST, kill)
     lines: list[str] = []
-    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", first_use, lines.append)
+    # its first start has recorded its use: without its checkpoint it would draw a new certification fold
+    own_use = EarlierUses(uses={"color": 1}, first_epoch={"p00000": 0})
+    again = EarlierCandidates(use_labels=first_use, uses=own_use)
+    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", again, lines.append)
+    assert (resumed.lineage["label_epoch"], resumed.lineage["label_epoch_reason"]) == (0, "")
+    assert {certificate.epoch for certificate in resumed.certificates} == {0}
     assert any("continues after epoch 2" in line for line in lines)
-    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", first_use, silent)
+    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", FIRST, silent)
     assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)
+
+
+def test_a_training_after_the_last_use_of_a_certification_fold_draws_a_new_one_and_says_so(tmp_path) -> None:
+    lines: list[str] = []
+    certified: list[tuple[str, int]] = []
+
+    def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+        certified.extend((product, epoch) for product in product_ids)
+        return LabelUse(1, epoch)
+
+    uses = EarlierUses(epoch=0, uses={"material": 5}, first_epoch={f"p{n:05d}": 0 for n in range(150)})
+    settings = config(tmp_path, set={"fit.epochs": 1})
+    earlier = EarlierCandidates(use_labels=use, uses=uses)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
+    assert model.lineage["label_epoch"] == 1
+    assert {certificate.epoch for certificate in model.certificates} == {1}
+    (said,) = [line for line in lines if line.startswith("certification labels: ")]
+    assert said == f"certification labels: {model.lineage['label_epoch_reason']}"
+    assert "the labels of material were used 5 times in epoch 0" in said
+    assert all(product not in uses.first_epoch and epoch == 1 for product, epoch in certified)

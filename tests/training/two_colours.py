@@ -13,7 +13,7 @@ from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.records import Cardinality, Modality
-from catalog_enrichment.training.certification import Certifier
+from catalog_enrichment.training.certification import Certifier, EarlierCandidates
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Folds
@@ -33,9 +33,9 @@ class Uses:
     number: int = 1
     calls: list[tuple[str, list[str], str]] = field(default_factory=list)
 
-    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
+    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
         self.calls.append((attribute, list(product_ids), candidate))
-        return LabelUse(number=self.number, epoch=0)
+        return LabelUse(number=self.number, epoch=epoch)
 
 
 @dataclass
@@ -76,8 +76,9 @@ class Marketplace:
         split = Split(self.dataset, self.groups, changes.pop("folds", self.folds))
         probabilities = changes.pop("probabilities", {"color": self.scores})
         model_scores = ModelScores(np.arange(self.count), probabilities)
+        earlier = EarlierCandidates(use_labels=uses or Uses())
         issued_at = datetime(2026, 2, 1, tzinfo=UTC)
-        return Certifier(split, model_scores, replace(RULE, **changes), SCORED_BY, uses or Uses(), issued_at)
+        return Certifier(split, model_scores, replace(RULE, **changes), SCORED_BY, earlier, issued_at)
 
     def certificate(self, modality: Modality = Modality.BOTH, **changes: Any) -> Certificate:
         return self.certifier(**changes).certify_one(self.labels, modality)

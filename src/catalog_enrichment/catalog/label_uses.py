@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.precision.certify import LabelUse
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
 
 TABLE = "label_uses"
-EPOCH = 0
-"""The only epoch: new certification folds are not drawn yet."""
 LOCK_SECONDS = 300
 """How long a training waits for another one that is recording its uses; that takes seconds."""
 
@@ -27,20 +27,25 @@ FirstUses = dict[str, dict[str, datetime]]
 """Product id -> candidate -> when the candidate first used the product's label."""
 
 
-def use_labels(
-    catalog: Catalog,
-    attribute: str,
-    product_ids: Sequence[str],
-    candidate: str,
-    earlier: Sequence[str] = (),
-) -> LabelUse:
-    """Record that ``candidate`` (its weights hash) is certified on the labels of ``product_ids``, and count the uses.
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The products that certify one attribute of one candidate."""
+
+    attribute: str
+    product_ids: Sequence[str]
+    epoch: int
+    """The certification fold that the products were drawn for, from 0."""
+
+
+def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> LabelUse:
+    """Record that ``candidate`` (its weights hash) is certified on the labels of ``fold``, and count the uses.
 
     The use number is 1 + the largest number of other candidates that used any of the products before this candidate
-    did. The same candidate on the same products gets the same number again, and nothing is written. ``earlier``:
-    candidates, oldest first, that used the products before the catalog kept this table; they are recorded with the
-    attribute's first rows. Raises GateRefused if another training holds the table for ``LOCK_SECONDS``.
+    did, in any epoch. The same candidate on the same products gets the same number again, and nothing is written.
+    ``earlier``: candidates, oldest first, that used the products before the catalog kept this table; they are recorded
+    with the attribute's first rows. Raises GateRefused if another training holds the table for ``LOCK_SECONDS``.
     """
+    attribute, product_ids = fold.attribute, fold.product_ids
     with catalog.locked(TABLE, LOCK_SECONDS):
         uses, newest = _first_uses(catalog, attribute, set(product_ids))
         # strictly increasing, whatever the clocks of the machines that train say
@@ -55,13 +60,38 @@ def use_labels(
         }
         if new:
             rows = [
-                {"attribute": attribute, "product_id": product, "epoch": EPOCH, "candidate": name, "used_at": time}
+                {"attribute": attribute, "product_id": product, "epoch": fold.epoch, "candidate": name, "used_at": time}
                 for (product, name), time in new.items()
             ]
             catalog.append_rows(TABLE, rows, stable_hash(TABLE, attribute, sorted(new), now.isoformat()))
         for (product, name), time in new.items():
             uses[product][name] = time
-        return LabelUse(number=1 + max((_used_before(uses[p], candidate) for p in product_ids), default=0), epoch=EPOCH)
+        number = 1 + max((_used_before(uses[product], candidate) for product in product_ids), default=0)
+        return LabelUse(number=number, epoch=fold.epoch)
+
+
+def earlier_uses(catalog: Catalog) -> EarlierUses:
+    """All uses so far, as :func:`catalog_enrichment.training.epochs.folds_of_epoch` needs them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    batches = list(catalog.scan(TABLE, ["attribute", "product_id", "epoch", "candidate"]))
+    table = pa.Table.from_batches(batches) if batches else None
+    if table is None or not table.num_rows:
+        return EarlierUses()
+    epoch = pc.max(table.column("epoch")).as_py()
+    first = table.group_by("product_id").aggregate([("epoch", "min")])
+    candidates = (
+        table.filter(pc.equal(table.column("epoch"), epoch))
+        .group_by(["attribute", "product_id"])
+        .aggregate([("candidate", "count_distinct")])
+    )
+    most = candidates.group_by("attribute").aggregate([("candidate_count_distinct", "max")])
+    return EarlierUses(
+        epoch=epoch,
+        uses={row["attribute"]: row["candidate_count_distinct_max"] for row in most.to_pylist()},
+        first_epoch=dict(zip(first["product_id"].to_pylist(), first["epoch_min"].to_pylist(), strict=True)),
+    )
 
 
 def _used_before(first_use: dict[str, datetime], candidate: str) -> int:

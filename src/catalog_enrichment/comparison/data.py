@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.dataset import Dataset, Labels
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 
 MIN_LABELS = 20
 """Smallest number of labelled products that a share of the labels may leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogProducts:
+    """What a comparison reads of the catalog."""
+
+    scan: Callable[[], Iterable[pa.RecordBatch]]
+    """A new iteration over all rows of the contract `products`; it is called once per picture size."""
+    earlier_uses: EarlierUses = field(default_factory=EarlierUses)
+    """Uses of certification labels by trainings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +65,7 @@ class ComparisonData:
 
 
 def load_data(
-    products: Callable[[], Iterable[pa.RecordBatch]],
+    source: CatalogProducts,
     dictionary: Dictionary,
     config: Config,
     workdir: Path,
@@ -62,18 +73,18 @@ def load_data(
 ) -> ComparisonData:
     """Read, split and tokenize the products for every model of `[compare]`; ``workdir`` gets their pictures.
 
-    ``products()``: a new iteration over all rows of the contract `products`; it is called once per picture size. The
+    The folds are those of the next training, so that no model is chosen on products that will certify it. The
     evaluation products are those of `compare.folds`. Raises ConfigError for a recipe that cannot be used and
     DataContractError for too little data, or for products that change between two reads.
     """
     settings = compare_settings(config)
     recipes = [member for model in compared_models(config) for member in model.members]
     with stages("load") as stage:
-        datasets = _datasets(products, dictionary, config, recipes, workdir)
+        datasets = _datasets(source.scan, dictionary, config, recipes, workdir)
         first = next(iter(datasets.values()))
         stage.rows_in, stage.rows_out = first.counts["products_read"], len(first)
     with stages("split"):
-        split = split_of(first, settings_of(config))
+        split = split_of(first, settings_of(config), source.earlier_uses)
         evaluation_index = with_picture(split, _products_of_folds(split, settings))
         if not len(evaluation_index):
             raise DataContractError(f"no product of {settings.folds} has a picture: there is nothing to evaluate on")
@@ -109,6 +120,7 @@ def lineage(data: ComparisonData, settings: CompareConfig) -> dict[str, Any]:
     dataset, folds, groups = data.split.dataset, data.split.folds, data.split.groups
     return {
         **dataset.counts,
+        "label_epoch": data.split.epoch.number,
         "with_image": int(dataset.has_image.sum()),
         "folds": folds.sizes(),
         "judged_on": list(settings.folds),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import adopted
+from catalog_enrichment.catalog import adopted, label_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.comparison.models import compare_settings, compared_models
 from catalog_enrichment.context import load_dictionary
@@ -45,13 +45,14 @@ def compare_models(config: Config) -> dict[str, Any]:
 
     started = datetime.now(UTC)
     with launcher.fitting_resources(config, "compare_models") as (workdir, fit):
-        from catalog_enrichment.comparison.data import load_data
+        from catalog_enrichment.comparison.data import CatalogProducts, load_data
         from catalog_enrichment.comparison.fit_all import fit_all
         from catalog_enrichment.comparison.report import write_comparison
         from catalog_enrichment.comparison.tables import build_comparison
 
         with stages("compare") as stage:
-            data = load_data(lambda: adopted.scan_products(catalog), dictionary, config, workdir, stages)
+            source = CatalogProducts(lambda: adopted.scan_products(catalog), label_uses.earlier_uses(catalog))
+            data = load_data(source, dictionary, config, workdir, stages)
             fitted = fit_all(data, config, workdir, stages, fit)
             stage.rows_in = fitted.lineage["products_read"]
     with stages("judge") as stage:

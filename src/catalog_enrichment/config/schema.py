@@ -81,7 +81,7 @@ class FoldsConfig:
     calibration: float = 0.10
     """Temperature, the pool of values, the suggestion threshold."""
     certification: float = 0.22
-    """Only to certify; used once per candidate (PRECISION, certificate 4)."""
+    """Only to certify; used once per candidate (PRECISION, certificate 6)."""
     test: float = 0.08
     """Not used to fit, choose or certify; gives the metrics in the report."""
     seed: int = 0
@@ -104,6 +104,9 @@ class TrainingConfig:
     attributes: list[str] = field(default_factory=list)
     """Attributes to learn; empty: every enabled attribute of the dictionary."""
     folds: FoldsConfig = field(default_factory=FoldsConfig)
+    label_uses_per_epoch: int = 5
+    """After so many candidates of one certification fold a new one is drawn, of products that never certified, if they
+    are enough (PRECISION, certificate 6)."""
     min_label_count: int = 20
     """Values with fewer labelled products are not learned."""
     max_unlabelled: int = 20_000
@@ -123,6 +126,7 @@ class TrainingConfig:
     """Folder for temporary files of the fit; empty: a temporary folder of this machine."""
 
     def __post_init__(self) -> None:
+        _within("training.label_uses_per_epoch", self.label_uses_per_epoch, 1, 2**31)
         _within("training.min_label_count", self.min_label_count, 1, 2**31)
         _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
         _within("training.threads", self.threads, 0, 4096)
@@ -136,7 +140,7 @@ class PrecisionConfig:
     target: float = 0.95
     """Minimum precision: written values are right at least this often."""
     delta: float = 0.05
-    """Probability with which a certificate may be wrong, divided by how often its label set was used."""
+    """Probability with which the first certificate on a label set may be wrong; the k-th gets delta / (k (k + 1))."""
     first_expected: int = 150
     """n0: expected accepted count at the first threshold of the fixed sequence."""
     step: float = 1.05

@@ -6,12 +6,12 @@ only such products (PRECISION, certificate 8).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from catalog_enrichment.precision.certify import (
     certify_attribute,
 )
 from catalog_enrichment.precision.claim import PATHS
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
 from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
@@ -35,8 +36,21 @@ from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.task import Split
 
-UseLabels = Callable[[str, Sequence[str], str], LabelUse]
-"""(attribute, ids of the certification products, weights hash) -> the use, recorded before the labels are read."""
+
+class UseLabels(Protocol):
+    """Records a use of certification labels, before they are read."""
+
+    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+        """The use of the labels of ``product_ids`` by ``candidate``, a weights hash."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierCandidates:
+    """What a training must know of the models before it; training/job.py binds it to the catalog and the registry."""
+
+    use_labels: UseLabels
+    uses: EarlierUses = field(default_factory=EarlierUses)
+
 
 NOT_LEARNED_ABSTAINS = "too few labelled products to learn a value of it"
 
@@ -50,7 +64,7 @@ class Certifier:
     """Of the calibration and certification folds and of the unfilled products, for the attributes learned."""
     rule: PrecisionConfig
     scored_by: ScoredBy
-    use_labels: UseLabels
+    earlier: EarlierCandidates
     issued_at: datetime
 
     def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
@@ -82,11 +96,10 @@ class Certifier:
             languages=[self.split.dataset.languages[product] for product in certification],
             group_sizes=self._group_sizes[certification],
         )
-        binding = self._binding(
-            modality,
-            certification,
-            self.use_labels(labels.attribute, self._ids(certification), self.scored_by.weights_hash),
+        use = self.earlier.use_labels(
+            labels.attribute, self._ids(certification), self.scored_by.weights_hash, self.split.epoch.number
         )
+        binding = self._binding(modality, certification, use)
         open_products = self._open_products(labels, path)
         return certify_attribute(pool, certification_scores, open_products, self.rule, binding)
 
@@ -108,7 +121,7 @@ class Certifier:
 
     def _abstention(self, labels: Labels, modality: Modality, certification: Index, why: str) -> Certificate:
         """An abstention without a use of the labels."""
-        binding = self._binding(modality, certification, LabelUse(number=1, epoch=0))
+        binding = self._binding(modality, certification, LabelUse(number=1, epoch=self.split.epoch.number))
         return abstention(labels.attribute, why, self.rule, binding, certification_products=len(certification))
 
     def _binding(self, modality: Modality, certification: Index, use: LabelUse) -> CertificateBinding:

@@ -100,13 +100,17 @@ class Folds:
         return {name: len(index) for name, index in self.items()}
 
 
-def split_folds(
-    labelled: Index,
-    groups: NDArray[np.int64],
-    ids: Sequence[str],
-    config: FoldsConfig,
-    truth: NDArray[np.bool_] | None = None,
-) -> Folds:
+@dataclass(frozen=True, slots=True)
+class GroupedProducts:
+    """What a division of N products needs to know of them."""
+
+    ids: Sequence[str]
+    groups: NDArray[np.int64]  # (N,) content group
+    truth: NDArray[np.bool_] | None = None
+    """(N, V) the products' values, for stratification."""
+
+
+def split_folds(labelled: Index, products: GroupedProducts, config: FoldsConfig) -> Folds:
     """Split the labelled products by content group into the configured shares (counted in products).
 
     Groups are sorted by a hash of the seed and the group's smallest product id, and the sequence is cut at the shares.
@@ -114,33 +118,85 @@ def split_folds(
     half the smallest fold would push others out of it, so its fold is drawn first, with the shares as probabilities,
     and the other groups fill what is left: no group is exempt from certification, however large.
 
-    With ``config.stratify`` the other groups are divided by iterative stratification over ``truth`` (N, V), the
-    products' values: every fold gets its share of every value, as far as groups allow. This is not stable, and exact to
-    about 0.01. Raises ValueError if ``truth`` is missing then.
+    With ``config.stratify`` the other groups are divided by iterative stratification over the products' values: every
+    fold gets its share of every value, as far as groups allow. This is not stable, and exact to about 0.01. Raises
+    ValueError if the values are missing then.
     """
-    members: dict[int, list[int]] = {}
-    for product in labelled.tolist():
-        members.setdefault(int(groups[product]), []).append(product)
-    shares = np.array([config.train, config.validation, config.calibration, config.certification, config.test])
-    largest = max(1, int(shares.min() * len(labelled) / 2))
-    first_id = {group: min(ids[product] for product in products) for group, products in members.items()}
-    order = sorted(members, key=lambda group: stable_hash(config.seed, first_id[group]))
-    large = [group for group in order if len(members[group]) > largest]
-    small = [members[group] for group in order if len(members[group]) <= largest]
+    division = Division(products, _large(len(labelled), config), config.stratify, (config.seed,))
+    return Folds(*division.parts(labelled, _shares(config)))
 
-    folds: list[list[int]] = [[], [], [], [], []]
-    for group in large:
-        folds[_draw(shares, config.seed, first_id[group])] += members[group]
-    target = np.maximum(shares * len(labelled) - np.array([len(fold) for fold in folds]), 0.0)
-    if config.stratify:
-        if truth is None:
+
+def redraw_certification(
+    folds: Folds, products: GroupedProducts, config: FoldsConfig, epoch: int, certified_before: NDArray[np.bool_]
+) -> Folds:
+    """The folds of a later ``epoch``: a new certification fold of products that never certified, the same test fold.
+
+    ``folds``: the split of epoch 0. ``certified_before`` (N,): products that certified in an earlier epoch. The new
+    certification fold is drawn from the content groups without such a product, each with the same probability, large
+    ones too, until it has its share; it is smaller if they are fewer. The other groups, but for those of the test
+    fold, fill train, validation and calibration by their shares.
+    """
+    rest = np.sort(np.concatenate([folds.train, folds.validation, folds.calibration, folds.certification]))
+    labelled = len(rest) + len(folds.test)
+    fresh = never_certified(rest, products.groups, certified_before)
+    division = Division(products, _large(labelled, config), config.stratify, (config.seed, "epoch", epoch))
+    share = min(config.certification * labelled / max(len(fresh), 1), 1.0)
+    certification, _ = division.parts(fresh, np.array([share, 1 - share]))
+    others = np.setdiff1d(rest, certification)
+    train, validation, calibration = division.parts(others, _shares(config)[:3] / _shares(config)[:3].sum())
+    return Folds(train, validation, calibration, certification, folds.test)
+
+
+def never_certified(index: Index, groups: NDArray[np.int64], certified_before: NDArray[np.bool_]) -> Index:
+    """The products of ``index`` whose content group has no product that certified; ``groups`` and ``certified_before``
+    are of all N products."""
+    return index[~np.isin(groups[index], groups[certified_before])]
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Divides products by content group into parts; the same for the same key, products and shares."""
+
+    products: GroupedProducts
+    largest: int
+    """A group of more products is drawn by itself, before the others."""
+    stratify: bool
+    key: tuple[int | str, ...]
+
+    def parts(self, index: Index, shares: NDArray[np.float64]) -> list[Index]:
+        """``index`` in parts of the given ``shares``, which sum to 1."""
+        members: dict[int, list[int]] = {}
+        for product in index.tolist():
+            members.setdefault(int(self.products.groups[product]), []).append(product)
+        first_id = {group: min(self.products.ids[product] for product in inside) for group, inside in members.items()}
+        order = sorted(members, key=lambda group: stable_hash(*self.key, first_id[group]))
+        small = [members[group] for group in order if len(members[group]) <= self.largest]
+        parts: list[list[int]] = [[] for _ in shares]
+        for group in order:
+            if len(members[group]) > self.largest:
+                parts[_draw(shares, self.key, first_id[group])] += members[group]
+        target = np.maximum(shares * len(index) - np.array([len(part) for part in parts]), 0.0)
+        for inside, part in zip(small, self._divide(small, target), strict=True):
+            parts[part] += inside
+        return [np.array(sorted(part), dtype=np.int64) for part in parts]
+
+    def _divide(self, groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[int]:
+        """The part of each group, so that the parts have ``target`` products."""
+        if not self.stratify:
+            return _cut(groups, target)
+        if self.products.truth is None:
             raise ValueError("folds.stratify needs the products' values")
-        fold_of_group = _stratify(small, truth, target, config.seed)
-    else:
-        fold_of_group = _cut(small, target)
-    for products, fold_index in zip(small, fold_of_group, strict=True):
-        folds[fold_index] += products
-    return Folds(*(np.array(sorted(part), dtype=np.int64) for part in folds))
+        return _stratify(groups, self.products.truth, target, self.key)
+
+
+def _shares(config: FoldsConfig) -> NDArray[np.float64]:
+    """The folds' shares, in the order of :class:`Folds`."""
+    return np.array([getattr(config, field.name) for field in fields(Folds)])
+
+
+def _large(labelled: int, config: FoldsConfig) -> int:
+    """Half the smallest fold of so many labelled products; a larger group is drawn by itself."""
+    return max(1, int(_shares(config).min() * labelled / 2))
 
 
 def stratified_parts(
@@ -156,13 +212,13 @@ def stratified_parts(
         members[group].append(product)
     if len(members) < k:
         raise ValueError(f"{len(members)} content groups cannot be divided into {k} parts")
-    part_of_product = np.array(_stratify(members, truth, np.ones(k), seed))[position]
+    part_of_product = np.array(_stratify(members, truth, np.ones(k), (seed,)))[position]
     return [np.sort(index[part_of_product == part]) for part in range(k)]
 
 
-def _draw(shares: NDArray[np.float64], seed: int, first_id: str) -> int:
-    """A fold drawn with probabilities ``shares``, by a hash: the same for the same seed and group."""
-    position = int(stable_hash("large group", seed, first_id)[:13], 16) / 16**13
+def _draw(shares: NDArray[np.float64], key: tuple[int | str, ...], first_id: str) -> int:
+    """A part drawn with probabilities ``shares``, by a hash: the same for the same key and group."""
+    position = int(stable_hash("large group", *key, first_id)[:13], 16) / 16**13
     return min(int(np.searchsorted(np.cumsum(shares), position, side="right")), len(shares) - 1)
 
 
@@ -177,7 +233,10 @@ def _cut(groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[i
 
 
 def _stratify(
-    groups: Sequence[Sequence[int]], truth: NDArray[np.bool_], target: NDArray[np.float64], seed: int
+    groups: Sequence[Sequence[int]],
+    truth: NDArray[np.bool_],
+    target: NDArray[np.float64],
+    key: tuple[int | str, ...],
 ) -> list[int]:
     """The fold of each group of products: groups of the rarest value are assigned first, each to the fold that lacks
     most of that value (Sechidis et al. 2011). A group has the values of all its members.
@@ -189,7 +248,7 @@ def _stratify(
 
     if not groups:
         return []
-    random = np.random.default_rng(int(stable_hash("stratify", seed)[:15], 16))
+    random = np.random.default_rng(int(stable_hash("stratify", *key)[:15], 16))
     order = random.permutation(len(groups))
     values = np.stack([truth[groups[group]].any(axis=0) for group in order])
     sizes = np.array([len(groups[group]).bit_length() for group in order])

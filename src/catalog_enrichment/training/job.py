@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.precision.certificate import Certificate
     from catalog_enrichment.precision.certify import LabelUse
-    from catalog_enrichment.training.certification import UseLabels
+    from catalog_enrichment.training.certification import EarlierCandidates
 
 
 def train_model(config: Config) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def train_model(config: Config) -> dict[str, Any]:
 
         with stages("train") as stage:
             products = adopted.scan_products(catalog)
-            record = _label_uses(catalog, registry)
-            trained = train(products, dictionary, config, workdir, record, stages.say, fit)
+            earlier = _earlier_candidates(catalog, registry)
+            trained = train(products, dictionary, config, workdir, earlier, stages.say, fit)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
@@ -67,17 +67,22 @@ def train_model(config: Config) -> dict[str, Any]:
     }
 
 
-def _label_uses(catalog: LakeCatalog, registry: Registry) -> UseLabels:
-    """Records uses of labels in the catalog, after those of the versions that were certified before it kept them."""
-    earlier = registry.certified_without_label_uses()
+def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCandidates:
+    """Uses are recorded in the catalog, after those of the versions that were certified before it kept them."""
+    from catalog_enrichment.training.certification import EarlierCandidates
 
-    def use(attribute: str, product_ids: Sequence[str], candidate: str) -> LabelUse:
-        return label_uses.use_labels(catalog, attribute, product_ids, candidate, earlier)
+    before_table = registry.certified_without_label_uses()
 
-    return use
+    def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+        fold = label_uses.Fold(attribute, product_ids, epoch)
+        return label_uses.use_labels(catalog, fold, candidate, before_table)
+
+    return EarlierCandidates(use_labels=use, uses=label_uses.earlier_uses(catalog))
 
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
     """The most important fields; all of them are in the model version's certificates.json."""
-    names = ("attribute", "modality", "threshold", "accepted", "wrong", "lower_bound", "use_number", "why_abstains")
-    return {name: getattr(certificate, name) for name in names}
+    counts = ("accepted", "wrong", "lower_bound", "epoch", "use_number")
+    return {
+        name: getattr(certificate, name) for name in ("attribute", "modality", "threshold", *counts, "why_abstains")
+    }

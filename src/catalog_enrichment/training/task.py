@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,12 @@ from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
+from catalog_enrichment.training.epochs import Epoch, folds_of_epoch
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import Folds, Index, content_groups, split_folds
+from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, content_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +38,7 @@ class Split:
     groups: NDArray[np.int64]
     """(N,) content group of each product."""
     folds: Folds
+    epoch: Epoch = field(default_factory=Epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,11 @@ def labels_of(dataset: Dataset, settings: TrainingConfig) -> dict[str, Labels]:
     return {name: dataset.labels(name, settings.min_label_count) for name in names}
 
 
-def split_of(dataset: Dataset, settings: TrainingConfig) -> Split:
-    """Content groups and folds. Raises DataContractError if there are too few labelled products or content groups."""
+def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -> Split:
+    """Content groups, and the folds of the next training after the ``earlier`` uses of labels.
+
+    Raises DataContractError if there are too few labelled products or content groups.
+    """
     labels = labels_of(dataset, settings).values()
     labelled = np.flatnonzero(np.any([label.labelled for label in labels], axis=0))
     if len(labelled) < MIN_LABELLED:
@@ -120,14 +126,16 @@ def split_of(dataset: Dataset, settings: TrainingConfig) -> Split:
         )
     groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
     truth = np.concatenate([label.truth for label in labels], axis=1)
-    folds = split_folds(labelled, groups, dataset.ids, settings.folds, truth)
+    products = GroupedProducts(dataset.ids, groups, truth)
+    attributes = attributes_of(settings, dataset.dictionary)
+    folds, epoch = folds_of_epoch(labelled, products, settings, attributes, earlier)
     if empty := [name for name, size in folds.sizes().items() if not size]:
         raise DataContractError(
             f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, too few "
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
-    return Split(dataset, groups, folds)
+    return Split(dataset, groups, folds, epoch)
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:

@@ -25,12 +25,14 @@ from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.certified_metrics import certified_metrics
+from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
-from catalog_enrichment.records import Modality, flatten_keys
+from catalog_enrichment.records import Modality, flatten_keys, stable_hash
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
-from catalog_enrichment.training.certification import Certifier, UseLabels, data_window, label_set
-from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training import epochs
+from catalog_enrichment.training.certification import Certifier, EarlierCandidates, data_window, label_set
+from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_threads
@@ -53,15 +55,15 @@ def train(
     dictionary: Dictionary,
     config: Config,
     workdir: Path,
-    use_labels: UseLabels,
+    earlier: EarlierCandidates,
     progress: Progress,
     fit: Fitter = fit,
 ) -> TrainedModel:
     """Train on the merchants' values, certify, evaluate. Pictures and the artifact are written to ``workdir``.
 
-    ``products``: rows of the contract `products`. ``use_labels``: records a use of certification labels and returns
-    it. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe or attribute,
-    DataContractError for too little data.
+    ``products``: rows of the contract `products`. ``earlier``: the models before this one, and where the use of
+    certification labels is recorded. ``fit``: in this process or distributed. Raises ConfigError for an unusable recipe
+    or attribute, DataContractError for too little data.
     """
     stages, settings = Stages(say=progress), settings_of(config)
     set_threads(settings.threads)
@@ -73,8 +75,11 @@ def train(
         dataset = load(products, dictionary, config, members, workdir)
         stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
     with stages("split"):
-        split, labels = split_of(dataset, settings), labels_of(dataset, settings)
+        labels = labels_of(dataset, settings)
+        split = _split(dataset, config, recipe, earlier.uses)
         tasks = _tasks(split, labels, members)
+    if split.epoch.reason:
+        progress(f"certification labels: {split.epoch.reason}")
     with stages("fit"):
         fitted = _fit_members(recipe, tasks, fit_one)
     with stages("calibrate"):
@@ -85,7 +90,7 @@ def train(
         stage.rows_in = len(scores.index)
     with stages("certify"):
         certifier = Certifier(
-            split, scores, config.precision, _scored_by(folder, config, predictor), use_labels, datetime.now(UTC)
+            split, scores, config.precision, _scored_by(folder, config, predictor), earlier, datetime.now(UTC)
         )
         certificates = certifier.certify_all(labels)
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
@@ -142,6 +147,18 @@ def _fit_names(recipe: Recipe | Ensemble) -> list[str]:
     """The name of each member's fit in progress lines and checkpoints; numbered for a vote."""
     members = _members(recipe)
     return [f"{member.name} {number}" for number, member in enumerate(members)] if len(members) > 1 else [recipe.name]
+
+
+def _split(dataset: Dataset, config: Config, recipe: Recipe | Ensemble, earlier: EarlierUses) -> Split:
+    """The folds; those of the epoch in which the same training was interrupted, if it was (`training.checkpoints`)."""
+    settings = settings_of(config)
+    checkpoints = config.path(settings.checkpoints) if settings.checkpoints else None
+    of_products = stable_hash(dataset.ids, [sorted(values.items()) for values in dataset.merchant])
+    chosen = (asdict(settings.folds), settings.attributes, settings.min_label_count)
+    fingerprint = stable_hash(asdict(recipe), chosen, of_products)
+    split = split_of(dataset, settings, epochs.resumed(earlier, checkpoints, fingerprint))
+    epochs.remember(split.epoch, checkpoints, fingerprint)
+    return split
 
 
 def _checkpoint_folder(config: Config, workdir: Path) -> Path:
@@ -269,6 +286,8 @@ def _lineage(split: Split, labels: Mapping[str, Labels], certificates: Sequence[
         "twins_share_unlabelled": twins_share(unlabelled, folds.train, split.groups),
         "data_window": data_window(dataset, folds.certification),
         "label_set_hash": label_set([dataset.ids[product] for product in folds.certification.tolist()]),
+        "label_epoch": split.epoch.number,
+        "label_epoch_reason": split.epoch.reason,
         "label_uses": {c.attribute: c.use_number for c in certificates if c.modality is Modality.BOTH},
         "dictionary_hash": dataset.dictionary.hash(),
     }

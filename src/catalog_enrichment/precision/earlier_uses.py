@@ -1,0 +1,22 @@
+"""What is known of earlier certifications when a new certification fold may be drawn (PRECISION, certificate 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierUses:
+    """The uses of certification labels by all earlier candidates, registered or not. Without arguments: none."""
+
+    epoch: int = 0
+    """The newest epoch; 0 where nothing was certified yet."""
+    uses: Mapping[str, int] = field(default_factory=dict)
+    """Attribute -> the largest number of candidates that used one product's label in that epoch."""
+    first_epoch: Mapping[str, int] = field(default_factory=dict)
+    """Product id -> the first epoch in which a label of it was used, of any attribute."""
+
+    def certified_before(self, epoch: int) -> frozenset[str]:
+        """Ids of the products that certified, for any attribute, in an epoch before ``epoch``."""
+        return frozenset(product for product, first in self.first_epoch.items() if first < epoch)
