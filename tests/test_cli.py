@@ -54,7 +54,7 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("backfill", ["--chunk-products", "0"], "chunk_products"),
         ("backfill", ["--updated-from", "01/02/2026"], "ISO date"),
         ("train_model", ["--set", "precision.step=1.0"], "precision.step"),
-        ("enrich_catalog", ["--set", "mlflow.tracking_uri='http://127.0.0.1:9'"], "127.0.0.1:9"),
+        ("import_products", ["--set", "catalog.path='s3a://bucket/catalog'"], "not a URI"),
         ("backfill", ["--product-ids-file", "ids.txt"], "ids.txt"),
         ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
         ("promote_model", ["--override", " "], "needs a reason"),
@@ -70,6 +70,15 @@ def test_a_config_error_ends_with_exit_2_before_spark_starts(
     assert "Traceback" not in ended.stderr
     assert "Spark" not in ended.stderr
     assert not (tmp_path / "catalog").exists()
+
+
+def test_an_mlflow_server_that_does_not_answer_ends_with_exit_4(tmp_path: Path) -> None:
+    uri = "http://127.0.0.1:9"
+    ended = job("enrich_catalog", "--config", write_config(tmp_path, uri), cwd=tmp_path)
+    summary = json.loads(ended.stdout.splitlines()[-1])
+    assert (ended.returncode, summary["error"]) == (4, "TemporaryFailure"), ended.stderr
+    assert uri in summary["message"]
+    assert "Spark" not in ended.stderr
 
 
 def test_a_missing_config_file_ends_with_exit_2(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ LAYERS = [
     ["dictionary"],
     ["config", "contract"],
     ["resources"],
+    ["failures"],
     ["records", "errors"],
 ]
 """Top first: rooms, and files in another layer than their room. A file imports from its own layer or from below."""

@@ -3,7 +3,7 @@
 Each function decorated with ``_job`` is the ``main`` of a console script and of ``jobs/NAME.py``. Errors in the config
 and the registry are found before Spark starts. Progress goes to stderr; the last line of stdout is the JSON summary.
 
-Exit codes: 0 ok, 2 bad config or data contract, 3 a gate refused, 1 a bug.
+Exit codes: 0 ok, 2 bad config or data contract, 3 a gate refused, 4 the surroundings failed (try again), 1 a bug.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import functools
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from catalog_enrichment import failures
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
@@ -75,17 +77,24 @@ def _run(
         summary = {"job": name} | function(load_config(args.config, args.set + overrides), args)
         code = 0
     except CatalogEnrichmentError as problem:
-        code, error = problem.exit_code, type(problem).__name__
-        to_stderr(f"{name}: {error}: {problem}")
-        summary = {"job": name, "status": "refused" if code == 3 else "error", "error": error, "message": str(problem)}
-        if isinstance(problem, GateRefused):
-            summary |= problem.summary
+        code, summary = problem.exit_code, _error(name, problem)
     except Exception as problem:
-        code = 1
-        traceback.print_exc()
-        summary = {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
+        if known := failures.recognised(problem):
+            code, summary = known.exit_code, _error(name, known)
+        else:
+            code = 1
+            traceback.print_exc()
+            summary = {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
     print(json.dumps(summary | {"exit_code": code}, default=str), flush=True)
     return code
+
+
+def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
+    """Say what is wrong on stderr; the job's summary."""
+    error, refused = type(problem).__name__, isinstance(problem, GateRefused)
+    to_stderr(f"{name}: {error}: {problem}")
+    summary = {"job": name, "status": "refused" if refused else "error", "error": error, "message": str(problem)}
+    return summary | problem.summary if isinstance(problem, GateRefused) else summary
 
 
 # --- import, train, compare, promote ----------------------------------------------------------------------------------
@@ -233,13 +242,15 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
 
 
 def _resolve_model(config: Config) -> ResolvedModel:
-    """The one model version of this run (I3), checked against the dictionary."""
+    """The one model version of this run (I3), checked against the dictionary and the clock."""
     from catalog_enrichment.context import load_dictionary
     from catalog_enrichment.registry.model_registry import Registry
 
     dictionary, registry = load_dictionary(config), Registry(config)
     model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
     registry.check_labels(model, dictionary)
+    for warning in registry.check_validity(model, dictionary, datetime.now(UTC)):
+        to_stderr(f"warning: {warning}")
     return model
 
 

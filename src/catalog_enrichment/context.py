@@ -44,8 +44,8 @@ def open_context(config: Config, app_name: str) -> Context:
 def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
     """:func:`open_context` for the jobs that change the catalog: one at a time.
 
-    Raises GateRefused if another job is writing to the same catalog.
+    Raises GateRefused, before Spark starts, if another job is writing to the same catalog.
     """
-    context = open_context(config, app_name)
-    with context.catalog.writing():
-        yield context
+    load_dictionary(config)  # a config that cannot be used makes no folder for the lock
+    with LakeCatalog(config.path(config.catalog.path)).writing():
+        yield open_context(config, app_name)

@@ -5,13 +5,16 @@
     CatalogEnrichmentError            exit 1  (base class, never raised itself)
     ├── ConfigError                   exit 2  the config or the command line is wrong
     ├── DataContractError             exit 2  the data violates its contract; nothing was written
-    ├── RegistryError                 exit 2  MLflow cannot be reached, or the model or alias does not exist
+    ├── RegistryError                 exit 2  the MLflow store is damaged, or the model or alias does not exist
     ├── ModelContractError            exit 2  a model version is damaged or does not fit the dictionary
-    └── GateRefused                   exit 3  a check refused: promotion policy, cap on changes, expected champion,
-                                              another job is writing to the same catalog
+    ├── GateRefused                   exit 3  a check refused: promotion policy, cap on changes, expected champion,
+    │                                         another job is writing to the same catalog
+    └── TemporaryFailure              exit 4  the surroundings failed (a full disk, a locked or unreachable MLflow
+                                              store, a lost JVM): run the job again when that is mended
 
-Any other exception is a bug (exit 1, with its traceback). A bad row raises nothing: it gets a
-:class:`~catalog_enrichment.records.Reason` and goes to quarantine or is scored on text alone.
+Any other exception is a bug (exit 1, with its traceback), unless :mod:`catalog_enrichment.failures` recognises its
+cause. A bad row raises nothing: it gets a :class:`~catalog_enrichment.records.Reason` and goes to quarantine or is
+scored on text alone.
 
 Every message says what happened, where, and what to do about it.
 """
@@ -41,7 +44,7 @@ class DataContractError(CatalogEnrichmentError):
 
 
 class RegistryError(CatalogEnrichmentError):
-    """The model registry cannot be reached, or does not hold the model, version or alias asked for."""
+    """The model registry is damaged, or does not hold the model, version or alias asked for."""
 
     exit_code = 2
 
@@ -61,3 +64,9 @@ class GateRefused(CatalogEnrichmentError):
         """``summary``: what the gate found, for the job's JSON summary."""
         super().__init__(message)
         self.summary = dict(summary or {})
+
+
+class TemporaryFailure(CatalogEnrichmentError):
+    """The disk is full, a store does not answer or is locked, or Spark's JVM has ended: the job can succeed later."""
+
+    exit_code = 4

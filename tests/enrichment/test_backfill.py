@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.enrichment import backfill, summary
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import explain, rollback
 
 from ..sample_catalog import SampleCatalog, change, table, values
@@ -66,6 +67,13 @@ def test_a_backfill_of_content_that_changed_back_is_another_backfill(enriched: S
     assert len({one["run_id"] for one in done}) == 3
     rollback.rollback_run(enriched.context().catalog, done[2]["run_id"])
     assert {row["run_id"] for row in table(enriched, "current_values")} == {row["run_id"] for row in seen[1]}
+
+
+def test_a_misspelled_category_is_refused_with_those_that_are_close(sample: SampleCatalog) -> None:
+    sliced = sample.with_settings("backfill.categories=['Apparel', 'Aparel']")
+    with pytest.raises(ConfigError, match=r"no product is in \['Aparel'\]. Did you mean 'Apparel'"):
+        backfill.backfill(sliced.context(), sliced.model(), backfill.window_of(sliced.config))
+    assert not [row for row in table(sample, "runs") if row["kind"] == "backfill"]
 
 
 def test_backfill_by_product_ids(sample: SampleCatalog) -> None:

@@ -76,6 +76,8 @@ def test_without_a_suggestion_threshold_nothing_below_the_threshold_is_suggested
         ("red", 0.99, (SUGGEST, Reason.DISAGREES_WITH_MERCHANT)),
         ("red", 0.75, (ABSTAIN, Reason.BELOW_THRESHOLD)),
         ("red", 0.5, (ABSTAIN, Reason.BELOW_THRESHOLD)),
+        ("blue", 0.99, (ABSTAIN, Reason.VALUE_NOT_IN_POOL)),
+        ("blue", 0.5, (ABSTAIN, Reason.BELOW_THRESHOLD)),
         ("green", 0.99, (ABSTAIN, Reason.AGREES_WITH_MERCHANT)),
         ("green", 0.1, (ABSTAIN, Reason.AGREES_WITH_MERCHANT)),
     ],

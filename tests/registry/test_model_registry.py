@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError
+from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError, TemporaryFailure
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
@@ -31,17 +34,17 @@ def test_an_unreachable_server_fails_quickly_and_clearly(tmp_path: Path) -> None
         listener.listen()
         uri = f"http://user:secret@127.0.0.1:{listener.getsockname()[1]}"
         start = time.monotonic()
-        with pytest.raises(RegistryError, match="no MLflow server answers") as caught:
+        with pytest.raises(TemporaryFailure, match="no MLflow server answers") as caught:
             Registry(config_in(tmp_path, tracking_uri=uri, timeout_seconds=1)).connect()
     assert time.monotonic() - start < 5
     assert "secret" not in str(caught.value)
 
 
-def test_a_refused_connection_is_a_registry_error(tmp_path: Path) -> None:
+def test_a_refused_connection_may_work_later(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(RegistryError, match=str(port)):
+    with pytest.raises(TemporaryFailure, match=str(port)):
         Registry(config_in(tmp_path, tracking_uri=f"http://127.0.0.1:{port}")).resolve()
 
 
@@ -55,6 +58,15 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("hello, I am a text file")
     with pytest.raises(RegistryError, match="not an sqlite database"):
         Registry(config_in(tmp_path)).connect(create=True)
+
+
+def test_a_locked_store_may_work_later(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as holder:
+        holder.execute("CREATE TABLE held (number INTEGER)")
+        holder.commit()
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TemporaryFailure, match="locked by another process"):
+            Registry(config_in(tmp_path, timeout_seconds=1)).connect(create=True)
 
 
 def test_a_store_path_below_a_file_is_refused(tmp_path: Path) -> None:
@@ -169,6 +181,23 @@ def decisions(n: int, right: int) -> list[HeldOutDecision]:
         HeldOutDecision(f"p{product}", product, "color", ("Red",), ("Red",) if product < right else ())
         for product in range(n)
     ]
+
+
+def test_expired_certificates_stop_a_run_and_one_of_several_warns(registry: Registry, trained: TrainedModel) -> None:
+    model = registry.resolve(version=registry.register(trained, {}).version)
+    words = Dictionary(
+        {name: Attribute(name=name, cardinality=Cardinality.ONE, values=()) for name in ("color", "size")}
+    )
+    [color] = [c for c in model.certificates if c.threshold is not None]
+    size = replace(color, attribute="size", expires_at=color.expires_at + timedelta(days=1))
+    both = replace(model, certificates=(*model.certificates, size))
+    last_day, a_day_later = color.expires_at - timedelta(seconds=1), color.expires_at + timedelta(days=1)
+    assert registry.check_validity(both, words, last_day) == []
+    [warning] = registry.check_validity(both, words, color.expires_at)
+    assert f"color expired on {color.expires_at:%Y-%m-%d}" in warning
+    with pytest.raises(GateRefused, match="have expired"):
+        registry.check_validity(both, words, a_day_later)
+    assert registry.check_validity(replace(model, certificates=()), words, a_day_later) == []
 
 
 def test_promotion_through_the_gate_and_back(registry: Registry, trained: TrainedModel) -> None:

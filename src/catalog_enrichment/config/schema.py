@@ -26,6 +26,10 @@ class CatalogConfig:
     dictionary: str
     """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped one, or a path."""
 
+    def __post_init__(self) -> None:
+        if "://" in self.path:  # as a path it would be a local folder called "s3a:"
+            raise ValueError(f"catalog.path is a folder that all executors share, not a URI like {self.path!r}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparkConfig:

@@ -84,12 +84,17 @@ def _decide(candidate: Candidate, inputs: DecisionInputs, problem: Reason | None
     if problem is not None or certificate is None or certificate.threshold is None:
         return Decision.ABSTAIN, problem or Reason.NO_CERTIFICATE
     certified = candidate.score >= certificate.threshold
+    in_pool = candidate.value in certificate.pool
     if len(inputs.merchant_values):
-        # a suggestion against a merchant value needs a score that could have been published
-        return (Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT) if certified else _TOO_LOW
+        # a suggestion against a merchant value needs a value and a score that could have been published
+        if not certified:
+            return _TOO_LOW
+        if not in_pool:
+            return Decision.ABSTAIN, Reason.VALUE_NOT_IN_POOL
+        return Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT
     suggestible = certificate.suggest_from is not None and candidate.score >= certificate.suggest_from
     if not suggestible:
         return _TOO_LOW
-    if candidate.value not in certificate.pool:
+    if not in_pool:
         return Decision.SUGGEST, Reason.VALUE_NOT_IN_POOL
     return (Decision.PUBLISH, Reason.CERTIFIED) if certified else (Decision.SUGGEST, Reason.NEAR_MISS)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import sqlite3
 import tempfile
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from catalog_enrichment import failures
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import RegistryError
+from catalog_enrichment.errors import RegistryError, TemporaryFailure
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ class Store:
         """
         if self._client is None:
             if self._file:
-                _check_sqlite(self._file, create)
+                _check_sqlite(self._file, create, self._settings.timeout_seconds)
             elif self.uri.startswith(("http://", "https://")):
                 _check_server(self.uri, self._settings.timeout_seconds)
             self._client = self._connect()
@@ -202,7 +205,8 @@ class Store:
         try:
             client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as problem:
-            raise RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}") from problem
+            unusable = RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}")
+            raise failures.recognised(problem) or unusable from problem
         return client
 
     def _experiment(self) -> str:
@@ -276,7 +280,7 @@ def _available(client: MlflowClient, name: str) -> str:
 
 
 def _check_server(uri: str, timeout_seconds: int) -> None:
-    """Raises RegistryError if the server does not answer one request: MLflow's own client would retry for minutes."""
+    """Raises TemporaryFailure if the server does not answer one request: MLflow's client would retry for minutes."""
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds):
             return
@@ -286,14 +290,15 @@ def _check_server(uri: str, timeout_seconds: int) -> None:
         problem: Exception = answer
     except (OSError, ValueError) as failure:
         problem = failure
-    raise RegistryError(
+    raise TemporaryFailure(
         f"no MLflow server answers at {without_password(uri)} within {timeout_seconds} s: {problem}. "
         "Start it, or set mlflow.tracking_uri"
     )
 
 
-def _check_sqlite(file: Path, create: bool) -> None:
-    """Raises RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read."""
+def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
+    """Raises RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read, and
+    TemporaryFailure if another process holds it: MLflow's own client would retry for minutes."""
     if not file.exists() and not create:
         raise RegistryError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
     try:
@@ -302,8 +307,11 @@ def _check_sqlite(file: Path, create: bool) -> None:
             with file.open("rb") as stream:
                 if stream.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
                     raise RegistryError(f"{file} is not an sqlite database: check mlflow.tracking_uri")
-    except OSError as problem:
-        raise RegistryError(f"the MLflow store {file} cannot be used: {problem}") from problem
+            with closing(sqlite3.connect(file, timeout=timeout_seconds)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master")
+    except (OSError, sqlite3.Error) as problem:
+        unusable = RegistryError(f"the MLflow store {file} cannot be used: {problem}")
+        raise failures.recognised(problem) or unusable from problem
 
 
 def _log_table(rows: list[dict[str, Any]], file: str) -> None:

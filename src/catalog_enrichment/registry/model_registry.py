@@ -177,6 +177,26 @@ class Registry:
                 "use the dictionary it was trained with:\n  - " + "\n  - ".join(problems)
             )
 
+    def check_validity(self, model: ResolvedModel, words: Dictionary, now: datetime) -> list[str]:
+        """A sentence for every enabled attribute whose certificates have all expired by ``now``: it is not written.
+
+        Raises GateRefused if that is so for all attributes that the model is certified for.
+        """
+        certified = [c for c in model.certificates if c.threshold is not None and c.attribute in words.enabled]
+        last = {c.attribute: max(o.expires_at for o in certified if o.attribute == c.attribute) for c in certified}
+        expired = {name: time for name, time in sorted(last.items()) if time <= now}
+        advice = "Train and promote a new version"
+        if expired and len(expired) == len(last):
+            days = ", ".join(f"{name} on {time:%Y-%m-%d}" for name, time in expired.items())
+            raise GateRefused(
+                f"all certificates of {model.name} version {model.version} have expired ({days}): a run would write "
+                f"nothing. {advice}"
+            )
+        return [
+            f"the certificate for {name} expired on {time:%Y-%m-%d}: it is not written. {advice}"
+            for name, time in expired.items()
+        ]
+
     # --- promotion ------------------------------------------------------------------------------------------------
 
     def promote_through_gate(self, request: PromotionRequest) -> dict[str, Any]:

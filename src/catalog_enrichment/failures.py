@@ -1,0 +1,79 @@
+"""Recognises errors of the surroundings: disks, permissions, memory, MLflow's store, Spark's JVM.
+
+The libraries raise them in classes of their own, wrapped in each other, so that they are told apart by the errno and
+the texts of the whole chain of causes.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, RegistryError, TemporaryFailure
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN_TEXTS = ("Permission denied", "Read-only file system", "attempt to write a readonly database")
+_LOCKED_TEXTS = ("database is locked",)
+_DAMAGED_TEXTS = ("no such table", "database disk image is malformed", "file is not a database", "Detected out-of-date")
+_LOST_JVM_TEXTS = (
+    "Answer from Java side is empty",
+    "An error occurred while trying to connect to the Java server",
+    "Error while sending or receiving",
+    "SparkContext was shut down",
+    "Cannot call methods on a stopped SparkContext",
+)
+_LOST_JVM_CLASSES = {"Py4JNetworkError"}
+_MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
+
+
+def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
+    """The error to report instead of ``problem``; None if it is none of the surroundings, and so a bug."""
+    chain = list(_chain(problem))
+    text = "\n".join(f"{type(link).__name__}: {link}" for link in chain)
+    numbers = {link.errno for link in chain if isinstance(link, OSError)}
+    where = _last_line(problem)
+    if numbers & _FULL or _has(text, _FULL_TEXTS):
+        return TemporaryFailure(
+            f"a disk is full: {where}. Free space for catalog.path, Spark's temporary folder (spark.local.dir, TMPDIR) "
+            "and the MLflow store, and run again"
+        )
+    if _has(text, _MEMORY_TEXTS) or any(isinstance(link, MemoryError) for link in chain):
+        return ConfigError(f"out of memory: {where}. Raise spark.driver_memory, or lower enrich.batch_rows")
+    if _has(text, _LOCKED_TEXTS):
+        return TemporaryFailure(
+            f"the MLflow store is locked by another process: {where}. Run again when that has ended; for several jobs "
+            "at a time use an MLflow server instead of a sqlite file"
+        )
+    if _has(text, _DAMAGED_TEXTS):
+        return RegistryError(f"the MLflow store is damaged or of another version: {where}. Check mlflow.tracking_uri")
+    if numbers & _FORBIDDEN or _has(text, _FORBIDDEN_TEXTS):
+        return ConfigError(
+            f"a folder or file cannot be used: {where}. Give the job's user the right to it, or set another"
+        )
+    if any(type(link).__name__ in _LOST_JVM_CLASSES for link in chain) or _has(text, _LOST_JVM_TEXTS):
+        return TemporaryFailure(
+            "Spark's JVM has ended or does not answer, for example because the machine ran out of memory. Run again: "
+            f"what was finished is kept ({where})"
+        )
+    return None
+
+
+def _chain(problem: BaseException) -> Iterator[BaseException]:
+    """``problem``, and what it was raised from or while handling, outermost first."""
+    seen: set[int] = set()
+    link: BaseException | None = problem
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _has(text: str, parts: tuple[str, ...]) -> bool:
+    return any(part in text for part in parts)
+
+
+def _last_line(problem: BaseException) -> str:
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return f"{type(problem).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")

@@ -1,0 +1,78 @@
+"""Errors of the surroundings get a class, a message and an exit code; everything else stays a bug."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from py4j.protocol import Py4JNetworkError
+
+from catalog_enrichment import cli, failures
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailure
+
+
+def wrapped(problem: BaseException) -> Exception:
+    """As a library raises it: inside an error of its own."""
+    outer = RuntimeError("the write failed")
+    outer.__cause__ = problem
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "part-1.parquet"), TemporaryFailure, "disk is full"),
+        (wrapped(OSError(errno.EDQUOT, "Disk quota exceeded")), TemporaryFailure, "disk is full"),
+        (RuntimeError("java.io.IOException: No space left on device"), TemporaryFailure, "disk is full"),
+        (wrapped(sqlite3.OperationalError("database is locked")), TemporaryFailure, "locked by another process"),
+        (wrapped(sqlite3.OperationalError("no such table: experiments")), RegistryError, "damaged"),
+        (PermissionError(errno.EACCES, "Permission denied", "/catalog"), ConfigError, "cannot be used"),
+        (OSError(errno.EROFS, "Read-only file system", "/catalog"), ConfigError, "cannot be used"),
+        (Py4JNetworkError("Answer from Java side is empty"), TemporaryFailure, "JVM has ended"),
+        (RuntimeError("Job 7 cancelled because SparkContext was shut down"), TemporaryFailure, "JVM has ended"),
+        (wrapped(MemoryError()), ConfigError, "out of memory"),
+        (RuntimeError("java.lang.OutOfMemoryError: Java heap space"), ConfigError, "spark.driver_memory"),
+    ],
+)
+def test_errors_of_the_surroundings_are_recognised(problem: Exception, kind: type[Exception], message: str) -> None:
+    found = failures.recognised(problem)
+    assert type(found) is kind
+    assert message in str(found)
+
+
+@pytest.mark.parametrize("problem", [KeyError("x"), FileNotFoundError(errno.ENOENT, "no such file"), OSError("?")])
+def test_everything_else_is_a_bug(problem: Exception) -> None:
+    assert failures.recognised(problem) is None
+
+
+def test_a_circle_of_causes_ends() -> None:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert failures.recognised(first) is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "status"),
+    [(OSError(errno.ENOSPC, "No space left on device"), 4, "error"), (KeyError("x"), 1, "bug")],
+)
+def test_a_job_ends_with_the_exit_code_of_what_was_recognised(
+    problem: Exception,
+    code: int,
+    status: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*_: object) -> Config:
+        raise problem
+
+    monkeypatch.setattr(cli, "load_config", load)
+    run: Callable[[list[str]], int] = cli.export_suggestions
+    assert run(["--config", "c.toml", "--output", str(tmp_path)]) == code
+    printed = capsys.readouterr()
+    assert f'"status": "{status}"' in printed.out
+    assert ("Traceback" in printed.err) == (code == 1)
