@@ -90,6 +90,8 @@ class Reason(StrEnum):
     SCORING_FAILED = "scoring_failed"
     # a picture that cannot be used: the product takes the text-only path
     NO_IMAGE = "no_image"
+    IMAGE_NOT_ALLOWED = "image_not_allowed"
+    IMAGE_UNREACHABLE = "image_unreachable"
     IMAGE_MISSING = "image_missing"
     IMAGE_EMPTY = "image_empty"
     IMAGE_TRUNCATED = "image_truncated"
@@ -123,6 +125,9 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     ROLLED_BACK = "rolled_back"
 
+
+TRANSIENT = frozenset({Reason.IMAGE_UNREACHABLE})
+"""Reasons about a picture that may be gone when it is tried again: no decision is made on the text alone."""
 
 JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
 """Reasons that a score was too low to be published: older model values of the attribute are retracted."""

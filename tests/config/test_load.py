@@ -134,3 +134,29 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
         "backfill", "catalog", "compare", "enrich", "images", "mlflow", "precision", "report", "root", "source",
         "spark", "training",
     ]  # fmt: skip
+
+
+def test_pictures_may_be_in_the_sources_folders_or_where_the_config_says(file: Path) -> None:
+    (file.parent / "shop.v2").mkdir()
+    source = ["source.format=jsonl", "source.path=feed/products.jsonl"]
+
+    def folders(*overrides: str) -> list[str]:
+        allowed = load_config(file, overrides).pictures().fetch.allowed_folders
+        return [folder.replace(str(file.parent.resolve()), "ROOT") for folder in allowed]
+
+    assert folders() == []
+    assert folders(*source) == ["ROOT/feed"]
+    assert folders(*source, "source.path=feed") == ["ROOT/feed"]
+    assert folders(*source, "source.path=shop.v2") == ["ROOT/shop.v2"]
+    assert folders(*source, "source.path=products.jsonl") == ["ROOT"]
+    assert folders(*source, "source.path=.") == ["ROOT"]
+    assert folders(*source, "source.format=delta", "source.path=feed.delta") == ["ROOT/feed.delta"]
+    assert folders(*source, "source.path=s3://shop/feed/a.jsonl") == ["s3://shop/feed"]
+    assert folders(*source, "source.image_folder=pictures") == ["ROOT/pictures", "ROOT/feed"]
+    assert folders(*source, "source.image_folder=s3://shop/pictures/") == ["s3://shop/pictures", "ROOT/feed"]
+    assert folders(*source, "images.fetch.allowed_folders=['/data', 'here', 's3://x']") == [
+        "/data",
+        "ROOT/here",
+        "s3://x",
+    ]
+    assert load_config(file, source).pictures().max_bytes == load_config(file).images.max_bytes

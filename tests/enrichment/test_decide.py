@@ -11,7 +11,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, Reason
 
 from .. import sample_catalog
 from ..sample_certificate import SCORED_BY
@@ -103,6 +103,25 @@ def test_during_a_picture_outage_the_text_does_not_decide_about_a_value_that_nee
     assert color(modality="text_only", with_picture=[older[0] | {"content_hash": "g"}]) == ("publish", "certified")
     assert color(modality="text_only", with_picture=[older[0] | {"attribute": "material"}]) == ("publish", "certified")
     assert color(modality="both", with_picture=older) == ("publish", "certified")
+
+
+def test_where_a_picture_could_not_be_reached_the_text_does_not_decide(rules: DecisionRules) -> None:
+    """Every image reason: an outage is tried again, the others are facts about the product."""
+    text = {
+        (name, "text_only"): sample_catalog.certificate(name, Modality.TEXT_ONLY, 0.5, SCORED_BY)
+        for name in ("color", "material")
+    }
+    certified = replace(rules, certificates={**rules.certificates, **text})
+    reasons = [reason for reason in Reason if "image" in reason]
+    assert len(reasons) == 9
+    for reason in reasons:
+        found = decisions(scored(modality="text_only", image_reason=reason.value), certified)
+        outages = [row for row in found if row[2:] == ("abstain", "picture_outage")]
+        assert len(outages) == (len(found) if reason is Reason.IMAGE_UNREACHABLE else 0), reason
+    with_merchant = scored(
+        modality="text_only", image_reason="image_unreachable", merchant_attributes=[("color", ["Red"])]
+    )
+    assert decisions(with_merchant, certified)[0][2:] == ("abstain", "agrees_with_merchant")
 
 
 def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference import udf
 from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
@@ -66,6 +67,26 @@ def test_without_a_picture_the_path_is_text_only_and_says_why(predictor: Predict
     ((row,),) = score_batches(predictor, [batch(range(1), picture=False)], LIMITS)
     assert (row.modality, row.image_reason, row.error) == ("text_only", "no_image", None)
     assert all(candidate.attention == 1 for candidate in row.candidates)
+
+
+def test_pictures_by_reference_are_fetched_under_the_limits(predictor: Predictor, tmp_path: Path) -> None:
+    with_bytes = batch(range(3))
+    for number, images in enumerate(with_bytes.images):
+        assert images is not None
+        (tmp_path / f"{number}.jpg").write_bytes(images[0]["bytes"])
+    references = [[{"bytes": None, "uri": str(tmp_path / f"{number}.jpg")}] for number in range(3)]
+    (tmp_path / "1.jpg").unlink()
+    limits = ImagesConfig(fetch=FetchConfig(allowed_folders=(str(tmp_path),)))
+    by_reference = UndecodedBatch(with_bytes.titles, with_bytes.descriptions, references)
+    (rows,) = score_batches(predictor, [by_reference], limits)
+    (expected,) = score_batches(predictor, [with_bytes], LIMITS)
+    assert [row.image_reason for row in rows] == [None, "image_missing", None]
+    for position in (0, 2):
+        assert [c.score for c in rows[position].candidates] == pytest.approx(
+            [c.score for c in expected[position].candidates], abs=1e-5
+        )
+    (refused,) = score_batches(predictor, [by_reference], LIMITS)
+    assert {row.image_reason for row in refused} == {"image_not_allowed"}
 
 
 def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -> None:

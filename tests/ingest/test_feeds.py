@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment import contract
+from catalog_enrichment.config.fetch import FetchConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest.feeds import PAYLOAD_CHARS, fingerprint, read_source, uri_version
+from catalog_enrichment.ingest.feeds import PAYLOAD_CHARS, fingerprint, read_source, uri_versions
 
 PRODUCTS: list[dict[str, Any]] = [
     {
@@ -54,6 +58,10 @@ MAPPING = MappingConfig(
     attributes={"color": "color", "material": "material"},
     attributes_when="sure",
 )
+
+
+def version_of(file: Path) -> str:
+    return f"{file.stat().st_size}-{file.stat().st_mtime_ns}"
 
 
 def _cell(value: Any) -> str:
@@ -99,7 +107,7 @@ def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: P
         (None, str(folder / "images/1.jpg")),
         (None, "https://cdn.test/1-back.jpg"),
     ]
-    assert first.images[0].version == uri_version(str(folder / "images/1.jpg"))
+    assert first.images[0].version == version_of(folder / "images/1.jpg")
     assert first.images[1].version == "https://cdn.test/1-back.jpg"
     assert (second.title, second.images[0].version) == (PRODUCTS[1]["name"], "missing")
     assert first.parse_error is None
@@ -276,20 +284,33 @@ def test_the_fingerprint_changes_with_the_files(spark: Any, tmp_path: Path) -> N
     assert fingerprint(spark, delta, tmp_path) not in (before, "")
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/a.jpg", "https://cdn.test/a.jpg"])
-def test_the_version_of_a_remote_picture_is_its_uri(uri: str) -> None:
-    assert uri_version(uri) == uri
+HOSTILE = ["http://[::1", "https://a\u2100b/x", "file://[x", "/proc/kmsg", "file:///etc/passwd", "../secret.jpg"]
+HOSTILE += ["simplecache::http://127.0.0.1/x", "zip://x::/etc/passwd", "\0", "x" * 5000, "file:///%00", "pipe"]
 
 
-@pytest.mark.parametrize("uri", ["/nowhere/a.jpg", "/a\0b.jpg", "/" + "x" * 10_000, "file:///nowhere/a.jpg"])
-def test_the_version_of_a_local_picture_that_does_not_exist_is_missing(uri: str) -> None:
-    assert uri_version(uri) == "missing"
+def test_no_uri_stops_a_feed_and_no_version_tells_of_a_file_elsewhere(spark: Any, tmp_path: Path) -> None:
+    feed = tmp_path / "feed"
+    feed.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"a secret")
+    os.mkfifo(feed / "pipe")
+    rows = [{"product_id": str(number), "title": "t", "picture": uri} for number, uri in enumerate(HOSTILE)]
+    (feed / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceConfig(format="jsonl", path="feed/feed.jsonl", mapping=MappingConfig(image_uris="picture"))
+    images = [row.images[0] for row in read_source(spark, source, tmp_path).collect()]
+    assert len(images) == len(HOSTILE)
+    assert {image.version for image in images if image.version != image.uri} == {"missing"}
+    (tmp_path / "pictures").mkdir()
+    elsewhere = ImagesConfig(fetch=FetchConfig(allowed_folders=(str(tmp_path),)))
+    seen = [row.images[0].version for row in read_source(spark, source, tmp_path, elsewhere).collect()]
+    assert seen[0] == HOSTILE[0]
+    # `../secret.jpg` is refused as a path, also where the folder above is allowed
+    assert seen[5].endswith("../secret.jpg")
 
 
-def test_a_file_uri_and_its_path_have_the_same_version(tmp_path: Path) -> None:
-    picture = tmp_path / "a b.jpg"
-    picture.write_bytes(b"1")
-    before = uri_version(str(picture))
-    assert uri_version(picture.as_uri()) == before
-    picture.write_bytes(b"22")
-    assert uri_version(str(picture)) != before
+def test_versions_are_those_of_the_picture_sources(tmp_path: Path) -> None:
+    (tmp_path / "a b.jpg").write_bytes(b"1")
+    images = ImagesConfig(fetch=FetchConfig(allowed_folders=(str(tmp_path),)))
+    uris = [[str(tmp_path / "a b.jpg"), (tmp_path / "a b.jpg").as_uri()], [], ["https://cdn.test/a.jpg", "/nowhere/a"]]
+    one, none, remote = uri_versions(pd.Series(uris), images)
+    assert one == [version_of(tmp_path / "a b.jpg")] * 2
+    assert (none, remote) == ([], ["https://cdn.test/a.jpg", "/nowhere/a"])

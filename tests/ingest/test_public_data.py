@@ -25,8 +25,9 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import draft_dictionary
-from catalog_enrichment.ingest.feeds import MISSING, read_source
+from catalog_enrichment.ingest.feeds import read_source
 from catalog_enrichment.ingest.job import import_products
+from catalog_enrichment.inputs.picture_sources import MISSING
 from catalog_enrichment.stages import Stages
 
 ROWS = 24  # the snapshot suite accepts up to a tenth of bad rows

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
+from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.inputs.images import decode_image, first_usable
+from catalog_enrichment.inputs import images as images_module
+from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
+from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
 from catalog_enrichment.records import Reason
 
 LIMITS = ImagesConfig()
@@ -226,33 +230,78 @@ def test_an_image_without_bytes_and_uri_is_missing() -> None:
     assert first_usable([struct_of()], 32, LIMITS).reason is Reason.IMAGE_MISSING
 
 
-def test_pictures_are_read_from_paths_file_uris_and_fsspec(tmp_path: Path) -> None:
+def limits_for(folder: Path | str, **limits: Any) -> ImagesConfig:
+    return ImagesConfig(fetch=FetchConfig(allowed_folders=(str(folder),)), **limits)
+
+
+def test_a_reference_is_fetched_and_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a picture.png"
     path.write_bytes(GOOD)
-    with fsspec.open("memory://bucket/picture.png", "wb") as file:
-        file.write(GOOD)
-    for uri in (str(path), path.as_uri(), "memory://bucket/picture.png"):
-        assert first_usable([struct_of(uri=uri)], 32, LIMITS).pixels is not None, uri
+    for uri in (str(path), path.as_uri()):
+        assert first_usable([struct_of(uri=uri)], 32, limits_for(tmp_path)).pixels is not None, uri
+    assert first_usable([struct_of(uri=str(path))], 32, LIMITS).reason is Reason.IMAGE_NOT_ALLOWED
+    path.write_bytes(GOOD[:-20])
+    assert first_usable([struct_of(uri=str(path))], 32, limits_for(tmp_path)).reason is Reason.IMAGE_TRUNCATED
 
 
-@pytest.mark.parametrize("uri", ["{}/no.jpg", "file://{}/no.jpg", "memory://bucket/no.jpg", "{}", "no\0.jpg"])
-def test_a_file_that_is_not_there_is_missing(tmp_path: Path, uri: str) -> None:
-    assert first_usable([struct_of(uri=uri.format(tmp_path))], 32, LIMITS).reason is Reason.IMAGE_MISSING
+def outages(uri: str) -> Fetched:
+    return Fetched(None, Reason.IMAGE_UNREACHABLE if "down" in uri else Reason.IMAGE_MISSING, "details")
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    assert first_usable([struct_of(uri=str(tmp_path / "pipe.jpg"))], 32, LIMITS).reason is Reason.IMAGE_MISSING
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ([struct_of(uri="gone"), struct_of(uri="down"), struct_of(b"")], Reason.IMAGE_UNREACHABLE),
+        ([struct_of(uri="down"), struct_of(uri="gone")], Reason.IMAGE_UNREACHABLE),
+        ([struct_of(uri="gone"), struct_of(b"")], Reason.IMAGE_MISSING),
+        ([struct_of(uri="down"), struct_of(GOOD)], None),
+    ],
+)
+def test_an_outage_is_the_reason_wherever_no_other_picture_is_usable(
+    images: list[dict[str, Any]], reason: Reason | None
+) -> None:
+    assert first_usable(images, 32, LIMITS, outages).reason is reason
 
 
-def test_any_other_failure_to_fetch_is_unreadable() -> None:
-    decoded = first_usable([struct_of(uri="nosuchprotocol://x/y.jpg")], 32, LIMITS)
-    assert decoded.reason is Reason.IMAGE_UNREADABLE
-    assert decoded.detail
+def test_references_of_several_products_are_fetched_at_the_same_time_and_come_back_in_order(tmp_path: Path) -> None:
+    together = threading.Barrier(3, timeout=5)
+    limits = ImagesConfig(fetch=FetchConfig(allowed_folders=(str(tmp_path),), threads=3))
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+    for number, colour in enumerate(colours):
+        (tmp_path / f"{number}.png").write_bytes(encoded(Image.new("RGB", (40, 40), colour)))
+    fetch = picture_sources(limits).fetch
+
+    def at_the_same_time(uri: str) -> Fetched:
+        together.wait()  # breaks if one is fetched after the other
+        return fetch(uri)
+
+    products: list[Any] = [[struct_of(uri=str(tmp_path / f"{number}.png"))] for number in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture_sources(limits), "fetch", at_the_same_time)
+        decoded = first_usable_of_each([*products, None, [struct_of(GOOD)]], 32, limits)
+    assert [one.reason for one in decoded] == [None, None, None, Reason.NO_IMAGE, None]
+    for one, colour in zip(decoded, colours, strict=False):
+        assert one.pixels is not None
+        assert close(one.pixels[16, 16], colour)
 
 
-def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "huge.jpg"
-    with path.open("wb") as file:
-        file.truncate(1 << 40)  # sparse: a terabyte that no memory holds
-    assert first_usable([struct_of(uri=str(path))], 32, ImagesConfig(max_bytes=1000)).reason is Reason.IMAGE_TOO_LARGE
+def test_one_fetched_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+
+    def slow(data: bytes, size: int, limits: ImagesConfig) -> images_module.Decoded:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.02)
+        running -= 1
+        return images_module.Decoded(None, Reason.IMAGE_EMPTY)
+
+    monkeypatch.setattr(images_module, "decode_image", slow)
+    monkeypatch.setattr(picture_sources(LIMITS), "fetch", lambda _: Fetched(b"data"))
+    first_usable_of_each([[struct_of(uri=str(number))] for number in range(6)], 32, LIMITS)
+    assert most == 1
+
+
+def test_a_process_has_one_set_of_sources_per_config() -> None:
+    assert picture_sources(ImagesConfig()) is picture_sources(ImagesConfig())
+    assert picture_sources(ImagesConfig(max_bytes=5)) is not picture_sources(ImagesConfig())

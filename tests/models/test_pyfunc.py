@@ -41,14 +41,16 @@ def test_the_mlflow_model_gives_the_predictors_scores(
         tmp_path / "mlflow", python_model=str(CODE), artifacts={"model": str(tmp_path / "model")}, pip_requirements=[]
     )
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "mlflow"))
-    images = [jpeg(), None, b"no picture"] * 30  # more than one chunk
+    (tmp_path / "local.jpg").write_bytes(jpeg())
+    # more than one chunk; local files and private hosts are not opened
+    images = [jpeg(), None, b"no picture"] * 28 + [jpeg(), str(tmp_path / "local.jpg"), "http://127.0.0.1:9/x.jpg"] * 2
     products = pd.DataFrame(
         {"title": ["navy shirt", None, "red"] * 30, "description": [None, "wool", np.nan] * 30, "image": images},
         index=range(100, 190),
     )
     answers = loaded.predict(products)
 
-    picture = decode_image(images[0] or b"", SIZE, ImagesConfig()).pixels
+    picture = decode_image(jpeg(), SIZE, ImagesConfig()).pixels
     scores = Predictor.load(tmp_path / "model").predict(
         ProductBatch(["navy shirt", None, "red"], [None, "wool", None], [picture, None, None])
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from catalog_enrichment.config.comparison import CompareConfig
+from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.records import stable_hash
 
@@ -64,15 +65,22 @@ class MlflowConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesConfig:
-    """Limits on one picture; a picture beyond them counts as unusable."""
+    """Limits on one picture, beyond which it counts as unusable, and on the share of unusable ones."""
 
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     """Width x height as declared in the header, checked before any pixel is decoded."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    sample: int = 200
+    """Products with pictures whose pictures an import tries before it writes anything; 0: none."""
+    max_unusable: float = 0.9
+    """Refuse (exit 3) an import or training where more of the products with pictures have no usable one. 1: never."""
 
     def __post_init__(self) -> None:
         _within("images.max_bytes", self.max_bytes, 1, 2**31)
         _within("images.max_pixels", self.max_pixels, 1, 2**31)
+        _within("images.sample", self.sample, 0, 100_000)
+        _within("images.max_unusable", self.max_unusable, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,6 +258,14 @@ class Config:
     def path(self, relative: str) -> Path:
         """An absolute path for one of this config's paths."""
         return (Path(self.root) / Path(relative).expanduser()).resolve()
+
+    def pictures(self) -> ImagesConfig:
+        """`[images]` for those who open pictures: `fetch.allowed_folders` absolute, or else those of the source."""
+        given = self.images.fetch.allowed_folders
+        folders = tuple(folder if "://" in folder else str(self.path(folder)) for folder in given)
+        if not given and self.source is not None:
+            folders = self.source.picture_folders(Path(self.root))
+        return replace(self.images, fetch=replace(self.images.fetch, allowed_folders=folders))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

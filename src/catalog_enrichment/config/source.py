@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 
@@ -92,6 +93,24 @@ class SourceConfig:
             raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
         if not 0 <= self.min_volume_ratio <= 1:
             raise ValueError(f"source.min_volume_ratio must lie in [0, 1], not {self.min_volume_ratio!r}")
+
+    def picture_folders(self, base: Path) -> tuple[str, ...]:
+        """Where this source's pictures may be, absolute or URIs: `image_folder`, and the folder of `path`.
+
+        ``path`` need not exist any more: the jobs after the import ask too. A name with a dot is then taken for a file.
+        """
+        folders = [_folder(self.image_folder, base, is_file=False)] if self.image_folder else []
+        name = self.path.rstrip("/").rsplit("/", 1)[-1]
+        return (*folders, _folder(self.path, base, is_file="." in name.strip(".") and self.format != "delta"))
+
+
+def _folder(path: str, base: Path, is_file: bool) -> str:
+    """The absolute path or URI of a folder, or of the folder that a file is in."""
+    if "://" in path and not path.startswith("file://"):
+        uri = path.rstrip("/")
+        return uri.rsplit("/", 1)[0] if is_file else uri
+    local = (base / Path(path.removeprefix("file://")).expanduser()).resolve()
+    return str(local.parent if is_file and not local.is_dir() else local)
 
 
 def _check_columns(section: str, kind: str, columns: list[str]) -> None:

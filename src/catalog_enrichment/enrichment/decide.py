@@ -13,7 +13,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
-from catalog_enrichment.records import Modality, Source
+from catalog_enrichment.records import TRANSIENT, Modality, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,9 +114,9 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
             merchant_values=tuple(merchant_values.get(name) or ()),
             human_value_present=name in human_attributes,
             modality=Modality(product["modality"]),
-            # the same pictures were usable when the value that stands was decided
+            # a picture may be there at the next try, or was usable when the value that stands was decided
             picture_outage=product["modality"] == Modality.TEXT_ONLY.value
-            and (name, product["content_hash"]) in with_picture,
+            and (product["image_reason"] in TRANSIENT or (name, product["content_hash"]) in with_picture),
             category=product["category"],
             language=product["language"],
             now=rules.now,

@@ -56,7 +56,7 @@ def enrich(
             stage.count(selection.rows)
 
         with stages("score") as stage:
-            scored = catalog.checkpoint(run_id, SCORED, score.score(selection, model, config.images))
+            scored = catalog.checkpoint(run_id, SCORED, score.score(selection, model, config.pictures()))
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted)

@@ -1,7 +1,7 @@
 """The engine under the UDF: decode, tokenize, forward, candidates. Knows neither Spark nor MLflow.
 
-Decoding the next batch's pictures overlaps with the forward pass of this one. A row never raises: one that cannot
-be scored carries a Reason instead of candidates.
+Fetching and decoding the next batch's pictures overlaps with the forward pass of this one. A row never raises: one that
+cannot be scored carries a Reason instead of candidates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.inputs.images import first_usable
+from catalog_enrichment.inputs.images import first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.precision.units import top_candidates
@@ -93,7 +93,7 @@ class _DecodedBatch:
 
 
 def _decode(batch: UndecodedBatch, size: int, limits: ImagesConfig) -> _DecodedBatch:
-    decoded = [first_usable(images if images is not None else (), size, limits) for images in batch.images]
+    decoded = first_usable_of_each(batch.images, size, limits)
     products = ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
     return _DecodedBatch(products, [picture.reason for picture in decoded])
 

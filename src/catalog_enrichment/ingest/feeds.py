@@ -15,13 +15,15 @@ it.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
 from catalog_enrichment import contract
+from catalog_enrichment.config.fetch import FetchConfig
+from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import source_files
@@ -35,15 +37,13 @@ from catalog_enrichment.ingest.source_files import (
     SourceFrame,
     locate_files,
 )
+from catalog_enrichment.inputs.picture_sources import picture_sources
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 PAYLOAD_CHARS = 2_000
-MISSING = "missing"
-"""Version of a local picture that does not exist."""
-
 _STRINGS = ("string", "char", "varchar")
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint", "decimal")
 _TIMES = ("date", "timestamp", "timestamp_ntz")
@@ -65,11 +65,14 @@ _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
 _ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
 
 
-def read_source(spark: SparkSession, source: SourceConfig, base: Path) -> DataFrame:
+def read_source(spark: SparkSession, source: SourceConfig, base: Path, images: ImagesConfig | None = None) -> DataFrame:
     """The source's rows in the shape ``raw``; nothing is filtered, deduplicated or normalised.
 
-    Relative paths start at ``base``. Raises DataContractError for a path that does not exist, an empty folder, a mapped
-    column that is missing or has an unusable type, and a labels file that does not belong to the source.
+    Relative paths start at ``base``. ``images``: says which local pictures may be looked at for their versions; by
+    default those in the source's own folders.
+
+    Raises DataContractError for a path that does not exist, an empty folder, a mapped column that is missing or has an
+    unusable type, and a labels file that does not belong to the source.
     """
     location = locate_files(source.path, source.format, base)
     opened = source_files.open_files(spark, source.format, location, source.columns)
@@ -82,7 +85,9 @@ def read_source(spark: SparkSession, source: SourceConfig, base: Path) -> DataFr
         _payload(hide_corrupt=bool(source.mapping.attributes_when)).alias("payload"),
         _parse_error(is_json=source.format in ("jsonl", "json_files", "python_lines")).alias("parse_error"),
     )
-    return _with_products_types(_with_images(checked), source.mapping)
+    if images is None:
+        images = ImagesConfig(fetch=FetchConfig(allowed_folders=source.picture_folders(base)))
+    return _with_products_types(_with_images(checked, images), source.mapping)
 
 
 def fingerprint(spark: SparkSession, source: SourceConfig, base: Path) -> str:
@@ -230,11 +235,14 @@ def _parse_error(is_json: bool) -> Column:
     return error
 
 
-def _with_images(frame: DataFrame) -> DataFrame:
+def _with_images(frame: DataFrame, images: ImagesConfig) -> DataFrame:
     """Adds ``images``: the picture in ``image_bytes`` first, then one struct per URI."""
     from pyspark.sql import functions as F
 
-    versioned = frame.withColumn("uri_versions", F.pandas_udf(uri_versions, "array<string>")("uris"))
+    def versions(uris: pd.Series) -> pd.Series:
+        return uri_versions(uris, images)
+
+    versioned = frame.withColumn("uri_versions", F.pandas_udf(versions, "array<string>")("uris"))
     images_type = "array<struct<bytes: binary, uri: string, version: string>>"
     image = F.struct(
         F.col("image_bytes").alias("bytes"),
@@ -252,22 +260,10 @@ def _with_images(frame: DataFrame) -> DataFrame:
     return versioned.withColumn("images", F.concat(with_bytes, with_uris))
 
 
-def uri_versions(uris: pd.Series) -> pd.Series:
-    """:func:`uri_version` of every URI in every row's list (runs on executors)."""
-    return uris.map(lambda row: [uri_version(uri) for uri in row])
-
-
-def uri_version(uri: str) -> str:
-    """A local file's size and modification time, or MISSING; a remote URI itself, since nothing is fetched here."""
-    scheme = urlsplit(uri).scheme if "://" in uri else ""
-    if scheme not in ("", "file"):
-        return uri
-    path = unquote(urlsplit(uri).path) if scheme else uri
-    try:
-        status = os.stat(path)  # noqa: PTH116  Path would change the path
-    except (OSError, ValueError):  # does not exist, no permission, too long, contains a NUL
-        return MISSING
-    return f"{status.st_size}-{status.st_mtime_ns}"
+def uri_versions(uris: pd.Series, images: ImagesConfig) -> pd.Series:
+    """The version of every URI in every row's list (runs on executors): :meth:`PictureSources.version`."""
+    sources, realpath = picture_sources(images), cache(os.path.realpath)
+    return uris.map(lambda row: [sources.version(uri, realpath) for uri in row])
 
 
 def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:

@@ -51,7 +51,7 @@ def import_products(context: Context) -> dict[str, Any]:
 
     with runs.recorded(catalog, record):
         with stages("validate") as stage:
-            raw = feeds.read_source(spark, source, root)
+            raw = feeds.read_source(spark, source, root, config.pictures())
             record.input_fingerprint = feeds.fingerprint(spark, source, root)
             previous = _last_import(catalog)
             inputs = (record.input_fingerprint, record.config_hash, dictionary.hash(), previous["run_id"])

@@ -1,4 +1,4 @@
-"""Pictures from bytes, files and URIs to a square for the model; a bad picture gives a Reason, never an exception.
+"""Pictures to a square for the model; a bad picture gives a Reason, never an exception.
 
 The whole picture is scaled into the square and the rest is white, like the background of most catalog pictures.
 Cropping would cut off parts of tall products; stretching would change proportions.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from threading import Lock
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.records import Reason
+from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
+from catalog_enrichment.records import TRANSIENT, Reason
 
 _WHITE = (255, 255, 255)
 _UINT16_STEP = 257  # 65535 / 255
@@ -35,18 +36,54 @@ class Decoded:
     detail: str = ""
 
 
-def first_usable(images: Iterable[Mapping[str, Any]] | None, size: int, limits: ImagesConfig) -> Decoded:
-    """The first picture that decodes, of a product's ordered ``{bytes, uri, version}``.
+Pictures = Iterable[Mapping[str, Any]]
+"""A product's ordered ``{bytes, uri, version}``."""
+Fetch = Callable[[str], Fetched]
 
-    If none does, the first picture's reason is returned: it is the merchant's main picture. Never raises.
+
+def first_usable(
+    images: Pictures | None,
+    size: int,
+    limits: ImagesConfig,
+    fetch: Fetch | None = None,
+    decoding: AbstractContextManager[Any] | None = None,
+) -> Decoded:
+    """The first picture of a product that decodes. Never raises.
+
+    If none does, the reason is that of the first picture that could not be reached, else of the first: it is the
+    merchant's main picture. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while a
+    fetched picture is decoded.
     """
     failure: Decoded | None = None
     for image in images if images is not None else ():
-        decoded = _decode_struct(image, size, limits)
+        data, uri = image.get("bytes"), image.get("uri")
+        if data is not None:
+            decoded = decode_image(bytes(data), size, limits)
+        elif not uri:
+            decoded = Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
+        else:
+            fetched = (fetch or picture_sources(limits).fetch)(str(uri))
+            with decoding or nullcontext():
+                decoded = _decode_fetched(fetched, size, limits)
         if decoded.pixels is not None:
             return decoded
-        failure = failure or decoded
+        if failure is None or (decoded.reason in TRANSIENT and failure.reason not in TRANSIENT):
+            failure = decoded
     return failure or Decoded(None, Reason.NO_IMAGE, "the product has no image")
+
+
+def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits: ImagesConfig) -> list[Decoded]:
+    """:func:`first_usable` of every product, in order.
+
+    References are fetched by `images.fetch.threads` threads. They decode one picture at a time: a decoded picture
+    needs many times the memory of its bytes, and a worker has one core.
+    """
+    listed = [list(images) if images is not None else [] for images in products]
+    if not any(image.get("bytes") is None and image.get("uri") for images in listed for image in images):
+        return [first_usable(images, size, limits) for images in listed]
+    decoding, fetch = Lock(), picture_sources(limits).fetch
+    with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
+        return list(threads.map(lambda images: first_usable(images, size, limits, fetch, decoding), listed))
 
 
 def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
@@ -73,32 +110,10 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
         return Decoded(None, _failure_reason(data, problem), f"{type(problem).__name__}: {problem}"[:200])
 
 
-def _decode_struct(image: Mapping[str, Any], size: int, limits: ImagesConfig) -> Decoded:
-    data, uri = image.get("bytes"), image.get("uri")
-    if data is not None:
-        return decode_image(bytes(data), size, limits)
-    if not uri:
-        return Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
-    try:
-        fetched = _fetch(str(uri), limits.max_bytes + 1)  # one byte more, so that a too large file is detected
-    except FileNotFoundError:
-        return Decoded(None, Reason.IMAGE_MISSING, f"{uri}: no such file")
-    except Exception as problem:  # every file system behind fsspec has its own exceptions
-        return Decoded(None, Reason.IMAGE_UNREADABLE, f"{uri}: {type(problem).__name__}: {problem}"[:200])
-    return decode_image(fetched, size, limits)
-
-
-def _fetch(uri: str, at_most: int) -> bytes:
-    if "://" in uri and not uri.startswith("file://"):
-        import fsspec
-
-        with fsspec.open(uri, "rb") as remote:
-            return bytes(remote.read(at_most))
-    path = Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri)
-    if not path.is_file():  # also for a folder, a device or a pipe, which might never end
-        raise FileNotFoundError(uri)
-    with path.open("rb") as local:
-        return local.read(at_most)
+def _decode_fetched(fetched: Fetched, size: int, limits: ImagesConfig) -> Decoded:
+    if fetched.data is None:
+        return Decoded(None, fetched.reason, fetched.detail)
+    return decode_image(fetched.data, size, limits)
 
 
 def _to_square(image: Image.Image, size: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The model for users of MLflow: a models-from-code file that wraps the predictor.
 
 Log it with ``mlflow.pyfunc.log_model(python_model=THIS FILE, artifacts={"model": FOLDER})``. In: columns title,
-description and image (encoded bytes, or null). Out: per product and attribute the top value and its calibrated
-probability. Certificates are not applied here: the enrichment job decides what is written to a catalog.
+description and image (encoded bytes, an http(s) URI, or null). Out: per product and attribute the top value and its
+calibrated probability. Certificates are not applied here: the enrichment job decides what is written to a catalog.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import ensemble
 
 _CHUNK = 64
+_LIMITS = ImagesConfig()
+"""The defaults: public web servers, and no local files, since whoever asks a served model names the picture."""
 
 
 class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -52,9 +54,11 @@ class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             columns[f"{name}_score"] = probabilities.max(axis=1)
         return pd.DataFrame(columns)
 
-    def _pixels(self, data: bytes | None) -> np.ndarray | None:
-        images = [] if data is None else [{"bytes": data}]
-        return first_usable(images, self._predictor.image_size, ImagesConfig()).pixels
+    def _pixels(self, data: bytes | str | None) -> np.ndarray | None:
+        if data is None:
+            return None
+        image = {"uri": data} if isinstance(data, str) else {"bytes": data}
+        return first_usable([image], self._predictor.image_size, _LIMITS).pixels
 
 
 def _present(column: pd.Series[Any]) -> Sequence[Any]:

@@ -53,7 +53,7 @@ def promotion_diff(
             run_id = request.identify(request.record(config, stages, None), selection, state.human_events)
             stage.count(selection.seen, selection.rows)
         with catalog.dropping_checkpoints(run_id), stages("score") as stage:
-            scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.images))
+            scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.pictures()))
             decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
             events = publish.plan_changes(catalog, decided, state, request, run_id).events
             changes = persist(value_changes(catalog.read("products"), state.standing, events))
@@ -124,7 +124,7 @@ def _samples(catalog: Catalog, changes: DataFrame, context: Context) -> list[Val
             old=tuple(row["old"] or ()),
             new=tuple(row["new"] or ()),
             title=row["title"] or "",
-            picture=picture_of(row["images"], context.config.images),
+            picture=picture_of(row["images"], context.config.pictures()),
         )
         for row in rows
     ]

@@ -25,7 +25,8 @@ class DecisionInputs:
     human_value_present: bool = False
     modality: Modality
     picture_outage: bool = False
-    """No picture could be used, but an older value of the same content, which stands, was decided with one."""
+    """No picture could be used, but one could not be reached, or an older value of the same content, which stands, was
+    decided with one."""
     category: str | None
     language: str | None
     now: datetime

@@ -54,7 +54,8 @@ def _samples(catalog: Catalog, predictions: DataFrame, config: Config) -> list[S
     drawn = predictions.withColumn("draw", F.row_number().over(order)).where(F.col("draw") <= config.report.samples)
     products = catalog.read("products").select("product_id", "title", "merchant_attributes", "images")
     rows = products.join(F.broadcast(drawn), "product_id").orderBy("attribute", "draw")
-    return [_sample(row, config.images) for row in rows.collect()]
+    limits = config.pictures()
+    return [_sample(row, limits) for row in rows.collect()]
 
 
 def _sample(row: Any, limits: ImagesConfig) -> Sample:

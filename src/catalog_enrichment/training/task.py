@@ -97,7 +97,7 @@ def load(
         attributes=attributes_of(settings, dictionary),
         image_size=recipes[0].model.image.size,
         max_chars=max(recipe.model.max_chars for recipe in recipes),
-        images=config.images,
+        images=config.pictures(),
         workdir=workdir,
         max_unlabelled=settings.max_unlabelled,
     )
