@@ -264,6 +264,28 @@ def test_the_candidate_is_also_compared_with_the_best_champion_ever(registry: Re
     assert [row["version"] for row in registry.promote_through_gate(PromotionRequest())["comparisons"]] == ["2"]
 
 
+def test_a_model_can_be_compared_with_the_champions_before_it_is_registered(
+    registry: Registry, trained: TrainedModel
+) -> None:
+    """By the gate's rule: worse by more than the margin of .02, with confidence."""
+    check = registry.recall_check()
+    assert check("color", decisions(1000, 0)) == ""  # the registry is empty
+    best = CERTIFIED | {"color/certified_recall": 0.5}
+    registry.register(replace(trained, metrics=best, held_out=decisions(1000, 500)))
+    assert registry.recall_check()("color", decisions(1000, 0)) == ""  # there is no champion
+    registry.promote("1", None)
+    check = registry.recall_check()
+    worse = check("color", decisions(1000, 451))
+    assert worse.startswith("color: certified recall is more than recall_margin = 0.02 below that of version 1: 0.451 ")
+    assert "0.451 against 0.500 on 1000 test products" in worse
+    assert check("color", decisions(1000, 475)) == ""  # inconclusive
+    assert check("material", decisions(1000, 451)) == ""  # the champion is not certified for it
+    assert check("color", decisions(0, 0)) == ""
+    registry.register(replace(trained, held_out=decisions(1000, 450)))
+    registry.promote("2", "1")
+    assert "below that of version 1" in registry.recall_check()("color", decisions(1000, 451))
+
+
 def test_a_champion_that_recorded_nothing_on_its_test_fold_cannot_be_compared(
     registry: Registry, trained: TrainedModel
 ) -> None:
@@ -274,6 +296,7 @@ def test_a_champion_that_recorded_nothing_on_its_test_fold_cannot_be_compared(
     client.set_registered_model_alias(MODEL, "champion", "1")
     for file in Path(client.get_run(first.run_id).info.artifact_uri.removeprefix("file://")).glob("test_decisions*"):
         file.unlink()
+    assert registry.recall_check()("color", decisions(1000, 0)) == ""
     registry.register(replace(trained, held_out=decisions(1000, 400)))
     with pytest.raises(GateRefused, match="version 1 recorded nothing"):
         registry.promote_through_gate(PromotionRequest())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.certification import data_window, label_set
 
@@ -79,6 +81,43 @@ def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly
     market.scores[test[:30]] = 1 - market.scores[test[:30]]  # 7.5%: not significantly more than 10%
     assert market.certificate(uses=uses, folds=replace(market.folds, train=NONE, test=test)).threshold is not None
     assert len(uses.calls) == 1
+
+
+@pytest.mark.parametrize("modality", Modality)
+def test_labels_are_kept_for_a_better_model_where_the_promotion_gate_would_refuse_this_one(modality: Modality) -> None:
+    """It would by what the model would write on the test fold at the calibration threshold, on this path."""
+    uses, market, seen = Uses(), Marketplace(without_picture=3), []
+    test = market.folds.train  # no fold of a certificate
+    market.scores[test[::2]] = np.where(market.truth[test[::2]], 0.5, 0.01)  # below the calibration threshold
+
+    def refusal(attribute: str, decisions: Sequence[HeldOutDecision]) -> str:
+        seen.extend(decisions)
+        return f"{attribute}: 0.500 against 0.700"
+
+    folds = replace(market.folds, train=NONE, test=test)
+    certificate = market.certificate(modality, uses=uses, folds=folds, refusal=refusal)
+    assert certificate.threshold is None
+    assert certificate.why_abstains == (
+        "not tested, to keep the certification labels for a better model: at the calibration threshold the promotion "
+        "gate would refuse it. color: 0.500 against 0.700"
+    )
+    assert uses.calls == []
+    on_path = market.dataset.has_image == (modality is Modality.BOTH)
+    assert [row.product_id for row in seen] == [f"p{n}" for n in test if on_path[n]]
+    assert all(row.attribute == "color" and row.true_values == ("Red",) for row in seen)
+    values = {row.product_id: row.written_values for row in seen}
+    assert all(values[f"p{n}"] == (() if n % 2 == 0 else ("Blue",)) for n in test if on_path[n])
+    assert market.certificate(modality, uses=uses, folds=folds, refusal=lambda *_: "").threshold is not None
+    assert len(uses.calls) == 1
+
+
+def test_without_a_calibration_threshold_nothing_would_be_written_to_the_test_fold() -> None:
+    market, seen = Marketplace(), []
+    market.scores[market.folds.calibration] = 1 - market.scores[market.folds.calibration]
+    folds = replace(market.folds, train=NONE, test=market.folds.train)
+    market.certificate(folds=folds, refusal=lambda _, decisions: seen.extend(decisions) or "")
+    assert len(seen) == 360
+    assert not any(row.written_values for row in seen)
 
 
 def test_an_attribute_that_was_not_learned_abstains_and_uses_no_labels() -> None:

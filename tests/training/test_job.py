@@ -10,6 +10,7 @@ import pytest
 from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.adopted import COLUMN
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.training import job
 from catalog_enrichment.training.certification import EarlierCandidates
 
@@ -37,10 +38,12 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
         read.extend(row for batch in products for row in batch.to_pylist())
         assert earlier.uses == label_uses.earlier_uses(catalog)
         use = earlier.use_labels("color", ["a"], "new", 1)
+        assert earlier.refusal("color", []) == "color is worse"
         assert (use.number, use.epoch) == (2, 1)  # 1 of the products was used before
         raise StoppedError
 
     monkeypatch.setattr("catalog_enrichment.training.train.train", train)
+    monkeypatch.setattr(Registry, "recall_check", lambda _: lambda attribute, _decisions: f"{attribute} is worse")
     with pytest.raises(StoppedError):
         job.train_model(sample.config)
     assert {row["product_id"]: row[COLUMN] for row in read} == {"a": ["color"], "b": []}

@@ -6,7 +6,7 @@ batch jobs resolve; the gate's rules are in :mod:`promotion_gate`, the moves of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import dictionary, resources
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError
-from catalog_enrichment.precision.paired_recall import HeldOutDecision, pair, recall_difference
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store, promotion, promotion_gate
 from catalog_enrichment.registry.promotion import NO_CHAMPION, ChampionAlias
-from catalog_enrichment.registry.promotion_gate import Case, Comparison, Evidence, GateResult, Policy, Verdict
+from catalog_enrichment.registry.promotion_gate import Case, Evidence, GateResult, Policy, Verdict
+from catalog_enrichment.registry.references import References
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +35,10 @@ _ARTIFACT_HASH, _WEIGHTS_HASH = "artifact_hash", "weights_hash"
 """Version tags."""
 _LABEL_SET = "label_set."
 """Begin of a version tag of releases that counted the uses of a label set by it."""
+
+
+RecallCheck = Callable[[str, Sequence[HeldOutDecision]], str]
+"""See :meth:`Registry.recall_check`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,30 @@ class Registry:
         versions = mlflow_store.all_versions(self.connect(create=True), self._name)
         old = [version for version in versions if any(tag.startswith(_LABEL_SET) for tag in version.tags)]
         return [str(version.tags[_WEIGHTS_HASH]) for version in sorted(old, key=lambda version: int(version.version))]
+
+    def recall_check(self) -> RecallCheck:
+        """A check of models that are not registered yet, with the policy and the champions as they are now.
+
+        (attribute, what the model would write on its test fold) -> why the gate would refuse the model for its
+        certified recall; "" if it would not, if that is not decided, or if there is no version to compare with.
+        """
+        client = self.connect(create=True)
+        exists = mlflow_store.all_versions(client, self._name)
+        current = self.champion() if exists else None
+        tags = {} if current is None else self._find(version=current).tags
+        champion = None if current is None else Evidence.from_tags(current, tags)
+        if champion is None:
+            return _nothing_to_compare_with
+        policy, references = self._policy(), self._references(champion)
+
+        def check(attribute: str, decisions: Sequence[HeldOutDecision]) -> str:
+            if attribute not in champion.certified:
+                return ""
+            return "; ".join(
+                promotion_gate.significantly_worse(references.comparisons(attribute, decisions, policy), policy)
+            )
+
+        return check
 
     def register(self, trained: TrainedModel, figures: Mapping[str, Figure] | None = None) -> ModelVersion:
         """Log one MLflow run, register its model as a new version and make that version the candidate.
@@ -205,7 +234,7 @@ class Registry:
         Raises GateRefused with every reason if the policy refuses it, or if the test products decide nothing and the
         request does not override that.
         """
-        policy = promotion_gate.load_policy(resources.locate(self._settings.promotion_policy, self._config.path(".")))
+        policy = self._policy()
         candidate = self.resolve(version=request.version, alias=self._settings.candidate_alias)
         words = resources.locate(self._config.catalog.dictionary, self._config.path("."))
         self.check_labels(candidate, dictionary.load(words))
@@ -241,44 +270,37 @@ class Registry:
             return Case(candidate=evidence, champion=self.evidence(current) if current else None, now=now)
         champion = self.evidence(current)
         labels = {name: head.labels for name, head in candidate.heads.items()}
+        references, own = self._references(champion, evidence.version), self._held_out(candidate.version)
+        comparisons = [
+            comparison
+            for attribute in sorted(champion.certified & evidence.certified)
+            for comparison in references.comparisons(attribute, own, policy)
+        ]
         champion_heads = _heads(self._store.download(self._find(version=current)))
         return Case(
             candidate=evidence,
             champion=champion,
-            comparisons=self._comparisons(evidence, champion, policy.confidence),
+            comparisons=comparisons,
             label_differences=promotion_gate.label_differences(
                 {name: head.labels for name, head in champion_heads.items()}, labels
             ),
             now=now,
         )
 
-    def _comparisons(self, candidate: Evidence, champion: Evidence, confidence: float) -> list[Comparison]:
-        """The candidate against the champion and, per attribute, the best of the former champions."""
+    def _references(self, champion: Evidence, candidate: str = "") -> References:
+        """What the gate compares a candidate with; ``candidate``: its version, if it has one."""
         versions = {str(version.version): version for version in mlflow_store.all_versions(self.connect(), self._name)}
-        decisions: dict[str, list[HeldOutDecision] | None] = {}
-
-        def of(version: str) -> list[HeldOutDecision] | None:
-            if version not in decisions:
-                decisions[version] = self._store.held_out(versions[version])
-            return decisions[version]
-
         former = [
             evidence
             for name in promotion.former_champions(list(versions.values()))
-            if name not in {candidate.version, champion.version}
+            if name not in {candidate, champion.version}
             and (evidence := Evidence.from_tags(name, versions[name].tags)) is not None
-            and of(name) is not None
         ]
-        comparisons = []
-        for attribute in sorted(champion.certified & candidate.certified):
-            best = promotion_gate.best_recall(former, attribute)
-            for reference in [champion] if best is None else [champion, best]:
-                own, other = of(candidate.version), of(reference.version)
-                difference = None
-                if own is not None and other is not None:
-                    difference = recall_difference(pair(own, other, attribute), confidence)
-                comparisons.append(Comparison(attribute=attribute, version=reference.version, difference=difference))
-        return comparisons
+        decisions = {
+            evidence.version: self._store.held_out(versions[evidence.version]) for evidence in (champion, *former)
+        }
+        recorded = [evidence for evidence in former if decisions[evidence.version] is not None]
+        return References(champion, recorded, decisions)
 
     def history(self) -> list[dict[str, Any]]:
         """Every promotion and going back, oldest first: see :func:`promotion.history`."""
@@ -312,8 +334,18 @@ class Registry:
             raise ModelContractError(f"{self._name} version {version} was not registered by train_model: no evidence")
         return evidence
 
+    def _held_out(self, version: str) -> list[HeldOutDecision] | None:
+        return self._store.held_out(self._find(version=version))
+
+    def _policy(self) -> Policy:
+        return promotion_gate.load_policy(resources.locate(self._settings.promotion_policy, self._config.path(".")))
+
     def _find(self, *, version: str = "", alias: str = "") -> Any:
         return mlflow_store.find_version(self.connect(), self._name, version=version, alias=alias)
+
+
+def _nothing_to_compare_with(_attribute: str, _decisions: Sequence[HeldOutDecision]) -> str:
+    return ""
 
 
 def _refusal(name: str, version: str, result: GateResult) -> str:

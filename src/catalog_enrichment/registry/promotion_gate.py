@@ -196,9 +196,7 @@ def gate(case: Case, policy: Policy) -> GateResult:
     if champion is not None and champion.version == candidate.version:
         return GateResult(Verdict.PASSED, (f"version {candidate.version} is the champion already",))
     comparisons = tuple(comparison.as_dict(policy.recall_margin) for comparison in case.comparisons)
-    worse = [comparison for comparison in case.comparisons if _worse(comparison, policy)]
-    broken = _below_minimum(case, policy) + _lost(case, policy)
-    broken += [_describe(comparison, policy, "is") for comparison in worse]
+    broken = _below_minimum(case, policy) + _lost(case, policy) + significantly_worse(case.comparisons, policy)
     if broken:
         return GateResult(Verdict.REFUSED, tuple(broken), comparisons)
     undecided = [comparison for comparison in case.comparisons if not _good_enough(comparison, policy)]
@@ -245,6 +243,11 @@ def _lost(case: Case, policy: Policy) -> list[str]:
     if case.champion and lost and not policy.allow_lost_attributes:
         problems.append(f"not certified for {lost}, which champion version {case.champion.version} is certified for")
     return problems
+
+
+def significantly_worse(comparisons: Sequence[Comparison], policy: Policy) -> list[str]:
+    """The comparisons that show the candidate to be more than the margin worse, in words."""
+    return [_describe(comparison, policy, "is") for comparison in comparisons if _worse(comparison, policy)]
 
 
 def _good_enough(comparison: Comparison, policy: Policy) -> bool:

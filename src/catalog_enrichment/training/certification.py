@@ -6,7 +6,7 @@ only such products (PRECISION, certificate 8).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -27,13 +27,15 @@ from catalog_enrichment.precision.certify import (
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.precision.grid import smallest_sample
+from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
 from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
-from catalog_enrichment.precision.units import units_from
+from catalog_enrichment.precision.units import units_from, writable_values
 from catalog_enrichment.records import Modality, stable_hash
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, twins_share
+from catalog_enrichment.training.held_out import decisions_of
 from catalog_enrichment.training.task import Split
 
 
@@ -44,14 +46,22 @@ class UseLabels(Protocol):
         """The use of the labels of ``product_ids`` by ``candidate``, a weights hash."""
 
 
+def _no_champion(_attribute: str, _decisions: Sequence[HeldOutDecision]) -> str:
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EarlierCandidates:
     """What a training must know of the models before it; training/job.py binds it to the catalog and the registry."""
 
     use_labels: UseLabels
     uses: EarlierUses = field(default_factory=EarlierUses)
+    refusal: Callable[[str, Sequence[HeldOutDecision]], str] = _no_champion
+    """(attribute, what a model would write on its test fold) -> why the promotion gate would refuse it for its recall;
+    "" if it would not."""
 
 
+_KEPT = "not tested, to keep the certification labels for a better model"
 NOT_LEARNED_ABSTAINS = "too few labelled products to learn a value of it"
 
 
@@ -75,8 +85,8 @@ class Certifier:
         """Choose the pool on the calibration fold and the threshold grid on the unfilled products, and test the
         thresholds on the certification fold; only products of the modality path count, all of a content group.
 
-        Where no test could succeed, or the test fold already shows that the model is too often wrong, the certification
-        labels are not used (PRECISION, certificate 6).
+        Where no test could succeed, or the test fold already shows that the model is too often wrong or that the
+        promotion gate would refuse it, the certification labels are not used (PRECISION, certificate 6).
         """
         path = self._on_path(modality)
         certification = _where(self.split.folds.certification, labels.labelled & path)
@@ -88,7 +98,8 @@ class Certifier:
             return self._abstention(labels, modality, certification, why)
         calibration = _where(self.split.folds.calibration, labels.labelled & path)
         pool = select_pool(CalibrationScores(**self._scored_labels(labels, calibration)), self.rule)
-        if why := self._poor_on_the_test_fold(labels, path, pool):
+        why = self._poor_on_the_test_fold(labels, path, pool) or self._refused_on_the_test_fold(labels, path, pool)
+        if why:
             return self._abstention(labels, modality, certification, why)
         certification_scores = CertificationScores(
             **self._scored_labels(labels, certification),
@@ -114,10 +125,21 @@ class Certifier:
         accepted, wrong = units.counts(pool.calibration_threshold)
         if not significantly_bad(np.array([accepted]), np.array([wrong]), self.rule.target).any():
             return ""
-        return (
-            f"not tested, to keep the certification labels for a better model: {wrong} of {accepted} products of the "
-            "test fold are wrong at the calibration threshold"
-        )
+        return f"{_KEPT}: {wrong} of {accepted} products of the test fold are wrong at the calibration threshold"
+
+    def _refused_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
+        """Why the promotion gate would refuse the model for its recall, by what it would write to the path's products
+        of the test fold at the calibration threshold; "" if it would not.
+
+        The certified threshold is not known before the labels are read. The calibration threshold is an optimistic
+        stand-in: it is the lowest that reaches the target on few products, and a certified one is usually higher. Where
+        no threshold reaches the target there, nothing would be written.
+        """
+        test = _where(self.split.folds.test, labels.labelled & path)
+        threshold = np.inf if pool.calibration_threshold is None else pool.calibration_threshold
+        written = writable_values(self.scores.at(labels.attribute, test), labels.cardinality, pool.mask, threshold)
+        why = self.earlier.refusal(labels.attribute, decisions_of(self.split, labels, test, written))
+        return f"{_KEPT}: at the calibration threshold the promotion gate would refuse it. {why}" if why else ""
 
     def _abstention(self, labels: Labels, modality: Modality, certification: Index, why: str) -> Certificate:
         """An abstention without a use of the labels."""

@@ -24,7 +24,8 @@ def held_out_decisions(
 
     Each product by the certificate of its modality path. Its true values are all of the merchant's, learned or not.
     """
-    dataset, rows = split.dataset, []
+    dataset = split.dataset
+    rows: list[HeldOutDecision] = []
     for name in scores.probabilities:
         label = labels[name]
         index = split.folds.test[label.labelled[split.folds.test]]
@@ -35,17 +36,22 @@ def held_out_decisions(
                 pool = np.array([value in certificate.pool for value in label.values], dtype=bool)
                 of_path = scores.at(name, index[covered])
                 written[covered] = writable_values(of_path, label.cardinality, pool, certificate.threshold)
-        for product, row in zip(index.tolist(), written, strict=True):
-            rows.append(
-                HeldOutDecision(
-                    product_id=dataset.ids[product],
-                    group=int(split.groups[product]),
-                    attribute=name,
-                    true_values=tuple(dataset.merchant[product][name]),
-                    written_values=tuple(label.values[column] for column in np.flatnonzero(row)),
-                )
-            )
+        rows += decisions_of(split, label, index, written)
     return rows
+
+
+def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> list[HeldOutDecision]:
+    """A row per product at ``index`` of one attribute; ``written`` (n, V): which learned values are written to it."""
+    return [
+        HeldOutDecision(
+            product_id=split.dataset.ids[product],
+            group=int(split.groups[product]),
+            attribute=label.attribute,
+            true_values=tuple(split.dataset.merchant[product][label.attribute]),
+            written_values=tuple(label.values[column] for column in np.flatnonzero(row)),
+        )
+        for product, row in zip(index.tolist(), written, strict=True)
+    ]
 
 
 def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:

@@ -77,7 +77,7 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
         fold = label_uses.Fold(attribute, product_ids, epoch)
         return label_uses.use_labels(catalog, fold, candidate, before_table)
 
-    return EarlierCandidates(use_labels=use, uses=label_uses.earlier_uses(catalog))
+    return EarlierCandidates(use_labels=use, uses=label_uses.earlier_uses(catalog), refusal=registry.recall_check())
 
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
