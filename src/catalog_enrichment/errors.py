@@ -8,7 +8,7 @@
     ├── RegistryError                 exit 2  the MLflow store is damaged, or the model or alias does not exist
     ├── ModelContractError            exit 2  a model version is damaged or does not fit the dictionary
     ├── GateRefused                   exit 3  a check refused: promotion policy, cap on changes, expected champion,
-    │                                         another job is writing to the same catalog
+    │                                         unusable pictures, another job is writing to the same catalog
     └── TemporaryFailure              exit 4  the surroundings failed (a full disk, a locked or unreachable MLflow
                                               store, a lost JVM): run the job again when that is mended
 

@@ -15,12 +15,14 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context
-from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.ingest.job import import_products
 
 from ..catalog.catalog_rows import prediction, run_row
+from ..sample_catalog import jpeg
 
 Row = dict[str, Any]
+PICTURE = jpeg((200, 30, 30))
 
 
 class Shop:
@@ -46,7 +48,8 @@ class Shop:
         }
         config = strict.build(Config, content, where="test")
         attributes = dictionary.load(resources.locate("schemas:attributes/fashion.v1.json"))
-        return import_products(Context(config, self.spark, self.catalog, attributes, say=lambda _: None))
+        self.said: list[str] = []
+        return import_products(Context(config, self.spark, self.catalog, attributes, say=self.said.append))
 
     def products(self) -> dict[str, Any]:
         return {row.product_id: row for row in self.catalog.read("products").collect()}
@@ -180,6 +183,29 @@ def test_a_snapshot_with_a_tenth_of_the_last_rows_is_refused_and_nothing_is_writ
     assert shop.versions() | {"runs": 0} == before | {"runs": 0}
     assert [(row.status, row.attempt) for row in runs.every_attempt(shop.catalog).collect()].count(("failed", 1)) == 1
     assert shop.run([_good(n) for n in range(60)])["status"] == "nothing_to_do"
+
+
+def test_an_import_whose_pictures_are_all_missing_is_refused_and_tried_anew_when_they_are_there(shop: Shop) -> None:
+    (shop.folder / "pictures").mkdir()
+    feed = [_good(n, picture=f"{n}.jpg") for n in range(30)]
+    source = {"image_folder": "pictures", "mapping": {"image_uris": "picture"}}
+    with pytest.raises(
+        GateRefused, match=r"30 of 30 .* most often image_missing \(30\), for example .*/pictures/\d+.jpg"
+    ):
+        shop.run([*feed], **source)
+    assert {name: shop.versions()[name] for name in ("products", "quarantine", "current_values")} == {
+        "products": -1, "quarantine": -1, "current_values": -1,
+    }  # fmt: skip
+    [refused] = runs.every_attempt(shop.catalog).collect()
+    assert (refused.status, refused.counts["unusable_pictures.image_missing"]) == ("refused", 30)
+    assert not list((shop.folder / "catalog").glob("_staging/*"))
+    for number in range(10):
+        (shop.folder / "pictures" / f"{number}.jpg").write_bytes(PICTURE)
+    summary = shop.run([*feed], **source)  # the feed did not change: the same run, with other versions
+    assert (summary["run_id"], summary["new"]) == (refused.run_id, 30)
+    assert (summary["pictures_tried"], summary["unusable_pictures"]) == (30, {"image_missing": 20})
+    assert [product.images[0].version == "missing" for product in shop.products().values()].count(True) == 20
+    assert [line for line in shop.said if "20 of 30 products with pictures have no usable one" in line]
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,13 @@ def test_chains_and_other_schemes_are_refused(uri: str, store: str, monkeypatch:
     assert chained.reason is Reason.IMAGE_NOT_ALLOWED
 
 
+def test_only_the_schemes_of_the_config_are_opened(folder: Path) -> None:
+    good = folder / "good.jpg"
+    for uri in (str(good), good.as_uri(), "http://127.0.0.1:1/x", "s3://bucket/x"):
+        fetched = sources(folder, "s3://bucket", schemes=("https",)).fetch(uri)
+        assert (fetched.reason, "images.fetch.schemes" in fetched.detail) == (Reason.IMAGE_NOT_ALLOWED, True)
+
+
 def test_schemes_that_open_other_uris_cannot_be_allowed() -> None:
     with pytest.raises(ValueError, match=r"cannot have \['reference', 'zip'\]"):
         FetchConfig(schemes=("https", "zip", "reference"))

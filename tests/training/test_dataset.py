@@ -38,6 +38,7 @@ def test_unusable_pictures_leave_the_product_without_image(tmp_path):
     assert dataset.has_image.tolist() == [True, False, False, False]
     assert dataset.counts["picture_image_not_an_image"] == 1
     assert dataset.counts["picture_no_image"] == 2
+    assert (dataset.unusable.tried, dict(dataset.unusable.by_reason)) == (2, {"image_not_an_image": 1})
     assert dataset.pixels[1].max() == 0
 
 

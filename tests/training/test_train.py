@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, TrainingConfig
-from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble
 from catalog_enrichment.models.predictor import Predictor
@@ -162,6 +162,21 @@ def test_one_placeholder_picture_for_all_is_refused(tmp_path):
     same = easy(0)["images"]
     with pytest.raises(DataContractError, match="placeholder picture"):
         run(tmp_path, [easy(n, images=same) for n in range(120)])
+
+
+def test_pictures_that_are_all_missing_are_refused_with_an_example(tmp_path):
+    """Not as too few content groups or a modality that does not help, which is what would follow."""
+    missing = [{"bytes": None, "uri": str(tmp_path / "elsewhere" / "a.jpg"), "version": "missing"}]
+    rows = [easy(n, images=missing) for n in range(120)]
+    with pytest.raises(GateRefused, match=r"120 of 120 .* image_not_allowed \(120\), for example /.*/elsewhere/a.jpg"):
+        run(tmp_path, rows)
+    few = [easy(n) for n in range(80)] + [easy(n, images=missing) for n in range(80, 99)]
+    said: list[str] = []
+    with pytest.raises(DataContractError, match="at least 100"):
+        train(batches(few), DICTIONARY, config(tmp_path), tmp_path / "w", FIRST, said.append)
+    assert [line for line in said if line.startswith("warning: 19 of 99 products with pictures have no usable one")]
+    with pytest.raises(DataContractError, match="at least 100"):  # the text alone needs no pictures
+        run(tmp_path, rows[:99], set={"model.fusion.kind": "text_only"})
 
 
 def test_values_that_are_all_too_rare_are_refused(tmp_path):

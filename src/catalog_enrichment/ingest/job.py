@@ -1,7 +1,7 @@
 """The import job: a snapshot of the merchants' products into the catalog's products table.
 
-    read -> validate snapshot -> normalise -> row rules -> merge by product_id -> quarantine, adopted, products,
-    current values
+    read -> validate snapshot -> normalise -> row rules -> merge by product_id -> try some pictures -> quarantine,
+    adopted, products, current values
 
 Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
 that is started again has the same run id, reuses its checkpoints and gives the same result (I5). A snapshot that
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract, resources
 from catalog_enrichment.catalog import adopted, runs
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.ingest import feeds, merchant_values
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
+from catalog_enrichment.ingest import feeds, merchant_values, picture_sample
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation.quarantine import quarantine_rows
@@ -40,7 +40,8 @@ def import_products(context: Context) -> dict[str, Any]:
     """Bring the products table up to date with the config's source; returns the run's summary.
 
     A row replaces the stored product with its id; products that are not in the snapshot stay. Raises ConfigError for an
-    unusable config and DataContractError for a source that fails its validation; in both cases nothing was written.
+    unusable config, DataContractError for a source that fails its validation, and GateRefused where too many pictures
+    cannot be used; in each case nothing was written.
     """
     config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
     stages, root, source = Stages(context.say), config.path("."), _source(config)
@@ -83,6 +84,8 @@ def import_products(context: Context) -> dict[str, Any]:
             context.say(f"nothing to do: all {stage.rows_in:,} rows are in the catalog or in quarantine already")
             return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
+        if changes:
+            _try_pictures(context, record, _accepted(rows, outcomes))
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)
             if changes:
@@ -92,6 +95,24 @@ def import_products(context: Context) -> dict[str, Any]:
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
+
+
+def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame) -> None:
+    """Count which pictures of a sample can be used, and warn. Raises GateRefused where too many cannot."""
+    images, mapping = context.config.pictures(), _source(context.config).mapping
+    if not (mapping.image_bytes or mapping.image_uris):
+        return
+    with record.stages("pictures") as stage:
+        pictures = picture_sample.try_pictures(accepted, images)
+        record.count(pictures_tried=pictures.tried, unusable_pictures=pictures.by_reason)
+        stage.count(pictures.tried, pictures.tried - pictures.unusable)
+    try:
+        picture_sample.refuse_too_many(pictures, images.max_unusable)
+    except GateRefused:  # the next attempt must look at the pictures again, which may have other versions then
+        context.catalog.drop_checkpoints(record.run_id)
+        raise
+    if pictures.by_reason:
+        context.say(f"warning: {pictures.sentence()}")
 
 
 def _source(config: Config) -> SourceConfig:
@@ -225,6 +246,7 @@ def _merged(rows: DataFrame, outcomes: DataFrame, stored: DataFrame) -> DataFram
 def _summary(record: RunRecord, status: str) -> dict[str, Any]:
     """The job's JSON line: products (input rows) = new + changed + unchanged + the quarantined.
 
+    ``pictures_tried``: the sampled products with pictures, ``unusable_pictures`` those of them without a usable one.
     ``adopted``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
     """
     return {
@@ -235,6 +257,8 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
         **{name: record.counts[name] for name in (NEW, CHANGED, UNCHANGED)},
         QUARANTINED: record.by_reason(QUARANTINED),
         "adopted": record.by_reason("adopted"),
+        "pictures_tried": record.counts.get("pictures_tried", 0),
+        "unusable_pictures": record.by_reason("unusable_pictures"),
         **(record.attributes or {}),
         "seconds": record.stages.seconds,
     }

@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 _EMBEDDING = tuple(
     ipaddress.ip_network(network)
-    for network in ("::/96", "::ffff:0:0/96", "2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48")
+    for network in ("::ffff:0:0/96", "2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48")
 )
-"""IPv6 networks whose addresses stand for IPv4 ones: compatible, mapped, 6to4, Teredo, NAT64 (RFC 4291, 3056, 4380,
+"""IPv6 networks whose addresses stand for IPv4 ones: mapped, 6to4, Teredo, NAT64 (RFC 4291, 3056, 4380,
 6052, 8215)."""
 
 
@@ -43,6 +43,10 @@ class Deadline:
         if remaining <= 0:
             raise self.missed()
         return remaining
+
+    def check(self) -> None:
+        """Raises NotFetched after the deadline."""
+        _ = self.remaining
 
     def missed(self) -> NotFetched:
         return NotFetched(Reason.IMAGE_UNREACHABLE, f"no complete answer within {self.seconds:g} s")

@@ -138,7 +138,7 @@ class WebPictures:
                 retry_after = _retry_after(tries, response)
                 response.close()
             except (HTTPError, OSError) as failed:
-                deadline.remaining  # noqa: B018  raises if that is why it failed
+                deadline.check()  # that may be why it failed
                 problem = f"{type(failed).__name__}: {failed}"[:200]
             try:
                 tries = tries.increment(method="GET", url=url.path)

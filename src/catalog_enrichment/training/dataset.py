@@ -24,6 +24,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.inputs.images import Decoded, first_usable
 from catalog_enrichment.inputs.text import clean_text
+from catalog_enrichment.inputs.unusable_pictures import UnusablePictures
 from catalog_enrichment.records import Cardinality, stable_hash
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Dataset:
     """(N, S, S, 3) RGB, memory-mapped, read-only; undefined for a product without a usable picture."""
     counts: Counter[str] = field(default_factory=Counter)
     """Products read, opted out, adopted, labelled, unlabelled, not kept, and unusable pictures by reason."""
+    unusable: UnusablePictures = field(default_factory=UnusablePictures)
+    """The products that have pictures, and those of them without a usable one."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -263,6 +266,7 @@ def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOp
 
 def _store_picture(dataset: Dataset, slot: int, picture: Decoded, sink: IO[bytes]) -> None:
     digest = None
+    dataset.unusable.add([(picture.reason, picture.detail)])
     if picture.pixels is None:
         dataset.counts[f"picture_{picture.reason}"] += 1
     else:

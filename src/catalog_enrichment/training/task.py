@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from catalog_enrichment.config.schema import Config, TrainingConfig
 from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.encoders import build_tokenizer
+from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.spec import ModelSpec, Recipe
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import Cardinality
@@ -91,7 +92,10 @@ def load(
     workdir: Path,
 ) -> Dataset:
     """The products, with texts and pictures as ``recipes`` (all of one image size) need them. The pictures are written
-    to ``workdir``."""
+    to ``workdir``.
+
+    Raises GateRefused where ``recipes`` use pictures and too many of those that there should be cannot be used.
+    """
     settings = settings_of(config)
     options = LoadOptions(
         attributes=attributes_of(settings, dictionary),
@@ -101,7 +105,14 @@ def load(
         workdir=workdir,
         max_unlabelled=settings.max_unlabelled,
     )
-    return load_dataset(products, dictionary, options)
+    dataset = load_dataset(products, dictionary, options)
+    uses_pictures = any(fusion_class(recipe.model.fusion.kind).uses_image for recipe in recipes)
+    if uses_pictures and dataset.unusable.too_many(config.images.max_unusable):
+        raise GateRefused(
+            f"{dataset.unusable.sentence()} Nothing was trained; a recipe that uses the text alone needs no pictures, "
+            "and --set images.max_unusable=1 trains with what there is"
+        )
+    return dataset
 
 
 def labels_of(dataset: Dataset, settings: TrainingConfig) -> dict[str, Labels]:

@@ -74,6 +74,8 @@ def train(
     with stages("load") as stage:
         dataset = load(products, dictionary, config, members, workdir)
         stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
+    if dataset.unusable.by_reason:
+        progress(f"warning: {dataset.unusable.sentence()}")
     with stages("split"):
         labels = labels_of(dataset, settings)
         split = _split(dataset, config, recipe, earlier.uses)
