@@ -105,8 +105,9 @@ def draw(world: World, rng: np.random.Generator, products: int, *, to_fill: bool
 
 
 def another_model(world: World, sample: Sample, rng: np.random.Generator, common: Floats) -> Sample:
-    """Another model's scores and errors on the same products; ``common`` (n, L): normal, half of what decides whether a
-    model is right is common to all models."""
+    """Another model's scores and errors on the same products, for worlds without hidden effects and correlation.
+
+    ``common`` (n, L): normal, half of what decides whether a model is right is common to all models."""
     own = rng.standard_normal(sample.latent.shape)
     noise = world.noise * rng.standard_normal(sample.latent.shape)
     right = special.ndtr(np.sqrt(0.5) * common + np.sqrt(0.5) * own) < special.expit(sample.latent)

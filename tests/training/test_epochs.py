@@ -152,6 +152,15 @@ def test_where_a_fold_would_be_empty_the_old_epoch_goes_on() -> None:
     assert parts(folds) == parts(first)
 
 
+def test_the_draws_of_different_epochs_are_independent() -> None:
+    labelled, products = Catalog().products()
+    first, nobody = split_folds(labelled, products, SETTINGS.folds), np.zeros(1000, dtype=bool)
+    drawn = [
+        set(redraw_certification(first, products, SETTINGS.folds, epoch, nobody).certification) for epoch in (1, 2)
+    ]
+    assert len(drawn[0] & drawn[1]) == pytest.approx(220 * 220 / 920, abs=40)
+
+
 def test_large_groups_are_drawn_for_a_new_fold_with_the_same_probability_as_products() -> None:
     drawn: list[bool] = []
     expected: list[float] = []
