@@ -241,7 +241,9 @@ def test_a_reference_is_fetched_and_decoded(tmp_path: Path) -> None:
         assert first_usable([struct_of(uri=uri)], 32, limits_for(tmp_path)).pixels is not None, uri
     assert first_usable([struct_of(uri=str(path))], 32, LIMITS).reason is Reason.IMAGE_NOT_ALLOWED
     path.write_bytes(GOOD[:-20])
-    assert first_usable([struct_of(uri=str(path))], 32, limits_for(tmp_path)).reason is Reason.IMAGE_TRUNCATED
+    truncated = first_usable([struct_of(uri=str(path))], 32, limits_for(tmp_path))
+    assert truncated.reason is Reason.IMAGE_TRUNCATED
+    assert truncated.detail.startswith(f"{path}: ")
 
 
 def outages(uri: str) -> Fetched:

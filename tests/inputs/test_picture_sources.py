@@ -226,3 +226,9 @@ def test_limits_out_of_range_are_refused(value: dict[str, Any]) -> None:
 def test_messages_have_no_passwords_and_no_signatures() -> None:
     text = "GET https://user:pass@cdn.test/a.jpg?sig=secret failed, see s3://key:secret@bucket/x#secret"
     assert without_secrets(text) == "GET https://cdn.test/a.jpg failed, see s3://bucket/x"
+
+
+def test_messages_have_one_line_and_no_control_characters() -> None:
+    fetched = sources().fetch("/a\nINFO all is well\x1b[2J\ud800\u2028.jpg")
+    assert fetched.detail.startswith("/a?INFO all is well?[2J??.jpg: ")
+    assert len(sources().fetch("/" + "x" * 9999).detail) < 400

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
+from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
 from catalog_enrichment.records import TRANSIENT, Reason
 
 _WHITE = (255, 255, 255)
@@ -64,7 +64,7 @@ def first_usable(
         else:
             fetched = (fetch or picture_sources(limits).fetch)(str(uri))
             with decoding or nullcontext():
-                decoded = _decode_fetched(fetched, size, limits)
+                decoded = _decode_fetched(str(uri), fetched, size, limits)
         if decoded.pixels is not None:
             return decoded
         if failure is None or (decoded.reason in TRANSIENT and failure.reason not in TRANSIENT):
@@ -110,10 +110,14 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
         return Decoded(None, _failure_reason(data, problem), f"{type(problem).__name__}: {problem}"[:200])
 
 
-def _decode_fetched(fetched: Fetched, size: int, limits: ImagesConfig) -> Decoded:
+def _decode_fetched(uri: str, fetched: Fetched, size: int, limits: ImagesConfig) -> Decoded:
+    """The picture at ``uri``; the detail of a failure names it."""
     if fetched.data is None:
         return Decoded(None, fetched.reason, fetched.detail)
-    return decode_image(fetched.data, size, limits)
+    decoded = decode_image(fetched.data, size, limits)
+    if decoded.pixels is not None:
+        return decoded
+    return Decoded(None, decoded.reason, f"{without_secrets(uri)}: {decoded.detail}")
 
 
 def _to_square(image: Image.Image, size: int) -> np.ndarray:

@@ -27,6 +27,8 @@ MISSING = "missing"
 """Version of a local picture that does not exist."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line breaks and lone surrogates, which a log or a table must not get from a feed."""
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -154,8 +156,10 @@ def picture_sources(limits: ImagesConfig) -> PictureSources:
 
 
 def without_secrets(text: str) -> str:
-    """A URI, or a message with URIs, without users, passwords and queries (they may hold a signature), and short."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", re.sub(r"[?#]\S*", "", text))[:200]
+    """A URI, or a message with URIs, without users, passwords and queries (they may hold a signature), on one line, and
+    short."""
+    without_queries = re.sub(r"[?#]\S*", "", text)
+    return _NO_TEXT.sub("?", re.sub(r"(?<=://)[^/@\s]*@", "", without_queries))[:200]
 
 
 def _read_object(uri: str, max_bytes: int) -> bytes:
