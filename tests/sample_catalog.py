@@ -66,6 +66,8 @@ attributes = { color = "color", material = "material" }
 recipe = "recipes:demo.toml"
 [report]
 samples = 2
+[images.fetch]
+allowed_folders = ["FEED", "feed"]
 """
 
 
@@ -129,7 +131,8 @@ class SampleCatalog:
 def build(folder: Path, spark: SparkSession | None = None) -> SampleCatalog:
     """A folder with config, dictionary and pictures; no products and no model yet."""
     (folder / "feed").mkdir(parents=True)
-    (folder / "config.toml").write_text(CONFIG)
+    # a copy's products have the pictures of the original
+    (folder / "config.toml").write_text(CONFIG.replace("FEED", str(folder / "feed")))
     (folder / "attributes.json").write_text(json.dumps(DICTIONARY))
     for number in range(6):
         (folder / "feed" / f"{number}.jpg").write_bytes(jpeg((40 * number, 255 - 40 * number, 90)))
