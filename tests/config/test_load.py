@@ -88,7 +88,8 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
     [
         "backfill.chunk_products=0", "backfill.updated_from='2026-13-45'", "backfill.updated_until=yesterday",
         "enrich.batch_bytes=abc", "enrich.batch_rows=0", "enrich.max_changes=-1", "enrich.max_products=-1",
-        "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "training.threads=-1",
+        "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
+        "training.threads=-1",
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_an_error_that_names_the_key(file: Path, override: str) -> None:
@@ -128,7 +129,7 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
         "model_version", "partitions", "snapshot_suite",
     ]  # fmt: skip
     assert surface["precision"] == [
-        "delta", "first_expected", "step", "suggest_precision", "target", "valid_days",
+        "delta", "first_expected", "provisional_cap", "step", "suggest_precision", "target", "valid_days",
     ]  # fmt: skip
     assert sorted(load_config(file).as_dict()) == [
         "backfill", "catalog", "compare", "enrich", "images", "mlflow", "precision", "report", "root", "source",

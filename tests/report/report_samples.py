@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
-from catalog_enrichment.report.html import RunReport, Sample
+from catalog_enrichment.report.html import ReasonCount, RunReport, Sample
 
 from .. import sample_certificate
 
@@ -73,7 +73,8 @@ def run_row() -> dict[str, Any]:
         "counts": {"products": 1000, "predicted": 950, "skipped.already_scored": 30, "skipped.opted_out": 8,
                    "quarantined.empty_title": 12, "unusable_images.image_truncated": 5, "unusable_images.no_image": 41},
         "attributes": json.dumps({"decisions": decisions,
-                                  "certificates": [certificate().to_dict(), abstention().to_dict()]}),
+                                  "certificates": [certificate().to_dict(), abstention().to_dict()],
+                                  "waiting": {"color": 1234}}),
         "seconds": {"select": 1.2, "score": 40.0}, "started_at": NOW, "finished_at": NOW + timedelta(minutes=2),
         "validation": json.dumps({"success": True, "results": expectations}),
     }  # fmt: skip
@@ -97,6 +98,17 @@ def full_report() -> RunReport:
         histograms={"color": [*range(0, 100, 6), 300, 500, 410], "season": [5] * 20, "empty": [0] * 20},
         stages=[
             {"name": "score", "seconds": 40.0, "rows_in": 962, "rows_out": 950, "quarantined": 12, "note": "2 cores"}
+        ],
+        reasons=[
+            ReasonCount(
+                attribute="color",
+                decision=decision,
+                reason=reason,
+                modality="both",
+                products=n,
+                sentence=f"because of {NASTY if n == 9 else reason}",
+            )
+            for decision, reason, n in (("abstain", "unseen_slice", 9), ("publish", "certified", 240))
         ],
         precision={"color": 0.9712, "season": None},
         undo="rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",

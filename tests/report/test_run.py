@@ -1,12 +1,19 @@
-"""The report of a run."""
+"""The report of a run: what it collects from the catalog's tables."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.records import Modality
 from catalog_enrichment.report import run as run_report
 
+from ..catalog.catalog_rows import frame, prediction
 from ..sample_catalog import SampleCatalog
+from ..sample_certificate import SCORED_BY, abstention, certificate
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) -> None:
@@ -21,3 +28,41 @@ def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: Sample
     shown = [name for name in ("select", "score", "decide", "publish") if f">{name}<" in page]
     assert shown == ["select", "score", "decide", "publish"]
     assert ">read<" not in page, "a stage of the import"
+
+
+def test_each_product_is_counted_once_by_its_best_value(spark: SparkSession) -> None:
+    def decided(product: str, decision: str, reason: str, rank: int = 1, **given: Any) -> dict[str, Any]:
+        row = prediction(product, "color", f"value {rank}", decision=decision, reason=reason, rank=rank)
+        return row | {"numeric_path": SCORED_BY.numeric_path, "category": "Garden", "language": "en"} | given
+
+    rows = [
+        decided("a", "suggest", "near_miss"), decided("a", "publish", "certified", 2),
+        decided("b", "abstain", "below_threshold"), decided("b", "suggest", "near_miss", 2),
+        decided("c", "abstain", "certificate_mismatch"), decided("c", "abstain", "below_threshold", 2),
+        decided("d", "abstain", "no_certificate", modality="text_only"),
+        decided("e", "abstain", "no_certificate", modality="text_only"),
+        decided("f", "abstain", "unseen_slice"), decided("g", "abstain", "unseen_slice", category=None),
+        decided("h", "abstain", "below_threshold", attribute="size"),
+    ]  # fmt: skip
+    certificates = [certificate(), abstention(modality=Modality.TEXT_ONLY, why_abstains="nine more are needed")]
+    run = {
+        "attributes": json.dumps({"certificates": [one.to_dict() for one in certificates]}),
+        "config": json.dumps({"images": {"max_bytes": 5, "max_pixels": SCORED_BY.max_image_pixels}}),
+    }
+
+    found = {
+        (row.attribute, row.reason): row for row in run_report.reason_counts(frame(spark, "predictions", rows), run)
+    }
+
+    assert {key: (row.decision, row.modality, row.products) for key, row in found.items()} == {
+        ("color", "certified"): ("publish", "both", 1),
+        ("color", "near_miss"): ("suggest", "both", 1),
+        ("color", "certificate_mismatch"): ("abstain", "both", 1),
+        ("color", "no_certificate"): ("abstain", "text_only", 2),
+        ("color", "unseen_slice"): ("abstain", "both", 2),
+        ("size", "below_threshold"): ("abstain", "both", 1),
+    }
+    assert "images.max_bytes (certificate 20000000, run 5); run" in found["color", "certificate_mismatch"].sentence
+    assert "nine more are needed" in found["color", "no_certificate"].sentence
+    assert "category Garden had no labelled product" in found["color", "unseen_slice"].sentence
+    assert "below the certified threshold;" in found["size", "below_threshold"].sentence

@@ -125,7 +125,21 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
 
 
 def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
-    """Retracts the standing model values that the newest decision, in ``decided``, contradicts.
+    """The retract events for what is :func:`contradicted`."""
+    from pyspark.sql import functions as F
+
+    return _record(
+        contradicted(standing, decided),
+        stamp,
+        op=F.lit(Op.RETRACT.value),
+        refers_to=F.col("event_id"),
+        undoes=F.lit(None).cast("string"),
+        reason=F.col("contradiction"),
+    )
+
+
+def contradicted(standing: DataFrame, decided: DataFrame) -> DataFrame:
+    """The standing model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
 
     PRECISION, "One version at a time". Only where the run publishes nothing for the product and attribute; where it
     does, its set replaces the old one by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
@@ -144,18 +158,12 @@ def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> Dat
         any_row_for(ADMINISTRATIVE).alias("administrative"),
     )
     content_changed = ~F.col("content_hash").eqNullSafe(F.col("new_content"))
-    contradicted = (
+    reason = F.when(content_changed, Reason.CONTENT_CHANGED.value).otherwise(Reason.SUPERSEDED.value)
+    return (
         standing.where(F.col("source") == Source.MODEL.value)
         .join(decisions.where(~F.col("published")), ["product_id", "attribute"])
         .where(content_changed | (F.col("judged") & ~F.col("administrative")))
-    )
-    return _record(
-        contradicted,
-        stamp,
-        op=F.lit(Op.RETRACT.value),
-        refers_to=F.col("event_id"),
-        undoes=F.lit(None).cast("string"),
-        reason=F.when(content_changed, Reason.CONTENT_CHANGED.value).otherwise(Reason.SUPERSEDED.value),
+        .withColumn("contradiction", reason)
     )
 
 
@@ -200,11 +208,29 @@ def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
 
     merchant = _merchant_values(products)
     of_products = standing.join(products.select("product_id", "opt_out"), "product_id")
-    visible = _newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
+    visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
     others = visible.join(merchant, ["product_id", "attribute"], "left_anti")
     return merchant.unionByName(others, allowMissingColumns=True).select(
         *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
     )
+
+
+def newest_sets(standing: DataFrame) -> DataFrame:
+    """Per product and attribute the set of one run: the newest human one, else the newest."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    sets = standing.groupBy("product_id", "attribute", "source", "run_id").agg(
+        F.array_sort(F.collect_set("value")).alias("values"),
+        F.max("asserted_at").alias("asserted_at"),
+        F.max("model_version").alias("model_version"),
+        F.max("certificate_id").alias("certificate_id"),
+    )
+    human_first = F.when(F.col("source") == Source.HUMAN.value, 0).otherwise(1)
+    newest = Window.partitionBy("product_id", "attribute").orderBy(
+        human_first, F.col("asserted_at").desc(), F.col("run_id").desc()
+    )
+    return sets.withColumn("recency", F.row_number().over(newest)).where("recency = 1").drop("recency")
 
 
 def history(events: DataFrame, product_id: str, attribute: str) -> DataFrame:
@@ -226,24 +252,6 @@ def _merchant_values(products: DataFrame) -> DataFrame:
         F.array_sort(F.array_distinct(named)).alias("values"),
         F.lit(Source.MERCHANT.value).alias("source"),
     ).where(F.size("values") > 0)
-
-
-def _newest_sets(standing: DataFrame) -> DataFrame:
-    """Per product and attribute the set of one run: the newest human one, else the newest."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    sets = standing.groupBy("product_id", "attribute", "source", "run_id").agg(
-        F.array_sort(F.collect_set("value")).alias("values"),
-        F.max("asserted_at").alias("asserted_at"),
-        F.max("model_version").alias("model_version"),
-        F.max("certificate_id").alias("certificate_id"),
-    )
-    human_first = F.when(F.col("source") == Source.HUMAN.value, 0).otherwise(1)
-    newest = Window.partitionBy("product_id", "attribute").orderBy(
-        human_first, F.col("asserted_at").desc(), F.col("run_id").desc()
-    )
-    return sets.withColumn("recency", F.row_number().over(newest)).where("recency = 1").drop("recency")
 
 
 def _replay(events: DataFrame) -> DataFrame:

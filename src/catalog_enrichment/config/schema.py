@@ -162,6 +162,9 @@ class PrecisionConfig:
     on the calibration fold. Where a merchant value exists, only a score above the threshold is suggested."""
     valid_days: int = 90
     """Days until a certificate expires."""
+    provisional_cap: int = 10_000
+    """At most this many values per attribute stand under provisional certificates, those with the highest scores; the
+    others wait until an audit confirms the certificate (PRECISION, certificate 11). Lowering it retracts nothing."""
 
     def __post_init__(self) -> None:
         _within("precision.target", self.target, 0.5, 0.9999)
@@ -170,6 +173,7 @@ class PrecisionConfig:
         _within("precision.step", self.step, 1.001, 10.0)
         _within("precision.suggest_precision", self.suggest_precision, 0.0, self.target)
         _within("precision.valid_days", self.valid_days, 1, 3650)
+        _within("precision.provisional_cap", self.provisional_cap, 0, 2**40)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

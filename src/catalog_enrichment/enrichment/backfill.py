@@ -150,6 +150,7 @@ def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         "skipped_reasons": add_counts(*(summary["skipped_reasons"] for summary in summaries)),
         "quarantined": add_counts(*(summary["quarantined"] for summary in summaries)),
         "attributes": {name: _decisions(summaries, name) for name in attributes},
+        "waiting": add_counts(*(summary["waiting"] for summary in summaries)),
         "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 

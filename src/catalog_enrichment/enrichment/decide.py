@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.enrichment import provisional_cap
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
@@ -77,7 +78,11 @@ def decide_once(
     with_scores = scored.where(F.col("error").isNull())
     products = with_scores.join(_standing_attributes(standing.events), "product_id", "left")
     rules = DecisionRules.of(request, run_id, datetime.now(UTC))
-    return catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
+    decided = catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
+    if not (attributes := provisional_cap.may_exceed(decided, standing.events, request.cap)):
+        return decided
+    capped = provisional_cap.withhold(decided, standing.events, request.cap, attributes)
+    return catalog.checkpoint(run_id, attempt_name("capped"), capped)
 
 
 def attempt_name(checkpoint: str) -> str:

@@ -11,11 +11,17 @@ A decision is open again when what its reason rests on has changed:
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
 With nothing of this changed, a run has nothing to do (I5).
+
+Values that wait under the provisional cap are administrative, too: another certificate opens them again. Otherwise they
+are listed as ``waiting``, and a run opens as many of them, highest stored scores first, as there is room for
+(:mod:`provisional_cap`): where the cap was raised, or values were retracted or rolled back. The others are not scored,
+so a catalog with a million waiting values is not scored every day. What waited in a run that a person rolled back does
+not wait any more: the same version does not write the rest of what was taken back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -39,9 +45,11 @@ SEEN_BY_TRYING = frozenset({Reason.CERTIFICATE_MISMATCH, Reason.PICTURE_OUTAGE})
 def with_pending(
     catalog: Catalog, products: DataFrame, attributes: Sequence[Attribute], model: ResolvedModel, config_hash: str
 ) -> DataFrame:
-    """Adds ``applicable`` and ``pending`` (names of ``attributes``), ``earlier_runs`` and ``refused``.
+    """Adds ``applicable`` and ``pending`` (names of ``attributes``), ``waiting``, ``earlier_runs`` and ``refused``.
 
-    ``earlier_runs``: the newest decisions' attributes and runs; what is decided again gets another run id by it.
+    ``waiting``: attribute, values and score of what waits under the provisional cap and is not pending for another
+    reason; the score is the lowest of the set. ``earlier_runs``: the newest decisions' attributes and runs; what is
+    decided again gets another run id by it.
     ``refused``: this version could not score this content. A run that was killed has no row in `runs`: its products
     are still pending, and its checkpoints are used again.
     """
@@ -49,7 +57,8 @@ def with_pending(
 
     key = ["product_id", "content_hash"]
     names = [attribute.name for attribute in attributes]
-    newest = newest_decisions(_decisions_that_count(catalog, names, model), runs.succeeded(catalog))
+    taken_back = runs.rolled_back(catalog, names)
+    newest = newest_decisions(_decisions_that_count(catalog, names, model, taken_back), runs.succeeded(catalog))
     decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
     failed = runs.of_succeeded(catalog, "quarantine", model.name).where(F.col("model_version") == model.version)
     refused = failed.select(*key, F.lit(True).alias("refused")).distinct()
@@ -60,6 +69,7 @@ def with_pending(
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
         .withColumn("applicable", _applicable(attributes))
         .withColumn("pending", F.array_except("applicable", _decided(model, config_hash)))
+        .withColumn("waiting", _waiting(model, config_hash, taken_back))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
         .drop("decisions")
     )
@@ -70,7 +80,8 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
 
     Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
     content_hash, modality, certificate_id, category, language, and whether any row of the decision has a reason of the
-    kind: about_merchant, administrative, retried. One aggregation.
+    kind: about_merchant, administrative, retried. Also capped_values, how many rows have the reason PROVISIONAL_CAP,
+    and capped_score, the lowest score of these. One aggregation.
     """
     from pyspark.sql import functions as F
 
@@ -84,45 +95,95 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
 
     flags = {kind: F.col("reason").isin([reason.value for reason in reasons]) for kind, reasons in kinds.items()}
     rows = predictions.join(F.broadcast(succeeded.select(*run)), "run_id")
+    capped = F.when(F.col("reason") == Reason.PROVISIONAL_CAP.value, F.struct("run_id", "score"))
+    scores = F.transform(
+        F.filter("capped", lambda row: row["run_id"] == F.col("newest")["run_id"]), lambda row: row["score"]
+    )
     return (
         rows.groupBy("product_id", "attribute")
         .agg(
             largest_of_newest_run(*facts).alias("newest"),
+            F.collect_list(capped).alias("capped"),
             *[largest_of_newest_run(flag.alias("any_row")).alias(kind) for kind, flag in flags.items()],
         )
-        .select("product_id", "attribute", "newest.*", *[F.col(kind)["any_row"].alias(kind) for kind in kinds])
+        .select(
+            *("product_id", "attribute", "newest.*"),
+            *[F.col(kind)["any_row"].alias(kind) for kind in kinds],
+            F.size(scores).alias("capped_values"),
+            F.array_min(scores).alias("capped_score"),
+        )
     )
 
 
-def _decisions_that_count(catalog: Catalog, names: Sequence[str], model: ResolvedModel) -> DataFrame:
+def _decisions_that_count(
+    catalog: Catalog, names: Sequence[str], model: ResolvedModel, taken_back: Mapping[str, Collection[str]]
+) -> DataFrame:
     """Predictions about the attributes ``names``, without those that a rollback took back from other versions."""
     from pyspark.sql import functions as F
 
-    undone = F.lit(False)
-    for name, run_ids in runs.rolled_back(catalog, names).items():
-        undone = undone | ((F.col("attribute") == name) & F.col("run_id").isin(sorted(run_ids)))
     own = (F.col("model_name") == model.name) & (F.col("model_version") == model.version)
+    undone = _is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)
     return catalog.read("predictions").where(F.col("attribute").isin(names) & (own | ~undone))
 
 
-def _decided(model: ResolvedModel, config_hash: str) -> Column:
-    """The attributes whose newest decision is about this version and content, and not open again."""
+def _is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Collection[str]]) -> Column:
+    """Whether the run's work on the attribute is rolled back; ``taken_back``: attribute -> run ids."""
     from pyspark.sql import functions as F
 
-    def counts(decision: Column) -> Column:
-        own = (decision["model_name"] == model.name) & (decision["model_version"] == model.version)
-        return own & (decision["content_hash"] == F.col("content_hash")) & ~_open_again(decision, model, config_hash)
+    undone = F.lit(False)
+    for name, run_ids in taken_back.items():
+        undone = undone | ((attribute == name) & run_id.isin(sorted(run_ids)))
+    return undone
 
-    names = F.transform(F.filter("decisions", counts), lambda decision: decision["attribute"])
+
+def _decided(model: ResolvedModel, config_hash: str) -> Column:
+    """The attributes whose newest decision :func:`_still_counts`."""
+    from pyspark.sql import functions as F
+
+    counting = F.filter("decisions", lambda decision: _still_counts(decision, model, config_hash))
+    names = F.transform(counting, lambda decision: decision["attribute"])
     return F.coalesce(names, F.array().cast("array<string>"))
+
+
+def _waiting(model: ResolvedModel, config_hash: str, taken_back: Mapping[str, Collection[str]]) -> Column:
+    """What waits under the provisional cap: decisions that count, not rolled back, where the merchant has no value."""
+    from pyspark.sql import functions as F
+
+    def waits(decision: Column) -> Column:
+        undone = _is_taken_back(decision["attribute"], decision["run_id"], taken_back)
+        of_interest = F.array_contains("applicable", decision["attribute"]) & ~_by_merchant(decision) & ~undone
+        return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, model, config_hash)
+
+    return F.transform(
+        F.filter("decisions", waits),
+        lambda decision: F.struct(
+            decision["attribute"].alias("attribute"),
+            decision["capped_values"].alias("values"),
+            decision["capped_score"].alias("score"),
+        ),
+    )
+
+
+def _still_counts(decision: Column, model: ResolvedModel, config_hash: str) -> Column:
+    """Whether the decision is about this version and content, and not open again."""
+    from pyspark.sql import functions as F
+
+    own = (decision["model_name"] == model.name) & (decision["model_version"] == model.version)
+    return own & (decision["content_hash"] == F.col("content_hash")) & ~_open_again(decision, model, config_hash)
+
+
+def _by_merchant(decision: Column) -> Column:
+    """Whether the merchant gives a value for the decision's attribute."""
+    from pyspark.sql import functions as F
+
+    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
+    return F.coalesce(F.array_contains(given, decision["attribute"]), F.lit(False))
 
 
 def _open_again(decision: Column, model: ResolvedModel, config_hash: str) -> Column:
     """Whether something has changed that the decision's reason rests on. Plain columns are the product's."""
     from pyspark.sql import functions as F
 
-    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
-    by_merchant = F.coalesce(F.array_contains(given, decision["attribute"]), F.lit(False))
     consulted_other = ~(
         decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, model))
         & decision["category"].eqNullSafe(F.col("category"))
@@ -131,7 +192,7 @@ def _open_again(decision: Column, model: ResolvedModel, config_hash: str) -> Col
     too_old = decision["finished_at"] < F.lit(datetime.now(UTC) - RETRY_AFTER)
     retry = too_old | ~decision["config_hash"].eqNullSafe(config_hash)
     return (
-        (decision["about_merchant"] & ~by_merchant)
+        (decision["about_merchant"] & ~_by_merchant(decision))
         | (decision["administrative"] & consulted_other)
         | (decision["retried"] & retry)
     )

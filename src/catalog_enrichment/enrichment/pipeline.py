@@ -49,7 +49,7 @@ def enrich(
             run_id = request.identify(record, selection, state.human_events)
             stage.count(selection.seen, selection.rows)
         if not selection.rows:
-            return summary.nothing_to_do(record)
+            return summary.nothing_to_do(record, selection.waiting)
 
         with stages("validate") as stage:
             record.validation = select.check_products(selection, config)
@@ -66,7 +66,8 @@ def enrich(
                 decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
                 changes = publish.plan_changes(catalog, decided, state, request, run_id)
                 coverage = summary.coverage_by_attribute(catalog, context.dictionary)
-                record.attributes = summary.attributes(decided, changes, coverage, model)
+                record.attributes = summary.attributes(decided, changes, coverage, model, selection.waiting)
+                summary.say_what_waits(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
             publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
             if dry_run:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.catalog import category_filters, ledger, runs
 from catalog_enrichment.catalog.ledger import LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment import pending
+from catalog_enrichment.enrichment import pending, provisional_cap
+from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from catalog_enrichment.stages import Stages
 
 READY = "ready"
+
+_WAITING_STATUSES = (READY, Reason.ALREADY_SCORED.value)
+"""Statuses of products that could be scored, if values of theirs wait."""
 
 BROADCAST_KEYS = 500_000
 """Most keys of products to score that are sent to every executor: about 100 MB."""
@@ -84,12 +88,21 @@ class RunRequest:
     window: Window
     rules: EnrichConfig
     images: ImagesConfig
+    cap: ProvisionalCap
     config_hash: str
 
     @classmethod
     def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
         attributes = tuple(dictionary[name] for name in dictionary.enabled if name in model.heads)
-        return cls(model, attributes, window, config.enrich, config.images, config_hash(config, dictionary))
+        return cls(
+            model=model,
+            attributes=attributes,
+            window=window,
+            rules=config.enrich,
+            images=config.images,
+            cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates),
+            config_hash=config_hash(config, dictionary),
+        )
 
     def record(self, config: Config, stages: Stages, parent_run_id: str | None) -> RunRecord:
         """The record of one attempt; its run id is known once the products are selected."""
@@ -134,12 +147,14 @@ class Selection:
     """Reason -> products of the window that are not scored."""
     fingerprint: str
     """Hash of everything about these products that a decision rests on."""
+    waiting: dict[str, int]
+    """Attribute -> values of the window's products that wait under the provisional cap and are not decided again."""
 
 
 def config_hash(config: Config, dictionary: Dictionary) -> str:
     """The config's part of a run id: what can change a score or a decision, and nothing else."""
     off = (sorted(config.enrich.disabled_shops), sorted(config.enrich.disabled_categories))
-    return stable_hash(dictionary.hash(), config.hash("images"), off)
+    return stable_hash(dictionary.hash(), config.hash("images"), config.precision.provisional_cap, off)
 
 
 def read_ledger(catalog: Catalog, persist: Persist) -> LedgerState:
@@ -149,7 +164,10 @@ def read_ledger(catalog: Catalog, persist: Persist) -> LedgerState:
 
 
 def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> Selection:
-    """Every product of the window that is new, changed, or has an attribute this model version has not decided."""
+    """Every product of the window that is new, changed, or has an attribute this model version has not decided.
+
+    Values that wait under the provisional cap are decided again where there is room for them.
+    """
     from pyspark.sql import functions as F
 
     window = request.window
@@ -157,7 +175,13 @@ def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> 
     narrow = products.drop("images", "title", "description")
     status = pending.with_pending(catalog, narrow, request.attributes, request.model, request.config_hash)
     status = persist(status.withColumn("status", _status(request.rules)))
-    counts = {row["status"]: row["count"] for row in status.groupBy("status").count().collect()}
+    counts, any_waiting = _status_counts(status)
+    waiting: dict[str, int] = {}
+    if any_waiting:
+        # of finished runs only: a killed run then finds the room that it found before its commit, and its run id (I5)
+        standing = ledger.active(runs.of_succeeded(catalog, "attribute_values"))
+        status, waiting = _open_where_room(status, standing, request, persist)
+        counts, _ = _status_counts(status)
     ready = status.where(F.col("status") == READY)
     rows = counts.pop(READY, 0)
     if 0 < window.max_products < rows:
@@ -170,7 +194,43 @@ def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> 
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
         fingerprint=fingerprint(ready, "pending", "earlier_runs"),
+        waiting=waiting,
     )
+
+
+def _status_counts(status: DataFrame) -> tuple[dict[str, int], bool]:
+    """Status -> products, and whether values of products that could be scored wait under the provisional cap."""
+    from pyspark.sql import functions as F
+
+    groups = status.groupBy("status").agg(
+        F.count("*").alias("products"), F.max(F.size("waiting") > 0).alias("any_waiting")
+    )
+    rows = groups.collect()
+    any_waiting = any(row["any_waiting"] for row in rows if row["status"] in _WAITING_STATUSES)
+    return {row["status"]: row["products"] for row in rows}, any_waiting
+
+
+def _open_where_room(
+    status: DataFrame, standing: DataFrame, request: RunRequest, persist: Persist
+) -> tuple[DataFrame, dict[str, int]]:
+    """``status`` with those waiting values pending that there is room for, and the values that go on waiting."""
+    from pyspark.sql import functions as F
+
+    could_be_scored = status.where(F.col("status").isin(*_WAITING_STATUSES))
+    waiting = could_be_scored.select("product_id", F.explode("waiting").alias("one")).select("product_id", "one.*")
+    claims, room = provisional_cap.waiting_claims(waiting, standing, request.cap)
+    fitting = provisional_cap.fitting(claims, room, request.cap).withColumn("fits", F.lit(True))
+    marked = persist(claims.join(fitting, ["product_id", "attribute"], "left"))
+    counts = marked.groupBy("attribute").agg(
+        F.sum(F.when(F.col("fits"), 0).otherwise(F.col("values"))).alias("waiting"), F.count("fits").alias("opened")
+    )
+    rows = counts.orderBy("attribute").collect()
+    if any(row["opened"] for row in rows):
+        opened = marked.where("fits").groupBy("product_id").agg(F.collect_set("attribute").alias("opened"))
+        pending = F.array_union("pending", F.coalesce("opened", F.array().cast("array<string>")))
+        status = status.join(opened, "product_id", "left").withColumn("pending", F.array_sort(pending))
+        status = persist(status.withColumn("status", _status(request.rules)))
+    return status, {row["attribute"]: row["waiting"] for row in rows if row["waiting"]}
 
 
 def check_products(selection: Selection, config: Config) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import category_filters
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, Source
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, Source, add_counts
+from catalog_enrichment.report import reasons
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -21,22 +22,28 @@ _PREVIEW_ROWS = 20
 
 
 def decision_counts(decided: DataFrame) -> dict[str, dict[str, int]]:
-    """Attribute -> products written, suggested, abstained. A product with several values counts by its best one."""
+    """Attribute -> products written, suggested, abstained, and ``waiting``: values that wait under the provisional cap.
+
+    A product with several values counts by its best one.
+    """
     from pyspark.sql import functions as F
 
     def any_row(decision: Decision) -> Any:
         return F.max((F.col("decision") == decision.value).cast("int"))
 
     per_product = decided.groupBy("attribute", "product_id").agg(
-        any_row(Decision.PUBLISH).alias("publish"), any_row(Decision.SUGGEST).alias("suggest")
+        any_row(Decision.PUBLISH).alias("publish"),
+        any_row(Decision.SUGGEST).alias("suggest"),
+        F.count_if(F.col("reason") == Reason.PROVISIONAL_CAP.value).alias("waiting"),
     )
     written, suggested = F.col("publish") == 1, (F.col("publish") == 0) & (F.col("suggest") == 1)
     rows = per_product.groupBy("attribute").agg(
         F.count_if(written).alias("written"),
         F.count_if(suggested).alias("suggested"),
         F.count_if(~written & ~suggested).alias("abstained"),
+        F.sum("waiting").alias("waiting"),
     )
-    names = ("written", "suggested", "abstained")
+    names = ("written", "suggested", "abstained", "waiting")
     return {row["attribute"]: {name: row[name] for name in names} for row in rows.orderBy("attribute").collect()}
 
 
@@ -71,25 +78,39 @@ def coverage_by_attribute(catalog: Catalog, dictionary: Dictionary) -> dict[str,
 
 
 def attributes(
-    decided: DataFrame, changes: Changes, coverage: Mapping[str, Mapping[str, Any]], model: ResolvedModel
+    decided: DataFrame,
+    changes: Changes,
+    coverage: Mapping[str, Mapping[str, Any]],
+    model: ResolvedModel,
+    waiting: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The column `attributes` of the run's row: numbers per attribute, and the certificates in force.
+    """The column `attributes` of the run's row: numbers per attribute, the certificates in force, and what waits.
 
-    ``retracted`` counts values of earlier runs, the other numbers count products.
+    In ``decisions`` ``retracted`` counts values of earlier runs, the other numbers count products. ``waiting``:
+    attribute -> values under the provisional cap; as an argument those that this run did not decide again.
     """
+    counts = decision_counts(decided)
+    here = {name: numbers.pop("waiting") for name, numbers in counts.items()}
     decisions = {
         name: {
             "merchant": coverage[name]["merchant"],
-            **counts,
+            **numbers,
             "retracted": changes.retracted_by_attribute.get(name, 0),
             "coverage_before": coverage[name]["coverage"],
         }
-        for name, counts in decision_counts(decided).items()
+        for name, numbers in counts.items()
     }
     return {
         "decisions": decisions,
         "certificates": [c.to_dict() for c in model.certificates if c.attribute in decisions],
+        "waiting": {name: values for name, values in add_counts(here, dict(waiting)).items() if values},
     }
+
+
+def say_what_waits(record: RunRecord) -> None:
+    """Print a line per attribute with values that wait under the provisional cap."""
+    for name, values in (record.attributes or {}).get("waiting", {}).items():
+        record.stages.say(reasons.what_waits(name, values))
 
 
 def add_coverage_after(record: RunRecord, coverage: Mapping[str, Mapping[str, Any]]) -> None:
@@ -98,12 +119,17 @@ def add_coverage_after(record: RunRecord, coverage: Mapping[str, Mapping[str, An
         numbers["coverage_after"] = coverage[name]["coverage"]
 
 
-def nothing_to_do(record: RunRecord) -> dict[str, Any]:
-    """The summary of a run that has no product to score: it changes nothing and says so (I5)."""
+def nothing_to_do(record: RunRecord, waiting: Mapping[str, int]) -> dict[str, Any]:
+    """The summary of a run that has no product to score: it changes nothing and says so (I5).
+
+    ``waiting``: attribute -> values under the provisional cap.
+    """
     record.stages.say(
         f"nothing to do: {record.counts['products']:,} products in the window, none of them new, changed or unscored "
         f"by {record.model_name} version {record.model_version}"
     )
+    record.attributes = {"waiting": dict(waiting)}
+    say_what_waits(record)
     return summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
@@ -136,5 +162,6 @@ def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, A
         "quarantined": record.by_reason("quarantined"),
         "unusable_images": record.by_reason("unusable_images"),
         "attributes": (record.attributes or {}).get("decisions", {}),
+        "waiting": (record.attributes or {}).get("waiting", {}),
         "seconds": record.stages.seconds,
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate
+from catalog_enrichment.report.reasons import certificate_numbers, what_waits
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -51,6 +52,19 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReasonCount:
+    """How many scored products an attribute was decided for with one reason, on one modality path."""
+
+    attribute: str
+    decision: str
+    reason: str
+    modality: str
+    products: int
+    sentence: str
+    """Why, and what would change it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunReport:
     """The content of a report. Only ``run`` is required; a section without data is left out."""
 
@@ -63,6 +77,7 @@ class RunReport:
     """Attribute -> number of products per equal bin of the top score in [0, 1]."""
     stages: Sequence[Mapping[str, Any]] = ()
     """Keys name, seconds, rows_in, rows_out, quarantined, note. Empty: the seconds of the run row are shown."""
+    reasons: Sequence[ReasonCount] = ()
     precision: Mapping[str, float | None] = field(default_factory=dict)
     """Attribute -> share of the written values that are right; None or missing where the truth is not known."""
     undo: str = ""
@@ -89,11 +104,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
     row = dict.fromkeys(contract.columns("runs")) | dict(run.run)
     by_attribute = _json(row.get("attributes"))
     decisions: dict[str, Any] = by_attribute.get("decisions", {})
-    certificates = [
-        Certificate.from_dict(content)
-        for content in by_attribute.get("certificates", [])
-        if content.get("contract") == CONTRACT  # a run of an older release can be reported again, without them
-    ]
+    certificates = certificates_of(by_attribute)
     counts = _counts(dict(row.get("counts") or {}))
     return {
         "run": row,
@@ -101,7 +112,9 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "counts": counts,
         "adds_up": counts["products"] == counts["predicted"] + counts["skipped_total"] + counts["quarantined_total"],
         "attributes": [_attribute(name, decided, run.precision.get(name)) for name, decided in decisions.items()],
-        "certificates": certificates,
+        "waiting": [what_waits(name, values) for name, values in by_attribute.get("waiting", {}).items()],
+        "reasons": _by_attribute_reasons(run.reasons),
+        "certificates": [(c, certificate_numbers(c) if c.threshold is not None else []) for c in certificates],
         "histograms": [_histogram(name, bins, certificates) for name, bins in run.histograms.items() if sum(bins)],
         "published": _by_attribute(run.published),
         "disagreements": _by_attribute(run.disagreements),
@@ -109,6 +122,12 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "validation": _validation(_json(row.get("validation"))),
         "undo": run.undo,
     }
+
+
+def certificates_of(attributes: Mapping[str, Any]) -> list[Certificate]:
+    """The certificates in a run's column `attributes`; those of an older contract are left out."""
+    stored = attributes.get("certificates", [])
+    return [Certificate.from_dict(content) for content in stored if content.get("contract") == CONTRACT]
 
 
 def environment() -> Environment:
@@ -163,6 +182,14 @@ def _attribute(name: str, decided: Mapping[str, Any], precision: float | None) -
         "gain": gain,
         "precision": precision,
     } | counts
+
+
+def _by_attribute_reasons(rows: Sequence[ReasonCount]) -> dict[str, list[ReasonCount]]:
+    """Attribute -> its rows, most products first."""
+    tables: dict[str, list[ReasonCount]] = {}
+    for row in sorted(rows, key=lambda row: (row.attribute, -row.products, row.reason, row.modality)):
+        tables.setdefault(row.attribute, []).append(row)
+    return tables
 
 
 def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificate]) -> dict[str, Any]:

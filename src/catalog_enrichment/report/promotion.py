@@ -34,6 +34,8 @@ class PromotionReport:
     products: int
     """Products that were looked at."""
     catalog_products: int
+    provisional_cap: int
+    """`precision.provisional_cap`, which the counts respect."""
     counts: Mapping[str, Mapping[str, int]]
     """Attribute -> kind -> products."""
     samples: Sequence[ValueChange]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -9,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.frames import persisted_frames
-from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
-from catalog_enrichment.records import Decision, Reason
-from catalog_enrichment.report.html import THUMBNAIL, RunReport, Sample, write_run_report
+from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
+from catalog_enrichment.records import Decision, Modality, Reason
+from catalog_enrichment.report import reasons
+from catalog_enrichment.report.html import (
+    THUMBNAIL,
+    ReasonCount,
+    RunReport,
+    Sample,
+    certificates_of,
+    write_run_report,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,11 +47,56 @@ def write_report(catalog: Catalog, config: Config, run_id: str, precision: Mappi
             published=_samples(catalog, published, config),
             disagreements=_samples(catalog, disagreements, config),
             histograms=_histograms(predictions),
+            reasons=reason_counts(predictions, row),
             stages=row.get("stages") or [],
             precision=precision or {},
             undo=f"rollback_run --config FILE --run-id {run_id}",
         )
     return write_run_report(config.path(config.report.path) / f"{run_id}.html", report)
+
+
+def reason_counts(predictions: DataFrame, run: Mapping[str, Any]) -> list[ReasonCount]:
+    """Products per attribute, modality path, decision and reason, each product once, with the reason's sentence.
+
+    ``predictions``: of one run; ``run``: its row. A product with several values counts by its best one.
+    """
+    from pyspark.sql import functions as F
+
+    attributes, config = (json.loads(run.get(name) or "{}") for name in ("attributes", "config"))
+    certificates = {(c.attribute, c.modality): c for c in certificates_of(attributes)}
+    worst_first = [Decision.ABSTAIN.value, Decision.SUGGEST.value, Decision.PUBLISH.value]
+    best = F.struct(F.array_position(F.lit(worst_first), F.col("decision")), -F.col("rank"))
+    facts = ("decision", "reason", "modality", "numeric_path", "category", "language")
+    products = predictions.groupBy("product_id", "attribute").agg(F.max_by(F.struct(*facts), best).alias("best"))
+    groups = products.groupBy("attribute", "best.decision", "best.reason", "best.modality").agg(
+        F.count("*").alias("products"),
+        F.min("best.numeric_path").alias("numeric_path"),
+        *[F.collect_set(F.coalesce(f"best.{name}", F.lit(""))).alias(name) for name in ("category", "language")],
+    )
+    return [_reason_count(row, certificates, config.get("images", {})) for row in groups.collect()]
+
+
+def _reason_count(
+    row: Any, certificates: Mapping[tuple[str, Modality], Certificate], images: Mapping[str, int]
+) -> ReasonCount:
+    modality, reason = Modality(row["modality"]), Reason(row["reason"])
+    certificate = certificates.get((row["attribute"], modality))
+    case = reasons.Case(
+        attribute=row["attribute"],
+        modality=modality,
+        certificate=certificate,
+        categories=sorted(row["category"]),
+        languages=sorted(row["language"]),
+        differing=reasons.differing_fields(certificate, row["numeric_path"], images) if certificate else (),
+    )
+    return ReasonCount(
+        attribute=row["attribute"],
+        decision=row["decision"],
+        reason=row["reason"],
+        modality=row["modality"],
+        products=row["products"],
+        sentence=reasons.sentence(reason, case),
+    )
 
 
 def _samples(catalog: Catalog, predictions: DataFrame, config: Config) -> list[Sample]:
