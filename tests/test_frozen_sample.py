@@ -177,7 +177,7 @@ def test_a_value_is_explained_and_its_run_rolled_back_and_back_again(folder: Pat
     context = context_of(folder, spark)
     before = current_values(context.catalog)
     product_id, attribute = next(key for key, value in before.items() if value[0] == "model")
-    explained = explain.explain_value(context.catalog, context.dictionary, product_id, attribute)
+    explained = explain.explain_value(context, product_id, attribute)
     assert explained["current"]["values"] == before[product_id, attribute][1]
 
     run_id = before[product_id, attribute][2]

@@ -285,7 +285,7 @@ def explain_value(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.operations import explain
 
     context = open_context(config, "explain_value")
-    return explain.explain_value(context.catalog, context.dictionary, args.product_id, args.attribute)
+    return explain.explain_value(context, args.product_id, args.attribute)
 
 
 def _suggestions_arguments(parser: argparse.ArgumentParser) -> None:

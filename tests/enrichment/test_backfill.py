@@ -97,9 +97,7 @@ def test_a_chunk_that_failed_after_its_commit_is_rolled_back_with_its_backfill(s
     assert values(sample) != before
     context = sample.context()
     written = next(key for key, value in values(sample, "model").items() if value)
-    assert explain.explain_value(context.catalog, context.dictionary, *written)["decisions"], (
-        "what a failed run published is explained, too"
-    )
+    assert explain.explain_value(context, *written)["decisions"], "what a failed run published is explained, too"
     assert rollback.rollback_run(sample.context().catalog, rows["backfill"]["run_id"])["status"] == "succeeded"
     assert values(sample) == before
 

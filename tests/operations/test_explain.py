@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from ..sample_catalog import SampleCatalog
 
 def explained(sample: SampleCatalog, product_id: str, attribute: str) -> dict[str, Any]:
     context = sample.context()
-    return explain.explain_value(context.catalog, context.dictionary, product_id, attribute)
+    return explain.explain_value(context, product_id, attribute)
 
 
 def test_explain_names_writer_certificate_history_and_the_way_back(
@@ -26,6 +27,8 @@ def test_explain_names_writer_certificate_history_and_the_way_back(
     assert told["certificate"]["certificate_id"] == told["current"]["certificate_id"]
     assert [event["op"] for event in told["history"]] == ["assert"]
     assert run["run_id"] in told["undo"]
+    assert "is written: its score" in told["why"]
+    assert {"N", "K", "G"} <= {number["name"] for number in told["certificate_numbers"]}
     merchants = explained(enriched, "p003", "color")
     assert merchants["current"]["source"] == "merchant"
     assert merchants["undo"] is None
@@ -33,3 +36,11 @@ def test_explain_names_writer_certificate_history_and_the_way_back(
         explained(enriched, "nosuch", "color")
     with pytest.raises(ConfigError, match="size"):
         explained(enriched, "p001", "size")
+
+
+def test_a_row_that_its_import_refused_is_explained(sample: SampleCatalog) -> None:
+    catalog = sample.context().catalog
+    row = {"product_id": "p030", "stage": "import", "reason": "empty_title", "run_id": "import-1"}
+    catalog.append_rows("quarantine", [row | {"quarantined_at": datetime.now(UTC)}], "import-1")
+    with pytest.raises(ConfigError, match="the row is in quarantine: its title is empty"):
+        explained(sample, "p030", "color")

@@ -1,57 +1,198 @@
-"""Explains a value: who wrote it, why, with which certificate, its history, and how to undo it."""
+"""Explains a value: who wrote it or why there is none, with which certificate, its history, and how to undo it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.config.schema import EnrichConfig
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.stages import Say, to_stderr
+from catalog_enrichment.precision.certificate import CONTRACT, Certificate, is_below
+from catalog_enrichment.records import Decision, Modality, QuarantineStage, Reason, Source
+from catalog_enrichment.report import reasons
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.context import Context
+
+_OF_THE_RUN = ("attributes", "config")
+"""Columns of a decision's run, that are not a part of the decision."""
 
 
-def explain_value(
-    catalog: Catalog, dictionary: Dictionary, product_id: str, attribute: str, say: Say = to_stderr
-) -> dict[str, Any]:
-    """Who wrote a product's value, why, with which certificate, its history, and how to undo it.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What the tables say about one product and attribute, as rows."""
+
+    product: Mapping[str, Any]
+    attribute: Attribute
+    current: Mapping[str, Any] | None
+    """What readers see."""
+    decisions: Sequence[Mapping[str, Any]]
+    """Rows of `predictions` with ``decided_at`` and _OF_THE_RUN, newest run first, by rank."""
+    history: Sequence[Mapping[str, Any]]
+    """Ledger events, oldest first."""
+    quarantined: Sequence[Mapping[str, Any]] = ()
+    """Quarantine rows of the product, newest first."""
+
+    @property
+    def name(self) -> str:
+        return self.attribute.name
+
+
+def explain_value(context: Context, product_id: str, attribute: str) -> dict[str, Any]:
+    """Who wrote a product's value or why there is none, what would change it, its certificate, history and undo.
 
     Raises ConfigError for a product or attribute that the catalog does not know.
     """
-    from pyspark.sql import functions as F
-
+    dictionary = context.dictionary
     if attribute not in dictionary:
         raise ConfigError(f"no attribute {attribute!r} in the dictionary; it has {sorted(dictionary.attributes)}")
-    product = catalog.read("products").where(F.col("product_id") == product_id).drop("images").first()
-    if product is None:
-        raise ConfigError(f"no product {product_id!r} in the catalog ({catalog.location('products')})")
-    of_this = (F.col("product_id") == product_id) & (F.col("attribute") == attribute)
-    current = catalog.read("current_values").where(of_this).first()
-    history = [
-        row.asDict() for row in ledger.history(catalog.read("attribute_values"), product_id, attribute).collect()
-    ]
-    finished = runs.latest_attempts(catalog).select("run_id", F.col("finished_at").alias("decided_at"), "attributes")
-    predictions = catalog.read("predictions").where(of_this).join(finished, "run_id")
-    decisions = [row.asDict() for row in predictions.orderBy(F.desc("decided_at"), "rank").collect()]
+    found = _find(context.catalog, product_id, dictionary[attribute])
+    current, decisions = found.current, found.decisions
     run_id = current["run_id"] if current else None
+    certificate = _certificate(decisions, current["certificate_id"] if current else None)
     explained = {
         "product_id": product_id,
-        "title": product["title"],
+        "title": found.product["title"],
         "attribute": attribute,
-        "merchant_values": list((product["merchant_attributes"] or {}).get(attribute, [])),
-        "current": current.asDict() if current else None,
-        "certificate": _certificate(decisions, current["certificate_id"] if current else None),
-        "history": history,
-        "decisions": [{k: v for k, v in one.items() if k != "attributes"} for one in decisions],
+        "merchant_values": _merchant_values(found),
+        "current": current,
+        "why": why(found, context.config.enrich),
+        "certificate": certificate,
+        "certificate_numbers": _numbers(certificate),
+        "history": found.history,
+        "decisions": [{k: v for k, v in one.items() if k not in _OF_THE_RUN} for one in decisions],
         "undo": f"rollback_run --config FILE --run-id {run_id} --attribute {attribute}" if run_id else None,
     }
     for line in _in_words(explained):
-        say(line)
+        context.say(line)
     return explained
+
+
+def why(found: Found, switches: EnrichConfig) -> str:
+    """One or two sentences: why readers see this value or none, and what would change it.
+
+    The second one says why the newest decision left the value as it is. ``switches``: disabled shops and categories.
+    """
+    current = found.current
+    if current and current["source"] == Source.MERCHANT.value:
+        return _ended(reasons.merchant_gave(_merchant_values(found)))
+    if current and current["source"] == Source.HUMAN.value:
+        return _ended(reasons.sentence(Reason.HUMAN_VALUE_STANDS, reasons.Case(attribute=found.name)))
+    newest = found.decisions[0] if found.decisions else None
+    if current:
+        written = [one for one in found.decisions if one["run_id"] == current["run_id"] and _published(one)]
+        sentences = [_about(found, written[0])] if written else []
+        if newest and newest["run_id"] != current["run_id"]:
+            sentences.append("It stands, although in the newest decision " + _about(found, newest))
+        return " ".join(map(_ended, sentences))
+    if without_decision := _switched_off(found, switches):
+        return _ended(without_decision)
+    if newest is None or newest["content_hash"] != found.product["content_hash"]:
+        refused = [row for row in found.quarantined if row["content_hash"] == found.product["content_hash"]]
+        if refused:
+            case = reasons.Case(attribute=found.name, detail=f"{refused[0]['reason']}: {refused[0]['detail']}")
+            return _ended(reasons.sentence(Reason.ALREADY_QUARANTINED, case))
+    if newest is None:
+        return _ended(reasons.never_scored(found.name))
+    if _published(newest):  # and readers see nothing
+        return _ended(_taken_away(found))
+    changed = newest["content_hash"] != found.product["content_hash"]
+    return _ended(_about(found, newest)) + (" The content has changed since: the next run decides." if changed else "")
+
+
+def _find(catalog: Catalog, product_id: str, attribute: Attribute) -> Found:
+    from pyspark.sql import functions as F
+
+    of_product = F.col("product_id") == product_id
+    of_this = of_product & (F.col("attribute") == attribute.name)
+    quarantine = catalog.read("quarantine").where(of_product).orderBy(F.desc("quarantined_at"))
+    product = catalog.read("products").where(of_product).drop("images").first()
+    if product is None:
+        where = f"no product {product_id!r} in the catalog ({catalog.location('products')})"
+        refused = quarantine.where(F.col("stage") == QuarantineStage.IMPORT.value).first()
+        case = reasons.Case(attribute=attribute.name, detail=(refused["detail"] if refused else None) or "")
+        raise ConfigError(f"{where}: {reasons.sentence(Reason(refused['reason']), case)}" if refused else where)
+    finished = runs.latest_attempts(catalog).select("run_id", F.col("finished_at").alias("decided_at"), *_OF_THE_RUN)
+    decisions = catalog.read("predictions").where(of_this).join(finished, "run_id")
+    current = catalog.read("current_values").where(of_this).first()
+    return Found(
+        product=product.asDict(),
+        attribute=attribute,
+        current=current.asDict() if current else None,
+        decisions=[row.asDict() for row in decisions.orderBy(F.desc("decided_at"), "rank").collect()],
+        history=[
+            row.asDict()
+            for row in ledger.history(catalog.read("attribute_values"), product_id, attribute.name).collect()
+        ],
+        quarantined=[
+            row.asDict() for row in quarantine.where(F.col("stage") == QuarantineStage.DECODE.value).collect()
+        ],
+    )
+
+
+def _switched_off(found: Found, switches: EnrichConfig) -> str:
+    """Why no run decides the attribute of this product; "" if runs do. In the order of :mod:`enrichment.select`."""
+    product, category = found.product, found.product["category"]
+    case = reasons.Case(attribute=found.name, categories=[category or ""], shop=product["shop_id"])
+    if product["opt_out"]:
+        return reasons.sentence(Reason.OPTED_OUT, case)
+    if product["shop_id"] in switches.disabled_shops:
+        return reasons.sentence(Reason.SHOP_DISABLED, case)
+    if not found.attribute.enabled:
+        return reasons.attribute_disabled(found.name)
+    if not found.attribute.applies_to(category):
+        return reasons.sentence(Reason.NOT_APPLICABLE, case)
+    for root in switches.disabled_categories:
+        if is_below(category or "", root):
+            return reasons.category_disabled(root)
+    return ""
+
+
+def _about(found: Found, decision: Mapping[str, Any]) -> str:
+    """The sentence of a decision's reason."""
+    modality = Modality(decision["modality"])
+    certificate = None
+    for content in _certificates_of_run(decision):
+        if content["certificate_id"] == decision["certificate_id"] and content.get("contract") == CONTRACT:
+            certificate = Certificate.from_dict(content)
+    images = json.loads(decision["config"] or "{}").get("images", {})
+    case = reasons.Case(
+        attribute=found.name,
+        value=decision["value"],
+        score=decision["score"],
+        modality=modality,
+        certificate=certificate,
+        categories=[decision["category"] or ""],
+        languages=[decision["language"] or ""],
+        merchant_values=_merchant_values(found),
+        differing=reasons.differing_fields(certificate, decision["numeric_path"], images) if certificate else (),
+    )
+    return reasons.sentence(Reason(decision["reason"]), case)
+
+
+def _taken_away(found: Found) -> str:
+    """Why a value that was published is not there; the last event of the ledger says it."""
+    last = found.history[-1] if found.history else None
+    if last is None or last["reason"] is None or last["op"] != "retract":
+        return reasons.never_scored(found.name)
+    return reasons.sentence(Reason(last["reason"]), reasons.Case(attribute=found.name))
+
+
+def _published(decision: Mapping[str, Any]) -> bool:
+    return bool(decision["decision"] == Decision.PUBLISH.value)
+
+
+def _merchant_values(found: Found) -> list[str]:
+    return list((found.product["merchant_attributes"] or {}).get(found.name) or ())
+
+
+def _ended(sentence: str) -> str:
+    return f"{sentence}."
 
 
 def _in_words(explained: dict[str, Any]) -> Iterator[str]:
@@ -66,6 +207,7 @@ def _in_words(explained: dict[str, Any]) -> Iterator[str]:
         yield f"{explained['attribute']} = {', '.join(current['values'])}, by {by}"
     else:
         yield f"{explained['attribute']} has no value"
+    yield f"  why: {explained['why']}"
     for decision in explained["decisions"][:5]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
         yield (
@@ -75,16 +217,29 @@ def _in_words(explained: dict[str, Any]) -> Iterator[str]:
         )
     if certificate:
         yield f"  certificate {certificate['certificate_id'][:12]}: {certificate['claim']}"
+        for number in explained["certificate_numbers"]:
+            yield f"    {number['name']} {number['value']}: {number['meaning']}"
     for event in explained["history"]:
         yield f"  {event['asserted_at']:%Y-%m-%d %H:%M} {event['op']} {event['value']!r} by run {event['run_id']}"
     if explained["undo"]:
         yield f"  to undo: {explained['undo']}"
 
 
-def _certificate(decisions: list[dict[str, Any]], certificate_id: str | None) -> dict[str, Any] | None:
+def _certificate(decisions: Sequence[Mapping[str, Any]], certificate_id: str | None) -> dict[str, Any] | None:
     """The certificate as it stood in the run that used it; without a current value, the last one consulted."""
     for decision in decisions:
-        for certificate in json.loads(decision["attributes"] or "{}").get("certificates", []):
+        for certificate in _certificates_of_run(decision):
             if certificate["certificate_id"] == (certificate_id or decision["certificate_id"]):
-                return dict(certificate)
+                return certificate
     return None
+
+
+def _numbers(certificate: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """The certificate's numbers with what they mean; empty for an abstention or an older contract."""
+    if certificate is None or certificate.get("contract") != CONTRACT or certificate["threshold"] is None:
+        return []
+    return [asdict(number) for number in reasons.certificate_numbers(Certificate.from_dict(certificate))]
+
+
+def _certificates_of_run(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(json.loads(decision["attributes"] or "{}").get("certificates", []))

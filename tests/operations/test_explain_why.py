@@ -1,0 +1,106 @@
+"""The sentence of explain_value: why readers see a value or none, for every state of a product and attribute."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.config.schema import EnrichConfig
+from catalog_enrichment.dictionary import Attribute
+from catalog_enrichment.operations.explain import Found, why
+from catalog_enrichment.records import Cardinality
+
+from ..catalog.catalog_rows import START, prediction
+from ..sample_certificate import SCORED_BY, certificate
+
+CERTIFICATE = certificate()
+RUN = {"certificates": [CERTIFICATE.to_dict()]}
+IMAGES = {"max_bytes": SCORED_BY.max_image_bytes, "max_pixels": 7}
+SWITCHES = EnrichConfig(disabled_shops=["off"], disabled_categories=["Apparel/Hats"])
+PRODUCT = {
+    "product_id": "a", "shop_id": "s", "category": "Apparel", "opt_out": False, "content_hash": "content-1",
+    "merchant_attributes": None,
+}  # fmt: skip
+
+
+def decided(reason: str, decision: str = "abstain", **given: Any) -> dict[str, Any]:
+    row = prediction("a", "color", "Red", reason=reason, decision=decision, score=0.71, run_id="run-1")
+    facts = {"category": "Apparel", "language": "en", "certificate_id": CERTIFICATE.certificate_id}
+    of_run = {"attributes": json.dumps(RUN), "config": json.dumps({"images": IMAGES}), "decided_at": START}
+    return row | facts | {"numeric_path": SCORED_BY.numeric_path} | of_run | given
+
+
+def seen(source: str, run: str | None = "run-1") -> dict[str, Any]:
+    return {"values": ["Red"], "source": source, "run_id": run}
+
+
+def quarantined(**given: Any) -> list[dict[str, Any]]:
+    return [{"content_hash": "content-1", "reason": "scoring_failed", "detail": "OSError"} | given]
+
+
+LOW = decided("below_threshold")
+OLDER = json.dumps({"certificates": [{"certificate_id": CERTIFICATE.certificate_id}]})
+ROLLED_BACK = [{"op": "assert", "reason": None}, {"op": "retract", "reason": "rolled_back"}]
+
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "merchant": (
+        {"current": seen("merchant", None), "product": {"merchant_attributes": {"color": ["Blue"]}}},
+        "the merchant gave 'Blue', and a merchant's value is never changed.",
+    ),
+    "human": ({"current": seen("human")}, "a person gave a value"),
+    "written": (
+        {"current": seen("model"), "decisions": [decided("certified", "publish", score=0.95)]},
+        "'Red' is written: its score 0.950 is at or above the certified threshold 0.900.",
+    ),
+    "stands": (
+        {"current": seen("model"),
+         "decisions": [decided("certificate_mismatch", run_id="run-2"), decided("certified", "publish")]},
+        "It stands, although in the newest decision color of this product abstains: the certificate is about other "
+        "scores, which differ in images.max_pixels (certificate 50000000, run 7)",
+    ),
+    "opted out": ({"product": {"opt_out": True}, "decisions": [LOW]}, "the merchant opted out"),
+    "shop": ({"product": {"shop_id": "off"}}, "shop off is in enrich.disabled_shops"),
+    "attribute": ({"enabled": False, "decisions": [LOW]}, "color is switched off"),
+    "not applicable": ({"product": {"category": "Home"}}, "color does not apply to category Home"),
+    "category": (
+        {"product": {"category": "Apparel/Hats/Caps"}}, "category Apparel/Hats is in enrich.disabled_categories"
+    ),
+    "never scored": ({}, "no finished run has decided color of this product yet"),
+    "quarantined": ({"quarantined": quarantined()}, "could not score this content (scoring_failed: OSError)"),
+    "quarantined before": ({"quarantined": quarantined(content_hash="content-0")}, "no finished run has decided"),
+    "quarantined since": (
+        {"quarantined": quarantined(), "decisions": [LOW | {"content_hash": "content-0"}]}, "could not score"
+    ),
+    "abstains": (
+        {"decisions": [LOW, decided("near_miss", "suggest", rank=2)]},
+        "its score 0.710 is below the certified threshold 0.900; nothing to do, or more labelled products",
+    ),
+    "content changed": (
+        {"decisions": [LOW | {"content_hash": "content-0"}]}, "The content has changed since: the next run decides."
+    ),
+    "rolled back": (
+        {"decisions": [decided("certified", "publish")], "history": ROLLED_BACK}, "was taken back by a rollback"
+    ),
+    "not finished": ({"decisions": [decided("certified", "publish")]}, "no finished run has decided"),
+    "older certificate": ({"decisions": [LOW | {"attributes": OLDER}]}, "below the certified threshold; nothing to do"),
+    "run without attributes": ({"decisions": [LOW | {"attributes": None, "config": None}]}, "below the certified"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_why(case: str) -> None:
+    given, expected = CASES[case]
+    attribute = Attribute(
+        name="color", cardinality=Cardinality.ONE, values=("Red",), categories=("Apparel",),
+        enabled=given.get("enabled", True),
+    )  # fmt: skip
+    found = Found(
+        product=PRODUCT | given.get("product", {}), attribute=attribute, current=given.get("current"),
+        decisions=given.get("decisions", []), history=given.get("history", []),
+        quarantined=given.get("quarantined", []),
+    )  # fmt: skip
+    text = why(found, SWITCHES)
+    assert expected in text
+    assert text.endswith(".")
