@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 # Compiled bytecode is kept even where the shell sets this: compiling torch and transformers takes 15 s in every process.
+# `setup` compiles it, on all cores; else the first demo's processes would, one after the other and some of it twice.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, or set JAVA_HOME" >&2; [ -n "$$JAVA_HOME" ]; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[dev,pretrained]'
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev,pretrained]'
 	@touch $(READY)
 
 demo: setup      ## the whole loop on a generated marketplace: import, train, certify, promote, enrich, report

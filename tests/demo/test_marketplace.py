@@ -61,6 +61,46 @@ def test_the_same_seed_gives_the_same_marketplace(tmp_path: Path) -> None:
     assert generate(tmp_path / "c", 40, seed=8).source.read_bytes() != first.source.read_bytes()
 
 
+def test_the_wholesaler_changes_no_other_listing(tmp_path: Path) -> None:
+    without, with_it = generate(tmp_path / "a", 40), generate(tmp_path / "b", 40, wholesale=10)
+    lines = with_it.source.read_text().splitlines(keepends=True)
+    assert "".join(lines[:40]) == without.source.read_text()
+    assert (len(lines), with_it.rows, without.rows) == (50, 50, 40)
+    names = [sorted(file.name for file in (tmp_path / folder / "images").iterdir()) for folder in "ab"]
+    assert names[0] == names[1]
+    truth = pq.read_table(without.truth)
+    assert pq.read_table(with_it.truth).slice(0, truth.num_rows).equals(truth)
+
+
+def test_the_wholesaler_has_no_pictures_and_names_the_attributes(tmp_path: Path, attributes: Dictionary) -> None:
+    """Filled in or not, most of its listings can be decided by their text, and few of its values are wrong."""
+    market = generate(tmp_path / "m", 2, wholesale=1000)
+    rows = [json.loads(line) for line in market.source.read_text().splitlines()[2:]]
+    true_values = {
+        (row["product_id"], row["attribute"]): row["values"] for row in pq.read_table(market.truth).to_pylist()
+    }
+    assert all(row["images"] == [] for row in rows)
+    assert len({row["shop"] for row in rows}) == 1
+    for name in ("color", "material"):
+        spellings = attributes[name].spellings()
+        for filled in (True, False):
+            listed = [row for row in rows if bool(row[name]) is filled]
+            assert 0.70 < len(listed) / len(rows) < 0.78 or not filled
+            named = [
+                {value for spelling, value in spellings.items() if f" {spelling} " in f" {dictionary.fold(text)} "}
+                for text in (row["description"] for row in listed)
+            ]
+            truths = [set(true_values[row["id"], name]) for row in listed]
+            assert all(values in (true, set()) for values, true in zip(named, truths, strict=True))
+            assert 0.91 < sum(map(bool, named)) / len(listed) < 0.97
+        given = [(row, row[name] if name == "material" else [row[name]]) for row in rows if row[name]]
+        wrong = sum(
+            {spellings.get(dictionary.fold(value), "") for value in values} != set(true_values[row["id"], name])
+            for row, values in given
+        )
+        assert 0 < wrong / len(given) < 0.02
+
+
 def test_every_fault_occurs(market: Marketplace, rows: list[dict[str, Any]]) -> None:
     assert len(market.source.read_text().splitlines()) == market.rows == PRODUCTS
     assert len(rows) < PRODUCTS

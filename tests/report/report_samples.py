@@ -110,6 +110,7 @@ def full_report() -> RunReport:
             )
             for decision, reason, n in (("abstain", "unseen_slice", 9), ("publish", "certified", 240))
         ],
-        precision={"color": 0.9712, "season": None},
+        written={certificate().certificate_id: 240},
+        right={certificate().certificate_id: 233},
         undo="rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",
     )

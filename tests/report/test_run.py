@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality
 from catalog_enrichment.report import run as run_report
 
 from ..catalog.catalog_rows import frame, prediction
-from ..sample_catalog import SampleCatalog
+from ..sample_catalog import SampleCatalog, table
 from ..sample_certificate import SCORED_BY, abstention, certificate
 
 if TYPE_CHECKING:
@@ -21,6 +23,24 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     assert run["run_id"] in page
     assert "Shirt number" in page
     assert "data:image/jpeg" in page
+
+
+def test_the_report_counts_what_was_written_with_and_without_a_picture(
+    enriched: SampleCatalog, run: dict[str, Any]
+) -> None:
+    published = [row for row in table(enriched, "predictions") if row["decision"] == "publish"]
+    products: dict[str, set[str]] = {}
+    for row in published:
+        products.setdefault(row["certificate_id"], set()).add(row["product_id"])
+    assert products
+    path = run_report.write_report(
+        enriched.context().catalog, enriched.config, run["run_id"], right=dict.fromkeys(products, 1)
+    )
+    page = " ".join(re.sub("<[^>]*>", " ", path.read_text()).split())
+    for certificate_id, written in products.items():
+        attribute = next(row["attribute"] for row in published if row["certificate_id"] == certificate_id)
+        modality = next(row["modality"] for row in published if row["certificate_id"] == certificate_id)
+        assert f"{attribute} {PATHS[Modality(modality)]} {len(written)} {1 / len(written):.1%}" in page
 
 
 def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: SampleCatalog, run: dict[str, Any]) -> None:

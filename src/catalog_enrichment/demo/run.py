@@ -2,10 +2,10 @@
 
     generate -> import -> train, certify, register -> promote -> enrich -> report
 
-    python -m catalog_enrichment.demo [--products 6000] [--folder var/demo] [--set section.key=value] ...
+    python -m catalog_enrichment.demo [--products 6000] [--wholesale 1500] [--folder var/demo] [--set SECTION.KEY=VALUE]
 
-Prints a table, the paths of the results and, last, one JSON line. The truth is used only to report the precision; no
-job reads it.
+Prints a table of attributes, one of products with and without a picture, the paths of the results and, last, one JSON
+line. The truth is used only to report the precision; no job reads it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_context
-from catalog_enrichment.demo import marketplace
+from catalog_enrichment.demo import marketplace, results
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.select import Window
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
@@ -34,7 +34,6 @@ from catalog_enrichment.stages import Stages, to_stderr
 from catalog_enrichment.training import job as training_job
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
 
 _MARKER = ".catalog-enrichment-demo"
@@ -45,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="folder of all output")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--products", type=int, default=6000)
+    parser.add_argument("--products", type=int, default=6000, help="rows of the shops with pictures")
+    parser.add_argument("--wholesale", type=int, default=1500, help="rows of the shop without pictures")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args(argv)
     folder = args.folder.resolve()
     try:
         config = load_config("config:demo.toml", [f"root={json.dumps(str(folder))}", *args.set])
         _start_fresh(folder)
-        summary = run(config, args.products, args.seed)
+        summary = run(config, args.products, args.wholesale, args.seed)
     except CatalogEnrichmentError as problem:
         to_stderr(f"demo: {type(problem).__name__}: {problem}")
         return problem.exit_code
@@ -60,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(config: Config, products: int, seed: int) -> dict[str, Any]:
+def run(config: Config, products: int, wholesale: int, seed: int) -> dict[str, Any]:
     """Generate, import, train, promote, enrich and report below ``config.root``; return the demo's JSON summary."""
     stages = Stages()
 
     with stages("generate") as stage:
-        market = marketplace.generate(config.path("marketplace"), products, seed, progress=sys.stderr.isatty())
+        folder, progress = config.path("marketplace"), sys.stderr.isatty()
+        market = marketplace.generate(folder, products, seed, progress, wholesale)
         stage.rows_out = market.rows
     with stages("import"):
         context = open_context(config, "demo")
@@ -83,26 +84,15 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
         registry.check_labels(model, context.dictionary)
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):
-        precision = precision_against_truth(context.catalog, market.truth, enriched["run_id"])
-        report = run_report.write_report(context.catalog, config, enriched["run_id"], precision)
+        written = results.written_by_certificate(context.catalog, market.truth, enriched["run_id"])
+        right = {certificate: counts.right for certificate, counts in written.items()}
+        report = run_report.write_report(context.catalog, config, enriched["run_id"], right)
 
-    summary = _summary(imported, enriched, precision, stages.seconds)
+    paths = results.path_results(model.certificates, written)
+    summary = _summary(imported, enriched, paths, stages.seconds)
     _print_results(config, summary, report)
     context.spark.stop()
     return summary
-
-
-def precision_against_truth(catalog: Catalog, truth: Path, run_id: str) -> dict[str, float]:
-    """Attribute -> share of the products whose values written by ``run_id`` are all true, where it wrote any."""
-    from pyspark.sql import functions as F
-
-    written = catalog.read("current_values").where(F.col("run_id") == run_id)
-    true_values = written.sparkSession.read.parquet(str(truth)).withColumnRenamed("values", "true_values")
-    compared = written.join(true_values, ["product_id", "attribute"]).withColumn(
-        "right", (F.size(F.array_except("values", "true_values")) == 0).cast("double")
-    )
-    rows = compared.groupBy("attribute").agg(F.avg("right").alias("precision")).collect()
-    return {row["attribute"]: round(row["precision"], 4) for row in rows}
 
 
 def _start_fresh(folder: Path) -> None:
@@ -115,10 +105,13 @@ def _start_fresh(folder: Path) -> None:
 
 
 def _summary(
-    imported: dict[str, Any], enriched: dict[str, Any], precision: Mapping[str, float], seconds: dict[str, float]
+    imported: dict[str, Any], enriched: dict[str, Any], paths: list[dict[str, Any]], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The JSON summary of all jobs: products = input rows = predicted + skipped + quarantined (I7)."""
-    attributes = {name: counts | {"precision": precision.get(name)} for name, counts in enriched["attributes"].items()}
+    attributes = {
+        name: counts | {"precision": results.precision_of(paths, name)}
+        for name, counts in enriched["attributes"].items()
+    }
     quarantined = add_counts(imported["quarantined"], enriched["quarantined"])
     return {
         "products": imported["products"],
@@ -127,6 +120,7 @@ def _summary(
         "quarantined": quarantined,
         "unusable_images": enriched["unusable_images"],
         "attributes": attributes,
+        "paths": paths,
         "model_version": enriched["model_version"],
         "run_id": enriched["run_id"],
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
@@ -134,10 +128,10 @@ def _summary(
 
 
 def _print_results(config: Config, summary: dict[str, Any], report: Path) -> None:
-    """The table of attributes, the sum of the rows, and where the results are with a command for each."""
+    """The two tables, the sum of the rows, and where the results are with a command for each."""
     rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
     quarantined = sum(summary["quarantined"].values())
-    print(f"\n{aligned_table(rows)}\n")
+    print(f"\n{aligned_table(rows)}\n\n{aligned_table(summary['paths'], results.PATH_COLUMNS)}\n")
     print(
         f"{summary['products']:,} rows = {summary['predicted']:,} predicted + {summary['skipped']:,} skipped "
         f"+ {quarantined:,} quarantined, in {summary['seconds']['total']:.0f} s\n"
@@ -146,13 +140,13 @@ def _print_results(config: Config, summary: dict[str, Any], report: Path) -> Non
     programs = Path(sys.executable).parent
     show = f"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())"
     config_options = f"--config config:demo.toml --set root={config.root}"
-    results = {
+    outputs = {
         "HTML report": (report, f"xdg-open {report}"),
         "Delta tables": (tables, f'{sys.executable} -c "{show}"'),
         "MLflow store": (tracking, f"{programs}/mlflow ui --backend-store-uri {tracking}"),
         "undo the run": (summary["run_id"], f"{programs}/rollback_run {config_options} --run-id {summary['run_id']}"),
     }
-    for name, (path_or_id, command) in results.items():
+    for name, (path_or_id, command) in outputs.items():
         print(f"{name:<14}{path_or_id}\n{'':<14}{command}")
     print()
 

@@ -34,6 +34,16 @@ def in_words(certificate: Certificate, cardinality: Cardinality) -> str:
     )
 
 
+def tested(certificate: Certificate) -> str:
+    """The result of the certificate's test in one line."""
+    if certificate.threshold is None:
+        return f"abstains: {certificate.why_abstains}"
+    return (
+        f"{certificate.wrong:,} of {certificate.accepted:,} accepted certification products wrong: at least "
+        f"{certificate.lower_bound:.1%} right"
+    )
+
+
 def _population(certificate: Certificate) -> str:
     """PRECISION, certificate 5 and 9."""
     open_products, labelled = certificate.open_products, certificate.certification_products

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate
+from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.report.reasons import certificate_numbers, what_waits
 
 if TYPE_CHECKING:
@@ -78,10 +80,21 @@ class RunReport:
     stages: Sequence[Mapping[str, Any]] = ()
     """Keys name, seconds, rows_in, rows_out, quarantined, note. Empty: the seconds of the run row are shown."""
     reasons: Sequence[ReasonCount] = ()
-    precision: Mapping[str, float | None] = field(default_factory=dict)
-    """Attribute -> share of the written values that are right; None or missing where the truth is not known."""
+    written: Mapping[str, int] = field(default_factory=dict)
+    """Certificate id -> products that were given values under it."""
+    right: Mapping[str, int] | None = None
+    """Certificate id -> how many of them were given no wrong value; None where the truth is not known."""
     undo: str = ""
     """The command that rolls the run back."""
+
+    def precision(self, certificates: Iterable[Certificate], attribute: str) -> float | None:
+        """Share of the products written to under the certificates of ``attribute`` that are right; None where the truth
+        is not known or nothing was written."""
+        ids = [c.certificate_id for c in certificates if c.attribute == attribute]
+        written = sum(self.written.get(name, 0) for name in ids)
+        if self.right is None or not written:
+            return None
+        return sum(self.right.get(name, 0) for name in ids) / written
 
 
 def write_run_report(path: Path, run: RunReport) -> Path:
@@ -111,7 +124,10 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "window": _window(_json(row.get("window"))),
         "counts": counts,
         "adds_up": counts["products"] == counts["predicted"] + counts["skipped_total"] + counts["quarantined_total"],
-        "attributes": [_attribute(name, decided, run.precision.get(name)) for name, decided in decisions.items()],
+        "attributes": [
+            _attribute(name, decided, run.precision(certificates, name)) for name, decided in decisions.items()
+        ],
+        "paths": [_path(certificate, run) for certificate in certificates],
         "waiting": [what_waits(name, values) for name, values in by_attribute.get("waiting", {}).items()],
         "reasons": _by_attribute_reasons(run.reasons),
         "certificates": [(c, certificate_numbers(c) if c.threshold is not None else []) for c in certificates],
@@ -190,6 +206,18 @@ def _by_attribute_reasons(rows: Sequence[ReasonCount]) -> dict[str, list[ReasonC
     for row in sorted(rows, key=lambda row: (row.attribute, -row.products, row.reason, row.modality)):
         tables.setdefault(row.attribute, []).append(row)
     return tables
+
+
+def _path(certificate: Certificate, run: RunReport) -> dict[str, Any]:
+    """One row of the table of modality paths."""
+    return {
+        "attribute": certificate.attribute,
+        "products": PATHS[certificate.modality],
+        "certificate": claim.tested(certificate),
+        "abstains": certificate.threshold is None,
+        "written": run.written.get(certificate.certificate_id, 0),
+        "right": run.precision([certificate], certificate.attribute),
+    }
 
 
 def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificate]) -> dict[str, Any]:

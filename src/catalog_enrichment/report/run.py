@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config, ImagesConfig
 
 
-def write_report(catalog: Catalog, config: Config, run_id: str, precision: Mapping[str, float] | None = None) -> Path:
+def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[str, int] | None = None) -> Path:
     """Write the report of a finished enrichment run, from the catalog's tables alone, and return its path.
 
-    ``precision``: attribute -> share of the written products that are right, where the truth is known.
+    ``right``: certificate id -> products that were given no wrong value under it, where the truth is known.
     """
     from pyspark.sql import functions as F
 
@@ -49,7 +49,8 @@ def write_report(catalog: Catalog, config: Config, run_id: str, precision: Mappi
             histograms=_histograms(predictions),
             reasons=reason_counts(predictions, row),
             stages=row.get("stages") or [],
-            precision=precision or {},
+            written=_written(published),
+            right=right,
             undo=f"rollback_run --config FILE --run-id {run_id}",
         )
     return write_run_report(config.path(config.report.path) / f"{run_id}.html", report)
@@ -138,6 +139,14 @@ def picture_of(images: Any, limits: ImagesConfig) -> bytes | None:
     encoded = BytesIO()
     Image.fromarray(usable.pixels).save(encoded, format="JPEG", quality=85)
     return encoded.getvalue()
+
+
+def _written(published: DataFrame) -> dict[str, int]:
+    """Certificate id -> products that were given values under it."""
+    from pyspark.sql import functions as F
+
+    counts = published.groupBy("certificate_id").agg(F.countDistinct("product_id").alias("products"))
+    return {row["certificate_id"]: row["products"] for row in counts.collect()}
 
 
 def _histograms(predictions: DataFrame) -> dict[str, list[int]]:
