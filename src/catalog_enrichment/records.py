@@ -1,4 +1,5 @@
-"""Enumerations that the whole package shares (decisions, reasons, modality paths, ledger operations), and stable ids.
+"""Enumerations that the whole package shares (decisions, reasons, modality paths, ledger operations), stable ids and
+ordered times.
 
 Imports neither Spark nor torch, so that every room can use it, on the driver and on executors.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -169,6 +171,15 @@ def event_id(run_id: str, product_id: str, attribute: str, value: str, op: Op, r
     """
     parts = (run_id, product_id, attribute, value, op.value, refers_to)
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
+
+
+def strictly_later(now: datetime, newest: datetime | None) -> datetime:
+    """``now``, or the first microsecond after ``newest`` if that is later; in UTC.
+
+    Times that are made so are an order that a clock set back does not reverse.
+    """
+    now = now.astimezone(UTC)
+    return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
 
 def add_counts(*counts: dict[str, int]) -> dict[str, int]:

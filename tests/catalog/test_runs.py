@@ -15,6 +15,7 @@ from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import Stages
 
+from ..clock import set_back
 from .catalog_rows import frame, prediction
 
 if TYPE_CHECKING:
@@ -121,6 +122,21 @@ def test_the_newest_run_is_the_one_that_finished_last(catalog: LakeCatalog) -> N
     newest = runs.newest(catalog, F.col("counts")["predicted"] > 0)
     assert newest is not None
     assert newest["run_id"] == "enrich-2"
+
+
+def test_runs_keep_their_order_where_the_clock_is_set_back(
+    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyspark.sql import functions as F
+
+    for days in range(4):
+        set_back(monkeypatch, days)
+        runs.write(catalog, record(f"enrich-{days}"))
+    times = [row["finished_at"] for row in rows(catalog)]
+    assert times == sorted(set(times))
+    newest = runs.newest(catalog, F.lit(True))
+    assert newest is not None
+    assert newest["run_id"] == "enrich-3"
 
 
 def test_rows_of_runs_that_did_not_succeed_do_not_count_as_done(catalog: LakeCatalog, spark: SparkSession) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from catalog_enrichment.enrichment.select import Window
 from catalog_enrichment.operations import rollback
 
 from .. import sample_catalog
+from ..clock import set_back
 from ..sample_catalog import SampleCatalog, change, enrich, table, values
 
 
@@ -25,18 +28,27 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
     assert ("p001", "color") in values(enriched, "model")
 
 
-def test_content_that_changes_back_is_decided_again(enriched: SampleCatalog) -> None:
-    """Content A, then B, then A: readers must not keep what was decided about B. The second B is another run, too."""
+@pytest.mark.parametrize("days_back", [0, 1])
+def test_content_that_changes_back_is_decided_again(
+    enriched: SampleCatalog, days_back: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content A, then B, then A: readers must not keep what was decided about B. The second B is another run, too.
+
+    Also where the clock is set back by ``days_back`` before every import and every enrichment.
+    """
     about_a = values(enriched, "model")
     other = {"title": "Another thing altogether", "image": None}  # no picture: abstains, and A's value goes
     ids = []
-    for changes, expected in ((other, None), ({}, about_a["p001", "color"]), (other, None)):
+    for step, (changes, expected) in enumerate(((other, None), ({}, about_a["p001", "color"]), (other, None)), 1):
+        set_back(monkeypatch, days_back * step)
         change(enriched, 1, **changes)
+        set_back(monkeypatch, days_back * (step + 0.5))
         run = enrich(enriched)
         assert run["predicted"] == 1
         assert values(enriched, "model").get(("p001", "color")) == expected
         ids.append(run["run_id"])
     assert len(set(ids)) == 3
+    assert enrich(enriched)["status"] == "nothing_to_do"
 
 
 def test_a_version_that_becomes_champion_again_is_decided_again(enriched: SampleCatalog) -> None:

@@ -110,8 +110,12 @@ def test_another_version_decides_everything_and_another_config_what_only_trying_
     assert pending(spark, tmp_path, predictions, just_now, products, **asked) == open_again
 
 
-def test_what_only_trying_can_show_is_tried_again_after_a_while(spark: SparkSession, tmp_path: Path) -> None:
-    earlier = datetime.now(UTC) - RETRY_AFTER - timedelta(minutes=1)
+@pytest.mark.parametrize("age", [RETRY_AFTER, -RETRY_AFTER])
+def test_what_only_trying_can_show_is_tried_again_after_a_while(
+    spark: SparkSession, tmp_path: Path, age: timedelta
+) -> None:
+    """Also where the run finished far in the future: the clock has been set back since."""
+    earlier = datetime.now(UTC) - age * 1.01
     predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
     products = [product(reason) for reason in NOTHING_CHANGED]
     assert pending(spark, tmp_path, predictions, [finished("run-1", earlier)], products) == SEEN_BY_TRYING

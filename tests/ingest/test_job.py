@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from catalog_enrichment.errors import ConfigError, DataContractError, GateRefuse
 from catalog_enrichment.ingest.job import import_products
 
 from ..catalog.catalog_rows import prediction, run_row
+from ..clock import set_back
 from ..sample_catalog import jpeg
 
 Row = dict[str, Any]
@@ -151,6 +153,18 @@ def test_a_row_replaces_its_product_and_absent_products_stay(shop: Shop) -> None
     shop.run([_good(n) for n in range(4)], mapping=undated)
     assert shop.products()["p1"].merchant_attributes == {"color": ["Grey"]}
     assert shop.catalog.read("runs").count() == 3
+
+
+def test_imports_have_an_order_where_the_clock_is_set_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X, Y, X, Y, the files with the times they had before: the second Y is another run than the first."""
+    ids = []
+    for step, title in enumerate(("X", "Y", "X", "Y")):
+        set_back(monkeypatch, step)
+        (shop.folder / "feed.jsonl").write_text(json.dumps(_good(1, title=title)))
+        os.utime(shop.folder / "feed.jsonl", ns=(0, ord(title) * 10**18))
+        ids.append(shop.run([_good(1, title=title)])["run_id"])
+        assert shop.products()["p1"].title == title
+    assert len(set(ids)) == 4
 
 
 def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5(

@@ -12,6 +12,7 @@ from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, Regis
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.promotion import describe, former_champions
 
+from ..clock import set_back
 from .tiny_version import MODEL, config_in
 
 
@@ -100,3 +101,14 @@ def test_former_champions_are_those_promoted_and_not_withdrawn_since(two_version
     assert former() == ["1"]
     two_versions.promote("2", expected_current="1")
     assert former() == ["1", "2"]
+
+
+def test_promotions_keep_their_order_where_the_clock_is_set_back(
+    two_versions: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_versions.promote("1", expected_current=None)
+    two_versions.promote("2", expected_current="1")
+    set_back(monkeypatch, days=1)
+    two_versions.go_back()
+    assert former_champions(two_versions.connect().search_model_versions(f"name='{MODEL}'")) == ["1"]
+    assert [event["action"] for event in two_versions.history()] == ["promoted", "promoted", "went_back"]

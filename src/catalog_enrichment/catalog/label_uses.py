@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.precision.earlier_uses import EarlierUses
-from catalog_enrichment.records import stable_hash
+from catalog_enrichment.records import stable_hash, strictly_later
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
@@ -48,8 +48,7 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
     attribute, product_ids = fold.attribute, fold.product_ids
     with catalog.locked(TABLE, LOCK_SECONDS):
         uses, newest = _first_uses(catalog, attribute, set(product_ids))
-        # strictly increasing, whatever the clocks of the machines that train say
-        now = max(datetime.now(UTC), newest + timedelta(microseconds=1)) if newest else datetime.now(UTC)
+        now = strictly_later(datetime.now(UTC), newest)
         before = [] if newest else earlier
         times = {name: now + timedelta(microseconds=place) for place, name in enumerate([*before, candidate])}
         new = {

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
-from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Reason, Source
+from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Reason, Source, strictly_later
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -85,12 +85,12 @@ class LedgerState:
 
     def next_asserted_at(self, now: datetime) -> datetime:
         """``now``, or the first microsecond after the newest event if that is later; in UTC."""
-        return _later(now, self.last_asserted_at)
+        return strictly_later(now, self.last_asserted_at)
 
 
 def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
     """``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
-    return _later(now, _last_and_human(events)[0])
+    return strictly_later(now, _last_and_human(events)[0])
 
 
 def _last_and_human(events: DataFrame) -> tuple[datetime | None, int]:
@@ -100,11 +100,6 @@ def _last_and_human(events: DataFrame) -> tuple[datetime | None, int]:
     row = events.agg(F.unix_micros(F.max("asserted_at")), human).first()
     micros, count = row if row else (None, 0)
     return None if micros is None else _EPOCH + timedelta(microseconds=micros), int(count)
-
-
-def _later(now: datetime, last: datetime | None) -> datetime:
-    now = now.astimezone(UTC)
-    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:

@@ -2,6 +2,9 @@
 
 An attempt that succeeds writes its row last, so the row says that everything else of the run has landed. One that is
 refused or fails leaves a row as well; a killed one leaves none. Readers get the succeeded attempts unless they ask.
+
+``finished_at`` is the order of the runs. It increases strictly from row to row, also where the clock is set back: then
+it is the first microsecond after the newest row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.records import RunKind, RunStatus, strictly_later
 from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
@@ -74,13 +77,14 @@ def write(
     """Append the record's row as the run's next attempt. The last write of a run that succeeds.
 
     A run that has succeeded gets no further row. Only for the job that holds the catalog's write lock: two writers
-    would give two attempts one number. Reads two columns of the whole table, which has a few rows a day.
+    would give two attempts one number. Reads three columns of the whole table, which has a few rows a day.
     """
-    rows = (row for batch in catalog.scan(TABLE, ["run_id", "status"]) for row in batch.to_pylist())
+    rows = [row for batch in catalog.scan(TABLE, ["run_id", "status", "finished_at"]) for row in batch.to_pylist()]
     earlier = [row["status"] for row in rows if row["run_id"] == record.run_id]
     if RunStatus.SUCCEEDED in earlier:
         return
     attempt = len(earlier) + 1
+    newest = max((row["finished_at"] for row in rows), default=None)
     row = {
         "run_id": record.run_id,
         "attempt": attempt,
@@ -100,7 +104,7 @@ def write(
         "validation": as_json(record.validation),
         "error": error,
         "started_at": record.started_at,
-        "finished_at": datetime.now(UTC),
+        "finished_at": strictly_later(datetime.now(UTC), newest),
     }
     catalog.append_rows(TABLE, [row], f"{record.run_id}#{attempt}")
 

@@ -189,8 +189,10 @@ def _open_again(decision: Column, model: ResolvedModel, config_hash: str) -> Col
         & decision["category"].eqNullSafe(F.col("category"))
         & decision["language"].eqNullSafe(F.col("language"))
     )
-    too_old = decision["finished_at"] < F.lit(datetime.now(UTC) - RETRY_AFTER)
-    retry = too_old | ~decision["config_hash"].eqNullSafe(config_hash)
+    # a time far ahead was written before the clock was set back: waiting for it could take for ever
+    now = datetime.now(UTC)
+    recent = decision["finished_at"].between(F.lit(now - RETRY_AFTER), F.lit(now + RETRY_AFTER))
+    retry = ~recent | ~decision["config_hash"].eqNullSafe(config_hash)
     return (
         (decision["about_merchant"] & ~_by_merchant(decision))
         | (decision["administrative"] & consulted_other)

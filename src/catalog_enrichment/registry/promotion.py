@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.schema import MlflowConfig
 from catalog_enrichment.errors import GateRefused, RegistryError
+from catalog_enrichment.records import strictly_later
 from catalog_enrichment.registry import mlflow_store
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ChampionAlias:
                 )
             if current != version:
                 self._version(version)
-                now = datetime.now(UTC).isoformat()
+                now = self._now()
                 # tags before the alias: a killed promotion leaves no champion without its predecessor
                 self._tag(version, {_PREVIOUS: current or "", _PROMOTED_AT: now})
                 self._move(version)
@@ -78,7 +79,7 @@ class ChampionAlias:
             if not previous:
                 raise RegistryError(f"{self._model} version {champion.version} replaced no champion: cannot go back")
             self._version(previous)
-            now = datetime.now(UTC).isoformat()
+            now = self._now()
             self._tag(champion.version, {_WITHDRAWN_AT: now})
             self._move(previous)
             withdrawn = str(champion.version)
@@ -96,6 +97,13 @@ class ChampionAlias:
                 yield
         except Timeout:
             raise GateRefused(f"another process is promoting {self._model} ({path}); try again") from None
+
+    def _now(self) -> str:
+        """Later than every promotion and withdrawal so far: their order decides who was champion."""
+        tags = [version.tags for version in mlflow_store.all_versions(self._client(), self._model)]
+        times = [of_one[name] for of_one in tags for name in (_PROMOTED_AT, _WITHDRAWN_AT) if name in of_one]
+        newest = max((datetime.fromisoformat(time) for time in times), default=None)
+        return strictly_later(datetime.now(UTC), newest).isoformat()
 
     def _move(self, version: str) -> None:
         self._client().set_registered_model_alias(self._model, self._alias, version)
