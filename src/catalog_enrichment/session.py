@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
+    # a source may have the columns Title and title
+    "spark.sql.caseSensitive": "true",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # columns that a pandas UDF returns in another order raise a readable error
     "spark.sql.execution.arrow.pyspark.validateSchema.enabled": "true",

@@ -113,7 +113,8 @@ def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: P
     assert first.parse_error is None
     assert second.parse_error is None
     assert first.source_uri.endswith(".parquet" if kind == "delta" else path)
-    assert (first.row_number, second.row_number) == ((0, 1) if kind in ("parquet", "delta") else (None, None))
+    numbers = {"parquet": (0, 1), "delta": (0, 1), "csv": (1, 3), "tsv": (1, 3)}  # of a CSV file's lines
+    assert (first.row_number, second.row_number) == numbers.get(kind, (None, None))
     assert second.content_hash == _content_hash(PRODUCTS[1]["name"], "plain", ["missing"])
     # the values of a product that is not marked as labelled are not read, not even into the payload
     assert second.merchant_attributes == {}
@@ -139,6 +140,19 @@ def test_the_version_of_picture_bytes_is_their_hash(spark: Any, tmp_path: Path) 
     assert second.images == []
 
 
+def test_bytes_of_a_picture_above_the_limit_are_not_imported(spark: Any, tmp_path: Path) -> None:
+    """With its bytes, one picture of 192 MB ended the import: the JVM ran out of memory."""
+    table = pa.table({"product_id": [7, 8], "title": ["a", "b"], "image": [b"x" * 11, b"x" * 10]})
+    pq.write_table(table, tmp_path / "feed.parquet")
+    source = SourceConfig(format="parquet", path="feed.parquet", mapping=MappingConfig(image_bytes="image"))
+    rows = read_source(spark, source, tmp_path, ImagesConfig(max_bytes=10)).orderBy("product_id").collect()
+    assert [[(i.bytes and bytes(i.bytes), i.version) for i in row.images] for row in rows] == [
+        [(None, "too_large:11")],
+        [(b"x" * 10, hashlib.sha256(b"x" * 10).hexdigest())],
+    ]
+    assert [row.parse_error for row in rows] == [None, None]
+
+
 def test_malformed_lines_and_wrong_types_are_rows_with_an_error(spark: Any, tmp_path: Path) -> None:
     lines = [
         '{"product_id": "1", "title": "fine", "off": false, "at": "2026-01-01"}',
@@ -147,6 +161,8 @@ def test_malformed_lines_and_wrong_types_are_rows_with_an_error(spark: Any, tmp_
         '{"product_id": "4", "title": {"en": "an object"}}',
         '{"product_id": "5", "title": "t", "off": "perhaps"}',
         '{"product_id": "6", "title": "t", "at": "yesterday"}',
+        '{"product_id": "9", "title": "t", "at": "294247-01-10"}',
+        '{"product_id": "A", "title": "t", "at": "-0044-03-15"}',
         '{"product_id": 7, "title": 12}',
         "[NEW] this is no JSON",
         '{"product_id": "8", "title": "[NEW] {shirt}"}',
@@ -161,11 +177,23 @@ def test_malformed_lines_and_wrong_types_are_rows_with_an_error(spark: Any, tmp_
     assert payloads_and_errors == [
         ("[NEW] this is no JSON", malformed),
         ('{"product_id": "2", "title": "cut', malformed),
-        ('{"product_id":"3","title":"[\\"a list\\", ', 'title is no text: ["a list", 404]'),
-        ('{"product_id":"4","title":"{\\"en\\": \\"an', 'title is no text: {"en": "an object"}'),
+        ('{"product_id":"3","title":"[\\"a list\\",4', 'title is no text: ["a list",404]'),
+        ('{"product_id":"4","title":"{\\"en\\":\\"an ', 'title is no text: {"en":"an object"}'),
         ('{"product_id":"5","title":"t","opt_out":', "opt_out is no boolean: perhaps"),
         ('{"product_id":"6","title":"t","updated_a', "updated_at is no timestamp: yesterday"),
+        ('{"product_id":"9","title":"t","updated_a', "updated_at is not in the years 1 to 9999: 294247-01-10"),
+        ('{"product_id":"A","title":"t","updated_a', "updated_at is not in the years 1 to 9999: -0044-03-15"),
     ]
+
+
+def test_what_programs_write_for_no_time_is_no_time(spark: Any, tmp_path: Path) -> None:
+    times = {"0001-01-01T00:00:00Z": None, "9999-12-31": None, "0001-01-02": 1, "9999-12-30T23:00:00Z": 9999}
+    lines = [json.dumps({"product_id": time, "title": "t", "at": time}) for time in times]
+    (tmp_path / "feed.jsonl").write_text("\n".join(lines))
+    source = SourceConfig(format="jsonl", path="feed.jsonl", mapping=MappingConfig(updated_at="at"))
+    rows = read_source(spark, source, tmp_path).collect()
+    assert {row.product_id: row.updated_at and row.updated_at.year for row in rows} == times
+    assert [row.parse_error for row in rows] == [None] * 4
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
@@ -252,7 +280,7 @@ def test_a_column_of_an_unusable_type_is_refused(column: str, values: Any, spark
 
 def test_json_objects_are_an_unusable_type_for_titles(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": {"en": "a"}}\n')
-    with pytest.raises(DataContractError, match="type struct<en:string>"):
+    with pytest.raises(DataContractError, match="type struct<"):
         read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl"), tmp_path)
 
 

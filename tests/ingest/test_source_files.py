@@ -11,7 +11,7 @@ import pytest
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest.feeds import read_source
-from catalog_enrichment.ingest.source_files import python_to_json
+from catalog_enrichment.ingest.json_documents import python_to_json
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,103 @@ def test_a_column_without_a_name_is_named_by_its_index(spark: Any, tmp_path: Pat
         read_source(spark, SourceConfig(format="csv", path="feed", mapping=mapping), tmp_path)
 
 
-def test_reserved_names_are_refused_as_columns(spark: Any, tmp_path: Path) -> None:
-    (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": "t", "_file_stem": "x"}')
-    with pytest.raises(DataContractError, match=r"may not be called \['_file_stem'\]"):
-        read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl"), tmp_path)
+def test_reserved_names_are_refused_as_mapped_columns(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": "t", "_source_uri": "x"}')
+    mapping = MappingConfig(title="_source_uri")
+    with pytest.raises(DataContractError, match=r"may not be called \['_source_uri'\]"):
+        read_source(spark, SourceConfig(format="jsonl", path="feed.jsonl", mapping=mapping), tmp_path)
+
+
+FOREIGN = {
+    "Title": "other",
+    "_source_uri": "u",
+    "_metadata": {"a": 1},
+    "_corrupt_record": "c",
+    "_row_number": 7,
+    "": 1,
+    "a.b": 1,
+}
+"""Columns that no mapping names, and that must not disturb those that it names."""
+
+
+def accepted_and_refused(spark: Any, folder: Path, kind: str, path: str) -> tuple[dict[str, str], list[str]]:
+    """Product id -> title of the rows without an error, and the payloads of the others, sorted."""
+    rows = read_source(spark, SourceConfig(format=kind, path=path), folder).collect()  # type: ignore[arg-type]
+    accepted = {row.product_id: row.title for row in rows if row.parse_error is None}
+    assert len(accepted) == sum(row.parse_error is None for row in rows)
+    return accepted, sorted(row.payload for row in rows if row.parse_error is not None)
+
+
+def test_a_line_is_a_row_if_it_is_exactly_one_json_object_i7(spark: Any, tmp_path: Path) -> None:
+    good = {
+        "plain": '{"product_id": "plain", "title": "t"}',
+        "foreign": json.dumps({"product_id": "foreign", "title": "t"} | FOREIGN),
+        "nan": '\t{"product_id": "nan", "title": "t", "price": NaN, "low": [-Infinity]} ',
+        "surrogate": r'{"product_id": "surrogate", "title": "t", "x": "\ud800", "y": "\\ud800"}',
+        "mark": '\ufeff{"product_id": "mark", "title": "t"}',
+    }
+    broken = [
+        "[]", "{} {}", "{}{}", '{"product_id": "1"}, {"product_id": "2"}', '{"product_id": "1"}], [{}', '{"a": 1} x',
+        "null", '"text"', '{"product_id": "1", "title": "a", "title": "b"}', "{'product_id': '1'}",
+        '{"product_id": "1", "title": "a", "n": {"x": [{"y": 1, "y": 1}]}}', '{"product_id": "1",}',
+        '{"product_id": "1", "title": NaN, "title": "b"}',
+    ]  # fmt: skip
+    text = "\ufeff" + "\n".join([*good.values(), "", " \t", *broken])
+    (tmp_path / "feed.jsonl").write_bytes(text.encode() + b'\r\n{"product_id": "bytes \xff", "title": "t"}')
+    accepted, refused = accepted_and_refused(spark, tmp_path, "jsonl", "feed.jsonl")
+    assert accepted == dict.fromkeys([*good, "bytes \ufffd"], "t")
+    assert refused == sorted(broken)
+
+
+@pytest.mark.parametrize("kind", ["json_files", "python_lines", "parquet", "delta", "csv"])
+def test_columns_that_the_mapping_does_not_name_refuse_nothing(kind: str, spark: Any, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from deltalake import write_deltalake
+
+    row = {"product_id": "1", "title": "t"} | FOREIGN
+    path = f"feed.{kind}"
+    if kind == "json_files":
+        path = "."
+        (tmp_path / "1.json").write_text(json.dumps(row))
+        (tmp_path / "2.json").write_text('{"product_id": "2", "title": "a", "title": "b"}')
+    elif kind == "python_lines":
+        (tmp_path / path).write_text(repr(row))
+    elif kind == "csv":
+        (tmp_path / path).write_text(",".join([*row, "title2", "title2"]) + "\n" + ",".join(["1", "t", *"abcdefghi"]))
+    elif kind == "parquet":
+        unknown_to_spark = {"ns": pa.array([1], pa.timestamp("ns")), "time": pa.array([1], pa.time64("us"))}
+        columns = {name: pa.array([value]) for name, value in row.items()} | unknown_to_spark
+        pq.write_table(pa.table(columns), tmp_path / path)
+    else:  # Delta takes no names that differ in case alone
+        write_deltalake(
+            str(tmp_path / path), pa.Table.from_pylist([{k: v for k, v in row.items() if k not in ("Title", "")}])
+        )
+    accepted, refused = accepted_and_refused(spark, tmp_path, kind, path)
+    assert accepted == {"1": "t"}
+    assert len(refused) == (kind == "json_files")
+
+
+def test_lines_of_csv_files_stay_in_order_where_a_file_is_read_in_parts(spark: Any, tmp_path: Path) -> None:
+    """Also: the columns of a folder's files are found by their names, and a file without one is refused by line."""
+    (tmp_path / "a b+c%20é").mkdir()
+    rows = [f'p{n},"title {n}\nin two lines, {"x" * (n % 50)}"\n' for n in range(300)]
+    rows[150] = 'broken,"never closed\n'
+    (tmp_path / "a b+c%20é/1.csv").write_text("product_id,title\n" + "".join(rows))
+    (tmp_path / "a b+c%20é/2.csv").write_text("\ufeffother,title,product_id\r\nx,t,q1\r\n\r\ny,\xe9,q2\r\n")
+    (tmp_path / "a b+c%20é/3.csv").write_text("product_id,name\nr1,t\n")
+    before = spark.conf.get("spark.sql.files.maxPartitionBytes")
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "1000")
+    try:
+        accepted, refused = accepted_and_refused(spark, tmp_path, "csv", "a b+c%20é")
+    finally:
+        spark.conf.set("spark.sql.files.maxPartitionBytes", before)
+    good = {f"p{n}": f"title {n}\nin two lines, {'x' * (n % 50)}" for n in range(300) if n != 150}
+    assert accepted == good | {"q1": "t", "q2": "\xe9"}
+    assert refused == ['broken,"never closed', "product_id,name", "r1,t"]
+
+
+def test_a_csv_header_with_an_open_quote_is_refused(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "feed.csv").write_text('product_id,"title\n1,t\n')
+    with pytest.raises(DataContractError, match="the header cannot be read"):
+        read_source(spark, SourceConfig(format="csv", path="feed.csv"), tmp_path)

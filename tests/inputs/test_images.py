@@ -228,6 +228,8 @@ def test_of_several_failures_the_first_one_is_reported() -> None:
 
 def test_an_image_without_bytes_and_uri_is_missing() -> None:
     assert first_usable([struct_of()], 32, LIMITS).reason is Reason.IMAGE_MISSING
+    not_imported = first_usable([struct_of() | {"version": "too_large:201326592"}], 32, LIMITS)
+    assert (not_imported.reason, not_imported.detail) == (Reason.IMAGE_TOO_LARGE, "201326592 bytes, not imported")
 
 
 def limits_for(folder: Path | str, **limits: Any) -> ImagesConfig:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 import string
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.ingest.source_files import FILE_STEM, quoted
+from catalog_enrichment.ingest.source_frame import FILE_STEM, SourceFrame, quoted
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column
     from pyspark.sql.types import DataType
 
 _ELEMENT = re.compile(r"(.+?)((?:\[-?\d+\])+)")
@@ -59,7 +60,18 @@ class SelectedColumn:
         return F.array_distinct(F.filter(values, lambda v: v.isNotNull() & ~v.isin("", *empty)))
 
 
-def select(selector: str, frame: DataFrame, types: dict[str, DataType], where: str) -> SelectedColumn:
+def named_columns(selector: str) -> set[str]:
+    """Every column of a source that ``selector`` can stand for or use, whether or not it exists."""
+    names = {selector}
+    if element := _ELEMENT.fullmatch(selector):
+        names.add(element[1])
+    with suppress(ConfigError):  # `select` reports an invalid template
+        for _, name in _template_parts(selector, selector):
+            names |= named_columns(name) if name not in ("", selector) else set()
+    return names
+
+
+def select(selector: str, source: SourceFrame, where: str) -> SelectedColumn:
     """The column that ``selector`` stands for; a column with exactly that name goes before element and template.
 
     ``where`` starts the error messages. Raises DataContractError for a column that does not exist and ConfigError for
@@ -68,21 +80,24 @@ def select(selector: str, frame: DataFrame, types: dict[str, DataType], where: s
     from pyspark.sql import functions as F
     from pyspark.sql.types import ArrayType
 
+    types = source.types
     if selector in types or selector == FILE_STEM:
-        data_type = frame.schema[selector].dataType
+        data_type = source.frame.schema[selector].dataType
         type_name = _type_name(types.get(selector, data_type))
         return SelectedColumn(quoted(selector), type_name, isinstance(data_type, ArrayType))
     if "{" in selector or "}" in selector:
         parts = []
         for literal, name in _template_parts(selector, where):
             parts += [F.lit(literal)] if literal else []
-            parts += [F.nullif(_template_column(name, frame, types, where).text(), F.lit(""))] if name else []
+            parts += [F.nullif(_template_column(name, source, where).text(), F.lit(""))] if name else []
         return SelectedColumn(F.concat(*parts), "string")
     element = _ELEMENT.fullmatch(selector)
     if element and element[1] in types:
-        list_column = select(element[1], frame, types, where)
+        list_column = select(element[1], source, where)
         return _element(list_column, types[element[1]], element[2], f"{where} {selector!r}")
-    raise DataContractError(f"{where}: column {selector!r} does not exist. Available columns: {sorted(types)}")
+    raise DataContractError(
+        f"{where}: column {selector!r} does not exist. Available columns: {sorted(source.available())}"
+    )
 
 
 def _template_parts(template: str, where: str) -> list[tuple[str, str]]:
@@ -96,8 +111,8 @@ def _template_parts(template: str, where: str) -> list[tuple[str, str]]:
     return [(literal, name or "") for literal, name, _, _ in fields]
 
 
-def _template_column(name: str, frame: DataFrame, types: dict[str, DataType], where: str) -> SelectedColumn:
-    selected = select(name, frame, types, where)
+def _template_column(name: str, source: SourceFrame, where: str) -> SelectedColumn:
+    selected = select(name, source, where)
     if re.match("array|map|struct|binary", selected.type):
         raise DataContractError(f"{where}: {name!r} has type {selected.type}, which cannot be used in a template")
     return selected

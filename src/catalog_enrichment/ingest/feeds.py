@@ -27,16 +27,11 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import source_files
-from catalog_enrichment.ingest.column_selectors import SelectedColumn, select
+from catalog_enrichment.ingest.column_selectors import SelectedColumn, named_columns, select
 from catalog_enrichment.ingest.label_files import join_labels, labels_location
-from catalog_enrichment.ingest.source_files import (
-    CORRUPT,
-    ROW_NUMBER,
-    SOURCE_URI,
-    FileLocation,
-    SourceFrame,
-    locate_files,
-)
+from catalog_enrichment.ingest.source_files import locate_files
+from catalog_enrichment.ingest.source_frame import CORRUPT, ROW_NUMBER, SOURCE_URI, FileLocation, SourceFrame
+from catalog_enrichment.inputs.images import TOO_LARGE
 from catalog_enrichment.inputs.picture_sources import picture_sources
 from catalog_enrichment.records import stable_hash
 
@@ -51,6 +46,8 @@ _ATOMS = (*_STRINGS, *_WHOLE_NUMBERS, *_TIMES, "boolean", "float", "double")
 _TEXTS = dict.fromkeys(("shop_id", "title", "description", "category", "language"), _ATOMS)
 _JOINED_BY = {"description": "\n", "category": "/"}
 """Product columns that take a list of texts -> separator that joins its elements."""
+_KNOWN_TIMES = "0001-01-02 00:00:00 UTC", "9999-12-30 23:59:59.999999 UTC"
+"""The first and the last day are what programs write for an unknown time, and Python has none before or after them."""
 _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
     **_TEXTS,
     **dict.fromkeys(_JOINED_BY, (*_ATOMS, "array<string>")),
@@ -75,18 +72,19 @@ def read_source(spark: SparkSession, source: SourceConfig, base: Path, images: I
     unusable type, and a labels file that does not belong to the source.
     """
     location = locate_files(source.path, source.format, base)
-    opened = source_files.open_files(spark, source.format, location, source.columns)
+    wanted = _named_columns(source)
+    opened = source_files.open_files(spark, source.format, location, source.columns, wanted)
     if source.labels:
-        opened = join_labels(spark, opened, location, source.labels, base)
+        opened = join_labels(opened, location, source.labels, base, wanted)
     columns, attributes = _select_columns(source.mapping, opened, location.path)
     mapped = _map_columns(opened.frame, source, columns, attributes, _image_folder(source, location, base))
-    checked = mapped.select(
+    if images is None:
+        images = ImagesConfig(fetch=FetchConfig(allowed_folders=source.picture_folders(base)))
+    checked = _without_large_pictures(mapped, images.max_bytes).select(
         "*",
         _payload(hide_corrupt=bool(source.mapping.attributes_when)).alias("payload"),
         _parse_error(is_json=source.format in ("jsonl", "json_files", "python_lines")).alias("parse_error"),
     )
-    if images is None:
-        images = ImagesConfig(fetch=FetchConfig(allowed_folders=source.picture_folders(base)))
     return _with_products_types(_with_images(checked, images), source.mapping)
 
 
@@ -116,6 +114,18 @@ def _image_folder(source: SourceConfig, location: FileLocation, base: Path) -> s
     return str((base / Path(source.image_folder).expanduser()).resolve())
 
 
+def _selectors(mapping: MappingConfig) -> dict[str, str]:
+    """Product column -> selector, for the columns that the source has."""
+    return {name: getattr(mapping, name) for name in _COLUMN_TYPES if getattr(mapping, name)}
+
+
+def _named_columns(source: SourceConfig) -> set[str]:
+    """The columns to read: those that the mapping can name, and the key of the labels."""
+    selectors = [*_selectors(source.mapping).values(), *source.mapping.attributes.values()]
+    key = {source.labels.key} if source.labels and source.labels.key else set()
+    return key.union(*(named_columns(selector) for selector in selectors))
+
+
 def _select_columns(
     mapping: MappingConfig, source: SourceFrame, path: str
 ) -> tuple[dict[str, SelectedColumn], dict[str, SelectedColumn]]:
@@ -126,14 +136,14 @@ def _select_columns(
 
     def checked(name: str, selector: str, usable_types: tuple[str, ...]) -> SelectedColumn:
         where = f"source.mapping.{name}: column {selector!r} of {path}"
-        selected = select(selector, source.frame, source.types, where)
+        selected = select(selector, source, where)
         if selected.type not in usable_types:
             raise DataContractError(
                 f"{where} has type {selected.type}, which cannot feed {name}; usable: {', '.join(usable_types)}"
             )
         return selected
 
-    selectors = {name: getattr(mapping, name) for name in _COLUMN_TYPES if getattr(mapping, name)}
+    selectors = _selectors(mapping)
     columns = {name: checked(name, selector, _COLUMN_TYPES[name]) for name, selector in selectors.items()}
     attributes = {
         name: checked(f"attributes.{name}", selector, _ATTRIBUTE_TYPES) for name, selector in mapping.attributes.items()
@@ -177,6 +187,17 @@ def _map_columns(
         F.col(ROW_NUMBER).alias("row_number"),
         F.make_valid_utf8(F.col(CORRUPT)).alias("corrupt"),
     )
+
+
+def _without_large_pictures(frame: DataFrame, max_bytes: int) -> DataFrame:
+    """Adds ``image_version``, and takes away the bytes of pictures with more than ``max_bytes``: no model reads them,
+    and a single one can need more memory than Spark has."""
+    from pyspark.sql import functions as F
+
+    size = F.octet_length("image_bytes")
+    too_large = F.concat(F.lit(TOO_LARGE), size)
+    version = F.when(size > max_bytes, too_large).otherwise(F.sha2("image_bytes", 256))
+    return frame.withColumns({"image_version": version, "image_bytes": F.when(size <= max_bytes, F.col("image_bytes"))})
 
 
 def _absolute_uris(selected: SelectedColumn | None, empty: list[str], folder: str) -> Column:
@@ -224,10 +245,14 @@ def _parse_error(is_json: bool) -> Column:
 
     malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
     error = F.when(F.col("corrupt").isNotNull(), malformed)
+    years = F.year(F.col("updated_at").try_cast("timestamp"))  # null where it is no timestamp
     casts = {"opt_out": "boolean", "updated_at": "timestamp", "attributes_when": "boolean"}
     for name, data_type in casts.items():
         invalid = F.col(name).isNotNull() & F.col(name).try_cast(data_type).isNull()
         error = error.when(invalid, F.concat(F.lit(f"{name} is no {data_type}: "), excerpt(name)))
+    error = error.when(
+        ~years.between(1, 9999), F.concat(F.lit("updated_at is not in the years 1 to 9999: "), excerpt("updated_at"))
+    )
     if is_json:  # the reader returns an object or array in a text column as JSON
         for name in ("product_id", *_TEXTS):
             nested = F.col(name).rlike(r'^(\{"|\["|\[\{)') & F.try_parse_json(F.col(name)).isNotNull()
@@ -247,9 +272,9 @@ def _with_images(frame: DataFrame, images: ImagesConfig) -> DataFrame:
     image = F.struct(
         F.col("image_bytes").alias("bytes"),
         F.lit(None).cast("string").alias("uri"),
-        F.sha2("image_bytes", 256).alias("version"),
+        F.col("image_version").alias("version"),
     )
-    with_bytes = F.when(F.col("image_bytes").isNotNull(), F.array(image)).otherwise(F.array()).cast(images_type)
+    with_bytes = F.when(F.col("image_version").isNotNull(), F.array(image)).otherwise(F.array()).cast(images_type)
     with_uris = F.zip_with(
         "uris",
         "uri_versions",
@@ -270,6 +295,7 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
     """The columns of the products contract in their types, and the four that only ``raw`` has."""
     from pyspark.sql import functions as F
 
+    time = F.col("updated_at").try_cast("timestamp")
     hashed = F.struct(
         F.coalesce("title", F.lit("")).alias("title"),
         F.coalesce("description", F.lit("")).alias("description"),
@@ -279,7 +305,7 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
         "shop_id": F.coalesce("shop_id", F.lit(mapping.default_shop)),
         "language": F.coalesce("language", F.lit(mapping.default_language)),
         "opt_out": F.coalesce(F.col("opt_out").try_cast("boolean"), F.lit(False)),
-        "updated_at": F.col("updated_at").try_cast("timestamp"),
+        "updated_at": F.when(time.between(*_KNOWN_TIMES), time),
         "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON: different contents give different texts
     }
     schema = contract.spark_schema("products")

@@ -5,18 +5,20 @@ Every row of the source stays, exactly once: that is checked here, before anythi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.config.source import LabelsConfig
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest.source_files import (
+from catalog_enrichment.ingest.source_files import locate_files, open_files
+from catalog_enrichment.ingest.source_frame import (
     CORRUPT,
     FILE_STEM,
+    ROW_NUMBER,
+    SOURCE_URI,
     FileLocation,
     SourceFrame,
-    locate_files,
-    open_files,
     quoted,
 )
 
@@ -32,18 +34,19 @@ def labels_location(labels: LabelsConfig, base: Path) -> FileLocation:
 
 
 def join_labels(
-    spark: SparkSession, source: SourceFrame, source_location: FileLocation, labels: LabelsConfig, base: Path
+    source: SourceFrame, source_location: FileLocation, labels: LabelsConfig, base: Path, wanted: Iterable[str]
 ) -> SourceFrame:
-    """The source with the columns of its labels file. A row whose label row is corrupt is corrupt itself.
+    """The source with those columns of its labels file that are in ``wanted``.
 
-    Raises DataContractError if the two files do not belong together: the key is missing in one of them or is not unique
-    in the labels, no row has a label, or files joined by row order have different numbers of rows.
+    A row whose label row is corrupt is corrupt itself. Raises DataContractError if the two files do not belong
+    together: the key is missing in one of them or is not unique in the labels, no row has a label, or files joined by
+    row order have different numbers of rows.
     """
     location = labels_location(labels, base)
     if labels.format == "id_lists":
-        opened = _open_id_lists(spark, location, labels.key)
+        opened = _open_id_lists(source.frame.sparkSession, location, labels.key)
     else:
-        opened = open_files(spark, labels.format, location, labels.columns)
+        opened = open_files(source.frame.sparkSession, labels.format, location, labels.columns, wanted)
     frame, rows = source.frame, opened.frame
     added = {name: data_type for name, data_type in opened.types.items() if name not in (*frame.columns, labels.key)}
     columns = [_array_or_text(rows, name).alias(name) for name in added]
@@ -58,7 +61,9 @@ def join_labels(
         rows = _with_row_order(rows, location).select(_ROW, *columns)
         _check_lengths(frame, rows, source_location, location)
     joined = frame.join(rows, _ROW, "left").drop(_ROW)
-    return SourceFrame(_with_corrupt_labels(joined), source.types | added)
+    return SourceFrame(
+        _with_corrupt_labels(joined), source.types | added, lambda: {*source.available(), *opened.available()}
+    )
 
 
 def _open_id_lists(spark: SparkSession, location: FileLocation, key: str) -> SourceFrame:
@@ -68,7 +73,7 @@ def _open_id_lists(spark: SparkSession, location: FileLocation, key: str) -> Sou
     documents = spark.read.text(location.path, wholetext=True)
     lists = documents.select(F.explode(F.from_json("value", "map<string, array<string>>")).alias("list", "ids"))
     rows = lists.select("list", F.explode("ids").alias(key), F.lit(None).cast("string").alias(CORRUPT))
-    return SourceFrame(rows, {"list": StringType(), key: StringType()})
+    return SourceFrame(rows, {"list": StringType(), key: StringType()}, lambda: ["list", key])
 
 
 def _array_or_text(rows: DataFrame, name: str) -> Column:
@@ -80,7 +85,7 @@ def _check_key(key: str, source: SourceFrame, labels: SourceFrame, location: Fil
     for opened, file in ((source, "the source"), (labels, location.path)):
         if key not in opened.types and not (key == FILE_STEM and FILE_STEM in opened.frame.columns):
             raise DataContractError(
-                f"source.labels.key: {file} has no column {key!r}. Available columns: {sorted(opened.types)}"
+                f"source.labels.key: {file} has no column {key!r}. Available columns: {sorted(opened.available())}"
             )
 
 
@@ -98,14 +103,16 @@ def _check_match(key: str, frame: DataFrame, rows: DataFrame, location: FileLoca
 
 
 def _with_row_order(frame: DataFrame, location: FileLocation) -> DataFrame:
-    """Adds ``_label_row``, which numbers the rows of the file: one task reads the whole file (see ``_open_csv``)."""
+    """Adds ``_label_row``, which numbers the rows of the file, those that could not be parsed too."""
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     if not location.is_file:
         raise DataContractError(
             f"{location.path} is a folder: its rows have no order. Name a file, or a source.labels.key."
         )
-    return frame.withColumn(_ROW, F.monotonically_increasing_id())
+    in_order = Window.partitionBy(SOURCE_URI).orderBy(ROW_NUMBER)
+    return frame.withColumn(_ROW, F.row_number().over(in_order))
 
 
 def _check_lengths(frame: DataFrame, rows: DataFrame, source_location: FileLocation, location: FileLocation) -> None:

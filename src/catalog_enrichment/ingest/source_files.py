@@ -1,52 +1,23 @@
-"""Opens a source's files in any of the formats as one frame with the columns of the files.
+"""Opens a source's files in any of the formats as one frame (:mod:`catalog_enrichment.ingest.source_frame`).
 
-Four columns are added: ``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem``
-and ``_corrupt_record``, the text of a row that could not be parsed. In the text formats every column is read as text (a
-JSON list stays JSON), so that one value of another type cannot break a row or a file; ``SourceFrame.types`` has the
-types of the values.
+In the text formats every column is read as text (a JSON list stays JSON), so that one value of another type cannot
+break a row or a file; ``SourceFrame.types`` has the types of the values.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.ingest.csv_files import open_csv
+from catalog_enrichment.ingest.json_documents import open_json
+from catalog_enrichment.ingest.source_frame import FILE_STEM, RESERVED, FileLocation, SourceFrame, quoted, with_origin
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import DataType, StructType
-
-CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM = "_corrupt_record", "_source_uri", "_row_number", "_file_stem"
-_RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM)
-_READER_OPTIONS = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT}
-
-
-@dataclass(frozen=True, slots=True)
-class FileLocation:
-    """A file or folder of the source."""
-
-    path: str
-    """Absolute path or URI."""
-    folder: str
-    """``path`` if it is a folder, else the folder of the file."""
-
-    @property
-    def is_file(self) -> bool:
-        return self.path != self.folder
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFrame:
-    """Rows of a source with the columns described above."""
-
-    frame: DataFrame
-    types: dict[str, DataType]
-    """Column name -> type of its values, where ``frame`` holds text. Without the four added columns."""
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def locate_files(path: str, file_format: str, base: Path, option: str = "source.path") -> FileLocation:
@@ -64,26 +35,27 @@ def locate_files(path: str, file_format: str, base: Path, option: str = "source.
 
 
 def open_files(
-    spark: SparkSession, file_format: str, location: FileLocation, columns: Sequence[str] = ()
+    spark: SparkSession, file_format: str, location: FileLocation, columns: Sequence[str], wanted: Iterable[str]
 ) -> SourceFrame:
-    """The files as a frame; ``columns`` names the columns of CSV and TSV files without a header.
+    """The files as a frame with those columns of ``wanted`` that exist.
 
-    Raises DataContractError for files that are not of ``file_format``.
+    ``columns`` names all columns of CSV and TSV files without a header, and is empty otherwise. Raises
+    DataContractError for files that are not of ``file_format``, and for a reserved name in ``wanted``.
     """
     from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
+    names = sorted(set(wanted) - {FILE_STEM})
+    if reserved := sorted(set(names) & set(RESERVED)):
+        raise DataContractError(f"mapped columns may not be called {reserved}: these names are reserved")
     try:
         if file_format == "delta":
-            return _open_delta(spark, location.path)
+            return _open_delta(spark, location.path, names)
         if file_format == "parquet":
-            frame = spark.read.parquet(location.path)
-            return SourceFrame(_numbered(frame), _types(frame))
+            return _open_parquet(spark, location, names)
         if file_format in ("csv", "tsv"):
-            return _open_csv(spark, "\t" if file_format == "tsv" else ",", location, columns)
-        if file_format == "jsonl":
-            return _open_jsonl(spark, location.path)
-        return _open_documents(spark, file_format, location)
+            return open_csv(spark, "\t" if file_format == "tsv" else ",", location, columns, names)
+        return open_json(spark, file_format, location, names)
     except (PySparkException, Py4JJavaError) as problem:  # Py4JJavaError: Java errors without a PySpark class
         java = getattr(problem, "java_exception", None)
         reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
@@ -104,147 +76,46 @@ def delta_table(path: str) -> Any:
     return table
 
 
-def quoted(name: str) -> Column:
-    """The column of this name, which may hold dots and other special characters."""
-    from pyspark.sql import functions as F
-
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
-def _open_delta(spark: SparkSession, path: str) -> SourceFrame:
+def _open_delta(spark: SparkSession, path: str, wanted: Sequence[str]) -> SourceFrame:
     from pyspark.sql.types import StructType
 
     table = delta_table(path)
-    schema = StructType.fromJson(json.loads(table.schema().to_json()))
+    fields = json.loads(table.schema().to_json())["fields"]
     files = table.file_uris()
     if not files:
         raise DataContractError(f"the Delta table {path} holds no rows (version {table.version()}).")
-    frame = spark.read.schema(schema).option("basePath", path).parquet(*files)
-    return SourceFrame(_numbered(frame), _types(frame))
+    schema = StructType.fromJson({"type": "struct", "fields": [field for field in fields if field["name"] in wanted]})
+    opened = _parquet(spark.read.schema(schema).option("basePath", path).parquet(*files), wanted)
+    return SourceFrame(opened.frame, opened.types, lambda: [field["name"] for field in fields])
 
 
-def _open_csv(spark: SparkSession, separator: str, location: FileLocation, columns: Sequence[str]) -> SourceFrame:
-    """Quoted cells may hold line breaks (RFC 4180), so one task reads a whole file."""
-    from pyspark.sql.types import StringType
+def _open_parquet(spark: SparkSession, location: FileLocation, wanted: Sequence[str]) -> SourceFrame:
+    """Local files are read also where other columns have types that Spark does not know, such as nanoseconds."""
+    import pyarrow.parquet as pq
+    from pyspark.errors import PySparkException
+    from pyspark.sql.pandas.types import from_arrow_type
+    from pyspark.sql.types import StructField, StructType
 
-    reader = spark.read.options(**_READER_OPTIONS).options(sep=separator, quote='"', escape='"', multiLine=True)
-    reader = reader.options(header=not columns, columnPruning=False)  # else a row of the wrong length goes unnoticed
-    if columns:
-        names = list(columns)
-    else:
-        names = [name for name in reader.csv(location.path).schema.fieldNames() if name != CORRUPT]
-        if location.is_file:
-            # the names come from this file's header, so there is nothing to compare; with a comparison Spark would
-            # refuse a column without a name
-            reader = reader.options(enforceSchema=True)
-        elif unnamed := [name for index, name in enumerate(names) if name == f"_c{index}"]:
-            raise DataContractError(
-                f"{location.path}: {unnamed} have no name in the header. In a folder, the files' headers must "
-                "agree: import such files one by one."
-            )
-        else:
-            reader = reader.options(enforceSchema=False)  # Spark compares the headers of the files with the schema
-    frame = _with_origin(reader.csv(location.path, schema=_text_schema(names)), corrupt=None)
-    return SourceFrame(frame, dict.fromkeys(names, StringType()))
-
-
-def _open_jsonl(spark: SparkSession, path: str) -> SourceFrame:
-    """JSON lines are read twice, the first time for the types alone."""
-    reader = spark.read.options(**_READER_OPTIONS)
-    types = _types(reader.option("primitivesAsString", True).json(path))
-    return SourceFrame(_with_origin(reader.json(path, schema=_text_schema(list(types))), corrupt=None), types)
-
-
-def _open_documents(spark: SparkSession, file_format: str, location: FileLocation) -> SourceFrame:
-    """Files or lines of one document each, which is converted to a JSON object. Read twice, as JSON lines are."""
-    from pyspark.sql import functions as F
-
-    if file_format == "json_files":
-        # the folder may hold pictures too
-        reader = spark.read if location.is_file else spark.read.option("pathGlobFilter", "*.json")
-        frame, to_json = reader.text(location.path, wholetext=True), whole_json
-    else:
-        frame, to_json = spark.read.text(location.path).where(F.trim("value") != ""), python_to_json
-    documents = frame.select("value", F.udf(to_json, "string", useArrow=False)("value").alias("document"), "_metadata")
-    texts = documents.where(F.col("document").isNotNull()).select("document").rdd.map(lambda row: str(row[0]))
-    types = _types(spark.read.options(**_READER_OPTIONS).option("primitivesAsString", True).json(texts))
-    parsed = F.from_json("document", _text_schema(list(types)), _READER_OPTIONS)
-    rows = documents.select("value", parsed.alias("row"), "_metadata")
-    broken = F.col("row").isNull() | F.col("row")[CORRUPT].isNotNull()
-    columns = [F.col("row")[name].alias(name) for name in types]
-    frame = _with_origin(rows, F.when(broken, F.col("value")), columns)
-    return SourceFrame(_with_empty_files(spark, frame, location) if file_format == "json_files" else frame, types)
-
-
-def _with_empty_files(spark: SparkSession, frame: DataFrame, location: FileLocation) -> DataFrame:
-    """Adds a corrupt row for every empty file of a local folder, because Spark's reader skips empty files.
-
-    Folders given by a URI are not searched: that needs a client of the store.
-    """
-    files = [] if "://" in location.path or location.is_file else sorted(Path(location.path).glob("*.json"))
-    empty = [file for file in files if not file.name.startswith((".", "_")) and not file.stat().st_size]
-    if not empty:
-        return frame
-    rows = [{CORRUPT: "", SOURCE_URI: file.as_uri(), FILE_STEM: file.stem} for file in empty]
-    return frame.unionByName(
-        spark.createDataFrame([{name: row.get(name) for name in frame.columns} for row in rows], frame.schema)
-    )
-
-
-def whole_json(text: str) -> str | None:
-    """``text`` without a byte order mark if it is exactly one JSON object, else None (runs on executors)."""
-    text = text.removeprefix("\ufeff")
     try:
-        return text if isinstance(json.loads(text), dict) else None
-    except (ValueError, RecursionError):
-        return None
+        return _parquet(spark.read.parquet(location.path), wanted)
+    except PySparkException:
+        file = Path(location.path)
+        files = [file] if location.is_file else sorted(file.rglob("[!._]*.parquet"))
+        if "://" in location.path or not files or not pq.read_metadata(files[0]).num_columns:
+            raise
+        columns = pq.read_schema(files[0])
+        read = [field for field in columns if field.name in wanted]
+        schema = StructType([StructField(field.name, from_arrow_type(field.type)) for field in read])
+        opened = _parquet(spark.read.schema(schema).parquet(location.path), wanted)
+        return SourceFrame(opened.frame, opened.types, lambda: columns.names)
 
 
-def python_to_json(text: str) -> str | None:
-    """A Python dict literal as JSON, None for any other text (runs on executors). The text is not executed."""
-    try:
-        value = ast.literal_eval(text.strip())
-        return json.dumps(value, allow_nan=False) if isinstance(value, dict) else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-
-
-def _types(frame: DataFrame) -> dict[str, DataType]:
-    return {field.name: field.dataType for field in frame.schema if field.name != CORRUPT}
-
-
-def _text_schema(names: Sequence[str]) -> StructType:
-    """Text columns of these names, and the one for corrupt records."""
-    from pyspark.sql.types import StringType, StructField, StructType
-
-    return StructType([StructField(name, StringType()) for name in (*names, CORRUPT)])
-
-
-def _numbered(frame: DataFrame) -> DataFrame:
+def _parquet(rows: DataFrame, wanted: Sequence[str]) -> SourceFrame:
     from pyspark.sql import functions as F
 
-    return _with_origin(frame, F.lit(None), row_number=F.col("_metadata.row_index"))
-
-
-def _with_origin(
-    frame: DataFrame,
-    corrupt: Column | None,
-    columns: Sequence[Column] | None = None,
-    row_number: Column | None = None,
-) -> DataFrame:
-    """``columns`` (by default all of ``frame``) and the four added columns."""
-    from pyspark.sql import functions as F
-
-    if columns is None:
-        columns = [quoted(name) for name in frame.columns if name != CORRUPT]
-        if reserved := sorted(set(frame.columns) & set(_RESERVED) - {CORRUPT}):
-            raise DataContractError(f"columns of the source may not be called {reserved}: these names are reserved")
-    # file_name is URL-encoded except for +, which try_url_decode would turn into a space
-    name = F.try_url_decode(F.replace(F.col("_metadata.file_name"), F.lit("+"), F.lit("%2B")))
-    return frame.select(
-        *columns,
-        (F.col(CORRUPT) if corrupt is None else corrupt.cast("string")).alias(CORRUPT),
-        F.col("_metadata.file_path").alias(SOURCE_URI),
-        (F.lit(None) if row_number is None else row_number).cast("bigint").alias(ROW_NUMBER),
-        F.regexp_replace(name, r"(?<=.)\.[^.]*$", "").alias(FILE_STEM),
+    types = {field.name: field.dataType for field in rows.schema if field.name in wanted}
+    file = rows.metadataColumn("_metadata")  # also where a column of the source is called _metadata
+    frame = with_origin(
+        rows, [quoted(name) for name in types], F.lit(None), file.getField("file_path"), file.getField("row_index")
     )
+    return SourceFrame(frame, types, lambda: rows.columns)

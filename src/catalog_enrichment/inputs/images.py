@@ -22,6 +22,9 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
 from catalog_enrichment.records import TRANSIENT, Reason
 
+TOO_LARGE = "too_large:"
+"""Begins the version of a picture whose bytes were not imported, because of their number; the number follows."""
+
 _WHITE = (255, 255, 255)
 _UINT16_STEP = 257  # 65535 / 255
 
@@ -60,7 +63,7 @@ def first_usable(
         if data is not None:
             decoded = decode_image(bytes(data), size, limits)
         elif not uri:
-            decoded = Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
+            decoded = _without_data(str(image.get("version") or ""))
         else:
             fetched = (fetch or picture_sources(limits).fetch)(str(uri))
             with decoding or nullcontext():
@@ -84,6 +87,12 @@ def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits:
     decoding, fetch = Lock(), picture_sources(limits).fetch
     with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
         return list(threads.map(lambda images: first_usable(images, size, limits, fetch, decoding), listed))
+
+
+def _without_data(version: str) -> Decoded:
+    if version.startswith(TOO_LARGE):
+        return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{version.removeprefix(TOO_LARGE)} bytes, not imported")
+    return Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
 
 
 def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:

@@ -1,0 +1,162 @@
+"""Rows of CSV files: every physical line is part of an accepted row or of a refused one (I7)."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from catalog_enrichment.ingest import csv_records
+from catalog_enrichment.ingest.csv_records import CsvRow, header_names, physical_lines, read_csv, read_header
+
+NAMES = ["a", "b"]
+
+
+def read(text: str, names: list[str] | None = None, separator: str = ",") -> list[CsvRow]:
+    return list(read_csv(physical_lines(text), separator, names, NAMES))
+
+
+def accepted(rows: list[CsvRow]) -> list[list[str | None]]:
+    return [row.cells for row in rows if row.refused is None]
+
+
+def refused(rows: list[CsvRow]) -> list[tuple[int, str | None]]:
+    return [(row.line, row.refused) for row in rows if row.refused is not None]
+
+
+def test_cells_hold_separators_quotes_and_line_breaks() -> None:
+    text = 'b,a\r\n"x, y","say ""hi"""\r\n"two\r\nlines",\n\n   \nNUL\0,5" pipe'
+    rows = read(text)
+    assert accepted(rows) == [['say "hi"', "x, y"], [None, "two\r\nlines"], ['5" pipe', "NUL\0"]]
+    assert [row.line for row in rows] == [1, 2, 6]
+
+
+@pytest.mark.parametrize("broken", ['1,"never closed', '1,"closed" too early', '"1,"x"'])
+def test_broken_quotes_cost_one_physical_line(broken: str) -> None:
+    around = [f'{n},"text {n}"' for n in range(200)]
+    text = "\n".join(["a,b", *around[:100], broken, *around[100:]])
+    rows = read(text)
+    assert refused(rows) == [(101, broken)]
+    assert accepted(rows) == [[str(n), f"text {n}"] for n in range(200)]
+
+
+def test_an_unclosed_quote_before_lines_without_quotes_costs_one_line() -> None:
+    rows = read('a,b\n1,"open\n2,x\n3,y\n')
+    assert refused(rows) == [(1, '1,"open')]
+    assert accepted(rows) == [["2", "x"], ["3", "y"]]
+
+
+def test_a_record_with_another_number_of_cells_is_refused_as_a_whole() -> None:
+    rows = read('a,b\n1\n2,"two\nlines, with, commas",3\n4,x\n')
+    assert refused(rows) == [(1, "1"), (2, '2,"two\nlines, with, commas",3')]
+    assert accepted(rows) == [["4", "x"]]
+    assert [row.cells for row in rows[:2]] == [["1", None], ["2", "two\nlines, with, commas"]]
+
+
+def test_a_record_that_is_too_long_costs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'a,b\n1,"one\ntwo\nthree\nfour"\n2,x\n'
+    assert accepted(read(text)) == [["1", "one\ntwo\nthree\nfour"], ["2", "x"]]
+    for name, limit in (("MAX_LINES", 3), ("MAX_CHARACTERS", 17)):
+        with monkeypatch.context() as patch:
+            patch.setattr(csv_records, name, limit)
+            assert refused(read(text))[0] == (1, '1,"one')
+            assert accepted(read(text)) == [["2", "x"]]
+
+
+def test_a_file_without_a_wanted_column_is_refused_line_by_line() -> None:
+    assert refused(read("a,c\n1,2\n\n3,4\n")) == [(0, "a,c"), (1, "1,2"), (3, "3,4")]
+    assert refused(read('a,"b\n1,2\n')) == [(0, 'a,"b'), (1, "1,2")]
+    assert read("") == read("\n\n") == []
+
+
+def test_headers() -> None:
+    assert header_names(["a", "", "a", "b"]) == ["a0", "_c1", "a2", "b"]
+    assert read_header(physical_lines("\ufeffa,b\n"), ",") == NAMES
+    assert read_header(physical_lines('"a\nb"\tc'), "\t") == ["a\nb", "c"]
+    assert read_header(physical_lines('"a,b\n1,2'), ",") is None
+
+
+def test_lines_end_in_three_ways() -> None:
+    assert physical_lines("a\r\nb\rc\n\n\r\n\u2028d") == ["a\r\n", "b\r", "c\n", "\n", "\r\n", "\u2028d"]
+    assert physical_lines("a\rb") == ["a\r", "b"]
+    assert accepted(read("a,b\r1,2\r3,4")) == [["1", "2"], ["3", "4"]]
+
+
+PIECES = st.sampled_from(
+    [
+        '"',
+        '""',
+        '"""',
+        ",",
+        ",,",
+        "\n",
+        "\r\n",
+        "\r",
+        "a",
+        "1,x",
+        '"q, r"',
+        "\0",
+        "\ufeff",
+        " ",
+        "\t",
+        "é👗",
+        "\u2028",
+        "x" * 50,
+    ]
+)
+CELL = st.text(st.sampled_from('",\n\r\0 \tax1é👗\u2028'), max_size=8)
+
+
+@given(pieces=st.lists(PIECES, max_size=60), named=st.booleans())
+@example(pieces=['"', "\n", '"'], named=True)
+@settings(max_examples=400, deadline=None)
+def test_every_physical_line_is_in_one_row_i7(pieces: list[str], named: bool) -> None:
+    text = "".join(pieces)
+    lines = physical_lines(text)
+    assert "".join(lines) == text
+    rows = read(text, names=NAMES if named else None)
+    numbers = [row.line for row in rows]
+    assert numbers == sorted(set(numbers))
+    # the lines of a row: from its first one to that of the next row, less blank ones
+    for row, end in zip(rows, [*numbers, len(lines)][1:], strict=True):
+        own = "".join(lines[row.line : end])
+        own = own.removeprefix("\ufeff") if row.line == 0 else own
+        if row.refused is not None:
+            assert own.startswith(row.refused)
+            assert not own.removeprefix(row.refused).strip(" \r\n")
+        else:
+            parsed = list(csv.reader(io.StringIO(own, newline=""), strict=True))
+            assert [len(cells) for cells in parsed if "".join(cells).strip()] in ([2], [])
+            if named:
+                assert [cell or None for cell in parsed[0]] == row.cells
+    if named:  # else the first record is the header
+        assert not "".join(lines[: [*numbers, len(lines)][0]]).strip(" \r\n\ufeff")
+
+
+@given(table=st.lists(st.tuples(CELL, CELL), max_size=20), end=st.sampled_from(["\n", "\r\n"]))
+@settings(max_examples=200, deadline=None)
+def test_what_a_csv_writer_writes_is_read_back(table: list[tuple[str, str]], end: str) -> None:
+    sink = io.StringIO(newline="")
+    csv.writer(sink, quoting=csv.QUOTE_ALL, lineterminator=end).writerows([NAMES, *table])
+    rows = read(sink.getvalue())
+    assert refused(rows) == []
+    assert accepted(rows) == [[cell or None for cell in row] for row in table]
+
+
+@given(table=st.lists(st.tuples(CELL, CELL), min_size=1, max_size=20), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_one_line_with_an_unclosed_quote_costs_that_line_alone(
+    table: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    sink = io.StringIO(newline="")
+    one_line = [tuple(cell.replace("\n", " ").replace("\r", " ") for cell in row) for row in table]
+    csv.writer(sink, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([("id", *row) for row in one_line])
+    lines = physical_lines(sink.getvalue())
+    place = data.draw(st.integers(0, len(lines)))
+    lines.insert(place, 'broken,"open,1\n')
+    rows = list(read_csv(lines, ",", ["a", "b", "c"], NAMES))
+    assert refused(rows) == [(place, 'broken,"open,1')]
+    assert accepted(rows) == [["id", row[0] or None] for row in one_line]
