@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, Reason
 from catalog_enrichment.training.certification import data_window, label_set
 
 from ..sample_certificate import SCORED_BY
@@ -55,6 +55,22 @@ def test_too_few_products_without_a_picture_abstain_say_how_many_are_missing_and
         "57 more such labelled products"
     )
     assert uses.calls == []
+
+
+def test_products_whose_picture_could_not_be_reached_count_on_no_path() -> None:
+    """Enrichment waits for their pictures: they are no products without one."""
+    market = Marketplace(without_picture=3)
+    counted = market.certificate(Modality.TEXT_ONLY)
+    without = np.flatnonzero(~market.dataset.has_image)
+    unreachable = without[::3]
+    for product in unreachable:
+        market.dataset.picture_reasons[product] = Reason.IMAGE_UNREACHABLE
+    both, text_only = market.certificate(), market.certificate(Modality.TEXT_ONLY)
+    in_fold = np.isin(unreachable, market.folds.certification).sum()
+    assert in_fold > 0
+    assert text_only.certification_products == counted.certification_products - in_fold
+    assert text_only.open_products == counted.open_products - (unreachable >= 1200).sum()
+    assert both.certification_products == market.dataset.has_image[market.folds.certification].sum()
 
 
 def test_labels_are_used_once_per_certificate_with_the_products_that_are_counted() -> None:

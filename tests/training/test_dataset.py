@@ -6,18 +6,26 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.records import Modality
 from catalog_enrichment.training.dataset import NOT_LEARNED, UNLABELLED, Dataset, LoadOptions, load_dataset
 
 from .toy import COLORS, DICTIONARY, batches, product
 
 
-def load(rows, workdir: Path, max_unlabelled: int = 100, attributes=("color", "material")) -> Dataset:
+def load(
+    rows,
+    workdir: Path,
+    max_unlabelled: int = 100,
+    attributes=("color", "material"),
+    images=ImagesConfig(),  # noqa: B008
+) -> Dataset:
     options = LoadOptions(
         attributes=list(attributes),
         image_size=16,
         max_chars=100,
-        images=ImagesConfig(),
+        images=images,
         workdir=workdir,
         max_unlabelled=max_unlabelled,
     )
@@ -40,6 +48,19 @@ def test_unusable_pictures_leave_the_product_without_image(tmp_path):
     assert dataset.counts["picture_no_image"] == 2
     assert (dataset.unusable.tried, dict(dataset.unusable.by_reason)) == (2, {"image_not_an_image": 1})
     assert dataset.pixels[1].max() == 0
+
+
+def test_a_picture_that_could_not_be_reached_is_on_no_modality_path(tmp_path):
+    """Also where an unlabelled product replaced another one in the sample."""
+    nobody_answers = [{"bytes": None, "uri": "http://127.0.0.1:1/picture.jpg", "version": "1"}]
+    pictures = {0: {"images": nobody_answers}, 1: {"images": []}, 2: {}}
+    rows = [product(n, labelled=n < 3, **pictures[n % 3]) for n in range(40)]
+    reachable = FetchConfig(private_hosts=("127.0.0.1",), retries=0)
+    dataset = load(rows, tmp_path, max_unlabelled=8, images=ImagesConfig(fetch=reachable))
+    assert len(dataset) == 11
+    kind = [int(name[1:]) % 3 for name in dataset.ids]
+    assert dataset.on_path(Modality.BOTH).tolist() == [number == 2 for number in kind]
+    assert dataset.on_path(Modality.TEXT_ONLY).tolist() == [number == 1 for number in kind]
 
 
 def test_products_that_opted_out_are_not_read(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 
 from catalog_enrichment.precision.certificate import RefusedCategory
 from catalog_enrichment.precision.certified_metrics import certified_metrics
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, Reason
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.held_out import held_out_decisions
 from catalog_enrichment.training.task import Split
@@ -36,3 +36,14 @@ def test_certified_metrics_are_of_what_may_be_written_on_both_paths() -> None:
     certified = replace(both, modality=Modality.TEXT_ONLY)
     with_both = held_out_decisions(split, {"color": market.labels}, scores, [refused, certified])
     assert [bool(row.written_values) for row in with_both] == (np.arange(400) >= 200).tolist()
+
+
+def test_a_product_whose_picture_could_not_be_reached_is_in_no_test_fold() -> None:
+    market = Marketplace()
+    unreachable = np.flatnonzero(~market.dataset.has_image[:400])[:3].tolist()
+    for product in unreachable:
+        market.dataset.picture_reasons[product] = Reason.IMAGE_UNREACHABLE
+    split = Split(market.dataset, market.groups, replace(market.folds, train=NONE, test=market.folds.train))
+    scores = ModelScores(np.arange(market.count), {"color": market.scores})
+    decisions = held_out_decisions(split, {"color": market.labels}, scores, [market.certificate()])
+    assert [row.product_id for row in decisions] == [f"p{n}" for n in range(400) if n not in unreachable]

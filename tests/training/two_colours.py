@@ -12,7 +12,7 @@ import numpy as np
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.records import Cardinality, Modality, Reason
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
@@ -58,6 +58,7 @@ class Marketplace:
             categories=["Apparel"] * count,
             languages=["en"] * count,
             pictures=[None if none else str(n) for n, none in enumerate(has_none)],
+            picture_reasons=[Reason.NO_IMAGE if none else None for none in has_none],
             updated_at=[datetime(2026, 1, 1 + n % 9, tzinfo=UTC) for n in range(count)],
             merchant=[{"color": ("Red",)}] * count,
         )

@@ -182,8 +182,7 @@ class Certifier:
         return [self.split.dataset.ids[product] for product in index.tolist()]
 
     def _on_path(self, modality: Modality) -> NDArray[np.bool_]:
-        has_image = self.split.dataset.has_image
-        return has_image if modality is Modality.BOTH else ~has_image
+        return self.split.dataset.on_path(modality)
 
     @cached_property
     def _certification_share(self) -> float:

@@ -25,7 +25,7 @@ from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.inputs.images import Decoded, first_usable
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.inputs.unusable_pictures import UnusablePictures
-from catalog_enrichment.records import Cardinality, stable_hash
+from catalog_enrichment.records import TRANSIENT, Cardinality, Modality, Reason, stable_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,6 +97,8 @@ class Dataset:
     languages: list[str] = field(default_factory=list)
     pictures: list[str | None] = field(default_factory=list)
     """Hash of the decoded pixels; None without a usable picture."""
+    picture_reasons: list[Reason | None] = field(default_factory=list)
+    """Why there is no usable picture; None with one."""
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> the merchant's values, distinct, as in the products table."""
@@ -116,6 +118,17 @@ class Dataset:
     def has_image(self) -> NDArray[np.bool_]:
         """(N,): the product has a usable picture."""
         return np.array([picture is not None for picture in self.pictures], dtype=bool)
+
+    def on_path(self, modality: Modality) -> NDArray[np.bool_]:
+        """(N,): the product is of the population that the path's certificate is about.
+
+        A product whose picture could only not be reached now (`records.TRANSIENT`) is of neither: enrichment waits for
+        its picture, so it says nothing about products without one.
+        """
+        if modality is Modality.BOTH:
+            return self.has_image
+        outage = [reason in TRANSIENT for reason in self.picture_reasons]
+        return ~self.has_image & ~np.array(outage, dtype=bool)
 
     def labels(self, name: str, min_count: int = 1) -> Labels:
         """Labels of attribute ``name``. The learned values are those of the dictionary with at least ``min_count``
@@ -275,3 +288,4 @@ def _store_picture(dataset: Dataset, slot: int, picture: Decoded, sink: IO[bytes
         sink.seek(slot * len(raw))
         sink.write(raw)
     dataset.pictures[slot : slot + 1] = [digest]
+    dataset.picture_reasons[slot : slot + 1] = [picture.reason]

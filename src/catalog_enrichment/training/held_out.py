@@ -20,15 +20,16 @@ from catalog_enrichment.training.task import Split
 def held_out_decisions(
     split: Split, labels: Mapping[str, Labels], scores: ModelScores, certificates: Sequence[Certificate]
 ) -> list[HeldOutDecision]:
-    """A row per labelled product of the test fold and attribute that the model scores, in order.
+    """A row per attribute that the model scores and labelled product of the test fold that is on a modality path.
 
-    Each product by the certificate of its modality path. Its true values are all of the merchant's, learned or not.
+    Each product by the certificate of its path. Its true values are all of the merchant's, learned or not.
     """
     dataset = split.dataset
+    on_a_path = np.any([dataset.on_path(modality) for modality in Modality], axis=0)
     rows: list[HeldOutDecision] = []
     for name in scores.probabilities:
         label = labels[name]
-        index = split.folds.test[label.labelled[split.folds.test]]
+        index = split.folds.test[(label.labelled & on_a_path)[split.folds.test]]
         written = np.zeros((len(index), len(label.values)), dtype=bool)
         for certificate in certificates:
             if certificate.attribute == name and certificate.threshold is not None:
