@@ -128,7 +128,7 @@ class Dataset:
         if modality is Modality.BOTH:
             return self.has_image
         outage = [reason in TRANSIENT for reason in self.picture_reasons]
-        return ~self.has_image & ~np.array(outage, dtype=bool)
+        return np.asarray(~self.has_image & ~np.array(outage, dtype=bool))
 
     def labels(self, name: str, min_count: int = 1) -> Labels:
         """Labels of attribute ``name``. The learned values are those of the dictionary with at least ``min_count``
