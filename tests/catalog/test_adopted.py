@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pyarrow as pa
 
 from catalog_enrichment.catalog.adopted import COLUMN, scan_products
 from catalog_enrichment.catalog.lake import LakeCatalog
@@ -40,3 +43,23 @@ def test_a_catalog_without_adopted_values_is_scanned_as_it_is(tmp_path: Path) ->
     [plain] = catalog.scan("products")
     assert batch.drop_columns([COLUMN]).equals(plain)
     assert batch.column(COLUMN).to_pylist() == [[]]
+
+
+def test_products_that_are_imported_during_the_scan_are_not_read_without_their_marks(tmp_path: Path) -> None:
+    """An import commits to `adopted` and then replaces the products; here it does so while `adopted` is read."""
+
+    class Importing(LakeCatalog):
+        def scan(
+            self, table: str, columns: Sequence[str] | None = None, version: int | None = None
+        ) -> Iterator[pa.RecordBatch]:
+            yield from super().scan(table, columns, version)
+            if table == "adopted":
+                mark = {"product_id": "a", "attribute": "color", "value": "Red", "run_id": "enrich-1"}
+                self.append_rows("adopted", [mark | {"adopted_at": START}], "second")
+                self.append_rows("products", [product("a", merchant_attributes=[("color", ["Red"])])], "second")
+
+    catalog = Importing(tmp_path / "catalog")
+    catalog.append_rows("products", [product("b")], "first")
+    assert [row["product_id"] for batch in scan_products(catalog) for row in batch.to_pylist()] == ["b"]
+    found = {row["product_id"]: row[COLUMN] for batch in scan_products(catalog) for row in batch.to_pylist()}
+    assert found == {"b": [], "a": ["color"]}

@@ -259,7 +259,6 @@ def _asserted(product_id: str, value: str, run: str = "enrich-1", source: str = 
 def _write_and_suggest(catalog: LakeCatalog) -> None:
     """What two runs wrote, and what they and a killed one suggested."""
     written = [
-        _asserted("p0", "Grey"),
         _asserted("p1", "Red", "enrich-2"),
         _asserted("p1", "Red"),
         _asserted("p2", "Red"),
@@ -268,6 +267,7 @@ def _write_and_suggest(catalog: LakeCatalog) -> None:
     events = [*written, _asserted("p5", "Red", source="human"), _asserted("p1", "Red") | retract]
     catalog.append_rows("attribute_values", events, "written")
     suggested = [
+        prediction("p0", "color", "Grey", decision="suggest", run_id="enrich-1"),
         prediction("p3", "color", "Blue", decision="suggest", run_id="enrich-1"),
         prediction("p4", "color", "Blue", decision="suggest", run_id="killed"),
         prediction("p6", "color", "Blue", decision="abstain", run_id="enrich-1"),
@@ -305,7 +305,14 @@ def test_new_merchant_values_that_repeat_what_was_written_or_suggested_are_marke
     [recorded] = [row for row in shop.catalog.read("runs").collect() if row.run_id == second["run_id"]]
     assert recorded.counts["adopted.color"] == 2
 
+    # what a release without the table stored: p5's value was written for it, and no merchant value was marked
+    earlier = {"run_id": "enrich-3", "event_id": "enrich-3/p5"}
+    shop.catalog.append_rows("attribute_values", [_asserted("p5", "Red", "enrich-3") | earlier], "enrich-3")
+    migrated = shop.run(feed)
+    assert (migrated["status"], migrated["changed"], migrated["adopted"]) == ("succeeded", 0, {"color": 1})
+    assert shop.run(feed)["status"] == "nothing_to_do"
+
     again = shop.run([_good(1, color=None, title="other", at="2026-04-01")], min_volume_ratio=0)
     given_back = shop.run([_good(1, color="red", title="other", at="2026-05-01")], min_volume_ratio=0)
     assert (again["adopted"], given_back["adopted"]) == ({}, {})
-    assert shop.catalog.read("adopted").count() == 2
+    assert shop.catalog.read("adopted").count() == 3

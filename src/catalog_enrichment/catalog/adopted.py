@@ -30,16 +30,18 @@ _VALUE = ["product_id", "attribute", "value"]
 
 
 def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
-    """Rows of the contract `adopted` for the values of ``imported`` that the stored products do not have.
+    """Rows of the contract `adopted` for the merchant values, imported or stored, that are adopted and not marked yet.
 
-    ``imported``: product_id and normalised merchant_attributes. A value that the merchant gave before this system wrote
-    or suggested it is in the products table by then, so it is none of these rows, nor is one that is marked already.
+    ``imported``: product_id and normalised merchant_attributes. A value is only written where the merchant gives none,
+    so a merchant value that was written here before is adopted, also one that was stored before this table was kept.
+    Suggestions are made where the merchant gives values too: one is adopted only if the stored products do not have it.
     """
     from pyspark.sql import functions as F
 
-    given = _values(imported).join(_values(catalog.read("products")), _VALUE, "left_anti")
-    unmarked = given.join(catalog.read(TABLE), _VALUE, "left_anti")
-    own = _written_or_suggested(catalog).join(unmarked, _VALUE, "left_semi")
+    given, stored = _values(imported), _values(catalog.read("products"))
+    written = _written(catalog).join(given.union(stored).distinct(), _VALUE, "left_semi")
+    suggested = _suggested(catalog).join(given.join(stored, _VALUE, "left_anti"), _VALUE, "left_semi")
+    own = written.unionByName(suggested).join(catalog.read(TABLE), _VALUE, "left_anti")
     rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))
     return rows.withColumn("adopted_at", F.lit(at)).select(contract.columns(TABLE))
 
@@ -47,15 +49,17 @@ def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFr
 def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
     """The products without Spark, and :data:`COLUMN`: the attributes for which the merchant gives an adopted value.
 
-    Holds the table `adopted` in memory.
+    Holds the table `adopted` in memory. It is read after the version of the products is chosen: an import commits to
+    `adopted` before it replaces the products, so that every adopted value of that version is marked.
     """
     import pyarrow as pa
 
+    version = catalog.version("products")
     adopted = defaultdict(set)
     for batch in catalog.scan(TABLE, _VALUE):
         for row in batch.to_pylist():
             adopted[row["product_id"]].add((row["attribute"], row["value"]))
-    for batch in catalog.scan("products"):
+    for batch in catalog.scan("products", version=version):
         ids, given = (batch.column(name).to_pylist() for name in ("product_id", "merchant_attributes"))
         names = [
             sorted(
@@ -74,15 +78,20 @@ def _values(products: DataFrame) -> DataFrame:
     return sets.select("product_id", "attribute", F.explode("values").alias("value")).distinct()
 
 
-def _written_or_suggested(catalog: Catalog) -> DataFrame:
-    """product_id, attribute, value, run_id, at: every value that a run wrote or suggested, also where it was undone."""
+def _written(catalog: Catalog) -> DataFrame:
+    """product_id, attribute, value, run_id, at: every value that a run wrote, also where it was undone."""
     from pyspark.sql import functions as F
 
     written = catalog.read("attribute_values").where(
         (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
     )
+    return written.select(*_VALUE, "run_id", F.col("asserted_at").alias("at"))
+
+
+def _suggested(catalog: Catalog) -> DataFrame:
+    """The columns of :func:`_written`: every value that a run suggested."""
+    from pyspark.sql import functions as F
+
     finished = runs.succeeded(catalog).select("run_id", "finished_at")
     suggested = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
-    return written.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")).unionByName(
-        suggested.select(*_VALUE, "run_id", F.col("finished_at").alias("at"))
-    )
+    return suggested.select(*_VALUE, "run_id", F.col("finished_at").alias("at"))

@@ -26,7 +26,9 @@ class Catalog(Protocol):
         The frame keeps reading that version, whatever is committed later.
         """
 
-    def scan(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def scan(
+        self, table: str, columns: Sequence[str] | None = None, version: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """The same rows without Spark, in batches small enough for pictures."""
 
     def version(self, table: str) -> int:

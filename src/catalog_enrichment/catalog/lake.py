@@ -74,7 +74,9 @@ class LakeCatalog:
             return self._session().createDataFrame([], contract.spark_schema(table))
         return _parquet(self._session(), files, contract.spark_schema(table))
 
-    def scan(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def scan(
+        self, table: str, columns: Sequence[str] | None = None, version: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -82,7 +84,7 @@ class LakeCatalog:
 
         names = contract.columns(table) if columns is None else list(columns)
         schema = pa.schema([contract.arrow_schema(table).field(name) for name in names])
-        for file in _files(self._open(table)):
+        for file in _files(None if version == -1 else self._open(table, version)):
             with pq.ParquetFile(file) as parquet:
                 # a file that an older contract wrote may lack columns: they are null there
                 for batch in parquet.iter_batches(batch_size=SCAN_ROWS, columns=names):

@@ -78,8 +78,8 @@ def import_products(context: Context) -> dict[str, Any]:
 
         refused = _refused(without_images, outcomes)
         quarantined = quarantine_rows(refused, QuarantineStage.IMPORT, run_id, at=record.started_at)
-        changes = record.counts[NEW] + record.counts[CHANGED]
-        if not (changes or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
+        changes, marked = record.counts[NEW] + record.counts[CHANGED], sum(record.by_reason("adopted").values())
+        if not (changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
             catalog.drop_checkpoints(run_id)
             context.say(f"nothing to do: all {stage.rows_in:,} rows are in the catalog or in quarantine already")
             return _summary(record, NOTHING_TO_DO) | {"run_id": None}
@@ -88,8 +88,8 @@ def import_products(context: Context) -> dict[str, Any]:
             _try_pictures(context, record, _accepted(rows, outcomes))
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)
+            catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
             if changes:
-                catalog.append(adopted.TABLE, repeated, run_id)
                 stage.rows_out = catalog.replace("products", _merged(rows, outcomes, stored), run_id)
             catalog.refresh_current_values(run_id)
         runs.write(catalog, record)  # the last write of the run
