@@ -89,7 +89,23 @@ def test_candidates_from_before_the_table_count_once_and_are_recorded(catalog: L
     assert use_labels(catalog, "color", FOLD, "newer", earlier=("v1", "v2")).number == 4
     assert len(rows(catalog)) == 4 * len(FOLD)
     assert use_labels(catalog, "color", FOLD, "v2", earlier=("v1", "v2")).number == 2
-    assert use_labels(catalog, "color", ["p9"], "newest", earlier=("v1", "v2")).number == 1  # of the first fold only
+
+
+def test_candidates_from_before_the_table_are_recorded_for_every_fold_of_the_first_epoch(catalog: LakeCatalog) -> None:
+    """The products without a picture are a fold of their own, and certify after those with one."""
+    with_picture = use_labels(catalog, "color", FOLD, "a", earlier=("v1", "v2"))
+    without = use_labels(catalog, "color", ["p4", "p5"], "a", earlier=("v1", "v2"))
+    assert (with_picture.number, without.number) == (3, 3)
+    joined = use_labels(catalog, "color", [*FOLD, "p6"], "b", earlier=("v1", "v2"))
+    assert joined.number == 4
+    assert len(rows(catalog)) == 3 * len(FOLD) + 3 * 2 + len(FOLD) + 3
+    never_certified = use_labels(catalog, "color", ["p9"], "c", epoch=1, earlier=("v1", "v2"))
+    assert never_certified.number == 1
+
+
+def test_a_candidate_from_before_the_table_that_certifies_again_is_not_counted_twice(catalog: LakeCatalog) -> None:
+    assert use_labels(catalog, "color", FOLD, "v1", earlier=("v1", "v2")).number == 2
+    assert use_labels(catalog, "color", FOLD, "v1", earlier=("v1", "v2")).number == 2
 
 
 def test_a_use_that_a_fast_clock_dated_ahead_still_counts(catalog: LakeCatalog) -> None:
@@ -144,6 +160,15 @@ def test_uses_are_counted_in_the_newest_epoch_and_first_uses_in_all(catalog: Lak
     assert found.first_epoch == {"p1": 0, "p5": 1, "p6": 1}
     assert [found.certified_before(epoch) for epoch in (0, 1)] == [frozenset(), {"p1"}]
     assert found.certified_before(2) == {"p1", "p5", "p6"}
+
+
+def test_a_product_that_certified_in_two_epochs_certified_in_the_first_of_them(catalog: LakeCatalog) -> None:
+    """Otherwise it could be drawn as one that never certified when epoch 1 is read again."""
+    for epoch, name in enumerate("abc"):
+        use_labels(catalog, "color", ["p1"], name, epoch=epoch)
+    found = earlier_uses(catalog)
+    assert (found.epoch, found.first_epoch) == (2, {"p1": 0})
+    assert found.certified_before(1) == {"p1"}
 
 
 def test_a_product_that_certified_in_an_earlier_epoch_counts_with_all_its_uses(catalog: LakeCatalog) -> None:

@@ -42,19 +42,20 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
 
     The use number is 1 + the largest number of other candidates that used any of the products before this candidate
     did, in any epoch. The same candidate on the same products gets the same number again, and nothing is written.
-    ``earlier``: candidates, oldest first, that used the products before the catalog kept this table; they are recorded
-    with the attribute's first rows. Raises GateRefused if another training holds the table for ``LOCK_SECONDS``.
+    ``earlier``: candidates, oldest first, that were certified before the catalog kept this table. Which products they
+    used is not known: they are recorded for every product of epoch 0 that has no use of the attribute yet. Raises
+    GateRefused if another training holds the table for ``LOCK_SECONDS``.
     """
     attribute, product_ids = fold.attribute, fold.product_ids
     with catalog.locked(TABLE, LOCK_SECONDS):
         uses, newest = _first_uses(catalog, attribute, set(product_ids))
         now = strictly_later(datetime.now(UTC), newest)
-        before = [] if newest else earlier
+        before = earlier if fold.epoch == 0 else []
         times = {name: now + timedelta(microseconds=place) for place, name in enumerate([*before, candidate])}
         new = {
-            (product, name): time
-            for name, time in times.items()
+            (product, name): times[name]
             for product in dict.fromkeys(product_ids)
+            for name in ([candidate] if uses[product] else times)
             if name not in uses[product]
         }
         if new:

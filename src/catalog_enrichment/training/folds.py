@@ -149,7 +149,11 @@ def redraw_certification(
 
 def never_certified(index: Index, groups: NDArray[np.int64], certified_before: NDArray[np.bool_]) -> Index:
     """The products of ``index`` whose content group has no product that certified; ``groups`` and ``certified_before``
-    are of all N products."""
+    are of all N products.
+
+    A limit: only products that are in the data set now count. The table of uses has ids and no content, so where a
+    product that certified has opted out, was deleted or has another id now, its twins count as never certified.
+    """
     return index[~np.isin(groups[index], groups[certified_before])]
 
 
