@@ -180,7 +180,7 @@ def certification_scores(world: World, sample: Sample) -> CertificationScores:
     return CertificationScores(
         attribute="simulated", labels=LABELS, cardinality=cardinality(world), probabilities=probabilities, truth=truth,
         groups=sample.groups, categories=category_names(sample), languages=["en"] * len(sample),
-        group_sizes=sample.group_sizes,
+        group_sizes=sample.group_sizes, fold_share=0.22,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def certification(n: int = 2000, seed: int = 2, skill: float = 0.97, **changes: 
     content: dict[str, Any] = {
         "attribute": "color", "labels": LABELS, "cardinality": Cardinality.ONE, "probabilities": probabilities,
         "truth": truth, "groups": np.arange(n), "categories": ["shoes", ""] * (n // 2), "languages": ["en"] * n,
-        "group_sizes": np.ones(n, dtype=np.int64),
+        "group_sizes": np.ones(n, dtype=np.int64), "fold_share": 0.22,
     }  # fmt: skip
     return CertificationScores(**(content | changes))
 

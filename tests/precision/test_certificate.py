@@ -19,8 +19,10 @@ from catalog_enrichment.precision.certificate import (
     Certificate,
     CertificateStatus,
     RefusedCategory,
+    RefusedLanguage,
     Stratum,
     ThresholdTest,
+    UnseenSlice,
 )
 from catalog_enrichment.records import Modality, Reason
 
@@ -29,7 +31,9 @@ from ..sample_certificate import ISSUED_AT, SCORED_BY, abstention, certificate
 NOW = ISSUED_AT + timedelta(days=1)
 STEP = ThresholdTest(0.9, 400, 8, 300, 1.2, 0.001, 0.9641, True)
 STRATUM = Stratum("shoes, groups of 1", 900, 380, 0.7, 0.8)
-REFUSED = RefusedCategory("toys", 3, 17, 250)
+REFUSED = RefusedCategory("toys", 3, 17, 250, "en", 90, "few")
+REFUSED_LANGUAGE = RefusedLanguage("fr", 3, 17, 250, 90, "few")
+UNSEEN = UnseenSlice("de", "shoes")
 
 
 def problem(one: Certificate, **changes: Any) -> Reason | None:
@@ -43,6 +47,7 @@ def problem(one: Certificate, **changes: Any) -> Reason | None:
     "one",
     [
         certificate(steps=(STEP, replace(STEP, passed=False)), strata=(STRATUM,), refused_categories=(REFUSED,)),
+        certificate(refused_languages=(REFUSED_LANGUAGE,), unseen_slices=(UNSEEN,)),
         abstention(suggest_threshold=None),
         certificate(status=CertificateStatus.CONFIRMED),
     ],
@@ -140,6 +145,27 @@ def test_refused_products_without_a_category_do_not_refuse_the_others() -> None:
     assert problem(one, category="shoes") is None
 
 
+@pytest.mark.parametrize(
+    ("language", "category", "allowed"),
+    [
+        ("en", "shoes", True),
+        ("en", "toys", False),  # refused in English only
+        ("de", "toys", True),
+        ("de", "shoes", False),  # never seen together
+        ("fr", "shoes", False),  # the whole language is refused
+        ("fr", "toys", False),
+    ],
+)
+def test_a_category_is_certified_in_one_language_and_not_in_another_i2(
+    language: str, category: str, allowed: bool
+) -> None:
+    one = certificate(
+        languages=("de", "en", "fr"), categories=("shoes", "toys"), refused_categories=(REFUSED,),
+        refused_languages=(REFUSED_LANGUAGE,), unseen_slices=(UNSEEN,),
+    )  # fmt: skip
+    assert problem(one, language=language, category=category) is (None if allowed else Reason.UNSEEN_SLICE)
+
+
 def test_a_certificate_of_the_first_contract_is_refused_with_advice() -> None:
     content = certificate().to_dict()
     del content["contract"]
@@ -149,11 +175,15 @@ def test_a_certificate_of_the_first_contract_is_refused_with_advice() -> None:
 
 def test_the_contract_file_lists_every_field_of_a_certificate_and_its_rows() -> None:
     schema = json.loads(resources.locate("schemas:certificate.v2.json").read_text())
-    full = certificate(steps=(STEP,), strata=(STRATUM,), refused_categories=(REFUSED,))
+    rows = {
+        "steps": STEP, "strata": STRATUM, "refused_categories": REFUSED, "refused_languages": REFUSED_LANGUAGE,
+        "unseen_slices": UNSEEN,
+    }  # fmt: skip
+    full = certificate(**{name: (row,) for name, row in rows.items()})
     for one in (full, abstention(suggest_threshold=None)):
         jsonschema.validate(one.to_dict(), schema)
     assert set(schema["properties"]) == set(schema["required"]) == set(full.to_dict())
-    for name, row in (("steps", STEP), ("strata", STRATUM), ("refused_categories", REFUSED)):
+    for name, row in rows.items():
         items = schema["properties"][name]["items"]
         assert set(items["properties"]) == set(items["required"]) == set(asdict(row))
     for change in ({"threshold": "high"}, {"accepted": -1}, {"status": "maybe"}, {"contract": 1}):
@@ -174,7 +204,9 @@ certificates = st.builds(
     use_number=st.integers(1, 100),
     status=st.sampled_from(CertificateStatus),
     strata=st.lists(st.builds(Stratum, texts, counts, counts, shares, st.floats(0, 20)), max_size=3).map(tuple),
-    refused_categories=st.lists(st.builds(RefusedCategory, texts, counts, counts, counts), max_size=3).map(tuple),
+    refused_categories=st.lists(
+        st.builds(RefusedCategory, texts, counts, counts, counts, texts, counts, texts), max_size=3
+    ).map(tuple),
     steps=st.lists(
         st.builds(ThresholdTest, shares, counts, counts, counts, st.floats(1, 9), shares, shares, st.booleans())
     ).map(tuple),

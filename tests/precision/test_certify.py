@@ -47,7 +47,9 @@ def issue(fold: CertificationScores, *, pool: Pool | None = None, use: int = 1, 
 
 def alike(n: int) -> Cells:
     """One cell: all weights are one."""
-    one = Population(categories=[""] * n, group_sizes=np.ones(n, dtype=np.int64), counts=np.ones(n))
+    one = Population(
+        languages=["en"] * n, categories=[""] * n, group_sizes=np.ones(n, dtype=np.int64), counts=np.ones(n)
+    )
     return Cells(one, one)
 
 
@@ -165,7 +167,9 @@ def test_a_category_with_too_few_accepted_products_is_refused_in_the_certificate
     certificate = issue(fold, categories=["shoes"] * 4000 + ["toys/dolls"] * 1000)
     (toys,) = certificate.refused_categories
     assert (toys.category, toys.open_products) == ("toys", 1000)
-    assert "Nothing is claimed or written for toys" in certificate.claim
+    assert "Nothing is claimed or written for toys (fewer than 20" in certificate.claim
+    assert f"about {toys.labelled_missing:,} more labelled ones needed" in certificate.claim
+    assert toys.labelled_missing > toys.missing / 0.22
     assert "refused" not in issue(certification()).claim
     wrong_toys = replace(fold, truth=np.where(np.arange(2000)[:, None] >= 1985, False, fold.truth))
     assert issue(wrong_toys, categories=["shoes"] * 5000).steps == issue(fold, categories=["shoes"] * 5000).steps
@@ -178,9 +182,52 @@ def test_the_claim_says_that_few_open_products_can_differ_from_their_population(
     assert "fewer than 10 times" not in many.claim
 
 
+def allowed(certificate: Certificate, category: str, language: str = "en") -> bool:
+    """Whether the certificate may be used for a product, the day it was issued."""
+    return certificate.problem(
+        scored_by=SCORED_BY, modality=Modality.BOTH, now=BINDING.issued_at, category=category, language=language
+    ) is None  # fmt: skip
+
+
 def test_open_products_of_another_language_are_not_represented() -> None:
     certificate = issue(certification(), languages=["en"] * 4000 + ["ja"] * 1000)
     assert certificate.open_products == 4000
+    assert certificate.languages == ("en",)
+    assert not allowed(certificate, "shoes", "ja")
+
+
+@pytest.mark.parametrize("french", [15, 40])
+def test_a_few_certification_products_of_a_language_do_not_admit_its_open_products(french: int) -> None:
+    """Of 2,000 certification products 15 or 40 are French, of the open ones 80%: too few, or a weight above 20."""
+    fold = certification(languages=["fr"] * french + ["en"] * (2000 - french), categories=["shoes"] * 2000)
+    certificate = issue(fold, categories=["shoes"] * 5000, languages=["fr"] * 4000 + ["en"] * 1000)
+    assert certificate.threshold is not None
+    assert allowed(certificate, "shoes", "en")
+    assert not allowed(certificate, "shoes", "fr")
+    assert certificate.open_products == 1000
+    refused = [row.language for row in (*certificate.refused_languages, *certificate.refused_categories)]
+    assert refused == ["fr"]
+    assert ("language fr" if french == 15 else "shoes in language fr") in certificate.claim
+
+
+def test_a_missing_language_is_a_language_of_its_own() -> None:
+    fold = certification(languages=[""] * 1000 + ["en"] * 1000, categories=["shoes"] * 2000)
+    certificate = issue(fold, categories=["shoes"] * 5000, languages=["", "en"] * 2500)
+    assert [stratum.name for stratum in certificate.strata] == [
+        "no language: shoes, groups of 1", "en: shoes, groups of 1",
+    ]  # fmt: skip
+    assert allowed(certificate, "shoes", "")
+
+
+def test_a_category_without_products_to_fill_is_not_certified_for_later_ones() -> None:
+    """Half of the hats are wrong; nothing is written to hats until a certificate sees some to fill."""
+    fold = certification(categories=["shoes"] * 1940 + ["hats"] * 60)
+    certificate = issue(fold, categories=["shoes"] * 5000)
+    assert certificate.threshold is not None
+    assert (certificate.categories, allowed(certificate, "hats")) == (("shoes",), False)
+    both = issue(replace(fold, languages=["en"] * 1970 + ["fr"] * 30), categories=["shoes"] * 4900 + ["hats"] * 100)
+    assert both.categories == ("hats", "shoes")
+    assert not allowed(both, "hats", "fr")  # in French there are none to fill
 
 
 def test_a_poor_attribute_abstains_and_says_why() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,18 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_enrichment.precision.strata import (
+    FEW,
+    HEAVY,
     MAX_WEIGHT,
     MIN_ACCEPTED,
     Cells,
     Population,
-    category_cells,
+    Weighting,
+    divide,
+    first_level,
     size_classes,
 )
 
 
-def population(*parts: tuple[str, int, int], counts: float = 1.0) -> Population:
+def population(*parts: tuple[str, int, int], counts: float = 1.0, language: str = "en") -> Population:
     """Parts of (category, content-group size, number of products)."""
     return Population(
+        languages=[language] * sum(number for *_, number in parts),
         categories=[category for category, _, number in parts for _ in range(number)],
         group_sizes=np.array([size for _, size, number in parts for _ in range(number)], dtype=np.int64),
         counts=np.full(sum(number for *_, number in parts), counts),
@@ -31,6 +37,19 @@ def population(*parts: tuple[str, int, int], counts: float = 1.0) -> Population:
 def weights(certification: Population, open_products: Population, accepted: np.ndarray | None = None) -> np.ndarray:
     everything = np.ones(len(certification.categories), dtype=bool)
     return Cells(certification, open_products).weighting(everything if accepted is None else accepted).weights
+
+
+def together(*populations: Population) -> Population:
+    return Population(
+        languages=[name for one in populations for name in one.languages],
+        categories=[name for one in populations for name in one.categories],
+        group_sizes=np.concatenate([one.group_sizes for one in populations]),
+        counts=np.concatenate([one.counts for one in populations]),
+    )
+
+
+def all_accepted(certification: Population, open_products: Population) -> Weighting:
+    return Cells(certification, open_products).weighting(np.ones(len(certification.categories), dtype=bool))
 
 
 def test_size_classes_are_1_2_to_5_and_6_and_more() -> None:
@@ -94,16 +113,113 @@ def test_enough_evidence_is_counted_among_the_accepted() -> None:
     assert [row.category for row in Cells(fold, filled).weighting(accepted).refused] == ["Toys"]
 
 
-def test_a_cell_without_open_products_weighs_nothing() -> None:
-    fold = population(("Shoes", 1, 50), ("Bags", 1, 50))
-    actual = weights(fold, population(("Shoes", 1, 10)))
-    assert (actual[0], actual[50]) == (2.0, 0.0)
+def test_a_category_without_open_products_weighs_nothing_and_is_no_slice() -> None:
+    fold, filled = population(("Shoes", 1, 50), ("Bags", 1, 50)), population(("Shoes", 1, 10))
+    cells = Cells(fold, filled)
+    assert cells.slices == [("en", "Shoes")]
+    actual = cells.weighting(np.ones(100, dtype=bool)).weights
+    assert (actual[0], actual[50]) == (1.0, 0.0)
 
 
-def test_no_weight_is_above_the_limit() -> None:
-    fold = population(("Shoes", 1, 2000), ("Bags", 1, 20))
-    actual = weights(fold, population(("Shoes", 1, 10), ("Bags", 1, 990)))
-    assert actual[-1] == MAX_WEIGHT
+def test_a_first_level_category_that_would_weigh_more_than_the_limit_is_refused() -> None:
+    """25 of 2,200 certification products would stand for 60% of the open ones."""
+    fold = population(("Shoes", 1, 2175), ("Bags", 1, 25))
+    weighting = all_accepted(fold, population(("Shoes", 1, 400), ("Bags", 1, 600)))
+    (bags,) = weighting.refused
+    assert (bags.category, bags.accepted, bags.open_products, bags.why) == ("Bags", 25, 600, HEAVY)
+    assert np.unique(weighting.weights[:2175]) == pytest.approx(1.0)  # over what remains
+    assert not weighting.weights[2175:].any()
+    assert weighting.open_products == 400
+    enough = population(("Shoes", 1, 2175), ("Bags", 1, 25 + bags.missing))
+    weighting = all_accepted(enough, population(("Shoes", 1, 400), ("Bags", 1, 600)))
+    assert not weighting.refused
+    one_less = population(("Shoes", 1, 2175), ("Bags", 1, 25 + bags.missing - 1))
+    assert all_accepted(one_less, population(("Shoes", 1, 400), ("Bags", 1, 600))).refused
+
+
+def test_a_refused_category_makes_others_too_heavy_until_none_is() -> None:
+    """Without A, which holds almost all open products, C would weigh more than 20 times B."""
+    fold = population(("A", 1, 20), ("B", 1, 2000), ("C", 1, 20))
+    weighting = all_accepted(fold, population(("A", 1, 90_000), ("B", 1, 1000), ("C", 1, 1000)))
+    assert [(row.category, row.why) for row in weighting.refused] == [("A", HEAVY), ("C", HEAVY)]
+    assert [row.name for row in weighting.strata] == ["B, groups of 1"]
+
+
+def test_sizes_that_would_weigh_more_than_the_limit_are_merged() -> None:
+    fold = population(("Shoes", 1, 2000), ("Shoes", 9, 20))
+    weighting = all_accepted(fold, population(("Shoes", 1, 500), ("Shoes", 9, 500)))
+    assert [row.name for row in weighting.strata] == ["Shoes"]
+    assert not weighting.refused
+
+
+def test_a_category_below_that_would_weigh_more_than_the_limit_is_merged_with_its_parent() -> None:
+    fold = population(("A/Large", 1, 4000), ("A/Boots", 1, 100), ("B", 1, 100))
+    weighting = all_accepted(fold, population(("A/Large", 1, 100), ("A/Boots", 1, 900), ("B", 1, 10)))
+    assert [row.name for row in weighting.strata] == ["A, groups of 1", "B, groups of 1"]
+    rest = population(("A/Large", 1, 4000), ("A/Small", 1, 99), ("B", 1, 100))
+    weighting = all_accepted(rest, population(("A/Large", 1, 100), ("A/Small", 1, 900), ("B", 1, 10)))
+    assert [row.name for row in weighting.strata] == ["A, groups of 1", "B, groups of 1"]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 3))
+def test_no_weight_is_above_the_limit(seed: int, skew: float) -> None:
+    """Every open product of a slice is represented at its weight or refused by name."""
+    rng = np.random.default_rng(seed)
+    names = np.array(["A", "A/B", "A/B/C", "C", "D/E", "F"])
+
+    def any_population(n: int) -> Population:
+        shares = rng.random(len(names)) ** (3 * skew)
+        return Population(
+            languages=np.where(rng.random(n) < 0.1, "fr", "en").tolist(),
+            categories=names[rng.choice(len(names), n, p=shares / shares.sum())].tolist(),
+            group_sizes=rng.integers(1, 9, n), counts=np.ones(n),
+        )  # fmt: skip
+
+    cells = Cells(any_population(3000), any_population(500))
+    weighting = cells.weighting(rng.random(3000) < 0.5)
+    assert all(row.weight <= MAX_WEIGHT for row in weighting.strata)
+    refused = sum(row.open_products for row in (*weighting.refused, *weighting.refused_languages))
+    assert weighting.open_products + refused == pytest.approx(cells.open_products)
+    assert all(row.missing >= 1 for row in (*weighting.refused, *weighting.refused_languages))
+
+
+def test_a_language_is_a_cell_of_its_own() -> None:
+    fold = together(population(("Shoes", 1, 160)), population(("Shoes", 1, 40), language="fr"))
+    filled = together(population(("Shoes", 1, 20)), population(("Shoes", 1, 80), language="fr"))
+    weighting = all_accepted(fold, filled)
+    assert [row.name for row in weighting.strata] == ["en: Shoes, groups of 1", "fr: Shoes, groups of 1"]
+    assert weighting.weights[[0, 160]] == pytest.approx([0.2 / 0.8, 0.8 / 0.2])
+
+
+def test_a_language_with_too_little_evidence_is_refused_by_name_and_never_merged() -> None:
+    """19 French products, whatever their categories; a category is judged in one language alone."""
+    fold = together(
+        population(("Shoes", 1, 100), ("Bags", 1, 100)),
+        population(("Shoes", 1, 12), ("Bags", 1, 7), language="fr"),
+        population(("Shoes", 1, 30), ("Bags", 1, 19), language=""),
+    )
+    filled = together(
+        *(population(("Shoes", 1, 50), ("Bags", 1, 50), language=language) for language in ("en", "fr", ""))
+    )
+    weighting = all_accepted(fold, filled)
+    (french,) = weighting.refused_languages
+    assert (french.language, french.accepted, french.missing, french.open_products) == ("fr", 19, 1, 100)
+    assert [(row.language, row.category, row.accepted) for row in weighting.refused] == [("", "Bags", 19)]
+    assert weighting.open_products == 150
+    assert not weighting.weights[200:219].any()
+
+
+def test_what_is_missing_is_told_as_labelled_products_too() -> None:
+    """A tenth of the labelled products is in the fold, half of these are accepted: about as the others, given few."""
+    fold = population(("Shoes", 1, 200), ("Toys", 1, 20))
+    accepted = np.arange(220) % 2 == 0
+    filled = population(("Shoes", 1, 100), ("Toys", 1, 100))
+    (toys,) = Cells(fold, filled, 0.1).weighting(accepted).refused
+    assert (toys.accepted, toys.missing, toys.labelled_missing, toys.why) == (10, 10, 200, FEW)
+    (toys,) = Cells(fold, filled, 0.1).weighting(np.arange(220) < 100).refused
+    assert toys.accepted == 0
+    assert toys.labelled_missing == pytest.approx(20 / (20 * 100 / 220 / 40) / 0.1, abs=1.1)
 
 
 def test_open_products_of_a_category_that_certification_never_saw_are_left_out() -> None:
@@ -112,46 +228,59 @@ def test_open_products_of_a_category_that_certification_never_saw_are_left_out()
     assert np.unique(actual) == pytest.approx(1.0)
 
 
+def cells_of(accepted: dict[str, int]) -> dict[str, str]:
+    """The category cells of one first-level category."""
+
+    def count(names: Sequence[str]) -> int:
+        return sum(accepted[name] for name in names)
+
+    return divide(first_level(next(iter(accepted))), list(accepted), count, lambda names: count(names) >= MIN_ACCEPTED)
+
+
 def test_a_large_category_below_the_first_level_has_a_cell_of_its_own() -> None:
-    cells, refused = category_cells({"Shoes/Boots": 100, "Shoes/Flats": 99, "Shoes": 5})
+    cells = cells_of({"Shoes/Boots": 100, "Shoes/Flats": 99, "Shoes": 5})
     assert cells == {"Shoes/Boots": "Shoes/Boots", "Shoes/Flats": "Shoes", "Shoes": "Shoes"}
-    assert refused == []
 
 
 def test_what_a_large_category_leaves_over_is_not_refused_but_merged_with_it() -> None:
-    cells, refused = category_cells({"Shoes/Boots": 100, "Shoes/Clogs": 300, "Shoes/Flats": 19})
+    cells = cells_of({"Shoes/Boots": 100, "Shoes/Clogs": 300, "Shoes/Flats": 19})
     assert cells == {"Shoes/Boots": "Shoes", "Shoes/Clogs": "Shoes/Clogs", "Shoes/Flats": "Shoes"}
-    assert refused == []
 
 
 def test_large_categories_are_divided_further() -> None:
-    cells, _ = category_cells({"A/B/C": 150, "A/B/D": 150, "A/E": 50})
+    cells = cells_of({"A/B/C": 150, "A/B/D": 150, "A/E": 50})
     assert cells == {"A/B/C": "A/B/C", "A/B/D": "A/B/D", "A/E": "A"}
 
 
 def test_products_without_a_category_are_a_category() -> None:
-    assert category_cells({"": 20, "A": 20}) == ({"": "", "A": "A"}, [])
-    assert category_cells({"": 19}) == ({}, [""])
+    filled = population(("", 1, 20), ("A", 1, 20))
+    names = [row.name for row in all_accepted(population(("", 1, 20), ("A", 1, 20)), filled).strata]
+    assert names == ["no category, groups of 1", "A, groups of 1"]
+    (refused,) = all_accepted(population(("", 1, 19), ("A", 1, 20)), filled).refused
+    assert refused.category == ""
 
 
-@given(st.dictionaries(st.sampled_from(["", "A", "A/B", "A/B/C", "A/D", "E/F", "E", "G"]), st.integers(0, 250)))
-def test_every_category_is_in_a_cell_with_enough_or_refused(accepted: dict[str, int]) -> None:
-    cells, refused = category_cells(accepted)
-    for category in accepted:
-        assert (category in cells) != (category.partition("/")[0] in refused)
+@given(st.dictionaries(st.sampled_from(["A", "A/B", "A/B/C", "A/D", "A/D/E", "A/D/F"]), st.integers(0, 250)))
+def test_every_category_is_in_a_cell_with_enough(accepted: dict[str, int]) -> None:
+    if sum(accepted.values()) < MIN_ACCEPTED:
+        return
+    cells = cells_of(accepted)
+    assert set(cells) == set(accepted)
     for cell in set(cells.values()):
         assert sum(accepted[category] for category in cells if cells[category] == cell) >= MIN_ACCEPTED
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_weights_make_the_fold_as_the_open_products_where_none_is_cut(seed: int) -> None:
+def test_weights_make_the_fold_as_the_open_products_where_none_is_refused(seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = np.array(["A", "A/B", "C", "D/E"])
 
     def any_population(n: int) -> Population:
         categories = names[rng.integers(0, 4, n)].tolist()
-        return Population(categories=categories, group_sizes=rng.integers(1, 9, n), counts=np.ones(n))
+        return Population(
+            languages=["en"] * n, categories=categories, group_sizes=rng.integers(1, 9, n), counts=np.ones(n)
+        )
 
     fold, filled = any_population(800), any_population(500)
     weighting = Cells(fold, filled).weighting(rng.random(800) < 0.5)

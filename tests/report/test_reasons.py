@@ -18,7 +18,7 @@ PRODUCT = Case(attribute="color", value="Red", score=0.71, modality=Modality.BOT
 MANY = replace(PRODUCT, value=None, score=None)
 REFUSED = certificate(
     categories=("Apparel", "Footwear", "Footwear/Boots"),
-    refused_categories=(RefusedCategory("Footwear", accepted=3, missing=219, open_products=800),),
+    refused_categories=(RefusedCategory("Footwear", 3, 219, 800, language="en", labelled_missing=1500, why="few"),),
 )
 
 

@@ -20,7 +20,11 @@ def test_certified_metrics_are_of_what_may_be_written_on_both_paths() -> None:
     """Of the 400 products 40 have no picture; 100 are of a refused category, 100 of a language never seen."""
     market = Marketplace()
     both, text_only = market.certificate(), market.certificate(Modality.TEXT_ONLY)
-    refused = replace(both, refused_categories=(RefusedCategory("Home", 3, 17, 100),), categories=("Apparel", "Home"))
+    refused = replace(
+        both,
+        refused_categories=(RefusedCategory("Home", 3, 17, 100, "en", 200, "few"),),
+        categories=("Apparel", "Home"),
+    )
     market.dataset.categories[:100] = ["Home"] * 100
     market.dataset.languages[100:200] = ["ja"] * 100
     folds = replace(market.folds, train=NONE, test=market.folds.train)

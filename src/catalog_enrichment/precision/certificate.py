@@ -66,27 +66,54 @@ class Stratum:
     """One cell of the weights (PRECISION, certificate 5), at the certified threshold."""
 
     name: str
-    """Category and content-group sizes, e.g. "Apparel, groups of 1"."""
+    """Language where there are several, category and content-group sizes, e.g. "Apparel, groups of 1"."""
     certification_products: int
     accepted: int
     """Accepted products of the certification fold."""
     open_share: float
     """Share of the products to fill."""
     weight: float
-    """Open share / certification share, at most ``MAX_WEIGHT``."""
+    """Open share / certification share, at most ``strata.MAX_WEIGHT``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedCategory:
-    """A category with products to fill and too few accepted certification products to claim anything about it."""
+    """A first-level category of one language with products to fill and too little evidence to claim anything there."""
 
     category: str
     """The category with all below it; "" for products without one."""
     accepted: int
     """Accepted certification products."""
     missing: int
-    """Accepted certification products that are missing to the minimum."""
+    """Accepted certification products that are missing."""
     open_products: int
+    language: str
+    """"" for products without one."""
+    labelled_missing: int
+    """About how many more labelled products of it would be enough: a share is in the certification fold, and of these a
+    share is accepted."""
+    why: str
+    """Too few accepted products, or one would stand for too many products to fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLanguage:
+    """A language with products to fill and too little evidence, as :class:`RefusedCategory`."""
+
+    language: str
+    accepted: int
+    missing: int
+    open_products: int
+    labelled_missing: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenSlice:
+    """A certified language and a certified category that had no certification product, or nothing to fill, together."""
+
+    language: str
+    category: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +167,9 @@ class Certificate:
     strata: tuple[Stratum, ...]
     """The cells of the weights at the threshold; empty where every weight is one."""
     refused_categories: tuple[RefusedCategory, ...]
+    refused_languages: tuple[RefusedLanguage, ...] = ()
+    unseen_slices: tuple[UnseenSlice, ...] = ()
+    """Nothing is written there: what is known of a category in one language says nothing about another one."""
     weights_hash: str
     preprocessing_hash: str
     max_image_bytes: int
@@ -151,8 +181,9 @@ class Certificate:
     suggest_threshold: float | None
     """Values with scores from here to the threshold are suggested; descriptive. None: none are."""
     categories: tuple[str, ...]
-    """Categories of the certification fold; "" for products without one."""
+    """Categories with certification products and products to fill, also the refused; "" for products without one."""
     languages: tuple[str, ...]
+    """The same of the languages."""
     accept_rate: float
     """Share of unlabelled products accepted at the threshold."""
     histogram: tuple[int, ...]
@@ -204,18 +235,23 @@ class Certificate:
             return Reason.CERTIFICATE_MISMATCH
         if now >= self.expires_at:
             return Reason.CERTIFICATE_EXPIRED
-        if (category or "") not in self._certified_categories or (language or "") not in self._certified_languages:
-            return Reason.UNSEEN_SLICE
-        return None
+        return None if (language or "", category or "") in self._certified_slices else Reason.UNSEEN_SLICE
 
     @cached_property
-    def _certified_categories(self) -> frozenset[str]:
-        refused = [row.category for row in self.refused_categories]
-        return frozenset(name for name in self.categories if not any(is_below(name, root) for root in refused))
-
-    @cached_property
-    def _certified_languages(self) -> frozenset[str]:
-        return frozenset(self.languages)
+    def _certified_slices(self) -> frozenset[tuple[str, str]]:
+        """Language and category path of the products that may be written to."""
+        refused_languages = {row.language for row in self.refused_languages}
+        unseen = {(row.language, row.category) for row in self.unseen_slices}
+        return frozenset(
+            (language, category)
+            for language in self.languages
+            if language not in refused_languages
+            for category in self.categories
+            if (language, category) not in unseen
+            and not any(
+                row.language == language and is_below(category, row.category) for row in self.refused_categories
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON (no NaN, no infinity), with the certificate's id."""
@@ -261,6 +297,8 @@ _ROWS: dict[str, type[Any]] = {
     "steps": ThresholdTest,
     "strata": Stratum,
     "refused_categories": RefusedCategory,
+    "refused_languages": RefusedLanguage,
+    "unseen_slices": UnseenSlice,
 }
 """Fields that hold rows, with the type of a row."""
 
@@ -282,7 +320,7 @@ def _read(name: str, value: Any) -> Any:
             return Modality(value)
         case "status":
             return CertificateStatus(value)
-        case "steps" | "strata" | "refused_categories":
+        case _ if name in _ROWS:
             return tuple(_ROWS[name](**row) for row in value)
         case "values" | "categories" | "languages" | "histogram":
             return tuple(value)

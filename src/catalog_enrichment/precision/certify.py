@@ -24,12 +24,18 @@ from numpy.typing import ArrayLike
 from catalog_enrichment.classification_metrics import Floats, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import claim
-from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate, ScoredBy, ThresholdTest
+from catalog_enrichment.precision.certificate import (
+    HISTOGRAM_BINS,
+    Certificate,
+    ScoredBy,
+    ThresholdTest,
+    UnseenSlice,
+)
 from catalog_enrichment.precision.cluster import AcceptedSample, ClusterTest, cluster_test, group_numbers
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.precision.scored_labels import CertificationScores, OpenProducts
-from catalog_enrichment.precision.strata import Cells, Weighting
+from catalog_enrichment.precision.strata import Cells, Slice, Weighting
 from catalog_enrichment.precision.units import Units, accept_scores, units_from
 from catalog_enrichment.records import Modality
 
@@ -119,12 +125,11 @@ def certify_attribute(
     """
     _check_disjoint(pool, certification)
     delta = spent_delta(rule.delta, binding.use.number)
-    languages = sorted(set(certification.languages))
-    represented = open_products.of_languages(languages)
+    cells = Cells(certification.population, open_products.population, certification.fold_share)
     sequencer = Sequencer(
         units_from(certification.probabilities, certification.truth, pool.cardinality, pool.mask),
         certification.groups,
-        Cells(certification.population, represented),
+        cells,
         pool.correlation,
     )
     scores = np.asarray(open_products.probabilities).reshape(-1, len(pool.labels))
@@ -136,11 +141,10 @@ def certify_attribute(
     known: dict[str, Any] = {
         "values": pool.values,
         "certification_products": n_products,
-        "open_products": round(float(represented.counts.sum())),
+        "open_products": round(cells.open_products),
         "open_twin_share": open_products.twin_share,
         "suggest_threshold": pool.suggest_threshold,
-        "categories": tuple(sorted(set(certification.categories))),
-        "languages": tuple(languages),
+        **_slices(cells.slices),
         "histogram": score_histogram(as_scores(scores).max(axis=1)) if len(scores) else _NO_HISTOGRAM,
         "steps": steps,
     }
@@ -157,11 +161,24 @@ def certify_attribute(
         groups=best.groups,
         deff=best.deff,
         lower_bound=best.lower_bound,
+        open_products=round(weighting.open_products),
         strata=weighting.strata,
         refused_categories=weighting.refused,
+        refused_languages=weighting.refused_languages,
         accept_rate=float((accept >= best.threshold).mean()),
     )
     return replace(certificate, claim=claim.in_words(certificate, pool.cardinality))
+
+
+def _slices(slices: Sequence[Slice]) -> dict[str, Any]:
+    """The certificate's fields about the slices that were seen."""
+    languages, categories = ({name[part] for name in slices} for part in (0, 1))
+    unseen = sorted({(language, category) for language in languages for category in categories} - set(slices))
+    return {
+        "languages": tuple(sorted(languages)),
+        "categories": tuple(sorted(categories)),
+        "unseen_slices": tuple(UnseenSlice(language, category) for language, category in unseen),
+    }
 
 
 def abstention(
@@ -182,6 +199,8 @@ def abstention(
         "open_twin_share": 0.0,
         "strata": (),
         "refused_categories": (),
+        "refused_languages": (),
+        "unseen_slices": (),
         "suggest_threshold": None,
         "categories": (),
         "languages": (),

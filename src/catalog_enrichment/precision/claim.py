@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from catalog_enrichment.classification_metrics import Floats
-from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
+from catalog_enrichment.precision.certificate import Certificate, RefusedCategory, RefusedLanguage, ThresholdTest
 from catalog_enrichment.precision.grid import GridSize
 from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.records import Cardinality, Modality
@@ -29,8 +29,9 @@ def in_words(certificate: Certificate, cardinality: Cardinality) -> str:
     return (
         f"Of the {unit} of {certificate.attribute} written at scores >= {certificate.threshold:.6f} for products "
         f"{PATHS[certificate.modality]}, at least {certificate.target:.1%} are right. This statement, one per "
-        f"attribute, is wrong with probability at most {certificate.tested_at:.3g}, the share of use "
-        f"{certificate.use_number} of its labels. {_population(certificate)}"
+        "attribute for products with and one for products without a usable picture, is wrong with probability at most "
+        f"{certificate.tested_at:.3g}, the share of use {certificate.use_number} of its labels. "
+        f"{_population(certificate)}"
     )
 
 
@@ -48,18 +49,34 @@ def _population(certificate: Certificate) -> str:
     """PRECISION, certificate 5 and 9."""
     open_products, labelled = certificate.open_products, certificate.certification_products
     text = (
-        "It holds for the population that the products to fill are drawn from, by category and content-group size, as "
-        "far as labelled and unlabelled products of such a cell are alike."
+        "It holds for the population that the products to fill are drawn from, by language, category and content-group "
+        "size, as far as labelled and unlabelled products of such a cell are alike."
     )
     if open_products < FEW_OPEN * labelled:
         text += (
             f" There are {open_products} products to fill, fewer than {FEW_OPEN} times the {labelled} certification "
             "products: the share of right values among these few can differ more from it."
         )
-    if refused := certificate.refused_categories:
-        names = ", ".join(row.category or "products without a category" for row in refused)
-        text += f" Nothing is claimed or written for {names}: too few certification products are accepted there."
+    if refused := _refused(certificate):
+        text += f" Nothing is claimed or written for {'; '.join(refused)}."
     return text
+
+
+def _refused(certificate: Certificate) -> list[str]:
+    """Each refused language and category, with the reason and what is missing."""
+    several = len(certificate.languages) > 1
+    rows: list[tuple[str, RefusedLanguage | RefusedCategory]] = [
+        (language_name(row.language), row) for row in certificate.refused_languages
+    ]
+    for category in certificate.refused_categories:
+        name = category.category or "products without a category"
+        rows.append((f"{name} in {language_name(category.language)}" if several else name, category))
+    return [f"{name} ({row.why}; about {row.labelled_missing:,} more labelled ones needed)" for name, row in rows]
+
+
+def language_name(language: str) -> str:
+    """The language as sentences about refusals name it."""
+    return f"language {language}" if language else "products without a language"
 
 
 def why_abstains(pool: Pool, accept: Floats, n_products: int, steps: Sequence[ThresholdTest], size: GridSize) -> str:

@@ -48,12 +48,15 @@ class CertificationScores(ScoredLabels):
     """Category path of each product; "" for a product without one."""
     languages: Sequence[str]
     group_sizes: Ints
-    """(n,) products in each product's content group, counted in the whole catalog."""
+    """(n,) products in each product's content group."""
+    fold_share: float
+    """Share of the labelled products that is in this fold."""
 
     @property
     def population(self) -> Population:
         """What the weights need to know of these products."""
         return Population(
+            languages=self.languages,
             categories=self.categories,
             group_sizes=self.group_sizes,
             counts=np.ones(len(self.groups)),
@@ -73,11 +76,12 @@ class OpenProducts:
     twin_share: float
     """Share with a product of their content group in training."""
 
-    def of_languages(self, languages: Sequence[str]) -> Population:
-        """Those with a language in ``languages``: nothing is written to the others."""
-        chosen = np.flatnonzero(np.isin(np.array(self.languages, dtype=object), list(languages)))
+    @property
+    def population(self) -> Population:
+        """What the weights need to know of these products."""
         return Population(
-            categories=[self.categories[row] for row in chosen.tolist()],
-            group_sizes=self.group_sizes[chosen],
-            counts=self.counts[chosen],
+            languages=self.languages,
+            categories=self.categories,
+            group_sizes=self.group_sizes,
+            counts=self.counts,
         )

@@ -106,6 +106,7 @@ class Certifier:
             categories=[self.split.dataset.categories[product] for product in certification],
             languages=[self.split.dataset.languages[product] for product in certification],
             group_sizes=self._group_sizes[certification],
+            fold_share=self._certification_share,
         )
         use = self.earlier.use_labels(
             labels.attribute, self._ids(certification), self.scored_by.weights_hash, self.split.epoch.number
