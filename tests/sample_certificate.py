@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from catalog_enrichment.precision.certificate import Certificate, ScoredBy
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.records import Modality
 
 ISSUED_AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -14,6 +14,7 @@ SCORED_BY = ScoredBy(
     weights_hash="w", preprocessing_hash="p", max_image_bytes=20_000_000, max_image_pixels=50_000_000,
     numeric_path="fp32-cpu",
 )  # fmt: skip
+STANDARD = Standard(target=0.95, delta=0.05)
 
 
 def certificate(**changes: Any) -> Certificate:

@@ -39,6 +39,7 @@ def _decisions(certificate: Certificate, sample: Sample) -> list[tuple[Decision,
             language="en",
             now=certificate.issued_at,
             scored_by=certificate.scored_by,
+            standard=certificate.standard,
         )
         candidate = Candidate(LABELS[int(sample.values[product, 0])], float(sample.scores[product, 0]), 1)
         (row,) = decide([candidate], inputs)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
+from catalog_enrichment.enrichment.select import RunRequest, Window, config_hash
+from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import Modality, Reason
 
 from .. import sample_catalog
-from ..sample_certificate import SCORED_BY
+from ..sample_certificate import SCORED_BY, STANDARD
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def rules(tmp_path: Path) -> DecisionRules:
     return DecisionRules(
         attributes=("color", "material"), certificates=certificates, model_name="m",
         model_version="1", weights_hash=SCORED_BY.weights_hash, preprocessing_hash=SCORED_BY.preprocessing_hash,
-        images=ImagesConfig(), run_id="run", now=datetime.now(UTC),
+        images=ImagesConfig(), standard=STANDARD, run_id="run", now=datetime.now(UTC),
     )  # fmt: skip
 
 
@@ -124,6 +127,16 @@ def test_where_a_picture_could_not_be_reached_the_text_does_not_decide(rules: De
     assert decisions(with_merchant, certified)[0][2:] == ("abstain", "agrees_with_merchant")
 
 
+def test_the_standard_is_the_configs_and_another_one_is_another_run(tmp_path: Path) -> None:
+    config = sample_catalog.build(tmp_path / "sample").config
+    dictionary, model = load_dictionary(config), SimpleNamespace(heads=("color",), certificates=())
+    for name in ("target", "delta"):
+        stricter = replace(config, precision=replace(config.precision, **{name: 0.99}))
+        request = RunRequest.of(stricter, dictionary, model, Window())  # type: ignore[arg-type]
+        assert request.standard == replace(STANDARD, **{name: 0.99})
+        assert request.config_hash != config_hash(config, dictionary)
+
+
 def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:
     assert {row[0] for row in decisions(scored(pending=["color"]), rules)} == {"color"}
 
@@ -135,6 +148,7 @@ def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:
         ({"preprocessing_hash": "other"}, "fp32-cpu"),
         ({"images": ImagesConfig(max_bytes=1000)}, "fp32-cpu"),
         ({"images": ImagesConfig(max_pixels=1000)}, "fp32-cpu"),
+        ({"standard": Standard(target=0.99, delta=0.05)}, "fp32-cpu"),
         ({}, "fp32-cuda"),
     ],
 )

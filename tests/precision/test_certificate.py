@@ -26,7 +26,7 @@ from catalog_enrichment.precision.certificate import (
 )
 from catalog_enrichment.records import Modality, Reason
 
-from ..sample_certificate import ISSUED_AT, SCORED_BY, abstention, certificate
+from ..sample_certificate import ISSUED_AT, SCORED_BY, STANDARD, abstention, certificate
 
 NOW = ISSUED_AT + timedelta(days=1)
 STEP = ThresholdTest(0.9, 400, 8, 300, 1.2, 0.001, 0.9641, True)
@@ -38,7 +38,8 @@ UNSEEN = UnseenSlice("de", "shoes")
 
 def problem(one: Certificate, **changes: Any) -> Reason | None:
     usual: dict[str, Any] = {
-        "scored_by": SCORED_BY, "modality": Modality.BOTH, "now": NOW, "category": "shoes", "language": "en",
+        "scored_by": SCORED_BY, "standard": STANDARD, "modality": Modality.BOTH, "now": NOW, "category": "shoes",
+        "language": "en",
     }  # fmt: skip
     return one.problem(**(usual | changes))
 
@@ -118,6 +119,12 @@ def test_nonsense_cannot_be_certified(change: dict[str, Any]) -> None:
         ({"scored_by": replace(SCORED_BY, max_image_bytes=1)}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, max_image_pixels=1)}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, numeric_path="fp32-cuda")}, Reason.CERTIFICATE_MISMATCH),
+        ({"standard": replace(STANDARD, target=0.96)}, Reason.CERTIFICATE_MISMATCH),
+        ({"standard": replace(STANDARD, target=0.94)}, None),
+        ({"standard": replace(STANDARD, delta=0.04)}, Reason.CERTIFICATE_MISMATCH),
+        ({"standard": replace(STANDARD, delta=0.1)}, None),
+        ({"standard": replace(STANDARD, score_type="float64")}, Reason.CERTIFICATE_MISMATCH),
+        ({"standard": replace(STANDARD, unit="content group")}, Reason.CERTIFICATE_MISMATCH),
         ({"modality": Modality.TEXT_ONLY}, Reason.NO_CERTIFICATE),
         ({"now": ISSUED_AT + timedelta(days=90)}, Reason.CERTIFICATE_EXPIRED),
         ({"now": ISSUED_AT + timedelta(days=90) - timedelta(seconds=1)}, None),

@@ -23,7 +23,7 @@ from catalog_enrichment.precision.scored_labels import CertificationScores, Open
 from catalog_enrichment.precision.units import Candidate, accept_scores
 from catalog_enrichment.records import Decision, Modality, Reason
 
-from ..sample_certificate import SCORED_BY, certificate
+from ..sample_certificate import SCORED_BY, STANDARD, certificate
 from .folds import LABELS, calibration, certification, open_products
 
 RULE = PrecisionConfig(first_expected=60)
@@ -178,7 +178,7 @@ def test_what_decisions_publish_on_the_certification_fold_is_what_the_certificat
 def inputs(one: Certificate, **changes: Any) -> DecisionInputs:
     usual: dict[str, Any] = {
         "certificate": one, "modality": Modality.BOTH, "category": None, "language": "en",
-        "now": one.issued_at + timedelta(days=1), "scored_by": SCORED_BY,
+        "now": one.issued_at + timedelta(days=1), "scored_by": SCORED_BY, "standard": STANDARD,
     }  # fmt: skip
     return DecisionInputs(**(usual | changes))
 

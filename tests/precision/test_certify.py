@@ -24,7 +24,7 @@ from catalog_enrichment.precision.strata import Cells, Population
 from catalog_enrichment.precision.units import Units, units_from
 from catalog_enrichment.records import Cardinality, Modality
 
-from ..sample_certificate import SCORED_BY
+from ..sample_certificate import SCORED_BY, STANDARD
 from .folds import calibration, certification, drawn, open_products
 
 RULE = PrecisionConfig()
@@ -184,9 +184,11 @@ def test_the_claim_says_that_few_open_products_can_differ_from_their_population(
 
 def allowed(certificate: Certificate, category: str, language: str = "en") -> bool:
     """Whether the certificate may be used for a product, the day it was issued."""
-    return certificate.problem(
-        scored_by=SCORED_BY, modality=Modality.BOTH, now=BINDING.issued_at, category=category, language=language
-    ) is None  # fmt: skip
+    problem = certificate.problem(
+        scored_by=SCORED_BY, standard=STANDARD, modality=Modality.BOTH, now=BINDING.issued_at, category=category,
+        language=language,
+    )  # fmt: skip
+    return problem is None
 
 
 def test_open_products_of_another_language_are_not_represented() -> None:

@@ -18,7 +18,7 @@ from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Decision, Modality, Reason
 
 from .. import sample_certificate
-from ..sample_certificate import SCORED_BY
+from ..sample_certificate import SCORED_BY, STANDARD
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 VALUES = ("red", "green", "blue")
@@ -35,7 +35,7 @@ def certificate(threshold: float | None = 0.9, suggest: float | None = 0.7, days
 def case(**changes: Any) -> DecisionInputs:
     usual: dict[str, Any] = {
         "certificate": certificate(), "modality": Modality.BOTH, "category": None, "language": "en", "now": NOW,
-        "scored_by": SCORED_BY,
+        "scored_by": SCORED_BY, "standard": STANDARD,
     }  # fmt: skip
     return DecisionInputs(**(usual | changes))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.enrichment import provisional_cap
-from catalog_enrichment.precision.certificate import Certificate, ScoredBy
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import TRANSIENT, Modality, Source
@@ -38,6 +38,7 @@ class DecisionRules:
     weights_hash: str
     preprocessing_hash: str
     images: ImagesConfig
+    standard: Standard
     run_id: str
     now: datetime
 
@@ -52,6 +53,7 @@ class DecisionRules:
             weights_hash=model.weights_hash,
             preprocessing_hash=model.preprocessing_hash,
             images=request.images,
+            standard=request.standard,
             run_id=run_id,
             now=now,
         )
@@ -126,6 +128,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
             language=product["language"],
             now=rules.now,
             scored_by=rules.scored_by(product["numeric_path"]),
+            standard=rules.standard,
         )
         for decision in decide(candidates, inputs):
             yield {

@@ -15,6 +15,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pending, provisional_cap
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
 from catalog_enrichment.validation.snapshot import check_snapshot
 
@@ -89,6 +90,7 @@ class RunRequest:
     rules: EnrichConfig
     images: ImagesConfig
     cap: ProvisionalCap
+    standard: Standard
     config_hash: str
 
     @classmethod
@@ -101,6 +103,7 @@ class RunRequest:
             rules=config.enrich,
             images=config.images,
             cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates),
+            standard=Standard(target=config.precision.target, delta=config.precision.delta),
             config_hash=config_hash(config, dictionary),
         )
 
@@ -154,7 +157,8 @@ class Selection:
 def config_hash(config: Config, dictionary: Dictionary) -> str:
     """The config's part of a run id: what can change a score or a decision, and nothing else."""
     off = (sorted(config.enrich.disabled_shops), sorted(config.enrich.disabled_categories))
-    return stable_hash(dictionary.hash(), config.hash("images"), config.precision.provisional_cap, off)
+    precision = (config.precision.target, config.precision.delta, config.precision.provisional_cap)
+    return stable_hash(dictionary.hash(), config.hash("images"), *precision, off)
 
 
 def read_ledger(catalog: Catalog, persist: Persist) -> LedgerState:

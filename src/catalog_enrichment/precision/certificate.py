@@ -47,6 +47,25 @@ class ScoredBy:
     """Number type and device, e.g. fp32-cpu."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standard:
+    """What the writer requires of a certificate: its config's section [precision], and this release's units."""
+
+    target: float
+    """A certificate for a lower precision must not be used."""
+    delta: float
+    """A certificate that may be wrong with a greater probability must not be used."""
+    score_type: str = SCORE_TYPE
+    unit: str = UNIT
+
+    def met_by(self, certificate: Certificate) -> bool:
+        return (
+            certificate.target >= self.target
+            and certificate.delta <= self.delta
+            and (certificate.score_type, certificate.unit) == (self.score_type, self.unit)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
     """Test of one threshold of the fixed sequence. Counts and test: :class:`ClusterTest`."""
@@ -225,13 +244,25 @@ class Certificate:
     def scored_by(self) -> ScoredBy:
         return ScoredBy(**{field.name: getattr(self, field.name) for field in fields(ScoredBy)})
 
+    @cached_property
+    def standard(self) -> Standard:
+        """The standard by which it was issued."""
+        return Standard(target=self.target, delta=self.delta, score_type=self.score_type, unit=self.unit)
+
     def problem(
-        self, *, scored_by: ScoredBy, modality: Modality, now: datetime, category: str | None, language: str | None
+        self,
+        *,
+        scored_by: ScoredBy,
+        standard: Standard,
+        modality: Modality,
+        now: datetime,
+        category: str | None,
+        language: str | None,
     ) -> Reason | None:
         """Reason why the certificate must not be used for a product at this time; None if it may be used (I2)."""
         if self.threshold is None or modality != self.modality:
             return Reason.NO_CERTIFICATE
-        if scored_by != self.scored_by:
+        if scored_by != self.scored_by or not standard.met_by(self):
             return Reason.CERTIFICATE_MISMATCH
         if now >= self.expires_at:
             return Reason.CERTIFICATE_EXPIRED

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from catalog_enrichment.precision.certificate import Certificate, ScoredBy
+from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.precision.units import Candidate
 from catalog_enrichment.records import Decision, Modality, Reason
 
@@ -31,6 +31,8 @@ class DecisionInputs:
     language: str | None
     now: datetime
     scored_by: ScoredBy
+    standard: Standard
+    """What the writer's config requires of a certificate."""
 
 
 class CandidateDecision(NamedTuple):
@@ -69,6 +71,7 @@ def _problem(inputs: DecisionInputs) -> Reason | None:
         return Reason.NO_CERTIFICATE
     return inputs.certificate.problem(
         scored_by=inputs.scored_by,
+        standard=inputs.standard,
         modality=inputs.modality,
         now=inputs.now,
         category=inputs.category,

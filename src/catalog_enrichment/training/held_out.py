@@ -61,6 +61,7 @@ def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
     problems = [
         certificate.problem(
             scored_by=certificate.scored_by,
+            standard=certificate.standard,
             modality=paths[product],
             now=certificate.issued_at,
             category=dataset.categories[product],
