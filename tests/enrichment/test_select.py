@@ -88,16 +88,23 @@ def shuffles_of_pictures(node: Any, joined: bool = False) -> tuple[int, int]:
     return sum(above for above, _ in counts), sum(below for _, below in counts)
 
 
-@pytest.mark.parametrize("broadcast_keys", [1000, 0])
+@pytest.mark.parametrize(
+    ("broadcast_keys", "setting", "partitions"), [(1000, "2", 4), (1000, "8", 4), (0, "2", 4), (0, "8", 8)]
+)
 def test_pictures_are_shuffled_once_on_their_way_to_the_model(
-    sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch, broadcast_keys: int
+    sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch, broadcast_keys: int, setting: str, partitions: int
 ) -> None:
     """Where the keys can be broadcast, the shuffle is above the join: only pictures of products to score take part."""
     monkeypatch.setattr(select, "BROADCAST_KEYS", broadcast_keys)
     context = sample.context()
-    request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
-    with persisted_frames() as persist:
-        products = select.select_products(context.catalog, request, persist).products
-        above, below = shuffles_of_pictures(products._jdf.queryExecution().executedPlan())
-        assert products.rdd.getNumPartitions() == 2 * context.spark.sparkContext.defaultParallelism
+    before = context.spark.conf.get("spark.sql.shuffle.partitions")
+    context.spark.conf.set("spark.sql.shuffle.partitions", setting)
+    try:
+        request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
+        with persisted_frames() as persist:
+            products = select.select_products(context.catalog, request, persist).products
+            above, below = shuffles_of_pictures(products._jdf.queryExecution().executedPlan())
+            assert products.rdd.getNumPartitions() == partitions
+    finally:
+        context.spark.conf.set("spark.sql.shuffle.partitions", before)
     assert (above, below) == ((1, 0) if broadcast_keys else (0, 1))

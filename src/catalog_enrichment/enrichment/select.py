@@ -273,6 +273,8 @@ def _with_pictures(products: DataFrame, ready: DataFrame, rows: int, partitions:
     count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
     if rows <= BROADCAST_KEYS:
         return products.join(F.broadcast(ready), _KEY).repartition(count)
+    # with fewer partitions than Spark's setting it would shuffle both sides, pictures and all, once more
+    count = max(count, int(str(products.sparkSession.conf.get("spark.sql.shuffle.partitions"))))
     return products.repartition(count, *_KEY).join(ready.repartition(count, *_KEY).hint("shuffle_hash"), _KEY)
 
 
