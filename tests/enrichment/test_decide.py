@@ -130,10 +130,10 @@ def test_where_a_picture_could_not_be_reached_the_text_does_not_decide(rules: De
 def test_the_standard_is_the_configs_and_another_one_is_another_run(tmp_path: Path) -> None:
     config = sample_catalog.build(tmp_path / "sample").config
     dictionary, model = load_dictionary(config), SimpleNamespace(heads=("color",), certificates=())
-    for name in ("target", "delta"):
-        stricter = replace(config, precision=replace(config.precision, **{name: 0.99}))
+    for name, value in (("target", 0.99), ("delta", 0.01)):
+        stricter = replace(config, precision=replace(config.precision, **{name: value}))
         request = RunRequest.of(stricter, dictionary, model, Window())  # type: ignore[arg-type]
-        assert request.standard == replace(STANDARD, **{name: 0.99})
+        assert request.standard == replace(STANDARD, **{name: value})
         assert request.config_hash != config_hash(config, dictionary)
 
 
