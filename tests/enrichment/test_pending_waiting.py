@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,6 @@ from .test_pending import COLOR, CONFIG_HASH, SLICE, decided, finished, later, m
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-NOW = datetime.now(UTC)
 
 
 def capped(product_id: str, run: str = "run-1", **given: Any) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def test_what_waits_and_with_which_score(spark: SparkSession, tmp_path: Path) ->
         capped("earlier", "run-2", score=0.8),
         capped("published since"), decided("published since", "certified", "run-2"),
         capped("merchant"),
-        capped("not applicable", attribute="size"),
+        capped("not applicable", category="Home"),
         capped("other content", content_hash="content-0"),
         capped("other certificate", certificate_id="other"),
         capped("rolled back", "run-3"),
@@ -43,10 +41,12 @@ def test_what_waits_and_with_which_score(spark: SparkSession, tmp_path: Path) ->
     catalog.append_rows("predictions", predictions, "test")
     catalog.append_rows("runs", [*runs, undo], "test")
     given = {"merchant": {"color": ["Red"]}}
-    names = {row["product_id"] for row in predictions} | {"new"}
+    names = {row["product_id"] for row in predictions} - {"not applicable"} | {"new"}
     products = [SLICE | product(name, merchant_attributes=given.get(name)) for name in names]
+    products += [SLICE | product("not applicable", category="Home")]
+    of_apparel = replace(COLOR, categories=("Apparel",))
 
-    found = with_pending(catalog, frame(spark, "products", products), [COLOR], model("1"), CONFIG_HASH)
+    found = with_pending(catalog, frame(spark, "products", products), [of_apparel], model("1"), CONFIG_HASH)
 
     rows = {row["product_id"]: row for row in found.select("product_id", "pending", "waiting").collect()}
     waiting = {name: [tuple(one) for one in row["waiting"]] for name, row in rows.items() if row["waiting"]}
@@ -54,4 +54,4 @@ def test_what_waits_and_with_which_score(spark: SparkSession, tmp_path: Path) ->
         "one": [("color", 1, 0.99)], "two": [("color", 2, 0.91)], "earlier": [("color", 1, 0.8)]
     }  # fmt: skip
     pending = {name for name, row in rows.items() if row["pending"]}
-    assert pending == {"new", "other content", "other certificate", "not applicable"}
+    assert pending == {"new", "other content", "other certificate"}
