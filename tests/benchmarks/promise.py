@@ -34,8 +34,10 @@ from promise_worlds import (
     World,
     another_model,
     calibration_scores,
+    category_names,
     certification_scores,
     draw,
+    language_names,
     open_products,
 )
 
@@ -78,6 +80,21 @@ CLUSTERS = {
     "giants_worse": World(sizes=GIANTS, correlation=0.5, size_effect=-1.0),
     "large_better": World(sizes=MIXED, correlation=0.5, size_effect=1.0),
 }
+FEW = {
+    "40 of 2,200 certification products in a weak language, 80% of those to fill": World(
+        category_effects=(1.0, -2.0), by_language=True, labelled_shares=(2160, 40), open_shares=(0.2, 0.8)
+    ),
+    "300 of 2,200 certification products in a weak language, 80% of those to fill": World(
+        category_effects=(1.0, -2.0), by_language=True, labelled_shares=(1900, 300), open_shares=(0.2, 0.8)
+    ),
+    "25 of 2,200 certification products in a weak category, 60% of those to fill": World(
+        category_effects=(0.5, -1.0), labelled_shares=(2175, 25), open_shares=(0.4, 0.6)
+    ),
+    "60 of 2,200 certification products in a weak category that has nothing to fill until later": World(
+        category_effects=(0.0, -4.0), labelled_shares=(2140, 60), open_shares=(1, 0), later_shares=(0.5, 0.5)
+    ),
+}
+"""Languages and categories with few labelled products."""
 OTHERS = {
     "weaker scores": World(mean=2.4, spread=2.3),
     "several values, 3 written at most": World(ranks=3),
@@ -116,15 +133,26 @@ def judge(world: World, certificate: Certificate) -> Outcome:
     """What is true of a certificate."""
     if certificate.threshold is None:
         return Outcome(False, False, 0.0)
-    refused = {row.category for row in certificate.refused_categories}
-    return _judge(world, certificate.threshold, certificate.values, refused)
+    categories = np.arange(len(CATEGORIES))
+    written = [
+        certificate.problem(
+            scored_by=BINDING.scored_by,
+            standard=certificate.standard,
+            modality=Modality.BOTH,
+            now=certificate.issued_at,
+            category=category,
+            language=language,
+        )
+        is None
+        for category, language in zip(category_names(world, categories), language_names(world, categories), strict=True)
+    ]
+    return _judge(world, certificate.threshold, certificate.values, written)
 
 
-def _judge(world: World, threshold: float, values: Sequence[str], refused: set[str]) -> Outcome:
-    pool = np.isin(LABELS, list(values))
-    written = np.array([category not in refused for category in CATEGORIES])
+def _judge(world: World, threshold: float, values: Sequence[str], written: Sequence[bool]) -> Outcome:
+    """``written``: whether the products of each category may be written to."""
     truth = population(world)
-    precision, right = truth.judge(threshold, pool, written)
+    precision, right = truth.judge(threshold, np.isin(LABELS, list(values)), np.array(written))
     return Outcome(True, precision < TARGET, right / truth.oracle_right if truth.oracle_right else 0.0)
 
 
@@ -134,7 +162,7 @@ def one_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
     calibration = draw(world, rng, round(FOLDS.calibration * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     filled = draw(world, rng, OPEN, to_fill=True)
-    certificate = certify(world, calibration, certification, open_products(filled))
+    certificate = certify(world, calibration, certification, open_products(world, filled))
     return judge(world, certificate), plain(world, certification)
 
 
@@ -144,8 +172,8 @@ def unweighted_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Ou
     calibration = draw(world, rng, round(FOLDS.calibration * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     filled = draw(world, rng, OPEN, to_fill=True)
-    weighted = certify(world, calibration, certification, open_products(filled))
-    as_labelled = certify(world, calibration, certification, open_products(filled, like=certification))
+    weighted = certify(world, calibration, certification, open_products(world, filled))
+    as_labelled = certify(world, calibration, certification, open_products(world, filled, like=certification))
     return judge(world, weighted), judge(world, as_labelled)
 
 
@@ -153,7 +181,9 @@ def plain(world: World, validation: Sample) -> Outcome:
     """The lowest threshold whose precision on the validation products is at least 95%."""
     scores, right = validation.scores[:, 0], validation.right[:, 0]
     threshold = operating_point(scores, right, len(scores), TARGET).threshold
-    return Outcome(False, False, 0.0) if threshold is None else _judge(world, threshold, LABELS, set())
+    return (
+        Outcome(False, False, 0.0) if threshold is None else _judge(world, threshold, LABELS, [True] * len(CATEGORIES))
+    )
 
 
 def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> list[Outcome]:
@@ -162,7 +192,7 @@ def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> l
     calibration = draw(world, rng, round(FOLDS.calibration * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     common = [rng.standard_normal(sample.scores.shape) for sample in (calibration, certification)]
-    filled = open_products(draw(world, rng, OPEN, to_fill=True))
+    filled = open_products(world, draw(world, rng, OPEN, to_fill=True))
     outcomes = []
     for use in range(1, candidates + 1):
         own = [another_model(world, s, rng, c) for s, c in zip((calibration, certification), common, strict=True)]
@@ -181,7 +211,10 @@ def epochs_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
     config = replace(FOLDS, seed=seed % 2**31)
     first = split_folds(index, products, config)
     second = redraw_certification(first, products, config, 1, np.isin(index, first.certification))
-    common, filled = rng.standard_normal(sample.scores.shape), open_products(draw(world, rng, OPEN, to_fill=True))
+    common, filled = (
+        rng.standard_normal(sample.scores.shape),
+        open_products(world, draw(world, rng, OPEN, to_fill=True)),
+    )
     models = [another_model(world, sample, rng, common) for _ in range(USES_PER_EPOCH)]
     outcomes: list[Outcome] = []
     for epoch, folds in enumerate((first, second)):
@@ -210,7 +243,7 @@ def versions_draw(world: World, labelled: int, seed: int) -> tuple[float, float]
     versions = []
     for use in range(1, 5):
         own = [another_model(world, s, rng, c) for s, c in zip(samples, common, strict=True)]
-        versions.append((certify(world, own[0], own[1], open_products(own[2]), use), own[2]))
+        versions.append((certify(world, own[0], own[1], open_products(world, own[2]), use), own[2]))
     return visible_precision(versions)
 
 
@@ -229,6 +262,7 @@ def tasks(draws: int | None) -> list[Task]:
         *((f"n/{n}", one_draw, base, n, number(2000)) for n in (2000, 5000, 10_000)),
         *((f"clusters/{name}", one_draw, world, 10_000, number(1000)) for name, world in CLUSTERS.items()),
         *((f"shift/{tilt}x", unweighted_draw, world, 10_000, number(1000)) for tilt, world in tilted),
+        *((f"few/{name}", one_draw, world, 10_000, number(1000)) for name, world in FEW.items()),
         ("uses", uses_draw, base, 10_000, number(1000)),
         ("epochs", epochs_draw, base, 10_000, number(1000)),
         ("versions", versions_draw, base, 10_000, number(20)),
@@ -279,14 +313,14 @@ def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[s
     others: list[tuple[str, dict[str, float]]] = []
     for name, outcomes in results.items():
         kind, _, scenario = name.partition("/")
-        if kind in ("n", "clusters", "shift", "others"):
+        if kind in ("n", "clusters", "shift", "few", "others"):
             first, second = (rates(method) for method in zip(*outcomes, strict=True))
         if kind == "n":
             found["n"][scenario] = {"certified": first, "plain": second}
         elif kind in ("clusters", "shift"):
             found[kind][scenario] = first
             others.append((f"{name}, {'plain threshold' if kind == 'clusters' else 'without weights'}", second))
-        elif kind == "others":
+        elif kind in ("few", "others"):
             others += [(scenario, first), (f"{scenario}, plain threshold", second)]
         elif kind == "uses":
             for k in (3, 10):

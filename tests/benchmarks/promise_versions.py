@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from promise_worlds import LABELS, Sample, category_names
+from promise_worlds import LABELS, Sample, World, category_names
 
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import DecisionInputs, decide
@@ -30,7 +30,7 @@ def visible_precision(versions: Sequence[tuple[Certificate, Sample]]) -> tuple[f
 
 
 def _decisions(certificate: Certificate, sample: Sample) -> list[tuple[Decision, Reason]]:
-    categories, decided = category_names(sample), []
+    categories, decided = category_names(World(), sample.categories), []
     for product in range(len(sample)):
         inputs = DecisionInputs(
             certificate=certificate,

@@ -50,6 +50,13 @@ class World:
     """Added to z by category, hidden from the scores."""
     tilt: float = 1.0
     """How much more frequent the last category is among the products to fill, the first being the reference."""
+    labelled_shares: tuple[float, ...] = ()
+    """Of the categories among the labelled products; empty: equal ones, by ``tilt`` for the products to fill."""
+    open_shares: tuple[float, ...] = ()
+    later_shares: tuple[float, ...] = ()
+    """The same of the products to fill, when it is certified, and later when it is judged; empty: the same."""
+    by_language: bool = False
+    """The categories are languages of one category."""
     ranks: int = 1
     decimals: int | None = None
     """Scores are rounded: ties."""
@@ -77,13 +84,15 @@ class Sample:
         return Sample(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
-def draw(world: World, rng: np.random.Generator, products: int, *, to_fill: bool = False) -> Sample:
+def draw(
+    world: World, rng: np.random.Generator, products: int, *, to_fill: bool = False, later: bool = False
+) -> Sample:
     """About ``products`` products: groups are drawn until there are as many, as folds are cut. ``to_fill``: with the
-    categories of the products to fill."""
+    categories of the products to fill; ``later``: of those that the certificate is judged by."""
     sizes = _group_sizes(world, rng, products)
     group = np.repeat(np.arange(len(sizes)), sizes)
     n, ranks = len(group), world.ranks
-    category = _categories(world, rng, len(sizes), to_fill)[group]
+    category = rng.choice(len(world.category_effects), len(sizes), p=_category_shares(world, to_fill, later))[group]
     frequency = 1 / np.arange(1, VALUES + 1)
     drawn_by = group if world.copies else np.arange(n)
     keys = rng.random((int(drawn_by.max(initial=-1)) + 1, VALUES)) ** (1 / frequency)
@@ -131,12 +140,16 @@ def _group_sizes(world: World, rng: np.random.Generator, products: int) -> Ints:
     return sizes[np.cumsum(sizes) - sizes / 2 <= products]
 
 
-def _categories(world: World, rng: np.random.Generator, groups: int, to_fill: bool) -> Ints:
+def _category_shares(world: World, to_fill: bool, later: bool) -> Floats:
+    """(C,) shares of the categories among the products."""
+    shares = world.open_shares if to_fill else world.labelled_shares
+    if later and world.later_shares:
+        shares = world.later_shares
     count = len(world.category_effects)
-    weight = np.full(count, 1 / count)
-    if to_fill:
+    weight = np.array(shares) if shares else np.full(count, 1 / count)
+    if to_fill and not shares:
         weight = weight * world.tilt ** np.linspace(0, 1, count)
-    return rng.choice(count, groups, p=weight / weight.sum())
+    return np.asarray(weight / weight.sum(), dtype=np.float64)
 
 
 def _scores(world: World, logits: Floats) -> Floats:
@@ -179,26 +192,31 @@ def certification_scores(world: World, sample: Sample) -> CertificationScores:
     probabilities, truth = _matrix(sample)
     return CertificationScores(
         attribute="simulated", labels=LABELS, cardinality=cardinality(world), probabilities=probabilities, truth=truth,
-        groups=sample.groups, categories=category_names(sample), languages=["en"] * len(sample),
-        group_sizes=sample.group_sizes, fold_share=0.22,
+        groups=sample.groups, categories=category_names(world, sample.categories),
+        languages=language_names(world, sample.categories), group_sizes=sample.group_sizes, fold_share=0.22,
     )  # fmt: skip
 
 
-def open_products(sample: Sample, *, like: Sample | None = None) -> OpenProducts:
+def open_products(world: World, sample: Sample, *, like: Sample | None = None) -> OpenProducts:
     """``like``: take categories from there, as if the products to fill were drawn as those."""
     seen_as = sample if like is None else like
+    categories = np.resize(seen_as.categories, len(sample))
     return OpenProducts(
         probabilities=_matrix(sample)[0],
-        categories=[CATEGORIES[category] for category in np.resize(seen_as.categories, len(sample))],
-        languages=["en"] * len(sample),
+        categories=category_names(world, categories),
+        languages=language_names(world, categories),
         group_sizes=np.resize(seen_as.group_sizes, len(sample)),
         counts=np.ones(len(sample)),
         twin_share=0.0,
     )
 
 
-def category_names(sample: Sample) -> list[str]:
-    return [CATEGORIES[category] for category in sample.categories.tolist()]
+def category_names(world: World, categories: Ints) -> list[str]:
+    return [CATEGORIES[0 if world.by_language else category] for category in categories.tolist()]
+
+
+def language_names(world: World, categories: Ints) -> list[str]:
+    return [f"language {category}" if world.by_language else "en" for category in categories.tolist()]
 
 
 # --- the truth ----------------------------------------------------------------------------------------------------
@@ -215,7 +233,7 @@ class Population:
 
     @classmethod
     def of(cls, world: World) -> Population:
-        sample = draw(world, np.random.default_rng(12345), LARGE // world.ranks, to_fill=True)
+        sample = draw(world, np.random.default_rng(12345), LARGE // world.ranks, to_fill=True, later=True)
         accept, wrong = _units(sample, np.ones(VALUES, dtype=bool), np.ones(len(CATEGORIES), dtype=bool))
         order = np.argsort(-accept)
         accepted = np.arange(1, len(sample) + 1)

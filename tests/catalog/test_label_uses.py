@@ -175,3 +175,11 @@ def test_a_product_that_certified_in_an_earlier_epoch_counts_with_all_its_uses(c
     """Folds overlap only where two trainings ran at once; then delta is shared all the same."""
     use_labels(catalog, "color", ["p1"], "a")
     assert use_labels(catalog, "color", ["p1", "p2"], "b", epoch=1).number == 2
+
+
+def test_the_next_number_is_the_one_that_a_use_gets_and_records_nothing(catalog: LakeCatalog) -> None:
+    fold = Fold("color", FOLD, 0)
+    assert label_uses.next_number(catalog, fold, "b", ["old", "b"]) == 2
+    assert [use_labels(catalog, "color", FOLD, name).number for name in "ab"] == [1, 2]
+    assert [label_uses.next_number(catalog, fold, name) for name in ("a", "b", "c", "c")] == [1, 2, 3, 3]
+    assert use_labels(catalog, "color", FOLD, "c").number == 3

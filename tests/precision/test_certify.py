@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision import certify
-from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision import certify, claim
+from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, Sequencer, spent_delta
+from catalog_enrichment.precision.cluster import AcceptedSample, products_needed
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.metrics import operating_point, p_not_certified
 from catalog_enrichment.precision.pool import Pool, select_pool
@@ -28,6 +31,7 @@ from ..sample_certificate import SCORED_BY, STANDARD
 from .folds import calibration, certification, drawn, open_products
 
 RULE = PrecisionConfig()
+STEP = ThresholdTest(0.9, 400, 8, 300, 1.2, 0.001, 0.9641, True)
 BINDING = CertificateBinding(
     modality=Modality.BOTH,
     scored_by=SCORED_BY,
@@ -236,16 +240,33 @@ def test_a_poor_attribute_abstains_and_says_why() -> None:
     poor = issue(certification(skill=0.6))
     assert poor.threshold is None
     assert "wrong at the first threshold" in poor.why_abstains
+    assert poor.why_abstains.endswith("the error rate itself is too high: a better model is needed")
     assert (poor.accepted, poor.wrong, poor.lower_bound, poor.accept_rate) == (0, 0, 0.0, 0.0)
     assert poor.steps
     few = issue(certification(n=40))
     assert "too few products: of 40 labelled ones" in few.why_abstains
-    assert "more labelled products would be enough to test it" in few.why_abstains
+    # all of red and green, 9 in 10, can be accepted: 36 of 40, 59 * deff are needed, and the fold holds 22%
+    told = re.search(r"about (\d+) more labelled products would be enough to test it", few.why_abstains)
+    assert told is not None
+    enough = issue(certification(n=2 * ceil((40 + int(told[1]) * 0.22) / 2)))
+    assert enough.steps
     bad = calibration()
     all_wrong = replace(bad, truth=np.roll(np.eye(3, dtype=bool)[bad.probabilities.argmax(axis=1)], 1, axis=1))
     nothing = issue(certification(), pool=select_pool(all_wrong, RULE))
     assert nothing.why_abstains == "every value was wrong too often on the calibration fold"
     assert issue(certification(n=0)).threshold is None
+
+
+def test_a_failed_test_tells_how_many_labels_would_be_enough_at_the_same_error_rate() -> None:
+    """4 of 100 wrong with a target of 95%: about where the exact binomial test passes."""
+    first = replace(STEP, accepted=100, wrong=4)
+    one = AcceptedSample.of(np.ones(100, dtype=bool), np.arange(100) < 4, np.arange(100))
+    needed = products_needed(one, 0.95, 0.05, 1.0)
+    assert p_not_certified(round(needed), round(0.04 * needed), 0.95) == pytest.approx(0.05, abs=0.005)
+    text = claim.why_failed(first, needed, claim.CertificationFold(200, 0.22))
+    assert text.endswith(f"about {ceil(200 * (needed / 100 - 1) / 0.22):,} more labelled products would be enough")
+    hopeless = AcceptedSample.of(np.ones(100, dtype=bool), np.arange(100) < 5, np.arange(100))
+    assert products_needed(hopeless, 0.95, 0.05, 1.0) == np.inf
 
 
 def test_no_products_to_fill_give_no_grid_and_so_no_certificate() -> None:

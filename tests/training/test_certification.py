@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,10 +78,58 @@ def test_labels_are_used_once_per_certificate_with_the_products_that_are_counted
     uses, market = Uses(number=3), Marketplace()
     certificate = market.certificate(uses=uses)
     ((attribute, product_ids, candidate),) = uses.calls
-    assert (attribute, candidate) == ("color", SCORED_BY.weights_hash)
+    assert (attribute, len(candidate)) == ("color", 64)
     assert len(product_ids) == certificate.certification_products
     assert certificate.label_set_hash == label_set(product_ids)
     assert (certificate.use_number, certificate.tested_at) == (3, pytest.approx(0.05 / 12))
+
+
+def test_the_same_weights_by_another_rule_or_on_another_grid_are_another_candidate() -> None:
+    """Otherwise more tests on the same labels would be free of charge."""
+
+    def candidate(market: Marketplace, **changes: Any) -> str:
+        uses = Uses()
+        market.certificate(uses=uses, **changes)
+        ((_, _, name),) = uses.calls
+        return name
+
+    first = candidate(Marketplace())
+    assert candidate(Marketplace()) == first
+    rules = [{"first_expected": 70}, {"step": 1.2}, {"delta": 0.04}, {"target": 0.94}]
+    other_scores = Marketplace()
+    other_scores.scores[1200:] = np.where(other_scores.truth[1200:], 0.98, 0.02)
+    names = [candidate(Marketplace(), **rule) for rule in rules] + [candidate(other_scores)]
+    assert len({first, *names}) == 6
+
+
+def test_labels_are_kept_where_nothing_could_be_tested() -> None:
+    """No pool, nothing to fill, no open product in a certified language, or too few that can be accepted."""
+    uses, market = Uses(), Marketplace()
+    market.dataset.languages[1200:] = ["ja"] * 400
+    assert market.certificate(uses=uses).why_abstains.startswith("no product to fill is in a certified language and")
+    market = Marketplace()
+    market.scores[market.folds.calibration] = 1 - market.scores[market.folds.calibration]
+    assert "every value was wrong too often" in market.certificate(uses=uses).why_abstains
+    market, filled = Marketplace(), Marketplace().labels
+    labels = replace(filled, unfilled=np.zeros(1600, dtype=bool))
+    certificate = market.certifier(uses).certify_one(labels, Modality.BOTH)
+    assert "there are no products to fill" in certificate.why_abstains
+    assert uses.calls == []
+
+
+@pytest.mark.parametrize(("use", "count", "tested"), [(1, 59, True), (1, 58, False), (2, 94, True), (2, 93, False)])
+def test_the_fold_must_have_as_many_products_as_this_use_needs(use: int, count: int, tested: bool) -> None:
+    """59 at delta = .05, 94 at delta / 6: exactly so many are enough, also to be told so before a label is used."""
+    uses, market = Uses(number=use), Marketplace(without_picture=10**6)
+    market.groups = np.arange(market.count)
+    folds = replace(market.folds, certification=market.folds.certification[:count])
+    certificate = market.certificate(uses=uses, folds=folds)
+    assert bool(uses.calls) == tested
+    assert (certificate.threshold is not None) == tested
+    if not tested:
+        assert (
+            f"{count} labelled products with text and picture are in the certification fold" in certificate.why_abstains
+        )
 
 
 def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly_poor() -> None:

@@ -77,8 +77,9 @@ class Marketplace:
         split = Split(self.dataset, self.groups, changes.pop("folds", self.folds))
         probabilities = changes.pop("probabilities", {"color": self.scores})
         model_scores = ModelScores(np.arange(self.count), probabilities)
+        used = uses or Uses()
         refusal = changes.pop("refusal", lambda *_: "")
-        earlier = EarlierCandidates(use_labels=uses or Uses(), refusal=refusal)
+        earlier = EarlierCandidates(use_labels=used, next_use=lambda *_: used.number, refusal=refusal)
         issued_at = datetime(2026, 2, 1, tzinfo=UTC)
         return Certifier(split, model_scores, replace(RULE, **changes), SCORED_BY, earlier, issued_at)
 

@@ -38,7 +38,9 @@ class Fold:
 
 
 def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> LabelUse:
-    """Record that ``candidate`` (its weights hash) is certified on the labels of ``fold``, and count the uses.
+    """Record that ``candidate`` is certified on the labels of ``fold``, and count the uses.
+
+    A candidate is a model and what is tested of it (:func:`catalog_enrichment.precision.certify.candidate_key`).
 
     The use number is 1 + the largest number of other candidates that used any of the products before this candidate
     did, in any epoch. The same candidate on the same products gets the same number again, and nothing is written.
@@ -70,6 +72,13 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
         return LabelUse(number=number, epoch=fold.epoch)
 
 
+def next_number(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> int:
+    """The number that :func:`use_labels` would give now; nothing is recorded."""
+    uses, newest = _first_uses(catalog, fold.attribute, set(fold.product_ids))
+    before = 0 if newest else len(set(earlier) - {candidate})
+    return 1 + max((before + _used_before(uses[product], candidate) for product in fold.product_ids), default=0)
+
+
 def earlier_uses(catalog: Catalog) -> EarlierUses:
     """All uses so far, as :func:`catalog_enrichment.training.epochs.folds_of_epoch` needs them."""
     import pyarrow as pa
@@ -96,7 +105,8 @@ def earlier_uses(catalog: Catalog) -> EarlierUses:
 
 def _used_before(first_use: dict[str, datetime], candidate: str) -> int:
     """How many other candidates used the product's label before ``candidate``."""
-    return sum(time < first_use[candidate] for time in first_use.values())
+    own = first_use.get(candidate)
+    return sum(own is None or time < own for time in first_use.values())
 
 
 def _first_uses(catalog: Catalog, attribute: str, products: Iterable[str]) -> tuple[FirstUses, datetime | None]:

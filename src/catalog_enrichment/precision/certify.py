@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from catalog_enrichment.classification_metrics import Floats, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
@@ -31,13 +31,23 @@ from catalog_enrichment.precision.certificate import (
     ThresholdTest,
     UnseenSlice,
 )
-from catalog_enrichment.precision.cluster import AcceptedSample, ClusterTest, cluster_test, group_numbers
+from catalog_enrichment.precision.claim import CertificationFold
+from catalog_enrichment.precision.cluster import (
+    AcceptedSample,
+    ClusterTest,
+    cluster_test,
+    group_numbers,
+    products_needed,
+)
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.precision.scored_labels import CertificationScores, OpenProducts
 from catalog_enrichment.precision.strata import Cells, Slice, Weighting
 from catalog_enrichment.precision.units import Units, accept_scores, units_from
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, stable_hash
+
+TEST_VERSION = 1
+"""Of how weights and tests are computed: a change that tests other hypotheses on the same grid increases it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +95,16 @@ class Sequencer:
 
     def test(self, threshold: float, target: float, delta: float) -> ClusterTest:
         """The test of one threshold at level ``delta``. Products of weight 0 do not count."""
+        return cluster_test(self._sample(threshold), target, delta, self._correlation)
+
+    def needed(self, threshold: float, target: float, delta: float) -> float:
+        """Accepted products with which the test would pass (:func:`products_needed`)."""
+        return products_needed(self._sample(threshold), target, delta, self._correlation)
+
+    def _sample(self, threshold: float) -> AcceptedSample:
         accepted, wrong = self._units.accept >= threshold, self._units.error >= threshold
         weights = self._cells.weighting(accepted).weights
-        sample = AcceptedSample.of(accepted & (weights > 0), wrong, self._groups, weights)
-        return cluster_test(sample, target, delta, self._correlation)
+        return AcceptedSample.of(accepted & (weights > 0), wrong, self._groups, weights)
 
     def fixed_sequence(self, grid: Floats, target: float, delta: float) -> tuple[ThresholdTest, ...]:
         """Test the grid in order and stop at the first p > delta. The last threshold that passed is certified."""
@@ -112,6 +128,39 @@ def last_passed(steps: Sequence[ThresholdTest]) -> ThresholdTest | None:
     return next((step for step in reversed(steps) if step.passed), None)
 
 
+def grid_size(pool: Pool, rule: PrecisionConfig, use_number: int) -> GridSize:
+    """Expected accepted products of the thresholds, for this use of the labels."""
+    return GridSize.of(rule.first_expected, rule.step, rule.target, spent_delta(rule.delta, use_number), pool.deff)
+
+
+def why_untestable(
+    pool: Pool, certification: CertificationScores, open_products: OpenProducts, rule: PrecisionConfig, use_number: int
+) -> str:
+    """Why no threshold could be tested with this use of the labels, which are not read; "" if one could."""
+    cells = Cells(certification.population, open_products.population)
+    fold = CertificationFold(len(certification.groups), certification.fold_share)
+    return claim.why_untestable(pool, open_products, cells, fold, grid_size(pool, rule, use_number))
+
+
+def candidate_key(
+    weights_hash: str, pool: Pool, n_products: int, open_products: OpenProducts, rule: PrecisionConfig
+) -> str:
+    """Names a candidate where uses of labels are counted: the same weights tested by another rule or on another grid
+    are another one, or these tests would be free of charge.
+
+    ``n_products``: of the certification fold. The grid is that of a first use: the number of the use follows the key.
+    """
+    accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
+    grid = threshold_grid(accept, n_products, grid_size(pool, rule, 1)).tolist()
+    settings = (rule.target, rule.delta, rule.first_expected, rule.step)
+    return stable_hash(weights_hash, settings, pool.values, pool.deff, grid, TEST_VERSION)
+
+
+def _scores(pool: Pool, open_products: OpenProducts) -> NDArray[Any]:
+    """(m, V), also without products."""
+    return np.asarray(open_products.probabilities).reshape(-1, len(pool.labels))
+
+
 def certify_attribute(
     pool: Pool,
     certification: CertificationScores,
@@ -132,15 +181,17 @@ def certify_attribute(
         cells,
         pool.correlation,
     )
-    scores = np.asarray(open_products.probabilities).reshape(-1, len(pool.labels))
+    scores = _scores(pool, open_products)
     accept = accept_scores(scores, pool.cardinality, pool.mask)
-    n_products = len(certification.groups)
-    size = GridSize.of(rule.first_expected, rule.step, rule.target, delta, pool.deff)
-    steps = sequencer.fixed_sequence(threshold_grid(accept, n_products, size), rule.target, delta)
+    fold = CertificationFold(len(certification.groups), certification.fold_share)
+    size = grid_size(pool, rule, binding.use.number)
+    untestable = claim.why_untestable(pool, open_products, cells, fold, size)
+    grid = np.empty(0) if untestable else threshold_grid(accept, fold.products, size)
+    steps = sequencer.fixed_sequence(grid, rule.target, delta)
     best = last_passed(steps)
     known: dict[str, Any] = {
         "values": pool.values,
-        "certification_products": n_products,
+        "certification_products": fold.products,
         "open_products": round(cells.open_products),
         "open_twin_share": open_products.twin_share,
         "suggest_threshold": pool.suggest_threshold,
@@ -149,7 +200,7 @@ def certify_attribute(
         "steps": steps,
     }
     if best is None:
-        why = claim.why_abstains(pool, accept, n_products, steps, size)
+        why = untestable or claim.why_failed(steps[0], sequencer.needed(steps[0].threshold, rule.target, delta), fold)
         return abstention(pool.attribute, why, rule, binding, **known)
     weighting = sequencer.weighting(best.threshold)
     certificate = replace(

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Floats
 from catalog_enrichment.precision.certificate import Certificate, RefusedCategory, RefusedLanguage, ThresholdTest
-from catalog_enrichment.precision.grid import GridSize
+from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
+from catalog_enrichment.precision.scored_labels import OpenProducts
+from catalog_enrichment.precision.strata import Cells
+from catalog_enrichment.precision.units import accept_scores
 from catalog_enrichment.records import Cardinality, Modality
 
 FEW_OPEN = 10
 """With fewer open products per certification product, the realised share of right values can differ more."""
 
 PATHS = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}
+
+
+@dataclass(frozen=True, slots=True)
+class CertificationFold:
+    """The labelled products that a certificate may use, without their labels."""
+
+    products: int
+    share: float
+    """Of all labelled products."""
 
 
 def nothing_claimed(attribute: str, modality: Modality) -> str:
@@ -79,23 +90,40 @@ def language_name(language: str) -> str:
     return f"language {language}" if language else "products without a language"
 
 
-def why_abstains(pool: Pool, accept: Floats, n_products: int, steps: Sequence[ThresholdTest], size: GridSize) -> str:
-    """Why no threshold is certified. ``accept``: accept scores of the open products."""
+def why_untestable(
+    pool: Pool, open_products: OpenProducts, cells: Cells, fold: CertificationFold, size: GridSize
+) -> str:
+    """Why no threshold can be tested, whatever the labels of the certification fold; "" if one can."""
     if not pool.mask.any():
         return "every value was wrong too often on the calibration fold"
-    if not len(accept):
+    if not len(open_products.categories):
         return "there are no products to fill, whose scores the thresholds are chosen from"
-    if not steps:
-        share = float(np.isfinite(accept).mean())
-        reachable = n_products * share
-        missing = ceil((size.fewest - reachable) / share) if share else 0
-        advice = f"; {missing} more labelled products would be enough to test it" if missing else ""
+    if not cells.slices:
         return (
-            f"too few products: of {n_products} labelled ones in the certification fold about {reachable:.0f} could be "
-            f"accepted, {ceil(size.fewest)} are needed{advice}"
+            "no product to fill is in a certified language and category, as the certification fold has; label products "
+            "where there are some"
         )
-    first = steps[0]
+    accept = accept_scores(open_products.probabilities, pool.cardinality, pool.mask)
+    if len(threshold_grid(accept, fold.products, size)):
+        return ""
+    share = float(np.isfinite(accept).mean())
+    reachable = fold.products * share
+    missing = ceil((size.fewest - reachable) / (share * fold.share)) if share else 0
+    advice = f"; about {missing:,} more labelled products would be enough to test it" if missing else ""
+    return (
+        f"too few products: of {fold.products} labelled ones in the certification fold about {reachable:.0f} could be "
+        f"accepted, {ceil(size.fewest)} are needed{advice}"
+    )
+
+
+def why_failed(first: ThresholdTest, needed: float, fold: CertificationFold) -> str:
+    """Why no threshold is certified, the first one having failed. ``needed``: accepted products with which it would
+    pass at the same error rate and design effect; infinite where no number would be enough."""
+    advice = "the error rate itself is too high: a better model is needed"
+    if np.isfinite(needed):
+        missing = ceil(fold.products * (needed / first.accepted - 1) / fold.share)
+        advice = f"at this error rate about {missing:,} more labelled products would be enough"
     return (
         f"{first.wrong} of {first.accepted} wrong at the first threshold, {first.threshold:.4f} (p = "
-        f"{first.p_value:.3f}, design effect {first.deff:.2f})"
+        f"{first.p_value:.3f}, design effect {first.deff:.2f}); {advice}"
     )

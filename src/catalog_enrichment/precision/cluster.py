@@ -28,6 +28,9 @@ MIN_WRONG = 5
 PRIOR_GROUPS = 10
 """How many wrong groups the design effect that calibration suggests counts as."""
 
+MOST_TIMES = 128
+"""An error rate that would pass only with more than so many times the products is as good as above the target's."""
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptedSample:
@@ -133,6 +136,24 @@ def cluster_test(sample: AcceptedSample, target: float, delta: float, correlatio
     n, k = _effective_counts(sample, delta, deff)
     p_value, lower_bound = special.betainc(n - k, k + 1, target), special.betaincinv(n - k, k + 1, delta)
     return ClusterTest(accepted, sample.wrong, groups, deff, float(p_value), float(lower_bound))
+
+
+def products_needed(sample: AcceptedSample, target: float, delta: float, correlation: float) -> float:
+    """Accepted products with which the test would pass at this sample's error rate and design effect; infinite where
+    more than ``MOST_TIMES`` as many would not be enough, or nothing is known."""
+    if len(sample.weight) < 2:
+        return float("inf")
+    n, k = _effective_counts(sample, delta, sample.deff(correlation))
+    low, high = 1.0, 2.0
+    while special.betainc(high * (n - k), high * k + 1, target) > delta:
+        low, high = high, 2 * high
+        if high > MOST_TIMES:
+            return float("inf")
+    for _ in range(40):  # bisection: the p-value falls as the counts grow
+        middle = (low + high) / 2
+        passes = special.betainc(middle * (n - k), middle * k + 1, target) <= delta
+        low, high = (low, middle) if passes else (middle, high)
+    return high * sample.accepted
 
 
 def precision_interval(

@@ -22,7 +22,10 @@ from catalog_enrichment.precision.certify import (
     CertificateBinding,
     LabelUse,
     abstention,
+    candidate_key,
     certify_attribute,
+    spent_delta,
+    why_untestable,
 )
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.precision.earlier_uses import EarlierUses
@@ -43,11 +46,15 @@ class UseLabels(Protocol):
     """Records a use of certification labels, before they are read."""
 
     def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
-        """The use of the labels of ``product_ids`` by ``candidate``, a weights hash."""
+        """The use of the labels of ``product_ids`` by ``candidate``, a :func:`candidate_key`."""
 
 
 def _no_champion(_attribute: str, _decisions: Sequence[HeldOutDecision]) -> str:
     return ""
+
+
+def _first_use(_attribute: str, _product_ids: Sequence[str], _candidate: str) -> int:
+    return 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +62,8 @@ class EarlierCandidates:
     """What a training must know of the models before it; training/job.py binds it to the catalog and the registry."""
 
     use_labels: UseLabels
+    next_use: Callable[[str, Sequence[str], str], int] = _first_use
+    """(attribute, product ids, candidate) -> the number that the use would have, without recording one."""
     uses: EarlierUses = field(default_factory=EarlierUses)
     refusal: Callable[[str, Sequence[HeldOutDecision]], str] = _no_champion
     """(attribute, what a model would write on its test fold) -> why the promotion gate would refuse it for its recall;
@@ -92,14 +101,14 @@ class Certifier:
         certification = _where(self.split.folds.certification, labels.labelled & path)
         if labels.attribute not in self.scores.probabilities:
             return self._abstention(labels, modality, certification, NOT_LEARNED_ABSTAINS)
-        needed = smallest_sample(self.rule.target, self.rule.delta)
-        if len(certification) < needed:
-            why = _too_few(len(certification), needed, self._certification_share, modality)
-            return self._abstention(labels, modality, certification, why)
         calibration = _where(self.split.folds.calibration, labels.labelled & path)
         pool = select_pool(CalibrationScores(**self._scored_labels(labels, calibration)), self.rule)
-        why = self._poor_on_the_test_fold(labels, path, pool) or self._refused_on_the_test_fold(labels, path, pool)
-        if why:
+        open_products, ids = self._open_products(labels, path), self._ids(certification)
+        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
+        number = self.earlier.next_use(labels.attribute, ids, candidate)
+        needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, number))
+        if len(certification) < needed:
+            why = _too_few(len(certification), needed, self._certification_share, modality)
             return self._abstention(labels, modality, certification, why)
         certification_scores = CertificationScores(
             **self._scored_labels(labels, certification),
@@ -108,11 +117,15 @@ class Certifier:
             group_sizes=self._group_sizes[certification],
             fold_share=self._certification_share,
         )
-        use = self.earlier.use_labels(
-            labels.attribute, self._ids(certification), self.scored_by.weights_hash, self.split.epoch.number
+        why = (
+            why_untestable(pool, certification_scores, open_products, self.rule, number)
+            or self._poor_on_the_test_fold(labels, path, pool)
+            or self._refused_on_the_test_fold(labels, path, pool)
         )
+        if why:
+            return self._abstention(labels, modality, certification, why)
+        use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.epoch.number)
         binding = self._binding(modality, certification, use)
-        open_products = self._open_products(labels, path)
         return certify_attribute(pool, certification_scores, open_products, self.rule, binding)
 
     def _poor_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:

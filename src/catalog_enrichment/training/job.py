@@ -77,7 +77,15 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
         fold = label_uses.Fold(attribute, product_ids, epoch)
         return label_uses.use_labels(catalog, fold, candidate, before_table)
 
-    return EarlierCandidates(use_labels=use, uses=label_uses.earlier_uses(catalog), refusal=registry.recall_check())
+    def next_use(attribute: str, product_ids: Sequence[str], candidate: str) -> int:
+        return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, 0), candidate, before_table)
+
+    return EarlierCandidates(
+        use_labels=use,
+        next_use=next_use,
+        uses=label_uses.earlier_uses(catalog),
+        refusal=registry.recall_check(),
+    )
 
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
