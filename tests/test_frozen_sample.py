@@ -147,7 +147,7 @@ def test_evidence_is_read() -> None:
     for version in json.loads((FROZEN / "registry.json").read_text()):
         evidence = Evidence.from_tags(version["version"], version["tags"])
         assert evidence is not None
-        assert evidence.certified == {"color", "material"}
+        assert evidence.certified == {("color", Modality.BOTH), ("material", Modality.BOTH)}
 
 
 def test_certificates_keep_their_ids() -> None:

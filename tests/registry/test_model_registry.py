@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError, TemporaryFailure
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 from catalog_enrichment.registry.promotion import describe
 from catalog_enrichment.registry.trained_model import TrainedModel
 
-from .tiny_version import CERTIFIED, MODEL, config_in
+from .tiny_version import MODEL, certificate, config_in
 
 # --- connect
 
@@ -175,10 +176,10 @@ def test_labels_that_do_not_fit_the_dictionary_are_listed(registry: Registry, tr
 # --- promotion
 
 
-def decisions(n: int, right: int) -> list[HeldOutDecision]:
+def decisions(n: int, right: int, modality: Modality | None = Modality.BOTH) -> list[HeldOutDecision]:
     """Of n products, each its own group, the first ``right`` are written rightly."""
     return [
-        HeldOutDecision(f"p{product}", product, "color", ("Red",), ("Red",) if product < right else ())
+        HeldOutDecision(f"p{product}", product, "color", ("Red",), ("Red",) if product < right else (), modality)
         for product in range(n)
     ]
 
@@ -209,7 +210,9 @@ def test_promotion_through_the_gate_and_back(registry: Registry, trained: Traine
     assert registry.promote_through_gate(PromotionRequest())["status"] == "unchanged"
 
     registry.register(replace(trained, held_out=decisions(1000, 350)))
-    with pytest.raises(GateRefused, match="color: certified recall is more than") as refused:
+    with pytest.raises(
+        GateRefused, match=r"color \(products with text and picture\): certified recall is more than"
+    ) as refused:
         registry.promote_through_gate(PromotionRequest(override="we like it"))
     assert refused.value.summary["verdict"] == "refused"
     assert registry.champion() == "1"
@@ -250,8 +253,7 @@ def test_an_inconclusive_gate_needs_an_override_which_is_recorded(registry: Regi
 
 def test_the_candidate_is_also_compared_with_the_best_champion_ever(registry: Registry, trained: TrainedModel) -> None:
     """Small steps downwards, each within the margin, add up."""
-    best = CERTIFIED | {"color/certified_recall": 0.5}
-    registry.register(replace(trained, metrics=best, held_out=decisions(1000, 500)))
+    registry.register(replace(trained, held_out=decisions(1000, 500)))
     registry.promote_through_gate(PromotionRequest())
     registry.register(replace(trained, held_out=decisions(1000, 450)))
     registry.promote("2", "1")
@@ -268,22 +270,26 @@ def test_a_model_can_be_compared_with_the_champions_before_it_is_registered(
     registry: Registry, trained: TrainedModel
 ) -> None:
     """By the gate's rule: worse by more than the margin of .02, with confidence."""
-    check = registry.recall_check()
-    assert check("color", decisions(1000, 0)) == ""  # the registry is empty
-    best = CERTIFIED | {"color/certified_recall": 0.5}
-    registry.register(replace(trained, metrics=best, held_out=decisions(1000, 500)))
-    assert registry.recall_check()("color", decisions(1000, 0)) == ""  # there is no champion
+    empty = registry.early_gate()
+    assert (empty.worse("color", decisions(1000, 0)), empty.lost({})) == ("", "")  # the registry is empty
+    registry.register(replace(trained, held_out=decisions(1000, 500)))
+    registered = registry.early_gate()
+    assert (registered.worse("color", decisions(1000, 0)), registered.lost({})) == ("", "")  # there is no champion
     registry.promote("1", None)
-    check = registry.recall_check()
+    check = registry.early_gate().worse
     worse = check("color", decisions(1000, 451))
-    assert worse.startswith("color: certified recall is more than recall_margin = 0.02 below that of version 1: 0.451 ")
+    assert worse.startswith(
+        "At the calibration threshold: color (products with text and picture): certified recall is more than "
+        "recall_margin = 0.02 below that of version 1: "
+    )
     assert "0.451 against 0.500 on 1000 test products" in worse
     assert check("color", decisions(1000, 475)) == ""  # inconclusive
     assert check("material", decisions(1000, 451)) == ""  # the champion is not certified for it
     assert check("color", decisions(0, 0)) == ""
+    assert check("color", decisions(1000, 451, Modality.TEXT_ONLY)) == ""  # nor for products without a picture
     registry.register(replace(trained, held_out=decisions(1000, 450)))
     registry.promote("2", "1")
-    assert "below that of version 1" in registry.recall_check()("color", decisions(1000, 451))
+    assert "below that of version 1" in registry.early_gate().worse("color", decisions(1000, 451))
 
 
 def test_a_champion_that_recorded_nothing_on_its_test_fold_cannot_be_compared(
@@ -296,7 +302,7 @@ def test_a_champion_that_recorded_nothing_on_its_test_fold_cannot_be_compared(
     client.set_registered_model_alias(MODEL, "champion", "1")
     for file in Path(client.get_run(first.run_id).info.artifact_uri.removeprefix("file://")).glob("test_decisions*"):
         file.unlink()
-    assert registry.recall_check()("color", decisions(1000, 0)) == ""
+    assert registry.early_gate().worse("color", decisions(1000, 0)) == ""
     registry.register(replace(trained, held_out=decisions(1000, 400)))
     with pytest.raises(GateRefused, match="version 1 recorded nothing"):
         registry.promote_through_gate(PromotionRequest())
@@ -317,3 +323,58 @@ def test_labels_that_the_champion_has_and_the_candidate_lacks_are_refused(
     registry.register(replace(trained, artifact=folder, held_out=decisions(1000, 400)))
     with pytest.raises(GateRefused, match=r"cannot write \['Red'\]"):
         registry.promote_through_gate(PromotionRequest())
+
+
+def test_what_a_model_cannot_write_is_known_before_its_certification_labels_are_used(
+    registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    registry.register(replace(trained, held_out=decisions(1000, 400)))
+    registry.promote("1", None)
+    gate = registry.early_gate()
+    assert gate.lost({"color": ("Red", "Blue", "Green"), "size": ("S",)}) == ""
+    assert gate.lost({"color": ("Red",)}) == "color: the candidate cannot write ['Blue'], the champion can"
+    lost = "not certified for color (products with text and picture), which champion version 1 is certified for"
+    assert gate.lost({"size": ("S",)}) == lost
+    allowed = replace(gate, policy=replace(gate.policy, allow_lost_values=True, allow_lost_attributes=True))
+    assert (allowed.lost({"color": ("Red",)}), allowed.lost({})) == ("", "")
+
+
+def without_picture(trained: TrainedModel, folder: Path, right: int) -> TrainedModel:
+    """A version that is certified on both paths; of 1,000 products without a picture it writes ``right`` rightly."""
+    from catalog_enrichment.models import artifact
+
+    shutil.copytree(trained.artifact, folder)
+    weights = artifact.weights_hash(folder)
+    artifact.write_certificates(folder, [certificate(path, weights, 0.9).to_dict() for path in Modality])
+    pictures = [replace(row, product_id=f"with {row.product_id}") for row in decisions(1000, 400)]
+    return replace(trained, artifact=folder, held_out=[*pictures, *decisions(1000, right, Modality.TEXT_ONLY)])
+
+
+def test_the_path_without_a_picture_is_compared_by_itself(
+    registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    registry.register(without_picture(trained, tmp_path / "1", 500))
+    promoted = registry.promote_through_gate(PromotionRequest())
+    assert "color (products without a usable picture)" in promoted["reasons"][0]
+    check = registry.early_gate().worse
+    assert "0.450 against 0.500 on 1000 test products" in check("color", decisions(1000, 450, Modality.TEXT_ONLY))
+    registry.register(without_picture(trained, tmp_path / "2", 450))
+    with pytest.raises(GateRefused, match=r"color \(products without a usable picture\): certified recall") as refused:
+        registry.promote_through_gate(PromotionRequest())
+    compared = [(row["modality"], row["units"], row["difference"]) for row in refused.value.summary["comparisons"]]
+    assert compared == [("both", 1000, 0.0), ("text_only", 1000, -0.05)]
+    registry.register(replace(trained, held_out=decisions(1000, 400)))
+    with pytest.raises(GateRefused, match=r"not certified for color \(products without a usable picture\)"):
+        registry.promote_through_gate(PromotionRequest())
+
+
+def test_a_certificate_that_promises_less_than_the_config_is_refused(
+    registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    registry.register(trained)
+    stricter = replace(config_in(tmp_path), precision=PrecisionConfig(target=0.97))
+    with pytest.raises(
+        GateRefused, match=r"a precision of 0\.95 with delta 0\.05; the config asks for precision\.target = 0\.97"
+    ):
+        Registry(stricter).promote_through_gate(PromotionRequest())
+    assert registry.promote_through_gate(PromotionRequest())["passed"]

@@ -12,12 +12,12 @@ import pytest
 
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.precision.paired_recall import RecallDifference
+from catalog_enrichment.precision.paired_recall import HeldOutDecision, RecallDifference
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_gate
-from catalog_enrichment.registry.promotion_gate import AttributeEvidence, Case, Comparison, Evidence, Verdict
+from catalog_enrichment.registry.promotion_gate import Case, Comparison, Evidence, PathEvidence, Verdict
 
-from .tiny_version import CERTIFIED, certificate
+from .tiny_version import certificate
 
 SHIPPED = resources.locate("policy:promotion.v2.toml").read_text()
 POLICY = promotion_gate.load_policy(resources.locate("policy:promotion.v2.toml"))
@@ -25,15 +25,17 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def evidence(version: str, warnings: tuple[str, ...] = (), **recalls: float | None) -> Evidence:
-    """Evidence with a certified recall per attribute; None: not certified."""
+    """Evidence with a certified recall per attribute, with text and picture; None: not certified."""
     return Evidence(
         version,
         {
-            name: AttributeEvidence(
+            (name, Modality.BOTH): PathEvidence(
                 certified=recall is not None,
                 certified_recall=recall,
                 written_precision=None if recall is None else 0.96,
                 expires_at=(NOW + timedelta(days=90)).isoformat(),
+                target=0.95,
+                delta=0.05,
             )
             for name, recall in recalls.items()
         },
@@ -41,7 +43,19 @@ def evidence(version: str, warnings: tuple[str, ...] = (), **recalls: float | No
     )
 
 
-def comparison(lower: float, upper: float, version: str = "1", attribute: str = "color") -> Comparison:
+def without_pictures(found: Evidence) -> Evidence:
+    """The same evidence, for products without a usable picture."""
+    paths = {(name, Modality.TEXT_ONLY): results for (name, _), results in found.paths.items()}
+    return replace(found, paths=paths)
+
+
+def both_paths(found: Evidence) -> Evidence:
+    return replace(found, paths=found.paths | without_pictures(found).paths)
+
+
+def comparison(
+    lower: float, upper: float, version: str = "1", attribute: str = "color", modality: Modality = Modality.BOTH
+) -> Comparison:
     difference = RecallDifference(
         units=172,
         candidate=0.4 + (lower + upper) / 2,
@@ -51,23 +65,39 @@ def comparison(lower: float, upper: float, version: str = "1", attribute: str = 
         standard_error=(upper - lower) / 2 / 1.65,
         quantile=1.65,
     )
-    return Comparison(attribute=attribute, version=version, difference=difference)
+    return Comparison(attribute=attribute, modality=modality, version=version, difference=difference)
 
 
 def case(champion: Evidence | None, candidate: Evidence, *comparisons: Comparison, **more: Any) -> Case:
-    return Case(champion=champion, candidate=candidate, comparisons=comparisons, **({"now": NOW} | more))
+    return Case(champion=champion, candidate=candidate, comparisons=comparisons, **(ASKED | more))
 
 
+COLOR = ("color", Modality.BOTH)
+ASKED = {"target": 0.95, "delta": 0.05, "now": NOW}
 ONE, TWO = evidence("1", color=0.4), evidence("2", color=0.4)
-EXPIRING = replace(TWO.attributes["color"], expires_at=(NOW + timedelta(days=6)).isoformat())
-IMPRECISE = replace(TWO.attributes["color"], written_precision=0.8)
+EXPIRING = replace(TWO.paths[COLOR], expires_at=(NOW + timedelta(days=6)).isoformat())
+IMPRECISE = replace(TWO.paths[COLOR], written_precision=0.8)
+
+
+def promising(target: float | None, delta: float | None) -> Evidence:
+    return Evidence("1", {COLOR: replace(ONE.paths[COLOR], target=target, delta=delta)})
+
+
 CASES = {
     "the first champion": (case(None, ONE), Verdict.PASSED, ""),
     "nothing certified": (case(None, evidence("1", color=None)), Verdict.REFUSED, "min_certified_attributes"),
     "the champion itself": (case(ONE, evidence("1", color=None)), Verdict.PASSED, "champion already"),
     "surely not worse": (case(ONE, TWO, comparison(-0.02, 0.1)), Verdict.PASSED, "versions 1"),
-    "surely worse": (case(ONE, TWO, comparison(-0.1, -0.021)), Verdict.REFUSED, "color: certified recall is more than"),
-    "not known": (case(ONE, TWO, comparison(-0.021, 0.1)), Verdict.INCONCLUSIVE, "color: certified recall may be more"),
+    "surely worse": (
+        case(ONE, TWO, comparison(-0.1, -0.021)),
+        Verdict.REFUSED,
+        "picture): certified recall is more than",
+    ),
+    "not known": (
+        case(ONE, TWO, comparison(-0.021, 0.1)),
+        Verdict.INCONCLUSIVE,
+        "picture): certified recall may be more",
+    ),
     "not surely worse": (case(ONE, TWO, comparison(-0.1, -0.02)), Verdict.INCONCLUSIVE, "recall may be more"),
     "worse than an earlier champion": (
         case(evidence("3", color=0.3), TWO, comparison(0.0, 0.1, "3"), comparison(-0.2, -0.1, "1")),
@@ -77,28 +107,62 @@ CASES = {
     "worse and another not known": (
         case(ONE, TWO, comparison(-0.1, 0.1), comparison(-0.1, -0.05, attribute="material")),
         Verdict.REFUSED,
-        "material: certified recall is",
+        "material (products with text and picture): certified recall is",
     ),
     "nothing to compare with": (
-        case(ONE, TWO, Comparison(attribute="color", version="1", difference=None)),
+        case(ONE, TWO, Comparison(attribute="color", modality=Modality.BOTH, version="1", difference=None)),
         Verdict.INCONCLUSIVE,
         "recorded nothing",
     ),
     "an attribute lost": (
         case(evidence("1", color=0.4, material=0.3), evidence("2", color=0.9, material=None)),
         Verdict.REFUSED,
-        "['material']",
+        "not certified for material (products with text and picture), which champion version 1",
     ),
-    "an attribute missing": (case(evidence("1", color=0.4, material=0.3), TWO), Verdict.REFUSED, "['material']"),
+    "an attribute missing": (
+        case(evidence("1", color=0.4, material=0.3), TWO),
+        Verdict.REFUSED,
+        "for material (products with",
+    ),
     "an attribute gained": (
         case(ONE, evidence("2", color=0.4, material=0.1), comparison(0.0, 0.1)),
         Verdict.PASSED,
-        "['color', 'material']",
+        "color (products with text and picture), material (products with text and picture)",
     ),
+    "a path lost": (
+        case(both_paths(ONE), TWO, comparison(0.0, 0.1)),
+        Verdict.REFUSED,
+        "not certified for color (products without a usable picture), which champion version 1",
+    ),
+    "certified without a picture alone": (
+        case(None, without_pictures(ONE)),
+        Verdict.PASSED,
+        "certified for color (products without a usable picture)",
+    ),
+    "worse without a picture alone": (
+        case(
+            both_paths(ONE),
+            both_paths(TWO),
+            comparison(0.0, 0.1),
+            comparison(-0.1, -0.05, modality=Modality.TEXT_ONLY),
+        ),
+        Verdict.REFUSED,
+        "color (products without a usable picture): certified recall is more than",
+    ),
+    "one attribute on two paths": (
+        case(None, both_paths(ONE)),
+        Verdict.PASSED,
+        "color (products with text and picture), color (products without a usable picture)",
+    ),
+    "a target below the config's": (case(None, promising(0.9, 0.05)), Verdict.REFUSED, "a precision of 0.9 with delta"),
+    "a delta above the config's": (case(None, promising(0.95, 0.2)), Verdict.REFUSED, "delta 0.2; the config asks for"),
+    "a higher target and a lower delta": (case(None, promising(0.96, 0.01)), Verdict.PASSED, ""),
+    "no recorded target": (case(None, promising(None, 0.05)), Verdict.REFUSED, "not recorded what its certificate"),
+    "no recorded delta": (case(None, promising(0.95, None)), Verdict.REFUSED, "not recorded what its certificate"),
     "a value lost": (case(ONE, TWO, label_differences=["color: Red"]), Verdict.REFUSED, "color: Red"),
     "a modality collapsed": (case(None, evidence("1", ("hardly used",), color=0.4)), Verdict.REFUSED, "hardly"),
-    "a certificate that expires soon": (case(None, Evidence("1", {"color": EXPIRING})), Verdict.REFUSED, "2026-11-28"),
-    "a low precision on the test fold": (case(None, Evidence("1", {"color": IMPRECISE})), Verdict.REFUSED, "0.800"),
+    "a certificate that expires soon": (case(None, Evidence("1", {COLOR: EXPIRING})), Verdict.REFUSED, "2026-11-28"),
+    "a low precision on the test fold": (case(None, Evidence("1", {COLOR: IMPRECISE})), Verdict.REFUSED, "0.800"),
 }
 
 
@@ -129,7 +193,7 @@ def test_what_the_policy_allows_passes(rule: str, name: str) -> None:
 
 def test_an_attribute_that_is_not_certified_may_be_expired() -> None:
     expired = replace(EXPIRING, certified=False)
-    known = case(None, replace(ONE, attributes=ONE.attributes | {"size": expired}))
+    known = case(None, replace(ONE, paths=ONE.paths | {("size", Modality.BOTH): expired}))
     assert promotion_gate.gate(known, POLICY).verdict is Verdict.PASSED
 
 
@@ -144,9 +208,11 @@ def test_an_inconclusive_comparison_says_how_many_products_would_decide() -> Non
 
 def test_the_best_former_champion_is_chosen_by_attribute_among_those_certified_for_it() -> None:
     former = [evidence("1", color=0.4, size=0.1), evidence("2", color=0.6), evidence("3", color=None, size=0.2)]
-    assert [promotion_gate.best_recall(former, name) for name in ("color", "size", "material")] == [
+    assert [promotion_gate.best_recall(former, (name, Modality.BOTH)) for name in ("color", "size", "material")] == [
         former[1], former[2], None,
     ]  # fmt: skip
+    former[0] = both_paths(former[0])
+    assert promotion_gate.best_recall(former, ("color", Modality.TEXT_ONLY)) == former[0]
 
 
 def test_label_differences_are_values_that_the_candidate_lacks_of_attributes_that_it_has() -> None:
@@ -158,7 +224,8 @@ def test_label_differences_are_values_that_the_candidate_lacks_of_attributes_tha
 
 
 def test_evidence_is_the_same_after_to_tags_and_from_tags() -> None:
-    before = evidence("3", ("a warning",), color=0.25, material=None)
+    before = both_paths(evidence("3", ("a warning",), color=0.25, material=None))
+    before.paths["size", Modality.TEXT_ONLY] = TWO.paths[COLOR]
     assert Evidence.from_tags("3", before.to_tags()) == before
     assert Evidence.from_tags("3", {}) is None
 
@@ -167,24 +234,37 @@ def test_evidence_of_release_0_1_0_is_read() -> None:
     tags = {"evidence": '{"color": {"certified": true, "certified_recall": 0.4, "written_precision": null}}'}
     before = Evidence.from_tags("1", tags)
     assert before is not None
-    assert before.certified == {"color"}
+    assert before.certified == {COLOR}
     assert promotion_gate.gate(case(None, before), POLICY).verdict is Verdict.REFUSED  # no expiry date
 
 
-def test_evidence_is_of_the_path_with_text_and_picture_and_has_no_precision_where_nothing_is_written() -> None:
-    certificates = [
-        replace(certificate(Modality.BOTH, "weights", 0.9), attribute="color"),
-        replace(certificate(Modality.TEXT_ONLY, "weights", 0.9), attribute="material"),
-        replace(certificate(Modality.BOTH, "weights", None), attribute="size"),
-    ]
-    expiry = [one.expires_at.isoformat() for one in certificates]
-    metrics = {"size/certified_precision": 1.0, "size/certified_accepted": 0.0}
-    found = Evidence.from_certificates(certificates, CERTIFIED | metrics, ["a warning"])
+def test_evidence_is_by_path_and_has_no_precision_where_nothing_is_written() -> None:
+    both = replace(certificate(Modality.BOTH, "weights", 0.9), target=0.96, delta=0.04)
+    certificates = [both, certificate(Modality.TEXT_ONLY, "weights", None)]
+
+    def decision(modality: Modality, written: str) -> HeldOutDecision:
+        return HeldOutDecision("p", 0, "color", ("Red", "Blue"), tuple(written.split()), modality)
+
+    with_picture = [decision(Modality.BOTH, written) for written in ("Red", "Red Blue", "Green", "")]
+    others = [replace(with_picture[0], attribute="size"), decision(Modality.TEXT_ONLY, "")]
+    found = Evidence.from_certificates(certificates, [*with_picture, *others], ["a warning"])
     assert found.warnings == ("a warning",)
-    assert found.attributes == {
-        "color": AttributeEvidence(certified=True, certified_recall=0.4, written_precision=0.97, expires_at=expiry[0]),
-        "size": AttributeEvidence(certified=False, certified_recall=None, written_precision=None, expires_at=expiry[2]),
+    expiry = [one.expires_at.isoformat() for one in certificates]
+    assert found.paths == {
+        COLOR: PathEvidence(
+            certified=True,
+            certified_recall=3 / 8,
+            written_precision=2 / 3,
+            expires_at=expiry[0],
+            target=0.96,
+            delta=0.04,
+        ),
+        ("color", Modality.TEXT_ONLY): PathEvidence(
+            certified=False, certified_recall=0.0, written_precision=None, expires_at=expiry[1], target=0.95, delta=0.05
+        ),
     }
+    [nothing] = Evidence.from_certificates([both], [], []).paths.values()
+    assert (nothing.certified_recall, nothing.written_precision) == (None, None)
 
 
 def test_a_policy_of_version_1_is_refused_with_advice(tmp_path: Path) -> None:

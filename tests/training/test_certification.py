@@ -163,12 +163,13 @@ def test_labels_are_kept_for_a_better_model_where_the_promotion_gate_would_refus
     certificate = market.certificate(modality, uses=uses, folds=folds, refusal=refusal)
     assert certificate.threshold is None
     assert certificate.why_abstains == (
-        "not tested, to keep the certification labels for a better model: at the calibration threshold the promotion "
-        "gate would refuse it. color: 0.500 against 0.700"
+        "not tested, to keep the certification labels for a better model: the promotion gate would refuse it. color: "
+        "0.500 against 0.700"
     )
     assert uses.calls == []
     on_path = market.dataset.has_image == (modality is Modality.BOTH)
     assert [row.product_id for row in seen] == [f"p{n}" for n in test if on_path[n]]
+    assert {row.modality for row in seen} == {modality}
     assert all(row.attribute == "color" and row.true_values == ("Red",) for row in seen)
     values = {row.product_id: row.written_values for row in seen}
     assert all(values[f"p{n}"] == (() if n % 2 == 0 else ("Blue",)) for n in test if on_path[n])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +11,7 @@ from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.adopted import COLUMN
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.references import EarlyGate
 from catalog_enrichment.training import job
 from catalog_enrichment.training.certification import EarlierCandidates
 
@@ -40,11 +41,15 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
         assert earlier.next_use("color", ["a"], "new") == 2
         use = earlier.use_labels("color", ["a"], "new", 1)
         assert earlier.refusal("color", []) == "color is worse"
+        assert earlier.lost({}) == "{} lack a value"
         assert (use.number, use.epoch) == (2, 1)  # 1 of the products was used before
         raise StoppedError
 
     monkeypatch.setattr("catalog_enrichment.training.train.train", train)
-    monkeypatch.setattr(Registry, "recall_check", lambda _: lambda attribute, _decisions: f"{attribute} is worse")
+    gate = EarlyGate(cast(Any, None), None, {})
+    monkeypatch.setattr(EarlyGate, "worse", lambda _self, attribute, _decisions: f"{attribute} is worse")
+    monkeypatch.setattr(EarlyGate, "lost", lambda _self, labels: f"{labels} lack a value")
+    monkeypatch.setattr(Registry, "early_gate", lambda _: gate)
     with pytest.raises(StoppedError):
         job.train_model(sample.config)
     assert {row["product_id"]: row[COLUMN] for row in read} == {"a": ["color"], "b": []}

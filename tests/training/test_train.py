@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -269,3 +269,27 @@ def test_a_training_after_the_last_use_of_a_certification_fold_draws_a_new_one_a
     assert said == f"certification labels: {model.lineage['label_epoch_reason']}"
     assert "the labels of material were used 5 times in epoch 0" in said
     assert all(product not in uses.first_epoch and epoch == 1 for product, epoch in certified)
+
+
+def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_labels_and_says_so(tmp_path) -> None:
+    """For every attribute, also those of which it has all values: the gate refuses a model as a whole."""
+    lines: list[str] = []
+    seen: list[Mapping[str, Sequence[str]]] = []
+
+    def lost(labels: Mapping[str, Sequence[str]]) -> str:
+        seen.append(labels)
+        return "season: the candidate cannot write ['Autumn'], the champion can"
+
+    def no_use(*_: object) -> LabelUse:
+        raise AssertionError("a label was used")
+
+    earlier = EarlierCandidates(use_labels=no_use, lost=lost)
+    settings = config(tmp_path, set={"fit.epochs": 1})
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
+    heads = ensemble.load(model.artifact).heads
+    assert seen == [{name: head.labels for name, head in heads.items()}]
+    [warning] = [line for line in lines if "cannot write ['Autumn']" in line]
+    assert warning.startswith("warning: nothing will be certified")
+    assert all(certificate.threshold is None for certificate in model.certificates)
+    kept = [c.attribute for c in model.certificates if "cannot write ['Autumn']" in c.why_abstains]
+    assert {"color", "material"} <= set(kept)

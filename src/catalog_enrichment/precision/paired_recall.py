@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from catalog_enrichment.classification_metrics import Ints
+from catalog_enrichment.records import Modality
 
 MOST_UNITS = 10_000_000
 """A larger number of test products is not an answer."""
@@ -32,6 +33,8 @@ class HeldOutDecision:
     attribute: str
     true_values: tuple[str, ...]
     written_values: tuple[str, ...]
+    modality: Modality | None = None
+    """The product's modality path; None where it was not recorded (release 0.1.0)."""
 
 
 @dataclass(frozen=True, slots=True)

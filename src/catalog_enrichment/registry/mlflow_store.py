@@ -21,6 +21,7 @@ from catalog_enrichment import failures
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
+from catalog_enrichment.records import Modality
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,8 +181,7 @@ class Store:
             return None
         path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=_HELD_OUT)
         rows = pq.read_table(path).to_pylist()
-        lists = ("true_values", "written_values")
-        return [HeldOutDecision(**(row | {name: tuple(row[name]) for name in lists})) for row in rows]
+        return [_held_out_decision(row) for row in rows]
 
     def _connect(self) -> MlflowClient:
         seconds = str(self._settings.timeout_seconds)
@@ -335,12 +335,20 @@ def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
             ("attribute", pa.string()),
             ("true_values", texts),
             ("written_values", texts),
+            ("modality", pa.string()),
         ]
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / _HELD_OUT
         pq.write_table(pa.Table.from_pylist([asdict(row) for row in decisions], schema), file)
         mlflow.log_artifact(str(file))
+
+
+def _held_out_decision(row: dict[str, Any]) -> HeldOutDecision:
+    """A row of the artifact; one of release 0.1.0 has no modality."""
+    lists = {name: tuple(row[name]) for name in ("true_values", "written_values")}
+    modality = row.get("modality")
+    return HeldOutDecision(**(row | lists | {"modality": Modality(modality) if modality else None}))
 
 
 def _log_model(trained: TrainedModel) -> str:

@@ -6,8 +6,8 @@ batch jobs resolve; the gate's rules are in :mod:`promotion_gate`, the moves of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store, promotion, promotion_gate
 from catalog_enrichment.registry.promotion import NO_CHAMPION, ChampionAlias
 from catalog_enrichment.registry.promotion_gate import Case, Evidence, GateResult, Policy, Verdict
-from catalog_enrichment.registry.references import References
+from catalog_enrichment.registry.references import EarlyGate, References
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,10 +35,6 @@ _ARTIFACT_HASH, _WEIGHTS_HASH = "artifact_hash", "weights_hash"
 """Version tags."""
 _LABEL_SET = "label_set."
 """Begin of a version tag of releases that counted the uses of a label set by it."""
-
-
-RecallCheck = Callable[[str, Sequence[HeldOutDecision]], str]
-"""See :meth:`Registry.recall_check`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,29 +106,15 @@ class Registry:
         old = [version for version in versions if any(tag.startswith(_LABEL_SET) for tag in version.tags)]
         return [str(version.tags[_WEIGHTS_HASH]) for version in sorted(old, key=lambda version: int(version.version))]
 
-    def recall_check(self) -> RecallCheck:
-        """A check of models that are not registered yet, with the policy and the champions as they are now.
-
-        (attribute, what the model would write on its test fold) -> why the gate would refuse the model for its
-        certified recall; "" if it would not, if that is not decided, or if there is no version to compare with.
-        """
-        client = self.connect(create=True)
-        exists = mlflow_store.all_versions(client, self._name)
-        current = self.champion() if exists else None
+    def early_gate(self) -> EarlyGate:
+        """The gate for a model that is not registered yet, with the policy and the champions as they are now."""
+        client, policy = self.connect(create=True), self._policy()
+        current = self.champion() if mlflow_store.all_versions(client, self._name) else None
         tags = {} if current is None else self._find(version=current).tags
         champion = None if current is None else Evidence.from_tags(current, tags)
         if champion is None:
-            return _nothing_to_compare_with
-        policy, references = self._policy(), self._references(champion)
-
-        def check(attribute: str, decisions: Sequence[HeldOutDecision]) -> str:
-            if attribute not in champion.certified:
-                return ""
-            return "; ".join(
-                promotion_gate.significantly_worse(references.comparisons(attribute, decisions, policy), policy)
-            )
-
-        return check
+            return EarlyGate(policy, None, {})
+        return EarlyGate(policy, self._references(champion), self._labels(champion.version))
 
     def register(self, trained: TrainedModel, figures: Mapping[str, Figure] | None = None) -> ModelVersion:
         """Log one MLflow run, register its model as a new version and make that version the candidate.
@@ -149,7 +131,7 @@ class Registry:
             _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
             _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
         }
-        evidence = Evidence.from_certificates(certificates, trained.metrics, trained.warnings)
+        evidence = Evidence.from_certificates(certificates, trained.held_out, trained.warnings)
         client = self.connect(create=True)
         logged = self._store.log(trained, figures or {}, tags=hashes)
         version = self._store.register(logged, hashes | evidence.to_tags())
@@ -265,27 +247,27 @@ class Registry:
     def _case(self, candidate: ResolvedModel, current: str | None, policy: Policy) -> Case:
         """What the gate has to know; the champion's files are fetched for its labels."""
         evidence = self.evidence(candidate.version)
-        now = datetime.now(UTC)
-        if current is None or current == candidate.version:
-            return Case(candidate=evidence, champion=self.evidence(current) if current else None, now=now)
+        rule = self._config.precision
+        case = Case(candidate=evidence, champion=None, target=rule.target, delta=rule.delta, now=datetime.now(UTC))
+        if current is None:
+            return case
+        if current == candidate.version:
+            return replace(case, champion=self.evidence(current))
         champion = self.evidence(current)
         labels = {name: head.labels for name, head in candidate.heads.items()}
         references, own = self._references(champion, evidence.version), self._held_out(candidate.version)
         comparisons = [
             comparison
-            for attribute in sorted(champion.certified & evidence.certified)
-            for comparison in references.comparisons(attribute, own, policy)
+            for path in sorted(champion.certified & evidence.certified)
+            for comparison in references.comparisons(path, own, policy)
         ]
-        champion_heads = _heads(self._store.download(self._find(version=current)))
-        return Case(
-            candidate=evidence,
-            champion=champion,
-            comparisons=comparisons,
-            label_differences=promotion_gate.label_differences(
-                {name: head.labels for name, head in champion_heads.items()}, labels
-            ),
-            now=now,
-        )
+        differences = promotion_gate.label_differences(self._labels(current), labels)
+        return replace(case, champion=champion, comparisons=comparisons, label_differences=differences)
+
+    def _labels(self, version: str) -> dict[str, tuple[str, ...]]:
+        """Attribute -> the values that a version can write; its files are fetched."""
+        heads = _heads(self._store.download(self._find(version=version)))
+        return {name: head.labels for name, head in heads.items()}
 
     def _references(self, champion: Evidence, candidate: str = "") -> References:
         """What the gate compares a candidate with; ``candidate``: its version, if it has one."""
@@ -342,10 +324,6 @@ class Registry:
 
     def _find(self, *, version: str = "", alias: str = "") -> Any:
         return mlflow_store.find_version(self.connect(), self._name, version=version, alias=alias)
-
-
-def _nothing_to_compare_with(_attribute: str, _decisions: Sequence[HeldOutDecision]) -> str:
-    return ""
 
 
 def _refusal(name: str, version: str, result: GateResult) -> str:

@@ -7,7 +7,7 @@ statistics are in :mod:`catalog_enrichment.precision.paired_recall`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.precision.paired_recall import RecallDifference, units_to_decide
+from catalog_enrichment.precision.claim import PATHS
+from catalog_enrichment.precision.paired_recall import HeldOutDecision, RecallDifference, units_to_decide
 from catalog_enrichment.records import Modality
 
 if TYPE_CHECKING:
@@ -51,75 +52,110 @@ class Policy:
             raise ValueError(f"confidence must lie in [0.5, 1), not {self.confidence!r}")
 
 
+AttributePath = tuple[str, Modality]
+"""An attribute and a modality path: what a certificate is about."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AttributeEvidence:
-    """Results of a version for one attribute, on the modality path with text and picture."""
+class PathEvidence:
+    """Results of a version for one attribute on one modality path."""
 
     certified: bool
     certified_recall: float | None
-    """On the test fold, at the certified threshold; None if no threshold is certified."""
+    """On the path's products of the test fold, at the certified threshold; None without such products."""
     written_precision: float | None
-    """On the test fold; None if nothing would have been written."""
+    """On the same products; None if nothing would have been written."""
     expires_at: str | None = None
     """When the certificate expires, ISO; None where it was not recorded (release 0.1.0)."""
+    target: float | None = None
+    """The precision that the certificate promises; None where it was not recorded."""
+    delta: float | None = None
+    """The probability with which the promise may be wrong; None where it was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Results of a version, by attribute."""
+    """Results of a version, by attribute and modality path."""
 
     version: str
     """Empty before the version is registered."""
-    attributes: dict[str, AttributeEvidence]
+    paths: dict[AttributePath, PathEvidence]
     warnings: tuple[str, ...] = ()
     """Training's warnings about modalities that the version hardly uses."""
 
     @property
-    def certified(self) -> set[str]:
-        """The attributes that the version may publish."""
-        return {name for name, results in self.attributes.items() if results.certified}
+    def certified(self) -> set[AttributePath]:
+        """What the version may publish."""
+        return {path for path, results in self.paths.items() if results.certified}
 
     @classmethod
     def from_certificates(
-        cls, certificates: Sequence[Certificate], metrics: Mapping[str, float], warnings: Sequence[str]
+        cls, certificates: Sequence[Certificate], held_out: Sequence[HeldOutDecision], warnings: Sequence[str]
     ) -> Evidence:
-        """From the certificates of the path with text and picture, and the metrics of the test fold."""
-        attributes = {}
+        """From a version's certificates and what they would write on its test fold."""
+        paths = {}
         for certificate in certificates:
-            if certificate.modality is Modality.BOTH:
-                name = certificate.attribute
-                accepted = metrics.get(f"{name}/certified_accepted")
-                attributes[name] = AttributeEvidence(
-                    certified=certificate.threshold is not None,
-                    certified_recall=metrics.get(f"{name}/certified_recall"),
-                    written_precision=metrics.get(f"{name}/certified_precision") if accepted else None,
-                    expires_at=certificate.expires_at.isoformat(),
-                )
-        return cls("", attributes, tuple(warnings))
+            name, modality = certificate.attribute, certificate.modality
+            recall, precision = _recall_and_precision(
+                [row for row in held_out if row.attribute == name and row.modality is modality]
+            )
+            paths[name, modality] = PathEvidence(
+                certified=certificate.threshold is not None,
+                certified_recall=recall,
+                written_precision=precision,
+                expires_at=certificate.expires_at.isoformat(),
+                target=certificate.target,
+                delta=certificate.delta,
+            )
+        return cls("", paths, tuple(warnings))
 
     def to_tags(self) -> dict[str, str]:
-        """As tags of the model version."""
-        attributes = {name: asdict(results) for name, results in sorted(self.attributes.items())}
-        return {"evidence": json.dumps(attributes), "modality_warnings": json.dumps(self.warnings)}
+        """As tags of the model version: one per modality path, because a tag's length is limited."""
+        tags = {"modality_warnings": json.dumps(self.warnings)}
+        for modality, tag in _EVIDENCE.items():
+            of_path = {
+                name: asdict(results) for (name, path), results in sorted(self.paths.items()) if path is modality
+            }
+            tags[tag] = json.dumps(of_path)
+        return tags
 
     @classmethod
     def from_tags(cls, version: str, tags: Mapping[str, str]) -> Evidence | None:
-        """Reads what :meth:`to_tags` wrote, also of release 0.1.0; None if the version has no such tags."""
-        if "evidence" not in tags:
+        """Reads what :meth:`to_tags` wrote; None if the version has no such tags.
+
+        Versions of release 0.1.0 have evidence of the path with text and picture alone, without expiry date, target
+        and delta.
+        """
+        if _EVIDENCE[Modality.BOTH] not in tags:
             return None
-        attributes = json.loads(tags["evidence"])
-        return cls(
-            version,
-            {name: AttributeEvidence(**results) for name, results in attributes.items()},
-            tuple(json.loads(tags.get("modality_warnings", "[]"))),
-        )
+        paths = {
+            (name, modality): PathEvidence(**results)
+            for modality, tag in _EVIDENCE.items()
+            for name, results in json.loads(tags.get(tag, "{}")).items()
+        }
+        return cls(version, paths, tuple(json.loads(tags.get("modality_warnings", "[]"))))
+
+
+_EVIDENCE = {Modality.BOTH: "evidence", Modality.TEXT_ONLY: "evidence.text_only"}
+"""Version tag with the results of each modality path, by attribute."""
+
+
+def _recall_and_precision(decisions: Sequence[HeldOutDecision]) -> tuple[float | None, float | None]:
+    """The share of the true (product, value) pairs that are written, and the share of the written products without a
+    wrong value; None where there is nothing to divide by."""
+    true = sum(len(row.true_values) for row in decisions)
+    right = sum(len(set(row.true_values) & set(row.written_values)) for row in decisions)
+    written = [row for row in decisions if row.written_values]
+    correct = sum(set(row.written_values) <= set(row.true_values) for row in written)
+    return (right / true if true else None), (correct / len(written) if written else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """The candidate against one version, for one attribute."""
+    """The candidate against one version, for one attribute and modality path."""
 
     attribute: str
+    modality: Modality
     version: str
     """The champion, or the former champion with the best recorded recall."""
     difference: RecallDifference | None
@@ -127,7 +163,11 @@ class Comparison:
 
     def as_dict(self, margin: float) -> dict[str, Any]:
         """For the job's summary and the history; ``units_needed`` is None where no number is known."""
-        summary: dict[str, Any] = {"attribute": self.attribute, "version": self.version}
+        summary: dict[str, Any] = {
+            "attribute": self.attribute,
+            "modality": self.modality.value,
+            "version": self.version,
+        }
         if self.difference is None:
             return summary | {"units": 0, "units_needed": None}
         numbers = {
@@ -152,6 +192,10 @@ class Case:
     comparisons: Sequence[Comparison] = ()
     label_differences: Sequence[str] = ()
     """What the champion's labels have and the candidate's have not (:func:`label_differences`)."""
+    target: float
+    """`precision.target` of the config."""
+    delta: float
+    """`precision.delta` of the config."""
     now: datetime
 
 
@@ -184,10 +228,22 @@ def label_differences(champion: Mapping[str, Sequence[str]], candidate: Mapping[
     return [f"{name}: the candidate cannot write {values}, the champion can" for name, values in lost.items() if values]
 
 
-def best_recall(versions: Sequence[Evidence], attribute: str) -> Evidence | None:
-    """The version with the best recorded certified recall of ``attribute``, of those certified for it."""
-    certified = [version for version in versions if attribute in version.certified]
-    return max(certified, key=lambda version: version.attributes[attribute].certified_recall or 0.0, default=None)
+def lost_attributes(champion: Evidence, candidate: Iterable[AttributePath]) -> list[str]:
+    """What the champion is certified for and the candidate is not, in words."""
+    lost = sorted(champion.certified - set(candidate))
+    names = ", ".join(named(*path) for path in lost)
+    return [f"not certified for {names}, which champion version {champion.version} is certified for"] if lost else []
+
+
+def named(attribute: str, modality: Modality) -> str:
+    """An attribute and a modality path in words."""
+    return f"{attribute} (products {PATHS[modality]})"
+
+
+def best_recall(versions: Sequence[Evidence], path: AttributePath) -> Evidence | None:
+    """The version with the best recorded certified recall of ``path``, of those certified for it."""
+    certified = [version for version in versions if path in version.certified]
+    return max(certified, key=lambda version: version.paths[path].certified_recall or 0.0, default=None)
 
 
 def gate(case: Case, policy: Policy) -> GateResult:
@@ -205,21 +261,22 @@ def gate(case: Case, policy: Policy) -> GateResult:
         return GateResult(Verdict.INCONCLUSIVE, reasons, comparisons)
     versions = sorted({comparison.version for comparison in case.comparisons}, key=int)
     against = f"versions {', '.join(versions)}" if versions else "no version"
-    return GateResult(
-        Verdict.PASSED, (f"certified for {sorted(candidate.certified)}, compared with {against}",), comparisons
-    )
+    names = ", ".join(named(*path) for path in sorted(candidate.certified))
+    return GateResult(Verdict.PASSED, (f"certified for {names}, compared with {against}",), comparisons)
 
 
 def _below_minimum(case: Case, policy: Policy) -> list[str]:
     """The rules about the candidate alone that it breaks."""
     candidate, problems = case.candidate, []
-    if len(candidate.certified) < policy.min_certified_attributes:
+    attributes = {attribute for attribute, _ in candidate.certified}
+    if len(attributes) < policy.min_certified_attributes:
         problems.append(
-            f"certified for {len(candidate.certified)} attributes, fewer than min_certified_attributes = "
+            f"certified for {len(attributes)} attributes, fewer than min_certified_attributes = "
             f"{policy.min_certified_attributes}"
         )
-    for name in sorted(candidate.certified):
-        results = candidate.attributes[name]
+    for path in sorted(candidate.certified):
+        results, name = candidate.paths[path], named(*path)
+        problems += _promises_less(name, results, case)
         if results.written_precision is not None and results.written_precision < policy.min_written_precision:
             problems.append(
                 f"{name}: precision of what it would write is {results.written_precision:.3f} on the test fold, below "
@@ -239,10 +296,19 @@ def _below_minimum(case: Case, policy: Policy) -> list[str]:
 def _lost(case: Case, policy: Policy) -> list[str]:
     """What the champion can write and the candidate cannot, where the policy forbids it."""
     problems = [] if policy.allow_lost_values else list(case.label_differences)
-    lost = sorted(case.champion.certified - case.candidate.certified) if case.champion else []
-    if case.champion and lost and not policy.allow_lost_attributes:
-        problems.append(f"not certified for {lost}, which champion version {case.champion.version} is certified for")
+    if case.champion and not policy.allow_lost_attributes:
+        problems += lost_attributes(case.champion, case.candidate.certified)
     return problems
+
+
+def _promises_less(name: str, results: PathEvidence, case: Case) -> list[str]:
+    """Why the certificate of ``name`` promises less than the config asks for; no policy allows that."""
+    asked = f"the config asks for precision.target = {case.target:g} with precision.delta = {case.delta:g}. Train again"
+    if results.target is None or results.delta is None:
+        return [f"{name}: it is not recorded what its certificate promises; {asked}"]
+    if results.target >= case.target and results.delta <= case.delta:
+        return []
+    return [f"{name}: its certificate promises a precision of {results.target:g} with delta {results.delta:g}; {asked}"]
 
 
 def significantly_worse(comparisons: Sequence[Comparison], policy: Policy) -> list[str]:
@@ -261,10 +327,11 @@ def _worse(comparison: Comparison, policy: Policy) -> bool:
 def _describe(comparison: Comparison, policy: Policy, verb: str) -> str:
     """Why the candidate ``verb`` (is, may be) worse, in words."""
     difference, version = comparison.difference, comparison.version
+    name = named(comparison.attribute, comparison.modality)
     if difference is None:
-        return f"{comparison.attribute}: version {version} recorded nothing on its test fold that can be compared"
+        return f"{name}: version {version} recorded nothing on its test fold that can be compared"
     text = (
-        f"{comparison.attribute}: certified recall {verb} more than recall_margin = {policy.recall_margin:g} below "
+        f"{name}: certified recall {verb} more than recall_margin = {policy.recall_margin:g} below "
         f"that of version {version}: {difference.candidate:.3f} against {difference.reference:.3f} "
         f"on {difference.units} test products, difference {difference.estimate:+.3f} "
         f"({difference.lower:+.3f} to {difference.upper:+.3f})"

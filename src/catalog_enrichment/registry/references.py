@@ -1,4 +1,4 @@
-"""The versions that a candidate's certified recall is compared with: the champion, and the best former champion."""
+"""The versions that a candidate is compared with, before and after it is certified."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog_enrichment.precision.paired_recall import HeldOutDecision, pair, recall_difference
+from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_gate
-from catalog_enrichment.registry.promotion_gate import Comparison, Evidence, Policy
+from catalog_enrichment.registry.promotion_gate import AttributePath, Comparison, Evidence, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,64 @@ class References:
     """Version -> what it would write on its test fold; None if it recorded nothing."""
 
     def comparisons(
-        self, attribute: str, candidate: Sequence[HeldOutDecision] | None, policy: Policy
+        self, path: AttributePath, candidate: Sequence[HeldOutDecision] | None, policy: Policy
     ) -> list[Comparison]:
         """A candidate with ``candidate`` decisions against the champion and the former champion with the best recorded
-        recall of ``attribute``."""
-        best = promotion_gate.best_recall(self.former, attribute)
+        recall of ``path``, on the products that are on the modality path in both trainings."""
+        attribute, modality = path
+        best = promotion_gate.best_recall(self.former, path)
         comparisons = []
         for reference in [self.champion] if best is None else [self.champion, best]:
             other, difference = self.decisions[reference.version], None
             if candidate is not None and other is not None:
-                difference = recall_difference(pair(candidate, other, attribute), policy.confidence)
-            comparisons.append(Comparison(attribute=attribute, version=reference.version, difference=difference))
+                pairs = pair(_on_path(candidate, modality), _on_path(other, modality), attribute)
+                difference = recall_difference(pairs, policy.confidence)
+            comparisons.append(
+                Comparison(attribute=attribute, modality=modality, version=reference.version, difference=difference)
+            )
         return comparisons
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyGate:
+    """What the promotion gate would say of a model before its certification labels are used.
+
+    Each method returns why it would refuse the model; "" if it would not, or if that is not known yet. Not asked: a
+    collapsed modality, which is measured after certification, and `min_written_precision`, because the certified
+    threshold is usually higher than the calibration threshold.
+    """
+
+    policy: Policy
+    references: References | None
+    """None if there is no champion."""
+    champion_labels: Mapping[str, Sequence[str]]
+    """Attribute -> the values that the champion can write."""
+
+    def lost(self, labels: Mapping[str, Sequence[str]]) -> str:
+        """For a model that can write ``labels`` (attribute -> values): attributes and values that it cannot write."""
+        if self.references is None:
+            return ""
+        problems, champion = [], self.references.champion
+        if not self.policy.allow_lost_values:
+            problems += promotion_gate.label_differences(self.champion_labels, labels)
+        if not self.policy.allow_lost_attributes:
+            learned = [(attribute, modality) for attribute in labels for modality in Modality]
+            problems += promotion_gate.lost_attributes(champion, learned)
+        return "; ".join(problems)
+
+    def worse(self, attribute: str, decisions: Sequence[HeldOutDecision]) -> str:
+        """For a model that would make ``decisions``, all on one modality path, on its test fold: a certified recall
+        that is surely too low."""
+        if self.references is None or not decisions or decisions[0].modality is None:
+            return ""
+        path = (attribute, decisions[0].modality)
+        if path not in self.references.champion.certified:
+            return ""
+        comparisons = self.references.comparisons(path, decisions, self.policy)
+        problems = promotion_gate.significantly_worse(comparisons, self.policy)
+        return f"At the calibration threshold: {'; '.join(problems)}" if problems else ""
+
+
+def _on_path(decisions: Sequence[HeldOutDecision], modality: Modality) -> list[HeldOutDecision]:
+    """Those of products on the path, and of products whose path was not recorded."""
+    return [row for row in decisions if row.modality in (modality, None)]

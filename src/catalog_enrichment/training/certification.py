@@ -49,7 +49,7 @@ class UseLabels(Protocol):
         """The use of the labels of ``product_ids`` by ``candidate``, a :func:`candidate_key`."""
 
 
-def _no_champion(_attribute: str, _decisions: Sequence[HeldOutDecision]) -> str:
+def _no_champion(*_: object) -> str:
     return ""
 
 
@@ -68,6 +68,8 @@ class EarlierCandidates:
     refusal: Callable[[str, Sequence[HeldOutDecision]], str] = _no_champion
     """(attribute, what a model would write on its test fold) -> why the promotion gate would refuse it for its recall;
     "" if it would not."""
+    lost: Callable[[Mapping[str, Sequence[str]]], str] = _no_champion
+    """(attribute -> values that a model can write) -> why the gate would refuse it for what it cannot write."""
 
 
 _KEPT = "not tested, to keep the certification labels for a better model"
@@ -153,7 +155,7 @@ class Certifier:
         threshold = np.inf if pool.calibration_threshold is None else pool.calibration_threshold
         written = writable_values(self.scores.at(labels.attribute, test), labels.cardinality, pool.mask, threshold)
         why = self.earlier.refusal(labels.attribute, decisions_of(self.split, labels, test, written))
-        return f"{_KEPT}: at the calibration threshold the promotion gate would refuse it. {why}" if why else ""
+        return f"{_KEPT}: the promotion gate would refuse it. {why}" if why else ""
 
     def _abstention(self, labels: Labels, modality: Modality, certification: Index, why: str) -> Certificate:
         """An abstention without a use of the labels."""

@@ -43,6 +43,7 @@ def held_out_decisions(
 
 def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> list[HeldOutDecision]:
     """A row per product at ``index`` of one attribute; ``written`` (n, V): which learned values are written to it."""
+    paths = _paths(split.dataset)
     return [
         HeldOutDecision(
             product_id=split.dataset.ids[product],
@@ -50,6 +51,7 @@ def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> l
             attribute=label.attribute,
             true_values=tuple(split.dataset.merchant[product][label.attribute]),
             written_values=tuple(label.values[column] for column in np.flatnonzero(row)),
+            modality=paths[product],
         )
         for product, row in zip(index.tolist(), written, strict=True)
     ]
@@ -57,7 +59,7 @@ def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> l
 
 def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
     """(n,): the products of ``index`` to which the certificate may write, the day it was issued."""
-    paths = [Modality.BOTH if picture is not None else Modality.TEXT_ONLY for picture in dataset.pictures]
+    paths = _paths(dataset)
     problems = [
         certificate.problem(
             scored_by=certificate.scored_by,
@@ -70,3 +72,8 @@ def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
         for product in index.tolist()
     ]
     return np.array([problem is None for problem in problems], dtype=bool)
+
+
+def _paths(dataset: Dataset) -> list[Modality]:
+    """(N,): the modality path by which each product is scored."""
+    return [Modality.BOTH if picture is not None else Modality.TEXT_ONLY for picture in dataset.pictures]

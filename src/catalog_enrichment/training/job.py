@@ -80,11 +80,13 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
     def next_use(attribute: str, product_ids: Sequence[str], candidate: str) -> int:
         return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, 0), candidate, before_table)
 
+    gate = registry.early_gate()
     return EarlierCandidates(
         use_labels=use,
         next_use=next_use,
         uses=label_uses.earlier_uses(catalog),
-        refusal=registry.recall_check(),
+        refusal=gate.worse,
+        lost=gate.lost,
     )
 
 

@@ -82,6 +82,9 @@ def train(
         tasks = _tasks(split, labels, members)
     if split.epoch.reason:
         progress(f"certification labels: {split.epoch.reason}")
+    if lost := earlier.lost({name: label.values for name, label in tasks[0].labels.items()}):
+        progress(f"warning: nothing will be certified, because the promotion gate would refuse the model. {lost}")
+        earlier = replace(earlier, refusal=lambda *_: lost)
     with stages("fit"):
         fitted = _fit_members(recipe, tasks, fit_one)
     with stages("calibrate"):
