@@ -46,6 +46,7 @@ test = 0.28
 [compare]
 seeds = [0, 1]
 max_epochs = 2
+folds = ["test"]
 label_shares = [0.5, 1.0]
 label_share_recipes = ["text"]
 resamples = 200

@@ -109,10 +109,10 @@ def test_products_that_change_meanwhile_are_refused(settings: Config, rows: list
 
 
 def test_with_the_calibration_fold_there_are_more_products_to_evaluate_on(
-    settings: Config, fitted: FittedModels, rows: list[dict], tmp_path: Path
+    fitted: FittedModels, rows: list[dict], tmp_path: Path
 ) -> None:
-    text = ONE_MODEL.replace("max_epochs = 1", 'max_epochs = 1\nfolds = ["calibration", "test"]')
-    both_folds = fit_models(rows, config(tmp_path, text=text), tmp_path / "w").evaluation_index
+    settings = config(tmp_path, 'compare.folds=["calibration", "test"]', text=ONE_MODEL)
+    both_folds = fit_models(rows, settings, tmp_path / "w").evaluation_index
     assert set(both_folds) > set(fitted.evaluation_index)
     sizes = fitted.lineage["folds"]
     assert len(both_folds) == sizes["calibration"] + sizes["test"] - (10 in both_folds)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from catalog_enrichment import resources
+from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import ConfigError
 
 from ..comparison.comparison_samples import COMPARE, config
@@ -28,7 +30,8 @@ from ..comparison.comparison_samples import COMPARE, config
         ("label_shares = [0.5, 1.0]", "label_shares = []", "needs compare.label_shares"),
         ("label_shares = [0.5, 1.0]", "label_shares = [1.5]", r"lie in \(0, 1\]"),
         ("seeds = [0, 1]", "seeds = [1, 1]", "different numbers"),
-        ('max_epochs = 2', 'max_epochs = 2\nfolds = ["certification"]', "certification"),
+        ('folds = ["test"]', 'folds = ["certification"]', "certification"),
+        ('folds = ["test"]', 'folds = ["validation"]', "validation"),
         ('kind = "label_shares"', 'kind = "mergers"', "needs a baseline"),
     ],
 )  # fmt: skip
@@ -36,3 +39,17 @@ def test_a_mistake_in_the_section_is_a_config_error(tmp_path: Path, old: str, ne
     assert old in COMPARE
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, text=COMPARE.replace(old, new, 1))
+
+
+def test_recipes_are_not_chosen_on_the_test_fold_unless_the_config_says_so(tmp_path: Path) -> None:
+    """PRECISION, "Promotion": the gate compares versions on it."""
+    settings = config(tmp_path, text=COMPARE.replace('folds = ["test"]\n', "")).compare
+    assert settings is not None
+    assert settings.folds == ["calibration"]
+
+
+@pytest.mark.parametrize("name", ["compare_demo", "compare_fashion"])
+def test_the_shipped_comparisons_leave_the_test_fold_alone(name: str) -> None:
+    settings = load_config(resources.locate(f"config:{name}.toml")).compare
+    assert settings is not None
+    assert settings.folds == ["calibration"]

@@ -77,9 +77,11 @@ class CompareConfig:
     """Every model is fitted once per seed, which is added to its recipe's seeds. Several give mean and spread."""
     max_epochs: int = 0
     """Upper limit on the epochs of every stage of every recipe; 0: no limit."""
-    folds: list[Literal["calibration", "test"]] = field(default_factory=lambda: ["test"])
-    """Folds that the models are evaluated on. `calibration` adds products; the temperature then comes from the
-    validation fold. The certification fold is not allowed: a recipe chosen on it could not be certified on it."""
+    folds: list[Literal["calibration", "test"]] = field(default_factory=lambda: ["calibration"])
+    """Folds that the models are evaluated on. With `calibration` the temperature comes from the validation fold, which
+    is not allowed here because early stopping and lambda are chosen on it. Not for choosing a recipe: `test`, on which
+    the promotion gate compares versions. Never allowed: the certification fold, on which a recipe that was chosen by it
+    could not be certified."""
     label_shares: list[float] = field(default_factory=list)
     """Shares of the train fold's labels that the models of `label_share_recipes` are fitted with."""
     label_share_recipes: list[str] = field(default_factory=list)
