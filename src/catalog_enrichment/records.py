@@ -124,6 +124,7 @@ class Reason(StrEnum):
     PICTURE_OUTAGE = "picture_outage"
     # retract events without a decision of their own
     CONTENT_CHANGED = "content_changed"
+    SWITCHED_OFF = "switched_off"
     SUPERSEDED = "superseded"
     ROLLED_BACK = "rolled_back"
 
@@ -133,6 +134,10 @@ TRANSIENT = frozenset({Reason.IMAGE_UNREACHABLE})
 
 JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
 """Reasons that a score was too low to be published: older model values of the attribute are retracted."""
+
+WITHDRAWN = frozenset({Reason.SWITCHED_OFF, Reason.CONTENT_CHANGED})
+"""Reasons of retractions that need no decision: a value that was retracted so after its attribute's newest decision is
+decided again as soon as a run may decide it."""
 
 ABOUT_MERCHANT = frozenset({Reason.AGREES_WITH_MERCHANT, Reason.DISAGREES_WITH_MERCHANT})
 """Reasons that hold as long as the merchant gives a value: without it the attribute is pending again."""

@@ -56,3 +56,16 @@ def test_values_wait_under_the_cap_until_it_is_raised(sample: SampleCatalog) -> 
     assert colors(sample) == sorted(best[:8])
     assert resumed["waiting"]["color"] == waiting - 3
     assert enrich(raised, said)["status"] == "nothing_to_do"
+
+
+def test_what_a_run_wrote_that_never_finished_takes_room(sample: SampleCatalog) -> None:
+    """Such a run has no row in `runs`; while its values stand no others are opened again and again (I5)."""
+    said: list[str] = []
+    enrich(sample.with_settings("precision.provisional_cap=5"), said)
+    wrote = [row for row in table(sample, "attribute_values") if row["attribute"] == "color"]
+    waiting = [row for row in table(sample, "predictions") if row["reason"] == "provisional_cap"]
+    colors_waiting = [row["product_id"] for row in waiting if row["attribute"] == "color"][:2]
+    killed = [wrote[0] | {"product_id": name, "event_id": name, "run_id": "enrich-0"} for name in colors_waiting]
+    sample.context().catalog.append_rows("attribute_values", killed, "enrich-0")
+    raised = enrich(sample.with_settings("precision.provisional_cap=6"), said)
+    assert raised["status"] == "nothing_to_do" or "color" not in raised["attributes"]

@@ -60,6 +60,32 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "It stands, although in the newest decision color of this product abstains: the certificate is about other "
         "scores, which differ in images.max_pixels (certificate 50000000, run 7)",
     ),
+    "rolled back newest": (
+        {"current": seen("model"), "rolled_back": ["run-2"],
+         "decisions": [decided("certified", "publish", run_id="run-2", value="Blue"),
+                       decided("certified", "publish", score=0.95)]},
+        "is at or above the certified threshold 0.900. It is seen because run run-2, which wrote 'Blue' instead, was "
+        "rolled back; rolling back the rollback undoes that.",
+    ),
+    "rolled back abstention": (
+        {"current": seen("model"), "rolled_back": ["run-3"],
+         "decisions": [LOW | {"run_id": "run-3"}, decided("no_certificate", run_id="run-2"),
+                       decided("certified", "publish")]},
+        "It is seen because run run-3, which did not write it, was rolled back; rolling back the rollback undoes that. "
+        "It stands, although in the newest decision color of this product is not written",
+    ),
+    "no decision stored": (
+        {"current": seen("model")}, "'Red' was written by run run-1, whose decision about it is not stored."
+    ),
+    "older content": (
+        {"current": seen("model"), "decisions": [decided("certified", "publish")],
+         "history": [{"run_id": run, "content_hash": f"content-{n}"} for n, run in enumerate(["run-1", "run-0"])]},
+        "It was written for older content: the next run decides on the new content, or retracts it.",
+    ),
+    "seen until the next run": (
+        {"current": seen("model"), "decisions": [decided("certified", "publish")], "product": {"shop_id": "off"}},
+        "The next run retracts it: ",
+    ),
     "opted out": ({"product": {"opt_out": True}, "decisions": [LOW]}, "the merchant opted out"),
     "shop": ({"product": {"shop_id": "off"}}, "shop off is in enrich.disabled_shops"),
     "attribute": ({"enabled": False, "decisions": [LOW]}, "color is switched off"),
@@ -75,7 +101,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "abstains": (
         {"decisions": [LOW, decided("near_miss", "suggest", rank=2)]},
-        "its score 0.710 is below the certified threshold 0.900; nothing to do, or more labelled products",
+        "its score 0.710 is below the certified threshold 0.900; a better model, from more labelled products",
     ),
     "content changed": (
         {"decisions": [LOW | {"content_hash": "content-0"}]}, "The content has changed since: the next run decides."
@@ -84,7 +110,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"decisions": [decided("certified", "publish")], "history": ROLLED_BACK}, "was taken back by a rollback"
     ),
     "not finished": ({"decisions": [decided("certified", "publish")]}, "no finished run has decided"),
-    "older certificate": ({"decisions": [LOW | {"attributes": OLDER}]}, "below the certified threshold; nothing to do"),
+    "older certificate": ({"decisions": [LOW | {"attributes": OLDER}]}, "below the certified threshold; a better"),
     "run without attributes": ({"decisions": [LOW | {"attributes": None, "config": None}]}, "below the certified"),
 }  # fmt: skip
 
@@ -99,8 +125,9 @@ def test_why(case: str) -> None:
     found = Found(
         product=PRODUCT | given.get("product", {}), attribute=attribute, current=given.get("current"),
         decisions=given.get("decisions", []), history=given.get("history", []),
-        quarantined=given.get("quarantined", []),
+        quarantined=given.get("quarantined", []), rolled_back=given.get("rolled_back", ()),
     )  # fmt: skip
     text = why(found, SWITCHES)
+    assert ("older content" in text) == (case == "older content")
     assert expected in text
     assert text.endswith(".")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger
+from catalog_enrichment.enrichment import select
+from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.promotion_diff import promotion_diff as diff_of_promotion
 from catalog_enrichment.operations.promotion_diff import value_changes
 
@@ -104,4 +106,12 @@ def test_the_diff_of_a_promotion_can_be_of_a_sample(enriched: SampleCatalog) -> 
 
 
 def test_the_diff_of_a_version_that_has_decided_everything_is_empty(enriched: SampleCatalog) -> None:
+    """And it leaves the scores alone that an interrupted run over the same products has stored."""
+    context = enriched.context()
+    request = select.RunRequest.of(context.config, context.dictionary, enriched.model(), select.Window())
+    with persisted_frames() as persist:
+        state = select.read_ledger(context.catalog, persist)
+        run_id = select.select_products(context.catalog, request, state, persist).run_id
+    context.catalog.checkpoint(run_id, "scored", context.spark.range(1))
     assert {sum(kinds.values()) for kinds in promotion_diff(enriched, "1")["attributes"].values()} == {0}
+    assert [path.parent.name for path in (enriched.config.path("catalog") / "_staging").glob("*/*")] == [run_id]

@@ -69,6 +69,7 @@ def run_row() -> dict[str, Any]:
     return {
         "run_id": "enrich-0123456789abcdef0123", "parent_run_id": None, "kind": "enrich", "status": "succeeded",
         "model_name": "catalog-enrichment", "model_version": "3",
+        "config": json.dumps({"precision": {"provisional_cap": 8765}}),
         "window": json.dumps({"categories": ["shoes", NASTY]}),
         "counts": {"products": 1000, "predicted": 950, "skipped.already_scored": 30, "skipped.opted_out": 8,
                    "quarantined.empty_title": 12, "unusable_images.image_truncated": 5, "unusable_images.no_image": 41},
@@ -112,5 +113,6 @@ def full_report() -> RunReport:
         ],
         written={certificate().certificate_id: 240},
         right={certificate().certificate_id: 233},
+        accept_rates={certificate().certificate_id: 0.38},
         undo="rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",
     )

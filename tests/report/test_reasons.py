@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.precision.certificate import RefusedCategory
+from catalog_enrichment.precision.certificate import RefusedCategory, RefusedLanguage
 from catalog_enrichment.records import Modality, Reason
 from catalog_enrichment.report import reasons
 from catalog_enrichment.report.reasons import Case
@@ -19,6 +19,13 @@ MANY = replace(PRODUCT, value=None, score=None)
 REFUSED = certificate(
     categories=("Apparel", "Footwear", "Footwear/Boots"),
     refused_categories=(RefusedCategory("Footwear", 3, 219, 800, language="en", labelled_missing=1500, why="few"),),
+)
+TWO_LANGUAGES = replace(
+    REFUSED,
+    languages=("en", "fr"),
+    refused_languages=(
+        RefusedLanguage("fr", accepted=3, missing=50, open_products=90, labelled_missing=300, why="few"),
+    ),
 )
 
 
@@ -36,8 +43,8 @@ def test_every_reason_has_a_sentence_with_and_without_facts(reason: Reason) -> N
     ("reason", "facts", "expected"),
     [
         (Reason.BELOW_THRESHOLD, {},
-         "color of this product abstains: its score 0.710 is below the certified threshold 0.900; nothing to do, or "
-         "more labelled products for a better model"),
+         "color of this product abstains: its score 0.710 is below the certified threshold 0.900; a better model, from "
+         "more labelled products, may score it higher"),
         (Reason.CERTIFIED, {"score": 0.95},
          "'Red' is written: its score 0.950 is at or above the certified threshold 0.900"),
         (Reason.CERTIFICATE_EXPIRED, {}, "the certificate expired on 2026-05-30: train and promote a new version"),
@@ -46,7 +53,7 @@ def test_every_reason_has_a_sentence_with_and_without_facts(reason: Reason) -> N
         (Reason.NO_CERTIFICATE, {"certificate": abstention(why_abstains="about 219 more such labelled products")},
          "is not written for products with text and picture: about 219 more such labelled products"),
         (Reason.UNSEEN_SLICE, {"certificate": REFUSED, "categories": ["Footwear/Boots"]},
-         "219 more accepted certification products of Footwear are needed"),
+         "about 1,500 more labelled products of Footwear are needed to certify it"),
         (Reason.UNSEEN_SLICE, {"certificate": REFUSED, "categories": ["Apparel", "Garden"], "languages": ["en"]},
          "category Garden had no labelled product"),
         (Reason.UNSEEN_SLICE, {"certificate": REFUSED, "categories": ["Apparel"], "languages": ["fr"]},
@@ -58,6 +65,14 @@ def test_every_reason_has_a_sentence_with_and_without_facts(reason: Reason) -> N
         (Reason.NOT_APPLICABLE, {"categories": ["Home"]}, "color does not apply to category Home"),
         (Reason.SHOP_DISABLED, {"shop": "s1"}, "shop s1 is in enrich.disabled_shops"),
         (Reason.SCORING_FAILED, {"detail": "OSError"}, "could not score it (OSError)"),
+        (Reason.UNSEEN_SLICE, {"certificate": TWO_LANGUAGES, "categories": ["Footwear"], "languages": ["en"]},
+         "about 1,500 more labelled products of Footwear in language en are needed to certify it"),
+        (Reason.UNSEEN_SLICE, {"certificate": TWO_LANGUAGES, "categories": ["Footwear"], "languages": ["fr"]},
+         "is not written there: about 300 more labelled products in language fr are needed to certify it"),
+        (Reason.UNSEEN_SLICE, {"certificate": REFUSED, "categories": ["Apparel"], "languages": ["en"]},
+         "its category together with its language had no labelled product"),
+        (Reason.IMAGE_UNREACHABLE, {}, "its attributes abstain and are tried again after 12 hours"),
+        (Reason.SWITCHED_OFF, {}, "switched on again, the next run decides it again"),
         (Reason.PROVISIONAL_CAP, {}, "audit to confirm the certificate, or raise precision.provisional_cap"),
     ],
 )  # fmt: skip
@@ -91,6 +106,9 @@ def test_the_numbers_of_a_certificate_are_explained() -> None:
     }  # fmt: skip
     assert "confidence 99.0%" in numbers["lower bound"].meaning
     assert "0.01" in numbers["use number"].meaning
+    assert "at most a limited number of values" in numbers["status"].meaning
+    [status] = [one for one in reasons.certificate_numbers(certificate(), 12345) if one.name == "status"]
+    assert "at most 12,345 values of the attribute may stand" in status.meaning
 
 
 def test_one_value_or_several_wait() -> None:

@@ -10,7 +10,7 @@ from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality
 from catalog_enrichment.report import run as run_report
 
-from ..catalog.catalog_rows import frame, prediction
+from ..catalog.catalog_rows import frame, prediction, product
 from ..sample_catalog import SampleCatalog, table
 from ..sample_certificate import SCORED_BY, abstention, certificate
 
@@ -86,3 +86,25 @@ def test_each_product_is_counted_once_by_its_best_value(spark: SparkSession) -> 
     assert "nine more are needed" in found["color", "no_certificate"].sentence
     assert "category Garden had no labelled product" in found["color", "unseen_slice"].sentence
     assert "below the certified threshold;" in found["size", "below_threshold"].sentence
+
+
+def test_the_share_of_accepted_products_without_a_merchants_value(spark: SparkSession) -> None:
+    issued, nothing = certificate(), abstention(modality=Modality.TEXT_ONLY)
+
+    def decided(product: str, score: float, value: str = "red", **given: Any) -> dict[str, Any]:
+        row = prediction(product, "color", value, score=score, certificate_id=issued.certificate_id)
+        return row | {"threshold": issued.threshold} | given
+
+    rows = [
+        decided("at the threshold", 0.9), decided("at the threshold", 0.2, "green", rank=2),
+        decided("below", 0.89), decided("not in the pool", 0.95, "blue"),
+        decided("refused category", 0.95, decision="abstain", reason="unseen_slice"),
+        decided("merchant", 0.95), decided("no merchant", 0.1),
+        decided("no picture", 0.95, certificate_id=nothing.certificate_id, threshold=None),
+    ]  # fmt: skip
+    given = {"merchant": {"color": ["red"]}, "no merchant": {"color": [], "size": ["M"]}}
+    names = {row["product_id"] for row in rows}
+    products = [product(name, merchant_attributes=given.get(name)) for name in names]
+    run = {"attributes": json.dumps({"certificates": [issued.to_dict(), nothing.to_dict()]})}
+    found = run_report.accept_rates(frame(spark, "predictions", rows), frame(spark, "products", products), run)
+    assert found == {issued.certificate_id: 2 / 5}

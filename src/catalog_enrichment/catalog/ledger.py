@@ -15,7 +15,7 @@ run, strictly increasing from run to run (:func:`next_asserted_at`).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,10 @@ class StandingValues:
     events: DataFrame
     """The assert events whose values stand."""
 
+    def without(self, gone: DataFrame) -> StandingValues:
+        """All but the events whose ids are in the column ``event_id`` of ``gone``."""
+        return StandingValues(self.version, self.events.join(gone.select("event_id"), "event_id", "left_anti"))
+
     def after(self, changes: DataFrame) -> StandingValues:
         """What stands after the next commit, if that commit adds ``changes``: asserts, and retracts of standing values.
 
@@ -62,7 +66,7 @@ class StandingValues:
         from pyspark.sql import functions as F
 
         retracted = changes.where(F.col("op") == Op.RETRACT.value).select(F.col("refers_to").alias("event_id"))
-        kept = self.events.join(retracted, "event_id", "left_anti")
+        kept = self.without(retracted).events
         created = max(self.version, 0)  # making the table is its version 0
         return StandingValues(created + 1, kept.unionByName(changes.where(F.col("op") == Op.ASSERT.value)))
 
@@ -76,12 +80,23 @@ class LedgerState:
     """Of the newest event, in UTC; None: there is no event yet."""
     human_events: int
     """How many events people have added."""
+    events: DataFrame
+    """The whole ledger."""
+    run_ids: frozenset[str]
+    """Of all events."""
 
     @classmethod
     def of(cls, version: int, events: DataFrame, persist: Persist) -> LedgerState:
         """Replay ``events``, all of the ledger at ``version``; the standing values are persisted."""
-        last, human = _last_and_human(events)
-        return cls(StandingValues(version, persist(active(events))), last, human)
+        last, human, run_ids = _totals(events)
+        return cls(StandingValues(version, persist(active(events))), last, human, events, run_ids)
+
+    def before(self, run_id: str) -> LedgerState:
+        """The values that would stand without the events of ``run_id``; the rest is as it is."""
+        from pyspark.sql import functions as F
+
+        others = active(self.events.where(F.col("run_id") != run_id))
+        return replace(self, standing=StandingValues(self.standing.version, others))
 
     def next_asserted_at(self, now: datetime) -> datetime:
         """``now``, or the first microsecond after the newest event if that is later; in UTC."""
@@ -90,16 +105,17 @@ class LedgerState:
 
 def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
     """``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
-    return strictly_later(now, _last_and_human(events)[0])
+    return strictly_later(now, _totals(events)[0])
 
 
-def _last_and_human(events: DataFrame) -> tuple[datetime | None, int]:
+def _totals(events: DataFrame) -> tuple[datetime | None, int, frozenset[str]]:
+    """The time of the newest event, how many people have added, and all run ids."""
     from pyspark.sql import functions as F
 
     human = F.count(F.when(F.col("source") == Source.HUMAN.value, 1))
-    row = events.agg(F.unix_micros(F.max("asserted_at")), human).first()
-    micros, count = row if row else (None, 0)
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros), int(count)
+    row = events.agg(F.unix_micros(F.max("asserted_at")), human, F.collect_set("run_id")).first()
+    micros, count, run_ids = row if row else (None, 0, [])
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros), int(count), frozenset(run_ids)
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
@@ -121,10 +137,15 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
 
 def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
     """The retract events for what is :func:`contradicted`."""
+    return retract(contradicted(standing, decided), stamp)
+
+
+def retract(standing: DataFrame, stamp: RunStamp) -> DataFrame:
+    """The retract events for all of ``standing``; its column ``contradiction`` is their reason."""
     from pyspark.sql import functions as F
 
     return _record(
-        contradicted(standing, decided),
+        standing,
         stamp,
         op=F.lit(Op.RETRACT.value),
         refers_to=F.col("event_id"),

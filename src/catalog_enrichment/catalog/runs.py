@@ -138,6 +138,12 @@ def succeeded(catalog: Catalog) -> DataFrame:
     return every_attempt(catalog).where(F.col("status") == RunStatus.SUCCEEDED.value)
 
 
+def succeeded_ids(catalog: Catalog) -> set[str]:
+    """Ids of the runs that have succeeded."""
+    rows = [row for batch in catalog.scan(TABLE, ["run_id", "status"]) for row in batch.to_pylist()]
+    return {row["run_id"] for row in rows if row["status"] == RunStatus.SUCCEEDED.value}
+
+
 def every_attempt(catalog: Catalog) -> DataFrame:
     """All rows, also of attempts that were refused or failed."""
     return catalog.read(TABLE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, select_products
+from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.records import RunKind, RunStatus, add_counts, make_run_id
@@ -52,7 +52,7 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
     _check_categories(catalog, window)
     with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
         request = RunRequest.of(config, context.dictionary, model, window)
-        selection = select_products(catalog, request, persist)
+        selection = select_products(catalog, request, read_ledger(catalog, persist), persist)
         rate = products_per_second(catalog)
         stage.rows_in, stage.rows_out = selection.seen, selection.rows
     chunks = max(1, math.ceil(selection.seen / config.backfill.chunk_products))

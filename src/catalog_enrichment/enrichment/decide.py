@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.enrichment import provisional_cap
+from catalog_enrichment.enrichment import landed, provisional_cap
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
@@ -75,8 +75,8 @@ def decide_once(
     """The run's decisions (contract `predictions`): those that it landed before it was killed, else new ones."""
     from pyspark.sql import functions as F
 
-    if catalog.committed("predictions", run_id):
-        return catalog.read("predictions").where(F.col("run_id") == run_id)
+    if (earlier := landed.read(catalog, run_id)) is not None:
+        return earlier
     with_scores = scored.where(F.col("error").isNull())
     products = with_scores.join(_standing_attributes(standing.events), "product_id", "left")
     rules = DecisionRules.of(request, run_id, datetime.now(UTC))

@@ -10,6 +10,8 @@ A decision is open again when what its reason rests on has changed:
                                   category or language than the decision consulted
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
+    its value was withdrawn       a later run retracted it because it was switched off or the content changed; the
+                                  attribute applies, is switched on and has this content now
 With nothing of this changed, a run has nothing to do (I5).
 
 Values that wait under the provisional cap are administrative, too: another certificate opens them again. Otherwise they
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import category_filters, runs
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.records import ABOUT_MERCHANT, ADMINISTRATIVE, Reason
+from catalog_enrichment.records import ABOUT_MERCHANT, ADMINISTRATIVE, WITHDRAWN, Op, Reason
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -58,7 +60,11 @@ def with_pending(
     key = ["product_id", "content_hash"]
     names = [attribute.name for attribute in attributes]
     taken_back = runs.rolled_back(catalog, names)
-    newest = newest_decisions(_decisions_that_count(catalog, names, model, taken_back), runs.succeeded(catalog))
+    succeeded = runs.succeeded(catalog)
+    newest = newest_decisions(_decisions_that_count(catalog, names, model, taken_back), succeeded)
+    newest = newest.join(_withdrawn(catalog, succeeded, taken_back), ["product_id", "attribute"], "left")
+    undone = _is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
+    newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
     decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
     failed = runs.of_succeeded(catalog, "quarantine", model.name).where(F.col("model_version") == model.version)
     refused = failed.select(*key, F.lit(True).alias("refused")).distinct()
@@ -126,6 +132,19 @@ def _decisions_that_count(
     return catalog.read("predictions").where(F.col("attribute").isin(names) & (own | ~undone))
 
 
+def _withdrawn(catalog: Catalog, succeeded: DataFrame, taken_back: Mapping[str, Collection[str]]) -> DataFrame:
+    """Per product and attribute ``withdrawn_at``: when the newest run finished that retracted a value for one of the
+    reasons WITHDRAWN and was not rolled back."""
+    from pyspark.sql import functions as F
+
+    by_run = (F.col("op") == Op.RETRACT.value) & F.col("undoes").isNull()
+    for_reason = F.col("reason").isin([reason.value for reason in WITHDRAWN])
+    events = catalog.read("attribute_values").where(by_run & for_reason)
+    events = events.where(~_is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
+    finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at")), "run_id")
+    return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("withdrawn_at"))
+
+
 def _is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Collection[str]]) -> Column:
     """Whether the run's work on the attribute is rolled back; ``taken_back``: attribute -> run ids."""
     from pyspark.sql import functions as F
@@ -169,7 +188,9 @@ def _still_counts(decision: Column, model: ResolvedModel, config_hash: str) -> C
     from pyspark.sql import functions as F
 
     own = (decision["model_name"] == model.name) & (decision["model_version"] == model.version)
-    return own & (decision["content_hash"] == F.col("content_hash")) & ~_open_again(decision, model, config_hash)
+    withdrawn_since = F.coalesce(decision["withdrawn_at"] > decision["finished_at"], F.lit(False))
+    same_content = decision["content_hash"] == F.col("content_hash")
+    return own & same_content & ~withdrawn_since & ~_open_again(decision, model, config_hash)
 
 
 def _by_merchant(decision: Column) -> Column:

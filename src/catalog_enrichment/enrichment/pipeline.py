@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import decide, publish, score, select, summary
+from catalog_enrichment.enrichment.withdrawn import of_refused
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
 
@@ -45,26 +46,31 @@ def enrich(
             state = select.read_ledger(catalog, persist)
             if not dry_run:  # a run killed between the ledger's commit and its refresh left readers one run behind
                 catalog.refresh_current_values("catch-up", state.standing)
-            selection = select.select_products(catalog, request, persist)
-            run_id = request.identify(record, selection, state.human_events)
+            selection = select.select_products(catalog, request, state, persist)
+            run_id = selection.identify(record)
             stage.count(selection.seen, selection.rows)
-        if not selection.rows:
+        if not selection.rows and not selection.withdrawals:
             return summary.nothing_to_do(record, selection.waiting)
 
-        with stages("validate") as stage:
-            record.validation = select.check_products(selection, config)
-            stage.count(selection.rows)
+        if selection.rows:
+            with stages("validate") as stage:
+                record.validation = select.check_products(selection, config)
+                stage.count(selection.rows)
 
         with stages("score") as stage:
             scored = catalog.checkpoint(run_id, SCORED, score.score(selection, model, config.pictures()))
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted)
+        summary.warn_of_pictures_not_read(record)
 
         with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (SCORED,)):
             with stages("decide") as stage:
-                decided = decide.decide_once(catalog, request, scored, state.standing, run_id)
-                changes = publish.plan_changes(catalog, decided, state, request, run_id)
+                standing = state.standing.events
+                withdrawn = selection.withdrawn.unionByName(of_refused(standing, scored))
+                decided = decide.decide_once(catalog, request, scored, state.standing.without(withdrawn), run_id)
+                stamp = request.stamp(run_id, state)
+                changes = publish.plan_changes(catalog, stamp, standing, decided, withdrawn)
                 coverage = summary.coverage_by_attribute(catalog, context.dictionary)
                 record.attributes = summary.attributes(decided, changes, coverage, model, selection.waiting)
                 summary.say_what_waits(record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import ledger
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.enrichment.select import RunRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +38,20 @@ class Changes:
 
 
 def plan_changes(
-    catalog: Catalog, decided: DataFrame, state: ledger.LedgerState, request: RunRequest, run_id: str
+    catalog: Catalog, stamp: ledger.RunStamp, standing: DataFrame, decided: DataFrame, withdrawn: DataFrame
 ) -> Changes:
-    """The ledger events that the decisions amount to: assertions, and retractions of what they contradict.
+    """The ledger events of a run: assertions, and retractions of what its decisions contradict and of ``withdrawn``.
 
-    Computed once, into a checkpoint of this attempt; of a run that is resumed after its commit, those committed.
+    ``standing``: the assert events whose values stand; ``withdrawn``: see :mod:`withdrawn`, no product and attribute
+    that ``decided`` has. Computed once, into a checkpoint of this attempt; of a run that is resumed after its commit,
+    those committed.
     """
-    if catalog.committed("attribute_values", run_id):
+    if catalog.committed("attribute_values", stamp.run_id):
         ledger_rows = catalog.read("attribute_values")
-        return _counted(ledger_rows.where(ledger_rows["run_id"] == run_id))
-    stamp = ledger.RunStamp(
-        run_id, request.model.name, request.model.version, state.next_asserted_at(datetime.now(UTC))
-    )
-    retracted = ledger.retractions(state.standing.events, decided, stamp)
+        return _counted(ledger_rows.where(ledger_rows["run_id"] == stamp.run_id))
+    retracted = ledger.retractions(standing, decided, stamp).unionByName(ledger.retract(withdrawn, stamp))
     planned = ledger.assertions(decided, stamp).unionByName(retracted)
-    return _counted(catalog.checkpoint(run_id, attempt_name("changes"), planned))
+    return _counted(catalog.checkpoint(stamp.run_id, attempt_name("changes"), planned))
 
 
 def _counted(events: DataFrame) -> Changes:

@@ -6,14 +6,16 @@ What is pending: :mod:`catalog_enrichment.enrichment.pending`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
 from catalog_enrichment.catalog import category_filters, ledger, runs
 from catalog_enrichment.catalog.ledger import LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment import pending, provisional_cap
+from catalog_enrichment.enrichment import landed, pending, provisional_cap
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
+from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
@@ -86,6 +88,7 @@ class RunRequest:
     model: ResolvedModel
     attributes: tuple[Attribute, ...]
     """Enabled attributes that the model has a head for."""
+    enabled: tuple[Attribute, ...]
     window: Window
     rules: EnrichConfig
     images: ImagesConfig
@@ -95,10 +98,11 @@ class RunRequest:
 
     @classmethod
     def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
-        attributes = tuple(dictionary[name] for name in dictionary.enabled if name in model.heads)
+        enabled = tuple(dictionary[name] for name in dictionary.enabled)
         return cls(
             model=model,
-            attributes=attributes,
+            attributes=tuple(attribute for attribute in enabled if attribute.name in model.heads),
+            enabled=enabled,
             window=window,
             rules=config.enrich,
             images=config.images,
@@ -120,20 +124,15 @@ class RunRequest:
             window=self.window.as_dict(),
         )
 
-    def identify(self, record: RunRecord, selection: Selection, human_events: int) -> str:
-        """Set the record's run id and counts of the selection; returns the run id.
-
-        Same window, config, model version and inputs: same run. ``human_events``: how many events people have added
-        to the ledger, which decisions depend on, too.
-        """
-        record.input_fingerprint = selection.fingerprint
-        record.run_id = self._run_id(selection.fingerprint, human_events)
-        record.count(products=selection.seen, skipped=selection.skipped)
-        return record.run_id
-
-    def _run_id(self, fingerprint: str, human_events: int) -> str:
-        model, inputs = self.model, (fingerprint, human_events)
+    def run_id(self, *inputs: object) -> str:
+        """Same window, config, model version and ``inputs``: same run."""
+        model = self.model
         return make_run_id(RunKind.ENRICH, self.window.as_dict(), self.config_hash, model.name, model.version, inputs)
+
+    def stamp(self, run_id: str, state: LedgerState) -> ledger.RunStamp:
+        """What every ledger event of the run carries."""
+        asserted_at = state.next_asserted_at(datetime.now(UTC))
+        return ledger.RunStamp(run_id, self.model.name, self.model.version, asserted_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +151,17 @@ class Selection:
     """Hash of everything about these products that a decision rests on."""
     waiting: dict[str, int]
     """Attribute -> values of the window's products that wait under the provisional cap and are not decided again."""
+    withdrawn: DataFrame
+    """Standing values of the window's products to retract without a decision (:mod:`withdrawn`)."""
+    withdrawals: int
+    """How many they are."""
+    run_id: str
+
+    def identify(self, record: RunRecord) -> str:
+        """Set the record's run id and counts of the selection; returns the run id."""
+        record.input_fingerprint, record.run_id = self.fingerprint, self.run_id
+        record.count(products=self.seen, skipped=self.skipped)
+        return self.run_id
 
 
 def config_hash(config: Config, dictionary: Dictionary) -> str:
@@ -167,24 +177,36 @@ def read_ledger(catalog: Catalog, persist: Persist) -> LedgerState:
     return LedgerState.of(version, catalog.read("attribute_values", version), persist)
 
 
-def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> Selection:
+def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, persist: Persist) -> Selection:
     """Every product of the window that is new, changed, or has an attribute this model version has not decided.
 
-    Values that wait under the provisional cap are decided again where there is room for them.
+    Values that wait under the provisional cap are decided again where there is room for them. A run that committed to
+    the ledger and was killed before its row in `runs` is found again: it looks at the values that stood before it (I5).
     """
-    from pyspark.sql import functions as F
-
-    window = request.window
-    products = window.select(catalog.read("products"))
-    narrow = products.drop("images", "title", "description")
+    narrow = request.window.select(catalog.read("products")).drop("images", "title", "description")
     status = pending.with_pending(catalog, narrow, request.attributes, request.model, request.config_hash)
     status = persist(status.withColumn("status", _status(request.rules)))
+    finished = runs.succeeded_ids(catalog)
+    for run_id in sorted(one for one in state.run_ids - finished if one.startswith(RunKind.ENRICH.value)):
+        selection = _select(catalog, request, state.before(run_id), status, persist)
+        if selection.run_id == run_id:
+            return selection
+    return _select(catalog, request, state, status, persist)
+
+
+def _select(
+    catalog: Catalog, request: RunRequest, state: LedgerState, status: DataFrame, persist: Persist
+) -> Selection:
+    """The selection by the values that stand in ``state``. ``status``: of the window's products, persisted."""
+    from pyspark.sql import functions as F
+
+    window, standing = request.window, state.standing
+    withdrawn = persist(without_decision(standing.events, status, request.rules, request.enabled, request.attributes))
+    withdrawals, retracted = _count_and_hash(withdrawn)
     counts, any_waiting = _status_counts(status)
     waiting: dict[str, int] = {}
     if any_waiting:
-        # of finished runs only: a killed run then finds the room that it found before its commit, and its run id (I5)
-        standing = ledger.active(runs.of_succeeded(catalog, "attribute_values"))
-        status, waiting = _open_where_room(status, standing, request, persist)
+        status, waiting = _open_where_room(status, standing.without(withdrawn).events, request, persist)
         counts, _ = _status_counts(status)
     ready = status.where(F.col("status") == READY)
     rows = counts.pop(READY, 0)
@@ -192,14 +214,41 @@ def select_products(catalog: Catalog, request: RunRequest, persist: Persist) -> 
         ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products)
         counts[Reason.OVER_LIMIT.value] = rows - window.max_products
         rows = window.max_products
+    products = window.select(catalog.read("products"))
+    inputs = fingerprint(ready, "pending", "earlier_runs")
+    run_id = request.run_id(inputs, state.human_events, *([retracted] if withdrawals else []))
     return Selection(
         products=_with_pictures(products, ready.select(*_KEY, "pending"), rows, request.rules.partitions),
         rows=rows,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
-        fingerprint=fingerprint(ready, "pending", "earlier_runs"),
+        fingerprint=inputs,
         waiting=waiting,
+        withdrawn=withdrawn,
+        withdrawals=withdrawals,
+        run_id=_unused(catalog, request, standing.events, run_id),
     )
+
+
+def _unused(catalog: Catalog, request: RunRequest, standing: DataFrame, run_id: str) -> str:
+    """``run_id``, or the next id that follows from it if a run of that id is over.
+
+    It has succeeded, and what it did was rolled back; or it was killed, and what it landed must not be published any
+    more.
+    """
+    finished = runs.succeeded_ids(catalog)
+    while run_id in finished or landed.void(catalog, run_id, request.model.certificates, standing, request.cap):
+        run_id = make_run_id(RunKind.ENRICH, run_id, "again")
+    return run_id
+
+
+def _count_and_hash(events: DataFrame) -> tuple[int, str]:
+    """How many ledger events there are, and a hash of them and of the reason to retract them."""
+    from pyspark.sql import functions as F
+
+    row_hash = F.xxhash64("event_id", "contradiction")
+    row = events.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
+    return (int(row[0]), stable_hash(*(str(value) for value in row))) if row else (0, "")
 
 
 def _status_counts(status: DataFrame) -> tuple[dict[str, int], bool]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _PREVIEW_ROWS = 20
 
+_SWITCHED_OFF: dict[str, Any] = {"merchant": 0, "coverage": None}
+"""Numbers of an attribute that is switched off, or no longer in the dictionary: it has no coverage."""
+
 
 def decision_counts(decided: DataFrame) -> dict[str, dict[str, int]]:
     """Attribute -> products written, suggested, abstained, and ``waiting``: values that wait under the provisional cap.
@@ -91,14 +94,15 @@ def attributes(
     """
     counts = decision_counts(decided)
     here = {name: numbers.pop("waiting") for name, numbers in counts.items()}
+    none = dict.fromkeys(("written", "suggested", "abstained"), 0)
     decisions = {
         name: {
-            "merchant": coverage[name]["merchant"],
-            **numbers,
+            "merchant": coverage.get(name, _SWITCHED_OFF)["merchant"],
+            **counts.get(name, none),
             "retracted": changes.retracted_by_attribute.get(name, 0),
-            "coverage_before": coverage[name]["coverage"],
+            "coverage_before": coverage.get(name, _SWITCHED_OFF)["coverage"],
         }
-        for name, numbers in counts.items()
+        for name in sorted({*counts, *changes.retracted_by_attribute})
     }
     return {
         "decisions": decisions,
@@ -113,10 +117,18 @@ def say_what_waits(record: RunRecord) -> None:
         record.stages.say(reasons.what_waits(name, values))
 
 
+def warn_of_pictures_not_read(record: RunRecord) -> None:
+    """Print a warning if IMAGE_NOT_ALLOWED is the reason of more than half of the scored products' pictures."""
+    not_allowed = record.by_reason("unusable_images").get(Reason.IMAGE_NOT_ALLOWED.value, 0)
+    predicted = record.counts["predicted"]
+    if 2 * not_allowed > predicted:
+        record.stages.say(reasons.images_not_allowed(not_allowed, predicted))
+
+
 def add_coverage_after(record: RunRecord, coverage: Mapping[str, Mapping[str, Any]]) -> None:
     """Add to each attribute's numbers the coverage that readers see after the run."""
     for name, numbers in (record.attributes or {})["decisions"].items():
-        numbers["coverage_after"] = coverage[name]["coverage"]
+        numbers["coverage_after"] = coverage.get(name, _SWITCHED_OFF)["coverage"]
 
 
 def nothing_to_do(record: RunRecord, waiting: Mapping[str, int]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ class Found:
     """Ledger events, oldest first."""
     quarantined: Sequence[Mapping[str, Any]] = ()
     """Quarantine rows of the product, newest first."""
+    rolled_back: Collection[str] = ()
+    """Ids of the runs whose work on the attribute is rolled back."""
 
     @property
     def name(self) -> str:
@@ -63,7 +65,7 @@ def explain_value(context: Context, product_id: str, attribute: str) -> dict[str
         "current": current,
         "why": why(found, context.config.enrich),
         "certificate": certificate,
-        "certificate_numbers": _numbers(certificate),
+        "certificate_numbers": _numbers(certificate, context.config.precision.provisional_cap),
         "history": found.history,
         "decisions": [{k: v for k, v in one.items() if k not in _OF_THE_RUN} for one in decisions],
         "undo": f"rollback_run --config FILE --run-id {run_id} --attribute {attribute}" if run_id else None,
@@ -85,11 +87,7 @@ def why(found: Found, switches: EnrichConfig) -> str:
         return _ended(reasons.sentence(Reason.HUMAN_VALUE_STANDS, reasons.Case(attribute=found.name)))
     newest = found.decisions[0] if found.decisions else None
     if current:
-        written = [one for one in found.decisions if one["run_id"] == current["run_id"] and _published(one)]
-        sentences = [_about(found, written[0])] if written else []
-        if newest and newest["run_id"] != current["run_id"]:
-            sentences.append("It stands, although in the newest decision " + _about(found, newest))
-        return " ".join(map(_ended, sentences))
+        return " ".join(map(_ended, _why_it_stands(found, current, switches)))
     if without_decision := _switched_off(found, switches):
         return _ended(without_decision)
     if newest is None or newest["content_hash"] != found.product["content_hash"]:
@@ -103,6 +101,24 @@ def why(found: Found, switches: EnrichConfig) -> str:
         return _ended(_taken_away(found))
     changed = newest["content_hash"] != found.product["content_hash"]
     return _ended(_about(found, newest)) + (" The content has changed since: the next run decides." if changed else "")
+
+
+def _why_it_stands(found: Found, current: Mapping[str, Any], switches: EnrichConfig) -> Iterator[str]:
+    """Sentences about a model value that readers see: who wrote it, and why newer facts have not changed it."""
+    run_id = current["run_id"]
+    written = [one for one in found.decisions if one["run_id"] == run_id and _published(one)]
+    yield _about(found, written[0]) if written else reasons.decision_not_stored(current["values"], run_id)
+    newest = found.decisions[0] if found.decisions else None
+    if newest and newest["run_id"] in found.rolled_back:
+        yield reasons.seen_after_rollback(newest["run_id"], newest["value"] if _published(newest) else None)
+    in_force = [one for one in found.decisions if one["run_id"] not in found.rolled_back]
+    if in_force and in_force[0]["run_id"] != run_id:
+        yield "It stands, although in the newest decision " + _about(found, in_force[0])
+    contents = {event["content_hash"] for event in found.history if event["run_id"] == run_id}
+    if switched_off := _switched_off(found, switches):
+        yield "The next run retracts it: " + switched_off
+    elif contents and found.product["content_hash"] not in contents:
+        yield "It was written for older content: the next run decides on the new content, or retracts it"
 
 
 def _find(catalog: Catalog, product_id: str, attribute: Attribute) -> Found:
@@ -132,6 +148,7 @@ def _find(catalog: Catalog, product_id: str, attribute: Attribute) -> Found:
         quarantined=[
             row.asDict() for row in quarantine.where(F.col("stage") == QuarantineStage.DECODE.value).collect()
         ],
+        rolled_back=runs.rolled_back(catalog, [attribute.name]).get(attribute.name, ()),
     )
 
 
@@ -234,11 +251,13 @@ def _certificate(decisions: Sequence[Mapping[str, Any]], certificate_id: str | N
     return None
 
 
-def _numbers(certificate: Mapping[str, Any] | None) -> list[dict[str, str]]:
+def _numbers(certificate: Mapping[str, Any] | None, provisional_cap: int) -> list[dict[str, str]]:
     """The certificate's numbers with what they mean; empty for an abstention or an older contract."""
     if certificate is None or certificate.get("contract") != CONTRACT or certificate["threshold"] is None:
         return []
-    return [asdict(number) for number in reasons.certificate_numbers(Certificate.from_dict(certificate))]
+    return [
+        asdict(number) for number in reasons.certificate_numbers(Certificate.from_dict(certificate), provisional_cap)
+    ]
 
 
 def _certificates_of_run(decision: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ class RunReport:
     """Certificate id -> products that were given values under it."""
     right: Mapping[str, int] | None = None
     """Certificate id -> how many of them were given no wrong value; None where the truth is not known."""
+    accept_rates: Mapping[str, float] = field(default_factory=dict)
+    """Certificate id -> share of this run's products without a merchant's value that its threshold accepts."""
     undo: str = ""
     """The command that rolls the run back."""
 
@@ -119,6 +121,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
     decisions: dict[str, Any] = by_attribute.get("decisions", {})
     certificates = certificates_of(by_attribute)
     counts = _counts(dict(row.get("counts") or {}))
+    cap = _json(row.get("config")).get("precision", {}).get("provisional_cap")
     return {
         "run": row,
         "window": _window(_json(row.get("window"))),
@@ -130,7 +133,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "paths": [_path(certificate, run) for certificate in certificates],
         "waiting": [what_waits(name, values) for name, values in by_attribute.get("waiting", {}).items()],
         "reasons": _by_attribute_reasons(run.reasons),
-        "certificates": [(c, certificate_numbers(c) if c.threshold is not None else []) for c in certificates],
+        "certificates": [(c, certificate_numbers(c, cap) if c.threshold is not None else []) for c in certificates],
         "histograms": [_histogram(name, bins, certificates) for name, bins in run.histograms.items() if sum(bins)],
         "published": _by_attribute(run.published),
         "disagreements": _by_attribute(run.disagreements),
@@ -217,6 +220,8 @@ def _path(certificate: Certificate, run: RunReport) -> dict[str, Any]:
         "abstains": certificate.threshold is None,
         "written": run.written.get(certificate.certificate_id, 0),
         "right": run.precision([certificate], certificate.attribute),
+        "accept_rate": run.accept_rates.get(certificate.certificate_id),
+        "certified_rate": None if certificate.threshold is None else certificate.accept_rate,
     }
 
 

@@ -81,6 +81,25 @@ def never_scored(attribute: str) -> str:
     return f"no finished run has decided {attribute} of this product yet: the next run of enrich_catalog does"
 
 
+def decision_not_stored(values: Sequence[str], run_id: str) -> str:
+    return f"{_quoted(values)} was written by run {run_id}, whose decision about it is not stored"
+
+
+def seen_after_rollback(run_id: str, wrote: str | None) -> str:
+    """About a value that is seen again. ``wrote``: what the run that was rolled back wrote instead; None: nothing."""
+    did = "did not write it" if wrote is None else f"wrote {wrote!r} instead"
+    return f"It is seen because run {run_id}, which {did}, was rolled back; rolling back the rollback undoes that"
+
+
+def images_not_allowed(products: int, of: int) -> str:
+    """About ``products`` of ``of`` that were scored by their text alone."""
+    return (
+        f"warning: the pictures of {products:,} of {of:,} scored products were not read, because their address is not "
+        "among those that may be read (image_not_allowed): list their folders in images.fetch.allowed_folders, or "
+        "their hosts in images.fetch.private_hosts; a config without [source] allows no local folder by itself"
+    )
+
+
 def differing_fields(certificate: Certificate, numeric_path: str | None, images: Mapping[str, int]) -> list[str]:
     """What of :class:`ScoredBy` explains a certificate mismatch, in words.
 
@@ -107,8 +126,8 @@ def _certified(case: Case) -> str:
 
 def _below_threshold(case: Case) -> str:
     return (
-        f"{case.subject} abstains: {case.scores} below {case.threshold}; nothing to do, or more labelled products for "
-        "a better model"
+        f"{case.subject} abstains: {case.scores} below {case.threshold}; a better model, from more labelled products, "
+        "may score it higher"
     )
 
 
@@ -153,26 +172,45 @@ def _expired(case: Case) -> str:
 
 
 def _unseen(case: Case) -> str:
-    """Refused categories with the number that is missing; else the categories and languages without labels."""
+    """Refused languages and categories with the labelled products that are missing; else what had no labels."""
     certificate = case.certificate
     if certificate is None:
         return f"{case.subject} abstains: its category or language was not certified; label products of it"
-    refused = [
-        row for row in certificate.refused_categories if any(is_below(name, row.category) for name in case.categories)
-    ]
+    refused = _refused(case, certificate)
     if refused:
-        needed = " and ".join(
-            f"{row.missing:,} more accepted certification products of {row.category or 'products without a category'}"
-            for row in refused
-        )
-        return f"{case.subject} is not written there: {needed} are needed; label more products of it"
+        needed = " and ".join(refused)
+        return f"{case.subject} is not written there: {needed} are needed to certify it"
     unseen = [f"category {name or '(none)'}" for name in case.categories if name not in certificate.categories]
     unseen += [f"language {name or '(none)'}" for name in case.languages if name not in certificate.languages]
-    names = ", ".join(unseen[:5]) or "its category or language"
+    names = ", ".join(unseen[:5]) or "its category together with its language"
     return (
         f"{case.subject} abstains: {names} had no labelled product when the version was certified; label products "
         "of it, then train and promote a version"
     )
+
+
+def _refused(case: Case, certificate: Certificate) -> list[str]:
+    """What is missing in the refused languages and categories that the products are in."""
+    languages = [row for row in certificate.refused_languages if row.language in case.languages]
+    categories = [
+        row
+        for row in certificate.refused_categories
+        if any(is_below(name, row.category) for name in case.categories)
+        and (row.language in case.languages or not case.languages)
+    ]
+    several = len(certificate.languages) > 1
+    needed = [
+        f"about {row.labelled_missing:,} more labelled products {_in_language(row.language)}" for row in languages
+    ]
+    for row in categories:
+        where = f" {_in_language(row.language)}" if several else ""
+        of = f"products of {row.category}" if row.category else "products without a category"
+        needed.append(f"about {row.labelled_missing:,} more labelled {of}{where}")
+    return needed
+
+
+def _in_language(language: str) -> str:
+    return f"in language {language}" if language else "without a language"
 
 
 def _capped(case: Case) -> str:
@@ -255,7 +293,9 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
     ),
     Reason.NO_IMAGE: _picture("it has no picture"),
     Reason.IMAGE_NOT_ALLOWED: _picture("its picture's address is not among those that may be read"),
-    Reason.IMAGE_UNREACHABLE: _picture("its picture cannot be reached at present"),
+    Reason.IMAGE_UNREACHABLE: (
+        "the product's picture could not be reached: its attributes abstain and are tried again after 12 hours"
+    ),
     Reason.IMAGE_MISSING: _picture("its picture is not where the feed says"),
     Reason.IMAGE_EMPTY: _picture("its picture has no bytes"),
     Reason.IMAGE_TRUNCATED: _picture("its picture is cut off"),
@@ -289,6 +329,10 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
     Reason.CONTENT_CHANGED: (
         "the model value was retracted because the content changed; the newest decision wrote no other"
     ),
+    Reason.SWITCHED_OFF: (
+        "the model value was retracted because its attribute, shop or category was switched off, or the attribute did "
+        "not apply to the product's category; switched on again, the next run decides it again"
+    ),
     Reason.SUPERSEDED: "the model value was retracted because its score is now too low",
     Reason.ROLLED_BACK: (
         "the value was taken back by a rollback, and this version does not write it again; rolling back the rollback "
@@ -309,10 +353,14 @@ class CertificateNumber:
     meaning: str
 
 
-def certificate_numbers(certificate: Certificate) -> list[CertificateNumber]:
-    """The numbers of a certificate with a threshold, explained."""
+def certificate_numbers(certificate: Certificate, provisional_cap: int | None = None) -> list[CertificateNumber]:
+    """The numbers of a certificate with a threshold, explained. ``provisional_cap``: of the run's config, if known."""
     c = certificate
-    status = "merchants' labels gave it; precision.provisional_cap values may stand until an audit confirms it"
+    limit = "a limited number of" if provisional_cap is None else f"{provisional_cap:,}"
+    status = (
+        f"merchants' labels gave it; until an audit confirms it, at most {limit} values of the attribute may stand "
+        "(precision.provisional_cap)"
+    )
     if c.status.value == "confirmed":
         status = "an audit of the catalog confirmed it"
     rows = [

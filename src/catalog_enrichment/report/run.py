@@ -50,6 +50,7 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
             reasons=reason_counts(predictions, row),
             stages=row.get("stages") or [],
             written=_written(published),
+            accept_rates=accept_rates(predictions, catalog.read("products"), row),
             right=right,
             undo=f"rollback_run --config FILE --run-id {run_id}",
         )
@@ -147,6 +148,27 @@ def _written(published: DataFrame) -> dict[str, int]:
 
     counts = published.groupBy("certificate_id").agg(F.countDistinct("product_id").alias("products"))
     return {row["certificate_id"]: row["products"] for row in counts.collect()}
+
+
+def accept_rates(predictions: DataFrame, products: DataFrame, run: Mapping[str, Any]) -> dict[str, float]:
+    """Certificate id -> share of the run's products without a merchant's value that the threshold accepts.
+
+    Accepted: any value of the pool has a score at or above the threshold, whatever was decided. ``predictions``: of
+    one run; ``run``: its row. Certificates without a threshold, or without such products, are left out.
+    """
+    from pyspark.sql import functions as F
+
+    accepted = F.lit(False)
+    for one in certificates_of(json.loads(run.get("attributes") or "{}")):
+        if one.threshold is not None:
+            passes = F.col("value").isin(list(one.values)) & (F.col("score") >= one.threshold)
+            accepted = accepted | ((F.col("certificate_id") == one.certificate_id) & passes)
+    given = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "values"))
+    labelled = given.where(F.size("values") > 0).select("product_id", "attribute")
+    of_open = predictions.where(F.col("threshold").isNotNull()).join(labelled, ["product_id", "attribute"], "left_anti")
+    by_product = of_open.groupBy("certificate_id", "product_id").agg(F.max(accepted.cast("int")).alias("accepted"))
+    rates = by_product.groupBy("certificate_id").agg(F.avg("accepted").alias("rate"))
+    return {row["certificate_id"]: row["rate"] for row in rates.collect()}
 
 
 def _histograms(predictions: DataFrame) -> dict[str, list[int]]:
