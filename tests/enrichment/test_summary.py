@@ -2,7 +2,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.enrichment.summary import decision_counts
+import pytest
+
+from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.enrichment.summary import decision_counts, say_what_needs_attention
+from catalog_enrichment.records import RunKind
+from catalog_enrichment.stages import Stages
 
 from ..catalog.catalog_rows import frame, prediction
 
@@ -27,3 +32,13 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(spar
         "color": {"written": 0, "suggested": 0, "abstained": 1, "waiting": 0},
         "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2},
     }
+
+
+@pytest.mark.parametrize(("not_allowed", "warns"), [(0, False), (50, False), (51, True)])
+def test_a_run_warns_where_most_pictures_may_not_be_read(not_allowed: int, warns: bool) -> None:
+    said: list[str] = []
+    record = RunRecord(kind=RunKind.ENRICH, stages=Stages(said.append))
+    record.count(predicted=100, unusable_images={"image_not_allowed": not_allowed, "no_image": 30})
+    say_what_needs_attention(record)
+    assert [line for line in said if "images.fetch.allowed_folders" in line] == said
+    assert bool(said) is warns

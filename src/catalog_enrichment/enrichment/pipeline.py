@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.enrichment import decide, publish, score, select, summary
-from catalog_enrichment.enrichment.withdrawn import of_refused
+from catalog_enrichment.enrichment import publish, score, select, summary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
 
@@ -62,18 +61,13 @@ def enrich(
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted)
-        summary.warn_of_pictures_not_read(record)
 
         with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (SCORED,)):
             with stages("decide") as stage:
-                standing = state.standing.events
-                withdrawn = selection.withdrawn.unionByName(of_refused(standing, scored))
-                decided = decide.decide_once(catalog, request, scored, state.standing.without(withdrawn), run_id)
-                stamp = request.stamp(run_id, state)
-                changes = publish.plan_changes(catalog, stamp, standing, decided, withdrawn)
+                decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 coverage = summary.coverage_by_attribute(catalog, context.dictionary)
                 record.attributes = summary.attributes(decided, changes, coverage, model, selection.waiting)
-                summary.say_what_waits(record)
+                summary.say_what_needs_attention(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
             publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
             if dry_run:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.enrichment.decide import attempt_name
+from catalog_enrichment.enrichment import decide
+from catalog_enrichment.enrichment.withdrawn import of_refused
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.records import Op
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.enrichment.select import RunRequest, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,20 @@ class Changes:
         return sum(self.retracted_by_attribute.values())
 
 
+def decide_and_plan(
+    catalog: Catalog, request: RunRequest, state: ledger.LedgerState, selection: Selection, scored: DataFrame
+) -> tuple[DataFrame, Changes]:
+    """The run's decisions (contract `predictions`) and the ledger events that follow from them and the selection.
+
+    What is retracted without a decision makes room under the provisional cap.
+    """
+    standing = state.standing
+    withdrawn = selection.withdrawn.unionByName(of_refused(standing.events, scored))
+    decided = decide.decide_once(catalog, request, scored, standing.without(withdrawn), selection.run_id)
+    stamp = request.stamp(selection.run_id, state)
+    return decided, plan_changes(catalog, stamp, standing.events, decided, withdrawn)
+
+
 def plan_changes(
     catalog: Catalog, stamp: ledger.RunStamp, standing: DataFrame, decided: DataFrame, withdrawn: DataFrame
 ) -> Changes:
@@ -51,7 +67,7 @@ def plan_changes(
         return _counted(ledger_rows.where(ledger_rows["run_id"] == stamp.run_id))
     retracted = ledger.retractions(standing, decided, stamp).unionByName(ledger.retract(withdrawn, stamp))
     planned = ledger.assertions(decided, stamp).unionByName(retracted)
-    return _counted(catalog.checkpoint(stamp.run_id, attempt_name("changes"), planned))
+    return _counted(catalog.checkpoint(stamp.run_id, decide.attempt_name("changes"), planned))
 
 
 def _counted(events: DataFrame) -> Changes:

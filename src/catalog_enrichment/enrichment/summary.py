@@ -117,7 +117,13 @@ def say_what_waits(record: RunRecord) -> None:
         record.stages.say(reasons.what_waits(name, values))
 
 
-def warn_of_pictures_not_read(record: RunRecord) -> None:
+def say_what_needs_attention(record: RunRecord) -> None:
+    """Print what waits under the provisional cap, and a warning if most pictures may not be read."""
+    say_what_waits(record)
+    _warn_of_pictures_not_read(record)
+
+
+def _warn_of_pictures_not_read(record: RunRecord) -> None:
     """Print a warning if IMAGE_NOT_ALLOWED is the reason of more than half of the scored products' pictures."""
     not_allowed = record.by_reason("unusable_images").get(Reason.IMAGE_NOT_ALLOWED.value, 0)
     predicted = record.counts["predicted"]

@@ -7,13 +7,13 @@ less of the room under that cap than a run does, so more values look added; all 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.enrichment import decide, publish, score, select
-from catalog_enrichment.enrichment.withdrawn import of_refused
+from catalog_enrichment.enrichment import publish, score, select
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.records import Source
 from catalog_enrichment.report.promotion import KINDS, PromotionReport, ValueChange, write_promotion_report
@@ -53,14 +53,12 @@ def promotion_diff(
             state = select.read_ledger(catalog, persist)
             selection = select.select_products(catalog, request, state, persist)
             run_id = f"diff-{selection.run_id}"  # its checkpoints are not those of the run that may follow
+            selection = replace(selection, run_id=run_id)
             stage.count(selection.seen, selection.rows)
         with catalog.dropping_checkpoints(run_id), stages("score") as stage:
             scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.pictures()))
-            withdrawn = selection.withdrawn.unionByName(of_refused(state.standing.events, scored))
-            decided = decide.decide_once(catalog, request, scored, state.standing.without(withdrawn), run_id)
-            stamp = request.stamp(run_id, state)
-            events = publish.plan_changes(catalog, stamp, state.standing.events, decided, withdrawn).events
-            changes = persist(value_changes(catalog.read("products"), state.standing, events))
+            _, planned = publish.decide_and_plan(catalog, request, state, selection, scored)
+            changes = persist(value_changes(catalog.read("products"), state.standing, planned.events))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
             samples = _samples(catalog, changes, context)
             stage.count(selection.rows)
