@@ -24,7 +24,7 @@ from catalog_enrichment.precision.metrics import operating_point, p_not_certifie
 from catalog_enrichment.precision.pool import Pool, select_pool
 from catalog_enrichment.precision.scored_labels import CertificationScores
 from catalog_enrichment.precision.strata import Cells, Population
-from catalog_enrichment.precision.units import Units, units_from
+from catalog_enrichment.precision.units import Units, accept_scores, units_from
 from catalog_enrichment.records import Cardinality, Modality
 
 from ..sample_certificate import SCORED_BY, STANDARD
@@ -104,7 +104,10 @@ def test_a_good_attribute_earns_a_certificate_that_says_everything() -> None:
     assert (certificate.certification_twin_share, certificate.open_twin_share) == (0.0, 0.5)
     assert (certificate.use_number, certificate.epoch, certificate.tested_at) == (1, 1, 0.05)
     assert certificate.scored_by == SCORED_BY
-    assert 0 < certificate.accept_rate < 1
+    filled = open_products()
+    accept = accept_scores(filled.probabilities, fold.cardinality, np.array([True, True, False]))
+    assert (accept == certificate.threshold).any()  # a threshold is a score, which it accepts
+    assert certificate.accept_rate == (accept >= certificate.threshold).mean()
     assert sum(certificate.histogram) == 5000
     assert [step.passed for step in certificate.steps[:-1]] == [True] * (len(certificate.steps) - 1)
     assert "at least 95.0% are right" in certificate.claim
@@ -128,6 +131,14 @@ def test_every_product_of_a_content_group_counts_and_groups_that_err_together_co
     assert paired.steps[last].p_value > alone.steps[last].p_value
     assert paired.steps[last].deff == pytest.approx(2.0, abs=0.1)
     assert alone.steps[last].deff == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("correlation", "deff"), [(0.0, 1.0), (0.25, 1.75), (1.0, 4.0)])
+def test_the_test_uses_the_correlation_that_calibration_shows(correlation: float, deff: float) -> None:
+    """60 groups of 4 without an error."""
+    units = Units(np.full(240, 0.9), np.full(240, -np.inf))
+    sequence = Sequencer(units, np.arange(240) // 4, alike(240), correlation)
+    assert sequence.test(0.9, 0.95, 0.05).deff == pytest.approx(deff)
 
 
 def test_a_later_use_of_the_labels_spends_a_smaller_share_and_starts_with_more_products() -> None:

@@ -106,6 +106,11 @@ def test_clusters_that_spread_errors_evenly_are_not_credited_for_it() -> None:
     assert result_of(even, correlation=0.0).deff == 1.0
 
 
+def test_clusters_that_spread_errors_evenly_still_cost_their_unequal_weights() -> None:
+    even = sample([1] * 20, [20] * 20, weights=[1.0, 3.0] * 10)
+    assert result_of(even, correlation=0.0).deff == pytest.approx(1.25)
+
+
 def test_unequal_weights_cost_effective_products() -> None:
     weights = [1.0] * 100 + [3.0] * 100
     one = sample([0] * 200, [1] * 200, weights)

@@ -53,6 +53,12 @@ def test_the_grid_starts_at_the_floor_where_little_can_be_accepted() -> None:
     assert len(threshold_grid(scores, 0, SIZE)) == 0
 
 
+def test_the_grid_starts_at_the_usual_count_also_where_exactly_as_many_can_be_accepted() -> None:
+    scores = np.random.default_rng(0).random(10_000)
+    assert threshold_grid(scores, 150, SIZE).tolist() == [scores.min()]
+    assert len(threshold_grid(scores, 149, SIZE)) > 1
+
+
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.9, 1.0, -np.inf]), max_size=200), st.integers(0, 2000))
 def test_the_grid_is_finite_and_strictly_decreasing(scores: list[float], n_products: int) -> None:
     grid = threshold_grid(scores, n_products, SIZE)

@@ -85,6 +85,15 @@ def test_correlation_and_design_effect_are_those_of_the_pool() -> None:
     assert few.deff == pytest.approx(2.0, rel=0.02)
 
 
+def test_the_design_effect_is_that_of_the_accepted_products() -> None:
+    """200 products alone are accepted; below the threshold are 100 pairs, half of them wrong together."""
+    rows = [(0, 0.9, True)] * 200 + [(0, 0.3, number % 4 < 2) for number in range(200)]
+    pool = select_pool(fold(rows, list(range(200)) + [1000 + number // 2 for number in range(200)]), RULE)
+    assert pool.calibration_threshold == pytest.approx(0.9)
+    assert pool.correlation == pytest.approx(1.0)
+    assert pool.deff == 1.0
+
+
 def test_the_pool_is_chosen_on_calibration_scores_only() -> None:
     assert select_pool.__annotations__["calibration"] == "CalibrationScores"
     assert not issubclass(CertificationScores, CalibrationScores)

@@ -218,6 +218,27 @@ def test_group_sizes_are_counted_over_labelled_and_unlabelled_products() -> None
     assert sizes == ["Apparel, groups of 2-5", "Apparel, groups of 6+"]
 
 
+def test_where_unlabelled_products_are_a_sample_group_sizes_count_the_labelled_and_the_product_itself() -> None:
+    """Half of the certification products are alone, half in groups of 10. Half of the open ones are pairs without a
+    labelled product, of which the sample shows some; the others are in the groups of 10."""
+    market = Marketplace(without_picture=10**6)
+    market.groups[800:1200] = np.concatenate([10_000 + np.arange(200), 20_000 + np.arange(200) // 10])
+    market.groups[1200:1600] = np.concatenate([30_000 + np.arange(200) // 2, 20_000 + np.arange(200) // 10])
+    market.dataset.counts["unlabelled"] = 4000
+    rows = {row.name: (row.certification_products, row.open_share) for row in market.certificate().strata}
+    assert rows == {"Apparel, groups of 1": (200, 0.5), "Apparel, groups of 6+": (200, 0.5)}
+    assert market.certificate().steps[0].groups == 220
+    market.dataset.counts["unlabelled"] = 400  # all are there: the pairs are pairs, and none to fill is alone
+    assert market.certificate().steps[0].groups == 20
+
+
+def test_an_unlabelled_product_stands_for_at_least_itself() -> None:
+    """Some of the products in no fold are counted as labelled, e.g. by a value of another attribute."""
+    market = Marketplace()
+    market.dataset.counts["unlabelled"] = 100  # 400 are in no fold
+    assert market.certificate().open_products == 360
+
+
 def test_unlabelled_products_stand_for_those_that_were_not_kept() -> None:
     market = Marketplace()
     market.dataset.counts["unlabelled"] = 4000  # 400 are kept

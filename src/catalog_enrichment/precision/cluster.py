@@ -141,7 +141,7 @@ def cluster_test(sample: AcceptedSample, target: float, delta: float, correlatio
 def products_needed(sample: AcceptedSample, target: float, delta: float, correlation: float) -> float:
     """Accepted products with which the test would pass at this sample's error rate and design effect; infinite where
     more than ``MOST_TIMES`` as many would not be enough, or nothing is known."""
-    if len(sample.weight) < 2:
+    if len(sample.weight) < 2 or sample.error_rate >= 1:
         return float("inf")
     n, k = _effective_counts(sample, delta, sample.deff(correlation))
     low, high = 1.0, 2.0

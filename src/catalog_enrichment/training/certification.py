@@ -208,17 +208,33 @@ class Certifier:
 
     @cached_property
     def _group_sizes(self) -> NDArray[np.int64]:
-        """(N,) size of each product's content group, over all products of the data set: where the unlabelled ones are a
-        sample, it is smaller than in the catalog, for labelled and unlabelled products alike."""
-        return np.bincount(self.split.groups)[self.split.groups].astype(np.int64)
+        """(N,) products in each product's content group. Where the unlabelled ones are a sample, only labelled ones and
+        the product itself count, for labelled and unlabelled products alike.
+
+        All labelled products are in the data set. Members of the group that are not in the sample would be missing for
+        most of the unlabelled products and for few of the labelled ones, whose groups would seem larger.
+        """
+        groups = self.split.groups
+        counted = np.ones(len(groups), dtype=bool) if self._sampled == 1 else ~self._unlabelled
+        members = np.bincount(groups[counted], minlength=int(groups.max(initial=-1)) + 1)
+        return np.asarray(members[groups] + ~counted, dtype=np.int64)
+
+    @cached_property
+    def _unlabelled(self) -> NDArray[np.bool_]:
+        """(N,): the product is in no fold."""
+        unlabelled = np.ones(len(self.split.dataset), dtype=bool)
+        unlabelled[np.concatenate([index for _, index in self.split.folds.items()])] = False
+        return unlabelled
+
+    @cached_property
+    def _sampled(self) -> float:
+        """How many products of the catalog each unlabelled product stands for: 1 where all are in the data set."""
+        return max(self.split.dataset.counts["unlabelled"] / max(int(self._unlabelled.sum()), 1), 1.0)
 
     @cached_property
     def _represented(self) -> NDArray[np.float64]:
-        """(N,) how many products of the catalog each product stands for: products without a label are a sample."""
-        dataset, folds = self.split.dataset, self.split.folds
-        unlabelled = np.ones(len(dataset), dtype=bool)
-        unlabelled[np.concatenate([index for _, index in folds.items()])] = False
-        return np.where(unlabelled, max(dataset.counts["unlabelled"] / max(int(unlabelled.sum()), 1), 1.0), 1.0)
+        """(N,) how many products of the catalog each product stands for."""
+        return np.where(self._unlabelled, self._sampled, 1.0)
 
 
 def label_set(product_ids: Sequence[str]) -> str:
