@@ -291,3 +291,9 @@ def test_an_unusable_policy_says_what_is_wrong(tmp_path: Path, text: str, compla
     file.write_text(text)
     with pytest.raises(ConfigError, match=complaint.replace("[", r"\[")):
         promotion_gate.load_policy(file)
+
+
+def test_an_attribute_certified_on_both_paths_is_one_attribute() -> None:
+    found = promotion_gate.gate(case(None, both_paths(ONE)), replace(POLICY, min_certified_attributes=2))
+    assert found.verdict is Verdict.REFUSED
+    assert "certified for 1 attributes" in found.reasons[0]
