@@ -48,14 +48,16 @@ def catalog() -> list[dict]:
 def trained(tmp_path_factory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("job")
     uses: list[tuple[str, int]] = []
+    candidates: list[str] = []
 
     def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
-        assert candidate == artifact.weights_hash(folder / "w" / "artifact")
+        assert candidate not in candidates  # of the same weights, but each attribute and path has its own grid
+        candidates.append(candidate)
         assert not (folder / "w" / "artifact" / "certificates.json").exists()  # before the labels are read
         uses.append((attribute, len(set(product_ids))))
         return LabelUse(2, epoch)
 
-    earlier = EarlierCandidates(use_labels=second_candidate)
+    earlier = EarlierCandidates(use_labels=second_candidate, next_use=lambda *_: 2)
     settings = config(folder, unimodal_baselines=True)
     model = train(batches(catalog()), DICTIONARY, settings, folder / "w", earlier, silent)
     assert uses == [(c.attribute, c.certification_products) for c in model.certificates if c.steps]
