@@ -273,6 +273,22 @@ def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
         return rollback.rollback_run(context.catalog, args.run_id, args.attribute, args.dry_run)
 
 
+def _maintain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would be cleaned up; nothing is changed")
+    parser.add_argument("--force", action="store_true", help="allow maintenance.retention_hours below 24")
+
+
+@_job(_maintain_arguments)
+def maintain_catalog(config: Config, args: argparse.Namespace) -> Summary:
+    """Clean up the catalog: files and checkpoints that nothing needs, small files, old log entries and rows."""
+    from catalog_enrichment.context import open_for_writing
+    from catalog_enrichment.operations import maintain
+
+    maintain.check_retention(config.maintenance, args.force)
+    with open_for_writing(config, "maintain_catalog") as context:
+        return maintain.maintain_catalog(context, args.dry_run)
+
+
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--product-id", required=True)
     parser.add_argument("--attribute", required=True)

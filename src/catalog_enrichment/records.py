@@ -64,6 +64,7 @@ class RunKind(StrEnum):
     ENRICH = "enrich"
     BACKFILL = "backfill"
     ROLLBACK = "rollback"
+    MAINTAIN = "maintain"
 
 
 class RunStatus(StrEnum):

@@ -131,9 +131,12 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
     assert surface["precision"] == [
         "delta", "first_expected", "provisional_cap", "step", "suggest_precision", "target", "valid_days",
     ]  # fmt: skip
+    assert surface["maintenance"] == [
+        "compact_files", "keep_predictions_days", "keep_quarantine_days", "retention_hours",
+    ]  # fmt: skip
     assert sorted(load_config(file).as_dict()) == [
-        "backfill", "catalog", "compare", "enrich", "images", "mlflow", "precision", "report", "root", "source",
-        "spark", "training",
+        "backfill", "catalog", "compare", "enrich", "images", "maintenance", "mlflow", "precision", "report", "root",
+        "source", "spark", "training",
     ]  # fmt: skip
 
 

@@ -161,7 +161,7 @@ class LakeCatalog:
         from deltalake.transaction import AddAction
 
         table = Path(unquote(delta.table_uri)).name
-        self._check(table, parts)
+        self.check_parts(table, parts)
         now = int(time.time() * 1000)
         properties = CommitProperties(
             custom_metadata={"run_id": run_id, "rows": sum(part.rows for part in parts)},
@@ -175,7 +175,7 @@ class LakeCatalog:
             return False
         return True
 
-    def _check(self, table: str, parts: list[Part]) -> None:
+    def check_parts(self, table: str, parts: list[Part]) -> None:
         """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both."""
         if problems := sorted({part.problem for part in parts if part.problem}):
             raise DataContractError(f"table {table}: {'; '.join(problems)}. Nothing was written")
@@ -252,6 +252,10 @@ class LakeCatalog:
             f"{self.location('current_values')}: other jobs kept refreshing it; run {run_id} is committed, "
             "and the next job's refresh will show it"
         )
+
+    def confirm_current_values(self, run_id: str) -> None:
+        """Note that ``current_values`` is up to date: a source has another version, with the same rows."""
+        self._commit(self._create("current_values"), [], "append", run_id, self._source_versions())
 
     def _source_versions(self) -> dict[str, int]:
         return {table: self.version(table) for table in _SOURCES}

@@ -229,6 +229,28 @@ class BackfillConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MaintenanceConfig:
+    retention_hours: int = 168
+    """Files of superseded table versions, files of killed tasks and checkpoints of killed runs are deleted when they
+    are older than this. Longer than any job takes, because a reader keeps the version that it opened; less than 24
+    needs `maintain_catalog --force`."""
+    compact_files: int = 16
+    """A table with this many files below 32 MiB gets fewer, larger ones."""
+    keep_predictions_days: int = 400
+    """Abstentions of runs that finished longer ago are deleted where a newer decision exists; 0 keeps all of them.
+    What was published or suggested is always kept."""
+    keep_quarantine_days: int = 400
+    """The same for quarantined rows that are neither of the newest import of their source nor of a product's present
+    content; 0 keeps all of them."""
+
+    def __post_init__(self) -> None:
+        _within("maintenance.retention_hours", self.retention_hours, 0, 24 * 3650)
+        _within("maintenance.compact_files", self.compact_files, 3, 100_000)
+        for name in ("keep_predictions_days", "keep_quarantine_days"):
+            _within(f"maintenance.{name}", getattr(self, name), 0, 36_500)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig:
     path: str = "reports"
     """Folder of the HTML reports; relative to `root`."""
@@ -257,6 +279,7 @@ class Config:
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     enrich: EnrichConfig = field(default_factory=EnrichConfig)
     backfill: BackfillConfig = field(default_factory=BackfillConfig)
+    maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
     def path(self, relative: str) -> Path:

@@ -63,7 +63,7 @@ def with_pending(
     succeeded = runs.succeeded(catalog)
     newest = newest_decisions(_decisions_that_count(catalog, names, model, taken_back), succeeded)
     newest = newest.join(_withdrawn(catalog, succeeded, taken_back), ["product_id", "attribute"], "left")
-    undone = _is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
+    undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
     newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
     decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
     failed = runs.of_succeeded(catalog, "quarantine", model.name).where(F.col("model_version") == model.version)
@@ -128,7 +128,7 @@ def _decisions_that_count(
     from pyspark.sql import functions as F
 
     own = (F.col("model_name") == model.name) & (F.col("model_version") == model.version)
-    undone = _is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)
+    undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)
     return catalog.read("predictions").where(F.col("attribute").isin(names) & (own | ~undone))
 
 
@@ -140,12 +140,12 @@ def _withdrawn(catalog: Catalog, succeeded: DataFrame, taken_back: Mapping[str, 
     by_run = (F.col("op") == Op.RETRACT.value) & F.col("undoes").isNull()
     for_reason = F.col("reason").isin([reason.value for reason in WITHDRAWN])
     events = catalog.read("attribute_values").where(by_run & for_reason)
-    events = events.where(~_is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
+    events = events.where(~is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
     finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at")), "run_id")
     return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("withdrawn_at"))
 
 
-def _is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Collection[str]]) -> Column:
+def is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Collection[str]]) -> Column:
     """Whether the run's work on the attribute is rolled back; ``taken_back``: attribute -> run ids."""
     from pyspark.sql import functions as F
 
@@ -169,7 +169,7 @@ def _waiting(model: ResolvedModel, config_hash: str, taken_back: Mapping[str, Co
     from pyspark.sql import functions as F
 
     def waits(decision: Column) -> Column:
-        undone = _is_taken_back(decision["attribute"], decision["run_id"], taken_back)
+        undone = is_taken_back(decision["attribute"], decision["run_id"], taken_back)
         of_interest = F.array_contains("applicable", decision["attribute"]) & ~_by_merchant(decision) & ~undone
         return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, model, config_hash)
 

@@ -57,11 +57,7 @@ def _rollback(catalog: Catalog, run_id: str, attribute: str | None, dry_run: boo
             _require_run(events, run_id, attribute)
             rollback_id = make_run_id(RunKind.ROLLBACK, run_id, attribute, _earlier_rollbacks(catalog, run_id))
             record.run_id = rollback_id
-            if not catalog.committed("attribute_values", rollback_id):
-                catalog.drop_checkpoints(rollback_id)  # a plan that was never carried out may be out of date
-            asserted_at = ledger.next_asserted_at(events, record.started_at)
-            undoing = ledger.undo(events, run_id, attribute, ledger.RunStamp(rollback_id, None, None, asserted_at))
-            planned = catalog.checkpoint(rollback_id, "events", undoing)
+            planned = _planned(catalog, events, rollback_id, record, attribute)
             counts = {row["attribute"]: row["count"] for row in planned.groupBy("attribute").count().collect()}
             record.count(events=counts)
             stage.rows_out = sum(counts.values())
@@ -75,6 +71,18 @@ def _rollback(catalog: Catalog, run_id: str, attribute: str | None, dry_run: boo
             runs.write(catalog, record)
         catalog.drop_checkpoints(rollback_id)
     return {"run_id": rollback_id, "undoes": run_id, "events": counts, "status": status, "seconds": stages.seconds}
+
+
+def _planned(
+    catalog: Catalog, events: DataFrame, rollback_id: str, record: RunRecord, attribute: str | None
+) -> DataFrame:
+    """The rollback's events, computed once; of a rollback that is resumed after its commit, those committed."""
+    if catalog.committed("attribute_values", rollback_id):
+        return events.where(events["run_id"] == rollback_id)
+    catalog.drop_checkpoints(rollback_id)  # a plan that was never carried out may be out of date
+    stamp = ledger.RunStamp(rollback_id, None, None, ledger.next_asserted_at(events, record.started_at))
+    undoing = ledger.undo(events, str(record.parent_run_id), attribute, stamp)
+    return catalog.checkpoint(rollback_id, "events", undoing)
 
 
 def _earlier_rollbacks(catalog: Catalog, run_id: str) -> int:

@@ -1,0 +1,189 @@
+"""Cleaning up a lake: only what nothing needs goes, and the rows and commits of every run stay."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from catalog_enrichment.catalog import maintenance, part_files
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.maintenance import Maintenance
+
+from .catalog_rows import START
+
+RUNS = [f"run-{number:02d}" for number in range(20)]
+
+
+def event(number: int, **given: Any) -> dict[str, Any]:
+    return {
+        "event_id": f"event-{number}", "product_id": f"p{number:02d}", "attribute": "color", "value": "Red",
+        "op": "assert", "source": "model", "run_id": f"run-{number:02d}", "asserted_at": START, **given,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeCatalog:
+    """A ledger of twenty runs, one small file each, and current values that are up to date."""
+    lake = LakeCatalog(tmp_path / "a lake")
+    for number, run_id in enumerate(RUNS):
+        lake.append_rows("attribute_values", [event(number)], run_id)
+    lake.confirm_current_values("refresh")
+    return lake
+
+
+def files(lake: LakeCatalog, table: str = "attribute_values") -> set[str]:
+    return {file.name for file in (lake.path / table).glob("*.parquet")}
+
+
+def rows(lake: LakeCatalog, version: int | None = None) -> list[str]:
+    return sorted(id for b in lake.scan("attribute_values", version=version) for id in b["event_id"].to_pylist())
+
+
+def overwrite(lake: LakeCatalog, number: int, run_id: str) -> None:
+    lake._write("attribute_values", "overwrite", run_id, lambda: lake._row_parts("attribute_values", [event(number)]))
+
+
+def age(path: Path, hours: float) -> None:
+    then = time.time() - hours * 3600
+    for one in [path, *path.rglob("*")]:
+        os.utime(one, (then, then))
+
+
+def compact(lake: LakeCatalog, at_least: int = 2) -> int:
+    upkeep = Maintenance(lake, 168)
+    return upkeep.compact("attribute_values", upkeep.small_files("attribute_values", at_least), "maintain-1")
+
+
+def test_files_of_killed_tasks_go_when_they_are_older_than_the_retention(lake: LakeCatalog) -> None:
+    referenced = files(lake)
+    for name, hours in (("part-old.parquet", 169), ("part-young.parquet", 167)):
+        (lake.path / "attribute_values" / name).write_bytes(b"1234")
+        age(lake.path / "attribute_values" / name, hours)
+    version = lake.version("attribute_values")
+
+    unneeded = Maintenance(lake, 168).unreferenced_files("attribute_values")
+    assert ([file.name for file in unneeded.paths], unneeded.size) == (["part-old.parquet"], 4)
+    unneeded.delete()
+    assert files(lake) == referenced | {"part-young.parquet"}
+    assert lake.version("attribute_values") == version
+
+
+def test_a_superseded_version_can_be_read_for_as_long_as_the_retention(lake: LakeCatalog) -> None:
+    version = lake.version("attribute_values")
+    overwrite(lake, 99, "run-new")
+
+    assert not Maintenance(lake, 1).unreferenced_files("attribute_values").paths
+    assert len(rows(lake, version)) == len(RUNS)
+    Maintenance(lake, 0).unreferenced_files("attribute_values").delete()
+    assert rows(lake) == ["event-99"]
+    assert len(files(lake)) == 1
+
+
+def test_leftover_folders_go_by_age_and_those_of_finished_runs_at_once(lake: LakeCatalog) -> None:
+    for run_id, hours in (("finished", 0), ("interrupted", 100), ("forgotten", 200), ("resumed", 200)):
+        (lake.path / "_staging" / run_id / "rows").mkdir(parents=True)
+        (lake.path / "_staging" / run_id / "rows" / "part-0").write_bytes(b"12345")
+        age(lake.path / "_staging" / run_id, hours)
+    (lake.path / "_staging" / "resumed" / "rows" / "part-1").write_bytes(b"now")
+    for name, hours in (("_new-1", 200), ("_new-2", 100)):
+        (lake.path / name).mkdir()
+        age(lake.path / name, hours)
+
+    leftover = Maintenance(lake, 168).leftover_folders({"finished"})
+    leftover.delete()
+    assert leftover.size == 10
+    assert {folder.name for folder in (lake.path / "_staging").iterdir()} == {"interrupted", "resumed"}
+    assert [folder.name for folder in lake.path.glob("_new-*")] == ["_new-2"]
+
+
+def test_small_files_become_one_and_every_run_is_still_committed(lake: LakeCatalog) -> None:
+    before, old, version = rows(lake), files(lake), lake.version("attribute_values")
+
+    assert compact(lake) == 1
+    assert rows(lake) == before == rows(lake, version)
+    assert all(lake.committed("attribute_values", run_id) for run_id in RUNS)
+    assert lake.append_rows("attribute_values", [event(3)], "run-03") == 1
+    assert rows(lake) == before
+    delta = DeltaTable((lake.path / "attribute_values").as_uri())
+    (file,) = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    assert (file["min.product_id"], file["max.product_id"]) == ("p00", "p19")
+    assert (file["min.run_id"], file["max.run_id"], file["num_records"]) == ("run-00", "run-19", 20)
+    assert old < files(lake), "a reader that has opened the old version goes on"
+    assert not lake.current_values_stale()
+
+
+def test_current_values_that_were_out_of_date_stay_so(lake: LakeCatalog) -> None:
+    lake.append_rows("attribute_values", [event(20)], "run-20")
+    assert compact(lake) == 1
+    assert lake.current_values_stale()
+
+
+def test_few_small_files_are_left_alone(lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    upkeep = Maintenance(lake, 168)
+    assert len(upkeep.small_files("attribute_values", 20).paths) == 20
+    assert not upkeep.small_files("attribute_values", 21).paths
+    monkeypatch.setattr(maintenance, "SMALL_BYTES", 1)
+    assert not upkeep.small_files("attribute_values", 2).paths
+
+
+def test_joined_files_keep_the_bounds_on_files_and_row_groups(
+    lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = max(file.stat().st_size for file in (lake.path / "attribute_values").glob("*.parquet"))
+    monkeypatch.setattr(maintenance, "TARGET_BYTES", 10 * each)
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 400)
+    before = rows(lake)
+    assert compact(lake) == 2
+    assert rows(lake) == before
+    for uri in DeltaTable((lake.path / "attribute_values").as_uri()).file_uris():
+        footer = pq.ParquetFile(uri.removeprefix("file://").replace("%20", " ")).metadata
+        assert footer.num_row_groups > 1
+
+
+def test_an_append_during_the_compaction_is_kept(lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    during(lambda: lake.append_rows("attribute_values", [event(50)], "run-50"), monkeypatch)
+    assert compact(lake) == 1
+    assert len(rows(lake)) == len(RUNS) + 1
+
+
+def test_a_table_replaced_during_the_compaction_stays_replaced(
+    lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during(lambda: overwrite(lake, 99, "run-new"), monkeypatch)
+    assert compact(lake) == 0
+    assert rows(lake) == ["event-99"]
+
+
+def during(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``act`` happens once, after the compaction has opened the table."""
+    write, acts = part_files.write_part, [act]
+
+    def write_part(*arguments: Any) -> Any:
+        while acts:
+            acts.pop()()
+        return write(*arguments)
+
+    monkeypatch.setattr(part_files, "write_part", write_part)
+
+
+def test_a_long_log_is_opened_from_a_checkpoint_and_forgets_no_run(lake: LakeCatalog) -> None:
+    upkeep, before = Maintenance(lake, 168), rows(lake)
+    log = lake.path / "attribute_values" / "_delta_log"
+    assert upkeep.commits_since_checkpoint("attribute_values") == len(RUNS) + 1
+    assert not upkeep.expired_log_entries("attribute_values").paths
+    age(log, 31 * 24)
+    assert len(upkeep.expired_log_entries("attribute_values").paths) == len(RUNS)
+
+    upkeep.shorten_log("attribute_values")
+    assert len(list(log.glob("*.json"))) == 1
+    assert upkeep.commits_since_checkpoint("attribute_values") == 0
+    assert not upkeep.expired_log_entries("attribute_values").paths
+    assert all(lake.committed("attribute_values", run_id) for run_id in RUNS)
+    assert rows(lake) == before
