@@ -37,7 +37,7 @@ def code_of(document: Path) -> str:
 
 def flags_of_every_job(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The options of all jobs, and those of the programs that the documents call besides."""
-    flags = {"--output", "--min-count", "--all-files", "--help"}
+    flags = {"--output", "--min-count", "--all-files", "--help", "--room", "--file", "--sample"}
 
     def collect(parser: argparse.ArgumentParser, *_: Any) -> None:
         flags.update(option for action in parser._actions for option in action.option_strings)

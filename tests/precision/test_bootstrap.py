@@ -129,8 +129,10 @@ def test_a_threshold_below_one_with_too_low_precision_can_be_best(step: int, mon
     monkeypatch.setattr(bootstrap, "_PAIRS_AT_ONCE", step)
     truth = np.ones((25, 1), dtype=bool)
     truth[[0, 20, 21]] = False  # the best score is wrong, the nineteen below it make up for it exactly
-    measure = bootstrap.r_at_p_micro(np.linspace(1, 0.1, 25)[:, None], truth, Cardinality.ONE)
-    assert measure.estimate == 19 / 22
+    scores = np.linspace(1, 0.1, 25)[:, None]
+    assert bootstrap.r_at_p_micro(scores, truth, Cardinality.ONE).estimate == 19 / 22
+    # also where no right pair follows
+    assert bootstrap.r_at_p_micro(scores[:20], truth[:20], Cardinality.ONE).estimate == 1.0
 
 
 def test_a_value_with_just_enough_positives_is_not_lost_in_half_of_the_resamples() -> None:
@@ -208,6 +210,9 @@ def test_resamples_are_the_same_each_time_and_come_in_blocks(monkeypatch: pytest
     drawn = Resamples(np.arange(10), count=9, seed=4)
     assert [len(block) for block in drawn] == [4, 4, 1]
     assert np.array_equal(np.concatenate(list(drawn)), np.concatenate(list(drawn)))
+    assert [len(block) for block in Resamples(np.arange(50), count=2)] == [1, 1]  # at least one at once
+    assert [block.shape for block in Resamples(np.arange(0), count=50)] == [(40, 0), (10, 0)]
+    assert [len(block) for block in Resamples(np.arange(3), count=1)] == [1]
     other = np.concatenate(list(Resamples(np.arange(10), count=9, seed=5)))
     assert not np.array_equal(np.concatenate(list(drawn)), other)
 
@@ -244,5 +249,7 @@ def test_no_products_are_zero_and_never_nan() -> None:
     }
     actual = bootstrap.intervals(measures, Resamples(np.arange(0), 10))
     assert set(actual.values()) == {bootstrap.Interval(0.0, 0.0, 0.0)}
+    one = np.ones((1, 1), dtype=bool)
+    assert bootstrap.r_at_p_micro(one * 0.9, one, Cardinality.ONE).estimate == 1.0
     valueless = np.ones((4, 0), dtype=bool)
     assert bootstrap.r_at_p_macro(np.ones((4, 0)), valueless, Cardinality.MANY).estimate == 0.0

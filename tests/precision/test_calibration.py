@@ -32,6 +32,8 @@ def test_too_few_products_leave_the_temperature_at_one() -> None:
     truth[:29, 0] = True
     logits = np.random.default_rng(3).normal(size=(500, 3)) * 9
     assert fit_temperature(logits, truth, ONE) == 1.0
+    truth[29, 0] = True
+    assert fit_temperature(logits, truth, ONE) > 2  # thirty are enough
     assert fit_temperature(np.empty((0, 3)), np.empty((0, 3), dtype=bool), MANY) == 1.0
 
 

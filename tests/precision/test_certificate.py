@@ -20,6 +20,7 @@ from catalog_enrichment.precision.certificate import (
     CertificateStatus,
     RefusedCategory,
     RefusedLanguage,
+    Standard,
     Stratum,
     ThresholdTest,
     UnseenSlice,
@@ -225,3 +226,19 @@ def test_any_certificate_comes_back_from_strict_json(one: Certificate) -> None:
     back = Certificate.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False)))
     assert back == one
     assert back.certificate_id == one.certificate_id
+
+
+def test_it_knows_the_standard_and_the_contract_that_it_was_issued_by() -> None:
+    one = certificate(target=0.9, delta=0.1, score_type="half", unit="value")
+    assert one.standard == Standard(target=0.9, delta=0.1, score_type="half", unit="value")
+    assert one.standard.met_by(one)
+    assert not STANDARD.met_by(one)
+    with pytest.raises(ValueError, match="contract must be 2, not 1"):
+        certificate(contract=1)
+
+
+def test_the_lowest_suggested_score() -> None:
+    assert certificate(threshold=0.9, suggest_threshold=0.7).suggest_from == 0.7
+    assert certificate(threshold=0.6, suggest_threshold=0.7).suggest_from == 0.6
+    assert abstention(suggest_threshold=0.7).suggest_from == 0.7
+    assert abstention(suggest_threshold=None).suggest_from is None

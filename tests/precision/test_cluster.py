@@ -16,8 +16,10 @@ from catalog_enrichment.precision.cluster import (
     cluster_test,
     group_numbers,
     intraclass_correlation,
+    precision_interval,
+    products_needed,
 )
-from catalog_enrichment.precision.metrics import p_not_certified, precision_lower_bound
+from catalog_enrichment.precision.metrics import binomial_interval, p_not_certified, precision_lower_bound
 
 
 def sample(wrong: list[int], sizes: list[int], weights: list[float] | None = None) -> AcceptedSample:
@@ -141,6 +143,47 @@ def test_correlation_and_unequal_weights_add_up() -> None:
     assert one.deff(0.5) == pytest.approx((independent + together) / 2)
 
 
+def test_two_groups_have_a_variance() -> None:
+    one = sample([1, 0], [3, 3])
+    observed = 2 * (2 * (1 / 2) ** 2) / 36 * 5 / (1 / 6 * 5 / 6)
+    assert one.deff(1.0) == pytest.approx((observed + PRIOR_GROUPS * 3) / (1 + PRIOR_GROUPS))
+    nothing = single(0, 0)
+    assert (nothing.error_rate, nothing.effective_groups, nothing.deff(1.0)) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [2, 10, 28, 57])
+def test_without_errors_58_and_a_bit_are_needed(n: int) -> None:
+    """0.95^n <= 0.05; with 28 it is more than twice as many, with 57 a little more."""
+    assert products_needed(single(n, 0), 0.95, 0.05, 1.0) == pytest.approx(np.log(0.05) / np.log(0.95))
+
+
+def test_the_products_needed_are_those_with_which_the_test_passes() -> None:
+    for one in (single(100, 2), single(60, 2), sample([1, 0], [20, 200])):
+        needed = products_needed(one, 0.95, 0.05, 0.0)
+        times = needed / one.accepted
+        n = one.accepted / one.deff(0.0)
+        if one.effective_groups != len(one.weight):
+            quantiles = stats.t.ppf(0.95, [one.accepted - 1, max(one.effective_groups - 1, 1.0)])
+            n *= (quantiles[0] / quantiles[1]) ** 2
+        k = one.error_rate * n
+        assert special.betainc(times * (n - k), times * k + 1, 0.95) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_more_than_128_times_as_many_products_are_no_answer() -> None:
+    """Of 100 products 4.55 and 4.6 wrong, by weight: about 98 and more than 128 times as many would be enough."""
+    near, too_near = (sample([1] * 5 + [0] * 95, [1] * 100, [share] * 5 + [1.0] * 95) for share in (0.906, 0.95))
+    assert 64 * 100 < products_needed(near, 0.95, 0.05, 0.0) < 128 * 100
+    assert products_needed(too_near, 0.95, 0.05, 0.0) == np.inf
+    for one in (single(1, 0), single(0, 0), single(5, 5), sample([3], [500])):
+        assert products_needed(one, 0.95, 0.05, 1.0) == np.inf
+
+
+@pytest.mark.parametrize(("n", "wrong"), [(2, 1), (10, 0), (10, 10), (10, 3), (10, 1), (10, 9)])
+def test_the_precision_of_single_products_has_the_interval_of_clopper_and_pearson(n: int, wrong: int) -> None:
+    assert precision_interval(single(n, wrong)) == pytest.approx(binomial_interval(n - wrong, n))
+    assert precision_interval(single(1, 0)) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize("one", [sample([0], [500]), single(0, 0), sample([3], [500])])
 def test_fewer_than_two_groups_certify_nothing(one: AcceptedSample) -> None:
     actual = result_of(one)
@@ -207,6 +250,14 @@ def correlation(wrong: list[int], sizes: list[int]) -> float:
 def test_the_correlation_of_errors_is_that_of_the_analysis_of_variance() -> None:
     assert correlation([4] * 10 + [0] * 90, [4] * 100) == pytest.approx(1.0)
     assert correlation([1] * 40, [4] * 40) == 0.0  # spread more evenly than by chance
+    assert correlation([MIN_WRONG, 0], [MIN_WRONG, MIN_WRONG]) == pytest.approx(1.0)  # two groups are enough
+    assert 0 < correlation([6, 1], [10, 10]) < 1
+    assert correlation([1] * MIN_WRONG + [0] * 95, [2] * 100) == 0.0  # so many wrong ones are enough
+    gaps = np.repeat([0, 2, 7, 9], 5)
+    wrong_groups = np.repeat([True, False, True, False], 5)
+    assert intraclass_correlation(wrong_groups, gaps) == pytest.approx(1.0)
+    one_right = wrong_groups ^ (np.arange(20) % 5 == 0)
+    assert intraclass_correlation(one_right, gaps) == intraclass_correlation(one_right, group_numbers(gaps)) < 1
     wrong, sizes = [4] * 5 + [2] * 5 + [0] * 90, [4] * 100
     shares = np.array(wrong) / 4
     between = 4 * shares.var(ddof=1)
@@ -227,6 +278,7 @@ def test_the_correlation_of_random_errors_is_near_the_one_they_are_drawn_with() 
     [
         ([1] * (MIN_WRONG - 1) + [0] * 96, [2] * 100),  # too few wrong
         ([2] * 98 + [0] * 2, [2] * 100),  # too few right
+        ([2] * 96 + [1] * 4, [2] * 100),  # too few right, and apart
         ([1] * 20 + [0] * 80, [1] * 100),  # no group of several
         ([30], [100]),
         ([], []),

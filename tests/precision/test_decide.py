@@ -45,6 +45,11 @@ def one(value: str, score: float, **changes: Any) -> tuple[Decision, Reason]:
     return row.decision, row.reason
 
 
+def test_a_picture_outage_abstains_whatever_the_certificate() -> None:
+    assert one("red", 0.95, picture_outage=True) == (Decision.ABSTAIN, Reason.PICTURE_OUTAGE)
+    assert one("red", 0.95, picture_outage=True, certificate=None) == (Decision.ABSTAIN, Reason.PICTURE_OUTAGE)
+
+
 PUBLISH, SUGGEST, ABSTAIN = Decision.PUBLISH, Decision.SUGGEST, Decision.ABSTAIN
 
 

@@ -40,6 +40,7 @@ def test_the_grid_has_the_expected_accepted_counts() -> None:
     expected = [1000 * (scores >= t).mean() for t in grid]
     np.testing.assert_allclose(expected[:-1], 150 * 1.05 ** np.arange(len(grid) - 1), rtol=1e-3)
     assert expected[-1] == 1000
+    assert len(grid) == int(log(1000 / 150) / log(1.05)) + 2
 
 
 def test_the_grid_starts_at_the_floor_where_little_can_be_accepted() -> None:
@@ -50,6 +51,7 @@ def test_the_grid_starts_at_the_floor_where_little_can_be_accepted() -> None:
     assert 1000 * (rare >= threshold_grid(rare, 1000, SIZE)[0]).mean() == pytest.approx(59, abs=0.1)
     assert len(threshold_grid(rare, 500, SIZE)) == 0
     assert len(threshold_grid([], 1000, SIZE)) == 0
+    assert threshold_grid(np.linspace(0.1, 1, 10), 2000, SIZE)[0] == 1.0  # 0.75 of ten scores: the best
     assert len(threshold_grid(scores, 0, SIZE)) == 0
 
 

@@ -35,7 +35,7 @@ def test_the_operating_point_may_be_below_a_threshold_with_too_low_precision() -
     point = metrics.operating_point(np.linspace(1, 0.1, 20), correct, 25, 0.95)
     assert point.accepted == 20
     assert point.recall == 19 / 25
-    assert point.precision == 0.95  # exactly the target is enough
+    assert (point.precision, point.wrong) == (0.95, 1)  # exactly the target is enough
 
 
 @given(st.integers(1, 3000))
@@ -77,6 +77,13 @@ def test_reliability_of_perfectly_calibrated_scores() -> None:
     np.testing.assert_allclose(actual.accuracy, actual.confidence, atol=0.02)
     assert actual.expected_error < 0.01
     assert actual.count.sum() == 200_000
+    assert len(actual.count) == 10
+
+
+def test_reliability_bins_are_equal_parts_of_0_to_1() -> None:
+    actual = metrics.reliability([0.05, 0.15, 0.15, 0.85, 0.95, 1.0], [True] * 6)
+    assert actual.count.tolist() == [1, 2, 1, 2]
+    np.testing.assert_allclose(actual.confidence, [0.05, 0.15, 0.85, 0.975])
 
 
 def test_reliability_leaves_out_empty_bins_and_keeps_one() -> None:
@@ -85,7 +92,8 @@ def test_reliability_leaves_out_empty_bins_and_keeps_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "n", "low", "high"), [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (5, 10, 0.1871, 0.8129)]
+    ("k", "n", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (5, 10, 0.1871, 0.8129), (1, 10, 0.0025, 0.4450)],
 )
 def test_clopper_pearson_known_values(k: int, n: int, low: float, high: float) -> None:
     assert metrics.binomial_interval(k, n) == pytest.approx((low, high), abs=1e-4)
@@ -107,6 +115,7 @@ def test_p_value_and_lower_bound_are_one_test(n: int, data: st.DataObject, targe
 def test_significance_of_too_many_errors() -> None:
     assert metrics.not_significantly_below(100, 5) > 0.5
     assert metrics.not_significantly_below(100, 12) < 0.05
+    assert metrics.not_significantly_below(100, 12) == pytest.approx(1 - metrics.p_not_certified(100, 11, 0.95))
     assert metrics.not_significantly_below(100, 0) == 1.0
 
 
@@ -122,3 +131,5 @@ def test_empty_inputs_give_0_and_never_nan() -> None:
     assert metrics.not_significantly_below(0, 0) == 1.0
     empty = pairs_from(np.empty((0, 3)), np.empty((0, 3), dtype=bool), Cardinality.ONE)
     assert (metrics.r_at_p_micro(empty).recall, metrics.r_at_p_macro(empty)) == (0.0, 0.0)
+    no_values = Pairs(np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=int), np.empty(0, dtype=int))
+    assert metrics.r_at_p_macro(no_values) == 0.0

@@ -91,6 +91,7 @@ def test_units_to_decide_where_an_equal_candidate_would_have_passed_already() ->
     assert units_to_decide(difference(candidate=0.37), MARGIN) == 531
     assert units_to_decide(difference(candidate=0.38), MARGIN) is None  # no number decides exactly at the margin
     assert units_to_decide(difference(units=0), MARGIN) is None
+    assert units_to_decide(difference(candidate=0.25, reference=0.5), 0.25) is None  # exactly, in binary
 
 
 def test_only_products_of_both_test_folds_are_paired_with_the_candidates_labels_and_groups() -> None:
@@ -120,6 +121,17 @@ def test_recall_counts_true_values_and_not_products() -> None:
     assert -1 <= found.lower < found.estimate < found.upper <= 1
 
 
+def test_the_bounds_are_of_groups_weighted_by_their_true_values() -> None:
+    """Two groups of 3 and 1 true values, the candidate one ahead in the first; their average size is 2."""
+    found = recall_difference(as_pairs([0, 0, 1], [2, 1, 1], [2, 1, 0], [1, 1, 0]), 0.95)
+    x, p = np.array([1, 0, 2, -2]), np.array([3, 1, 2, 2])
+    center = x.sum() / p.sum()
+    error = np.sqrt(4 / 3 * ((x - center * p) ** 2).sum()) / p.sum()
+    assert found.standard_error == pytest.approx(error)
+    assert found.quantile == pytest.approx(6.3138, abs=1e-4)  # one degree of freedom
+    assert found.upper == min(1.0, center + found.quantile * error)
+
+
 def test_bounds_of_single_products_are_those_of_bonett_and_price() -> None:
     """n = 100, 8 only the candidate has right, 4 only the reference: (b - c) / (n + 2) and its standard error."""
     right = np.array([1] * 40 + [1] * 8 + [0] * 4 + [0] * 48)
@@ -146,6 +158,8 @@ def test_twins_count_as_the_one_group_that_they_are() -> None:
 def test_fewer_than_two_groups_show_nothing(n: int) -> None:
     found = recall_difference(as_pairs(np.zeros(n), np.ones(n), np.ones(n), np.ones(n)), 0.95)
     assert (found.lower, found.upper, found.units) == (-1, 1, n)
+    assert found.quantile == np.inf
+    assert found.candidate == found.reference == float(n)
     assert units_to_decide(found, MARGIN) is None
 
 

@@ -94,6 +94,52 @@ def test_the_design_effect_is_that_of_the_accepted_products() -> None:
     assert pool.deff == 1.0
 
 
+def test_exactly_the_target_and_a_single_product_are_enough_for_the_pooled_threshold() -> None:
+    exactly = fold([(0, 0.9, True)] * 19 + [(0, 0.9, False)])
+    assert select_pool(exactly, RULE).calibration_threshold == pytest.approx(0.9)
+    alone = fold([(0, 0.9, True), (0, 0.8, False)])
+    assert select_pool(alone, RULE).calibration_threshold == pytest.approx(0.9)
+
+
+def test_errors_at_the_threshold_count_for_the_design_effect() -> None:
+    """At the threshold whole pairs are wrong, below it one of each: together errors hardly correlate."""
+    at = [(0, 0.9, number >= 20) for number in range(400)]
+    below = [(0, 0.3, number % 2 > 0) for number in range(400)]
+    pool = select_pool(fold(at + below, [number // 2 for number in range(800)]), RULE)
+    assert pool.calibration_threshold == pytest.approx(0.9)
+    assert pool.correlation == 0.0
+    assert pool.deff == pytest.approx(1.5, abs=0.05)  # between that and the observed 2
+
+
+def several(scores: list[list[float]], true: list[list[int]]) -> CalibrationScores:
+    """Products with the given scores and true values of a multi-valued attribute with five values."""
+    truth = np.array([[value in row for value in range(5)] for row in true])
+    return CalibrationScores(
+        attribute="material", labels=tuple("abcde"), cardinality=Cardinality.MANY, probabilities=np.array(scores),
+        truth=truth, groups=np.arange(len(scores)),
+    )  # fmt: skip
+
+
+def test_only_the_three_values_that_can_be_written_are_counted_and_suggested() -> None:
+    four = several([[0.9, 0.8, 0.7, 0.6, 0.1]] * 40, [[0, 1, 2]] * 40)
+    assert suggest_threshold(four, 0.76, below=None) == pytest.approx(0.7)
+    # no threshold reaches the target: values are judged at the best scores' quantile, and at it only
+    level = several([[0.9] * 4 + [0.1]] * 40, [[0, 1, 3]] * 40)
+    assert [count.accepted for count in select_pool(level, RULE).value_counts] == [40, 40, 40, 0, 0]
+    right = several([[0.9, 0.8, 0.7, 0.6, 0.1]] * 40, [[0, 1, 2, 3]] * 40)
+    assert suggest_threshold(right, 0.9, below=None) == pytest.approx(0.7)
+
+
+def test_what_is_at_the_threshold_is_written_and_not_suggested() -> None:
+    rows = [(0, 0.75, False)] * 10 + [(0, 0.5, True)] * 10
+    assert suggest_threshold(fold(rows), 0.8, below=0.75) == 0.5
+
+
+def test_scores_that_do_not_fit_their_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="fold of color: scores, truth, groups and labels do not fit"):
+        calibration(labels=("red", "green"))
+
+
 def test_the_pool_is_chosen_on_calibration_scores_only() -> None:
     assert select_pool.__annotations__["calibration"] == "CalibrationScores"
     assert not issubclass(CertificationScores, CalibrationScores)

@@ -152,6 +152,43 @@ def test_sizes_that_would_weigh_more_than_the_limit_are_merged() -> None:
     assert not weighting.refused
 
 
+@pytest.mark.parametrize("category", ["S/A", "S/B"])
+@pytest.mark.parametrize("where", ["fold", "open"])
+def test_a_size_that_only_one_side_has_once_is_merged_too(category: str, where: str) -> None:
+    rare = population((category, 9, 1))
+    fold = population(("S/A", 1, 40), ("S/B", 1, 40))
+    filled = population(("S/A", 1, 50), ("S/B", 1, 50))
+    sides = (together(fold, rare), filled) if where == "fold" else (fold, together(filled, rare))
+    weighting = all_accepted(*sides)
+    assert [row.name for row in weighting.strata] == ["S"]
+    assert np.unique(weighting.weights) == pytest.approx(1.0)
+
+
+def test_a_weight_of_exactly_the_limit_is_kept_and_one_product_may_be_missing() -> None:
+    fold = population(("A", 1, 20), ("B", 1, 1980))
+    exactly = all_accepted(fold, population(("A", 1, 200), ("B", 1, 800)))
+    assert exactly.strata[0].weight == MAX_WEIGHT
+    (refused,) = all_accepted(fold, population(("A", 1, 201), ("B", 1, 800))).refused
+    assert (refused.category, refused.missing, refused.open_products) == ("A", 1, 201)
+    assert isinstance(refused.open_products, int)
+
+
+def test_certification_products_outside_the_slices_weigh_nothing() -> None:
+    fold = population(("Shoes", 1, 40), ("Shoes", 9, 40), ("Toys", 1, 40))
+    weighting = all_accepted(fold, population(("Shoes", 1, 50), ("Shoes", 9, 50)))
+    assert weighting.strata[-1].name == "Shoes, groups of 6+"
+    assert not weighting.weights[80:].any()
+
+
+def test_cells_and_refusals_are_in_the_order_of_their_names() -> None:
+    fold = population(("S/Boots", 1, 300), ("S/Clogs", 1, 150), ("S-x", 1, 40))
+    names = [row.name for row in all_accepted(fold, fold).strata]
+    assert names == ["S/Boots, groups of 1", "S/Clogs, groups of 1", "S-x, groups of 1"]
+    heavy = population(("A", 1, 20), ("B", 1, 2000), ("Z", 1, 19))
+    weighting = all_accepted(heavy, population(("A", 1, 90_000), ("B", 1, 1000), ("Z", 1, 10)))
+    assert [(row.category, row.why) for row in weighting.refused] == [("A", HEAVY), ("Z", FEW)]
+
+
 def test_a_category_below_that_would_weigh_more_than_the_limit_is_merged_with_its_parent() -> None:
     fold = population(("A/Large", 1, 4000), ("A/Boots", 1, 100), ("B", 1, 100))
     weighting = all_accepted(fold, population(("A/Large", 1, 100), ("A/Boots", 1, 900), ("B", 1, 10)))
@@ -245,11 +282,15 @@ def test_a_large_category_below_the_first_level_has_a_cell_of_its_own() -> None:
 def test_what_a_large_category_leaves_over_is_not_refused_but_merged_with_it() -> None:
     cells = cells_of({"Shoes/Boots": 100, "Shoes/Clogs": 300, "Shoes/Flats": 19})
     assert cells == {"Shoes/Boots": "Shoes", "Shoes/Clogs": "Shoes/Clogs", "Shoes/Flats": "Shoes"}
+    cells = cells_of({"Shoes/Boots": 300, "Shoes/Clogs": 100, "Shoes/Flats": 19})
+    assert cells == {"Shoes/Boots": "Shoes/Boots", "Shoes/Clogs": "Shoes", "Shoes/Flats": "Shoes"}
 
 
 def test_large_categories_are_divided_further() -> None:
     cells = cells_of({"A/B/C": 150, "A/B/D": 150, "A/E": 50})
     assert cells == {"A/B/C": "A/B/C", "A/B/D": "A/B/D", "A/E": "A"}
+    cells = cells_of({"A/B/C": 60, "A/B/D": 60, "A/E": 50})
+    assert cells == {"A/B/C": "A/B", "A/B/D": "A/B", "A/E": "A"}
 
 
 def test_products_without_a_category_are_a_category() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from catalog_enrichment.precision.units import accept_scores, pairs_from, top_candidates, units_from
+from catalog_enrichment.precision.units import (
+    accept_scores,
+    pairs_from,
+    top_candidates,
+    units_from,
+    writable_values,
+)
 from catalog_enrichment.records import Cardinality
 
 ONE, MANY = Cardinality.ONE, Cardinality.MANY
@@ -24,6 +30,31 @@ def test_many_value_attribute_has_up_to_three_candidates_best_first() -> None:
     candidates = top_candidates([0.1, 0.9, 0.5, 0.9, 0.2], LABELS, MANY)
     assert [(c.value, c.rank) for c in candidates] == [("green", 1), ("black", 2), ("blue", 3)]
     assert len(top_candidates([0.1, 0.9], LABELS[:2], MANY)) == 2
+
+
+def test_equal_scores_keep_the_order_of_the_labels_also_where_there_are_many() -> None:
+    labels = tuple(f"v{number:03d}" for number in range(200))
+    assert [c.value for c in top_candidates([0.5, 0.75] * 100, labels, MANY)] == ["v001", "v003", "v005"]
+
+
+def test_the_number_of_values_that_can_be_written_is_a_limit_everywhere() -> None:
+    scores, pool = [[0.9, 0.8, 0.7, 0.6, 0.5]], [False, False, False, True, False]
+    assert len(top_candidates(scores[0], LABELS, MANY, limit=1)) == 1
+    assert len(top_candidates(scores[0], LABELS, MANY, limit=4)) == 4
+    assert accept_scores(scores, MANY, pool)[0] == -np.inf
+    assert accept_scores(scores, MANY, pool, limit=4)[0] == float(np.float32(0.6))
+    assert units_from(scores, [[False] * 5], MANY, pool, limit=4).counts(0.6) == (1, 1)
+    assert len(pairs_from(scores, [[True] * 5], MANY).scores) == 5
+    assert len(pairs_from(scores, [[True] * 5], MANY, limit=2).scores) == 2
+
+
+def test_the_values_that_would_be_written() -> None:
+    scores = np.array([[0.9, 0.75, 0.5, 0.25, 0.75], [0.75, 0.5, 0.9, 0.5, 0.5]])
+    pool = [True, True, True, False, True]
+    one, many = (writable_values(scores, cardinality, pool, 0.75).tolist() for cardinality in (ONE, MANY))
+    assert one == [[True, False, False, False, False], [False, False, True, False, False]]
+    assert many == [[True, True, False, False, True], [True, False, True, False, False]]
+    assert not writable_values(scores, ONE, [False, True, True, True, True], 0.75)[0].any()
 
 
 def test_scores_go_through_float32_once() -> None:
