@@ -38,7 +38,7 @@ LAYERS = [
     ["config", "contract"],
     ["resources"],
     ["failures"],
-    ["records", "errors"],
+    ["records", "errors", "masking"],
 ]
 """Top first: rooms, and files in another layer than their room. A file imports from its own layer or from below."""
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from catalog_enrichment import failures
+from catalog_enrichment import failures, masking
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
@@ -73,20 +74,29 @@ def _run(
     args = parser.parse_args(argv)
     values = {key: getattr(args, argument) for argument, key in settings.items()}
     overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    secrets = set(masking.secrets_in(dict(os.environ)))
+    with masking.masked_output(secrets):
+        code, summary = _outcome(name, function, args, overrides, secrets)
+    summary = masking.masked_content(summary | {"exit_code": code}, secrets)
+    print(json.dumps(summary, default=lambda value: masking.masked(str(value), secrets)), flush=True)
+    return code
+
+
+def _outcome(
+    name: str, function: JobFunction, args: argparse.Namespace, overrides: list[str], secrets: set[str]
+) -> tuple[int, Summary]:
+    """Run the job: exit code and summary. The config's ``secrets`` are added as soon as they are known."""
     try:
-        summary = {"job": name} | function(load_config(args.config, args.set + overrides), args)
-        code = 0
+        config = load_config(args.config, args.set + overrides)
+        secrets |= config.secrets()
+        return 0, {"job": name} | function(config, args)
     except CatalogEnrichmentError as problem:
-        code, summary = problem.exit_code, _error(name, problem)
+        return problem.exit_code, _error(name, problem)
     except Exception as problem:
         if known := failures.recognised(problem):
-            code, summary = known.exit_code, _error(name, known)
-        else:
-            code = 1
-            traceback.print_exc()
-            summary = {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
-    print(json.dumps(summary | {"exit_code": code}, default=str), flush=True)
-    return code
+            return known.exit_code, _error(name, known)
+        to_stderr(traceback.format_exc())
+        return 1, {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
 
 
 def _error(name: str, problem: CatalogEnrichmentError) -> Summary:

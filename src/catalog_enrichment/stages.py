@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from catalog_enrichment.masking import printable
+
 Say = Callable[[str], None]
 """Prints one line of progress."""
 
 
 def to_stderr(line: str) -> None:
-    """Progress goes to stderr: the last line of stdout is the job's JSON summary."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress goes to stderr, without control characters: the last line of stdout is the job's JSON summary."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 @dataclass

@@ -11,11 +11,13 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import Stages
 
 from ..clock import set_back
+from ..sample_catalog import build
 from .catalog_rows import frame, prediction
 
 if TYPE_CHECKING:
@@ -109,6 +111,21 @@ def test_a_long_error_is_cut(catalog: LakeCatalog) -> None:
     with pytest.raises(ValueError), runs.recorded(catalog, record()):  # noqa: PT011
         raise ValueError("x" * 10_000)
     assert len(rows(catalog)[0]["error"]) == runs.ERROR_CHARACTERS
+
+
+def test_a_stored_error_and_its_config_have_no_secrets(tmp_path: Path) -> None:
+    settings = ["spark.conf={'spark.hadoop.fs.s3a.secret.key' = 'hunter2'}", "mlflow.tracking_uri='http://u:p4ss@h'"]
+    config = load_config(build(tmp_path / "sample").file, settings)
+    catalog, attempt = (
+        LakeCatalog(tmp_path / "catalog"),
+        record(config=config.without_secrets(), secrets=config.secrets()),
+    )
+    with pytest.raises(ValueError), runs.recorded(catalog, attempt):  # noqa: PT011
+        raise ValueError("no access with hunter2 to s3a://a:p4ss2@bucket?sig=p4ss3")
+    (row,) = rows(catalog)
+    assert row["error"] == "ValueError: no access with *** to s3a://***@bucket?sig=***"
+    assert "hunter2" not in row["config"]
+    assert "p4ss" not in row["config"]
 
 
 def test_the_newest_run_is_the_one_that_finished_last(catalog: LakeCatalog) -> None:

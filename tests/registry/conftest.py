@@ -45,7 +45,7 @@ def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
         artifact=folder,
         certificates=certificates,
         metrics=dict(CERTIFIED),
-        params={"recipe": "tiny", "epochs": 1},
+        params={"recipe": "tiny", "epochs": 1, "training.shared_path": "s3a://key:hunter2@bucket/x"},
         tables={"certified": [{"attribute": "color"}]},
         curves={},
         history=[{"epoch": 1.0, "train_loss": 0.5}],

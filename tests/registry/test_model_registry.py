@@ -10,7 +10,9 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError, TemporaryFailure
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.registry import mlflow_store
 from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 from catalog_enrichment.registry.promotion import describe
 from catalog_enrichment.registry.trained_model import TrainedModel
@@ -39,6 +42,23 @@ def test_an_unreachable_server_fails_quickly_and_clearly(tmp_path: Path) -> None
             Registry(config_in(tmp_path, tracking_uri=uri, timeout_seconds=1)).connect()
     assert time.monotonic() - start < 5
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_whose_uri_has_a_password_is_found() -> None:
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    asked: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        mlflow_store._check_server(f"http://user:secret@127.0.0.1:{server.server_port}/mlflow", timeout_seconds=5)
+    assert asked == ["/mlflow/health"]
 
 
 def test_a_refused_connection_may_work_later(tmp_path: Path) -> None:
@@ -115,6 +135,7 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     run = client.get_run(version.run_id)
     assert run.data.metrics["color/certified_recall"] == 0.4
     assert run.data.params["recipe"] == "tiny"
+    assert run.data.params["training.shared_path"] == "s3a://***@bucket/x"
     assert run.inputs.dataset_inputs[0].dataset.digest == "labels-1"
     logged = {file.path for folder in ("", "plots", "tables") for file in client.list_artifacts(version.run_id, folder)}
     assert {"plots/curve.png", "tables/certified.json", "certificates.json", "lineage.json"} <= logged

@@ -10,13 +10,14 @@ it is the first microsecond after the newest row.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.masking import masked
 from catalog_enrichment.records import RunKind, RunStatus, strictly_later
 from catalog_enrichment.stages import Stages
 
@@ -47,6 +48,8 @@ class RunRecord:
     config_hash: str | None = None
     config: dict[str, Any] | None = None
     """The resolved config without its secrets."""
+    secrets: Collection[str] = ()
+    """Of the config: what an error message must not say."""
     input_fingerprint: str | None = None
     window: dict[str, Any] | None = None
     """The slice of the catalog that was asked for."""
@@ -126,7 +129,8 @@ def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Itera
 def _write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:
     status = RunStatus.REFUSED if isinstance(problem, GateRefused) else RunStatus.FAILED
     try:
-        write(catalog, record, status, f"{type(problem).__name__}: {problem}"[:ERROR_CHARACTERS])
+        error = masked(f"{type(problem).__name__}: {problem}", record.secrets)
+        write(catalog, record, status, error[:ERROR_CHARACTERS])
     except Exception as unrecorded:  # the first error is the one to report
         problem.add_note(f"This attempt has no row in the table runs: {unrecorded}")
 

@@ -7,13 +7,13 @@ worker reads the environment or a config file.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from catalog_enrichment import masking
 from catalog_enrichment.config.comparison import CompareConfig
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.source import SourceConfig
@@ -297,12 +297,14 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def secrets(self) -> frozenset[str]:
+        """Passwords, keys and tokens in URIs and in settings whose name tells a secret."""
+        return masking.secrets_in(self.as_dict())
+
     def without_secrets(self) -> dict[str, Any]:
-        """The config for storing and printing: passwords in URIs and Spark settings that name a secret are masked."""
-        masked: dict[str, Any] = json.loads(re.sub(r"//[^/@\s\"]+@", "//***@", json.dumps(self.as_dict())))
-        conf = masked["spark"]["conf"]
-        conf |= {name: "***" for name in conf if re.search(r"(?i)secret|password|token|credential|\bkey\b", name)}
-        return masked
+        """The config for storing and printing."""
+        content: dict[str, Any] = masking.masked_content(self.as_dict(), self.secrets())
+        return content
 
     def hash(self, *sections: str) -> str:
         """Hash of the named sections (all, if none is named): the config's part of a run id."""

@@ -121,6 +121,7 @@ class RunRequest:
             model_version=self.model.version,
             config_hash=self.config_hash,
             config=config.without_secrets(),
+            secrets=config.secrets(),
             window=self.window.as_dict(),
         )
 

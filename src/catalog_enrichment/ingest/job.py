@@ -45,7 +45,7 @@ def import_products(context: Context) -> dict[str, Any]:
     """
     config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
     stages, root, source = Stages(context.say), config.path("."), _source(config)
-    record = RunRecord(kind=RunKind.IMPORT, stages=stages, config=config.without_secrets())
+    record = RunRecord(kind=RunKind.IMPORT, stages=stages, config=config.without_secrets(), secrets=config.secrets())
     record.config_hash = config.hash("source", "catalog")
     rules = load_rules(resources.locate(source.row_rules, root))
     merchant_values.check_attributes(source.mapping, dictionary)

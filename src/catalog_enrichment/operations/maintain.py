@@ -91,7 +91,7 @@ def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
     by the first run after `maintenance.retention_hours`.
     """
     config, stages = context.config, Stages(context.say)
-    record = RunRecord(kind=RunKind.MAINTAIN, stages=stages, config=config.without_secrets())
+    record = RunRecord(kind=RunKind.MAINTAIN, stages=stages, config=config.without_secrets(), secrets=config.secrets())
     record.config_hash = config.hash("maintenance")
     lake = LakeCatalog(config.path(config.catalog.path), context.spark)
     job = _Job(lake, config.maintenance, record, dry_run)

@@ -16,13 +16,17 @@ from catalog_enrichment.records import Decision, RunStatus, stable_hash
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
 
 
 MANIFEST = "_shops.json"
 """File in the export's folder: folder of each shop -> shop id."""
+
+_OF_MERCHANTS = ("product_id", "title", "merchant_values", "suggested_value")
+_FORMULA = r"^\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20]"
+"""What a spreadsheet takes for a formula: a first =, +, - or @, full-width too, also after blanks."""
 
 _MAX_NAME_BYTES = 200
 _PLAIN = re.compile(r"[^\W_][\w .-]*(?<![. ])")
@@ -34,7 +38,8 @@ def export_suggestions(
 ) -> dict[str, Any]:
     """Write the open suggestions to ``folder``, one folder per shop; returns the job's summary.
 
-    The folders are called ``shop_id=NAME`` (:func:`folder_names`); :data:`MANIFEST` tells the shop of each. Nothing in
+    In CSV files, texts of merchants that a spreadsheet would take for a formula begin with an apostrophe. The folders
+    are called ``shop_id=NAME`` (:func:`folder_names`); :data:`MANIFEST` tells the shop of each. Nothing in
     the catalog changes. Raises ConfigError for a folder that holds anything but an earlier export.
     """
     from pyspark.sql import functions as F
@@ -49,6 +54,8 @@ def export_suggestions(
         names = folder_names(per_shop)
         by_name = rows.sparkSession.createDataFrame(list(names.items()) or [("", "")], "shop_id string, name string")
         rows = rows.join(F.broadcast(by_name), "shop_id").drop("shop_id").withColumnRenamed("name", "shop_id")
+        if kind == "csv":
+            rows = rows.withColumns({name: _as_text(F.col(name)) for name in _OF_MERCHANTS})
         writer = rows.repartition("shop_id").sortWithinPartitions("product_id", "attribute").write.mode("overwrite")
         writer = writer.partitionBy("shop_id").option("header", True).option("escape", '"')
         writer.format(kind).save(str(folder))
@@ -61,6 +68,13 @@ def export_suggestions(
         "shops": per_shop,
         "seconds": stages.seconds,
     }
+
+
+def _as_text(column: Column) -> Column:
+    """A cell that a spreadsheet would take for a formula begins with an apostrophe (OWASP, CSV injection)."""
+    from pyspark.sql import functions as F
+
+    return F.when(column.rlike(_FORMULA), F.concat(F.lit("'"), column)).otherwise(column)
 
 
 def folder_names(shops: Iterable[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from catalog_enrichment import failures
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
+from catalog_enrichment.masking import masked
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 
@@ -104,7 +105,7 @@ class Store:
         # created by the client: start_run alone would take the run that `mlflow run` made, maybe in another store
         run_id = self.client(create=True).create_run(self._experiment(), tags=dict(tags)).info.run_id
         with mlflow.start_run(run_id=run_id):
-            mlflow.log_params({name: str(value)[:6000] for name, value in sorted(trained.params.items())})
+            mlflow.log_params(_params(trained.params))
             mlflow.log_metrics(dict(trained.metrics))
             for step, row in enumerate(trained.history):
                 numbers = {f"fit/{name}": value for name, value in row.items() if isinstance(value, int | float)}
@@ -129,14 +130,14 @@ class Store:
         import mlflow
 
         with mlflow.start_run(run_id=parent):
-            mlflow.log_params({key: str(value)[:6000] for key, value in about.items()})
+            mlflow.log_params(_params(about))
             for file in files:
                 mlflow.log_artifact(str(file))
         for model in models:
             tags = {"mlflow.parentRunId": parent, "comparison": name, "recipe": model.name}
             run_id = client.create_run(self._experiment(), tags=tags, run_name=model.name).info.run_id
             with mlflow.start_run(run_id=run_id, nested=True):
-                mlflow.log_params({key: str(value)[:6000] for key, value in sorted(model.params.items())})
+                mlflow.log_params(_params(model.params))
                 mlflow.log_metrics(dict(model.metrics))
                 for step, numbers in model.steps.items():
                     mlflow.log_metrics(dict(numbers), step=step)
@@ -265,7 +266,7 @@ def all_versions(client: MlflowClient, name: str) -> list[Any]:
 
 
 def without_password(uri: str) -> str:
-    """``uri`` without user name and password."""
+    """``uri`` without user name and password, which urllib takes for a part of the host's name."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
@@ -282,7 +283,7 @@ def _available(client: MlflowClient, name: str) -> str:
 def _check_server(uri: str, timeout_seconds: int) -> None:
     """Raises TemporaryFailure if the server does not answer one request: MLflow's client would retry for minutes."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds):
+        with urllib.request.urlopen(f"{without_password(uri).rstrip('/')}/health", timeout=timeout_seconds):
             return
     except urllib.error.HTTPError as answer:
         if answer.code < 500:  # a server answers; the first MLflow request checks access
@@ -312,6 +313,11 @@ def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
     except (OSError, sqlite3.Error) as problem:
         unusable = RegistryError(f"the MLflow store {file} cannot be used: {problem}")
         raise failures.recognised(problem) or unusable from problem
+
+
+def _params(content: Mapping[str, Any]) -> dict[str, str]:
+    """As texts that MLflow takes, without secrets."""
+    return {name: masked(str(value))[:6000] for name, value in sorted(content.items())}
 
 
 def _log_table(rows: list[dict[str, Any]], file: str) -> None:

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
+from catalog_enrichment.masking import MASK, NAMED_VALUE, USER_AND_PASSWORD
 from catalog_enrichment.records import QuarantineStage
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 def quarantine_rows(
@@ -18,7 +19,8 @@ def quarantine_rows(
     """The rows of ``frame`` with the columns of the quarantine contract; columns that ``frame`` lacks are null.
 
     ``frame`` must have ``reason``; it can have ``product_id``, ``detail``, ``payload``, ``source_uri``, ``row_number``
-    and ``content_hash``. ``at`` is the time of quarantine, by default now.
+    and ``content_hash``. ``at`` is the time of quarantine, by default now. Passwords and keys are masked in the texts
+    that come from files (:mod:`catalog_enrichment.masking`).
     """
     from pyspark.sql import functions as F
 
@@ -29,9 +31,18 @@ def quarantine_rows(
         "quarantined_at": F.lit(at or datetime.now(UTC)),
     }
     columns = {name: F.col(name) for name in frame.columns} | run_columns
+    columns |= {name: _masked(columns[name]) for name in ("detail", "payload", "source_uri") if name in columns}
     return frame.select(
         *[
             columns.get(field.name, F.lit(None)).cast(field.dataType).alias(field.name)
             for field in contract.spark_schema("quarantine")
         ]
     )
+
+
+def _masked(text: Column) -> Column:
+    """:func:`catalog_enrichment.masking.masked` in Spark."""
+    from pyspark.sql import functions as F
+
+    without_users = F.regexp_replace(text, USER_AND_PASSWORD, f"://{MASK}@")
+    return F.regexp_replace(without_users, NAMED_VALUE, f"$1{MASK}")

@@ -1,0 +1,98 @@
+"""Masks secrets in what leaves the program: messages, progress, tables, MLflow; and control characters for a terminal.
+
+A secret is known by its place: user and password of a URI, a parameter or setting whose name says so (`token=`,
+`fs.s3a.secret.key`), an environment variable with such a name. The values that the config and the environment hold are
+masked wherever they occur, those that only a message or a feed has are masked by these places.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO
+from urllib.parse import unquote
+
+MASK = "***"
+
+USER_AND_PASSWORD = r"://[^/\s\"'<>]*@"
+"""In a URI, from the slashes on. Patterns are valid in Python and in Java."""
+_NAME = (
+    r"secret|passw(?:or)?d|credential|token(?!iz|s)|signature|(?:access|account|api|shared|private)[._-]?key|\bsig\b"
+)
+NAMED_VALUE = rf"(?i)((?:{_NAME})[\w.-]*[\"']?(?:\s*=\s*|[\"']\s*:\s*)[\"']?)[^\s&;,\"'()<>\[\]{{}}]+"
+"""A value after a name that tells a secret: `X-Amz-Signature=...`, `"token": "..."`. The first group remains."""
+
+_SECRET_NAME = re.compile(rf"(?i){_NAME}|[._-]key\b")
+_FEWEST_CHARACTERS = 6
+"""A shorter value is masked in its place only, not wherever its characters occur."""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a terminal's cursor, change colours, start a new line or turn the reading direction."""
+
+
+def masked(text: str, secrets: Collection[str] = ()) -> str:
+    """``text`` without the ``secrets``, users and passwords of URIs, and values whose name tells a secret."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return re.sub(NAMED_VALUE, rf"\1{MASK}", re.sub(USER_AND_PASSWORD, f"://{MASK}@", text))
+
+
+def masked_content(content: Any, secrets: Collection[str] = (), name: str = "") -> Any:
+    """Plain data with every text :func:`masked`; of a setting whose ``name`` tells a secret the whole value."""
+    if isinstance(content, Mapping):
+        return {
+            masked(key, secrets) if isinstance(key, str) else key: masked_content(value, secrets, str(key))
+            for key, value in content.items()
+        }
+    if isinstance(content, list | tuple):
+        return [masked_content(value, secrets, name) for value in content]
+    if not isinstance(content, str):
+        return content
+    return MASK if content and _SECRET_NAME.search(name) else masked(content, secrets)
+
+
+def secrets_in(content: Any, name: str = "") -> frozenset[str]:
+    """The secret values in plain data, e.g. a config or the environment, as they are written and decoded."""
+    if isinstance(content, Mapping):
+        return frozenset().union(*(secrets_in(value, str(key)) for key, value in content.items()))
+    if isinstance(content, list | tuple):
+        return frozenset().union(*(secrets_in(value, name) for value in content))
+    if not isinstance(content, str):
+        return frozenset()
+    found = [content] if _SECRET_NAME.search(name) else []
+    for match in re.finditer(USER_AND_PASSWORD, content):
+        user, _, password = match[0][3:-1].partition(":")
+        found.append(password or user)
+    found += [match[0][len(match[1]) :] for match in re.finditer(NAMED_VALUE, content)]
+    return frozenset(text for value in found for text in (value, unquote(value)) if len(text) >= _FEWEST_CHARACTERS)
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: control characters but tab and line feed are replaced by a question mark."""
+    return _CONTROL.sub("?", text)
+
+
+@contextmanager
+def masked_output(secrets: Collection[str]) -> Iterator[None]:
+    """Masks what this process prints meanwhile, libraries included; ``secrets`` may grow."""
+    with redirect_stdout(_Masked(sys.stdout, secrets)), redirect_stderr(_Masked(sys.stderr, secrets)):
+        yield
+
+
+class _Masked:
+    """A text stream that masks what is written to it."""
+
+    def __init__(self, stream: TextIO, secrets: Collection[str]) -> None:
+        self._stream, self._secrets = stream, secrets
+
+    def write(self, text: str) -> int:
+        self._stream.write(masked(text, self._secrets))
+        return len(text)
+
+    def writelines(self, lines: Collection[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
