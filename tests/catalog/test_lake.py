@@ -11,12 +11,11 @@ import pytest
 from deltalake import DeltaTable, Schema
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import ConfigError, DataContractError
 
-from .catalog_rows import START, frame, prediction, product, run_row, stamp
+from .catalog_rows import START, frame, prediction, product, run_row
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -326,45 +325,6 @@ def test_a_run_id_that_is_no_folder_name_removes_nothing(lake: LakeCatalog, run_
 def test_without_spark_a_lake_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without Spark"):
         LakeCatalog(tmp_path).read("products")
-
-
-def test_current_values_are_refreshed_when_their_sources_moved(lake: LakeCatalog, spark: SparkSession) -> None:
-    def seen() -> dict[str, list[str]]:
-        return {row["product_id"]: row["values"] for row in lake.read("current_values").collect()}
-
-    assert lake.current_values_stale()
-    lake.append("products", frame(spark, "products", [product("a"), product("b")]), "import-1")
-    assert lake.refresh_current_values("import-1")
-    assert not lake.refresh_current_values("import-1")
-    assert seen() == {}
-
-    decided = frame(spark, "predictions", [prediction("a", "color", "Red"), prediction("b", "color", "Blue")])
-    lake.append("attribute_values", ledger.assertions(decided, stamp("run-1", 1)), "run-1")
-    assert seen() == {}  # killed here, the ledger is committed and the view is not ...
-    assert lake.current_values_stale()
-    assert lake.refresh_current_values("run-2")  # ... and the next job heals it
-    assert seen() == {"a": ["Red"], "b": ["Blue"]}
-    assert not lake.current_values_stale()
-
-    lake.replace("products", frame(spark, "products", [product("a")]), "import-2")
-    assert lake.refresh_current_values("run-1")
-    assert seen() == {"a": ["Red"]}
-
-
-def test_a_refresh_from_older_sources_does_not_overwrite_a_newer_one(lake: LakeCatalog, spark: SparkSession) -> None:
-    lake.append_rows("products", [product("a", merchant_attributes={"color": ["Red"]})], "import-1")
-    interruptions = iter([1])
-
-    def import_and_refresh() -> None:
-        for _ in interruptions:
-            lake.append_rows("products", [product("b", merchant_attributes={"color": ["Blue"]})], "import-2")
-            lake.refresh_current_values("import-2")
-
-    slow = Interrupted(lake.path, spark, import_and_refresh)
-
-    assert not slow.refresh_current_values("import-1")  # the other one's is as new as it gets
-    assert ids(lake.read("current_values")) == ["a", "b"]
-    assert not lake.current_values_stale()
 
 
 def older_table(lake: LakeCatalog, change: Callable[[dict[str, Any]], bool]) -> None:

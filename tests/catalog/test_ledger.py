@@ -161,6 +161,17 @@ def test_changed_content_retracts_unless_a_new_value_is_published(spark: SparkSe
     assert retracted(spark, after, stamp("run-4", 4), *decided).count() == 0
 
 
+def test_a_value_of_unknown_content_is_a_value_of_other_content(spark: SparkSession) -> None:
+    """A decision about known content contradicts it whatever the score was."""
+    from pyspark.sql import functions as F
+
+    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
+    unknown = F.when(F.col("product_id") == "b", F.col("content_hash"))
+    decided = [prediction(name, "color", "Blue", decision="abstain", reason="no_certificate") for name in "ab"]
+    rows = ledger.contradicted(events.withColumn("content_hash", unknown), frame(spark, "predictions", decided))
+    assert [(row["product_id"], row["contradiction"]) for row in rows.collect()] == [("a", "content_changed")]
+
+
 ADMINISTRATIVE = [
     *("no_certificate", "certificate_expired", "certificate_mismatch", "unseen_slice"),
     *("paused", "provisional_cap", "picture_outage"),

@@ -51,6 +51,28 @@ def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [2, 2, 2, 2, 1]
 
 
+def test_the_ranges_are_of_all_row_groups_and_leave_nulls_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
+    schema = contract.arrow_schema("quarantine")
+    rows = [
+        {"product_id": name, "run_id": run}
+        for name, run in (("m", "2"), ("z", "3"), (None, "1"), ("a", "2"), ("k", "2"))
+    ]
+    known = {"stage": "import", "reason": "x", "quarantined_at": START}
+    batches = [pa.RecordBatch.from_pylist([row | known], schema=schema) for row in rows]
+
+    part = part_files.write_part(batches, tmp_path, schema)
+
+    assert part is not None
+    assert part.problem is None
+    assert pq.ParquetFile(tmp_path / part.name).num_row_groups == part.rows == 5
+    assert json.loads(part.stats) == {
+        "numRecords": 5,
+        "minValues": {"product_id": "a", "run_id": "1"},
+        "maxValues": {"product_id": "z", "run_id": "3"},
+    }
+
+
 def test_small_batches_share_a_row_group(tmp_path: Path) -> None:
     batches = [batch for i in range(50) for batch in products(product(f"p{i}"))]
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference import udf
-from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
+from catalog_enrichment.inference.engine import ScoredRow, UndecodedBatch, score_batches
+from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
 
@@ -29,6 +31,10 @@ def batch(numbers: range, picture: bool = True) -> UndecodedBatch:
         for n in numbers
     ]
     return UndecodedBatch([row["title"] for row in rows], [row["description"] for row in rows], images)
+
+
+def scores(row: ScoredRow) -> list[float]:
+    return [candidate.score for candidate in sorted(row.candidates, key=lambda one: (one.attribute, one.value))]
 
 
 def test_rows_come_back_in_input_order_whatever_the_batches(predictor: Predictor) -> None:
@@ -96,6 +102,7 @@ def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -
     )
     assert [row.error for row in scored] == ["empty_title", None, None]
     assert scored[0].candidates == []
+    assert scored[0].detail
 
 
 def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Predictor) -> None:
@@ -104,8 +111,31 @@ def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Pr
     (scored,) = score_batches(predictor, [broken], LIMITS)
     assert [row.error for row in scored] == [None, "scoring_failed", None]
     assert scored[1].detail
-    (single_row,) = score_batches(predictor, [batch(range(1))], LIMITS)
-    assert scored[0].candidates[0].value == single_row[0].candidates[0].value
+    (whole,) = score_batches(predictor, [rows], LIMITS)
+    for position in (0, 2):  # each with its own texts and picture
+        assert scores(scored[position]) == pytest.approx(scores(whole[position]), abs=1e-5)
+    assert scores(scored[0]) != pytest.approx(scores(scored[2]), abs=1e-4)
+
+
+def test_a_batch_without_memory_is_scored_product_by_product(predictor: Predictor) -> None:
+    class Small:
+        """A predictor with memory for one product."""
+
+        def predict(self, products: ProductBatch) -> Any:
+            if len(products) > 1:
+                raise MemoryError
+            return predictor.predict(products)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(predictor, name)
+
+    rows = batch(range(3))
+    (scored,) = score_batches(Small(), [rows], LIMITS)
+    (expected,) = score_batches(predictor, [rows], LIMITS)
+    assert [row.error for row in scored] == [None, None, None]
+    assert [row.numeric_path for row in scored] == [predictor.numeric_path] * 3
+    for one, other in zip(scored, expected, strict=True):
+        assert scores(one) == pytest.approx(scores(other), abs=1e-5)
 
 
 def test_no_batches_no_rows(predictor: Predictor) -> None:

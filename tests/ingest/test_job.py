@@ -189,6 +189,25 @@ def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5
     assert shop.catalog.read("runs").count() == 1
 
 
+def test_rows_that_a_killed_run_left_in_quarantine_are_quarantined_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [_good(n) for n in range(20)]
+    shop.run([*good])
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.catalog, "append_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.run([*good, _good(0, title=None, product_id="bad")])
+    assert shop.catalog.read("quarantine").count() == 1
+    summary = shop.run([*good, _good(0, title=None, product_id="bad")])
+    assert (summary["status"], summary["quarantined"]) == ("succeeded", {"empty_title": 1})
+    assert shop.run([*good, _good(0, title=None, product_id="bad")])["status"] == "nothing_to_do"
+
+
 def test_a_snapshot_with_a_tenth_of_the_last_rows_is_refused_and_nothing_is_written(shop: Shop) -> None:
     shop.run([_good(n) for n in range(100)])
     before = shop.versions()

@@ -26,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
-TEST_SECONDS = 100
+TEST_SECONDS = 300
 """Limit of one test, for mutants that never end."""
 ENOUGH = 0.95
 """Share of the mutants to kill."""

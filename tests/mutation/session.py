@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ class MutationSession:
     """The pytest plugin."""
 
     def __init__(self, mutants: Sequence[Mutant], results: Results, seconds: float) -> None:
-        """``seconds``: of tests per mutant; one that no test has killed by then survives."""
+        """``seconds``: of tests per mutant, by the first pass; one that no test has killed by then survives."""
         self._mutants, self._results, self._limit = mutants, results, seconds
         self._failed = False
         self._active: list[set[Function]] = []
@@ -123,13 +124,13 @@ class MutationSession:
         try:
             with applied(mutant):
                 for item in items:
+                    if time.monotonic() - begin + self._cost(item, set() if made else again) > self._limit:
+                        continue
                     if not made and again & set(item.fixturenames):  # type: ignore[attr-defined]
                         self._forget(session, again)
                         made = True
                     if not self._passes(session, item):
                         return item
-                    if time.monotonic() - begin > self._limit:
-                        break
         except ValueError:  # the mutant has other closure variables than the function
             self._results.add(mutant, "cannot be applied")
             return None
@@ -171,6 +172,9 @@ class MutationSession:
         for mutant in self._mutants:
             function = (mutant.file, mutant.function)
             self._watched[live_function(*function).__code__] = function
+        if self._remembered([item.nodeid for item in session.items]):
+            self._make_kept_fixtures(session)
+            return
         for item in session.items:
             begin, fixtures = time.monotonic(), sum(self._seconds[name] for name in self._fixture_calls)
             with self._recorded() as called:
@@ -179,6 +183,40 @@ class MutationSession:
             self._calls[item.nodeid] = called
             made = sum(self._seconds[name] for name in self._fixture_calls) - fixtures
             self._seconds[item.nodeid] = time.monotonic() - begin - made
+        self._end_modules(session)
+        self._remember()
+
+    @property
+    def _first_pass_file(self) -> Path:
+        return self._results.file.with_suffix(".first_pass.json")
+
+    def _remember(self) -> None:
+        """Store the first pass for the next process of this run."""
+        calls, of_fixtures = (
+            {name: sorted(called) for name, called in by_name.items()} for by_name in (self._calls, self._fixture_calls)
+        )
+        content = {"seconds": self._seconds, "calls": calls, "of_fixtures": of_fixtures}
+        self._first_pass_file.write_text(json.dumps(content | {"watched": sorted(self._watched.values())}))
+
+    def _remembered(self, tests: list[str]) -> bool:
+        """Read the first pass of an earlier process; whether there is one of these tests and functions."""
+        if not self._first_pass_file.is_file():
+            return False
+        stored = json.loads(self._first_pass_file.read_text())
+        watched = {(file, name) for file, name in stored["watched"]}
+        if list(stored["calls"]) != tests or not watched.issuperset(self._watched.values()):
+            return False
+        self._seconds.update(stored["seconds"])
+        for mine, name in ((self._calls, "calls"), (self._fixture_calls, "of_fixtures")):
+            mine.update({test: {(file, name) for file, name in called} for test, called in stored[name].items()})
+        return True
+
+    def _make_kept_fixtures(self, session: pytest.Session) -> None:
+        """Make them with the original code, by the quickest test that uses all that any test uses."""
+        used = {name for item in session.items for name in item.fixturenames} & KEPT_FIXTURES  # type: ignore[attr-defined]
+        items = [item for item in session.items if used <= set(item.fixturenames)]  # type: ignore[attr-defined]
+        if used and not self._passes(session, min(items, key=lambda item: self._seconds[item.nodeid])):
+            pytest.exit("the sample catalog cannot be made without a mutant", returncode=1)
         self._end_modules(session)
 
     def _passes(self, session: pytest.Session, item: pytest.Item) -> bool:
@@ -204,7 +242,7 @@ class MutationSession:
 
     @contextmanager
     def _recorded(self) -> Iterator[set[Function]]:
-        """The watched functions that are called meanwhile, in this thread."""
+        """The watched functions that are called meanwhile, in this thread and those that it starts."""
         called: set[Function] = set()
         self._active.append(called)
         outer = sys.getprofile()
@@ -214,10 +252,12 @@ class MutationSession:
                 self._active[-1].add(function)
 
         sys.setprofile(note)
+        threading.setprofile(note)
         try:
             yield called
         finally:
             sys.setprofile(outer)
+            threading.setprofile(outer)
             self._active.pop()
 
 

@@ -7,6 +7,7 @@ from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.training.folds import (
+    Division,
     Folds,
     GroupedProducts,
     VariantKey,
@@ -34,6 +35,12 @@ def test_key_removes_spellings_digits_and_case():
 
 def test_key_removes_whole_words_only():
     assert VariantKey(WORDS)("Redskin jacket") == "redskin jacket"
+
+
+def test_the_longest_spelling_is_removed():
+    assert VariantKey({"赤", "赤色", "色"})("赤色ワンピース") == "ワンピース"
+    assert VariantKey({"navy", "navy blue", "blue sky"})("navy blue sky hat") == "sky hat"
+    assert VariantKey({"blue"})("hat blue") == "hat"
 
 
 def test_key_removes_spellings_in_scripts_without_spaces():
@@ -201,6 +208,15 @@ def test_stratified_folds_depend_on_the_seed_and_not_on_the_order_of_products():
     assert {names[i] for i in first.certification} == {names[reverse[i]] for i in second.certification}
     other = split_folds(np.arange(500), GroupedProducts(names, groups, truth), FoldsConfig(stratify=True, seed=-1))
     assert set(first.test.tolist()) != set(other.test.tolist())
+
+
+def test_a_group_of_exactly_half_the_smallest_fold_is_not_drawn_by_itself():
+    """Groups of 3 that are cut at the shares fill both parts exactly; drawn by themselves they would not."""
+    groups = np.arange(300) // 3
+    products = GroupedProducts(ids(300), groups)
+    halves = np.array([0.5, 0.5])
+    assert [len(part) for part in Division(products, 3, False, (0,)).parts(np.arange(300), halves)] == [150, 150]
+    assert [len(part) for part in Division(products, 2, False, (0,)).parts(np.arange(300), halves)] != [150, 150]
 
 
 def test_stratification_needs_values():
