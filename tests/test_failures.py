@@ -34,6 +34,8 @@ def wrapped(problem: BaseException) -> Exception:
         (OSError(errno.EROFS, "Read-only file system", "/catalog"), ConfigError, "cannot be used"),
         (Py4JNetworkError("Answer from Java side is empty"), TemporaryFailure, "JVM has ended"),
         (RuntimeError("Job 7 cancelled because SparkContext was shut down"), TemporaryFailure, "JVM has ended"),
+        (RuntimeError("Lost task 1.0: Python worker exited unexpectedly (crashed)"), TemporaryFailure, "worker"),
+        (RuntimeError("ExecutorLostFailure (executor 0 exited)"), TemporaryFailure, "worker or executor"),
         (wrapped(MemoryError()), ConfigError, "out of memory"),
         (RuntimeError("java.lang.OutOfMemoryError: Java heap space"), ConfigError, "spark.driver_memory"),
     ],

@@ -10,7 +10,7 @@
     ├── GateRefused                   exit 3  a check refused: promotion policy, cap on changes, expected champion,
     │                                         unusable pictures, another job is writing to the same catalog
     └── TemporaryFailure              exit 4  the surroundings failed (a full disk, a locked or unreachable MLflow
-                                              store, a lost JVM): run the job again when that is mended
+                                              store, a lost JVM or worker): run the job again when that is mended
 
 Any other exception is a bug (exit 1, with its traceback), unless :mod:`catalog_enrichment.failures` recognises its
 cause. A bad row raises nothing: it gets a :class:`~catalog_enrichment.records.Reason` and goes to quarantine or is

@@ -25,6 +25,7 @@ _LOST_JVM_TEXTS = (
     "Cannot call methods on a stopped SparkContext",
 )
 _LOST_JVM_CLASSES = {"Py4JNetworkError"}
+_LOST_WORKER_TEXTS = ("Python worker exited unexpectedly", "Python worker failed to connect", "ExecutorLostFailure")
 _MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
 
 
@@ -56,6 +57,11 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
         return TemporaryFailure(
             "Spark's JVM has ended or does not answer, for example because the machine ran out of memory. Run again: "
             f"what was finished is kept ({where})"
+        )
+    if _has(text, _LOST_WORKER_TEXTS):
+        return TemporaryFailure(
+            "a Python worker or executor of Spark was lost, for example because the machine ran out of memory. Run "
+            f"again: what was finished is kept. If it comes again, lower enrich.batch_rows ({where})"
         )
     return None
 
