@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion promise mutants constraints build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion promise faults mutants constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -52,6 +52,9 @@ promise: setup   ## simulate certification where the truth is known: violations 
 
 mutants: setup   ## change the code in small ways and count those that no test notices: make mutants ROOM=precision SAMPLE=5
 	$(BIN)/python -m tests.mutation $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+faults: setup    ## kill jobs, tasks and executors, fill disks and import hostile rows; what the catalog holds afterwards
+	$(BIN)/python -m tests.benchmarks.faults
 
 constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions
 	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from catalog_enrichment.catalog import maintenance, part_files
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance
+from catalog_enrichment.errors import DataContractError
 
 from .catalog_rows import START
 
@@ -116,6 +117,9 @@ def test_small_files_become_one_and_every_run_is_still_committed(lake: LakeCatal
     assert (file["min.product_id"], file["max.product_id"]) == ("p00", "p19")
     assert (file["min.run_id"], file["max.run_id"], file["num_records"]) == ("run-00", "run-19", 20)
     assert old < files(lake), "a reader that has opened the old version goes on"
+    log = (lake.path / "attribute_values" / "_delta_log" / f"{delta.version():020}.json").read_text()
+    assert '"dataChange":false' in log
+    assert '"dataChange":true' not in log, "whoever follows the table's changes sees none"
     assert not lake.current_values_stale()
 
 
@@ -159,6 +163,15 @@ def test_a_table_replaced_during_the_compaction_stays_replaced(
     during(lambda: overwrite(lake, 99, "run-new"), monkeypatch)
     assert compact(lake) == 0
     assert rows(lake) == ["event-99"]
+
+
+def test_a_file_that_breaks_the_contract_is_not_committed(lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows(lake)
+    broken = part_files.Part("part-x.parquet", 0, 0, "", "null in required columns: value")
+    monkeypatch.setattr(part_files, "write_part", lambda *_: broken)
+    with pytest.raises(DataContractError, match="null in required columns"):
+        compact(lake)
+    assert rows(lake) == before
 
 
 def during(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,147 @@
+"""A small catalog that goes through a chain of jobs; each job can be started again from the state before it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from catalog_enrichment import cli
+
+from .. import sample_catalog
+from ..sample_catalog import SampleCatalog, listing
+from .fault_job import trace_boundaries
+from .fault_states import Contents, contents
+
+SPARK = """
+[spark]
+shuffle_partitions = 2
+driver_memory = "1g"
+[spark.conf]
+"spark.sql.codegen.wholeStage" = "false"
+[maintenance]
+compact_files = 3
+retention_hours = 0
+"""
+PRODUCTS = 60
+
+
+@dataclass
+class Step:
+    """One job of the chain."""
+
+    name: str
+    job: str
+    arguments: list[str] = field(default_factory=list)
+    boundaries: list[str] = field(default_factory=list)
+    """What an undisturbed run of it passes, in order."""
+    seconds: float = 0.0
+    """That an undisturbed run of it takes in a process that has run others."""
+
+
+@dataclass
+class World:
+    """The folder ``sample`` in which all jobs run, and a copy of catalog and feed before and after each step."""
+
+    folder: Path
+    sample: SampleCatalog
+    steps: list[Step]
+    expected: list[Contents] = field(default_factory=list)
+    """What the catalog holds after each step."""
+
+    @property
+    def catalog(self) -> Path:
+        return self.sample.folder / "catalog"
+
+    def save(self, number: int) -> None:
+        """Keep the present state as the one before step ``number``."""
+        for name in ("catalog", "feed"):
+            shutil.copytree(self.sample.folder / name, self.folder / "states" / str(number) / name)
+
+    def restore(self, number: int) -> None:
+        """Go back to the state before step ``number``. Times of files are kept: a feed's fingerprint contains them."""
+        for name in ("catalog", "feed"):
+            shutil.rmtree(self.sample.folder / name)
+            shutil.copytree(self.folder / "states" / str(number) / name, self.sample.folder / name)
+
+    def arguments(self, step: Step) -> list[str]:
+        return ["--config", str(self.sample.file), *step.arguments]
+
+    def contents(self) -> Contents:
+        return contents(self.catalog)
+
+
+def run_here(job: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Exit code and summary of a job in this process, which joins its Spark session."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        code = getattr(cli, job)(list(arguments))
+    return code, json.loads(out.getvalue().splitlines()[-1])
+
+
+def build(folder: Path) -> World:
+    """The catalog, its models, and the undisturbed chain of jobs. Raises RuntimeError if a job of it fails."""
+    sample = sample_catalog.build(folder / "work")
+    sample.file.write_text(sample.file.read_text() + SPARK)
+    for seed in (1, 2):
+        sample_catalog.register(sample, folder / "artifacts", seed=seed)
+    sample.registry.promote("1", expected_current=None)
+    sample.feed(first_feed())
+    world = World(folder, sample, _steps())
+    world.catalog.mkdir()
+    for number, step in enumerate(world.steps):
+        if step.name == "second import":
+            sample.feed(second_feed())
+        if step.job == "rollback_run":
+            step.arguments[1] = _last_enrichment(world)
+        world.save(number)
+        stop, begin = trace_boundaries(step.boundaries.append), time.perf_counter()
+        code, summary = run_here(step.job, world.arguments(step))
+        stop()
+        step.seconds = time.perf_counter() - begin
+        if code or summary["status"] != "succeeded":
+            raise RuntimeError(f"{step.name}, undisturbed, ended with {code}: {summary}")
+        world.expected.append(world.contents())
+    return world
+
+
+def _steps() -> list[Step]:
+    return [
+        Step("first import", "import_products"),
+        Step("first enrichment", "enrich_catalog", ["--no-report"]),
+        Step("second import", "import_products"),
+        Step("second enrichment", "enrich_catalog", ["--no-report"]),
+        Step("backfill", "backfill", ["--model-version", "2", "--category", "Apparel", "--chunk-products", "30"]),
+        Step("rollback", "rollback_run", ["--run-id", ""]),
+        Step("upkeep", "maintain_catalog", ["--force"]),
+    ]
+
+
+def first_feed() -> list[dict[str, Any] | str]:
+    rows: list[dict[str, Any] | str] = [listing(number) for number in range(PRODUCTS)]
+    rows[5] = listing(5, image="nosuch.jpg")
+    rows[6] = listing(6, opt_out=True)
+    return [
+        *rows,
+        *(listing(1, product_id=" "), listing(2, product_id="blank", title=" "), listing(3)),
+        '{"product_id": ',
+    ]
+
+
+def second_feed() -> list[dict[str, Any] | str]:
+    """A quarter of the products changed, ten are new, another row is broken."""
+    rows = first_feed()
+    rows[: PRODUCTS // 4] = [listing(number, title=f"Changed {number} blue wool") for number in range(PRODUCTS // 4)]
+    return [*rows, *(listing(number) for number in range(PRODUCTS, PRODUCTS + 10)), "[]"]
+
+
+def _last_enrichment(world: World) -> str:
+    runs = [row for row in sample_catalog.table(world.sample, "runs") if row["kind"] == "enrich"]
+    plain = [row for row in runs if row["parent_run_id"] is None]
+    return str(max(plain, key=lambda row: row["finished_at"])["run_id"])

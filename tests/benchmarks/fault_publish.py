@@ -1,0 +1,198 @@
+"""A small process publishes one run, without Spark, and is killed; readers see all of the run or none (I4).
+
+    python -m tests.benchmarks.fault_publish CATALOG NUMBER ACTION STOP_AT
+
+Publishing is that of an enrichment: predictions and quarantine, the ledger's commit, current_values, the row in `runs`.
+Every fifth process cleans up instead: small files are joined, the log is shortened, unneeded files are deleted. At the
+step number STOP_AT (from 1; 0: never) the process kills itself.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from catalog_enrichment.catalog import maintenance, part_files, runs
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.maintenance import Maintenance
+from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.records import RunKind
+
+from .fault_outcomes import Outcome
+from .fault_processes import ROOT, environment
+from .fault_states import Contents, contents, difference
+
+PUBLISH, CLEAN_UP = "publish", "clean_up"
+VALUES = 200
+"""Ledger events of one run."""
+
+STEPS = {PUBLISH: 40, CLEAN_UP: 16}
+"""Steps of one process, of a clean-up at least so many; a number beyond the last one would kill nothing."""
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def publish(lake: LakeCatalog, number: int) -> None:
+    """What an enrichment does after it has decided, without Spark. Doing it again changes nothing."""
+    run_id = f"run-{number:03d}"
+    values = [(f"p{i:04d}", "color", "Red" if (i + number) % 2 else "Blue") for i in range(VALUES)]
+    decided = {"content_hash": "c", "score": 0.99, "modality": "both", "run_id": run_id}
+    predictions = [
+        {"product_id": p, "attribute": a, "value": v, "rank": 1, "decision": "publish", "reason": "certified",
+         "model_name": "m", "model_version": "1", "numeric_path": "fp32"} | decided
+        for p, a, v in values
+    ]  # fmt: skip
+    events = [
+        {"event_id": f"{run_id}-{p}", "op": "assert", "source": "model", "asserted_at": AT, "product_id": p,
+         "attribute": a, "value": v, "run_id": run_id}
+        for p, a, v in values
+    ]  # fmt: skip
+    refused = {"product_id": None, "stage": "decode", "reason": "scoring_failed", "quarantined_at": AT}
+    seen = [
+        {"product_id": p, "attribute": a, "values": [v], "source": "model", "run_id": run_id, "asserted_at": AT}
+        for p, a, v in values
+    ]
+    with lake.writing():
+        lake.append_rows("predictions", predictions, run_id)
+        lake.append_rows("quarantine", [refused | {"run_id": run_id}], run_id)
+        lake.append_rows("attribute_values", events, run_id)
+        refresh(lake, seen, run_id)
+        record = RunRecord(kind=RunKind.ENRICH, run_id=run_id)
+        record.count(products=VALUES)
+        runs.write(lake, record)
+
+
+def refresh(lake: LakeCatalog, seen: list[dict[str, Any]], run_id: str) -> None:
+    """`refresh_current_values` with rows that the driver has: the same commit, with the sources' versions."""
+    if lake.current_values_stale():
+        delta = lake._create("current_values")
+        parts = lake._row_parts("current_values", seen)
+        assert lake._commit(delta, parts, "overwrite", run_id, lake._source_versions())
+
+
+def clean_up(lake: LakeCatalog, number: int) -> None:
+    upkeep = Maintenance(lake, 0)
+    with lake.writing():
+        for table in upkeep.tables:
+            small = upkeep.small_files(table, 3)
+            if small.paths:
+                upkeep.compact(table, small, f"maintain-{number:03d}")
+            if upkeep.commits_since_checkpoint(table) >= maintenance.CHECKPOINT_COMMITS:
+                upkeep.shorten_log(table)
+            upkeep.unreferenced_files(table).delete()
+        upkeep.leftover_folders(runs.succeeded_ids(lake)).delete()
+
+
+ACTIONS: dict[str, Callable[[LakeCatalog, int], None]] = {PUBLISH: publish, CLEAN_UP: clean_up}
+
+
+def main(catalog: str, number: str, action: str, stop_at: str) -> None:
+    """The process: everything is loaded, "ready" is printed, and the action begins."""
+    lake, steps = LakeCatalog(Path(catalog)), 0
+    lake.version("runs")
+
+    def step(original: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal steps
+            for moment in range(2):  # before and after the call
+                if moment:
+                    result = original(*arguments, **named)
+                steps += 1
+                if steps == int(stop_at):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counted
+
+    for owner, name in (
+        (LakeCatalog, "_commit"), (LakeCatalog, "_row_parts"), (LakeCatalog, "_create"), (Maintenance, "compact"),
+        (Maintenance, "shorten_log"), (maintenance.Paths, "delete"), (part_files, "write_part"),
+    ):  # fmt: skip
+        setattr(owner, name, step(getattr(owner, name)))
+    print("ready", flush=True)
+    ACTIONS[action](lake, int(number))
+
+
+def kills(folder: Path, times: int, seed: int) -> list[Outcome]:
+    """Kill ``times`` processes, half at a step and half at a random moment; after each one resume and compare."""
+    chosen = random.Random(seed)
+    at_steps = Outcome("SIGKILL of a publishing process at its steps", "publish")
+    at_random = Outcome("SIGKILL of a publishing process at random moments", "publish")
+    killed, whole = LakeCatalog(folder / "killed"), LakeCatalog(folder / "undisturbed")
+    seconds = {action: _seconds(folder / "timing", action) for action in ACTIONS}
+    for number in range(times):
+        action = CLEAN_UP if number % 5 == 4 else PUBLISH
+        outcome = at_steps if number % 2 else at_random
+        before = contents(killed.path)
+        stop_at = chosen.randint(1, STEPS[action]) if outcome is at_steps else 0
+        delay = None if stop_at else chosen.uniform(0, seconds[action])
+        ended = _process(killed.path, number, action, stop_at, delay)
+        outcome.notes += [] if ended == -signal.SIGKILL else [f"number {number} ended with {ended} before its kill"]
+        if action == PUBLISH:
+            publish(whole, number)
+        after = contents(whole.path)
+        if problem := part_of_a_run(killed, before, after, f"run-{number:03d}"):
+            outcome.unexplained += 1
+            outcome.notes.append(f"{action} {number}: {problem}")
+        ACTIONS[action](killed, number)
+        found = difference(contents(killed.path), after)
+        outcome.times += 1
+        outcome.equal += found.equal
+        outcome.lost += found.lost
+        outcome.duplicated += found.duplicated
+        outcome.notes += [] if found.equal else [f"{action} {number}: {found.examples}"]
+    return [at_steps, at_random]
+
+
+def part_of_a_run(lake: LakeCatalog, before: Contents, after: Contents, run_id: str) -> str | None:
+    """What is wrong with what readers see after the kill; None if each table has all of the run or nothing of it."""
+    now = contents(lake.path)
+    for table in ("attribute_values", "current_values", "runs"):
+        if now[table] not in (before[table], after[table]):
+            return f"readers see a part of {table}"
+    landed = {table: Counter(row["run_id"] for b in lake.scan(table, ["run_id"]) for row in b.to_pylist())[run_id]
+              for table in ("predictions", "quarantine", "attribute_values")}  # fmt: skip
+    if landed["predictions"] not in (0, VALUES) or landed["quarantine"] not in (0, 1):
+        return f"a part has landed: {landed}"
+    if landed["attribute_values"] and not (landed["predictions"] and landed["quarantine"]):
+        return f"the ledger's commit came before the landing: {landed}"
+    return None
+
+
+def _process(catalog: Path, number: int, action: str, stop_at: int, delay: float | None) -> int:
+    """Start the process, kill it ``delay`` seconds after it is ready, if given; returns how it ended."""
+    command = [sys.executable, "-m", "tests.benchmarks.fault_publish", catalog, number, action, stop_at]
+    with subprocess.Popen(
+        [str(part) for part in command], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        if delay is not None:
+            time.sleep(delay)
+            process.kill()
+        return process.wait(120)
+
+
+def _seconds(catalog: Path, action: str) -> float:
+    """What the action takes in a process that nobody kills, with a little more."""
+    for number in range(3):
+        publish(LakeCatalog(catalog), number)
+    begin = time.perf_counter()
+    ACTIONS[action](LakeCatalog(catalog), 3)
+    seconds = time.perf_counter() - begin
+    shutil.rmtree(catalog)
+    return seconds * 1.1
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
