@@ -47,6 +47,27 @@ def test_certifying_the_same_candidate_again_is_no_use(catalog: LakeCatalog) -> 
     assert catalog.version("label_uses") == version
 
 
+def test_the_next_number_is_the_largest_of_any_product(catalog: LakeCatalog) -> None:
+    assert label_uses.next_number(catalog, Fold("color", [], 0), "a") == 1
+    for product, name in (("p1", "a"), ("p2", "b"), ("p2", "c")):
+        use_labels(catalog, "color", [product], name)
+    version = catalog.version("label_uses")
+    assert [label_uses.next_number(catalog, Fold("color", [product], 0), "d") for product in ("p1", "p2", "p3")] == [
+        2, 3, 1,
+    ]  # fmt: skip
+    assert label_uses.next_number(catalog, Fold("color", FOLD, 0), "d") == 3
+    assert catalog.version("label_uses") == version
+
+
+def test_a_use_that_was_recorded_twice_counts_from_its_first_time(catalog: LakeCatalog) -> None:
+    times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    for name, at in zip("aba", times, strict=True):
+        row = {"attribute": "color", "product_id": "p1", "epoch": 0, "candidate": name, "used_at": at}
+        catalog.append_rows("label_uses", [row], at.isoformat())
+    assert use_labels(catalog, "color", ["p1"], "b").number == 2
+    assert use_labels(catalog, "color", ["p1"], "a").number == 1
+
+
 def test_the_count_does_not_restart_when_products_join_or_leave_the_fold(catalog: LakeCatalog) -> None:
     use_labels(catalog, "color", FOLD, "a")
     use_labels(catalog, "color", ["p3", "p4"], "b")

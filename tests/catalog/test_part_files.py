@@ -73,6 +73,49 @@ def test_the_ranges_are_of_all_row_groups_and_leave_nulls_out(tmp_path: Path, mo
     }
 
 
+def test_a_task_says_what_it_wrote_in_one_row(tmp_path: Path) -> None:
+    [batch] = part_files.write_parts(products(product("a")), str(tmp_path), PRODUCTS)
+    row = batch.to_pylist()
+
+    (file,) = tmp_path.iterdir()
+    stats = '{"numRecords": 1, "minValues": {"product_id": "a"}, "maxValues": {"product_id": "a"}}'
+    assert row == [
+        {"name": file.name, "size": file.stat().st_size, "rows": 1, "stats": stats, "problem": None},
+    ]
+    assert batch.schema.types == [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
+    assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert list(part_files.write_parts([], str(tmp_path), PRODUCTS)) == []
+
+
+def test_a_task_whose_rows_break_the_contract_says_so_and_writes_no_rows(tmp_path: Path) -> None:
+    broken = pa.RecordBatch.from_pylist([{"product_id": None}], schema=PRODUCTS)
+
+    [batch] = part_files.write_parts([broken], str(tmp_path), PRODUCTS)
+
+    (row,) = batch.to_pylist()
+    assert (row["size"], row["rows"], row["stats"]) == (0, 0, "")
+    assert row["problem"].startswith("null in required columns: product_id (in at least 1 rows)")
+
+
+def test_a_nullable_column_that_the_rows_lack_is_null() -> None:
+    [batch] = products(product("a", title="t"))
+    lacking = batch.drop_columns(["title", "updated_at"])
+
+    assert part_files.conform(lacking, PRODUCTS).to_pylist()[0]["title"] is None
+    assert part_files.conform(lacking, PRODUCTS).schema == PRODUCTS
+
+
+def test_batches_are_joined_up_to_the_size_of_a_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [batch for i in range(9) for batch in products(product(f"p{i}"))]
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 3 * batches[0].nbytes)
+
+    assert [table.num_rows for table in part_files.row_groups(batches, PRODUCTS)] == [3, 3, 3, 0]
+    assert [part_files.rows_per_group(pa.Table.from_batches(batches[:n])) for n in (1, 3, 9)] == [3, 3, 3]
+    assert part_files.rows_per_group(PRODUCTS.empty_table()) == 1
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
+    assert part_files.rows_per_group(pa.Table.from_batches(batches)) == 1
+
+
 def test_small_batches_share_a_row_group(tmp_path: Path) -> None:
     batches = [batch for i in range(50) for batch in products(product(f"p{i}"))]
 

@@ -141,6 +141,47 @@ def test_the_newest_run_is_the_one_that_finished_last(catalog: LakeCatalog) -> N
     assert newest["run_id"] == "enrich-2"
 
 
+def test_the_latest_attempt_of_every_run_whatever_its_status(catalog: LakeCatalog) -> None:
+    for run_id in ("enrich-1", "enrich-2"):
+        with pytest.raises(GateRefused), runs.recorded(catalog, record(run_id)):
+            raise GateRefused("no")
+    runs.write(catalog, record("enrich-1"))
+    latest = runs.latest_attempts(catalog)
+    assert latest.columns == contract.columns("runs")
+    assert {(row["run_id"], row["attempt"], row["status"]) for row in latest.collect()} == {
+        ("enrich-1", 2, "succeeded"), ("enrich-2", 1, "refused"),
+    }  # fmt: skip
+
+
+def test_what_is_rolled_back_by_attribute_and_a_rollback_of_a_rollback(catalog: LakeCatalog) -> None:
+    def roll_back(run_id: str, of: str, attribute: str | None = None) -> None:
+        window = None if attribute is None else {"attribute": attribute}
+        undoing = RunRecord(kind=RunKind.ROLLBACK, run_id=run_id, parent_run_id=of, window=window, stages=Stages(print))
+        runs.write(catalog, undoing)
+
+    runs.write(catalog, record("enrich-3", parent_run_id="backfill-1"))
+    assert runs.rolled_back(catalog, ["color", "size"]) == {}
+    roll_back("rollback-1", "enrich-2", "size")
+    roll_back("rollback-2", "enrich-3", "unknown")
+    assert runs.rolled_back(catalog, ["color", "size"]) == {"size": {"enrich-2"}}
+    roll_back("rollback-3", "enrich-1")
+    both = {"color": {"enrich-1"}, "size": {"enrich-1", "enrich-2"}}
+    assert runs.rolled_back(catalog, ["color", "size"]) == both
+    assert runs.rolled_back(catalog, ["color"]) == {"color": {"enrich-1"}}
+    roll_back("rollback-4", "rollback-3", "color")
+    assert runs.rolled_back(catalog, ["color", "size"]) == both | {"color": {"rollback-3"}}
+    roll_back("rollback-5", "rollback-4")
+    assert runs.rolled_back(catalog, ["color", "size"]) == {
+        "color": {"rollback-4", "enrich-1"}, "size": {"rollback-4", "enrich-1", "enrich-2"},
+    }  # fmt: skip
+
+
+def test_json_columns_are_sorted_and_take_paths_and_times() -> None:
+    content = {"b": datetime(2026, 1, 1, tzinfo=UTC), "a": Path("x")}
+    assert runs.as_json(content) == '{"a": "x", "b": "2026-01-01 00:00:00+00:00"}'
+    assert runs.as_json(None) is None
+
+
 def test_runs_keep_their_order_where_the_clock_is_set_back(
     catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,18 @@ def test_values_that_would_not_be_published_stay_as_they_are(spark: SparkSession
     assert {(row["value"], row["reason"]) for row in capped.collect()} == {("x", "provisional_cap"), ("y", "near_miss")}
 
 
+def test_only_the_attributes_over_the_cap_and_with_new_values_are_withheld_from(spark: SparkSession) -> None:
+    decided = frame(spark, "predictions", [*rows_of("color", publish("a", "x")), *rows_of("size", publish("a", "x"))])
+    nothing = ProvisionalCap(0, frozenset())
+    capped = provisional_cap.withhold(decided, frame(spark, "attribute_values", []), nothing, ["color"])
+    assert {(row["attribute"], row["reason"]) for row in capped.collect()} == {
+        ("color", "provisional_cap"), ("size", "certified"),
+    }  # fmt: skip
+    standing = ledger.assertions(frame(spark, "predictions", rows_of("color", THREE)), stamp("run-1", 1))
+    only_size = decided.where("attribute = 'size'")
+    assert provisional_cap.may_exceed(only_size, standing, ProvisionalCap(2, frozenset())) == []
+
+
 WAITING = {
     "best first": ([("a", 1, 0.9), ("b", 1, 0.95), ("c", 1, 0.97), ("d", 1, 0.96)], (), "bcd"),
     "a set too large ends the list": ([("a", 4, 0.95), ("b", 1, 0.9)], (), ""),

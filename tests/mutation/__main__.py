@@ -41,7 +41,16 @@ class Room:
 
 _DECISION_TESTS = tuple(
     f"tests/enrichment/test_{name}.py"
-    for name in ("decide", "pending", "pending_waiting", "provisional_cap", "publish", "select", "withdrawn")
+    for name in (
+        "decide",
+        "decide_once",
+        "pending",
+        "pending_waiting",
+        "provisional_cap",
+        "publish",
+        "select",
+        "withdrawn",
+    )
 )
 """Those of a part; tests of whole jobs take too long to try every mutant with them."""
 
@@ -53,7 +62,12 @@ ROOMS = {
             *(f"enrichment/{name}.py" for name in ("decide", "pending", "provisional_cap", "withdrawn", "publish")),
             *("enrichment/landed.py", "enrichment/select.py", "registry/promotion_gate.py"),
         ),
-        (*_DECISION_TESTS, "tests/enrichment/test_provisional_cap_runs.py", "tests/registry/test_promotion_gate.py"),
+        (
+            *_DECISION_TESTS,
+            "tests/enrichment/test_provisional_cap_runs.py",
+            "tests/registry/test_promotion_gate.py",
+            "tests/registry/test_promotion_gate_limits.py",
+        ),
     ),
 }
 
