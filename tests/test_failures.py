@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from py4j.clientserver import JavaClient, JavaParameters, PythonParameters
+from py4j.java_gateway import GatewayProperty
 from py4j.protocol import Py4JNetworkError
 
 from catalog_enrichment import cli, failures
@@ -44,6 +47,33 @@ def test_errors_of_the_surroundings_are_recognised(problem: Exception, kind: typ
     found = failures.recognised(problem)
     assert type(found) is kind
     assert message in str(found)
+
+
+class UnreadableError(Exception):
+    """As Py4JJavaError: its message is asked of the JVM."""
+
+    def __str__(self) -> str:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+
+def test_an_error_whose_message_is_in_a_jvm_that_has_ended_is_a_lost_jvm() -> None:
+    for problem in (UnreadableError(), wrapped(UnreadableError())):
+        found = failures.recognised(problem)
+        assert type(found) is TemporaryFailure
+        assert "JVM has ended" in str(found)
+
+
+def test_a_refused_connection_is_a_lost_jvm_only_where_py4j_opened_it() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    client = JavaClient(JavaParameters(port=port), PythonParameters(), GatewayProperty(False, None))
+    with pytest.raises(ConnectionRefusedError) as refused:
+        client._create_new_connection()
+    assert type(failures.recognised(refused.value)) is TemporaryFailure
+    with pytest.raises(ConnectionRefusedError) as elsewhere:
+        socket.create_connection(("127.0.0.1", port))
+    assert failures.recognised(elsewhere.value) is None
 
 
 @pytest.mark.parametrize("problem", [KeyError("x"), FileNotFoundError(errno.ENOENT, "no such file"), OSError("?")])

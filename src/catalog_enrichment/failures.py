@@ -7,6 +7,7 @@ the texts of the whole chain of causes.
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Iterator
 
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, RegistryError, TemporaryFailure
@@ -17,7 +18,9 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FORBIDDEN_TEXTS = ("Permission denied", "Read-only file system", "attempt to write a readonly database")
 _LOCKED_TEXTS = ("database is locked",)
 _DAMAGED_TEXTS = ("no such table", "database disk image is malformed", "file is not a database", "Detected out-of-date")
+_NO_MESSAGE = "its message is in Spark's JVM, which does not answer"
 _LOST_JVM_TEXTS = (
+    _NO_MESSAGE,
     "Answer from Java side is empty",
     "An error occurred while trying to connect to the Java server",
     "Error while sending or receiving",
@@ -32,9 +35,9 @@ _MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
 def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
     """The error to report instead of ``problem``; None if it is none of the surroundings, and so a bug."""
     chain = list(_chain(problem))
-    text = "\n".join(f"{type(link).__name__}: {link}" for link in chain)
+    text = "\n".join(map(described, chain))
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
-    where = _last_line(problem)
+    where = _first_line(problem)
     if numbers & _FULL or _has(text, _FULL_TEXTS):
         return TemporaryFailure(
             f"a disk is full: {where}. Free space for catalog.path, Spark's temporary folder (spark.local.dir, TMPDIR) "
@@ -53,7 +56,7 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
         return ConfigError(
             f"a folder or file cannot be used: {where}. Give the job's user the right to it, or set another"
         )
-    if any(type(link).__name__ in _LOST_JVM_CLASSES for link in chain) or _has(text, _LOST_JVM_TEXTS):
+    if any(map(_lost_jvm, chain)) or _has(text, _LOST_JVM_TEXTS):
         return TemporaryFailure(
             "Spark's JVM has ended or does not answer, for example because the machine ran out of memory. Run again: "
             f"what was finished is kept ({where})"
@@ -64,6 +67,22 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
             f"again: what was finished is kept. If it comes again, lower enrich.batch_rows ({where})"
         )
     return None
+
+
+def described(problem: BaseException) -> str:
+    """Class and message. An error of Spark asks the JVM for its message, which fails where the JVM has ended."""
+    try:
+        message = str(problem)
+    except Exception:
+        message = _NO_MESSAGE
+    return f"{type(problem).__name__}: {message}".rstrip(": ")
+
+
+def _lost_jvm(link: BaseException) -> bool:
+    """Whether the error is one of py4j's, or of a connection that py4j could not open."""
+    frames = traceback.walk_tb(link.__traceback__) if isinstance(link, ConnectionError) else ()
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    return type(link).__name__ in _LOST_JVM_CLASSES or any(name.startswith("py4j.") for name in modules)
 
 
 def _chain(problem: BaseException) -> Iterator[BaseException]:
@@ -80,6 +99,6 @@ def _has(text: str, parts: tuple[str, ...]) -> bool:
     return any(part in text for part in parts)
 
 
-def _last_line(problem: BaseException) -> str:
-    lines = [line for line in str(problem).splitlines() if line.strip()]
-    return f"{type(problem).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")
+def _first_line(problem: BaseException) -> str:
+    lines = [line for line in described(problem).splitlines() if line.strip()]
+    return lines[0][:330]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import backfill, summary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import explain, rollback
 
-from ..sample_catalog import SampleCatalog, change, table, values
+from ..sample_catalog import KilledError, SampleCatalog, change, table, values
 
 
 def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCatalog) -> None:
@@ -44,6 +47,39 @@ def check_seconds(sample: SampleCatalog, done: dict[str, Any], chunks: list[dict
     [parent] = [row for row in table(sample, "runs") if row["kind"] == "backfill"]
     assert dict(parent["seconds"]) == pytest.approx(done["seconds"])
     assert backfill.products_per_second(sample.context().catalog) == pytest.approx(16 / total, rel=0.05)
+
+
+def test_a_backfill_killed_between_its_chunks_and_after_them_is_recorded_whole_i5(sample: SampleCatalog) -> None:
+    """Its row in `runs` counts the chunks of all attempts, and is written also where nothing is left to do."""
+    chunked = sample.with_settings("backfill.product_ids=['p001', 'p002', 'p004', 'p005']", "backfill.chunk_products=2")
+    window = backfill.window_of(chunked.config)
+    for _ in range(2):  # after the first chunk, and after the second
+        with killed_after_rows(1):
+            backfill.backfill(chunked.context(), chunked.model(), window)
+    done = backfill.backfill(chunked.context(), chunked.model(), window)
+    assert (done["status"], done["predicted"]) == ("succeeded", 0)
+    rows = [row for row in table(sample, "runs") if row["kind"] != "import"]
+    assert [row["kind"] for row in rows].count("enrich") == 2
+    [parent] = [row for row in rows if row["kind"] == "backfill"]
+    assert dict(parent["counts"]) == {"products": 4, "predicted": 4, "skipped": 0}
+    chunks = [dict(row["seconds"]) for row in rows if row["kind"] == "enrich"]
+    assert dict(parent["seconds"])["score"] == pytest.approx(sum(one["score"] for one in chunks), abs=0.02)
+
+
+@contextmanager
+def killed_after_rows(count: int) -> Iterator[None]:
+    """Whatever runs inside dies when it would write a row after the ``count``-th one to `runs`."""
+    write, rows = runs.write, []
+
+    def write_or_die(*arguments: Any) -> None:
+        if len(rows) == count:
+            raise KilledError
+        rows.append(write(*arguments))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "write", write_or_die)
+        with pytest.raises(KilledError):
+            yield
 
 
 def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:

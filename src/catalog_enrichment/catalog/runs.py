@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.failures import described
 from catalog_enrichment.masking import masked
 from catalog_enrichment.records import RunKind, RunStatus, strictly_later
 from catalog_enrichment.stages import Stages
@@ -129,7 +130,7 @@ def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Itera
 def _write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:
     status = RunStatus.REFUSED if isinstance(problem, GateRefused) else RunStatus.FAILED
     try:
-        error = masked(f"{type(problem).__name__}: {problem}", record.secrets)
+        error = masked(described(problem), record.secrets)
         write(catalog, record, status, error[:ERROR_CHARACTERS])
     except Exception as unrecorded:  # the first error is the one to report
         problem.add_note(f"This attempt has no row in the table runs: {unrecorded}")

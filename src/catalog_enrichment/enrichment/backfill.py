@@ -16,7 +16,7 @@ from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
-from catalog_enrichment.records import RunKind, RunStatus, add_counts, make_run_id
+from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
 from catalog_enrichment.stages import Stage, Stages, add_seconds
 
 if TYPE_CHECKING:
@@ -97,13 +97,18 @@ def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bo
     record.kind = RunKind.BACKFILL
     _identify(record, context.catalog, request)
     summaries: list[dict[str, Any]] = []
+    resumed = False
     with runs.recorded(context.catalog, record, unless=dry_run):
         for number in range(expected["chunks"]):
             chunk = replace(window, chunk=(number, expected["chunks"]))
             context.say(f"chunk {number + 1} of {expected['chunks']}")
             summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
-            _add_chunk(record, summaries[-1])
+            earlier = _earlier_attempt(context.catalog, record.run_id, chunk, summaries[-1])
+            resumed = resumed or earlier is not None
+            _add_chunk(record, earlier or summaries[-1])
     merged = _merged(summaries)
+    if resumed and not dry_run and runs.find(context.catalog, record.run_id) is None:
+        merged["status"] = RunStatus.SUCCEEDED  # it was killed after its last chunk
     if merged["status"] == RunStatus.SUCCEEDED:
         runs.write(context.catalog, record)
     return merged | {
@@ -132,6 +137,25 @@ def _identify(record: RunRecord, catalog: Catalog, request: RunRequest) -> None:
     else:
         last_id = None if last is None else last["run_id"]
         record.run_id = make_run_id(RunKind.BACKFILL, request.window.as_dict(), *inputs, last_id)
+
+
+def _earlier_attempt(
+    catalog: Catalog, backfill_id: str, chunk: Window, summary: dict[str, Any]
+) -> dict[str, Any] | None:
+    """What :func:`_add_chunk` needs of a chunk that is done already, by an attempt of this backfill that was killed."""
+    from pyspark.sql import functions as F
+
+    if summary["status"] != NOTHING_TO_DO:
+        return None
+    same = (F.col("parent_run_id") == backfill_id) & (F.col("window") == runs.as_json(chunk.as_dict()))
+    row = runs.newest(catalog, same)
+    if row is None:
+        return None
+    skipped = sum(number for name, number in row["counts"].items() if name.startswith("skipped."))
+    return {name: row["counts"][name] for name in ("products", "predicted")} | {
+        "skipped": skipped,
+        "seconds": row["seconds"],
+    }
 
 
 def _add_chunk(record: RunRecord, summary: dict[str, Any]) -> None:
