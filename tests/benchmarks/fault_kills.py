@@ -84,11 +84,18 @@ def boundaries(step: Step) -> list[int]:
     return found
 
 
-def at_boundaries(world: World, standby: Standby, every: int) -> Iterator[Outcome]:
-    """SIGKILL to the whole process tree at each boundary of each job; ``every``: only each n-th of them."""
+def at_boundaries(world: World, standby: Standby, every: int, until: float) -> Iterator[Outcome]:
+    """SIGKILL to the whole process tree at each boundary of each job; ``every``: only each n-th of them.
+
+    After ``until`` (of time.perf_counter) two boundaries of each job are enough; the outcome counts those left out.
+    """
     for number, step in enumerate(world.steps):
         outcome = Outcome(f"SIGKILL of {step.name} at its boundaries", "job")
-        for stop_at in boundaries(step)[::every]:
+        chosen = boundaries(step)[::every]
+        for stop_at in [*chosen[::3], *chosen[1::3], *chosen[2::3]]:
+            if outcome.times >= 2 and time.perf_counter() > until:
+                outcome.notes.append(f"{len(chosen) - outcome.times} boundaries left out, for time")
+                break
             world.restore(number)
             job, trace = standby.run(step, stop_at)
             wait_for(lambda job=job, trace=trace, stop_at=stop_at: _reached(trace, stop_at) or job.poll() is not None)

@@ -18,6 +18,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def environment(**more: str) -> dict[str, str]:
     """For child processes: no model hub, no telemetry, one thread, a JVM that starts fast."""
+    # one session runs a hundred jobs: the code cache of this compiler, 48 MiB, is full after 90 s, and compiles no more
     ours = {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
         "PYSPARK_PYTHON": sys.executable,
@@ -25,7 +26,7 @@ def environment(**more: str) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GX_ANALYTICS_ENABLED": "false",
         "OMP_NUM_THREADS": "1",
-        "SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
     }
     return {**os.environ, **ours, **more}
 

@@ -34,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="a section; repeatable")
     parser.add_argument("--every", type=int, default=1, help="kill at each n-th boundary only")
+    parser.add_argument("--boundary-minutes", type=float, default=25, help="for the kills at boundaries")
     parser.add_argument("--random-kills", type=int, default=6)
     parser.add_argument("--publish-kills", type=int, default=100)
     parser.add_argument("--rows", type=int, default=1600, help="rows of one import")
@@ -63,11 +64,12 @@ def _outcomes(folder: Path, args: argparse.Namespace) -> Iterator[Outcome]:
     if {"kills", "tasks", "surroundings"} & set(sections):
         from . import fault_catalog
 
+        until = time.perf_counter() + 60 * args.boundary_minutes
         world = fault_catalog.build(folder / "world")
         if "kills" in sections:
             standby = fault_kills.Standby(world)
             try:
-                yield from fault_kills.at_boundaries(world, standby, args.every)
+                yield from fault_kills.at_boundaries(world, standby, args.every, until)
                 yield fault_kills.at_random(world, standby, args.random_kills, args.seed)
                 yield fault_kills.of_the_jvm(world, standby, ENRICHMENT, 2)
             finally:
