@@ -43,6 +43,7 @@ def test_a_catalog_without_adopted_values_is_scanned_as_it_is(tmp_path: Path) ->
     [plain] = catalog.scan("products")
     assert batch.drop_columns([COLUMN]).equals(plain)
     assert batch.column(COLUMN).to_pylist() == [[]]
+    assert batch.schema.field(COLUMN).type == pa.list_(pa.string())
 
 
 def test_products_that_are_imported_during_the_scan_are_not_read_without_their_marks(tmp_path: Path) -> None:

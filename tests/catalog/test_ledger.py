@@ -300,6 +300,26 @@ def test_times_of_runs_increase_whatever_the_clock_says(spark: SparkSession) -> 
         ledger.RunStamp("run", "m", "1", datetime(2026, 1, 1))
 
 
+def test_a_value_that_a_run_retracted_does_not_come_back_with_its_run_i6(spark: SparkSession) -> None:
+    """Its run is rolled back and the rollback too, while the retraction by a later run is in force."""
+    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
+    too_low = prediction("a", "color", "Red", decision="abstain", reason="below_threshold")
+    events = kept(spark, events, retracted(spark, events, stamp("run-2", 2), too_low))
+    for number, undone in ((3, "run-1"), (4, "undo-3")):
+        events = kept(spark, events, ledger.undo(events, undone, None, stamp(f"undo-{number}", number)))
+        assert seen(spark, events, product("a")) == {}
+    events = kept(spark, events, ledger.undo(events, "run-2", None, stamp("undo-5", 5)))
+    assert seen(spark, events, product("a")) == {("a", "color"): ("model", "run-1", ["Red"])}
+
+
+def test_each_attribute_of_a_product_has_its_own_newest_set(spark: SparkSession) -> None:
+    older = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
+    newer = asserted(spark, stamp("run-2", 2), prediction("a", "color", "Blue"))
+    assert seen(spark, kept(spark, older, newer), product("a")) == {
+        ("a", "color"): ("model", "run-2", ["Blue"]), ("a", "size"): ("model", "run-1", ["M"]),
+    }  # fmt: skip
+
+
 def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(spark: SparkSession) -> None:
     first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
     given = prediction("c", "color", "Red")

@@ -190,6 +190,24 @@ def test_a_decision_of_another_version_counts_unless_it_was_rolled_back(spark: S
     assert found == {case for case, (_, counts) in ROLLBACKS.items() if counts}
 
 
+def test_content_that_this_version_could_not_score_is_refused_once(spark: SparkSession, tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog", spark)
+    cases = {
+        "refused": {}, "refused twice": {}, "other version": {"model_version": "2"},
+        "other content": {"content_hash": "content-0"}, "of an import": {"model_version": None},
+        "killed": {"run_id": "x"},
+    }  # fmt: skip
+    usual = {"stage": "predict", "reason": "scoring_failed", "content_hash": "content-1", "model_version": "1"}
+    at = {"run_id": "run-1", "quarantined_at": LONG_AGO}
+    rows = [usual | at | {"product_id": name} | given for name, given in cases.items()]
+    catalog.append_rows("quarantine", [*rows, rows[1]], "run-1")
+    catalog.append_rows("runs", [finished("run-1")], "run-1")
+    products = frame(spark, "products", [SLICE | product(name) for name in cases])
+    found = with_pending(catalog, products, [COLOR], model("1"), CONFIG_HASH).select("product_id", "refused").collect()
+    assert len(found) == len(cases)
+    assert {row["product_id"] for row in found if row["refused"]} == {"refused", "refused twice"}
+
+
 def test_what_a_person_took_back_is_not_written_again_by_the_same_version(spark: SparkSession, tmp_path: Path) -> None:
     undo = finished("undo", later(2), parent_run_id="run-1", window='{"attribute": null}') | {"kind": "rollback"}
     runs = [finished("run-1", later(1)), undo]

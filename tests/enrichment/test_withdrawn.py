@@ -88,6 +88,15 @@ def test_new_content_that_this_run_could_not_score_retracts_the_old_value(spark:
         assert [(row["product_id"], row["contradiction"]) for row in found] == expected
 
 
+def test_a_value_of_unknown_content_goes_with_content_that_cannot_be_scored(spark: SparkSession) -> None:
+    from pyspark.sql import functions as F
+
+    unknown = standing(spark).withColumn("content_hash", F.lit(None).cast("string"))
+    schema = "product_id string, content_hash string, error string"
+    scored = spark.createDataFrame([("changed", "content-2", "scoring_failed")], schema)
+    assert [row["product_id"] for row in of_refused(unknown, scored).collect()] == ["changed"]
+
+
 def test_what_was_withdrawn_since_its_decision_is_pending(spark: SparkSession, tmp_path: Path) -> None:
     undo = finished("undo", later(9), parent_run_id="off-2", window='{"attribute": null}')
     undo_first = finished("undo-1", later(9), parent_run_id="run-0", window='{"attribute": null}')
