@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion promise faults mutants constraints build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion promise scale faults mutants constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -49,6 +49,9 @@ fashion: setup   ## import, train, promote and enrich real listings, and measure
 
 promise: setup   ## simulate certification where the truth is known: violations of the 95% promise, and recall
 	$(BIN)/python tests/benchmarks/promise.py
+
+scale: setup     ## what 10,000, 100,000 and 1,000,000 products cost: seconds and memory of every step
+	$(BIN)/python tests/benchmarks/scale.py
 
 mutants: setup   ## change the code in small ways and count those that no test notices: make mutants ROOM=precision SAMPLE=5
 	$(BIN)/python -m tests.mutation $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 TABLES = {
-    "products": 1,
+    "products": 2,
     "predictions": 2,
     "attribute_values": 1,
     "current_values": 1,
     "quarantine": 1,
-    "runs": 2,
+    "runs": 3,
     "label_uses": 1,
     "adopted": 1,
 }

@@ -108,6 +108,7 @@ class Reason(StrEnum):
     ALREADY_SCORED = "already_scored"
     ALREADY_QUARANTINED = "already_quarantined"
     OVER_LIMIT = "over_limit"
+    UNCHANGED = "unchanged"
     # decisions
     CERTIFIED = "certified"
     DISAGREES_WITH_MERCHANT = "disagrees_with_merchant"

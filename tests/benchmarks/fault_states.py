@@ -17,7 +17,7 @@ from typing import Any
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import LakeCatalog
 
-LEFT_OUT = {"seconds", "stages", "validation", "config", "attempt", "error"}
+LEFT_OUT = {"seconds", "stages", "validation", "config", "attempt", "error", "table_versions"}
 """Columns that differ from one attempt to the next, besides the times (`*_at`, except a product's `updated_at`)."""
 
 Contents = dict[str, Counter[str]]

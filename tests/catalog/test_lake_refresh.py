@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -65,6 +65,38 @@ def test_a_refresh_reads_the_versions_that_it_records(lake: LakeCatalog, monkeyp
     seen = {(row["product_id"], row["attribute"]) for row in lake.read("current_values").collect()}
     assert seen == {("a", "color"), ("a", "size-1")}
     assert lake.current_values_stale()
+
+
+def test_a_refresh_derives_the_changed_products_only_if_the_run_alone_changed_the_sources(
+    lake: LakeCatalog, spark: SparkSession
+) -> None:
+    """A wrong list of changed products shows which of them were derived."""
+
+    def commit(run: str, *rows: dict[str, Any]) -> None:
+        decided = frame(spark, "predictions", [prediction(*row) for row in rows])
+        lake.append("attribute_values", ledger.assertions(decided, stamp(run, int(run[-1]))), run)
+
+    def seen() -> dict[str, list[str]]:
+        return {row["product_id"]: row["values"] for row in lake.read("current_values").collect()}
+
+    only_a = frame(spark, "products", [product("a")])
+    lake.append("products", frame(spark, "products", [product("a"), product("b")]), "import-0")
+    commit("run-1", ("a", "color", "Red"), ("b", "color", "Red"))
+    assert lake.refresh_current_values("run-1", only_a)  # there was nothing before: all are derived
+    assert seen() == {"a": ["Red"], "b": ["Red"]}
+
+    commit("run-2", ("a", "color", "Blue"), ("b", "color", "Blue"))
+    assert lake.refresh_current_values("run-2", only_a)
+    assert seen() == {"a": ["Blue"], "b": ["Red"]}
+
+    commit("run-3", ("a", "color", "Green"))
+    assert lake.refresh_current_values("run-2", only_a)  # another run's commit
+    assert seen() == {"a": ["Green"], "b": ["Blue"]}
+
+    commit("run-4", ("b", "color", "Green"))
+    commit("run-5", ("a", "color", "Red"))
+    assert lake.refresh_current_values("run-5", only_a)  # its own, and one before it
+    assert seen() == {"a": ["Red"], "b": ["Green"]}
 
 
 def test_a_refresh_from_older_sources_does_not_overwrite_a_newer_one(lake: LakeCatalog, spark: SparkSession) -> None:

@@ -328,20 +328,17 @@ def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(sp
     ])  # fmt: skip
     events = kept(spark, first, human)
     events = kept(spark, events, ledger.undo(events, "run-1", None, stamp("rollback-1", 3)))
-    kept_frames: list[object] = []
-
-    def persist(rows: DataFrame) -> DataFrame:
-        kept_frames.append(rows)
-        return rows
-
-    state = ledger.LedgerState.of(7, events, persist)
-    assert (state.human_events, state.run_ids) == (1, {"run-1", "audit-1", "rollback-1"})
-    assert state.last_asserted_at == stamp("any", 3).asserted_at
-    assert len(kept_frames) == 1
-    stands = {name: {row["product_id"] for row in state.before(name).standing.events.collect()}
+    state = ledger.LedgerState(7, events)
+    totals = state.totals
+    assert (totals.human_events, totals.corrections) == (1, 2)
+    assert totals.run_ids == {"run-1", "audit-1", "rollback-1"}
+    assert totals.last_asserted_at == stamp("any", 3).asserted_at
+    stands = {name: {row["product_id"] for row in state.before(name).standing().events.collect()}
               for name in ("rollback-1", "audit-1", "none")}  # fmt: skip
     assert stands == {"rollback-1": {"a", "b", "c"}, "audit-1": set(), "none": {"c"}}
-    assert state.before("rollback-1").standing.version == 7
+    assert state.before("rollback-1").standing().version == 7
+    of_b = state.before("rollback-1").standing(lambda rows: rows.where("product_id = 'b'"))
+    assert [row["product_id"] for row in of_b.events.collect()] == ["b"]
 
 
 def test_what_stands_after_a_commit_follows_from_what_stood_before_and_its_events(spark: SparkSession) -> None:

@@ -16,8 +16,9 @@ from catalog_enrichment.catalog import maintenance, part_files
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
-from .catalog_rows import START
+from .catalog_rows import START, product
 
 RUNS = [f"run-{number:02d}" for number in range(20)]
 
@@ -60,6 +61,40 @@ def age(path: Path, hours: float) -> None:
 def compact(lake: LakeCatalog, at_least: int = 2) -> int:
     upkeep = Maintenance(lake, 168)
     return upkeep.compact("attribute_values", upkeep.small_files("attribute_values", at_least), "maintain-1")
+
+
+def test_pictures_go_when_no_version_that_is_still_there_names_them(lake: LakeCatalog, tmp_path: Path) -> None:
+    store = StoredPictures(tmp_path / "pictures")
+    versions = {
+        name: letter * 64 for name, letter in zip(("named", "before", "never", "new", "uri"), "abcde", strict=True)
+    }
+    for version in versions.values():
+        store.put(version, b"picture")
+        os.utime(store.path(version), (1, 1))
+    store.put(versions["new"], b"put there again")
+    (store.path(versions["never"]).parent / "cut-off").write_bytes(b"pic")
+    os.utime(store.path(versions["never"]).parent / "cut-off", (1, 1))
+
+    def of(name: str, uri: str | None = None) -> list[dict[str, Any]]:
+        return [{"bytes": None, "uri": uri, "version": versions[name]}]
+
+    lake.append_rows("products", [product("a", images=of("before")), product("c", images=None)], "import-1")
+    superseded = list((lake.path / "products").glob("*.parquet"))
+    lake.append_rows("products", [product("a", images=of("named")), product("b", images=of("uri", "u"))], "import-2")
+
+    def unnamed() -> set[str]:
+        return {file.name for file in Maintenance(lake, 24).unnamed_pictures(store).paths}
+
+    assert unnamed() == {versions["never"], versions["uri"], "cut-off"}
+    for file in superseded:
+        file.unlink()  # as the deletion of unreferenced files does
+    (lake.path / "products" / "part-killed.parquet").write_bytes(b"")
+    assert unnamed() == {versions["never"], versions["uri"], "cut-off", versions["before"]}
+
+    [file] = [file for file in (lake.path / "products").glob("*.parquet") if file.stat().st_size]
+    file.write_bytes(b"")  # what it names is not known: nothing may go
+    with pytest.raises(pa.ArrowInvalid):
+        unnamed()
 
 
 def test_files_of_killed_tasks_go_when_they_are_older_than_the_retention(lake: LakeCatalog) -> None:

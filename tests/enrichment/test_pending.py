@@ -12,7 +12,7 @@ import pytest
 
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.enrichment.pending import RETRY_AFTER, with_pending
+from catalog_enrichment.enrichment.pending import RETRY_AFTER, DecisionScope, with_pending
 from catalog_enrichment.records import ADMINISTRATIVE, Cardinality, Modality
 from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -65,7 +65,7 @@ def pending(
     catalog.append_rows("predictions", predictions, "test")
     catalog.append_rows("runs", runs, "test")
     frame_of_products = frame(spark, "products", [SLICE | one for one in products])
-    rows = with_pending(catalog, frame_of_products, [COLOR], model(version), config_hash)
+    rows = with_pending(catalog, frame_of_products, DecisionScope([COLOR], model(version), config_hash))
     return {row["product_id"] for row in rows.select("product_id", "pending").collect() if row["pending"]}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.enrichment.pending import with_pending
+from catalog_enrichment.enrichment.pending import DecisionScope, with_pending
 
 from ..catalog.catalog_rows import frame, product
 from .test_pending import COLOR, CONFIG_HASH, SLICE, decided, finished, later, model
@@ -46,7 +46,9 @@ def test_what_waits_and_with_which_score(spark: SparkSession, tmp_path: Path) ->
     products += [SLICE | product("not applicable", category="Home")]
     of_apparel = replace(COLOR, categories=("Apparel",))
 
-    found = with_pending(catalog, frame(spark, "products", products), [of_apparel], model("1"), CONFIG_HASH)
+    found = with_pending(
+        catalog, frame(spark, "products", products), DecisionScope([of_apparel], model("1"), CONFIG_HASH)
+    )
 
     rows = {row["product_id"]: row for row in found.select("product_id", "pending", "waiting").collect()}
     waiting = {name: [tuple(one) for one in row["waiting"]] for name, row in rows.items() if row["waiting"]}

@@ -74,7 +74,7 @@ def test_i5_running_again_changes_nothing_and_says_so(enriched: SampleCatalog) -
     before = {name: catalog.version(name) for name in ("predictions", "attribute_values", "current_values", "runs")}
     again = enrich(enriched)
     assert again["status"] == "nothing_to_do"
-    assert again["skipped_reasons"] == {"already_scored": 23, "opted_out": 1}
+    assert again["skipped_reasons"] == {"unchanged": 24}
     assert {name: catalog.version(name) for name in before} == before
 
 

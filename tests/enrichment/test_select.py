@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.enrichment import select
 from catalog_enrichment.enrichment.select import Window
@@ -56,24 +55,19 @@ def test_a_model_of_another_dictionary_is_refused(sample: SampleCatalog) -> None
         sample.registry.check_labels(sample.model(), sample.context().dictionary)
 
 
-def test_a_run_replays_the_ledger_once(sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads, replays = [], []
-    read, active = LakeCatalog.read, ledger.active
+def test_a_run_opens_the_ledger_once_for_its_decisions(sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = LakeCatalog.read
 
     def counted_read(catalog: LakeCatalog, name: str, version: int | None = None) -> Any:
         reads.append(name)
         return read(catalog, name, version)
 
-    def counted_active(events: Any) -> Any:
-        replays.append(events)
-        return active(events)
-
     monkeypatch.setattr(LakeCatalog, "read", counted_read)
-    monkeypatch.setattr(ledger, "active", counted_active)
     done = enrich(sample)
     assert done["attributes"]["color"]["written"] > 0
-    assert len(replays) == 1
-    assert reads.count("attribute_values") == 2, "for the replay, and for what was withdrawn without a decision"
+    others = "for what was withdrawn without a decision, and for what readers see after the commit"
+    assert reads.count("attribute_values") == 3, others
 
 
 def shuffles_of_pictures(node: Any, joined: bool = False) -> tuple[int, int]:
@@ -103,7 +97,7 @@ def test_pictures_are_shuffled_once_on_their_way_to_the_model(
     try:
         request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
         with persisted_frames() as persist:
-            state = select.read_ledger(context.catalog, persist)
+            state = select.read_ledger(context.catalog)
             products = select.select_products(context.catalog, request, state, persist).products
             above, below = shuffles_of_pictures(products._jdf.queryExecution().executedPlan())
             assert products.rdd.getNumPartitions() == partitions

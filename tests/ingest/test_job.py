@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
+from catalog_enrichment.ingest import feeds
 from catalog_enrichment.ingest.job import import_products
 
 from ..catalog.catalog_rows import prediction, run_row
@@ -161,10 +163,57 @@ def test_imports_have_an_order_where_the_clock_is_set_back(shop: Shop, monkeypat
     for step, title in enumerate(("X", "Y", "X", "Y")):
         set_back(monkeypatch, step)
         (shop.folder / "feed.jsonl").write_text(json.dumps(_good(1, title=title)))
-        os.utime(shop.folder / "feed.jsonl", ns=(0, ord(title) * 10**18))
+        os.utime(shop.folder / "feed.jsonl", ns=(0, ord(title) * 10**9))
         ids.append(shop.run([_good(1, title=title)])["run_id"])
         assert shop.products()["p1"].title == title
     assert len(set(ids)) == 4
+
+
+def test_files_that_were_imported_before_are_not_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = shop.folder / "1.jpg"
+    picture.write_bytes(PICTURE)
+    lines: list[Row | str] = [_good(1, image="1.jpg"), *[_good(n) for n in range(2, 21)], _good(0, title=None)]
+    mapping = {"image_uris": "image"}
+    first = shop.run(lines, mapping=dict(mapping))
+    reads: list[int] = []
+    read_source = feeds.read_source
+
+    def read(*arguments: Any) -> Any:
+        reads.append(1)
+        return read_source(*arguments)
+
+    monkeypatch.setattr(feeds, "read_source", read)
+    again = shop.run(lines, mapping=dict(mapping))
+    assert (reads, again["status"], again["run_id"]) == ([], "nothing_to_do", None)
+    expected = first | {"status": "nothing_to_do", "run_id": None, "new": 0, "unchanged": 20, "pictures_tried": 0}
+    assert {name: again[name] for name in again if name != "seconds"} == {
+        name: expected[name] for name in expected if name != "seconds"
+    }
+
+    os.utime(picture, (1, 1))  # the feed names the same file, which is another picture now
+    assert shop.run(lines, mapping=dict(mapping))["changed"] == 1
+    assert shop.run(lines, mapping=mapping | {"default_shop": "other"})["changed"] == 20
+    assert len(reads) == 2
+
+
+def test_files_are_read_again_after_an_import_was_killed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The killed one changed the products, has no row in `runs`, and its files are replaced by those before."""
+    feed = shop.folder / "feed.jsonl"
+    shop.run([_good(1, title="first")])
+    before, status = feed.read_text(), feed.stat()
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.run([_good(1, title="second")])
+    assert shop.products()["p1"].title == "second"
+    feed.write_text(before)
+    os.utime(feed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert shop.run([_good(1, title="first")])["changed"] == 1
+    assert shop.products()["p1"].title == "first"
 
 
 def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5(
@@ -324,14 +373,17 @@ def test_new_merchant_values_that_repeat_what_was_written_or_suggested_are_marke
     [recorded] = [row for row in shop.catalog.read("runs").collect() if row.run_id == second["run_id"]]
     assert recorded.counts["adopted.color"] == 2
 
-    # what a release without the table stored: p5's value was written for it, and no merchant value was marked
+    # a catalog of a release without the table: p5's value was written for it, and no merchant value was marked
     earlier = {"run_id": "enrich-3", "event_id": "enrich-3/p5"}
     shop.catalog.append_rows("attribute_values", [_asserted("p5", "Red", "enrich-3") | earlier], "enrich-3")
+    shutil.rmtree(shop.folder / "catalog" / "adopted")
+    os.utime(shop.folder / "feed.jsonl", (1, 1))
     migrated = shop.run(feed)
-    assert (migrated["status"], migrated["changed"], migrated["adopted"]) == ("succeeded", 0, {"color": 1})
+    assert (migrated["status"], migrated["changed"], migrated["adopted"]) == ("succeeded", 0, {"color": 2})
+    assert {row.product_id for row in shop.catalog.read("adopted").collect()} == {"p1", "p5"}
     assert shop.run(feed)["status"] == "nothing_to_do"
 
     again = shop.run([_good(1, color=None, title="other", at="2026-04-01")], min_volume_ratio=0)
     given_back = shop.run([_good(1, color="red", title="other", at="2026-05-01")], min_volume_ratio=0)
     assert (again["adopted"], given_back["adopted"]) == ({}, {})
-    assert shop.catalog.read("adopted").count() == 3
+    assert shop.catalog.read("adopted").count() == 2

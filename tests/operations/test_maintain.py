@@ -13,6 +13,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance, Paths
 from catalog_enrichment.config.schema import MaintenanceConfig
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.operations import maintain, retention, rollback
 
 from ..catalog.catalog_rows import prediction, product, run_row
@@ -39,6 +40,17 @@ def write_runs(lake: LakeCatalog, **days_ago: float) -> None:
 def write_run(lake: LakeCatalog, run_id: str, days: float, **given: Any) -> None:
     row = run_row(run_id, finished_at=NOW - timedelta(days=days), **given)
     lake.append_rows("runs", [row], f"{run_id}#1")
+
+
+def test_the_job_removes_pictures_that_nothing_names(sample: SampleCatalog) -> None:
+    store = StoredPictures(sample.folder / "catalog" / "pictures")
+    store.put("f" * 64, b"a picture")
+    os.utime(store.path("f" * 64), (1, 1))
+    preview = maintain.maintain_catalog(sample.context(), dry_run=True)
+    assert store.path("f" * 64).exists()
+    done = maintain.maintain_catalog(sample.context())
+    assert preview["pictures"] == done["pictures"] == {"files": 1, "bytes": 9}
+    assert not list(store.files())
 
 
 def test_only_superseded_abstentions_of_old_succeeded_runs_go(lake: LakeCatalog) -> None:

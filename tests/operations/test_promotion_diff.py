@@ -110,7 +110,7 @@ def test_the_diff_of_a_version_that_has_decided_everything_is_empty(enriched: Sa
     context = enriched.context()
     request = select.RunRequest.of(context.config, context.dictionary, enriched.model(), select.Window())
     with persisted_frames() as persist:
-        state = select.read_ledger(context.catalog, persist)
+        state = select.read_ledger(context.catalog)
         run_id = select.select_products(context.catalog, request, state, persist).run_id
     context.catalog.checkpoint(run_id, "scored", context.spark.range(1))
     assert {sum(kinds.values()) for kinds in promotion_diff(enriched, "1")["attributes"].values()} == {0}

@@ -32,14 +32,17 @@ _VALUE = ["product_id", "attribute", "value"]
 def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
     """Rows of the contract `adopted` for the merchant values, imported or stored, that are adopted and not marked yet.
 
-    ``imported``: product_id and normalised merchant_attributes. A value is only written where the merchant gives none,
-    so a merchant value that was written here before is adopted, also one that was stored before this table was kept.
-    Suggestions are made where the merchant gives values too: one is adopted only if the stored products do not have it.
+    ``imported``: product_id and normalised merchant_attributes, of the new and changed products. A value is only
+    written where the merchant gives none, so a merchant value that was written here before is adopted. Suggestions are
+    made where the merchant gives values too: one is adopted only if the stored product does not have it. Of a catalog
+    that has no table `adopted` yet, made by an earlier release, the values of all stored products are looked at, too.
     """
     from pyspark.sql import functions as F
 
-    given, stored = _values(imported), _values(catalog.read("products"))
-    written = _written(catalog).join(given.union(stored).distinct(), _VALUE, "left_semi")
+    products, given = catalog.read("products"), _values(imported)
+    stored = _values(products.join(imported.select("product_id"), "product_id", "left_semi"))
+    all_given = given if catalog.version(TABLE) >= 0 else given.union(_values(products)).distinct()
+    written = _written(catalog).join(all_given, _VALUE, "left_semi")
     suggested = _suggested(catalog).join(given.join(stored, _VALUE, "left_anti"), _VALUE, "left_semi")
     own = written.unionByName(suggested).join(catalog.read(TABLE), _VALUE, "left_anti")
     rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.ledger import StandingValues
-
 
 class Catalog(Protocol):
     """Tables named in :data:`catalog_enrichment.contract.TABLES`, written by runs.
@@ -73,8 +71,9 @@ class Catalog(Protocol):
     def current_values_stale(self) -> bool:
         """Whether products or ledger have changed since ``current_values`` was derived from them."""
 
-    def refresh_current_values(self, run_id: str, standing: StandingValues | None = None) -> bool:
+    def refresh_current_values(self, run_id: str, changed: DataFrame | None = None) -> bool:
         """Derive ``current_values`` again if it is stale; returns whether it was.
 
-        ``standing`` saves the replay of the ledger if it is of the ledger's present version.
+        ``changed``: has the ``product_id`` of every product that ``run_id`` changed, in the products or the ledger.
+        Where nothing else was committed since the last refresh, only these products are derived again.
         """

@@ -233,7 +233,7 @@ class LakeCatalog:
         delta = self._open("current_values")
         return delta is None or self._derived_from(delta) != self._source_versions()
 
-    def refresh_current_values(self, run_id: str, standing: ledger.StandingValues | None = None) -> bool:
+    def refresh_current_values(self, run_id: str, changed: DataFrame | None = None) -> bool:
         for _ in range(REFRESH_ATTEMPTS):
             # the order matters: opened before the sources are looked at, so that a refresh that saw older
             # sources conflicts with one that commits in between, instead of overwriting it
@@ -241,10 +241,12 @@ class LakeCatalog:
             sources = self._source_versions()
             if self._derived_from(delta) == sources:
                 return False
-            if standing is None or standing.version != sources["attribute_values"]:
-                version = sources["attribute_values"]
-                standing = ledger.StandingValues(version, ledger.active(self.read("attribute_values", version)))
-            rows = ledger.current_values(self.read("products", sources["products"]), standing.events)
+            products, events = (self.read(table, sources[table]) for table in _SOURCES)
+            if changed is not None and self._only_changed_by(run_id, self._derived_from(delta), sources):
+                current = self.read("current_values", int(delta.version()))
+                rows = ledger.updated_current_values(current, products, events, changed)
+            else:
+                rows = ledger.current_values(products, ledger.active(events))
             parts = self._spark_parts("current_values", rows)
             if self._commit(delta, parts, "overwrite", run_id, sources):
                 return True
@@ -259,6 +261,17 @@ class LakeCatalog:
 
     def _source_versions(self) -> dict[str, int]:
         return {table: self.version(table) for table in _SOURCES}
+
+    def _only_changed_by(self, run_id: str, before: dict[str, int | None], now: dict[str, int]) -> bool:
+        """Whether the sources' versions ``now`` are those ``before``, or the next one if ``run_id`` committed it."""
+
+        def by_run(table: str, earlier: int | None) -> bool:
+            delta = self._open(table)
+            if delta is None or earlier is None or delta.version() != now[table] or now[table] != earlier + 1:
+                return now[table] == earlier
+            return bool(delta.history(1)[0].get("run_id") == run_id)
+
+        return all(by_run(table, before[table]) for table in _SOURCES)
 
     def _derived_from(self, delta: DeltaTable) -> dict[str, int | None]:
         return {table: delta.transaction_version(table) for table in _SOURCES}

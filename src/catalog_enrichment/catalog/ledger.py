@@ -14,9 +14,10 @@ run, strictly increasing from run to run (:func:`next_asserted_at`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
@@ -25,7 +26,9 @@ from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Rea
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.frames import Persist
+
+BROADCAST_CORRECTIONS = 500_000
+"""Most ids of values that do not stand that are sent to every executor: about 70 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,51 +74,64 @@ class StandingValues:
         return StandingValues(created + 1, kept.unionByName(changes.where(F.col("op") == Op.ASSERT.value)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LedgerState:
-    """What a run needs to know of the ledger, read and replayed once."""
+    """What a run needs to know of one version of the ledger."""
 
-    standing: StandingValues
+    version: int
+    """Of the table `attribute_values`; -1: there is no event yet."""
+    events: DataFrame
+    """The whole ledger."""
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Of all events. One aggregation, when it is first asked for."""
+        return Totals.of(self.events)
+
+    def standing(self, products: Callable[[DataFrame], DataFrame] | None = None) -> StandingValues:
+        """The values that stand, by a replay; those about the products that ``products`` keeps of the events."""
+        events = products(self.events) if products else self.events
+        return StandingValues(self.version, active(events, self.totals.corrections))
+
+    def before(self, run_id: str) -> LedgerState:
+        """The ledger without the events of ``run_id``."""
+        from pyspark.sql import functions as F
+
+        return replace(self, events=self.events.where(F.col("run_id") != run_id))
+
+    def next_asserted_at(self, now: datetime) -> datetime:
+        """``now``, or the first microsecond after the newest event if that is later; in UTC."""
+        return strictly_later(now, self.totals.last_asserted_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of all events of a ledger."""
+
     last_asserted_at: datetime | None
     """Of the newest event, in UTC; None: there is no event yet."""
     human_events: int
     """How many events people have added."""
-    events: DataFrame
-    """The whole ledger."""
+    corrections: int
+    """How many events refer to another one."""
     run_ids: frozenset[str]
-    """Of all events."""
 
     @classmethod
-    def of(cls, version: int, events: DataFrame, persist: Persist) -> LedgerState:
-        """Replay ``events``, all of the ledger at ``version``; the standing values are persisted."""
-        last, human, run_ids = _totals(events)
-        return cls(StandingValues(version, persist(active(events))), last, human, events, run_ids)
-
-    def before(self, run_id: str) -> LedgerState:
-        """The values that would stand without the events of ``run_id``; the rest is as it is."""
+    def of(cls, events: DataFrame) -> Totals:
         from pyspark.sql import functions as F
 
-        others = active(self.events.where(F.col("run_id") != run_id))
-        return replace(self, standing=StandingValues(self.standing.version, others))
-
-    def next_asserted_at(self, now: datetime) -> datetime:
-        """``now``, or the first microsecond after the newest event if that is later; in UTC."""
-        return strictly_later(now, self.last_asserted_at)
+        human = F.count(F.when(F.col("source") == Source.HUMAN.value, 1))
+        row = events.agg(
+            F.unix_micros(F.max("asserted_at")), human, F.count("refers_to"), F.collect_set("run_id")
+        ).first()
+        micros, human_events, corrections, run_ids = row or (None, 0, 0, [])
+        last = None if micros is None else _EPOCH + timedelta(microseconds=micros)
+        return cls(last, human_events, corrections, frozenset(run_ids))
 
 
 def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
     """``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
-    return strictly_later(now, _totals(events)[0])
-
-
-def _totals(events: DataFrame) -> tuple[datetime | None, int, frozenset[str]]:
-    """The time of the newest event, how many people have added, and all run ids."""
-    from pyspark.sql import functions as F
-
-    human = F.count(F.when(F.col("source") == Source.HUMAN.value, 1))
-    row = events.agg(F.unix_micros(F.max("asserted_at")), human, F.collect_set("run_id")).first()
-    micros, count, run_ids = row if row else (None, 0, [])
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros), int(count), frozenset(run_ids)
+    return strictly_later(now, Totals.of(events).last_asserted_at)
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
@@ -206,11 +222,17 @@ def undo(events: DataFrame, run_id: str, attribute: str | None, stamp: RunStamp)
     )
 
 
-def active(events: DataFrame) -> DataFrame:
-    """The assert events whose values stand."""
+def active(events: DataFrame, corrections: int | None = None) -> DataFrame:
+    """The assert events whose values stand.
+
+    ``corrections``: how many of a larger set of events refer to another one, if that is known. Few are broadcast, so
+    that the asserts, which may be very many, are not shuffled.
+    """
     from pyspark.sql import functions as F
 
     fallen = _replay(events).where(~F.col("stands")).select(F.col("assert_id").alias("event_id"))
+    if corrections is not None and corrections <= BROADCAST_CORRECTIONS:
+        fallen = F.broadcast(fallen)
     return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
 
 
@@ -229,6 +251,15 @@ def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
     return merchant.unionByName(others, allowMissingColumns=True).select(
         *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
     )
+
+
+def updated_current_values(current: DataFrame, products: DataFrame, events: DataFrame, changed: DataFrame) -> DataFrame:
+    """:func:`current_values` of ``products`` and ``events``, where they differ from those that gave ``current`` only in
+    products whose ``product_id`` is in ``changed``: the others' rows are taken over."""
+    ids = changed.select("product_id")
+    own_events = events.join(ids, "product_id", "left_semi")
+    again = current_values(products.join(ids, "product_id", "left_semi"), active(own_events))
+    return current.join(ids, "product_id", "left_anti").unionByName(again)
 
 
 def newest_sets(standing: DataFrame) -> DataFrame:

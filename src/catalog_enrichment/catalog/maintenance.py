@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 SMALL_BYTES = 32 * 2**20
 """A file below this is joined with others."""
@@ -91,6 +92,31 @@ class Maintenance:
     def _old(self, folder: Path) -> bool:
         newest = max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
         return newest < time.time() - self.retention_hours * 3600
+
+    def unnamed_pictures(self, store: StoredPictures) -> Paths:
+        """Pictures of ``store`` that no product of any version still there names, put there before the retention."""
+        named = self._named_pictures()
+        limit = time.time() - self.retention_hours * 3600
+        return Paths.of([file for file in store.files() if file.name not in named and file.stat().st_mtime < limit])
+
+    def _named_pictures(self) -> set[str]:
+        """The versions of all pictures without a URI in the files of the products table, superseded ones as well."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        named: set[str] = set()
+        for file in (self.lake.path / "products").glob("*.parquet"):
+            try:
+                with pq.ParquetFile(file) as parquet:
+                    for batch in parquet.iter_batches(columns=["images"]):
+                        pictures = batch.column(0).flatten()
+                        own = pictures.filter(pictures.field("uri").is_null())
+                        named.update(own.field("version").drop_null().to_pylist())
+            except pa.ArrowInvalid:
+                if file.name in {name for name, _ in _files(self._open("products"))}:
+                    raise
+                # else a killed task left it half written
+        return named
 
     # small files
 

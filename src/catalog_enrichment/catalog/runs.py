@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import contract
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.failures import described
 from catalog_enrichment.masking import masked
@@ -107,10 +108,15 @@ def write(
         "stages": record.stages.rows(),
         "validation": as_json(record.validation),
         "error": error,
+        "table_versions": _table_versions(catalog) if status is RunStatus.SUCCEEDED else None,
         "started_at": record.started_at,
         "finished_at": strictly_later(datetime.now(UTC), newest),
     }
     catalog.append_rows(TABLE, [row], f"{record.run_id}#{attempt}")
+
+
+def _table_versions(catalog: Catalog) -> dict[str, int]:
+    return {table: catalog.version(table) for table in contract.TABLES if table != TABLE}
 
 
 @contextmanager
@@ -175,6 +181,13 @@ def newest(catalog: Catalog, condition: Column) -> Row | None:
     from pyspark.sql import functions as F
 
     return succeeded(catalog).where(condition).orderBy(F.desc("finished_at")).first()
+
+
+def newest_of(catalog: Catalog, kind: RunKind) -> Row | None:
+    """The succeeded run of this kind that finished last; None if there is none."""
+    from pyspark.sql import functions as F
+
+    return newest(catalog, F.col("kind") == kind.value)
 
 
 def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[str]]:

@@ -70,6 +70,9 @@ class ImagesConfig:
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     """Width x height as declared in the header, checked before any pixel is decoded."""
+    store: str = ""
+    """Folder of the pictures that merchants send as bytes, which all executors share; each is there once, by its hash.
+    Empty: `pictures` in `catalog.path`. Relative paths start at `root`."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     sample: int = 200
     """Products with pictures whose pictures an import tries before it writes anything; 0: none."""
@@ -77,6 +80,8 @@ class ImagesConfig:
     """Refuse (exit 3) an import or training where more of the products with pictures have no usable one. 1: never."""
 
     def __post_init__(self) -> None:
+        if "://" in self.store:
+            raise ValueError(f"images.store is a folder that all executors share, not a URI like {self.store!r}")
         _within("images.max_bytes", self.max_bytes, 1, 2**31)
         _within("images.max_pixels", self.max_pixels, 1, 2**31)
         _within("images.sample", self.sample, 0, 100_000)
@@ -287,12 +292,15 @@ class Config:
         return (Path(self.root) / Path(relative).expanduser()).resolve()
 
     def pictures(self) -> ImagesConfig:
-        """`[images]` for those who open pictures: `fetch.allowed_folders` absolute, or else those of the source."""
+        """`[images]` for those who open pictures, with absolute folders: `fetch.allowed_folders` are by default those
+        of the source, `store` is in the catalog."""
         given = self.images.fetch.allowed_folders
         folders = tuple(folder if "://" in folder else str(self.path(folder)) for folder in given)
         if not given and self.source is not None:
             folders = self.source.picture_folders(Path(self.root))
-        return replace(self.images, fetch=replace(self.images.fetch, allowed_folders=folders))
+        store = self.path(self.images.store or f"{self.catalog.path}/pictures")
+        fetch = replace(self.images.fetch, allowed_folders=folders)
+        return replace(self.images, store=str(store), fetch=fetch)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

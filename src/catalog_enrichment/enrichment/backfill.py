@@ -52,7 +52,7 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
     _check_categories(catalog, window)
     with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
         request = RunRequest.of(config, context.dictionary, model, window)
-        selection = select_products(catalog, request, read_ledger(catalog, persist), persist)
+        selection = select_products(catalog, request, read_ledger(catalog), persist)
         rate = products_per_second(catalog)
         stage.rows_in, stage.rows_out = selection.seen, selection.rows
     chunks = max(1, math.ceil(selection.seen / config.backfill.chunk_products))

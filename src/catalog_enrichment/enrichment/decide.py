@@ -72,7 +72,11 @@ class DecisionRules:
 def decide_once(
     catalog: Catalog, request: RunRequest, scored: DataFrame, standing: StandingValues, run_id: str
 ) -> DataFrame:
-    """The run's decisions (contract `predictions`): those that it landed before it was killed, else new ones."""
+    """The run's decisions (contract `predictions`) but for the provisional cap, or those that it landed before it was
+    killed.
+
+    ``standing``: the values of the scored products that stand.
+    """
     from pyspark.sql import functions as F
 
     if (earlier := landed.read(catalog, run_id)) is not None:
@@ -80,7 +84,16 @@ def decide_once(
     with_scores = scored.where(F.col("error").isNull())
     products = with_scores.join(_standing_attributes(standing.events), "product_id", "left")
     rules = DecisionRules.of(request, run_id, datetime.now(UTC))
-    decided = catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
+    return catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
+
+
+def under_cap(
+    catalog: Catalog, request: RunRequest, decided: DataFrame, standing: StandingValues, run_id: str
+) -> DataFrame:
+    """``decided`` without what has no room under the provisional cap; ``standing``: all values of the catalog that
+    stand. Decisions that were landed stay as they are."""
+    if catalog.committed("predictions", run_id):
+        return decided
     if not (attributes := provisional_cap.may_exceed(decided, standing.events, request.cap)):
         return decided
     capped = provisional_cap.withhold(decided, standing.events, request.cap, attributes)

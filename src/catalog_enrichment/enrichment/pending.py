@@ -23,7 +23,8 @@ not wait any more: the same version does not write the rest of what was taken ba
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -44,24 +45,41 @@ SEEN_BY_TRYING = frozenset({Reason.CERTIFICATE_MISMATCH, Reason.PICTURE_OUTAGE})
 """Administrative reasons that only scoring can find gone: the executors' device, pictures that can be fetched again."""
 
 
+@dataclass(frozen=True, slots=True)
+class DecisionScope:
+    """What a run can decide, and by what."""
+
+    attributes: Sequence[Attribute]
+    model: ResolvedModel
+    config_hash: str
+
+
 def with_pending(
-    catalog: Catalog, products: DataFrame, attributes: Sequence[Attribute], model: ResolvedModel, config_hash: str
+    catalog: Catalog,
+    products: DataFrame,
+    scope: DecisionScope,
+    of_products: Callable[[DataFrame], DataFrame] | None = None,
 ) -> DataFrame:
-    """Adds ``applicable`` and ``pending`` (names of ``attributes``), ``waiting``, ``earlier_runs`` and ``refused``.
+    """Adds ``applicable`` and ``pending`` (names of attributes), ``waiting``, ``tried_again``, ``earlier_runs`` and
+    ``refused``.
 
     ``waiting``: attribute, values and score of what waits under the provisional cap and is not pending for another
-    reason; the score is the lowest of the set. ``earlier_runs``: the newest decisions' attributes and runs; what is
-    decided again gets another run id by it.
+    reason; the score is the lowest of the set. ``tried_again``: a decision counts now that is tried again later.
+    ``earlier_runs``: the newest decisions' attributes and runs; what is decided again gets another run id by it.
     ``refused``: this version could not score this content. A run that was killed has no row in `runs`: its products
     are still pending, and its checkpoints are used again.
+
+    ``of_products``: keeps of a table the rows about ``products``, where these are not all products.
     """
     from pyspark.sql import functions as F
 
     key = ["product_id", "content_hash"]
+    attributes, model, config_hash = scope.attributes, scope.model, scope.config_hash
     names = [attribute.name for attribute in attributes]
     taken_back = runs.rolled_back(catalog, names)
     succeeded = runs.succeeded(catalog)
-    newest = newest_decisions(_decisions_that_count(catalog, names, model, taken_back), succeeded)
+    predictions = _decisions_that_count(catalog, names, model, taken_back)
+    newest = newest_decisions(of_products(predictions) if of_products else predictions, succeeded)
     newest = newest.join(_withdrawn(catalog, succeeded, taken_back), ["product_id", "attribute"], "left")
     undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
     newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
@@ -76,6 +94,7 @@ def with_pending(
         .withColumn("applicable", _applicable(attributes))
         .withColumn("pending", F.array_except("applicable", _decided(model, config_hash)))
         .withColumn("waiting", _waiting(model, config_hash, taken_back))
+        .withColumn("tried_again", _tried_again(model, config_hash))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
         .drop("decisions")
     )
@@ -181,6 +200,16 @@ def _waiting(model: ResolvedModel, config_hash: str, taken_back: Mapping[str, Co
             decision["capped_score"].alias("score"),
         ),
     )
+
+
+def _tried_again(model: ResolvedModel, config_hash: str) -> Column:
+    """Whether a decision that counts now will not when RETRY_AFTER has passed."""
+    from pyspark.sql import functions as F
+
+    of_interest = F.exists(
+        "decisions", lambda decision: decision["retried"] & _still_counts(decision, model, config_hash)
+    )
+    return F.coalesce(of_interest, F.lit(False))
 
 
 def _still_counts(decision: Column, model: ResolvedModel, config_hash: str) -> Column:

@@ -42,9 +42,9 @@ def enrich(
 
     with persisted_frames() as persist, runs.recorded(catalog, record, unless=dry_run):
         with stages("select") as stage:
-            state = select.read_ledger(catalog, persist)
+            state = select.read_ledger(catalog)
             if not dry_run:  # a run killed between the ledger's commit and its refresh left readers one run behind
-                catalog.refresh_current_values("catch-up", state.standing)
+                catalog.refresh_current_values("catch-up")
             selection = select.select_products(catalog, request, state, persist)
             run_id = selection.identify(record)
             stage.count(selection.seen, selection.rows)
@@ -67,6 +67,7 @@ def enrich(
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 coverage = summary.coverage_by_attribute(catalog, context.dictionary)
                 record.attributes = summary.attributes(decided, changes, coverage, model, selection.waiting)
+                record.count(left_open=selection.left_open + summary.left_open(decided, record))
                 summary.say_what_needs_attention(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
             publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
@@ -80,7 +81,7 @@ def enrich(
                 )
 
             with stages("publish") as stage:
-                stage.count(None, publish.publish(catalog, changes, state.standing, run_id))
+                stage.count(None, publish.publish(catalog, changes, run_id))
 
         summary.add_coverage_after(record, summary.coverage_by_attribute(catalog, context.dictionary))
         runs.write(catalog, record)  # the last write of the run

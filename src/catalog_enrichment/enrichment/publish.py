@@ -46,9 +46,10 @@ def decide_and_plan(
 
     What is retracted without a decision makes room under the provisional cap.
     """
-    standing = state.standing
+    standing = selection.standing
     withdrawn = selection.withdrawn.unionByName(of_refused(standing.events, scored))
     decided = decide.decide_once(catalog, request, scored, standing.without(withdrawn), selection.run_id)
+    decided = decide.under_cap(catalog, request, decided, state.standing().without(withdrawn), selection.run_id)
     stamp = request.stamp(selection.run_id, state)
     return decided, plan_changes(catalog, stamp, standing.events, decided, withdrawn)
 
@@ -91,13 +92,8 @@ def refuse_over_cap(catalog: Catalog, changes: Changes, max_changes: int, run_id
         )
 
 
-def publish(catalog: Catalog, changes: Changes, standing: ledger.StandingValues, run_id: str) -> int:
-    """Commit the events, then derive what readers see. Returns how many events the run wrote.
-
-    ``standing``: of the ledger as the run read it. It saves a second replay, also in a run that is resumed after its
-    commit, where it contains the run's own events.
-    """
-    committed = catalog.committed("attribute_values", run_id)
+def publish(catalog: Catalog, changes: Changes, run_id: str) -> int:
+    """Commit the events, then derive what readers see. Returns how many events the run wrote."""
     written = catalog.append("attribute_values", changes.events, run_id)
-    catalog.refresh_current_values(run_id, standing if committed else standing.after(changes.events))
+    catalog.refresh_current_values(run_id, changes.events)
     return written

@@ -5,16 +5,17 @@ What is pending: :mod:`catalog_enrichment.enrichment.pending`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
 from catalog_enrichment.catalog import category_filters, ledger, runs
-from catalog_enrichment.catalog.ledger import LedgerState
+from catalog_enrichment.catalog.ledger import LedgerState, StandingValues
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment import landed, pending, provisional_cap
+from catalog_enrichment.enrichment import landed, pending, provisional_cap, since_last_run
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
+from catalog_enrichment.enrichment.since_last_run import BROADCAST_KEYS, Changed, RequestIdentity
 from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.precision.certificate import Standard
@@ -35,9 +36,6 @@ READY = "ready"
 
 _WAITING_STATUSES = (READY, Reason.ALREADY_SCORED.value)
 """Statuses of products that could be scored, if values of theirs wait."""
-
-BROADCAST_KEYS = 500_000
-"""Most keys of products to score that are sent to every executor: about 100 MB."""
 
 _KEY = ["product_id", "content_hash"]
 
@@ -111,6 +109,13 @@ class RunRequest:
             config_hash=config_hash(config, dictionary),
         )
 
+    def identity(self) -> RequestIdentity:
+        window = runs.as_json(self.window.as_dict())
+        return RequestIdentity(self.model.name, self.model.version, self.config_hash, window)
+
+    def scope(self) -> pending.DecisionScope:
+        return pending.DecisionScope(self.attributes, self.model, self.config_hash)
+
     def record(self, config: Config, stages: Stages, parent_run_id: str | None) -> RunRecord:
         """The record of one attempt; its run id is known once the products are selected."""
         return RunRecord(
@@ -137,6 +142,23 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """The products that a run looks at."""
+
+    status: DataFrame
+    """With what is pending and why they are skipped, persisted."""
+    changed: Changed | None
+    """None: all of the window."""
+
+    @classmethod
+    def of(
+        cls, catalog: Catalog, request: RunRequest, products: DataFrame, changed: Changed | None, persist: Persist
+    ) -> Candidates:
+        status = pending.with_pending(catalog, products, request.scope(), changed.of if changed else None)
+        return cls(persist(status.withColumn("status", _status(request.rules))), changed)
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """The products of a run."""
 
@@ -152,16 +174,39 @@ class Selection:
     """Hash of everything about these products that a decision rests on."""
     waiting: dict[str, int]
     """Attribute -> values of the window's products that wait under the provisional cap and are not decided again."""
+    standing: StandingValues
+    """The values of the products looked at that stand, persisted."""
+    left_open: int
+    """Products that a later run may have to look at although nothing has changed."""
     withdrawn: DataFrame
     """Standing values of the window's products to retract without a decision (:mod:`withdrawn`)."""
     withdrawals: int
     """How many they are."""
     run_id: str
 
+    @classmethod
+    def nothing(cls, changed: Changed, state: LedgerState, products: DataFrame) -> Selection:
+        """Of a window without any changed product; ``products``: all of it, which gives the columns."""
+        from pyspark.sql import functions as F
+
+        return cls(
+            products=products.limit(0).withColumn("pending", F.array().cast("array<string>")),
+            rows=0,
+            seen=changed.unchanged,
+            skipped={Reason.UNCHANGED.value: changed.unchanged} if changed.unchanged else {},
+            left_open=0,
+            fingerprint=stable_hash(),
+            waiting={},
+            standing=state.standing(changed.of),
+            withdrawn=state.events.limit(0).withColumn("contradiction", F.lit(None).cast("string")),
+            withdrawals=0,
+            run_id=make_run_id(RunKind.ENRICH, "nothing"),
+        )
+
     def identify(self, record: RunRecord) -> str:
         """Set the record's run id and counts of the selection; returns the run id."""
         record.input_fingerprint, record.run_id = self.fingerprint, self.run_id
-        record.count(products=self.seen, skipped=self.skipped)
+        record.count(products=self.seen, skipped=self.skipped, left_open=self.left_open)
         return self.run_id
 
 
@@ -172,62 +217,76 @@ def config_hash(config: Config, dictionary: Dictionary) -> str:
     return stable_hash(dictionary.hash(), config.hash("images"), *precision, off)
 
 
-def read_ledger(catalog: Catalog, persist: Persist) -> LedgerState:
-    """The newest version of the ledger, read and replayed once for the whole run."""
+def read_ledger(catalog: Catalog) -> LedgerState:
+    """The newest version of the ledger, for the whole run."""
     version = catalog.version("attribute_values")
-    return LedgerState.of(version, catalog.read("attribute_values", version), persist)
+    return LedgerState(version, catalog.read("attribute_values", version))
 
 
 def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, persist: Persist) -> Selection:
     """Every product of the window that is new, changed, or has an attribute this model version has not decided.
 
-    Values that wait under the provisional cap are decided again where there is room for them. A run that committed to
-    the ledger and was killed before its row in `runs` is found again: it looks at the values that stood before it (I5).
+    Looked at are the products that changed since the last run (:mod:`since_last_run`). Values that wait under the
+    provisional cap are decided again where there is room for them. A run that committed to the ledger and was killed
+    before its row in `runs` is found again: it looks at the values that stood before it (I5).
     """
-    narrow = request.window.select(catalog.read("products")).drop("images", "title", "description")
-    status = pending.with_pending(catalog, narrow, request.attributes, request.model, request.config_hash)
-    status = persist(status.withColumn("status", _status(request.rules)))
-    finished = runs.succeeded_ids(catalog)
-    for run_id in sorted(one for one in state.run_ids - finished if one.startswith(RunKind.ENRICH.value)):
-        selection = _select(catalog, request, state.before(run_id), status, persist)
-        if selection.run_id == run_id:
-            return selection
-    return _select(catalog, request, state, status, persist)
+    products = request.window.select(catalog.read("products")).drop("images", "title", "description")
+    changed = since_last_run.changed(catalog, request.identity(), products)
+    if changed is None:
+        candidates = Candidates.of(catalog, request, products, None, persist)
+        finished = runs.succeeded_ids(catalog)
+        for run_id in sorted(one for one in state.totals.run_ids - finished if one.startswith(RunKind.ENRICH.value)):
+            selection = _select(catalog, request, state.before(run_id), candidates, persist)
+            if selection.run_id == run_id:
+                return selection
+    elif changed.number:  # the last run was the last to write to the ledger: none was killed after it had
+        candidates = Candidates.of(catalog, request, changed.products, changed, persist)
+    else:
+        return Selection.nothing(changed, state, request.window.select(catalog.read("products")))
+    return _select(catalog, request, state, candidates, persist)
 
 
 def _select(
-    catalog: Catalog, request: RunRequest, state: LedgerState, status: DataFrame, persist: Persist
+    catalog: Catalog, request: RunRequest, state: LedgerState, candidates: Candidates, persist: Persist
 ) -> Selection:
-    """The selection by the values that stand in ``state``. ``status``: of the window's products, persisted."""
+    """The selection by the values that stand in ``state``."""
     from pyspark.sql import functions as F
 
-    window, standing = request.window, state.standing
+    window, status, changed = request.window, candidates.status, candidates.changed
+    standing = state.standing(changed.of if changed else None)
+    standing = replace(standing, events=persist(standing.events))
     withdrawn = persist(without_decision(standing.events, status, request.rules, request.enabled, request.attributes))
     withdrawals, retracted = _count_and_hash(withdrawn)
-    counts, any_waiting = _status_counts(status)
+    counts, open_later, any_waiting = _status_counts(status)
     waiting: dict[str, int] = {}
     if any_waiting:
-        status, waiting = _open_where_room(status, standing.without(withdrawn).events, request, persist)
-        counts, _ = _status_counts(status)
+        all_standing = state.standing().without(withdrawn).events
+        status, waiting = _open_where_room(status, all_standing, request, persist)
+        counts, open_later, _ = _status_counts(status)
     ready = status.where(F.col("status") == READY)
     rows = counts.pop(READY, 0)
     if 0 < window.max_products < rows:
         ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products)
         counts[Reason.OVER_LIMIT.value] = rows - window.max_products
         rows = window.max_products
+    if changed and changed.unchanged:
+        counts[Reason.UNCHANGED.value] = changed.unchanged
     products = window.select(catalog.read("products"))
+    products = changed.among(products) if changed else products
     inputs = fingerprint(ready, "pending", "earlier_runs")
-    run_id = request.run_id(inputs, state.human_events, *([retracted] if withdrawals else []))
+    run_id = request.run_id(inputs, state.totals.human_events, *([retracted] if withdrawals else []))
     return Selection(
         products=_with_pictures(products, ready.select(*_KEY, "pending"), rows, request.rules.partitions),
         rows=rows,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
+        left_open=counts.get(Reason.OVER_LIMIT.value, 0) + open_later,
         fingerprint=inputs,
         waiting=waiting,
+        standing=standing,
         withdrawn=withdrawn,
         withdrawals=withdrawals,
-        run_id=_unused(catalog, request, standing.events, run_id),
+        run_id=_unused(catalog, request, state.standing().events, run_id),
     )
 
 
@@ -252,16 +311,19 @@ def _count_and_hash(events: DataFrame) -> tuple[int, str]:
     return (int(row[0]), stable_hash(*(str(value) for value in row))) if row else (0, "")
 
 
-def _status_counts(status: DataFrame) -> tuple[dict[str, int], bool]:
-    """Status -> products, and whether values of products that could be scored wait under the provisional cap."""
+def _status_counts(status: DataFrame) -> tuple[dict[str, int], int, bool]:
+    """Status -> products; how many products have decisions that are tried again later; and whether values of products
+    that could be scored wait under the provisional cap."""
     from pyspark.sql import functions as F
 
     groups = status.groupBy("status").agg(
-        F.count("*").alias("products"), F.max(F.size("waiting") > 0).alias("any_waiting")
+        F.count("*").alias("products"),
+        F.count_if("tried_again").alias("tried_again"),
+        F.max(F.size("waiting") > 0).alias("any_waiting"),
     )
     rows = groups.collect()
     any_waiting = any(row["any_waiting"] for row in rows if row["status"] in _WAITING_STATUSES)
-    return {row["status"]: row["products"] for row in rows}, any_waiting
+    return {row["status"]: row["products"] for row in rows}, sum(row["tried_again"] for row in rows), any_waiting
 
 
 def _open_where_room(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, Source, add_counts
 from catalog_enrichment.report import reasons
 
@@ -109,6 +110,15 @@ def attributes(
         "certificates": [c.to_dict() for c in model.certificates if c.attribute in decisions],
         "waiting": {name: values for name, values in add_counts(here, dict(waiting)).items() if values},
     }
+
+
+def left_open(decided: DataFrame, record: RunRecord) -> int:
+    """How many decisions of a run are tried again later, and values that wait under the provisional cap."""
+    from pyspark.sql import functions as F
+
+    tried_again = F.col("reason").isin([reason.value for reason in SEEN_BY_TRYING])
+    waiting: dict[str, int] = (record.attributes or {})["waiting"]
+    return int(decided.where(tried_again).count()) + sum(waiting.values())
 
 
 def say_what_waits(record: RunRecord) -> None:

@@ -26,8 +26,9 @@ from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest import source_files
+from catalog_enrichment.ingest import kept_pictures, source_files
 from catalog_enrichment.ingest.column_selectors import SelectedColumn, named_columns, select
+from catalog_enrichment.ingest.kept_pictures import IMAGES_TYPE
 from catalog_enrichment.ingest.label_files import join_labels, labels_location
 from catalog_enrichment.ingest.source_files import locate_files
 from catalog_enrichment.ingest.source_frame import CORRUPT, ROW_NUMBER, SOURCE_URI, FileLocation, SourceFrame
@@ -91,11 +92,12 @@ def read_source(spark: SparkSession, source: SourceConfig, base: Path, images: I
 def fingerprint(spark: SparkSession, source: SourceConfig, base: Path) -> str:
     """Hash of the Delta version or of every file's name, size and time, and of the same for the labels file."""
     location = locate_files(source.path, source.format, base)
-    labels = [_files(spark, labels_location(source.labels, base))] if source.labels else []
-    if source.format == "delta":
-        table = source_files.delta_table(location.path)
-        return stable_hash("delta", table.metadata().id, table.version(), *labels)
-    return stable_hash(source.format, _files(spark, location), *labels)
+    with source_files.refused_if_unreadable(location, source.format):
+        labels = [_files(spark, labels_location(source.labels, base))] if source.labels else []
+        if source.format == "delta":
+            table = source_files.delta_table(location.path)
+            return stable_hash("delta", table.metadata().id, table.version(), *labels)
+        return stable_hash(source.format, _files(spark, location), *labels)
 
 
 def _files(spark: SparkSession, location: FileLocation) -> list[tuple[str, int, float]]:
@@ -261,27 +263,28 @@ def _parse_error(is_json: bool) -> Column:
 
 
 def _with_images(frame: DataFrame, images: ImagesConfig) -> DataFrame:
-    """Adds ``images``: the picture in ``image_bytes`` first, then one struct per URI."""
+    """Adds ``images``: the picture in ``image_bytes`` first, then one struct per URI.
+
+    Where the catalog keeps pictures (`images.store`), the bytes go there, and the struct has the version alone.
+    """
     from pyspark.sql import functions as F
 
     def versions(uris: pd.Series) -> pd.Series:
         return uri_versions(uris, images)
 
     versioned = frame.withColumn("uri_versions", F.pandas_udf(versions, "array<string>")("uris"))
-    images_type = "array<struct<bytes: binary, uri: string, version: string>>"
-    image = F.struct(
-        F.col("image_bytes").alias("bytes"),
-        F.lit(None).cast("string").alias("uri"),
-        F.col("image_version").alias("version"),
-    )
-    with_bytes = F.when(F.col("image_version").isNotNull(), F.array(image)).otherwise(F.array()).cast(images_type)
+    data, version = F.col("image_bytes"), F.col("image_version")
+    if images.store:
+        data, version = F.lit(None).cast("binary"), kept_pictures.version_of_kept(version, data, images.store)
+    image = F.struct(data.alias("bytes"), F.lit(None).cast("string").alias("uri"), version.alias("version"))
+    with_bytes = F.when(F.col("image_version").isNotNull(), F.array(image)).otherwise(F.array()).cast(IMAGES_TYPE)
     with_uris = F.zip_with(
         "uris",
         "uri_versions",
         lambda uri, version: F.struct(
             F.lit(None).cast("binary").alias("bytes"), uri.alias("uri"), version.alias("version")
         ),
-    ).cast(images_type)
+    ).cast(IMAGES_TYPE)
     return versioned.withColumn("images", F.concat(with_bytes, with_uris))
 
 
@@ -307,6 +310,7 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
         "opt_out": F.coalesce(F.col("opt_out").try_cast("boolean"), F.lit(False)),
         "updated_at": F.when(time.between(*_KNOWN_TIMES), time),
         "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON: different contents give different texts
+        "imported_by": F.lit(None),  # set when the row is written
     }
     schema = contract.spark_schema("products")
     typed = [columns.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in schema]

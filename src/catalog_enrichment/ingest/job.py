@@ -1,8 +1,9 @@
 """The import job: a snapshot of the merchants' products into the catalog's products table.
 
-    read -> validate snapshot -> normalise -> row rules -> merge by product_id -> try some pictures -> quarantine,
+    read, normalise -> validate snapshot -> row rules -> merge by product_id -> try some pictures -> quarantine,
     adopted, products, current values
 
+The files are read once, into a checkpoint that all later steps read, and files that were imported before not at all.
 Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
 that is started again has the same run id, reuses its checkpoints and gives the same result (I5). A snapshot that
 changes nothing writes nothing.
@@ -10,30 +11,34 @@ changes nothing writes nothing.
 
 from __future__ import annotations
 
+import json
 import math
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract, resources
 from catalog_enrichment.catalog import adopted, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
-from catalog_enrichment.ingest import feeds, merchant_values, picture_sample
+from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, outcomes, picture_sample, unchanged
+from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation.quarantine import quarantine_rows
-from catalog_enrichment.validation.rows import flag_rows, load_rules
+from catalog_enrichment.validation.rows import RowRule, flag_rows, load_rules
 from catalog_enrichment.validation.snapshot import check_snapshot
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame, Row
 
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.config.source import SourceConfig
     from catalog_enrichment.context import Context
 
-NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantined"
+_PICTURES = ("pictures_tried", "unusable_pictures")
+"""Counts of the pictures that an import tried."""
 
 
 def import_products(context: Context) -> dict[str, Any]:
@@ -46,55 +51,108 @@ def import_products(context: Context) -> dict[str, Any]:
     config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
     stages, root, source = Stages(context.say), config.path("."), _source(config)
     record = RunRecord(kind=RunKind.IMPORT, stages=stages, config=config.without_secrets(), secrets=config.secrets())
-    record.config_hash = config.hash("source", "catalog")
+    record.config_hash = unchanged.settings_hash(config, source, dictionary)
     rules = load_rules(resources.locate(source.row_rules, root))
     merchant_values.check_attributes(source.mapping, dictionary)
 
-    with runs.recorded(catalog, record):
-        with stages("validate") as stage:
-            raw = feeds.read_source(spark, source, root, config.pictures())
+    with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
+        with stages("look"):
+            # before the files are read: what is written into them from here on is seen by the next import
             record.input_fingerprint = feeds.fingerprint(spark, source, root)
-            previous = _last_import(catalog)
-            inputs = (record.input_fingerprint, record.config_hash, dictionary.hash(), previous["run_id"])
+            last = runs.newest_of(catalog, RunKind.IMPORT)
+            nothing_new = last is not None and _is_unchanged(context, record, last)
+        if last is not None and nothing_new:
+            return _nothing_new(context, record, last)
+
+        with stages("read"):
+            inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
             record.run_id = run_id = make_run_id(RunKind.IMPORT, *inputs)
-            record.validation = _validate_snapshot(raw, config, previous["rows"])
-            stage.rows_in = _observed_row_count(record.validation)
-
-        with stages("read") as stage:
+            raw = feeds.read_source(spark, source, root, config.pictures())
             normalised = merchant_values.normalise_attributes(raw, dictionary)
-            rows = catalog.checkpoint(run_id, "rows", _with_keys(normalised))
-            without_images, stored = rows.drop("images"), catalog.read("products")
-            outcomes = _outcomes(flag_rows(without_images, rules), _with_content_state(stored), record.started_at)
-            outcomes = catalog.checkpoint(run_id, "outcomes", outcomes)
-            record.count(**_counts(rows, outcomes))
-            values = merchant_values.count_merchant_values(_accepted(without_images, outcomes), dictionary)
-            record.attributes = {"merchant_values": values}
-            # before the products are replaced: it compares with the values that the merchants gave until now
-            repeated = adopted.newly_adopted(catalog, _written(without_images, outcomes), record.started_at)
-            repeated = catalog.checkpoint(run_id, "adopted", repeated)
-            record.count(adopted=_by_attribute(repeated))
-            stage.rows_in, stage.rows_out = record.counts["rows"], record.counts["products"]
-            stage.quarantined = stage.rows_in - stage.rows_out
+            rows = catalog.checkpoint(run_id, "rows", outcomes.with_keys(normalised))
 
-        refused = _refused(without_images, outcomes)
-        quarantined = quarantine_rows(refused, QuarantineStage.IMPORT, run_id, at=record.started_at)
-        changes, marked = record.counts[NEW] + record.counts[CHANGED], sum(record.by_reason("adopted").values())
-        if not (changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
+        with stages("validate"):
+            record.validation = _validate_snapshot(rows, config, 0 if last is None else last["counts"]["rows"])
+
+        with stages("compare") as stage:
+            snapshot = _compare(context, record, rows, rules)
+            repeated = _count_merchant_values(context, record, snapshot)
+            stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
+        quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
+        marked = sum(record.by_reason("adopted").values())
+        if not (snapshot.changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
             catalog.drop_checkpoints(run_id)
-            context.say(f"nothing to do: all {stage.rows_in:,} rows are in the catalog or in quarantine already")
+            context.say(
+                f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already"
+            )
             return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
-        if changes:
-            _try_pictures(context, record, _accepted(rows, outcomes))
+        if snapshot.changes:
+            _try_pictures(context, record, snapshot.accepted_rows())
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)
             catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
-            if changes:
-                stage.rows_out = catalog.replace("products", _merged(rows, outcomes, stored), run_id)
-            catalog.refresh_current_values(run_id)
+            if snapshot.changes:
+                stage.rows_out = catalog.replace("products", snapshot.merged(run_id), run_id)
+            catalog.refresh_current_values(run_id, snapshot.written_rows())
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
+
+
+def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
+    """The outcome of every row, counted."""
+    stored = kept_pictures.moved(context.catalog.read("products"), context.config.pictures().store)
+    flagged = flag_rows(rows.drop("images"), rules)
+    found = outcomes.outcomes(flagged, outcomes.with_content_state(stored), record.started_at)
+    found = context.catalog.checkpoint(record.run_id, "outcomes", found)
+    snapshot = ComparedSnapshot.of(rows, found, stored)
+    record.count(**snapshot.counts)
+    return snapshot
+
+
+def _count_merchant_values(context: Context, record: RunRecord, snapshot: ComparedSnapshot) -> DataFrame:
+    """Count the merchants' values, and those of them that are adopted; returns the rows for the table `adopted`.
+
+    Before the products are replaced: it compares with the values that the merchants gave until now.
+    """
+    counted = merchant_values.count_merchant_values(snapshot.accepted_rows(), context.dictionary)
+    record.attributes = {"merchant_values": counted}
+    repeated = adopted.newly_adopted(context.catalog, snapshot.written_rows(), record.started_at)
+    repeated = context.catalog.checkpoint(record.run_id, "adopted", repeated)
+    record.count(adopted=_by_attribute(repeated))
+    return repeated
+
+
+@contextmanager
+def _dropping_checkpoints_if_refused(catalog: Catalog, record: RunRecord) -> Iterator[None]:
+    """The next attempt must look again at what this one refused: pictures may be there then, which changes versions."""
+    try:
+        yield
+    except (DataContractError, GateRefused):
+        if record.run_id:
+            catalog.drop_checkpoints(record.run_id)
+        raise
+
+
+def _is_unchanged(context: Context, record: RunRecord, last: Row) -> bool:
+    """Whether ``last``, the newest import, left the catalog as this one would. No row of the files is looked at."""
+    catalog = context.catalog
+    same_inputs = (last["input_fingerprint"], last["config_hash"]) == (record.input_fingerprint, record.config_hash)
+    # another version: an import was killed after it had changed the products
+    same_products = (last["table_versions"] or {}).get("products") == catalog.version("products")
+    if not (same_inputs and same_products) or catalog.current_values_stale():
+        return False
+    return not unchanged.other_pictures(catalog.read("products"), context.config.pictures())
+
+
+def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, Any]:
+    """The summary where the files were imported before: its counts are those of ``last``, the run that did it."""
+    context.say(f"nothing to do: run {last['run_id']} imported these files, and nothing has changed since")
+    record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
+    record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("adopted", *_PICTURES))}
+    record.attributes = json.loads(last["attributes"])
+    return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
 def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame) -> None:
@@ -106,11 +164,7 @@ def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame) -> N
         pictures = picture_sample.try_pictures(accepted, images)
         record.count(pictures_tried=pictures.tried, unusable_pictures=pictures.by_reason)
         stage.count(pictures.tried, pictures.tried - pictures.unusable)
-    try:
-        picture_sample.refuse_too_many(pictures, images.max_unusable)
-    except GateRefused:  # the next attempt must look at the pictures again, which may have other versions then
-        context.catalog.drop_checkpoints(record.run_id)
-        raise
+    picture_sample.refuse_too_many(pictures, images.max_unusable)
     if pictures.by_reason:
         context.say(f"warning: {pictures.sentence()}")
 
@@ -119,14 +173,6 @@ def _source(config: Config) -> SourceConfig:
     if config.source is None:
         raise ConfigError("the config has no [source] section; import_products needs one (format, path, mapping)")
     return config.source
-
-
-def _last_import(catalog: Catalog) -> dict[str, Any]:
-    """Run id and rows of the last import that changed something; None and 0 before the first."""
-    from pyspark.sql import functions as F
-
-    row = runs.newest(catalog, F.col("kind") == RunKind.IMPORT.value)
-    return {"run_id": None, "rows": 0} if row is None else {"run_id": row["run_id"], "rows": row["counts"]["rows"]}
 
 
 def _validate_snapshot(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
@@ -141,89 +187,8 @@ def _validate_snapshot(raw: DataFrame, config: Config, last_rows: int) -> dict[s
     return report.document
 
 
-def _observed_row_count(document: dict[str, Any]) -> int | None:
-    """Rows as great_expectations counted them; None if the suite has no row count expectation."""
-    row_count = "expect_table_row_count_to_be_between"
-    results = [r["result"] for r in document["results"] if r["expectation_config"]["type"] == row_count]
-    return int(results[0]["observed_value"]) if results else None
-
-
-def _with_keys(raw: DataFrame) -> DataFrame:
-    """Adds ``row_key``, unique in the checkpoint it is written to, and ``state``."""
-    from pyspark.sql import functions as F
-
-    return _with_content_state(raw).withColumn("row_key", F.monotonically_increasing_id())
-
-
-def _with_content_state(products: DataFrame) -> DataFrame:
-    """Adds ``state``: a hash of every column a merchant can change except updated_at. Picture bytes are not read."""
-    from pyspark.sql import functions as F
-
-    pictures = F.transform("images", lambda i: F.struct(i["uri"].alias("uri"), i["version"].alias("version")))
-    columns: list[Column] = [F.col(name) for name in ("content_hash", "shop_id", "category", "language", "opt_out")]
-    columns += [F.array_sort(F.map_entries("merchant_attributes")).alias("values"), pictures.alias("pictures")]
-    return products.withColumn("state", F.sha2(F.to_json(F.struct(*columns), {"ignoreNullFields": "false"}), 256))
-
-
-def _outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
-    """One row per input row: row_key, product_id, outcome, reason, detail, and the product's updated_at.
-
-    ``updated_at`` is the row's own time; without one, the stored time if the product is unchanged, else ``now``.
-    """
-    from pyspark.sql import functions as F
-
-    known = stored.select("product_id", F.col("state").alias("stored_state"), F.col("updated_at").alias("stored_at"))
-    same = (F.col("state") == F.col("stored_state")) & (
-        F.col("updated_at").isNull() | F.col("updated_at").eqNullSafe(F.col("stored_at"))
-    )
-    outcome = (
-        F.when(F.col("reason").isNotNull(), QUARANTINED)
-        .when(F.col("stored_state").isNull(), NEW)
-        .when(same, UNCHANGED)
-        .otherwise(CHANGED)
-    )
-    default_time = F.when(outcome == UNCHANGED, F.col("stored_at")).otherwise(F.lit(now))
-    return flagged.join(known, "product_id", "left").select(
-        "row_key",
-        "product_id",
-        "reason",
-        "detail",
-        outcome.alias("outcome"),
-        F.coalesce("updated_at", default_time).alias("updated_at"),
-    )
-
-
-def _counts(rows: DataFrame, outcomes: DataFrame) -> dict[str, Any]:
-    """rows = new + changed + unchanged + quarantined (I7), checked against the checkpoint of the rows."""
-    grouped = outcomes.groupBy("outcome", "reason").count().collect()
-    numbers = {(row["outcome"], row["reason"]): row["count"] for row in grouped}
-    counts: dict[str, Any] = {name: numbers.get((name, None), 0) for name in (NEW, CHANGED, UNCHANGED)}
-    counts["products"] = sum(counts.values())
-    counts[QUARANTINED] = {reason: n for (_, reason), n in sorted(numbers.items(), key=str) if reason is not None}
-    counts["rows"] = rows.count()
-    if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
-        raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
-    return counts
-
-
-def _accepted(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
-    accepted = outcomes.where(outcomes.outcome != QUARANTINED).select("row_key")
-    return rows.join(accepted, "row_key", "left_semi")
-
-
-def _written(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
-    """The rows that change the products table."""
-    return rows.join(outcomes.where(outcomes.outcome.isin(NEW, CHANGED)).select("row_key"), "row_key", "left_semi")
-
-
 def _by_attribute(values: DataFrame) -> dict[str, int]:
     return {row["attribute"]: row["count"] for row in values.groupBy("attribute").count().collect()}
-
-
-def _refused(rows: DataFrame, outcomes: DataFrame) -> DataFrame:
-    """The rows that go to quarantine, with ``reason`` and ``detail``."""
-    refused = outcomes.where(outcomes.outcome == QUARANTINED).select("row_key", "reason", "detail")
-    return rows.join(refused, "row_key")
 
 
 def _new_quarantine(quarantined: DataFrame, catalog: Catalog) -> bool:
@@ -231,16 +196,6 @@ def _new_quarantine(quarantined: DataFrame, catalog: Catalog) -> bool:
     facts = [name for name in contract.columns("quarantine") if name not in ("run_id", "quarantined_at")]
     known = runs.of_succeeded(catalog, "quarantine")
     return not quarantined.select(*facts).exceptAll(known.select(*facts)).isEmpty()
-
-
-def _merged(rows: DataFrame, outcomes: DataFrame, stored: DataFrame) -> DataFrame:
-    """The products table after the import. Of ``rows``, only the pictures of new and changed products are shuffled."""
-    from pyspark.sql import functions as F
-
-    written = outcomes.where(F.col("outcome").isin(NEW, CHANGED)).select("row_key", "product_id", "updated_at")
-    columns = contract.columns("products")
-    replacing = rows.drop("product_id", "updated_at").join(written, "row_key")
-    return stored.join(written, "product_id", "left_anti").select(columns).unionByName(replacing.select(columns))
 
 
 def _summary(record: RunRecord, status: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ break a row or a file; ``SourceFrame.types`` has the types of the values.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,10 @@ def open_files(
     ``columns`` names all columns of CSV and TSV files without a header, and is empty otherwise. Raises
     DataContractError for files that are not of ``file_format``, and for a reserved name in ``wanted``.
     """
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
-
     names = sorted(set(wanted) - {FILE_STEM})
     if reserved := sorted(set(names) & set(RESERVED)):
         raise DataContractError(f"mapped columns may not be called {reserved}: these names are reserved")
-    try:
+    with refused_if_unreadable(location, file_format):
         if file_format == "delta":
             return _open_delta(spark, location.path, names)
         if file_format == "parquet":
@@ -56,6 +54,16 @@ def open_files(
         if file_format in ("csv", "tsv"):
             return open_csv(spark, "\t" if file_format == "tsv" else ",", location, columns, names)
         return open_json(spark, file_format, location, names)
+
+
+@contextmanager
+def refused_if_unreadable(location: FileLocation, file_format: str) -> Iterator[None]:
+    """A block in which Spark opens the files at ``location``: its errors become DataContractErrors."""
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
     except (PySparkException, Py4JJavaError) as problem:  # Py4JJavaError: Java errors without a PySpark class
         java = getattr(problem, "java_exception", None)
         reason = str(java.getMessage() if java is not None else problem).splitlines()[0]

@@ -63,7 +63,9 @@ def first_usable(
         if data is not None:
             decoded = decode_image(bytes(data), size, limits)
         elif not uri:
-            decoded = _without_data(str(image.get("version") or ""))
+            stored = _stored(str(image.get("version") or ""), limits)
+            with decoding or nullcontext():
+                decoded = _decode_fetched("", stored, size, limits)
         else:
             fetched = (fetch or picture_sources(limits).fetch)(str(uri))
             with decoding or nullcontext():
@@ -78,21 +80,22 @@ def first_usable(
 def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits: ImagesConfig) -> list[Decoded]:
     """:func:`first_usable` of every product, in order.
 
-    References are fetched by `images.fetch.threads` threads. They decode one picture at a time: a decoded picture
-    needs many times the memory of its bytes, and a worker has one core.
+    Pictures that are not in the table are fetched by `images.fetch.threads` threads. They decode one picture at a
+    time: a decoded picture needs many times the memory of its bytes, and a worker has one core.
     """
     listed = [list(images) if images is not None else [] for images in products]
-    if not any(image.get("bytes") is None and image.get("uri") for images in listed for image in images):
+    if not any(image.get("bytes") is None for images in listed for image in images):
         return [first_usable(images, size, limits) for images in listed]
     decoding, fetch = Lock(), picture_sources(limits).fetch
     with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
         return list(threads.map(lambda images: first_usable(images, size, limits, fetch, decoding), listed))
 
 
-def _without_data(version: str) -> Decoded:
+def _stored(version: str, limits: ImagesConfig) -> Fetched:
+    """The picture that the catalog keeps under ``version``."""
     if version.startswith(TOO_LARGE):
-        return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{version.removeprefix(TOO_LARGE)} bytes, not imported")
-    return Decoded(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
+        return Fetched(None, Reason.IMAGE_TOO_LARGE, f"{version.removeprefix(TOO_LARGE)} bytes, not imported")
+    return picture_sources(limits).stored(version)
 
 
 def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
@@ -120,13 +123,13 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
 
 
 def _decode_fetched(uri: str, fetched: Fetched, size: int, limits: ImagesConfig) -> Decoded:
-    """The picture at ``uri``; the detail of a failure names it."""
+    """The picture at ``uri``; the detail of a failure names it. Empty: a picture of the catalog's own."""
     if fetched.data is None:
         return Decoded(None, fetched.reason, fetched.detail)
     decoded = decode_image(fetched.data, size, limits)
     if decoded.pixels is not None:
         return decoded
-    return Decoded(None, decoded.reason, f"{without_secrets(uri)}: {decoded.detail}")
+    return Decoded(None, decoded.reason, f"{without_secrets(uri)}: {decoded.detail}" if uri else decoded.detail)
 
 
 def _to_square(image: Image.Image, size: int) -> np.ndarray:

@@ -15,11 +15,13 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from urllib.parse import unquote
 
 from catalog_enrichment.config.fetch import WEB_SCHEMES
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.inputs.web_pictures import Resolve, WebPictures, system_resolver
 from catalog_enrichment.records import Reason
 
@@ -47,6 +49,7 @@ class PictureSources:
     def __init__(self, limits: ImagesConfig, resolve: Resolve = system_resolver) -> None:
         """``limits``: with absolute folders (:meth:`Config.pictures`)."""
         self._config, self._max_bytes = limits.fetch, limits.max_bytes
+        self._store = StoredPictures(Path(limits.store))
         folders = limits.fetch.allowed_folders
         self._folders = [os.path.realpath(folder) for folder in folders if "://" not in folder]
         self._roots = [folder.rstrip("/") for folder in folders if "://" in folder]
@@ -61,6 +64,17 @@ class PictureSources:
         except Exception as problem:  # every library behind a scheme has its own exceptions
             detail = without_secrets(f"{type(problem).__name__}: {problem}")
             return Fetched(None, Reason.IMAGE_UNREACHABLE, f"{without_secrets(uri)}: {detail}")
+
+    def stored(self, version: str) -> Fetched:
+        """The picture that the catalog keeps under this version. Never raises."""
+        try:
+            return Fetched(self._store.get(version))
+        except ValueError:
+            return Fetched(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
+        except FileNotFoundError:
+            return Fetched(None, Reason.IMAGE_MISSING, f"not in images.store any more: {version}")
+        except OSError as problem:
+            return Fetched(None, Reason.IMAGE_UNREACHABLE, f"images.store: {type(problem).__name__} for {version}")
 
     def version(self, uri: str, realpath: Callable[[str], str] = os.path.realpath) -> str:
         """A local file's size and modification time, or MISSING; of everything else the URI itself.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
@@ -18,6 +19,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import CHECKPOINT_COMMITS, Maintenance
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.operations import retention
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
@@ -60,6 +62,7 @@ class _Job:
     """One attempt: the catalog, its settings, and what was done so far."""
 
     lake: LakeCatalog
+    pictures: StoredPictures
     settings: MaintenanceConfig
     record: RunRecord
     dry_run: bool
@@ -94,7 +97,7 @@ def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
     record = RunRecord(kind=RunKind.MAINTAIN, stages=stages, config=config.without_secrets(), secrets=config.secrets())
     record.config_hash = config.hash("maintenance")
     lake = LakeCatalog(config.path(config.catalog.path), context.spark)
-    job = _Job(lake, config.maintenance, record, dry_run)
+    job = _Job(lake, StoredPictures(Path(config.pictures().store)), config.maintenance, record, dry_run)
     job.tables = {table: TableWork() for table in job.maintenance.tables}
     versions = {table: lake.version(table) for table in job.tables}
     record.run_id = make_run_id(RunKind.MAINTAIN, record.config_hash, versions, record.started_at.isoformat())
@@ -110,11 +113,13 @@ def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
             runs.write(lake, record)
     done = {table: asdict(work) for table, work in job.tables.items() if work != TableWork()}
     checkpoints = {"folders": record.counts["folders_deleted"], "bytes": record.counts["folder_bytes_deleted"]}
+    pictures = {"files": record.counts["pictures_deleted"], "bytes": record.counts["picture_bytes_deleted"]}
     return {
         "run_id": record.run_id if status == RunStatus.SUCCEEDED else None,
         "status": status,
         "tables": done,
         "checkpoints": checkpoints,
+        "pictures": pictures,
         "seconds": stages.seconds,
     }
 
@@ -192,7 +197,10 @@ def _delete_files(job: _Job) -> int:
     folders = job.maintenance.leftover_folders(runs.succeeded_ids(job.lake))
     job.record.count(folders_deleted=len(folders.paths), folder_bytes_deleted=folders.size)
     _delete(job, folders)
-    return sum(work.files_deleted for work in job.tables.values()) + len(folders.paths)
+    pictures = job.maintenance.unnamed_pictures(job.pictures)  # now that the superseded products are gone
+    job.record.count(pictures_deleted=len(pictures.paths), picture_bytes_deleted=pictures.size)
+    _delete(job, pictures)
+    return sum(work.files_deleted for work in job.tables.values()) + len(folders.paths) + len(pictures.paths)
 
 
 def _delete(job: _Job, paths: Paths) -> None:

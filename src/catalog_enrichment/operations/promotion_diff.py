@@ -50,7 +50,7 @@ def promotion_diff(
     request = select.RunRequest.of(config, context.dictionary, model, window)
     with persisted_frames() as persist:
         with stages("select") as stage:
-            state = select.read_ledger(catalog, persist)
+            state = select.read_ledger(catalog)
             selection = select.select_products(catalog, request, state, persist)
             run_id = f"diff-{selection.run_id}"  # its checkpoints are not those of the run that may follow
             selection = replace(selection, run_id=run_id)
@@ -58,7 +58,7 @@ def promotion_diff(
         with catalog.dropping_checkpoints(run_id), stages("score") as stage:
             scored = catalog.checkpoint(run_id, "scored", score.score(selection, model, config.pictures()))
             _, planned = publish.decide_and_plan(catalog, request, state, selection, scored)
-            changes = persist(value_changes(catalog.read("products"), state.standing, planned.events))
+            changes = persist(value_changes(catalog.read("products"), selection.standing, planned.events))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
             samples = _samples(catalog, changes, context)
             stage.count(selection.rows)

@@ -67,7 +67,7 @@ def _rollback(catalog: Catalog, run_id: str, attribute: str | None, dry_run: boo
         else:
             with stages("publish") as stage:
                 stage.rows_out = catalog.append("attribute_values", planned, rollback_id)
-                catalog.refresh_current_values(rollback_id)
+                catalog.refresh_current_values(rollback_id, planned)
             runs.write(catalog, record)
         catalog.drop_checkpoints(rollback_id)
     return {"run_id": rollback_id, "undoes": run_id, "events": counts, "status": status, "seconds": stages.seconds}

@@ -312,6 +312,7 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
     Reason.OVER_LIMIT: (
         "the run's limit was reached (enrich.max_products): the next run goes on with newer products first"
     ),
+    Reason.UNCHANGED: "no import has changed it since the last run, which left nothing open; nothing to do",
     Reason.CERTIFIED: _certified,
     Reason.DISAGREES_WITH_MERCHANT: _disagrees,
     Reason.AGREES_WITH_MERCHANT: _agrees,

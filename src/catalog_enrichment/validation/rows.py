@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import reduce
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from pyspark.sql import Column, DataFrame
 
@@ -57,38 +56,39 @@ def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
 
     ``frame`` needs the columns that the rules name, and product_id, updated_at, payload and content_hash. Rules can use
     ``copy_number``, which numbers the rows of one product_id: first the rows that pass the rules before
-    ``duplicate_id``, newest first. Raises ConfigError if a rule is not Spark SQL over these columns.
+    ``duplicate_id``, newest first. The other rules are evaluated before the window, so that it shuffles no texts.
+    Raises ConfigError if a rule is not Spark SQL over these columns.
     """
     from pyspark.errors import AnalysisException
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
+    numbered = [n for n, rule in enumerate(rules) if "copy_number" in rule.when + rule.detail] or [len(rules)]
+    first, last = numbered[0], numbered[-1]
+    before_duplicates = list(takewhile(lambda rule: rule.reason != Reason.DUPLICATE_ID, rules))
+    evaluated = {
+        "before": _first_true(rules[:first]),
+        "after": _first_true(rules[last + 1 :]),
+        "refused": _first_true(before_duplicates).isNotNull(),
+        "payload_hash": F.sha2("payload", 256),
+    }
+    newest_first = [F.desc_nulls_last("updated_at"), F.col("payload_hash"), F.col("content_hash")]
+    copies = Window.partitionBy("product_id").orderBy("refused", *newest_first)
     try:
-        earlier_reason = _reason(takewhile(lambda rule: rule.reason != Reason.DUPLICATE_ID, rules))
-        newest_first = [F.desc_nulls_last("updated_at"), F.sha2("payload", 256), "content_hash"]
-        copies = Window.partitionBy("product_id").orderBy(earlier_reason.isNotNull(), *newest_first)
-        numbered = frame.withColumn("copy_number", F.row_number().over(copies))
-        flagged = numbered.withColumns({"reason": _reason(rules), "detail": _detail(rules)})
+        with_copies = frame.withColumns(evaluated).withColumn("copy_number", F.row_number().over(copies))
+        outcome = F.coalesce("before", _first_true(rules[first : last + 1]), "after")
+        flagged = with_copies.withColumn("outcome", outcome)
     except AnalysisException as problem:
         raise ConfigError(f"a row rule is not valid here: {str(problem).splitlines()[0]}") from None
-    return flagged.drop("copy_number")
+    return flagged.select(*frame.columns, "outcome.reason", "outcome.detail")
 
 
-def _reason(rules: Iterable[RowRule]) -> Column:
+def _first_true(rules: Sequence[RowRule]) -> Column:
+    """struct<reason, detail> of the first rule that is true, else null."""
     from pyspark.sql import functions as F
 
-    return _first_true([(F.expr(rule.when), F.lit(rule.reason.value)) for rule in rules])
-
-
-def _detail(rules: Iterable[RowRule]) -> Column:
-    from pyspark.sql import functions as F
-
-    return _first_true([(F.expr(rule.when), F.expr(rule.detail)) for rule in rules])
-
-
-def _first_true(cases: list[tuple[Column, Column]]) -> Column:
-    """The value of the first (condition, value) case whose condition is true, else null."""
-    from pyspark.sql import functions as F
-
-    null = F.lit(None).cast("string")
-    return reduce(lambda rest, case: F.when(case[0], case[1]).otherwise(rest), reversed(cases), null)
+    outcome = F.lit(None).cast("struct<reason: string, detail: string>")
+    for rule in reversed(rules):
+        refused = F.struct(F.lit(rule.reason.value).alias("reason"), F.expr(rule.detail).alias("detail"))
+        outcome = F.when(F.expr(rule.when), refused).otherwise(outcome)
+    return outcome

@@ -1,0 +1,76 @@
+"""Pictures that the catalog keeps: written once, by content, and read as any other picture."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.ingest.kept_pictures import put_pictures
+from catalog_enrichment.inputs.images import TOO_LARGE, first_usable, first_usable_of_each
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.records import Reason
+
+from ..sample_catalog import jpeg
+
+RED, BLUE = jpeg((200, 0, 0)), jpeg((0, 0, 200))
+ABSENT = "0" * 64
+
+
+def version(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(file.name for file in StoredPictures(folder).files())
+
+
+def test_a_picture_is_written_once_under_its_hash(tmp_path: Path) -> None:
+    versions = [version(RED), version(BLUE), version(RED), None, f"{TOO_LARGE}999", version(RED)]
+    put_pictures(pd.Series(versions), pd.Series([RED, BLUE, RED, None, None, None]), str(tmp_path))
+    store = StoredPictures(tmp_path)
+    assert files(tmp_path) == sorted([version(RED), version(BLUE)])
+    assert (store.get(version(RED)), store.get(version(BLUE))) == (RED, BLUE)
+
+
+def test_a_picture_that_is_there_is_marked_as_used_and_not_written_again(tmp_path: Path) -> None:
+    store = StoredPictures(tmp_path)
+    store.put(version(RED), RED)
+    path = store.path(version(RED))
+    os.utime(path, (1, 1))
+    before = path.stat()
+    store.put(version(RED), b"never looked at")
+    assert path.read_bytes() == RED
+    assert path.stat().st_ino == before.st_ino
+    assert path.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n"])
+def test_only_a_hash_names_a_picture(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="SHA-256"):
+        StoredPictures(tmp_path).path(name)
+
+
+def test_models_see_the_kept_picture_and_the_reason_where_it_is_gone(tmp_path: Path) -> None:
+    limits = ImagesConfig(store=str(tmp_path))
+    StoredPictures(tmp_path).put(version(RED), RED)
+    StoredPictures(tmp_path).put(version(b"no picture"), b"no picture")
+    versions = [version(RED), ABSENT, "", f"{TOO_LARGE}999", version(b"no picture"), "../x"]
+    decoded = first_usable_of_each([[{"bytes": None, "uri": None, "version": one}] for one in versions], 8, limits)
+    assert decoded[0].pixels is not None
+    assert decoded[0].pixels[0, 0, 0] > 150
+    assert [one.reason for one in decoded[1:]] == [
+        *(Reason.IMAGE_MISSING, Reason.IMAGE_MISSING, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_NOT_AN_IMAGE),
+        Reason.IMAGE_MISSING,
+    ]
+    assert str(tmp_path) not in " ".join(one.detail for one in decoded)
+
+
+def test_a_store_that_cannot_be_read_is_an_outage(tmp_path: Path) -> None:
+    StoredPictures(tmp_path).path(version(RED)).mkdir(parents=True)  # reading a folder is an OSError for any user
+    unreadable = [{"bytes": None, "uri": None, "version": version(RED)}]
+    assert first_usable(unreadable, 8, ImagesConfig(store=str(tmp_path))).reason is Reason.IMAGE_UNREACHABLE
