@@ -60,7 +60,6 @@ def test_a_value_is_adopted_if_a_model_wrote_it_or_suggested_it_before_the_merch
     assert found.columns == contract.columns("adopted")
     rows = {(row["product_id"], row["attribute"], row["value"], row["run_id"]) for row in found.collect()}
     assert rows == {
-        ("stored", "color", "Red", "run-1"),
         ("twice", "color", "Red", "run-1"),
         ("taken up", "color", "Green", "run-3"),
     }

@@ -203,7 +203,8 @@ def test_content_that_this_version_could_not_score_is_refused_once(spark: SparkS
     catalog.append_rows("quarantine", [*rows, rows[1]], "run-1")
     catalog.append_rows("runs", [finished("run-1")], "run-1")
     products = frame(spark, "products", [SLICE | product(name) for name in cases])
-    found = with_pending(catalog, products, [COLOR], model("1"), CONFIG_HASH).select("product_id", "refused").collect()
+    found = with_pending(catalog, products, DecisionScope([COLOR], model("1"), CONFIG_HASH))
+    found = found.select("product_id", "refused").collect()
     assert len(found) == len(cases)
     assert {row["product_id"] for row in found if row["refused"]} == {"refused", "refused twice"}
 
