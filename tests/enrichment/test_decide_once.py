@@ -11,7 +11,7 @@ import pytest
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.ledger import StandingValues
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.enrichment.decide import decide_once
+from catalog_enrichment.enrichment.decide import decide_once, under_cap
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.records import Modality
 
@@ -64,7 +64,9 @@ def decided(
 ) -> dict[str, tuple[str, str]]:
     """Product -> decision and reason; what is stored is what is read."""
     given = StandingValues(1, frame(spark, "attribute_values", events))
-    rows = decide_once(catalog, request(cap), spark.createDataFrame(products, SCHEMA), given, "run-1").collect()
+    asked, frame_of_products = request(cap), spark.createDataFrame(products, SCHEMA)
+    found = decide_once(catalog, asked, frame_of_products, given, "run-1")
+    rows = under_cap(catalog, asked, found, given, "run-1").collect()
     assert {(row["model_name"], row["model_version"], row["run_id"]) for row in rows} == {("m", "7", "run-1")}
     assert {row["attribute"] for row in rows} == {"color"}
     return {row["product_id"]: (row["decision"], row["reason"]) for row in rows}
