@@ -13,7 +13,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from .catalog_rows import START, prediction, product, run_row
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def event(product_id: str, value: str, run_id: str, hours: int = 0, **given: Any) -> dict[str, Any]:
@@ -48,19 +48,25 @@ def test_a_value_is_adopted_if_a_model_wrote_it_or_suggested_it_before_the_merch
         prediction("unfinished", "color", "Green", decision="suggest", run_id="killed"),
     ], "run-3")  # fmt: skip
     catalog.append_rows("runs", [run_row("run-3", attempt=1)], "run-3")
-    mark = {"product_id": "marked", "attribute": "color", "value": "Red", "run_id": "run-1", "adopted_at": START}
-    catalog.append_rows("adopted", [mark], "import")
     given = {"kept": ["Blue"], "taken up": ["Green", "Pink"], "abstained": ["Green"], "unfinished": ["Green"]}
     given |= {name: ["Red"] for name in ("twice", "of a person", "retracted only", "other value", "other attribute")}
     imported = [(name, {"color": values}) for name, values in given.items()]
     frame = spark.createDataFrame(imported, "product_id string, merchant_attributes map<string, array<string>>")
 
-    found = newly_adopted(catalog, frame, START)
+    written = {("twice", "color", "Red", "run-1"), ("taken up", "color", "Green", "run-3")}
+    before_the_table = {(name, "color", "Red", "run-1") for name in ("stored", "marked")}
 
+    found = newly_adopted(catalog, frame, START)
     assert found.columns == contract.columns("adopted")
-    rows = {(row["product_id"], row["attribute"], row["value"], row["run_id"]) for row in found.collect()}
-    assert rows == {
-        ("twice", "color", "Red", "run-1"),
-        ("taken up", "color", "Green", "run-3"),
-    }
+    assert values_and_runs(found) == written | before_the_table
     assert {row["adopted_at"].timestamp() for row in found.collect()} == {START.timestamp()}
+
+    mark = {"product_id": "twice", "attribute": "color", "value": "Red", "run_id": "run-1", "adopted_at": START}
+    catalog.append_rows("adopted", [mark], "import")
+    assert values_and_runs(newly_adopted(catalog, frame, START)) == written - {("twice", "color", "Red", "run-1")}
+
+
+def values_and_runs(found: DataFrame) -> set[tuple[str, str, str, str]]:
+    rows = found.collect()
+    assert len(rows) == len({(row["product_id"], row["attribute"], row["value"]) for row in rows})
+    return {(row["product_id"], row["attribute"], row["value"], row["run_id"]) for row in rows}

@@ -153,6 +153,22 @@ def test_the_latest_attempt_of_every_run_whatever_its_status(catalog: LakeCatalo
     }  # fmt: skip
 
 
+def test_succeeded_runs_are_found_by_their_ids(catalog: LakeCatalog) -> None:
+    for run_id in ("enrich-1", "enrich-2"):
+        runs.write(catalog, record(run_id))
+    with pytest.raises(GateRefused), runs.recorded(catalog, record("enrich-3")):
+        raise GateRefused("no")
+    assert runs.succeeded_ids(catalog) == {"enrich-1", "enrich-2"}
+    found = [runs.find(catalog, f"enrich-{number}") for number in (1, 2, 3)]
+    assert [row and row["run_id"] for row in found] == ["enrich-1", "enrich-2", None]
+
+
+def test_counts_by_reason_are_sorted() -> None:
+    counted = record()
+    counted.count(quarantined={"missing_id": 1, "empty_title": 2}, skipped={"opted_out": 3}, products=6)
+    assert list(counted.by_reason("quarantined").items()) == [("empty_title", 2), ("missing_id", 1)]
+
+
 def test_what_is_rolled_back_by_attribute_and_a_rollback_of_a_rollback(catalog: LakeCatalog) -> None:
     def roll_back(run_id: str, of: str, attribute: str | None = None) -> None:
         window = None if attribute is None else {"attribute": attribute}

@@ -141,9 +141,13 @@ def _outcomes(name: str, results: Path, arguments: argparse.Namespace) -> dict[s
             raise SystemExit(f"no mutant was tried; see {results.with_suffix('.log')}")
 
 
-def _counts(chosen: list[Any], total: int, outcomes: dict[str, str]) -> dict[str, Any]:
+def _argued() -> set[str]:
     reasons = tomllib.loads((Path(__file__).parent / "argued.toml").read_text())["argued"]
-    argued = {mutant for one in reasons for mutant in one["mutants"]}
+    return {mutant for one in reasons for mutant in one["mutants"]}
+
+
+def _counts(chosen: list[Any], total: int, outcomes: dict[str, str]) -> dict[str, Any]:
+    argued = _argued()
     tried = [mutant for mutant in chosen if outcomes[mutant.key] != "cannot be applied"]
     alive = [mutant for mutant in tried if outcomes[mutant.key] in ("", "no test")]
     return {
@@ -170,6 +174,12 @@ def _report(outcomes: dict[str, dict[str, Any]], arguments: argparse.Namespace, 
     for files in outcomes.values():
         for row in files.values():
             print(*(f"survives: {one}" for one in row["survivors"]), sep="\n", end="\n" if row["survivors"] else "")
+    from .mutants import mutants_of
+
+    for file in sorted({file for files in outcomes.values() for file in files}):
+        existing = {mutant.key for mutant in mutants_of(PACKAGE, file)}
+        gone = sorted(name for name in _argued() if name.startswith(f"{file} ") and name not in existing)
+        print(*(f"argued, and does not exist any more: {name}" for name in gone), sep="\n", end="\n" if gone else "")
     settings = {"seed": arguments.seed, "sample": arguments.sample, "seconds": round(seconds)}
     print(json.dumps({"mutants": rooms, **settings}))
     return int(any(room["survivors"] or room["killed_share"] < ENOUGH for room in rooms.values()))
