@@ -26,8 +26,9 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # pyspark takes a main module with neither spec nor file for a run of its doctests, and exits
     sys.modules["__main__"].__spec__ = ModuleSpec("__main__", None)
-# the JVM's second compiler costs more than it saves on a few rows; the jobs that tests start inherit this
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+# the JVM's second compiler costs more than it saves on a few rows, and without it the JVM keeps room for 48 MiB of
+# compiled code, which is full after two minutes; the jobs that tests start inherit this
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC")
 
 
 @pytest.fixture(scope="session")

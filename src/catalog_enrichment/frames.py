@@ -1,4 +1,4 @@
-"""Releases what a job caches: Spark keeps a persisted DataFrame until it is unpersisted."""
+"""What a job caches in Spark and releases again, ids of products that every task gets, and the batches of workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+FEW_PRODUCTS = 500_000
+"""Most ids of products that the driver holds and every task gets: about 50 MB."""
 
 Persist = Callable[["DataFrame"], "DataFrame"]
 """Persists a DataFrame and returns it."""
@@ -27,3 +31,29 @@ def persisted_frames() -> Iterator[Persist]:
     finally:
         for frame in frames:
             frame.unpersist()
+
+
+@contextmanager
+def arrow_batch_rows(spark: SparkSession, rows: int) -> Iterator[None]:
+    """A block in which Python workers get at most ``rows`` rows per Arrow batch, of the plans that are run in it."""
+    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = spark.conf.get(name)
+    spark.conf.set(name, rows)
+    try:
+        yield
+    finally:
+        spark.conf.set(name, str(before))
+
+
+def few_ids(products: DataFrame) -> pa.Array | None:
+    """The distinct ``product_id`` of ``products``; None if they are more than :data:`FEW_PRODUCTS`."""
+    ids = products.select("product_id").distinct().limit(FEW_PRODUCTS + 1).toArrow()["product_id"].combine_chunks()
+    return None if len(ids) > FEW_PRODUCTS else ids
+
+
+def with_ids(spark: SparkSession, ids: pa.Array) -> DataFrame:
+    """A frame with the column ``product_id``, which joins send to every task."""
+    import pyarrow as pa
+    from pyspark.sql import functions as F
+
+    return F.broadcast(spark.createDataFrame(pa.table({"product_id": ids}), "product_id string"))

@@ -22,6 +22,8 @@ _SETTINGS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # columns that a pandas UDF returns in another order raise a readable error
     "spark.sql.execution.arrow.pyspark.validateSchema.enabled": "true",
+    # of tables; products are scored in smaller batches (enrichment/score.py)
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
     # a reused worker keeps its loaded model
     "spark.python.worker.reuse": "true",
     "spark.ui.showConsoleProgress": "false",
@@ -39,8 +41,9 @@ def start(config: Config, app_name: str) -> SparkSession:
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(app_name)
-    for name, value in (_SETTINGS | _arrow_batches(config)).items():
+    for name, value in _SETTINGS.items():
         builder = builder.config(name, value)
+    builder = builder.config("spark.sql.execution.arrow.maxBytesPerBatch", config.enrich.batch_bytes)
     if not submitted:
         require_java()
         # workers run this Python, not the first python3 on PATH
@@ -50,13 +53,6 @@ def start(config: Config, app_name: str) -> SparkSession:
     for name, value in config.spark.conf.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
-
-
-def _arrow_batches(config: Config) -> dict[str, str]:
-    return {
-        "spark.sql.execution.arrow.maxRecordsPerBatch": str(config.enrich.batch_rows),
-        "spark.sql.execution.arrow.maxBytesPerBatch": config.enrich.batch_bytes,
-    }
 
 
 def require_java() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable, Schema
 
-from catalog_enrichment import contract
+from catalog_enrichment import contract, frames
 from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import ConfigError, DataContractError
@@ -111,6 +112,40 @@ def test_a_version_keeps_reading_what_it_held(lake: LakeCatalog, spark: SparkSes
     assert ids(lake.read("products")) == ["b", "c"]
     assert ids(lake.read("products", before)) == ids(pinned) == ["a"]
     assert ids(lake.read("products", -1)) == []
+
+
+@pytest.mark.parametrize("few", [10, 1], ids=["file to file", "joined by Spark"])
+def test_products_are_replaced_and_the_others_stay(
+    lake: LakeCatalog, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(frames, "FEW_PRODUCTS", few)
+    lake.append("products", frame(spark, "products", [product(name) for name in "abcd"]), "run-1")
+    new = frame(spark, "products", [product("b", title="other"), product("e")])
+    changed = frame(spark, "products", [product("b"), product("d"), product("x")])
+
+    assert lake.replace_products("products", new, changed, "run-2") == 4
+    assert ids(lake.read("products")) == ["a", "b", "c", "e"]
+    assert {row.product_id: row.title for row in lake.read("products").collect()}["b"] == "other"
+    assert lake.replace_products("products", new, frame(spark, "products", []), "run-2") == 4, "once per run"
+    version = lake.version("products")
+    assert lake.readable("products", version)
+    assert lake.readable("products", -1)
+    assert not lake.readable("products", version + 1)
+    next((lake.path / "products").glob("*.parquet")).unlink()
+    assert not all(lake.readable("products", number) for number in range(version + 1))
+
+
+def test_a_checkpoint_that_is_half_removed_is_none(
+    lake: LakeCatalog, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.checkpoint("run-1", "rows", spark.range(3))
+    assert lake.has_checkpoint("run-1", "rows")
+    assert not lake.has_checkpoint("run-1", "row")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed before it has removed anything
+        lake.drop_checkpoints("run-1")
+    assert not lake.has_checkpoint("run-1", "rows")
+    assert lake.checkpoint("run-1", "rows", spark.range(5)).count() == 5
 
 
 def test_a_second_append_of_a_run_is_a_no_op_and_says_what_the_first_wrote_i5(

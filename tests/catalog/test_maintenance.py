@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from catalog_enrichment import contract
 from catalog_enrichment.catalog import maintenance, part_files
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance
@@ -49,7 +50,7 @@ def rows(lake: LakeCatalog, version: int | None = None) -> list[str]:
 
 
 def overwrite(lake: LakeCatalog, number: int, run_id: str) -> None:
-    lake._write("attribute_values", "overwrite", run_id, lambda: lake._row_parts("attribute_values", [event(number)]))
+    lake._write("attribute_values", "overwrite", run_id, lambda _: lake._row_parts("attribute_values", [event(number)]))
 
 
 def age(path: Path, hours: float) -> None:
@@ -95,6 +96,23 @@ def test_pictures_go_when_no_version_that_is_still_there_names_them(lake: LakeCa
     file.write_bytes(b"")  # what it names is not known: nothing may go
     with pytest.raises(pa.ArrowInvalid):
         unnamed()
+
+
+def test_pictures_that_only_the_checkpoint_of_an_import_names_stay(lake: LakeCatalog, tmp_path: Path) -> None:
+    """An import that is resumed does not put its pictures there again."""
+    store = StoredPictures(tmp_path / "pictures")
+    kept, other = "a" * 64, "b" * 64
+    for version in (kept, other):
+        store.put(version, b"picture")
+    age(tmp_path / "pictures", 100)
+    lake.append_rows("products", [product("p")], "import-0")
+    rows_folder = lake.path / "_staging" / "import-1" / "rows-abc"
+    rows_folder.mkdir(parents=True)
+    schema = contract.arrow_schema("products")
+    images = [{"bytes": None, "uri": None, "version": kept}, {"bytes": None, "uri": "https://x", "version": other}]
+    pq.write_table(pa.Table.from_pylist([product("q", images=images)], schema=schema), rows_folder / "part-0.parquet")
+
+    assert [file.name for file in Maintenance(lake, 24).unnamed_pictures(store).paths] == [other]
 
 
 def test_files_of_killed_tasks_go_when_they_are_older_than_the_retention(lake: LakeCatalog) -> None:

@@ -39,6 +39,30 @@ def test_a_part_says_its_size_rows_and_ranges(tmp_path: Path) -> None:
     }
 
 
+def test_rows_of_other_products_are_kept_row_group_by_row_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a file of an older contract, which lacks a column."""
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
+    names = ["b", "é", "a", "c", "d"]
+    part = part_files.write_part(products(*[product(name) for name in names]), tmp_path, PRODUCTS)
+    assert part is not None
+    assert pq.ParquetFile(tmp_path / part.name).num_row_groups > 1
+    older = pa.Table.from_pylist([product("old")], schema=PRODUCTS).drop_columns(["imported_by"])
+    pq.write_table(older, tmp_path / "older.parquet")
+    groups = [[str(tmp_path / "older.parquet")], [str(tmp_path / part.name)]]
+
+    gone, numbers = pa.array(["é", "d", "x"]), pa.RecordBatch.from_pydict({"id": [1, 0]})
+    first, second = part_files.write_kept_parts([numbers], groups, gone, str(tmp_path), PRODUCTS)
+
+    def ids(row: pa.RecordBatch) -> list[str]:
+        return pq.read_table(tmp_path / row["name"][0].as_py())["product_id"].to_pylist()
+
+    assert (ids(first), ids(second)) == (["b", "a", "c"], ["old"])
+    everything = pa.array(names)
+    assert list(part_files.write_kept_parts([numbers.slice(0, 1)], groups, everything, str(tmp_path), PRODUCTS)) == []
+
+
 def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 10_000)
     picture = {"bytes": b"\xff" * 4_000, "uri": None, "version": "1"}

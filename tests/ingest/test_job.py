@@ -220,7 +220,7 @@ def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[Row | str] = [*[_good(n) for n in range(20)], _good(0, title=None, product_id="bad")]
-    for write in ("replace", "refresh_current_values", "append_rows"):
+    for write in ("replace_products", "refresh_current_values", "append_rows"):
 
         def killed(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
@@ -236,6 +236,48 @@ def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5
     assert shop.catalog.read("quarantine").count() == 1
     assert shop.catalog.read("current_values").count() == 20
     assert shop.catalog.read("runs").count() == 1
+
+
+def test_readers_see_an_import_whose_checkpoints_are_lost_after_it_was_killed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared with the products that it has changed itself, nothing has changed."""
+    shop.run([_good(0), _good(1)])
+    feed: list[Row | str] = [_good(0, color="red", at="2026-02-01"), _good(1, off=True, at="2026-02-01")]
+    _killed_at(shop, monkeypatch, "refresh_current_values", feed)
+    shutil.rmtree(shop.folder / "catalog" / "_staging")
+    assert shop.run(feed)["status"] == "succeeded"
+    seen = {row.product_id: row["values"] for row in shop.catalog.read("current_values").collect()}
+    assert seen == {"p0": ["Red"], "p1": ["Grey"]}
+    assert not shop.catalog.current_values_stale()
+
+
+def test_an_import_is_not_resumed_after_another_one_changed_the_products(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had found out about the rows was about other products. The files come back with their old times."""
+    shop.run([_good(0)])
+    first: list[Row | str] = [_good(0), _good(1, title="first")]
+    _killed_at(shop, monkeypatch, "replace_products", first)
+    at = (shop.folder / "feed.jsonl").stat().st_mtime_ns
+    _killed_at(shop, monkeypatch, "refresh_current_values", [_good(0, title="second"), _good(1, title="second")])
+    (shop.folder / "feed.jsonl").write_text("\n".join(json.dumps(line) for line in first))
+    os.utime(shop.folder / "feed.jsonl", ns=(at, at))
+    assert shop.run(first)["changed"] == 2
+    found = [(row.product_id, row.title) for row in shop.catalog.read("products").collect()]
+    assert sorted(found) == [("p0", "shirt 0"), ("p1", "first")]
+
+
+def _killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str, lines: list[Row | str]) -> None:
+    """Import ``lines`` and be killed when this method of the catalog is called."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.catalog, method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.run(lines)
 
 
 def test_rows_that_a_killed_run_left_in_quarantine_are_quarantined_again(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.ingest.merchant_values import check_attributes, count_merchant_values, normalise_attributes
+from catalog_enrichment.ingest.merchant_values import (
+    Spellings,
+    check_attributes,
+    count_merchant_values,
+    normalise_attributes,
+    normalised,
+)
 from catalog_enrichment.records import Cardinality
 
 COLOR = Attribute(
@@ -42,6 +50,34 @@ def test_i1_values_are_normalised_and_values_without_a_canonical_one_are_kept(sp
         "brand": {"mapped": 0, "unmapped": 1},
         "color": {"mapped": 4, "unmapped": 1},
     }
+
+
+def test_a_batch_is_normalised_as_each_product_alone() -> None:
+    kind = pa.map_(pa.string(), pa.list_(pa.string()))
+    draw, rows, languages = random.Random(1), [], []
+    for _ in range(500):
+        spellings = ["GRAY", "navy", "grau", "Grey", f"odd {draw.randrange(5)}"]
+        names = [name for name in ("color", "brand") if draw.random() < 0.6]
+        values = [(name, draw.choices(spellings, k=draw.randrange(1, 4))) for name in names]
+        rows.append(None if draw.random() < 0.1 else values)
+        languages.append(draw.choice(["en", "de", None]))
+    spellings, given = Spellings(DICTIONARY), pa.array(rows, kind)
+
+    def alone(values: list[tuple[str, list[str]]], language: str | None) -> list[tuple[str, list[str]]]:
+        return [
+            (name, list(dict.fromkeys(spellings.canonical(name, language, one) for one in ones)))
+            for name, ones in values
+        ]
+
+    expected = [None if row is None else alone(row, name) for row, name in zip(rows, languages, strict=True)]
+    found = normalised(given, pa.array(languages), spellings)
+    found.validate(full=True)
+    assert found.to_pylist() == expected
+    part = slice(7, 300)  # of a longer array
+    assert normalised(given[part], pa.array(languages)[part], spellings).to_pylist() == expected[part]
+    for few in ([], [None], [[]], [[], None, []]):
+        nothing = normalised(pa.array(few, kind), pa.array(["en"] * len(few), pa.string()), spellings)
+        assert nothing.to_pylist() == few
 
 
 def test_a_mapped_attribute_that_is_not_in_the_dictionary_is_refused() -> None:

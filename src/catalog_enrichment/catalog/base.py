@@ -32,6 +32,9 @@ class Catalog(Protocol):
     def version(self, table: str) -> int:
         """Grows with every commit; -1 before the first."""
 
+    def readable(self, table: str, version: int) -> bool:
+        """Whether this version, or -1, can still be read: later upkeep may have deleted its files."""
+
     def committed(self, table: str, run_id: str) -> bool:
         """Whether ``run_id`` has committed to ``table``, also if it was zero rows."""
 
@@ -50,8 +53,15 @@ class Catalog(Protocol):
         Of two runs that replace a table at once the second to commit gets a DataContractError.
         """
 
+    def replace_products(self, table: str, df: DataFrame, changed: DataFrame, run_id: str) -> int:
+        """Put the rows of ``df`` in place of those about the products whose ``product_id`` is in ``changed``; otherwise
+        as :meth:`replace`. The rows of all other products stay; returns how many rows the table has."""
+
     def checkpoint(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
         """``df`` computed once and stored until :meth:`drop_checkpoints`; ``run_id`` run again reads what is stored."""
+
+    def has_checkpoint(self, run_id: str, name: str) -> bool:
+        """Whether :meth:`checkpoint` of this name would read what is stored, if its columns are the same."""
 
     def drop_checkpoints(self, run_id: str) -> None:
         """Remove the checkpoints of ``run_id``; nothing happens if it has none."""

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
+from catalog_enrichment.frames import few_ids, persisted_frames, with_ids
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ COMMIT_RETRIES = 100
 """How often a commit is tried again after a concurrent one; appends do not conflict, they only wait."""
 
 REFRESH_ATTEMPTS = 5
+
+KEPT_FILE_BYTES = 32 * 2**20
+"""Files that are written again without some of their rows are joined up to about this size."""
 
 _AMBIGUOUS = set("%[]{}*?\\")
 """In a path, deltalake decodes the percent sign, and Spark reads the other characters as patterns."""
@@ -94,6 +98,14 @@ class LakeCatalog:
         delta = self._open(table)
         return -1 if delta is None else int(delta.version())
 
+    def readable(self, table: str, version: int) -> bool:
+        from deltalake.exceptions import DeltaError
+
+        try:
+            return version == -1 or all(file.is_file() for file in _files(self._open(table, version)))
+        except DeltaError:  # its log entries are gone
+            return False
+
     def committed(self, table: str, run_id: str) -> bool:
         return self._rows_of(table, run_id) is not None
 
@@ -103,21 +115,27 @@ class LakeCatalog:
     # writing
 
     def append(self, table: str, df: DataFrame, run_id: str) -> int:
-        return self._write(table, "append", run_id, lambda: self._spark_parts(table, df))
+        return self._write(table, "append", run_id, lambda _: self._spark_parts(table, df))
 
     def append_rows(self, table: str, rows: Sequence[dict[str, Any]], run_id: str) -> int:
-        return self._write(table, "append", run_id, lambda: self._row_parts(table, rows))
+        return self._write(table, "append", run_id, lambda _: self._row_parts(table, rows))
 
     def replace(self, table: str, df: DataFrame, run_id: str) -> int:
-        return self._write(table, "overwrite", run_id, lambda: self._spark_parts(table, df))
+        return self._write(table, "overwrite", run_id, lambda _: self._spark_parts(table, df))
 
-    def _write(self, table: str, mode: str, run_id: str, write: Callable[[], list[Part]]) -> int:
+    def replace_products(self, table: str, df: DataFrame, changed: DataFrame, run_id: str) -> int:
+        def write(delta: DeltaTable) -> list[Part]:
+            return self._updated_parts(table, delta, df, changed, few_ids(changed))
+
+        return self._write(table, "overwrite", run_id, write)
+
+    def _write(self, table: str, mode: str, run_id: str, write: Callable[[DeltaTable], list[Part]]) -> int:
         # opened before anything is written: what others commit from here on is seen as concurrent
         delta = self._create(table)
         done = delta.transaction_version(run_id)
         if done is not None:
             return int(done)
-        parts = write()
+        parts = write(delta)
         rows = sum(part.rows for part in parts)
         if self._commit(delta, parts, mode, run_id, {run_id: rows}):
             return rows
@@ -135,6 +153,32 @@ class LakeCatalog:
         task = partial(write_parts, folder=self.location(table), schema=contract.arrow_schema(table))
         rows = _select_contract(table, df).mapInArrow(task, PART_SCHEMA).collect()
         return [Part(**row.asDict()) for row in rows]
+
+    def _updated_parts(
+        self, table: str, delta: DeltaTable, df: DataFrame, changed: DataFrame, ids: pa.Array | None
+    ) -> list[Part]:
+        """``df``, and the rows of ``delta`` about products that are not ``changed``; ``ids``: theirs, if few."""
+        if ids is None:
+            kept = self.read(table, int(delta.version())).join(changed.select("product_id"), "product_id", "left_anti")
+            return self._spark_parts(table, kept.select(df.columns).unionByName(df))
+        return self._kept_parts(table, delta, ids) + self._spark_parts(table, df)
+
+    def _kept_parts(self, table: str, delta: DeltaTable, gone: pa.Array) -> list[Part]:
+        """The rows of ``delta`` about other products than ``gone``. From file to file: Spark has no part in it."""
+        from catalog_enrichment.catalog.part_files import PART_SCHEMA, Part, write_kept_parts
+
+        groups = _joined(_files(delta))
+        if not groups:
+            return []
+        task = partial(
+            write_kept_parts,
+            groups=groups,
+            gone=gone,
+            folder=self.location(table),
+            schema=contract.arrow_schema(table),
+        )
+        numbers = self._session().range(0, len(groups), numPartitions=len(groups))
+        return [Part(**row.asDict()) for row in numbers.mapInArrow(task, PART_SCHEMA).collect()]
 
     def _row_parts(self, table: str, rows: Sequence[dict[str, Any]]) -> list[Part]:
         import pyarrow as pa
@@ -212,8 +256,11 @@ class LakeCatalog:
             df.write.mode("overwrite").option("compression", "zstd").parquet(f"file://{folder}")
         return _parquet(df.sparkSession, [folder], df.schema)
 
+    def has_checkpoint(self, run_id: str, name: str) -> bool:
+        return any(self._checkpoint_folder(run_id).glob(f"{_simple(name)}-*/_SUCCESS"))
+
     def drop_checkpoints(self, run_id: str) -> None:
-        shutil.rmtree(self._checkpoint_folder(run_id), ignore_errors=True)
+        discard_folder(self._checkpoint_folder(run_id))
 
     @contextmanager
     def dropping_checkpoints(self, run_id: str, keep: Sequence[str] = ()) -> Iterator[None]:
@@ -222,7 +269,7 @@ class LakeCatalog:
         finally:
             for folder in self._checkpoint_folder(run_id).glob("*"):
                 if folder.name.rpartition("-")[0] not in keep:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    discard_folder(folder)
 
     def _checkpoint_folder(self, run_id: str) -> Path:
         return self.path / "_staging" / _simple(run_id)
@@ -243,17 +290,29 @@ class LakeCatalog:
                 return False
             products, events = (self.read(table, sources[table]) for table in _SOURCES)
             if changed is not None and self._only_changed_by(run_id, self._derived_from(delta), sources):
-                current = self.read("current_values", int(delta.version()))
-                rows = ledger.updated_current_values(current, products, events, changed)
+                parts = self._derived_again(delta, products, events, changed)
             else:
-                rows = ledger.current_values(products, ledger.active(events))
-            parts = self._spark_parts("current_values", rows)
+                parts = self._spark_parts("current_values", ledger.current_values(products, ledger.active(events)))
             if self._commit(delta, parts, "overwrite", run_id, sources):
                 return True
         raise DataContractError(
             f"{self.location('current_values')}: other jobs kept refreshing it; run {run_id} is committed, "
             "and the next job's refresh will show it"
         )
+
+    def _derived_again(
+        self, delta: DeltaTable, products: DataFrame, events: DataFrame, changed: DataFrame
+    ) -> list[Part]:
+        """``delta``, the current values, with those of the ``changed`` products derived again."""
+        ids = few_ids(changed)
+        some = changed.select("product_id") if ids is None else with_ids(self._session(), ids)
+        with persisted_frames() as persist:  # events are read twice, products three times
+            own_products, own_events = (
+                persist(frame.select(*ledger.CURRENT_VALUES_FROM[table]).join(some, "product_id", "left_semi"))
+                for table, frame in zip(_SOURCES, (products, events), strict=True)
+            )
+            rows = ledger.current_values(own_products, ledger.active(own_events))
+            return self._updated_parts("current_values", delta, rows, some, ids)
 
     def confirm_current_values(self, run_id: str) -> None:
         """Note that ``current_values`` is up to date: a source has another version, with the same rows."""
@@ -323,6 +382,14 @@ class LakeCatalog:
         return self._spark
 
 
+def discard_folder(folder: Path) -> None:
+    """Remove ``folder``, at once for those who look for it: half of a checkpoint must not be taken for a whole one."""
+    gone = folder.with_name(f"_gone-{uuid.uuid4()}")
+    with suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def _missing_columns(stored: pa.Schema, expected: pa.Schema) -> pa.Schema | None:
     """The columns to add to ``stored`` to make it ``expected``; None if adding nullable columns does not do it."""
     import pyarrow as pa
@@ -335,6 +402,20 @@ def _missing_columns(stored: pa.Schema, expected: pa.Schema) -> pa.Schema | None
 def _files(delta: DeltaTable | None) -> list[Path]:
     """Absolute paths of the files of this version; deltalake hands them out percent-encoded."""
     return [] if delta is None else [Path(unquote(uri.removeprefix("file://"))) for uri in delta.file_uris()]
+
+
+def _joined(files: Sequence[Path]) -> list[list[str]]:
+    """``files`` in groups of about :data:`KEPT_FILE_BYTES`; a larger file is a group of its own."""
+    groups: list[list[str]] = []
+    room = 0
+    for file in files:
+        size = file.stat().st_size
+        if size > room:
+            groups.append([])
+            room = KEPT_FILE_BYTES
+        groups[-1].append(str(file))
+        room -= size
+    return groups
 
 
 def _parquet(spark: SparkSession, paths: Sequence[Path], schema: Any) -> DataFrame:

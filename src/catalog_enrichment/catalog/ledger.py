@@ -26,6 +26,8 @@ from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Rea
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+    from catalog_enrichment.frames import Persist
+
 
 BROADCAST_CORRECTIONS = 500_000
 """Most ids of values that do not stand that are sent to every executor: about 70 MB."""
@@ -88,10 +90,13 @@ class LedgerState:
         """Of all events. One aggregation, when it is first asked for."""
         return Totals.of(self.events)
 
-    def standing(self, products: Callable[[DataFrame], DataFrame] | None = None) -> StandingValues:
-        """The values that stand, by a replay; those about the products that ``products`` keeps of the events."""
-        events = products(self.events) if products else self.events
-        return StandingValues(self.version, active(events, self.totals.corrections))
+    def standing(self) -> StandingValues:
+        """The values that stand, by a replay of all events."""
+        return StandingValues(self.version, active(self.events, self.totals.corrections))
+
+    def standing_of(self, some: Callable[[DataFrame], DataFrame], persist: Persist) -> StandingValues:
+        """The values that stand about some products: ``some`` keeps the events about these, which are read once."""
+        return StandingValues(self.version, active(persist(some(self.events)), self.totals.corrections))
 
     def before(self, run_id: str) -> LedgerState:
         """The ledger without the events of ``run_id``."""
@@ -253,13 +258,14 @@ def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
     )
 
 
-def updated_current_values(current: DataFrame, products: DataFrame, events: DataFrame, changed: DataFrame) -> DataFrame:
-    """:func:`current_values` of ``products`` and ``events``, where they differ from those that gave ``current`` only in
-    products whose ``product_id`` is in ``changed``: the others' rows are taken over."""
-    ids = changed.select("product_id")
-    own_events = events.join(ids, "product_id", "left_semi")
-    again = current_values(products.join(ids, "product_id", "left_semi"), active(own_events))
-    return current.join(ids, "product_id", "left_anti").unionByName(again)
+CURRENT_VALUES_FROM = {
+    "products": ("product_id", "opt_out", "merchant_attributes"),
+    "attribute_values": (
+        *("event_id", "product_id", "attribute", "value", "op", "source", "run_id", "asserted_at", "model_version"),
+        *("certificate_id", "refers_to", "undoes"),
+    ),
+}
+"""Table -> the columns that :func:`active` and :func:`current_values` need."""
 
 
 def newest_sets(standing: DataFrame) -> DataFrame:

@@ -7,7 +7,6 @@ the retention refers to it.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
+from catalog_enrichment.catalog.lake import discard_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +52,7 @@ class Paths:
     def delete(self) -> None:
         for path in self.paths:
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                discard_folder(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -94,24 +94,25 @@ class Maintenance:
         return newest < time.time() - self.retention_hours * 3600
 
     def unnamed_pictures(self, store: StoredPictures) -> Paths:
-        """Pictures of ``store`` that no product of any version still there names, put there before the retention."""
+        """Pictures of ``store`` that no product of any version still there names, put there before the retention.
+
+        Nor a checkpoint of an import that may be resumed: it does not put its pictures there again.
+        """
         named = self._named_pictures()
         limit = time.time() - self.retention_hours * 3600
         return Paths.of([file for file in store.files() if file.name not in named and file.stat().st_mtime < limit])
 
     def _named_pictures(self) -> set[str]:
-        """The versions of all pictures without a URI in the files of the products table, superseded ones as well."""
+        """The versions of all pictures without a URI in the files of the products table, superseded ones as well, and
+        in the rows of imports that are not over."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         named: set[str] = set()
+        for file in (self.lake.path / "_staging").glob("*/rows-*/*.parquet"):
+            named.update(_own_pictures(file))
         for file in (self.lake.path / "products").glob("*.parquet"):
             try:
-                with pq.ParquetFile(file) as parquet:
-                    for batch in parquet.iter_batches(columns=["images"]):
-                        pictures = batch.column(0).flatten()
-                        own = pictures.filter(pictures.field("uri").is_null())
-                        named.update(own.field("version").drop_null().to_pylist())
+                named.update(_own_pictures(file))
             except pa.ArrowInvalid:
                 if file.name in {name for name, _ in _files(self._open("products"))}:
                     raise
@@ -183,6 +184,19 @@ class Maintenance:
         from deltalake import DeltaTable
 
         return DeltaTable((self.lake.path / table).as_uri())
+
+
+def _own_pictures(file: Path) -> Iterator[str]:
+    """The versions of the pictures without a URI in one file of products. Older files hold the pictures themselves,
+    which are not read."""
+    import pyarrow.parquet as pq
+
+    columns = [f"images.list.element.{name}" for name in ("uri", "version")]
+    with pq.ParquetFile(file) as parquet:
+        for group in range(parquet.num_row_groups):
+            pictures = parquet.read_row_group(group, columns=columns)["images"].combine_chunks().flatten()
+            own = pictures.filter(pictures.field("uri").is_null())
+            yield from own.field("version").drop_null().to_pylist()
 
 
 def _files(delta: DeltaTable) -> Iterator[tuple[str, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 
 ROW_GROUP_BYTES = 16 * 2**20
 """Most bytes of rows, uncompressed, that a row group holds (one row may be larger); bounds a reader's memory."""
+
+KEPT_BATCH_ROWS = 65_536
+"""Rows of a row group that are looked at together when rows of some products are left out."""
 
 STATISTICS_COLUMNS = ("product_id", "run_id")
 """Columns whose range is recorded per file, so that Delta readers can skip files."""
@@ -66,6 +69,28 @@ def write_parts(batches: Iterable[pa.RecordBatch], folder: str, schema: pa.Schem
         types = [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
         arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, names=["name", "size", "rows", "stats", "problem"])
+
+
+def write_kept_parts(
+    batches: Iterable[pa.RecordBatch], groups: Sequence[Sequence[str]], gone: pa.Array, folder: str, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The task that keeps the rows of a table's files but for those about the products ``gone``.
+
+    ``batches``: one column with the numbers of the ``groups`` of files to write together, as one file each.
+    """
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            yield from write_parts(kept_rows(groups[number], gone, schema), folder, schema)
+
+
+def kept_rows(files: Iterable[str], gone: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of parquet ``files`` whose ``product_id`` is not in ``gone``."""
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            # a file that an older contract wrote may lack columns: they are null there
+            for group in range(parquet.num_row_groups):  # one at a time: a batch may span several
+                for batch in parquet.iter_batches(KEPT_BATCH_ROWS, row_groups=[group], columns=schema.names):
+                    yield batch.filter(pc.invert(pc.is_in(batch.column("product_id"), value_set=gone)))
 
 
 def write_part(batches: Iterable[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Part | None:

@@ -192,7 +192,7 @@ class EnrichConfig:
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
     batch_rows: int = 64
-    """Rows per Arrow batch and per forward pass."""
+    """Products per Arrow batch of the scoring, and per forward pass."""
     batch_bytes: str = "16m"
     """A batch closes earlier at this many bytes."""
     partitions: int = 0
@@ -238,7 +238,7 @@ class MaintenanceConfig:
     retention_hours: int = 168
     """Files of superseded table versions, files of killed tasks and checkpoints of killed runs are deleted when they
     are older than this. Longer than any job takes, because a reader keeps the version that it opened; less than 24
-    needs `maintain_catalog --force`."""
+    needs `maintain_catalog --force`, more than a week is refused: Delta forgets then when a file was superseded."""
     compact_files: int = 16
     """A table with this many files below 32 MiB gets fewer, larger ones."""
     keep_predictions_days: int = 400
@@ -249,7 +249,7 @@ class MaintenanceConfig:
     content; 0 keeps all of them."""
 
     def __post_init__(self) -> None:
-        _within("maintenance.retention_hours", self.retention_hours, 0, 24 * 3650)
+        _within("maintenance.retention_hours", self.retention_hours, 0, 168)
         _within("maintenance.compact_files", self.compact_files, 3, 100_000)
         for name in ("keep_predictions_days", "keep_quarantine_days"):
             _within(f"maintenance.{name}", getattr(self, name), 0, 36_500)

@@ -12,16 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.enrichment import publish, score, select, summary
+from catalog_enrichment.enrichment import coverage, publish, score, select, summary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
-
-SCORED = "scored"
-"""The checkpoint that a run reads when it is started again; the others belong to one attempt."""
 
 
 def enrich(
@@ -57,16 +54,16 @@ def enrich(
                 stage.count(selection.rows)
 
         with stages("score") as stage:
-            scored = catalog.checkpoint(run_id, SCORED, score.score(selection, model, config.pictures()))
+            scored = score.score(catalog, run_id, selection, model, config)
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted)
 
-        with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (SCORED,)):
+        with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (score.SCORED,)):
             with stages("decide") as stage:
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
-                coverage = summary.coverage_by_attribute(catalog, context.dictionary)
-                record.attributes = summary.attributes(decided, changes, coverage, model, selection.waiting)
+                before = coverage.now(catalog, context.dictionary, selection.changed)
+                record.attributes = summary.attributes(decided, changes, before, model, selection.waiting)
                 record.count(left_open=selection.left_open + summary.left_open(decided, record))
                 summary.say_what_needs_attention(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
@@ -82,8 +79,9 @@ def enrich(
 
             with stages("publish") as stage:
                 stage.count(None, publish.publish(catalog, changes, run_id))
+                after = coverage.after(catalog, context.dictionary, before, changes.events)
+                summary.add_coverage_after(record, after)
 
-        summary.add_coverage_after(record, summary.coverage_by_attribute(catalog, context.dictionary))
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)
     return summary.summary(record)

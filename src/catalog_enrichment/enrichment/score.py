@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.frames import arrow_batch_rows
 from catalog_enrichment.inference import udf
 from catalog_enrichment.records import QuarantineStage
 from catalog_enrichment.validation.quarantine import quarantine_rows
@@ -11,9 +12,13 @@ from catalog_enrichment.validation.quarantine import quarantine_rows
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.config.schema import ImagesConfig
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.config.schema import Config
     from catalog_enrichment.enrichment.select import Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
+
+SCORED = "scored"
+"""The checkpoint that a run reads when it is started again; the others belong to one attempt."""
 
 _COLUMNS = (
     *("product_id", "content_hash", "shop_id", "category", "language", "title", "description"),
@@ -21,11 +26,17 @@ _COLUMNS = (
 )
 
 
-def score(selection: Selection, model: ResolvedModel, limits: ImagesConfig) -> DataFrame:
-    """The selected products with their scores (inference.udf.SCORED_TYPE), without their texts and pictures."""
-    products = selection.products
-    shipped = udf.ship(products.sparkSession, model.artifact, model.artifact_hash)
-    return udf.scored(products.select(*_COLUMNS), shipped, limits).drop("title", "description")
+def score(catalog: Catalog, run_id: str, selection: Selection, model: ResolvedModel, config: Config) -> DataFrame:
+    """The selected products with their scores (inference.udf.SCORED_TYPE), without their texts and pictures.
+
+    Scored once per ``run_id``, into the checkpoint :data:`SCORED`, in batches of `enrich.batch_rows`.
+    """
+    products = selection.products.select(*_COLUMNS)
+    spark = products.sparkSession
+    shipped = udf.ship(spark, model.artifact, model.artifact_hash)
+    scored = udf.scored(products, shipped, config.pictures()).drop("title", "description")
+    with arrow_batch_rows(spark, config.enrich.batch_rows):
+        return catalog.checkpoint(run_id, SCORED, scored)
 
 
 def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from catalog_enrichment.catalog.ledger import LedgerState, StandingValues
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import landed, pending, provisional_cap, since_last_run
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
-from catalog_enrichment.enrichment.since_last_run import BROADCAST_KEYS, Changed, RequestIdentity
+from catalog_enrichment.enrichment.since_last_run import Changed, RequestIdentity
 from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.frames import FEW_PRODUCTS
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -166,6 +167,8 @@ class Selection:
     """Those to score, with their pictures and ``pending``, the attributes to decide; partitioned for scoring."""
     rows: int
     """How many they are."""
+    changed: Changed | None
+    """What was looked at; None: all products of the window."""
     seen: int
     """Products in the window: rows + the sum of ``skipped``."""
     skipped: dict[str, int]
@@ -186,18 +189,19 @@ class Selection:
 
     @classmethod
     def nothing(cls, changed: Changed, state: LedgerState, products: DataFrame) -> Selection:
-        """Of a window without any changed product; ``products``: all of it, which gives the columns."""
+        """Of a window without any product to look at; ``products``: all of it, which gives the columns."""
         from pyspark.sql import functions as F
 
         return cls(
             products=products.limit(0).withColumn("pending", F.array().cast("array<string>")),
             rows=0,
-            seen=changed.unchanged,
-            skipped={Reason.UNCHANGED.value: changed.unchanged} if changed.unchanged else {},
+            changed=changed,
+            seen=changed.others,
+            skipped={Reason.UNCHANGED.value: changed.others} if changed.others else {},
             left_open=0,
             fingerprint=stable_hash(),
             waiting={},
-            standing=state.standing(changed.of),
+            standing=StandingValues(state.version, state.events.limit(0)),
             withdrawn=state.events.limit(0).withColumn("contradiction", F.lit(None).cast("string")),
             withdrawals=0,
             run_id=make_run_id(RunKind.ENRICH, "nothing"),
@@ -226,7 +230,7 @@ def read_ledger(catalog: Catalog) -> LedgerState:
 def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, persist: Persist) -> Selection:
     """Every product of the window that is new, changed, or has an attribute this model version has not decided.
 
-    Looked at are the products that changed since the last run (:mod:`since_last_run`). Values that wait under the
+    Looked at is what changed since the last run, or was left open (:mod:`since_last_run`). Values that wait under the
     provisional cap are decided again where there is room for them. A run that committed to the ledger and was killed
     before its row in `runs` is found again: it looks at the values that stood before it (I5).
     """
@@ -240,7 +244,7 @@ def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, p
             if selection.run_id == run_id:
                 return selection
     elif changed.number:  # the last run was the last to write to the ledger: none was killed after it had
-        candidates = Candidates.of(catalog, request, changed.products, changed, persist)
+        candidates = Candidates.of(catalog, request, changed.among(products), changed, persist)
     else:
         return Selection.nothing(changed, state, request.window.select(catalog.read("products")))
     return _select(catalog, request, state, candidates, persist)
@@ -253,7 +257,7 @@ def _select(
     from pyspark.sql import functions as F
 
     window, status, changed = request.window, candidates.status, candidates.changed
-    standing = state.standing(changed.of if changed else None)
+    standing = state.standing_of(changed.of, persist) if changed else state.standing()
     standing = replace(standing, events=persist(standing.events))
     withdrawn = persist(without_decision(standing.events, status, request.rules, request.enabled, request.attributes))
     withdrawals, retracted = _count_and_hash(withdrawn)
@@ -269,8 +273,8 @@ def _select(
         ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products)
         counts[Reason.OVER_LIMIT.value] = rows - window.max_products
         rows = window.max_products
-    if changed and changed.unchanged:
-        counts[Reason.UNCHANGED.value] = changed.unchanged
+    if changed and changed.others:
+        counts[Reason.UNCHANGED.value] = changed.others
     products = window.select(catalog.read("products"))
     products = changed.among(products) if changed else products
     inputs = fingerprint(ready, "pending", "earlier_runs")
@@ -278,6 +282,7 @@ def _select(
     return Selection(
         products=_with_pictures(products, ready.select(*_KEY, "pending"), rows, request.rules.partitions),
         rows=rows,
+        changed=changed,
         seen=rows + sum(counts.values()),
         skipped=dict(sorted(counts.items())),
         left_open=counts.get(Reason.OVER_LIMIT.value, 0) + open_later,
@@ -383,7 +388,7 @@ def _with_pictures(products: DataFrame, ready: DataFrame, rows: int, partitions:
     from pyspark.sql import functions as F
 
     count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
-    if rows <= BROADCAST_KEYS:
+    if rows <= FEW_PRODUCTS:
         return products.join(F.broadcast(ready), _KEY).repartition(count)
     # with fewer partitions than Spark's setting it would shuffle both sides, pictures and all, once more
     count = max(count, int(str(products.sparkSession.conf.get("spark.sql.shuffle.partitions"))))

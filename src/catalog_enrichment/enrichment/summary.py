@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.enrichment.coverage import KEY
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, Source, add_counts
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, add_counts
 from catalog_enrichment.report import reasons
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.catalog.runs import RunRecord
-    from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.enrichment.coverage import Coverage
     from catalog_enrichment.enrichment.publish import Changes
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -51,40 +50,10 @@ def decision_counts(decided: DataFrame) -> dict[str, dict[str, int]]:
     return {row["attribute"]: {name: row[name] for name in names} for row in rows.orderBy("attribute").collect()}
 
 
-def coverage_by_attribute(catalog: Catalog, dictionary: Dictionary) -> dict[str, dict[str, Any]]:
-    """Per enabled attribute: products it applies to, those with a merchant value, and the share with any value.
-
-    Two aggregations, however many attributes there are.
-    """
-    from pyspark.sql import functions as F
-
-    applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
-    if not applies:
-        return {}
-    products = catalog.read("products").select("product_id", "category")
-    totals = products.agg(*[F.count_if(condition).alias(name) for name, condition in applies.items()]).first()
-    visible = catalog.read("current_values").select("product_id", "attribute", "source").join(products, "product_id")
-    inside = F.lit(False)
-    for name, condition in applies.items():
-        inside = inside | ((F.col("attribute") == name) & condition)
-    counts: dict[str, dict[str, int]] = {name: {} for name in applies}
-    for row in visible.where(inside).groupBy("attribute", "source").count().collect():
-        counts[row["attribute"]][row["source"]] = row["count"]
-    applicable = {name: int(totals[name]) if totals else 0 for name in applies}
-    return {
-        name: {
-            "applicable": applicable[name],
-            "merchant": counts[name].get(Source.MERCHANT.value, 0),
-            "coverage": round(sum(counts[name].values()) / applicable[name], 4) if applicable[name] else 0.0,
-        }
-        for name in applies
-    }
-
-
 def attributes(
     decided: DataFrame,
     changes: Changes,
-    coverage: Mapping[str, Mapping[str, Any]],
+    before: Coverage,
     model: ResolvedModel,
     waiting: Mapping[str, int],
 ) -> dict[str, Any]:
@@ -93,7 +62,7 @@ def attributes(
     In ``decisions`` ``retracted`` counts values of earlier runs, the other numbers count products. ``waiting``:
     attribute -> values under the provisional cap; as an argument those that this run did not decide again.
     """
-    counts = decision_counts(decided)
+    counts, coverage = decision_counts(decided), before.numbers()
     here = {name: numbers.pop("waiting") for name, numbers in counts.items()}
     none = dict.fromkeys(("written", "suggested", "abstained"), 0)
     decisions = {
@@ -141,10 +110,13 @@ def _warn_of_pictures_not_read(record: RunRecord) -> None:
         record.stages.say(reasons.images_not_allowed(not_allowed, predicted))
 
 
-def add_coverage_after(record: RunRecord, coverage: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add to each attribute's numbers the coverage that readers see after the run."""
-    for name, numbers in (record.attributes or {})["decisions"].items():
+def add_coverage_after(record: RunRecord, after: Coverage) -> None:
+    """Add to each attribute's numbers the coverage that readers see after the run, and the counts for the next run."""
+    attributes = record.attributes or {}
+    coverage = after.numbers()
+    for name, numbers in attributes["decisions"].items():
         numbers["coverage_after"] = coverage.get(name, _SWITCHED_OFF)["coverage"]
+    record.attributes = attributes | {KEY: after.to_dict()}
 
 
 def nothing_to_do(record: RunRecord, waiting: Mapping[str, int]) -> dict[str, Any]:

@@ -272,7 +272,10 @@ def _with_images(frame: DataFrame, images: ImagesConfig) -> DataFrame:
     def versions(uris: pd.Series) -> pd.Series:
         return uri_versions(uris, images)
 
-    versioned = frame.withColumn("uri_versions", F.pandas_udf(versions, "array<string>")("uris"))
+    # of a URI on the web the version is the URI: only rows with others pass through Python
+    others = F.when(F.exists("uris", lambda uri: ~uri.rlike("^https?://")), F.col("uris"))
+    looked_up = F.coalesce(F.pandas_udf(versions, "array<string>")(others), "uris")
+    versioned = frame.withColumn("uri_versions", looked_up)
     data, version = F.col("image_bytes"), F.col("image_version")
     if images.store:
         data, version = F.lit(None).cast("binary"), kept_pictures.version_of_kept(version, data, images.store)
@@ -291,7 +294,7 @@ def _with_images(frame: DataFrame, images: ImagesConfig) -> DataFrame:
 def uri_versions(uris: pd.Series, images: ImagesConfig) -> pd.Series:
     """The version of every URI in every row's list (runs on executors): :meth:`PictureSources.version`."""
     sources, realpath = picture_sources(images), cache(os.path.realpath)
-    return uris.map(lambda row: [sources.version(uri, realpath) for uri in row])
+    return uris.map(lambda row: [sources.version(uri, realpath) for uri in row], na_action="ignore")
 
 
 def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.source import SourceConfig
     from catalog_enrichment.context import Context
 
+OUTCOMES = "outcomes"
+"""The checkpoint of what becomes of every row."""
+
 _PICTURES = ("pictures_tried", "unusable_pictures")
 """Counts of the pictures that an import tried."""
 
@@ -46,7 +49,7 @@ def import_products(context: Context) -> dict[str, Any]:
 
     A row replaces the stored product with its id; products that are not in the snapshot stay. Raises ConfigError for an
     unusable config, DataContractError for a source that fails its validation, and GateRefused where too many pictures
-    cannot be used; in each case nothing was written.
+    cannot be used; in each case no product was changed.
     """
     config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
     stages, root, source = Stages(context.say), config.path("."), _source(config)
@@ -65,8 +68,8 @@ def import_products(context: Context) -> dict[str, Any]:
             return _nothing_new(context, record, last)
 
         with stages("read"):
-            inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
-            record.run_id = run_id = make_run_id(RunKind.IMPORT, *inputs)
+            kept_pictures.move_out_of_table(catalog, config.pictures().store)
+            record.run_id = run_id = _run_id(catalog, record, last)
             raw = feeds.read_source(spark, source, root, config.pictures())
             normalised = merchant_values.normalise_attributes(raw, dictionary)
             rows = catalog.checkpoint(run_id, "rows", outcomes.with_keys(normalised))
@@ -87,26 +90,45 @@ def import_products(context: Context) -> dict[str, Any]:
             )
             return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
-        if snapshot.changes:
+        if snapshot.changes and not catalog.committed("products", run_id):
             _try_pictures(context, record, snapshot.accepted_rows())
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)
             catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
             if snapshot.changes:
-                stage.rows_out = catalog.replace("products", snapshot.merged(run_id), run_id)
-            catalog.refresh_current_values(run_id, snapshot.written_rows())
+                written, changed = snapshot.written_products(run_id), snapshot.changed_products()
+                stage.rows_out = catalog.replace_products("products", written, changed, run_id)
+            # without changes they are stale by what others did
+            catalog.refresh_current_values(run_id, snapshot.written_rows() if snapshot.changes else None)
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
 
 
+def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
+    """The same inputs and the same products before the import: the same run.
+
+    A run that was killed after it had committed the products is resumed if it can read again how it compared them with
+    those before.
+    """
+
+    def run_id(products_before: int) -> str:
+        inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
+        return make_run_id(RunKind.IMPORT, *inputs, products_before)
+
+    now = max(catalog.version("products"), 0)  # making the table is its version 0
+    killed = run_id(now - 1)
+    if catalog.committed("products", killed) and catalog.has_checkpoint(killed, OUTCOMES):
+        return killed
+    return run_id(now)
+
+
 def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
     """The outcome of every row, counted."""
-    stored = kept_pictures.moved(context.catalog.read("products"), context.config.pictures().store)
+    catalog = context.catalog
     flagged = flag_rows(rows.drop("images"), rules)
-    found = outcomes.outcomes(flagged, outcomes.with_content_state(stored), record.started_at)
-    found = context.catalog.checkpoint(record.run_id, "outcomes", found)
-    snapshot = ComparedSnapshot.of(rows, found, stored)
+    found = outcomes.outcomes(flagged, outcomes.with_content_state(catalog.read("products")), record.started_at)
+    snapshot = ComparedSnapshot.of(rows, catalog.checkpoint(record.run_id, OUTCOMES, found))
     record.count(**snapshot.counts)
     return snapshot
 

@@ -16,6 +16,8 @@ from catalog_enrichment.inputs.stored_pictures import StoredPictures
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+    from catalog_enrichment.catalog.base import Catalog
+
 IMAGES_TYPE = "array<struct<bytes: binary, uri: string, version: string>>"
 
 
@@ -38,13 +40,21 @@ def put_pictures(versions: pd.Series, pictures: pd.Series, folder: str) -> None:
             store.put(version, bytes(data))
 
 
+def move_out_of_table(catalog: Catalog, folder: str) -> None:
+    """Put the pictures that an earlier release kept in the table of the products into ``folder``. A commit of its own:
+    the products stay as they are."""
+    from pyspark.sql import functions as F
+
+    products = catalog.read("products")
+    if not products.where(F.exists("images", lambda image: image["bytes"].isNotNull())).isEmpty():
+        catalog.replace("products", moved(products, folder), f"pictures-{catalog.version('products')}")
+
+
 def moved(products: DataFrame, folder: str) -> DataFrame:
-    """``products`` without pictures in the table: those that an earlier release kept there go to ``folder``."""
+    """``products`` without pictures in the table, after these are in ``folder``."""
     from pyspark.sql import functions as F
 
     in_table = F.exists("images", lambda image: image["bytes"].isNotNull())
-    if products.where(in_table).isEmpty():
-        return products
     first = F.try_element_at("images", F.lit(1))  # only the first picture can come as bytes
     version = version_of_kept(first["version"], first["bytes"], folder)
     without = F.struct(F.lit(None).cast("binary").alias("bytes"), first["uri"].alias("uri"), version.alias("version"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Dictionary, fold
 from catalog_enrichment.errors import ConfigError
@@ -16,33 +19,68 @@ def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     """Replaces each merchant value by its canonical value; a value that the dictionary lacks is kept as it is (I1)."""
     from pyspark.sql import functions as F
 
-    spellings: dict[tuple[str, str | None], dict[str, str]] = {}
+    spellings = Spellings(dictionary)  # an executor keeps those it has looked up from batch to batch
 
-    def canonical(values: dict[str, list[str]] | None, language: str | None) -> dict[str, list[str]] | None:
-        return None if values is None else normalise_values(values, language, dictionary, spellings)
+    def normalise(given: pa.Array, languages: pa.Array) -> pa.Array:
+        return normalised(given, languages, spellings)
 
-    # dictionary.fold is Python (Unicode casefold); a plain UDF will do, since these columns are small
-    normalise = F.udf(canonical, "map<string, array<string>>", useArrow=False)
-    return frame.withColumn("merchant_attributes", normalise("merchant_attributes", "language"))
+    # in Python, since dictionary.fold is: Unicode casefold
+    columns = F.arrow_udf(normalise, "map<string, array<string>>")("merchant_attributes", "language")
+    return frame.withColumn("merchant_attributes", columns)
 
 
-def normalise_values(
-    values: dict[str, list[str]],
-    language: str | None,
-    dictionary: Dictionary,
-    spellings: dict[tuple[str, str | None], dict[str, str]],
-) -> dict[str, list[str]]:
-    """One product's values, without repetitions; ``spellings`` caches the dictionary's by attribute and language."""
-    normalised: dict[str, list[str]] = {}
-    for attribute, merchant_values in values.items():
-        canonical: dict[str, str] = {}
-        if attribute in dictionary:
-            key = (attribute, language)
-            if key not in spellings:
-                spellings[key] = dictionary[attribute].spellings(language)
-            canonical = spellings[key]
-        normalised[attribute] = list(dict.fromkeys(canonical.get(fold(value), value) for value in merchant_values))
-    return normalised
+class Spellings:
+    """Looks up canonical values."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._dictionary = dictionary
+        self._known: dict[tuple[str, str | None], dict[str, str]] = {}
+
+    def canonical(self, attribute: str, language: str | None, value: str) -> str:
+        """The canonical value; ``value`` itself where the dictionary has none."""
+        if attribute not in self._dictionary:
+            return value
+        key = (attribute, language)
+        if key not in self._known:
+            self._known[key] = self._dictionary[attribute].spellings(language)
+        return self._known[key].get(fold(value), value)
+
+
+def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) -> pa.MapArray:
+    """Canonical values in place of ``given`` (attribute -> values, per product), without repetitions.
+
+    Every attribute, language and value of the batch is looked up once.
+    """
+    products = np.diff(given.offsets)  # entries of each
+    first, last = given.offsets[0].as_py(), given.offsets[-1].as_py()
+    names, lists = given.keys[first:last], given.items[first:last]
+    lengths = np.diff(lists.offsets)
+    values = lists.values[lists.offsets[0].as_py() : lists.offsets[-1].as_py()]
+    entry = np.repeat(np.arange(len(lists)), lengths)  # of each value
+
+    of_entry = names.dictionary_encode(), languages.take(np.repeat(np.arange(len(given)), products)).dictionary_encode()
+    columns = [column.indices.fill_null(-1).to_numpy()[entry] for column in of_entry]
+    distinct = values.dictionary_encode()
+    rows = np.stack([*columns, distinct.indices.to_numpy()], axis=1)
+    looked_up, which = np.unique(rows, axis=0, return_inverse=True)
+    attributes, known_languages = (column.dictionary.to_pylist() for column in of_entry)
+    texts = distinct.dictionary.to_pylist()
+    canonical = [
+        spellings.canonical(attributes[name], known_languages[language] if language >= 0 else None, texts[text])
+        for name, language, text in looked_up
+    ]
+    # the first of equal values in an entry stays
+    result = pa.array(canonical, pa.string()).dictionary_encode()
+    codes = np.asarray(result.indices.to_numpy(), np.int64)[which.ravel()]
+    _, kept = np.unique(entry * (len(result.dictionary) + 1) + codes, return_index=True)
+    kept.sort()
+    ends = np.cumsum(np.bincount(entry[kept], minlength=len(lists)))
+    items = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), result.dictionary.take(codes[kept]))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(products)]), pa.int32())
+    if given.null_count:  # a null offset is a null map
+        null = np.append(given.is_null().to_numpy(zero_copy_only=False), False)
+        offsets = pa.array(offsets.to_numpy(), pa.int32(), mask=null)
+    return pa.MapArray.from_arrays(offsets, names, items)
 
 
 def count_merchant_values(frame: DataFrame, dictionary: Dictionary) -> dict[str, dict[str, int]]:

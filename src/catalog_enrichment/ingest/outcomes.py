@@ -70,19 +70,17 @@ def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class ComparedSnapshot:
-    """A snapshot's rows, what becomes of them, and the products that they were compared with."""
+    """A snapshot's rows, and what becomes of them."""
 
     rows: DataFrame
     """With ``row_key``; checkpointed."""
     outcomes: DataFrame
     """Of :func:`outcomes`; checkpointed."""
-    stored: DataFrame
-    """The products table before the import."""
     counts: dict[str, Any]
     """rows = new + changed + unchanged + quarantined (by reason); products: those that are not quarantined (I7)."""
 
     @classmethod
-    def of(cls, rows: DataFrame, outcomes: DataFrame, stored: DataFrame) -> ComparedSnapshot:
+    def of(cls, rows: DataFrame, outcomes: DataFrame) -> ComparedSnapshot:
         """Raises RuntimeError if the rows and their outcomes do not add up."""
         grouped = outcomes.groupBy("outcome", "reason").count().collect()
         numbers = {(row["outcome"], row["reason"]): row["count"] for row in grouped}
@@ -92,7 +90,7 @@ class ComparedSnapshot:
         counts["rows"] = rows.count()
         if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
             raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
-        return cls(rows, outcomes, stored, counts)
+        return cls(rows, outcomes, counts)
 
     @property
     def refused(self) -> int:
@@ -120,17 +118,17 @@ class ComparedSnapshot:
         reasons = self.outcomes.where(self.outcomes.outcome == QUARANTINED).select("row_key", "reason", "detail")
         return self.rows.drop("images").join(_few(reasons, self.refused), "row_key")
 
-    def merged(self, run_id: str) -> DataFrame:
-        """The products table after the import: the rows that change it, and the other products."""
+    def written_products(self, run_id: str) -> DataFrame:
+        """The rows that change the products table, as the import ``run_id`` writes them."""
         from pyspark.sql import functions as F
 
         written = self.outcomes.where(F.col("outcome").isin(*WRITTEN)).select("row_key", "updated_at")
-        replacing = self.written_rows().drop("updated_at").join(_few(written, self.changes), "row_key")
-        changed = self.outcomes.where(F.col("outcome") == CHANGED).select("product_id")
-        kept = self.stored.join(_few(changed, self.counts[CHANGED]), "product_id", "left_anti")
-        columns = contract.columns("products")
-        replacing = replacing.withColumn("imported_by", F.lit(run_id)).select(columns)
-        return kept.select(columns).unionByName(replacing)
+        products = self.written_rows().drop("updated_at").join(_few(written, self.changes), "row_key")
+        return products.withColumn("imported_by", F.lit(run_id)).select(contract.columns("products"))
+
+    def changed_products(self) -> DataFrame:
+        """The stored products that are replaced, by ``product_id``."""
+        return self.outcomes.where(self.outcomes.outcome == CHANGED).select("product_id")
 
     def _without(self, condition: Column, number: int) -> DataFrame:
         """All rows but the ``number`` whose outcome fulfils ``condition``."""

@@ -36,8 +36,8 @@ class ValidationResult:
 def check_snapshot(frame: DataFrame, suite_path: Path, parameters: dict[str, Any]) -> ValidationResult:
     """Validate ``frame`` against the suite; a missing column is a failure, not an exception.
 
-    Only the columns that the suite names are read; of pictures, only whether they exist. Raises ConfigError for an
-    unusable suite or a missing parameter.
+    Only the columns that the suite names are read, and no values where it asks only whether they are there. Raises
+    ConfigError for an unusable suite or a missing parameter.
     """
     suite = _load(suite_path, parameters)
     with _cached(_validated_columns(suite, frame)) as columns:
@@ -61,20 +61,36 @@ def _load(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a usable suite of expectations: {problem!r}") from None
 
 
+_OF_COLUMN = {"expect_column_to_exist", "expect_column_values_to_be_of_type"}
+"""Expectations that look at no value."""
+
+_OF_NULLS = _OF_COLUMN | {"expect_column_values_to_be_null", "expect_column_values_to_not_be_null"}
+"""Expectations that only ask whether there is a value."""
+
+
 def _validated_columns(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
-    """The columns of ``frame`` that the suite names; a column with binary data becomes "is not null"."""
+    """The columns of ``frame`` that the suite names, with as much of their values as it looks at.
+
+    They are cached, and a million titles would not fit. A column with binary data becomes "is not null".
+    """
     from pyspark.sql import functions as F
 
-    named = {expectation["kwargs"].get("column") for expectation in suite["expectations"]}
-    columns = [field for field in frame.schema if field.name in named]
-    if not columns:
-        return frame.select(F.lit(True).alias("row"))
-    return frame.select(
-        *[
-            F.col(f.name).isNotNull().alias(f.name) if "binary" in f.dataType.simpleString() else F.col(f.name)
-            for f in columns
-        ]
-    )
+    asked: dict[str, set[str]] = {}
+    for expectation in suite["expectations"]:
+        asked.setdefault(expectation["kwargs"].get("column"), set()).add(expectation["type"])
+    columns = []
+    for field in frame.schema:
+        if field.name not in asked:
+            continue
+        column, kind = F.col(field.name), field.dataType
+        if "binary" in kind.simpleString():
+            column = column.isNotNull()
+        elif asked[field.name] <= _OF_COLUMN:
+            column = F.lit(None).cast(kind)
+        elif asked[field.name] <= _OF_NULLS and kind.simpleString() == "string":
+            column = F.when(column.isNotNull(), F.lit(""))
+        columns.append(column.alias(field.name))
+    return frame.select(*columns or [F.lit(True).alias("row")])
 
 
 @contextmanager

@@ -1,0 +1,144 @@
+"""How many products have a value, before and after a run: counted once, then kept up to date by what changed.
+
+A run's row keeps the whole numbers that it ended with. The next run counts only the products that changed since, as
+they were then and as they are now; where it has to look at all products, it counts all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.frames import few_ids, with_ids
+from catalog_enrichment.records import Source
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.enrichment.since_last_run import Changed
+
+KEY = "coverage"
+"""In `runs.attributes`: :meth:`Coverage.to_dict`."""
+
+APPLICABLE = "applicable"
+
+_SOURCES = ("products", "current_values")
+"""The tables that coverage is counted in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Counts of products, per enabled attribute."""
+
+    versions: dict[str, int]
+    """Of the tables counted."""
+    dictionary: str
+    """Hash of the dictionary: what is enabled, and where it applies."""
+    counts: Mapping[tuple[str, str], int]
+    """(attribute, source of the value that readers see) -> products that the attribute applies to; and (attribute,
+    "applicable") -> all of these."""
+    names: tuple[str, ...]
+
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """Attribute -> products it applies to, those with a merchant value, and the share with any value."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.names:
+            applicable = self.counts.get((name, APPLICABLE), 0)
+            covered = sum(self.counts.get((name, source.value), 0) for source in Source)
+            found[name] = {
+                "applicable": applicable,
+                "merchant": self.counts.get((name, Source.MERCHANT.value), 0),
+                "coverage": round(covered / applicable, 4) if applicable else 0.0,
+            }
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole numbers, for the run's row."""
+        counts: dict[str, dict[str, int]] = {name: {} for name in self.names}
+        for (name, kind), number in sorted(self.counts.items()):
+            counts[name][kind] = number
+        return {"dictionary": self.dictionary, "counts": counts}
+
+    def moved(self, catalog: Catalog, dictionary: Dictionary, changed: DataFrame) -> Coverage:
+        """This coverage brought up to date, where only products with a ``product_id`` in ``changed`` differ."""
+        versions = _versions(catalog)
+        if versions == self.versions:
+            return self
+        then, now = (_facts(catalog, dictionary, at, changed) for at in (self.versions, versions))
+        counts = Counter(self.counts)
+        counts.update(_summed(then, -1, now))
+        return Coverage(versions, self.dictionary, counts, self.names)
+
+
+def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
+    """The coverage of the whole catalog: one aggregation, however many attributes there are."""
+    versions = _versions(catalog)
+    counts = _summed(_facts(catalog, dictionary, versions))
+    return Coverage(versions, dictionary.hash(), counts, tuple(dictionary.enabled))
+
+
+def now(catalog: Catalog, dictionary: Dictionary, changed: Changed | None) -> Coverage:
+    """:func:`count`; from that of the last run, where only ``changed`` differs and the tables of then can be read."""
+    last = changed.whole_catalog_since if changed else None
+    kept = _kept(last, dictionary) if last else None
+    if changed is None or kept is None or not all(catalog.readable(table, kept.versions[table]) for table in _SOURCES):
+        return count(catalog, dictionary)
+    return kept.moved(catalog, dictionary, changed.ids)
+
+
+def after(catalog: Catalog, dictionary: Dictionary, before: Coverage, changes: DataFrame) -> Coverage:
+    """The coverage after a run that started with ``before`` and made the ``changes`` (contract `attribute_values`)."""
+    ids = few_ids(changes)
+    if ids is None:
+        return count(catalog, dictionary)
+    return before.moved(catalog, dictionary, with_ids(changes.sparkSession, ids))
+
+
+def _kept(last: Mapping[str, Any], dictionary: Dictionary) -> Coverage | None:
+    """What the row of the run ``last`` keeps; None if it keeps nothing, or that of another dictionary."""
+    kept = last["attributes"].get(KEY)
+    if kept is None or kept["dictionary"] != dictionary.hash():
+        return None
+    counts = {(name, kind): number for name, row in kept["counts"].items() for kind, number in row.items()}
+    versions = {table: last["table_versions"][table] for table in _SOURCES}
+    return Coverage(versions, kept["dictionary"], counts, tuple(dictionary.enabled))
+
+
+def _versions(catalog: Catalog) -> dict[str, int]:
+    return {table: catalog.version(table) for table in _SOURCES}
+
+
+def _facts(
+    catalog: Catalog, dictionary: Dictionary, versions: Mapping[str, int], only: DataFrame | None = None
+) -> DataFrame:
+    """``attribute`` and ``kind``, one row for each product and kind to count; of the products in ``only``, if given."""
+    from pyspark.sql import functions as F
+
+    products = catalog.read("products", versions["products"]).select("product_id", "category")
+    visible = catalog.read("current_values", versions["current_values"]).select("product_id", "attribute", "source")
+    if only is not None:
+        products, visible = (frame.join(only, "product_id", "left_semi") for frame in (products, visible))
+    applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
+    names = F.array(*[F.when(condition, F.lit(name)) for name, condition in applies.items()]).cast("array<string>")
+    applicable = products.select(F.explode(F.array_compact(names)).alias("attribute"), F.lit(APPLICABLE).alias("kind"))
+    inside = F.lit(False)
+    for name, condition in applies.items():
+        inside = inside | ((F.col("attribute") == name) & condition)
+    seen = visible.join(products, "product_id").where(inside)
+    return applicable.union(seen.select("attribute", F.col("source").alias("kind")))
+
+
+def _summed(facts: DataFrame, sign: int = 1, more: DataFrame | None = None) -> dict[tuple[str, str], int]:
+    """How many ``facts`` there are of each attribute and kind, times ``sign``, and how many ``more``."""
+    from pyspark.sql import functions as F
+
+    signed = facts.withColumn("sign", F.lit(sign))
+    if more is not None:
+        signed = signed.union(more.withColumn("sign", F.lit(1)))
+    rows = signed.groupBy("attribute", "kind").agg(F.sum("sign").alias("products")).collect()
+    return {(row["attribute"], row["kind"]): row["products"] for row in rows}
