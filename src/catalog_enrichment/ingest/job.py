@@ -68,7 +68,7 @@ def import_products(context: Context) -> dict[str, Any]:
             return _nothing_new(context, record, last)
 
         with stages("read"):
-            kept_pictures.move_out_of_table(catalog, config.pictures().store)
+            _move_pictures_out_of_table(context)
             record.run_id = run_id = _run_id(catalog, record, last)
             raw = feeds.read_source(spark, source, root, config.pictures())
             normalised = merchant_values.normalise_attributes(raw, dictionary)
@@ -103,6 +103,15 @@ def import_products(context: Context) -> dict[str, Any]:
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
+
+
+def _move_pictures_out_of_table(context: Context) -> None:
+    """Put pictures that an earlier release kept in the table where they are kept now. A commit of its own: the products
+    stay as they are."""
+    catalog, products = context.catalog, context.catalog.read("products")
+    if kept_pictures.any_in_table(products):
+        moved = kept_pictures.moved(products, context.config.pictures().store)
+        catalog.replace("products", moved, f"pictures-{catalog.version('products')}")
 
 
 def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:

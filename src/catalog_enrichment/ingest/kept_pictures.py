@@ -16,8 +16,6 @@ from catalog_enrichment.inputs.stored_pictures import StoredPictures
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
-
 IMAGES_TYPE = "array<struct<bytes: binary, uri: string, version: string>>"
 
 
@@ -40,14 +38,11 @@ def put_pictures(versions: pd.Series, pictures: pd.Series, folder: str) -> None:
             store.put(version, bytes(data))
 
 
-def move_out_of_table(catalog: Catalog, folder: str) -> None:
-    """Put the pictures that an earlier release kept in the table of the products into ``folder``. A commit of its own:
-    the products stay as they are."""
+def any_in_table(products: DataFrame) -> bool:
+    """Whether an earlier release kept pictures in the table of the products."""
     from pyspark.sql import functions as F
 
-    products = catalog.read("products")
-    if not products.where(F.exists("images", lambda image: image["bytes"].isNotNull())).isEmpty():
-        catalog.replace("products", moved(products, folder), f"pictures-{catalog.version('products')}")
+    return not products.where(F.exists("images", lambda image: image["bytes"].isNotNull())).isEmpty()
 
 
 def moved(products: DataFrame, folder: str) -> DataFrame:
