@@ -49,6 +49,50 @@ def test_an_unclosed_quote_before_lines_without_quotes_costs_one_line() -> None:
     assert accepted(rows) == [["2", "x"], ["3", "y"]]
 
 
+ROWS = 200
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ['{n},"Red shirt,a', *["{n},plain,a"] * (ROWS - 2), '{n},Monitor 24",a'],
+        ['{n},"Red shirt,a', *["{n},plain,a", "{n},pl,ain,a", ""] * 66, '{n},Monitor 24",a'],
+        ['{n},"Red, shirt,a', *["{n},plain,a"] * (ROWS - 2), '{n},x,Monitor 24",a'],
+        ['{n},"Red shirt,a', '{n},Monitor 24",a'] * (ROWS // 2),
+        ['"Red shirt,{n},a', 'Monitor 24",{n},a'] * (ROWS // 2),
+    ],
+)
+def test_an_unclosed_quote_that_a_later_inch_mark_seems_to_close_costs_one_line_i7(
+    kinds: list[str],
+) -> None:
+    lines = [kind.format(n=n) for n, kind in enumerate(kinds)]
+    rows = list(read_csv(physical_lines("\n".join(["a,b,c", *lines])), ",", None, ["a", "b", "c"]))
+    written = [line for line in lines if line]
+    assert len(rows) == len(written)
+    open_quotes = [line for line in written if line.count('"') == 1 and "Red" in line]
+    wrong = {line for line in written if line in open_quotes or len(line.split(",")) != 3}
+    assert {row.refused for row in rows if row.refused is not None} == wrong
+    assert accepted(rows) == [line.split(",") for line in written if line not in wrong]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '1,"two\nlines",a',
+        '1,"Red, large\nshirt, of cotton\nand, wool",a',
+        '1,a,"Sizes:\nS, 10, 20\nM, 11, 21"',
+        '1,a,"one\ntwo\nS,10,20\nfour"',
+        '"two\nlines",1,a',
+        '"1","a,\nb","c"',
+        '"a,b,c\nx","y","z"',
+    ],
+)
+def test_a_text_of_several_lines_stays_one_row(row: str) -> None:
+    rows = list(read_csv(physical_lines(f"{row}\n2,x,y\n"), ",", ["a", "b", "c"], ["a", "b", "c"]))
+    assert [one.refused for one in rows] == [None, None]
+    assert accepted(rows)[0] == next(csv.reader(io.StringIO(row, newline="")))
+
+
 def test_a_record_with_another_number_of_cells_is_refused_as_a_whole() -> None:
     rows = read('a,b\n1\n2,"two\nlines, with, commas",3\n4,x\n')
     assert refused(rows) == [(1, "1"), (2, '2,"two\nlines, with, commas",3')]

@@ -2,8 +2,9 @@
 
 Cells may hold separators, quotes and line breaks (RFC 4180). Where the quotes are broken, or a quote is never closed,
 the record's first physical line is refused with its text, and reading goes on at the next line: an unclosed quote does
-not swallow the rows after it. A record with another number of cells than the file has columns is refused as a whole.
-So every physical line that is not blank is part of one accepted row or of one refused row (I7).
+not swallow the rows after it. A quote that is never closed may seem to be closed by a later line (`24" monitor`):
+see :func:`_is_unclosed`. A record with another number of cells than the file has columns is refused as a whole. So
+every physical line that is not blank is part of one accepted row or of one refused row (I7).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def read_csv(
             for line, text in reader.remaining_lines():
                 yield CsvRow(line, [None] * len(wanted), text)
             return
+    reader.columns = len(names)
     places = [names.index(name) for name in wanted]
     for record in reader.records():
         cells = record.cells or []
@@ -108,17 +110,17 @@ class _Reader:
         self._taken: list[tuple[int, str]] = []
         """Lines of the record that is being read."""
         self._separator = separator
+        self.columns = 0
+        """Cells of a complete row; 0 until they are known."""
 
     def records(self) -> Iterator[_Record]:
         while True:
             parser = csv.reader(self._feed(), delimiter=self._separator, strict=True)
             try:
                 for cells in parser:
-                    yield self._record(cells)
+                    yield self._first_line() if self._is_unclosed() else self._record(cells)
             except csv.Error:
-                self._again.extendleft(reversed(self._taken[1:]))
-                del self._taken[1:]
-                yield self._record(None)
+                yield self._first_line()
             else:
                 return
 
@@ -127,6 +129,16 @@ class _Reader:
         for line, text in self._lines():
             if text.strip(_BLANK):
                 yield line, text.rstrip("\r\n")
+
+    def _is_unclosed(self) -> bool:
+        lines = [text for _, text in self._taken]
+        return len(lines) > 1 < self.columns and _is_unclosed(lines, self._separator, self.columns)
+
+    def _first_line(self) -> _Record:
+        """The first physical line as a broken record; the others are read again."""
+        self._again.extendleft(reversed(self._taken[1:]))
+        del self._taken[1:]
+        return self._record(None)
 
     def _record(self, cells: list[str] | None) -> _Record:
         record = _Record(self._taken[0][0], cells, [text for _, text in self._taken])
@@ -157,3 +169,28 @@ class _Reader:
                 return
             line, text = numbered
             yield line, text.removeprefix(_BYTE_ORDER_MARK) if line == 0 else text
+
+
+def _is_unclosed(lines: Sequence[str], separator: str, columns: int) -> bool:
+    """Whether the quote that is open after the first of a record's ``lines`` was probably never closed.
+
+    So it is where the first line has all its cells without the others, and more than half of the others are rows of
+    their own. Where the first cell is quoted, the writer may quote every cell: then only if no other cell is quoted.
+    Nothing tells such lines from a text that has a table of as many columns on its own lines.
+    """
+    first, others = lines[0], [line for line in lines[1:] if line.strip(_BLANK)]
+    if first.startswith('"') and sum(line.count('"') for line in lines) > 2:
+        return False
+    cells = next(csv.reader([first], delimiter=separator))
+    if len(cells) + cells[-1].count(separator) < columns:
+        return False
+    return 2 * sum(_is_row(line, separator, columns) for line in others) > len(others)
+
+
+def _is_row(line: str, separator: str, columns: int) -> bool:
+    """Whether the line alone is a complete row. In a text, but hardly in a row, a blank follows most separators."""
+    try:
+        cells = next(csv.reader([line], delimiter=separator, strict=True))
+    except csv.Error:
+        return False
+    return len(cells) == columns and not any(cell.startswith(" ") for cell in cells[1:])
