@@ -7,9 +7,11 @@ the texts of the whole chain of causes.
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from collections.abc import Iterator
 
+from catalog_enrichment import errors
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, RegistryError, TemporaryFailure
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -29,6 +31,8 @@ _LOST_JVM_TEXTS = (
 )
 _LOST_JVM_CLASSES = {"Py4JNetworkError"}
 _LOST_WORKER_TEXTS = ("Python worker exited unexpectedly", "Python worker failed to connect", "ExecutorLostFailure")
+_RAISED_ON_WORKER = re.compile(r"^catalog_enrichment\.errors\.(ConfigError|TemporaryFailure): (.+)$", re.MULTILINE)
+"""The last line of a Python worker's traceback, which Spark gives as text."""
 _MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
 
 
@@ -38,6 +42,9 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
     text = "\n".join(map(described, chain))
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     where = _first_line(problem)
+    if on_purpose := _RAISED_ON_WORKER.search(text):
+        kind: type[CatalogEnrichmentError] = getattr(errors, on_purpose[1])
+        return kind(on_purpose[2])
     if numbers & _FULL or _has(text, _FULL_TEXTS):
         return TemporaryFailure(
             f"a disk is full: {where}. Free space for catalog.path, Spark's temporary folder (spark.local.dir, TMPDIR) "

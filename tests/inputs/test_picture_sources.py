@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs import picture_sources as module
 from catalog_enrichment.inputs.picture_sources import Fetched, PictureSources, without_secrets
 from catalog_enrichment.records import Reason
@@ -145,6 +147,19 @@ def test_a_disk_that_does_not_answer_is_an_outage(folder: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "open", broken)
     assert sources(folder).fetch(str(folder / "good.jpg")).reason is Reason.IMAGE_UNREACHABLE
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_no_version_is_told_where_the_disk_does_not_answer(
+    number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Any, **_: Any) -> None:
+        raise OSError(number, "the disk says no", path)
+
+    opened = sources(folder)
+    monkeypatch.setattr(os, "lstat", broken)
+    with pytest.raises(TemporaryFailure, match=r"good\.jpg has changed cannot be told"):
+        opened.version(str(folder / "good.jpg"))
 
 
 def test_the_version_changes_with_the_file_and_a_web_picture_has_its_uri(folder: Path) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from catalog_enrichment.config.fetch import WEB_SCHEMES
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.inputs.web_pictures import Resolve, WebPictures, system_resolver
@@ -80,7 +81,9 @@ class PictureSources:
         """A local file's size and modification time, or MISSING; of everything else the URI itself.
 
         Nothing is opened, and a file outside the allowed folders is not looked at: its version is its URI.
-        ``realpath`` is asked for folders and links; a caller with many URIs passes one that remembers.
+        ``realpath`` is asked for folders and links; a caller with many URIs passes one that remembers. Raises
+        TemporaryFailure where the storage does not answer or forbids to look: another version would mean another
+        picture, whose values are decided anew and retracted.
         """
         try:
             scheme, path = self._split(uri)
@@ -89,8 +92,11 @@ class PictureSources:
             _, status = self._stat(path, realpath)
         except NotFetched as problem:
             return MISSING if problem.reason is Reason.IMAGE_MISSING else uri
-        except OSError:  # no permission, the disk does not answer
-            return MISSING
+        except OSError as problem:
+            raise TemporaryFailure(
+                f"whether the picture {without_secrets(uri)} has changed cannot be told: {type(problem).__name__} "
+                f"({os.strerror(problem.errno or 0)}). Nothing was imported; run again when the folder can be read"
+            ) from problem
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def _read(self, uri: str) -> bytes:
