@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, features
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
@@ -152,6 +152,26 @@ def test_truncated(kind: str, share: float) -> None:
 @pytest.mark.parametrize("data", [b"this is no picture", b"<html>404</html>", b"\0" * 500, b"%PDF-1.7 ...", b"x"])
 def test_text_named_jpg_is_not_an_image(data: bytes) -> None:
     assert reason(data) is Reason.IMAGE_NOT_AN_IMAGE
+
+
+def test_postscript_of_a_merchant_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = tmp_path / "called"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {called}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for Ghostscript once
+    assert reason(encoded(Image.new("RGB", (40, 40), RED), "EPS")) is Reason.IMAGE_NOT_AN_IMAGE
+    assert not called.exists()
+
+
+@pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "PCX", "JPEG2000"])
+def test_a_format_that_shops_do_not_use_is_not_an_image(kind: str) -> None:
+    assert reason(encoded(Image.new("RGB", (40, 40), RED), kind)) is Reason.IMAGE_NOT_AN_IMAGE
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_decodes() -> None:
+    assert close(pixels(encoded(Image.new("RGB", (50, 50), RED), "AVIF"))[16, 16], RED)
 
 
 def test_more_bytes_than_allowed() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -24,6 +25,9 @@ from catalog_enrichment.records import TRANSIENT, Reason
 
 TOO_LARGE = "too_large:"
 """Begins the version of a picture whose bytes were not imported, because of their number; the number follows."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF")
+"""The formats, by Pillow's names, that are decoded. Pillow gives others to programs: it runs Ghostscript on EPS."""
 
 _WHITE = (255, 255, 255)
 _UINT16_STEP = 257  # 65535 / 255
@@ -99,7 +103,7 @@ def _stored(version: str, limits: ImagesConfig) -> Fetched:
 
 
 def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
-    """Decode one encoded picture (JPEG, PNG, GIF, WebP, TIFF, ...) to a ``size`` x ``size`` square. Never raises.
+    """Decode one encoded picture (of one of :data:`FORMATS`) to a ``size`` x ``size`` square. Never raises.
 
     Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. Of an
     animation the first frame is used, transparency becomes white, EXIF rotation is applied.
@@ -109,7 +113,7 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
     if len(data) > limits.max_bytes:
         return Decoded(None, Reason.IMAGE_TOO_LARGE, f"more than {limits.max_bytes} bytes")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
                 return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{width} x {height} exceeds {limits.max_pixels} pixels")
@@ -120,6 +124,13 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
         return Decoded(None, Reason.IMAGE_TOO_LARGE, str(problem))
     except Exception as problem:  # decoders raise almost any exception on malformed bytes
         return Decoded(None, _failure_reason(data, problem), f"{type(problem).__name__}: {problem}"[:200])
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """:data:`FORMATS` without those that this Pillow does not have (AVIF came with 11.3)."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _decode_fetched(uri: str, fetched: Fetched, size: int, limits: ImagesConfig) -> Decoded:
