@@ -18,6 +18,7 @@ from PIL import EpsImagePlugin, Image, features
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs import images as images_module
+from catalog_enrichment.inputs.fetch_limits import Deadline
 from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
 from catalog_enrichment.records import Reason
@@ -268,7 +269,7 @@ def test_a_reference_is_fetched_and_decoded(tmp_path: Path) -> None:
     assert truncated.detail.startswith(f"{path}: ")
 
 
-def outages(uri: str) -> Fetched:
+def outages(uri: str, _: Deadline) -> Fetched:
     return Fetched(None, Reason.IMAGE_UNREACHABLE if "down" in uri else Reason.IMAGE_MISSING, "details")
 
 
@@ -287,6 +288,21 @@ def test_an_outage_is_the_reason_wherever_no_other_picture_is_usable(
     assert first_usable(images, 32, LIMITS, outages).reason is reason
 
 
+def test_so_many_pictures_of_a_product_are_tried_and_no_more() -> None:
+    tried: list[str] = []
+
+    def missing(uri: str, _: Deadline) -> Fetched:
+        tried.append(uri)
+        return Fetched(None, Reason.IMAGE_MISSING, "details")
+
+    pictures = [struct_of(uri=str(number)) for number in range(10_000)]
+    decoded = first_usable(pictures, 32, LIMITS, missing)
+    assert tried == [str(number) for number in range(20)]
+    assert (decoded.reason, decoded.detail[:33]) == (Reason.IMAGE_MISSING, "details; 9980 more pictures were ")
+    assert first_usable(pictures[:20], 32, LIMITS, missing).detail == "details"
+    assert first_usable([struct_of(GOOD)] * 3, 32, ImagesConfig(max_per_product=1)).pixels is not None
+
+
 def test_references_of_several_products_are_fetched_at_the_same_time_and_come_back_in_order(tmp_path: Path) -> None:
     together = threading.Barrier(3, timeout=5)
     limits = ImagesConfig(fetch=FetchConfig(allowed_folders=(str(tmp_path),), threads=3))
@@ -295,7 +311,7 @@ def test_references_of_several_products_are_fetched_at_the_same_time_and_come_ba
         (tmp_path / f"{number}.png").write_bytes(encoded(Image.new("RGB", (40, 40), colour)))
     fetch = picture_sources(limits).fetch
 
-    def at_the_same_time(uri: str) -> Fetched:
+    def at_the_same_time(uri: str, _: Deadline) -> Fetched:
         together.wait()  # breaks if one is fetched after the other
         return fetch(uri)
 
@@ -321,7 +337,7 @@ def test_one_fetched_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatc
         return images_module.Decoded(None, Reason.IMAGE_EMPTY)
 
     monkeypatch.setattr(images_module, "decode_image", slow)
-    monkeypatch.setattr(picture_sources(LIMITS), "fetch", lambda _: Fetched(b"data"))
+    monkeypatch.setattr(picture_sources(LIMITS), "fetch", lambda *_: Fetched(b"data"))
     first_usable_of_each([[struct_of(uri=str(number))] for number in range(6)], 32, LIMITS)
     assert most == 1
 

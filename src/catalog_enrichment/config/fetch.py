@@ -30,6 +30,8 @@ class FetchConfig:
     """Names, addresses and networks (10.1.0.0/16) that http and https may connect to although they are not public."""
     seconds: float = 20.0
     """For one picture in all: resolving, connecting, redirects, retries, the whole transfer."""
+    product_seconds: float = 60.0
+    """For all pictures of one product, which are fetched one after the other until one is usable."""
     connect_seconds: float = 5.0
     retries: int = 2
     """After connection errors, status 429 and 5xx: the first at once or after a moment, then after twice as long."""
@@ -41,7 +43,8 @@ class FetchConfig:
     def __post_init__(self) -> None:
         if refused := sorted(REFUSED_SCHEMES & set(self.schemes)):
             raise ValueError(f"images.fetch.schemes cannot have {refused}: they open other URIs, which nobody checks")
-        for name, low, high in (("seconds", 0.01, 3600), ("connect_seconds", 0.01, 3600), ("threads", 1, 256)):
+        seconds = ((name, 0.01, 3600) for name in ("seconds", "product_seconds", "connect_seconds"))
+        for name, low, high in (*seconds, ("threads", 1, 256)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"images.fetch.{name} must lie in [{low:g}, {high:g}], not {getattr(self, name)!r}")
         for name in ("retries", "redirects"):

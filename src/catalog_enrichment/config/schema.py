@@ -70,6 +70,8 @@ class ImagesConfig:
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     """Width x height as declared in the header, checked before any pixel is decoded."""
+    max_per_product: int = 20
+    """Pictures of one product that are tried at most, in the feed's order, until one is usable."""
     store: str = ""
     """Folder of the pictures that merchants send as bytes, which all executors share; each is there once, by its hash.
     Empty: `pictures` in `catalog.path`. Relative paths start at `root`."""
@@ -84,6 +86,7 @@ class ImagesConfig:
             raise ValueError(f"images.store is a folder that all executors share, not a URI like {self.store!r}")
         _within("images.max_bytes", self.max_bytes, 1, 2**31)
         _within("images.max_pixels", self.max_pixels, 1, 2**31)
+        _within("images.max_per_product", self.max_per_product, 1, 10_000)
         _within("images.sample", self.sample, 0, 100_000)
         _within("images.max_unusable", self.max_unusable, 0, 1)
 

@@ -30,7 +30,7 @@ class NotFetched(Exception):
 
 
 class Deadline:
-    """A moment before which everything that belongs to one picture must be done."""
+    """A moment before which everything that belongs to one picture, or to one product's pictures, must be done."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.inputs.fetch_limits import Deadline
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
 from catalog_enrichment.records import TRANSIENT, Reason
 
@@ -45,7 +46,8 @@ class Decoded:
 
 Pictures = Iterable[Mapping[str, Any]]
 """A product's ordered ``{bytes, uri, version}``."""
-Fetch = Callable[[str], Fetched]
+Fetch = Callable[[str, Deadline], Fetched]
+"""(URI, the moment until which the product's pictures are fetched) -> the picture."""
 
 
 def first_usable(
@@ -58,11 +60,13 @@ def first_usable(
     """The first picture of a product that decodes. Never raises.
 
     If none does, the reason is that of the first picture that could not be reached, else of the first: it is the
-    merchant's main picture. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while a
-    fetched picture is decoded.
+    merchant's main picture. At most `images.max_per_product` are tried, and after `images.fetch.product_seconds` none
+    is fetched any more. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while a fetched
+    picture is decoded.
     """
     failure: Decoded | None = None
-    for image in images if images is not None else ():
+    listed, deadline = list(images) if images is not None else [], Deadline(limits.fetch.product_seconds)
+    for image in listed[: limits.max_per_product]:
         data, uri = image.get("bytes"), image.get("uri")
         if data is not None:
             decoded = decode_image(bytes(data), size, limits)
@@ -71,13 +75,16 @@ def first_usable(
             with decoding or nullcontext():
                 decoded = _decode_fetched("", stored, size, limits)
         else:
-            fetched = (fetch or picture_sources(limits).fetch)(str(uri))
+            fetched = (fetch or picture_sources(limits).fetch)(str(uri), deadline)
             with decoding or nullcontext():
                 decoded = _decode_fetched(str(uri), fetched, size, limits)
         if decoded.pixels is not None:
             return decoded
         if failure is None or (decoded.reason in TRANSIENT and failure.reason not in TRANSIENT):
             failure = decoded
+    if failure and len(listed) > limits.max_per_product:
+        untried = f"{len(listed) - limits.max_per_product} more pictures were not tried (images.max_per_product)"
+        failure = replace(failure, detail=f"{failure.detail}; {untried}")
     return failure or Decoded(None, Reason.NO_IMAGE, "the product has no image")
 
 

@@ -56,10 +56,10 @@ class PictureSources:
         self._roots = [folder.rstrip("/") for folder in folders if "://" in folder]
         self._web = WebPictures(limits.fetch, limits.max_bytes, resolve)
 
-    def fetch(self, uri: str) -> Fetched:
-        """The picture at a path or URI. Never raises."""
+    def fetch(self, uri: str, deadline: Deadline | None = None) -> Fetched:
+        """The picture at a path or URI; from a server or store before ``deadline``. Never raises."""
         try:
-            return Fetched(self._read(uri))
+            return Fetched(self._read(uri, deadline))
         except NotFetched as problem:
             return Fetched(None, problem.reason, f"{without_secrets(uri)}: {without_secrets(problem.detail)}")
         except Exception as problem:  # every library behind a scheme has its own exceptions
@@ -99,11 +99,12 @@ class PictureSources:
             ) from problem
         return f"{status.st_size}-{status.st_mtime_ns}"
 
-    def _read(self, uri: str) -> bytes:
+    def _read(self, uri: str, of_product: Deadline | None) -> bytes:
         scheme, path = self._split(uri)
         if scheme == "file":
             return self._read_file(path)
-        deadline = Deadline(self._config.seconds)
+        seconds = self._config.seconds
+        deadline = of_product if of_product and of_product.remaining < seconds else Deadline(seconds)
         if scheme in WEB_SCHEMES:
             return self._web.read(uri, deadline)
         if "::" in uri:
