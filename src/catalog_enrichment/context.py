@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import dictionary, resources, session
@@ -12,6 +13,7 @@ from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.stages import Say, to_stderr
 
 if TYPE_CHECKING:
@@ -44,8 +46,11 @@ def open_context(config: Config, app_name: str) -> Context:
 def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
     """:func:`open_context` for the jobs that change the catalog: one at a time.
 
-    Raises GateRefused, before Spark starts, if another job is writing to the same catalog.
+    Raises GateRefused, before Spark starts, if another job is writing to the same catalog, and ConfigError if
+    `images.store` is another catalog's.
     """
     load_dictionary(config)  # a config that cannot be used makes no folder for the lock
-    with LakeCatalog(config.path(config.catalog.path)).writing():
+    lake = LakeCatalog(config.path(config.catalog.path))
+    with lake.writing():
+        StoredPictures(Path(config.pictures().store)).claim(lake.path)
         yield open_context(config, app_name)

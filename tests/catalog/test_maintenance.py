@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def test_pictures_go_when_no_version_that_is_still_there_names_them(lake: LakeCa
         store.put(version, b"picture")
         os.utime(store.path(version), (1, 1))
     store.put(versions["new"], b"put there again")
-    (store.path(versions["never"]).parent / "cut-off").write_bytes(b"pic")
-    os.utime(store.path(versions["never"]).parent / "cut-off", (1, 1))
+    cut_off = f"{versions['never']}.{uuid.uuid4()}"
+    (store.path(versions["never"]).parent / cut_off).write_bytes(b"pic")
+    os.utime(store.path(versions["never"]).parent / cut_off, (1, 1))
 
     def of(name: str, uri: str | None = None) -> list[dict[str, Any]]:
         return [{"bytes": None, "uri": uri, "version": versions[name]}]
@@ -86,11 +88,11 @@ def test_pictures_go_when_no_version_that_is_still_there_names_them(lake: LakeCa
     def unnamed() -> set[str]:
         return {file.name for file in Maintenance(lake, 24).unnamed_pictures(store).paths}
 
-    assert unnamed() == {versions["never"], versions["uri"], "cut-off"}
+    assert unnamed() == {versions["never"], versions["uri"], cut_off}
     for file in superseded:
         file.unlink()  # as the deletion of unreferenced files does
     (lake.path / "products" / "part-killed.parquet").write_bytes(b"")
-    assert unnamed() == {versions["never"], versions["uri"], "cut-off", versions["before"]}
+    assert unnamed() == {versions["never"], versions["uri"], cut_off, versions["before"]}
 
     [file] = [file for file in (lake.path / "products").glob("*.parquet") if file.stat().st_size]
     file.write_bytes(b"")  # what it names is not known: nothing may go

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.ingest.kept_pictures import put_pictures
 from catalog_enrichment.inputs.images import TOO_LARGE, first_usable, first_usable_of_each
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
@@ -74,3 +76,27 @@ def test_a_store_that_cannot_be_read_is_an_outage(tmp_path: Path) -> None:
     StoredPictures(tmp_path).path(version(RED)).mkdir(parents=True)  # reading a folder is an OSError for any user
     unreadable = [{"bytes": None, "uri": None, "version": version(RED)}]
     assert first_usable(unreadable, 8, ImagesConfig(store=str(tmp_path))).reason is Reason.IMAGE_UNREACHABLE
+
+
+def test_only_what_the_store_wrote_is_among_its_files(tmp_path: Path) -> None:
+    store = StoredPictures(tmp_path)
+    store.put(version(RED), RED)
+    store.claim(tmp_path / "catalog")
+    own = store.path(version(RED))
+    cut_off = own.with_name(f"{own.name}.{uuid.uuid4()}")
+    elsewhere = tmp_path / "ab" / "cd" / own.name
+    for file in (cut_off, elsewhere, own.with_name("summer-catalogue.jpg"), own.with_suffix(".jpg")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert files(tmp_path) == [own.name, cut_off.name]
+
+
+def test_a_store_belongs_to_one_catalog_wherever_both_are_moved(tmp_path: Path) -> None:
+    first, second = tmp_path / "company" / "first", tmp_path / "company" / "second"
+    shared = tmp_path / "company" / "pictures"
+    StoredPictures(shared).claim(first)
+    StoredPictures(shared).claim(first)
+    with pytest.raises(ConfigError, match=r"pictures of the catalog .*/first, not of .*/second.*delete .*_catalog"):
+        StoredPictures(shared).claim(second)
+    (tmp_path / "company").rename(tmp_path / "moved")
+    StoredPictures(tmp_path / "moved" / "pictures").claim(tmp_path / "moved" / "first")

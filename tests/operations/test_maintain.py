@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance, Paths
 from catalog_enrichment.config.schema import MaintenanceConfig
@@ -18,7 +19,7 @@ from catalog_enrichment.operations import maintain, retention, rollback
 
 from ..catalog.catalog_rows import prediction, product, run_row
 from ..clock import set_back
-from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
+from ..sample_catalog import SampleCatalog, build, change, enrich, killed_at, table, values
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,6 +52,14 @@ def test_the_job_removes_pictures_that_nothing_names(sample: SampleCatalog) -> N
     done = maintain.maintain_catalog(sample.context())
     assert preview["pictures"] == done["pictures"] == {"files": 1, "bytes": 9}
     assert not list(store.files())
+
+
+def test_a_second_catalog_with_the_same_store_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = build(tmp_path / "first"), build(tmp_path / "second")
+    shared = ["--set", f"images.store={tmp_path / 'shared'}"]
+    StoredPictures(tmp_path / "shared").claim(first.config.path("catalog"))
+    assert cli.maintain_catalog(["--config", str(second.file), *shared]) == 2
+    assert "keeps the pictures of the catalog" in capsys.readouterr().out
 
 
 def test_only_superseded_abstentions_of_old_succeeded_runs_go(lake: LakeCatalog) -> None:

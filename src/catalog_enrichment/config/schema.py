@@ -74,7 +74,8 @@ class ImagesConfig:
     """Pictures of one product that are tried at most, in the feed's order, until one is usable."""
     store: str = ""
     """Folder of the pictures that merchants send as bytes, which all executors share; each is there once, by its hash.
-    Empty: `pictures` in `catalog.path`. Relative paths start at `root`."""
+    Of one catalog only: maintain_catalog removes what its products do not name. Empty: `pictures` in `catalog.path`.
+    Relative paths start at `root`."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     sample: int = 200
     """Products with pictures whose pictures an import tries before it writes anything; 0: none."""

@@ -2,7 +2,7 @@
 
 A picture is written once, whichever products have it and however often they are imported. A file is complete before it
 has its name, and never changes: writers need no lock, and a task that is tried again or was killed does no harm. What
-no product names any more is removed by maintain_catalog.
+no product names any more is removed by maintain_catalog. So a store belongs to one catalog, which a file in it names.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from catalog_enrichment.errors import ConfigError
+
+OWNER = "_catalog"
+"""The file in a store that names its catalog, by its path from the store: both can be moved or copied together."""
+
 _VERSION = re.compile(r"[0-9a-f]{64}")
 """SHA-256, as hexadecimal digits."""
+_FILE = re.compile(r"([0-9a-f]{64})(\.[0-9a-f-]{36})?")
+"""A picture, or what is left where its write was cut off."""
 
 
 class StoredPictures:
@@ -23,6 +30,23 @@ class StoredPictures:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def claim(self, catalog: Path) -> None:
+        """Make the store that of the catalog in the folder ``catalog``, if it is not yet.
+
+        Raises ConfigError if it is another catalog's: each would remove the pictures of the other.
+        """
+        own = os.path.relpath(catalog.resolve(), self._folder.resolve())
+        marker = self._folder / OWNER
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), marker.open("x", encoding="utf-8") as file:
+            file.write(own)
+        owner = marker.read_text(encoding="utf-8")
+        if owner != own:
+            raise ConfigError(
+                f"images.store = {self._folder} keeps the pictures of the catalog {self._folder / owner}, not of "
+                f"{catalog}: set another folder. If that catalog was moved here, delete {marker}"
+            )
 
     def path(self, version: str) -> Path:
         """Where the picture with this SHA-256 is, or would be. Raises ValueError for anything but such a hash."""
@@ -46,5 +70,11 @@ class StoredPictures:
         return self.path(version).read_bytes()
 
     def files(self) -> Iterator[Path]:
-        """Every file; its name is the picture's version, or longer where a write was cut off."""
-        yield from self._folder.glob("??/??/*")
+        """Every file that :meth:`put` wrote; its name is the picture's version, or longer where a write was cut off.
+
+        What others have put into the folder is not among them.
+        """
+        for file in self._folder.glob("??/??/*"):
+            found = _FILE.fullmatch(file.name)
+            if found and file.is_relative_to(self.path(found[1]).parent):
+                yield file
