@@ -45,10 +45,29 @@ def test_a_picture_that_is_there_is_marked_as_used_and_not_written_again(tmp_pat
     path = store.path(version(RED))
     os.utime(path, (1, 1))
     before = path.stat()
-    store.put(version(RED), b"never looked at")
+    store.put(version(RED), b"x" * len(RED))  # never looked at
     assert path.read_bytes() == RED
     assert path.stat().st_ino == before.st_ino
     assert path.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize("left", [b"", RED[:-1]])
+def test_a_picture_that_a_power_failure_cut_off_is_written_again(tmp_path: Path, left: bytes) -> None:
+    store = StoredPictures(tmp_path)
+    store.put(version(RED), RED)
+    store.path(version(RED)).write_bytes(left)
+    store.put(version(RED), RED)
+    assert store.get(version(RED)) == RED
+
+
+def test_a_picture_has_its_name_after_its_bytes_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []
+    target = StoredPictures(tmp_path).path(version(RED))
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_size, target.exists())))
+    StoredPictures(tmp_path).put(version(RED), RED)
+    assert (synced, target.exists()) == ([(len(RED), False)], True)
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n"])

@@ -55,14 +55,18 @@ class StoredPictures:
         return self._folder / version[:2] / version[2:4] / version
 
     def put(self, version: str, data: bytes) -> None:
-        """Write a picture; one that is there is only marked as used now."""
+        """Write a picture; one that is there, with all its bytes, is only marked as used now."""
         target = self.path(version)
         with suppress(FileNotFoundError):
             os.utime(target)
-            return
+            if target.stat().st_size == len(data):
+                return
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f"{version}.{uuid.uuid4()}")
-        scratch.write_bytes(data)
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the name without the bytes
         scratch.replace(target)
 
     def get(self, version: str) -> bytes:
