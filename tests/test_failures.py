@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from py4j.clientserver import JavaClient, JavaParameters, PythonParameters
 from py4j.java_gateway import GatewayProperty
 from py4j.protocol import Py4JNetworkError
@@ -47,6 +48,11 @@ def test_errors_of_the_surroundings_are_recognised(problem: Exception, kind: typ
     found = failures.recognised(problem)
     assert type(found) is kind
     assert message in str(found)
+
+
+def test_an_error_of_mlflow_itself_is_no_failing_server() -> None:
+    """Its client's own errors have INTERNAL_ERROR as their default code."""
+    assert failures.recognised(MlflowException("the artifact has no python_function")) is None
 
 
 class UnreadableError(Exception):

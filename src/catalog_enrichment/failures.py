@@ -33,6 +33,10 @@ _LOST_JVM_CLASSES = {"Py4JNetworkError"}
 _LOST_WORKER_TEXTS = ("Python worker exited unexpectedly", "Python worker failed to connect", "ExecutorLostFailure")
 _RAISED_ON_WORKER = re.compile(r"^catalog_enrichment\.errors\.(ConfigError|TemporaryFailure): (.+)$", re.MULTILINE)
 """The last line of a Python worker's traceback, which Spark gives as text."""
+_NO_MLFLOW_ANSWER = re.compile(
+    r"API request to \S+ failed with (?:timeout )?exception|failed with error code (?:5\d\d|429)\b"
+)
+"""In the messages of MLflow's client."""
 _MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
 
 
@@ -57,6 +61,8 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
             f"the MLflow store is locked by another process: {where}. Run again when that has ended; for several jobs "
             "at a time use an MLflow server instead of a sqlite file"
         )
+    if any(map(_mlflow_does_not_answer, chain)):
+        return TemporaryFailure(f"the MLflow server fails or does not answer: {where}. Run again when it does")
     if _has(text, _DAMAGED_TEXTS):
         return RegistryError(f"the MLflow store is damaged or of another version: {where}. Check mlflow.tracking_uri")
     if numbers & _FORBIDDEN or _has(text, _FORBIDDEN_TEXTS):
@@ -83,6 +89,16 @@ def described(problem: BaseException) -> str:
     except Exception:
         message = _NO_MESSAGE
     return f"{type(problem).__name__}: {message}".rstrip(": ")
+
+
+def _mlflow_does_not_answer(link: BaseException) -> bool:
+    """Whether the error is of MLflow's client, and the server could not be reached, is overloaded, or fails itself."""
+    kind = type(link)
+    if not kind.__module__.startswith("mlflow."):
+        return False
+    from_server = kind.__name__ == "RestException"  # the client's own errors have the code of a failing server, too
+    status = link.get_http_status_code() if from_server else 0  # type: ignore[attr-defined]
+    return status >= 500 or status == 429 or bool(_NO_MLFLOW_ANSWER.search(str(link)))
 
 
 def _lost_jvm(link: BaseException) -> bool:

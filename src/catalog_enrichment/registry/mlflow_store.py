@@ -27,6 +27,7 @@ from catalog_enrichment.records import Modality
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
 
     from catalog_enrichment.registry.trained_model import TrainedModel
@@ -36,6 +37,8 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _REQUIREMENTS = ["fsspec", "mlflow", "numpy", "pandas", "pillow", "safetensors", "scipy", "timm"]
 _REQUIREMENTS += ["tokenizers", "torch", "transformers"]
 """Packages that `models/pyfunc.py` needs. This package itself is logged with the model, as code."""
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
 _MODEL = "model"
 """Name of the logged model, and of the artifact folder inside it."""
 
@@ -88,7 +91,7 @@ class Store:
     def client(self, create: bool) -> MlflowClient:
         """A client, after a check that the store answers. ``create`` makes a missing sqlite store.
 
-        Raises RegistryError if the store cannot be reached or used.
+        Raises RegistryError if the store cannot be used, and TemporaryFailure if it does not answer.
         """
         if self._client is None:
             if self._file:
@@ -167,7 +170,7 @@ class Store:
             flavors = mlflow.models.Model.load(str(folder)).flavors
             return folder / str(flavors["python_function"]["artifacts"][_MODEL]["path"])
         except (MlflowException, OSError, KeyError) as problem:
-            raise RegistryError(
+            raise failures.recognised(problem) or RegistryError(
                 f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
                 "artifacts are where the store says, and that train_model logged them."
             ) from problem
@@ -240,7 +243,7 @@ def find_version(client: MlflowClient, name: str, *, version: str = "", alias: s
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as problem:
         missing = f"version {version}" if version else f"alias {alias!r}"
-        raise RegistryError(f"no {missing} of model {name!r}: {_available(client, name)}") from problem
+        raise _not_found(problem, f"{missing} of model {name!r}", client, name) from problem
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -250,7 +253,7 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
     try:
         return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
     except MlflowException as problem:
-        raise RegistryError(f"no model {name!r}: {_available(client, name)}") from problem
+        raise _not_found(problem, f"model {name!r}", client, name) from problem
 
 
 def all_versions(client: MlflowClient, name: str) -> list[Any]:
@@ -269,6 +272,14 @@ def without_password(uri: str) -> str:
     """``uri`` without user name and password, which urllib takes for a part of the host's name."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+
+
+def _not_found(problem: MlflowException, wanted: str, client: MlflowClient, name: str) -> Exception:
+    """The error to raise: that ``wanted`` does not exist, and what does, or that the registry could not be asked."""
+    if problem.error_code in _NOT_FOUND:
+        return RegistryError(f"no {wanted}: {_available(client, name)}")
+    unusable = RegistryError(f"the MLflow registry cannot be asked for {wanted}: {problem}")
+    return failures.recognised(problem) or unusable
 
 
 def _available(client: MlflowClient, name: str) -> str:
