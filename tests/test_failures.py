@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from py4j.clientserver import JavaClient, JavaParameters, PythonParameters
 from py4j.java_gateway import GatewayProperty
 from py4j.protocol import Py4JNetworkError
@@ -48,6 +48,23 @@ def test_errors_of_the_surroundings_are_recognised(problem: Exception, kind: typ
     found = failures.recognised(problem)
     assert type(found) is kind
     assert message in str(found)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        RestException({"error_code": "INTERNAL_ERROR", "message": "the database is down"}),
+        RestException({"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "slower"}),
+        MlflowException("API request to endpoint /api/x failed with error code 503 != 200. Response body: ''"),
+        MlflowException("API request to endpoint /api/x failed with error code 429 != 200. Response body: ''"),
+        MlflowException("API request to http://u/api/x failed with exception too many 502 error responses"),
+        MlflowException("API request to http://u/api/x failed with timeout exception read timed out."),
+    ],
+)
+def test_an_mlflow_server_that_fails_may_work_later(problem: Exception) -> None:
+    assert type(failures.recognised(wrapped(problem))) is TemporaryFailure
+    refused = MlflowException("API request to endpoint /api/x failed with error code 403 != 200. Response body: ''")
+    assert failures.recognised(refused) is None
 
 
 def test_an_error_of_mlflow_itself_is_no_failing_server() -> None:
