@@ -18,6 +18,8 @@ from catalog_enrichment import cli, failures
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailure
 
+from .sample_catalog import build
+
 
 def wrapped(problem: BaseException) -> Exception:
     """As a library raises it: inside an error of its own."""
@@ -36,6 +38,15 @@ def wrapped(problem: BaseException) -> Exception:
         (wrapped(sqlite3.OperationalError("no such table: experiments")), RegistryError, "damaged"),
         (PermissionError(errno.EACCES, "Permission denied", "/catalog"), ConfigError, "cannot be used"),
         (OSError(errno.EROFS, "Read-only file system", "/catalog"), ConfigError, "cannot be used"),
+        (OSError(errno.EIO, "Input/output error", "/catalog"), TemporaryFailure, "network drive fails"),
+        (wrapped(OSError(errno.ESTALE, "Stale file handle")), TemporaryFailure, "network drive fails"),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), TemporaryFailure, "network drive fails"),
+        (OSError(errno.ETIMEDOUT, "timed out"), TemporaryFailure, "network drive fails"),
+        (RuntimeError("java.io.IOException: Stale file handle"), TemporaryFailure, "network drive fails"),
+        (wrapped(sqlite3.OperationalError("disk I/O error")), TemporaryFailure, "network drive fails"),
+        (OSError(errno.EMFILE, "no more"), TemporaryFailure, "ulimit -n"),
+        (RuntimeError("java.io.IOException: Too many open files"), TemporaryFailure, "ulimit -n"),
+        (wrapped(sqlite3.OperationalError("unable to open database file")), RegistryError, "cannot be opened"),
         (Py4JNetworkError("Answer from Java side is empty"), TemporaryFailure, "JVM has ended"),
         (RuntimeError("Job 7 cancelled because SparkContext was shut down"), TemporaryFailure, "JVM has ended"),
         (RuntimeError("Lost task 1.0: Python worker exited unexpectedly (crashed)"), TemporaryFailure, "worker"),
@@ -131,3 +142,16 @@ def test_a_job_ends_with_the_exit_code_of_what_was_recognised(
     printed = capsys.readouterr()
     assert f'"status": "{status}"' in printed.out
     assert ("Traceback" in printed.err) == (code == 1)
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "x" * 300])
+def test_a_catalog_path_that_no_folder_can_have_is_refused_before_spark_starts(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nonexistent")
+    sample = build(tmp_path / "sample")
+    (sample.folder / "file").write_text("")
+    assert cli.import_products(["--config", str(sample.file), "--set", f"catalog.path={path}"]) == 2
+    printed = capsys.readouterr()
+    assert "is no folder and cannot be made one" in printed.out
+    assert "Traceback" not in printed.err

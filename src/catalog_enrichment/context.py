@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +15,14 @@ from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.stages import Say, to_stderr
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,22 @@ def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
     """:func:`open_context` for the jobs that change the catalog: one at a time.
 
     Raises GateRefused, before Spark starts, if another job is writing to the same catalog, and ConfigError if
-    `images.store` is another catalog's.
+    `catalog.path` cannot be a folder or `images.store` is another catalog's.
     """
     load_dictionary(config)  # a config that cannot be used makes no folder for the lock
     lake = LakeCatalog(config.path(config.catalog.path))
+    _make_folder(lake.path)
     with lake.writing():
         StoredPictures(Path(config.pictures().store)).claim(lake.path)
         yield open_context(config, app_name)
+
+
+def _make_folder(path: Path) -> None:
+    """Make the catalog's folder, if it is not there. Raises ConfigError for a path that no folder can have."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        if problem.errno not in _NO_FOLDER:
+            raise
+        reason = os.strerror(problem.errno or 0)
+        raise ConfigError(f"catalog.path = {path} is no folder and cannot be made one: {reason}") from problem

@@ -18,7 +18,15 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FORBIDDEN_TEXTS = ("Permission denied", "Read-only file system", "attempt to write a readonly database")
+_STORAGE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN}
+_STORAGE_TEXTS = (
+    *("Input/output error", "Stale file handle", "Transport endpoint is not connected", "Connection timed out"),
+    "disk I/O error",
+)
+_FILES = {errno.EMFILE, errno.ENFILE}
+_FILES_TEXTS = ("Too many open files",)
 _LOCKED_TEXTS = ("database is locked",)
+_UNOPENED_TEXTS = ("unable to open database file",)
 _DAMAGED_TEXTS = ("no such table", "database disk image is malformed", "file is not a database", "Detected out-of-date")
 _NO_MESSAGE = "its message is in Spark's JVM, which does not answer"
 _LOST_JVM_TEXTS = (
@@ -63,6 +71,12 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
         )
     if any(map(_mlflow_does_not_answer, chain)):
         return TemporaryFailure(f"the MLflow server fails or does not answer: {where}. Run again when it does")
+    if numbers & _STORAGE or _has(text, _STORAGE_TEXTS):
+        return TemporaryFailure(f"a disk or network drive fails or does not answer: {where}. Run again when it does")
+    if numbers & _FILES or _has(text, _FILES_TEXTS):
+        return TemporaryFailure(f"too many files are open: {where}. Raise the limit (ulimit -n), and run again")
+    if _has(text, _UNOPENED_TEXTS):
+        return RegistryError(f"the MLflow store cannot be opened: {where}. Check the folder of mlflow.tracking_uri")
     if _has(text, _DAMAGED_TEXTS):
         return RegistryError(f"the MLflow store is damaged or of another version: {where}. Check mlflow.tracking_uri")
     if numbers & _FORBIDDEN or _has(text, _FORBIDDEN_TEXTS):
