@@ -22,6 +22,7 @@ from catalog_enrichment import failures, masking
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
+from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
@@ -199,12 +200,13 @@ def _enrich_arguments(parser: argparse.ArgumentParser) -> None:
 @_job(_enrich_arguments)
 def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     """Score every new, changed or unscored product with the champion and publish the values that are certified."""
-    from catalog_enrichment.context import open_for_writing
+    from catalog_enrichment.context import open_for_writing, recording_refusals
     from catalog_enrichment.enrichment import pipeline
     from catalog_enrichment.enrichment.select import Window
     from catalog_enrichment.report import run as run_report
 
-    model = _resolve_model(config)
+    with recording_refusals(config, RunKind.ENRICH, unless=args.dry_run):
+        model = _resolve_model(config)
     limit = config.enrich.max_products if args.max_products is None else args.max_products
     with open_for_writing(config, "enrich_catalog") as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
@@ -240,11 +242,12 @@ _BACKFILL_SETTINGS = {
 @_job(_backfill_arguments, _BACKFILL_SETTINGS)
 def backfill(config: Config, args: argparse.Namespace) -> Summary:
     """Enrich a chosen slice of the catalog in resumable chunks, with an estimate first."""
-    from catalog_enrichment.context import open_context, open_for_writing
+    from catalog_enrichment.context import open_context, open_for_writing, recording_refusals
     from catalog_enrichment.enrichment import backfill as backfill_job
 
     window = backfill_job.window_of(config)
-    model = _resolve_model(config)
+    with recording_refusals(config, RunKind.BACKFILL, unless=args.dry_run or args.estimate):
+        model = _resolve_model(config)
     if args.estimate:
         return {"status": "estimate"} | backfill_job.estimate(open_context(config, "backfill"), model, window)
     with open_for_writing(config, "backfill") as context:

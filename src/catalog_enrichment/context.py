@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import dictionary, resources, session
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import Say, to_stderr
 
 if TYPE_CHECKING:
@@ -60,6 +63,31 @@ def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
     with lake.writing():
         StoredPictures(Path(config.pictures().store)).claim(lake.path)
         yield open_context(config, app_name)
+
+
+@contextmanager
+def recording_refusals(config: Config, kind: RunKind, unless: bool = False) -> Iterator[None]:
+    """For what a run checks before it takes the write lock: if it raises, a row in `runs` says why.
+
+    ``unless``: write none, as for a dry run. Nor is there one where the dictionary cannot be loaded, or another job has
+    the lock.
+    """
+    load_dictionary(config)
+    record = RunRecord(kind=kind, config=config.without_secrets(), secrets=config.secrets())
+    try:
+        yield
+    except Exception as problem:
+        if not unless:
+            _record_refusal(LakeCatalog(config.path(config.catalog.path)), record, problem)
+        raise
+
+
+def _record_refusal(lake: LakeCatalog, record: RunRecord, problem: Exception) -> None:
+    try:
+        with lake.writing():
+            runs.write_unsuccessful(lake, record, problem)
+    except Exception as unrecorded:  # the first error is the one to report
+        problem.add_note(f"This attempt has no row in the table runs: {unrecorded}")
 
 
 def _make_folder(path: Path) -> None:

@@ -88,11 +88,20 @@ def test_refused_and_failed_attempts_have_rows_and_readers_see_the_succeeded_one
     assert found["attempt"] == 3
 
 
-def test_a_dry_run_and_an_attempt_without_a_run_id_leave_no_row(catalog: LakeCatalog) -> None:
-    for attempt, unless in ((record(), True), (record(run_id=""), False)):
-        with pytest.raises(GateRefused), runs.recorded(catalog, attempt, unless=unless):
-            raise GateRefused("no")
+def test_a_dry_run_leaves_no_row(catalog: LakeCatalog) -> None:
+    with pytest.raises(GateRefused), runs.recorded(catalog, record(), unless=True):
+        raise GateRefused("no")
     assert rows(catalog) == []
+
+
+def test_an_attempt_that_ends_before_its_run_id_is_known_has_one_of_its_own(catalog: LakeCatalog) -> None:
+    for _ in range(2):
+        with pytest.raises(GateRefused), runs.recorded(catalog, record(run_id="")):
+            raise GateRefused("no")
+    written = rows(catalog)
+    assert [(row["kind"], row["status"], row["attempt"]) for row in written] == [("enrich", "refused", 1)] * 2
+    assert len({row["run_id"] for row in written}) == 2
+    assert all(row["run_id"].startswith("enrich-") for row in written)
 
 
 def test_an_attempt_that_cannot_be_recorded_still_ends_with_its_own_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,7 +110,9 @@ def test_a_misspelled_category_is_refused_with_those_that_are_close(sample: Samp
     sliced = sample.with_settings("backfill.categories=['Apparel', 'Aparel']")
     with pytest.raises(ConfigError, match=r"no product is in \['Aparel'\]. Did you mean 'Apparel'"):
         backfill.backfill(sliced.context(), sliced.model(), backfill.window_of(sliced.config))
-    assert not [row for row in table(sample, "runs") if row["kind"] == "backfill"]
+    [row] = [row for row in table(sample, "runs") if row["kind"] == "backfill"]
+    assert (row["status"], "Did you mean 'Apparel'" in row["error"]) == ("failed", True)
+    assert json.loads(row["window"])["categories"] == ["Apparel", "Aparel"]
 
 
 def test_backfill_by_product_ids(sample: SampleCatalog) -> None:

@@ -350,6 +350,17 @@ def test_nothing_is_written_from_a_source_that_violates_its_contract(
     assert {table: shop.catalog.version(table) for table in ("products", "quarantine", "current_values")} == {
         "products": -1, "quarantine": -1, "current_values": -1,
     }  # fmt: skip
+    [row] = runs.every_attempt(shop.catalog).collect()
+    assert (row.kind, row.status, row.attempt) == ("import", "failed", 1)
+
+
+def test_a_missing_source_leaves_a_row_and_the_next_import_takes_no_notice_of_it(shop: Shop) -> None:
+    with pytest.raises(DataContractError, match="nosuch"):
+        shop.run([], path="nosuch.jsonl")
+    assert shop.run([_good(n) for n in range(20)])["status"] == "succeeded"
+    found = [(row.kind, row.status, row.run_id[:7]) for row in runs.every_attempt(shop.catalog).collect()]
+    assert sorted(found) == [("import", "failed", "import-"), ("import", "succeeded", "import-")]
+    assert shop.run([_good(n) for n in range(20)])["status"] == "nothing_to_do"
 
 
 def test_an_attribute_that_is_not_in_the_dictionary_is_refused_before_anything_is_read(shop: Shop) -> None:

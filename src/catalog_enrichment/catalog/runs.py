@@ -20,7 +20,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.failures import described
 from catalog_enrichment.masking import masked
-from catalog_enrichment.records import RunKind, RunStatus, strictly_later
+from catalog_enrichment.records import RunKind, RunStatus, make_run_id, strictly_later
 from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class RunRecord:
 
     kind: RunKind
     run_id: str = ""
-    """Empty until what it is a hash of is known."""
+    """Empty until what it is a hash of is known, or the attempt has ended without."""
     stages: Stages = field(default_factory=Stages)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     parent_run_id: str | None = None
@@ -123,17 +123,22 @@ def _table_versions(catalog: Catalog) -> dict[str, int]:
 def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Iterator[None]:
     """When the block raises, write a row with the error: `refused` for a GateRefused, `failed` for any other error.
 
-    ``unless``: write none, as for a dry run. An attempt whose run id is not known yet leaves no row either.
+    ``unless``: write none, as for a dry run.
     """
     try:
         yield
     except Exception as problem:
-        if record.run_id and not unless:
-            _write_unsuccessful(catalog, record, problem)
+        if not unless:
+            write_unsuccessful(catalog, record, problem)
         raise
 
 
-def _write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:
+def write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:
+    """Write the row of an attempt that ``problem`` ended; where that fails too, add a note to ``problem``.
+
+    An attempt that ended before its run id was known gets one of its own. Only under the write lock, as :func:`write`.
+    """
+    record.run_id = record.run_id or make_run_id(record.kind, record.config_hash, record.started_at.isoformat())
     status = RunStatus.REFUSED if isinstance(problem, GateRefused) else RunStatus.FAILED
     try:
         error = masked(described(problem), record.secrets)

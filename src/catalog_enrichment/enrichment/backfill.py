@@ -91,14 +91,14 @@ def _with_parents(category: str) -> list[str]:
 
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
     """Estimate, then enrich chunk by chunk. Returns the merged summary with one entry per chunk."""
-    expected = estimate(context, model, window)
     request = RunRequest.of(context.config, context.dictionary, model, window)
     record = request.record(context.config, Stages(context.say), parent_run_id=None)
     record.kind = RunKind.BACKFILL
-    _identify(record, context.catalog, request)
     summaries: list[dict[str, Any]] = []
     resumed = False
     with runs.recorded(context.catalog, record, unless=dry_run):
+        expected = estimate(context, model, window)
+        _identify(record, context.catalog, request)
         for number in range(expected["chunks"]):
             chunk = replace(window, chunk=(number, expected["chunks"]))
             context.say(f"chunk {number + 1} of {expected['chunks']}")

@@ -1,0 +1,61 @@
+"""What a run is refused for before it takes the write lock has a row in `runs`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import cli
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.errors import GateRefused
+
+from .sample_catalog import SampleCatalog, build, table
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> SampleCatalog:
+    """A catalog without a model, and without Spark."""
+    return build(tmp_path / "sample")
+
+
+def statuses(sample: SampleCatalog) -> list[tuple[str, str]]:
+    return [(row["kind"], row["status"]) for row in table(sample, "runs")]
+
+
+@pytest.mark.parametrize("kind", ["enrich", "backfill"])
+def test_a_run_without_a_champion_leaves_a_row(
+    kind: str, untrained: SampleCatalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = {"enrich": cli.enrich_catalog, "backfill": cli.backfill}[kind]
+    config = ["--config", str(untrained.file), "--set", "mlflow.artifact_path=https://user:hunter2@store/x"]
+    for arguments in ([], ["--dry-run"], *([["--estimate"]] if kind == "backfill" else [])):
+        assert job([*config, *arguments]) == 2
+    [row] = table(untrained, "runs")
+    assert (row["kind"], row["status"]) == (kind, "failed")
+    assert "run train_model first" in row["error"]
+    assert json.loads(row["config"])["mlflow"]["artifact_path"] == "https://***@store/x"
+    assert job([*config]) == 2
+    assert statuses(untrained) == [(kind, "failed")] * 2
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_run_whose_certificates_have_expired_leaves_a_row_unless_another_job_writes(
+    held: bool, untrained: SampleCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def expired(*_: Any) -> None:
+        raise GateRefused("all certificates have expired")
+
+    monkeypatch.setattr(cli, "_resolve_model", expired)
+    with LakeCatalog(untrained.config.path("catalog")).writing() if held else nullcontext():
+        assert cli.enrich_catalog(["--config", str(untrained.file)]) == 3
+    assert "all certificates have expired" in capsys.readouterr().out
+    assert statuses(untrained) == ([] if held else [("enrich", "refused")])
+
+
+def test_a_config_that_cannot_be_used_leaves_neither_row_nor_folder(untrained: SampleCatalog) -> None:
+    assert cli.enrich_catalog(["--config", str(untrained.file), "--set", "catalog.dictionary=nosuch.json"]) == 2
+    assert not untrained.config.path("catalog").exists()
