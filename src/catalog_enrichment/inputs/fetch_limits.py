@@ -19,6 +19,8 @@ _EMBEDDING = tuple(
 )
 """IPv6 networks whose addresses stand for IPv4 ones: mapped, 6to4, Teredo, NAT64 (RFC 4291, 3056, 4380,
 6052, 8215)."""
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
+"""RFC 9637, which ipaddress takes for global."""
 
 
 class NotFetched(Exception):
@@ -79,6 +81,8 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if ip.version == 6 and any(ip in network for network in _EMBEDDING):
+        return False
+    if ip.version == 6 and (ip.is_site_local or ip in _DOCUMENTATION):
         return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 

@@ -180,7 +180,7 @@ def without_secrets(text: str) -> str:
     """A URI, or a message with URIs, without users, passwords and queries (they may hold a signature), on one line, and
     short."""
     without_queries = re.sub(r"[?#]\S*", "", text)
-    return _NO_TEXT.sub("?", re.sub(r"(?<=://)[^/@\s]*@", "", without_queries))[:200]
+    return _NO_TEXT.sub("?", re.sub(r"(?<=://)[^/\s]*@", "", without_queries))[:200]
 
 
 def _read_object(uri: str, max_bytes: int) -> bytes:

@@ -9,6 +9,7 @@ cut off. Connections are kept and used again. Proxies from the environment are n
 from __future__ import annotations
 
 import io
+import math
 import random
 import socket
 import ssl
@@ -111,10 +112,13 @@ class WebPictures:
             raise NotFetched(
                 Reason.IMAGE_UNREACHABLE, f"{url.host} is not asked for {PAUSE_SECONDS:g} s: it did not answer before"
             )
+        had_time = deadline.remaining >= min(self._config.connect_seconds, self._config.seconds / 2)
         try:
             answer = self._with_retries(url, host, deadline)
         except NotFetched as problem:
-            if problem.reason is Reason.IMAGE_UNREACHABLE:
+            if problem.reason is Reason.IMAGE_UNREACHABLE and not had_time:
+                pass  # not the fault of the host: another one redirected to it late, or other pictures took the time
+            elif problem.reason is Reason.IMAGE_UNREACHABLE:
                 host.failures += 1
                 if host.failures >= PAUSE_AFTER:
                     host.paused_until = time.monotonic() + PAUSE_SECONDS
@@ -186,7 +190,7 @@ class WebPictures:
             retries=False,
             redirect=False,
             assert_same_host=False,
-            timeout=Timeout(connect=min(self._config.connect_seconds, remaining), read=remaining),
+            timeout=Timeout(total=remaining, connect=min(self._config.connect_seconds, remaining)),
             preload_content=False,
             decode_content=False,
         )
@@ -221,9 +225,9 @@ class WebPictures:
         raise NotFetched(Reason.IMAGE_UNREADABLE, f"HTTP {status}")
 
     def _content(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        declared = response.headers.get("Content-Length", "")
+        declared = _declared_bytes(response)
         too_large = NotFetched(Reason.IMAGE_TOO_LARGE, f"more than {self._max_bytes} bytes")
-        if declared.isdecimal() and int(declared) > self._max_bytes:
+        if declared is not None and declared > self._max_bytes:
             response.close()
             raise too_large
         content = io.BytesIO()
@@ -316,14 +320,22 @@ def _retry_after(tries: Retry, response: urllib3.BaseHTTPResponse) -> float | No
     """Seconds that the server asks to wait; None without a header that can be read."""
     try:
         return tries.get_retry_after(response)
-    except HTTPError:
+    except (HTTPError, ValueError, OverflowError):  # thousands of digits, the year 9999999
         return None
+
+
+def _declared_bytes(response: urllib3.BaseHTTPResponse) -> float | None:
+    """The length that the header declares, infinite for a number of absurd length; None without one."""
+    declared = response.headers.get("Content-Length", "")
+    if not declared.isdecimal():
+        return None
+    return int(declared) if len(declared) < 20 else math.inf
 
 
 def _discard(response: urllib3.BaseHTTPResponse) -> None:
     """Leave the connection ready for the next request, or close it where that would mean reading much."""
-    declared = response.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared) <= _CHUNK:
+    declared = _declared_bytes(response)
+    if declared is not None and declared <= _CHUNK and "Transfer-Encoding" not in response.headers:
         response.drain_conn()
     else:
         response.close()
