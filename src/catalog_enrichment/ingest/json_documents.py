@@ -153,9 +153,17 @@ def _with_empty_files(spark: SparkSession, frame: DataFrame, location: FileLocat
 
 
 def python_to_json(text: str) -> str | None:
-    """A Python dict literal as JSON, None for any other text (runs on executors). The text is not executed."""
+    """A Python dict literal as JSON, None for any other text, and where a key is repeated at any depth (runs on
+    executors). The text is not executed."""
     try:
-        value = ast.literal_eval(text.strip())
+        tree = ast.parse(text.strip(), mode="eval")
+        if any(_repeats_a_key(node) for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+            return None
+        value = ast.literal_eval(tree)
         return json.dumps(value, allow_nan=False) if isinstance(value, dict) else None
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+
+
+def _repeats_a_key(literal: ast.Dict) -> bool:
+    return len({ast.literal_eval(key) for key in literal.keys if key}) < len(literal.keys)
