@@ -204,6 +204,10 @@ def test_expired_certificates_stop_a_run_and_one_of_several_warns(registry: Regi
     with pytest.raises(GateRefused, match="have expired"):
         registry.check_validity(both, words, a_day_later)
     assert registry.check_validity(replace(model, certificates=()), words, a_day_later) == []
+    text_only = replace(color, modality=Modality.TEXT_ONLY, expires_at=a_day_later)
+    one_path = replace(model, certificates=(color, text_only))
+    [warning] = registry.check_validity(one_path, words, color.expires_at)
+    assert f"color expired on {color.expires_at:%Y-%m-%d} (both)" in warning
 
 
 def test_promotion_through_the_gate_and_back(registry: Registry, trained: TrainedModel) -> None:

@@ -189,23 +189,27 @@ class Registry:
             )
 
     def check_validity(self, model: ResolvedModel, words: Dictionary, now: datetime) -> list[str]:
-        """A sentence for every enabled attribute whose certificates have all expired by ``now``: it is not written.
+        """A sentence for every enabled attribute and modality path whose certificates have expired by ``now``.
 
-        Raises GateRefused if that is so for all attributes that the model is certified for.
+        Raises GateRefused if that is so for all that the model is certified for.
         """
-        certified = [c for c in model.certificates if c.threshold is not None and c.attribute in words.enabled]
-        last = {c.attribute: max(o.expires_at for o in certified if o.attribute == c.attribute) for c in certified}
-        expired = {name: time for name, time in sorted(last.items()) if time <= now}
+        last: dict[tuple[str, Modality], datetime] = {}
+        for one in model.certificates:
+            if one.threshold is not None and one.attribute in words.enabled:
+                path = (one.attribute, one.modality)
+                last[path] = max(one.expires_at, last.get(path, one.expires_at))
+        expired = {path: time for path, time in sorted(last.items()) if time <= now}
         advice = "Train and promote a new version"
         if expired and len(expired) == len(last):
-            days = ", ".join(f"{name} on {time:%Y-%m-%d}" for name, time in expired.items())
+            newest = {name: max(expired[path] for path in expired if path[0] == name) for name, _ in expired}
+            days = ", ".join(f"{name} on {time:%Y-%m-%d}" for name, time in newest.items())
             raise GateRefused(
                 f"all certificates of {model.name} version {model.version} have expired ({days}): a run would write "
                 f"nothing. {advice}"
             )
         return [
-            f"the certificate for {name} expired on {time:%Y-%m-%d}: it is not written. {advice}"
-            for name, time in expired.items()
+            f"the certificate for {name} expired on {time:%Y-%m-%d} ({path}): it is not written there. {advice}"
+            for (name, path), time in expired.items()
         ]
 
     # --- promotion ------------------------------------------------------------------------------------------------
