@@ -14,6 +14,7 @@ from catalog_enrichment.masking import masked, masked_content, printable, secret
 
 from .sample_catalog import build
 
+PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{'MIIEow' * 10}\n{'abc/+8' * 10}\n-----END RSA PRIVATE KEY-----\n"
 KEY = "wJalrXUtnFEMI/K7MDENG"
 
 
@@ -23,6 +24,15 @@ KEY = "wJalrXUtnFEMI/K7MDENG"
         ("https://user:hunter2@mlflow.test/x", "https://***@mlflow.test/x"),
         ("postgresql://u:p@ss@db:5432/m failed", "postgresql://***@db:5432/m failed"),
         ("s3a://AKIA:abc%2Fdef@bucket/a@2x.jpg", "s3a://***@bucket/a@2x.jpg"),
+        ("s3a://AKIA:sec/re+t/x@bucket/a@2x.jpg", "s3a://***@bucket/a@2x.jpg"),
+        ("s3a://AKIA:sec/r@et@bucket/a@2x.jpg", "s3a://***@bucket/a@2x.jpg"),
+        ("s3a://AKIA:123456/ab4@bucket", "s3a://***@bucket"),
+        ("Authorization: Bearer abc.def-ghi==", "Authorization: Bearer ***"),
+        ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "{'Authorization': 'Basic ***'}"),
+        ("proxy-authorization=abcdefgh", "proxy-authorization=***"),
+        (json.dumps({"private_key": PEM, "n": 1}), '{"private_key": "***", "n": 1}'),
+        (f"key:\n{PEM}.", "key:\n***\n."),
+        (PEM[:60], "***"),
         ("GET /a.jpg?w=10&X-Amz-Signature=0af3&h=5", "GET /a.jpg?w=10&X-Amz-Signature=***&h=5"),
         ("?sv=2024&sig=a%2Bb%3D&se=1", "?sv=2024&sig=***&se=1"),
         ('{"token": "abc", "size": 3}', '{"token": "***", "size": 3}'),
@@ -40,7 +50,8 @@ def test_secrets_are_masked_in_their_place(text: str, expected: str) -> None:
     [
         "https://cdn.test/a@2x.jpg", "mail me@example.test", "tokenizer=wordpiece, max_tokens=3",
         "no password was given", "key = product_id", "signed by a secretary", "https://host/x?w=1",
-        "the signature differs",
+        "the signature differs", "http://host:8080/a@2x.jpg", "http://[::1]:80/a@2x.jpg", "http://host/a:b/c@d",
+        "authorization failed", "postgresql://h:5432/db?user=a@b",
     ],
 )  # fmt: skip
 def test_other_texts_stay(text: str) -> None:
@@ -65,6 +76,20 @@ def test_the_secrets_of_a_config() -> None:
     assert not [secret for secret in (*secrets_in(content), "short") if secret in shown]
     assert "kept" in shown
     assert "product_id" in shown
+
+
+def test_a_secret_of_several_lines_is_known_in_every_form() -> None:
+    content = {"gcs": {"private_key": PEM}, "header": {"Authorization": "Bearer from-config"}}
+    secrets = secrets_in(content)
+    for text in (PEM, json.dumps(content), f"sent Bearer from-config, line {PEM.splitlines()[1]} of it"):
+        shown = masked(text, secrets)
+        assert "MIIEow" not in shown
+        assert "abc/+8" not in shown
+        assert "from-config" not in shown
+    assert secrets_in("s3a://AKIA:sec/ret-word@bucket") == {"sec/ret-word"}
+    odd = "from\\config'\t1"
+    for text in (f"rejected: {json.dumps(odd)}", f"rejected: {[odd + chr(34)]}"):
+        assert "config" not in masked(text, secrets_in({"token": odd, "password": odd + chr(34)}))
 
 
 def test_plain_data_keeps_its_numbers_and_shapes() -> None:

@@ -7,6 +7,7 @@ masked wherever they occur, those that only a message or a feed has are masked b
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -16,15 +17,24 @@ from urllib.parse import unquote
 
 MASK = "***"
 
-USER_AND_PASSWORD = r"://[^/\s\"'<>]*@"
-"""In a URI, from the slashes on. Patterns are valid in Python and in Java."""
+USER_AND_PASSWORD = r"://(?:[^/\s\"'<>]*@|[^/:@\[\s\"'<>]+:(?!\d{1,5}/)[^/@\s\"'<>]*/[^@\s\"'<>]*@(?:[^/\s\"'<>]*@)?)"
+"""In a URI, from the slashes on. A password may have slashes, if it is not a port. Patterns are valid in Python and in
+Java."""
 _NAME = (
     r"secret|passw(?:or)?d|credential|token(?!iz|s)|signature|(?:access|account|api|shared|private)[._-]?key|\bsig\b"
 )
-NAMED_VALUE = rf"(?i)((?:{_NAME})[\w.-]*[\"']?(?:\s*=\s*|[\"']\s*:\s*)[\"']?)[^\s&;,\"'()<>\[\]{{}}]+"
-"""A value after a name that tells a secret: `X-Amz-Signature=...`, `"token": "..."`. The first group remains."""
+_AUTHORIZATION = r"authorization[\"']?\s*[:=]\s*[\"']?(?:[a-z][\w-]*\s+(?=\S{6}))?"
+NAMED_VALUE = (
+    rf"(?i)((?:{_NAME})[\w.-]*[\"']?(?:\s*=\s*|[\"']\s*:\s*)[\"']?|{_AUTHORIZATION})"
+    r"[^\s&;,\"'()<>\[\]{}]+"
+)
+"""A value after a name that tells a secret: `X-Amz-Signature=...`, `"token": "..."`, `Authorization: Bearer ...`. The
+first group remains."""
 
-_SECRET_NAME = re.compile(rf"(?i){_NAME}|[._-]key\b")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", flags=re.DOTALL
+)
+_SECRET_NAME = re.compile(rf"(?i){_NAME}|authorization|[._-]key\b")
 _FEWEST_CHARACTERS = 6
 """A shorter value is masked in its place only, not wherever its characters occur."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -35,6 +45,7 @@ def masked(text: str, secrets: Collection[str] = ()) -> str:
     """``text`` without the ``secrets``, users and passwords of URIs, and values whose name tells a secret."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
+    text = _PRIVATE_KEY.sub(MASK, text)
     return re.sub(NAMED_VALUE, rf"\1{MASK}", re.sub(USER_AND_PASSWORD, f"://{MASK}@", text))
 
 
@@ -53,7 +64,7 @@ def masked_content(content: Any, secrets: Collection[str] = (), name: str = "") 
 
 
 def secrets_in(content: Any, name: str = "") -> frozenset[str]:
-    """The secret values in plain data, e.g. a config or the environment, as they are written and decoded."""
+    """The secret values in plain data, e.g. a config or the environment, in every form that they are printed in."""
     if isinstance(content, Mapping):
         return frozenset().union(*(secrets_in(value, str(key)) for key, value in content.items()))
     if isinstance(content, list | tuple):
@@ -65,7 +76,13 @@ def secrets_in(content: Any, name: str = "") -> frozenset[str]:
         user, _, password = match[0][3:-1].partition(":")
         found.append(password or user)
     found += [match[0][len(match[1]) :] for match in re.finditer(NAMED_VALUE, content)]
-    return frozenset(text for value in found for text in (value, unquote(value)) if len(text) >= _FEWEST_CHARACTERS)
+    return frozenset(text for value in found for text in _forms(value) if len(text) >= _FEWEST_CHARACTERS)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """As it is written, decoded from a URI, with line breaks escaped as in JSON and in Python, and line by line."""
+    yield from (secret, unquote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1])
+    yield from secret.splitlines()
 
 
 def printable(text: str) -> str:

@@ -24,6 +24,7 @@ from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.inputs.web_pictures import Resolve, WebPictures, system_resolver
+from catalog_enrichment.masking import USER_AND_PASSWORD
 from catalog_enrichment.records import Reason
 
 MISSING = "missing"
@@ -180,7 +181,7 @@ def without_secrets(text: str) -> str:
     """A URI, or a message with URIs, without users, passwords and queries (they may hold a signature), on one line, and
     short."""
     without_queries = re.sub(r"[?#]\S*", "", text)
-    return _NO_TEXT.sub("?", re.sub(r"(?<=://)[^/\s]*@", "", without_queries))[:200]
+    return _NO_TEXT.sub("?", re.sub(USER_AND_PASSWORD, "://", without_queries))[:200]
 
 
 def _read_object(uri: str, max_bytes: int) -> bytes:
