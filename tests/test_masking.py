@@ -87,9 +87,9 @@ def test_a_secret_of_several_lines_is_known_in_every_form() -> None:
         assert "abc/+8" not in shown
         assert "from-config" not in shown
     assert secrets_in("s3a://AKIA:sec/ret-word@bucket") == {"sec/ret-word"}
-    odd = "from\\config'\t1"
-    for text in (f"rejected: {json.dumps(odd)}", f"rejected: {[odd + chr(34)]}"):
-        assert "config" not in masked(text, secrets_in({"token": odd, "password": odd + chr(34)}))
+    odd = "from\\config'\t\""
+    for text in (f"rejected: {json.dumps(odd)}", f"rejected: {[odd]}"):
+        assert "config" not in masked(text, secrets_in({"token": odd}))
 
 
 def test_plain_data_keeps_its_numbers_and_shapes() -> None:
