@@ -87,6 +87,7 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
     "override",
     [
         "backfill.chunk_products=0", "backfill.updated_from='2026-13-45'", "backfill.updated_until=yesterday",
+        "backfill.updated_from='0001-01-01T00:00+10:00'",
         "enrich.batch_bytes=abc", "enrich.batch_rows=0", "enrich.max_changes=-1", "enrich.max_products=-1",
         "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
         "training.threads=-1",

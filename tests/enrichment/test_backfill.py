@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from catalog_enrichment.enrichment import backfill, summary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import explain, rollback
 
-from ..sample_catalog import KilledError, SampleCatalog, change, table, values
+from ..sample_catalog import KilledError, SampleCatalog, build, change, table, values
 
 
 def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCatalog) -> None:
@@ -143,3 +144,19 @@ def test_a_chunk_that_failed_after_its_commit_is_rolled_back_with_its_backfill(s
 
 def failing(*_: Any) -> None:
     raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ("2026-01-31", "2026-01-31"), ("20260131", "2026-01-31"), ("2026-W05", "2026-01-26"),
+        ("20260131T0000", "2026-01-31"), ("2026-01-31T02:00:00+02:00", "2026-01-31"),
+    ],
+)  # fmt: skip
+def test_every_iso_form_of_a_date_selects_the_same_products(spark: Any, given: str, first: str, tmp_path: Path) -> None:
+    """Python reads forms of ISO 8601 that Spark's cast refuses, with an error that was reported as a bug."""
+    window = backfill.window_of(build(tmp_path / "sample").with_settings(f"backfill.updated_from={given!r}").config)
+    days = spark.sql("SELECT explode(sequence(date'2026-01-20', date'2026-02-05')) AS day")
+    selected = window.select(days.selectExpr("cast(day AS timestamp) AS updated_at"))
+    assert str(selected.selectExpr("cast(min(updated_at) AS string)").first()[0])[:10] == first
+    assert window.updated_from == f"{first}T00:00:00+00:00"

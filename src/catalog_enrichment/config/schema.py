@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +221,7 @@ class BackfillConfig:
     categories: list[str] = field(default_factory=list)
     """Category paths; a path covers everything below it."""
     updated_from: str = ""
-    """ISO date or time, inclusive."""
+    """ISO date or time, inclusive; in UTC if it names no zone."""
     updated_until: str = ""
     """ISO date or time, exclusive."""
     product_ids: list[str] = field(default_factory=list)
@@ -234,7 +234,7 @@ class BackfillConfig:
         _within("backfill.chunk_products", self.chunk_products, 1, 2**40)
         for name in ("updated_from", "updated_until"):
             if getattr(self, name):
-                _iso_time(f"backfill.{name}", getattr(self, name))
+                object.__setattr__(self, name, _utc_time(f"backfill.{name}", getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -324,10 +324,12 @@ class Config:
         return stable_hash({name: content[name] for name in sections or sorted(content)})
 
 
-def _iso_time(name: str, text: str) -> None:
+def _utc_time(name: str, text: str) -> str:
+    """An ISO 8601 date or time as a time in UTC, in the one form that Spark casts, too; without a zone it is in UTC."""
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
         raise ValueError(f"{name} must be an ISO date or time like 2026-01-31, not {text!r}") from None
 
 
