@@ -107,9 +107,12 @@ def test_contracts_end_with_exit_2_and_gates_with_exit_3(
     assert not table(sample, "predictions")
 
 
-def test_while_one_job_writes_another_is_refused(template: SampleCatalog, tmp_path: Path) -> None:
+def test_while_one_job_writes_another_is_refused_before_spark_starts(
+    template: SampleCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from catalog_enrichment.catalog.lake import LakeCatalog
 
+    monkeypatch.setenv("JAVA_HOME", "/nonexistent")
     sample = template.copy_to(tmp_path / "sample")
     with LakeCatalog(sample.config.path("catalog")).writing():
         code, refused = run(PYTHON, "import_products", sample, tmp_path)

@@ -95,3 +95,14 @@ def test_site_local_and_documentation_addresses_are_not_public(address: str) -> 
 
 def test_a_password_with_an_at_sign_is_not_shown() -> None:
     assert without_secrets("no https://u:p@ssw0rd@cdn.test/a@2x.jpg") == "no https://cdn.test/a@2x.jpg"
+
+
+def test_proxies_of_the_environment_are_not_used(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would resolve the name, and connect to what was never checked."""
+    with picture_server() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url(""))
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", "")
+        assert sources().fetch(server.url("/good.jpg")) == Fetched(PICTURE)
+        assert (proxy.connections, server.connections) == (0, 1)
