@@ -69,16 +69,17 @@ def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
 def recording_refusals(config: Config, kind: RunKind, unless: bool = False) -> Iterator[None]:
     """For what a run checks before it takes the write lock: if it raises, a row in `runs` says why.
 
-    ``unless``: write none, as for a dry run. Nor is there one where the dictionary cannot be loaded, or another job has
-    the lock.
+    ``unless``: write none, as for a dry run. Nor is there one where there is no catalog yet, the dictionary cannot be
+    loaded, or another job has the lock.
     """
     load_dictionary(config)
     record = RunRecord(kind=kind, config=config.without_secrets(), secrets=config.secrets())
     try:
         yield
     except Exception as problem:
-        if not unless:
-            _record_refusal(LakeCatalog(config.path(config.catalog.path)), record, problem)
+        lake = LakeCatalog(config.path(config.catalog.path))
+        if lake.path.is_dir() and not unless:
+            _record_refusal(lake, record, problem)
         raise
 
 

@@ -337,8 +337,15 @@ def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(sp
               for name in ("rollback-1", "audit-1", "none")}  # fmt: skip
     assert stands == {"rollback-1": {"a", "b", "c"}, "audit-1": set(), "none": {"c"}}
     assert state.before("rollback-1").standing().version == 7
-    of_b = state.before("rollback-1").standing(lambda rows: rows.where("product_id = 'b'"))
+    read: list[DataFrame] = []
+
+    def persist(rows: DataFrame) -> DataFrame:
+        read.append(rows)
+        return rows
+
+    of_b = state.before("rollback-1").standing_of(lambda rows: rows.where("product_id = 'b'"), persist)
     assert [row["product_id"] for row in of_b.events.collect()] == ["b"]
+    assert len(read) == 1
 
 
 def test_what_stands_after_a_commit_follows_from_what_stood_before_and_its_events(spark: SparkSession) -> None:
