@@ -26,6 +26,8 @@ _SETTINGS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
     # a reused worker keeps its loaded model
     "spark.python.worker.reuse": "true",
+    # else each function of a column asks the JVM three times for where it was called; a job calls thousands
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",
     "spark.log.level": "ERROR",

@@ -90,7 +90,7 @@ def test_pictures_are_shuffled_once_on_their_way_to_the_model(
     sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch, broadcast_keys: int, setting: str, partitions: int
 ) -> None:
     """Where the keys can be broadcast, the shuffle is above the join: only pictures of products to score take part."""
-    monkeypatch.setattr(select, "BROADCAST_KEYS", broadcast_keys)
+    monkeypatch.setattr(select, "FEW_PRODUCTS", broadcast_keys)
     context = sample.context()
     before = context.spark.conf.get("spark.sql.shuffle.partitions")
     context.spark.conf.set("spark.sql.shuffle.partitions", setting)

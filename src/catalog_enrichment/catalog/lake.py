@@ -437,7 +437,11 @@ def _select_contract(table: str, df: DataFrame) -> DataFrame:
             problems.append(f"column {name} is {given[name]}, the contract says {kind}")
     if problems:
         raise DataContractError(f"table {table}: {'; '.join(problems)}. Columns given: {sorted(given)}")
-    return df.select(*[F.col(name).cast(kind).alias(name) for name, kind in wanted.items()])
+    if list(given.items()) == list(wanted.items()):
+        return df
+    return df.select(
+        *[name if given[name] == kind else F.col(name).cast(kind).alias(name) for name, kind in wanted.items()]
+    )
 
 
 def _simple(name: str) -> str:
