@@ -18,8 +18,10 @@ from .sample_catalog import SampleCatalog, build, table
 
 @pytest.fixture
 def untrained(tmp_path: Path) -> SampleCatalog:
-    """A catalog without a model, and without Spark."""
-    return build(tmp_path / "sample")
+    """A catalog that is empty and has no model, without Spark."""
+    sample = build(tmp_path / "sample")
+    sample.config.path("catalog").mkdir()
+    return sample
 
 
 def statuses(sample: SampleCatalog) -> list[tuple[str, str]]:
@@ -56,6 +58,13 @@ def test_a_run_whose_certificates_have_expired_leaves_a_row_unless_another_job_w
     assert statuses(untrained) == ([] if held else [("enrich", "refused")])
 
 
-def test_a_config_that_cannot_be_used_leaves_neither_row_nor_folder(untrained: SampleCatalog) -> None:
-    assert cli.enrich_catalog(["--config", str(untrained.file), "--set", "catalog.dictionary=nosuch.json"]) == 2
+@pytest.mark.parametrize("arguments", [[], ["--set", "catalog.dictionary=nosuch.json"]])
+def test_a_refusal_makes_no_catalog_where_there_is_none(arguments: list[str], untrained: SampleCatalog) -> None:
+    untrained.config.path("catalog").rmdir()
+    assert cli.enrich_catalog(["--config", str(untrained.file), *arguments]) == 2
     assert not untrained.config.path("catalog").exists()
+
+
+def test_a_config_that_cannot_be_used_leaves_no_row(untrained: SampleCatalog) -> None:
+    assert cli.enrich_catalog(["--config", str(untrained.file), "--set", "catalog.dictionary=nosuch.json"]) == 2
+    assert table(untrained, "runs") == []
