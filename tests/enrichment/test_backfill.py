@@ -93,6 +93,7 @@ def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
     assert values(sample) == before
 
 
+@pytest.mark.slow
 def test_a_backfill_of_content_that_changed_back_is_another_backfill(enriched: SampleCatalog) -> None:
     sliced = enriched.with_settings("backfill.product_ids=['p001']")
     window = backfill.window_of(sliced.config)

@@ -28,7 +28,7 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
     assert ("p001", "color") in values(enriched, "model")
 
 
-@pytest.mark.parametrize("days_back", [0, 1])
+@pytest.mark.parametrize("days_back", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_content_that_changes_back_is_decided_again(
     enriched: SampleCatalog, days_back: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

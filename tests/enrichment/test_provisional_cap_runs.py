@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.select import Window
@@ -22,6 +24,7 @@ def colors(sample: SampleCatalog) -> list[str]:
     return sorted(product for product, attribute in values(sample, "model") if attribute == "color")
 
 
+@pytest.mark.slow
 def test_values_wait_under_the_cap_until_it_is_raised(sample: SampleCatalog) -> None:
     said: list[str] = []
     capped = sample.with_settings("precision.provisional_cap=5")
