@@ -46,6 +46,7 @@ def run(
 @pytest.mark.parametrize(
     ("launcher", "settings"),
     [
+        pytest.param(PYTHON, [], id="local"),
         pytest.param(PYTHON, ["--set", CLUSTER], id="local-cluster", marks=pytest.mark.slow),
         pytest.param(SUBMIT, [], id="spark-submit", marks=pytest.mark.slow),
     ],
