@@ -90,7 +90,7 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
         "backfill.updated_from='0001-01-01T00:00+10:00'",
         "enrich.batch_bytes=abc", "enrich.batch_rows=0", "enrich.max_changes=-1", "enrich.max_products=-1",
         "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
-        "training.threads=-1",
+        "training.threads=-1", "maintenance.retention_hours=169",
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_an_error_that_names_the_key(file: Path, override: str) -> None:
