@@ -26,7 +26,7 @@ _SETTINGS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
     # a reused worker keeps its loaded model
     "spark.python.worker.reuse": "true",
-    # else each function of a column asks the JVM three times for where it was called; a job calls thousands
+    # else each function of a column also tells the JVM where it was called, in several round trips
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",

@@ -221,14 +221,7 @@ def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5
 ) -> None:
     lines: list[Row | str] = [*[_good(n) for n in range(20)], _good(0, title=None, product_id="bad")]
     for write in ("replace_products", "refresh_current_values", "append_rows"):
-
-        def killed(*_: Any, **__: Any) -> None:
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(shop.catalog, write, killed)
-            with pytest.raises(KeyboardInterrupt):
-                shop.run(lines)
+        _killed_at(shop, monkeypatch, write, lines)
     summary = shop.run(lines)
     assert (summary["status"], summary["new"], summary["quarantined"]) == ("succeeded", 20, {"empty_title": 1})
     assert _adds_up(summary)
@@ -285,14 +278,7 @@ def test_rows_that_a_killed_run_left_in_quarantine_are_quarantined_again(
 ) -> None:
     good = [_good(n) for n in range(20)]
     shop.run([*good])
-
-    def killed(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shop.catalog, "append_rows", killed)
-        with pytest.raises(KeyboardInterrupt):
-            shop.run([*good, _good(0, title=None, product_id="bad")])
+    _killed_at(shop, monkeypatch, "append_rows", [*good, _good(0, title=None, product_id="bad")])
     assert shop.catalog.read("quarantine").count() == 1
     summary = shop.run([*good, _good(0, title=None, product_id="bad")])
     assert (summary["status"], summary["quarantined"]) == ("succeeded", {"empty_title": 1})

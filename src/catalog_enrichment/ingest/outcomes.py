@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
+from catalog_enrichment.frames import FEW_PRODUCTS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -18,9 +19,6 @@ WRITTEN = (NEW, CHANGED)
 
 ACCEPTED = (NEW, CHANGED, UNCHANGED)
 """Outcomes of the rows that are products."""
-
-BROADCAST_KEYS = 500_000
-"""Most keys of rows that are sent to every executor: about 50 MB."""
 
 
 def with_keys(raw: DataFrame) -> DataFrame:
@@ -140,4 +138,4 @@ def _few(keys: DataFrame, number: int) -> DataFrame:
     """The ``number`` ``keys``; broadcast, so that the joined rows are not shuffled, unless they are too many."""
     from pyspark.sql import functions as F
 
-    return F.broadcast(keys) if number <= BROADCAST_KEYS else keys
+    return F.broadcast(keys) if number <= FEW_PRODUCTS else keys
