@@ -30,7 +30,7 @@ test: setup      ## the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup ## the tests marked slow
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: setup      ## ruff
 	$(BIN)/ruff check .

@@ -47,10 +47,11 @@ def run(
     ("launcher", "settings"),
     [
         pytest.param(PYTHON, [], id="local"),
-        pytest.param(PYTHON, ["--set", CLUSTER], id="local-cluster", marks=pytest.mark.slow),
-        pytest.param(SUBMIT, [], id="spark-submit", marks=pytest.mark.slow),
+        pytest.param(PYTHON, ["--set", CLUSTER], id="local-cluster"),
+        pytest.param(SUBMIT, [], id="spark-submit"),
     ],
 )
+@pytest.mark.slow
 def test_import_promote_enrich_and_roll_back_as_separate_processes(
     template: SampleCatalog, tmp_path: Path, launcher: list[str], settings: list[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_import_promote_enrich_and_roll_back_as_separate_processes(
 
 
 @pytest.mark.usefixtures("spark")
+@pytest.mark.slow
 def test_contracts_end_with_exit_2_and_gates_with_exit_3(
     template: SampleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent / "benchmarks" / "promise.py"
 
 
+@pytest.mark.slow
 def test_the_last_line_has_every_scenario() -> None:
     command = [sys.executable, str(SCRIPT), "--draws", "10"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

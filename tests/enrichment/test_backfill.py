@@ -18,6 +18,7 @@ from catalog_enrichment.operations import explain, rollback
 from ..sample_catalog import KilledError, SampleCatalog, build, change, table, values
 
 
+@pytest.mark.slow
 def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCatalog) -> None:
     sliced = sample.with_settings(
         "backfill.categories=['Apparel']", "backfill.updated_from=2026-01-05", "backfill.chunk_products=8"
@@ -51,6 +52,7 @@ def check_seconds(sample: SampleCatalog, done: dict[str, Any], chunks: list[dict
     assert backfill.products_per_second(sample.context().catalog) == pytest.approx(16 / total, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_backfill_killed_between_its_chunks_and_after_them_is_recorded_whole_i5(sample: SampleCatalog) -> None:
     """Its row in `runs` counts the chunks of all attempts, and is written also where nothing is left to do."""
     chunked = sample.with_settings("backfill.product_ids=['p001', 'p002', 'p004', 'p005']", "backfill.chunk_products=2")
@@ -125,6 +127,7 @@ def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
     assert done["products"] == 3
 
 
+@pytest.mark.slow
 def test_a_chunk_that_failed_after_its_commit_is_rolled_back_with_its_backfill(sample: SampleCatalog) -> None:
     before = values(sample)
     chunked = sample.with_settings("backfill.chunk_products=100")

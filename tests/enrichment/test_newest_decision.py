@@ -28,7 +28,8 @@ def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
     assert ("p001", "color") in values(enriched, "model")
 
 
-@pytest.mark.parametrize("days_back", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("days_back", [0, 1])
+@pytest.mark.slow
 def test_content_that_changes_back_is_decided_again(
     enriched: SampleCatalog, days_back: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +52,7 @@ def test_content_that_changes_back_is_decided_again(
     assert enrich(enriched)["status"] == "nothing_to_do"
 
 
+@pytest.mark.slow
 def test_a_version_that_becomes_champion_again_is_decided_again(enriched: SampleCatalog) -> None:
     by_first = values(enriched, "model")
     only = Window(product_ids=("p001", "p002"))
@@ -83,6 +85,7 @@ def test_a_version_that_abstains_retracts_what_an_older_one_wrote_and_i6_holds(
     assert values(enriched, "model") == after
 
 
+@pytest.mark.slow
 def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(sample: SampleCatalog) -> None:
     on = (sample.folder / "attributes.json").read_text()
     (sample.folder / "attributes.json").write_text(on.replace('"name": "color",', '"name": "color", "enabled": false,'))
@@ -93,6 +96,7 @@ def test_an_attribute_switched_on_again_is_scored_and_nothing_else_is(sample: Sa
     assert second["predicted"] == 23
 
 
+@pytest.mark.slow
 def test_what_the_merchant_takes_away_is_open_again(enriched: SampleCatalog) -> None:
     assert values(enriched, "merchant")["p003", "color"] == ("Red",)
     change(enriched, 3, color=None)

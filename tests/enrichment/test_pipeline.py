@@ -101,6 +101,7 @@ def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
     assert len(table(sample, "runs")) == 2  # the import and the run
 
 
+@pytest.mark.slow
 def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(sample: SampleCatalog) -> None:
     with killed_at(publish, "refuse_over_cap"):
         enrich(sample)
@@ -136,6 +137,7 @@ def test_the_runs_row_has_what_its_id_is_a_hash_of(enriched: SampleCatalog, run:
     assert (row["run_id"], row["model_version"], row["window"]) == (run["run_id"], "1", "{}")
 
 
+@pytest.mark.slow
 def test_what_a_run_caches_is_released(sample: SampleCatalog, spark: SparkSession) -> None:
     cached = spark._jsparkSession.sharedState().cacheManager()
     assert cached.isEmpty()

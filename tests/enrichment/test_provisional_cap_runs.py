@@ -61,6 +61,7 @@ def test_values_wait_under_the_cap_until_it_is_raised(sample: SampleCatalog) -> 
     assert enrich(raised, said)["status"] == "nothing_to_do"
 
 
+@pytest.mark.slow
 def test_what_a_run_wrote_that_never_finished_takes_room(sample: SampleCatalog) -> None:
     """Such a run has no row in `runs`; while its values stand no others are opened again and again (I5)."""
     said: list[str] = []

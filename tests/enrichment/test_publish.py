@@ -26,6 +26,7 @@ def test_the_cap_on_changes_refuses_before_anything_is_written(sample: SampleCat
     assert attempts == {(1, "refused"), (2, "succeeded")}
 
 
+@pytest.mark.slow
 def test_a_refused_attempt_keeps_its_scores_alone_and_a_dry_run_nothing(sample: SampleCatalog) -> None:
     capped = sample.with_settings("enrich.max_changes=0")
     for _ in range(2):
@@ -38,12 +39,14 @@ def test_a_refused_attempt_keeps_its_scores_alone_and_a_dry_run_nothing(sample: 
     assert not list((sample.folder / "catalog" / "_staging").glob("*/*"))
 
 
+@pytest.mark.slow
 def test_the_cap_does_not_refuse_what_readers_see_already(sample: SampleCatalog) -> None:
     with killed_at(runs, "write"):
         enrich(sample)
     assert enrich(sample.with_settings("enrich.max_changes=0"))["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_after_its_commit_shows_what_others_committed_meanwhile(sample: SampleCatalog) -> None:
     with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
         enrich(sample, Window(product_ids=("p001",)))
@@ -56,6 +59,7 @@ def test_a_run_that_is_resumed_after_its_commit_shows_what_others_committed_mean
     assert {"p001", "p002"} <= {product for product, _ in values(sample, "model")}
 
 
+@pytest.mark.slow
 def test_readers_see_the_same_after_a_run_as_after_a_replay_of_the_ledger(enriched: SampleCatalog) -> None:
     """The run derives current values from what was seen before and its own products; here from all events."""
     change(enriched, 1, title="Another thing altogether", image=None)

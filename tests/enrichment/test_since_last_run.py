@@ -89,6 +89,7 @@ def selection(sample: SampleCatalog, window: Window) -> tuple[Selection, set[tup
     return chosen, {(row["product_id"], tuple(row["pending"])) for row in rows}
 
 
+@pytest.mark.slow
 def test_a_run_selects_of_the_changed_products_what_it_would_select_of_all(
     enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_run_looks_again_at_what_the_last_one_left_open(
     assert 0 < narrow.skipped["unchanged"] < full.seen == narrow.seen
 
 
+@pytest.mark.slow
 def test_coverage_that_is_kept_up_to_date_is_that_counted_anew(enriched: SampleCatalog) -> None:
     """Products change their category and merchant values, come and get other values; then a rollback counts all."""
     sample = enriched

@@ -165,6 +165,7 @@ def test_an_attribute_that_is_switched_off_is_hidden_until_it_is_switched_on_aga
     assert values(enriched, "model") == before
 
 
+@pytest.mark.slow
 def test_a_shop_that_is_switched_off_again_after_a_rollback(enriched: SampleCatalog) -> None:
     """The switch counts more than the rollback; the second run is another one, although it sees the same values."""
     before = values(enriched, "model")

@@ -157,6 +157,7 @@ def test_a_row_replaces_its_product_and_absent_products_stay(shop: Shop) -> None
     assert shop.catalog.read("runs").count() == 3
 
 
+@pytest.mark.slow
 def test_imports_have_an_order_where_the_clock_is_set_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """X, Y, X, Y, the files with the times they had before: the second Y is another run than the first."""
     ids = []
@@ -383,6 +384,7 @@ def _write_and_suggest(catalog: LakeCatalog) -> None:
     catalog.append_rows("runs", [run_row("enrich-1", attempt=1, finished_at=AT)], "suggested")
 
 
+@pytest.mark.slow
 def test_new_merchant_values_that_repeat_what_was_written_or_suggested_are_marked(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

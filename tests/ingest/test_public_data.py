@@ -118,6 +118,7 @@ def _rakuten(data_set: DataSet) -> list[list[Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_rakuten_sigir2020(spark: Any, tmp_path: Path) -> None:
     data_set = DataSet("rakuten_sigir2020", tmp_path, spark)
     rows = _rakuten(data_set)
@@ -204,6 +205,7 @@ def test_ens_colour(spark: Any, tmp_path: Path) -> None:
     assert set(result.products) - set(result.pictures()) == {names[1], names[2]}
 
 
+@pytest.mark.slow
 def test_mm_imdb(spark: Any, tmp_path: Path) -> None:
     data_set = DataSet("mm_imdb", tmp_path, spark)
     ids = [f"{36_000 + number:07d}" for number in range(ROWS)]
@@ -245,6 +247,7 @@ def test_mm_imdb(spark: Any, tmp_path: Path) -> None:
     assert data_set.raw("source.mapping.description=plot[-1]")[ids[0]].description == "Another."
 
 
+@pytest.mark.slow
 def test_food101(spark: Any, tmp_path: Path) -> None:
     data_set = DataSet("food101", tmp_path, spark)
     dishes = ["apple_pie", "waffles", "macaroni_and_cheese"]

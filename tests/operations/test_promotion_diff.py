@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import select
 from catalog_enrichment.frames import persisted_frames
@@ -99,6 +101,7 @@ def test_the_diff_of_a_promotion_is_what_an_enrichment_then_changes(enriched: Sa
     assert "data:image/jpeg;base64" in page
 
 
+@pytest.mark.slow
 def test_the_diff_of_a_promotion_can_be_of_a_sample(enriched: SampleCatalog) -> None:
     found = promotion_diff(enriched, "2", sampled_products=8)
     assert 0 < found["products"] < found["catalog_products"] == PRODUCTS
