@@ -18,7 +18,7 @@ from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
-from catalog_enrichment.ingest import feeds
+from catalog_enrichment.ingest import feeds, picture_sample
 from catalog_enrichment.ingest.job import import_products
 
 from ..catalog.catalog_rows import prediction, run_row
@@ -262,7 +262,7 @@ def test_an_import_is_not_resumed_after_another_one_changed_the_products(
     assert sorted(found) == [("p0", "shirt 0"), ("p1", "first")]
 
 
-def _killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str, lines: list[Row | str]) -> None:
+def _killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str, lines: list[Row | str], **source: Any) -> None:
     """Import ``lines`` and be killed when this method of the catalog is called."""
 
     def killed(*_: Any, **__: Any) -> None:
@@ -271,7 +271,7 @@ def _killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str, lines: 
     with monkeypatch.context() as patch:
         patch.setattr(shop.catalog, method, killed)
         with pytest.raises(KeyboardInterrupt):
-            shop.run(lines)
+            shop.run(lines, **source)
 
 
 def test_rows_that_a_killed_run_left_in_quarantine_are_quarantined_again(
@@ -317,6 +317,23 @@ def test_an_import_whose_pictures_are_all_missing_is_refused_and_tried_anew_when
     assert (summary["pictures_tried"], summary["unusable_pictures"]) == (30, {"image_missing": 20})
     assert [product.images[0].version == "missing" for product in shop.products().values()].count(True) == 20
     assert [line for line in shop.said if "20 of 30 products with pictures have no usable one" in line]
+
+
+def test_an_import_that_was_killed_after_its_products_were_seen_counts_pictures_and_is_not_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop.folder / "pictures").mkdir()
+    (shop.folder / "pictures" / "0.jpg").write_bytes(PICTURE)
+    feed: list[Row | str] = [_good(n, picture=f"{n}.jpg") for n in range(30)]
+    source = {"image_folder": "pictures", "mapping": {"image_uris": "picture"}}
+    with pytest.raises(GateRefused):
+        shop.run(feed, **source)
+    monkeypatch.setattr(picture_sample, "refuse_too_many", lambda *_: None)
+    _killed_at(shop, monkeypatch, "refresh_current_values", feed, **source)
+    monkeypatch.undo()  # from here on a refusal would be one
+    summary = shop.run(feed, **source)
+    assert (summary["status"], summary["new"]) == ("succeeded", 30)
+    assert (summary["pictures_tried"], summary["unusable_pictures"]) == (30, {"image_missing": 29})
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,9 @@ def import_products(context: Context) -> dict[str, Any]:
             )
             return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
-        if snapshot.changes and not catalog.committed("products", run_id):
-            _try_pictures(context, record, snapshot.accepted_rows())
+        if snapshot.changes:
+            committed = catalog.committed("products", run_id)
+            _try_pictures(context, record, snapshot.accepted_rows(), may_refuse=not committed)
         with stages("publish") as stage:
             stage.quarantined = catalog.append("quarantine", quarantined, run_id)
             catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
@@ -186,8 +187,9 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
-def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame) -> None:
-    """Count which pictures of a sample can be used, and warn. Raises GateRefused where too many cannot."""
+def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame, may_refuse: bool) -> None:
+    """Count which pictures of a sample can be used, and warn. Raises GateRefused where too many cannot and the import
+    ``may_refuse``: where it was killed after its products had become visible, it can only go on."""
     images, mapping = context.config.pictures(), _source(context.config).mapping
     if not (mapping.image_bytes or mapping.image_uris):
         return
@@ -195,7 +197,8 @@ def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame) -> N
         pictures = picture_sample.try_pictures(accepted, images)
         record.count(pictures_tried=pictures.tried, unusable_pictures=pictures.by_reason)
         stage.count(pictures.tried, pictures.tried - pictures.unusable)
-    picture_sample.refuse_too_many(pictures, images.max_unusable)
+    if may_refuse:
+        picture_sample.refuse_too_many(pictures, images.max_unusable)
     if pictures.by_reason:
         context.say(f"warning: {pictures.sentence()}")
 
