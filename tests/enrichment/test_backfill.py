@@ -132,7 +132,7 @@ def test_a_chunk_that_failed_after_its_commit_is_rolled_back_with_its_backfill(s
     before = values(sample)
     chunked = sample.with_settings("backfill.chunk_products=100")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summary, "add_coverage_after", failing)
+        patch.setattr(summary, "add_coverage", failing)
         with pytest.raises(OSError, match="disk full"):
             backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
     rows = {row["kind"]: row for row in table(sample, "runs") if row["kind"] != "import"}

@@ -98,6 +98,7 @@ def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
     resumed = enrich(sample)
     assert (ledger_of(sample), values(sample)) == (ledger_of(enriched), values(enriched))
     assert resumed["run_id"] == run["run_id"]
+    assert resumed["attributes"] == run["attributes"]
     assert len(table(sample, "runs")) == 2  # the import and the run
 
 

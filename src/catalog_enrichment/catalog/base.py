@@ -63,6 +63,9 @@ class Catalog(Protocol):
     def has_checkpoint(self, run_id: str, name: str) -> bool:
         """Whether :meth:`checkpoint` of this name would read what is stored, if its columns are the same."""
 
+    def remember(self, run_id: str, name: str, content: dict[str, Any]) -> dict[str, Any]:
+        """``content``, plain data; of ``run_id`` run again what it was the first time. Kept as a checkpoint is."""
+
     def drop_checkpoints(self, run_id: str) -> None:
         """Remove the checkpoints of ``run_id``; nothing happens if it has none."""
 

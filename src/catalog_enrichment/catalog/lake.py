@@ -9,7 +9,6 @@ transaction's version, so the log says which runs wrote what, also after old log
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 import uuid
@@ -22,9 +21,9 @@ from urllib.parse import unquote
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
+from catalog_enrichment.catalog.checkpoints import RunCheckpoints, parquet_files
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.frames import few_ids, persisted_frames, with_ids
-from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +53,7 @@ _WIDENS = {"bigint": {"int"}, "double": {"int", "float"}}
 """Types that a column may have instead of the contract's: every value survives the cast."""
 
 
-class LakeCatalog:
+class LakeCatalog(RunCheckpoints):
     """A :class:`~catalog_enrichment.catalog.base.Catalog` in the folder ``path``, which all executors share.
 
     Without ``spark`` it can scan tables, append rows and give versions. Raises ConfigError for a path that deltalake
@@ -76,7 +75,7 @@ class LakeCatalog:
         files = _files(delta) if delta else []
         if not files:
             return self._session().createDataFrame([], contract.spark_schema(table))
-        return _parquet(self._session(), files, contract.spark_schema(table))
+        return parquet_files(self._session(), files, contract.spark_schema(table))
 
     def scan(
         self, table: str, columns: Sequence[str] | None = None, version: int | None = None
@@ -247,33 +246,6 @@ class LakeCatalog:
         except Timeout:
             raise GateRefused(f"another job is writing to this catalog ({lock}); run again when it is done") from None
 
-    # checkpoints of a run
-
-    def checkpoint(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
-        # the shape is part of the name: a program that stores other columns computes again
-        folder = self._checkpoint_folder(run_id) / f"{_simple(name)}-{stable_hash(df.schema.json())[:12]}"
-        if not (folder / "_SUCCESS").is_file():
-            df.write.mode("overwrite").option("compression", "zstd").parquet(f"file://{folder}")
-        return _parquet(df.sparkSession, [folder], df.schema)
-
-    def has_checkpoint(self, run_id: str, name: str) -> bool:
-        return any(self._checkpoint_folder(run_id).glob(f"{_simple(name)}-*/_SUCCESS"))
-
-    def drop_checkpoints(self, run_id: str) -> None:
-        discard_folder(self._checkpoint_folder(run_id))
-
-    @contextmanager
-    def dropping_checkpoints(self, run_id: str, keep: Sequence[str] = ()) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            for folder in self._checkpoint_folder(run_id).glob("*"):
-                if folder.name.rpartition("-")[0] not in keep:
-                    discard_folder(folder)
-
-    def _checkpoint_folder(self, run_id: str) -> Path:
-        return self.path / "_staging" / _simple(run_id)
-
     # what readers see
 
     def current_values_stale(self) -> bool:
@@ -382,14 +354,6 @@ class LakeCatalog:
         return self._spark
 
 
-def discard_folder(folder: Path) -> None:
-    """Remove ``folder``, at once for those who look for it: half of a checkpoint must not be taken for a whole one."""
-    gone = folder.with_name(f"_gone-{uuid.uuid4()}")
-    with suppress(FileNotFoundError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
 def _missing_columns(stored: pa.Schema, expected: pa.Schema) -> pa.Schema | None:
     """The columns to add to ``stored`` to make it ``expected``; None if adding nullable columns does not do it."""
     import pyarrow as pa
@@ -418,10 +382,6 @@ def _joined(files: Sequence[Path]) -> list[list[str]]:
     return groups
 
 
-def _parquet(spark: SparkSession, paths: Sequence[Path], schema: Any) -> DataFrame:
-    return spark.read.schema(schema).parquet(*[f"file://{path}" for path in paths])
-
-
 def _select_contract(table: str, df: DataFrame) -> DataFrame:
     """The contract's columns of ``df``, by name; others are left out.
 
@@ -442,10 +402,3 @@ def _select_contract(table: str, df: DataFrame) -> DataFrame:
     return df.select(
         *[name if given[name] == kind else F.col(name).cast(kind).alias(name) for name, kind in wanted.items()]
     )
-
-
-def _simple(name: str) -> str:
-    """``name`` if it can be a folder's name. Raises ConfigError: a run id like ``..`` must not reach rmtree."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ConfigError(f"{name!r} cannot name a checkpoint: letters, digits, '_', '.' and '-' only")
-    return name

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog.lake import discard_folder
+from catalog_enrichment.catalog.checkpoints import discard_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

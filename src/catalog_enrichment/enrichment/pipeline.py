@@ -59,7 +59,7 @@ def enrich(
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted)
 
-        with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (score.SCORED,)):
+        with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (score.SCORED, coverage.KEY)):
             with stages("decide") as stage:
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 before = coverage.now(catalog, context.dictionary, selection.changed)
@@ -72,6 +72,8 @@ def enrich(
                 return summary.preview(decided, record)
 
             with stages("land") as stage:
+                # a run that is resumed after its commit finds its own values covered
+                seen_before = catalog.remember(run_id, coverage.KEY, before.numbers())
                 landed = catalog.append("predictions", decided, run_id)
                 stage.count(
                     None, landed, catalog.append("quarantine", score.quarantined(scored, model, run_id), run_id)
@@ -80,7 +82,7 @@ def enrich(
             with stages("publish") as stage:
                 stage.count(None, publish.publish(catalog, changes, run_id))
                 after = coverage.after(catalog, context.dictionary, before, changes.events)
-                summary.add_coverage_after(record, after)
+                summary.add_coverage(record, seen_before, after)
 
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)

@@ -110,11 +110,15 @@ def _warn_of_pictures_not_read(record: RunRecord) -> None:
         record.stages.say(reasons.images_not_allowed(not_allowed, predicted))
 
 
-def add_coverage_after(record: RunRecord, after: Coverage) -> None:
-    """Add to each attribute's numbers the coverage that readers see after the run, and the counts for the next run."""
+def add_coverage(record: RunRecord, before: Mapping[str, Mapping[str, Any]], after: Coverage) -> None:
+    """Add to each attribute's numbers the coverage that readers see after the run, and the counts for the next run.
+
+    ``before``: numbers of the coverage before the first attempt of the run.
+    """
     attributes = record.attributes or {}
     coverage = after.numbers()
     for name, numbers in attributes["decisions"].items():
+        numbers["coverage_before"] = before.get(name, _SWITCHED_OFF)["coverage"]
         numbers["coverage_after"] = coverage.get(name, _SWITCHED_OFF)["coverage"]
     record.attributes = attributes | {KEY: after.to_dict()}
 
