@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion promise scale faults mutants constraints build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults mutants constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -52,6 +52,9 @@ promise: setup   ## simulate certification where the truth is known: violations 
 
 scale: setup     ## what 10,000, 100,000 and 1,000,000 products cost: seconds and memory of every step
 	$(BIN)/python tests/benchmarks/scale.py
+
+bench: setup     ## scoring against the plain loop, mlflow's spark_udf, predict_batch_udf, ray and daft: make bench, or make bench DATA=FILE.parquet
+	$(BIN)/python tests/benchmarks/inference.py $(if $(DATA),--data "$(DATA)")
 
 mutants: setup   ## change the code in small ways and count those that no test notices: make mutants ROOM=precision SAMPLE=5
 	$(BIN)/python -m tests.mutation $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))

@@ -1,0 +1,215 @@
+"""Scoring against what a user would otherwise run: products per second and memory of eleven contenders.
+
+    make bench                                                  (under 50 minutes on 2 cores; needs 8 GiB)
+    make bench DATA=FILE.parquet                                (a file as for make compare)
+    python tests/benchmarks/inference.py --products 64 --rounds 1 --batch 32 --only plain ours        (a try)
+
+One model version with random weights, the same products for all: with their pictures as they are (small) and enlarged
+(large). In every round every contender has a process of its own, which starts, loads the model, warms up, and only then
+scores both worlds: JVM, session, model and warm-up are never timed. Rounds take all contenders in turn, each time from
+another first one, so that a busy moment of the machine does not fall on one contender. With several batch sizes a first
+round, which does not count, chooses each contender's. Nothing is deduplicated or skipped.
+
+Exits with 3 if predictions differ from those of plain by more than the tolerance, with 1 if a contender failed. The
+last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from inference_contenders import CONTENDERS, TOLERANCES, environment
+from inference_job import Job, Measured, Run
+from inference_results import NOT_INSTALLED, Outcome, difference, fastest, summary, table
+from inference_version import HEADS, Version, register_version
+from inference_worlds import WORLDS, read_products, with_large_pictures, write_world
+
+FILES_PER_WORKER = 4
+"""Files of a world; in most frameworks a file is a task."""
+WARM_UP = 32
+"""Products that every process scores before the clock starts, per worker."""
+TUNED_ON = 0.25
+"""Share of the products, in the small world, that a batch size is chosen on."""
+LIMIT_SECONDS = 1800
+"""A process that takes longer is ended and counts as failed."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all processes have in common."""
+
+    root: Path
+    version: Version
+    workers: int
+    path: str
+    worlds: tuple[str, ...]
+
+    def measure(self, name: str, runs: Sequence[Run]) -> list[Measured] | None:
+        """The runs of a contender in a new process, in order; None if it failed."""
+        answer, file = self.root / "answer.json", self.root / "job.json"
+        answer.unlink(missing_ok=True)
+        Job(
+            contender=name,
+            workers=self.workers,
+            path=self.path,
+            artifact=str(self.version.artifact),
+            artifact_hash=self.version.artifact_hash,
+            model_uri=self.version.uri,
+            tracking_uri=self.version.tracking_uri,
+            config=str(self.version.config),
+            warm_up=str(self.root / "warm_up"),
+            runs=tuple(runs),
+            answer=str(answer),
+        ).write(file)
+        command = [sys.executable, str(Path(__file__).with_name("inference_contenders.py")), str(file)]
+        process = subprocess.Popen(
+            command,
+            stdout=sys.stderr,
+            env=environment(CONTENDERS[name], os.environ),
+            cwd=self.root,
+            start_new_session=True,
+        )
+        try:
+            process.wait(LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: ended after {LIMIT_SECONDS} s", file=sys.stderr)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode or not answer.exists():
+            return None
+        return [Measured(**one) for one in json.loads(answer.read_text())]
+
+    def best_batch(self, name: str, batches: Sequence[int]) -> int | None:
+        """The fastest of ``batches`` for a contender, each tried twice; None if it failed."""
+        if len(batches) == 1:
+            return batches[0]
+        tried = [*batches, *reversed(batches)]
+        found = self.measure(name, [Run(folder=str(self.root / "tuning"), batch=batch) for batch in tried])
+        return None if found is None else fastest(tried, [one.seconds for one in found])
+
+    def round(self, name: str, outcomes: dict[str, dict[str, Outcome]]) -> None:
+        """Score every world once and add what was measured; a contender that fails is left out from then on."""
+        runs = [
+            Run(
+                folder=str(self.root / world),
+                batch=outcomes[world][name].batch,
+                predictions=str(self._file(world, name)),
+            )
+            for world in self.worlds
+        ]
+        found = self.measure(name, runs)
+        for number, world in enumerate(self.worlds):
+            outcome = outcomes[world][name]
+            if found is None:
+                outcome.absent, outcome.rounds = "failed", []
+                continue
+            outcome.rounds.append(found[number])
+            print(f"{world} {name}: {found[number].seconds:.2f} s", file=sys.stderr, flush=True)
+
+    def compare(self, name: str, outcomes: dict[str, dict[str, Outcome]]) -> None:
+        """Compare the last predictions of a contender with those of plain, if there are any."""
+        labels = {attribute: head.labels for attribute, head in HEADS.items()}
+        for world in self.worlds:
+            files, outcome = (self._file(world, "plain"), self._file(world, name)), outcomes[world][name]
+            if outcome.rounds and all(file.exists() for file in files):
+                found = difference(*map(pq.read_table, files), labels)
+                outcome.difference = max(found, outcome.difference or 0.0)
+
+    def _file(self, world: str, name: str) -> Path:
+        return self.root / f"predictions-{world}-{name}.parquet"
+
+
+def main() -> int:
+    args = _arguments()
+    workers = args.workers or len(os.sched_getaffinity(0))
+    # an exit, unlike the signal alone, also ends the contender's processes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        bench = prepare(Path(folder), args, workers)
+        outcomes = measure_all(bench, args.only, args.batch, args.rounds)
+    print(table(outcomes, args.products))
+    print(json.dumps(summary(outcomes, args.products)))
+    found = [outcome for world in outcomes.values() for outcome in world.values()]
+    if any(outcome.absent not in ("", NOT_INSTALLED) for outcome in found):
+        return 1
+    return 0 if all(outcome.agrees for outcome in found) else 3
+
+
+def prepare(root: Path, args: argparse.Namespace, workers: int) -> Bench:
+    """Write the worlds and register the model version in ``root``."""
+    products = read_products(args.data, args.products)
+    files = FILES_PER_WORKER * workers
+    write_world(root / "small", products, files)
+    write_world(root / "warm_up", products[: WARM_UP * workers], 2 * workers)
+    write_world(root / "tuning", products[: max(1, round(TUNED_ON * len(products)))], files)
+    if "large" in args.worlds:
+        write_world(root / "large", with_large_pictures(products), files)
+    for world in args.worlds:
+        size = sum(file.stat().st_size for file in (root / world).iterdir())
+        print(f"{world}: {len(products):,} products, {size / len(products) / 1000:.1f} kB each", flush=True)
+    return Bench(root, register_version(root, products, workers), workers, args.path, tuple(args.worlds))
+
+
+def measure_all(
+    bench: Bench, contenders: Sequence[str], batches: Sequence[int], rounds: int
+) -> dict[str, dict[str, Outcome]]:
+    """World -> contender -> what was measured in ``rounds`` rounds."""
+    chosen = {name: Outcome(tolerance=CONTENDERS[name].tolerance(bench.path)) for name in contenders}
+    for name, outcome in chosen.items():
+        if not CONTENDERS[name].installed:
+            outcome.absent = NOT_INSTALLED
+            continue
+        batch = bench.best_batch(name, batches)
+        outcome.batch, outcome.absent = batch or 0, "" if batch else "failed"
+    outcomes = {
+        world: {
+            name: Outcome(tolerance=one.tolerance, batch=one.batch, absent=one.absent) for name, one in chosen.items()
+        }
+        for world in bench.worlds
+    }
+    for number in range(rounds):
+        first = number % len(contenders)
+        running = [
+            name for name in [*contenders[first:], *contenders[:first]] if not outcomes[bench.worlds[0]][name].absent
+        ]
+        for name in running:
+            bench.round(name, outcomes)
+        for name in running:
+            bench.compare(name, outcomes)
+    return outcomes
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="Parquet file as for make compare; without it products are generated")
+    parser.add_argument("--products", type=int, default=1536, help="in each world")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 64], help="sizes; each contender's best is used")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--workers", type=int, default=0, help="processes that score; 0: one per core")
+    parser.add_argument("--path", default="fastest", help=f"numeric path of ours: fastest, {', '.join(TOLERANCES)}")
+    args = parser.parse_args()
+    if min(args.products, args.rounds, *args.batch) < 1 or args.workers < 0:
+        parser.error("--products, --rounds and --batch must be at least 1, --workers at least 0")
+    if args.path not in ("fastest", *TOLERANCES):
+        parser.error(f"--path must be fastest, {' or '.join(TOLERANCES)}, not {args.path}")
+    if args.data and not args.data.is_file():
+        parser.error(f"--data: no such file: {args.data}")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The contenders by name, their environment, and the process of one of them.
+
+python tests/benchmarks/inference_contenders.py JOB.json        (started by inference.py)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from inference_job import Contender, Job, Measured, PeakMemory
+
+from catalog_enrichment.models import numeric_paths
+
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TOP_PAD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "2147483648",
+}
+"""Settings of glibc's malloc that keep freed memory in the process."""
+TOLERANCES = dict(numeric_paths.TOLERANCE)
+"""Numeric path -> largest difference of a calibrated probability from that of ``plain``."""
+_REMOVED = ("MALLOC_", "LD_PRELOAD", "OMP_", "GOMP_", "KMP_", "MKL_", "PYTHONDONTWRITEBYTECODE")
+"""Beginnings of variables that are not passed on: allocator and threads are the contender's own."""
+_COMMON = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "true",
+    "DAFT_ANALYTICS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a contender's class is, and what it needs."""
+
+    module: str
+    name: str
+    path: str = "fp32"
+    """Its numeric path; empty: that of the option --path."""
+    package: str = ""
+    """Package of the extra `bench` without which it is left out."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    new_workers: bool = False
+    """It starts new workers for every pass, which warm themselves up; else a pass over a few products does."""
+
+    @property
+    def installed(self) -> bool:
+        return not self.package or find_spec(self.package) is not None
+
+    def tolerance(self, path: str) -> float:
+        """The largest difference from ``plain``; ``path``: that of the option --path."""
+        return TOLERANCES[self.path or ("fp32" if path == "fastest" else path)]
+
+
+CONTENDERS = {
+    "bare": Kind("inference_plain", "Bare"),
+    "plain": Kind("inference_plain", "Plain"),
+    "plain_alloc": Kind("inference_plain", "Plain", environment=ALLOCATOR),
+    "plain_bf16": Kind("inference_plain", "PlainBf16", path="bf16"),
+    "ours": Kind("inference_spark", "Ours", path=""),
+    "ours_eager": Kind("inference_spark", "OursEager"),
+    "ours_arrow": Kind("inference_spark", "OursArrow"),
+    "spark_udf": Kind("inference_spark", "SparkUdf"),
+    "predict_batch_udf": Kind("inference_spark", "PredictBatchUdf"),
+    "ray": Kind("inference_frameworks", "Ray", package="ray", new_workers=True),
+    "daft": Kind("inference_frameworks", "Daft", package="daft", new_workers=True),
+}
+
+
+def environment(kind: Kind, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a contender's process: the inherited ones without allocator and thread settings, and its own."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(_REMOVED)}
+    # absolute, because the process runs in another folder
+    paths = [Path(__file__).parent, *map(Path, filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)))]
+    own = {"PYTHONPATH": os.pathsep.join(str(path.resolve()) for path in paths), "PYSPARK_PYTHON": sys.executable}
+    return kept | _COMMON | own | dict(kind.environment)
+
+
+def main() -> None:
+    import pyarrow.parquet as pq
+
+    job = Job.read(Path(sys.argv[1]))
+    kind = CONTENDERS[job.contender]
+    contender: Contender = getattr(import_module(kind.module), kind.name)(job)
+    for batch in sorted({run.batch for run in job.runs} if not kind.new_workers else ()):
+        contender.score(Path(job.warm_up), batch)
+    measured = []
+    for run in job.runs:
+        with PeakMemory() as memory:
+            scored = contender.score(Path(run.folder), run.batch)
+        measured.append(asdict(Measured(scored.seconds, memory.mib)))
+        if run.predictions:
+            pq.write_table(scored.predictions, run.predictions)
+    Path(job.answer).write_text(json.dumps(measured))
+    contender.close()
+
+
+if __name__ == "__main__":
+    main()

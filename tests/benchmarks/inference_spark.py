@@ -1,0 +1,217 @@
+"""The contenders on Spark: this project's scoring stage, its engine in mapInArrow, mlflow's UDF, predict_batch_udf.
+
+One task per file. The result of every pass is collected as an Arrow table. Python workers keep their model between
+passes, so that loading it belongs to the warm-up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from inference_job import Job, Scored, files_of
+from inference_model import PlainModel
+
+from catalog_enrichment.models import numeric_paths
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+
+class OnSpark:
+    """A session on local cores, and one timed query per pass."""
+
+    settings: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.spark = self.session()
+
+    def session(self) -> SparkSession:
+        """A session as a user of Spark alone would start it."""
+        from pyspark.sql import SparkSession
+
+        from catalog_enrichment.config.load import load_config
+
+        builder = SparkSession.builder.master(f"local[{self.job.workers}]").appName(self.job.contender)
+        settings = {
+            "spark.driver.memory": load_config(self.job.config).spark.driver_memory,
+            "spark.sql.execution.arrow.pyspark.enabled": "true",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.log.level": "ERROR",
+        }
+        for name, value in (settings | self.settings).items():
+            builder = builder.config(name, value)
+        return builder.getOrCreate()
+
+    def score(self, folder: Path, batch: int) -> Scored:
+        self.spark.conf.set("spark.sql.files.minPartitionNum", len(files_of(folder)))
+        self.spark.conf.set(_ARROW_ROWS, batch)
+        products = self.spark.read.parquet(str(folder))
+        start = time.monotonic()
+        found = self.query(products, batch).toArrow()
+        return Scored(time.monotonic() - start, self.predictions(found))
+
+    def query(self, products: DataFrame, batch: int) -> DataFrame:
+        """The scores of ``products`` (row, title, description, image)."""
+        raise NotImplementedError
+
+    def predictions(self, found: pa.Table) -> pa.Table:
+        return found
+
+    def close(self) -> None:
+        self.spark.stop()
+
+
+class OursEager(OnSpark):
+    """The scoring stage in fp32: the UDF of `inference.udf` in the session that the jobs start."""
+
+    path = numeric_paths.FP32
+    """Number type of the scores."""
+
+    def __init__(self, job: Job) -> None:
+        from catalog_enrichment.inference import udf
+
+        super().__init__(job)
+        numeric_paths.require(self.path, "cpu")
+        self.shipped = udf.ship(self.spark, Path(job.artifact), job.artifact_hash, self.path)
+
+    def session(self) -> SparkSession:
+        from catalog_enrichment import session
+        from catalog_enrichment.config.load import load_config
+
+        return session.start(load_config(self.job.config), self.job.contender)
+
+    def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
+        from catalog_enrichment.config.schema import ImagesConfig
+        from catalog_enrichment.inference import udf
+
+        return udf.scored(_with_images(products), self.shipped, ImagesConfig()).drop("title", "description")
+
+    def predictions(self, found: pa.Table) -> pa.Table:
+        """The candidates of rank 1 as columns. Raises RuntimeError if a product was not scored."""
+        columns: dict[str, list[Any]] = {"row": found["row"].to_pylist()}
+        for candidates in found["candidates"].to_pylist():
+            best = [one for one in candidates if one["rank"] == 1]
+            for one in best:
+                columns.setdefault(one["attribute"], []).append(one["value"])
+                columns.setdefault(f"{one['attribute']}_score", []).append(one["score"])
+            if not best:
+                raise RuntimeError(f"{self.job.contender}: a product has no scores")
+        return pa.table(columns)
+
+
+class Ours(OursEager):
+    """The scoring stage on the numeric path of the job."""
+
+    def __init__(self, job: Job) -> None:
+        certified = numeric_paths.FASTEST_FIRST if job.path == "fastest" else (job.path,)
+        self.path = numeric_paths.choose(numeric_paths.AUTO, certified, "cpu").numbers
+        super().__init__(job)
+
+
+class OursArrow(OursEager):
+    """The same engine in mapInArrow, in the same session."""
+
+    def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
+        candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
+        score = _arrow_scorer(self.shipped)
+        return _with_images(products).mapInArrow(score, f"row bigint, candidates array<{candidate}>")
+
+
+class SparkUdf(OnSpark):
+    """`mlflow.pyfunc.spark_udf` on the registered version, in this Python environment."""
+
+    # else mlflow would load the model again in every task, and the warm-up could not take that out of the timed part
+    settings = {"spark.python.daemon.module": "inference_daemon"}  # noqa: RUF012
+
+    def __init__(self, job: Job) -> None:
+        import mlflow
+
+        super().__init__(job)
+        mlflow.set_tracking_uri(job.tracking_uri)
+        self._predict = mlflow.pyfunc.spark_udf(self.spark, job.model_uri, env_manager="local")
+
+    def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
+        from pyspark.sql import functions as F
+
+        found = self._predict(F.struct("title", "description", "image"))
+        return products.select("row", found.alias("found")).select("row", "found.*")
+
+
+class PredictBatchUdf(OnSpark):
+    """`pyspark.ml.functions.predict_batch_udf` over the plain loop's model."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._udfs: dict[int, Callable[..., Any]] = {}
+        """By batch size; Spark's workers keep one model for each."""
+
+    def query(self, products: DataFrame, batch: int) -> DataFrame:
+        found = self._udf(batch)("title", "description", "image")
+        return products.select("row", found.alias("found")).select("row", "found.*")
+
+    def _udf(self, batch: int) -> Callable[..., Any]:
+        from pyspark.ml.functions import predict_batch_udf
+        from pyspark.sql.types import FloatType, StringType, StructField, StructType
+
+        from catalog_enrichment.models import artifact
+
+        if batch not in self._udfs:
+            folder = Path(self.job.artifact)
+            fields = []
+            for name in artifact.heads(folder):
+                fields += [StructField(name, StringType()), StructField(f"{name}_score", FloatType())]
+            self._udfs[batch] = predict_batch_udf(
+                _make_predict(folder), return_type=StructType(fields), batch_size=batch
+            )
+        return self._udfs[batch]
+
+
+def _with_images(products: DataFrame) -> DataFrame:
+    """The pictures as the products' contract has them: an array of bytes, uri and version."""
+    from pyspark.sql import functions as F
+
+    none = F.lit(None).cast("string")
+    image = F.struct(F.col("image").alias("bytes"), none.alias("uri"), none.alias("version"))
+    return products.select("row", "title", "description", F.array(image).alias("images"))
+
+
+def _arrow_scorer(model: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def score(incoming: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from catalog_enrichment.config.schema import ImagesConfig
+        from catalog_enrichment.inference import engine, udf, worker
+
+        predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
+        waiting: deque[pa.Array] = deque()  # the engine reads one batch ahead
+
+        def undecoded() -> Iterator[engine.UndecodedBatch]:
+            for batch in incoming:
+                waiting.append(batch["row"])
+                yield engine.UndecodedBatch(*(batch[name].to_pylist() for name in ("title", "description", "images")))
+
+        for rows in engine.score_batches(predictor, undecoded(), ImagesConfig()):
+            candidates = udf.to_arrow(rows).field("candidates")
+            yield pa.RecordBatch.from_arrays([waiting.popleft(), candidates], ["row", "candidates"])
+
+    return score
+
+
+def _make_predict(folder: Path) -> Callable[[], Callable[..., dict[str, np.ndarray]]]:
+    def make() -> Callable[..., dict[str, np.ndarray]]:
+        model = PlainModel(folder)
+
+        def predict(title: np.ndarray, description: np.ndarray, image: np.ndarray) -> dict[str, np.ndarray]:
+            return model.top(model.predict(title.tolist(), description.tolist(), image.tolist()))
+
+        return predict
+
+    return make

@@ -1,0 +1,150 @@
+"""The model version that all contenders score with: random weights, of the sizes that a catalog would use on CPUs.
+
+A BERT as large as MiniLM-L6, mobilenetv3_small_100 at 224 px, modality attention, three attributes. Nothing is
+downloaded. Batch statistics and temperatures are fitted to the products, so that pictures matter and probabilities
+spread as those of a trained model do: of near-constant outputs every contender would give the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from inference_model import PlainModel
+from inference_worlds import Product
+
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.models.spec import BertSize, FitSpec, Head, ImageSpec, ModelSpec, Recipe, TextSpec
+from catalog_enrichment.records import Cardinality, Modality
+from sample_certificate import SCORED_BY, abstention
+
+if TYPE_CHECKING:
+    from catalog_enrichment.models.network import ModelInputs, MultiModalNet
+    from catalog_enrichment.precision.certificate import Certificate
+
+SPEC = ModelSpec(
+    text=TextSpec(
+        bert=BertSize(hidden=384, layers=6, heads=12, intermediate=1536, vocab_size=30_000),
+        pooling="mean",
+        max_length=48,
+    ),
+    image=ImageSpec(name="mobilenetv3_small_100", size=224),
+)
+HEADS = {
+    "color": Head(Cardinality.ONE, tuple(f"colour {number}" for number in range(20))),
+    "material": Head(Cardinality.MANY, ("Cotton", "Denim", "Leather", "Linen", "Silk", "Wool")),
+    "season": Head(Cardinality.ONE, ("Spring", "Summer", "Autumn", "Winter")),
+}
+FITTED_TO = 64
+"""Products that statistics and temperatures are fitted to."""
+LOGIT_SPREAD = 1.0
+"""Standard deviation of an attribute's logits over those products and its values, after division by the temperature."""
+_CONFIG = """
+[catalog]
+path = "catalog"
+dictionary = "attributes.json"
+[mlflow]
+tracking_uri = "sqlite:///mlflow.db"
+artifact_path = "mlartifacts"
+[spark]
+master = "local[{workers}]"
+"""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version."""
+
+    artifact: Path
+    """Its folder, as the registry gave it."""
+    artifact_hash: str
+    uri: str
+    """`models:/NAME/VERSION`"""
+    tracking_uri: str
+    config: Path
+
+
+def register_version(root: Path, products: Sequence[Product], workers: int) -> Version:
+    """Write a config into ``root``, make the model for ``products`` and register it in a store there."""
+    from catalog_enrichment.models import artifact
+    from catalog_enrichment.registry.model_registry import Registry
+    from catalog_enrichment.registry.trained_model import TrainedModel
+
+    file = root / "config.toml"
+    file.write_text(_CONFIG.format(workers=workers))
+    config = load_config(file)
+    folder = _save_model(root / "model", products)
+    hashes = {
+        "weights_hash": artifact.weights_hash(folder),
+        "preprocessing_hash": artifact.preprocessing_hash(folder),
+    }
+    certificates = [_certificate(name, path, hashes) for name in HEADS for path in Modality]
+    artifact.write_certificates(folder, [one.to_dict() for one in certificates])
+    trained = TrainedModel(
+        artifact=folder, certificates=certificates, metrics={}, params={}, tables={}, curves={}, history=[],
+        warnings=[], held_out=[], lineage={"label_set_hash": "none", "labelled": 0}, seconds={},
+    )  # fmt: skip
+    registry = Registry(config)
+    registered = registry.register(trained)
+    resolved = registry.resolve(version=registered.version)
+    tracking_uri = f"sqlite:///{root / 'mlflow.db'}"
+    return Version(
+        resolved.artifact, resolved.artifact_hash, f"models:/{registered.name}/{registered.version}", tracking_uri, file
+    )
+
+
+def _save_model(folder: Path, products: Sequence[Product]) -> Path:
+    import torch
+
+    from catalog_enrichment.inputs.text import clean_text
+    from catalog_enrichment.inputs.tokenizer import TextTokenizer
+    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models.network import build_network
+
+    texts = [clean_text(text, SPEC.max_chars) for one in products for text in (one.title, one.description)]
+    tokenizers = {"text": TextTokenizer.train(texts, 30_000)}
+    torch.manual_seed(0)
+    net = build_network(SPEC, HEADS, tokenizers)
+    recipe = Recipe(name="random", model=SPEC, fit=FitSpec(epochs=1))
+    unfitted = folder.with_name(f"{folder.name}-unfitted")
+    artifact.save(unfitted, net, tokenizers, recipe, dict.fromkeys(HEADS, 1.0))
+    sample = products[:FITTED_TO]
+    inputs = PlainModel(unfitted).inputs(
+        [one.title for one in sample], [one.description for one in sample], [one.image for one in sample]
+    )
+    artifact.save(folder, net, tokenizers, recipe, _fitted_temperatures(net, inputs))
+    return folder
+
+
+def _fitted_temperatures(net: MultiModalNet, inputs: ModelInputs) -> dict[str, float]:
+    """Fit the batch statistics of ``net`` in place; returns per attribute the temperature for LOGIT_SPREAD."""
+    import torch
+    from torch import nn
+
+    assert net.image is not None
+    normalisations = [one for one in net.image.modules() if isinstance(one, nn.BatchNorm2d)]
+    with torch.no_grad():
+        momenta = [one.momentum for one in normalisations]
+        for one in normalisations:
+            one.momentum = None  # the mean over the passes
+            one.reset_running_stats()
+        net.image.train()
+        net.image(inputs.pixels)
+        for one, momentum in zip(normalisations, momenta, strict=True):
+            one.momentum = momentum
+        logits = net.eval()(inputs).logits
+    return {name: float(found.std()) / LOGIT_SPREAD for name, found in logits.items()}
+
+
+def _certificate(name: str, path: Modality, hashes: dict[str, str]) -> Certificate:
+    issued = datetime.now(UTC)
+    return abstention(
+        attribute=name, modality=path, values=HEADS[name].labels, why_abstains="random weights",
+        **asdict(replace(SCORED_BY, **hashes)), issued_at=issued, expires_at=issued + timedelta(days=90),
+        suggest_threshold=None,
+    )  # fmt: skip

@@ -1,0 +1,208 @@
+"""The arithmetic of `make bench`, its worlds and the environments of its contenders; nothing is timed."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+from inference_contenders import ALLOCATOR, CONTENDERS, TOLERANCES, environment
+from inference_job import Job, Measured, Run, files_of, resident_mib
+from inference_model import batches, first_begin, last_end, note_end, wait_for_all
+from inference_results import NOT_INSTALLED, Outcome, difference, fastest, products_per_second, summary, table
+from inference_worlds import Product, enlarged, read_products, write_world
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+LABELS = {"color": ("red", "green", "blue")}
+REFERENCE = pa.table(
+    {
+        "row": [0, 1],
+        "color": ["red", "green"],
+        "color_score": [0.6, 0.41],
+        "color_all": [[0.6, 0.3, 0.1], [0.4, 0.41, 0.19]],
+    }
+)
+
+
+def found(*products: tuple[int, str, float | None]) -> pa.Table:
+    rows, values, scores = zip(*products, strict=True)
+    return pa.table({"row": rows, "color": values, "color_score": pa.array(scores, pa.float64())})
+
+
+def outcome(*seconds: float, **more: object) -> Outcome:
+    return Outcome([Measured(one, 100 * one) for one in seconds], **more)  # type: ignore[arg-type]
+
+
+def test_rates_are_the_lowest_the_median_and_the_highest_of_the_rounds() -> None:
+    assert products_per_second(outcome(2.0, 10.0, 4.0), products=100) == [10.0, 25.0, 50.0]
+
+
+def test_the_summary_has_ratios_of_medians_and_the_largest_peak() -> None:
+    contenders = {"bare": outcome(1.0), "plain": outcome(2.0, 4.0, 5.0), "ours": outcome(2.0)}
+    line = json.loads(json.dumps(summary({"small": contenders, "large": {"plain": outcome(8.0)}}, products=100)))
+    assert line == {
+        "small": {
+            "bare": {"products_per_s": [100.0, 100.0, 100.0], "of_plain": 4.0, "of_bare": 1.0, "peak_rss_mib": 100},
+            "plain": {"products_per_s": [20.0, 25.0, 50.0], "of_plain": 1.0, "of_bare": 0.25, "peak_rss_mib": 500},
+            "ours": {"products_per_s": [50.0, 50.0, 50.0], "of_plain": 2.0, "of_bare": 0.5, "peak_rss_mib": 200},
+        },
+        "large": {
+            "plain": {"products_per_s": [12.5, 12.5, 12.5], "of_plain": 1.0, "of_bare": None, "peak_rss_mib": 800}
+        },
+    }
+
+
+def test_contenders_without_figures_are_in_the_table_only() -> None:
+    outcomes = {
+        "small": {"plain": outcome(2.0), "ray": Outcome(absent=NOT_INSTALLED), "daft": Outcome(absent="failed")}
+    }
+    assert list(summary(outcomes, 100)["small"]) == ["plain"]
+    lines = table(outcomes, 100).splitlines()
+    assert lines[2].split() == ["ray", "not", "installed"]
+    assert lines[3].split() == ["daft", "failed"]
+
+
+def test_the_table_marks_predictions_beyond_the_tolerance() -> None:
+    near = outcome(2.0, difference=0.001, tolerance=0.001, batch=32)
+    far = outcome(2.0, difference=0.0011, tolerance=0.001, batch=64)
+    lines = table({"small": {"plain": near, "ours": far}}, products=100).splitlines()
+    assert lines[1].split() == ["plain", "50.0", "[50.0,", "50.0]", "1.00", "-", "200", "32", "0.001000", "0.001"]
+    assert lines[2].endswith("64    0.001100    0.001  TOO FAR")
+    assert near.agrees
+    assert not far.agrees
+
+
+def test_the_same_predictions_in_another_order_do_not_differ() -> None:
+    assert difference(REFERENCE, found((1, "green", 0.41), (0, "red", 0.6)), LABELS) == 0.0
+
+
+def test_the_difference_is_the_largest_of_a_probability() -> None:
+    assert difference(REFERENCE, found((0, "red", 0.58), (1, "green", 0.42)), LABELS) == pytest.approx(0.02)
+
+
+def test_values_that_change_places_differ_by_the_distance_of_their_probabilities() -> None:
+    # the reference has 0.40 for red and 0.41 for green
+    assert difference(REFERENCE, found((0, "red", 0.6), (1, "red", 0.405)), LABELS) == pytest.approx(0.005)
+    assert difference(REFERENCE, found((0, "green", 0.6), (1, "green", 0.41)), LABELS) == pytest.approx(0.3)
+    assert difference(REFERENCE, found((0, "blue", 0.1), (1, "green", 0.41)), LABELS) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        found((0, "red", 0.6)),
+        found((0, "red", 0.6), (0, "red", 0.6)),
+        found((0, "violet", 0.6), (1, "green", 0.41)),
+        found((0, "red", float("nan")), (1, "green", 0.41)),
+        found((0, "red", None), (1, "green", 0.41)),
+    ],
+)
+def test_missing_rows_values_and_numbers_differ_infinitely(predictions: pa.Table) -> None:
+    assert difference(REFERENCE, predictions, LABELS) == float("inf")
+
+
+def test_the_fastest_batch_size_is_that_of_the_shortest_pass() -> None:
+    assert fastest([32, 64, 64, 32], [3.0, 2.0, 5.0, 4.0]) == 64
+
+
+def test_only_plain_alloc_has_allocator_settings() -> None:
+    inherited = {
+        "MALLOC_ARENA_MAX": "7",
+        "OMP_NUM_THREADS": "9",
+        "LD_PRELOAD": "x.so",
+        "HOME": "here",
+        "PYTHONPATH": "p",
+    }
+    for name, kind in CONTENDERS.items():
+        given = environment(kind, inherited)
+        settings = {key: value for key, value in given.items() if key.startswith("MALLOC_")}
+        assert settings == (ALLOCATOR if name == "plain_alloc" else {}), name
+        assert "LD_PRELOAD" not in given
+        assert given["OMP_NUM_THREADS"] == "1"
+        assert given["HOME"] == "here"
+        assert given["PYTHONPATH"] == f"{BENCHMARKS.resolve()}:{Path('p').resolve()}"
+
+
+def test_tolerances_are_those_of_the_numeric_path() -> None:
+    bf16 = {name for name, kind in CONTENDERS.items() if kind.tolerance("fastest") == TOLERANCES["bf16"]}
+    assert bf16 == {"plain_bf16"}
+    assert CONTENDERS["ours"].tolerance("bf16") == TOLERANCES["bf16"]
+    assert CONTENDERS["ours_eager"].tolerance("bf16") == TOLERANCES["fp32"]
+
+
+def test_a_world_has_every_product_once_in_files_of_one_size(tmp_path: Path) -> None:
+    products = [Product(f"title {number}", "", bytes([number])) for number in range(10)]
+    write_world(tmp_path / "world", products, files=4)
+    files = files_of(tmp_path / "world")
+    assert [pq.read_metadata(file).num_rows for file in files] == [3, 3, 2, 2]
+    read = [
+        (row, title) for batch in batches(files, 2) for row, title in zip(batch["row"], batch["title"], strict=True)
+    ]
+    assert read == [(number, f"title {number}") for number in range(10)]
+    write_world(tmp_path / "few", products[:2], files=4)
+    assert len(files_of(tmp_path / "few")) == 2
+
+
+def test_large_pictures_have_at_least_1000_pixels_on_the_shorter_side() -> None:
+    sink = io.BytesIO()
+    Image.fromarray(np.full((80, 60, 3), 90, np.uint8)).save(sink, "PNG")
+    sizes = {Image.open(io.BytesIO(enlarged(sink.getvalue(), seed))).size for seed in range(4)}
+    assert len(sizes) > 1
+    for width, height in sizes:
+        assert 1000 <= width < 1600
+        assert height / width == pytest.approx(80 / 60, abs=0.01)
+
+
+def test_products_of_a_file_are_those_with_title_and_picture_repeated_if_few(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(sink, "PNG")
+    picture = sink.getvalue()
+    titles, pictures = ["a", None, " ", "b", "c"], [picture, picture, picture, b"broken", picture]
+    pq.write_table(pa.table({"title": titles, "image": pictures}), tmp_path / "listings.parquet")
+    assert [one.title for one in read_products(tmp_path / "listings.parquet", 5)] == ["a", "c", "a", "c", "a"]
+
+
+def test_generated_products_have_pictures_of_224_pixels() -> None:
+    products = read_products(None, 12)
+    assert len({one.title for one in products}) > 6
+    assert {Image.open(io.BytesIO(one.image)).size for one in products} == {(224, 224)}
+
+
+def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
+    texts = dict.fromkeys(("path", "artifact", "artifact_hash", "model_uri", "tracking_uri", "config", "answer"), "x")
+    job = Job(contender="plain", workers=2, warm_up="w", runs=(Run(folder="f", batch=3, predictions="p"),), **texts)
+    job.write(tmp_path / "job.json")
+    assert Job.read(tmp_path / "job.json") == job
+
+
+def test_workers_wait_for_each_other_before_the_clock_starts(tmp_path: Path) -> None:
+    (tmp_path / "loaded-other").touch()
+    wait_for_all(tmp_path, "this", workers=2)
+    with pytest.raises(RuntimeError, match="1 of 2 workers"):
+        first_begin(tmp_path, workers=2)
+    (tmp_path / "began-other").write_text("1.5")
+    assert first_begin(tmp_path, workers=2) == 1.5
+    (tmp_path / "ended-other").write_text("2.5")
+    assert last_end(tmp_path) == 2.5
+    note_end(tmp_path, "this")
+    assert 2.5 < last_end(tmp_path) <= time.monotonic()
+
+
+def test_resident_memory_is_of_this_process_and_those_below() -> None:
+    import os
+
+    assert 10 < resident_mib(os.getpid()) < 100_000
+
+
+def test_every_contender_is_described() -> None:
+    text = (BENCHMARKS / "README.md").read_text()
+    assert [name for name in CONTENDERS if f"| `{name}` |" not in text] == []
