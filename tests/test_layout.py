@@ -33,7 +33,7 @@ LAYERS = [
     ["models"],
     ["inputs", "precision"],
     ["classification_metrics"],
-    ["frames", "session", "stages"],
+    ["frames", "session", "stages", "threads"],
     ["dictionary"],
     ["config", "contract"],
     ["resources"],

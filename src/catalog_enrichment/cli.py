@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from catalog_enrichment import failures, masking
+from catalog_enrichment import failures, masking, threads
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
@@ -64,6 +64,7 @@ def _run(
     add_arguments: Callable[[argparse.ArgumentParser], None] | None,
     settings: Mapping[str, str],
 ) -> int:
+    threads.sleep_while_waiting()
     name = function.__name__
     parser = argparse.ArgumentParser(name, description=function.__doc__, epilog=(__doc__ or "").rsplit("\n\n", 1)[-1])
     parser.add_argument(

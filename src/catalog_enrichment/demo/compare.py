@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import threads
 from catalog_enrichment.comparison.job import compare_models
 from catalog_enrichment.comparison.models import compared_models
 from catalog_enrichment.config.load import load_config
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--products", type=int, default=3000, help="size of a generated marketplace")
     parser.add_argument("--seed", type=int, default=7, help="seed of a generated marketplace")
     args = parser.parse_args(argv)
+    threads.sleep_while_waiting()
     try:
         config = load_config(args.config, args.set)
         if args.data:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import threads
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_context
 from catalog_enrichment.demo import marketplace, results
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wholesale", type=int, default=1500, help="rows of the shop without pictures")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args(argv)
+    threads.sleep_while_waiting()
     folder = args.folder.resolve()
     try:
         config = load_config("config:demo.toml", [f"root={json.dumps(str(folder))}", *args.set])
