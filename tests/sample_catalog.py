@@ -167,11 +167,16 @@ def random_artifact(sample: SampleCatalog, folder: Path, seed: int) -> Path:
 
 
 def register(
-    sample: SampleCatalog, folder: Path, seed: int = 0, thresholds: Mapping[str, float | None] | None = None
+    sample: SampleCatalog,
+    folder: Path,
+    seed: int = 0,
+    thresholds: Mapping[str, float | None] | None = None,
+    numeric_paths: Sequence[str] = (SCORED_BY.numeric_path,),
 ) -> str:
     """Register a random model that may write everything it has a picture for; returns its version.
 
-    ``thresholds``: attribute -> threshold with a picture, None for an abstention; without it 0.
+    ``thresholds``: attribute -> threshold with a picture, None for an abstention; without it 0. Certified on each of
+    the ``numeric_paths``.
     """
     from catalog_enrichment.models import artifact
 
@@ -184,7 +189,10 @@ def register(
         preprocessing_hash=artifact.preprocessing_hash(target),
     )
     certificates = [
-        certificate(name, path, chosen[name] if path is Modality.BOTH else None, scored_by)
+        certificate(
+            name, path, chosen[name] if path is Modality.BOTH else None, replace(scored_by, numeric_path=numeric_path)
+        )
+        for numeric_path in numeric_paths
         for name in names
         for path in Modality
     ]

@@ -127,7 +127,7 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
     }
     assert surface["enrich"] == [
         "alias", "batch_bytes", "batch_rows", "disabled_categories", "disabled_shops", "max_changes", "max_products",
-        "model_version", "partitions", "snapshot_suite",
+        "model_version", "numeric_path", "partitions", "snapshot_suite",
     ]  # fmt: skip
     assert surface["precision"] == [
         "delta", "first_expected", "provisional_cap", "step", "suggest_precision", "target", "valid_days",

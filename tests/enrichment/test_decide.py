@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +12,11 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
 from catalog_enrichment.enrichment.select import RunRequest, Window, config_hash
+from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.certificate import Standard
-from catalog_enrichment.records import Modality, Reason
+from catalog_enrichment.records import Cardinality, Modality, Reason
+from catalog_enrichment.registry.model_registry import ResolvedModel
 
 from .. import sample_catalog
 from ..sample_certificate import SCORED_BY, STANDARD
@@ -32,6 +34,18 @@ def rules(tmp_path: Path) -> DecisionRules:
         attributes=("color", "material"), certificates=certificates, model_name="m",
         model_version="1", weights_hash=SCORED_BY.weights_hash, preprocessing_hash=SCORED_BY.preprocessing_hash,
         images=ImagesConfig(), standard=STANDARD, run_id="run", now=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def resolved_model(*numeric_paths: str) -> ResolvedModel:
+    """With a certificate for the colour on each of these numeric paths."""
+    certificates = tuple(
+        sample_catalog.certificate("color", Modality.BOTH, 0.5, replace(SCORED_BY, numeric_path=path))
+        for path in numeric_paths
+    )
+    return ResolvedModel(
+        name="m", version="1", artifact=Path(), artifact_hash="", weights_hash="w", preprocessing_hash="p",
+        heads={"color": Head(Cardinality.ONE, ("Red",))}, certificates=certificates,
     )  # fmt: skip
 
 
@@ -129,12 +143,29 @@ def test_where_a_picture_could_not_be_reached_the_text_does_not_decide(rules: De
 
 def test_the_standard_is_the_configs_and_another_one_is_another_run(tmp_path: Path) -> None:
     config = sample_catalog.build(tmp_path / "sample").config
-    dictionary, model = load_dictionary(config), SimpleNamespace(heads=("color",), certificates=())
+    dictionary, model = load_dictionary(config), resolved_model()
     for name, value in (("target", 0.99), ("delta", 0.01)):
         stricter = replace(config, precision=replace(config.precision, **{name: value}))
-        request = RunRequest.of(stricter, dictionary, model, Window())  # type: ignore[arg-type]
+        request = RunRequest.of(stricter, dictionary, model, Window())
         assert request.standard == replace(STANDARD, **{name: value})
-        assert request.config_hash != config_hash(config, dictionary)
+        assert request.config_hash != config_hash(config, dictionary, "fp32")
+
+
+def test_another_number_type_is_another_run_with_certificates_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = sample_catalog.build(tmp_path / "sample").config
+    dictionary = load_dictionary(config)
+    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "")
+    model = resolved_model("fp32-cpu", "bf16-cpu")
+    hashes = {}
+    for setting, numbers in (("fp32", "fp32"), ("bf16", "bf16"), ("auto", "bf16")):
+        asked = replace(config, enrich=replace(config.enrich, numeric_path=setting))
+        request = RunRequest.of(asked, dictionary, model, Window())
+        assert [one.numeric_path for one in request.model.certificates] == [f"{numbers}-cpu"]
+        assert numbers in request.why_numbers
+        hashes[setting] = request.config_hash
+    assert hashes["auto"] == hashes["bf16"] != hashes["fp32"]
 
 
 def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:

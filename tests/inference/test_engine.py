@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inference import udf
 from catalog_enrichment.inference.engine import ScoredRow, UndecodedBatch, score_batches
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
 
@@ -146,9 +150,39 @@ def test_a_folder_is_loaded_once_per_process(predictor: Predictor, tmp_path: Pat
     from catalog_enrichment.inference import worker
 
     folder = sample_catalog.random_artifact(sample_catalog.build(tmp_path / "sample"), tmp_path, seed=4)
-    first = worker.predictor("hash", folder, "cpu")
-    assert worker.predictor("hash", folder, "cpu") is first
-    assert worker.predictor("another hash", folder, "cpu") is not first
+    first = worker.predictor("hash", folder, "cpu", "fp32")
+    assert worker.predictor("hash", folder, "cpu", "fp32") is first
+    assert worker.predictor("another hash", folder, "cpu", "fp32") is not first
+
+
+def test_a_worker_that_is_no_machine_for_the_number_type_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog_enrichment.inference import worker
+
+    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "the processor has no avx512_bf16")
+    with pytest.raises(ConfigError, match="this worker cannot score in bf16: the processor has no avx512_bf16"):
+        worker.predictor("a hash", tmp_path, "cpu", "bf16")
+
+
+def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields(predictor: Predictor) -> None:
+    (rows,) = score_batches(predictor, [batch(range(3))], LIMITS)
+    rows[1] = ScoredRow([], error="empty_title", detail="nothing")
+    rows[2] = replace(rows[2], candidates=[replace(one, attention=None) for one in rows[2].candidates])
+    column = udf.to_arrow(rows)
+    assert [asdict(row) for row in rows] == column.to_pylist()
+    candidate = pa.struct(
+        {
+            "attribute": pa.string(),
+            "value": pa.string(),
+            "rank": pa.int32(),
+            "score": pa.float64(),
+            "attention": pa.float64(),
+        }
+    )
+    texts = {name: pa.string() for name in ("modality", "numeric_path", "image_reason", "error", "detail")}
+    assert column.type == pa.struct({"candidates": pa.list_(candidate), **texts})
+    assert udf.to_arrow([]).type == column.type
 
 
 def test_the_spark_type_follows_from_the_dataclass() -> None:

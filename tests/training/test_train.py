@@ -295,3 +295,27 @@ def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_label
     assert all(certificate.threshold is None for certificate in model.certificates)
     kept = [c.attribute for c in model.certificates if "cannot write ['Autumn']" in c.why_abstains]
     assert {"color", "material"} <= set(kept)
+
+
+def test_every_numeric_path_is_certified_by_one_use_of_the_labels_and_compared(tmp_path) -> None:
+    uses: list[str] = []
+
+    def first_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+        uses.append(attribute)
+        return LabelUse(len(uses), epoch)
+
+    settings = config(tmp_path, numeric_paths=["fp32", "bf16"], attributes=["color"])
+    earlier = EarlierCandidates(use_labels=first_use, next_use=lambda *_: len(uses) + 1)
+    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, silent)
+    color = [c for c in model.certificates if c.modality is Modality.BOTH]
+    assert [c.numeric_path for c in color] == ["fp32-cpu", "bf16-cpu"]
+    assert all(c.threshold is not None and c.steps for c in color)
+    assert uses == ["color"]  # both tests read the same labels, and share the probability of an error
+    assert {(c.use_number, c.delta) for c in color} == {(1, 0.025)}
+    (row,) = model.tables["numeric_paths"]
+    assert (row["attribute"], row["path"], row["reference"]) == ("color", "bf16-cpu", "fp32-cpu")
+    assert 0 < row["mean_difference"] <= row["max_difference"] <= row["tolerance"]
+    accepted = row["accepted_by_both"], row["accepted_by_reference_only"], row["accepted_by_path_only"]
+    assert 0 < sum(accepted) <= row["products"]
+    by_reference = {row.product_id for row in model.held_out if row.written_values}
+    assert by_reference  # what the gate compares is the first path's

@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from catalog_enrichment import masking
 from catalog_enrichment.config.comparison import CompareConfig
@@ -137,6 +137,9 @@ class TrainingConfig:
     checkpoints: str = ""
     """Folder from which an interrupted training resumes, with the same result; empty: it starts again. Every stage of a
     fit writes a file there, whose name is a hash of its inputs; delete them when the model is registered."""
+    numeric_paths: list[Literal["fp32", "bf16"]] = field(default_factory=lambda: ["fp32"])
+    """Number types to certify, on the same folds: each gets its own certificates. The first is the one that is
+    evaluated and that the promotion gate compares. All of them share `precision.delta`."""
     threads: int = 0
     """torch threads; 0: all cores."""
     processes: int = 1
@@ -151,6 +154,8 @@ class TrainingConfig:
         _within("training.min_label_count", self.min_label_count, 1, 2**31)
         _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
         _within("training.threads", self.threads, 0, 4096)
+        if not self.numeric_paths or len(set(self.numeric_paths)) < len(self.numeric_paths):
+            raise ValueError(f"training.numeric_paths must name each number type once, not {self.numeric_paths}")
         _within("training.processes", self.processes, 1, 4096)
         if self.on_cluster and not self.shared_path:
             raise ValueError("training.on_cluster needs training.shared_path, a folder that every node can read")
@@ -195,6 +200,9 @@ class EnrichConfig:
     """Score at most this many products, newest first; 0: all."""
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
+    numeric_path: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number type of the scores. auto: the fastest one that the model version is certified for and that the driver's
+    processor (or GPU) computes fast; the log says which and why. bf16 is two to three times as fast where it is."""
     batch_rows: int = 64
     """Products per Arrow batch of the scoring, and per forward pass."""
     batch_bytes: str = "16m"

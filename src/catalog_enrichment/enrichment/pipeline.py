@@ -35,6 +35,8 @@ def enrich(
     """
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     request = select.RunRequest.of(config, context.dictionary, model, window)
+    model = request.model
+    context.say(request.why_numbers)
     record = request.record(config, stages, parent_run_id)
 
     with persisted_frames() as persist, runs.recorded(catalog, record, unless=dry_run):

@@ -19,6 +19,7 @@ from catalog_enrichment.enrichment.since_last_run import Changed, RequestIdentit
 from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.frames import FEW_PRODUCTS
+from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -85,6 +86,7 @@ class RunRequest:
     """What a run is asked to do, fixed on the driver before any product is read."""
 
     model: ResolvedModel
+    """In the number type of the run, with its certificates alone."""
     attributes: tuple[Attribute, ...]
     """Enabled attributes that the model has a head for."""
     enabled: tuple[Attribute, ...]
@@ -94,9 +96,16 @@ class RunRequest:
     cap: ProvisionalCap
     standard: Standard
     config_hash: str
+    why_numbers: str
+    """Why the model computes in its number type, a sentence."""
 
     @classmethod
     def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
+        """Raises ConfigError if the model version cannot compute as `enrich.numeric_path` says."""
+        certified = {numeric_paths.numbers_of(one.numeric_path) for one in model.certificates}
+        device = numeric_paths.default_device()
+        chosen = numeric_paths.choose(config.enrich.numeric_path, certified, device)
+        model = model.in_numbers(chosen.numbers)
         enabled = tuple(dictionary[name] for name in dictionary.enabled)
         return cls(
             model=model,
@@ -107,7 +116,8 @@ class RunRequest:
             images=config.images,
             cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates),
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
-            config_hash=config_hash(config, dictionary),
+            config_hash=config_hash(config, dictionary, model.numbers),
+            why_numbers=chosen.why,
         )
 
     def identity(self) -> RequestIdentity:
@@ -214,11 +224,15 @@ class Selection:
         return self.run_id
 
 
-def config_hash(config: Config, dictionary: Dictionary) -> str:
-    """The config's part of a run id: what can change a score or a decision, and nothing else."""
+def config_hash(config: Config, dictionary: Dictionary, numbers: str) -> str:
+    """The config's part of a run id: what can change a score or a decision, and nothing else.
+
+    ``numbers``: number type of the scores; fp32, which all had before there were others, leaves no trace.
+    """
     off = (sorted(config.enrich.disabled_shops), sorted(config.enrich.disabled_categories))
     precision = (config.precision.target, config.precision.delta, config.precision.provisional_cap)
-    return stable_hash(dictionary.hash(), config.hash("images"), *precision, off)
+    others = () if numbers == numeric_paths.FP32 else (numbers,)
+    return stable_hash(dictionary.hash(), config.hash("images"), *precision, off, *others)
 
 
 def read_ledger(catalog: Catalog) -> LedgerState:

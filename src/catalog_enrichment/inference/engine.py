@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,10 +64,6 @@ class ScoredRow:
     image_reason: str | None = None
     error: str | None = None
     detail: str | None = None
-
-
-COLUMNS = [field.name for field in fields(ScoredRow)]
-"""The columns of one scored product, in the order of ScoredRow."""
 
 
 def score_batches(

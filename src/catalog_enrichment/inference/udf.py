@@ -1,4 +1,4 @@
-"""Scoring on Spark: ship a resolved model to the executors, score with an Iterator pandas UDF.
+"""Scoring on Spark: ship a resolved model to the executors, score with an Arrow UDF over an iterator of batches.
 
 The driver resolves the model and ships its files; executors do not use the registry.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from catalog_enrichment.inference import engine
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
     from catalog_enrichment.config.schema import ImagesConfig
@@ -44,6 +44,8 @@ class ShippedModel:
 
     artifact_hash: str
     folder: str
+    numbers: str
+    """Number type to compute in (models.numeric_paths)."""
 
     def directory(self) -> Path:
         """Where Spark unpacked the files on this machine."""
@@ -52,9 +54,9 @@ class ShippedModel:
         return Path(SparkFiles.getRootDirectory()) / self.folder
 
 
-def ship(spark: SparkSession, artifact: Path, artifact_hash: str) -> ShippedModel:
+def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) -> ShippedModel:
     """Send the artifact's folder to every executor, once per session and hash."""
-    shipped = ShippedModel(artifact_hash, f"model-{artifact_hash[:16]}")
+    shipped = ShippedModel(artifact_hash, f"model-{artifact_hash[:16]}", numbers)
     already = {str(uri).partition("#")[2] for uri in spark.sparkContext.listArchives}
     if shipped.folder not in already:
         archive = shutil.make_archive(tempfile.mkdtemp(prefix="catalog-enrichment-") + "/model", "zip", artifact)
@@ -72,28 +74,47 @@ def scored(products: DataFrame, model: ShippedModel, limits: ImagesConfig) -> Da
 
 
 def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
-    """The Iterator pandas UDF: (title, description, images) -> one struct of SCORED_TYPE per row, in input order."""
-    from pyspark.sql.functions import pandas_udf
+    """The Arrow UDF: (title, description, images) -> one struct of SCORED_TYPE per row, in input order."""
+    from pyspark.sql.functions import arrow_udf
 
-    def score(columns: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
-        import pandas as pd
-
+    def score(columns: Iterator[tuple[pa.Array, pa.Array, pa.Array]]) -> Iterator[pa.Array]:
         from catalog_enrichment.inference import worker
 
-        predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device())
-        batches = (engine.UndecodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
+        predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
+        batches = (engine.UndecodedBatch(*(column.to_pylist() for column in batch)) for batch in columns)
         for rows in engine.score_batches(predictor, batches, limits):
-            yield pd.DataFrame([asdict(row) for row in rows], columns=engine.COLUMNS)
+            yield to_arrow(rows)
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings
     score.__annotations__ = _udf_annotations()
-    return pandas_udf(score, returnType=SCORED_TYPE)
+    return arrow_udf(score, returnType=SCORED_TYPE)
+
+
+def to_arrow(rows: Sequence[engine.ScoredRow]) -> pa.StructArray:
+    """Rows as Arrow, of the type SCORED_TYPE. Column by column: no dict is made for a row or a candidate."""
+    import numpy as np
+    import pyarrow as pa
+
+    lists = [row.candidates for row in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(candidates) for candidates in lists])]).astype(np.int32)
+    flat = [candidate for candidates in lists for candidate in candidates]
+    candidates = pa.ListArray.from_arrays(offsets, _struct(engine.ScoredCandidate, flat, {}))
+    return _struct(engine.ScoredRow, rows, {"candidates": candidates})
+
+
+def _struct(kind: type[Any], rows: Sequence[Any], given: dict[str, pa.Array]) -> pa.StructArray:
+    """The fields of ``rows``, dataclasses of one ``kind``, but for those ``given``."""
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "int": pa.int32(), "double": pa.float64()}
+    hints, columns = get_type_hints(kind), dict(given)
+    for name in (field.name for field in fields(kind) if field.name not in given):
+        columns[name] = pa.array([getattr(row, name) for row in rows], types[spark_type(hints[name])])
+    names = [field.name for field in fields(kind)]
+    return pa.StructArray.from_arrays([columns[name] for name in names], names)
 
 
 def _udf_annotations() -> dict[str, Any]:
-    import pandas as pd
+    import pyarrow as pa
 
-    return {
-        "columns": Iterator[tuple[pd.Series, pd.Series, pd.Series]],
-        "return": Iterator[pd.DataFrame],
-    }
+    return {"columns": Iterator[tuple[pa.Array, pa.Array, pa.Array]], "return": Iterator[pa.Array]}

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 
 
 @cache
-def predictor(artifact_hash: str, directory: Path, device: str) -> Scorer:  # noqa: ARG001
-    """The predictor of one artifact. ``artifact_hash`` is the identity: a reused worker never serves an old model."""
+def predictor(artifact_hash: str, directory: Path, device: str, numbers: str) -> Scorer:  # noqa: ARG001
+    """The predictor of one artifact. ``artifact_hash`` is the identity: a reused worker never serves an old model.
+
+    Raises ConfigError if this machine is not one for ``numbers``.
+    """
     # fork plus tokenizer threads can deadlock, and a worker has one core anyway
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from PIL import Image
 
-    from catalog_enrichment.models import ensemble
+    from catalog_enrichment.models import ensemble, numeric_paths
 
     # a picture with too many pixels gets a reason of its own in place of Pillow's warning
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    return ensemble.load(directory, device)
+    numeric_paths.require(numbers, device)
+    return ensemble.load(directory, device, numbers)
 
 
 def task_device() -> str:

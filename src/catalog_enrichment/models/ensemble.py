@@ -21,7 +21,7 @@ import torch
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import artifact, numeric_paths
 from catalog_enrichment.models.predictor import Predictor, Scores
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.models.vote import majority
@@ -74,13 +74,16 @@ def save(directory: Path, name: str, members: Sequence[Path]) -> None:
     artifact.write_model_file(directory, content)
 
 
-def load(directory: Path, device: str = "cpu") -> Scorer:
-    """A model version of either kind, ready to score. Raises ModelContractError if it is damaged."""
+def load(directory: Path, device: str = "cpu", numbers: str = numeric_paths.FP32) -> Scorer:
+    """A model version of either kind, ready to score in ``numbers`` (:mod:`numeric_paths`).
+
+    Raises ModelContractError if it is damaged.
+    """
     if not (directory / MEMBERS).is_dir():
-        return Predictor.load(directory, device)
+        return Predictor.load(directory, device, numbers)
     artifact.verify(directory)
     content = json.loads((directory / artifact.MODEL).read_text())
     members = sorted((directory / MEMBERS).iterdir())
     if len(members) != content["members"]:
         raise ModelContractError(f"{directory} has {len(members)} members, not {content['members']}")
-    return VotingPredictor([Predictor.load(member, device) for member in members])
+    return VotingPredictor([Predictor.load(member, device, numbers) for member in members])

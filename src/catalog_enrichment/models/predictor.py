@@ -11,7 +11,7 @@ import torch
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import artifact, numeric_paths
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
 from catalog_enrichment.models.spec import Head, ModelSpec
@@ -41,22 +41,26 @@ class Predictor:
         spec: ModelSpec,
         temperatures: Mapping[str, float],
         device: str = "cpu",
+        numbers: str = numeric_paths.FP32,
     ) -> None:
         self._net = net.to(device).eval()
         self._preprocessor = Preprocessor(tokenizers, spec)
         self._temperatures = dict(temperatures)
-        self._device = device
+        self._device, self._numbers = device, numbers
         self.image_size = spec.image.size
-        self.numeric_path = f"fp32-{torch.device(device).type}"
+        self.numeric_path = numeric_paths.path_name(numbers, device)
         """Number type and device of the computation; certificates name them: others give different scores."""
 
     @classmethod
-    def load(cls, directory: Path, device: str = "cpu") -> Predictor:
-        """Load a model version from its folder, offline. Raises ModelContractError if it is damaged."""
+    def load(cls, directory: Path, device: str = "cpu", numbers: str = numeric_paths.FP32) -> Predictor:
+        """Load a model version from its folder, offline. ``numbers``: number type (:mod:`numeric_paths`).
+
+        Raises ModelContractError if it is damaged.
+        """
         # TF32 convolutions give different scores from the fp32 that certificates are bound to
         torch.backends.cudnn.allow_tf32 = False
         loaded = artifact.load(directory)
-        return cls(loaded.net, loaded.tokenizers, loaded.spec, loaded.temperatures, device)
+        return cls(loaded.net, loaded.tokenizers, loaded.spec, loaded.temperatures, device, numbers)
 
     @property
     def heads(self) -> dict[str, Head]:
@@ -66,10 +70,11 @@ class Predictor:
     def predict(self, batch: ProductBatch) -> Scores:
         """Score B products; pictures of side ``image_size``.
 
-        A product's scores do not depend on the other products of the batch, except for rounding (below 1e-5).
+        A product's scores do not depend on the other products of the batch, except for rounding: below
+        :data:`numeric_paths.TOLERANCE`.
         """
         inputs = self._preprocessor.inputs(batch)
-        with torch.inference_mode():
+        with torch.inference_mode(), numeric_paths.computing_in(self._numbers, self._device):
             outputs = self._net(inputs.to(self._device))
             probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}
         return Scores(probabilities, self._attention(outputs), inputs.has_image.numpy())
@@ -84,4 +89,4 @@ class Predictor:
         if outputs.attention is None:
             batch = len(next(iter(outputs.logits.values())))
             return {name: np.full(batch, np.nan, dtype=np.float32) for name in self.heads}
-        return {name: weight.cpu().numpy() for name, weight in outputs.attention.items()}
+        return {name: weight.float().cpu().numpy() for name, weight in outputs.attention.items()}

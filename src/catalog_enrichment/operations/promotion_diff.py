@@ -48,6 +48,7 @@ def promotion_diff(
     chunks = ceil(total / sampled_products) if sampled_products else 1
     window = select.Window(chunk=(0, chunks)) if chunks > 1 else select.Window()
     request = select.RunRequest.of(config, context.dictionary, model, window)
+    model = request.model
     with persisted_frames() as persist:
         with stages("select") as stage:
             state = select.read_ledger(catalog)

@@ -6,7 +6,7 @@ batch jobs resolve; the gate's rules are in :mod:`promotion_gate`, the moves of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import dictionary, resources
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError
+from catalog_enrichment.models.numeric_paths import numbers_of
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store, promotion, promotion_gate
@@ -62,6 +63,14 @@ class ResolvedModel:
     preprocessing_hash: str
     heads: dict[str, Head]
     certificates: tuple[Certificate, ...]
+    """Of every number type it is certified for; of one, :meth:`in_numbers`."""
+    numbers: str = "fp32"
+    """Number type to compute in (models.numeric_paths)."""
+
+    def in_numbers(self, numbers: str) -> ResolvedModel:
+        """The model as a run uses it: computing in ``numbers``, with the certificates of that number type alone."""
+        certificates = tuple(one for one in self.certificates if numbers_of(one.numeric_path) == numbers)
+        return replace(self, certificates=certificates, numbers=numbers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +140,8 @@ class Registry:
             _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
             _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
         }
-        evidence = Evidence.from_certificates(certificates, trained.held_out, trained.warnings)
+        of_first_path = [one for one in certificates if one.numeric_path == certificates[0].numeric_path]
+        evidence = Evidence.from_certificates(of_first_path, trained.held_out, trained.warnings)
         client = self.connect(create=True)
         logged = self._store.log(trained, figures or {}, tags=hashes)
         version = self._store.register(logged, hashes | evidence.to_tags())
@@ -339,13 +349,25 @@ def _refusal(name: str, version: str, result: GateResult) -> str:
 
 
 def _require_certificates(heads: Mapping[str, Head], certificates: list[Certificate]) -> None:
-    certified = {(certificate.attribute, certificate.modality) for certificate in certificates}
-    missing = [f"{name} ({path})" for name in heads for path in Modality if (name, path) not in certified]
+    certified = {(one.attribute, one.modality, one.numeric_path) for one in certificates}
+    missing = [
+        f"{name} ({path}{f', {numeric_path}' if several else ''})"
+        for numeric_path, several in _numeric_paths(certificates)
+        for name in heads
+        for path in Modality
+        if (name, path, numeric_path) not in certified
+    ]
     if missing or not heads:
         raise ModelContractError(
             f"not registered: the artifact has no certificate for {', '.join(missing) or 'any head'}. A head that "
             "always abstains needs one too."
         )
+
+
+def _numeric_paths(certificates: Sequence[Certificate]) -> list[tuple[str, bool]]:
+    """The numeric paths of the certificates, "" if there are none, each with whether there are several."""
+    paths = sorted({one.numeric_path for one in certificates}) or [""]
+    return [(path, len(paths) > 1) for path in paths]
 
 
 def _heads(folder: Path) -> dict[str, Head]:

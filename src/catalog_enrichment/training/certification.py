@@ -7,7 +7,7 @@ only such products (PRECISION, certificate 8).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from math import ceil
@@ -70,6 +70,23 @@ class EarlierCandidates:
     "" if it would not."""
     lost: Callable[[Mapping[str, Sequence[str]]], str] = _no_champion
     """(attribute -> values that a model can write) -> why the gate would refuse it for what it cannot write."""
+
+    def used_once(self) -> EarlierCandidates:
+        """The same for a model that is certified several times on the same folds, once per numeric path: all of that
+        is one use of the labels."""
+        known: dict[tuple[str, tuple[str, ...]], LabelUse] = {}
+
+        def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+            key = (attribute, tuple(product_ids))
+            if key not in known:
+                known[key] = self.use_labels(attribute, product_ids, candidate, epoch)
+            return known[key]
+
+        def next_use(attribute: str, product_ids: Sequence[str], candidate: str) -> int:
+            used = known.get((attribute, tuple(product_ids)))
+            return used.number if used else self.next_use(attribute, product_ids, candidate)
+
+        return replace(self, use_labels=use, next_use=next_use)
 
 
 _KEPT = "not tested, to keep the certification labels for a better model"

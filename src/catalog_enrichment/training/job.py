@@ -94,5 +94,6 @@ def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
     """The most important fields; all of them are in the model version's certificates.json."""
     counts = ("accepted", "wrong", "lower_bound", "epoch", "use_number")
     return {
-        name: getattr(certificate, name) for name in ("attribute", "modality", "threshold", *counts, "why_abstains")
+        name: getattr(certificate, name)
+        for name in ("attribute", "modality", "numeric_path", "threshold", *counts, "why_abstains")
     }

@@ -11,6 +11,7 @@ import torch
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.numeric_paths import default_device
 from catalog_enrichment.models.spec import FitSpec, FusionSpec, Head, ModelSpec
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.examples import Examples
@@ -80,4 +81,4 @@ def heads_of(labels: Mapping[str, Labels]) -> dict[str, Head]:
 
 def device() -> str:
     """The device on which models are fitted and scored: the GPU, if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return default_device()

@@ -39,6 +39,7 @@ from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_th
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.held_out import held_out_decisions
 from catalog_enrichment.training.loop import Progress
+from catalog_enrichment.training.numeric_differences import numeric_differences
 from catalog_enrichment.training.scoring import MaskedInput, score, temperatures
 from catalog_enrichment.training.single_encoder import device, modalities_used
 from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
@@ -89,19 +90,21 @@ def train(
         fitted = _fit_members(recipe, tasks, fit_one)
     with stages("calibrate"):
         folder = _save_artifact(workdir / "artifact", recipe, tasks, fitted)
-        predictor = ensemble.load(folder, device())  # everything below is scored as enrichment does
+        # everything below is scored as enrichment does
+        predictors = [ensemble.load(folder, device(), numbers) for numbers in settings.numeric_paths]
     with stages("score") as stage:
-        scores = score(predictor, dataset, _products_to_score(split, labels), progress)
-        stage.rows_in = len(scores.index)
+        to_score = _products_to_score(split, labels)
+        scores_by_path = [score(predictor, dataset, to_score, progress) for predictor in predictors]
+        stage.rows_in = len(to_score)
     with stages("certify"):
-        certifier = Certifier(
-            split, scores, config.precision, _scored_by(folder, config, predictor), earlier, datetime.now(UTC)
-        )
-        certificates = certifier.certify_all(labels)
+        certifiers = _certifiers(split, config, folder, earlier, predictors, scores_by_path)
+        certificates_by_path = [certifier.certify_all(labels) for certifier in certifiers]
+        certificates = [certificate for issued in certificates_by_path for certificate in issued]
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     with stages("evaluate"):
+        predictor, scores = predictors[0], scores_by_path[0]
         multimodal = modalities_used(member.model for member in members) == "both"
-        held_out = held_out_decisions(split, labels, scores, certificates)
+        held_out = held_out_decisions(split, labels, scores, certificates_by_path[0])
         evaluation = _evaluate(split, tasks[0], predictor, scores, held_out, with_masking=multimodal)
     if settings.unimodal_baselines and multimodal:
         with stages("baselines"):
@@ -113,7 +116,9 @@ def train(
         certificates=certificates,
         metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in fitted[0].chosen.items()},
         params=_params(config, recipe),
-        tables=evaluation.tables | _search_table(recipe, fitted),
+        tables=evaluation.tables
+        | _search_table(recipe, fitted)
+        | _paths_table(scores_by_path, certificates_by_path, labels, split),
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
@@ -200,6 +205,23 @@ def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
     return np.flatnonzero(selected)
 
 
+def _certifiers(
+    split: Split,
+    config: Config,
+    folder: Path,
+    earlier: EarlierCandidates,
+    predictors: Sequence[Scorer],
+    scores: Sequence[ModelScores],
+) -> list[Certifier]:
+    """One for every numeric path. They use the labels once, and share the probability that a certificate is wrong."""
+    rule = replace(config.precision, delta=config.precision.delta / len(predictors))
+    earlier, now = earlier.used_once(), datetime.now(UTC)
+    return [
+        Certifier(split, of_path, rule, _scored_by(folder, config, predictor), earlier, now)
+        for predictor, of_path in zip(predictors, scores, strict=True)
+    ]
+
+
 def _scored_by(folder: Path, config: Config, predictor: Scorer) -> ScoredBy:
     """What the scores of this model come from, beside the products."""
     return ScoredBy(
@@ -262,6 +284,21 @@ def _search_table(recipe: Recipe | Ensemble, fitted: Sequence[Fitted]) -> dict[s
         for row in member_fit.search
     ]
     return {"search": rows} if rows else {}
+
+
+def _paths_table(
+    scores: Sequence[ModelScores],
+    certificates: Sequence[Sequence[Certificate]],
+    labels: Mapping[str, Labels],
+    split: Split,
+) -> dict[str, list[dict[str, Any]]]:
+    """The table `numeric_paths`: what each further numeric path changes against the first; no table if there is one."""
+    rows = [
+        row
+        for of_path, issued in zip(scores[1:], certificates[1:], strict=True)
+        for row in numeric_differences(scores[0], of_path, certificates[0], issued, labels, split.dataset)
+    ]
+    return {"numeric_paths": rows} if rows else {}
 
 
 def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""The number types that scores are computed in. A certificate is bound to one: another gives other scores.
+
+    fp32   as the model was trained, on every processor
+    bf16   matrix products and convolutions take numbers with 8 bits of mantissa and add them up in fp32; softmax,
+           normalisation and temperature stay fp32 (torch.autocast). Two to three times as fast as fp32 on processors
+           that multiply bf16.
+
+A path is named NUMBERS-DEVICE, as fp32-cpu. A run computes in one number type on all workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from catalog_enrichment.errors import ConfigError
+
+FP32, BF16 = "fp32", "bf16"
+
+AUTO = "auto"
+"""In the config: the fastest certified number type of the driver's processor."""
+
+FASTEST_FIRST = (BF16, FP32)
+
+TOLERANCE: Mapping[str, float] = {FP32: 1e-5, BF16: 0.15}
+"""Number type -> most that a calibrated score may differ from that of the same product scored alone in fp32, where it
+is steepest: on average it is a hundredth of that. Where a majority votes, as in decision fusion, a product whose vote
+is nearly a tie may get another outcome of the vote."""
+
+
+class Choice(NamedTuple):
+    numbers: str
+    why: str
+    """A sentence for the log."""
+
+
+def default_device() -> str:
+    """The device that this process would compute on: the GPU, if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def path_name(numbers: str, device: str) -> str:
+    """``bf16``, ``cuda:1`` -> ``bf16-cuda``, as certificates name it."""
+    import torch
+
+    return f"{numbers}-{torch.device(device).type}"
+
+
+def numbers_of(path: str) -> str:
+    """``bf16-cuda`` -> ``bf16``."""
+    return path.partition("-")[0]
+
+
+def computing_in(numbers: str, device: str) -> AbstractContextManager[object]:
+    """A block whose forward passes compute in ``numbers``."""
+    import torch
+
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=numbers == BF16)
+
+
+def why_not(numbers: str, device: str) -> str:
+    """Why this machine cannot compute in ``numbers``, or is no faster for it; "" if it should."""
+    import torch
+
+    if numbers != BF16:
+        return ""
+    if torch.device(device).type == "cuda":
+        return "" if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU does not multiply bf16"
+    if torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2", "DEFAULT", "NO AVX"):
+        fast = torch.cpu._is_avx512_bf16_supported()
+        return "" if fast else "the processor has no avx512_bf16"
+    return "" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "the processor does not multiply bf16"
+
+
+def require(numbers: str, device: str) -> None:
+    """Raises ConfigError if this machine should not compute in ``numbers``: a worker unlike the driver."""
+    if problem := why_not(numbers, device):
+        raise ConfigError(
+            f"this worker cannot score in {numbers}: {problem}. Set enrich.numeric_path = 'fp32', or run on machines "
+            "that are alike"
+        )
+
+
+def choose(wanted: str, certified: Collection[str], device: str) -> Choice:
+    """The number type of a run. ``wanted``: `enrich.numeric_path`; ``certified``: number types of the certificates.
+
+    Raises ConfigError if ``wanted`` is not certified or this machine is none for it.
+    """
+    if wanted != AUTO:
+        if wanted not in certified:
+            raise ConfigError(
+                f"enrich.numeric_path = {wanted!r}: the model version is certified for {sorted(certified)}. Train one "
+                f"with training.numeric_paths = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose another path"
+            )
+        if problem := why_not(wanted, device):
+            raise ConfigError(f"enrich.numeric_path = {wanted!r}: {problem}")
+        return Choice(wanted, f"scores are computed in {wanted}, as enrich.numeric_path says")
+    if not certified:
+        return Choice(FP32, "scores are computed in fp32: the model version has no certificate")
+    refused: list[str] = []
+    for numbers in FASTEST_FIRST:
+        problem = why_not(numbers, device) if numbers in certified else "the model version is not certified for it"
+        if not problem:
+            besides = f" (not in {'; '.join(refused)})" if refused else ""
+            return Choice(numbers, f"scores are computed in {numbers}, the fastest certified path here{besides}")
+        refused.append(f"{numbers}: {problem}")
+    raise ConfigError(f"no numeric path of the model version is for this machine: {'; '.join(refused)}")

@@ -1,0 +1,104 @@
+"""Number types: which one a run computes in, who refuses, and how far its scores may be from those in fp32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models.numeric_paths import BF16, FP32, choose
+from catalog_enrichment.models.predictor import Predictor, Scores
+
+from .conftest import HEADS, KINDS, TEMPERATURES, network, tiny, tokenizers_of
+
+
+@pytest.fixture
+def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "")
+
+
+@pytest.fixture
+def slow_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numeric_paths, "why_not", lambda numbers, _: "it has no bf16" if numbers == BF16 else "")
+
+
+def scores(numbers: str, kind: str, variant: str, batch: ProductBatch) -> Scores:
+    recipe = tiny(kind, variant)
+    return Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=numbers).predict(batch)
+
+
+@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit", "pair regions"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_in_bf16_are_others_within_the_tolerance(kind: str, variant: str, batch: ProductBatch) -> None:
+    exact, rounded = (scores(numbers, kind, variant, batch) for numbers in (FP32, BF16))
+    for name in HEADS:
+        one, other = exact.probabilities[name], rounded.probabilities[name]
+        assert other.dtype == np.float32
+        beyond = (np.abs(other - one) > 0.02).any(axis=1)  # of tiny networks; those of full size: TOLERANCE
+        assert beyond.sum() <= (kind == "decision")  # a vote that was nearly a tie
+        np.testing.assert_allclose(rounded.attention[name], exact.attention[name], atol=0.02)
+    assert any(not np.array_equal(exact.probabilities[name], rounded.probabilities[name]) for name in HEADS)
+    sums = rounded.probabilities["type"].sum(axis=1)
+    np.testing.assert_allclose(sums, 1, atol=1e-5)  # the softmax is in fp32
+
+
+def test_the_path_is_named_by_number_type_and_kind_of_device() -> None:
+    recipe = tiny()
+    predictor = Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=BF16)
+    assert predictor.numeric_path == "bf16-cpu"
+    assert numeric_paths.path_name(FP32, "cuda:1") == "fp32-cuda"
+    assert numeric_paths.numbers_of("bf16-cuda") == BF16
+
+
+@pytest.mark.usefixtures("fast_bf16")
+def test_auto_is_the_fastest_certified_number_type() -> None:
+    assert choose("auto", {FP32, BF16}, "cpu").numbers == BF16
+    only_fp32 = choose("auto", {FP32}, "cpu")
+    assert only_fp32.numbers == FP32
+    assert "bf16: the model version is not certified for it" in only_fp32.why
+    assert choose("fp32", {FP32, BF16}, "cpu").numbers == FP32
+
+
+@pytest.mark.usefixtures("slow_bf16")
+def test_auto_is_fp32_where_the_processor_does_not_multiply_bf16() -> None:
+    chosen = choose("auto", {FP32, BF16}, "cpu")
+    assert chosen.numbers == FP32
+    assert "bf16: it has no bf16" in chosen.why
+    with pytest.raises(ConfigError, match=r"enrich\.numeric_path = 'bf16': it has no bf16"):
+        choose("bf16", {FP32, BF16}, "cpu")
+    with pytest.raises(ConfigError, match="no numeric path of the model version is for this machine: bf16: it has"):
+        choose("auto", {BF16}, "cpu")
+
+
+def test_a_number_type_that_is_not_certified_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"certified for \['fp32'\]. Train one .*numeric_paths = \['fp32', 'bf16'\]"):
+        choose("bf16", {FP32}, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_bf16", "fast"),
+    [("AVX512", True, True), ("AVX512", False, False), ("AVX2", False, False), ("DEFAULT", False, False)],
+)
+def test_processors_without_bf16_say_so(
+    monkeypatch: pytest.MonkeyPatch, capability: str, has_bf16: bool, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    assert numeric_paths.why_not(BF16, "cpu") == ("" if fast else "the processor has no avx512_bf16")
+    assert numeric_paths.why_not(FP32, "cpu") == ""
+
+
+def test_a_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def supported(including_emulation: bool) -> bool:
+        asked.append(including_emulation)
+        return len(asked) > 1
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert numeric_paths.why_not(BF16, "cuda:1") == "the GPU does not multiply bf16"
+    assert numeric_paths.why_not(BF16, "cuda:1") == ""
+    assert asked == [False, False]  # an emulation is slow
