@@ -94,7 +94,9 @@ class OursEager(OnSpark):
         from catalog_enrichment.config.schema import ImagesConfig
         from catalog_enrichment.inference import udf
 
-        return udf.scored(_with_images(products), self.shipped, ImagesConfig()).drop("title", "description")
+        return udf.scored(_with_images(products), self.shipped, ImagesConfig()).drop(
+            "title", "description", "content_hash"
+        )
 
     def predictions(self, found: pa.Table) -> pa.Table:
         """The candidates of rank 1 as columns. Raises RuntimeError if a product was not scored."""
@@ -182,7 +184,9 @@ def _with_images(products: DataFrame) -> DataFrame:
 
     none = F.lit(None).cast("string")
     image = F.struct(F.col("image").alias("bytes"), none.alias("uri"), none.alias("version"))
-    return products.select("row", "title", "description", F.array(image).alias("images"))
+    # contents of their own: nothing is scored only once for several products
+    content = F.col("row").cast("string").alias("content_hash")
+    return products.select("row", content, "title", "description", F.array(image).alias("images"))
 
 
 def _arrow_scorer(model: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

@@ -10,7 +10,7 @@ import pytest
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.inference import udf
+from catalog_enrichment.inference import engine, udf
 from catalog_enrichment.inference.engine import ScoredRow, UndecodedBatch, score_batches
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import numeric_paths
@@ -63,6 +63,40 @@ def test_batches_are_asked_for_one_ahead_and_no_more(predictor: Predictor) -> No
     next(results)
     assert asked == [0, 1]
     assert len(list(results)) == 3
+
+
+def test_of_equal_contents_one_is_decoded_and_scored(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    predict = Predictor.predict
+
+    def counted(self: Predictor, products: ProductBatch) -> Any:
+        sizes.append(len(products))
+        return predict(self, products)
+
+    def of(numbers: list[int]) -> UndecodedBatch:
+        whole = batch(range(8))
+        return replace(whole.at(numbers), contents=[f"content {number}" for number in numbers])
+
+    (alone,) = score_batches(predictor, [batch(range(8))], LIMITS)
+    monkeypatch.setattr(Predictor, "predict", counted)
+    batches = [[0, 1, 0, 2], [2, 3], [1, 1, 0], [4, 3, 0]]
+    rows = list(score_batches(predictor, map(of, batches), LIMITS))
+    assert [len(one) for one in rows] == [len(numbers) for numbers in batches]
+    for numbers, found in zip(batches, rows, strict=True):
+        for number, row in zip(numbers, found, strict=True):
+            assert [c.value for c in row.candidates] == [c.value for c in alone[number].candidates]
+            assert scores(row) == pytest.approx(scores(alone[number]), abs=1e-5)
+    # the second batch is decoded while the first is scored: content 2 is not known yet
+    assert [size for size in sizes if size] == [3, 2, 1]
+
+
+def test_contents_beyond_the_limit_are_scored_again(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "REMEMBERED_CONTENTS", 1)
+    batches = [replace(batch(range(n, n + 1)), contents=[str(n)]) for n in (0, 1, 1, 1, 0, 0)]
+    rows = [row for rows in score_batches(predictor, batches, LIMITS) for row in rows]
+    (alone,) = score_batches(predictor, [batch(range(2))], LIMITS)
+    for row, number in zip(rows, (0, 1, 1, 1, 0, 0), strict=True):
+        assert scores(row) == pytest.approx(scores(alone[number]), abs=1e-5)
 
 
 def test_every_head_answers_with_as_many_candidates_as_can_be_written(predictor: Predictor) -> None:
@@ -172,13 +206,8 @@ def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields(predictor
     column = udf.to_arrow(rows)
     assert [asdict(row) for row in rows] == column.to_pylist()
     candidate = pa.struct(
-        {
-            "attribute": pa.string(),
-            "value": pa.string(),
-            "rank": pa.int32(),
-            "score": pa.float64(),
-            "attention": pa.float64(),
-        }
+        {name: pa.string() for name in ("attribute", "value")}
+        | {"rank": pa.int32(), "score": pa.float64(), "attention": pa.float64()}
     )
     texts = {name: pa.string() for name in ("modality", "numeric_path", "image_reason", "error", "detail")}
     assert column.type == pa.struct({"candidates": pa.list_(candidate), **texts})

@@ -396,14 +396,15 @@ def _with_pictures(products: DataFrame, ready: DataFrame, rows: int, partitions:
     """``products`` whose key is among the ``rows`` keys of ``ready``, in partitions for scoring (0: two per core).
 
     Pictures are shuffled at most once, and where few products of the window are ready only theirs: their keys are
-    broadcast, and the shuffle comes after the join. Too many keys to broadcast are joined in the partitions that the
-    scoring needs, so that the join's shuffle is the only one; every picture of the window takes part in it.
+    broadcast, and the shuffle comes after the join; it brings equal contents to one task, which scores them once. Too
+    many keys to broadcast are joined in the partitions that the scoring needs, so that the join's shuffle is the only
+    one; every picture of the window takes part in it.
     """
     from pyspark.sql import functions as F
 
     count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
     if rows <= FEW_PRODUCTS:
-        return products.join(F.broadcast(ready), _KEY).repartition(count)
+        return products.join(F.broadcast(ready), _KEY).repartition(count, "content_hash")
     # with fewer partitions than Spark's setting it would shuffle both sides, pictures and all, once more
     count = max(count, int(str(products.sparkSession.conf.get("spark.sql.shuffle.partitions"))))
     return products.repartition(count, *_KEY).join(ready.repartition(count, *_KEY).hint("shuffle_hash"), _KEY)

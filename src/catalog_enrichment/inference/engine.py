@@ -33,13 +33,23 @@ class UndecodedBatch:
     descriptions: Sequence[str | None]
     images: Sequence[Sequence[Mapping[str, Any]] | None]
     """Per product, the ordered pictures (contract `products`): structs of bytes, uri, version."""
+    contents: Sequence[str] | None = None
+    """Per product, the hash of all of these; of products with the same one is scored. None: every product is."""
 
     def __post_init__(self) -> None:
-        if not len(self.titles) == len(self.descriptions) == len(self.images):
+        if not len(self.titles) == len(self.descriptions) == len(self.images) == len(self.contents or self.titles):
             raise ValueError("the columns of a batch differ in length")
 
     def __len__(self) -> int:
         return len(self.titles)
+
+    def at(self, positions: Sequence[int]) -> UndecodedBatch:
+        """The products at these positions."""
+        return UndecodedBatch(
+            [self.titles[position] for position in positions],
+            [self.descriptions[position] for position in positions],
+            [self.images[position] for position in positions],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +76,63 @@ class ScoredRow:
     detail: str | None = None
 
 
+REMEMBERED_CONTENTS = 10_000
+"""Contents whose rows a task keeps: about 20 MB."""
+
+
 def score_batches(
     predictor: Scorer, batches: Iterable[UndecodedBatch], limits: ImagesConfig
 ) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order."""
+    scored = _ScoredContents()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
-        decoding: Future[_DecodedBatch] | None = None
+        current: tuple[_Share, Future[_DecodedBatch]] | None = None
         for batch in batches:
-            next_decoding = decoder.submit(_decode, batch, predictor.image_size, limits)
-            if decoding:
-                yield _score_decoded(predictor, decoding.result())
-            decoding = next_decoding
-        if decoding:
-            yield _score_decoded(predictor, decoding.result())
+            share = scored.share(batch)
+            following = share, decoder.submit(_decode, batch.at(share.positions), predictor.image_size, limits)
+            if current:
+                yield scored.rows(current[0], _score_decoded(predictor, current[1].result()))
+            current = following
+        if current:
+            yield scored.rows(current[0], _score_decoded(predictor, current[1].result()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of a batch has to be scored."""
+
+    contents: Sequence[str]
+    """Per product."""
+    positions: list[int]
+    """Of the products to score: the first of each content that has no row yet."""
+    found: dict[str, ScoredRow]
+    """Content -> its row, of those scored before."""
+    remember: bool
+    """Whether later batches may need the rows."""
+
+
+class _ScoredContents:
+    """The rows of the contents scored last: listings of several sellers are often equal."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, ScoredRow] = {}
+
+    def share(self, batch: UndecodedBatch) -> _Share:
+        contents = batch.contents or [str(position) for position in range(len(batch))]
+        known = self._rows if batch.contents else {}
+        first = {content: position for position, content in reversed(list(enumerate(contents)))}
+        found = {content: known[content] for content in first if content in known}
+        positions = sorted(position for content, position in first.items() if content not in found)
+        return _Share(contents, positions, found, remember=batch.contents is not None)
+
+    def rows(self, share: _Share, scored: Sequence[ScoredRow]) -> list[ScoredRow]:
+        """A row for every product of the batch; ``scored``: those of the products at ``share.positions``."""
+        own = {share.contents[position]: row for position, row in zip(share.positions, scored, strict=True)}
+        if share.remember:
+            self._rows |= own
+        while len(self._rows) > REMEMBERED_CONTENTS:
+            del self._rows[next(iter(self._rows))]  # the oldest
+        return [own.get(content) or share.found[content] for content in share.contents]
 
 
 @dataclass(frozen=True, slots=True)

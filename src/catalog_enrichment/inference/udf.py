@@ -65,19 +65,21 @@ def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) 
 
 
 def scored(products: DataFrame, model: ShippedModel, limits: ImagesConfig) -> DataFrame:
-    """``products`` (title, description, images, ...) without its pictures, with the columns of SCORED_TYPE added."""
-    from pyspark.sql import functions as F
+    """``products`` without their pictures, with the columns of SCORED_TYPE added.
+
+    ``products``: title, description, images, content_hash, and any others.
+    """
 
     score = scoring_udf(model, limits)
-    with_scores = products.withColumn("scored", score(F.col("title"), F.col("description"), F.col("images")))
+    with_scores = products.withColumn("scored", score("title", "description", "images", "content_hash"))
     return with_scores.drop("images").select("*", "scored.*").drop("scored")
 
 
 def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
-    """The Arrow UDF: (title, description, images) -> one struct of SCORED_TYPE per row, in input order."""
+    """The Arrow UDF: (title, description, images, content_hash) -> a struct of SCORED_TYPE per row, in input order."""
     from pyspark.sql.functions import arrow_udf
 
-    def score(columns: Iterator[tuple[pa.Array, pa.Array, pa.Array]]) -> Iterator[pa.Array]:
+    def score(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         from catalog_enrichment.inference import worker
 
         predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
@@ -117,4 +119,4 @@ def _struct(kind: type[Any], rows: Sequence[Any], given: dict[str, pa.Array]) ->
 def _udf_annotations() -> dict[str, Any]:
     import pyarrow as pa
 
-    return {"columns": Iterator[tuple[pa.Array, pa.Array, pa.Array]], "return": Iterator[pa.Array]}
+    return {"columns": Iterator[tuple[pa.Array, ...]], "return": Iterator[pa.Array]}
