@@ -263,6 +263,7 @@ def _resolve_model(config: Config) -> ResolvedModel:
     dictionary, registry = load_dictionary(config), Registry(config)
     model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
     registry.check_labels(model, dictionary)
+    model = model.for_run(config.enrich.numeric_path, dictionary.enabled)
     for warning in registry.check_validity(model, dictionary, datetime.now(UTC)):
         to_stderr(f"warning: {warning}")
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -33,15 +34,21 @@ _SETTINGS = {
     "spark.log.level": "ERROR",
 }
 
+
+def _glibc_is_at_least(*version: int) -> bool:
+    name, found = platform.libc_ver()
+    return name != "glibc" or tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) >= version
+
+
 _WORKER_ENVIRONMENT = {
     # glibc returns every large block to the kernel, which clears it page by page when it is asked for again: a third of
     # the time of a forward pass. These keep what a worker has used
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TOP_PAD_": str(64 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**30 if _glibc_is_at_least(2, 35) else 2**25),  # older ones take no more
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
 }
-"""Of the Python workers, where the config's `spark.conf` does not set them (`spark.executorEnv.NAME`)."""
+"""Of the Python workers; the config's `spark.conf` and spark-submit go before (`spark.executorEnv.NAME`)."""
 
 
 def start(config: Config, app_name: str) -> SparkSession:
@@ -55,8 +62,8 @@ def start(config: Config, app_name: str) -> SparkSession:
     builder = SparkSession.builder.appName(app_name)
     for name, value in _SETTINGS.items():
         builder = builder.config(name, value)
-    for name, value in _WORKER_ENVIRONMENT.items():
-        builder = builder.config(f"spark.executorEnv.{name}", value)
+    for name, value in _worker_environment(submitted).items():
+        builder = builder.config(name, value)
     builder = builder.config("spark.sql.execution.arrow.maxBytesPerBatch", config.enrich.batch_bytes)
     if not submitted:
         require_java()
@@ -67,6 +74,15 @@ def start(config: Config, app_name: str) -> SparkSession:
     for name, value in config.spark.conf.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
+
+
+def _worker_environment(submitted: bool) -> dict[str, str]:
+    """Settings of Spark for :data:`_WORKER_ENVIRONMENT`, without what spark-submit has set."""
+    from pyspark import SparkConf
+
+    given = SparkConf() if submitted else SparkConf(loadDefaults=False)
+    wanted = {f"spark.executorEnv.{name}": value for name, value in _WORKER_ENVIRONMENT.items()}
+    return {name: value for name, value in wanted.items() if not given.contains(name)}
 
 
 def require_java() -> None:

@@ -163,7 +163,7 @@ def test_another_number_type_is_another_run_with_certificates_of_its_own(
         asked = replace(config, enrich=replace(config.enrich, numeric_path=setting))
         request = RunRequest.of(asked, dictionary, model, Window())
         assert [one.numeric_path for one in request.model.certificates] == [f"{numbers}-cpu"]
-        assert numbers in request.why_numbers
+        assert numbers in request.model.why_numbers
         hashes[setting] = request.config_hash
     assert hashes["auto"] == hashes["bf16"] != hashes["fp32"]
 

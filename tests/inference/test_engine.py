@@ -212,6 +212,9 @@ def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields(predictor
     texts = {name: pa.string() for name in ("modality", "numeric_path", "image_reason", "error", "detail")}
     assert column.type == pa.struct({"candidates": pa.list_(candidate), **texts})
     assert udf.to_arrow([]).type == column.type
+    pandas = udf.as_pandas(column)
+    assert list(pandas) == [field.name for field in column.type]
+    assert pa.Array.from_pandas(pandas["candidates"]).to_pylist() == column.field("candidates").to_pylist()
 
 
 def test_the_spark_type_follows_from_the_dataclass() -> None:

@@ -55,27 +55,41 @@ def test_the_path_is_named_by_number_type_and_kind_of_device() -> None:
 
 @pytest.mark.usefixtures("fast_bf16")
 def test_auto_is_the_fastest_certified_number_type() -> None:
-    assert choose("auto", {FP32, BF16}, "cpu").numbers == BF16
-    only_fp32 = choose("auto", {FP32}, "cpu")
+    assert choose("auto", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == BF16
+    only_fp32 = choose("auto", {"fp32-cpu": "c"})
     assert only_fp32.numbers == FP32
     assert "bf16: the model version is not certified for it" in only_fp32.why
-    assert choose("fp32", {FP32, BF16}, "cpu").numbers == FP32
+    assert choose("fp32", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == FP32
+    assert choose("auto", {}).numbers == choose("fp32", {}).numbers == FP32  # nothing will be written
+
+
+@pytest.mark.usefixtures("fast_bf16")
+def test_auto_does_not_take_a_number_type_that_may_write_less() -> None:
+    chosen = choose("auto", {"fp32-cpu": ["color", "material"], "bf16-cpu": ["material"]})
+    assert chosen.numbers == FP32
+    assert "bf16: it may write less" in chosen.why
+    assert choose("auto", {"fp32-cpu": [], "bf16-cpu": ["color"]}).numbers == BF16
+    assert choose("auto", {"fp32-cpu": [], "bf16-cpu": []}).numbers == BF16
+
+
+@pytest.mark.usefixtures("slow_bf16")
+def test_of_gpus_that_this_machine_does_not_have_nothing_is_known() -> None:
+    assert choose("auto", {"fp32-cuda": "c", "bf16-cuda": "c"}).numbers == BF16  # its workers look themselves
 
 
 @pytest.mark.usefixtures("slow_bf16")
 def test_auto_is_fp32_where_the_processor_does_not_multiply_bf16() -> None:
-    chosen = choose("auto", {FP32, BF16}, "cpu")
+    chosen = choose("auto", {"fp32-cpu": "c", "bf16-cpu": "cm"})
     assert chosen.numbers == FP32
     assert "bf16: it has no bf16" in chosen.why
-    with pytest.raises(ConfigError, match=r"enrich\.numeric_path = 'bf16': it has no bf16"):
-        choose("bf16", {FP32, BF16}, "cpu")
+    assert choose("bf16", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == BF16  # workers may be other machines
     with pytest.raises(ConfigError, match="no numeric path of the model version is for this machine: bf16: it has"):
-        choose("auto", {BF16}, "cpu")
+        choose("auto", {"bf16-cpu": "c"})
 
 
 def test_a_number_type_that_is_not_certified_is_refused_with_the_way_out() -> None:
     with pytest.raises(ConfigError, match=r"certified for \['fp32'\]. Train one .*numeric_paths = \['fp32', 'bf16'\]"):
-        choose("bf16", {FP32}, "cpu")
+        choose("bf16", {"fp32-cpu": "c"})
 
 
 @pytest.mark.parametrize(

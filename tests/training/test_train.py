@@ -12,7 +12,7 @@ import pytest
 from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import artifact, ensemble
+from catalog_enrichment.models import artifact, ensemble, numeric_paths
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import LabelUse
@@ -297,7 +297,17 @@ def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_label
     assert {"color", "material"} <= set(kept)
 
 
-def test_every_numeric_path_is_certified_by_one_use_of_the_labels_and_compared(tmp_path) -> None:
+def test_a_number_type_that_this_machine_does_not_multiply_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(numeric_paths, "why_not", lambda numbers, _: "no bf16 here" if numbers == "bf16" else "")
+    settings = config(tmp_path, numeric_paths=["fp32", "bf16"])
+    with pytest.raises(ConfigError, match=r"training\.numeric_paths: not bf16 on this machine: no bf16 here"):
+        train(iter(()), DICTIONARY, settings, tmp_path / "w", EarlierCandidates(use_labels=None), silent)
+
+
+def test_every_numeric_path_is_certified_by_one_use_of_the_labels_and_compared(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "")  # processors without bf16 compute it slowly
     uses: list[str] = []
 
     def first_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:

@@ -139,7 +139,7 @@ class TrainingConfig:
     fit writes a file there, whose name is a hash of its inputs; delete them when the model is registered."""
     numeric_paths: list[Literal["fp32", "bf16"]] = field(default_factory=lambda: ["fp32"])
     """Number types to certify, on the same folds: each gets its own certificates. The first is the one that is
-    evaluated and that the promotion gate compares. All of them share `precision.delta`."""
+    evaluated and that the promotion gate compares. All of them share `precision.delta`; each scores all products."""
     threads: int = 0
     """torch threads; 0: all cores."""
     processes: int = 1
@@ -201,8 +201,9 @@ class EnrichConfig:
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
     numeric_path: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number type of the scores. auto: the fastest one that the model version is certified for and that the driver's
-    processor (or GPU) computes fast; the log says which and why. bf16 is two to three times as fast where it is."""
+    """Number type of the scores. auto: of those that the model version may write most with the fastest, if the driver's
+    processor (or GPU) computes it fast; the log says which and why. Where the machines that start runs differ, name
+    one: a run in another type is another run, which decides again what another certificate could change."""
     batch_rows: int = 64
     """Products per Arrow batch of the scoring, and per forward pass."""
     batch_bytes: str = "16m"

@@ -82,7 +82,7 @@ def run(config: Config, products: int, wholesale: int, seed: int) -> dict[str, A
         )
         to_stderr(f"champion is now {config.mlflow.model_name} version {promoted['model_version']}")
     with stages("enrich"):
-        model = registry.resolve()
+        model = registry.resolve().for_run(config.enrich.numeric_path, context.dictionary.enabled)
         registry.check_labels(model, context.dictionary)
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):

@@ -36,7 +36,7 @@ def enrich(
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     request = select.RunRequest.of(config, context.dictionary, model, window)
     model = request.model
-    context.say(request.why_numbers)
+    context.say(model.why_numbers)
     record = request.record(config, stages, parent_run_id)
 
     with persisted_frames() as persist, runs.recorded(catalog, record, unless=dry_run):
@@ -61,7 +61,7 @@ def enrich(
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted)
 
-        with catalog.dropping_checkpoints(run_id, keep=() if dry_run else (score.SCORED, coverage.KEY)):
+        with catalog.dropping_checkpoints(run_id, keep=[coverage.KEY] if dry_run else [score.SCORED, coverage.KEY]):
             with stages("decide") as stage:
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 before = coverage.now(catalog, context.dictionary, selection.changed)

@@ -96,16 +96,11 @@ class RunRequest:
     cap: ProvisionalCap
     standard: Standard
     config_hash: str
-    why_numbers: str
-    """Why the model computes in its number type, a sentence."""
 
     @classmethod
     def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
         """Raises ConfigError if the model version cannot compute as `enrich.numeric_path` says."""
-        certified = {numeric_paths.numbers_of(one.numeric_path) for one in model.certificates}
-        device = numeric_paths.default_device()
-        chosen = numeric_paths.choose(config.enrich.numeric_path, certified, device)
-        model = model.in_numbers(chosen.numbers)
+        model = model.for_run(config.enrich.numeric_path, dictionary.enabled)
         enabled = tuple(dictionary[name] for name in dictionary.enabled)
         return cls(
             model=model,
@@ -117,7 +112,6 @@ class RunRequest:
             cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates),
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
             config_hash=config_hash(config, dictionary, model.numbers),
-            why_numbers=chosen.why,
         )
 
     def identity(self) -> RequestIdentity:

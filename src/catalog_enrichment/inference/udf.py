@@ -1,4 +1,4 @@
-"""Scoring on Spark: ship a resolved model to the executors, score with an Arrow UDF over an iterator of batches.
+"""Scoring on Spark: ship a resolved model to the executors, score with an Iterator pandas UDF.
 
 The driver resolves the model and ships its files; executors do not use the registry.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from catalog_enrichment.inference import engine
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
@@ -76,20 +77,20 @@ def scored(products: DataFrame, model: ShippedModel, limits: ImagesConfig) -> Da
 
 
 def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
-    """The Arrow UDF: (title, description, images, content_hash) -> a struct of SCORED_TYPE per row, in input order."""
-    from pyspark.sql.functions import arrow_udf
+    """The Iterator pandas UDF: (title, description, images, content_hash) -> one struct of SCORED_TYPE, in order."""
+    from pyspark.sql.functions import pandas_udf
 
-    def score(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+    def score(columns: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
         from catalog_enrichment.inference import worker
 
         predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
-        batches = (engine.UndecodedBatch(*(column.to_pylist() for column in batch)) for batch in columns)
+        batches = (engine.UndecodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
         for rows in engine.score_batches(predictor, batches, limits):
-            yield to_arrow(rows)
+            yield as_pandas(to_arrow(rows))
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings
     score.__annotations__ = _udf_annotations()
-    return arrow_udf(score, returnType=SCORED_TYPE)
+    return pandas_udf(score, returnType=SCORED_TYPE)
 
 
 def to_arrow(rows: Sequence[engine.ScoredRow]) -> pa.StructArray:
@@ -116,7 +117,15 @@ def _struct(kind: type[Any], rows: Sequence[Any], given: dict[str, pa.Array]) ->
     return pa.StructArray.from_arrays([columns[name] for name in names], names)
 
 
-def _udf_annotations() -> dict[str, Any]:
-    import pyarrow as pa
+def as_pandas(structs: pa.StructArray) -> pd.DataFrame:
+    """A column per field, which pandas holds as it is in Arrow, and Spark takes from it without a copy."""
+    import pandas as pd
 
-    return {"columns": Iterator[tuple[pa.Array, ...]], "return": Iterator[pa.Array]}
+    columns = {field.name: structs.field(field.name) for field in structs.type}
+    return pd.DataFrame({name: pd.Series(pd.arrays.ArrowExtensionArray(column)) for name, column in columns.items()})
+
+
+def _udf_annotations() -> dict[str, Any]:
+    import pandas as pd
+
+    return {"columns": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}

@@ -1,9 +1,9 @@
 """The number types that scores are computed in. A certificate is bound to one: another gives other scores.
 
     fp32   as the model was trained, on every processor
-    bf16   matrix products and convolutions take numbers with 8 bits of mantissa and add them up in fp32; softmax,
-           normalisation and temperature stay fp32 (torch.autocast). Two to three times as fast as fp32 on processors
-           that multiply bf16.
+    bf16   matrix products and convolutions take numbers with 8 bits of mantissa and add them up in fp32, and hand on
+           such numbers (torch.autocast); temperature and the last softmax are fp32. Two to three times as fast as fp32
+           on processors that multiply bf16.
 
 A path is named NUMBERS-DEVICE, as fp32-cpu. A run computes in one number type on all workers.
 """
@@ -84,27 +84,41 @@ def require(numbers: str, device: str) -> None:
         )
 
 
-def choose(wanted: str, certified: Collection[str], device: str) -> Choice:
-    """The number type of a run. ``wanted``: `enrich.numeric_path`; ``certified``: number types of the certificates.
+def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
+    """The number type of a run. ``wanted``: `enrich.numeric_path`; ``certified``: numeric path -> what it may write.
 
-    Raises ConfigError if ``wanted`` is not certified or this machine is none for it.
+    Automatically the fastest type of those that may write most. Workers look at their own processor (:func:`require`);
+    here only paths of this machine's kind of device can be judged. Raises ConfigError if ``wanted`` is not certified,
+    or no path is for this machine.
     """
-    if wanted != AUTO:
-        if wanted not in certified:
-            raise ConfigError(
-                f"enrich.numeric_path = {wanted!r}: the model version is certified for {sorted(certified)}. Train one "
-                f"with training.numeric_paths = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose another path"
-            )
-        if problem := why_not(wanted, device):
-            raise ConfigError(f"enrich.numeric_path = {wanted!r}: {problem}")
-        return Choice(wanted, f"scores are computed in {wanted}, as enrich.numeric_path says")
     if not certified:
         return Choice(FP32, "scores are computed in fp32: the model version has no certificate")
-    refused: list[str] = []
-    for numbers in FASTEST_FIRST:
-        problem = why_not(numbers, device) if numbers in certified else "the model version is not certified for it"
-        if not problem:
-            besides = f" (not in {'; '.join(refused)})" if refused else ""
-            return Choice(numbers, f"scores are computed in {numbers}, the fastest certified path here{besides}")
-        refused.append(f"{numbers}: {problem}")
-    raise ConfigError(f"no numeric path of the model version is for this machine: {'; '.join(refused)}")
+    paths = {numbers_of(path): path for path in certified}
+    if wanted != AUTO:
+        if wanted not in paths:
+            raise ConfigError(
+                f"enrich.numeric_path = {wanted!r}: the model version is certified for {sorted(paths)}. Train one "
+                f"with training.numeric_paths = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose another path"
+            )
+        return Choice(wanted, f"scores are computed in {wanted}, as enrich.numeric_path says")
+    refused = {numbers: problem for numbers, path in paths.items() if (problem := _why_not_here(path))}
+    usable = {numbers: len(certified[path]) for numbers, path in paths.items() if numbers not in refused}
+    if not usable:
+        raise ConfigError(f"no numeric path of the model version is for this machine: {_listed(refused)}")
+    refused |= dict.fromkeys(set(FASTEST_FIRST) - set(paths), "the model version is not certified for it")
+    refused |= {numbers: "it may write less" for numbers, size in usable.items() if size < max(usable.values())}
+    chosen = next(numbers for numbers in FASTEST_FIRST if numbers in usable and numbers not in refused)
+    slower = FASTEST_FIRST[FASTEST_FIRST.index(chosen) :]
+    faster = {numbers: why for numbers, why in refused.items() if numbers not in slower}
+    besides = f" (not in {_listed(faster)})" if faster else ""
+    return Choice(chosen, f"scores are computed in {chosen}, the fastest certified path here{besides}")
+
+
+def _why_not_here(path: str) -> str:
+    """:func:`why_not` of a path on the CPU, or of this machine's GPU; of GPUs elsewhere nothing is known."""
+    device = path.partition("-")[2]
+    return why_not(numbers_of(path), device) if device in ("cpu", default_device()) else ""
+
+
+def _listed(refused: Mapping[str, str]) -> str:
+    return "; ".join(f"{numbers}: {why}" for numbers, why in refused.items())

@@ -71,20 +71,23 @@ class EarlierCandidates:
     lost: Callable[[Mapping[str, Sequence[str]]], str] = _no_champion
     """(attribute -> values that a model can write) -> why the gate would refuse it for what it cannot write."""
 
-    def used_once(self) -> EarlierCandidates:
-        """The same for a model that is certified several times on the same folds, once per numeric path: all of that
-        is one use of the labels."""
+    def used_once(self, numeric_paths: Sequence[str]) -> EarlierCandidates:
+        """The same for a model that is certified on each of these numeric paths on the same folds: all of that is one
+        use of the labels, by another candidate than one with other paths."""
+        if len(numeric_paths) == 1:
+            return self
         known: dict[tuple[str, tuple[str, ...]], LabelUse] = {}
 
         def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
             key = (attribute, tuple(product_ids))
             if key not in known:
-                known[key] = self.use_labels(attribute, product_ids, candidate, epoch)
+                known[key] = self.use_labels(attribute, product_ids, stable_hash(candidate, *numeric_paths), epoch)
             return known[key]
 
         def next_use(attribute: str, product_ids: Sequence[str], candidate: str) -> int:
             used = known.get((attribute, tuple(product_ids)))
-            return used.number if used else self.next_use(attribute, product_ids, candidate)
+            of_all = stable_hash(candidate, *numeric_paths)
+            return used.number if used else self.next_use(attribute, product_ids, of_all)
 
         return replace(self, use_labels=use, next_use=next_use)
 

@@ -18,7 +18,8 @@ import numpy as np
 from catalog_enrichment import resources
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.models import artifact, ensemble
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models import artifact, ensemble, numeric_paths
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe_files import load_model_recipe
@@ -67,6 +68,9 @@ def train(
     or attribute, DataContractError for too little data.
     """
     stages, settings = Stages(say=progress), settings_of(config)
+    for numbers in settings.numeric_paths:
+        if problem := numeric_paths.why_not(numbers, device()):
+            raise ConfigError(f"training.numeric_paths: not {numbers} on this machine: {problem}")
     set_threads(settings.threads)
     recipe = load_model_recipe(resources.locate(settings.recipe, config.path(".")), settings.set)
     members = _members(recipe)
@@ -109,6 +113,13 @@ def train(
     if settings.unimodal_baselines and multimodal:
         with stages("baselines"):
             _add_baselines(evaluation, members[0], split, tasks[0], fit_one)
+    tables = _paths_table(scores_by_path, certificates_by_path, labels, split)
+    for row in tables.get("numeric_paths", []):
+        if row["max_difference"] > row["tolerance"]:
+            progress(
+                f"warning: scores of {row['attribute']} in {row['path']} differ by up to {row['max_difference']:.2f} "
+                f"from those in {row['reference']}, more than {row['tolerance']}: compare the certificates"
+            )
     for warning in evaluation.check_modality_collapse():
         progress(f"warning: {warning}")
     return TrainedModel(
@@ -116,9 +127,7 @@ def train(
         certificates=certificates,
         metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in fitted[0].chosen.items()},
         params=_params(config, recipe),
-        tables=evaluation.tables
-        | _search_table(recipe, fitted)
-        | _paths_table(scores_by_path, certificates_by_path, labels, split),
+        tables=evaluation.tables | _search_table(recipe, fitted) | tables,
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
@@ -215,7 +224,7 @@ def _certifiers(
 ) -> list[Certifier]:
     """One for every numeric path. They use the labels once, and share the probability that a certificate is wrong."""
     rule = replace(config.precision, delta=config.precision.delta / len(predictors))
-    earlier, now = earlier.used_once(), datetime.now(UTC)
+    earlier, now = earlier.used_once([predictor.numeric_path for predictor in predictors]), datetime.now(UTC)
     return [
         Certifier(split, of_path, rule, _scored_by(folder, config, predictor), earlier, now)
         for predictor, of_path in zip(predictors, scores, strict=True)
@@ -330,9 +339,19 @@ def _lineage(split: Split, labels: Mapping[str, Labels], certificates: Sequence[
         "label_set_hash": label_set([dataset.ids[product] for product in folds.certification.tolist()]),
         "label_epoch": split.epoch.number,
         "label_epoch_reason": split.epoch.reason,
-        "label_uses": {c.attribute: c.use_number for c in certificates if c.modality is Modality.BOTH},
+        "label_uses": _label_uses(certificates),
         "dictionary_hash": dataset.dictionary.hash(),
     }
+
+
+def _label_uses(certificates: Sequence[Certificate]) -> dict[str, int]:
+    """Attribute -> number of the use of its labels, of products with a picture; on any numeric path."""
+    of_both = [one for one in certificates if one.modality is Modality.BOTH]
+    return {name: max(one.use_number for one in of_both if one.attribute == name) for name in _attributes(of_both)}
+
+
+def _attributes(certificates: Sequence[Certificate]) -> list[str]:
+    return list(dict.fromkeys(one.attribute for one in certificates))
 
 
 def _discard(_line: str) -> None:
