@@ -116,7 +116,8 @@ class Ours(OursEager):
 
     def __init__(self, job: Job) -> None:
         certified = numeric_paths.FASTEST_FIRST if job.path == "fastest" else (job.path,)
-        self.path = numeric_paths.choose(numeric_paths.AUTO, certified, "cpu").numbers
+        paths = {numeric_paths.path_name(numbers, "cpu"): ["all"] for numbers in certified}
+        self.path = numeric_paths.choose(numeric_paths.AUTO, paths).numbers
         super().__init__(job)
 
 
