@@ -63,7 +63,9 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
             "and the MLflow store, and run again"
         )
     if _has(text, _MEMORY_TEXTS) or any(isinstance(link, MemoryError) for link in chain):
-        return ConfigError(f"out of memory: {where}. Raise spark.driver_memory, or lower enrich.batch_rows")
+        return ConfigError(
+            f"out of memory: {where}. Raise spark.driver_memory, or lower enrich.forward_rows and enrich.batch_bytes"
+        )
     if _has(text, _LOCKED_TEXTS):
         return TemporaryFailure(
             f"the MLflow store is locked by another process: {where}. Run again when that has ended; for several jobs "
@@ -91,7 +93,8 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
     if _has(text, _LOST_WORKER_TEXTS):
         return TemporaryFailure(
             "a Python worker or executor of Spark was lost, for example because the machine ran out of memory. Run "
-            f"again: what was finished is kept. If it comes again, lower enrich.batch_rows ({where})"
+            f"again: what was finished is kept. If it comes again, lower enrich.forward_rows and "
+            f"enrich.batch_bytes ({where})"
         )
     return None
 

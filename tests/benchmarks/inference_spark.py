@@ -54,7 +54,7 @@ class OnSpark:
 
     def score(self, folder: Path, batch: int) -> Scored:
         self.spark.conf.set("spark.sql.files.minPartitionNum", len(files_of(folder)))
-        self.spark.conf.set(_ARROW_ROWS, batch)
+        self.spark.conf.set(_ARROW_ROWS, self.arrow_rows(batch))
         products = self.spark.read.parquet(str(folder))
         start = time.monotonic()
         found = self.query(products, batch).toArrow()
@@ -63,6 +63,10 @@ class OnSpark:
     def query(self, products: DataFrame, batch: int) -> DataFrame:
         """The scores of ``products`` (row, title, description, image)."""
         raise NotImplementedError
+
+    def arrow_rows(self, batch: int) -> int:
+        """Products per Arrow batch, where ``batch`` go through the model at once."""
+        return batch
 
     def predictions(self, found: pa.Table) -> pa.Table:
         return found
@@ -90,11 +94,17 @@ class OursEager(OnSpark):
 
         return session.start(load_config(self.job.config), self.job.contender)
 
-    def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
+    def arrow_rows(self, batch: int) -> int:  # noqa: ARG002
+        """As the jobs have it: the engine divides an Arrow batch into forward passes, sorted by length."""
+        from catalog_enrichment.config.schema import EnrichConfig
+
+        return EnrichConfig().batch_rows
+
+    def query(self, products: DataFrame, batch: int) -> DataFrame:
         from catalog_enrichment.config.schema import ImagesConfig
         from catalog_enrichment.inference import udf
 
-        return udf.scored(_with_images(products), self.shipped, ImagesConfig()).drop(
+        return udf.scored(_with_images(products), self.shipped, ImagesConfig(), batch).drop(
             "title", "description", "content_hash"
         )
 
@@ -124,9 +134,9 @@ class Ours(OursEager):
 class OursArrow(OursEager):
     """The same engine in mapInArrow, in the same session."""
 
-    def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
+    def query(self, products: DataFrame, batch: int) -> DataFrame:
         candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
-        score = _arrow_scorer(self.shipped)
+        score = _arrow_scorer(self.shipped, batch)
         return _with_images(products).mapInArrow(score, f"row bigint, candidates array<{candidate}>")
 
 
@@ -190,7 +200,7 @@ def _with_images(products: DataFrame) -> DataFrame:
     return products.select("row", content, "title", "description", F.array(image).alias("images"))
 
 
-def _arrow_scorer(model: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _arrow_scorer(model: Any, rows: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def score(incoming: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from catalog_enrichment.config.schema import ImagesConfig
         from catalog_enrichment.inference import engine, udf, worker
@@ -203,8 +213,8 @@ def _arrow_scorer(model: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[p
                 waiting.append(batch["row"])
                 yield engine.UndecodedBatch(*(batch[name].to_pylist() for name in ("title", "description", "images")))
 
-        for rows in engine.score_batches(predictor, undecoded(), ImagesConfig()):
-            candidates = udf.to_arrow(rows).field("candidates")
+        for found in engine.score_batches(predictor, undecoded(), ImagesConfig(), rows):
+            candidates = udf.to_arrow(found).field("candidates")
             yield pa.RecordBatch.from_arrays([waiting.popleft(), candidates], ["row", "candidates"])
 
     return score

@@ -6,12 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inference import engine, udf
-from catalog_enrichment.inference.engine import ScoredRow, UndecodedBatch, score_batches
+from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
+from catalog_enrichment.inference.forward import ScoredRow
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.models.predictor import Predictor
@@ -155,25 +157,47 @@ def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Pr
     assert scores(scored[0]) != pytest.approx(scores(scored[2]), abs=1e-4)
 
 
-def test_a_batch_without_memory_is_scored_product_by_product(predictor: Predictor) -> None:
-    class Small:
-        """A predictor with memory for one product."""
-
-        def predict(self, products: ProductBatch) -> Any:
-            if len(products) > 1:
-                raise MemoryError
-            return predictor.predict(products)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(predictor, name)
-
-    rows = batch(range(3))
-    (scored,) = score_batches(Small(), [rows], LIMITS)
+@pytest.mark.parametrize(
+    "problem",
+    [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=["Python", "GPU", "CPU"],
+)
+def test_where_the_memory_is_too_small_the_passes_become_smaller(predictor: Predictor, problem: Exception) -> None:
+    small = Small(predictor, 2, problem)
+    rows = batch(range(11))
+    (scored, again) = score_batches(small, [rows, rows], LIMITS, rows=6)
     (expected,) = score_batches(predictor, [rows], LIMITS)
-    assert [row.error for row in scored] == [None, None, None]
-    assert [row.numeric_path for row in scored] == [predictor.numeric_path] * 3
-    for one, other in zip(scored, expected, strict=True):
-        assert scores(one) == pytest.approx(scores(other), abs=1e-5)
+    for found in (scored, again):
+        assert [row.error for row in found] == [None] * 11
+        assert [row.numeric_path for row in found] == [predictor.numeric_path] * 11
+        for one, other in zip(found, expected, strict=True):
+            assert scores(one) == pytest.approx(scores(other), abs=1e-5)
+    # 11 in passes of 6 and 5: 6 in halves of 3, those in 1 and 2; later passes have at most the size that was found
+    assert small.asked[:6] == [6, 3, 1, 2, 3, 1]
+    assert max(small.asked[-6:]) <= 2
+
+
+def test_where_no_product_has_enough_memory_each_says_so(predictor: Predictor) -> None:
+    (scored,) = score_batches(Small(predictor, 0, MemoryError("of 64 bytes")), [batch(range(3))], LIMITS)
+    assert [(row.error, row.detail) for row in scored] == [("scoring_failed", "MemoryError: of 64 bytes")] * 3
+
+
+class Small:
+    """A predictor with memory for a few products."""
+
+    def __init__(self, predictor: Predictor, most: int, problem: Exception) -> None:
+        self._predictor, self._most, self._problem = predictor, most, problem
+        self.asked: list[int] = []
+        """Products of each pass that was tried."""
+
+    def predict(self, products: ProductBatch) -> Any:
+        self.asked.append(len(products))
+        if len(products) > self._most:
+            raise self._problem
+        return self._predictor.predict(products)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._predictor, name)
 
 
 def test_no_batches_no_rows(predictor: Predictor) -> None:

@@ -23,24 +23,28 @@ GRID = st.sampled_from([0.0, 0.25, 0.5, 0.7, 0.9, 1.0])  # few values: ties are 
 
 
 def test_one_value_attribute_has_one_candidate_and_ties_keep_label_order() -> None:
-    assert top_candidates([0.2, 0.4, 0.4], LABELS[:3], ONE) == [("green", float(np.float32(0.4)), 1)]
+    assert top_candidates([[0.2, 0.4, 0.4]], LABELS[:3], ONE) == [[("green", float(np.float32(0.4)), 1)]]
 
 
 def test_many_value_attribute_has_up_to_three_candidates_best_first() -> None:
-    candidates = top_candidates([0.1, 0.9, 0.5, 0.9, 0.2], LABELS, MANY)
-    assert [(c.value, c.rank) for c in candidates] == [("green", 1), ("black", 2), ("blue", 3)]
-    assert len(top_candidates([0.1, 0.9], LABELS[:2], MANY)) == 2
+    first, second = top_candidates([[0.1, 0.9, 0.5, 0.9, 0.2], [0.5, 0.1, 0.1, 0.2, 0.3]], LABELS, MANY)
+    assert [(c.value, c.rank) for c in first] == [("green", 1), ("black", 2), ("blue", 3)]
+    assert [(c.value, c.rank) for c in second] == [("red", 1), ("white", 2), ("black", 3)]
+    assert [c.score for c in first] == [float(np.float32(score)) for score in (0.9, 0.9, 0.5)]
+    assert len(top_candidates([[0.1, 0.9]], LABELS[:2], MANY)[0]) == 2
+    assert top_candidates(np.zeros((0, 5)), LABELS, MANY) == []
 
 
 def test_equal_scores_keep_the_order_of_the_labels_also_where_there_are_many() -> None:
     labels = tuple(f"v{number:03d}" for number in range(200))
-    assert [c.value for c in top_candidates([0.5, 0.75] * 100, labels, MANY)] == ["v001", "v003", "v005"]
+    (candidates,) = top_candidates([[0.5, 0.75] * 100], labels, MANY)
+    assert [c.value for c in candidates] == ["v001", "v003", "v005"]
 
 
 def test_the_number_of_values_that_can_be_written_is_a_limit_everywhere() -> None:
     scores, pool = [[0.9, 0.8, 0.7, 0.6, 0.5]], [False, False, False, True, False]
-    assert len(top_candidates(scores[0], LABELS, MANY, limit=1)) == 1
-    assert len(top_candidates(scores[0], LABELS, MANY, limit=4)) == 4
+    assert len(top_candidates(scores, LABELS, MANY, limit=1)[0]) == 1
+    assert len(top_candidates(scores, LABELS, MANY, limit=4)[0]) == 4
     assert accept_scores(scores, MANY, pool)[0] == -np.inf
     assert accept_scores(scores, MANY, pool, limit=4)[0] == float(np.float32(0.6))
     assert units_from(scores, [[False] * 5], MANY, pool, limit=4).counts(0.6) == (1, 1)
@@ -58,7 +62,7 @@ def test_the_values_that_would_be_written() -> None:
 
 
 def test_scores_go_through_float32_once() -> None:
-    (candidate,) = top_candidates([0.1, 0.9], LABELS[:2], ONE)
+    ((candidate,),) = top_candidates([[0.1, 0.9]], LABELS[:2], ONE)
     assert candidate.score == float(np.float32(0.9)) != 0.9
     assert accept_scores([[0.1, 0.9]], ONE, [True, True])[0] == candidate.score
 
@@ -66,7 +70,7 @@ def test_scores_go_through_float32_once() -> None:
 @pytest.mark.parametrize("bad", [[np.nan, 0.1], [np.inf, 0.1], [0.1], []])
 def test_scores_that_cannot_be_used_are_refused(bad: list[float]) -> None:
     with pytest.raises(ValueError, match=r"NaN|do not fit"):
-        top_candidates(bad, LABELS[:2], ONE)
+        top_candidates([bad], LABELS[:2], ONE)
 
 
 def test_single_valued_unit_is_the_top_value_and_never_a_runner_up_from_the_pool() -> None:
@@ -94,8 +98,8 @@ def test_units_count_what_the_candidates_would_write(
 ) -> None:
     t = float(np.float32(threshold))
     written = [
-        [c for c in top_candidates(row, LABELS, cardinality) if pool[LABELS.index(c.value)] and c.score >= t]
-        for row in probabilities
+        [c for c in row if pool[LABELS.index(c.value)] and c.score >= t]
+        for row in top_candidates(probabilities, LABELS, cardinality)
     ]
     wrong = [any(not truth[i, LABELS.index(c.value)] for c in row) for i, row in enumerate(written)]
     units = units_from(probabilities, truth, cardinality, pool)

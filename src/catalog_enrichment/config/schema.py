@@ -204,10 +204,13 @@ class EnrichConfig:
     """Number type of the scores. auto: of those that the model version may write most with the fastest, if the driver's
     processor (or GPU) computes it fast; the log says which and why. Where the machines that start runs differ, name
     one: a run in another type is another run, which decides again what another certificate could change."""
-    batch_rows: int = 64
-    """Products per Arrow batch of the scoring, and per forward pass."""
+    batch_rows: int = 512
+    """Products per Arrow batch of the scoring; within one, texts of like length are scored together."""
     batch_bytes: str = "16m"
     """A batch closes earlier at this many bytes."""
+    forward_rows: int = 0
+    """Most products per forward pass; 0: 32 on a CPU, 256 on a GPU. Long texts make it fewer, and so does a pass for
+    which the memory was too small."""
     partitions: int = 0
     """Tasks of the scoring stage; 0: two per core."""
     disabled_shops: list[str] = field(default_factory=list)
@@ -216,7 +219,7 @@ class EnrichConfig:
     snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
 
     def __post_init__(self) -> None:
-        for name in ("max_products", "max_changes", "partitions"):
+        for name in ("max_products", "max_changes", "partitions", "forward_rows"):
             _within(f"enrich.{name}", getattr(self, name), 0, 2**40)
         _within("enrich.batch_rows", self.batch_rows, 1, 100_000)
         if not re.fullmatch(r"[1-9]\d*[bkmg]?", self.batch_bytes):

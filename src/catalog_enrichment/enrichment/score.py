@@ -34,7 +34,7 @@ def score(catalog: Catalog, run_id: str, selection: Selection, model: ResolvedMo
     products = selection.products.select(*_COLUMNS)
     spark = products.sparkSession
     shipped = udf.ship(spark, model.artifact, model.artifact_hash, model.numbers)
-    scored = udf.scored(products, shipped, config.pictures()).drop("title", "description")
+    scored = udf.scored(products, shipped, config.pictures(), config.enrich.forward_rows).drop("title", "description")
     with arrow_batch_rows(spark, config.enrich.batch_rows):
         return catalog.checkpoint(run_id, SCORED, scored)
 

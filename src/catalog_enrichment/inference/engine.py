@@ -1,28 +1,25 @@
 """The engine under the UDF: decode, tokenize, forward, candidates. Knows neither Spark nor MLflow.
 
-Fetching and decoding the next batch's pictures overlaps with the forward pass of this one. A row never raises: one that
+Fetching and decoding the pictures of the next forward pass overlaps with this one. A row never raises: one that
 cannot be scored carries a Reason instead of candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
 from catalog_enrichment.inputs.images import first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.inputs.text import clean_text
-from catalog_enrichment.precision.units import top_candidates
-from catalog_enrichment.records import Modality, Reason
+from catalog_enrichment.records import Reason
 
 if TYPE_CHECKING:
     from catalog_enrichment.models.ensemble import Scorer
-    from catalog_enrichment.models.predictor import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,49 +49,49 @@ class UndecodedBatch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredCandidate:
-    attribute: str
-    value: str
-    rank: int
-    score: float
-    """Calibrated probability."""
-    attention: float | None
-    """Weight on the text, 0..1; None where the fusion has no such weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRow:
-    """One product's scores, or the reason why it has none."""
-
-    candidates: list[ScoredCandidate]
-    modality: str = Modality.BOTH.value
-    numeric_path: str | None = None
-    """Number type and device that computed the scores; None without scores."""
-    image_reason: str | None = None
-    error: str | None = None
-    detail: str | None = None
-
-
 REMEMBERED_CONTENTS = 10_000
 """Contents whose rows a task keeps: about 20 MB."""
 
 
 def score_batches(
-    predictor: Scorer, batches: Iterable[UndecodedBatch], limits: ImagesConfig
+    predictor: Scorer, batches: Iterable[UndecodedBatch], limits: ImagesConfig, rows: int = 0
 ) -> Iterator[list[ScoredRow]]:
-    """Score batches lazily, in order; yields one list per batch, one row per product in input order."""
-    scored = _ScoredContents()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
-        current: tuple[_Share, Future[_DecodedBatch]] | None = None
+    """Score batches lazily, in order; yields one list per batch, one row per product in input order.
+
+    A batch is scored in forward passes of at most ``rows`` products (0: :data:`forward.ROWS`), sorted by length.
+    """
+    scored, passes = _ScoredContents(), ForwardPasses(predictor, rows)
+
+    def parts() -> Iterator[_Part]:
         for batch in batches:
             share = scored.share(batch)
-            following = share, decoder.submit(_decode, batch.at(share.positions), predictor.image_size, limits)
-            if current:
-                yield scored.rows(current[0], _score_decoded(predictor, current[1].result()))
-            current = following
-        if current:
-            yield scored.rows(current[0], _score_decoded(predictor, current[1].result()))
+            to_score = batch.at(share.positions)
+            divided = passes.divide(to_score.titles, to_score.descriptions) or [[]]
+            for number, positions in enumerate(divided, start=1):
+                yield _Part(share, to_score.at(positions), positions, is_last=number == len(divided))
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
+        submitted = ((part, decoder.submit(_decode, part.batch, predictor.image_size, limits)) for part in parts())
+        found: dict[int, ScoredRow] = {}
+        for current, _ in pairwise(chain(submitted, [None])):  # the next one is submitted before this one is scored
+            assert current is not None
+            part, decoded = current
+            found |= zip(part.positions, _scored(passes, decoded.result()), strict=True)
+            if part.is_last:
+                yield scored.rows(part.share, [found[position] for position in range(len(found))])
+                found = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The products of a batch that are scored in one forward pass."""
+
+    share: _Share
+    batch: UndecodedBatch
+    positions: list[int]
+    """Of the products, in ``share.positions``."""
+    is_last: bool
+    """Of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,36 +145,9 @@ def _decode(batch: UndecodedBatch, size: int, limits: ImagesConfig) -> _DecodedB
     return _DecodedBatch(products, [picture.reason for picture in decoded])
 
 
-def _score_decoded(predictor: Scorer, batch: _DecodedBatch) -> list[ScoredRow]:
-    rows = _score(predictor, batch.products)
+def _scored(passes: ForwardPasses, batch: _DecodedBatch) -> list[ScoredRow]:
+    rows = passes.score(batch.products) if len(batch.products) else []
     return [
         replace(row, image_reason=reason.value) if reason and row.error is None else row
         for row, reason in zip(rows, batch.image_reasons, strict=True)
     ]
-
-
-def _score(predictor: Scorer, batch: ProductBatch) -> list[ScoredRow]:
-    """Score a batch; if that fails, score its products one by one, so that only the bad one is lost."""
-    try:
-        scores = predictor.predict(batch)
-    except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as problem:
-        if len(batch) == 1:
-            return [ScoredRow([], error=Reason.SCORING_FAILED.value, detail=f"{type(problem).__name__}: {problem}")]
-        return [_score(predictor, batch.row(index))[0] for index in range(len(batch))]
-    return [_row(predictor, scores, batch, index) for index in range(len(batch))]
-
-
-def _row(predictor: Scorer, scores: Scores, batch: ProductBatch, index: int) -> ScoredRow:
-    if not clean_text(batch.titles[index], max_chars=100):
-        return ScoredRow([], error=Reason.EMPTY_TITLE.value, detail="nothing is left of the title after cleaning")
-    candidates = [
-        ScoredCandidate(name, candidate.value, candidate.rank, candidate.score, _weight(scores.attention[name][index]))
-        for name, head in predictor.heads.items()
-        for candidate in top_candidates(scores.probabilities[name][index], head.labels, head.cardinality)
-    ]
-    modality = Modality.TEXT_ONLY if batch.pictures[index] is None else Modality.BOTH
-    return ScoredRow(candidates, modality.value, predictor.numeric_path)
-
-
-def _weight(value: np.floating[Any]) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from catalog_enrichment.inference import engine
+from catalog_enrichment.inference import engine, forward
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ _SPARK_TYPES = {str: "string", int: "int", float: "double"}
 
 
 def spark_type(annotation: Any) -> str:
-    """The Spark type of a field of :class:`~catalog_enrichment.inference.engine.ScoredRow`, as DDL."""
+    """The Spark type of a field of :class:`~catalog_enrichment.inference.forward.ScoredRow`, as DDL."""
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     if is_dataclass(annotation):
         fields = (f"{name}:{spark_type(kind)}" for name, kind in get_type_hints(annotation).items())
@@ -35,7 +35,7 @@ def spark_type(annotation: Any) -> str:
     return spark_type(arguments[0]) if arguments else _SPARK_TYPES[annotation]
 
 
-SCORED_TYPE = spark_type(engine.ScoredRow)
+SCORED_TYPE = spark_type(forward.ScoredRow)
 """One product's scores, or why it has none."""
 
 
@@ -65,18 +65,18 @@ def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) 
     return shipped
 
 
-def scored(products: DataFrame, model: ShippedModel, limits: ImagesConfig) -> DataFrame:
+def scored(products: DataFrame, model: ShippedModel, limits: ImagesConfig, rows: int = 0) -> DataFrame:
     """``products`` without their pictures, with the columns of SCORED_TYPE added.
 
-    ``products``: title, description, images, content_hash, and any others.
+    ``products``: title, description, images, content_hash, and any others. ``rows``: most products per forward pass,
+    0: as many as suit the worker's device.
     """
-
-    score = scoring_udf(model, limits)
+    score = scoring_udf(model, limits, rows)
     with_scores = products.withColumn("scored", score("title", "description", "images", "content_hash"))
     return with_scores.drop("images").select("*", "scored.*").drop("scored")
 
 
-def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
+def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0) -> Any:
     """The Iterator pandas UDF: (title, description, images, content_hash) -> one struct of SCORED_TYPE, in order."""
     from pyspark.sql.functions import pandas_udf
 
@@ -85,15 +85,15 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig) -> Any:
 
         predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
         batches = (engine.UndecodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
-        for rows in engine.score_batches(predictor, batches, limits):
-            yield as_pandas(to_arrow(rows))
+        for found in engine.score_batches(predictor, batches, limits, rows):
+            yield as_pandas(to_arrow(found))
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings
     score.__annotations__ = _udf_annotations()
     return pandas_udf(score, returnType=SCORED_TYPE)
 
 
-def to_arrow(rows: Sequence[engine.ScoredRow]) -> pa.StructArray:
+def to_arrow(rows: Sequence[forward.ScoredRow]) -> pa.StructArray:
     """Rows as Arrow, of the type SCORED_TYPE. Column by column: no dict is made for a row or a candidate."""
     import numpy as np
     import pyarrow as pa
@@ -101,8 +101,8 @@ def to_arrow(rows: Sequence[engine.ScoredRow]) -> pa.StructArray:
     lists = [row.candidates for row in rows]
     offsets = np.concatenate([[0], np.cumsum([len(candidates) for candidates in lists])]).astype(np.int32)
     flat = [candidate for candidates in lists for candidate in candidates]
-    candidates = pa.ListArray.from_arrays(offsets, _struct(engine.ScoredCandidate, flat, {}))
-    return _struct(engine.ScoredRow, rows, {"candidates": candidates})
+    candidates = pa.ListArray.from_arrays(offsets, _struct(forward.ScoredCandidate, flat, {}))
+    return _struct(forward.ScoredRow, rows, {"candidates": candidates})
 
 
 def _struct(kind: type[Any], rows: Sequence[Any], given: dict[str, pa.Array]) -> pa.StructArray:

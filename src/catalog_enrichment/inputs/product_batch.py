@@ -28,6 +28,7 @@ class ProductBatch:
     def __len__(self) -> int:
         return len(self.titles)
 
-    def row(self, index: int) -> ProductBatch:
-        """The batch of the one product at ``index``."""
-        return ProductBatch([self.titles[index]], [self.descriptions[index]], [self.pictures[index]])
+    def part(self, start: int, stop: int) -> ProductBatch:
+        """The products at positions ``start`` to ``stop``, the last one not included."""
+        rows = slice(start, stop)
+        return ProductBatch(self.titles[rows], self.descriptions[rows], self.pictures[rows])

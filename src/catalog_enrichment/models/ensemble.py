@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
@@ -39,6 +40,8 @@ class Scorer(Protocol):
     def heads(self) -> dict[str, Head]: ...
 
     def predict(self, batch: ProductBatch) -> Scores: ...
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]: ...
 
 
 class VotingPredictor:
@@ -65,6 +68,10 @@ class VotingPredictor:
             probabilities[name] = majority(votes, head.cardinality).numpy()
         attention = {name: np.mean([score.attention[name] for score in scores], axis=0) for name in self.heads}
         return Scores(probabilities, attention, scores[0].has_image)
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        """As :meth:`Predictor.text_lengths`, of the first member."""
+        return self._members[0].text_lengths(titles, descriptions)
 
 
 def save(directory: Path, name: str, members: Sequence[Path]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models import artifact, numeric_paths
+from catalog_enrichment.models import artifact, folding, numeric_paths
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
 from catalog_enrichment.models.spec import Head, ModelSpec
@@ -60,6 +61,8 @@ class Predictor:
         # TF32 convolutions give different scores from the fp32 that certificates are bound to
         torch.backends.cudnn.allow_tf32 = False
         loaded = artifact.load(directory)
+        if loaded.net.image is not None:
+            folding.fold_batch_norms(loaded.net.image, loaded.spec.image.size)
         return cls(loaded.net, loaded.tokenizers, loaded.spec, loaded.temperatures, device, numbers)
 
     @property
@@ -78,6 +81,10 @@ class Predictor:
             outputs = self._net(inputs.to(self._device))
             probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}
         return Scores(probabilities, self._attention(outputs), inputs.has_image.numpy())
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        """(B,): tokens of each product's texts. Batches of products of like length need little padding."""
+        return self._preprocessor.text_lengths(titles, descriptions)
 
     def _probabilities(self, attribute: str, logits: torch.Tensor) -> np.ndarray:
         scaled = logits.float() / self._temperatures[attribute]

@@ -67,6 +67,11 @@ class Preprocessor:
             for name, spec in self._spec.texts.items()
         }
 
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        """(B,): tokens of each product's texts, of all text encoders together."""
+        texts = [ids for read in self.token_ids(titles, descriptions).values() for ids in read]
+        return np.asarray(sum(ids.columns["attention_mask"].sum(axis=1, dtype=np.int64) for ids in texts))
+
     def _stack(self, pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.uint8]:
         """(B, S, S, 3); 0 without a picture."""
         size = self._spec.image.size
@@ -97,8 +102,10 @@ def _encoded(
 
 def normalise_pixels(pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec) -> torch.Tensor:
     """uint8 (B, S, S, 3) pictures to float32 (B, 3, S, S), (x / 255 - mean) / std; 0 without a picture."""
-    scale = 1 / (255 * torch.tensor(spec.std))
-    shift = -torch.tensor(spec.mean) / torch.tensor(spec.std)
-    normalised = torch.from_numpy(pixels).float().mul_(scale).add_(shift)  # (B, S, S, 3)
+    side = pixels.shape[2]  # a whole line of pixels at a time: with the three channels alone nothing is vectorised
+    scale = (1 / (255 * torch.tensor(spec.std))).repeat(side)
+    shift = (-torch.tensor(spec.mean) / torch.tensor(spec.std)).repeat(side)
+    lines = torch.from_numpy(pixels).flatten(2).float().mul_(scale).add_(shift)  # (B, S, 3 S)
+    normalised = lines.view(pixels.shape)
     normalised[torch.from_numpy(~has_image)] = 0
     return normalised.permute(0, 3, 1, 2)  # stays channels-last in memory, the fastest layout for convolutions

@@ -1,4 +1,4 @@
-"""Counted things: candidates of one product, units of a certificate, (product, value) pairs of R@P95.
+"""Counted things: candidates of products, units of a certificate, (product, value) pairs of R@P95.
 
 Shape suffixes: n products, V values of the attribute, L ranks that can be written.
 
@@ -85,16 +85,20 @@ def ranking(scores: NDArray[Any], cardinality: Cardinality, limit: int = WRITABL
 
 def top_candidates(
     probabilities: ArrayLike, labels: Sequence[str], cardinality: Cardinality, limit: int = WRITABLE_RANKS
-) -> list[Candidate]:
-    """The candidates of one product: (V,) probabilities -> the best value (ONE), or up to ``limit`` values (MANY).
+) -> list[list[Candidate]]:
+    """The candidates of every product: (n, V) probabilities -> the best value (ONE), or up to ``limit`` values (MANY).
 
     Raises ValueError if a probability is not finite, or their number is not that of the labels.
     """
     scores = as_scores(probabilities)
-    if scores.shape != (len(labels),) or not labels:
+    if scores.ndim != 2 or scores.shape[1] != len(labels) or not labels:
         raise ValueError(f"probabilities of shape {scores.shape} do not fit {len(labels)} labels")
-    columns = ranking(scores, cardinality, limit).tolist()
-    return [Candidate(labels[column], float(scores[column]), rank) for rank, column in enumerate(columns, start=1)]
+    columns = ranking(scores, cardinality, limit)
+    best = np.take_along_axis(scores, columns, axis=1).tolist()
+    return [
+        [Candidate(labels[column], score, rank) for rank, (column, score) in enumerate(zip(*product, strict=True), 1)]
+        for product in zip(columns.tolist(), best, strict=True)
+    ]
 
 
 def units_from(

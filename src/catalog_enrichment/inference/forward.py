@@ -1,0 +1,112 @@
+"""Forward passes over decoded products: of what size, and what happens when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.inputs.text import clean_text
+from catalog_enrichment.precision.units import top_candidates
+from catalog_enrichment.records import Modality, Reason
+
+if TYPE_CHECKING:
+    from catalog_enrichment.models.ensemble import Scorer
+
+ROWS = {"cpu": 32, "cuda": 256}
+"""Products per forward pass, by kind of device. On a CPU the activations of more pictures leave its caches."""
+
+TOKENS = {"cpu": 8_192, "cuda": 131_072}
+"""Most tokens per forward pass, padding included: longer texts, fewer products."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCandidate:
+    attribute: str
+    value: str
+    rank: int
+    score: float
+    """Calibrated probability."""
+    attention: float | None
+    """Weight on the text, 0..1; None where the fusion has no such weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """One product's scores, or the reason why it has none."""
+
+    candidates: list[ScoredCandidate]
+    modality: str = Modality.BOTH.value
+    numeric_path: str | None = None
+    """Number type and device that computed the scores; None without scores."""
+    image_reason: str | None = None
+    error: str | None = None
+    detail: str | None = None
+
+
+class ForwardPasses:
+    """Scores products by a predictor; after a pass for which the memory was too small, in passes of half its size."""
+
+    def __init__(self, predictor: Scorer, rows: int = 0) -> None:
+        """``rows``: most products per pass; 0: :data:`ROWS`."""
+        device = predictor.numeric_path.rpartition("-")[2]
+        self._predictor = predictor
+        self._tokens = TOKENS[device]
+        self.rows = rows or ROWS[device]
+
+    def divide(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> list[list[int]]:
+        """The positions of the products of each pass. Texts of like length go together: a pass is padded to its
+        longest text."""
+        try:
+            lengths = self._predictor.text_lengths(titles, descriptions)
+        except (RuntimeError, ValueError, TypeError, AttributeError):  # of a product that scoring will refuse
+            lengths = np.zeros(len(titles), dtype=np.int64)
+        passes: list[list[int]] = []
+        for position in np.argsort(lengths, kind="stable").tolist():
+            last = passes[-1] if passes else []
+            if last and len(last) < self.rows and (len(last) + 1) * lengths[position] <= self._tokens:
+                last.append(position)
+            else:
+                passes.append([position])
+        return passes
+
+    def score(self, batch: ProductBatch) -> list[ScoredRow]:
+        """A row per product. A pass that fails is repeated in halves, so that only bad products are lost."""
+        try:
+            return self._score(batch)
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, MemoryError) as problem:
+            if len(batch) == 1:
+                return [ScoredRow([], error=Reason.SCORING_FAILED.value, detail=f"{type(problem).__name__}: {problem}")]
+            if _is_out_of_memory(problem):
+                self.rows = max(1, len(batch) // 2)
+        middle = len(batch) // 2  # not in the handler above: the exception holds the memory of the pass that failed
+        return [*self.score(batch.part(0, middle)), *self.score(batch.part(middle, len(batch)))]
+
+    def _score(self, batch: ProductBatch) -> list[ScoredRow]:
+        predictor, scores = self._predictor, self._predictor.predict(batch)
+        rows: list[list[ScoredCandidate]] = [[] for _ in range(len(batch))]
+        for name, head in predictor.heads.items():
+            found = top_candidates(scores.probabilities[name], head.labels, head.cardinality)
+            for row, candidates, weight in zip(rows, found, scores.attention[name].tolist(), strict=True):
+                attention = None if np.isnan(weight) else weight
+                row += [ScoredCandidate(name, one.value, one.rank, one.score, attention) for one in candidates]
+        return [
+            _row(title, picture is not None, candidates, predictor.numeric_path)
+            for title, picture, candidates in zip(batch.titles, batch.pictures, rows, strict=True)
+        ]
+
+
+def _row(title: str | None, has_picture: bool, candidates: list[ScoredCandidate], numeric_path: str) -> ScoredRow:
+    if not clean_text(title, max_chars=100):
+        return ScoredRow([], error=Reason.EMPTY_TITLE.value, detail="nothing is left of the title after cleaning")
+    modality = Modality.BOTH if has_picture else Modality.TEXT_ONLY
+    return ScoredRow(candidates, modality.value, numeric_path)
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    import torch
+
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
