@@ -41,16 +41,16 @@ def found(*products: tuple[int, str, float | None]) -> pa.Table:
 
 
 def outcome(*seconds: float, **more: object) -> Outcome:
-    return Outcome([Measured(one, 100 * one) for one in seconds], **more)  # type: ignore[arg-type]
+    return Outcome([Measured(one, 100 * one) for one in seconds], products=100, **more)  # type: ignore[arg-type]
 
 
 def test_rates_are_the_lowest_the_median_and_the_highest_of_the_rounds() -> None:
-    assert products_per_second(outcome(2.0, 10.0, 4.0), products=100) == [10.0, 25.0, 50.0]
+    assert products_per_second(outcome(2.0, 10.0, 4.0)) == [10.0, 25.0, 50.0]
 
 
 def test_the_summary_has_ratios_of_medians_and_the_largest_peak() -> None:
     contenders = {"bare": outcome(1.0), "plain": outcome(2.0, 4.0, 5.0), "ours": outcome(2.0)}
-    line = json.loads(json.dumps(summary({"small": contenders, "large": {"plain": outcome(8.0)}}, products=100)))
+    line = json.loads(json.dumps(summary({"small": contenders, "large": {"plain": outcome(8.0)}})))
     assert line == {
         "small": {
             "bare": {"products_per_s": [100.0, 100.0, 100.0], "of_plain": 4.0, "of_bare": 1.0, "peak_rss_mib": 100},
@@ -67,8 +67,8 @@ def test_contenders_without_figures_are_in_the_table_only() -> None:
     outcomes = {
         "small": {"plain": outcome(2.0), "ray": Outcome(absent=NOT_INSTALLED), "daft": Outcome(absent="failed")}
     }
-    assert list(summary(outcomes, 100)["small"]) == ["plain"]
-    lines = table(outcomes, 100).splitlines()
+    assert list(summary(outcomes)["small"]) == ["plain"]
+    lines = table(outcomes).splitlines()
     assert lines[2].split() == ["ray", "not", "installed"]
     assert lines[3].split() == ["daft", "failed"]
 
@@ -76,7 +76,7 @@ def test_contenders_without_figures_are_in_the_table_only() -> None:
 def test_the_table_marks_predictions_beyond_the_tolerance() -> None:
     near = outcome(2.0, difference=0.001, tolerance=0.001, batch=32)
     far = outcome(2.0, difference=0.0011, tolerance=0.001, batch=64)
-    lines = table({"small": {"plain": near, "ours": far}}, products=100).splitlines()
+    lines = table({"small": {"plain": near, "ours": far}}).splitlines()
     assert lines[1].split() == ["plain", "50.0", "[50.0,", "50.0]", "1.00", "-", "200", "32", "0.001000", "0.001"]
     assert lines[2].endswith("64    0.001100    0.001  TOO FAR")
     assert near.agrees

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ WARM_UP = 32
 """Products that every process scores before the clock starts, per worker."""
 TUNED_ON = 0.25
 """Share of the products, in the small world, that a batch size is chosen on."""
+LARGE = 0.25
+"""Share of the products that the large world has: its pictures take longer."""
 LIMIT_SECONDS = 1800
 """A process that takes longer is ended and counts as failed."""
 
@@ -52,7 +55,12 @@ class Bench:
     version: Version
     workers: int
     path: str
-    worlds: tuple[str, ...]
+    products: Mapping[str, int]
+    """World -> its products."""
+
+    @property
+    def worlds(self) -> list[str]:
+        return list(self.products)
 
     def measure(self, name: str, runs: Sequence[Run]) -> list[Measured] | None:
         """The runs of a contender in a new process, in order; None if it failed."""
@@ -139,8 +147,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = prepare(Path(folder), args, workers)
         outcomes = measure_all(bench, args.only, args.batch, args.rounds)
-    print(table(outcomes, args.products))
-    print(json.dumps(summary(outcomes, args.products)))
+    print(table(outcomes))
+    print(json.dumps(summary(outcomes)))
     found = [outcome for world in outcomes.values() for outcome in world.values()]
     if any(outcome.absent not in ("", NOT_INSTALLED) for outcome in found):
         return 1
@@ -155,11 +163,13 @@ def prepare(root: Path, args: argparse.Namespace, workers: int) -> Bench:
     write_world(root / "warm_up", products[: WARM_UP * workers], 2 * workers)
     write_world(root / "tuning", products[: max(1, round(TUNED_ON * len(products)))], files)
     if "large" in args.worlds:
-        write_world(root / "large", with_large_pictures(products), files)
-    for world in args.worlds:
+        write_world(root / "large", with_large_pictures(products[: math.ceil(LARGE * len(products))]), files)
+    sizes = {"small": len(products), "large": math.ceil(LARGE * len(products))}
+    sizes = {world: sizes[world] for world in args.worlds}
+    for world, number in sizes.items():
         size = sum(file.stat().st_size for file in (root / world).iterdir())
-        print(f"{world}: {len(products):,} products, {size / len(products) / 1000:.1f} kB each", flush=True)
-    return Bench(root, register_version(root, products, workers), workers, args.path, tuple(args.worlds))
+        print(f"{world}: {number:,} products, {size / number / 1000:.1f} kB each", flush=True)
+    return Bench(root, register_version(root, products, workers), workers, args.path, sizes)
 
 
 def measure_all(
@@ -175,9 +185,10 @@ def measure_all(
         outcome.batch, outcome.absent = batch or 0, "" if batch else "failed"
     outcomes = {
         world: {
-            name: Outcome(tolerance=one.tolerance, batch=one.batch, absent=one.absent) for name, one in chosen.items()
+            name: Outcome(products=products, tolerance=one.tolerance, batch=one.batch, absent=one.absent)
+            for name, one in chosen.items()
         }
-        for world in bench.worlds
+        for world, products in bench.products.items()
     }
     for number in range(rounds):
         first = number % len(contenders)
@@ -194,7 +205,7 @@ def measure_all(
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="Parquet file as for make compare; without it products are generated")
-    parser.add_argument("--products", type=int, default=1536, help="in each world")
+    parser.add_argument("--products", type=int, default=4096, help="in `small`; `large` has a quarter")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64], help="sizes; each contender's best is used")

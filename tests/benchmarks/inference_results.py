@@ -19,6 +19,8 @@ class Outcome:
     """What became of one contender in one world."""
 
     rounds: list[Measured] = field(default_factory=list)
+    products: int = 0
+    """Of the world."""
     difference: float | None = None
     """Largest difference of a probability from that of ``plain``, over all rounds; None: not compared."""
     tolerance: float = 0.0
@@ -60,22 +62,22 @@ def _attribute_difference(reference: pa.Table, found: pa.Table, name: str, value
     return float(np.nan_to_num(differences, nan=np.inf).max())
 
 
-def products_per_second(outcome: Outcome, products: int) -> list[float]:
+def products_per_second(outcome: Outcome) -> list[float]:
     """[min, median, max] over the rounds."""
-    rates = [products / one.seconds for one in outcome.rounds]
+    rates = [outcome.products / one.seconds for one in outcome.rounds]
     return [round(value, 1) for value in (min(rates), median(rates), max(rates))]
 
 
-def summary(outcomes: Outcomes, products: int) -> dict[str, dict[str, dict[str, Any]]]:
+def summary(outcomes: Outcomes) -> dict[str, dict[str, dict[str, Any]]]:
     """The JSON line: world -> contender -> rates, ratios of the medians to those of plain and bare, and peak memory.
 
     A ratio is None where that other contender was not measured. Contenders without figures are left out.
     """
-    return {world: _of_world(contenders, products) for world, contenders in outcomes.items()}
+    return {world: _of_world(contenders) for world, contenders in outcomes.items()}
 
 
-def _of_world(contenders: Mapping[str, Outcome], products: int) -> dict[str, dict[str, Any]]:
-    rates = {name: products_per_second(one, products) for name, one in contenders.items() if one.rounds}
+def _of_world(contenders: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    rates = {name: products_per_second(one) for name, one in contenders.items() if one.rounds}
 
     def ratio(name: str, other: str) -> float | None:
         return round(rates[name][1] / rates[other][1], 3) if other in rates else None
@@ -91,9 +93,9 @@ def _of_world(contenders: Mapping[str, Outcome], products: int) -> dict[str, dic
     }
 
 
-def table(outcomes: Outcomes, products: int) -> str:
+def table(outcomes: Outcomes) -> str:
     """One row per contender and world."""
-    figures = summary(outcomes, products)
+    figures = summary(outcomes)
     lines = []
     for world, contenders in outcomes.items():
         lines.append(

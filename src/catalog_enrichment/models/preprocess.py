@@ -107,5 +107,6 @@ def normalise_pixels(pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec)
     shift = (-torch.tensor(spec.mean) / torch.tensor(spec.std)).repeat(side)
     lines = torch.from_numpy(pixels).flatten(2).float().mul_(scale).add_(shift)  # (B, S, 3 S)
     normalised = lines.view(pixels.shape)
-    normalised[torch.from_numpy(~has_image)] = 0
+    if not has_image.all():
+        normalised[torch.from_numpy(~has_image)] = 0
     return normalised.permute(0, 3, 1, 2)  # stays channels-last in memory, the fastest layout for convolutions
