@@ -105,7 +105,11 @@ class Bench:
             return batches[0]
         tried = [*batches, *reversed(batches)]
         found = self.measure(name, [Run(folder=str(self.root / "tuning"), batch=batch) for batch in tried])
-        return None if found is None else fastest(tried, [one.seconds for one in found])
+        if found is None:
+            return None
+        seconds = [one.seconds for one in found]
+        print(f"tried {name}: batches of {tried}: {[round(one, 2) for one in seconds]} s", file=sys.stderr, flush=True)
+        return fastest(tried, seconds)
 
     def round(self, name: str, outcomes: dict[str, dict[str, Outcome]]) -> None:
         """Score every world once and add what was measured; a contender that fails is left out from then on."""

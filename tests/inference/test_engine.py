@@ -67,6 +67,27 @@ def test_batches_are_asked_for_one_ahead_and_no_more(predictor: Predictor) -> No
     assert len(list(results)) == 3
 
 
+def test_beside_a_gpu_as_many_passes_are_decoded_ahead_as_there_are_threads(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(predictor, "numeric_path", "fp32-cuda")
+    asked: list[int] = []
+
+    def batches():
+        for number in range(6):
+            asked.append(number)
+            yield batch(range(number, number + 1))
+
+    results = score_batches(predictor, batches(), LIMITS)
+    first = next(results)
+    assert asked == [0, 1, 2, 3]
+    found = [*first, *(row for rows in results for row in rows)]
+    (expected,) = score_batches(predictor, [batch(range(6))], LIMITS)
+    for one, other in zip(found, expected, strict=True):
+        assert scores(one) == pytest.approx(scores(other), abs=1e-5)
+
+
 def test_of_equal_contents_one_is_decoded_and_scored(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     predict = Predictor.predict

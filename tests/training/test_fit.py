@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models.encoders import TextEncoder, Tokens
+from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.spec import (
     AdaptSpec,
     DestructionSpec,
@@ -292,3 +294,44 @@ def _task_for(whole: Recipe, task: Task) -> Task:
     dataset = task.examples.dataset
     tokenizers = {name: build_tokenizer(text, dataset.titles) for name, text in whole.model.texts.items()}
     return replace(task, examples=Examples.of(dataset, whole.model, tokenizers), tokenizers=tokenizers)
+
+
+@pytest.mark.parametrize("fields", ["pair", "apart"])
+def test_what_a_frozen_text_encoder_makes_of_the_texts_is_computed_once(
+    task: Task, fields: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = recipe(epochs=2)
+    text = replace(frozen.model.text, frozen=True, fields=fields)  # type: ignore[arg-type]
+    frozen = replace(frozen, model=replace(frozen.model, text=text), text=FitSpec(epochs=1))
+    task = replace(task, examples=Examples.of(task.examples.dataset, frozen.model, task.tokenizers))
+    read: list[int] = []
+    forward = TextEncoder.forward
+
+    def counted(self: TextEncoder, tokens: Tokens) -> EncoderOutput:
+        if not any(weight.requires_grad for weight in self.parameters()):
+            read.append(len(tokens.present))
+        return forward(self, tokens)
+
+    monkeypatch.setattr(TextEncoder, "forward", counted)
+    kept = fit(frozen, task, silent)
+    texts = {"pair": 1, "apart": 2}[fields]
+    # the choices after the fit read the validation fold twice
+    assert sum(read) == texts * (len(task.train) + 3 * len(task.folds.validation))
+    monkeypatch.setattr(Examples, "with_text_vectors", lambda self, *_: self)
+    again = fit(frozen, task, silent)
+    assert sum(read) > 4 * texts * len(task.train)
+    for one, other in zip(kept.history, again.history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
+
+
+def test_texts_of_products_that_were_not_encoded_are_read(task: Task) -> None:
+    fitted = fit(recipe(epochs=1), task, silent).network
+    fitted.texts.requires_grad_(False)
+    rows = np.arange(20)
+    with_vectors = task.examples.with_text_vectors(fitted, rows[:10])
+    for index in (rows[:10], rows[5:15], rows[10:]):
+        expected, found = (one.outputs(fitted, index).logits["color"] for one in (task.examples, with_vectors))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert isinstance(with_vectors.batch(rows[:10]).texts["text"][0], EncoderOutput)
+    assert isinstance(with_vectors.batch(rows[5:15]).texts["text"][0], Tokens)

@@ -6,11 +6,13 @@ cannot be scored carries a Reason instead of candidates.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
@@ -70,16 +72,33 @@ def score_batches(
             for number, positions in enumerate(divided, start=1):
                 yield _Part(share, to_score.at(positions), positions, is_last=number == len(divided))
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
+    threads = _decoding_threads(predictor.numeric_path)
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoder:
         submitted = ((part, decoder.submit(_decode, part.batch, predictor.image_size, limits)) for part in parts())
         found: dict[int, ScoredRow] = {}
-        for current, _ in pairwise(chain(submitted, [None])):  # the next one is submitted before this one is scored
-            assert current is not None
-            part, decoded = current
+        for part, decoded in _taken_ahead(submitted, threads):
             found |= zip(part.positions, _scored(passes, decoded.result()), strict=True)
             if part.is_last:
                 yield scored.rows(part.share, [found[position] for position in range(len(found))])
                 found = {}
+
+
+T = TypeVar("T")
+
+
+def _decoding_threads(numeric_path: str) -> int:
+    """Threads that decode the next forward passes' pictures: one beside a CPU that scores, as it has no core to spare;
+    up to eight for a GPU."""
+    return 1 if numeric_path.endswith("-cpu") else min(8, os.cpu_count() or 1)
+
+
+def _taken_ahead(items: Iterator[T], number: int) -> Iterator[T]:
+    """The items; ``number`` more are taken from ``items`` before one is given."""
+    waiting = deque(islice(items, number))
+    for item in items:
+        waiting.append(item)
+        yield waiting.popleft()
+    yield from waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from catalog_enrichment.models.spec import FitSpec, Head, ModelSpec
 class ModelInputs:
     """One batch, ready for the network."""
 
-    texts: dict[str, tuple[Tokens, ...]]
-    """Text encoder -> its texts: one, or title and description."""
+    texts: dict[str, tuple[Tokens | EncoderOutput, ...]]
+    """Text encoder -> its texts: one, or title and description; or what a frozen encoder has made of them before."""
     pixels: torch.Tensor
     """(B, 3, S, S) float32, normalised; any finite value where there is no picture"""
     has_image: torch.Tensor
@@ -152,7 +152,9 @@ def assemble(
     return MultiModalNet(texts, image, build_fusion(spec.fusion, shape), heads)
 
 
-def _encoded_text(encoder: TextEncoder, tokens: Tokens) -> EncoderOutput:
+def _encoded_text(encoder: TextEncoder, tokens: Tokens | EncoderOutput) -> EncoderOutput:
+    if isinstance(tokens, EncoderOutput):
+        return tokens
     if len(tokens.present):
         output: EncoderOutput = encoder(tokens)
         return output

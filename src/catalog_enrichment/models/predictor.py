@@ -76,11 +76,11 @@ class Predictor:
         A product's scores do not depend on the other products of the batch, except for rounding: below
         :data:`numeric_paths.TOLERANCE`.
         """
-        inputs = self._preprocessor.inputs(batch)
+        inputs = self._preprocessor.inputs(batch, self._device)
         with torch.inference_mode(), numeric_paths.computing_in(self._numbers, self._device):
-            outputs = self._net(inputs.to(self._device))
+            outputs = self._net(inputs)
             probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}
-        return Scores(probabilities, self._attention(outputs), inputs.has_image.numpy())
+        return Scores(probabilities, self._attention(outputs), inputs.has_image.cpu().numpy())
 
     def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
         """(B,): tokens of each product's texts. Batches of products of like length need little padding."""

@@ -46,16 +46,19 @@ class Preprocessor:
         self._tokenizers = dict(tokenizers)
         self._spec = spec
 
-    def inputs(self, batch: ProductBatch) -> ModelInputs:
-        """The network's inputs of B products. Raises ValueError if a picture is not of the model's size."""
+    def inputs(self, batch: ProductBatch, device: torch.device | str = "cpu") -> ModelInputs:
+        """The network's inputs of B products, on ``device``. Raises ValueError if a picture is not of the model's size.
+
+        Pictures go to a GPU as bytes, from pinned memory and while the CPU goes on, and are normalised there.
+        """
         has_image = np.array([picture is not None for picture in batch.pictures], dtype=bool)
         return ModelInputs(
             texts={
-                name: tuple(ids.tokens() for ids in texts)
+                name: tuple(ids.tokens().to(device) for ids in texts)
                 for name, texts in self.token_ids(batch.titles, batch.descriptions).items()
             },
-            pixels=normalise_pixels(self._stack(batch.pictures), has_image, self._spec.image),
-            has_image=torch.from_numpy(has_image),
+            pixels=normalise_pixels(self._stack(batch.pictures), has_image, self._spec.image, device),
+            has_image=torch.from_numpy(has_image).to(device),
         )
 
     def token_ids(
@@ -100,13 +103,18 @@ def _encoded(
     return {"title": (title,), "description": (description,), "apart": (title, description)}[spec.fields]
 
 
-def normalise_pixels(pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec) -> torch.Tensor:
-    """uint8 (B, S, S, 3) pictures to float32 (B, 3, S, S), (x / 255 - mean) / std; 0 without a picture."""
+def normalise_pixels(
+    pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """uint8 (B, S, S, 3) pictures to float32 (B, 3, S, S) on ``device``: (x / 255 - mean) / std; 0 without picture."""
     side = pixels.shape[2]  # a whole line of pixels at a time: with the three channels alone nothing is vectorised
-    scale = (1 / (255 * torch.tensor(spec.std))).repeat(side)
-    shift = (-torch.tensor(spec.mean) / torch.tensor(spec.std)).repeat(side)
-    lines = torch.from_numpy(pixels).flatten(2).float().mul_(scale).add_(shift)  # (B, S, 3 S)
+    scale = (1 / (255 * torch.tensor(spec.std))).repeat(side).to(device)
+    shift = (-torch.tensor(spec.mean) / torch.tensor(spec.std)).repeat(side).to(device)
+    given = torch.from_numpy(pixels)
+    if torch.device(device).type == "cuda":
+        given = given.pin_memory().to(device, non_blocking=True)
+    lines = given.flatten(2).float().mul_(scale).add_(shift)  # (B, S, 3 S)
     normalised = lines.view(pixels.shape)
     if not has_image.all():
-        normalised[torch.from_numpy(~has_image)] = 0
+        normalised[torch.from_numpy(~has_image).to(device)] = 0
     return normalised.permute(0, 3, 1, 2)  # stays channels-last in memory, the fastest layout for convolutions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.encoders import Tokens
+from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor, TokenIds, normalise_pixels
 from catalog_enrichment.models.spec import ModelSpec
@@ -22,6 +23,16 @@ SHIFT = 0.08
 """Augmentation moves a picture by up to this share of its side, in each direction."""
 _TOKENIZER_BATCH = 4096
 _BATCH_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TextVectors:
+    """Outputs of a frozen text encoder for some of the N products."""
+
+    row_of: NDArray[np.int64]
+    """(N,): the product's row in ``vectors``; -1: it has none."""
+    vectors: tuple[torch.Tensor, ...]
+    """(n, H) float32, for each text that the encoder reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class Examples:
     has_image: NDArray[np.bool_]
     picture_size: int = 0
     """Side in pixels to which pictures are shrunk; 0: not shrunk."""
+    vectors: dict[str, TextVectors] = field(default_factory=dict)
+    """Frozen text encoder -> what it makes of the texts; see :meth:`with_text_vectors`."""
 
     @classmethod
     def of(cls, dataset: Dataset, spec: ModelSpec, tokenizers: Mapping[str, TextTokenizer]) -> Examples:
@@ -58,6 +71,34 @@ class Examples:
         """The same examples with pictures shrunk to ``picture_size``."""
         return replace(self, picture_size=picture_size)
 
+    def with_text_vectors(self, network: MultiModalNet, index: Index) -> Examples:
+        """The same examples, in which the products at ``index`` have the outputs of the ``network``'s frozen text
+        encoders in place of their texts: they are the same in every epoch. For a fusion that uses no tokens.
+
+        Leaves ``network`` in eval mode.
+        """
+        frozen = {
+            name: encoder
+            for name, encoder in network.text_encoders().items()
+            if not any(weight.requires_grad for weight in encoder.parameters())
+        }
+        if network.fusion.uses_tokens or not frozen:
+            return self
+        network.eval()
+        device = next(network.parameters()).device
+        row_of = np.full(len(self.dataset), -1)
+        row_of[index] = np.arange(len(index))
+        order = np.argsort(self.lengths[index], kind="stable")
+        vectors = {}
+        for name, encoder in frozen.items():
+            found = [torch.zeros(len(index), encoder.width) for _ in self.texts[name]]
+            with torch.inference_mode():
+                for chunk in _chunks(order, _BATCH_SIZE):
+                    for filled, ids in zip(found, self.texts[name], strict=True):
+                        filled[torch.from_numpy(chunk)] = encoder(_rows(ids, index[chunk]).to(device)).vector.cpu()
+            vectors[name] = TextVectors(row_of, tuple(found))
+        return replace(self, vectors=vectors)
+
     def batch(
         self, index: Index, masked_images: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None
     ) -> ModelInputs:
@@ -75,9 +116,21 @@ class Examples:
         if 0 < self.picture_size < normalised.shape[-1]:
             normalised = functional.interpolate(normalised, size=self.picture_size, mode="area")
         return ModelInputs(
-            texts={name: tuple(_rows(ids, index) for ids in views) for name, views in self.texts.items()},
+            texts={name: self._texts(name, index) for name in self.texts},
             pixels=normalised,
             has_image=torch.from_numpy(has_image),
+        )
+
+    def _texts(self, name: str, index: Index) -> tuple[Tokens | EncoderOutput, ...]:
+        """What the text encoder ``name`` reads, or its outputs where they are known for all of ``index``."""
+        known = self.vectors.get(name)
+        if known is None or (known.row_of[index] < 0).any():
+            return tuple(_rows(ids, index) for ids in self.texts[name])
+        rows = torch.from_numpy(known.row_of[index])
+        present = [torch.from_numpy(ids.present[index]) for ids in self.texts[name]]
+        return tuple(
+            EncoderOutput(vectors[rows], vectors[rows][:, None], there[:, None], there)
+            for vectors, there in zip(known.vectors, present, strict=True)
         )
 
     def outputs(self, network: MultiModalNet, index: Index) -> ModelOutputs:

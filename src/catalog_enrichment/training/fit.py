@@ -106,6 +106,8 @@ class _RecipeFitter:
     chosen: dict[str, float] = field(default_factory=dict)
     masked_images: NDArray[np.bool_] | None = None
     """(N,): pictures whose label is probably wrong; set by :meth:`fit_encoders`."""
+    _encoded: Examples | None = None
+    """The examples of :meth:`fit_model`; every candidate for lambda begins with the same encoders."""
 
     def check_buildable(self) -> None:
         """Build the network of every stage. Raises ConfigError."""
@@ -150,11 +152,19 @@ class _RecipeFitter:
         network = self._network(self.recipe.model, spec, weights)
         objective = Classification(targets, kl_lambda, spec.label_smoothing)
         inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
+        inputs = replace(inputs, examples=self._with_text_vectors(network, inputs))
         history = loop.run(network, objective, spec, inputs, self.progress)
         chosen = self.chosen | _choose_on_validation(network, self.task, spec.seed)
         if fusion_class(self.recipe.model.fusion.kind).learns_modality_weights:
             chosen["kl_lambda"] = kl_lambda
         return Fitted(network, history, chosen)
+
+    def _with_text_vectors(self, network: MultiModalNet, inputs: FitInputs) -> Examples:
+        """The examples of ``inputs``, with the outputs of text encoders that the fit leaves as they are."""
+        if self._encoded is None:
+            rows = np.union1d(inputs.train, inputs.held_out)
+            self._encoded = inputs.examples.with_text_vectors(network, rows)
+        return self._encoded
 
     def _adapt_encoders(self, spec: AdaptSpec) -> Weights:
         """Fit the encoders by self-supervision; ConVIRT uses only products with a picture."""

@@ -46,6 +46,9 @@ class EncoderOutput:
             present,
         )
 
+    def to(self, device: torch.device | str) -> EncoderOutput:
+        return EncoderOutput(*(part.to(device) for part in (self.vector, self.tokens, self.mask, self.present)))
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderOutputs:
