@@ -183,7 +183,14 @@ def test_generated_products_have_pictures_of_224_pixels() -> None:
 
 def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     texts = dict.fromkeys(("path", "artifact", "artifact_hash", "model_uri", "tracking_uri", "config", "answer"), "x")
-    job = Job(contender="plain", workers=2, warm_up="w", runs=(Run(folder="f", batch=3, predictions="p"),), **texts)
+    job = Job(
+        contender="plain",
+        workers=2,
+        pictures="p",
+        warm_up="w",
+        runs=(Run(folder="f", batch=3, predictions="p"),),
+        **texts,
+    )
     job.write(tmp_path / "job.json")
     assert Job.read(tmp_path / "job.json") == job
 

@@ -53,6 +53,8 @@ for file in resources.folder('config').glob('*.toml'):
     resources.locate(loaded.mlflow.promotion_policy)
 for table in contract.TABLES:
     assert contract.columns(table)
+import catalog_enrichment, pathlib
+assert (pathlib.Path(catalog_enrichment.__file__).parent / 'py.typed').exists()
 """
     ended = _run(installed, sys.executable, "-c", code)
     assert ended.returncode == 0, ended.stderr

@@ -211,9 +211,24 @@ def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     limit = config.enrich.max_products if args.max_products is None else args.max_products
     with open_for_writing(config, "enrich_catalog") as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
+    _say_what_changed(summary)
     if not args.no_report and not args.dry_run and summary["run_id"]:
         summary["report"] = str(run_report.write_report(context.catalog, config, summary["run_id"]))
+        to_stderr(f"report: {summary['report']}")
     return summary
+
+
+def _say_what_changed(summary: Summary) -> None:
+    """The table of a run on stderr, and what became of every product; nothing if there was nothing to do."""
+    from catalog_enrichment.report.tables import attributes_table
+
+    if not summary["attributes"]:
+        return
+    quarantined = sum(summary["quarantined"].values())
+    to_stderr(
+        f"\n{attributes_table(summary['attributes'])}\n\n{summary['products']:,} products = "
+        f"{summary['predicted']:,} predicted + {summary['skipped']:,} skipped + {quarantined:,} quarantined"
+    )
 
 
 def _backfill_arguments(parser: argparse.ArgumentParser) -> None:
@@ -320,13 +335,13 @@ def explain_value(config: Config, args: argparse.Namespace) -> Summary:
 
 
 def _suggestions_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", required=True, help="folder to write; one folder per shop inside")
+    parser.add_argument("--output", required=True, help="folder to write; one file per shop inside")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
 
 
 @_job(_suggestions_arguments)
 def export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
-    """Write disagreements with merchants and near misses, per shop, as CSV or parquet."""
+    """Write disagreements with merchants and near misses, a file per shop, best first, as CSV or parquet."""
     from catalog_enrichment.context import open_context
     from catalog_enrichment.operations import suggestions
 

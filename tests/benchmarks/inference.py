@@ -33,11 +33,11 @@ from inference_contenders import CONTENDERS, TOLERANCES, environment
 from inference_job import Job, Measured, Run
 from inference_results import NOT_INSTALLED, Outcome, difference, fastest, summary, table
 from inference_version import HEADS, Version, register_version
-from inference_worlds import WORLDS, read_products, with_large_pictures, write_world
+from inference_worlds import WORLDS, read_products, store_pictures, with_large_pictures, write_world
 
 FILES_PER_WORKER = 4
 """Files of a world; in most frameworks a file is a task."""
-WARM_UP = 32
+WARM_UP = 256
 """Products that every process scores before the clock starts, per worker."""
 TUNED_ON = 0.25
 """Share of the products, in the small world, that a batch size is chosen on."""
@@ -75,6 +75,7 @@ class Bench:
             model_uri=self.version.uri,
             tracking_uri=self.version.tracking_uri,
             config=str(self.version.config),
+            pictures=str(self.root / "pictures"),
             warm_up=str(self.root / "warm_up"),
             runs=tuple(runs),
             answer=str(answer),
@@ -166,8 +167,11 @@ def prepare(root: Path, args: argparse.Namespace, workers: int) -> Bench:
     write_world(root / "small", products, files)
     write_world(root / "warm_up", products[: WARM_UP * workers], 2 * workers)
     write_world(root / "tuning", products[: max(1, round(TUNED_ON * len(products)))], files)
+    store_pictures(root / "pictures", products)
     if "large" in args.worlds:
-        write_world(root / "large", with_large_pictures(products[: math.ceil(LARGE * len(products))]), files)
+        large = with_large_pictures(products[: math.ceil(LARGE * len(products))])
+        write_world(root / "large", large, files)
+        store_pictures(root / "pictures", large)
     sizes = {"small": len(products), "large": math.ceil(LARGE * len(products))}
     sizes = {world: sizes[world] for world in args.worlds}
     for world, number in sizes.items():

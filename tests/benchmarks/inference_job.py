@@ -44,6 +44,8 @@ class Job:
     tracking_uri: str
     config: str
     """TOML config of the project, for its session."""
+    pictures: str
+    """Folder of the catalog's pictures, by content."""
     warm_up: str
     """Folder with a few products."""
     runs: tuple[Run, ...]

@@ -104,7 +104,8 @@ class OursEager(OnSpark):
         from catalog_enrichment.config.schema import ImagesConfig
         from catalog_enrichment.inference import udf
 
-        return udf.scored(_with_images(products), self.shipped, ImagesConfig(), batch).drop(
+        limits = ImagesConfig(store=self.job.pictures)
+        return udf.scored(_with_images(products), self.shipped, limits, batch).drop(
             "title", "description", "content_hash"
         )
 
@@ -136,7 +137,7 @@ class OursArrow(OursEager):
 
     def query(self, products: DataFrame, batch: int) -> DataFrame:
         candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
-        score = _arrow_scorer(self.shipped, batch)
+        score = _arrow_scorer(self.shipped, self.job.pictures, batch)
         return _with_images(products).mapInArrow(score, f"row bigint, candidates array<{candidate}>")
 
 
@@ -190,17 +191,21 @@ class PredictBatchUdf(OnSpark):
 
 
 def _with_images(products: DataFrame) -> DataFrame:
-    """The pictures as the products' contract has them: an array of bytes, uri and version."""
+    """The pictures as the catalog has them: an array of bytes, uri and version, the bytes apart, in its store."""
     from pyspark.sql import functions as F
 
-    none = F.lit(None).cast("string")
-    image = F.struct(F.col("image").alias("bytes"), none.alias("uri"), none.alias("version"))
+    none = F.lit(None)
+    image = F.struct(
+        none.cast("binary").alias("bytes"), none.cast("string").alias("uri"), F.col("picture").alias("version")
+    )
     # contents of their own: nothing is scored only once for several products
     content = F.col("row").cast("string").alias("content_hash")
     return products.select("row", content, "title", "description", F.array(image).alias("images"))
 
 
-def _arrow_scorer(model: Any, rows: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _arrow_scorer(
+    model: Any, pictures: str, rows: int
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def score(incoming: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from catalog_enrichment.config.schema import ImagesConfig
         from catalog_enrichment.inference import engine, udf, worker
@@ -213,7 +218,7 @@ def _arrow_scorer(model: Any, rows: int) -> Callable[[Iterator[pa.RecordBatch]],
                 waiting.append(batch["row"])
                 yield engine.UndecodedBatch(*(batch[name].to_pylist() for name in ("title", "description", "images")))
 
-        for found in engine.score_batches(predictor, undecoded(), ImagesConfig(), rows):
+        for found in engine.score_batches(predictor, undecoded(), ImagesConfig(store=pictures), rows):
             candidates = udf.to_arrow(found).field("candidates")
             yield pa.RecordBatch.from_arrays([waiting.popleft(), candidates], ["row", "candidates"])
 

@@ -1,10 +1,12 @@
 """The products that the contenders score, as Parquet files: with the pictures as they are, and with large ones.
 
-Columns: row (0..N-1), title, description, image (encoded). Every product has a title and a picture that can be decoded.
+Columns: row (0..N-1), title, description, image (encoded), picture (its SHA-256, by which a catalog keeps it). Every
+product has a title and a picture that can be decoded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -20,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 WORLDS = ("small", "large")
 GENERATED_SIDE = 224
@@ -57,8 +61,20 @@ def write_world(folder: Path, products: Sequence[Product], files: int) -> None:
             "title": pa.array([products[row].title for row in part], pa.string()),
             "description": pa.array([products[row].description for row in part], pa.string()),
             "image": pa.array([products[row].image for row in part], pa.binary()),
+            "picture": pa.array([_version(products[row].image) for row in part], pa.string()),
         }
         pq.write_table(pa.table(columns), folder / f"part-{number:03d}.parquet", compression="none")
+
+
+def store_pictures(folder: Path, products: Sequence[Product]) -> None:
+    """Keep the pictures in ``folder`` as an import does, by content."""
+    store = StoredPictures(folder)
+    for one in products:
+        store.put(_version(one.image), one.image)
+
+
+def _version(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()
 
 
 def with_large_pictures(products: Sequence[Product]) -> list[Product]:

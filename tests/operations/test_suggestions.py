@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from catalog_enrichment.catalog.lake import LakeCatalog
@@ -24,27 +25,35 @@ def test_suggestions_are_exported_per_shop(
     assert suggested > 0
     done = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)
     assert done["suggestions"] >= suggested
-    assert {p.name for p in (tmp_path / "out").glob("shop_id=*")} == {f"shop_id={shop}" for shop in done["shops"]}
-    assert list((tmp_path / "out").rglob(f"*.{kind}"))
-    assert (
-        suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)["suggestions"]
-        == done["suggestions"]
+    files = {f"{shop}.{kind}" for shop in done["shops"]}
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == files | {suggestions.MANIFEST}
+    read = {"csv": pd.read_csv, "parquet": pd.read_parquet}[kind]
+    for shop, count in done["shops"].items():
+        rows = read(tmp_path / "out" / f"{shop}.{kind}")
+        assert (len(rows), set(rows["shop_id"])) == (count, {shop})
+        assert rows["score"].is_monotonic_decreasing
+    (tmp_path / "out" / suggestions.MANIFEST).write_text(
+        json.dumps({f"gone.{kind}": "gone"} | dict.fromkeys(files, ""))
     )
+    (tmp_path / "out" / f"gone.{kind}").touch()  # of a shop that had suggestions before
+    again = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)
+    assert again["suggestions"] == done["suggestions"]
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == files | {suggestions.MANIFEST}
 
 
 HOSTILE = ["x" * 300, "a/b", "..", "", "nul\0", "dot.", "Shop", "shop", "é" * 150, "_x", "a-0123456789abcdef", "a\nb"]
 
 
-def test_folder_names_are_different_safe_file_names_and_plain_ids_keep_theirs(tmp_path: Path) -> None:
+def test_file_names_are_different_and_safe_and_plain_ids_keep_theirs(tmp_path: Path) -> None:
     plain = ["shop-1", "Möbel & Co".replace("&", "und"), "007", "北海道"]
-    names = suggestions.folder_names([*HOSTILE, *plain])
+    names = suggestions.file_names([*HOSTILE, *plain])
     assert {shop: names[shop] for shop in plain} == dict(zip(plain, plain, strict=True))
     assert len({name.casefold() for name in names.values()}) == len(HOSTILE) + len(plain)
     assert not {names[shop] for shop in HOSTILE} & set(HOSTILE)
     for name in names.values():
-        (tmp_path / f"shop_id={name}").mkdir()
+        (tmp_path / f"{name}.csv").touch()
     assert len(list(tmp_path.iterdir())) == len(names)
-    assert suggestions.folder_names(["shop"]) == {"shop": "shop"}
+    assert suggestions.file_names(["shop"]) == {"shop": "shop"}
 
 
 def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: Any, tmp_path: Path) -> None:
@@ -59,10 +68,10 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     assert done["shops"] == dict.fromkeys(shops.values(), 1)
     manifest = json.loads((out / suggestions.MANIFEST).read_text())
     assert sorted(manifest.values()) == sorted(shops.values())
-    assert manifest["shop_id=plain"] == "plain"
-    assert {folder.name for folder in out.glob("shop_id=*")} == set(manifest)
-    found = {shop: next((out / folder).glob("*.csv")).read_text()[-400:] for folder, shop in manifest.items()}
-    assert all(f"\n{name}," in found[shop] for name, shop in shops.items())
+    assert manifest["plain.csv"] == "plain"
+    assert {entry.name for entry in out.iterdir()} == {*manifest, suggestions.MANIFEST}
+    found = {shop: (out / name).read_text() for name, shop in manifest.items()}
+    assert all(f",{name}," in found[shop].splitlines()[1] for name, shop in shops.items())
 
 
 def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: SampleCatalog, tmp_path: Path) -> None:
@@ -75,5 +84,8 @@ def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: Sample
 
 def test_an_export_does_not_overwrite_a_folder_it_did_not_write(sample: SampleCatalog, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
-    with pytest.raises(ConfigError, match="choose another folder"):
-        suggestions.export_suggestions(sample.context().catalog, tmp_path, "csv")
+    for manifest in ("", "{}", "not JSON"):
+        (tmp_path / suggestions.MANIFEST).write_text(manifest)
+        with pytest.raises(ConfigError, match=r"holds 'precious\.txt', .* choose another folder"):
+            suggestions.export_suggestions(sample.context().catalog, tmp_path, "csv")
+    assert (tmp_path / "precious.txt").read_text() == "x"

@@ -92,9 +92,11 @@ def full_report() -> RunReport:
     ]  # fmt: skip
     disagreement = Sample(product_id="p9", attribute="season", value="winter", score=0.77, title="Wool scarf",
                           merchant_values=("summer", "<b>spring</b>"))  # fmt: skip
+    near_miss = Sample(product_id="p8", attribute="color", value="אדום", score=0.79, title="Almost red")
     return RunReport(
         run=run_row(),
         published=published,
+        near_misses=[near_miss],
         disagreements=[disagreement],
         histograms={"color": [*range(0, 100, 6), 300, 500, 410], "season": [5] * 20, "empty": [0] * 20},
         stages=[
@@ -109,7 +111,13 @@ def full_report() -> RunReport:
                 products=n,
                 sentence=f"because of {NASTY if n == 9 else reason}",
             )
-            for decision, reason, n in (("abstain", "unseen_slice", 9), ("publish", "certified", 240))
+            for decision, reason, n in (
+                ("abstain", "unseen_slice", 9),
+                ("publish", "certified", 240),
+                ("abstain", "agrees_with_merchant", 60),
+                ("abstain", "below_threshold", 21),
+                ("abstain", "value_not_in_pool", 10),
+            )
         ],
         written={certificate().certificate_id: 240},
         right={certificate().certificate_id: 233},

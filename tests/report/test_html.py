@@ -86,14 +86,16 @@ def test_no_other_file_is_left(written: Path) -> None:
     "expected_text",
     [
         "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
-        "color 600 240 30 100 17 97.1% 60.0% 84.0%",
+        "color 600 240 30 100 60 has that value already, 31 too unsure, 9 not certified 17 97.1% 60.0% 84.0%",
+        "Almost red אדום 0.790",
         "season 580 0 12 358 0 – 58.0% 58.0%",
         "color with text and picture 240 97.1% 7 of 340 accepted certification products wrong: at least 95.6% right",
         "at most 8,765 values of the attribute may stand",
         "wrong: at least 95.6% right 38.0% 40.0%",
         "season with text and picture 0 – abstains: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712)",
         "7 were wrong (300 content groups, design effect 1.20); with confidence 95.0% the precision is at least 95.6%.",
-        "publish certified both 240 because of certified abstain unseen slice both 9 because of",
+        "publish certified both 240 because of certified abstain agrees with merchant both 60",
+        "abstain unseen slice both 9 because of",
         "1,234 values wait under the provisional cap of color: audit to confirm the certificate, or raise",
         "design effect 1.20 so many accepted products count as one independent product",
         "K 7 accepted certification products with a wrong value",
@@ -137,11 +139,28 @@ def test_a_run_of_a_release_with_other_certificates_is_reported_without_them(tmp
     assert "color 600 240" in re.sub(r"\s+", " ", page.text)
 
 
+def test_where_the_truth_is_unknown_the_certified_bound_is_shown(tmp_path: Path) -> None:
+    report = replace(full_report(), right=None)
+    text = re.sub(r"\s+", " ", ParsedPage(write_run_report(tmp_path / "u.html", report).read_text("utf-8")).text)
+    assert "9 not certified 17 ≥ 95.6% 60.0% 84.0%" in text
+    assert "season 580 0 12 358 0 – 58.0% 58.0%" in text
+
+
+def test_pictures_come_before_statistics_which_are_folded(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    headings = re.findall(r"<h2>([^<]+)</h2>", text)
+    assert headings[:4] == ["Attributes", "Published values", "Near misses", "Disagreements with merchants"]
+    assert headings[4] == "Why values are written or not"
+    folded = re.findall(r'<details class="section" ?><summary><h2>([^<]+)</h2>', text)
+    assert folded == ["With and without a picture", "Certificates", "Scores", "Stages", "Validation"]
+
+
 def test_failed_validation_is_shown_expanded(tmp_path: Path) -> None:
     row = run_row()
     row["validation"] = row["validation"].replace('"success": true', '"success": false', 1)
     text = write_run_report(tmp_path / "v.html", RunReport(run=row)).read_text(encoding="utf-8")
     assert "Not passed" in text
+    assert '<details class="section" open><summary><h2>Validation</h2>' in text
     assert "<details open>" in text
 
 

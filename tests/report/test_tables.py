@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from catalog_enrichment.report.tables import Column, aligned_table
+from catalog_enrichment.report.tables import Column, aligned_table, attributes_table
 
 ROW = {
     "attribute": "color", "merchant": 12345, "written": 900, "suggested": 80, "abstained": 20, "retracted": 5,
@@ -36,3 +36,12 @@ def test_wide_and_control_characters_do_not_break_the_lines() -> None:
     columns = (Column("name", lambda row: row["name"], "<"), Column("n", lambda row: row["n"]))
     text = aligned_table([{"name": "素材\n", "n": "1"}, {"name": "a" * 6, "n": "2"}], columns)
     assert text.splitlines() == ["name    n", "------  -", "素材    1", "aaaaaa  2"]
+
+
+def test_the_table_of_a_run_whose_truth_is_unknown_has_no_precision() -> None:
+    numbers = {name: value for name, value in ROW.items() if name not in ("attribute", "precision")}
+    assert attributes_table({"color": numbers}).splitlines() == [
+        "attribute  merchant  written  suggested  abstained  retracted          coverage",
+        "---------  --------  -------  ---------  ---------  ---------  ----------------",
+        "color        12,345      900         80         20          5   60.0% ->  75.5%",
+    ]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.training import loop
@@ -141,6 +142,17 @@ def test_mixed_precision_lowers_the_loss_and_keeps_the_weights_in_fp32(task: Tas
     before, after = (objective.held_out(net, task.examples, task.folds.validation) for net in (initial, fitted))
     assert after < before
     assert {weight.dtype for weight in fitted.parameters()} == {torch.float32}
+
+
+def test_automatic_precision_is_bf16_where_the_machine_multiplies_it(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(recipe(epochs=1).fit, precision="auto")
+    explicit = {numbers: run(task, replace(spec, precision=numbers)) for numbers in ("fp32", "bf16")}  # type: ignore[arg-type]
+    assert not same(explicit["fp32"], explicit["bf16"])
+    for numbers, problem in (("bf16", ""), ("fp32", "the processor has no avx512_bf16")):
+        monkeypatch.setattr(numeric_paths, "why_not", lambda name, _, no=problem: no if name == "bf16" else "")
+        assert same(run(task, spec), explicit[numbers])
 
 
 def test_masked_pictures_do_not_change_the_image_encoder(task: Task) -> None:

@@ -18,6 +18,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
 from catalog_enrichment.inputs.images import first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.records import Reason
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def score_batches(
 ) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order.
 
-    A batch is scored in forward passes of at most ``rows`` products (0: :data:`forward.ROWS`), sorted by length.
+    A batch is scored in forward passes of at most ``rows`` products (0: :data:`numeric_paths.ROWS`), sorted by length.
     """
     scored, passes = _ScoredContents(), ForwardPasses(predictor, rows)
 
@@ -89,7 +90,7 @@ T = TypeVar("T")
 def _decoding_threads(numeric_path: str) -> int:
     """Threads that decode the next forward passes' pictures: one beside a CPU that scores, as it has no core to spare;
     up to eight for a GPU."""
-    return 1 if numeric_path.endswith("-cpu") else min(8, os.cpu_count() or 1)
+    return 1 if numeric_paths.device_of(numeric_path) == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _taken_ahead(items: Iterator[T], number: int) -> Iterator[T]:

@@ -10,14 +10,12 @@ import numpy as np
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
+from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.precision.units import top_candidates
 from catalog_enrichment.records import Modality, Reason
 
 if TYPE_CHECKING:
     from catalog_enrichment.models.ensemble import Scorer
-
-ROWS = {"cpu": 32, "cuda": 256}
-"""Products per forward pass, by kind of device. On a CPU the activations of more pictures leave its caches."""
 
 TOKENS = {"cpu": 8_192, "cuda": 131_072}
 """Most tokens per forward pass, padding included: longer texts, fewer products."""
@@ -51,11 +49,11 @@ class ForwardPasses:
     """Scores products by a predictor; after a pass for which the memory was too small, in passes of half its size."""
 
     def __init__(self, predictor: Scorer, rows: int = 0) -> None:
-        """``rows``: most products per pass; 0: :data:`ROWS`."""
-        device = predictor.numeric_path.rpartition("-")[2]
+        """``rows``: most products per pass; 0: :data:`numeric_paths.ROWS`."""
+        device = numeric_paths.device_of(predictor.numeric_path)
         self._predictor = predictor
         self._tokens = TOKENS[device]
-        self.rows = rows or ROWS[device]
+        self.rows = rows or numeric_paths.ROWS[device]
 
     def divide(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> list[list[int]]:
         """The positions of the products of each pass. Texts of like length go together: a pass is padded to its

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.fetch_limits import Deadline
@@ -91,11 +91,12 @@ def first_usable(
 def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits: ImagesConfig) -> list[Decoded]:
     """:func:`first_usable` of every product, in order.
 
-    Pictures that are not in the table are fetched by `images.fetch.threads` threads. They decode one picture at a
-    time: a decoded picture needs many times the memory of its bytes, and a worker has one core.
+    Pictures by reference are fetched by `images.fetch.threads` threads. They decode one picture at a time: a decoded
+    picture needs many times the memory of its bytes, and a worker has one core. Those of the catalog's own store are
+    read in turn: a thread for each would cost more than the reading.
     """
     listed = [list(images) if images is not None else [] for images in products]
-    if not any(image.get("bytes") is None for images in listed for image in images):
+    if not any(image.get("bytes") is None and image.get("uri") for images in listed for image in images):
         return [first_usable(images, size, limits) for images in listed]
     decoding, fetch = Lock(), picture_sources(limits).fetch
     with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
@@ -157,6 +158,8 @@ def _to_square(image: Image.Image, size: int) -> np.ndarray:
     upright = _simple_mode(_upright(image))
     width, height = (max(1, round(side * size / max(upright.size))) for side in upright.size)
     fitted = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if fitted.size == (size, size) and fitted.mode == "RGB":
+        return np.array(fitted)
     canvas = Image.new("RGB", (size, size), _WHITE)
     corner = ((size - width) // 2, (size - height) // 2)
     canvas.paste(fitted, corner, mask=fitted.getchannel("A") if fitted.mode == "RGBA" else None)
@@ -166,7 +169,8 @@ def _to_square(image: Image.Image, size: int) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # outside the try: a picture that cannot be decoded must raise
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
         return image  # broken EXIF data does not affect the pixels
 
@@ -178,7 +182,8 @@ def _simple_mode(image: Image.Image) -> Image.Image:
         grey = np.clip(np.asarray(image), 0, 65535) // _UINT16_STEP
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     transparent = "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
-    return image.convert("RGBA" if transparent else "RGB")
+    mode = "RGBA" if transparent else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _failure_reason(data: bytes, problem: Exception) -> Reason:

@@ -29,6 +29,10 @@ is steepest: on average it is a hundredth of that. Where a majority votes, as in
 is nearly a tie may get another outcome of the vote."""
 
 
+ROWS = {"cpu": 32, "cuda": 256}
+"""Products per forward pass, by kind of device. On a CPU the activations of more pictures leave its caches."""
+
+
 class Choice(NamedTuple):
     numbers: str
     why: str
@@ -54,6 +58,11 @@ def numbers_of(path: str) -> str:
     return path.partition("-")[0]
 
 
+def device_of(path: str) -> str:
+    """``bf16-cuda`` -> ``cuda``."""
+    return path.partition("-")[2]
+
+
 def computing_in(numbers: str, device: str) -> AbstractContextManager[object]:
     """A block whose forward passes compute in ``numbers``."""
     import torch
@@ -73,6 +82,11 @@ def why_not(numbers: str, device: str) -> str:
         fast = torch.cpu._is_avx512_bf16_supported()
         return "" if fast else "the processor has no avx512_bf16"
     return "" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "the processor does not multiply bf16"
+
+
+def fastest(device: str) -> str:
+    """The fastest number type that this machine computes in."""
+    return next(numbers for numbers in FASTEST_FIRST if not why_not(numbers, device))
 
 
 def require(numbers: str, device: str) -> None:
@@ -116,7 +130,7 @@ def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
 
 def _why_not_here(path: str) -> str:
     """:func:`why_not` of a path on the CPU, or of this machine's GPU; of GPUs elsewhere nothing is known."""
-    device = path.partition("-")[2]
+    device = device_of(path)
     return why_not(numbers_of(path), device) if device in ("cpu", default_device()) else ""
 
 

@@ -176,8 +176,10 @@ class FitSpec:
     """Schedule `step`: factor of each reduction of the learning rate."""
     gradient_norm: float = 1.0
     """Gradients are clipped to this norm, so that an early batch with large gradients does not spoil the encoder."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). Scores are always fp32."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). auto: bf16 where the
+    processor or GPU multiplies it, so that machines may give different weights. Scores are always fp32, or as
+    `training.numeric_paths` says."""
     kl_lambda: float = 0.0
     """Weight of the KL term against modality collapse (De la Comble et al. 2022, eq. 4)."""
     label_smoothing: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "_shops.json"
-"""File in the export's folder: folder of each shop -> shop id."""
+"""File in the export's folder: file of each shop -> shop id."""
 
-_OF_MERCHANTS = ("product_id", "title", "merchant_values", "suggested_value")
+_STAGING = "_staging"
+"""Folder in the export's folder while it is written."""
+
+_OF_MERCHANTS = ("shop_id", "product_id", "title", "merchant_values", "suggested_value")
 _FORMULA = r"^\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20]"
 """What a spreadsheet takes for a formula: a first =, +, - or @, full-width too, also after blanks."""
 
@@ -36,31 +40,39 @@ _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}")
 def export_suggestions(
     catalog: Catalog, folder: Path, kind: Literal["csv", "parquet"], say: Say = to_stderr
 ) -> dict[str, Any]:
-    """Write the open suggestions to ``folder``, one folder per shop; returns the job's summary.
+    """Write the open suggestions to ``folder``, one file per shop, highest scores first; returns the job's summary.
 
-    In CSV files, texts of merchants that a spreadsheet would take for a formula begin with an apostrophe. The folders
-    are called ``shop_id=NAME`` (:func:`folder_names`); :data:`MANIFEST` tells the shop of each. Nothing in
-    the catalog changes. Raises ConfigError for a folder that holds anything but an earlier export.
+    In CSV files, texts of merchants that a spreadsheet would take for a formula begin with an apostrophe. The files
+    are called ``NAME.csv`` or ``NAME.parquet`` (:func:`file_names`); :data:`MANIFEST` tells the shop of each. An
+    earlier export is replaced. Nothing in the catalog changes. Raises ConfigError for a folder that holds anything
+    else.
     """
     from pyspark.sql import functions as F
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / "_SUCCESS").exists():
-        raise ConfigError(f"{folder} is not empty and was not written by an export; choose another folder")
+    earlier = _earlier_export(folder)
     stages = Stages(say)
     with stages("export") as stage, persisted_frames() as persist:
         rows = persist(open_suggestions(catalog))
         per_shop = {row["shop_id"]: row["count"] for row in rows.groupBy("shop_id").count().collect()}
         stage.rows_out = sum(per_shop.values())
-        names = folder_names(per_shop)
-        by_name = rows.sparkSession.createDataFrame(list(names.items()) or [("", "")], "shop_id string, name string")
-        rows = rows.join(F.broadcast(by_name), "shop_id").drop("shop_id").withColumnRenamed("name", "shop_id")
+        numbers = {shop: number for number, shop in enumerate(sorted(per_shop))}
+        of_shop = rows.sparkSession.createDataFrame(list(numbers.items()), "shop_id string, shop_number int")
+        rows = rows.join(F.broadcast(of_shop), "shop_id")
         if kind == "csv":
             rows = rows.withColumns({name: _as_text(F.col(name)) for name in _OF_MERCHANTS})
-        writer = rows.repartition("shop_id").sortWithinPartitions("product_id", "attribute").write.mode("overwrite")
-        writer = writer.partitionBy("shop_id").option("header", True).option("escape", '"')
-        writer.format(kind).save(str(folder))
-        manifest = {f"shop_id={name}": shop for shop, name in sorted(names.items())}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
+        order = ("shop_number", F.desc("score"), "product_id", "attribute", "suggested_value")
+        writer = rows.repartition("shop_number").sortWithinPartitions(*order).write.mode("overwrite")
+        writer = writer.partitionBy("shop_number").option("header", True).option("escape", '"')
+        writer.format(kind).save(str(folder / _STAGING))
+        manifest = {f"{name}.{kind}": shop for shop, name in sorted(file_names(per_shop).items())}
+        _write_manifest(folder, dict.fromkeys(earlier, "") | manifest)  # an export that is killed here can be replaced
+        for name, shop in manifest.items():
+            (written,) = (folder / _STAGING / f"shop_number={numbers[shop]}").glob(f"*.{kind}")
+            written.replace(folder / name)
+        shutil.rmtree(folder / _STAGING)
+        for name in earlier - set(manifest):
+            (folder / name).unlink(missing_ok=True)
+        _write_manifest(folder, manifest)
     return {
         "status": RunStatus.SUCCEEDED,
         "folder": str(folder),
@@ -70,6 +82,22 @@ def export_suggestions(
     }
 
 
+def _write_manifest(folder: Path, manifest: dict[str, str]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _earlier_export(folder: Path) -> set[str]:
+    """The files of the export that is in ``folder``. Raises ConfigError if anything else is."""
+    found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) if MANIFEST in found else {}
+    except ValueError:
+        listed = {}
+    if others := found - set(listed) - {MANIFEST, _STAGING}:
+        raise ConfigError(f"{folder} holds {min(others)!r}, which no export has written there; choose another folder")
+    return set(listed)
+
+
 def _as_text(column: Column) -> Column:
     """A cell that a spreadsheet would take for a formula begins with an apostrophe (OWASP, CSV injection)."""
     from pyspark.sql import functions as F
@@ -77,8 +105,9 @@ def _as_text(column: Column) -> Column:
     return F.when(column.rlike(_FORMULA), F.concat(F.lit("'"), column)).otherwise(column)
 
 
-def folder_names(shops: Iterable[str]) -> dict[str, str]:
-    """Shop id -> name of its folder: the id itself, or for an id that is no safe file name its start and a hash.
+def file_names(shops: Iterable[str]) -> dict[str, str]:
+    """Shop id -> name of its file, without the suffix: the id itself, or for one that is no safe file name its start
+    and a hash.
 
     Safe are letters, digits, ``_``, ``-``, dots and spaces, up to 200 bytes, starting with a letter or digit and not
     ending in a dot or space. Ids that differ only in case get a hash, too: some file systems take them for one.

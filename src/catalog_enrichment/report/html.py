@@ -21,6 +21,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate
 from catalog_enrichment.precision.claim import PATHS
+from catalog_enrichment.records import Decision, Reason
 from catalog_enrichment.report.reasons import certificate_numbers, what_waits
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class RunReport:
     run: Mapping[str, Any]
     """A row of the `runs` table, its JSON columns as text."""
     published: Sequence[Sample] = ()
+    near_misses: Sequence[Sample] = ()
+    """Suggestions with a score just below the threshold."""
     disagreements: Sequence[Sample] = ()
     """Suggestions that differ from the merchant's value."""
     histograms: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -128,7 +131,8 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "counts": counts,
         "adds_up": counts["products"] == counts["predicted"] + counts["skipped_total"] + counts["quarantined_total"],
         "attributes": [
-            _attribute(name, decided, run.precision(certificates, name)) for name, decided in decisions.items()
+            _attribute(name, decided, _precision(name, certificates, run)) | {"abstentions": _abstentions(name, run)}
+            for name, decided in decisions.items()
         ],
         "paths": [_path(certificate, run) for certificate in certificates],
         "waiting": [what_waits(name, values) for name, values in by_attribute.get("waiting", {}).items()],
@@ -136,6 +140,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "certificates": [(c, certificate_numbers(c, cap) if c.threshold is not None else []) for c in certificates],
         "histograms": [_histogram(name, bins, certificates) for name, bins in run.histograms.items() if sum(bins)],
         "published": _by_attribute(run.published),
+        "near_misses": _by_attribute(run.near_misses),
         "disagreements": _by_attribute(run.disagreements),
         "stages": [_stage(stage) for stage in run.stages or _stages_of_row(row)],
         "validation": _validation(_json(row.get("validation"))),
@@ -187,7 +192,36 @@ def _window(window: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(_words(name), ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in options.items()]
 
 
-def _attribute(name: str, decided: Mapping[str, Any], precision: float | None) -> dict[str, Any]:
+_AGREES = frozenset({Reason.AGREES_WITH_MERCHANT, Reason.HUMAN_VALUE_STANDS})
+_UNSURE = frozenset({Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
+
+
+def _abstentions(name: str, run: RunReport) -> str:
+    """Why products got no value of the attribute, in three parts; "" where no reasons are known."""
+    parts = {"has that value already": 0, "too unsure": 0, "not certified": 0}
+    for row in run.reasons:
+        if row.attribute == name and row.decision == Decision.ABSTAIN:
+            reason = Reason(row.reason)
+            part = (
+                "has that value already"
+                if reason in _AGREES
+                else "too unsure"
+                if reason in _UNSURE
+                else "not certified"
+            )
+            parts[part] += row.products
+    return ", ".join(f"{products:,} {part}" for part, products in parts.items() if products)
+
+
+def _precision(name: str, certificates: Iterable[Certificate], run: RunReport) -> str:
+    """The share of right values where the truth is known, else what is certified of those that were written."""
+    if (known := run.precision(certificates, name)) is not None:
+        return _percent(known)
+    bounds = [c.lower_bound for c in certificates if c.attribute == name and run.written.get(c.certificate_id)]
+    return f"≥ {_percent(min(bounds))}" if bounds else _percent(None)
+
+
+def _attribute(name: str, decided: Mapping[str, Any], precision: str) -> dict[str, Any]:
     """One row of the table of attributes."""
     before, after = decided.get("coverage_before"), decided.get("coverage_after")
     start = before or 0.0

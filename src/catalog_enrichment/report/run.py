@@ -21,6 +21,7 @@ from catalog_enrichment.report.html import (
     certificates_of,
     write_run_report,
 )
+from catalog_enrichment.report.index import write_index
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[str, int] | None = None) -> Path:
     """Write the report of a finished enrichment run, from the catalog's tables alone, and return its path.
 
+    The page over all runs (:mod:`report.index`) is written anew beside it.
+
     ``right``: certificate id -> products that were given no wrong value under it, where the truth is known.
     """
     from pyspark.sql import functions as F
@@ -41,11 +44,12 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
     with persisted_frames() as persist:
         predictions = persist(catalog.read("predictions").where(F.col("run_id") == run_id))
         published = predictions.where(F.col("decision") == Decision.PUBLISH.value)
-        disagreements = predictions.where(F.col("reason") == Reason.DISAGREES_WITH_MERCHANT.value)
+        samples = _samples(catalog, predictions, config)
         report = RunReport(
             run=row,
-            published=_samples(catalog, published, config),
-            disagreements=_samples(catalog, disagreements, config),
+            published=samples[Reason.CERTIFIED],
+            near_misses=samples[Reason.NEAR_MISS],
+            disagreements=samples[Reason.DISAGREES_WITH_MERCHANT],
             histograms=_histograms(predictions),
             reasons=reason_counts(predictions, row),
             stages=row.get("stages") or [],
@@ -54,7 +58,10 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
             right=right,
             undo=f"rollback_run --config FILE --run-id {run_id}",
         )
-    return write_run_report(config.path(config.report.path) / f"{run_id}.html", report)
+    folder = config.path(config.report.path)
+    path = write_run_report(folder / f"{run_id}.html", report)
+    write_index(catalog, folder)
+    return path
 
 
 def reason_counts(predictions: DataFrame, run: Mapping[str, Any]) -> list[ReasonCount]:
@@ -101,17 +108,24 @@ def _reason_count(
     )
 
 
-def _samples(catalog: Catalog, predictions: DataFrame, config: Config) -> list[Sample]:
-    """Per attribute `report.samples` rows with their products, drawn by hash: the same rows every time."""
+_SAMPLED = (Reason.CERTIFIED, Reason.NEAR_MISS, Reason.DISAGREES_WITH_MERCHANT)
+
+
+def _samples(catalog: Catalog, predictions: DataFrame, config: Config) -> dict[Reason, list[Sample]]:
+    """Per reason and attribute `report.samples` rows with their products, drawn by hash: the same rows every time."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    order = Window.partitionBy("attribute").orderBy(F.xxhash64("product_id", "value"))
-    drawn = predictions.withColumn("draw", F.row_number().over(order)).where(F.col("draw") <= config.report.samples)
+    order = Window.partitionBy("attribute", "reason").orderBy(F.xxhash64("product_id", "value"))
+    shown = predictions.where(F.col("reason").isin([reason.value for reason in _SAMPLED]))
+    drawn = shown.withColumn("draw", F.row_number().over(order)).where(F.col("draw") <= config.report.samples)
     products = catalog.read("products").select("product_id", "title", "merchant_attributes", "images")
     rows = products.join(F.broadcast(drawn), "product_id").orderBy("attribute", "draw")
     limits = config.pictures()
-    return [_sample(row, limits) for row in rows.collect()]
+    samples: dict[Reason, list[Sample]] = {reason: [] for reason in _SAMPLED}
+    for row in rows.collect():
+        samples[Reason(row["reason"])].append(_sample(row, limits))
+    return samples
 
 
 def _sample(row: Any, limits: ImagesConfig) -> Sample:

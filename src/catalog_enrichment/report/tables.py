@@ -44,7 +44,10 @@ RUN_COLUMNS = (
     Column("precision", share("precision")),
     Column("coverage", _coverage),
 )
-"""Columns of the summary of a run, one row per attribute."""
+"""Columns of the summary of a run whose truth is known, one row per attribute."""
+
+ATTRIBUTE_COLUMNS = tuple(column for column in RUN_COLUMNS if column.heading != "precision")
+"""Columns of the summary of any other run."""
 
 
 def aligned_table(rows: Sequence[Row], columns: Sequence[Column] = RUN_COLUMNS) -> str:
@@ -59,6 +62,11 @@ def aligned_table(rows: Sequence[Row], columns: Sequence[Column] = RUN_COLUMNS) 
         ).rstrip()
         for line in lines
     )
+
+
+def attributes_table(attributes: Mapping[str, Row]) -> str:
+    """The summary of a run; ``attributes``: name -> its numbers."""
+    return aligned_table([{"attribute": name, **numbers} for name, numbers in attributes.items()], ATTRIBUTE_COLUMNS)
 
 
 def _one_line(text: str) -> str:

@@ -45,6 +45,7 @@ def train_model(config: Config) -> dict[str, Any]:
 
     with launcher.fitting_resources(config, "train_model") as (workdir, fit):
         from catalog_enrichment.report.plots import training_figures
+        from catalog_enrichment.report.training import training_tables
         from catalog_enrichment.training.train import train
 
         with stages("train") as stage:
@@ -54,6 +55,10 @@ def train_model(config: Config) -> dict[str, Any]:
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
+    stages.say(f"\n{training_tables(trained)}\n")
+    for warning in trained.warnings:
+        stages.say(f"warning: {warning}")
+    stages.say(f"registered {version.name} version {version.version}; promote_model decides whether it is used")
     return {
         "status": RunStatus.SUCCEEDED,
         "model": version.name,

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.precision.calibration import fit_temperature
 from catalog_enrichment.training.dataset import Dataset
@@ -21,7 +22,7 @@ from catalog_enrichment.training.task import Task
 MaskedInput = Literal["nothing", "image", "text"]
 """The input that is withheld from the model."""
 
-_BATCH_SIZE = 128
+_TOKENIZER_BATCH = 4096
 _PROGRESS_SECONDS = 10.0
 
 T = TypeVar("T")
@@ -45,11 +46,16 @@ def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
 def score(
     predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, masked: MaskedInput = "nothing"
 ) -> ModelScores:
-    """Scores of the products at ``index``, with the input ``masked`` withheld from the model."""
-    starts = range(0, len(index), _BATCH_SIZE)
+    """Scores of the products at ``index``, with the input ``masked`` withheld from the model.
+
+    Products with texts of like length are scored together, as enrichment does: little is spent on padding.
+    """
+    order = _by_length(predictor, dataset, index)
+    size = numeric_paths.ROWS[numeric_paths.device_of(predictor.numeric_path)]
+    starts = range(0, len(order), size)
     scores = []
-    for start in with_progress(starts, progress, _BATCH_SIZE, "scored"):
-        rows = index[start : start + _BATCH_SIZE].tolist()
+    for start in with_progress(starts, progress, size, "scored"):
+        rows = index[order[start : start + size]].tolist()
         with_text, with_image = masked != "text", masked != "image"
         scores.append(
             predictor.predict(
@@ -60,15 +66,26 @@ def score(
                 )
             )
         )
+    as_given = np.argsort(order, kind="stable")
     widths = {name: len(head.labels) for name, head in predictor.heads.items()}
     return ModelScores(
         index,
         {
-            name: np.concatenate([np.empty((0, width)), *(part.probabilities[name] for part in scores)])
+            name: np.concatenate([np.empty((0, width)), *(part.probabilities[name] for part in scores)])[as_given]
             for name, width in widths.items()
         },
-        {name: np.concatenate([np.empty(0), *(part.attention[name] for part in scores)]) for name in widths},
+        {name: np.concatenate([np.empty(0), *(part.attention[name] for part in scores)])[as_given] for name in widths},
     )
+
+
+def _by_length(predictor: Scorer, dataset: Dataset, index: Index) -> Index:
+    """Positions in ``index``, shortest texts first."""
+    lengths = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(index), _TOKENIZER_BATCH):
+        rows = index[start : start + _TOKENIZER_BATCH].tolist()
+        texts = ([texts[row] for row in rows] for texts in (dataset.titles, dataset.descriptions))
+        lengths.append(predictor.text_lengths(*texts))
+    return np.asarray(np.argsort(np.concatenate(lengths), kind="stable"))
 
 
 def with_progress(items: Iterable[T], progress: Progress, products_per_item: int, verb: str) -> Iterator[T]:

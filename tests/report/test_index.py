@@ -1,0 +1,77 @@
+"""The page over all runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from catalog_enrichment import contract
+from catalog_enrichment.report.index import SHOWN, write_index
+
+from .report_samples import NASTY, NOW
+from .test_html import ParsedPage
+
+
+class Runs:
+    """A catalog with a table of runs alone."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = rows
+
+    def scan(self, table: str, columns: Any) -> Any:
+        assert table == "runs"
+        if self.rows:
+            schema = pa.schema([contract.arrow_schema("runs").field(name) for name in columns])
+            yield pa.RecordBatch.from_pylist([{name: row[name] for name in columns} for row in self.rows], schema)
+
+
+def run(number: int, coverage: float | None = 0.5, **changes: Any) -> dict[str, Any]:
+    decisions = {"color": {"written": 10 * number, "retracted": 1, "coverage_after": coverage}}
+    content = {
+        "run_id": f"enrich-{number}", "kind": "enrich", "status": "succeeded", "model_version": "3", "error": None,
+        "counts": [("products", 1000), ("predicted", 990), ("quarantined.empty_title", 7), ("quarantined.x", 3)],
+        "attributes": json.dumps({"decisions": decisions}),
+        "started_at": NOW + timedelta(days=number), "finished_at": NOW + timedelta(days=number, minutes=3),
+    }  # fmt: skip
+    return content | changes
+
+
+def page(tmp_path: Path, *rows: dict[str, Any]) -> tuple[str, ParsedPage]:
+    path = write_index(Runs(*rows), tmp_path)  # type: ignore[arg-type]
+    assert path == tmp_path / "index.html"
+    parsed = ParsedPage(path.read_text(encoding="utf-8"))
+    assert parsed.open == []
+    return re.sub(r"\s+", " ", parsed.text), parsed
+
+
+def test_runs_are_listed_newest_first_with_links_to_the_reports_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "enrich-2.html").touch()
+    text, parsed = page(tmp_path, run(1), run(2), run(3, status="failed", attributes=None, error=f"{NASTY}\nmore"))
+    assert "2026-03-03 09:33 enrich enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
+    assert text.index("enrich-3") < text.index("enrich-2") < text.index("enrich-1")
+    assert parsed.links == ["enrich-2.html"]
+    assert NASTY in text
+    assert "more" not in text
+    assert parsed.tags & {"script", "img"} == set()
+
+
+def test_coverage_is_drawn_where_several_runs_have_it(tmp_path: Path) -> None:
+    text, parsed = page(tmp_path, run(1, 0.6), run(2, None), run(3, 0.75), run(4, 0.9, status="refused"))
+    assert "color 60.0% → 75.0% in 2 runs" in text
+    assert "polyline" in parsed.tags
+    assert "polyline" not in page(tmp_path, run(1))[1].tags
+
+
+def test_older_runs_are_counted(tmp_path: Path) -> None:
+    text, _ = page(tmp_path, *(run(number) for number in range(SHOWN + 12)))
+    assert "12 older runs are in the table runs" in text
+    assert "enrich-11 " not in text
+
+
+def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
+    assert "No run has finished yet." in page(tmp_path)[0]
