@@ -80,6 +80,11 @@ def say(sample: SampleCatalog, product_id: str, attribute: str, *given: str, **m
     return set_value.set_value(sample.context(), asked, dry_run)
 
 
+def attempts(sample: SampleCatalog) -> list[dict[str, Any]]:
+    rows = [row for row in table(sample, "runs") if row["kind"] == "set_value"]
+    return sorted(rows, key=lambda row: row["finished_at"])
+
+
 KEY = ("p001", "color")
 
 
@@ -97,7 +102,7 @@ def test_a_correction_stands_before_every_model_until_it_is_undone_i1_i5_i6(
     assert corrected["run_id"] == dry["run_id"]
     assert values(enriched) == before | {KEY: (other,)}
     assert values(enriched, "human") == {KEY: (other,)}
-    [row] = [row for row in table(enriched, "runs") if row["kind"] == "set_value"]
+    [row] = attempts(enriched)
     assert (row["run_id"], row["status"]) == (corrected["run_id"], "succeeded")
     assert dict(row["counts"]) == {"events.color": 1}
     assert json.loads(row["window"]) == {
@@ -150,7 +155,7 @@ def test_a_correction_that_was_killed_is_finished_and_can_be_made_again_after_it
     with killed_at(LakeCatalog, "refresh_current_values"):
         say(enriched, "p002", "material", "wool", "Cotton")
     assert values(enriched) == before
-    assert not [row for row in table(enriched, "runs") if row["kind"] == "set_value"]
+    assert not attempts(enriched)
     done = say(enriched, "p002", "material", "Cotton", "Wool", "wool")
     assert done["status"] == "succeeded"
     assert values(enriched)["p002", "material"] == ("Cotton", "Wool")
@@ -161,8 +166,7 @@ def test_a_correction_that_was_killed_is_finished_and_can_be_made_again_after_it
     again = say(enriched, "p002", "material", "Cotton", "Wool")
     assert (again["status"], again["run_id"] != done["run_id"]) == ("succeeded", True)
     assert values(enriched)["p002", "material"] == ("Cotton", "Wool")
-    finished = [row["run_id"] for row in table(enriched, "runs") if row["kind"] == "set_value"]
-    assert finished == [done["run_id"], again["run_id"]]
+    assert [row["run_id"] for row in attempts(enriched)] == [done["run_id"], again["run_id"]]
 
 
 def test_what_is_refused_writes_nothing_but_its_attempt_i1(sample: SampleCatalog) -> None:
@@ -176,8 +180,8 @@ def test_what_is_refused_writes_nothing_but_its_attempt_i1(sample: SampleCatalog
             say(sample, "p003", "color", *given)
     assert values(sample) == before
     assert not table(sample, "attribute_values")
-    attempts = [(row["status"], json.loads(row["window"])["product_id"]) for row in table(sample, "runs")]
-    assert attempts[-4:] == [("failed", "nosuch"), ("failed", "p007"), ("refused", "p003"), ("refused", "p003")]
+    made = [(row["status"], json.loads(row["window"])["product_id"]) for row in attempts(sample)]
+    assert made == [("failed", "nosuch"), ("failed", "p007"), ("refused", "p003"), ("refused", "p003")]
 
 
 @pytest.mark.usefixtures("spark")

@@ -269,6 +269,15 @@ def active(events: DataFrame, corrections: int | None = None) -> DataFrame:
     return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
 
 
+def left_to_people(events: DataFrame) -> DataFrame:
+    """product_id and attribute of every value that a person gave, or said is not there, and that stands."""
+    from pyspark.sql import functions as F
+
+    # whatever refers to a person's event has the same source
+    of_people = active(events.where(F.col("source") == Source.HUMAN.value))
+    return of_people.select("product_id", "attribute").distinct()
+
+
 def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
     """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import category_filters, ledger, runs
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.records import ABOUT_MERCHANT, ABOUT_PERSON, ADMINISTRATIVE, WITHDRAWN, Op, Reason, Source
+from catalog_enrichment.records import ABOUT_MERCHANT, ABOUT_PERSON, ADMINISTRATIVE, WITHDRAWN, Op, Reason
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -82,7 +82,8 @@ def with_pending(
     predictions = _decisions_that_count(catalog, names, model, taken_back)
     newest = newest_decisions(of_products(predictions) if of_products else predictions, succeeded)
     newest = newest.join(_withdrawn(catalog, succeeded, taken_back), ["product_id", "attribute"], "left")
-    newest = newest.join(_said_by_person(catalog), ["product_id", "attribute"], "left")
+    by_person = ledger.left_to_people(catalog.read("attribute_values")).withColumn("by_person", F.lit(True))
+    newest = newest.join(by_person, ["product_id", "attribute"], "left")
     undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
     newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
     decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
@@ -169,15 +170,6 @@ def _withdrawn(catalog: Catalog, succeeded: DataFrame, taken_back: Mapping[str, 
     events = events.where(~is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
     finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at")), "run_id")
     return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("withdrawn_at"))
-
-
-def _said_by_person(catalog: Catalog) -> DataFrame:
-    """product_id, attribute and ``by_person``, true, where a person's value, or that there is none, stands."""
-    from pyspark.sql import functions as F
-
-    of_people = catalog.read("attribute_values").where(F.col("source") == Source.HUMAN.value)
-    standing = ledger.active(of_people)  # what refers to a person's event has the same source
-    return standing.select("product_id", "attribute", F.lit(True).alias("by_person")).distinct()
 
 
 def is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Collection[str]]) -> Column:

@@ -48,7 +48,8 @@ def run_to_undo(current: Mapping[str, Any] | None, person: PersonSet | None) -> 
     ``current``: the row of `current_values`.
     """
     if current is not None:
-        return current["run_id"]
+        run_id: str | None = current["run_id"]
+        return run_id
     return person.run_id if person is not None and not person.values else None
 
 
