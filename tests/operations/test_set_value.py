@@ -201,4 +201,4 @@ def test_the_command_line_names_the_undo_with_the_same_config(
     assert job("explain_value", "--product-id", "p001", "--attribute", "color")[1]["undo"] == done["undo"]
     code, missing, _ = job("set_value", "--dry-run", "--", "-p' OR 1=1", "color", "Red")
     assert (code, missing["error"]) == (2, "ConfigError")
-    assert "no product \"-p' OR 1=1\"" in missing["message"]
+    assert 'no product "-p\' OR 1=1"' in missing["message"]
