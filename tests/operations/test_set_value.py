@@ -128,8 +128,14 @@ def test_a_correction_stands_before_every_model_until_it_is_undone_i1_i5_i6(
     without = {key: value for key, value in before.items() if key != KEY}
     assert values(enriched) == without
     assert "there is no color (ann)" in explain.explain_value(enriched.context(), *KEY)["why"]
-    assert say(enriched, *KEY)["status"] == "nothing_to_do"
+    rollback.rollback_run(enriched.context().catalog, removed["run_id"])
+    assert values(enriched) == before | {KEY: (other,)}
 
+
+@pytest.mark.slow
+def test_no_model_writes_what_a_person_said_until_that_is_undone(enriched: SampleCatalog) -> None:
+    """Neither another version, nor on other content; afterwards it is decided again."""
+    corrected, removed = say(enriched, *KEY, "Red"), say(enriched, *KEY)
     enriched.registry.promote("2", expected_current="1")
     change(enriched, 1, title="Another title")
     newer = enrich(enriched)
@@ -140,7 +146,7 @@ def test_a_correction_stands_before_every_model_until_it_is_undone_i1_i5_i6(
     assert enrich(enriched)["status"] == "nothing_to_do"
 
     rollback.rollback_run(enriched.context().catalog, removed["run_id"])
-    assert values(enriched)[KEY] == (other,)
+    assert values(enriched)[KEY] == ("Red",)
     rollback.rollback_run(enriched.context().catalog, corrected["run_id"])
     assert KEY not in values(enriched, "human")
     reopened = enrich(enriched)
