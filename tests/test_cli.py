@@ -58,6 +58,8 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("backfill", ["--product-ids-file", "ids.txt"], "ids.txt"),
         ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
         ("promote_model", ["--override", " "], "needs a reason"),
+        ("set_value", ["p1", "color", "Purpel"], "the nearest are ['Purple'"),
+        ("set_value", ["--by", " ", "p1", "color", "navy"], "--by needs a name"),
     ],
 )
 def test_a_config_error_ends_with_exit_2_before_spark_starts(

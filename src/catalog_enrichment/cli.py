@@ -303,6 +303,37 @@ def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
         return rollback.rollback_run(context.catalog, args.run_id, args.attribute, args.dry_run)
 
 
+def _set_value_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("product_id", metavar="PRODUCT_ID")
+    parser.add_argument("attribute", metavar="ATTRIBUTE")
+    parser.add_argument(
+        "values", metavar="VALUE", nargs="*", help="the right value, or all right ones where there can be several"
+    )
+    parser.add_argument("--remove", action="store_true", help="there is no value, and no model is to write one")
+    parser.add_argument("--reason", metavar="TEXT", help="why; explain_value prints it")
+    parser.add_argument("--by", metavar="NAME", help="who says so; by default the login name")
+    parser.add_argument("--dry-run", action="store_true", help="print what is and what would be; nothing is written")
+
+
+@_job(_set_value_arguments)
+def set_value(config: Config, args: argparse.Namespace) -> Summary:
+    """Correct or remove the value of one product's attribute. A person's word stands before a model's."""
+    from catalog_enrichment.context import load_dictionary, open_for_writing
+    from catalog_enrichment.operations import set_value as correct
+
+    asked = {name: getattr(args, name) for name in ("product_id", "attribute", "remove", "reason")}
+    by = correct.login_name() if args.by is None else args.by
+    correction = correct.Correction(**asked, values=tuple(args.values), by=by)
+    correction.check(load_dictionary(config))
+    with open_for_writing(config, "set_value") as context:
+        return correct.set_value(context, correction, args.dry_run, _config_options(args))
+
+
+def _config_options(args: argparse.Namespace) -> list[str]:
+    """The options that give another job the same config."""
+    return ["--config", args.config, *(word for override in args.set for word in ("--set", override))]
+
+
 def _maintain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be cleaned up; nothing is changed")
     parser.add_argument("--force", action="store_true", help="allow maintenance.retention_hours below 24")
@@ -331,7 +362,7 @@ def explain_value(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.operations import explain
 
     context = open_context(config, "explain_value")
-    return explain.explain_value(context, args.product_id, args.attribute)
+    return explain.explain_value(context, args.product_id, args.attribute, _config_options(args))
 
 
 def _suggestions_arguments(parser: argparse.ArgumentParser) -> None:

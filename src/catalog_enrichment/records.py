@@ -64,6 +64,7 @@ class RunKind(StrEnum):
     ENRICH = "enrich"
     BACKFILL = "backfill"
     ROLLBACK = "rollback"
+    SET_VALUE = "set_value"
     MAINTAIN = "maintain"
 
 
@@ -124,6 +125,9 @@ class Reason(StrEnum):
     PAUSED = "paused"
     PROVISIONAL_CAP = "provisional_cap"
     PICTURE_OUTAGE = "picture_outage"
+    # events without a decision of their own: what a person says
+    SET_BY_PERSON = "set_by_person"
+    REMOVED_BY_PERSON = "removed_by_person"
     # retract events without a decision of their own
     CONTENT_CHANGED = "content_changed"
     SWITCHED_OFF = "switched_off"
@@ -143,6 +147,9 @@ decided again as soon as a run may decide it."""
 
 ABOUT_MERCHANT = frozenset({Reason.AGREES_WITH_MERCHANT, Reason.DISAGREES_WITH_MERCHANT})
 """Reasons that hold as long as the merchant gives a value: without it the attribute is pending again."""
+
+ABOUT_PERSON = frozenset({Reason.HUMAN_VALUE_STANDS})
+"""Reasons that hold as long as what a person said stands: without it the attribute is pending again."""
 
 ADMINISTRATIVE = frozenset(
     {

@@ -107,6 +107,35 @@ def test_the_whole_set_of_the_newest_run_is_shown_and_a_human_set_before_it(spar
     assert seen(spark, human.union(new), product("a")) == {("a", "material"): ("human", "z-old", ["Silk", "Wool"])}
 
 
+def test_a_person_can_say_that_there_is_no_value_until_that_is_undone_i6(spark: SparkSession) -> None:
+    def said(run: str, step: int, *values: str) -> DataFrame:
+        by = ledger.RunStamp(run, None, None, stamp(run, step).asserted_at)
+        return frame(spark, "attribute_values", ledger.said_by_person(product("a"), "color", values, by))
+
+    written = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
+    removed = kept(spark, written, said("removed", 2))
+    later_run = kept(spark, removed, asserted(spark, stamp("run-3", 3), prediction("a", "color", "Blue")))
+    corrected = kept(spark, later_run, said("corrected", 4, "Green", "Teal"))
+    undone = kept(spark, later_run, ledger.undo(later_run, "removed", None, stamp("undo-5", 5)))
+    without_model = kept(spark, removed, ledger.undo(removed, "run-1", None, stamp("undo-6", 6)))
+    shown = [seen(spark, events, product("a")) for events in (removed, later_run, corrected, undone, without_model)]
+    assert [one.get(("a", "color")) for one in shown] == [
+        None, None, ("human", "corrected", ["Green", "Teal"]), ("model", "run-3", ["Blue"]), None,
+    ]  # fmt: skip
+    assert shown[0]["a", "size"] == ("model", "run-1", ["M"])
+    merchants = product("a", merchant_attributes={"color": ["Grey"]})
+    assert seen(spark, removed, merchants)["a", "color"] == ("merchant", None, ["Grey"])
+    events = corrected.where("source = 'human'").orderBy("asserted_at", "value").collect()
+    assert [(row["value"], row["reason"], row["content_hash"]) for row in events] == [
+        (ledger.NO_VALUE, "removed_by_person", "content-1"),
+        ("Green", "set_by_person", "content-1"),
+        ("Teal", "set_by_person", "content-1"),
+    ]
+    assert {row["event_id"] for row in events} == {
+        event_id(row["run_id"], "a", "color", row["value"], Op.ASSERT) for row in events
+    }
+
+
 def test_a_value_names_its_run_version_certificate_and_time_i6(spark: SparkSession) -> None:
     events = asserted(spark, stamp("run-7", 7), prediction("a", "color", "Red", certificate_id="c-7"))
 

@@ -82,6 +82,7 @@ def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
 ) -> None:
     events = [
         standing("human", source="human"),
+        standing("no value, says a person", source="human", value=""),
         standing("other attribute", source="human", attribute="material"),
         standing("with picture"),
         standing("older picture", content_hash="g"),
@@ -97,6 +98,7 @@ def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
     published, outage = ("publish", "certified"), ("abstain", "picture_outage")
     assert decided(spark, catalog, products, events) == {
         "human": ("abstain", "human_value_stands"),
+        "no value, says a person": ("abstain", "human_value_stands"),
         "other attribute": published,
         "with picture": outage,
         "older picture": published,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,14 +59,28 @@ def pending(
     products: Sequence[Row],
     version: str = "1",
     config_hash: str = CONFIG_HASH,
+    taken_back: Collection[str] = (),
 ) -> set[str]:
-    """The products whose colour is pending."""
+    """The products whose colour is pending. Where a decision says that a person's value stands it does; not of those
+    products that are in ``taken_back``."""
     catalog = LakeCatalog(folder / "catalog", spark)
     catalog.append_rows("predictions", predictions, "test")
+    left_to_people = [row["product_id"] for row in predictions if row["reason"] == "human_value_stands"]
+    if said := [event for one in left_to_people for event in said_by_person(one, one in taken_back)]:
+        catalog.append_rows("attribute_values", said, "people")
     catalog.append_rows("runs", runs, "test")
     frame_of_products = frame(spark, "products", [SLICE | one for one in products])
     rows = with_pending(catalog, frame_of_products, DecisionScope([COLOR], model(version), config_hash))
     return {row["product_id"] for row in rows.select("product_id", "pending").collect() if row["pending"]}
+
+
+def said_by_person(product_id: str, taken_back: bool) -> list[Row]:
+    """The ledger's events."""
+    said = {"event_id": f"{product_id}/said", "op": "assert", "product_id": product_id, "attribute": "color",
+            "value": "Red", "source": "human", "run_id": "set_value-1", "asserted_at": LONG_AGO}  # fmt: skip
+    undone = {"event_id": f"{product_id}/undone", "op": "retract", "run_id": "rollback-1", "asserted_at": later(1)}
+    of_said = dict.fromkeys(("refers_to", "undoes"), said["event_id"])
+    return [said, said | undone | of_said] if taken_back else [said]
 
 
 NOTHING_CHANGED = ["certified", "below_threshold", "near_miss", "human_value_stands", *sorted(ADMINISTRATIVE)]
@@ -136,6 +150,15 @@ def test_without_the_merchants_value_a_decision_about_it_is_open_again(spark: Sp
     products = [product(name, merchant_attributes=given.get(name, {"size": ["M"]})) for name in names]
     found = pending(spark, tmp_path, predictions, [finished("run-1")], products)
     assert found == {"agrees", "disagrees", "mixed", "empty"}
+
+
+def test_what_a_person_took_back_opens_what_was_left_to_them(spark: SparkSession, tmp_path: Path) -> None:
+    names = ["stands", "taken back", "decided otherwise"]
+    reasons = dict.fromkeys(names[:2], "human_value_stands")
+    predictions = [decided(name, reasons.get(name, "near_miss")) for name in names]
+    products = [product(name) for name in names]
+    found = pending(spark, tmp_path, predictions, [finished("run-1")], products, taken_back=["taken back"])
+    assert found == {"taken back"}
 
 
 def later(number: int) -> datetime:

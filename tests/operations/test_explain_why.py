@@ -10,6 +10,7 @@ import pytest
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.operations.explain import Found, why
+from catalog_enrichment.operations.lookup import PersonSet
 from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import START, prediction
@@ -49,7 +50,24 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"current": seen("merchant", None), "product": {"merchant_attributes": {"color": ["Blue"]}}},
         "the merchant gave 'Blue', and a merchant's value is never changed.",
     ),
-    "human": ({"current": seen("human")}, "a person gave a value"),
+    "human": ({"current": seen("human")}, "a person gave a value, which stands"),
+    "human, with who and why": (
+        {"current": seen("human"), "person": PersonSet(values=("Red",), run_id="run-1", by="ann", reason="see seam")},
+        "a person gave a value (ann: see seam), which stands before a model's; only a person changes it.",
+    ),
+    "removed": (
+        {"person": PersonSet(values=(), run_id="run-1", by="ann"), "decisions": [decided("certified", "publish")]},
+        "a person said that there is no color (ann): no model writes one until that is undone.",
+    ),
+    "merchant before a person": (
+        {"current": seen("merchant", None), "product": {"merchant_attributes": {"color": ["Blue"]}},
+         "person": PersonSet(values=(), run_id="run-1")},
+        "the merchant gave 'Blue', and a merchant's value is never changed.",
+    ),
+    "taken back by the person": (
+        {"decisions": [decided("human_value_stands")]},
+        "color was left to a person, whose word was taken back: the next run of enrich_catalog decides it.",
+    ),
     "written": (
         {"current": seen("model"), "decisions": [decided("certified", "publish", score=0.95)]},
         "'Red' is written: its score 0.950 is at or above the certified threshold 0.900.",
@@ -126,6 +144,7 @@ def test_why(case: str) -> None:
         product=PRODUCT | given.get("product", {}), attribute=attribute, current=given.get("current"),
         decisions=given.get("decisions", []), history=given.get("history", []),
         quarantined=given.get("quarantined", []), rolled_back=given.get("rolled_back", ()),
+        person=given.get("person"),
     )  # fmt: skip
     text = why(found, SWITCHES)
     assert ("older content" in text) == (case == "older content")

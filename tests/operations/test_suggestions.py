@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import suggestions
 
-from ..catalog.catalog_rows import prediction, product, run_row
+from ..catalog.catalog_rows import prediction, product, run_row, stamp
 from ..sample_catalog import SampleCatalog, change, table
 
 
@@ -59,8 +60,11 @@ def test_file_names_are_different_and_safe_and_plain_ids_keep_theirs(tmp_path: P
 def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: Any, tmp_path: Path) -> None:
     catalog = LakeCatalog(tmp_path / "catalog", spark)
     shops = {"1": "x/" * 150, "2": "..\0", "3": "plain", "4": ""}
-    catalog.append_rows("products", [product(name, shop_id=shop) for name, shop in shops.items()], "test")
-    suggested = [prediction(name, "color", "Red", decision="suggest") for name in shops]
+    left_to_people = ledger.said_by_person(product("5"), "color", [], stamp("set_value-1", 1))
+    catalog.append_rows("attribute_values", left_to_people, "set_value-1")
+    everything = shops | {"5": "plain"}
+    catalog.append_rows("products", [product(name, shop_id=shop) for name, shop in everything.items()], "test")
+    suggested = [prediction(name, "color", "Red", decision="suggest") for name in everything]
     catalog.append_rows("predictions", suggested, "test")
     catalog.append_rows("runs", [run_row("run-1", attempt=1)], "test")
     out = tmp_path / "out"

@@ -2,7 +2,8 @@
 
 Events are only appended. A run asserts values; a later run may retract them; a rollback undoes events. A rollback's
 event names the event that it ``undoes``, so a rollback of a rollback restores what the first one undid, and two runs
-can be undone in any order. A value stands, that is, it has not been retracted, by a replay of the events in force:
+can be undone in any order. A person asserts the whole set of a product and attribute, or with :data:`NO_VALUE` that
+there is none. A value stands, that is, it has not been retracted, by a replay of the events in force:
 
     event in force    no event in force undoes it
     value standing    its assert is in force, and the last retract or reinstate in force that a run made by itself
@@ -14,14 +15,14 @@ run, strictly increasing from run to run (:func:`next_asserted_at`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Reason, Source, strictly_later
+from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Reason, Source, event_id, strictly_later
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -33,13 +34,19 @@ BROADCAST_CORRECTIONS = 500_000
 """Most ids of values that do not stand that are sent to every executor: about 70 MB."""
 
 
+NO_VALUE = ""
+"""Value of the event by which a person says that a product has no value of an attribute. It is an assert, so that it
+stands before what models assert, is undone and is replaced as a value is; readers see no value."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunStamp:
     """What every event of one run carries."""
 
     run_id: str
     model_name: str | None
-    """None for a rollback, as is the version: its events repeat those of the values they are about."""
+    """None for a person and a rollback, as is the version: a rollback's events repeat those of the values they are
+    about."""
     model_version: str | None
     asserted_at: datetime
     """With a time zone, later than every event in the ledger."""
@@ -156,6 +163,27 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
     )
 
 
+def said_by_person(
+    product: Mapping[str, Any], attribute: str, values: Sequence[str], stamp: RunStamp
+) -> list[dict[str, Any]]:
+    """The assert events, as rows, of the whole set of ``values`` that a person gave; of no values: that there is none.
+
+    ``product``: its product_id and content_hash.
+    """
+    usual = {
+        "op": Op.ASSERT.value,
+        "product_id": product["product_id"],
+        "attribute": attribute,
+        "source": Source.HUMAN.value,
+        "run_id": stamp.run_id,
+        "content_hash": product["content_hash"],
+        "reason": (Reason.SET_BY_PERSON if values else Reason.REMOVED_BY_PERSON).value,
+        "asserted_at": stamp.asserted_at,
+    }
+    key = (stamp.run_id, product["product_id"], attribute)
+    return [usual | {"value": one, "event_id": event_id(*key, one, Op.ASSERT)} for one in values or [NO_VALUE]]
+
+
 def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
     """The retract events for what is :func:`contradicted`."""
     return retract(contradicted(standing, decided), stamp)
@@ -241,18 +269,29 @@ def active(events: DataFrame, corrections: int | None = None) -> DataFrame:
     return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
 
 
+def left_to_people(events: DataFrame) -> DataFrame:
+    """product_id and attribute of every value that a person gave, or said is not there, and that stands."""
+    from pyspark.sql import functions as F
+
+    # whatever refers to a person's event has the same source
+    of_people = active(events.where(F.col("source") == Source.HUMAN.value))
+    return of_people.select("product_id", "attribute").distinct()
+
+
 def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
     """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
 
-    The merchant's set (I1); else the newest human set; else the whole set of the newest run with a standing value.
-    Products that are gone have nothing, and where the merchant opted out no model's value is seen.
+    The merchant's set (I1); else the newest human set, which may say that there is none; else the whole set of the
+    newest run with a standing value. Products that are gone have nothing, and where the merchant opted out no model's
+    value is seen.
     """
     from pyspark.sql import functions as F
 
     merchant = _merchant_values(products)
     of_products = standing.join(products.select("product_id", "opt_out"), "product_id")
     visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
-    others = visible.join(merchant, ["product_id", "attribute"], "left_anti")
+    removed = (F.col("source") == Source.HUMAN.value) & F.array_contains("values", NO_VALUE)
+    others = visible.where(~removed).join(merchant, ["product_id", "attribute"], "left_anti")
     return merchant.unionByName(others, allowMissingColumns=True).select(
         *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
     )

@@ -6,6 +6,7 @@ so that it does not write again what a person took back.
 
 A decision is open again when what its reason rests on has changed:
     about the merchant's value    the merchant took the value away
+    about a person's              nothing that a person said stands any more: it was rolled back
     administrative                the attribute and modality path have another certificate, or the product another
                                   category or language than the decision consulted
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
@@ -28,9 +29,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.catalog import category_filters, runs
+from catalog_enrichment.catalog import category_filters, ledger, runs
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.records import ABOUT_MERCHANT, ADMINISTRATIVE, WITHDRAWN, Op, Reason
+from catalog_enrichment.records import ABOUT_MERCHANT, ABOUT_PERSON, ADMINISTRATIVE, WITHDRAWN, Op, Reason
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -81,6 +82,8 @@ def with_pending(
     predictions = _decisions_that_count(catalog, names, model, taken_back)
     newest = newest_decisions(of_products(predictions) if of_products else predictions, succeeded)
     newest = newest.join(_withdrawn(catalog, succeeded, taken_back), ["product_id", "attribute"], "left")
+    by_person = ledger.left_to_people(catalog.read("attribute_values")).withColumn("by_person", F.lit(True))
+    newest = newest.join(by_person, ["product_id", "attribute"], "left")
     undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
     newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
     decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
@@ -105,14 +108,19 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
 
     Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
     content_hash, modality, certificate_id, category, language, and whether any row of the decision has a reason of the
-    kind: about_merchant, administrative, retried. Also capped_values, how many rows have the reason PROVISIONAL_CAP,
-    and capped_score, the lowest score of these. One aggregation.
+    kind: about_merchant, about_person, administrative, retried. Also capped_values, how many rows have the reason
+    PROVISIONAL_CAP, and capped_score, the lowest score of these. One aggregation.
     """
     from pyspark.sql import functions as F
 
     run = ("finished_at", "run_id", "config_hash")
     facts = ("model_name", "model_version", "content_hash", "modality", "certificate_id", "category", "language")
-    kinds = {"about_merchant": ABOUT_MERCHANT, "administrative": ADMINISTRATIVE, "retried": SEEN_BY_TRYING}
+    kinds = {
+        "about_merchant": ABOUT_MERCHANT,
+        "about_person": ABOUT_PERSON,
+        "administrative": ADMINISTRATIVE,
+        "retried": SEEN_BY_TRYING,
+    }
 
     def largest_of_newest_run(*columns: Column | str) -> Column:
         """For a Boolean column: whether it is true in any row of the newest run."""
@@ -245,6 +253,7 @@ def _open_again(decision: Column, model: ResolvedModel, config_hash: str) -> Col
     retry = ~recent | ~decision["config_hash"].eqNullSafe(config_hash)
     return (
         (decision["about_merchant"] & ~_by_merchant(decision))
+        | (decision["about_person"] & decision["by_person"].isNull())
         | (decision["administrative"] & consulted_other)
         | (decision["retried"] & retry)
     )

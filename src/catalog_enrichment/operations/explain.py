@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.operations import lookup, ways_back
+from catalog_enrichment.operations.commands import ANY_CONFIG
+from catalog_enrichment.operations.lookup import PersonSet
+from catalog_enrichment.operations.ways_back import WayBack
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate, is_below
 from catalog_enrichment.records import Decision, Modality, QuarantineStage, Reason, Source
 from catalog_enrichment.report import reasons
@@ -39,38 +42,51 @@ class Found:
     """Quarantine rows of the product, newest first."""
     rolled_back: Collection[str] = ()
     """Ids of the runs whose work on the attribute is rolled back."""
+    person: PersonSet | None = None
+    """What a person said last and stands, also where the merchant's value is seen."""
 
     @property
     def name(self) -> str:
         return self.attribute.name
 
+    @property
+    def removed(self) -> bool:
+        """Whether readers see no value because a person said that there is none."""
+        return self.current is None and self.person is not None and not self.person.values
 
-def explain_value(context: Context, product_id: str, attribute: str) -> dict[str, Any]:
+    @property
+    def by_person(self) -> bool:
+        return self.removed or (self.current is not None and self.current["source"] == Source.HUMAN.value)
+
+
+def explain_value(
+    context: Context, product_id: str, attribute: str, config: Sequence[str] = ANY_CONFIG
+) -> dict[str, Any]:
     """Who wrote a product's value or why there is none, what would change it, its certificate, history and undo.
 
-    Raises ConfigError for a product or attribute that the catalog does not know.
+    ``config``: options of the commands that undo it. Raises ConfigError for a product or attribute that the catalog
+    does not know.
     """
-    dictionary = context.dictionary
-    if attribute not in dictionary:
-        raise ConfigError(f"no attribute {attribute!r} in the dictionary; it has {sorted(dictionary.attributes)}")
-    found = _find(context.catalog, product_id, dictionary[attribute])
+    found = _find(context.catalog, product_id, lookup.known_attribute(context.dictionary, attribute))
     current, decisions = found.current, found.decisions
-    run_id = current["run_id"] if current else None
-    certificate = _certificate(decisions, current["certificate_id"] if current else None)
+    certificate = None if found.by_person else _certificate(decisions, current["certificate_id"] if current else None)
+    ways = _ways_back(context.catalog, found, config)
     explained = {
         "product_id": product_id,
         "title": found.product["title"],
         "attribute": attribute,
         "merchant_values": _merchant_values(found),
         "current": current,
+        "person": asdict(found.person) if found.person else None,
         "why": why(found, context.config.enrich),
         "certificate": certificate,
         "certificate_numbers": _numbers(certificate, context.config.precision.provisional_cap),
         "history": found.history,
         "decisions": [{k: v for k, v in one.items() if k not in _OF_THE_RUN} for one in decisions],
-        "undo": f"rollback_run --config FILE --run-id {run_id} --attribute {attribute}" if run_id else None,
+        "undo": ways[0].command if ways else None,
+        "ways_back": [asdict(way) for way in ways],
     }
-    for line in _in_words(explained):
+    for line in [*_in_words(explained, found), *(f"  {way.in_words()}" for way in ways)]:
         context.say(line)
     return explained
 
@@ -83,8 +99,10 @@ def why(found: Found, switches: EnrichConfig) -> str:
     current = found.current
     if current and current["source"] == Source.MERCHANT.value:
         return _ended(reasons.merchant_gave(_merchant_values(found)))
-    if current and current["source"] == Source.HUMAN.value:
-        return _ended(reasons.sentence(Reason.HUMAN_VALUE_STANDS, reasons.Case(attribute=found.name)))
+    if found.by_person:
+        said = Reason.REMOVED_BY_PERSON if found.removed else Reason.SET_BY_PERSON
+        who_and_why = found.person.who_and_why if found.person else ""
+        return _ended(reasons.sentence(said, reasons.Case(attribute=found.name, detail=who_and_why)))
     newest = found.decisions[0] if found.decisions else None
     if current:
         return " ".join(map(_ended, _why_it_stands(found, current, switches)))
@@ -126,28 +144,20 @@ def _find(catalog: Catalog, product_id: str, attribute: Attribute) -> Found:
 
     of_product = F.col("product_id") == product_id
     of_this = of_product & (F.col("attribute") == attribute.name)
-    quarantine = catalog.read("quarantine").where(of_product).orderBy(F.desc("quarantined_at"))
-    product = catalog.read("products").where(of_product).drop("images").first()
-    if product is None:
-        where = f"no product {product_id!r} in the catalog ({catalog.location('products')})"
-        refused = quarantine.where(F.col("stage") == QuarantineStage.IMPORT.value).first()
-        case = reasons.Case(attribute=attribute.name, detail=(refused["detail"] if refused else None) or "")
-        raise ConfigError(f"{where}: {reasons.sentence(Reason(refused['reason']), case)}" if refused else where)
+    product = lookup.known_product(catalog, product_id, attribute.name)
+    quarantine = catalog.read("quarantine").where(of_product & (F.col("stage") == QuarantineStage.DECODE.value))
     finished = runs.latest_attempts(catalog).select("run_id", F.col("finished_at").alias("decided_at"), *_OF_THE_RUN)
     decisions = catalog.read("predictions").where(of_this).join(finished, "run_id")
     current = catalog.read("current_values").where(of_this).first()
+    events = lookup.events_about(catalog, product_id, attribute.name)
     return Found(
-        product=product.asDict(),
+        product=product,
         attribute=attribute,
         current=current.asDict() if current else None,
         decisions=[row.asDict() for row in decisions.orderBy(F.desc("decided_at"), "rank").collect()],
-        history=[
-            row.asDict()
-            for row in ledger.history(catalog.read("attribute_values"), product_id, attribute.name).collect()
-        ],
-        quarantined=[
-            row.asDict() for row in quarantine.where(F.col("stage") == QuarantineStage.DECODE.value).collect()
-        ],
+        history=[row.asDict() for row in ledger.history(events, product_id, attribute.name).collect()],
+        quarantined=[row.asDict() for row in quarantine.orderBy(F.desc("quarantined_at")).collect()],
+        person=lookup.person_set(catalog, ledger.active(events)),
         rolled_back=runs.rolled_back(catalog, [attribute.name]).get(attribute.name, ()),
     )
 
@@ -172,6 +182,8 @@ def _switched_off(found: Found, switches: EnrichConfig) -> str:
 
 def _about(found: Found, decision: Mapping[str, Any]) -> str:
     """The sentence of a decision's reason."""
+    if decision["reason"] == Reason.HUMAN_VALUE_STANDS.value and found.person is None:
+        return reasons.person_took_back(found.name)
     modality = Modality(decision["modality"])
     certificate = None
     for content in _certificates_of_run(decision):
@@ -212,18 +224,19 @@ def _ended(sentence: str) -> str:
     return f"{sentence}."
 
 
-def _in_words(explained: dict[str, Any]) -> Iterator[str]:
-    current, certificate = explained["current"], explained["certificate"]
+def _ways_back(catalog: Catalog, found: Found, config: Sequence[str]) -> list[WayBack]:
+    run_id = ways_back.run_to_undo(found.current, found.person)
+    if run_id is None:
+        return []
+    product_id = found.product["product_id"]
+    others = ways_back.others_of(catalog, run_id, product_id, found.name)
+    return ways_back.ways_back((product_id, found.name), run_id, found.by_person, others, config)
+
+
+def _in_words(explained: dict[str, Any], found: Found) -> Iterator[str]:
+    certificate = explained["certificate"]
     yield f"{explained['product_id']}: {explained['title']}"
-    if current:
-        by = (
-            f"model version {current['model_version']}, run {current['run_id']}"
-            if current["run_id"]
-            else "the merchant"
-        )
-        yield f"{explained['attribute']} = {', '.join(current['values'])}, by {by}"
-    else:
-        yield f"{explained['attribute']} has no value"
+    yield f"{explained['attribute']}: {lookup.seen_in_words(found.current, found.person)}"
     yield f"  why: {explained['why']}"
     for decision in explained["decisions"][:5]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
@@ -237,9 +250,8 @@ def _in_words(explained: dict[str, Any]) -> Iterator[str]:
         for number in explained["certificate_numbers"]:
             yield f"    {number['name']} {number['value']}: {number['meaning']}"
     for event in explained["history"]:
-        yield f"  {event['asserted_at']:%Y-%m-%d %H:%M} {event['op']} {event['value']!r} by run {event['run_id']}"
-    if explained["undo"]:
-        yield f"  to undo: {explained['undo']}"
+        value = "no value" if event["value"] == ledger.NO_VALUE else repr(event["value"])
+        yield f"  {event['asserted_at']:%Y-%m-%d %H:%M} {event['op']} {value} by run {event['run_id']}"
 
 
 def _certificate(decisions: Sequence[Mapping[str, Any]], certificate_id: str | None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.records import Decision, RunStatus, stable_hash
@@ -126,7 +126,10 @@ def file_names(shops: Iterable[str]) -> dict[str, str]:
 
 
 def open_suggestions(catalog: Catalog) -> DataFrame:
-    """The suggestions of the newest decision per product and attribute that the merchant has not taken up."""
+    """The suggestions of the newest decision per product and attribute that the merchant has not taken up.
+
+    None where a person said what the value is, or that there is none.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -141,6 +144,7 @@ def open_suggestions(catalog: Catalog) -> DataFrame:
         latest.where(F.col("decision") == Decision.SUGGEST.value)
         .join(products, ["product_id", "content_hash"])
         .where(~F.array_contains(merchant, F.col("value")))
+        .join(ledger.left_to_people(catalog.read("attribute_values")), ["product_id", "attribute"], "left_anti")
         .select(
             F.coalesce("shop_id", F.lit("unknown")).alias("shop_id"),
             *("product_id", "title", "attribute"),

@@ -81,6 +81,11 @@ def never_scored(attribute: str) -> str:
     return f"no finished run has decided {attribute} of this product yet: the next run of enrich_catalog does"
 
 
+def person_took_back(attribute: str) -> str:
+    """About a decision that was made while a person's value stood."""
+    return f"{attribute} was left to a person, whose word was taken back: the next run of enrich_catalog decides it"
+
+
 def decision_not_stored(values: Sequence[str], run_id: str) -> str:
     return f"{_quoted(values)} was written by run {run_id}, whose decision about it is not stored"
 
@@ -242,7 +247,8 @@ def _agrees(case: Case) -> str:
 
 def _human(case: Case) -> str:
     return (
-        f"{case.subject} is not written: a person gave a value, which stands before a model's; only a person changes it"
+        f"{case.subject} is not written: a person gave a value or said that there is none, which stands before a "
+        "model's value; only a person changes it"
     )
 
 
@@ -327,6 +333,12 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
     Reason.PAUSED: _paused,
     Reason.PROVISIONAL_CAP: _capped,
     Reason.PICTURE_OUTAGE: _picture_outage,
+    Reason.SET_BY_PERSON: lambda case: (
+        f"a person gave a value{_detail(case)}, which stands before a model's; only a person changes it"
+    ),
+    Reason.REMOVED_BY_PERSON: lambda case: (
+        f"a person said that there is no {case.attribute}{_detail(case)}: no model writes one until that is undone"
+    ),
     Reason.CONTENT_CHANGED: (
         "the model value was retracted because the content changed; the newest decision wrote no other"
     ),

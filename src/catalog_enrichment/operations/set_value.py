@@ -1,0 +1,227 @@
+"""What a person says about one attribute of one product: its values, or that it has none (source human).
+
+What a person said stands before what models write, now and later: a model abstains with the reason human_value_stands.
+It does not stand before the merchant's value (I1), so where the merchant gives one nothing is written. A new set of a
+person replaces the older one as a whole; `rollback_run` takes a set back, and readers see again what they saw before.
+
+`--remove` asserts that there is no value (:data:`catalog_enrichment.catalog.ledger.NO_VALUE`) instead of retracting the
+model's: a retraction would hold only until another model version or other content is decided.
+"""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.dictionary import Attribute, Dictionary, fold
+from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.masking import masked
+from catalog_enrichment.operations import lookup
+from catalog_enrichment.operations.commands import ANY_CONFIG, command
+from catalog_enrichment.operations.lookup import PersonSet
+from catalog_enrichment.records import (
+    DRY_RUN,
+    NOTHING_TO_DO,
+    Cardinality,
+    Reason,
+    RunKind,
+    RunStatus,
+    Source,
+    make_run_id,
+)
+from catalog_enrichment.report import reasons
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.context import Context
+
+SHOWN_VALUES = 20
+"""Most values of an attribute that an error message lists."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correction:
+    """What was asked for."""
+
+    product_id: str
+    attribute: str
+    values: tuple[str, ...] = ()
+    """The whole set, as typed; empty with ``remove``."""
+    remove: bool = False
+    """There is to be no value."""
+    by: str
+    """Who says so."""
+    reason: str | None = None
+
+    def check(self, dictionary: Dictionary) -> None:
+        """What can be wrong without a look at the catalog. Raises ConfigError."""
+        attribute = lookup.known_attribute(dictionary, self.attribute)
+        if bool(self.values) == self.remove:
+            raise ConfigError("name the right VALUE, or --remove where the product has none; not both")
+        if not self.by.strip():
+            raise ConfigError("--by needs a name")
+        if self.values and not attribute.enabled:
+            raise ConfigError(reasons.attribute_disabled(attribute.name))
+        self.canonical_values(attribute, language=None)
+
+    def canonical_values(self, attribute: Attribute, language: str | None) -> list[str]:
+        """The dictionary's values for those typed, sorted; raises ConfigError if it does not have one, or for several
+        values of an attribute that has one."""
+        values = sorted({canonical(attribute, value, language) for value in self.values})
+        if attribute.cardinality is Cardinality.ONE and len(values) > 1:
+            raise ConfigError(f"{attribute.name} has one value per product, and these are {len(values)}: {values}")
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """What stands about the attribute before the correction."""
+
+    product: Mapping[str, Any]
+    current: Mapping[str, Any] | None
+    """What readers see (contract `current_values`), derived now."""
+    person: PersonSet | None
+
+
+def canonical(attribute: Attribute, given: str, language: str | None) -> str:
+    """The canonical value of a spelling. Raises ConfigError with the nearest values if the dictionary has none."""
+    spellings = attribute.spellings(language)
+    if value := spellings.get(fold(given)):
+        return value
+    close = difflib.get_close_matches(fold(given), spellings, n=10)
+    if nearest := list(dict.fromkeys(spellings[one] for one in close))[:3]:
+        known = f"the nearest are {nearest}"
+    else:
+        more = len(attribute.values) - SHOWN_VALUES
+        known = f"it has {list(attribute.values[:SHOWN_VALUES])}" + (f" and {more:,} more" if more > 0 else "")
+    raise ConfigError(f"{given!r} is no value of {attribute.name} in the dictionary; {known}")
+
+
+def login_name() -> str:
+    """Of the user who runs the program; their number where it has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+def set_value(
+    context: Context, correction: Correction, dry_run: bool = False, config: Sequence[str] = ANY_CONFIG
+) -> dict[str, Any]:
+    """Write what a person says; nothing if a person has said it already. Returns the summary.
+
+    ``config``: options of the command that undoes it. The row in `runs` says who and why. Raises ConfigError for an
+    unknown product, attribute or value, and GateRefused where the merchant gives a value.
+    """
+    catalog, say, stages = context.catalog, context.say, Stages(context.say)
+    record = RunRecord(kind=RunKind.SET_VALUE, stages=stages, secrets=context.config.secrets())
+    record.window = _asked(correction, correction.values, record.secrets)
+    with runs.recorded(catalog, record, unless=dry_run):
+        correction.check(context.dictionary)
+        with stages("look up"):
+            standing = _standing(catalog, correction)
+            values = _allowed_values(correction, context.dictionary[correction.attribute], standing)
+            record.window = _asked(correction, values, record.secrets)
+            record.run_id, said_before = _identify(catalog, correction, values, standing.person)
+        say(f"{correction.product_id}: {standing.product['title']}")
+        say(f"{correction.attribute} is: {lookup.seen_in_words(standing.current, standing.person)}")
+        status: str = DRY_RUN if dry_run else NOTHING_TO_DO if said_before else RunStatus.SUCCEEDED
+        if status == RunStatus.SUCCEEDED:
+            with stages("publish") as stage:
+                stage.rows_out = _publish(catalog, record, standing.product, correction.attribute, values)
+                record.count(events={correction.attribute: stage.rows_out})
+            runs.write(catalog, record)
+    undo = None if dry_run and not said_before else command("rollback_run", [*config, "--run-id", record.run_id])
+    for line in _in_words(correction, values, said_before, dry_run):
+        say(line)
+    if undo:
+        say(f"to undo: {undo}")
+    return {
+        "status": status,
+        "run_id": record.run_id,
+        "product_id": correction.product_id,
+        "attribute": correction.attribute,
+        "before": {name: (standing.current or {}).get(name) for name in ("values", "source", "run_id")},
+        "after": {"values": values, "source": Source.HUMAN.value},
+        "undo": undo,
+        "seconds": stages.seconds,
+    }
+
+
+def _standing(catalog: Catalog, correction: Correction) -> Standing:
+    """What stands, from the products and the ledger: `current_values` may be behind after a run that was killed."""
+    from pyspark.sql import functions as F
+
+    product = lookup.known_product(catalog, correction.product_id, correction.attribute)
+    mine = F.col("product_id") == correction.product_id
+    events = ledger.active(lookup.events_about(catalog, correction.product_id, correction.attribute))
+    seen = ledger.current_values(catalog.read("products").where(mine), events)
+    current = seen.where(F.col("attribute") == correction.attribute).first()
+    return Standing(
+        product=product,
+        current=current.asDict() if current else None,
+        person=lookup.person_set(catalog, events),
+    )
+
+
+def _allowed_values(correction: Correction, attribute: Attribute, standing: Standing) -> list[str]:
+    """The values to write, in the product's language. Raises ConfigError and GateRefused."""
+    product, current = standing.product, standing.current
+    if current is not None and current["source"] == Source.MERCHANT.value:
+        raise GateRefused(f"{reasons.merchant_gave(current['values'])}: it is corrected in the merchant's feed")
+    if correction.values and not attribute.applies_to(product["category"]):
+        case = reasons.Case(attribute=attribute.name, categories=[product["category"] or ""])
+        raise ConfigError(reasons.sentence(Reason.NOT_APPLICABLE, case))
+    return correction.canonical_values(attribute, product["language"])
+
+
+def _asked(correction: Correction, values: Sequence[str], secrets: Collection[str]) -> dict[str, Any]:
+    """The column `window` of the run's row."""
+    asked = {"product_id": correction.product_id, "attribute": correction.attribute, "values": list(values)}
+    return asked | {"by": correction.by, "reason": masked(correction.reason, secrets) if correction.reason else None}
+
+
+def _identify(
+    catalog: Catalog, correction: Correction, values: Sequence[str], person: PersonSet | None
+) -> tuple[str, bool]:
+    """The run's id, and whether a person has said the same already and it stands: then it is that run's id.
+
+    A run that was killed after its commit to the ledger has no row yet: it gets its id again and is finished.
+    """
+    ids = [make_run_id(RunKind.SET_VALUE, correction.product_id, correction.attribute, list(values))]
+    while catalog.committed("attribute_values", ids[-1]):  # said before, and replaced or taken back since
+        ids.append(make_run_id(RunKind.SET_VALUE, ids[-1], "again"))
+    if person is None or set(person.values) != set(values):
+        return ids[-1], False
+    return person.run_id, person.run_id not in ids or person.run_id in runs.succeeded_ids(catalog)
+
+
+def _publish(
+    catalog: Catalog, record: RunRecord, product: Mapping[str, Any], attribute: str, values: Sequence[str]
+) -> int:
+    """Commit the events, then derive what readers see of the product. Returns how many events the run wrote."""
+    from pyspark.sql import functions as F
+
+    at = ledger.next_asserted_at(catalog.read("attribute_values"), record.started_at)
+    events = ledger.said_by_person(product, attribute, values, ledger.RunStamp(record.run_id, None, None, at))
+    written = catalog.append_rows("attribute_values", events, record.run_id)
+    mine = F.col("product_id") == product["product_id"]
+    catalog.refresh_current_values(record.run_id, catalog.read("products").where(mine))
+    return written
+
+
+def _in_words(correction: Correction, values: Sequence[str], said_before: bool, dry_run: bool) -> list[str]:
+    name = correction.attribute
+    what = f"{', '.join(values)}, by {correction.by}" if values else f"no value, as {correction.by} said"
+    if said_before:
+        return ["nothing is written: a person has said so already"]
+    if dry_run:
+        return [f"{name} would be: {what}", "nothing is written: this is a dry run"]
+    return [f"{name} is now: {what}"]
