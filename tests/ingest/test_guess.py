@@ -85,7 +85,7 @@ def test_values_of_rows_that_are_not_labelled_are_not_read(tmp_path: Path) -> No
     [
         ([f"value {number % 120}" for number in range(3_000)], "at most 100"),
         (["always"] * 3_000, "one value"),
-        (["a"] * 2_990 + ["b"] * 10, "1 in at least 20 rows"),
+        (["a"] * 2_990 + ["b"] * 10, "2 different values, 1 of them in at least 20 rows"),
         (["a", "b"] * 700 + [f"rare {number}" for number in range(1_600)], "free text"),
         ([f"a sentence with many words for {'you' if n % 2 else 'me'} alone" for n in range(3_000)], "free text"),
         ([f"https://shop.test/{number % 5}" for number in range(3_000)], "addresses"),

@@ -51,7 +51,7 @@ def test_the_written_config_loads_and_explains_every_guess(tmp_path: Path, capsy
     text = (folder / "config.toml").read_text()
     mapping = text.split("[source.mapping]")[1].split("[training]")[0].strip().splitlines()
     assert all(" # " in line for line in mapping if line and not line.startswith(("[", "#")))
-    assert '# shop_id = "COLUMN" # a column that names the merchant' in text
+    assert '# shop_id = "COLUMN" # a column with the merchant' in text
     assert '#   "price": numbers' in text
     for word in ("Product Name", "colour", "shop_id", "price", "Few labels: colour"):
         assert word in printed

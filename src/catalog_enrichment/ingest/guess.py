@@ -30,6 +30,8 @@ OPTIONS = {
     "image": "image",
 }
 """Argument of init_project -> the catalog's column that it names; `image` feeds image_bytes or image_uris."""
+_LONGEST_NAME = 30
+"""Characters of an attribute's name."""
 NEEDED = {"product_id": "id", "title": "title"}
 """Columns that a source must have -> the argument that names them."""
 
@@ -163,7 +165,7 @@ def _attribute_names(columns: Sequence[Column]) -> dict[str, str]:
     """Column -> the attribute's name: its words in lower case, joined by underscores; no two are the same."""
     names: dict[str, str] = {}
     for column in columns:
-        plain = column.words.replace(" ", "_") or "attribute"
+        plain = column.words[:_LONGEST_NAME].strip().replace(" ", "_") or "attribute"
         number, name = 2, plain
         while name in names.values():
             name, number = f"{plain}_{number}", number + 1

@@ -185,7 +185,7 @@ ROLES: dict[str, Role] = {
         _list("category, categories, kategorie, categorie, categoria"),
         _no_category,
         _like_a_category,
-        "a column with category paths like Apparel/Topwear; then attributes can be limited to categories",
+        "a column with category paths like Apparel/Topwear",
     ),
     "shop_id": Role(
         _list(
@@ -195,21 +195,21 @@ ROLES: dict[str, Role] = {
         (),
         _no_shop,
         _none,
-        'a column that names the merchant; without one all products are of the shop "default"',
+        'a column with the merchant; without one all are of the shop "default"',
     ),
     "language": Role(
         _list("language, lang, language code, locale, sprache, langue, idioma, lingua"),
         (),
         _no_language,
         _none,
-        'a column with codes like en or de; or default_language = "de" for all products (default: en)',
+        'a column with codes like en, de; or default_language = "de" (default: en)',
     ),
     "updated_at": Role(
         _list("updated at, updated, last updated, modified at, last modified, modified, update time, timestamp"),
         _list("updated at, last updated, last modified, modified at"),
         _no_time,
         _none,
-        "a column with the time of the last change; without one a row counts as updated when it is first imported",
+        "a column with the time of the last change; without one the first import's",
     ),
     "opt_out": Role(
         _list("opt out, optout, opted out, do not enrich, no enrichment"),
@@ -305,8 +305,9 @@ def _attribute(column: Column, min_count: int, rows: int) -> tuple[str, str]:
     if looks_like_files(column):
         return "", "its values are addresses or files"
     if len(frequent) < 2:
-        many = f"{len(counts):,} different values" if len(counts) != 1 else "one value"
-        return "", f"{many}, and {len(frequent) or 'none'} in at least {min_count} rows"
+        if len(counts) < 2:
+            return "", "one value everywhere" if counts else "no value in the rows that may be read"
+        return "", f"{len(counts):,} different values, {len(frequent) or 'none'} of them in at least {min_count} rows"
     if len(frequent) > MAX_VALUES:
         return "", f"{len(frequent):,} values in at least {min_count} rows each; at most {MAX_VALUES} are guessed"
     if sum(frequent) < _COVERED * total or column.words_per_text > _WORDS_PER_VALUE:

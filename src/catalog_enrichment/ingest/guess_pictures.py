@@ -49,7 +49,7 @@ def guess_pictures(columns: Sequence[Column], product_id: Column, file: Path) ->
     if named := _named_by_id(product_id, file):
         return Pictures(no_bytes, named, Guess("", ""))
     refused = [f'; not "{c.name}": {_no_references(c)}' for c in columns if _named_like_pictures(c)]
-    missing = "a column with a path or address of a picture, or a list of them, or a template like images/{ID}.jpg"
+    missing = "a column with paths or addresses of pictures; or a template: images/{ID}.jpg"
     return Pictures(no_bytes, Guess("", missing + "".join(refused)), Guess("", ""))
 
 

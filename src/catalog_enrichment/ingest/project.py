@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ from catalog_enrichment.ingest.project_config import (
 )
 from catalog_enrichment.stages import Say, to_stderr
 
-_COLUMNS = 120
-"""Width of the printed table."""
+_WIDTH = 120
+"""Characters of a line of the printed table."""
+_LONGEST_REASON = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +134,12 @@ def table(file: Path, sample: FileSample, guesses: Guesses) -> list[str]:
 
 
 def _aligned(rows: list[tuple[str, str, str]]) -> Iterable[str]:
+    """The rows as lines; a reason that is too long goes on in the next line."""
     first, second = (max(len(row[place]) for row in rows) for place in (0, 1))
     for row in rows:
-        line = f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]}".rstrip()
-        yield _shown(line, max(_COLUMNS, first + second + 40))
+        whys = textwrap.wrap(_shown(row[2], _LONGEST_REASON), max(40, _WIDTH - first - second - 4)) or [""]
+        yield f"{row[0]:<{first}}  {row[1]:<{second}}  {whys[0]}".rstrip()
+        yield from (" " * (first + second + 4) + line for line in whys[1:])
 
 
 def _shown(text: str, length: int = 30) -> str:
@@ -146,7 +150,7 @@ def _shown(text: str, length: int = 30) -> str:
 
 def _notes(sample: FileSample, guesses: Guesses) -> Iterable[str]:
     needed = certifiable_from()
-    if few := [name for name in guesses.attributes if guesses.labelled[name] < needed]:
+    if sample.whole and (few := [name for name in guesses.attributes if guesses.labelled[name] < needed]):
         yield (
             f"Few labels: {', '.join(few)}. An attribute needs about {needed} products with a value to be certified; "
             "until then nothing of it is written."

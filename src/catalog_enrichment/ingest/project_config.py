@@ -62,7 +62,7 @@ def config_text(parts: ConfigParts) -> str:
         *_section("source.mapping"),
         *_mapping_lines(parts.guesses),
         *_section("source.mapping.attributes"),
-        *_attribute_lines(parts.guesses),
+        *_attribute_lines(parts.guesses, sample.whole),
         *_section("training"),
         *_training_lines(parts),
         *_section("spark"),
@@ -97,10 +97,11 @@ def reason(guess: Guess) -> str:
     return guess.why + (f"; also possible: {shown}{more}" if shown else "")
 
 
-def _attribute_lines(guesses: Guesses) -> Iterable[str]:
+def _attribute_lines(guesses: Guesses, whole: bool) -> Iterable[str]:
+    """``whole``: all rows of the file were counted."""
     needed = certifiable_from()
     for name, one in guesses.attributes.items():
-        few = guesses.labelled[name] < needed
+        few = whole and guesses.labelled[name] < needed
         note = f"; a certificate needs about {needed} rows with a value, without one nothing is written" if few else ""
         yield _line(_key(name), one.column, one.why + note)
     if not guesses.attributes:
@@ -116,7 +117,7 @@ def _attribute_lines(guesses: Guesses) -> Iterable[str]:
 def certifiable_from() -> int:
     """Labelled products from which an attribute can be certified at best, with the default folds: the certification
     fold must have as many as the first threshold expects."""
-    return round(PrecisionConfig().first_expected / FoldsConfig().certification, -1)
+    return 10 * round(PrecisionConfig().first_expected / FoldsConfig().certification / 10)
 
 
 def _training_lines(parts: ConfigParts) -> Iterable[str]:
