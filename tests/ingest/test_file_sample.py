@@ -62,14 +62,14 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_sample(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["large.csv", "large.jsonl", "large.parquet"])
+@pytest.mark.parametrize("name", ["large.csv", "large.jsonl", "many_groups.parquet", "few_groups.parquet"])
 def test_of_a_large_file_parts_from_all_over_it_are_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"id": number, "title": f'a "quoted" title,\nof {number}'} for number in range(5_000)]
     file = tmp_path / name
     if name.endswith("parquet"):
-        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=100)
+        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=20 if name.startswith("many") else 500)
     else:
         write(file, rows)
     monkeypatch.setattr(file_sample, "SAMPLED_ROWS", 500)

@@ -52,13 +52,14 @@ def test_without_telling_names_the_values_decide(tmp_path: Path) -> None:
 
 
 def test_a_name_alone_is_not_enough(tmp_path: Path) -> None:
-    """`id` repeats, `name` is empty in many rows, `updated_at` holds no times, `language` no codes."""
+    """`id` repeats, `title` is empty in many rows, `updated_at` holds no times, `language` no codes."""
     changes = {"updated_at": "yesterday", "language": "English"}
-    rows = [row | changes | {"id": n % 9, "name": f"x {n}" if n % 2 else None} for n, row in enumerate(products())]
+    rows = [row | changes | {"id": n % 9, "title": f"x {n}" if n % 5 else None} for n, row in enumerate(products())]
     guesses = guessed(write(tmp_path / "a.csv", rows))
     assert mapping(guesses).keys() == {"product_id", "title", "description", "category"}
     assert mapping(guesses)["product_id"] == "sku"
     assert mapping(guesses)["title"] == "Product Name"
+    assert guesses.roles["title"].others == ()
     assert "yesterday" in guesses.roles["updated_at"].why
     assert "two letters" in guesses.roles["language"].why
 
@@ -161,12 +162,12 @@ def test_addresses_and_lists_of_paths_are_pictures(tmp_path: Path) -> None:
     (tmp_path / "photos" / "1.jpg").write_bytes(b"x")
     web = [
         row
-        | {"link": "https://shop.test/p", "thumbnail url": "https://cdn.test/s.jpg", "ImageURL": "https://cdn.test/x"}
+        | {"link": "https://shop.test/p", "thumbnail image": "https://cdn.test/s.jpg", "ImageURL": "https://cdn.test/x"}
         for row in products()
     ]
     guesses = guessed(write(tmp_path / "web.csv", web))
     assert guesses.roles["image_uris"].column == "ImageURL"
-    assert guesses.roles["image_uris"].others == ("thumbnail url",)
+    assert guesses.roles["image_uris"].others == ("thumbnail image",)
     assert "fetched" in guesses.roles["image_uris"].why
     paths = [row | {"files": [f"{n}.jpg", f"{n}-b.jpg"]} for n, row in enumerate(products())]
     guesses = guessed(write(tmp_path / "paths.jsonl", paths))
@@ -206,6 +207,7 @@ def test_given_columns_go_before_guesses(tmp_path: Path) -> None:
         "in_stock": "in_stock",
     }
     assert guesses.counts["in_stock"] == [("false", 120), ("true", 120)]
+    assert "category" not in mapping(guessed(file, attributes=["category"])), "a given column is not guessed again"
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,9 @@ def test_no_column_name_gets_out_of_its_string_or_comment(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
-        row | {column: f"v{n % (3 + place)}" for place, column in enumerate(HOSTILE)} | {f"not {HOSTILE[1]}": "same"}
+        row
+        | {column: f"v{n % (3 + place)}" for place, column in enumerate(HOSTILE)}
+        | {f"not {HOSTILE[1]}": "same", f"title {HOSTILE[1]}": f"An other title {n}"}
         for n, row in enumerate(products(400))
     ]
     code, summary, printed = init(capsys, tmp_path / "shop", "--from", write(tmp_path / name, rows))
@@ -200,6 +202,7 @@ def test_no_column_name_gets_out_of_its_string_or_comment(
     assert set(config.source.mapping.attributes.values()) == {"Colour", *HOSTILE}
     assert config.mlflow.tracking_uri == "sqlite:///mlflow.db"
     text = (tmp_path / "shop" / "config.toml").read_text()
+    assert '; also possible: "title x' in text
     assert set(tomllib.loads(text)) == {"catalog", "mlflow", "source", "training", "report", "spark"}
     assert not any(character in text + printed for character in "\x7f\x85\u2028\u202e")
     assert '\n[mlflow]\ntracking_uri = "http' not in printed

@@ -268,7 +268,7 @@ def _parquet_parts(opened: Any, names: list[str]) -> Iterator[Any]:
     read = list(range(groups))
     if total > SAMPLED_ROWS and groups > 4 * _PARTS:
         read = [number * (groups - 1) // (4 * _PARTS - 1) for number in range(4 * _PARTS)]
-    limit = -(-SAMPLED_ROWS // max(len(read), 1)) if total > SAMPLED_ROWS else SAMPLED_ROWS
+    limit = SAMPLED_ROWS // max(len(read), 1) if total > SAMPLED_ROWS else SAMPLED_ROWS
     size = SAMPLED_BYTES // max(len(read), 1)
     for group in read:
         rows = used = 0
