@@ -162,6 +162,23 @@ def test_without_an_attribute_the_import_alone_comes_next(tmp_path: Path, capsys
     assert load_dictionary(written(tmp_path / "shop")).enabled == []
 
 
+def test_of_a_large_file_the_next_command_for_the_dictionary_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog_enrichment.ingest.file_sample.SAMPLED_ROWS", 120)
+    file = write(tmp_path / "a.csv", products())
+    _, summary, printed = init(capsys, tmp_path / "my shop", "--from", file)
+    assert (summary["sampled_rows"], summary["all_rows"]) == (120, False)
+    (command,) = [line for line in printed.splitlines() if "-m catalog_enrichment" in line]
+    folder = tmp_path / "my shop"
+    assert shlex.split(command)[3:] == [
+        *("--config", str(folder / "config.toml")),
+        *("--output", str(folder / "attributes_of_all_rows.json")),
+    ]
+    assert "Few labels" not in printed, "how many there are in all rows is not known"
+    assert "certificate needs" not in (folder / "config.toml").read_text()
+
+
 def test_min_count_is_the_dictionarys_and_the_trainings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "a.csv", products(60))
     assert init(capsys, tmp_path / "shop", "--from", file)[1]["attributes"] == {}

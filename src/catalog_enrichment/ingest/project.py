@@ -38,6 +38,8 @@ from catalog_enrichment.stages import Say, to_stderr
 _WIDTH = 120
 """Characters of a line of the printed table."""
 _LONGEST_REASON = 400
+_ALL_VALUES = "attributes_of_all_rows.json"
+"""The dictionary that a further command drafts from all rows of a large file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +75,13 @@ def init_project(project: Project, say: Say = to_stderr) -> dict[str, Any]:
     (folder / DICTIONARY).write_text(json.dumps(dictionary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CONFIG).write_bytes(text)
     commands = next_commands(project.folder / CONFIG, trainable=bool(guesses.attributes))
-    for line in (*table(file, sample, guesses), "", *_notes(sample, guesses), "Next:", *(f"  {c}" for c in commands)):
+    for line in (
+        *table(file, sample, guesses),
+        "",
+        *_notes(project.folder, sample, guesses),
+        "Next:",
+        *(f"  {c}" for c in commands),
+    ):
         say(line)
     return {
         "status": "succeeded",
@@ -148,7 +156,7 @@ def _shown(text: str, length: int = 30) -> str:
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
-def _notes(sample: FileSample, guesses: Guesses) -> Iterable[str]:
+def _notes(folder: Path, sample: FileSample, guesses: Guesses) -> Iterable[str]:
     needed = certifiable_from()
     if sample.whole and (few := [name for name in guesses.attributes if guesses.labelled[name] < needed]):
         yield (
@@ -158,10 +166,11 @@ def _notes(sample: FileSample, guesses: Guesses) -> Iterable[str]:
     if not guesses.attributes:
         yield "No attribute was found, and training needs one: run this again with --attribute COLUMN --overwrite."
     if not sample.whole and guesses.attributes:
-        yield (
-            "The dictionary was drafted from a sample. `python -m catalog_enrichment.ingest.draft_dictionary --config "
-            f"FILE --output FILE` counts the values of all rows; put its file into {CONFIG} as catalog.dictionary."
-        )
+        python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+        config, output = (shlex.quote(str(folder / name)) for name in (CONFIG, _ALL_VALUES))
+        yield "The dictionary has the values of a sample. For those of all rows, run"
+        yield f"  {python} -m catalog_enrichment.ingest.draft_dictionary --config {config} --output {output}"
+        yield f'and set dictionary = "{_ALL_VALUES}" in {CONFIG}.'
 
 
 def next_commands(config: Path, trainable: bool = True) -> list[str]:

@@ -141,7 +141,7 @@ def _training_lines(parts: ConfigParts) -> Iterable[str]:
     if settings:
         table = ", ".join(f"{_string(key)} = {json.dumps(value)}" for key, value in settings.items())
         reasons = ["there are no pictures"] * (not has_pictures)
-        reasons += [f"tokens read of title and description; {_TOKENS} of them cost twice the time of 32"] * (
+        reasons += [f"tokens read of title and description; {_TOKENS} of them cost about twice the time of 32"] * (
             "model.text.max_length" in settings
         )
         yield f"set = {{ {table} }} # {'; '.join(reasons)}"
