@@ -204,6 +204,7 @@ def test_import_mlflow_from_the_repository_root_is_the_real_one() -> None:
         ".cli",
         ".registry.model_registry",
         ".ingest.job",
+        ".ingest.project",
         ".operations.rollback",
         ".report.html",
         ".catalog.lake",

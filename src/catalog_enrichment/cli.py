@@ -65,8 +65,7 @@ def _run(
     settings: Mapping[str, str],
 ) -> int:
     threads.sleep_while_waiting()
-    name = function.__name__
-    parser = argparse.ArgumentParser(name, description=function.__doc__, epilog=(__doc__ or "").rsplit("\n\n", 1)[-1])
+    parser = _parser(function)
     parser.add_argument(
         "--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml for a shipped one"
     )
@@ -76,22 +75,34 @@ def _run(
     args = parser.parse_args(argv)
     values = {key: getattr(args, argument) for argument, key in settings.items()}
     overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+
+    def run(secrets: set[str]) -> Summary:
+        config = load_config(args.config, args.set + overrides)
+        secrets |= config.secrets()
+        return function(config, args)
+
+    return _ended(function.__name__, run)
+
+
+def _parser(function: Callable[..., Summary | int]) -> argparse.ArgumentParser:
+    epilog = (__doc__ or "").rsplit("\n\n", 1)[-1]
+    return argparse.ArgumentParser(function.__name__, description=function.__doc__, epilog=epilog)
+
+
+def _ended(name: str, run: Callable[[set[str]], Summary]) -> int:
+    """Run the job, print its summary, and return the exit code."""
     secrets = set(masking.secrets_in(dict(os.environ)))
     with masking.masked_output(secrets):
-        code, summary = _outcome(name, function, args, overrides, secrets)
+        code, summary = _outcome(name, run, secrets)
     summary = masking.masked_content(summary | {"exit_code": code}, secrets)
     print(json.dumps(summary, default=lambda value: masking.masked(str(value), secrets)), flush=True)
     return code
 
 
-def _outcome(
-    name: str, function: JobFunction, args: argparse.Namespace, overrides: list[str], secrets: set[str]
-) -> tuple[int, Summary]:
-    """Run the job: exit code and summary. The config's ``secrets`` are added as soon as they are known."""
+def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -> tuple[int, Summary]:
+    """Run the job: exit code and summary. It adds the config's ``secrets`` as soon as they are known."""
     try:
-        config = load_config(args.config, args.set + overrides)
-        secrets |= config.secrets()
-        return 0, {"job": name} | function(config, args)
+        return 0, {"job": name} | run(secrets)
     except CatalogEnrichmentError as problem:
         return problem.exit_code, _error(name, problem)
     except Exception as problem:
@@ -107,6 +118,35 @@ def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
     to_stderr(f"{name}: {error}: {problem}")
     summary = {"job": name, "status": "refused" if refused else "error", "error": error, "message": str(problem)}
     return summary | problem.summary if isinstance(problem, GateRefused) else summary
+
+
+# --- start a project --------------------------------------------------------------------------------------------------
+
+
+def init_project(argv: Sequence[str] | None = None) -> int:
+    """Guess a config and a dictionary from a file of products (CSV, TSV, JSON lines, parquet), and write them."""
+    parser = _parser(init_project)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where config, dictionary, catalog and models go")
+    parser.add_argument("--from", dest="file", type=Path, required=True, metavar="FILE", help="the file with products")
+    for option in ("id", "title", "description", "category", "shop", "image"):
+        note = "" if option in ("id", "title") else "; '' for none"
+        parser.add_argument(f"--{option}", metavar="COLUMN", help=f"the column, instead of a guess{note}")
+    parser.add_argument("--attribute", action="append", metavar="COLUMN", help="these, instead of guesses; repeatable")
+    parser.add_argument("--min-count", type=int, default=20, help="rows that a value needs (default %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a config and a dictionary in FOLDER")
+    args = parser.parse_args(argv)
+
+    def run(_: set[str]) -> Summary:
+        from catalog_enrichment.ingest import guess, project
+
+        columns = {name: getattr(args, option) for option, name in guess.OPTIONS.items()}
+        columns = {name: column for name, column in columns.items() if column is not None}
+        given = guess.Given(columns=columns, attributes=args.attribute, min_count=args.min_count)
+        return project.init_project(
+            project.Project(folder=args.folder, file=args.file, given=given, overwrite=args.overwrite)
+        )
+
+    return _ended("init_project", run)
 
 
 # --- import, train, compare, promote ----------------------------------------------------------------------------------

@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import session
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.dictionary import fold
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.ingest.frequent_values import MIN_COUNT, by_value, dictionary_of
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
@@ -45,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="the dictionary to write; a new file"
     )
-    parser.add_argument("--min-count", type=int, default=20, help="products that a value needs (default %(default)s)")
+    parser.add_argument(
+        "--min-count", type=int, default=MIN_COUNT, help="products that a value needs (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     try:
         config = load_config(args.config, args.set)
@@ -68,43 +69,27 @@ def draft(rows: DataFrame, min_count: int, name: str) -> tuple[dict[str, Any], d
     ``rows`` has the shape ``raw`` (:mod:`catalog_enrichment.ingest.feeds`). Raises DataContractError if no value of an
     attribute is frequent enough.
     """
-    attributes, summary = [], {}
-    for attribute, (counts, multiple) in sorted(_value_counts(rows).items()):
-        kept = [(value, count) for value, count in counts if count >= min_count]
-        summary[attribute] = {"values": len(kept), "too_rare": len(counts) - len(kept)}
-        if not kept:
-            most_frequent = f"{counts[0][0]!r} with {counts[0][1]}"
-            raise DataContractError(
-                f"{attribute}: no value has {min_count} products, the most frequent is {most_frequent}"
-            )
-        cardinality = Cardinality.MANY if multiple else Cardinality.ONE
-        doc = f"Values that at least {min_count} products have, the most frequent first."
-        values = [value for value, _ in kept]
-        attributes.append({"name": attribute, "cardinality": cardinality.value, "doc": doc, "values": values})
-    if not attributes:
+    counts, several = _value_counts(rows)
+    if not counts:
         raise DataContractError("no row of the source has a value for any mapped attribute")
-    return {"name": name, "attributes": attributes}, summary
+    return dictionary_of(counts, several, min_count, name)
 
 
-def _value_counts(rows: DataFrame) -> dict[str, tuple[list[tuple[str, int]], bool]]:
-    """Attribute -> (value, number of products) pairs, most frequent first; whether any product has several values."""
+def _value_counts(rows: DataFrame) -> tuple[dict[str, list[tuple[str, int]]], set[str]]:
+    """Attribute -> (value, number of products) pairs, most frequent first; the attributes of which some product has
+    several values."""
     from pyspark.sql import functions as F
 
     parsed = rows.where("parse_error is null")
     values = parsed.select(F.explode("merchant_attributes").alias("attribute", "values"))
     values = values.select("attribute", F.explode("values").alias("value"), (F.size("values") > 1).alias("several"))
-    spellings: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    multiple: set[str] = set()
+    spellings: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    several: set[str] = set()
     for row in values.groupBy("attribute", "value", "several").count().collect():  # distinct spellings: small
-        spellings[row["attribute"]][fold(row["value"])][row["value"]] += row["count"]
-        multiple |= {row["attribute"]} if row["several"] else set()
-    counts_by_attribute = {}
-    for attribute, folded in spellings.items():
-        # the value is its most frequent spelling; ties by name, so that the same data give the same file
-        counts = [(min(c, key=lambda value: (-c[value], value)), c.total()) for key, c in folded.items() if key]
-        if counts:
-            counts_by_attribute[attribute] = (sorted(counts, key=lambda c: (-c[1], c[0])), attribute in multiple)
-    return counts_by_attribute
+        spellings[row["attribute"]].append((row["value"], row["count"]))
+        several |= {row["attribute"]} if row["several"] else set()
+    counts = {attribute: by_value(pairs) for attribute, pairs in spellings.items()}
+    return {attribute: values for attribute, values in counts.items() if values}, several
 
 
 def _source(config: Config) -> SourceConfig:

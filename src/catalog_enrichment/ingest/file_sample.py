@@ -1,0 +1,302 @@
+"""A bounded sample of the rows of one file, also of a huge one; pyarrow and the standard library, no Spark.
+
+Of a file with more than SAMPLED_ROWS rows or SAMPLED_BYTES bytes, parts are read that are spread evenly over it, since
+files are often sorted; of a compressed text only the start. Names of columns and rows are those that the import finds.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.ingest.csv_records import physical_lines, read_csv, read_header
+
+SAMPLED_ROWS = 20_000
+SAMPLED_BYTES = 32 * 2**20
+"""Of a text file; and of a parquet file's texts, decoded."""
+_PARTS = 16
+"""Parts of a text file that are read, if it is larger; of a parquet file, row groups: four times as many."""
+_HEAD = 2**20
+_PICTURES = 16
+"""Rows whose binary columns are read."""
+_LONGEST_TEXT = 2_000
+FORMATS = "CSV (with commas), TSV, JSON lines (an object per line) and parquet"
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
+_AROUND = " \t\r\ufeff"
+"""White space and byte order mark around a JSON object."""
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSample:
+    format: str
+    """As in `source.format`."""
+    why: str
+    """How the format was recognised."""
+    rows: int
+    """Rows that were read and could be parsed."""
+    whole: bool
+    """Whether these are all rows of the file."""
+    columns: dict[str, list[Any]]
+    """Name -> plain Python values, one per row. Of binary columns the first rows only."""
+    unusable: dict[str, str] = field(default_factory=dict)
+    """Columns that no mapping can name -> why."""
+    broken: int = 0
+    """Rows that could not be parsed; 0 where only parts were read, which may begin inside a row."""
+
+
+def read_sample(file: Path) -> FileSample:
+    """The sample. Raises ConfigError where there is no such file or it cannot be opened, and DataContractError for an
+    empty or damaged one and for a format that is not known."""
+    if file.is_dir():
+        raise ConfigError(f"--from {file} is a folder: name one file of it, and put the folder into source.path later")
+    if not file.is_file():
+        raise ConfigError(f"--from {file}: no such file")
+    with _readable(file):
+        with file.open("rb") as opened:
+            first = opened.read(4)
+        if first == b"PAR1":
+            sample = _parquet_sample(file)
+        else:
+            head = _head(file, first)
+            kind, why = _text_format(file, head)
+            sample = _json_sample(file, why) if kind == "jsonl" else _csv_sample(file, kind, why, head)
+    if not sample.columns or not sample.rows:
+        broken = f" ({sample.broken:,} lines cannot be parsed as {sample.format})" if sample.broken else ""
+        raise DataContractError(f"{file} has no rows{broken}: there is nothing to guess from")
+    return sample
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Errors of the libraries that read ``file`` become errors of this package."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, EOFError, gzip.BadGzipFile) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
+        raise DataContractError(f"{file} cannot be read, it may be cut off or damaged: {reason}") from None
+    except OSError as problem:
+        raise ConfigError(f"--from {file} cannot be read: {os.strerror(problem.errno or 0)}") from None
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+def _head(file: Path, first: bytes) -> str:
+    """The start of a text file. Raises DataContractError where it is empty or no text."""
+    if first.startswith(b"\x1f\x8b") and file.suffix != ".gz":
+        raise DataContractError(f"{file} is compressed with gzip: its name must end in .gz for the import to read it")
+    if first.startswith(b"PK\x03\x04"):
+        raise DataContractError(f"{file} is a ZIP archive or an Excel sheet. Known formats: {FORMATS}")
+    with _open(file) as opened:
+        head = opened.read(_HEAD)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataContractError(f"{file} is written in UTF-16: save it as UTF-8")
+    if b"\0" in head:
+        raise DataContractError(f"{file} is no text and no parquet file. Known formats: {FORMATS}")
+    text = head.decode("utf-8", "replace").removeprefix("\ufeff")
+    if not text.strip():
+        raise DataContractError(f"{file} is empty")
+    return text
+
+
+def _text_format(file: Path, head: str) -> tuple[str, str]:
+    """(`source.format`, how it was recognised) of a text file, by its first line."""
+    text = head.lstrip()
+    line = text.split("\n")[0]
+    if text[0] == "{":
+        if _json_object(line) is None and (len(text) < _HEAD or "\n" in text):
+            raise DataContractError(
+                f"{file} begins like JSON, but its first line is not one whole object. Write one object per line"
+            )
+        return "jsonl", "its first line is a JSON object"
+    if text[0] == "[":
+        raise DataContractError(f"{file} begins like a JSON list. Write one object per line (JSON lines)")
+    counts = Counter({separator: line.count(separator) for separator in ",\t;|"})
+    separator, count = counts.most_common(1)[0]
+    if text[0] == "<" or not count:
+        raise DataContractError(f"{file}: the format is not known. Known formats: {FORMATS}")
+    if separator in ";|":
+        raise DataContractError(
+            f"{file}: the columns seem to be separated by {separator!r}, which the import does not read. "
+            "Save it with commas (CSV) or tabs (TSV)"
+        )
+    kind = "tsv" if separator == "\t" else "csv"
+    name = "tabs" if kind == "tsv" else "commas"
+    return kind, f"its first line has {count} {name}"
+
+
+def _open(file: Path) -> IO[bytes]:
+    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+
+
+# --- text files -------------------------------------------------------------------------------------------------------
+
+
+def _parts(file: Path) -> tuple[list[bytes], bool]:
+    """The parts of a text file that are read, cut at line ends, and whether they are all of it."""
+    with _open(file) as opened:
+        if file.suffix == ".gz" or file.stat().st_size <= SAMPLED_BYTES:
+            text = opened.read(SAMPLED_BYTES + 1)
+            return ([text], True) if len(text) <= SAMPLED_BYTES else ([_whole_lines(text)], False)
+        parts, size = [], SAMPLED_BYTES // _PARTS
+        for number in range(_PARTS):
+            opened.seek(number * (file.stat().st_size - size) // (_PARTS - 1))
+            part = opened.read(size)
+            parts.append(_whole_lines(part if number == 0 else part.partition(b"\n")[2]))
+        return parts, False
+
+
+def _whole_lines(text: bytes) -> bytes:
+    """Without the last line, which may be cut off."""
+    return text.rpartition(b"\n")[0]
+
+
+def _csv_sample(file: Path, kind: str, why: str, head: str) -> FileSample:
+    separator = _SEPARATORS[kind]
+    names = read_header(physical_lines(head), separator)
+    if names is None:
+        raise DataContractError(f"{file}: the header cannot be read: its quotes are broken or never closed")
+    parts, whole = _parts(file)
+    rows: list[list[str | None]] = []
+    broken = 0
+    for number, part in enumerate(parts):
+        lines = physical_lines(part.decode("utf-8", "replace"))
+        for record in read_csv(lines, separator, None if number == 0 else names, names):
+            broken += record.refused is not None
+            rows += [record.cells] if record.refused is None else []
+    kept = _spread(rows)
+    columns = {name: [cells[place] for cells in kept] for place, name in enumerate(names)}
+    all_kept = whole and len(kept) == len(rows)
+    return FileSample(kind, why, len(kept), all_kept, columns, broken=broken if whole else 0)
+
+
+def _json_sample(file: Path, why: str) -> FileSample:
+    parts, whole = _parts(file)
+    lines = [line for part in parts for line in part.decode("utf-8", "replace").split("\n")]
+    objects = [_json_object(line) for line in lines if line.strip(_AROUND)]
+    rows = [value for value in objects if value is not None]
+    broken = len(objects) - len(rows)
+    kept = _spread(rows)
+    names = dict.fromkeys(name for row in kept for name in row)
+    columns = {name: [row.get(name) for row in kept] for name in names}
+    unusable = {name: reason for name, values in columns.items() if (reason := _nested(values))}
+    usable = {name: values for name, values in columns.items() if name not in unusable}
+    all_kept = whole and len(kept) == len(rows)
+    return FileSample("jsonl", why, len(kept), all_kept, usable, unusable, broken if whole else 0)
+
+
+def _spread(rows: list[Row]) -> list[Row]:
+    """At most SAMPLED_ROWS of the rows, at equal distances."""
+    return rows[:: -(-len(rows) // SAMPLED_ROWS)] if rows else rows
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    """The object on a line; None where there is none, or a key is repeated, as for the import."""
+
+    def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(content := dict(pairs)) < len(pairs):
+            raise ValueError("repeated key")
+        return content
+
+    try:
+        value = json.loads(line.strip(_AROUND), object_pairs_hook=without_repeated_keys)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _nested(values: Iterable[Any]) -> str:
+    """Why a column of JSON values cannot be mapped; empty: it can."""
+    for value in values:
+        if isinstance(value, dict):
+            return "it holds objects: write the parts that are needed into keys of their own"
+        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+            return "it holds lists of lists or objects; the mapping can name an element, like NAME[0][-1]"
+    return ""
+
+
+# --- parquet ----------------------------------------------------------------------------------------------------------
+
+
+def _parquet_sample(file: Path) -> FileSample:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    opened = pq.ParquetFile(file)
+    schema = opened.schema_arrow
+    names = Counter(schema.names)
+    unusable = {name: "several columns have this name" for name, count in names.items() if count > 1}
+    for column in schema:
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_nested(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind):
+            unusable.setdefault(column.name, f"the import cannot read its type, {str(column.type)[:60]}")
+    usable = [column for column in schema if column.name not in unusable]
+    pictures = [column.name for column in usable if _is_binary(column.type)]
+    others = [column.name for column in usable if not _is_binary(column.type)]
+    rows, tables = 0, []
+    for part in _parquet_parts(opened, others) if others else ():
+        rows += len(part)
+        tables.append(pa.Table.from_batches([part]))
+    columns: dict[str, list[Any]] = {}
+    table = pa.concat_tables(tables) if tables else None
+    for column in usable:
+        if column.name in pictures:
+            columns[column.name] = _first_values(opened, column.name)
+        elif table is not None:
+            columns[column.name] = table.column(column.name).to_pylist()
+    return FileSample("parquet", "it begins with PAR1", rows, rows == opened.metadata.num_rows, columns, unusable)
+
+
+def _parquet_parts(opened: Any, names: list[str]) -> Iterator[Any]:
+    """Record batches of at most SAMPLED_ROWS rows in all, from row groups spread over the file; long texts are cut."""
+    groups, total = opened.num_row_groups, opened.metadata.num_rows
+    read = list(range(groups))
+    if total > SAMPLED_ROWS and groups > 4 * _PARTS:
+        read = [number * (groups - 1) // (4 * _PARTS - 1) for number in range(4 * _PARTS)]
+    limit = SAMPLED_ROWS // max(len(read), 1) if total > SAMPLED_ROWS else SAMPLED_ROWS
+    size = SAMPLED_BYTES // max(len(read), 1)
+    for group in read:
+        rows = used = 0
+        for batch in opened.iter_batches(batch_size=min(limit, 1_000), row_groups=[group], columns=names):
+            part = _with_short_texts(batch.slice(0, limit - rows))
+            rows, used = rows + len(part), used + part.nbytes
+            yield part
+            if rows >= limit or used >= size:
+                break
+
+
+def _with_short_texts(batch: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def short(column: Any) -> Any:
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        return pc.utf8_slice_codeunits(column, 0, _LONGEST_TEXT) if is_text else column
+
+    return pa.record_batch([short(column) for column in batch.columns], names=batch.schema.names)
+
+
+def _first_values(opened: Any, name: str) -> list[Any]:
+    batch = next(opened.iter_batches(batch_size=_PICTURES, columns=[name]), None)
+    return [] if batch is None else batch.column(0).to_pylist()
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
