@@ -58,6 +58,9 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("backfill", ["--product-ids-file", "ids.txt"], "ids.txt"),
         ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
         ("promote_model", ["--override", " "], "needs a reason"),
+        ("export_values", ["--out", "values.csv"], "run import_products first"),
+        ("export_values", ["--out", "values.xlsx"], "give --format"),
+        ("list_runs", [], "there are no runs"),
     ],
 )
 def test_a_config_error_ends_with_exit_2_before_spark_starts(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.operations.spreadsheet import as_text
 from catalog_enrichment.records import Decision, RunStatus, stable_hash
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
 
@@ -25,9 +26,6 @@ MANIFEST = "_shops.json"
 """File in the export's folder: folder of each shop -> shop id."""
 
 _OF_MERCHANTS = ("product_id", "title", "merchant_values", "suggested_value")
-_FORMULA = r"^\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20]"
-"""What a spreadsheet takes for a formula: a first =, +, - or @, full-width too, also after blanks."""
-
 _MAX_NAME_BYTES = 200
 _PLAIN = re.compile(r"[^\W_][\w .-]*(?<![. ])")
 _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}")
@@ -55,7 +53,7 @@ def export_suggestions(
         by_name = rows.sparkSession.createDataFrame(list(names.items()) or [("", "")], "shop_id string, name string")
         rows = rows.join(F.broadcast(by_name), "shop_id").drop("shop_id").withColumnRenamed("name", "shop_id")
         if kind == "csv":
-            rows = rows.withColumns({name: _as_text(F.col(name)) for name in _OF_MERCHANTS})
+            rows = rows.withColumns({name: as_text(F.col(name)) for name in _OF_MERCHANTS})
         writer = rows.repartition("shop_id").sortWithinPartitions("product_id", "attribute").write.mode("overwrite")
         writer = writer.partitionBy("shop_id").option("header", True).option("escape", '"')
         writer.format(kind).save(str(folder))
@@ -68,13 +66,6 @@ def export_suggestions(
         "shops": per_shop,
         "seconds": stages.seconds,
     }
-
-
-def _as_text(column: Column) -> Column:
-    """A cell that a spreadsheet would take for a formula begins with an apostrophe (OWASP, CSV injection)."""
-    from pyspark.sql import functions as F
-
-    return F.when(column.rlike(_FORMULA), F.concat(F.lit("'"), column)).otherwise(column)
 
 
 def folder_names(shops: Iterable[str]) -> dict[str, str]:
