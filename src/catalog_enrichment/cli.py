@@ -402,7 +402,7 @@ def list_runs(config: Config, args: argparse.Namespace) -> Summary:
     catalog = LakeCatalog(config.path(config.catalog.path))
     found = run_list.list_runs(catalog, args.last, args.kind or (), args.status or ())
     if args.json:
-        return {"status": RunStatus.SUCCEEDED, "runs": found}
+        return {"status": RunStatus.SUCCEEDED, "attempts": found}
     to_stderr(run_list.as_table(found))
     return {"status": RunStatus.SUCCEEDED, "listed": len(found)}
 

@@ -43,6 +43,7 @@ RUNS = [
     ended("rollback-1", 7, "rollback", attempt=1, parent_run_id="enrich-1", counts={"events.color": 3, "events.x": 4},
           window='{"run_id": "enrich-1", "attribute": "color"}'),
     ended("maintain-1", 8, "maintain", attempt=1, counts={"rows_removed": 1000, "files_deleted": 2}),
+    ended("other-1", -1, "other", attempt=1, counts={"events.x": 1, "events.color": 2, "events": 9}),
     ended("enrich-4", 9, "enrich", attempt=1, attributes=None, finished_at=START - timedelta(days=1)),
 ]  # fmt: skip
 
@@ -50,7 +51,7 @@ RUNS = [
 @pytest.fixture
 def catalog(tmp_path: Path) -> LakeCatalog:
     lake = LakeCatalog(tmp_path / "catalog")
-    for number in (5, 0, 3, 1, 9, 4, 2, 8, 7, 6):  # files are read in another order than that of the runs
+    for number in (5, 0, 3, 1, 10, 9, 4, 2, 8, 7, 6):  # files are read in another order than that of the runs
         lake.append_rows("runs", [RUNS[number]], f"test-{number}")
     return lake
 
@@ -68,9 +69,10 @@ def test_the_newest_attempts_are_told_newest_first(catalog: LakeCatalog) -> None
         ("enrich-1", 2, "succeeded", 1234, 11, 2, ""),
         ("enrich-1", 1, "refused", None, None, None, ""),
         ("import-1", 1, "succeeded", 9, None, None, "7 new, 2 changed, 3 quarantined"),
+        ("other-1", 1, "succeeded", None, None, None, "color: 2 events, x: 1 events"),
         ("enrich-4", 1, "succeeded", None, 0, 0, ""),
     ]
-    assert [one["seconds"] for one in told] == [75.0] * 9 + [0.0]  # a clock was set back
+    assert [one["seconds"] for one in told] == [75.0] * 10 + [0.0]  # a clock was set back
     assert told[7]["error"] == "GateRefused: over the cap\nsecond line"
     assert (told[6]["model_name"], told[6]["model_version"]) == ("m", "3")
     assert told[0]["started_at"] == "2026-03-29T01:38:00.123456+00:00"
@@ -129,5 +131,5 @@ def test_the_job_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFi
     assert "enrich-1 #2" in printed.err
     assert cli.list_runs(["--config", str(sample.file), "--status", "refused", "--json"]) == 0
     printed = capsys.readouterr()
-    assert [run["run_id"] for run in json.loads(printed.out)["runs"]] == ["enrich-1"]
+    assert [run["run_id"] for run in json.loads(printed.out)["attempts"]] == ["enrich-1"]
     assert printed.err == ""

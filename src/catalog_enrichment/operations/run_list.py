@@ -87,7 +87,10 @@ def _total(enrichments: Iterable[Row], name: str) -> int | None:
 
 def _note(row: Row, counts: Mapping[str, int], chunks: list[Row]) -> str:
     def total(name: str) -> int:
-        return sum(number for key, number in counts.items() if key.startswith(f"{name}."))
+        return sum(by_reason(name).values())
+
+    def by_reason(name: str) -> dict[str, int]:
+        return {key.removeprefix(f"{name}."): n for key, n in sorted(counts.items()) if key.startswith(f"{name}.")}
 
     match row["kind"]:
         case RunKind.IMPORT.value:
@@ -103,7 +106,7 @@ def _note(row: Row, counts: Mapping[str, int], chunks: list[Row]) -> str:
             return f"chunk of {row['parent_run_id']}"
         case RunKind.MAINTAIN.value:
             return f"{counts.get('rows_removed', 0):,} rows and {counts.get('files_deleted', 0):,} files removed"
-    return ""
+    return ", ".join(f"{name}: {number:,} events" for name, number in by_reason("events").items())
 
 
 def _name(told: Row) -> str:
