@@ -60,6 +60,9 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("promote_model", ["--override", " "], "needs a reason"),
         ("set_value", ["p1", "color", "Purpel"], "the nearest are ['Purple'"),
         ("set_value", ["--by", " ", "p1", "color", "navy"], "--by needs a name"),
+        ("export_values", ["--out", "values.csv"], "run import_products first"),
+        ("export_values", ["--out", "values.xlsx"], "give --format"),
+        ("list_runs", [], "there are no runs"),
     ],
 )
 def test_a_config_error_ends_with_exit_2_before_spark_starts(

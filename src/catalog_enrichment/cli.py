@@ -22,7 +22,7 @@ from catalog_enrichment import failures, masking, threads
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
-from catalog_enrichment.records import RunKind
+from catalog_enrichment.records import RunKind, RunStatus, Source
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
@@ -418,6 +418,79 @@ def export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
 
     context = open_context(config, "export_suggestions")
     return suggestions.export_suggestions(context.catalog, Path(args.output).resolve(), args.format)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", "--output", dest="output", metavar="PATH", required=True,
+        help="file to write, or folder in which to write values.FORMAT",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("csv", "jsonl", "parquet"), help="default: that of PATH's suffix, else csv"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--attribute", action="append", default=[], help="only this attribute; repeatable")
+    parser.add_argument("--category", action="append", default=[], help="category path, with all below it; repeatable")
+    parser.add_argument("--shop", action="append", default=[], help="only products of this shop id; repeatable")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        choices=[source.value for source in Source],
+        help="who gave it; repeatable",
+    )
+    parser.add_argument(
+        "--run", "--run-id", action="append", default=[], metavar="RUN_ID",
+        help="only what this run or backfill wrote; repeatable",
+    )  # fmt: skip
+
+
+@_job(_export_arguments)
+def export_values(config: Config, args: argparse.Namespace) -> Summary:
+    """Write what readers see to one file: each value with its product, who gave it, its score and its run."""
+    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.context import load_dictionary, open_context
+    from catalog_enrichment.operations import export, value_files
+
+    target, kind = value_files.destination(args.output, args.format)
+    request = export.ExportRequest(
+        target=target,
+        kind=kind,
+        overwrite=args.overwrite,
+        attributes=tuple(args.attribute),
+        categories=tuple(args.category),
+        shops=tuple(args.shop),
+        sources=tuple(args.source),
+        run_ids=tuple(args.run),
+    )
+    export.check(LakeCatalog(config.path(config.catalog.path)), load_dictionary(config), request)
+    return export.export_values(open_context(config, "export_values").catalog, request)
+
+
+def _runs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--last", type=_non_negative, default=20, help="how many; default 20")
+    parser.add_argument(
+        "--kind", action="append", choices=[kind.value for kind in RunKind], help="only runs of this kind; repeatable"
+    )
+    parser.add_argument(
+        "--status", action="append", choices=[status.value for status in RunStatus], help="only these; repeatable"
+    )
+    parser.add_argument("--json", action="store_true", help="put the runs into the JSON summary; no table")
+
+
+@_job(_runs_arguments)
+def list_runs(config: Config, args: argparse.Namespace) -> Summary:
+    """List the newest runs: what each did, or why it was refused or failed. One that is going on or was killed is not
+    listed."""
+    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.operations import run_list
+
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    found = run_list.list_runs(catalog, args.last, args.kind or (), args.status or ())
+    if args.json:
+        return {"status": RunStatus.SUCCEEDED, "attempts": found}
+    to_stderr(run_list.as_table(found))
+    return {"status": RunStatus.SUCCEEDED, "listed": len(found)}
 
 
 def _non_negative(text: str) -> int:

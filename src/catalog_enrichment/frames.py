@@ -1,4 +1,5 @@
-"""What a job caches in Spark and releases again, ids of products that every task gets, and the batches of workers."""
+"""What a job caches in Spark and releases again, ids of products that every task gets, the batches of workers, and rows
+that the driver streams."""
 
 from __future__ import annotations
 
@@ -57,3 +58,23 @@ def with_ids(spark: SparkSession, ids: pa.Array) -> DataFrame:
     from pyspark.sql import functions as F
 
     return F.broadcast(spark.createDataFrame(pa.table({"product_id": ids}), "product_id string"))
+
+
+def streamed(frame: DataFrame) -> Iterator[pa.RecordBatch]:
+    """The rows of ``frame`` in order, in Arrow batches on the driver, which holds one partition at a time."""
+    import pyarrow as pa
+
+    for row in frame.mapInArrow(_packed, "batch binary").toLocalIterator():
+        with pa.ipc.open_stream(row["batch"]) as batches:
+            yield from batches
+
+
+def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The task of :func:`streamed`: every batch in Arrow's stream format, as one row."""
+    import pyarrow as pa
+
+    for batch in batches:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as stream:
+            stream.write_batch(batch)
+        yield pa.RecordBatch.from_arrays([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["batch"])

@@ -84,12 +84,12 @@ def write(
     A run that has succeeded gets no further row. Only for the job that holds the catalog's write lock: two writers
     would give two attempts one number. Reads three columns of the whole table, which has a few rows a day.
     """
-    rows = [row for batch in catalog.scan(TABLE, ["run_id", "status", "finished_at"]) for row in batch.to_pylist()]
-    earlier = [row["status"] for row in rows if row["run_id"] == record.run_id]
+    known = rows(catalog, ["run_id", "status", "finished_at"])
+    earlier = [row["status"] for row in known if row["run_id"] == record.run_id]
     if RunStatus.SUCCEEDED in earlier:
         return
     attempt = len(earlier) + 1
-    newest = max((row["finished_at"] for row in rows), default=None)
+    newest = known[-1]["finished_at"] if known else None
     row = {
         "run_id": record.run_id,
         "attempt": attempt,
@@ -156,8 +156,15 @@ def succeeded(catalog: Catalog) -> DataFrame:
 
 def succeeded_ids(catalog: Catalog) -> set[str]:
     """Ids of the runs that have succeeded."""
-    rows = [row for batch in catalog.scan(TABLE, ["run_id", "status"]) for row in batch.to_pylist()]
-    return {row["run_id"] for row in rows if row["status"] == RunStatus.SUCCEEDED.value}
+    known = rows(catalog, ["run_id", "status", "finished_at"])
+    return {row["run_id"] for row in known if row["status"] == RunStatus.SUCCEEDED.value}
+
+
+def rows(catalog: Catalog, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """``columns`` (``finished_at`` among them) of all rows, also of attempts that were refused or failed, in the order
+    of the runs; no Spark."""
+    found = [row for batch in catalog.scan(TABLE, columns) for row in batch.to_pylist()]
+    return sorted(found, key=lambda row: row["finished_at"])
 
 
 def every_attempt(catalog: Catalog) -> DataFrame:

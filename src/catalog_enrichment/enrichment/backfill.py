@@ -5,12 +5,11 @@ To resume one, start it again: a chunk that is done has nothing to do, one that 
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import category_filters, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, read_ledger, select_products
@@ -49,7 +48,7 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
     Raises ConfigError for a category that no product is in: a misspelled one would pass as a slice of 0 products.
     """
     config, catalog = context.config, context.catalog
-    _check_categories(catalog, window)
+    category_filters.require_known(catalog.read("products"), window.categories, "backfill.categories")
     with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
         request = RunRequest.of(config, context.dictionary, model, window)
         selection = select_products(catalog, request, read_ledger(catalog), persist)
@@ -69,24 +68,6 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
         "seconds": seconds,
         "products_per_second": rate,
     }
-
-
-def _check_categories(catalog: Catalog, window: Window) -> None:
-    if not window.categories:
-        return
-    rows = catalog.read("products").select("category").distinct().collect()
-    known = {path for row in rows for path in _with_parents(row["category"] or "")}
-    unknown = [category for category in window.categories if category not in known]
-    if unknown:
-        close = sorted({match for category in unknown for match in difflib.get_close_matches(category, known)})
-        advice = f"Did you mean {', '.join(map(repr, close))}?" if close else f"The first are {sorted(known)[:10]}"
-        raise ConfigError(f"backfill.categories: no product is in {unknown}. {advice}")
-
-
-def _with_parents(category: str) -> list[str]:
-    """``A/B/C`` -> ``A``, ``A/B``, ``A/B/C``."""
-    parts = category.split("/")
-    return ["/".join(parts[: length + 1]) for length in range(len(parts))]
 
 
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.operations.spreadsheet import as_text
 from catalog_enrichment.records import Decision, RunStatus, stable_hash
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
 
@@ -29,9 +30,6 @@ _STAGING = "_staging"
 """Folder in the export's folder while it is written."""
 
 _OF_MERCHANTS = ("shop_id", "product_id", "title", "merchant_values", "suggested_value")
-_FORMULA = r"^\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20]"
-"""What a spreadsheet takes for a formula: a first =, +, - or @, full-width too, also after blanks."""
-
 _MAX_NAME_BYTES = 200
 _PLAIN = re.compile(r"[^\W_][\w .-]*(?<![. ])")
 _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}")
@@ -59,7 +57,7 @@ def export_suggestions(
         of_shop = rows.sparkSession.createDataFrame(list(numbers.items()), "shop_id string, shop_number int")
         rows = rows.join(F.broadcast(of_shop), "shop_id")
         if kind == "csv":
-            rows = rows.withColumns({name: _as_text(F.col(name)) for name in _OF_MERCHANTS})
+            rows = rows.withColumns({name: as_text(F.col(name)) for name in _OF_MERCHANTS})
         order = ("shop_number", F.desc("score"), "product_id", "attribute", "suggested_value")
         writer = rows.repartition("shop_number").sortWithinPartitions(*order).write.mode("overwrite")
         writer = writer.partitionBy("shop_number").option("header", True).option("escape", '"')
@@ -96,13 +94,6 @@ def _earlier_export(folder: Path) -> set[str]:
     if others := found - set(listed) - {MANIFEST, _STAGING}:
         raise ConfigError(f"{folder} holds {min(others)!r}, which no export has written there; choose another folder")
     return set(listed)
-
-
-def _as_text(column: Column) -> Column:
-    """A cell that a spreadsheet would take for a formula begins with an apostrophe (OWASP, CSV injection)."""
-    from pyspark.sql import functions as F
-
-    return F.when(column.rlike(_FORMULA), F.concat(F.lit("'"), column)).otherwise(column)
 
 
 def file_names(shops: Iterable[str]) -> dict[str, str]:
