@@ -47,7 +47,7 @@ SETTINGS = [
     "--set", f"spark.conf={{'spark.hadoop.fs.s3a.secret.key' = '{IN_CONFIG}'}}",
 ]  # fmt: skip
 FEED = "feed/a' OR 1=1 --; `x` $(id) <b>.jsonl"
-OUTPUT = "suggestions"
+OUTPUT, VALUES = "suggestions", "values.csv"
 
 
 def hostile_rows() -> list[str]:
@@ -105,6 +105,7 @@ def ended(template: SampleCatalog, tmp_path_factory: pytest.TempPathFactory) -> 
         done.job("misspelled", "backfill", "--category", SQL[:-1], code=2)
         done.job("backfill", "backfill", "--category", SQL, "--category", PATH, "--dry-run")
         done.job("export", "export_suggestions", "--output", str(done.sample.folder / OUTPUT))
+        done.job("values", "export_values", "--out", str(done.sample.folder / VALUES))
         for text in (PATH, SQL, HTML):
             done.job(f"roll back {text}", "rollback_run", "--run-id", text, code=2)
         bucket = f"source.path='s3a://k:{IN_CONFIG}@b/c.jsonl'"
@@ -150,6 +151,15 @@ def test_the_export_has_no_formula_and_a_file_of_its_own_for_each_shop(ended: En
     assert formulas == []
 
 
+def test_the_exported_values_have_no_formula(ended: Ended) -> None:
+    with (ended.sample.folder / VALUES).open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == ended.summaries["values"]["values"]
+    cells = {cell for row in rows for cell in row.values()}
+    assert cells >= {f"'{FORMULA}", SQL, HTML, TERMINAL}
+    assert [cell for cell in cells if cell.lstrip().startswith(("=", "+", "-", "@"))] == []
+
+
 def test_nothing_is_written_outside_the_folders_of_the_config(ended: Ended) -> None:
     folder = ended.sample.folder
     assert [path for path in ended.outside.rglob("*") if path.stem == "escaped"] == []
@@ -158,7 +168,7 @@ def test_nothing_is_written_outside_the_folders_of_the_config(ended: Ended) -> N
     ]  # fmt: skip
     assert not Path("/escaped").exists()
     assert {path.name for path in folder.iterdir() if not path.name.endswith(".lock")} <= {
-        "catalog", "reports", OUTPUT, "feed", "config.toml", "attributes.json", "mlflow.db", "mlartifacts",
+        "catalog", "reports", OUTPUT, VALUES, "feed", "config.toml", "attributes.json", "mlflow.db", "mlartifacts",
     }  # fmt: skip
 
 

@@ -93,8 +93,10 @@ def request(target: Path = Path("/nosuch/values.csv"), **given: Any) -> ExportRe
 
 
 def test_every_value_is_a_row_with_its_product_and_score(
-    catalog: LakeCatalog, spark: SparkSession, tmp_path: Path
+    catalog: LakeCatalog, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(export, "PARTITION_ROWS", 3)
+    assert export.values_seen(LakeCatalog(catalog.path, spark), request()).rdd.getNumPartitions() == 3
     said: list[str] = []
     target = tmp_path / "values.csv"
     done = export.export_values(LakeCatalog(catalog.path, spark), request(target), said.append)

@@ -115,6 +115,15 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path, kind: Format
     assert [file.name for file in tmp_path.iterdir()] == ["values"]
 
 
+def test_who_reads_the_earlier_file_keeps_reading_it(tmp_path: Path) -> None:
+    target = tmp_path / "values.csv"
+    target.write_text("earlier")
+    with target.open() as reader:
+        value_files.write_values(batches(ROWS), target, "csv")
+        assert reader.read() == "earlier"
+    assert "earlier" not in target.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("output", "given", "name", "kind"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import streamed
 from catalog_enrichment.operations import value_files
 from catalog_enrichment.operations.value_files import Format
-from catalog_enrichment.records import Op, RunKind, RunStatus
+from catalog_enrichment.records import Op, RunStatus
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.dictionary import Dictionary
 
+PARTITION_ROWS = 100_000
+"""About 30 MB, of which the driver holds two at a time."""
 _NAMED_RUNS = 5
 """How many runs a message names."""
 
@@ -84,7 +87,11 @@ def export_values(catalog: Catalog, request: ExportRequest, say: Say = to_stderr
 
 
 def values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
-    """One row per value that readers see and ``request`` asks for, with the columns of value_files.SCHEMA."""
+    """One row per value that readers see and ``request`` asks for, with the columns of value_files.SCHEMA, sorted.
+
+    In partitions of about PARTITION_ROWS: Spark would choose them by their compressed size, and on the way to the
+    driver they are not compressed.
+    """
     from pyspark.sql import functions as F
 
     seen = catalog.read("current_values")
@@ -101,7 +108,11 @@ def values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
         rows = rows.where(category_filters.below(request.categories))
     if request.shops:
         rows = rows.where(F.col("shop_id").isin(list(request.shops)))
-    return rows.select(*value_files.SCHEMA.names).orderBy("product_id", "attribute", "value")
+    [(most,)] = seen.agg(F.sum(F.size("values"))).collect()
+    order = ("product_id", "attribute", "value")
+    partitions = max(1, ceil((most or 0) / PARTITION_ROWS))
+    parts = rows.select(*value_files.SCHEMA.names).repartitionByRange(partitions, *order)
+    return parts.sortWithinPartitions(*order)
 
 
 def _check_products(products: DataFrame, request: ExportRequest) -> None:
@@ -119,10 +130,10 @@ def _writers(catalog: Catalog, run_ids: Iterable[str]) -> list[str]:
 
     Raises ConfigError for one that has not.
     """
-    rows = runs.rows(catalog, ["run_id", "parent_run_id", "kind", "finished_at"]) if run_ids else []
+    rows = runs.rows(catalog, ["run_id", "parent_run_id", "finished_at"]) if run_ids else []
     writers: list[str] = []
     for run_id in run_ids:
-        chunks = {r["run_id"] for r in rows if r["parent_run_id"] == run_id and r["kind"] == RunKind.ENRICH.value}
+        chunks = {row["run_id"] for row in rows if row["parent_run_id"] == run_id}  # rollbacks wrote no value
         wrote = [one for one in sorted({run_id, *chunks}) if catalog.committed("attribute_values", one)]
         if not wrote:
             raise ConfigError(f"run {run_id!r} wrote no values. The newest that did: {_newest_writers(catalog, rows)}")
