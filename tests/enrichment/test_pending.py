@@ -75,12 +75,13 @@ def pending(
 
 
 def said_by_person(product_id: str, taken_back: bool) -> list[Row]:
-    """The ledger's events."""
+    """The ledger's events: what the person said, and a model's value."""
     said = {"event_id": f"{product_id}/said", "op": "assert", "product_id": product_id, "attribute": "color",
             "value": "Red", "source": "human", "run_id": "set_value-1", "asserted_at": LONG_AGO}  # fmt: skip
+    by_model = said | {"event_id": f"{product_id}/model", "source": "model", "run_id": "run-0"}
     undone = {"event_id": f"{product_id}/undone", "op": "retract", "run_id": "rollback-1", "asserted_at": later(1)}
     of_said = dict.fromkeys(("refers_to", "undoes"), said["event_id"])
-    return [said, said | undone | of_said] if taken_back else [said]
+    return [by_model, said, said | undone | of_said] if taken_back else [by_model, said]
 
 
 NOTHING_CHANGED = ["certified", "below_threshold", "near_miss", "human_value_stands", *sorted(ADMINISTRATIVE)]
