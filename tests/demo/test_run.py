@@ -50,7 +50,8 @@ def test_the_last_line_adds_up(demo: tuple[Path, subprocess.CompletedProcess[str
 
 def test_it_prints_the_paths_of_the_results(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, finished = demo
-    (report,) = (folder / "reports").glob("*.html")
+    (report,) = (folder / "reports").glob("enrich-*.html")
+    assert report.name in (folder / "reports" / "index.html").read_text()
     assert str(report) in finished.stdout
     for products in ("with text and picture", "without a usable picture"):
         assert f"material           {products}" in finished.stdout

@@ -81,8 +81,9 @@ def with_pending(
     succeeded = runs.succeeded(catalog)
     predictions = _decisions_that_count(catalog, names, model, taken_back)
     newest = newest_decisions(of_products(predictions) if of_products else predictions, succeeded)
-    newest = newest.join(_withdrawn(catalog, succeeded, taken_back), ["product_id", "attribute"], "left")
-    by_person = ledger.left_to_people(catalog.read("attribute_values")).withColumn("by_person", F.lit(True))
+    events = catalog.read("attribute_values")
+    newest = newest.join(_withdrawn(events, succeeded, taken_back), ["product_id", "attribute"], "left")
+    by_person = ledger.left_to_people(events).withColumn("by_person", F.lit(True))
     newest = newest.join(by_person, ["product_id", "attribute"], "left")
     undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
     newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
@@ -159,15 +160,14 @@ def _decisions_that_count(
     return catalog.read("predictions").where(F.col("attribute").isin(names) & (own | ~undone))
 
 
-def _withdrawn(catalog: Catalog, succeeded: DataFrame, taken_back: Mapping[str, Collection[str]]) -> DataFrame:
+def _withdrawn(events: DataFrame, succeeded: DataFrame, taken_back: Mapping[str, Collection[str]]) -> DataFrame:
     """Per product and attribute ``withdrawn_at``: when the newest run finished that retracted a value for one of the
     reasons WITHDRAWN and was not rolled back."""
     from pyspark.sql import functions as F
 
     by_run = (F.col("op") == Op.RETRACT.value) & F.col("undoes").isNull()
     for_reason = F.col("reason").isin([reason.value for reason in WITHDRAWN])
-    events = catalog.read("attribute_values").where(by_run & for_reason)
-    events = events.where(~is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
+    events = events.where(by_run & for_reason).where(~is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
     finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at")), "run_id")
     return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("withdrawn_at"))
 

@@ -28,10 +28,10 @@ _WIDTH, _HEIGHT = 240.0, 40.0
 
 def write_index(catalog: Catalog, folder: Path) -> Path:
     """Write ``folder / INDEX`` from the table `runs`, without Spark, and return its path."""
-    rows = [row for batch in catalog.scan(runs.TABLE, _COLUMNS) for row in batch.to_pylist()]
+    rows = runs.rows(catalog, _COLUMNS)
     rows.sort(key=lambda row: row["finished_at"], reverse=True)
     values = {
-        "runs": [_run(row, folder) for row in rows[:SHOWN]],
+        "listed": [_run(row, folder) for row in rows[:SHOWN]],
         "older": max(0, len(rows) - SHOWN),
         "trends": _trends(rows[:SHOWN][::-1]),
         "width": _WIDTH,
@@ -69,7 +69,7 @@ def _trends(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _trend(name: str, values: Sequence[float]) -> dict[str, Any]:
     step = _WIDTH / (len(values) - 1)
     line = " ".join(f"{number * step:.1f},{_HEIGHT * (1 - value):.1f}" for number, value in enumerate(values))
-    return {"name": name, "line": line, "first": values[0], "last": values[-1], "runs": len(values)}
+    return {"name": name, "line": line, "first": values[0], "last": values[-1], "points": len(values)}
 
 
 def _decisions(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
