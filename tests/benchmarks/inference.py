@@ -213,7 +213,7 @@ def measure_all(
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="Parquet file as for make compare; without it products are generated")
-    parser.add_argument("--products", type=int, default=4096, help="in `small`; `large` has a quarter")
+    parser.add_argument("--products", type=int, default=2048, help="in `small`; `large` has a quarter")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64], help="sizes; each contender's best is used")

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment.precision import claim
-from catalog_enrichment.report.tables import Column, count, share
+from catalog_enrichment.report.tables import Column, count, share, text
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.precision.certificate import Certificate
 
 PATH_COLUMNS = (
-    Column("attribute", lambda row: str(row["attribute"]), "<"),
-    Column("products", lambda row: str(row["products"]), "<"),
+    Column("attribute", text("attribute"), "<"),
+    Column("products", text("products"), "<"),
     Column("written", count("written")),
     Column("right", share("precision")),
-    Column("certificate", lambda row: str(row["certificate"]), "<"),
+    Column("certificate", text("certificate"), "<"),
 )
 """Columns of the table of :func:`path_results`."""
 

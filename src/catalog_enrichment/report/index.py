@@ -29,11 +29,11 @@ _WIDTH, _HEIGHT = 240.0, 40.0
 def write_index(catalog: Catalog, folder: Path) -> Path:
     """Write ``folder / INDEX`` from the table `runs`, without Spark, and return its path."""
     rows = runs.rows(catalog, _COLUMNS)
-    rows.sort(key=lambda row: row["finished_at"], reverse=True)
+    newest = rows[-SHOWN:]
     values = {
-        "listed": [_run(row, folder) for row in rows[:SHOWN]],
-        "older": max(0, len(rows) - SHOWN),
-        "trends": _trends(rows[:SHOWN][::-1]),
+        "listed": [_run(row, folder) for row in reversed(newest)],
+        "older": len(rows) - len(newest),
+        "trends": _trends(newest),
         "width": _WIDTH,
         "height": _HEIGHT,
     }

@@ -20,6 +20,11 @@ class Column:
     """">": right-aligned, "<": left-aligned."""
 
 
+def text(name: str) -> Callable[[Row], str]:
+    """The text as it is."""
+    return lambda row: str(row[name])
+
+
 def count(name: str) -> Callable[[Row], str]:
     """A whole number with thousands separators; "-" where the row has none."""
     return lambda row: "-" if row.get(name) is None else f"{row[name]:,}"
@@ -35,7 +40,7 @@ def _coverage(row: Row) -> str:
 
 
 RUN_COLUMNS = (
-    Column("attribute", lambda row: str(row["attribute"]), "<"),
+    Column("attribute", text("attribute"), "<"),
     Column("merchant", count("merchant")),
     Column("written", count("written")),
     Column("suggested", count("suggested")),

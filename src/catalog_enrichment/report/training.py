@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.report.tables import Column, aligned_table, count, share
+from catalog_enrichment.report.tables import Column, aligned_table, count, share, text
 
 
 class Trained(Protocol):
@@ -32,7 +32,7 @@ CONFUSIONS = 3
 """Pairs of values that are listed per attribute."""
 
 _QUALITY = (
-    Column("attribute", lambda row: str(row["attribute"]), "<"),
+    Column("attribute", text("attribute"), "<"),
     Column("labelled", count("labelled")),
     Column("tested on", count("products")),
     Column("accuracy", share("accuracy")),
@@ -41,11 +41,11 @@ _QUALITY = (
     Column("certified recall", share("certified_recall")),
 )
 _CERTIFICATES = (
-    Column("attribute", lambda row: str(row["attribute"]), "<"),
-    Column("products", lambda row: str(row["products"]), "<"),
-    Column("numbers", lambda row: str(row["numeric_path"]), "<"),
-    Column("written at score", lambda row: str(row["threshold"])),
-    Column("certificate", lambda row: str(row["tested"]), "<"),
+    Column("attribute", text("attribute"), "<"),
+    Column("products", text("products"), "<"),
+    Column("numbers", text("numeric_path"), "<"),
+    Column("written at score", text("threshold")),
+    Column("certificate", text("tested"), "<"),
 )
 
 

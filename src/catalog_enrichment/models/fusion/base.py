@@ -101,7 +101,7 @@ class Fusion(nn.Module):
     learns_modality_weights: ClassVar[bool] = False
     """Returns attention weights, which the KL term pulls towards one half."""
     uses_tokens: ClassVar[bool] = False
-    """Uses the picture's tokens, whose width may differ from its vector's."""
+    """Uses the tokens of the picture or of the texts, not only one vector of each."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
