@@ -56,10 +56,10 @@ def enrich(
                 stage.count(selection.rows)
 
         with stages("score") as stage:
-            scored = score.score(catalog, run_id, selection, model, config)
+            scored = score.score(catalog, run_id, selection, model, config, persist)
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
-            stage.count(selection.rows, predicted, selection.rows - predicted)
+            stage.count(selection.rows, predicted, selection.rows - predicted, score.note(record.counts))
 
         with catalog.dropping_checkpoints(run_id, keep=[coverage.KEY] if dry_run else [score.SCORED, coverage.KEY]):
             with stages("decide") as stage:

@@ -1,40 +1,55 @@
-"""Scores of the selected products, by the UDF of inference/, and how many products got none."""
+"""Scores of the selected products, by the UDF of inference/ or known from earlier runs, and how many got none."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.enrichment.scored_before import scored_before
 from catalog_enrichment.frames import arrow_batch_rows
 from catalog_enrichment.inference import udf
 from catalog_enrichment.records import QuarantineStage
 from catalog_enrichment.validation.quarantine import quarantine_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.enrichment.select import Selection
+    from catalog_enrichment.frames import Persist
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 SCORED = "scored"
 """The checkpoint that a run reads when it is started again; the others belong to one attempt."""
 
-_COLUMNS = (
-    *("product_id", "content_hash", "shop_id", "category", "language", "title", "description"),
-    *("merchant_attributes", "pending", "images"),
-)
+_COLUMNS = ("product_id", "content_hash", "shop_id", "category", "language", "merchant_attributes", "pending")
+_CONTENT = ("title", "description", "images")
 
 
-def score(catalog: Catalog, run_id: str, selection: Selection, model: ResolvedModel, config: Config) -> DataFrame:
+def score(
+    catalog: Catalog, run_id: str, selection: Selection, model: ResolvedModel, config: Config, persist: Persist
+) -> DataFrame:
     """The selected products with their scores (inference.udf.SCORED_TYPE), without their texts and pictures.
 
-    Scored once per ``run_id``, into the checkpoint :data:`SCORED`, in batches of `enrich.batch_rows`.
+    Scored once per ``run_id``, into the checkpoint :data:`SCORED`, in batches of `enrich.batch_rows`. ``known``: the
+    scores are an earlier run's (:mod:`scored_before`).
     """
-    products = selection.products.select(*_COLUMNS)
+    from pyspark.sql import functions as F
+
+    ready = selection.ready
+    known = scored_before(catalog, ready.select(*_COLUMNS), model, config)
+    if known is not None:
+        known = persist(known)
+        ready = ready.join(known.select("product_id"), "product_id", "left_anti")
+    products = selection.with_pictures(ready).select(*_COLUMNS, *_CONTENT)
     spark = products.sparkSession
     shipped = udf.ship(spark, model.artifact, model.artifact_hash, model.numbers)
     scored = udf.scored(products, shipped, config.pictures(), config.enrich.forward_rows).drop("title", "description")
+    scored = scored.withColumn("known", F.lit(False))
+    if known is not None:
+        scored = scored.unionByName(known.withColumn("known", F.lit(True)))
     with arrow_batch_rows(spark, config.enrich.batch_rows):
         return catalog.checkpoint(run_id, SCORED, scored)
 
@@ -42,20 +57,28 @@ def score(catalog: Catalog, run_id: str, selection: Selection, model: ResolvedMo
 def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
     """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
 
-    ``unusable_images`` counts products that were scored by their text alone. Raises RuntimeError if a product is
-    missing; then nothing is published.
+    ``unusable_images`` counts products that were scored by their text alone; ``known`` those of ``predicted`` whose
+    scores an earlier run computed, if there are any. Raises RuntimeError if a product is missing; then nothing is
+    published.
     """
-    groups = scored.groupBy("error", "image_reason").count().collect()
+    groups = scored.groupBy("error", "image_reason", "known").count().collect()
     rows = sum(group["count"] for group in groups)
     if rows != selection.rows:
         raise RuntimeError(f"{selection.rows} products were selected and {rows} came back from scoring")
     quarantined = _by_reason(groups, "error")
     with_scores = [group for group in groups if group["error"] is None]
+    known = sum(group["count"] for group in groups if group["known"])
     return {
+        **({"known": known} if known else {}),
         "predicted": rows - sum(quarantined.values()),
         "quarantined": quarantined,
         "unusable_images": _by_reason(with_scores, "image_reason"),
     }
+
+
+def note(counts: Mapping[str, int]) -> str:
+    """Of the stage's line: how many scores needed no forward pass."""
+    return f"{counts['known']:,} known from earlier runs" if counts.get("known") else ""
 
 
 def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFrame:

@@ -167,8 +167,12 @@ class Candidates:
 class Selection:
     """The products of a run."""
 
-    products: DataFrame
-    """Those to score, with their pictures and ``pending``, the attributes to decide; partitioned for scoring."""
+    ready: DataFrame
+    """Those to score, with ``pending``, the attributes to decide; without texts and pictures."""
+    source: DataFrame
+    """Products with texts and pictures, those of ``ready`` among them."""
+    partitions: int
+    """For scoring; 0: two per core."""
     rows: int
     """How many they are."""
     changed: Changed | None
@@ -197,7 +201,9 @@ class Selection:
         from pyspark.sql import functions as F
 
         return cls(
-            products=products.limit(0).withColumn("pending", F.array().cast("array<string>")),
+            ready=products.limit(0).withColumn("pending", F.array().cast("array<string>")),
+            source=products,
+            partitions=0,
             rows=0,
             changed=changed,
             seen=changed.others,
@@ -210,6 +216,15 @@ class Selection:
             withdrawals=0,
             run_id=make_run_id(RunKind.ENRICH, "nothing"),
         )
+
+    @property
+    def products(self) -> DataFrame:
+        """Those to score, with everything."""
+        return self.with_pictures(self.ready)
+
+    def with_pictures(self, ready: DataFrame) -> DataFrame:
+        """``ready``, or some of it, with everything; partitioned for scoring."""
+        return _with_pictures(self.source, ready.select(*_KEY, "pending"), self.rows, self.partitions)
 
     def identify(self, record: RunRecord) -> str:
         """Set the record's run id and counts of the selection; returns the run id."""
@@ -288,7 +303,9 @@ def _select(
     inputs = fingerprint(ready, "pending", "earlier_runs")
     run_id = request.run_id(inputs, state.totals.human_events, *([retracted] if withdrawals else []))
     return Selection(
-        products=_with_pictures(products, ready.select(*_KEY, "pending"), rows, request.rules.partitions),
+        ready=ready,
+        source=products,
+        partitions=request.rules.partitions,
         rows=rows,
         changed=changed,
         seen=rows + sum(counts.values()),

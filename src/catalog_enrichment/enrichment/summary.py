@@ -160,6 +160,7 @@ def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, A
         "model_version": record.model_version,
         "products": record.counts.get("products", 0),
         "predicted": record.counts.get("predicted", 0),
+        "known": record.counts.get("known", 0),
         "skipped": sum(skipped.values()),
         "skipped_reasons": skipped,
         "remaining": skipped.get(Reason.OVER_LIMIT.value, 0),

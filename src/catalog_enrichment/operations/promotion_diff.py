@@ -57,7 +57,7 @@ def promotion_diff(
             selection = replace(selection, run_id=run_id)
             stage.count(selection.seen, selection.rows)
         with catalog.dropping_checkpoints(run_id), stages("score") as stage:
-            scored = score.score(catalog, run_id, selection, model, config)
+            scored = score.score(catalog, run_id, selection, model, config, persist)
             _, planned = publish.decide_and_plan(catalog, request, state, selection, scored)
             changes = persist(value_changes(catalog.read("products"), selection.standing, planned.events))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
