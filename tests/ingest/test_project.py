@@ -71,8 +71,9 @@ def test_the_next_commands_are_jobs_with_the_written_config(
         at = words.index("--config")
         assert load_config(words[at + 1]).mlflow.model_name == "my_shop_s"
         jobs.append((Path(words[at - 1]).stem, words[at + 2 :]))
-    names = ["import_products", "train_model", "promote_model", "enrich_catalog", "enrich_catalog"]
-    assert jobs == list(zip(names, [[], [], [], ["--dry-run"], []], strict=True))
+    names = ["import_products", "train_model", "promote_model", "enrich_catalog", "enrich_catalog", "export_values"]
+    values = ["--out", "my shop's/values.csv"]
+    assert jobs == list(zip(names, [[], [], [], ["--dry-run"], [], values], strict=True))
 
 
 def test_a_file_in_the_projects_folder_is_named_relatively(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,6 +181,8 @@ def next_commands(config: Path, trainable: bool = True) -> list[str]:
         commands += [f"{_job(name)} {argument}" for name in ("train_model", "promote_model")]
         commands += [f"{_job('enrich_catalog')} {argument} --dry-run"]
         commands += [f"{_job('enrich_catalog')} {argument}  # its last line names the HTML report"]
+        values = shlex.quote(str(config.with_name("values.csv")))
+        commands += [f"{_job('export_values')} {argument} --out {values}  # what readers see, as one file"]
     return commands
 
 
