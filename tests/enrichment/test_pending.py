@@ -219,13 +219,13 @@ def test_content_that_this_version_could_not_score_is_refused_once(spark: SparkS
     cases = {
         "refused": {}, "refused twice": {}, "other version": {"model_version": "2"},
         "other content": {"content_hash": "content-0"}, "of an import": {"model_version": None},
-        "killed": {"run_id": "x"},
+        "killed": {"run_id": "x"}, "other model": {"run_id": "of n"},
     }  # fmt: skip
     usual = {"stage": "predict", "reason": "scoring_failed", "content_hash": "content-1", "model_version": "1"}
     at = {"run_id": "run-1", "quarantined_at": LONG_AGO}
     rows = [usual | at | {"product_id": name} | given for name, given in cases.items()]
     catalog.append_rows("quarantine", [*rows, rows[1]], "run-1")
-    catalog.append_rows("runs", [finished("run-1")], "run-1")
+    catalog.append_rows("runs", [finished("run-1"), finished("of n") | {"model_name": "n"}], "run-1")
     products = frame(spark, "products", [SLICE | product(name) for name in cases])
     found = with_pending(catalog, products, DecisionScope([COLOR], model("1"), CONFIG_HASH))
     found = found.select("product_id", "refused").collect()
