@@ -18,6 +18,7 @@ REPOSITORY_PAGES = {
     "repository/runbook": "deploy/RUNBOOK.md",
     "repository/contributing": "CONTRIBUTING.md",
     "repository/changelog": "CHANGELOG.md",
+    "repository/examples": "examples/README.md",
     "repository/measurements": "tests/benchmarks/README.md",
 }
 """Page -> document of the repository whose text it shows."""

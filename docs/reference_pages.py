@@ -318,7 +318,7 @@ def config_page() -> str:
             *_sections(Config, "Top of the file"),
             "## Dictionary keys",
             "",
-            "The attribute dictionary (`catalog.dictionary`) is a JSON file, `{\"attributes\": [...]}`, with these keys per "
+            'The attribute dictionary (`catalog.dictionary`) is a JSON file, `{"attributes": [...]}`, with these keys per '
             "attribute. [demo.v1.json](../../schemas/attributes/demo.v1.json) shows the form. `doc` is a free text.",
             "",
             *_table(
@@ -352,7 +352,9 @@ def recipes_page() -> str:
     ]
     for kind in fusion_kinds():
         module = ast.parse((PACKAGE / "models" / "fusion" / f"{kind}.py").read_text())
-        options = next((node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node.name == "Options"), None)
+        options = next(
+            (node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node.name == "Options"), None
+        )
         rows = _static_rows(options, _literals(module)) if options else []
         lines += [f"### `{kind}`", "", _prose(ast.get_docstring(module) or ""), ""]
         lines += [*_table(("option", "type", "default", "meaning"), rows), ""] if rows else []
