@@ -20,6 +20,7 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
@@ -113,8 +114,8 @@ def jobs_page() -> str:
     lines = [
         "# Jobs",
         "",
-        "Each job is a console script, `python jobs/NAME.py` and `spark-submit jobs/NAME.py`. Progress goes to stderr; the "
-        "last line of stdout is a JSON summary.",
+        "Each job is a console script, `python jobs/NAME.py` and `spark-submit jobs/NAME.py`. Progress goes to "
+        "stderr; the last line of stdout is a JSON summary.",
         "",
         _one_line(exit_codes),
         "",
@@ -191,6 +192,7 @@ class Key:
     """The key is a list of tables."""
 
 
+@cache
 def keys_of(kind: type[Any]) -> list[Key]:
     """The keys of a config dataclass, in the order of its fields."""
     hints, texts = get_type_hints(kind), field_texts(kind)
@@ -311,15 +313,16 @@ def config_page() -> str:
         [
             "# Config keys",
             "",
-            "One TOML file for every job. `--set section.key=value` changes a key for one run. An unknown key, a wrong type "
-            "or a value out of range is refused (exit 2) with the key's name. "
-            "[demo.toml](../../deploy/config/demo.toml) is a config to start from; `init_project` writes one for a file.",
+            "One TOML file for every job. `--set section.key=value` changes a key for one run. An unknown key, a "
+            "wrong type or a value out of range is refused (exit 2) with the key's name. "
+            "[demo.toml](../../deploy/config/demo.toml) is a config to start from; "
+            "`init_project` writes one for a file.",
             "",
             *_sections(Config, "Top of the file"),
             "## Dictionary keys",
             "",
-            'The attribute dictionary (`catalog.dictionary`) is a JSON file, `{"attributes": [...]}`, with these keys per '
-            "attribute. [demo.v1.json](../../schemas/attributes/demo.v1.json) shows the form. `doc` is a free text.",
+            'The attribute dictionary (`catalog.dictionary`) is a JSON file, `{"attributes": [...]}`, with these keys '
+            "per attribute. [demo.v1.json](../../schemas/attributes/demo.v1.json) shows the form. `doc`: free text.",
             "",
             *_table(
                 ("key", "type", "default", "meaning"),
@@ -341,8 +344,8 @@ def recipes_page() -> str:
     lines = [
         "# Recipe keys",
         "",
-        "A recipe is a TOML file with all settings of a model and its fit (`training.recipe`). `training.set` changes keys of "
-        "it. [demo.toml](../../mlflow/recipes/demo.toml) is a small one.",
+        "A recipe is a TOML file with all settings of a model and its fit (`training.recipe`). `training.set` changes "
+        "keys of it. [demo.toml](../../mlflow/recipes/demo.toml) is a small one.",
         "",
         *_sections(Recipe, "Top of the file"),
         "## Fusions",
@@ -399,8 +402,8 @@ def python_page() -> str:
     lines = [
         "# Python modules",
         "",
-        "The modules that programs outside of the package are expected to import. All names of other modules, and names that "
-        "begin with an underscore, may change without notice.",
+        "The modules that programs outside of the package are expected to import. All names of other modules, and "
+        "names that begin with an underscore, may change without notice.",
         "",
     ]
     for heading, modules in PUBLIC_MODULES.items():

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ def job(line: str, cwd: Path) -> dict[str, Any]:
 
 
 def write_products(file: Path, count: int = 1400) -> None:
-    """A CSV file whose titles tell the colour; every sixth product has none in its column. All titles differ in more than
-    digits and colours, so that each product is a content group of its own."""
+    """A CSV file whose titles tell the colour; every sixth product has none in its column. All titles differ in more
+    than digits and colours, so that each product is a content group of its own."""
     draw = random.Random(7)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
     things = ("shirt", "scarf", "jacket", "bag", "dress")
@@ -65,7 +65,7 @@ def ten_lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder in which README's ten lines were run, and the jobs' summaries."""
     folder = tmp_path_factory.mktemp("ten-lines")
     write_products(folder / "products.csv")
@@ -73,7 +73,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[
     assert len(lines) == 10
     set_up = len(SET_UP)
     assert [line.startswith(start) for line, start in zip(lines, SET_UP, strict=False)] == [True] * set_up
-    yield folder, [job(line, folder) for line in lines[set_up:]]
+    return folder, [job(line, folder) for line in lines[set_up:]]
 
 
 def test_the_ten_lines_of_the_readme_end_with_written_values(shop: tuple[Path, list[dict[str, Any]]]) -> None:

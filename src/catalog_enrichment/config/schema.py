@@ -228,7 +228,7 @@ class EnrichConfig:
     disabled_categories: list[str] = field(default_factory=list)
     """Category paths that get no values, from the next publish on; a path covers everything below it."""
     snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
-    """great_expectations suite that the products must pass before a run, `schemas:PATH` or a path relative to `root`."""
+    """great_expectations suite that the products must pass before a run: `schemas:PATH`, or relative to `root`."""
 
     def __post_init__(self) -> None:
         for name in ("max_products", "max_changes", "partitions", "forward_rows"):

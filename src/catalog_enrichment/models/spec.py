@@ -178,7 +178,7 @@ class FitSpec:
     weight_decay: float = 0.01
     """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation of the gradient."""
     schedule: Schedule = "warmup_cosine"
-    """Of the learning rates: linear warm-up, then cosine or linear decay to 0; reduced every `step_epochs`; or constant."""
+    """Of the learning rates: warm-up, then cosine or linear decay to 0; reduced every `step_epochs`; or constant."""
     warmup_share: float = 0.1
     """Share of all steps in which the learning rates rise from 0."""
     step_epochs: int = 12
