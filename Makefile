@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults mutants constraints build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults mutants docs constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -62,6 +62,10 @@ mutants: setup   ## change the code in small ways and count those that no test n
 faults: setup    ## kill jobs, tasks and executors, fill disks and import hostile rows; what the catalog holds afterwards
 	$(BIN)/python -m tests.benchmarks.faults
 
+docs: setup      ## write docs/reference/ again from the code, and the documentation as HTML into docs/_build/html
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
+
 constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions
 	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt
 
@@ -69,4 +73,4 @@ build: setup     ## the wheel, in dist/
 	$(BIN)/python -m build --wheel
 
 clean:           ## remove the environment and everything generated
-	rm -rf $(VENV) var dist build
+	rm -rf $(VENV) var dist build docs/_build

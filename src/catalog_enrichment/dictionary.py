@@ -15,7 +15,9 @@ from catalog_enrichment.records import Cardinality, stable_hash
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attribute:
     name: str
+    """Its name in the config, the catalog and the reports."""
     cardinality: Cardinality
+    """`one` or `many`: how many values a product can have."""
     values: tuple[str, ...]
     """Canonical values."""
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -23,6 +25,7 @@ class Attribute:
     categories: tuple[str, ...] = ()
     """Category paths it applies to, each with everything below it; empty: all."""
     enabled: bool = True
+    """false: nothing is predicted, and the next run retracts the model values."""
 
     def applies_to(self, category: str | None) -> bool:
         """Whether a product of this category can have the attribute; True for a product without a category."""

@@ -3,7 +3,7 @@
 Events are only appended. A run asserts values; a later run may retract them; a rollback undoes events. A rollback's
 event names the event that it ``undoes``, so a rollback of a rollback restores what the first one undid, and two runs
 can be undone in any order. A person asserts the whole set of a product and attribute, or with :data:`NO_VALUE` that
-there is none. A value stands, that is, it has not been retracted, by a replay of the events in force:
+there is none. A value stands, that is, it has not been retracted, by a replay of the events in force::
 
     event in force    no event in force undoes it
     value standing    its assert is in force, and the last retract or reinstate in force that a run made by itself

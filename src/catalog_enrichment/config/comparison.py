@@ -22,11 +22,13 @@ class CompareRecipe:
     """One model: either a recipe, or a vote of `members`, other models of the same list."""
 
     name: str
+    """Its name in the tables."""
     recipe: str = ""
     """`recipes:NAME.toml` or a path, of one model or of an ensemble; empty: `training.recipe`."""
     set: dict[str, Any] = field(default_factory=dict)
     """Changed keys of the recipe, "model.fusion.kind" = "late"; of every member of an ensemble."""
     members: list[str] = field(default_factory=list)
+    """Names of at least two other models, which vote; instead of `recipe` and `set`."""
     note: str = ""
     """What replaces something that a paper used; shown with the model in every table."""
 
@@ -43,9 +45,11 @@ class CompareRecipe:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompareTable:
     title: str
+    """Heading of the table."""
     recipes: list[str]
     """Rows, in this order: names of models, also `reference_text`, `reference_image` and `reference_both`."""
     metrics: list[Metric]
+    """Columns, in this order."""
     paper: str = ""
     """The paper and the table that this one reproduces."""
     kind: TableKind = "plain"
@@ -85,6 +89,7 @@ class CompareConfig:
     label_shares: list[float] = field(default_factory=list)
     """Shares of the train fold's labels that the models of `label_share_recipes` are fitted with."""
     label_share_recipes: list[str] = field(default_factory=list)
+    """Names of the models that are also fitted on `label_shares`."""
     resamples: int = 1000
     """Bootstrap resamples behind every interval."""
 

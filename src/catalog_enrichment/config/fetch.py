@@ -33,6 +33,7 @@ class FetchConfig:
     product_seconds: float = 60.0
     """For all pictures of one product, which are fetched one after the other until one is usable."""
     connect_seconds: float = 5.0
+    """For one connection."""
     retries: int = 2
     """After connection errors, status 429 and 5xx: the first at once or after a moment, then after twice as long."""
     redirects: int = 3

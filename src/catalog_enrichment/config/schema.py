@@ -37,7 +37,9 @@ class SparkConfig:
     master: str = "local[2]"
     """Ignored under spark-submit, which sets its own."""
     driver_memory: str = "2g"
+    """Heap of the JVM, as Spark writes sizes. Ignored under spark-submit."""
     shuffle_partitions: int = 8
+    """Tasks of every shuffle (`spark.sql.shuffle.partitions`). Ignored under spark-submit."""
     conf: dict[str, str] = field(default_factory=dict)
     """Further Spark settings, passed on unchanged."""
 
@@ -52,10 +54,15 @@ class MlflowConfig:
     artifact_path: str = ""
     """Folder for the artifacts of a local store; leave empty with a server, which has its own."""
     experiment: str = "catalog-enrichment"
+    """MLflow experiment of the trainings and comparisons; made if it does not exist."""
     model_name: str = "catalog-enrichment"
+    """Name of the registered model, whose versions the jobs train and run."""
     champion_alias: str = "champion"
+    """Registry alias of the version that the batch jobs run."""
     candidate_alias: str = "candidate"
+    """Registry alias of the version that was trained last."""
     promotion_policy: str = "policy:promotion.v2.toml"
+    """Rules of promote_model: `policy:NAME.toml` for a shipped file, or a path relative to `root`."""
     timeout_seconds: int = 10
     """How long to wait for a tracking server before giving up."""
 
@@ -68,6 +75,7 @@ class ImagesConfig:
     """Limits on one picture, beyond which it counts as unusable, and on the share of unusable ones."""
 
     max_bytes: int = 20_000_000
+    """Size of the encoded picture, bytes."""
     max_pixels: int = 50_000_000
     """Width x height as declared in the header, checked before any pixel is decoded."""
     max_per_product: int = 20
@@ -97,6 +105,7 @@ class FoldsConfig:
     """Shares of the labelled content groups; they must sum to 1."""
 
     train: float = 0.50
+    """The weights are fitted on it."""
     validation: float = 0.10
     """Early stopping and the choice of models, recipes, lambda."""
     calibration: float = 0.10
@@ -106,6 +115,7 @@ class FoldsConfig:
     test: float = 0.08
     """Not used to fit, choose or certify; gives the metrics in the report."""
     seed: int = 0
+    """Another seed draws other folds."""
     stratify: bool = False
     """Iterative stratification of the content groups over all values (De la Comble et al. 2022, section 5; Sechidis et
     al. 2011) instead of a hash: rare values are in every fold, but added products may move others to another fold."""
@@ -216,7 +226,9 @@ class EnrichConfig:
     disabled_shops: list[str] = field(default_factory=list)
     """Shops that get no values, from the next publish on."""
     disabled_categories: list[str] = field(default_factory=list)
+    """Category paths that get no values, from the next publish on; a path covers everything below it."""
     snapshot_suite: str = "schemas:expectations/products_snapshot.v1.json"
+    """great_expectations suite that the products must pass before a run: `schemas:PATH`, or relative to `root`."""
 
     def __post_init__(self) -> None:
         for name in ("max_products", "max_changes", "partitions", "forward_rows"):
@@ -237,6 +249,7 @@ class BackfillConfig:
     updated_until: str = ""
     """ISO date or time, exclusive."""
     product_ids: list[str] = field(default_factory=list)
+    """Only these products."""
     product_ids_file: str = ""
     """One product id per line, instead of or beside `product_ids`."""
     chunk_products: int = 50_000

@@ -17,16 +17,23 @@ class MappingConfig:
     """
 
     product_id: str = "product_id"
+    """Column with the key. A row without one goes to quarantine."""
     shop_id: str = ""
+    """Column with the merchant; where it is null, `default_shop`."""
     title: str = "title"
+    """Column with the product's name. A row without one goes to quarantine."""
     description: str = ""
+    """Column with the text beside the title."""
     category: str = ""
+    """Column with the category path, levels joined by slashes."""
     language: str = ""
+    """Column with the language of the texts (ISO 639-1); where it is null, `default_language`."""
     image_bytes: str = ""
     """Column with the encoded picture."""
     image_uris: str = ""
     """Column with one path or URI, or an array of them; relative ones start at `source.image_folder`."""
     opt_out: str = ""
+    """Boolean column; where it is true, readers see no model value of the product."""
     updated_at: str = ""
     """Timestamp column; without one every row counts as updated at the time of its first import."""
     attributes: dict[str, str] = field(default_factory=dict)
@@ -37,7 +44,9 @@ class MappingConfig:
     attributes_when_values: list[str] = field(default_factory=list)
     """Makes a boolean of any column: true where `attributes_when` holds one of these."""
     default_language: str = "en"
+    """Language of rows without one."""
     default_shop: str = "default"
+    """Shop of rows without one."""
 
     def __post_init__(self) -> None:
         if self.attributes_when_values and not self.attributes_when:
@@ -83,7 +92,9 @@ class SourceConfig:
     labels: LabelsConfig | None = None
     mapping: MappingConfig = field(default_factory=MappingConfig)
     snapshot_suite: str = "schemas:expectations/source_snapshot.v1.json"
+    """great_expectations suite that the snapshot must pass, `schemas:PATH` or a path relative to `root`."""
     row_rules: str = "schemas:expectations/row_rules.v1.json"
+    """Rules that send single rows to quarantine, `schemas:PATH` or a path relative to `root`."""
     min_volume_ratio: float = 0.5
     """The snapshot must have at least this share of the rows of the last import."""
 

@@ -27,11 +27,17 @@ class BertSize:
     """Sizes of a BERT with random weights and a vocabulary learned from the catalog's texts."""
 
     hidden: int = 128
+    """Width of the token vectors."""
     layers: int = 2
+    """Transformer layers."""
     heads: int = 4
+    """Attention heads of a layer; a divisor of `hidden`."""
     intermediate: int = 512
+    """Width of the hidden layer in a transformer layer."""
     vocab_size: int = 2000
+    """Tokens of the learned vocabulary, at most."""
     dropout: float = 0.1
+    """Dropout of hidden states and attention, in training."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "intermediate", "vocab_size"):
@@ -156,18 +162,23 @@ class Head:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitSpec:
     epochs: int
+    """Passes over the training fold, at most."""
     batch_size: int = 64
+    """Products per batch."""
     accumulate: int = 1
     """Batches whose gradients are summed per optimizer step; the effective batch is that many times larger."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """sgd: with Nesterov momentum 0.9."""
     text_learning_rate: float = 5e-5
+    """For the text encoders."""
     image_learning_rate: float = 1e-4
+    """For the image encoder."""
     learning_rate: float = 1e-3
     """For all other weights: normalisation, fusion, heads."""
     weight_decay: float = 0.01
     """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation of the gradient."""
     schedule: Schedule = "warmup_cosine"
+    """Of the learning rates: warm-up, then cosine or linear decay to 0; reduced every `step_epochs`; or constant."""
     warmup_share: float = 0.1
     """Share of all steps in which the learning rates rise from 0."""
     step_epochs: int = 12
@@ -189,6 +200,7 @@ class FitSpec:
     patience: int = 0
     """Stop after this many epochs without a better validation loss; 0: never."""
     seed: int = 0
+    """Of initial weights, batches and augmentation."""
     augment: bool = False
     """Vary the training pictures (mirror, shift)."""
     picture_size: int = 0
@@ -213,8 +225,10 @@ class AdaptSpec:
     """Self-supervision on all products, labelled or not, before the fit (Chen et al. 2022, section 3)."""
 
     method: Literal["simcse", "convirt"]
+    """simcse: texts alone, dropout makes the pairs. convirt: text and picture of a product are a pair."""
     fit: FitSpec
     temperature: float = 0.1
+    """Divisor of the cosine similarities in the loss."""
     text_to_image: float = 0.75
     """ConVIRT: weight alpha of the loss from text to image; image to text has the rest (eq. 8)."""
     projection: int = 768
@@ -265,6 +279,7 @@ class NoiseSpec:
     weights: str = ""
     """File with that model's pretrained weights, as in `model.image.weights`."""
     folds: int = 4
+    """Parts of the training fold; each is predicted by a model that was fitted on the others."""
     share: float = 0.1
     """Share of the flagged products that are dropped, the worst first."""
 
@@ -292,6 +307,7 @@ class Recipe:
     """A model and its fit. The stages, in this order: adapt, noise, image, destruction, text, fit."""
 
     name: str
+    """Recorded with the model version."""
     model: ModelSpec
     fit: FitSpec
     adapt: AdaptSpec | None = None

@@ -45,7 +45,7 @@ class Reliability:
     accuracy: Floats
     count: Ints
     expected_error: float
-    """Mean |accuracy - confidence|, weighted by count (expected calibration error)."""
+    """Mean ``|accuracy - confidence|``, weighted by count (expected calibration error)."""
 
 
 def precision_recall_curve(scores: ArrayLike, correct: ArrayLike, positives: int) -> Curve:

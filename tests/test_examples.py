@@ -1,0 +1,143 @@
+"""The commands and programs of README, docs/ and examples/ run as they are written there, on generated files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+COLOURS = ("Black", "Green", "Navy Blue", "Red")
+SET_UP = ["git clone", "cd catalog-enrichment", "make setup", ". .venv/bin/activate"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, f"{command}: {ended.stdout[-1500:]}{ended.stderr[-3000:]}"
+    return ended
+
+
+def job(line: str, cwd: Path) -> dict[str, Any]:
+    """Run a job of this checkout as the line calls it; its summary."""
+    name, *arguments = shlex.split(line, comments=True)
+    assert name in JOBS
+    answer = run([sys.executable, ROOT / "jobs" / f"{name}.py", *arguments], cwd).stdout
+    summary: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    return summary
+
+
+def write_products(file: Path, count: int = 1400) -> None:
+    """A CSV file whose titles tell the colour; every sixth product has none in its column. All titles differ in more
+    than digits and colours, so that each product is a content group of its own."""
+    draw = random.Random(7)
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    things = ("shirt", "scarf", "jacket", "bag", "dress")
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["sku", "title", "category", "colour"])
+        for number in range(count):
+            colour, name = draw.choice(COLOURS), "".join(draw.sample(syllables, 4)).capitalize()
+            thing = draw.choice(things)
+            row = [f"A-{number:05d}", f"{name} {thing} in {colour.lower()}", f"Apparel/{thing}"]
+            writer.writerow([*row, "" if number % 6 == 0 else colour])
+
+
+def ten_lines() -> list[str]:
+    section = (ROOT / "README.md").read_text().split("## From your own file to enriched values in ten lines")[1]
+    return re.findall(r"^    (\S.*)$", section.split("\n## ")[0], re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder in which README's ten lines were run, and the jobs' summaries."""
+    folder = tmp_path_factory.mktemp("ten-lines")
+    write_products(folder / "products.csv")
+    lines = ten_lines()
+    assert len(lines) == 10
+    set_up = len(SET_UP)
+    assert [line.startswith(start) for line, start in zip(lines, SET_UP, strict=False)] == [True] * set_up
+    project = job(lines[set_up], folder)
+    config = folder / "shop" / "config.toml"
+    config.write_text(re.sub("recipes:[a-z_]+", "recipes:demo", config.read_text()))  # MiniLM takes minutes
+    return folder, [project, *(job(line, folder) for line in lines[set_up + 1 :])]
+
+
+def test_the_ten_lines_of_the_readme_end_with_written_values(shop: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, (project, imported, trained, promoted, tried, enriched) = shop
+    assert list(project["attributes"]) == ["colour"]
+    assert imported["products"] == 1400
+    assert [one["attribute"] for one in trained["certificates"] if one["threshold"] is not None] == ["colour"]
+    assert (promoted["status"], tried["status"], enriched["status"]) == ("promoted", "dry_run", "succeeded")
+    written = enriched["attributes"]["colour"]["written"]
+    assert written > 100
+    assert Path(enriched["report"]).is_file()
+    answer = job("export_values --config shop/config.toml --out values.csv --source model", folder)
+    assert answer["values"] == written
+    with (folder / "products.csv").open() as opened:
+        titles = {row["sku"]: row["title"] for row in csv.DictReader(opened)}
+    with (folder / "values.csv").open() as opened:
+        right = [titles[row["product_id"]].endswith(row["value"].lower()) for row in csv.DictReader(opened)]
+    assert sum(right) / len(right) >= 0.95
+
+
+def test_the_five_lines_score_a_data_frame(shop: tuple[Path, list[dict[str, Any]]]) -> None:
+    section = (ROOT / "docs" / "data-scientist.md").read_text().split("in five lines")[1]
+    code = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]
+    assert len([line for line in code.splitlines() if line.strip()]) == 5
+    answer = run([sys.executable, "-c", code], shop[0]).stdout
+    assert "colour_score" in answer
+    assert "Navy Blue" in answer
+
+
+def test_the_example_tells_what_a_certificate_allows(shop: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = shop
+    (folder / "few.csv").write_text("title\nZurolami shirt in navy blue\nZurolami shirt\n")
+    script = ROOT / "examples" / "score_products.py"
+    lines = run([sys.executable, script, "--config", "shop/config.toml", "few.csv"], folder).stdout.splitlines()
+    assert re.search(r"shirt in navy blue +colour +Navy Blue +\S+ +True$", lines[1])
+    assert lines[2].endswith("False"), "nothing in the title tells the colour"
+
+
+def test_the_minimal_config_imports_its_feed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    summary = job("import_products --config examples/minimal/config.toml", tmp_path)
+    assert (summary["rows"], summary["new"], summary["quarantined"]) == (12, 11, {"empty_title": 1})
+
+
+def test_the_own_fusion_passes_the_tests_of_all_fusions_and_its_recipe_builds(tmp_path: Path) -> None:
+    for name in ("src", "schemas", "mlflow", "deploy", "tests", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    own, package = ROOT / "examples" / "own_fusion", tmp_path / "src" / "catalog_enrichment"
+    shutil.copy(own / "gated_multimodal_unit.py", package / "models" / "fusion")
+    source = {"PYTHONPATH": str(tmp_path / "src")}
+    pytest_line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/models/test_fusion.py"]
+    told = run([*pytest_line, "-k", "gated_multimodal_unit"], tmp_path, **source).stdout
+    assert int(re.findall(r"(\d+) passed", told)[0]) >= 5
+    code = f"""
+from catalog_enrichment.models.fusion import build_fusion
+from catalog_enrichment.models.fusion.base import FusionShape
+from catalog_enrichment.models.recipe_files import load_model_recipe
+from catalog_enrichment.models.spec import Head
+recipe = load_model_recipe({str(own / "recipe.toml")!r})
+shape = FusionShape(texts=(128,), fields=1, image=64, heads=(Head("one", ("a", "b")),))
+print(build_fusion(recipe.model.fusion, shape).gate.out_features)
+"""
+    assert run([sys.executable, "-c", code], tmp_path, **source).stdout.split() == ["96"]
