@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from catalog_enrichment.comparison.measurements import MetricEstimate
-from catalog_enrichment.comparison.report import difference_text, estimate_text, write_comparison
+from catalog_enrichment.comparison.report import write_comparison
 from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
+from catalog_enrichment.comparison.verdicts import difference_text, estimate_text, verdict
 from catalog_enrichment.precision.bootstrap import Difference
 
 
@@ -31,6 +33,31 @@ def test_html_and_markdown_have_every_estimate_and_note(comparison: Comparison, 
         assert "Evaluated on" in report
         assert all(warning.split("(")[0] in report for warning in comparison.warnings)
     assert "//" not in page, "the page fetches nothing"
+    assert "<script" not in page
+
+
+def test_the_best_models_are_named_before_the_tables_and_drawn(comparison: Comparison, tmp_path: Path) -> None:
+    html, markdown = (path.read_text() for path in write_comparison(tmp_path, comparison, {"seeds": "0, 1"}))
+    for ranking in comparison.rankings:
+        said = verdict(ranking)
+        for report in (html, markdown):
+            assert (
+                report.index(f"{said.best} {said.lead}")
+                < report.index("Data and settings")
+                < report.index("All models")
+            )
+    bars = sum(len(ranking.estimates) for ranking in comparison.rankings)
+    assert html.count('<div class="bar">') == html.count("<svg ") == bars > 0
+
+
+def test_a_better_reference_is_said_aloud_and_names_are_escaped(comparison: Comparison, tmp_path: Path) -> None:
+    ranking = replace(comparison.rankings[0], attribute="<b>color", network_lead=Difference(-0.1, -0.2, -0.05, 0.01))
+    lost = replace(comparison, rankings=[ranking], tables=[])
+    html, markdown = (path.read_text() for path in write_comparison(tmp_path, lost, {}))
+    assert f'<span class="warn">{ranking.best_reference} is better than every network' in html
+    assert f"**{ranking.best_reference} is better than every network" in markdown
+    assert "&lt;b&gt;color" in html
+    assert "<b>color" not in html
 
 
 def _section(markdown: str, table: ComparisonTable) -> str:

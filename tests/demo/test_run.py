@@ -53,6 +53,9 @@ def test_it_prints_the_paths_of_the_results(demo: tuple[Path, subprocess.Complet
     (report,) = (folder / "reports").glob("enrich-*.html")
     assert report.name in (folder / "reports" / "index.html").read_text()
     assert str(report) in finished.stdout
+    page = folder / "reports" / "training-1.html"
+    assert "material" in page.read_text()
+    assert str(page) in finished.stdout
     for products in ("with text and picture", "without a usable picture"):
         assert f"material           {products}" in finished.stdout
         assert products in report.read_text()

@@ -23,6 +23,8 @@ from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 from catalog_enrichment.registry.promotion import describe
 from catalog_enrichment.registry.trained_model import TrainedModel
+from catalog_enrichment.stages import Stages
+from catalog_enrichment.training.job import write_page
 
 from .tiny_version import MODEL, certificate, config_in
 
@@ -91,7 +93,7 @@ def test_a_missing_model_alias_or_version_is_an_error_that_lists_the_existing(
 
 
 def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
-    registry: Registry, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I3, I8: a version resolves to one verified folder, and MLflow's own loader can load it."""
     import matplotlib.figure
@@ -104,6 +106,12 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     version = registry.register(trained, {"curve": matplotlib.figure.Figure()})
 
     assert registry.certified_without_label_uses() == []
+
+    lines: list[str] = []
+    config = config_in(tmp_path)
+    page = write_page(trained, version, config, registry, Stages(lines.append))
+    assert lines == [f"page of the training: {page}"]
+    assert f"{MODEL} version {version.version}" in Path(page or "").read_text()
 
     model = registry.resolve(alias="candidate")
     assert (model.version, model.artifact_hash) == (version.version, artifact.artifact_hash(trained.artifact))
@@ -118,7 +126,8 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     assert run.data.params["training.shared_path"] == "s3a://***@bucket/x"
     assert run.inputs.dataset_inputs[0].dataset.digest == "labels-1"
     logged = {file.path for folder in ("", "plots", "tables") for file in client.list_artifacts(version.run_id, folder)}
-    assert {"plots/curve.png", "tables/certified.json", "certificates.json", "lineage.json"} <= logged
+    expected = {"plots/curve.png", "tables/certified.json", "certificates.json", "lineage.json", "training-1.html"}
+    assert expected <= logged
 
     frame = pd.DataFrame({"title": ["a red shirt"], "description": [None], "image": [None]})
     scored = mlflow.pyfunc.load_model(version.uri).predict(frame)

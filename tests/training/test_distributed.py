@@ -28,6 +28,7 @@ def test_two_processes_give_the_weights_of_one(toy_task: Callable[..., Task], sp
     distributed = fit_distributed(deterministic, task, lines.append)
     single = fit(deterministic, task, silent)
     assert "2 processes" in lines[0]
+    assert [row["epoch"] for row in distributed.stages] == [1.0, 2.0]
     assert [row["train_loss"] for row in distributed.history] == pytest.approx(
         [row["train_loss"] for row in single.history], rel=0.2
     )

@@ -130,6 +130,8 @@ def test_frozen_encoders_keep_the_weights_of_their_own_fits(task: Task, tmp_path
     fitted = fit(whole, staged, lines.append, tmp_path)
     names = [line.partition(":")[0] for line in lines]
     assert names == ["image", "image destruction", "text", "second_text", "toy"]
+    assert [row["stage"] for row in fitted.stages] == names  # an epoch each
+    assert fitted.stages[-1] == {"stage": "toy", **fitted.history[0]}
     # the checkpoints of the encoders' fits have the weights that were then frozen
     image_weights = torch.load(next(tmp_path.glob("image-destruction-*.pt")), weights_only=True)["best"]
     final = fitted.network.state_dict()
@@ -206,6 +208,7 @@ def test_a_text_model_adapted_with_pictures_has_no_image_encoder(method: str, ta
     lines: list[str] = []
     fitted = fit(adapted, task, lines.append)
     assert [line.partition(":")[0] for line in lines] == [method, method, "toy"]
+    assert [row["stage"] for row in fitted.stages] == [method, "toy"]
     assert fitted.network.image is None
     plain = fit(recipe(fusion="text_only", epochs=1), task, silent)
     first, second = fitted.network.state_dict(), plain.network.state_dict()

@@ -132,6 +132,22 @@ def test_every_modality_is_reported_with_valid_mlflow_names(trained):
     assert set(trained.seconds) == stages
 
 
+def test_every_epoch_is_recorded_with_its_recipe_and_stage(trained):
+    epochs = trained.tables["epochs"]
+    assert [(row["recipe"], row["stage"]) for row in epochs] == [("toy", "toy")] * len(trained.history)
+    assert [row["validation_loss"] for row in epochs] == [row["validation_loss"] for row in trained.history]
+
+
+def test_the_worst_mistakes_on_the_test_fold_are_kept_with_their_pictures(trained):
+    wrong = trained.tables["mistakes"]
+    assert {row["product_id"] for row in wrong} <= {row.product_id for row in trained.held_out}
+    assert 0 < len(wrong) <= 2 * 24  # report.samples per attribute
+    assert all(row["said"] not in row["true"] for row in wrong)
+    with_picture = {row["product_id"] for row in wrong if row["modality"] == "both"}
+    assert set(trained.pictures) == with_picture
+    assert all(picture.startswith(b"\xff\xd8") for picture in trained.pictures.values())
+
+
 def test_certificates_expire_after_the_configured_days(trained):
     certificate = trained.certificates[0]
     assert certificate.expires_at - certificate.issued_at == timedelta(days=90)

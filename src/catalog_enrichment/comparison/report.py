@@ -1,4 +1,5 @@
-"""The comparison report: the same tables as one self-contained HTML file and as Markdown."""
+"""The comparison report: the best models, charts and tables as one self-contained HTML file; the same as Markdown,
+without the charts."""
 
 from __future__ import annotations
 
@@ -7,12 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.report.html import environment
+from catalog_enrichment.comparison.verdicts import (
+    BEST_NOTE,
+    BarChart,
+    Verdict,
+    bar_chart,
+    difference_text,
+    estimate_text,
+    verdict,
+)
+from catalog_enrichment.report.html import environment, write_html
 
 if TYPE_CHECKING:
-    from catalog_enrichment.comparison.measurements import MetricEstimate
     from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
-    from catalog_enrichment.precision.bootstrap import Difference
 
 LEGEND = (
     "Shares in per cent. In brackets the 95% bootstrap interval over content groups (listings that show the same thing "
@@ -45,8 +53,21 @@ def write_comparison(folder: Path, comparison: Comparison, about: Mapping[str, A
         tables.setdefault(table.attribute, []).append(text_table(table))
     folder.mkdir(parents=True, exist_ok=True)
     html, markdown = folder / "comparison.html", folder / "comparison.md"
-    view = {"tables": tables, "warnings": comparison.warnings, "about": about, "legend": LEGEND}
-    html.write_text(environment().get_template("comparison.html.j2").render(view), encoding="utf-8")
+    best: dict[str, list[Verdict]] = {}
+    charts: dict[str, list[BarChart]] = {}
+    for ranking in comparison.rankings:
+        best.setdefault(ranking.attribute, []).append(verdict(ranking))
+        charts.setdefault(ranking.attribute, []).append(bar_chart(ranking))
+    view = {
+        "best": best,
+        "best_note": BEST_NOTE,
+        "charts": charts,
+        "tables": tables,
+        "warnings": comparison.warnings,
+        "about": about,
+        "legend": LEGEND,
+    }
+    write_html(html, environment().get_template("comparison.html.j2").render(view))
     markdown.write_text("\n".join(_markdown(view)) + "\n", encoding="utf-8")
     return html, markdown
 
@@ -76,20 +97,20 @@ def text_table(table: ComparisonTable) -> TextTable:
     )
 
 
-def estimate_text(metric: MetricEstimate) -> str:
-    """In per cent: 44.2 [41.0, 47.5] ± 0.8"""
-    spread = "" if metric.spread is None else f" ± {100 * metric.spread:.1f}"
-    return f"{100 * metric.estimate:.1f} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]{spread}"
-
-
-def difference_text(difference: Difference) -> str:
-    """In percentage points: +3.1 [+0.2, +6.0], p 0.030"""
-    low, high = 100 * difference.low, 100 * difference.high
-    return f"{100 * difference.estimate:+.1f} [{low:+.1f}, {high:+.1f}], p {difference.p_value:.3f}"
-
-
 def _markdown(view: Mapping[str, Any]) -> Iterator[str]:
     yield "# Comparison of models"
+    yield ""
+    yield "## Best models"
+    yield ""
+    for attribute, verdicts in view["best"].items():
+        for one in verdicts:
+            reference = f"**{one.reference}**" if one.reference_wins else one.reference
+            texts = " ".join(text for text in (one.best, one.lead, reference) if text)
+            yield f"- **{attribute}**, {one.measure}: {texts}"
+    yield ""
+    yield view["best_note"]
+    yield ""
+    yield "## Data and settings"
     yield ""
     for name, value in view["about"].items():
         yield f"- {name}: {value}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from catalog_enrichment.comparison.measurements import HEADINGS, Measurements, MetricEstimate, MetricKey
+from catalog_enrichment.comparison.rankings import Ranking, rank_models
 from catalog_enrichment.comparison.results import VIEWS, FitResult, FittedModels, ModelResults
 from catalog_enrichment.config.comparison import CompareConfig, CompareTable, Metric
 from catalog_enrichment.precision.bootstrap import Difference
@@ -65,6 +66,8 @@ class Comparison:
     """Model -> `attribute/metric` of every estimate, `_low`, `_high` and, of several seeds, `_spread`; `seconds`."""
     at_shares: Mapping[str, Mapping[float, Mapping[str, float]]]
     """Model -> share of the labels -> the same keys, without `seconds`."""
+    rankings: Sequence[Ranking]
+    """The best model per attribute and measure."""
 
 
 def build_comparison(fitted: FittedModels, settings: CompareConfig) -> Comparison:
@@ -79,7 +82,14 @@ def build_comparison(fitted: FittedModels, settings: CompareConfig) -> Compariso
         by_share = measurements.mlflow_metrics(name)
         metrics[name] = by_share.get(None, {}) | {"seconds": results.seconds}
         at_shares[name] = {share: values for share, values in by_share.items() if share is not None}
-    return Comparison(tables=tables, warnings=warnings, summary=summary, metrics=metrics, at_shares=at_shares)
+    return Comparison(
+        tables=tables,
+        warnings=warnings,
+        summary=summary,
+        metrics=metrics,
+        at_shares=at_shares,
+        rankings=rank_models(fitted, measurements),
+    )
 
 
 def _tables(fitted: FittedModels, settings: CompareConfig, measurements: Measurements) -> Iterable[ComparisonTable]:

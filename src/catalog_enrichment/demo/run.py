@@ -92,7 +92,7 @@ def run(config: Config, products: int, wholesale: int, seed: int) -> dict[str, A
 
     paths = results.path_results(model.certificates, written)
     summary = _summary(imported, enriched, paths, stages.seconds)
-    _print_results(config, summary, report)
+    _print_results(config, summary, {"HTML report": report, "training page": trained["report"]})
     context.spark.stop()
     return summary
 
@@ -129,7 +129,7 @@ def _summary(
     }
 
 
-def _print_results(config: Config, summary: dict[str, Any], report: Path) -> None:
+def _print_results(config: Config, summary: dict[str, Any], pages: dict[str, Path | str | None]) -> None:
     """The two tables, the sum of the rows, and where the results are with a command for each."""
     rows = [{"attribute": name} | counts for name, counts in summary["attributes"].items()]
     quarantined = sum(summary["quarantined"].values())
@@ -143,7 +143,7 @@ def _print_results(config: Config, summary: dict[str, Any], report: Path) -> Non
     show = f"import deltalake; print(deltalake.DeltaTable('{tables}/current_values').to_pandas())"
     config_options = f"--config config:demo.toml --set root={config.root}"
     outputs = {
-        "HTML report": (report, f"xdg-open {report}"),
+        **{name: (page, f"xdg-open {page}") for name, page in pages.items() if page},
         "Delta tables": (tables, f'{sys.executable} -c "{show}"'),
         "MLflow store": (tracking, f"{programs}/mlflow ui --backend-store-uri {tracking}"),
         "undo the run": (summary["run_id"], f"{programs}/rollback_run {config_options} --run-id {summary['run_id']}"),

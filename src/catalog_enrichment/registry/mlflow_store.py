@@ -152,6 +152,16 @@ class Store:
                 mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
         return parent
 
+    def log_file(self, run_id: str, file: Path) -> None:
+        """Add ``file`` to the artifacts of a run that was logged. Raises RegistryError, or TemporaryFailure."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client(create=False).log_artifact(run_id, str(file))
+        except (MlflowException, OSError) as problem:
+            unusable = RegistryError(f"{file.name} cannot be added to MLflow run {run_id}: {problem}")
+            raise failures.recognised(problem) or unusable from problem
+
     def register(self, logged: LoggedModel, tags: dict[str, str]) -> str:
         """Make a logged model a version of the registered model; returns its number."""
         import mlflow

@@ -164,6 +164,13 @@ class Registry:
         client.set_registered_model_alias(self._name, self._settings.candidate_alias, version)
         return ModelVersion(self._name, version, logged.run_id, f"models:/{self._name}/{version}")
 
+    def log_page(self, version: ModelVersion, page: Path) -> None:
+        """Add a page about the version to its MLflow run, as an artifact with the file's name.
+
+        Raises RegistryError, or TemporaryFailure, if the store does not take it.
+        """
+        self._store.log_file(version.run_id, page)
+
     # --- batch ----------------------------------------------------------------------------------------------------
 
     def resolve(self, *, version: str | None = None, alias: str | None = None) -> ResolvedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class TrainedModel:
     params: dict[str, Any]
     """The recipe and the settings, as a flat mapping with dotted keys."""
     tables: dict[str, list[dict[str, Any]]]
-    """See :class:`Evaluation`; `search` has the candidates for lambda."""
+    """See :class:`Evaluation`. Also `epochs` (the losses of every stage), `search` (the candidates for lambda),
+    `numeric_paths` and `mistakes` (:mod:`catalog_enrichment.training.mistakes`)."""
     curves: dict[str, dict[str, Any]]
     """See :class:`Evaluation`."""
     history: list[dict[str, float]]
@@ -34,3 +35,5 @@ class TrainedModel:
     """The training data: counts, folds, content groups, label set, dictionary."""
     seconds: dict[str, float]
     """Stage -> seconds."""
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """Product id -> JPEG, of the products in the table `mistakes`."""

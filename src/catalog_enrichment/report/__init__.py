@@ -1,1 +1,1 @@
-"""Reports for people: the HTML page of a run (run.py collects, html.py renders), figures, tables. Start with run.py."""
+"""Reports for people: the HTML page of a run (run.py collects, html.py renders) and of a training, figures, tables."""

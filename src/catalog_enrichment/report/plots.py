@@ -1,5 +1,6 @@
 """Figures of a training: matplotlib Figure objects without pyplot's global state. Input is plain data.
 
+The training page (:mod:`training_page`) draws some of the same numbers itself, in the colours of the page.
 Add a new figure to :func:`training_figures` or :func:`evaluation_figures`: MLflow stores what these return.
 """
 
@@ -11,6 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Protocol
 
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.report.charts import certified_point, kept_epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,10 +115,8 @@ def precision_recall(
 
 
 def _mark_threshold(axes: Axes, curve: Mapping[str, Sequence[float]], threshold: float) -> None:
-    accepted = [point for point, score in enumerate(curve["thresholds"]) if score >= threshold]
-    if accepted:
-        last, label = accepted[-1], f"certified, score >= {threshold:.3f}"
-        recall, precision = curve["recall"][last], curve["precision"][last]
+    if point := certified_point(curve, threshold):
+        (recall, precision), label = point, f"certified, score >= {threshold:.3f}"
         axes.plot(recall, precision, "o", ms=8, mfc="white", mec=WARN, mew=2, ls="none", label=label)
 
 
@@ -232,8 +232,7 @@ def history(rows: Sequence[Mapping[str, float]]) -> Figure:
     epochs = [row["epoch"] for row in rows]
     for column, color in (("train_loss", SOFT), ("validation_loss", ACCENT)):
         axes.plot(epochs, [row[column] for row in rows], ".-", color=color, label=column.replace("_", " "))
-    if rows:
-        best = min(rows, key=lambda row: row["validation_loss"])
+    if best := kept_epoch(rows):
         axes.plot(
             best["epoch"], best["validation_loss"], "o", ms=9, mfc="none", mec=WARN, mew=2, ls="none", label="kept"
         )

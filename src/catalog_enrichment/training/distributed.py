@@ -81,6 +81,7 @@ def fit_in_group(folder: str, threads: int) -> None:
                 "history": fitted.history,
                 "chosen": fitted.chosen,
                 "search": fitted.search,
+                "stages": fitted.stages,
             }
             torch.save(content, Path(folder) / _RESULT)
     finally:
@@ -111,7 +112,8 @@ def _read_result(folder: Path, recipe: Recipe, task: Task) -> Fitted:
     result = torch.load(folder / _RESULT, weights_only=True)
     network = build_network(recipe.model, heads_of(task.labels), task.tokenizers)
     network.load_state_dict(result["network"])
-    return Fitted(network.to(device()).eval(), result["history"], result["chosen"], result["search"])
+    rows = [result[name] for name in ("history", "chosen", "search", "stages")]
+    return Fitted(network.to(device()).eval(), *rows)
 
 
 def _without_pixels(dataset: Dataset) -> Dataset:

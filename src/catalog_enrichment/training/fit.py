@@ -4,6 +4,7 @@ whole model, and choose lambda and the fusion's parameters on the validation fol
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Fitted:
     """Chosen on the validation fold: kl_lambda, `ATTRIBUTE/alpha`. noisy_pictures: how many were masked."""
     search: list[dict[str, Any]] = field(default_factory=list)
     """One row per candidate for lambda, with its metrics on the validation fold; empty for a single one."""
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of ``history`` after those of every encoder's fit before it, each with `stage`, the name of its fit."""
 
 
 def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
@@ -104,6 +107,8 @@ class _RecipeFitter:
     progress: Progress
     checkpoints: Path | None
     chosen: dict[str, float] = field(default_factory=dict)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """Of the encoders' fits; see :class:`Fitted`."""
     masked_images: NDArray[np.bool_] | None = None
     """(N,): pictures whose label is probably wrong; set by :meth:`fit_encoders`."""
     _encoded: Examples | None = None
@@ -154,10 +159,11 @@ class _RecipeFitter:
         inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
         inputs = replace(inputs, examples=self._with_text_vectors(network, inputs))
         history = loop.run(network, objective, spec, inputs, self.progress)
+        stages = [*self.epochs, *_named(inputs.name, history)]
         chosen = self.chosen | _choose_on_validation(network, self.task, spec.seed)
         if fusion_class(self.recipe.model.fusion.kind).learns_modality_weights:
             chosen["kl_lambda"] = kl_lambda
-        return Fitted(network, history, chosen)
+        return Fitted(network, history, chosen, stages=stages)
 
     def _with_text_vectors(self, network: MultiModalNet, inputs: FitInputs) -> Examples:
         """The examples of ``inputs``, with the outputs of text encoders that the fit leaves as they are."""
@@ -182,7 +188,8 @@ class _RecipeFitter:
         self.progress(
             f"{spec.method}: {len(rows)} of {len(self.task.examples.dataset)} products, with or without labels"
         )
-        loop.run(network, objective, spec.fit, replace(inputs, train=rows, held_out=held_out), self.progress)
+        inputs = replace(inputs, train=rows, held_out=held_out)
+        self.epochs += _named(inputs.name, loop.run(network, objective, spec.fit, inputs, self.progress))
         return _weights(network)
 
     def _adaptation(self, spec: AdaptSpec) -> tuple[MultiModalNet, Objective]:
@@ -209,7 +216,7 @@ class _RecipeFitter:
             visible = inputs.examples.has_image & ~(self.masked_images if self.masked_images is not None else np.False_)
             train, held_out = (rows[visible[rows]] for rows in (inputs.train, inputs.held_out))
             inputs = replace(inputs, train=train, held_out=held_out)
-        loop.run(network, objective, spec, inputs, self.progress)
+        self.epochs += _named(inputs.name, loop.run(network, objective, spec, inputs, self.progress))
         return {name: _weights(network)[part]}
 
     def _network(
@@ -253,6 +260,10 @@ class _RecipeFitter:
             masked_images=self.masked_images,
             checkpoints=self.checkpoints,
         )
+
+
+def _named(stage: str, history: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    return [{"stage": stage, **row} for row in history]
 
 
 def _weights(network: MultiModalNet) -> Weights:

@@ -12,7 +12,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.catalog import adopted, label_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.records import RunStatus
 from catalog_enrichment.registry.model_registry import Registry
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.precision.certificate import Certificate
     from catalog_enrichment.precision.certify import LabelUse
+    from catalog_enrichment.registry.model_registry import ModelVersion
+    from catalog_enrichment.registry.trained_model import TrainedModel
     from catalog_enrichment.training.certification import EarlierCandidates
 
 
@@ -59,6 +61,7 @@ def train_model(config: Config) -> dict[str, Any]:
     for warning in trained.warnings:
         stages.say(f"warning: {warning}")
     stages.say(f"registered {version.name} version {version.version}; promote_model decides whether it is used")
+    report = write_page(trained, version, config, registry, stages)
     return {
         "status": RunStatus.SUCCEEDED,
         "model": version.name,
@@ -68,8 +71,31 @@ def train_model(config: Config) -> dict[str, Any]:
         "metrics": trained.metrics,
         "warnings": trained.warnings,
         "lineage": trained.lineage,
+        "report": report,
         "seconds": trained.seconds | stages.seconds,
     }
+
+
+def write_page(
+    trained: TrainedModel, version: ModelVersion, config: Config, registry: Registry, stages: Stages
+) -> str | None:
+    """Write the page of the training under `report.path`, add it to the version's MLflow run and say where it is.
+
+    Returns its path. The version is registered by then: a page that cannot be written is a warning and None.
+    """
+    from catalog_enrichment.report.training_page import RegisteredTraining, write_training_page
+
+    page = config.path(config.report.path) / f"training-{version.version}.html"
+    training = RegisteredTraining(trained=trained, model=version.name, version=version.version, run_id=version.run_id)
+    try:
+        write_training_page(page, training)
+        registry.log_page(version, page)
+    except (OSError, CatalogEnrichmentError) as problem:
+        stages.say(f"warning: the version is registered, but its page could not be written or stored: {problem}")
+    if not page.is_file():
+        return None
+    stages.say(f"page of the training: {page}")
+    return str(page)
 
 
 def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCandidates:

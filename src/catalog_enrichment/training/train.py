@@ -40,6 +40,7 @@ from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_th
 from catalog_enrichment.training.folds import Index, twins_share
 from catalog_enrichment.training.held_out import held_out_decisions
 from catalog_enrichment.training.loop import Progress
+from catalog_enrichment.training.mistakes import mistakes, pictures_of
 from catalog_enrichment.training.numeric_differences import numeric_differences
 from catalog_enrichment.training.scoring import MaskedInput, score, temperatures
 from catalog_enrichment.training.single_encoder import device, modalities_used
@@ -122,16 +123,18 @@ def train(
             )
     for warning in evaluation.check_modality_collapse():
         progress(f"warning: {warning}")
+    wrong = mistakes(split, labels, scores, held_out, config.report.samples)
     return TrainedModel(
         artifact=folder,
         certificates=certificates,
         metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in fitted[0].chosen.items()},
         params=_params(config, recipe),
-        tables=evaluation.tables | _search_table(recipe, fitted) | tables,
+        tables=evaluation.tables | _fit_tables(recipe, fitted) | tables | {"mistakes": wrong},
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
         held_out=held_out,
+        pictures=pictures_of(dataset, [row["product_id"] for row in wrong]),
         lineage=_lineage(split, labels, certificates),
         seconds=stages.seconds,
     )
@@ -285,14 +288,12 @@ def _add_baselines(
 # --- what is recorded ---------------------------------------------------------------------------------------------
 
 
-def _search_table(recipe: Recipe | Ensemble, fitted: Sequence[Fitted]) -> dict[str, list[dict[str, Any]]]:
-    """The table `search`, every member's candidates for lambda; no table if there are none."""
-    rows = [
-        {"recipe": name, **row}
-        for name, member_fit in zip(_fit_names(recipe), fitted, strict=True)
-        for row in member_fit.search
-    ]
-    return {"search": rows} if rows else {}
+def _fit_tables(recipe: Recipe | Ensemble, fitted: Sequence[Fitted]) -> dict[str, list[dict[str, Any]]]:
+    """The tables `epochs`, every member's losses stage by stage, and `search`, their candidates for lambda, if any."""
+    members = list(zip(_fit_names(recipe), fitted, strict=True))
+    epochs = [{"recipe": name, **row} for name, member_fit in members for row in member_fit.stages]
+    search = [{"recipe": name, **row} for name, member_fit in members for row in member_fit.search]
+    return {"epochs": epochs} | ({"search": search} if search else {})
 
 
 def _paths_table(

@@ -1,0 +1,207 @@
+"""The page of a training says first what can be written, what not and why, and shows untrusted text as text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.report.training_page import RegisteredTraining, page_values, write_training_page
+
+from .report_samples import NASTY, abstention, certificate
+from .test_html import ParsedPage
+from .training_samples import CURVE, epoch, mistake, modality, trained
+
+
+def training(**changes: Any) -> RegisteredTraining:
+    return RegisteredTraining(trained=trained(**changes), model="shop", version="3", run_id="abc")
+
+
+def html(folder: Path, **changes: Any) -> str:
+    return write_training_page(folder / "training.html", training(**changes)).read_text(encoding="utf-8")
+
+
+def text(folder: Path, **changes: Any) -> str:
+    return re.sub(r"\s+", " ", ParsedPage(html(folder, **changes)).text)
+
+
+def attribute(name: str = "color", **changes: Any) -> dict[str, Any]:
+    (found,) = [one for one in page_values(training(**changes))["attributes"] if one["name"] == name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return html(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> ParsedPage:
+    return ParsedPage(source)
+
+
+def test_untrusted_titles_and_values_are_escaped(page: ParsedPage) -> None:
+    assert "script" not in page.tags
+    assert page.handlers == []
+    assert page.text.count(NASTY) == 2  # a title and a value
+    assert "<b>green</b>" in page.text
+
+
+def test_the_page_has_no_script_and_sends_no_request(source: str, page: ParsedPage) -> None:
+    ours = source.replace("http-equiv", "").replace("http://evil.example", "")
+    assert "<script" not in ours
+    assert "http" not in ours
+    assert "url(" not in ours
+    assert [link[:23] for link in page.links] == ["data:image/jpeg;base64,"]
+
+
+def test_every_tag_is_closed(page: ParsedPage) -> None:
+    assert page.open == []
+
+
+def test_a_table_scrolls_in_its_own_box(source: str) -> None:
+    assert source.count("<table>") == source.count('<div class="scroll"><table>') > 3
+
+
+@pytest.mark.parametrize(
+    "expected_text",
+    [
+        "Can be written color , products with text and picture: values with a score of 0.800 or more, of which at "
+        "least 95.6% are right (7 of 340 tested products were wrong). 40% of the 1,500 products to fill have such a "
+        "score.",
+        "Except in: Shoes: color is not written there: about 640 more labelled products of Shoes are needed to certify "
+        "it. 210 products to fill are there.",
+        "color , products without a usable picture: 12 labelled products without a usable picture are in the "
+        "certification fold and at least 59 are needed: about 313 more such labelled products.",
+        "season , products with text and picture: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
+        "promote_model --config FILE --version 3 --dry-run shows what readers would see change",
+        "Warnings color: the picture is hardly used",
+        "color 5,421 9 412 55.0% (50.0 to 60.0) 40.0% 37.5% products with text and picture: yes "
+        "products without a usable picture: no",
+        "season 700 – – – – – products with text and picture: no",
+        "Expected calibration error 0.032",
+        "10 test products, median 0.70",
+        "picture masked 31.0% 50.0% 9.0 points",
+        "text masked 39.9% 50.0% nothing",
+        "navy blue 9 c0 red 8",
+        "A red shirt predicted navy & white , score 0.910 merchant's value red would be written weight on the text 25%",
+        "3 epochs, epoch 2 is kept",
+        "folds (labelled products) train 4,000, test 412",
+        "duration 1.5 minutes",
+    ],
+)
+def test_the_page_shows(page: ParsedPage, expected_text: str) -> None:
+    assert expected_text in re.sub(r"\s+", " ", page.text)
+
+
+def test_what_can_be_written_comes_first_then_why_not_then_what_to_do(page: ParsedPage) -> None:
+    headings = (
+        "Can be written",
+        "Cannot be written, and why",
+        "What to do",
+        "Attributes",
+        "Mistakes",
+        "Learning curves",
+    )
+    places = [page.text.index(heading) for heading in headings]
+    assert places == sorted(places)
+
+
+def test_a_version_that_can_write_nothing_says_so_and_names_no_command(tmp_path: Path) -> None:
+    shown = text(tmp_path, certificates=[abstention("color"), abstention()])
+    assert "Nothing can be written, and why color" in shown
+    assert "Can be written" not in shown
+    assert "promote_model" not in shown
+
+
+def test_a_version_that_can_write_everything_asks_for_no_labels(tmp_path: Path) -> None:
+    shown = text(tmp_path, certificates=[certificate()], warnings=[])
+    assert "Cannot be written" not in shown
+    assert "Where a sentence above" not in shown
+    assert "Warnings" not in shown
+
+
+def test_attributes_that_can_be_written_come_first() -> None:
+    values = page_values(training(certificates=[abstention("age"), certificate("season")]))
+    assert [one["name"] for one in values["attributes"]] == ["season", "age"]
+
+
+def test_only_the_largest_refused_categories_are_listed_and_the_others_are_counted() -> None:
+    (shoes,) = trained().certificates[0].refused_categories
+    many = tuple(replace(shoes, category=f"c{n}", open_products=n) for n in range(13))
+    certificates = [certificate(refused_categories=many, languages=("en",))]
+    shown = page_values(training(certificates=certificates))["partly"]
+    assert [line.split(":")[0] for line in shown[:2]] == ["c12", "c11"]
+    assert shown[10:] == ["color: 3 more categories and languages like these."]
+
+
+def test_the_numeric_path_is_named_where_there_are_several() -> None:
+    one, other = certificate(), certificate(numeric_path="bf16-cpu")
+    assert "computed in" not in page_values(training(certificates=[one]))["can_be_written"][0]["text"]
+    texts = [row["text"] for row in page_values(training(certificates=[one, other]))["can_be_written"]]
+    assert ["computed in bf16-cpu" in shown for shown in texts] == [False, True]
+    assert "computed in fp32-cpu" in texts[0]
+
+
+def test_the_certified_threshold_is_marked_on_the_curve_of_the_whole_model() -> None:
+    (mark,) = attribute()["precision_recall"]["marks"]
+    assert mark["name"] == "certified: score 0.800 or more"
+    assert mark["at"] == (160.0, 7.2)  # recall 0.5, precision 0.96 of 320 x 180
+    assert attribute(certificates=[abstention("color")])["precision_recall"]["marks"] == []
+
+
+def test_the_whole_model_is_drawn_first_and_a_masked_input_is_dashed() -> None:
+    lines = [drawn["line"] for drawn in attribute()["precision_recall"]["lines"]]
+    names = ["text and picture", "picture masked", "a model of the text alone"]
+    assert [(line.name, line.css, line.dashed) for line in lines] == [
+        (names[0], "both", False), (names[1], "text", True), (names[2], "text", False),
+    ]  # fmt: skip
+
+
+def test_a_model_of_one_input_has_no_table_of_inputs() -> None:
+    tables = trained().tables | {"modalities": [modality("both", 0.4)]}
+    assert attribute(tables=tables)["modalities"] == []
+
+
+def test_only_the_most_frequent_confusions_are_listed() -> None:
+    assert [row["products"] for row in attribute()["confusions"]] == [9, 8, 7, 6, 5]
+
+
+def test_every_stage_has_its_curve_in_the_order_of_the_fit() -> None:
+    stages = page_values(training())["stages"]
+    assert [stage["title"] for stage in stages] == ["toy, image", "the whole model"]
+    (kept,) = stages[1]["chart"]["marks"]
+    assert kept["at"][0] == 160.0  # epoch 2 of 1 to 3
+
+
+def test_a_fit_that_ended_at_its_best_epoch_may_need_more_epochs() -> None:
+    falling = trained().tables | {"epochs": [epoch(1, 1.0, 0.9), epoch(2, 0.5, 0.7)]}
+    assert [stage["still_falling"] for stage in page_values(training(tables=falling))["stages"]] == [True]
+    assert not any(stage["still_falling"] for stage in page_values(training())["stages"])
+
+
+def test_a_training_without_curves_and_tables_has_a_page(tmp_path: Path) -> None:
+    shown = text(tmp_path, curves={}, tables={}, metrics={}, pictures={}, seconds={}, lineage={})
+    assert "color – – – – – –" in shown
+
+
+def test_a_curve_of_many_points_is_drawn_with_few(tmp_path: Path) -> None:
+    scores = [1 - n / 20_000 for n in range(20_000)]
+    curve = {"thresholds": scores, "precision": scores, "recall": [1 - score for score in scores]}
+    curves = {"precision_recall": {"color": dict.fromkeys(("both", "image_masked", "text_masked"), curve)}}
+    assert len(html(tmp_path, curves=curves)) < 40_000
+
+
+def test_a_mistake_that_would_not_be_written_is_not_marked(tmp_path: Path) -> None:
+    tables = {"mistakes": [mistake(written=False, attention=None)]}
+    shown = text(tmp_path, tables=tables)
+    assert shown.count("would be written") == 1  # in the explanation
+    assert "weight on the text" not in shown
+
+
+def test_precision_recall_of_a_threshold_that_accepts_nothing_has_no_mark() -> None:
+    curves = {"precision_recall": {"color": {"both": CURVE}}}
+    assert attribute(curves=curves, certificates=[certificate(threshold=0.995)])["precision_recall"]["marks"] == []
