@@ -23,6 +23,10 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     assert run["run_id"] in page
     assert "Shirt number" in page
     assert "data:image/jpeg" in page
+    assert "<h2>Coverage by category and shop</h2>" in page
+    assert "<h2>What merchants should correct</h2>" in page
+    suggested = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
+    assert page.count('<span class="change">') == len(suggested) > 0
 
 
 def test_the_report_counts_what_was_written_with_and_without_a_picture(

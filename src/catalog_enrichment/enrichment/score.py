@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.frames import arrow_batch_rows
 from catalog_enrichment.inference import udf
 from catalog_enrichment.records import QuarantineStage
+from catalog_enrichment.validation import by_shop
 from catalog_enrichment.validation.quarantine import quarantine_rows
 
 if TYPE_CHECKING:
@@ -39,23 +42,35 @@ def score(catalog: Catalog, run_id: str, selection: Selection, model: ResolvedMo
         return catalog.checkpoint(run_id, SCORED, scored)
 
 
-def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
-    """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
+@dataclass(frozen=True, slots=True)
+class ScoredCounts:
+    """How many of the selected products were scored."""
 
-    ``unusable_images`` counts products that were scored by their text alone. Raises RuntimeError if a product is
-    missing; then nothing is published.
-    """
-    groups = scored.groupBy("error", "image_reason").count().collect()
+    numbers: dict[str, Any]
+    """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
+    ``unusable_images`` counts products that were scored by their text alone."""
+    by_shop: by_shop.Problems
+    """The latter two."""
+
+
+def count_scored(scored: DataFrame, selection: Selection) -> ScoredCounts:
+    """Raises RuntimeError if a product is missing; then nothing is published."""
+    groups = scored.groupBy("error", "image_reason", "shop_id").count().toArrow().to_pylist()
     rows = sum(group["count"] for group in groups)
     if rows != selection.rows:
         raise RuntimeError(f"{selection.rows} products were selected and {rows} came back from scoring")
     quarantined = _by_reason(groups, "error")
     with_scores = [group for group in groups if group["error"] is None]
-    return {
+    numbers = {
         "predicted": rows - sum(quarantined.values()),
         "quarantined": quarantined,
         "unusable_images": _by_reason(with_scores, "image_reason"),
     }
+    shops: dict[str, Counter[str]] = {}
+    for group in groups:
+        if reason := group["error"] or group["image_reason"]:
+            shops.setdefault(group["shop_id"] or "", Counter())[reason] += group["count"]
+    return ScoredCounts(numbers, shops)
 
 
 def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFrame:
