@@ -67,7 +67,9 @@ def test_a_backfill_is_listed_with_what_its_chunks_did(tmp_path: Path) -> None:
     parent = run(9, kind="backfill", run_id="backfill-1", attributes=None, counts=counts)
     chunks = [run(number, parent_run_id="backfill-1") for number in (1, 2)]
     failed = run(3, parent_run_id="backfill-1", status="failed")
-    text, parsed = page(tmp_path, *chunks, failed, parent)
+    undone = run(10, kind="rollback", run_id="rollback-1", parent_run_id="backfill-1")
+    text, parsed = page(tmp_path, *chunks, failed, parent, undone)
+    assert " rollback rollback-1 " in text
     assert "backfill backfill-1 2 chunks succeeded 3 3.0 2,000 1,980 20 30 2" in text
     assert "chunk of a backfill enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
     assert parsed.links == ["backfill-1.html"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.report import backfill
 from catalog_enrichment.report.html import environment, write_html
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _of_chunks(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
     """The run itself; of a backfill its chunks among ``rows``, since its own row has no decisions."""
     if row["kind"] != RunKind.BACKFILL:
         return [row]
-    return [one for one in rows if one["parent_run_id"] == row["run_id"] and one["status"] == RunStatus.SUCCEEDED]
+    return [one for one in rows if backfill.is_chunk(one, row["run_id"])]
 
 
 def _run(row: Mapping[str, Any], folder: Path, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def write_backfill_report(catalog: Catalog, config: Config, run_id: str) -> Path
     """
     folder = config.path(config.report.path)
     rows = [row for row in runs.rows(catalog, _COLUMNS) if row["status"] == RunStatus.SUCCEEDED]
-    chunks = [row for row in rows if row["parent_run_id"] == run_id]
+    chunks = [row for row in rows if backfill.is_chunk(row, run_id)]
     for chunk in chunks:
         if not (folder / f"{chunk['run_id']}.html").is_file():
             write_report(catalog, config, chunk["run_id"])
