@@ -281,6 +281,7 @@ def _backfill_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk-products", type=_non_negative, help="products per chunk; each chunk is a run")
     parser.add_argument("--estimate", action="store_true", help="print the estimate and stop")
     parser.add_argument("--dry-run", action="store_true", help="print what would change; nothing is written")
+    parser.add_argument("--no-report", action="store_true", help="do not write the HTML reports")
 
 
 _BACKFILL_SETTINGS = {
@@ -300,6 +301,7 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     """Enrich a chosen slice of the catalog in resumable chunks, with an estimate first."""
     from catalog_enrichment.context import open_context, open_for_writing, recording_refusals
     from catalog_enrichment.enrichment import backfill as backfill_job
+    from catalog_enrichment.report import run as run_report
 
     window = backfill_job.window_of(config)
     with recording_refusals(config, RunKind.BACKFILL, unless=args.dry_run or args.estimate):
@@ -307,7 +309,11 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     if args.estimate:
         return {"status": "estimate"} | backfill_job.estimate(open_context(config, "backfill"), model, window)
     with open_for_writing(config, "backfill") as context:
-        return backfill_job.backfill(context, model, window, dry_run=args.dry_run)
+        summary = backfill_job.backfill(context, model, window, dry_run=args.dry_run)
+    if not args.no_report and summary["status"] == RunStatus.SUCCEEDED:
+        summary["report"] = str(run_report.write_backfill_report(context.catalog, config, summary["run_id"]))
+        to_stderr(f"report: {summary['report']}")
+    return summary
 
 
 def _resolve_model(config: Config) -> ResolvedModel:
@@ -417,7 +423,7 @@ def export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.operations import suggestions
 
     context = open_context(config, "export_suggestions")
-    return suggestions.export_suggestions(context.catalog, Path(args.output).resolve(), args.format)
+    return suggestions.export_suggestions(context.catalog, context.dictionary, Path(args.output).resolve(), args.format)
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:

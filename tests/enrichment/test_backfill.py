@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import backfill, summary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import explain, rollback
+from catalog_enrichment.report import run as run_report
 
 from ..sample_catalog import KilledError, SampleCatalog, build, change, table, values
 
@@ -28,6 +30,8 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCat
     assert (expected["products"], expected["to_score"], expected["chunks"]) == (17, 16, 3)
     done = backfill.backfill(sliced.context(), sliced.model(), window)
     assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
+    report = run_report.write_backfill_report(sample.context().catalog, sliced.config, done["run_id"])
+    assert {file.stem for file in report.parent.glob("enrich-*.html")} == {chunk["run_id"] for chunk in done["chunks"]}
     chunks = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
     assert {row["parent_run_id"] for row in chunks} == {done["run_id"]}
     assert sum(dict(row["counts"])["predicted"] for row in chunks) == 16
@@ -91,6 +95,19 @@ def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
     chunked = sample.with_settings("backfill.chunk_products=12")
     done = backfill.backfill(chunked.context(), chunked.model(), backfill.window_of(chunked.config))
     assert values(sample) != before
+    reports = chunked.config.path(chunked.config.report.path)
+    reports.mkdir(parents=True, exist_ok=True)
+    for chunk in done["chunks"]:
+        (reports / f"{chunk['run_id']}.html").touch()  # those that are there are not written again
+    page = run_report.write_backfill_report(sample.context().catalog, chunked.config, done["run_id"]).read_text()
+    assert [f'<a href="{chunk["run_id"]}.html">' in page for chunk in done["chunks"]] == [True, True]
+    written = sum(numbers["written"] for numbers in done["attributes"].values())
+    [line] = re.findall(r"<b>color</b>.*?</tr>", page.partition('<div class="scroll">')[2], re.DOTALL)
+    assert f'<td class="n">{done["attributes"]["color"]["written"]}</td>' in line
+    index = " ".join(re.sub("<[^>]*>", " ", (reports / "index.html").read_text()).split())
+    assert f"{done['run_id']} 2 chunks succeeded" in index
+    assert f" {written} {sum(numbers['retracted'] for numbers in done['attributes'].values())}" in index
+    assert not any((reports / f"{chunk['run_id']}.html").stat().st_size for chunk in done["chunks"])
     assert rollback.rollback_run(sample.context().catalog, done["run_id"])["status"] == "succeeded"
     assert values(sample) == before
 

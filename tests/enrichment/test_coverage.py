@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.enrichment import coverage
 
-from ..sample_catalog import SampleCatalog, values
+from ..sample_catalog import SampleCatalog, table, values
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -38,3 +39,12 @@ def test_coverage_takes_one_aggregation_however_many_attributes(enriched: Sample
         assert found[name]["coverage"] == round(sum(key[1] == name for key in seen) / applicable, 4)
         assert found[name]["merchant"] == sum(key[1] == name for key in values(enriched, "merchant"))
     assert coverage.count(catalog, Dictionary({})).numbers() == {}
+    groups = coverage.count(catalog, plain).groups
+    products = {row["product_id"]: row for row in table(enriched, "products")}
+    for by, column in (("category", "category"), ("shop", "shop_id")):
+        expected = Counter((products[key[0]][column] or "", key[1]) for key in seen)
+        given = {
+            (name, attribute): n for (kind, name, attribute, has), n in groups.items() if (kind, has) == (by, True)
+        }
+        assert given == expected
+        assert sum(n for (kind, _, name, has), n in groups.items() if (kind, name, has) == (by, "color", False)) == 24

@@ -28,10 +28,21 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(spar
     rows += [
         prediction("e", "material", value, decision="abstain", reason="provisional_cap") for value in ("Cotton", "Wool")
     ]
-    assert decision_counts(frame(spark, "predictions", rows)) == {
-        "color": {"written": 0, "suggested": 0, "abstained": 1, "waiting": 0},
+    low, against = "below_threshold", "disagrees_with_merchant"
+    rows += [prediction("f", "color", value, decision="suggest", reason=against) for value in ("Red", "Blue")]
+    rows += [prediction("f", "color", "Green", decision="abstain", reason=low)]
+    rows += [prediction(product, "color", "Red", decision="abstain", reason=low) for product in ("b", "g")]
+    shops = spark.createDataFrame(
+        [("a", "s1"), ("b", "s2"), ("f", "s2"), ("g", None)], "product_id string, shop_id string"
+    )
+    counted = decision_counts(frame(spark, "predictions", rows), shops)
+    assert counted.by_attribute == {
+        "color": {"written": 0, "suggested": 1, "abstained": 3, "waiting": 0},
         "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2},
     }
+    assert {shop: {name: n for name, n in of.items() if n} for shop, of in counted.by_shop.items()} == {
+        "s1": {}, "s2": {f"{against}.color": 1, f"{low}.color": 1}, "": {f"{low}.color": 1}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("not_allowed", "warns"), [(0, False), (50, False), (51, True)])

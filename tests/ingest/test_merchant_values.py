@@ -11,6 +11,7 @@ import pytest
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.ingest import merchant_values
 from catalog_enrichment.ingest.merchant_values import (
     Spellings,
     check_attributes,
@@ -46,9 +47,33 @@ def test_i1_values_are_normalised_and_values_without_a_canonical_one_are_kept(sp
         {},
         None,
     ]
-    assert count_merchant_values(normalised, DICTIONARY) == {
-        "brand": {"mapped": 0, "unmapped": 1},
-        "color": {"mapped": 4, "unmapped": 1},
+
+
+def test_merchant_values_are_counted_and_the_most_frequent_that_are_not_canonical_are_kept(
+    spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merchant_values, "MOST_UNMAPPED", 3)
+    rows = [
+        ("en", "s1", {"color": ["Grey", "Navy Blue", "see picture"], "brand": ["Corvo"]}),
+        ("de", "s1", {"color": ["Grey", "see picture", "rot"]}),
+        ("de", None, {"color": ["see picture", "z"]}),
+        (None, "s2", {"color": ["rot", "a" * 101, "y"]}),
+        ("en", "s3", {"color": ["Grey"]}),
+        ("en", "s3", None),
+    ]
+    frame = spark.createDataFrame(
+        rows, "language string, shop_id string, merchant_attributes map<string, array<string>>"
+    )
+    found = count_merchant_values(frame, DICTIONARY)
+    assert found.counts == {"brand": {"mapped": 0, "unmapped": 1}, "color": {"mapped": 4, "unmapped": 8}}
+    assert found.unmapped == {
+        "brand": [["Corvo", "en", 1]],
+        "color": [["see picture", "de", 3], ["rot", "", 2], ["y", "", 1]],
+    }
+    assert found.by_shop == {
+        "s1": {"unmapped_value.brand": 1, "unmapped_value.color": 3},
+        "s2": {"unmapped_value.color": 3},
+        "": {"unmapped_value.color": 2},
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import suggestions
+from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import prediction, product, run_row, stamp
 from ..sample_catalog import SampleCatalog, change, table
@@ -24,7 +28,9 @@ def test_suggestions_are_exported_per_shop(
 ) -> None:
     suggested = sum(counts["suggested"] for counts in run["attributes"].values())
     assert suggested > 0
-    done = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)
+    done = suggestions.export_suggestions(
+        enriched.context().catalog, enriched.context().dictionary, tmp_path / "out", kind
+    )
     assert done["suggestions"] >= suggested
     files = {f"{shop}.{kind}" for shop in done["shops"]}
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == files | {suggestions.MANIFEST}
@@ -37,7 +43,9 @@ def test_suggestions_are_exported_per_shop(
         json.dumps({f"gone.{kind}": "gone"} | dict.fromkeys(files, ""))
     )
     (tmp_path / "out" / f"gone.{kind}").touch()  # of a shop that had suggestions before
-    again = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "out", kind)
+    again = suggestions.export_suggestions(
+        enriched.context().catalog, enriched.context().dictionary, tmp_path / "out", kind
+    )
     assert again["suggestions"] == done["suggestions"]
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == files | {suggestions.MANIFEST}
 
@@ -63,26 +71,40 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     left_to_people = ledger.said_by_person(product("5"), "color", [], stamp("set_value-1", 1))
     catalog.append_rows("attribute_values", left_to_people, "set_value-1")
     everything = shops | {"5": "plain"}
-    catalog.append_rows("products", [product(name, shop_id=shop) for name, shop in everything.items()], "test")
+    given = {"1": {"color": ["Blue"]}, "3": {"size": ["S"]}}
+    rows = [product(name, shop_id=shop, merchant_attributes=given.get(name)) for name, shop in everything.items()]
+    catalog.append_rows("products", rows, "test")
     suggested = [prediction(name, "color", "Red", decision="suggest") for name in everything]
+    suggested += [
+        prediction("3", "size", "S", decision="abstain", reason="agrees_with_merchant"),
+        prediction("3", "size", "M", decision="suggest", reason="disagrees_with_merchant", rank=2),
+    ]
     catalog.append_rows("predictions", suggested, "test")
     catalog.append_rows("runs", [run_row("run-1", attempt=1)], "test")
     out = tmp_path / "out"
-    done = suggestions.export_suggestions(catalog, out, "csv", say=lambda _: None)
-    assert done["shops"] == dict.fromkeys(shops.values(), 1)
+    one = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",))
+    known = Dictionary({"color": one, "size": replace(one, name="size", cardinality=Cardinality.MANY)})
+    done = suggestions.export_suggestions(catalog, known, out, "csv", say=lambda _: None)
+    assert done["shops"] == dict.fromkeys(shops.values(), 1) | {"plain": 2}
     manifest = json.loads((out / suggestions.MANIFEST).read_text())
     assert sorted(manifest.values()) == sorted(shops.values())
     assert manifest["plain.csv"] == "plain"
     assert {entry.name for entry in out.iterdir()} == {*manifest, suggestions.MANIFEST}
     found = {shop: (out / name).read_text() for name, shop in manifest.items()}
     assert all(f",{name}," in found[shop].splitlines()[1] for name, shop in shops.items())
+    changes = {row[1]: row[6] for shop in found.values() for row in list(csv.reader(shop.splitlines()))[1:]}
+    assert changes == {"1": "replace", "2": "fill", "3": "add", "4": "fill"}
 
 
 def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: SampleCatalog, tmp_path: Path) -> None:
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
-    open_before = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "before", "csv")["suggestions"]
+    open_before = suggestions.export_suggestions(
+        enriched.context().catalog, enriched.context().dictionary, tmp_path / "before", "csv"
+    )["suggestions"]
     change(enriched, int(against[0]["product_id"][1:]), color=against[0]["value"])
-    open_after = suggestions.export_suggestions(enriched.context().catalog, tmp_path / "after", "csv")["suggestions"]
+    open_after = suggestions.export_suggestions(
+        enriched.context().catalog, enriched.context().dictionary, tmp_path / "after", "csv"
+    )["suggestions"]
     assert open_after == open_before - 1
 
 
@@ -91,5 +113,5 @@ def test_an_export_does_not_overwrite_a_folder_it_did_not_write(sample: SampleCa
     for manifest in ("", "{}", "not JSON"):
         (tmp_path / suggestions.MANIFEST).write_text(manifest)
         with pytest.raises(ConfigError, match=r"holds 'precious\.txt', .* choose another folder"):
-            suggestions.export_suggestions(sample.context().catalog, tmp_path, "csv")
+            suggestions.export_suggestions(sample.context().catalog, sample.context().dictionary, tmp_path, "csv")
     assert (tmp_path / "precious.txt").read_text() == "x"

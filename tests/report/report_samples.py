@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
+from catalog_enrichment.catalog.coverage_groups import to_rows
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
+from catalog_enrichment.records import Cardinality
 from catalog_enrichment.report.html import ReasonCount, RunReport, Sample
+from catalog_enrichment.validation.by_shop import largest
 
 from .. import sample_certificate
 
@@ -66,6 +71,12 @@ def run_row() -> dict[str, Any]:
         {"success": True, "expectation_config": {"type": "expect_table_row_count_to_be_between", "kwargs": {},
          "severity": "critical"}, "result": {"observed_value": 1000}},
     ]  # fmt: skip
+    groups, change = {}, {}
+    for by, name, products, covered, more in (
+        ("category", "shoes", 700, 600, 200), ("category", NASTY, 300, 240, 40), ("shop", NASTY, 1000, 840, 240)
+    ):  # fmt: skip
+        groups |= {(by, name, "color", False): products, (by, name, "color", True): covered}
+        change[by, name, "color", True] = more
     return {
         "run_id": "enrich-0123456789abcdef0123", "parent_run_id": None, "kind": "enrich", "status": "succeeded",
         "model_name": "catalog-enrichment", "model_version": "3",
@@ -74,6 +85,7 @@ def run_row() -> dict[str, Any]:
         "counts": {"products": 1000, "predicted": 950, "skipped.already_scored": 30, "skipped.opted_out": 8,
                    "quarantined.empty_title": 12, "unusable_images.image_truncated": 5, "unusable_images.no_image": 41},
         "attributes": json.dumps({"decisions": decisions,
+                                  "coverage": {"groups": to_rows(groups)}, "coverage_change": to_rows(change),
                                   "certificates": [certificate().to_dict(), abstention().to_dict()],
                                   "waiting": {"color": 1234}}),
         "seconds": {"select": 1.2, "score": 40.0}, "started_at": NOW, "finished_at": NOW + timedelta(minutes=2),
@@ -93,11 +105,17 @@ def full_report() -> RunReport:
     disagreement = Sample(product_id="p9", attribute="season", value="winter", score=0.77, title="Wool scarf",
                           merchant_values=("summer", "<b>spring</b>"))  # fmt: skip
     near_miss = Sample(product_id="p8", attribute="color", value="אדום", score=0.79, title="Almost red")
+    added = replace(disagreement, product_id="p7", value="autumn", change="add")
     return RunReport(
         run=run_row(),
         published=published,
         near_misses=[near_miss],
-        disagreements=[disagreement],
+        disagreements=[replace(disagreement, change="replace"), added],
+        imported={
+            "unmapped_value": {"color": [["navvy", "en", 31], [NASTY, "", 4]]},
+            "shops": largest({NASTY: {"empty_title": 12}, "corner": {"unmapped_value.color": 35}}),
+        },
+        dictionary=Dictionary({"color": Attribute(name="color", cardinality=Cardinality.ONE, values=("Navy", "Red"))}),
         histograms={"color": [*range(0, 100, 6), 300, 500, 410], "season": [5] * 20, "empty": [0] * 20},
         stages=[
             {"name": "score", "seconds": 40.0, "rows_in": 962, "rows_out": 950, "quarantined": 12, "note": "2 cores"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment.report.html import RunReport, thumbnail, write_run_report
+from catalog_enrichment.report.html import PAGE, RunReport, thumbnail, write_run_report
 
 from .report_samples import NASTY, full_report, picture, run_row
 
@@ -100,12 +100,22 @@ def test_no_other_file_is_left(written: Path) -> None:
         "design effect 1.20 so many accepted products count as one independent product",
         "K 7 accepted certification products with a wrong value",
         "Abstains: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
-        "already scored 30 opted out 8",
-        "no image 41 image truncated 5",
+        "already scored 30 this model version has decided it on this content; nothing to do opted out 8",
+        "no image 41 the product is scored by its text alone: it has no picture; with a usable",
+        "empty title 12 the row is in quarantine: its title is empty; correct the feed",
+        "Replace: the merchant's value, struck through, conflicts",
+        "replace summer, <b>spring</b> winter 0.770",
+        "add to summer, <b>spring</b> + autumn 0.770",
+        "shoes color 700 +200 57.1% 85.7%",
+        "+40 66.7% 80.0%",
+        "corner 35 values of color that the dictionary lacks use a value of the list",
+        "12 rows without a title give every product a title",
+        "navvy 31 en Navy",
+        "4 en none is near",
+        '{ "name": "color", "aliases": { "en": { "navvy": "Navy" } } }',
         "score 40.0 962 950 12 24 2 cores",
         "Passed : 2 of 2 expectations are met.",
         "rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",
-        "summer, <b>spring</b> winter 0.770",
     ],
 )
 def test_the_report_shows(page: ParsedPage, expected_text: str) -> None:
@@ -150,9 +160,40 @@ def test_pictures_come_before_statistics_which_are_folded(written: Path) -> None
     text = written.read_text(encoding="utf-8")
     headings = re.findall(r"<h2>([^<]+)</h2>", text)
     assert headings[:4] == ["Attributes", "Published values", "Near misses", "Disagreements with merchants"]
-    assert headings[4] == "Why values are written or not"
+    assert headings[4:8] == [
+        "Why values are written or not",
+        "Coverage by category and shop",
+        "What merchants should correct",
+        "Merchants' values that the dictionary lacks",
+    ]
     folded = re.findall(r'<details class="section" ?><summary><h2>([^<]+)</h2>', text)
     assert folded == ["With and without a picture", "Certificates", "Scores", "Stages", "Validation"]
+
+
+def test_more_samples_are_folded_and_their_pictures_are_not_decoded_before_they_are_seen(tmp_path: Path) -> None:
+    sample = full_report().published[0]
+    many = [replace(sample, product_id=f"p{n}") for n in range(2 * PAGE + 5)]
+    text = write_run_report(tmp_path / "m.html", RunReport(run=run_row(), published=many)).read_text("utf-8")
+    assert text.count('<figure class="card">') == len(many)
+    assert re.findall(r'<details class="more"><summary>([^<]+)<', text) == [f"{PAGE} more", "5 more"]
+    assert text.index('<details class="more">') > text.index(f'<code class="soft">p{PAGE - 1}</code>')
+    assert text.count("<img ") == text.count('loading="lazy" decoding="async"') == len(many)
+    assert "content-visibility: auto" in text
+
+
+def test_the_coverage_bars_do_not_scroll_with_the_table(written: Path) -> None:
+    before_table = written.read_text(encoding="utf-8").partition('<div class="scroll">')[0]
+    assert (
+        before_table.count('<span class="bar"><i style="width:60.00%"></i><i class="gain" style="width:24.00%">') == 1
+    )
+    assert '<b>season</b><span class="n">58.0%</span>' in before_table
+
+
+def test_a_reason_of_another_release_is_shown_without_a_sentence(tmp_path: Path) -> None:
+    row = run_row()
+    row["counts"] = row["counts"] | {"skipped.of_the_future": 3}
+    text = write_run_report(tmp_path / "f.html", RunReport(run=row)).read_text("utf-8")
+    assert "<td>of the future</td>" in text
 
 
 def test_failed_validation_is_shown_expanded(tmp_path: Path) -> None:

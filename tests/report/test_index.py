@@ -33,7 +33,8 @@ class Runs:
 def run(number: int, coverage: float | None = 0.5, **changes: Any) -> dict[str, Any]:
     decisions = {"color": {"written": 10 * number, "retracted": 1, "coverage_after": coverage}}
     content = {
-        "run_id": f"enrich-{number}", "kind": "enrich", "status": "succeeded", "model_version": "3", "error": None,
+        "run_id": f"enrich-{number}", "parent_run_id": None, "kind": "enrich", "status": "succeeded",
+        "model_version": "3", "error": None,
         "counts": [("products", 1000), ("predicted", 990), ("quarantined.empty_title", 7), ("quarantined.x", 3)],
         "attributes": json.dumps({"decisions": decisions}),
         "started_at": NOW + timedelta(days=number), "finished_at": NOW + timedelta(days=number, minutes=3),
@@ -58,6 +59,20 @@ def test_runs_are_listed_newest_first_with_links_to_the_reports_that_exist(tmp_p
     assert NASTY in text
     assert "more" not in text
     assert parsed.tags & {"script", "img"} == set()
+
+
+def test_a_backfill_is_listed_with_what_its_chunks_did(tmp_path: Path) -> None:
+    (tmp_path / "backfill-1.html").touch()
+    counts = [("products", 2000), ("predicted", 1980)]
+    parent = run(9, kind="backfill", run_id="backfill-1", attributes=None, counts=counts)
+    chunks = [run(number, parent_run_id="backfill-1") for number in (1, 2)]
+    failed = run(3, parent_run_id="backfill-1", status="failed")
+    undone = run(10, kind="rollback", run_id="rollback-1", parent_run_id="backfill-1")
+    text, parsed = page(tmp_path, *chunks, failed, parent, undone)
+    assert " rollback rollback-1 " in text
+    assert "backfill backfill-1 2 chunks succeeded 3 3.0 2,000 1,980 20 30 2" in text
+    assert "chunk of a backfill enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
+    assert parsed.links == ["backfill-1.html"]
 
 
 def test_coverage_is_drawn_where_several_runs_have_it(tmp_path: Path) -> None:

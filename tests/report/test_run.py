@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.precision.claim import PATHS
@@ -23,6 +24,11 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     assert run["run_id"] in page
     assert "Shirt number" in page
     assert "data:image/jpeg" in page
+    assert "<h2>Coverage by category and shop</h2>" in page
+    assert "<h2>What merchants should correct</h2>" in page
+    against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
+    drawn = sum(min(2, number) for number in Counter(row["attribute"] for row in against).values())
+    assert page.count('<span class="change">replace</span>') == drawn > 0
 
 
 def test_the_report_counts_what_was_written_with_and_without_a_picture(

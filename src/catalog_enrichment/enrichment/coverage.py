@@ -1,7 +1,8 @@
 """How many products have a value, before and after a run: counted once, then kept up to date by what changed.
 
-A run's row keeps the whole numbers that it ended with. The next run counts only the products that changed since, as
-they were then and as they are now; where it has to look at all products, it counts all.
+A run's row keeps the whole numbers that it ended with, per attribute and per category and shop. The next run counts
+only the products that changed since, as they were then and as they are now; where it has to look at all products, it
+counts all. Either is one query.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.catalog.coverage_groups import BY, COVERAGE_KEY, Groups, bounded, from_rows, moved, to_rows
 from catalog_enrichment.frames import few_ids, with_ids
 from catalog_enrichment.records import Source
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
     from catalog_enrichment.dictionary import Dictionary
     from catalog_enrichment.enrichment.since_last_run import Changed
 
-KEY = "coverage"
+KEY = COVERAGE_KEY
 """In `runs.attributes`: :meth:`Coverage.to_dict`."""
+
+BEFORE = "coverage-before"
+"""The note of a run that is started again: :meth:`Coverage.before` of its first attempt."""
 
 APPLICABLE = "applicable"
 
@@ -43,6 +48,8 @@ class Coverage:
     """(attribute, source of the value that readers see) -> products that the attribute applies to; and (attribute,
     "applicable") -> all of these."""
     names: tuple[str, ...]
+    groups: Groups
+    """Of the largest categories and shops, the others summed."""
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Attribute -> products it applies to, those with a merchant value, and the share with any value."""
@@ -62,7 +69,11 @@ class Coverage:
         counts: dict[str, dict[str, int]] = {name: {} for name in self.names}
         for (name, kind), number in sorted(self.counts.items()):
             counts[name][kind] = number
-        return {"dictionary": self.dictionary, "counts": counts}
+        return {"dictionary": self.dictionary, "counts": counts, "groups": to_rows(self.groups)}
+
+    def before(self) -> dict[str, Any]:
+        """What a run's row says of the coverage before the run: :meth:`numbers` and the groups."""
+        return {"numbers": self.numbers(), "groups": to_rows(self.groups)}
 
     def moved(self, catalog: Catalog, dictionary: Dictionary, changed: DataFrame) -> Coverage:
         """This coverage brought up to date, where only products with a ``product_id`` in ``changed`` differ."""
@@ -70,16 +81,17 @@ class Coverage:
         if versions == self.versions:
             return self
         then, now = (_facts(catalog, dictionary, at, changed) for at in (self.versions, versions))
+        change = _summed(then, -1, now)
         counts = Counter(self.counts)
-        counts.update(_summed(then, -1, now))
-        return Coverage(versions, self.dictionary, counts, self.names)
+        counts.update(change.counts)
+        return Coverage(versions, self.dictionary, counts, self.names, moved(self.groups, change.groups))
 
 
 def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
     """The coverage of the whole catalog: one aggregation, however many attributes there are."""
     versions = _versions(catalog)
-    counts = _summed(_facts(catalog, dictionary, versions))
-    return Coverage(versions, dictionary.hash(), counts, tuple(dictionary.enabled))
+    found = _summed(_facts(catalog, dictionary, versions))
+    return Coverage(versions, dictionary.hash(), found.counts, tuple(dictionary.enabled), bounded(found.groups))
 
 
 def now(catalog: Catalog, dictionary: Dictionary, changed: Changed | None) -> Coverage:
@@ -100,13 +112,13 @@ def after(catalog: Catalog, dictionary: Dictionary, before: Coverage, changes: D
 
 
 def _kept(last: Mapping[str, Any], dictionary: Dictionary) -> Coverage | None:
-    """What the row of the run ``last`` keeps; None if it keeps nothing, or that of another dictionary."""
+    """What the row of the run ``last`` keeps; None if it keeps nothing, no groups, or that of another dictionary."""
     kept = last["attributes"].get(KEY)
-    if kept is None or kept["dictionary"] != dictionary.hash():
+    if kept is None or kept["dictionary"] != dictionary.hash() or "groups" not in kept:
         return None
     counts = {(name, kind): number for name, row in kept["counts"].items() for kind, number in row.items()}
     versions = {table: last["table_versions"][table] for table in _SOURCES}
-    return Coverage(versions, kept["dictionary"], counts, tuple(dictionary.enabled))
+    return Coverage(versions, kept["dictionary"], counts, tuple(dictionary.enabled), from_rows(kept["groups"]))
 
 
 def _versions(catalog: Catalog) -> dict[str, int]:
@@ -116,29 +128,49 @@ def _versions(catalog: Catalog) -> dict[str, int]:
 def _facts(
     catalog: Catalog, dictionary: Dictionary, versions: Mapping[str, int], only: DataFrame | None = None
 ) -> DataFrame:
-    """``attribute`` and ``kind``, one row for each product and kind to count; of the products in ``only``, if given."""
+    """``attribute``, ``kind``, ``category`` and ``shop``, one row for each product and kind to count.
+
+    ``only``: with the ``product_id`` of the products to count; None: all.
+    """
     from pyspark.sql import functions as F
 
-    products = catalog.read("products", versions["products"]).select("product_id", "category")
+    products = catalog.read("products", versions["products"]).select("product_id", "category", "shop_id")
     visible = catalog.read("current_values", versions["current_values"]).select("product_id", "attribute", "source")
     if only is not None:
         products, visible = (frame.join(only, "product_id", "left_semi") for frame in (products, visible))
     applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
     names = F.array(*[F.when(condition, F.lit(name)) for name, condition in applies.items()]).cast("array<string>")
-    applicable = products.select(F.explode(F.array_compact(names)).alias("attribute"), F.lit(APPLICABLE).alias("kind"))
+    group = [F.coalesce(name, F.lit("")).alias(by) for by, name in (("category", "category"), ("shop", "shop_id"))]
+    applicable = products.select(F.explode(F.array_compact(names)).alias("attribute"), F.lit(APPLICABLE), *group)
     inside = F.lit(False)
     for name, condition in applies.items():
         inside = inside | ((F.col("attribute") == name) & condition)
     seen = visible.join(products, "product_id").where(inside)
-    return applicable.union(seen.select("attribute", F.col("source").alias("kind")))
+    return applicable.union(seen.select("attribute", "source", *group)).toDF("attribute", "kind", *BY)
 
 
-def _summed(facts: DataFrame, sign: int = 1, more: DataFrame | None = None) -> dict[tuple[str, str], int]:
-    """How many ``facts`` there are of each attribute and kind, times ``sign``, and how many ``more``."""
+class _Sums(NamedTuple):
+    counts: dict[tuple[str, str], int]
+    """As :attr:`Coverage.counts`."""
+    groups: Groups
+    """Not bounded."""
+
+
+def _summed(facts: DataFrame, sign: int = 1, more: DataFrame | None = None) -> _Sums:
+    """How many ``facts`` there are, times ``sign``, and how many ``more``: in all, per category and per shop."""
     from pyspark.sql import functions as F
 
     signed = facts.withColumn("sign", F.lit(sign))
     if more is not None:
         signed = signed.union(more.withColumn("sign", F.lit(1)))
-    rows = signed.groupBy("attribute", "kind").agg(F.sum("sign").alias("products")).collect()
-    return {(row["attribute"], row["kind"]): row["products"] for row in rows}
+    sets = [("attribute", "kind"), *(("attribute", "kind", by) for by in BY)]
+    sums = signed.groupingSets(sets, "attribute", "kind", *BY)
+    counts: dict[tuple[str, str], int] = {}
+    groups: Counter[tuple[str, str | None, str, bool]] = Counter()
+    for row in sums.agg(F.sum("sign").alias("products")).toArrow().to_pylist():
+        by = next((by for by in BY if row[by] is not None), None)
+        if by is None:
+            counts[row["attribute"], row["kind"]] = row["products"]
+        else:
+            groups[by, row[by], row["attribute"], row["kind"] != APPLICABLE] += row["products"]
+    return _Sums(counts, groups)

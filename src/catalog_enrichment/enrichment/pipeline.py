@@ -15,6 +15,7 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import coverage, publish, score, select, summary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
+from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context
@@ -57,15 +58,20 @@ def enrich(
 
         with stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
-            record.count(**score.count_scored(scored, selection))
+            counted = score.count_scored(scored, selection)
+            record.count(**counted.numbers)
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted, score.note(record.counts))
 
-        with catalog.dropping_checkpoints(run_id, keep=[coverage.KEY] if dry_run else [score.SCORED, coverage.KEY]):
+        with catalog.dropping_checkpoints(
+            run_id, keep=[coverage.BEFORE] if dry_run else [score.SCORED, coverage.BEFORE]
+        ):
             with stages("decide") as stage:
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 before = coverage.now(catalog, context.dictionary, selection.changed)
-                record.attributes = summary.attributes(decided, changes, before, model, selection.waiting)
+                decisions = summary.decision_counts(decided, scored)
+                record.attributes = summary.attributes(decisions, changes, before, model, selection.waiting)
+                record.attributes[by_shop.KEY] = by_shop.largest(counted.by_shop, decisions.by_shop)
                 record.count(left_open=selection.left_open + summary.left_open(decided, record))
                 summary.say_what_needs_attention(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
@@ -75,7 +81,7 @@ def enrich(
 
             with stages("land") as stage:
                 # a run that is resumed after its commit finds its own values covered
-                seen_before = catalog.remember(run_id, coverage.KEY, before.numbers())
+                seen_before = catalog.remember(run_id, coverage.BEFORE, before.before())
                 landed = catalog.append("predictions", decided, run_id)
                 stage.count(
                     None, landed, catalog.append("quarantine", score.quarantined(scored, model, run_id), run_id)

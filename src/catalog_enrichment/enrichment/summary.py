@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.catalog import coverage_groups
 from catalog_enrichment.enrichment.coverage import KEY
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, add_counts
@@ -24,34 +26,62 @@ _SWITCHED_OFF: dict[str, Any] = {"merchant": 0, "coverage": None}
 """Numbers of an attribute that is switched off, or no longer in the dictionary: it has no coverage."""
 
 
-def decision_counts(decided: DataFrame) -> dict[str, dict[str, int]]:
-    """Attribute -> products written, suggested, abstained, and ``waiting``: values that wait under the provisional cap.
+@dataclass(frozen=True, slots=True)
+class DecisionCounts:
+    """How many products were decided how. A product with several values counts by its best one."""
 
-    A product with several values counts by its best one.
+    by_attribute: dict[str, dict[str, int]]
+    """Attribute -> products written, suggested, abstained, and ``waiting``: values that wait under the cap."""
+    by_shop: dict[str, dict[str, int]]
+    """Shop id -> ``disagrees_with_merchant.ATTRIBUTE`` and ``below_threshold.ATTRIBUTE`` -> products."""
+
+
+_OF_SHOPS = (Reason.DISAGREES_WITH_MERCHANT, Reason.BELOW_THRESHOLD)
+
+
+def decision_counts(decided: DataFrame, shops: DataFrame) -> DecisionCounts:
+    """Counts the rows of ``decided`` (contract `predictions`) in one query.
+
+    ``shops``: ``product_id`` and ``shop_id`` of all their products, each once.
     """
     from pyspark.sql import functions as F
 
-    def any_row(decision: Decision) -> Any:
-        return F.max((F.col("decision") == decision.value).cast("int"))
+    def any_row(condition: Any) -> Any:
+        return F.max(condition.cast("int"))
 
     per_product = decided.groupBy("attribute", "product_id").agg(
-        any_row(Decision.PUBLISH).alias("publish"),
-        any_row(Decision.SUGGEST).alias("suggest"),
+        any_row(F.col("decision") == Decision.PUBLISH.value).alias("publish"),
+        any_row(F.col("decision") == Decision.SUGGEST.value).alias("suggest"),
         F.count_if(F.col("reason") == Reason.PROVISIONAL_CAP.value).alias("waiting"),
+        *(any_row(F.col("reason") == reason.value).alias(reason.value) for reason in _OF_SHOPS),
     )
     written, suggested = F.col("publish") == 1, (F.col("publish") == 0) & (F.col("suggest") == 1)
-    rows = per_product.groupBy("attribute").agg(
+    unsure = ~written & ~suggested & (F.col(Reason.BELOW_THRESHOLD.value) == 1)
+    shop = F.coalesce("shop_id", F.lit("")).alias("shop")  # never null, but where the sum is of all shops
+    of_shop = per_product.join(shops.select("product_id", shop), "product_id", "left")
+    rows = of_shop.groupingSets([("attribute",), ("attribute", "shop")], "attribute", "shop").agg(
         F.count_if(written).alias("written"),
         F.count_if(suggested).alias("suggested"),
         F.count_if(~written & ~suggested).alias("abstained"),
         F.sum("waiting").alias("waiting"),
+        F.sum(Reason.DISAGREES_WITH_MERCHANT.value).alias(Reason.DISAGREES_WITH_MERCHANT.value),
+        F.count_if(unsure).alias(Reason.BELOW_THRESHOLD.value),
+        F.grouping("shop").alias("all_shops"),
     )
-    names = ("written", "suggested", "abstained", "waiting")
-    return {row["attribute"]: {name: row[name] for name in names} for row in rows.orderBy("attribute").collect()}
+    by_attribute: dict[str, dict[str, int]] = {}
+    by_shop: dict[str, dict[str, int]] = {}
+    for row in sorted(rows.toArrow().to_pylist(), key=lambda row: row["attribute"]):
+        if row["all_shops"]:
+            names = ("written", "suggested", "abstained", "waiting")
+            by_attribute[row["attribute"]] = {name: row[name] for name in names}
+        else:
+            problems = {f"{reason.value}.{row['attribute']}": row[reason.value] for reason in _OF_SHOPS}
+            by_shop.setdefault(row["shop"] or "", {}).update(problems)
+    return DecisionCounts(by_attribute, by_shop)
 
 
 def attributes(
-    decided: DataFrame,
+    counted: DecisionCounts,
     changes: Changes,
     before: Coverage,
     model: ResolvedModel,
@@ -62,13 +92,13 @@ def attributes(
     In ``decisions`` ``retracted`` counts values of earlier runs, the other numbers count products. ``waiting``:
     attribute -> values under the provisional cap; as an argument those that this run did not decide again.
     """
-    counts, coverage = decision_counts(decided), before.numbers()
-    here = {name: numbers.pop("waiting") for name, numbers in counts.items()}
+    counts, coverage = counted.by_attribute, before.numbers()
+    here = {name: numbers["waiting"] for name, numbers in counts.items()}
     none = dict.fromkeys(("written", "suggested", "abstained"), 0)
     decisions = {
         name: {
             "merchant": coverage.get(name, _SWITCHED_OFF)["merchant"],
-            **counts.get(name, none),
+            **{kind: counts.get(name, none)[kind] for kind in none},
             "retracted": changes.retracted_by_attribute.get(name, 0),
             "coverage_before": coverage.get(name, _SWITCHED_OFF)["coverage"],
         }
@@ -110,17 +140,18 @@ def _warn_of_pictures_not_read(record: RunRecord) -> None:
         record.stages.say(reasons.images_not_allowed(not_allowed, predicted))
 
 
-def add_coverage(record: RunRecord, before: Mapping[str, Mapping[str, Any]], after: Coverage) -> None:
+def add_coverage(record: RunRecord, before: Mapping[str, Any], after: Coverage) -> None:
     """Add to each attribute's numbers the coverage that readers see after the run, and the counts for the next run.
 
-    ``before``: numbers of the coverage before the first attempt of the run.
+    ``before``: :meth:`Coverage.before` of the first attempt of the run. Its groups are added where they differ.
     """
     attributes = record.attributes or {}
     coverage = after.numbers()
     for name, numbers in attributes["decisions"].items():
-        numbers["coverage_before"] = before.get(name, _SWITCHED_OFF)["coverage"]
+        numbers["coverage_before"] = before["numbers"].get(name, _SWITCHED_OFF)["coverage"]
         numbers["coverage_after"] = coverage.get(name, _SWITCHED_OFF)["coverage"]
-    record.attributes = attributes | {KEY: after.to_dict()}
+    change = coverage_groups.difference(coverage_groups.from_rows(before["groups"]), after.groups)
+    record.attributes = attributes | {KEY: after.to_dict(), coverage_groups.CHANGE_KEY: coverage_groups.to_rows(change)}
 
 
 def nothing_to_do(record: RunRecord, waiting: Mapping[str, int]) -> dict[str, Any]:

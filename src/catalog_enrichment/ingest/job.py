@@ -25,6 +25,7 @@ from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, out
 from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
+from catalog_enrichment.validation import by_shop
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import RowRule, flag_rows, load_rules
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 OUTCOMES = "outcomes"
 """The checkpoint of what becomes of every row."""
+
+MERCHANT_VALUES = "merchant_values"
+"""In `runs.attributes` and the summary: attribute -> values that are canonical, and those that are not."""
 
 _PICTURES = ("pictures_tried", "unusable_pictures")
 """Counts of the pictures that an import tried."""
@@ -149,7 +153,11 @@ def _count_merchant_values(context: Context, record: RunRecord, snapshot: Compar
     Before the products are replaced: it compares with the values that the merchants gave until now.
     """
     counted = merchant_values.count_merchant_values(snapshot.accepted_rows(), context.dictionary)
-    record.attributes = {"merchant_values": counted}
+    record.attributes = {
+        MERCHANT_VALUES: counted.counts,
+        by_shop.UNMAPPED: counted.unmapped,
+        by_shop.KEY: by_shop.largest(snapshot.refused_by_shop, counted.by_shop),
+    }
     repeated = adopted.newly_adopted(context.catalog, snapshot.written_rows(), record.started_at)
     repeated = context.catalog.checkpoint(record.run_id, "adopted", repeated)
     record.count(adopted=_by_attribute(repeated))
@@ -248,6 +256,6 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
         "adopted": record.by_reason("adopted"),
         "pictures_tried": record.counts.get("pictures_tried", 0),
         "unusable_pictures": record.by_reason("unusable_pictures"),
-        **(record.attributes or {}),
+        MERCHANT_VALUES: (record.attributes or {}).get(MERCHANT_VALUES, {}),
         "seconds": record.stages.seconds,
     }

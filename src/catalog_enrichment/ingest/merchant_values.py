@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +12,16 @@ import pyarrow as pa
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Dictionary, fold
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.validation.by_shop import UNMAPPED
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+MOST_UNMAPPED = 50
+"""Values per attribute that an import's row in `runs` keeps of those that the dictionary lacks."""
+
+MOST_CHARACTERS = 100
+"""Longer values are no spelling of a value; they are counted and not kept."""
 
 
 def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
@@ -83,18 +92,67 @@ def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) ->
     return pa.MapArray.from_arrays(offsets, names, items)
 
 
-def count_merchant_values(frame: DataFrame, dictionary: Dictionary) -> dict[str, dict[str, int]]:
-    """Per attribute of a normalised frame: how many merchant values are canonical (mapped) and how many are not."""
+@dataclass(frozen=True, slots=True)
+class MerchantValues:
+    """The merchants' values of a snapshot, counted."""
+
+    counts: dict[str, dict[str, int]]
+    """Attribute -> how many values are canonical (``mapped``) and how many are not (``unmapped``)."""
+    unmapped: dict[str, list[list[Any]]]
+    """Attribute -> its :data:`MOST_UNMAPPED` most frequent values that are not canonical, as [value, the language that
+    it was most often given in, number]."""
+    by_shop: dict[str, dict[str, int]]
+    """Shop id -> ``unmapped_value.ATTRIBUTE`` -> values that are not canonical."""
+
+
+def count_merchant_values(frame: DataFrame, dictionary: Dictionary) -> MerchantValues:
+    """Counts the merchant values of a normalised frame, in one query."""
+    import pyarrow as pa
     from pyspark.sql import functions as F
 
-    canonical = {(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values}
-    values = frame.select(F.explode("merchant_attributes").alias("attribute", "values"))
-    values = values.select("attribute", F.explode("values").alias("value")).groupBy("attribute", "value").count()
+    canonical = [(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values]
+    table = pa.table({"attribute": [name for name, _ in canonical], "value": [value for _, value in canonical]})
+    known = frame.sparkSession.createDataFrame(table, "attribute string, value string").withColumn(
+        "mapped", F.lit(True)
+    )
+    named = frame.select("language", "shop_id", F.explode("merchant_attributes").alias("attribute", "values"))
+    values = named.select("language", "shop_id", "attribute", F.explode("values").alias("value"))
+    values = values.join(F.broadcast(known), ["attribute", "value"], "left")
+    others = {
+        name: F.when(F.col("mapped").isNull(), F.coalesce(F.col(name), F.lit("")))
+        for name in ("value", "language", "shop_id")
+    }
+    sets = [("attribute", "value", "language"), ("attribute", "shop_id")]  # all null: the canonical values
+    grouped = values.withColumns(others).groupingSets(sets, "attribute", "value", "language", "shop_id")
+    sums = grouped.agg(F.count("*").alias("number"), F.grouping("shop_id").alias("of_all_shops"))
+    return _counted(sums.toArrow().to_pylist())
+
+
+def _counted(rows: list[dict[str, Any]]) -> MerchantValues:
     counts: dict[str, dict[str, int]] = {}
-    for attribute, value, number in values.collect():  # distinct spellings: small
-        attribute_counts = counts.setdefault(attribute, {"mapped": 0, "unmapped": 0})
-        attribute_counts["mapped" if (attribute, value) in canonical else "unmapped"] += number
-    return dict(sorted(counts.items()))
+    languages: dict[str, dict[str, Counter[str]]] = {}
+    shops: dict[str, dict[str, int]] = {}
+    for row in rows:
+        name, value, shop = row["attribute"], row["value"], row["shop_id"]
+        if row["of_all_shops"]:
+            numbers = counts.setdefault(name, {"mapped": 0, "unmapped": 0})
+            numbers["mapped" if value is None else "unmapped"] += row["number"]
+            if value is not None:
+                languages.setdefault(name, {}).setdefault(value, Counter())[row["language"]] += row["number"]
+        elif shop is not None:
+            shops.setdefault(shop, {})[f"{UNMAPPED}.{name}"] = row["number"]
+    unmapped = {name: _most_frequent(values) for name, values in sorted(languages.items())}
+    return MerchantValues(dict(sorted(counts.items())), unmapped, shops)
+
+
+def _most_frequent(values: dict[str, Counter[str]]) -> list[list[Any]]:
+    """``values``: value -> language -> number."""
+    short = [value for value in values if len(value) <= MOST_CHARACTERS]
+    order = sorted(short, key=lambda value: (-values[value].total(), value))[:MOST_UNMAPPED]
+    return [
+        [value, min(values[value], key=lambda name: (-values[value][name], name)), values[value].total()]
+        for value in order
+    ]
 
 
 def check_attributes(mapping: MappingConfig, dictionary: Dictionary) -> None:

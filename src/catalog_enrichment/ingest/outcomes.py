@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.frames import FEW_PRODUCTS
+from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -41,6 +43,7 @@ def with_content_state(products: DataFrame) -> DataFrame:
 def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
     """One row per input row: row_key, product_id, outcome, reason, detail, and the product's updated_at.
 
+    ``shop_id`` is that of the refused rows, for counting; null for the others, so that it takes no space.
     ``updated_at`` is the row's own time; without one, the stored time if the product is unchanged, else ``now``.
     """
     from pyspark.sql import functions as F
@@ -61,6 +64,7 @@ def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
         "product_id",
         "reason",
         "detail",
+        F.when(F.col("reason").isNotNull(), F.col("shop_id")).alias("shop_id"),
         outcome.alias("outcome"),
         F.coalesce("updated_at", default_time).alias("updated_at"),
     )
@@ -76,19 +80,24 @@ class ComparedSnapshot:
     """Of :func:`outcomes`; checkpointed."""
     counts: dict[str, Any]
     """rows = new + changed + unchanged + quarantined (by reason); products: those that are not quarantined (I7)."""
+    refused_by_shop: by_shop.Problems
 
     @classmethod
     def of(cls, rows: DataFrame, outcomes: DataFrame) -> ComparedSnapshot:
         """Raises RuntimeError if the rows and their outcomes do not add up."""
-        grouped = outcomes.groupBy("outcome", "reason").count().collect()
-        numbers = {(row["outcome"], row["reason"]): row["count"] for row in grouped}
-        counts: dict[str, Any] = {name: numbers.get((name, None), 0) for name in ACCEPTED}
+        numbers: Counter[tuple[str, str | None]] = Counter()
+        refused: dict[str, Counter[str]] = {}
+        for row in outcomes.groupBy("outcome", "reason", "shop_id").count().collect():
+            numbers[row["outcome"], row["reason"]] += row["count"]
+            if row["reason"] is not None:
+                refused.setdefault(row["shop_id"] or "", Counter())[row["reason"]] += row["count"]
+        counts: dict[str, Any] = {name: numbers[name, None] for name in ACCEPTED}
         counts["products"] = sum(counts.values())
         counts[QUARANTINED] = {reason: n for (_, reason), n in sorted(numbers.items(), key=str) if reason is not None}
         counts["rows"] = rows.count()
         if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
             raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
-        return cls(rows, outcomes, counts)
+        return cls(rows, outcomes, counts, refused)
 
     @property
     def refused(self) -> int:

@@ -14,13 +14,15 @@ from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.spreadsheet import as_text
-from catalog_enrichment.records import Decision, RunStatus, stable_hash
+from catalog_enrichment.records import Cardinality, Decision, RunStatus, stable_hash
+from catalog_enrichment.report import changes
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.dictionary import Dictionary
 
 
 MANIFEST = "_shops.json"
@@ -36,10 +38,11 @@ _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}")
 
 
 def export_suggestions(
-    catalog: Catalog, folder: Path, kind: Literal["csv", "parquet"], say: Say = to_stderr
+    catalog: Catalog, dictionary: Dictionary, folder: Path, kind: Literal["csv", "parquet"], say: Say = to_stderr
 ) -> dict[str, Any]:
     """Write the open suggestions to ``folder``, one file per shop, highest scores first; returns the job's summary.
 
+    The column ``change`` says what a suggestion would do to the merchant's values (:mod:`report.changes`).
     In CSV files, texts of merchants that a spreadsheet would take for a formula begin with an apostrophe. The files
     are called ``NAME.csv`` or ``NAME.parquet`` (:func:`file_names`); :data:`MANIFEST` tells the shop of each. An
     earlier export is replaced. Nothing in the catalog changes. Raises ConfigError for a folder that holds anything
@@ -50,7 +53,7 @@ def export_suggestions(
     earlier = _earlier_export(folder)
     stages = Stages(say)
     with stages("export") as stage, persisted_frames() as persist:
-        rows = persist(open_suggestions(catalog))
+        rows = persist(open_suggestions(catalog, dictionary))
         per_shop = {row["shop_id"]: row["count"] for row in rows.groupBy("shop_id").count().collect()}
         stage.rows_out = sum(per_shop.values())
         numbers = {shop: number for number, shop in enumerate(sorted(per_shop))}
@@ -116,7 +119,7 @@ def file_names(shops: Iterable[str]) -> dict[str, str]:
     return {shop: name(shop) for shop in shops}
 
 
-def open_suggestions(catalog: Catalog) -> DataFrame:
+def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
     """The suggestions of the newest decision per product and attribute that the merchant has not taken up.
 
     None where a person said what the value is, or that there is none.
@@ -128,6 +131,11 @@ def open_suggestions(catalog: Catalog) -> DataFrame:
     newest = Window.partitionBy("product_id", "attribute").orderBy(F.desc("finished_at"), F.desc("run_id"))
     decisions = catalog.read("predictions").join(finished, "run_id")
     latest = decisions.withColumn("recency", F.dense_rank().over(newest)).where(F.col("recency") == 1)
+    of_product = Window.partitionBy("product_id", "attribute")
+    latest = latest.withColumn(
+        "confirmed", F.coalesce(F.max(changes.gives_merchants_value()).over(of_product), F.lit(False))
+    )
+    many = [name for name, attribute in dictionary.attributes.items() if attribute.cardinality is Cardinality.MANY]
     products = catalog.read("products").where(~F.col("opt_out"))
     products = products.select("product_id", "content_hash", "shop_id", "title", "merchant_attributes")
     merchant = F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array().cast("array<string>"))
@@ -141,6 +149,10 @@ def open_suggestions(catalog: Catalog) -> DataFrame:
             *("product_id", "title", "attribute"),
             F.concat_ws("|", merchant).alias("merchant_values"),
             F.col("value").alias("suggested_value"),
+            F.when(F.size(merchant) == 0, changes.FILL)
+            .when(F.col("attribute").isin(many) & F.col("confirmed"), changes.ADD)
+            .otherwise(changes.REPLACE)
+            .alias("change"),
             F.round("score", 4).alias("score"),
             *("reason", "model_version", "run_id"),
         )

@@ -22,13 +22,19 @@ from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Decision, Reason
-from catalog_enrichment.report.reasons import certificate_numbers, what_waits
+from catalog_enrichment.report import coverage, merchants
+from catalog_enrichment.report.reasons import Case, certificate_numbers, sentence, what_waits
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from catalog_enrichment.dictionary import Dictionary
+
 THUMBNAIL = 112
 """Pixels; shown at half the size, for high-resolution screens."""
+
+PAGE = 48
+"""Samples of an attribute that are shown at once; the others are folded, so that the browser does not lay them out."""
 
 _WIDTH, _HEIGHT = 320.0, 72.0
 """Size of a histogram in SVG units."""
@@ -50,6 +56,9 @@ class Sample:
     attention: float | None = None
     """Weight on the text, 0..1; the weight on the picture is 1 minus this."""
     merchant_values: Sequence[str] = ()
+    change: str = ""
+    """What the value would do to the merchant's: one of :data:`~catalog_enrichment.report.changes.CHANGES`; "" where it
+    is no suggestion."""
     picture: bytes | None = None
     """The encoded picture, as the catalog has it."""
 
@@ -89,6 +98,12 @@ class RunReport:
     """Certificate id -> how many of them were given no wrong value; None where the truth is not known."""
     accept_rates: Mapping[str, float] = field(default_factory=dict)
     """Certificate id -> share of this run's products without a merchant's value that its threshold accepts."""
+    imported: Mapping[str, Any] = field(default_factory=dict)
+    """The column `attributes` of the newest import before the run."""
+    dictionary: Dictionary | None = None
+    """Without one the values that it lacks are not shown."""
+    chunks: Sequence[Mapping[str, Any]] = ()
+    """Of a backfill: rows as :func:`report.backfill.listed` makes them."""
     undo: str = ""
     """The command that rolls the run back."""
 
@@ -143,6 +158,10 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "near_misses": _by_attribute(run.near_misses),
         "disagreements": _by_attribute(run.disagreements),
         "stages": [_stage(stage) for stage in run.stages or _stages_of_row(row)],
+        "coverage_groups": coverage.tables(by_attribute),
+        "unmapped": merchants.unmapped(run.imported, run.dictionary) if run.dictionary else [],
+        "shops": merchants.shops(run.imported, by_attribute),
+        "chunks": run.chunks,
         "validation": _validation(_json(row.get("validation"))),
         "undo": run.undo,
     }
@@ -181,9 +200,15 @@ def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
     grouped: dict[str, Any] = {"products": counts.get("products", 0), "predicted": counts.get("predicted", 0)}
     for kind in ("skipped", "quarantined", "unusable_images"):
         by_reason = {name.partition(".")[2]: n for name, n in counts.items() if name.startswith(f"{kind}.") and n}
-        grouped[kind] = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
+        order = sorted(by_reason, key=lambda reason: (-by_reason[reason], reason))
+        grouped[kind] = [(reason, by_reason[reason], _why(reason)) for reason in order]
         grouped[f"{kind}_total"] = sum(by_reason.values())
     return grouped
+
+
+def _why(reason: str) -> str:
+    """Why products are left out, and what would change it; "" for a reason of another release."""
+    return sentence(Reason(reason), Case(attribute="the attribute")) if reason in set(Reason) else ""
 
 
 def _window(window: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -280,13 +305,13 @@ def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificat
     return {"name": name, "bars": bars, "lines": lines, "products": sum(bins), "width": _WIDTH, "height": _HEIGHT}
 
 
-def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[dict[str, Any]]]:
-    """Attribute -> the cards of its samples."""
+def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[list[dict[str, Any]]]]:
+    """Attribute -> the cards of its samples, in pages of :data:`PAGE`."""
     cards: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
         card = {"sample": sample, "thumbnail": thumbnail(sample.picture)}
         cards.setdefault(sample.attribute, []).append(card)
-    return cards
+    return {name: [of[start : start + PAGE] for start in range(0, len(of), PAGE)] for name, of in cards.items()}
 
 
 def thumbnail(picture: bytes | None) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.records import RunStatus
+from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.report import backfill
 from catalog_enrichment.report.html import environment, write_html
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ SHOWN = 200
 """Newest runs that are listed."""
 
 _COLUMNS = (
-    *("run_id", "kind", "status", "model_version", "counts", "attributes", "error"),
+    *("run_id", "parent_run_id", "kind", "status", "model_version", "counts", "attributes", "error"),
     *("started_at", "finished_at"),
 )
 _WIDTH, _HEIGHT = 240.0, 40.0
@@ -31,7 +32,7 @@ def write_index(catalog: Catalog, folder: Path) -> Path:
     rows = runs.rows(catalog, _COLUMNS)
     newest = rows[-SHOWN:]
     values = {
-        "listed": [_run(row, folder) for row in reversed(newest)],
+        "listed": [_run(row, folder, _of_chunks(row, newest)) for row in reversed(newest)],
         "older": len(rows) - len(newest),
         "trends": _trends(newest),
         "width": _WIDTH,
@@ -40,8 +41,15 @@ def write_index(catalog: Catalog, folder: Path) -> Path:
     return write_html(folder / INDEX, environment().get_template("index.html.j2").render(values))
 
 
-def _run(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    counts, decisions = dict(row["counts"] or {}), _decisions(row)
+def _of_chunks(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The run itself; of a backfill its chunks among ``rows``, since its own row has no decisions."""
+    if row["kind"] != RunKind.BACKFILL:
+        return [row]
+    return [one for one in rows if backfill.is_chunk(one, row["run_id"])]
+
+
+def _run(row: Mapping[str, Any], folder: Path, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counts, decisions = dict(row["counts"] or {}), [one for part in parts for one in _decisions(part).values()]
     report = f"{row['run_id']}.html"
     return {
         **{name: row[name] for name in ("run_id", "kind", "status", "model_version", "finished_at")},
@@ -49,8 +57,12 @@ def _run(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "minutes": (row["finished_at"] - row["started_at"]).total_seconds() / 60,
         "products": counts.get("products"),
         "predicted": counts.get("predicted"),
-        "quarantined": sum(n for name, n in counts.items() if name.startswith("quarantined.")),
-        **{name: sum(one.get(name) or 0 for one in decisions.values()) for name in ("written", "retracted")},
+        "quarantined": sum(
+            n for part in parts for name, n in dict(part["counts"] or {}).items() if name.startswith("quarantined.")
+        ),
+        "chunks": len(parts) if row["kind"] == RunKind.BACKFILL else 0,
+        "chunk": row["kind"] == RunKind.ENRICH and bool(row["parent_run_id"]),
+        **{name: sum(one.get(name) or 0 for one in decisions) for name in ("written", "retracted")},
         "report": report if (folder / report).is_file() else "",
         "error": (row["error"] or "").splitlines()[0] if row["error"] else "",
     }

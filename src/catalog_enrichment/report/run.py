@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
+from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
-from catalog_enrichment.records import Decision, Modality, Reason
-from catalog_enrichment.report import reasons
+from catalog_enrichment.records import Cardinality, Decision, Modality, Reason, RunKind, RunStatus
+from catalog_enrichment.report import backfill, changes, reasons
 from catalog_enrichment.report.html import (
     THUMBNAIL,
     ReasonCount,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config, ImagesConfig
+    from catalog_enrichment.dictionary import Dictionary
 
 
 def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[str, int] | None = None) -> Path:
@@ -41,10 +45,11 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
 
     run = runs.find(catalog, run_id)
     row: dict[str, Any] = run.asDict(recursive=True) if run else {"run_id": run_id}
+    dictionary = load_dictionary(config)
     with persisted_frames() as persist:
         predictions = persist(catalog.read("predictions").where(F.col("run_id") == run_id))
         published = predictions.where(F.col("decision") == Decision.PUBLISH.value)
-        samples = _samples(catalog, predictions, config)
+        samples = _samples(catalog, predictions, config, dictionary)
         report = RunReport(
             run=row,
             published=samples[Reason.CERTIFIED],
@@ -56,12 +61,62 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
             written=_written(published),
             accept_rates=accept_rates(predictions, catalog.read("products"), row),
             right=right,
-            undo=f"rollback_run --config FILE --run-id {run_id}",
+            imported=_imported(catalog, row.get("finished_at")),
+            dictionary=dictionary,
+            undo=_undo(run_id),
         )
     folder = config.path(config.report.path)
     path = write_run_report(folder / f"{run_id}.html", report)
     write_index(catalog, folder)
     return path
+
+
+def write_backfill_report(catalog: Catalog, config: Config, run_id: str) -> Path:
+    """Write the report of a finished backfill, and those of its chunks that have none yet; return its path.
+
+    Its page is made of the rows of `runs` alone, without Spark.
+    """
+    folder = config.path(config.report.path)
+    rows = [row for row in runs.rows(catalog, _COLUMNS) if row["status"] == RunStatus.SUCCEEDED]
+    chunks = [row for row in rows if backfill.is_chunk(row, run_id)]
+    for chunk in chunks:
+        if not (folder / f"{chunk['run_id']}.html").is_file():
+            write_report(catalog, config, chunk["run_id"])
+    own: Mapping[str, Any] = next((row for row in rows if row["run_id"] == run_id), {"run_id": run_id})
+    report = RunReport(
+        run=backfill.summed(own, chunks),
+        chunks=backfill.listed(chunks),
+        imported=_imported(catalog, own.get("finished_at")),
+        dictionary=load_dictionary(config),
+        undo=_undo(run_id),
+    )
+    path = write_run_report(folder / f"{run_id}.html", report)
+    write_index(catalog, folder)
+    return path
+
+
+_COLUMNS = (
+    *("run_id", "parent_run_id", "kind", "status", "model_name", "model_version", "config", "window", "counts"),
+    *("attributes", "seconds", "started_at", "finished_at"),
+)
+
+
+def _undo(run_id: str) -> str:
+    return f"rollback_run --config FILE --run-id {run_id}"
+
+
+def _imported(catalog: Catalog, before: datetime | None) -> dict[str, Any]:
+    """The column `attributes` of the newest import that finished ``before``, or of all; {} without one. No Spark."""
+    rows = runs.rows(catalog, ["kind", "status", "attributes", "finished_at"])
+    imports = [row for row in rows if (row["kind"], row["status"]) == (RunKind.IMPORT, RunStatus.SUCCEEDED)]
+    earlier = [row for row in imports if before is None or row["finished_at"] <= _aware(before)]
+    content: dict[str, Any] = json.loads(earlier[-1]["attributes"] or "{}") if earlier else {}
+    return content
+
+
+def _aware(moment: datetime) -> datetime:
+    """Spark gives times of the table without a zone, in the session's, which is the machine's."""
+    return moment.astimezone(UTC)
 
 
 def reason_counts(predictions: DataFrame, run: Mapping[str, Any]) -> list[ReasonCount]:
@@ -111,7 +166,9 @@ def _reason_count(
 _SAMPLED = (Reason.CERTIFIED, Reason.NEAR_MISS, Reason.DISAGREES_WITH_MERCHANT)
 
 
-def _samples(catalog: Catalog, predictions: DataFrame, config: Config) -> dict[Reason, list[Sample]]:
+def _samples(
+    catalog: Catalog, predictions: DataFrame, config: Config, dictionary: Dictionary
+) -> dict[Reason, list[Sample]]:
     """Per reason and attribute `report.samples` rows with their products, drawn by hash: the same rows every time."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -125,7 +182,32 @@ def _samples(catalog: Catalog, predictions: DataFrame, config: Config) -> dict[R
     samples: dict[Reason, list[Sample]] = {reason: [] for reason in _SAMPLED}
     for row in rows.collect():
         samples[Reason(row["reason"])].append(_sample(row, limits))
+    disagreements = samples[Reason.DISAGREES_WITH_MERCHANT]
+    many = {name for name, of in dictionary.attributes.items() if of.cardinality is Cardinality.MANY}
+    confirmed = _confirmed(predictions, [sample for sample in disagreements if sample.attribute in many])
+    samples[Reason.DISAGREES_WITH_MERCHANT] = [
+        replace(
+            sample,
+            change=changes.change(
+                Cardinality.MANY if sample.attribute in many else Cardinality.ONE,
+                sample.merchant_values,
+                (sample.product_id, sample.attribute) in confirmed,
+            ),
+        )
+        for sample in disagreements
+    ]
     return samples
+
+
+def _confirmed(predictions: DataFrame, samples: list[Sample]) -> set[tuple[str, str]]:
+    """Product id and attribute of those samples for which the model also gives a value of the merchant."""
+    from pyspark.sql import functions as F
+
+    if not samples:
+        return set()
+    agrees = predictions.where(changes.gives_merchants_value())
+    rows = agrees.where(F.col("product_id").isin([sample.product_id for sample in samples]))
+    return {(row["product_id"], row["attribute"]) for row in rows.select("product_id", "attribute").collect()}
 
 
 def _sample(row: Any, limits: ImagesConfig) -> Sample:

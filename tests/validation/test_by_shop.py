@@ -1,0 +1,21 @@
+"""Problems per shop are bounded, and nothing of them is lost."""
+
+from __future__ import annotations
+
+from catalog_enrichment.validation.by_shop import largest, merged
+
+
+def test_the_shops_with_most_problems_have_a_name_and_the_others_are_summed() -> None:
+    imported = {"a": {"empty_title": 2}, "b": {"empty_title": 1, "unmapped_value.color": 4}, "none": {"empty_title": 0}}
+    run = {"a": {"no_image": 1}, "c": {"no_image": 1}, "d": {"no_image": 1}}
+    found = largest(imported, run, limit=2)
+    assert found == {
+        "shops": {"b": {"empty_title": 1, "unmapped_value.color": 4}, "a": {"empty_title": 2, "no_image": 1}},
+        "others": {"shops": 2, "problems": {"no_image": 2}},
+    }
+    assert list(found["shops"]) == ["b", "a"]
+    assert merged([found, found]) == {
+        "shops": {"b": {"empty_title": 2, "unmapped_value.color": 8}, "a": {"empty_title": 4, "no_image": 2}},
+        "others": {"shops": 4, "problems": {"no_image": 4}},
+    }
+    assert merged([]) == {"shops": {}, "others": {"shops": 0, "problems": {}}}
