@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
-from catalog_enrichment import cli
+from catalog_enrichment import cli, command
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.demo import compare as demo_compare
 from catalog_enrichment.demo import run as demo_run
@@ -110,7 +110,7 @@ def parser_of(main: Callable[..., Any]) -> argparse.ArgumentParser:
 
 
 def jobs_page() -> str:
-    exit_codes = (cli.__doc__ or "").rsplit("\n\n", 1)[-1]
+    exit_codes = (command.__doc__ or "").rsplit("\n\n", 1)[-1]
     lines = [
         "# Jobs",
         "",

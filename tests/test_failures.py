@@ -14,7 +14,7 @@ from py4j.clientserver import JavaClient, JavaParameters, PythonParameters
 from py4j.java_gateway import GatewayProperty
 from py4j.protocol import Py4JNetworkError
 
-from catalog_enrichment import cli, failures
+from catalog_enrichment import cli, command, failures
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailure
 
@@ -136,7 +136,7 @@ def test_a_job_ends_with_the_exit_code_of_what_was_recognised(
     def load(*_: object) -> Config:
         raise problem
 
-    monkeypatch.setattr(cli, "load_config", load)
+    monkeypatch.setattr(command, "load_config", load)
     run: Callable[[list[str]], int] = cli.export_suggestions
     assert run(["--config", "c.toml", "--output", str(tmp_path)]) == code
     printed = capsys.readouterr()

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "catalog_enrichment"
 LAYERS = [
     ["demo"],
     ["cli"],
+    ["command"],
     ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations"],
     ["report.run", "context"],
     ["training.launcher"],

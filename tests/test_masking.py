@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment import cli, masking
+from catalog_enrichment import cli, command, masking
 from catalog_enrichment.masking import masked, masked_content, printable, secrets_in
 
 from .sample_catalog import build
@@ -125,7 +125,7 @@ def test_no_exit_code_prints_a_secret_of_the_config_the_environment_or_the_messa
         print("library says from-config")
         raise kind("from-config, from-environment, https://u:from-message@h/?X-Amz-Signature=from-query \x1b[2J")
 
-    job = cli._job()(fails)
+    job = command.job()(fails)
     setting = "spark.conf={'spark.hadoop.fs.s3a.secret.key' = 'from-config'}"
     assert job(["--config", str(sample.file), "--set", setting]) == code
     printed = capsys.readouterr()

@@ -1,123 +1,24 @@
-"""The jobs: parse the arguments, load the config, make one call, print one JSON line, return the exit code.
+"""The jobs: each function is the ``main`` of a console script and of ``jobs/NAME.py``.
 
-Each function decorated with ``_job`` is the ``main`` of a console script and of ``jobs/NAME.py``. Errors in the config
-and the registry are found before Spark starts. Progress goes to stderr; the last line of stdout is the JSON summary.
-
-Exit codes: 0 ok, 2 bad config or data contract, 3 a gate refused, 4 the surroundings failed (try again), 1 a bug.
+What they have in common, exit codes among it: :mod:`catalog_enrichment.command`.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-import os
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from catalog_enrichment import failures, masking, threads
-from catalog_enrichment.config.load import load_config
+from catalog_enrichment.command import Summary, ended, job, parser_of
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, GateRefused
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import RunKind, RunStatus, Source
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
-
-Summary = dict[str, Any]
-JobFunction = Callable[[Config, argparse.Namespace], Summary]
-
-
-class Main(Protocol):
-    """Parses ``argv`` (default: the command line), runs the job, prints its summary; returns the exit code."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
-
-
-def _job(
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
-    settings: Mapping[str, str] | None = None,
-) -> Callable[[JobFunction], Main]:
-    """Decorator: makes the job's ``main`` of a function (config, arguments) -> summary.
-
-    The function's name is the job's name and its docstring the text of --help. ``settings`` maps arguments to the
-    config keys that they set.
-    """
-
-    def decorate(function: JobFunction) -> Main:
-        @functools.wraps(function)
-        def main(argv: Sequence[str] | None = None) -> int:
-            return _run(function, argv, add_arguments, settings or {})
-
-        return main
-
-    return decorate
-
-
-def _run(
-    function: JobFunction,
-    argv: Sequence[str] | None,
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None,
-    settings: Mapping[str, str],
-) -> int:
-    threads.sleep_while_waiting()
-    parser = _parser(function)
-    parser.add_argument(
-        "--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml for a shipped one"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override; repeatable")
-    if add_arguments:
-        add_arguments(parser)
-    args = parser.parse_args(argv)
-    values = {key: getattr(args, argument) for argument, key in settings.items()}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
-
-    def run(secrets: set[str]) -> Summary:
-        config = load_config(args.config, args.set + overrides)
-        secrets |= config.secrets()
-        return function(config, args)
-
-    return _ended(function.__name__, run)
-
-
-def _parser(function: Callable[..., Summary | int]) -> argparse.ArgumentParser:
-    epilog = (__doc__ or "").rsplit("\n\n", 1)[-1]
-    return argparse.ArgumentParser(function.__name__, description=function.__doc__, epilog=epilog)
-
-
-def _ended(name: str, run: Callable[[set[str]], Summary]) -> int:
-    """Run the job, print its summary, and return the exit code."""
-    secrets = set(masking.secrets_in(dict(os.environ)))
-    with masking.masked_output(secrets):
-        code, summary = _outcome(name, run, secrets)
-    summary = masking.masked_content(summary | {"exit_code": code}, secrets)
-    print(json.dumps(summary, default=lambda value: masking.masked(str(value), secrets)), flush=True)
-    return code
-
-
-def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -> tuple[int, Summary]:
-    """Run the job: exit code and summary. It adds the config's ``secrets`` as soon as they are known."""
-    try:
-        return 0, {"job": name} | run(secrets)
-    except CatalogEnrichmentError as problem:
-        return problem.exit_code, _error(name, problem)
-    except Exception as problem:
-        if known := failures.recognised(problem):
-            return known.exit_code, _error(name, known)
-        to_stderr(traceback.format_exc())
-        return 1, {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
-
-
-def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
-    """Say what is wrong on stderr; the job's summary."""
-    error, refused = type(problem).__name__, isinstance(problem, GateRefused)
-    to_stderr(f"{name}: {error}: {problem}")
-    summary = {"job": name, "status": "refused" if refused else "error", "error": error, "message": str(problem)}
-    return summary | problem.summary if isinstance(problem, GateRefused) else summary
 
 
 # --- start a project --------------------------------------------------------------------------------------------------
@@ -125,7 +26,7 @@ def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
 
 def init_project(argv: Sequence[str] | None = None) -> int:
     """Guess a config and a dictionary from a file of products (CSV, TSV, JSON lines, parquet), and write them."""
-    parser = _parser(init_project)
+    parser = parser_of(init_project)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where config, dictionary, catalog and models go")
     parser.add_argument("--from", dest="file", type=Path, required=True, metavar="FILE", help="the file with products")
     for option in ("id", "title", "description", "category", "shop", "image"):
@@ -146,13 +47,13 @@ def init_project(argv: Sequence[str] | None = None) -> int:
             project.Project(folder=args.folder, file=args.file, given=given, overwrite=args.overwrite)
         )
 
-    return _ended("init_project", run)
+    return ended("init_project", run)
 
 
 # --- import, train, compare, promote ----------------------------------------------------------------------------------
 
 
-@_job()
+@job()
 def import_products(config: Config, _: argparse.Namespace) -> Summary:
     """Pull products from the source into the catalog's products table; bad rows go to quarantine with a reason."""
     from catalog_enrichment.context import open_for_writing
@@ -164,7 +65,7 @@ def import_products(config: Config, _: argparse.Namespace) -> Summary:
         return import_job.import_products(context)
 
 
-@_job()
+@job()
 def train_model(config: Config, _: argparse.Namespace) -> Summary:
     """Train on the merchants' values, evaluate, certify, and register a new model version as the candidate."""
     from catalog_enrichment.training import job as training_job
@@ -172,7 +73,7 @@ def train_model(config: Config, _: argparse.Namespace) -> Summary:
     return training_job.train_model(config)
 
 
-@_job()
+@job()
 def compare_models(config: Config, _: argparse.Namespace) -> Summary:
     """Train the recipes of [compare] beside each other and write the tables; certifies and registers nothing."""
     from catalog_enrichment.comparison import job as comparison_job
@@ -194,7 +95,7 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-products", action="store_true", help="with --dry-run: score all products, not a sample")
 
 
-@_job(_promote_arguments)
+@job(_promote_arguments)
 def promote_model(config: Config, args: argparse.Namespace) -> Summary:
     """Compare the candidate with the champion by the promotion policy; if it passes, make it the champion."""
     from catalog_enrichment.registry import promotion
@@ -238,7 +139,7 @@ def _enrich_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="do not write the HTML report")
 
 
-@_job(_enrich_arguments)
+@job(_enrich_arguments)
 def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     """Score every new, changed or unscored product with the champion and publish the values that are certified."""
     from catalog_enrichment.context import open_for_writing, recording_refusals
@@ -296,7 +197,7 @@ _BACKFILL_SETTINGS = {
 """Arguments of `backfill` -> the config keys that they set."""
 
 
-@_job(_backfill_arguments, _BACKFILL_SETTINGS)
+@job(_backfill_arguments, _BACKFILL_SETTINGS)
 def backfill(config: Config, args: argparse.Namespace) -> Summary:
     """Enrich a chosen slice of the catalog in resumable chunks, with an estimate first."""
     from catalog_enrichment.context import open_context, open_for_writing, recording_refusals
@@ -339,7 +240,7 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="count what would be undone; nothing is written")
 
 
-@_job(_rollback_arguments)
+@job(_rollback_arguments)
 def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
     """Undo a run, or one attribute of it. Undoing a rollback brings the values back."""
     from catalog_enrichment.context import open_for_writing
@@ -361,7 +262,7 @@ def _set_value_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what is and what would be; nothing is written")
 
 
-@_job(_set_value_arguments)
+@job(_set_value_arguments)
 def set_value(config: Config, args: argparse.Namespace) -> Summary:
     """Correct or remove the value of one product's attribute. A person's word stands before a model's."""
     from catalog_enrichment.context import load_dictionary, open_for_writing
@@ -385,7 +286,7 @@ def _maintain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="allow maintenance.retention_hours below 24")
 
 
-@_job(_maintain_arguments)
+@job(_maintain_arguments)
 def maintain_catalog(config: Config, args: argparse.Namespace) -> Summary:
     """Clean up the catalog: files and checkpoints that nothing needs, small files, old log entries and rows."""
     from catalog_enrichment.context import open_for_writing
@@ -401,7 +302,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attribute", required=True)
 
 
-@_job(_explain_arguments)
+@job(_explain_arguments)
 def explain_value(config: Config, args: argparse.Namespace) -> Summary:
     """Say who wrote a value, why, with which certificate, its history, and how to undo it."""
     from catalog_enrichment.context import open_context
@@ -416,7 +317,7 @@ def _suggestions_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
 
 
-@_job(_suggestions_arguments)
+@job(_suggestions_arguments)
 def export_suggestions(config: Config, args: argparse.Namespace) -> Summary:
     """Write disagreements with merchants and near misses, a file per shop, best first, as CSV or parquet."""
     from catalog_enrichment.context import open_context
@@ -451,7 +352,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-@_job(_export_arguments)
+@job(_export_arguments)
 def export_values(config: Config, args: argparse.Namespace) -> Summary:
     """Write what readers see to one file: each value with its product, who gave it, its score and its run."""
     from catalog_enrichment.catalog.lake import LakeCatalog
@@ -484,7 +385,7 @@ def _runs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="put the runs into the JSON summary; no table")
 
 
-@_job(_runs_arguments)
+@job(_runs_arguments)
 def list_runs(config: Config, args: argparse.Namespace) -> Summary:
     """List the newest runs: what each did, or why it was refused or failed. One that is going on or was killed is not
     listed."""

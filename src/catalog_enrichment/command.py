@@ -1,0 +1,114 @@
+"""What the command lines of all jobs have in common: arguments, config, one call, one JSON line, the exit code.
+
+Errors in the config and the registry are found before Spark starts. Progress goes to stderr; the last line of stdout is
+the JSON summary.
+
+Exit codes: 0 ok, 2 bad config or data contract, 3 a gate refused, 4 the surroundings failed (try again), 1 a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from catalog_enrichment import failures, masking, threads
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused
+from catalog_enrichment.stages import to_stderr
+
+Summary = dict[str, Any]
+JobFunction = Callable[[Config, argparse.Namespace], Summary]
+
+
+class Main(Protocol):
+    """Parses ``argv`` (default: the command line), runs the job, prints its summary; returns the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def job(
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Callable[[JobFunction], Main]:
+    """Decorator: makes the job's ``main`` of a function (config, arguments) -> summary.
+
+    The function's name is the job's name and its docstring the text of --help. ``settings`` maps arguments to the
+    config keys that they set.
+    """
+
+    def decorate(function: JobFunction) -> Main:
+        @functools.wraps(function)
+        def main(argv: Sequence[str] | None = None) -> int:
+            return _run(function, argv, add_arguments, settings or {})
+
+        return main
+
+    return decorate
+
+
+def _run(
+    function: JobFunction,
+    argv: Sequence[str] | None,
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None,
+    settings: Mapping[str, str],
+) -> int:
+    threads.sleep_while_waiting()
+    parser = parser_of(function)
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml for a shipped one"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override; repeatable")
+    if add_arguments:
+        add_arguments(parser)
+    args = parser.parse_args(argv)
+    values = {key: getattr(args, argument) for argument, key in settings.items()}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+
+    def run(secrets: set[str]) -> Summary:
+        config = load_config(args.config, args.set + overrides)
+        secrets |= config.secrets()
+        return function(config, args)
+
+    return ended(function.__name__, run)
+
+
+def parser_of(function: Callable[..., Summary | int]) -> argparse.ArgumentParser:
+    epilog = (__doc__ or "").rsplit("\n\n", 1)[-1]
+    return argparse.ArgumentParser(function.__name__, description=function.__doc__, epilog=epilog)
+
+
+def ended(name: str, run: Callable[[set[str]], Summary]) -> int:
+    """Run the job, print its summary, and return the exit code."""
+    secrets = set(masking.secrets_in(dict(os.environ)))
+    with masking.masked_output(secrets):
+        code, summary = _outcome(name, run, secrets)
+    summary = masking.masked_content(summary | {"exit_code": code}, secrets)
+    print(json.dumps(summary, default=lambda value: masking.masked(str(value), secrets)), flush=True)
+    return code
+
+
+def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -> tuple[int, Summary]:
+    """Run the job: exit code and summary. It adds the config's ``secrets`` as soon as they are known."""
+    try:
+        return 0, {"job": name} | run(secrets)
+    except CatalogEnrichmentError as problem:
+        return problem.exit_code, _error(name, problem)
+    except Exception as problem:
+        if known := failures.recognised(problem):
+            return known.exit_code, _error(name, known)
+        to_stderr(traceback.format_exc())
+        return 1, {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
+
+
+def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
+    """Say what is wrong on stderr; the job's summary."""
+    error, refused = type(problem).__name__, isinstance(problem, GateRefused)
+    to_stderr(f"{name}: {error}: {problem}")
+    summary = {"job": name, "status": "refused" if refused else "error", "error": error, "message": str(problem)}
+    return summary | problem.summary if isinstance(problem, GateRefused) else summary
