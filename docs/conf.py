@@ -31,6 +31,7 @@ html_title = project
 html_show_sphinx = False
 myst_enable_extensions: list[str] = []
 myst_heading_anchors = 3
+default_role = "code"  # single backticks in docstrings
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

@@ -1,4 +1,4 @@
-"""README, RUNBOOK and CONTRIBUTING name every job, make target and room, and only files and options that exist."""
+"""README, RUNBOOK, CONTRIBUTING and docs/ name every job, make target and room, and only what exists."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from catalog_enrichment.config.schema import Config
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
 README, RUNBOOK, CONTRIBUTING = (ROOT / name for name in ("README.md", "deploy/RUNBOOK.md", "CONTRIBUTING.md"))
-DOCUMENTS = [README, RUNBOOK, CONTRIBUTING]
+DOCUMENTS = [README, RUNBOOK, CONTRIBUTING, ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
-each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda document: f"{document.parent.name}-{document.stem}"
+)
 
 
 def code_of(document: Path) -> str:
-    """The document's code: what is in backticks, and indented or fenced blocks."""
-    text = document.read_text()
+    """The document's code: what is in backticks, and indented or fenced blocks; Python is test_reference's."""
+    text = re.sub(r"^```python\n.*?^```\n", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     blocks = re.findall(r"^(?: {4}.*\n)+", text, re.MULTILINE) + re.findall(
         r"^```.*?^```", text, re.MULTILINE | re.DOTALL
     )

@@ -209,6 +209,19 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert set(listed) == pages - {"index"}
 
 
+def _slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MyST make it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: f"{document.parent.name}-{document.stem}")
+def test_a_link_to_a_heading_finds_it(document: Path) -> None:
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text()):
+        target = (document.parent / file).resolve() if file else document
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        assert anchor in {_slug(heading) for heading in headings}, f"{document.name}: {file}#{anchor}"
+
+
 # --- the code blocks of the documents ---------------------------------------------------------------------------------
 
 
