@@ -79,9 +79,9 @@ def test_a_table_scrolls_in_its_own_box(source: str) -> None:
         "season , products with text and picture: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
         "promote_model --config FILE --version 3 --dry-run shows what readers would see change",
         "Warnings color: the picture is hardly used",
-        "color 5,421 9 412 55.0% (50.0 to 60.0) 40.0% 37.5% products with text and picture: yes "
-        "products without a usable picture: no",
-        "season 700 – – – – – products with text and picture: no",
+        "color with text and picture: yes without a usable picture: no 5,421 9 412 55.0% (50.0 to 60.0) 40.0% 37.5%",
+        "season with text and picture: no 700 – – – – –",
+        "Training of shop version 3 2026-03-01 09:30 UTC · MLflow run abc",
         "Expected calibration error 0.032",
         "10 test products, median 0.70",
         "picture masked 31.0% 50.0% 9.0 points",
@@ -185,7 +185,7 @@ def test_a_fit_that_ended_at_its_best_epoch_may_need_more_epochs() -> None:
 
 def test_a_training_without_curves_and_tables_has_a_page(tmp_path: Path) -> None:
     shown = text(tmp_path, curves={}, tables={}, metrics={}, pictures={}, seconds={}, lineage={})
-    assert "color – – – – – –" in shown
+    assert "season with text and picture: no – – – – – –" in shown
 
 
 def test_a_curve_of_many_points_is_drawn_with_few(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,13 +11,16 @@ import pytest
 from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.adopted import COLUMN
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.model_registry import ModelVersion, Registry
 from catalog_enrichment.registry.references import EarlyGate
+from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import job
 from catalog_enrichment.training.certification import EarlierCandidates
 
 from .. import sample_catalog
 from ..catalog.catalog_rows import START, product
+from ..registry.tiny_version import config_in
+from ..report.training_samples import trained
 
 
 class StoppedError(Exception):
@@ -54,3 +58,19 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
         job.train_model(sample.config)
     assert {row["product_id"]: row[COLUMN] for row in read} == {"a": ["color"], "b": []}
     assert label_uses.earlier_uses(catalog).epoch == 1
+
+
+def test_a_page_that_cannot_be_written_or_stored_is_a_warning_because_the_version_is_registered(tmp_path: Path) -> None:
+    lines: list[str] = []
+    config, version = config_in(tmp_path), ModelVersion("tiny", "3", "abc", "models:/tiny/3")
+    page = job.write_page(trained(), version, config, Registry(config), Stages(lines.append))
+    assert page == str(tmp_path / "reports" / "training-3.html")
+    assert "run train_model first" in lines[0]  # there is no MLflow store
+    assert lines[0].startswith("warning: the version is registered, but its page")
+    assert lines[1:] == [f"page of the training: {page}"]
+
+    shutil.rmtree(tmp_path / "reports")
+    (tmp_path / "reports").write_text("a file where the folder should be")
+    lines.clear()
+    assert job.write_page(trained(), version, config, Registry(config), Stages(lines.append)) is None
+    assert [line.partition(",")[0] for line in lines] == ["warning: the version is registered"]

@@ -76,10 +76,10 @@ def test_what_would_be_written_comes_first_then_the_highest_score() -> None:
 
 
 def test_of_several_values_a_wrong_one_that_would_be_written_is_shown() -> None:
-    """Of cardinality many: both colours are predicted for a product that has none of them."""
+    """Of cardinality many, and a product that has none of the colours."""
     world = World()
     world.market.truth[5] = False
-    world.probabilities[5] = (0.95, 0.6)
+    world.probabilities[5] = (0.95, 0.4)  # the second is written at a lower score than 0.5
     many = replace(world.market.labels, cardinality=Cardinality.MANY)
     assert [(row["said"], row["written"]) for row in world.rows(labels=many)] == [("Red", False)]
     world.written[5] = ("Blue",)

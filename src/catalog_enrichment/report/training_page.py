@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +82,7 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
     several_paths = len({one.numeric_path for one in trained.certificates}) > 1
     return {
         "training": training,
+        "trained_at": min((one.issued_at.astimezone(UTC) for one in trained.certificates), default=None),
         "can_be_written": [_certified_text(one, several_paths) for one in certified],
         "cannot_be_written": [
             _refusal_text(one, several_paths) for one in trained.certificates if one.threshold is None
@@ -192,7 +194,11 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "certified_recall": metrics.get(f"{name}/certified_recall"),
         "certified_precision": metrics.get(f"{name}/certified_precision"),
         "paths": [
-            {"products": _for_whom(one, several_paths), "certified": one.threshold is not None} for one in certificates
+            {
+                "products": _for_whom(one, several_paths).removeprefix("products "),
+                "certified": one.threshold is not None,
+            }
+            for one in certificates
         ],
         "precision_recall": _precision_recall(name, curve, both) if curve else None,
         "reliability": _reliability(name, bins) if bins and bins["count"] else None,
