@@ -62,3 +62,12 @@ def test_what_is_brought_up_to_date_is_what_is_counted_anew() -> None:
 def test_a_group_that_goes_away_is_not_kept() -> None:
     gone = {("shop", "s", "color", False): -2, ("shop", "s", "color", True): -1}
     assert moved({("shop", "s", "color", False): 2, ("shop", "s", "color", True): 1}, gone) == {}
+
+
+def test_a_group_that_was_summed_gets_no_name_by_what_was_added_to_it() -> None:
+    """Its products of before are among the others: under its own name there would be only those that were added."""
+    groups = {("shop", "a", "color", False): 5, ("shop", None, "color", False): 20}
+    assert moved(groups, {("shop", "b", "color", False): 6, ("shop", "a", "color", False): 1}, limit=1) == {
+        ("shop", "a", "color", False): 6,
+        ("shop", None, "color", False): 26,
+    }

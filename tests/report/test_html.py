@@ -189,6 +189,13 @@ def test_the_coverage_bars_do_not_scroll_with_the_table(written: Path) -> None:
     assert '<b>season</b><span class="n">58.0%</span>' in before_table
 
 
+def test_every_table_but_the_narrow_ones_scrolls_in_a_box_of_its_own(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    boxed = len(re.findall(r'<div class="scroll"><table>', text))
+    assert boxed == text.count("<table>") - text.count('<div class="tally">')
+    assert boxed == text.count("</table></div>") > 8
+
+
 def test_a_reason_of_another_release_is_shown_without_a_sentence(tmp_path: Path) -> None:
     row = run_row()
     row["counts"] = row["counts"] | {"skipped.of_the_future": 3}

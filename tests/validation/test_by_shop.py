@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from catalog_enrichment.validation.by_shop import largest, merged
+from catalog_enrichment.validation.by_shop import LIMIT, largest, merged
 
 
 def test_the_shops_with_most_problems_have_a_name_and_the_others_are_summed() -> None:
@@ -18,4 +18,8 @@ def test_the_shops_with_most_problems_have_a_name_and_the_others_are_summed() ->
         "shops": {"b": {"empty_title": 2, "unmapped_value.color": 8}, "a": {"empty_title": 4, "no_image": 2}},
         "others": {"shops": 4, "problems": {"no_image": 4}},
     }
+    many = [largest({f"{run}{n}": {"no_image": 1} for n in range(LIMIT)}) for run in "ab"]
+    both = merged(many)
+    assert len(both["shops"]) == LIMIT
+    assert both["others"] == {"shops": LIMIT, "problems": {"no_image": LIMIT}}
     assert merged([]) == {"shops": {}, "others": {"shops": 0, "problems": {}}}
