@@ -45,15 +45,16 @@ def job(line: str, cwd: Path) -> dict[str, Any]:
 
 def write_products(file: Path, count: int = 1400) -> None:
     """A CSV file whose titles tell the colour; every sixth product has none in its column. All titles differ in more
-    than digits and colours, so that each product is a content group of its own."""
+    than digits and colours, so that each product is a content group of its own, and are of the same few words, which
+    the small model's vocabulary has."""
     draw = random.Random(7)
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    words = [a + b + "n" for a in "bdfgklmnprstvz" for b in "aeiou"]
     things = ("shirt", "scarf", "jacket", "bag", "dress")
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(["sku", "title", "category", "colour"])
         for number in range(count):
-            colour, name = draw.choice(COLOURS), "".join(draw.sample(syllables, 4)).capitalize()
+            colour, name = draw.choice(COLOURS), " ".join(draw.sample(words, 3)).capitalize()
             thing = draw.choice(things)
             row = [f"A-{number:05d}", f"{name} {thing} in {colour.lower()}", f"Apparel/{thing}"]
             writer.writerow([*row, "" if number % 6 == 0 else colour])
@@ -75,7 +76,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     assert [line.startswith(start) for line, start in zip(lines, SET_UP, strict=False)] == [True] * set_up
     project = job(lines[set_up], folder)
     config = folder / "shop" / "config.toml"
-    config.write_text(re.sub("recipes:[a-z_]+", "recipes:demo", config.read_text()))  # MiniLM takes minutes
+    # fine-tuning MiniLM takes minutes; the small model from random weights needs more epochs for so few products
+    text = re.sub(r"recipes:\w+", "recipes:demo", config.read_text())
+    assert text.count("set = { ") == 1
+    config.write_text(text.replace("set = { ", 'set = { "fit.epochs" = 14, '))
     return folder, [project, *(job(line, folder) for line in lines[set_up + 1 :])]
 
 
@@ -108,7 +112,7 @@ def test_the_five_lines_score_a_data_frame(shop: tuple[Path, list[dict[str, Any]
 
 def test_the_example_tells_what_a_certificate_allows(shop: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, _ = shop
-    (folder / "few.csv").write_text("title\nZurolami shirt in navy blue\nZurolami shirt\n")
+    (folder / "few.csv").write_text("title\nZun fan dun shirt in navy blue\nZun fan dun shirt\n")
     script = ROOT / "examples" / "score_products.py"
     lines = run([sys.executable, script, "--config", "shop/config.toml", "few.csv"], folder).stdout.splitlines()
     assert re.search(r"shirt in navy blue +colour +Navy Blue +\S+ +True$", lines[1])
@@ -118,7 +122,7 @@ def test_the_example_tells_what_a_certificate_allows(shop: tuple[Path, list[dict
 def test_the_minimal_config_imports_its_feed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     summary = job("import_products --config examples/minimal/config.toml", tmp_path)
-    assert (summary["rows"], summary["new"], summary["quarantined"]) == (12, 11, {"empty_title": 1})
+    assert (summary["products"], summary["new"], summary["quarantined"]) == (12, 11, {"empty_title": 1})
 
 
 def test_the_own_fusion_passes_the_tests_of_all_fusions_and_its_recipe_builds(tmp_path: Path) -> None:
