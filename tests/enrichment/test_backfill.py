@@ -102,7 +102,7 @@ def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
     page = run_report.write_backfill_report(sample.context().catalog, chunked.config, done["run_id"]).read_text()
     assert [f'<a href="{chunk["run_id"]}.html">' in page for chunk in done["chunks"]] == [True, True]
     written = sum(numbers["written"] for numbers in done["attributes"].values())
-    [line] = re.findall(r"<b>color</b>.*?</tr>", page.partition('<div class="scroll">')[2], re.DOTALL)
+    line, *_ = re.findall(r"<b>color</b>.*?</tr>", page.partition('<div class="scroll">')[2], re.DOTALL)
     assert f'<td class="n">{done["attributes"]["color"]["written"]}</td>' in line
     index = " ".join(re.sub("<[^>]*>", " ", (reports / "index.html").read_text()).split())
     assert f"{done['run_id']} 2 chunks succeeded" in index

@@ -9,7 +9,7 @@ from catalog_enrichment.enrichment.summary import decision_counts, say_what_need
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import Stages
 
-from ..catalog.catalog_rows import frame, prediction
+from ..catalog.catalog_rows import frame, prediction, product
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def test_a_product_with_several_values_is_counted_once_by_its_best_decision(spark: SparkSession) -> None:
     rows = [
-        prediction(product, "material", value, decision=decision)
-        for product, decisions in {
+        prediction(name, "material", value, decision=decision)
+        for name, decisions in {
             "a": ("publish", "suggest", "abstain"), "b": ("suggest", "abstain"), "c": ("abstain", "abstain"),
             "d": ("abstain", "publish"),
         }.items()
@@ -31,17 +31,18 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(spar
     low, against = "below_threshold", "disagrees_with_merchant"
     rows += [prediction("f", "color", value, decision="suggest", reason=against) for value in ("Red", "Blue")]
     rows += [prediction("f", "color", "Green", decision="abstain", reason=low)]
-    rows += [prediction(product, "color", "Red", decision="abstain", reason=low) for product in ("b", "g")]
-    shops = spark.createDataFrame(
-        [("a", "s1"), ("b", "s2"), ("f", "s2"), ("g", None)], "product_id string, shop_id string"
-    )
-    counted = decision_counts(frame(spark, "predictions", rows), shops)
+    rows += [prediction(name, "color", "Red", decision="abstain", reason=low) for name in ("b", "g")]
+    rows += [prediction(name, "color", "Red", decision="abstain", reason=low) for name in ("d", "h")]
+    given = {"d": {"color": ["Green"]}, "h": {"color": [], "size": ["S"]}}  # the merchant of d has said it
+    shops = {"a": "s1", "b": "s2", "f": "s2"}
+    products = [product(name, shop_id=shops.get(name), merchant_attributes=given.get(name)) for name in "abcdefgh"]
+    counted = decision_counts(frame(spark, "predictions", rows), frame(spark, "products", products))
     assert counted.by_attribute == {
-        "color": {"written": 0, "suggested": 1, "abstained": 3, "waiting": 0},
+        "color": {"written": 0, "suggested": 1, "abstained": 5, "waiting": 0},
         "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2},
     }
     assert {shop: {name: n for name, n in of.items() if n} for shop, of in counted.by_shop.items()} == {
-        "s1": {}, "s2": {f"{against}.color": 1, f"{low}.color": 1}, "": {f"{low}.color": 1}
+        "s1": {}, "s2": {f"{against}.color": 1, f"{low}.color": 1}, "": {f"{low}.color": 2}
     }  # fmt: skip
 
 

@@ -33,16 +33,17 @@ class DecisionCounts:
     by_attribute: dict[str, dict[str, int]]
     """Attribute -> products written, suggested, abstained, and ``waiting``: values that wait under the cap."""
     by_shop: dict[str, dict[str, int]]
-    """Shop id -> ``disagrees_with_merchant.ATTRIBUTE`` and ``below_threshold.ATTRIBUTE`` -> products."""
+    """Shop id -> ``disagrees_with_merchant.ATTRIBUTE``, and ``below_threshold.ATTRIBUTE`` where the merchant gave no
+    value -> products."""
 
 
 _OF_SHOPS = (Reason.DISAGREES_WITH_MERCHANT, Reason.BELOW_THRESHOLD)
 
 
-def decision_counts(decided: DataFrame, shops: DataFrame) -> DecisionCounts:
+def decision_counts(decided: DataFrame, products: DataFrame) -> DecisionCounts:
     """Counts the rows of ``decided`` (contract `predictions`) in one query.
 
-    ``shops``: ``product_id`` and ``shop_id`` of all their products, each once.
+    ``products``: with ``product_id``, ``shop_id`` and ``merchant_attributes`` of all that were decided, each once.
     """
     from pyspark.sql import functions as F
 
@@ -56,9 +57,10 @@ def decision_counts(decided: DataFrame, shops: DataFrame) -> DecisionCounts:
         *(any_row(F.col("reason") == reason.value).alias(reason.value) for reason in _OF_SHOPS),
     )
     written, suggested = F.col("publish") == 1, (F.col("publish") == 0) & (F.col("suggest") == 1)
-    unsure = ~written & ~suggested & (F.col(Reason.BELOW_THRESHOLD.value) == 1)
+    given = F.size(F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array())) > 0
+    unsure = ~written & ~suggested & ~given & (F.col(Reason.BELOW_THRESHOLD.value) == 1)
     shop = F.coalesce("shop_id", F.lit("")).alias("shop")  # never null, but where the sum is of all shops
-    of_shop = per_product.join(shops.select("product_id", shop), "product_id", "left")
+    of_shop = per_product.join(products.select("product_id", shop, "merchant_attributes"), "product_id", "left")
     rows = of_shop.groupingSets([("attribute",), ("attribute", "shop")], "attribute", "shop").agg(
         F.count_if(written).alias("written"),
         F.count_if(suggested).alias("suggested"),
