@@ -124,6 +124,9 @@ def test_bad_rows_are_quarantined_the_rest_is_imported_and_a_second_run_changes_
     run = shop.catalog.read("runs").first()
     assert run.counts["rows"] == len(CORPUS)
     assert json.loads(run.validation)["success"]
+    attributes = json.loads(run.attributes)
+    assert [(value, number) for value, _, number in attributes["unmapped_value"]["color"]] == [("see picture", 1)]
+    assert attributes["shops"]["shops"] == {"default": summary["quarantined"] | {"unmapped_value.color": 1}}
     # readers without Spark can decode every string
     assert sum(batch.num_rows for batch in shop.catalog.scan("products") if batch.to_pylist()) == 154
 

@@ -26,6 +26,11 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     assert "data:image/jpeg" in page
     assert "<h2>Coverage by category and shop</h2>" in page
     assert "<h2>What merchants should correct</h2>" in page
+    [row] = [row for row in table(enriched, "runs") if row["run_id"] == run["run_id"]]
+    problems = json.loads(row["attributes"])["shops"]["shops"]
+    assert set(problems) == {"shop-0", "shop-1"}
+    by_reason = {name: sum(of.get(name, 0) for of in problems.values()) for name in run["unusable_images"]}
+    assert by_reason == run["unusable_images"] != {}
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
     drawn = sum(min(2, number) for number in Counter(row["attribute"] for row in against).values())
     assert page.count('<span class="change">replace</span>') == drawn > 0
