@@ -28,19 +28,24 @@ def score(config_file: Path, products: pd.DataFrame, version: str | None = None)
     ``products``: columns title and, if there is one, description. ``version``: None is the champion. Raises
     RegistryError if there is no such version.
     """
-    model = Registry(load_config(config_file)).resolve(version=version).in_numbers("fp32")
-    certificates = {one.attribute: one for one in model.certificates if one.modality is Modality.TEXT_ONLY}
+    model = Registry(load_config(config_file)).resolve(version=version)
+    predictor = ensemble.load(model.artifact)
+    # a certificate holds for the number type and the kind of device that it was issued for, say fp32-cpu
+    certificates = {
+        one.attribute: one
+        for one in model.certificates
+        if one.modality is Modality.TEXT_ONLY and one.numeric_path == predictor.numeric_path
+    }
     titles = products["title"].fillna("").tolist()
     descriptions = products.get("description", pd.Series([""] * len(titles))).fillna("").tolist()
-    predictor = ensemble.load(model.artifact)
     probabilities = predictor.predict(ProductBatch(titles, descriptions, [None] * len(titles))).probabilities
     rows = []
     for attribute, scores in probabilities.items():  # (B, V)
-        labels, certificate = model.heads[attribute].labels, certificates[attribute]
+        labels, certificate = model.heads[attribute].labels, certificates.get(attribute)
         for title, of_product in zip(titles, scores, strict=True):
             value, best = labels[of_product.argmax()], float(of_product.max())
-            above = certificate.threshold is not None and best >= certificate.threshold
-            rows.append((title, attribute, value, round(best, 4), above and value in certificate.pool))
+            threshold = certificate.threshold if certificate and value in certificate.pool else None
+            rows.append((title, attribute, value, round(best, 4), threshold is not None and best >= threshold))
     return pd.DataFrame(rows, columns=["title", "attribute", "value", "score", "writable"])
 
 

@@ -74,3 +74,19 @@ def test_a_page_that_cannot_be_written_or_stored_is_a_warning_because_the_versio
     lines.clear()
     assert job.write_page(trained(), version, config, Registry(config), Stages(lines.append)) is None
     assert [line.partition(",")[0] for line in lines] == ["warning: the version is registered"]
+
+
+def test_a_mistake_in_what_a_registered_version_is_shown_by_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that ends with an error is repeated, and uses certification labels once more."""
+
+    def mistake(*_: object) -> None:
+        raise KeyError("a mistake in the template")
+
+    monkeypatch.setattr("catalog_enrichment.report.training_page.write_training_page", mistake)
+    lines: list[str] = []
+    config, version = config_in(tmp_path), ModelVersion("tiny", "3", "abc", "models:/tiny/3")
+    assert job.write_page(trained(), version, config, Registry(config), Stages(lines.append)) is None
+    assert "Traceback" in lines[0]
+    assert "a mistake in the template" in lines[1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.enrichment.scored_before import scored_before
-from catalog_enrichment.frames import arrow_batch_rows
+from catalog_enrichment.frames import FEW_PRODUCTS, arrow_batch_rows
 from catalog_enrichment.inference import udf
 from catalog_enrichment.records import QuarantineStage
 from catalog_enrichment.validation import by_shop
@@ -41,12 +41,14 @@ def score(
     """
     from pyspark.sql import functions as F
 
-    ready = selection.ready
+    ready, rows = selection.ready, selection.rows
     known = scored_before(catalog, ready.select(*_COLUMNS), model, config)
     if known is not None:
         known = persist(known)
+        if rows > FEW_PRODUCTS:  # with few left, pictures of the others need not be shuffled
+            rows -= known.count()
         ready = ready.join(known.select("product_id"), "product_id", "left_anti")
-    products = selection.with_pictures(ready).select(*_COLUMNS, *_CONTENT)
+    products = selection.with_pictures(ready, rows).select(*_COLUMNS, *_CONTENT)
     spark = products.sparkSession
     shipped = udf.ship(spark, model.artifact, model.artifact_hash, model.numbers)
     scored = udf.scored(products, shipped, config.pictures(), config.enrich.forward_rows).drop("title", "description")

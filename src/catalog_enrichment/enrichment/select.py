@@ -220,11 +220,11 @@ class Selection:
     @property
     def products(self) -> DataFrame:
         """Those to score, with everything."""
-        return self.with_pictures(self.ready)
+        return self.with_pictures(self.ready, self.rows)
 
-    def with_pictures(self, ready: DataFrame) -> DataFrame:
-        """``ready``, or some of it, with everything; partitioned for scoring."""
-        return _with_pictures(self.source, ready.select(*_KEY, "pending"), self.rows, self.partitions)
+    def with_pictures(self, ready: DataFrame, rows: int) -> DataFrame:
+        """``ready``, all of it or about ``rows`` of it, with everything; partitioned for scoring."""
+        return _with_pictures(self.source, ready.select(*_KEY, "pending"), rows, self.partitions)
 
     def identify(self, record: RunRecord) -> str:
         """Set the record's run id and counts of the selection; returns the run id."""

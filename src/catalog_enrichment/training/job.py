@@ -5,7 +5,9 @@ Reads the tables without Spark; only a fit by several processes starts Spark.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
@@ -57,7 +59,8 @@ def train_model(config: Config) -> dict[str, Any]:
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, training_figures(trained))
-    stages.say(f"\n{training_tables(trained)}\n")
+    with reported("tables", stages):
+        stages.say(f"\n{training_tables(trained)}\n")
     for warning in trained.warnings:
         stages.say(f"warning: {warning}")
     stages.say(f"registered {version.name} version {version.version}; promote_model decides whether it is used")
@@ -81,21 +84,31 @@ def write_page(
 ) -> str | None:
     """Write the page of the training under `report.path`, add it to the version's MLflow run and say where it is.
 
-    Returns its path. The version is registered by then: a page that cannot be written is a warning and None.
+    Returns its path; None if it could not be written.
     """
     from catalog_enrichment.report.training_page import RegisteredTraining, write_training_page
 
     page = config.path(config.report.path) / f"training-{version.version}.html"
     training = RegisteredTraining(trained=trained, model=version.name, version=version.version, run_id=version.run_id)
-    try:
+    with reported("page", stages):
         write_training_page(page, training)
         registry.log_page(version, page)
-    except (OSError, CatalogEnrichmentError) as problem:
-        stages.say(f"warning: the version is registered, but its page could not be written or stored: {problem}")
     if not page.is_file():
         return None
     stages.say(f"page of the training: {page}")
     return str(page)
+
+
+@contextmanager
+def reported(what: str, stages: Stages) -> Iterator[None]:
+    """A block that shows what a registered version is like: its errors are said and not raised, since a training that
+    is repeated uses certification labels once more."""
+    try:
+        yield
+    except Exception as problem:
+        if not isinstance(problem, OSError | CatalogEnrichmentError):
+            stages.say(traceback.format_exc())
+        stages.say(f"warning: the version is registered, but its {what} could not be written or stored: {problem}")
 
 
 def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCandidates:
