@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from inference_worlds import read_products
 
-from catalog_enrichment import resources
+from catalog_enrichment import contract, resources
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.models.encoders import build_tokenizer
@@ -122,7 +122,7 @@ def task_of(recipe: Recipe, data: Path | None, count: int, workdir: Path) -> Tas
         max_unlabelled=0,
     )
     color = Attribute(name="color", cardinality=Cardinality.ONE, values=VALUES)
-    products = pa.RecordBatch.from_pylist(rows)
+    products = pa.RecordBatch.from_pylist(rows, schema=contract.arrow_schema("products"))
     dataset = load_dataset([products], Dictionary({"color": color}), options)
     order = np.arange(len(dataset))
     held_out, none = order[:: max(2, len(order) // max(1, len(order) // 10))], order[:0]
