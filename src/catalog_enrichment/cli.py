@@ -251,8 +251,8 @@ def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
 
 
 def _set_value_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("product_id", metavar="PRODUCT_ID")
-    parser.add_argument("attribute", metavar="ATTRIBUTE")
+    parser.add_argument("product_id", metavar="PRODUCT_ID", help="of the product whose value is set")
+    parser.add_argument("attribute", metavar="ATTRIBUTE", help="name in the dictionary")
     parser.add_argument(
         "values", metavar="VALUE", nargs="*", help="the right value, or all right ones where there can be several"
     )
@@ -298,8 +298,8 @@ def maintain_catalog(config: Config, args: argparse.Namespace) -> Summary:
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--product-id", required=True)
-    parser.add_argument("--attribute", required=True)
+    parser.add_argument("--product-id", required=True, metavar="ID", help="the product")
+    parser.add_argument("--attribute", required=True, metavar="NAME", help="name in the dictionary")
 
 
 @job(_explain_arguments)

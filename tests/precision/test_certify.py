@@ -278,6 +278,10 @@ def test_a_failed_test_tells_how_many_labels_would_be_enough_at_the_same_error_r
     assert text.endswith(f"about {ceil(200 * (needed / 100 - 1) / 0.22):,} more labelled products would be enough")
     hopeless = AcceptedSample.of(np.ones(100, dtype=bool), np.arange(100) < 5, np.arange(100))
     assert products_needed(hopeless, 0.95, 0.05, 1.0) == np.inf
+    assert "error rate itself is too high" in claim.why_failed(first, np.inf, claim.CertificationFold(200, 0.22))
+    nothing = claim.why_failed(replace(STEP, accepted=0, wrong=0), np.inf, claim.CertificationFold(200, 0.22))
+    assert "error rate" not in nothing
+    assert "label products that are like those to fill" in nothing
 
 
 def test_no_products_to_fill_give_no_grid_and_so_no_certificate() -> None:

@@ -23,5 +23,11 @@ def test_quality_certificates_and_confusions_are_listed() -> None:
     )
 
 
+def test_figures_of_no_product_are_not_shown_as_zero() -> None:
+    metrics = trained().metrics | {"color/products": 0.0, "color/accuracy": 0.0}
+    quality = training_tables(trained(metrics=metrics)).split("\n\n")[0]
+    assert quality.splitlines()[2].split() == ["color", "5,421", "0", "-", "-", "-", "37.5%"]
+
+
 def test_a_model_without_mistakes_has_no_confusions() -> None:
     assert len(training_tables(trained(tables={})).split("\n\n")) == 2

@@ -1,7 +1,8 @@
 """A model and its fit as frozen dataclasses: the content of a recipe (TOML). Imports no torch.
 
 A recipe holds everything about a model and its fit; the data, the folds and the precision target are in the
-config. The text under a field is its documentation. Recipe files are read by :mod:`recipe`.
+config. The text under a field is its documentation. Recipe files are read by
+:mod:`catalog_enrichment.models.recipe_files`.
 """
 
 from __future__ import annotations

@@ -119,6 +119,12 @@ def why_untestable(
 def why_failed(first: ThresholdTest, needed: float, fold: CertificationFold) -> str:
     """Why no threshold is certified, the first one having failed. ``needed``: accepted products with which it would
     pass at the same error rate and design effect; infinite where no number would be enough."""
+    if not first.accepted:
+        return (
+            f"no labelled product of the certification fold counts at the first threshold, {first.threshold:.4f}, "
+            "which products to fill reach: the labelled ones have lower scores, or there are too few of them in each "
+            "language and category; label products that are like those to fill"
+        )
     advice = "the error rate itself is too high: a better model is needed"
     if np.isfinite(needed):
         missing = ceil(fold.products * (needed / first.accepted - 1) / fold.share)

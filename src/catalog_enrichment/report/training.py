@@ -64,13 +64,13 @@ def _attributes(certificates: Sequence[Certificate]) -> list[str]:
 
 
 def _quality(trained: Trained, attribute: str) -> dict[str, Any]:
-    names = ("accuracy", "f1_macro", "r_at_p95_micro", "certified_recall")
     tested_on = trained.metrics.get(f"{attribute}/products")
+    with_pictures = ("accuracy", "f1_macro", "r_at_p95_micro") if tested_on != 0 else ()  # of none they would be 0
     return {
         "attribute": attribute,
         "labelled": trained.lineage.get("labelled_by_attribute", {}).get(attribute),
         "products": None if tested_on is None else int(tested_on),
-        **{name: trained.metrics.get(f"{attribute}/{name}") for name in names},
+        **{name: trained.metrics.get(f"{attribute}/{name}") for name in (*with_pictures, "certified_recall")},
     }
 
 
