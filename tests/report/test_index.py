@@ -127,3 +127,19 @@ def test_older_runs_are_counted(tmp_path: Path) -> None:
 
 def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
     assert "No run has finished yet." in page(tmp_path)[0]
+
+
+def test_pages_of_trainings_and_the_comparison_are_linked_where_they_exist(tmp_path: Path) -> None:
+    text, parsed = page(tmp_path)
+    assert "Trainings" not in text
+    assert "comparison" not in text
+    for version in (2, 10, 9):
+        (tmp_path / f"training-{version}.html").touch()
+    text, parsed = page(tmp_path)
+    assert "Trainings of version 10 , 9 , 2 Newest first" in text
+    assert parsed.links == ["training-10.html", "training-9.html", "training-2.html"]
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "comparison.html").touch()
+    text, parsed = page(tmp_path)
+    assert "2 · comparison of models Newest first" in text
+    assert parsed.links[3:] == ["comparison/comparison.html"]

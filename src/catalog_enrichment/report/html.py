@@ -312,13 +312,18 @@ def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificat
     return {"name": name, "bars": bars, "lines": lines, "products": sum(bins), "width": _WIDTH, "height": _HEIGHT}
 
 
-def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[list[dict[str, Any]]]]:
+def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[Sequence[dict[str, Any]]]]:
     """Attribute -> the cards of its samples, in pages of :data:`PAGE`."""
     cards: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
         card = {"sample": sample, "thumbnail": thumbnail(sample.picture)}
         cards.setdefault(sample.attribute, []).append(card)
-    return {name: [of[start : start + PAGE] for start in range(0, len(of), PAGE)] for name, of in cards.items()}
+    return {name: pages(of) for name, of in cards.items()}
+
+
+def pages(cards: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
+    """``cards`` in pages of :data:`PAGE`: the first is open, the others are folded."""
+    return [cards[start : start + PAGE] for start in range(0, len(cards), PAGE)]
 
 
 def thumbnail(picture: bytes | None) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
 
 INDEX = "index.html"
+COMPARISON = "comparison/comparison.html"
+"""Where `compare_models` writes its page, in the same folder."""
 SHOWN = 200
 """Newest runs that are listed; a backfill is one of them, with its chunks."""
 
@@ -49,6 +51,8 @@ def write_index(catalog: Catalog, folder: Path) -> Path:
         "listed": [_run(one, folder) for one in reversed(newest)],
         "older": len(listed) - len(newest),
         "trends": _trends(newest),
+        "trainings": _trainings(folder),
+        "comparison": COMPARISON if (folder / COMPARISON).is_file() else "",
         "width": _WIDTH,
         "height": _HEIGHT,
     }
@@ -64,6 +68,13 @@ def _listed(rows: Sequence[dict[str, Any]]) -> list[_Listed]:
             own = row["kind"] == RunKind.BACKFILL and run_numbers.has_succeeded(row)
             found.append(_Listed(row, chunks.get(row["run_id"], []) if own else []))
     return found
+
+
+def _trainings(folder: Path) -> list[tuple[str, str]]:
+    """Version and file name of every training's page, the newest version first."""
+    versions = [file.stem.removeprefix("training-") for file in folder.glob("training-*.html")]
+    newest_first = sorted(versions, key=lambda version: (len(version), version), reverse=True)
+    return [(version, f"training-{version}.html") for version in newest_first]
 
 
 def _run(listed: _Listed, folder: Path) -> dict[str, Any]:
