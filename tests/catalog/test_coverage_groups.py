@@ -71,3 +71,23 @@ def test_a_group_that_was_summed_gets_no_name_by_what_was_added_to_it() -> None:
         ("shop", "a", "color", False): 6,
         ("shop", None, "color", False): 26,
     }
+
+
+def test_a_group_with_a_name_on_one_side_alone_did_not_grow_by_all_its_products() -> None:
+    """A run that is resumed compares numbers that were brought up to date with a fresh count."""
+    shops = {n: ("c", f"s{n // 10}", n % 2 == 0) for n in range(30)}  # three shops of 10
+    grown = shops | dict.fromkeys(range(30, 50), ("c", "new", False))  # 20 products of a new shop, larger than all
+    before = moved(bounded(counted(shops), limit=2), difference(counted(shops), counted(grown)), limit=2)
+    assert ("shop", "new", "color", False) not in before, "it is among the others"
+    filled = {n: (category, shop, has_value or n == 49) for n, (category, shop, has_value) in grown.items()}
+    after = bounded(counted(filled), limit=2)
+    assert ("shop", "new", "color", False) in after
+    change = difference(before, after)
+    assert change == {("shop", None, "color", True): 1, ("category", "c", "color", True): 1}
+    back = difference(after, before)
+    assert back == {key: -number for key, number in change.items()}
+
+
+def test_a_group_that_is_new_where_all_have_names_keeps_its_own() -> None:
+    before, after = {("shop", "a", "color", False): 5}, {("shop", "b", "color", False): 3}
+    assert difference(before, after) == {("shop", "a", "color", False): -5, ("shop", "b", "color", False): 3}

@@ -15,7 +15,10 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import backfill, summary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import explain, rollback
+from catalog_enrichment.precision.claim import PATHS
+from catalog_enrichment.records import Modality
 from catalog_enrichment.report import run as run_report
+from catalog_enrichment.report.index import write_index
 
 from ..sample_catalog import KilledError, SampleCatalog, build, change, table, values
 
@@ -30,7 +33,8 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCat
     assert (expected["products"], expected["to_score"], expected["chunks"]) == (17, 16, 3)
     done = backfill.backfill(sliced.context(), sliced.model(), window)
     assert (done["status"], done["predicted"], len(done["chunks"])) == ("succeeded", 16, 3)
-    report = run_report.write_backfill_report(sample.context().catalog, sliced.config, done["run_id"])
+    report = reported_once(sliced, done["run_id"])
+    check_page(sample, report.read_text("utf-8"))
     assert {file.stem for file in report.parent.glob("enrich-*.html")} == {chunk["run_id"] for chunk in done["chunks"]}
     chunks = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
     assert {row["parent_run_id"] for row in chunks} == {done["run_id"]}
@@ -41,6 +45,40 @@ def test_backfill_takes_the_slice_in_chunks_and_can_be_resumed(sample: SampleCat
     assert {row["product_id"] for row in table(sample, "predictions")} == {
         f"p{n:03d}" for n in range(4, 24) if n % 7 and n != 6
     }
+
+
+def reported_once(sample: SampleCatalog, run_id: str) -> Path:
+    """Write the backfill's report, and those of its chunks; the page over all runs is written once."""
+    written: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_report, "write_index", lambda catalog, folder: written.append(write_index(catalog, folder)))
+        report = run_report.write_backfill_report(sample.context().catalog, sample.config, run_id)
+    assert written == [report.with_name("index.html")]
+    return report
+
+
+def check_page(sample: SampleCatalog, page: str) -> None:
+    """What was written under each certificate, over all chunks, its bound as the precision, and why values are not."""
+    text = " ".join(re.sub("<[^>]*>", " ", page).split())
+    decided = table(sample, "predictions")
+    bounds = {one["certificate_id"]: one["lower_bound"] for one in certificates(sample)}
+    products: dict[tuple[str, str, str], set[str]] = {}
+    for row in decided:
+        if row["decision"] == "publish":
+            key = (row["attribute"], row["modality"], row["certificate_id"])
+            products.setdefault(key, set()).add(row["product_id"])
+    assert len({row["run_id"] for row in decided if row["decision"] == "publish"}) > 1
+    for (attribute, modality, _), written in products.items():
+        assert f"{attribute} {PATHS[Modality(modality)]} {len(written)} –" in text
+    for attribute in {attribute for attribute, _, _ in products}:
+        under = {certificate for name, _, certificate in products if name == attribute}
+        assert f"≥ {min(bounds[certificate] for certificate in under):.1%}" in text
+    assert "<h2>Why values are written or not</h2>" in page
+
+
+def certificates(sample: SampleCatalog) -> list[dict[str, Any]]:
+    rows = [json.loads(row["attributes"] or "{}") for row in table(sample, "runs")]
+    return [one for row in rows for one in row.get("certificates", ())]
 
 
 def check_seconds(sample: SampleCatalog, done: dict[str, Any], chunks: list[dict[str, Any]]) -> None:

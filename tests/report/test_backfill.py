@@ -52,7 +52,7 @@ def test_the_chunks_are_added_up() -> None:
                  "coverage_before": None, "coverage_after": None},
     }  # fmt: skip
     assert len(attributes["certificates"]) == 1
-    assert attributes["waiting"] == {"color": 2}
+    assert attributes["waiting"] == {"color": 3}
 
 
 def test_the_page_shows_the_sums_and_links_to_the_chunks_reports(tmp_path: Path) -> None:

@@ -10,7 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment.report.html import PAGE, RunReport, thumbnail, write_run_report
+from catalog_enrichment.records import (
+    ABOUT_MERCHANT,
+    ABOUT_PERSON,
+    ADMINISTRATIVE,
+    JUDGED,
+    Reason,
+)
+from catalog_enrichment.report.html import (
+    ABSTENTIONS,
+    PAGE,
+    ReasonCount,
+    RunReport,
+    template_values,
+    thumbnail,
+    write_run_report,
+)
 
 from .report_samples import NASTY, full_report, picture, run_row
 
@@ -86,7 +101,7 @@ def test_no_other_file_is_left(written: Path) -> None:
     "expected_text",
     [
         "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
-        "color 600 240 30 100 60 has that value already, 31 too unsure, 9 not certified 17 97.1% 60.0% 84.0%",
+        "color 600 240 30 100 60 have that value already, 31 too unsure, 9 not certified 17 97.1% 60.0% 84.0%",
         "Almost red אדום 0.790",
         "season 580 0 12 358 0 – 58.0% 58.0%",
         "color with text and picture 240 97.1% 7 of 340 accepted certification products wrong: at least 95.6% right",
@@ -120,6 +135,47 @@ def test_no_other_file_is_left(written: Path) -> None:
 )
 def test_the_report_shows(page: ParsedPage, expected_text: str) -> None:
     assert expected_text in re.sub(r"\s+", " ", page.text)
+
+
+SUGGESTED = {Reason.NEAR_MISS, Reason.DISAGREES_WITH_MERCHANT}
+
+
+def test_every_reason_to_abstain_is_in_a_part_of_its_own_meaning() -> None:
+    assert set(ABSTENTIONS) == {*JUDGED, *ABOUT_MERCHANT, *ABOUT_PERSON, *ADMINISTRATIVE} - SUGGESTED
+    parts: dict[str, set[str]] = {}
+    for reason, (_, several) in ABSTENTIONS.items():
+        parts.setdefault(several, set()).add(reason.value)
+    assert parts == {
+        "have that value already": {"agrees_with_merchant"},
+        "decided by a person": {"human_value_stands"},
+        "too unsure": {"below_threshold", "value_not_in_pool"},
+        "wait under the cap": {"provisional_cap"},
+        "without a picture that can be read now": {"picture_outage"},
+        "not certified": {"no_certificate", "certificate_mismatch", "certificate_expired", "unseen_slice", "paused"},
+    }
+
+
+def test_abstentions_are_split_by_reason_said_of_one_product_and_of_more() -> None:
+    def counted(reason: Reason, products: int, **given: str) -> ReasonCount:
+        about = {"attribute": "color", "decision": "abstain", "modality": "both", "sentence": ""} | given
+        return ReasonCount(reason=reason.value, products=products, **about)
+
+    reasons = [
+        counted(Reason.PROVISIONAL_CAP, 1), counted(Reason.AGREES_WITH_MERCHANT, 1200),
+        counted(Reason.BELOW_THRESHOLD, 2), counted(Reason.BELOW_THRESHOLD, 3, modality="text_only"),
+        counted(Reason.BELOW_THRESHOLD, 9, attribute="season"), counted(Reason.CERTIFIED, 7, decision="publish"),
+        counted(Reason.PICTURE_OUTAGE, 4), counted(Reason.PAUSED, 5), counted(Reason.HUMAN_VALUE_STANDS, 6),
+    ]  # fmt: skip
+    color, season = template_values(RunReport(run=run_row(), reasons=reasons))["attributes"]
+    assert color["abstentions"] == (
+        "1,200 have that value already, 6 decided by a person, 5 too unsure, 1 waits under the cap, "
+        "4 without a picture that can be read now, 5 not certified"
+    )
+    assert season["abstentions"] == "9 too unsure"
+    [one] = template_values(RunReport(run=run_row(), reasons=[counted(Reason.AGREES_WITH_MERCHANT, 1)]))["attributes"][
+        :1
+    ]
+    assert one["abstentions"] == "1 has that value already"
 
 
 def test_counts_that_do_not_add_up_are_reported_i7(tmp_path: Path) -> None:

@@ -66,13 +66,50 @@ def test_a_backfill_is_listed_with_what_its_chunks_did(tmp_path: Path) -> None:
     counts = [("products", 2000), ("predicted", 1980)]
     parent = run(9, kind="backfill", run_id="backfill-1", attributes=None, counts=counts)
     chunks = [run(number, parent_run_id="backfill-1") for number in (1, 2)]
-    failed = run(3, parent_run_id="backfill-1", status="failed")
+    failed = run(3, parent_run_id="backfill-1", status="failed", error="disk full")
     undone = run(10, kind="rollback", run_id="rollback-1", parent_run_id="backfill-1")
     text, parsed = page(tmp_path, *chunks, failed, parent, undone)
     assert " rollback rollback-1 " in text
     assert "backfill backfill-1 2 chunks succeeded 3 3.0 2,000 1,980 20 30 2" in text
-    assert "chunk of a backfill enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
+    assert "enrich-2" not in text, "it is on the backfill's page"
+    assert "chunk of a backfill enrich-3 disk full failed 3 3.0 1,000 990 10 – –" in text
     assert parsed.links == ["backfill-1.html"]
+
+
+def test_chunks_of_a_backfill_that_has_no_row_yet_are_listed_themselves(tmp_path: Path) -> None:
+    chunk = run(2, parent_run_id="backfill-1")
+    row = "chunk of a backfill enrich-2 succeeded 3 3.0 1,000 990 10 20 1"
+    assert row in page(tmp_path, chunk)[0]
+    killed = run(9, kind="backfill", run_id="backfill-1", attributes=None, status="failed", error="disk full")
+    text, _ = page(tmp_path, chunk, killed)
+    assert row in text
+    assert "backfill backfill-1 disk full failed 3 3.0 1,000 990 0 – –" in text
+
+
+def test_a_backfill_is_one_of_the_listed_runs_however_many_chunks_it_has(tmp_path: Path) -> None:
+    chunks = [run(number, parent_run_id="backfill-1") for number in range(1, SHOWN + 3)]
+    parent = run(SHOWN + 3, kind="backfill", run_id="backfill-1", attributes=None)
+    others = [run(SHOWN + 4 + number) for number in range(SHOWN - 1)]
+    text, _ = page(tmp_path, run(0), *chunks, parent, *others)
+    written = sum(10 * number for number in range(1, SHOWN + 3))
+    assert f"backfill backfill-1 {SHOWN + 2} chunks succeeded 3 3.0 1,000 990 2,020 {written:,} {SHOWN + 2}" in text
+    assert "1 older run is in the table runs" in text
+
+
+def test_values_of_a_run_that_was_refused_are_not_shown(tmp_path: Path) -> None:
+    """Its row has the decisions that were made before it was refused; none of them was written."""
+    text, _ = page(tmp_path, run(4, status="refused", error="over the cap"))
+    assert "enrich-4 over the cap refused 3 3.0 1,000 990 10 – –" in text
+    assert (
+        " import import-1 succeeded 3 3.0 1,000 990 10 – –"
+        in page(tmp_path, run(1, kind="import", run_id="import-1"))[0]
+    )
+
+
+def test_coverage_of_a_backfill_is_that_after_its_last_chunk(tmp_path: Path) -> None:
+    chunks = [run(number, 0.1 * number, parent_run_id="backfill-1") for number in (2, 3)]
+    parent = run(4, kind="backfill", run_id="backfill-1", attributes=None)
+    assert "color 10.0% → 30.0% in 2 runs" in page(tmp_path, run(1, 0.1), *chunks, parent)[0]
 
 
 def test_coverage_is_drawn_where_several_runs_have_it(tmp_path: Path) -> None:
@@ -90,3 +127,19 @@ def test_older_runs_are_counted(tmp_path: Path) -> None:
 
 def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
     assert "No run has finished yet." in page(tmp_path)[0]
+
+
+def test_pages_of_trainings_and_the_comparison_are_linked_where_they_exist(tmp_path: Path) -> None:
+    text, parsed = page(tmp_path)
+    assert "Trainings" not in text
+    assert "comparison" not in text
+    for version in (2, 10, 9):
+        (tmp_path / f"training-{version}.html").touch()
+    text, parsed = page(tmp_path)
+    assert "Trainings of version 10 , 9 , 2 Newest first" in text
+    assert parsed.links == ["training-10.html", "training-9.html", "training-2.html"]
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "comparison.html").touch()
+    text, parsed = page(tmp_path)
+    assert "2 · comparison of models Newest first" in text
+    assert parsed.links[3:] == ["comparison/comparison.html"]

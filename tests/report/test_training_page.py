@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from catalog_enrichment.report.html import PAGE
 from catalog_enrichment.report.training_page import RegisteredTraining, page_values, write_training_page
 
-from .report_samples import NASTY, abstention, certificate
+from .report_samples import NASTY, abstention, certificate, picture
 from .test_html import ParsedPage
 from .training_samples import CURVE, epoch, mistake, modality, trained
 
@@ -200,6 +201,25 @@ def test_a_mistake_that_would_not_be_written_is_not_marked(tmp_path: Path) -> No
     shown = text(tmp_path, tables=tables)
     assert shown.count("would be written") == 1  # in the explanation
     assert "weight on the text" not in shown
+
+
+def test_more_mistakes_are_folded_and_their_pictures_are_not_decoded_before_they_are_seen(tmp_path: Path) -> None:
+    many = [mistake(product_id=f"p{n}") for n in range(2 * PAGE + 5)]
+    pictures = {row["product_id"]: picture() for row in many}
+    shown = html(tmp_path, tables={"mistakes": many}, pictures=pictures)
+    assert shown.count('<figure class="card">') == len(many)
+    assert re.findall(r'<details class="more"><summary>([^<]+)<', shown) == [f"{PAGE} more", "5 more"]
+    assert shown.index('<details class="more">') > shown.index(f'<code class="soft">p{PAGE - 1}</code>')
+    assert shown.count("<img ") == shown.count('loading="lazy" decoding="async"') == len(many)
+    assert "content-visibility: auto" in shown
+    assert ParsedPage(shown).open == []
+
+
+def test_mistakes_are_shown_of_an_attribute_without_metrics(tmp_path: Path) -> None:
+    """All its test products are without a usable picture, and the metrics are about those with one."""
+    shown = text(tmp_path, tables={"mistakes": [mistake(attribute="season", said="winter", modality="text_only")]})
+    assert "season Mistakes on the test products" in shown
+    assert "predicted winter , score 0.910" in shown
 
 
 def test_precision_recall_of_a_threshold_that_accepts_nothing_has_no_mark() -> None:

@@ -19,8 +19,8 @@ COVERAGE_KEY = "coverage"
 CHANGE_KEY = "coverage_change"
 """In `runs.attributes`: what the run changed (:func:`difference`), as :data:`Rows`."""
 
-LIMIT = 200
-"""Most categories, and most shops, that are counted by name."""
+LIMIT = 50
+"""Most categories, and most shops, that are counted by name: every run's row has them, and a report shows 12."""
 
 Groups = Mapping[tuple[str, str | None, str, bool], int]
 """(one of :data:`BY`, name of the group, attribute, whether with a value) -> products; False: all that the attribute
@@ -58,10 +58,24 @@ def moved(groups: Groups, change: Groups, limit: int = LIMIT) -> Groups:
 
 
 def difference(before: Groups, after: Groups) -> Groups:
-    """What was added to ``before``; the numbers can be negative. Groups that did not change are left out."""
+    """What was added to ``before``; the numbers can be negative. Groups that did not change are left out.
+
+    A group with a name on one side alone may be among those that were summed on the other: then it is summed on both.
+    """
+    before, after = _named_on_both(before, after), _named_on_both(after, before)
     keys = {*before, *after}
     change = {key: after.get(key, 0) - before.get(key, 0) for key in keys}
     return {key: products for key, products in change.items() if products}
+
+
+def _named_on_both(groups: Groups, other: Groups) -> Groups:
+    """``groups`` with those summed that have no name in ``other``, where that has groups that were summed."""
+    known = {(by, name) for by, name, _, _ in other}
+    found: Counter[tuple[str, str | None, str, bool]] = Counter()
+    for (by, name, attribute, has_value), products in groups.items():
+        summed = (by, name) not in known and (by, None) in known
+        found[by, None if summed else name, attribute, has_value] += products
+    return found
 
 
 def to_rows(groups: Groups) -> dict[str, list[list[Any]]]:

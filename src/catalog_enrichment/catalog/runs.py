@@ -10,7 +10,7 @@ it is the first microsecond after the newest row.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -165,6 +165,23 @@ def rows(catalog: Catalog, columns: Sequence[str]) -> list[dict[str, Any]]:
     of the runs; no Spark."""
     found = [row for batch in catalog.scan(TABLE, columns) for row in batch.to_pylist()]
     return sorted(found, key=lambda row: row["finished_at"])
+
+
+def add_attributes(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
+    """Set ``attributes`` in ``rows`` (with ``run_id`` and ``finished_at``); no Spark.
+
+    The column is by far the largest of the table: that of all runs is never held at once.
+    """
+    wanted = {(row["run_id"], row["finished_at"]): row for row in rows}
+    for row in wanted.values():
+        row["attributes"] = None
+    if not wanted:
+        return
+    for batch in catalog.scan(TABLE, ["run_id", "finished_at", "attributes"]):
+        ids, times, texts = batch.columns
+        for number, key in enumerate(zip(ids.to_pylist(), times.to_pylist(), strict=True)):
+            if key in wanted:
+                wanted[key]["attributes"] = texts[number].as_py()
 
 
 def every_attempt(catalog: Catalog) -> DataFrame:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.records import RunKind
+from catalog_enrichment.report import run_numbers
 from catalog_enrichment.report.tables import Column, aligned_table, count
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ NOTE_CHARACTERS = 70
 """Length to which the table's last column is cut."""
 
 _AS_THEY_ARE = ("run_id", "parent_run_id", "kind", "status", "model_name", "model_version", "error")
-_READ = (*_AS_THEY_ARE, "attempt", "started_at", "finished_at", "counts", "attributes", "window")
+_READ = (*_AS_THEY_ARE, "attempt", "started_at", "finished_at", "counts", "window")
 
 
 def list_runs(
@@ -40,13 +40,12 @@ def list_runs(
             "is another one's"
         )
     newest_first = runs.rows(catalog, _READ)[::-1]
-    chunks: dict[str, list[Row]] = defaultdict(list)
-    for row in newest_first:
-        if row["kind"] == RunKind.ENRICH.value and _succeeded(row) and row["parent_run_id"]:
-            chunks[row["parent_run_id"]].append(row)
+    chunks = run_numbers.by_backfill(newest_first)
     wanted = {"kind": kinds, "status": statuses}
     asked = [row for row in newest_first if all(not names or row[key] in names for key, names in wanted.items())]
-    return [_told(row, chunks[row["run_id"]]) for row in asked[:last]]
+    listed = asked[:last]
+    runs.add_attributes(catalog, [one for row in listed for one in (row, *chunks.get(row["run_id"], ()))])
+    return [_told(row, chunks.get(row["run_id"], ())) for row in listed]
 
 
 def as_table(told: Iterable[Row]) -> str:
@@ -54,13 +53,9 @@ def as_table(told: Iterable[Row]) -> str:
     return aligned_table(list(told), _COLUMNS)
 
 
-def _told(row: Row, chunks: list[Row]) -> dict[str, Any]:
+def _told(row: Row, chunks: Sequence[Row]) -> dict[str, Any]:
     """One attempt; ``chunks``: the succeeded ones, if it is a backfill."""
     counts = dict(row["counts"] or ())
-    # an attempt that was refused or failed may have decided, too
-    writers = (
-        {RunKind.ENRICH.value: [row], RunKind.BACKFILL.value: chunks}.get(row["kind"]) if _succeeded(row) else None
-    )
     return {
         **{name: row[name] for name in _AS_THEY_ARE},
         "attempt": row["attempt"] or 1,
@@ -68,24 +63,12 @@ def _told(row: Row, chunks: list[Row]) -> dict[str, Any]:
         "finished_at": row["finished_at"].isoformat(),
         "seconds": max(0.0, round((row["finished_at"] - row["started_at"]).total_seconds(), 1)),
         "products": counts.get("products"),
-        "written": None if writers is None else _total(writers, "written"),
-        "retracted": None if writers is None else _total(writers, "retracted"),
+        **{name: run_numbers.total(row, chunks, name) for name in ("written", "retracted")},
         "note": "" if row["error"] else _note(row, counts, chunks),
     }
 
 
-def _succeeded(row: Row) -> bool:
-    return bool(row["status"] == RunStatus.SUCCEEDED.value)
-
-
-def _total(enrichments: Iterable[Row], name: str) -> int | None:
-    """A number of the decisions, added up over the attributes; None if an earlier release did not count it."""
-    decided = [json.loads(row["attributes"] or "{}").get("decisions", {}) for row in enrichments]
-    numbers = [of_attribute.get(name) for attributes in decided for of_attribute in attributes.values()]
-    return None if None in numbers else sum(numbers)
-
-
-def _note(row: Row, counts: Mapping[str, int], chunks: list[Row]) -> str:
+def _note(row: Row, counts: Mapping[str, int], chunks: Sequence[Row]) -> str:
     def total(name: str) -> int:
         return sum(by_reason(name).values())
 

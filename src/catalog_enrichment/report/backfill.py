@@ -7,18 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog_enrichment.catalog import coverage_groups
-from catalog_enrichment.records import RunKind, RunStatus, add_counts
+from catalog_enrichment.records import add_counts
 from catalog_enrichment.report import coverage
 from catalog_enrichment.stages import add_seconds
 from catalog_enrichment.validation import by_shop
 
 _SUMMED = ("written", "suggested", "abstained", "retracted")
-
-
-def is_chunk(row: Mapping[str, Any], backfill_id: str) -> bool:
-    """Whether a row of `runs` is of a chunk of the backfill that succeeded; a rollback names it as its parent too."""
-    expected = (backfill_id, RunKind.ENRICH, RunStatus.SUCCEEDED)
-    return (row["parent_run_id"], row["kind"], row["status"]) == expected
 
 
 def summed(backfill: Mapping[str, Any], chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -43,7 +37,7 @@ def _attributes(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "decisions": _decisions([chunk.get("decisions", {}) for chunk in chunks]),
         "certificates": list(certificates.values()),
-        "waiting": last.get("waiting", {}),
+        "waiting": add_counts(*(chunk.get("waiting", {}) for chunk in chunks)),
         coverage_groups.COVERAGE_KEY: last.get(coverage_groups.COVERAGE_KEY, {}),
         coverage_groups.CHANGE_KEY: coverage_groups.to_rows(coverage.changes(chunks)),
         by_shop.KEY: by_shop.merged([chunk[by_shop.KEY] for chunk in chunks if by_shop.KEY in chunk]),

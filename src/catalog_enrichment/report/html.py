@@ -217,25 +217,32 @@ def _window(window: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(_words(name), ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in options.items()]
 
 
-_AGREES = frozenset({Reason.AGREES_WITH_MERCHANT, Reason.HUMAN_VALUE_STANDS})
-_UNSURE = frozenset({Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
+_HAS_VALUE = ("has that value already", "have that value already")
+_NOT_CERTIFIED = ("not certified", "not certified")
+_TOO_UNSURE = ("too unsure", "too unsure")
+ABSTENTIONS: Mapping[Reason, tuple[str, str]] = {
+    Reason.AGREES_WITH_MERCHANT: _HAS_VALUE,
+    Reason.HUMAN_VALUE_STANDS: ("decided by a person", "decided by a person"),
+    Reason.BELOW_THRESHOLD: _TOO_UNSURE,
+    Reason.VALUE_NOT_IN_POOL: _TOO_UNSURE,
+    Reason.PROVISIONAL_CAP: ("waits under the cap", "wait under the cap"),
+    Reason.PICTURE_OUTAGE: ("without a picture that can be read now", "without a picture that can be read now"),
+    Reason.NO_CERTIFICATE: _NOT_CERTIFIED,
+    Reason.CERTIFICATE_MISMATCH: _NOT_CERTIFIED,
+    Reason.CERTIFICATE_EXPIRED: _NOT_CERTIFIED,
+    Reason.UNSEEN_SLICE: _NOT_CERTIFIED,
+    Reason.PAUSED: _NOT_CERTIFIED,
+}
+"""Reason that a product got no value -> the part of "abstained" that it counts in, said of one product and of more."""
 
 
 def _abstentions(name: str, run: RunReport) -> str:
-    """Why products got no value of the attribute, in three parts; "" where no reasons are known."""
-    parts = {"has that value already": 0, "too unsure": 0, "not certified": 0}
+    """Why products got no value, in the parts of :data:`ABSTENTIONS`; "" where no reasons are known."""
+    parts = dict.fromkeys(ABSTENTIONS.values(), 0)
     for row in run.reasons:
         if row.attribute == name and row.decision == Decision.ABSTAIN:
-            reason = Reason(row.reason)
-            part = (
-                "has that value already"
-                if reason in _AGREES
-                else "too unsure"
-                if reason in _UNSURE
-                else "not certified"
-            )
-            parts[part] += row.products
-    return ", ".join(f"{products:,} {part}" for part, products in parts.items() if products)
+            parts[ABSTENTIONS[Reason(row.reason)]] += row.products
+    return ", ".join(f"{number:,} {one if number == 1 else more}" for (one, more), number in parts.items() if number)
 
 
 def _precision(name: str, certificates: Iterable[Certificate], run: RunReport) -> str:
@@ -305,13 +312,18 @@ def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificat
     return {"name": name, "bars": bars, "lines": lines, "products": sum(bins), "width": _WIDTH, "height": _HEIGHT}
 
 
-def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[list[dict[str, Any]]]]:
+def _by_attribute(samples: Sequence[Sample]) -> dict[str, list[Sequence[dict[str, Any]]]]:
     """Attribute -> the cards of its samples, in pages of :data:`PAGE`."""
     cards: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
         card = {"sample": sample, "thumbnail": thumbnail(sample.picture)}
         cards.setdefault(sample.attribute, []).append(card)
-    return {name: [of[start : start + PAGE] for start in range(0, len(of), PAGE)] for name, of in cards.items()}
+    return {name: pages(of) for name, of in cards.items()}
+
+
+def pages(cards: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
+    """``cards`` in pages of :data:`PAGE`: the first is open, the others are folded."""
+    return [cards[start : start + PAGE] for start in range(0, len(cards), PAGE)]
 
 
 def thumbnail(picture: bytes | None) -> str:

@@ -2,79 +2,116 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.records import RunKind, RunStatus
-from catalog_enrichment.report import backfill
+from catalog_enrichment.records import RunKind
+from catalog_enrichment.report import run_numbers
 from catalog_enrichment.report.html import environment, write_html
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
 
 INDEX = "index.html"
+COMPARISON = "comparison/comparison.html"
+"""Where `compare_models` writes its page, in the same folder."""
 SHOWN = 200
-"""Newest runs that are listed."""
+"""Newest runs that are listed; a backfill is one of them, with its chunks."""
 
 _COLUMNS = (
-    *("run_id", "parent_run_id", "kind", "status", "model_version", "counts", "attributes", "error"),
+    *("run_id", "parent_run_id", "kind", "status", "model_version", "counts", "error"),
     *("started_at", "finished_at"),
 )
 _WIDTH, _HEIGHT = 240.0, 40.0
 """Size of a line of coverage in SVG units."""
 
 
+class _Listed(NamedTuple):
+    row: dict[str, Any]
+    chunks: Sequence[dict[str, Any]]
+    """Of a backfill that succeeded, oldest first."""
+
+    @property
+    def parts(self) -> Sequence[Mapping[str, Any]]:
+        """The rows with its numbers, since a backfill's own has none."""
+        return self.chunks if self.row["kind"] == RunKind.BACKFILL else [self.row]
+
+
 def write_index(catalog: Catalog, folder: Path) -> Path:
-    """Write ``folder / INDEX`` from the table `runs`, without Spark, and return its path."""
-    rows = runs.rows(catalog, _COLUMNS)
-    newest = rows[-SHOWN:]
+    """Write ``folder / INDEX`` from the table `runs`, without Spark, and return its path.
+
+    The chunks of a backfill that succeeded are in its row, and have rows of their own on its page alone.
+    """
+    listed = _listed(runs.rows(catalog, _COLUMNS))
+    newest = listed[-SHOWN:]
+    runs.add_attributes(catalog, [row for one in newest for row in (one.row, *one.chunks)])
     values = {
-        "listed": [_run(row, folder, _of_chunks(row, newest)) for row in reversed(newest)],
-        "older": len(rows) - len(newest),
+        "listed": [_run(one, folder) for one in reversed(newest)],
+        "older": len(listed) - len(newest),
         "trends": _trends(newest),
+        "trainings": _trainings(folder),
+        "comparison": COMPARISON if (folder / COMPARISON).is_file() else "",
         "width": _WIDTH,
         "height": _HEIGHT,
     }
     return write_html(folder / INDEX, environment().get_template("index.html.j2").render(values))
 
 
-def _of_chunks(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The run itself; of a backfill its chunks among ``rows``, since its own row has no decisions."""
-    if row["kind"] != RunKind.BACKFILL:
-        return [row]
-    return [one for one in rows if backfill.is_chunk(one, row["run_id"])]
+def _listed(rows: Sequence[dict[str, Any]]) -> list[_Listed]:
+    chunks = run_numbers.by_backfill(rows)
+    backfills = {row["run_id"] for row in rows if row["kind"] == RunKind.BACKFILL and run_numbers.has_succeeded(row)}
+    found = []
+    for row in rows:
+        if not (run_numbers.is_chunk(row) and row["parent_run_id"] in backfills):
+            own = row["kind"] == RunKind.BACKFILL and run_numbers.has_succeeded(row)
+            found.append(_Listed(row, chunks.get(row["run_id"], []) if own else []))
+    return found
 
 
-def _run(row: Mapping[str, Any], folder: Path, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    counts, decisions = dict(row["counts"] or {}), [one for part in parts for one in _decisions(part).values()]
+def _trainings(folder: Path) -> list[tuple[str, str]]:
+    """Version and file name of every training's page, the newest version first."""
+    versions = [file.stem.removeprefix("training-") for file in folder.glob("training-*.html")]
+    newest_first = sorted(versions, key=lambda version: (len(version), version), reverse=True)
+    return [(version, f"training-{version}.html") for version in newest_first]
+
+
+def _run(listed: _Listed, folder: Path) -> dict[str, Any]:
+    row, chunks = listed
+    counts = dict(row["counts"] or {})
     report = f"{row['run_id']}.html"
     return {
         **{name: row[name] for name in ("run_id", "kind", "status", "model_version", "finished_at")},
-        "good": row["status"] == RunStatus.SUCCEEDED,
+        "good": run_numbers.has_succeeded(row),
         "minutes": (row["finished_at"] - row["started_at"]).total_seconds() / 60,
         "products": counts.get("products"),
         "predicted": counts.get("predicted"),
         "quarantined": sum(
-            n for part in parts for name, n in dict(part["counts"] or {}).items() if name.startswith("quarantined.")
+            number
+            for part in listed.parts
+            for name, number in dict(part["counts"] or {}).items()
+            if name.startswith("quarantined.")
         ),
-        "chunks": len(parts) if row["kind"] == RunKind.BACKFILL else 0,
+        "chunks": len(chunks),
         "chunk": row["kind"] == RunKind.ENRICH and bool(row["parent_run_id"]),
-        **{name: sum(one.get(name) or 0 for one in decisions) for name in ("written", "retracted")},
+        **{name: run_numbers.total(row, chunks, name) for name in ("written", "retracted")},
         "report": report if (folder / report).is_file() else "",
         "error": (row["error"] or "").splitlines()[0] if row["error"] else "",
     }
 
 
-def _trends(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A line of coverage per attribute; ``rows``: oldest first. Attributes of a single run have none."""
+def _trends(listed: Sequence[_Listed]) -> list[dict[str, Any]]:
+    """A line of coverage per attribute; ``listed``: oldest first. Attributes of a single run have none."""
     points: dict[str, list[float]] = {}
-    for row in rows:
-        for name, numbers in _decisions(row).items():
-            if row["status"] == RunStatus.SUCCEEDED and numbers.get("coverage_after") is not None:
-                points.setdefault(name, []).append(numbers["coverage_after"])
+    for one in listed:
+        last: dict[str, float] = {}
+        for part in run_numbers.writers(*one) or ():
+            for name, numbers in run_numbers.decisions(part).items():
+                if numbers.get("coverage_after") is not None:
+                    last[name] = numbers["coverage_after"]
+        for name, coverage in last.items():
+            points.setdefault(name, []).append(coverage)
     return [_trend(name, values) for name, values in sorted(points.items()) if len(values) > 1]
 
 
@@ -82,9 +119,3 @@ def _trend(name: str, values: Sequence[float]) -> dict[str, Any]:
     step = _WIDTH / (len(values) - 1)
     line = " ".join(f"{number * step:.1f},{_HEIGHT * (1 - value):.1f}" for number, value in enumerate(values))
     return {"name": name, "line": line, "first": values[0], "last": values[-1], "points": len(values)}
-
-
-def _decisions(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    content = json.loads(row["attributes"]) if row["attributes"] else {}
-    decisions: dict[str, dict[str, Any]] = content.get("decisions", {}) if isinstance(content, dict) else {}
-    return decisions

@@ -14,8 +14,8 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
-from catalog_enrichment.records import Cardinality, Decision, Modality, Reason, RunKind, RunStatus
-from catalog_enrichment.report import backfill, changes, reasons
+from catalog_enrichment.records import Cardinality, Decision, Modality, Reason, RunKind
+from catalog_enrichment.report import backfill, changes, reasons, run_numbers
 from catalog_enrichment.report.html import (
     THUMBNAIL,
     ReasonCount,
@@ -41,6 +41,12 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
 
     ``right``: certificate id -> products that were given no wrong value under it, where the truth is known.
     """
+    path = _write_page(catalog, config, run_id, right)
+    write_index(catalog, path.parent)
+    return path
+
+
+def _write_page(catalog: Catalog, config: Config, run_id: str, right: Mapping[str, int] | None = None) -> Path:
     from pyspark.sql import functions as F
 
     run = runs.find(catalog, run_id)
@@ -48,48 +54,61 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
     dictionary = load_dictionary(config)
     with persisted_frames() as persist:
         predictions = persist(catalog.read("predictions").where(F.col("run_id") == run_id))
-        published = predictions.where(F.col("decision") == Decision.PUBLISH.value)
         samples = _samples(catalog, predictions, config, dictionary)
         report = RunReport(
             run=row,
             published=samples[Reason.CERTIFIED],
             near_misses=samples[Reason.NEAR_MISS],
             disagreements=samples[Reason.DISAGREES_WITH_MERCHANT],
-            histograms=_histograms(predictions),
-            reasons=reason_counts(predictions, row),
             stages=row.get("stages") or [],
-            written=_written(published),
-            accept_rates=accept_rates(predictions, catalog.read("products"), row),
+            **_counted(catalog, predictions, row),
             right=right,
             imported=_imported(catalog, row.get("finished_at")),
             dictionary=dictionary,
             undo=_undo(run_id),
         )
-    folder = config.path(config.report.path)
-    path = write_run_report(folder / f"{run_id}.html", report)
-    write_index(catalog, folder)
-    return path
+    return write_run_report(config.path(config.report.path) / f"{run_id}.html", report)
+
+
+def _counted(catalog: Catalog, predictions: DataFrame, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :class:`RunReport`: what the page counts of ``predictions``; ``row``: of their run or backfill."""
+    from pyspark.sql import functions as F
+
+    return {
+        "histograms": _histograms(predictions),
+        "reasons": reason_counts(predictions, row),
+        "written": _written(predictions.where(F.col("decision") == Decision.PUBLISH.value)),
+        "accept_rates": accept_rates(predictions, catalog.read("products"), row),
+    }
 
 
 def write_backfill_report(catalog: Catalog, config: Config, run_id: str) -> Path:
     """Write the report of a finished backfill, and those of its chunks that have none yet; return its path.
 
-    Its page is made of the rows of `runs` alone, without Spark.
+    Its numbers are the sums of the chunks' rows in `runs`; what was written under each certificate, and why not, is
+    counted from their predictions. A product is in one chunk, so it counts once.
     """
+    from pyspark.sql import functions as F
+
     folder = config.path(config.report.path)
-    rows = [row for row in runs.rows(catalog, _COLUMNS) if row["status"] == RunStatus.SUCCEEDED]
-    chunks = [row for row in rows if backfill.is_chunk(row, run_id)]
+    rows = [row for row in runs.rows(catalog, _COLUMNS) if run_numbers.has_succeeded(row)]
+    chunks = run_numbers.by_backfill(rows).get(run_id, [])
+    runs.add_attributes(catalog, chunks)
     for chunk in chunks:
         if not (folder / f"{chunk['run_id']}.html").is_file():
-            write_report(catalog, config, chunk["run_id"])
+            _write_page(catalog, config, chunk["run_id"])
     own: Mapping[str, Any] = next((row for row in rows if row["run_id"] == run_id), {"run_id": run_id})
-    report = RunReport(
-        run=backfill.summed(own, chunks),
-        chunks=backfill.listed(chunks),
-        imported=_imported(catalog, own.get("finished_at")),
-        dictionary=load_dictionary(config),
-        undo=_undo(run_id),
-    )
+    row = backfill.summed(own, chunks)
+    with persisted_frames() as persist:
+        of_chunks = F.col("run_id").isin([chunk["run_id"] for chunk in chunks])
+        report = RunReport(
+            run=row,
+            chunks=backfill.listed(chunks),
+            imported=_imported(catalog, own.get("finished_at")),
+            dictionary=load_dictionary(config),
+            undo=_undo(run_id),
+            **_counted(catalog, persist(catalog.read("predictions").where(of_chunks)), row),
+        )
     path = write_run_report(folder / f"{run_id}.html", report)
     write_index(catalog, folder)
     return path
@@ -97,7 +116,7 @@ def write_backfill_report(catalog: Catalog, config: Config, run_id: str) -> Path
 
 _COLUMNS = (
     *("run_id", "parent_run_id", "kind", "status", "model_name", "model_version", "config", "window", "counts"),
-    *("attributes", "seconds", "started_at", "finished_at"),
+    *("seconds", "started_at", "finished_at"),
 )
 
 
@@ -107,10 +126,11 @@ def _undo(run_id: str) -> str:
 
 def _imported(catalog: Catalog, before: datetime | None) -> dict[str, Any]:
     """The column `attributes` of the newest import that finished ``before``, or of all; {} without one. No Spark."""
-    rows = runs.rows(catalog, ["kind", "status", "attributes", "finished_at"])
-    imports = [row for row in rows if (row["kind"], row["status"]) == (RunKind.IMPORT, RunStatus.SUCCEEDED)]
-    earlier = [row for row in imports if before is None or row["finished_at"] <= _aware(before)]
-    content: dict[str, Any] = json.loads(earlier[-1]["attributes"] or "{}") if earlier else {}
+    rows = runs.rows(catalog, ["run_id", "kind", "status", "finished_at"])
+    imports = [row for row in rows if row["kind"] == RunKind.IMPORT and run_numbers.has_succeeded(row)]
+    newest = [row for row in imports if before is None or row["finished_at"] <= _aware(before)][-1:]
+    runs.add_attributes(catalog, newest)
+    content: dict[str, Any] = json.loads(newest[0]["attributes"] or "{}") if newest else {}
     return content
 
 

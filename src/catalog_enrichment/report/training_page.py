@@ -18,7 +18,7 @@ from catalog_enrichment.precision.certificate import Certificate, RefusedCategor
 from catalog_enrichment.records import Modality, Reason
 from catalog_enrichment.report import reasons
 from catalog_enrichment.report.charts import Axes, Line, Mark, certified_point, columns, kept_epoch, line_chart
-from catalog_enrichment.report.html import Sample, environment, thumbnail, write_html
+from catalog_enrichment.report.html import Sample, environment, pages, thumbnail, write_html
 from catalog_enrichment.report.training import Trained
 
 MOST_CONFUSIONS = 5
@@ -207,7 +207,7 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "modalities": _modalities(trained.tables.get("modalities", []), name),
         "confusions": sorted(_rows(trained, "confusions", name), key=lambda row: -row["products"])[:MOST_CONFUSIONS],
         "values": _rows(trained, "values", name)[:MOST_VALUES],
-        "mistakes": [_mistake(row, trained.pictures) for row in _rows(trained, "mistakes", name)],
+        "mistakes": pages([_mistake(row, trained.pictures) for row in _rows(trained, "mistakes", name)]),
     }
 
 
