@@ -185,9 +185,9 @@ def _summed(
             F.sum(applicable).alias("size"), F.collect_list(F.struct("attribute", "kind", "products")).alias("numbers")
         )
     )
-    names = sorted({f"{by} {name}" for by, name, _, _ in known if name is not None})
-    is_known = F.concat_ws(" ", "by", "name").isin(names)
-    limit = coverage_groups.LIMIT + len(names)
+    names = {(by, name) for by, name, _, _ in known if name is not None}
+    is_known = F.concat_ws(" ", "by", "name").isin(sorted(map(" ".join, names)))
+    limit = coverage_groups.LIMIT + max(Counter(by for by, _ in names).values(), default=0)
     return _with_the_rest(largest_groups(groups, limit, F.desc(is_known), by="by").toArrow().to_pylist())
 
 
