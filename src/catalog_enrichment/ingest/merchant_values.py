@@ -148,8 +148,9 @@ def _sums(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     values = named.select("language", "shop_id", "attribute", F.explode("values").alias("value"))
     values = values.join(F.broadcast(known), ["attribute", "value"], "left")
     unmapped = F.col("mapped").isNull()
+    text = F.coalesce("value", F.lit(""))
     columns = {
-        "value": F.when(unmapped & (F.length("value") <= MOST_CHARACTERS), F.col("value")),
+        "value": F.when(unmapped & (F.length(text) <= MOST_CHARACTERS), text),
         "language": F.when(unmapped, F.coalesce("language", F.lit(""))),
         "shop": F.when(unmapped, F.coalesce("shop_id", F.lit(""))),
         "kind": F.coalesce("mapped", F.lit(by_shop.UNMAPPED)),
