@@ -1,5 +1,5 @@
-"""What a job caches in Spark and releases again, ids of products that every task gets, the batches of workers, and rows
-that the driver streams."""
+"""What a job caches in Spark and releases again, ids of products that every task gets, the batches of workers, rows
+that the driver streams, and the largest of many groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 FEW_PRODUCTS = 500_000
 """Most ids of products that the driver holds and every task gets: about 50 MB."""
@@ -78,3 +78,16 @@ def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with pa.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
         yield pa.RecordBatch.from_arrays([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["batch"])
+
+
+def largest_groups(groups: DataFrame, limit: int, *first: Column, by: str) -> DataFrame:
+    """The ``limit`` groups of each ``by`` with most ``size``, equal ones by ``name``; ``first``: orders that go before.
+
+    ``groups``: ``by``, ``name`` and ``size``, one row per group. Every task drops what is not among the largest of its
+    own groups, so that the driver gets few rows however many groups there are.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    order = Window.partitionBy(by).orderBy(*first, F.desc("size"), "name")
+    return groups.withColumn("place", F.row_number().over(order)).where(F.col("place") <= limit).drop("place")

@@ -2,6 +2,7 @@
 
     make scale                                                 (about 30 minutes on 2 cores and 8 GiB)
     python tests/benchmarks/scale.py --products 10000          (a try)
+    python tests/benchmarks/scale.py --products 20000 --shops 20000 --events 0      (every product is of another shop)
 
 Pictures are by reference, three attributes, a stub predictor (scale_world.py). Every size runs in a process of its own.
 Each step is a job as the command line would run it, in one Spark session whose start is reported apart; a snapshot is
@@ -104,15 +105,15 @@ class Steps:
         return result
 
 
-def measure(products: int, events: int, root: Path) -> dict[str, Any]:
-    """What every step costs on a catalog of ``products`` in ``root``, the last with a ledger of ``events`` more."""
+def measure(products: int, shops: int, events: int, root: Path) -> dict[str, Any]:
+    """What every step costs on a catalog in ``root``, the last with a ledger of ``events`` more."""
     config = world.write_config(root, MEMORY)
-    world.write_snapshot(root, products)
+    world.write_snapshot(root, products, shops)
     model = world.model(world.certificates(certificate()))
     step = Steps(products)
 
     def change_and_run(edition: int, name: str) -> None:
-        world.write_snapshot(root, products, CHANGED, edition)
+        world.write_snapshot(root, products, shops, CHANGED, edition)
         step(f"import_1%{name}", lambda: import_products(context))
         last = step(f"enrich_1%{name}", enrich)
         step(f"rollback_1%{name}", lambda: rollback_run(context.catalog, last["run_id"]))
@@ -141,12 +142,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--products", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--events", type=int, default=10_000_000, help="ledger events added to the largest catalog")
+    parser.add_argument("--shops", type=int, default=world.SHOPS, help="shops of every catalog")
     parser.add_argument("--root", type=Path, help="folder for the catalogs; a temporary one by default")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     root = args.root or Path(tempfile.mkdtemp(prefix="scale-"))
     if args.one:
-        print(json.dumps(measure(args.products[0], args.events, root)))
+        print(json.dumps(measure(args.products[0], args.shops, args.events, root)))
         return 0
     results = {}
     for products in args.products:
@@ -154,7 +156,7 @@ def main() -> int:
         folder.mkdir(parents=True)
         events = args.events if products == max(args.products) else 0
         command = [sys.executable, __file__, "--one", "--products", str(products), "--root", str(folder)]
-        command += ["--events", str(events)]
+        command += ["--events", str(events), "--shops", str(args.shops)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         results[products] = json.loads(done.stdout.splitlines()[-1])
         shutil.rmtree(folder)

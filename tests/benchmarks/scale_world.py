@@ -52,6 +52,8 @@ THRESHOLD = 0.6
 """Of the certificates; the scores are uniform, so two fifths of what is pending is written."""
 
 ROWS_PER_FILE = 100_000
+SHOPS = 97
+"""Of a catalog, unless `--shops` says otherwise."""
 SOURCE = "feed"
 
 CONFIG = """
@@ -90,18 +92,20 @@ def write_config(root: Path, memory: str) -> Config:
     return load_config(root / "config.toml", [f"spark.driver_memory={memory}"])
 
 
-def write_snapshot(root: Path, products: int, changed: float = 0.0, edition: int = 0) -> int:
+def write_snapshot(root: Path, products: int, shops: int = SHOPS, changed: float = 0.0, edition: int = 0) -> int:
     """Write the snapshot in place of the last one; a share of ``changed`` has another title than without, which
     ``edition`` draws. Returns its bytes."""
     folder = root / SOURCE
     folder.mkdir(exist_ok=True)
     for first in range(0, products, ROWS_PER_FILE):
         count = min(ROWS_PER_FILE, products - first)
-        pq.write_table(_rows(first, count, changed, edition), folder / f"part-{first:09d}.parquet", compression="zstd")
+        pq.write_table(
+            _rows(first, count, shops, changed, edition), folder / f"part-{first:09d}.parquet", compression="zstd"
+        )
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def _rows(first: int, count: int, changed: float, edition: int) -> pa.Table:
+def _rows(first: int, count: int, shops: int, changed: float, edition: int) -> pa.Table:
     draw = np.random.default_rng([1, first])
     ids = np.arange(first, first + count)
     # the title names the product's number: a content that no other product has, as most of a marketplace's
@@ -114,7 +118,7 @@ def _rows(first: int, count: int, changed: float, edition: int) -> pa.Table:
         "product_id": [f"P{number:09d}" for number in ids],
         "title": titles,
         "description": [" ".join(row[6:]) for row in texts],
-        "shop": [f"shop-{number % 97}" for number in ids],
+        "shop": [f"shop-{number % shops}" for number in ids],
         "category": [CATEGORIES[number % len(CATEGORIES)] for number in ids],
         "picture": [f"https://pictures.example/{number}.jpg" for number in ids],
         "updated_at": pa.array(np.full(count, np.datetime64("2026-01-01", "us"))),

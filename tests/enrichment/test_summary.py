@@ -8,6 +8,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment.summary import decision_counts, say_what_needs_attention
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import Stages
+from catalog_enrichment.validation import by_shop
 
 from ..catalog.catalog_rows import frame, prediction, product
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def test_a_product_with_several_values_is_counted_once_by_its_best_decision(spark: SparkSession) -> None:
+def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [
         prediction(name, "material", value, decision=decision)
         for name, decisions in {
@@ -28,22 +31,45 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(spar
     rows += [
         prediction("e", "material", value, decision="abstain", reason="provisional_cap") for value in ("Cotton", "Wool")
     ]
+    from pyspark.sql import functions as F
+
     low, against = "below_threshold", "disagrees_with_merchant"
     rows += [prediction("f", "color", value, decision="suggest", reason=against) for value in ("Red", "Blue")]
     rows += [prediction("f", "color", "Green", decision="abstain", reason=low)]
     rows += [prediction(name, "color", "Red", decision="abstain", reason=low) for name in ("b", "g")]
     rows += [prediction(name, "color", "Red", decision="abstain", reason=low) for name in ("d", "h")]
     given = {"d": {"color": ["Green"]}, "h": {"color": [], "size": ["S"]}}  # the merchant of d has said it
-    shops = {"a": "s1", "b": "s2", "f": "s2"}
-    products = [product(name, shop_id=shops.get(name), merchant_attributes=given.get(name)) for name in "abcdefgh"]
-    counted = decision_counts(frame(spark, "predictions", rows), frame(spark, "products", products))
+    shops = {"a": "s1", "b": "s2", "f": "s2", "i": "s4", "j": "s3"}
+    products = [product(name, shop_id=shops.get(name), merchant_attributes=given.get(name)) for name in "abcdefghij"]
+    reasons = F.create_map(*map(F.lit, ("e", "no_image", "f", "no_image", "i", "text_too_long", "j", "no_image")))
+    scored = frame(spark, "products", products).withColumns({
+        "error": F.when(F.col("product_id") == "i", reasons[F.col("product_id")]),
+        "image_reason": F.when(F.col("product_id") != "i", reasons[F.col("product_id")]),
+    })  # fmt: skip
+    decided = frame(spark, "predictions", rows)
+    counted = decision_counts(decided, scored)
     assert counted.by_attribute == {
         "color": {"written": 0, "suggested": 1, "abstained": 5, "waiting": 0},
         "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2},
     }
-    assert {shop: {name: n for name, n in of.items() if n} for shop, of in counted.by_shop.items()} == {
-        "s1": {}, "s2": {f"{against}.color": 1, f"{low}.color": 1}, "": {f"{low}.color": 2}
-    }  # fmt: skip
+    assert counted.by_shop.row() == {
+        "shops": {
+            "s2": {f"{low}.color": 1, f"{against}.color": 1, "no_image": 1},
+            "": {f"{low}.color": 2, "no_image": 1},
+            "s3": {"no_image": 1},
+            "s4": {"text_too_long": 1},
+        },
+        "others": {"shops": 0, "problems": {}},
+    }
+    assert list(counted.by_shop.row()["shops"]) == ["", "s2", "s3", "s4"]
+    monkeypatch.setattr(by_shop, "LIMIT", 2)
+    few = decision_counts(decided, scored)
+    assert few.by_attribute == counted.by_attribute
+    whole = counted.by_shop.row()["shops"]
+    assert few.by_shop.row() == {
+        "shops": {shop: whole[shop] for shop in ("s2", "")},
+        "others": {"shops": 2, "problems": {"no_image": 1, "text_too_long": 1}},
+    }
 
 
 @pytest.mark.parametrize(("not_allowed", "warns"), [(0, False), (50, False), (51, True)])

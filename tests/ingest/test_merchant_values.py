@@ -20,6 +20,7 @@ from catalog_enrichment.ingest.merchant_values import (
     normalised,
 )
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.validation import by_shop
 
 COLOR = Attribute(
     name="color",
@@ -64,16 +65,30 @@ def test_merchant_values_are_counted_and_the_most_frequent_that_are_not_canonica
     frame = spark.createDataFrame(
         rows, "language string, shop_id string, merchant_attributes map<string, array<string>>"
     )
-    found = count_merchant_values(frame, DICTIONARY)
+    refused = spark.createDataFrame(
+        [(None, "missing_id"), ("s4", "empty_title"), ("s2", "empty_title")], "shop_id string, problem string"
+    )
+    found = count_merchant_values(frame, DICTIONARY, refused)
     assert found.counts == {"brand": {"mapped": 0, "unmapped": 1}, "color": {"mapped": 4, "unmapped": 8}}
     assert found.unmapped == {
         "brand": [["Corvo", "en", 1]],
         "color": [["see picture", "de", 3], ["rot", "", 2], ["y", "", 1]],
     }
-    assert found.by_shop == {
+    shops = {
         "s1": {"unmapped_value.brand": 1, "unmapped_value.color": 3},
-        "s2": {"unmapped_value.color": 3},
-        "": {"unmapped_value.color": 2},
+        "s2": {"unmapped_value.color": 3, "empty_title": 1},
+        "": {"unmapped_value.color": 2, "missing_id": 1},
+        "s4": {"empty_title": 1},
+    }
+    assert found.by_shop.row() == {"shops": shops, "others": {"shops": 0, "problems": {}}}
+    monkeypatch.setattr(by_shop, "LIMIT", 2)
+    monkeypatch.setattr(merchant_values, "MOST_UNMAPPED", 1)
+    few = count_merchant_values(frame, DICTIONARY, refused)
+    assert few.counts == found.counts
+    assert few.unmapped == {name: values[:1] for name, values in found.unmapped.items()}
+    assert few.by_shop.row() == {
+        "shops": {shop: shops[shop] for shop in ("s1", "s2")},
+        "others": {"shops": 2, "problems": {"empty_title": 1, "missing_id": 1, "unmapped_value.color": 2}},
     }
 
 

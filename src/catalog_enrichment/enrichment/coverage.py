@@ -8,13 +8,13 @@ counts all. Either is one query.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.catalog import category_filters, coverage_groups
 from catalog_enrichment.catalog.coverage_groups import BY, COVERAGE_KEY, Groups, bounded, from_rows, moved, to_rows
-from catalog_enrichment.frames import few_ids, with_ids
+from catalog_enrichment.frames import few_ids, largest_groups, with_ids
 from catalog_enrichment.records import Source
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ BEFORE = "coverage-before"
 """The note of a run that is started again: :meth:`Coverage.before` of its first attempt."""
 
 APPLICABLE = "applicable"
+
+_ALL = "all"
+"""In place of one of :data:`BY`: products of every category and shop."""
 
 _SOURCES = ("products", "current_values")
 """The tables that coverage is counted in."""
@@ -81,17 +84,19 @@ class Coverage:
         if versions == self.versions:
             return self
         then, now = (_facts(catalog, dictionary, at, changed) for at in (self.versions, versions))
-        change = _summed(then, -1, now)
+        change = _summed(now, then, self.groups)
         counts = Counter(self.counts)
         counts.update(change.counts)
-        return Coverage(versions, self.dictionary, counts, self.names, moved(self.groups, change.groups))
+        groups = moved(self.groups, change.groups, coverage_groups.LIMIT)
+        return Coverage(versions, self.dictionary, counts, self.names, groups)
 
 
 def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
     """The coverage of the whole catalog: one aggregation, however many attributes there are."""
     versions = _versions(catalog)
     found = _summed(_facts(catalog, dictionary, versions))
-    return Coverage(versions, dictionary.hash(), found.counts, tuple(dictionary.enabled), bounded(found.groups))
+    groups = bounded(found.groups, coverage_groups.LIMIT)
+    return Coverage(versions, dictionary.hash(), found.counts, tuple(dictionary.enabled), groups)
 
 
 def now(catalog: Catalog, dictionary: Dictionary, changed: Changed | None) -> Coverage:
@@ -153,24 +158,50 @@ class _Sums(NamedTuple):
     counts: dict[tuple[str, str], int]
     """As :attr:`Coverage.counts`."""
     groups: Groups
-    """Not bounded."""
+    """Those that were asked for and the `coverage_groups.LIMIT` largest others of each kind; the rest summed."""
 
 
-def _summed(facts: DataFrame, sign: int = 1, more: DataFrame | None = None) -> _Sums:
-    """How many ``facts`` there are, times ``sign``, and how many ``more``: in all, per category and per shop."""
+def _summed(
+    facts: DataFrame, less: DataFrame | None = None, known: Iterable[tuple[str, str | None, str, bool]] = ()
+) -> _Sums:
+    """How many ``facts`` there are, minus those of ``less``: in all, per category and per shop.
+
+    ``known``: keys of groups that keep their name, however small they are. The driver gets no other group than those
+    of :class:`_Sums`; what the rest sums up to is the difference to the numbers of all products.
+    """
     from pyspark.sql import functions as F
 
-    signed = facts.withColumn("sign", F.lit(sign))
-    if more is not None:
-        signed = signed.union(more.withColumn("sign", F.lit(1)))
+    signed = facts.withColumn("sign", F.lit(1))
+    if less is not None:
+        signed = signed.union(less.withColumn("sign", F.lit(-1)))
     sets = [("attribute", "kind"), *(("attribute", "kind", by) for by in BY)]
-    sums = signed.groupingSets(sets, "attribute", "kind", *BY)
+    sums = signed.groupingSets(sets, "attribute", "kind", *BY).agg(F.sum("sign").alias("products"))
+    by = F.coalesce(*(F.when(F.col(by).isNotNull(), by) for by in BY), F.lit(_ALL))
+    applicable = F.when(F.col("kind") == APPLICABLE, F.col("products"))
+    groups = (
+        sums.where("products != 0")
+        .groupBy(by.alias("by"), F.coalesce(*BY).alias("name"))
+        .agg(
+            F.sum(applicable).alias("size"), F.collect_list(F.struct("attribute", "kind", "products")).alias("numbers")
+        )
+    )
+    names = {(by, name) for by, name, _, _ in known if name is not None}
+    is_known = F.concat_ws(" ", "by", "name").isin(sorted(map(" ".join, names)))
+    limit = coverage_groups.LIMIT + max(Counter(by for by, _ in names).values(), default=0)
+    return _with_the_rest(largest_groups(groups, limit, F.desc(is_known), by="by").toArrow().to_pylist())
+
+
+def _with_the_rest(rows: Iterable[Mapping[str, Any]]) -> _Sums:
+    """``rows``: ``by``, ``name`` and ``numbers`` of the groups with a name, and of :data:`_ALL` products."""
     counts: dict[tuple[str, str], int] = {}
     groups: Counter[tuple[str, str | None, str, bool]] = Counter()
-    for row in sums.agg(F.sum("sign").alias("products")).toArrow().to_pylist():
-        by = next((by for by in BY if row[by] is not None), None)
-        if by is None:
-            counts[row["attribute"], row["kind"]] = row["products"]
-        else:
-            groups[by, row[by], row["attribute"], row["kind"] != APPLICABLE] += row["products"]
-    return _Sums(counts, groups)
+    for row in rows:
+        for number in row["numbers"]:
+            attribute, kind, products = number["attribute"], number["kind"], number["products"]
+            if row["by"] == _ALL:
+                counts[attribute, kind] = products
+                groups.update({(by, None, attribute, kind != APPLICABLE): products for by in BY})
+            else:
+                groups[row["by"], row["name"], attribute, kind != APPLICABLE] += products
+                groups[row["by"], None, attribute, kind != APPLICABLE] -= products
+    return _Sums(counts, {key: products for key, products in groups.items() if products})

@@ -58,8 +58,7 @@ def enrich(
 
         with stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
-            counted = score.count_scored(scored, selection)
-            record.count(**counted.numbers)
+            record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted, score.note(record.counts))
 
@@ -71,7 +70,7 @@ def enrich(
                 before = coverage.now(catalog, context.dictionary, selection.changed)
                 decisions = summary.decision_counts(decided, scored)
                 record.attributes = summary.attributes(decisions, changes, before, model, selection.waiting)
-                record.attributes[by_shop.KEY] = by_shop.largest(counted.by_shop, decisions.by_shop)
+                record.attributes[by_shop.KEY] = decisions.by_shop.row()
                 record.count(left_open=selection.left_open + summary.left_open(decided, record))
                 summary.say_what_needs_attention(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")

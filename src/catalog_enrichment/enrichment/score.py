@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.enrichment.scored_before import scored_before
 from catalog_enrichment.frames import FEW_PRODUCTS, arrow_batch_rows
 from catalog_enrichment.inference import udf
 from catalog_enrichment.records import QuarantineStage
-from catalog_enrichment.validation import by_shop
 from catalog_enrichment.validation.quarantine import quarantine_rows
 
 if TYPE_CHECKING:
@@ -59,38 +56,32 @@ def score(
         return catalog.checkpoint(run_id, SCORED, scored)
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredCounts:
-    """How many of the selected products were scored."""
-
-    numbers: dict[str, Any]
+def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
     """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
+
     ``unusable_images`` counts products that were scored by their text alone; ``known`` those of ``predicted`` whose
-    scores an earlier run computed, if there are any."""
-    by_shop: by_shop.Problems
-    """The latter two."""
-
-
-def count_scored(scored: DataFrame, selection: Selection) -> ScoredCounts:
-    """Raises RuntimeError if a product is missing; then nothing is published."""
-    groups = scored.groupBy("error", "image_reason", "shop_id", "known").count().toArrow().to_pylist()
+    scores an earlier run computed, if there are any. Raises RuntimeError if a product is missing; then nothing is
+    published.
+    """
+    groups = scored.groupBy("error", "image_reason", "known").count().toArrow().to_pylist()
     rows = sum(group["count"] for group in groups)
     if rows != selection.rows:
         raise RuntimeError(f"{selection.rows} products were selected and {rows} came back from scoring")
     quarantined = _by_reason(groups, "error")
-    with_scores = [group for group in groups if group["error"] is None]
     known = sum(group["count"] for group in groups if group["known"])
-    numbers = {
+    return {
         **({"known": known} if known else {}),
         "predicted": rows - sum(quarantined.values()),
         "quarantined": quarantined,
-        "unusable_images": _by_reason(with_scores, "image_reason"),
+        "unusable_images": _by_reason([group for group in groups if group["error"] is None], "image_reason"),
     }
-    shops: dict[str, Counter[str]] = {}
-    for group in groups:
-        if reason := group["error"] or group["image_reason"]:
-            shops.setdefault(group["shop_id"] or "", Counter())[reason] += group["count"]
-    return ScoredCounts(numbers, shops)
+
+
+def problems(scored: DataFrame) -> DataFrame:
+    """``shop_id`` and ``problem`` of the products without scores or without a usable picture, for by_shop."""
+    from pyspark.sql import functions as F
+
+    return scored.select("shop_id", F.coalesce("error", "image_reason").alias("problem")).where("problem IS NOT NULL")
 
 
 def note(counts: Mapping[str, int]) -> str:

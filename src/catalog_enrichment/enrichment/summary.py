@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import coverage_groups
+from catalog_enrichment.enrichment import score
 from catalog_enrichment.enrichment.coverage import KEY
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, add_counts
 from catalog_enrichment.report import reasons
+from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -32,19 +34,38 @@ class DecisionCounts:
 
     by_attribute: dict[str, dict[str, int]]
     """Attribute -> products written, suggested, abstained, and ``waiting``: values that wait under the cap."""
-    by_shop: dict[str, dict[str, int]]
-    """Shop id -> ``disagrees_with_merchant.ATTRIBUTE``, and ``below_threshold.ATTRIBUTE`` where the merchant gave no
-    value -> products."""
+    by_shop: by_shop.Counted
+    """Products: ``disagrees_with_merchant.ATTRIBUTE``, ``below_threshold.ATTRIBUTE`` where the merchant gave no value,
+    and the reasons of :func:`score.problems`."""
 
 
 _OF_SHOPS = (Reason.DISAGREES_WITH_MERCHANT, Reason.BELOW_THRESHOLD)
+_OF_ATTRIBUTES = ("written", "suggested", "abstained", "waiting")
 
 
-def decision_counts(decided: DataFrame, products: DataFrame) -> DecisionCounts:
-    """Counts the rows of ``decided`` (contract `predictions`) in one query.
+def decision_counts(decided: DataFrame, scored: DataFrame) -> DecisionCounts:
+    """Counts the rows of ``decided`` (contract `predictions`), and the problems of ``scored``, in one query.
 
-    ``products``: with ``product_id``, ``shop_id`` and ``merchant_attributes`` of all that were decided, each once.
+    ``scored``: all products that were decided, each once, with ``product_id``, ``shop_id``, ``merchant_attributes``
+    and the columns of :func:`score.problems`.
     """
+    sums = _decisions_by_shop(decided, scored).union(by_shop.sums(score.problems(scored)))
+    rows = by_shop.largest_of(sums, by_shop.LIMIT)
+    counted = by_shop.Counted.of(rows)
+    by_attribute: dict[str, dict[str, int]] = {}
+    of_shops: dict[str, int] = {}
+    for key, number in counted.totals.items():
+        kind, _, attribute = key.partition(".")
+        if kind in _OF_ATTRIBUTES:
+            by_attribute.setdefault(attribute, dict.fromkeys(_OF_ATTRIBUTES, 0))[kind] = number
+        else:
+            of_shops[key] = number
+    return DecisionCounts(dict(sorted(by_attribute.items())), replace(counted, totals=of_shops))
+
+
+def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
+    """For :func:`by_shop.largest_of`: per shop the numbers of :data:`_OF_SHOPS`, of all shops also those of
+    :data:`_OF_ATTRIBUTES`, each with the attribute behind a dot."""
     from pyspark.sql import functions as F
 
     def any_row(condition: Any) -> Any:
@@ -59,27 +80,22 @@ def decision_counts(decided: DataFrame, products: DataFrame) -> DecisionCounts:
     written, suggested = F.col("publish") == 1, (F.col("publish") == 0) & (F.col("suggest") == 1)
     given = F.size(F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array())) > 0
     unsure = ~written & ~suggested & ~given & (F.col(Reason.BELOW_THRESHOLD.value) == 1)
-    shop = F.coalesce("shop_id", F.lit("")).alias("shop")  # never null, but where the sum is of all shops
-    of_shop = per_product.join(products.select("product_id", shop, "merchant_attributes"), "product_id", "left")
-    rows = of_shop.groupingSets([("attribute",), ("attribute", "shop")], "attribute", "shop").agg(
+    of_shop = per_product.join(scored.select("product_id", "shop_id", "merchant_attributes"), "product_id", "left")
+    of_shop = of_shop.withColumn("name", F.coalesce("shop_id", F.lit("")))  # null: the sum of all shops
+    rows = of_shop.groupingSets([("attribute",), ("attribute", "name")], "attribute", "name").agg(
         F.count_if(written).alias("written"),
         F.count_if(suggested).alias("suggested"),
         F.count_if(~written & ~suggested).alias("abstained"),
         F.sum("waiting").alias("waiting"),
         F.sum(Reason.DISAGREES_WITH_MERCHANT.value).alias(Reason.DISAGREES_WITH_MERCHANT.value),
         F.count_if(unsure).alias(Reason.BELOW_THRESHOLD.value),
-        F.grouping("shop").alias("all_shops"),
+        F.when(F.grouping("name") == 1, by_shop.ALL).otherwise(by_shop.SHOP).alias("by"),
     )
-    by_attribute: dict[str, dict[str, int]] = {}
-    by_shop: dict[str, dict[str, int]] = {}
-    for row in sorted(rows.toArrow().to_pylist(), key=lambda row: row["attribute"]):
-        if row["all_shops"]:
-            names = ("written", "suggested", "abstained", "waiting")
-            by_attribute[row["attribute"]] = {name: row[name] for name in names}
-        else:
-            problems = {f"{reason.value}.{row['attribute']}": row[reason.value] for reason in _OF_SHOPS}
-            by_shop.setdefault(row["shop"] or "", {}).update(problems)
-    return DecisionCounts(by_attribute, by_shop)
+    numbers = {reason.value: F.col(reason.value) for reason in _OF_SHOPS}
+    numbers |= {kind: F.when(F.col("by") == by_shop.ALL, F.col(kind)) for kind in _OF_ATTRIBUTES}
+    keys = {kind: F.concat(F.lit(f"{kind}."), "attribute") for kind in numbers}
+    pairs = [F.struct(keys[kind].alias("key"), number.alias("number")) for kind, number in numbers.items()]
+    return rows.select("by", "name", F.inline(F.array(*pairs))).where("number > 0")
 
 
 def attributes(

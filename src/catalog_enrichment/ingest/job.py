@@ -152,11 +152,11 @@ def _count_merchant_values(context: Context, record: RunRecord, snapshot: Compar
 
     Before the products are replaced: it compares with the values that the merchants gave until now.
     """
-    counted = merchant_values.count_merchant_values(snapshot.accepted_rows(), context.dictionary)
+    counted = merchant_values.count_merchant_values(snapshot.accepted_rows(), context.dictionary, snapshot.problems())
     record.attributes = {
         MERCHANT_VALUES: counted.counts,
         by_shop.UNMAPPED: counted.unmapped,
-        by_shop.KEY: by_shop.largest(snapshot.refused_by_shop, counted.by_shop),
+        by_shop.KEY: counted.by_shop.row(),
     }
     repeated = adopted.newly_adopted(context.catalog, snapshot.written_rows(), record.started_at)
     repeated = context.catalog.checkpoint(record.run_id, "adopted", repeated)

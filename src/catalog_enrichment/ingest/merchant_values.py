@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Dictionary, fold
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.validation.by_shop import UNMAPPED
+from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -22,6 +21,13 @@ MOST_UNMAPPED = 50
 
 MOST_CHARACTERS = 100
 """Longer values are no spelling of a value; they are counted and not kept."""
+
+_MAPPED = "mapped"
+_KINDS = {_MAPPED: "mapped", by_shop.UNMAPPED: "unmapped"}
+"""Before the dot of what is counted -> in :attr:`MerchantValues.counts`."""
+
+_VALUE = "value."
+"""Before the attribute: the groups of its values."""
 
 
 def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
@@ -101,57 +107,81 @@ class MerchantValues:
     unmapped: dict[str, list[list[Any]]]
     """Attribute -> its :data:`MOST_UNMAPPED` most frequent values that are not canonical, as [value, the language that
     it was most often given in, number]."""
-    by_shop: dict[str, dict[str, int]]
-    """Shop id -> ``unmapped_value.ATTRIBUTE`` -> values that are not canonical."""
+    by_shop: by_shop.Counted
+    """``unmapped_value.ATTRIBUTE``: values that are not canonical; and the refused rows."""
 
 
-def count_merchant_values(frame: DataFrame, dictionary: Dictionary) -> MerchantValues:
-    """Counts the merchant values of a normalised frame, in one query."""
+def count_merchant_values(frame: DataFrame, dictionary: Dictionary, refused: DataFrame) -> MerchantValues:
+    """Counts the merchant values of a normalised frame, and the problems of the ``refused`` rows, in one query.
+
+    ``refused``: ``shop_id`` and ``problem``.
+    """
+    sums = _sums(frame, dictionary).union(by_shop.sums(refused))
+    rows = by_shop.largest_of(sums, max(by_shop.LIMIT, MOST_UNMAPPED))
+    counted = by_shop.Counted.of(rows)
+    counts: dict[str, dict[str, int]] = {}
+    for key, number in counted.totals.items():
+        kind, _, name = key.partition(".")
+        if kind in _KINDS:
+            counts.setdefault(name, dict.fromkeys(_KINDS.values(), 0))[_KINDS[kind]] = number
+    totals = {key: number for key, number in counted.totals.items() if not key.startswith(f"{_MAPPED}.")}
+    values = {name: [row for row in rows if row["by"] == _VALUE + name] for name in sorted(counts)}
+    return MerchantValues(
+        dict(sorted(counts.items())),
+        {name: _most_frequent(of) for name, of in values.items() if counts[name]["unmapped"]},
+        replace(counted, totals=totals),
+    )
+
+
+def _sums(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
+    """For :func:`by_shop.largest_of`: per shop the values that are not canonical, of all shops also the canonical ones,
+    and per value that is not canonical and not too long how often it was given in which language."""
     import pyarrow as pa
     from pyspark.sql import functions as F
 
     canonical = [(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values]
     table = pa.table({"attribute": [name for name, _ in canonical], "value": [value for _, value in canonical]})
     known = frame.sparkSession.createDataFrame(table, "attribute string, value string").withColumn(
-        "mapped", F.lit(True)
+        "mapped", F.lit(_MAPPED)
     )
     named = frame.select("language", "shop_id", F.explode("merchant_attributes").alias("attribute", "values"))
     values = named.select("language", "shop_id", "attribute", F.explode("values").alias("value"))
     values = values.join(F.broadcast(known), ["attribute", "value"], "left")
-    others = {
-        name: F.when(F.col("mapped").isNull(), F.coalesce(F.col(name), F.lit("")))
-        for name in ("value", "language", "shop_id")
+    unmapped = F.col("mapped").isNull()
+    text = F.coalesce("value", F.lit(""))
+    columns = {
+        "value": F.when(unmapped & (F.length(text) <= MOST_CHARACTERS), text),
+        "language": F.when(unmapped, F.coalesce("language", F.lit(""))),
+        "shop": F.when(unmapped, F.coalesce("shop_id", F.lit(""))),
+        "kind": F.coalesce("mapped", F.lit(by_shop.UNMAPPED)),
     }
-    sets = [("attribute", "value", "language"), ("attribute", "shop_id")]  # all null: the canonical values
-    grouped = values.withColumns(others).groupingSets(sets, "attribute", "value", "language", "shop_id")
-    sums = grouped.agg(F.count("*").alias("number"), F.grouping("shop_id").alias("of_all_shops"))
-    return _counted(sums.toArrow().to_pylist())
+    values = values.select("attribute", *(column.alias(name) for name, column in columns.items()))
+    sets = [("attribute", "kind"), ("attribute", "shop"), ("attribute", "value", "language")]
+    sums = values.groupingSets(sets, "attribute", *columns).agg(F.count("*").alias("number"))
+    of_all, of_shop = F.col("kind").isNotNull(), F.col("shop").isNotNull()
+    return sums.where(of_all | of_shop | F.col("value").isNotNull()).select(
+        F.when(of_all, by_shop.ALL)
+        .when(of_shop, by_shop.SHOP)
+        .otherwise(F.concat(F.lit(_VALUE), "attribute"))
+        .alias("by"),
+        F.coalesce("shop", "value").alias("name"),
+        F.when(of_all | of_shop, F.concat_ws(".", F.coalesce("kind", F.lit(by_shop.UNMAPPED)), "attribute"))
+        .otherwise(F.col("language"))
+        .alias("key"),
+        "number",
+    )
 
 
-def _counted(rows: list[dict[str, Any]]) -> MerchantValues:
-    counts: dict[str, dict[str, int]] = {}
-    languages: dict[str, dict[str, Counter[str]]] = {}
-    shops: dict[str, dict[str, int]] = {}
-    for row in rows:
-        name, value, shop = row["attribute"], row["value"], row["shop_id"]
-        if row["of_all_shops"]:
-            numbers = counts.setdefault(name, {"mapped": 0, "unmapped": 0})
-            numbers["mapped" if value is None else "unmapped"] += row["number"]
-            if value is not None:
-                languages.setdefault(name, {}).setdefault(value, Counter())[row["language"]] += row["number"]
-        elif shop is not None:
-            shops.setdefault(shop, {})[f"{UNMAPPED}.{name}"] = row["number"]
-    unmapped = {name: _most_frequent(values) for name, values in sorted(languages.items())}
-    return MerchantValues(dict(sorted(counts.items())), unmapped, shops)
-
-
-def _most_frequent(values: dict[str, Counter[str]]) -> list[list[Any]]:
-    """``values``: value -> language -> number."""
-    short = [value for value in values if len(value) <= MOST_CHARACTERS]
-    order = sorted(short, key=lambda value: (-values[value].total(), value))[:MOST_UNMAPPED]
+def _most_frequent(rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """``rows``: per value, its ``name``, with ``numbers``: language -> how often it was given."""
+    order = sorted(rows, key=lambda row: (-sum(row["numbers"].values()), row["name"]))[:MOST_UNMAPPED]
     return [
-        [value, min(values[value], key=lambda name: (-values[value][name], name)), values[value].total()]
-        for value in order
+        [
+            row["name"],
+            min(row["numbers"], key=lambda language: (-row["numbers"][language], language)),
+            sum(row["numbers"].values()),
+        ]
+        for row in order
     ]
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.frames import FEW_PRODUCTS
-from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -80,24 +79,20 @@ class ComparedSnapshot:
     """Of :func:`outcomes`; checkpointed."""
     counts: dict[str, Any]
     """rows = new + changed + unchanged + quarantined (by reason); products: those that are not quarantined (I7)."""
-    refused_by_shop: by_shop.Problems
 
     @classmethod
     def of(cls, rows: DataFrame, outcomes: DataFrame) -> ComparedSnapshot:
         """Raises RuntimeError if the rows and their outcomes do not add up."""
         numbers: Counter[tuple[str, str | None]] = Counter()
-        refused: dict[str, Counter[str]] = {}
-        for row in outcomes.groupBy("outcome", "reason", "shop_id").count().collect():
+        for row in outcomes.groupBy("outcome", "reason").count().collect():
             numbers[row["outcome"], row["reason"]] += row["count"]
-            if row["reason"] is not None:
-                refused.setdefault(row["shop_id"] or "", Counter())[row["reason"]] += row["count"]
         counts: dict[str, Any] = {name: numbers[name, None] for name in ACCEPTED}
         counts["products"] = sum(counts.values())
         counts[QUARANTINED] = {reason: n for (_, reason), n in sorted(numbers.items(), key=str) if reason is not None}
         counts["rows"] = rows.count()
         if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
             raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
-        return cls(rows, outcomes, counts, refused)
+        return cls(rows, outcomes, counts)
 
     @property
     def refused(self) -> int:
@@ -124,6 +119,11 @@ class ComparedSnapshot:
         """The rows that go to quarantine, with ``reason`` and ``detail``."""
         reasons = self.outcomes.where(self.outcomes.outcome == QUARANTINED).select("row_key", "reason", "detail")
         return self.rows.drop("images").join(_few(reasons, self.refused), "row_key")
+
+    def problems(self) -> DataFrame:
+        """``shop_id`` and ``problem`` of the rows that go to quarantine, for by_shop."""
+        refused = self.outcomes.where(self.outcomes.outcome == QUARANTINED)
+        return refused.select("shop_id", self.outcomes.reason.alias("problem"))
 
     def written_products(self, run_id: str) -> DataFrame:
         """The rows that change the products table, as the import ``run_id`` writes them."""

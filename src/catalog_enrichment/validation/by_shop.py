@@ -1,23 +1,33 @@
 """What is wrong with the shops' products, counted: bounded, for the rows of an import and of an enrichment in `runs`.
 
 A problem has the name of its :class:`~catalog_enrichment.records.Reason`, with the attribute behind a dot where it is
-about one: ``empty_title``, ``disagrees_with_merchant.color``. Pure functions.
+about one: ``empty_title``, ``disagrees_with_merchant.color``. Spark keeps the shops with most problems and the sums of
+all shops; the driver never holds the others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.frames import largest_groups
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 KEY = "shops"
-"""In `runs.attributes`: :func:`largest`."""
+"""In `runs.attributes`: :meth:`Counted.row`."""
 
 LIMIT = 100
 """Shops that are counted by name."""
 
 UNMAPPED = "unmapped_value"
 """The problem of a merchant's value that the dictionary lacks; no Reason, because nothing is refused for it."""
+
+SHOP, ALL = "shop", "all"
+"""What is counted for one group: a shop, and all shops together, whose name is null."""
 
 Problems = Mapping[str, Mapping[str, int]]
 """Shop id, "" for none -> problem -> products, rows or values."""
@@ -51,3 +61,66 @@ def merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     rest = sum((Counter(row["others"]["problems"]) for row in [*rows, found]), Counter[str]())
     number = sum(row["others"]["shops"] for row in [*rows, found])
     return {"shops": found["shops"], "others": {"shops": number, "problems": dict(sorted(rest.items()))}}
+
+
+def sums(problems: DataFrame) -> DataFrame:
+    """For :func:`largest_of`: the number of rows of ``problems`` (``shop_id``, ``problem``) per shop and in all."""
+    from pyspark.sql import functions as F
+
+    found = problems.select("problem", F.coalesce("shop_id", F.lit("")).alias("name"))
+    number = found.groupingSets([("problem",), ("problem", "name")], "problem", "name").agg(
+        F.count("*").alias("number")
+    )
+    by = F.when(F.col("name").isNull(), ALL).otherwise(SHOP)
+    return number.select(by.alias("by"), "name", F.col("problem").alias("key"), "number")
+
+
+def largest_of(sums: DataFrame, limit: int) -> list[dict[str, Any]]:
+    """The ``limit`` groups of each kind with the largest numbers: few rows, however many groups there are.
+
+    ``sums``: ``by`` (:data:`SHOP`, :data:`ALL`, or another kind of group), ``name`` (of the group; of a shop "" for
+    none), ``key`` (what is counted) and ``number``, more than 0. Returns ``by``, ``name``, ``numbers`` (``key`` and
+    ``number``) and ``groups``: how many there are of this kind.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    numbers = F.collect_list(F.struct("key", "number")).alias("numbers")
+    groups = sums.groupBy("by", "name").agg(F.sum("number").alias("size"), numbers)
+    groups = groups.withColumn("groups", F.count("*").over(Window.partitionBy("by")))
+    rows = largest_groups(groups, limit, by="by").select("by", "name", "numbers", "groups").toArrow().to_pylist()
+    return [row | {"numbers": {one["key"]: one["number"] for one in row["numbers"]}} for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Problems of the shops with most of them, and of all shops."""
+
+    totals: dict[str, int]
+    """Problem -> number, in all shops."""
+    shops: dict[str, dict[str, int]]
+    """As :data:`Problems`, most first."""
+    others: int
+    """Shops with a problem that are not in ``shops``."""
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Counted:
+        """``rows``: of :func:`largest_of`; the totals, and at least :data:`LIMIT` shops if there are as many."""
+        rows = list(rows)
+        totals: dict[str, int] = next((row["numbers"] for row in rows if row["by"] == ALL), {})
+        shops = [row for row in rows if row["by"] == SHOP]
+        shops.sort(key=lambda row: (-sum(row["numbers"].values()), row["name"]))
+        named = {row["name"]: row["numbers"] for row in shops[:LIMIT]}
+        return cls(totals, named, shops[0]["groups"] - len(named) if shops else 0)
+
+    def row(self) -> dict[str, Any]:
+        """As :func:`largest`."""
+        named = sum(map(Counter, self.shops.values()), Counter[str]())
+        rest = {problem: total - named[problem] for problem, total in sorted(self.totals.items())}
+        return {
+            "shops": {shop: dict(sorted(numbers.items())) for shop, numbers in self.shops.items()},
+            "others": {
+                "shops": self.others,
+                "problems": {problem: number for problem, number in rest.items() if number},
+            },
+        }
