@@ -128,6 +128,7 @@ def killed_after_rows(count: int) -> Iterator[None]:
             yield
 
 
+@pytest.mark.slow
 def test_a_backfill_is_rolled_back_by_its_own_id(sample: SampleCatalog) -> None:
     before = values(sample)
     chunked = sample.with_settings("backfill.chunk_products=12")

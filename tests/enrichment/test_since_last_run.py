@@ -119,6 +119,7 @@ def test_a_run_selects_of_the_changed_products_what_it_would_select_of_all(
     assert values(sample) == {(row.product_id, row.attribute): tuple(row["values"]) for row in replayed.collect()}
 
 
+@pytest.mark.slow
 def test_a_run_looks_again_at_what_the_last_one_left_open(
     sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def switch(sample: SampleCatalog, attribute: str, enabled: bool) -> None:
     file.write_text(file.read_text().replace(*((off, on) if enabled else (on, off))))
 
 
+@pytest.mark.slow
 def test_an_attribute_that_is_switched_off_is_hidden_until_it_is_switched_on_again_i5_i6(
     enriched: SampleCatalog,
 ) -> None:
