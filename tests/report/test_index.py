@@ -52,7 +52,9 @@ def page(tmp_path: Path, *rows: dict[str, Any]) -> tuple[str, ParsedPage]:
 
 def test_runs_are_listed_newest_first_with_links_to_the_reports_that_exist(tmp_path: Path) -> None:
     (tmp_path / "enrich-2.html").touch()
-    text, parsed = page(tmp_path, run(1), run(2), run(3, status="failed", attributes=None, error=f"{NASTY}\nand a second line"))
+    text, parsed = page(
+        tmp_path, run(1), run(2), run(3, status="failed", attributes=None, error=f"{NASTY}\nsecond line")
+    )
     assert "2026-03-03 09:33 enrich enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
     assert text.index("enrich-3") < text.index("enrich-2") < text.index("enrich-1")
     assert parsed.links == ["enrich-2.html"]
