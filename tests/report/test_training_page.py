@@ -225,3 +225,8 @@ def test_mistakes_are_shown_of_an_attribute_without_metrics(tmp_path: Path) -> N
 def test_precision_recall_of_a_threshold_that_accepts_nothing_has_no_mark() -> None:
     curves = {"precision_recall": {"color": {"both": CURVE}}}
     assert attribute(curves=curves, certificates=[certificate(threshold=0.995)])["precision_recall"]["marks"] == []
+
+
+def test_figures_of_no_product_are_not_shown_as_zero() -> None:
+    found = attribute(metrics={"color/products": 0.0, "color/f1_macro": 0.0, "color/r_at_p95_micro": 0.0})
+    assert (found["tested_on"], found["f1"], found["r_at_p95"]) == (0, "–", "–")

@@ -85,6 +85,8 @@ def test_a_mistake_in_what_a_registered_version_is_shown_by_does_not_end_the_tra
         raise KeyError("a mistake in the template")
 
     monkeypatch.setattr("catalog_enrichment.report.training_page.write_training_page", mistake)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "training-3.html").write_text("of another registry's version 3")
     lines: list[str] = []
     config, version = config_in(tmp_path), ModelVersion("tiny", "3", "abc", "models:/tiny/3")
     assert job.write_page(trained(), version, config, Registry(config), Stages(lines.append)) is None

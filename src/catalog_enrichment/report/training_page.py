@@ -189,8 +189,9 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "labelled": trained.lineage.get("labelled_by_attribute", {}).get(name),
         "learned_values": trained.lineage.get("learned_values", {}).get(name),
         "tested_on": None if tested_on is None else int(tested_on),
-        "f1": _estimate(metrics, f"{name}/f1_macro"),
-        "r_at_p95": _estimate(metrics, f"{name}/r_at_p95_micro"),
+        # of no product they would be 0
+        "f1": _estimate(metrics if tested_on != 0 else {}, f"{name}/f1_macro"),
+        "r_at_p95": _estimate(metrics if tested_on != 0 else {}, f"{name}/r_at_p95_micro"),
         "certified_recall": metrics.get(f"{name}/certified_recall"),
         "certified_precision": metrics.get(f"{name}/certified_precision"),
         "paths": [

@@ -90,10 +90,12 @@ def write_page(
 
     page = config.path(config.report.path) / f"training-{version.version}.html"
     training = RegisteredTraining(trained=trained, model=version.name, version=version.version, run_id=version.run_id)
+    written = False
     with reported("page", stages):
         write_training_page(page, training)
+        written = True
         registry.log_page(version, page)
-    if not page.is_file():
+    if not written:  # there may be one of an earlier registry's version of this number
         return None
     stages.say(f"page of the training: {page}")
     return str(page)
