@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from .postgres_server import PostgresServer
     from .sample_catalog import SampleCatalog
 
 # Set before the libraries are imported: no model hub, no telemetry; Spark's workers run this Python.
@@ -56,6 +57,26 @@ def spark() -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server. Where none is installed, the tests that need it are skipped; with CI=true they fail."""
+    import tempfile
+
+    from . import postgres_server
+
+    try:
+        postgres_server.programs()
+    except FileNotFoundError as missing:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"NO POSTGRESQL, NOT TESTED: {missing}")
+    # outside pytest's folders, which only their owner can enter: as root the server runs as another user
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = postgres_server.PostgresServer(Path(folder) / "data")
+        server.start()
+        yield server
+        server.stop("immediate")
 
 
 @pytest.fixture(scope="session")
