@@ -21,7 +21,7 @@ LAYERS = [
     ["demo"],
     ["cli"],
     ["command"],
-    ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations"],
+    ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations", "audit"],
     ["report.run", "context"],
     ["training.launcher"],
     ["comparison"],
