@@ -69,7 +69,7 @@ class Version:
     config: Path
 
 
-def register_version(root: Path, products: Sequence[Product], workers: int) -> Version:
+def register_version(root: Path, products: Sequence[Product], workers: int, spec: ModelSpec = SPEC) -> Version:
     """Write a config into ``root``, make the model for ``products`` and register it in a store there."""
     from catalog_enrichment.models import artifact
     from catalog_enrichment.registry.model_registry import Registry
@@ -78,7 +78,7 @@ def register_version(root: Path, products: Sequence[Product], workers: int) -> V
     file = root / "config.toml"
     file.write_text(_CONFIG.format(workers=workers))
     config = load_config(file)
-    folder = _save_model(root / "model", products)
+    folder = _save_model(root / "model", products, spec)
     hashes = {
         "weights_hash": artifact.weights_hash(folder),
         "preprocessing_hash": artifact.preprocessing_hash(folder),
@@ -98,7 +98,7 @@ def register_version(root: Path, products: Sequence[Product], workers: int) -> V
     )
 
 
-def _save_model(folder: Path, products: Sequence[Product]) -> Path:
+def _save_model(folder: Path, products: Sequence[Product], spec: ModelSpec) -> Path:
     import torch
 
     from catalog_enrichment.inputs.text import clean_text
@@ -106,11 +106,11 @@ def _save_model(folder: Path, products: Sequence[Product]) -> Path:
     from catalog_enrichment.models import artifact
     from catalog_enrichment.models.network import build_network
 
-    texts = [clean_text(text, SPEC.max_chars) for one in products for text in (one.title, one.description)]
+    texts = [clean_text(text, spec.max_chars) for one in products for text in (one.title, one.description)]
     tokenizers = {"text": TextTokenizer.train(texts, 30_000)}
     torch.manual_seed(0)
-    net = build_network(SPEC, HEADS, tokenizers)
-    recipe = Recipe(name="random", model=SPEC, fit=FitSpec(epochs=1))
+    net = build_network(spec, HEADS, tokenizers)
+    recipe = Recipe(name="random", model=spec, fit=FitSpec(epochs=1))
     unfitted = folder.with_name(f"{folder.name}-unfitted")
     artifact.save(unfitted, net, tokenizers, recipe, dict.fromkeys(HEADS, 1.0))
     sample = products[:FITTED_TO]

@@ -1,0 +1,63 @@
+"""The command blocks of the RUNBOOK, run in their order on a catalog after its first run, and what each one leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import cli
+
+from .sample_catalog import SampleCatalog, values
+
+RUNBOOK = Path(__file__).parents[1] / "deploy" / "RUNBOOK.md"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def commands() -> list[str]:
+    """The lines of the indented blocks that call a job."""
+    lines = re.findall(r"^    (\w+ --config .*)$", RUNBOOK.read_text(), re.MULTILINE)
+    return [line.partition("  #")[0].strip() for line in lines]
+
+
+def test_every_command_of_the_runbook_does_what_its_section_says(
+    enriched: SampleCatalog, run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    enriched.registry.promote("2", expected_current="1")
+    product = next(one for one, attribute in sorted(values(enriched, "model")) if attribute == "color")
+    names = {"CONFIG": str(enriched.file), "ID": product, "NAME": "color", "VALUE": "Red", "RUN": run["run_id"]}
+    after: dict[str, tuple[dict[str, Any], dict[Any, Any]]] = {}
+    for line in commands():
+        name, *arguments = [names.get(word, word) for word in shlex.split(line)]
+        code = getattr(cli, name)(arguments)
+        said = capsys.readouterr()
+        assert code == 0, f"{line}: {said.err[-2000:]}"
+        after[line] = json.loads(said.out.splitlines()[-1]), values(enriched)
+
+    def left(line: str) -> tuple[dict[str, Any], dict[Any, Any]]:
+        return after.pop(line)
+
+    assert left("list_runs --config CONFIG --status refused --status failed")[0]["listed"] == 0
+    assert left("explain_value --config CONFIG --product-id ID --attribute NAME")[0]["product_id"] == product
+    said, seen = left('set_value --config CONFIG ID NAME VALUE --reason "the picture shows it"')
+    assert seen[product, "color"] == ("Red",)
+    assert (product, "color") not in left("set_value --config CONFIG ID NAME --remove")[1]
+    said, seen = left("rollback_run --config CONFIG --run-id RUN --attribute NAME")
+    assert said["events"]["color"] > 1
+    assert {key for key in seen if key[1] == "material"}
+    for upkeep in ("maintain_catalog --config CONFIG --dry-run", "maintain_catalog --config CONFIG"):
+        assert left(upkeep)[1] == seen, "upkeep changes nothing that readers see"
+    assert left("promote_model --config CONFIG --go-back")[0]["version"] == "1"
+    assert enriched.model().version == "1"
+    said, seen = left("rollback_run --config CONFIG --run-id RUN")
+    assert set(said["events"]) == {"material"}, "the colours were rolled back before"
+    assert values(enriched, "model") == {key: seen[key] for key in values(enriched, "model")}
+    estimate = "backfill --config CONFIG --category Apparel --updated-from 2026-01-01 --estimate"
+    assert left(estimate)[0]["status"] == "dry_run"
+    assert left(estimate.removesuffix(" --estimate"))[0]["status"] in ("succeeded", "nothing_to_do")
+    assert not after, "a command whose effect is not looked at"
