@@ -38,10 +38,16 @@ autodoc_preserve_defaults = True
 
 
 def show_repository_document(_: Any, page: str, source: list[str]) -> None:
-    """Fill a page of REPOSITORY_PAGES, and make links between documents links between pages."""
+    """Fill a page of REPOSITORY_PAGES, and make links between documents links between pages; pictures stay."""
     file = ROOT / REPOSITORY_PAGES.get(page, f"docs/{page}.md")
     if page in REPOSITORY_PAGES:
         source[0] = file.read_text(encoding="utf-8")
+    folder = (ROOT / "docs" / page).parent
+    source[0] = re.sub(
+        r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)",
+        lambda match: f"![{match[1]}]({os.path.relpath((file.parent / match[2]).resolve(), folder)})",
+        source[0],
+    )
     source[0] = re.sub(
         r"(?<!!)\[([^\]\[]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)",
         lambda match: _link(match[1], (file.parent / match[2]).resolve(), match[3] or "", page),
