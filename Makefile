@@ -63,7 +63,6 @@ faults: setup    ## kill jobs, tasks and executors, fill disks and import hostil
 	$(BIN)/python -m tests.benchmarks.faults
 
 docs: setup      ## write docs/reference/ again from the code, and the documentation as HTML into docs/_build/html
-	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
 constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -361,3 +362,11 @@ def test_the_own_fusions_recipe_names_the_file_beside_it() -> None:
         load_model_recipe(folder / "recipe.toml")
     recipe = load_model_recipe(folder / "recipe.toml", {"model.fusion.kind": "late", "model.fusion.options": {}})
     assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning_and_has_the_pictures(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-b", "html", "docs", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert {"report.png", "training.png"} <= {file.name for file in (tmp_path / "_images").iterdir()}
