@@ -44,6 +44,7 @@ _DECISION_TESTS = tuple(
     for name in (
         "decide",
         "decide_once",
+        "landed",
         "pending",
         "pending_waiting",
         "provisional_cap",
