@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.enrichment import select
+from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.enrichment.select import Window
 from catalog_enrichment.errors import DataContractError, ModelContractError
 from catalog_enrichment.frames import persisted_frames
 
 from ..sample_catalog import SampleCatalog, enrich, table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def test_max_products_takes_the_newest_and_says_what_remains(sample: SampleCatalog) -> None:
@@ -28,6 +35,40 @@ def test_switching_off_shops_and_categories_takes_effect_at_the_next_run(sample:
     run = enrich(sample.with_settings("enrich.disabled_shops=['shop-1']", "enrich.disabled_categories=['Home']"))
     assert run["skipped_reasons"] == {"not_applicable": 2, "opted_out": 1, "shop_disabled": 12}
     assert {int(row["product_id"][1:]) % 2 for row in table(sample, "predictions")} == {0}
+
+
+def test_values_wait_until_there_is_room_and_the_best_come_first(spark: SparkSession) -> None:
+    """The status of three products without a value yet, whose colours wait under a cap of 2 or 0."""
+    columns = """product_id string, status string, pending array<string>,
+        waiting array<struct<attribute string, values int, score double>>, applicable array<string>,
+        category string, shop_id string, opt_out boolean, refused boolean"""
+    usual = (["color", "size"], "Apparel", "shop", False, False)
+    rows = [
+        ("a", "already_scored", [], [("color", 1, 0.91)], *usual),
+        ("b", "ready", ["size"], [("color", 1, 0.99)], *usual),
+        ("c", "already_scored", [], [("color", 1, 0.95)], *usual),
+        ("d", "ready", ["size"], [], *usual),
+    ]
+    status = spark.createDataFrame(rows, columns)
+    none = spark.createDataFrame([], contract.spark_schema("attribute_values"))
+
+    def opened(limit: int) -> tuple[dict[str, tuple[str, list[str]]], dict[str, int]]:
+        request: Any = SimpleNamespace(cap=ProvisionalCap(limit, frozenset()), rules=EnrichConfig())
+        with persisted_frames() as persist:
+            after, waiting = select._open_where_room(status, none, request, persist)
+            return {row["product_id"]: (row["status"], row["pending"]) for row in after.collect()}, waiting
+
+    found, waiting = opened(2)
+    assert found == {
+        "a": ("already_scored", []),
+        "b": ("ready", ["color", "size"]),
+        "c": ("ready", ["color"]),
+        "d": ("ready", ["size"]),
+    }
+    assert waiting == {"color": 1}
+    found, waiting = opened(0)
+    assert (found["b"], found["c"]) == (("ready", ["size"]), ("already_scored", []))
+    assert waiting == {"color": 3}
 
 
 def test_an_empty_catalog_has_nothing_to_enrich(sample: SampleCatalog) -> None:
