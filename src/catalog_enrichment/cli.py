@@ -235,18 +235,25 @@ def _resolve_model(config: Config) -> ResolvedModel:
 
 
 def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run-id", required=True, help="the run to undo")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run-id", help="the run to undo, or the backfill with all its chunks")
+    what.add_argument(
+        "--model-version", metavar="VERSION", help="undo every run of this version of `mlflow.model_name`, in one step"
+    )
     parser.add_argument("--attribute", help="undo only this attribute")
-    parser.add_argument("--dry-run", action="store_true", help="count what would be undone; nothing is written")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be undone; nothing is written")
 
 
 @job(_rollback_arguments)
 def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
-    """Undo a run, or one attribute of it. Undoing a rollback brings the values back."""
+    """Undo a run or a model version's runs, or one attribute of them. Undoing a rollback brings the values back."""
     from catalog_enrichment.context import open_for_writing
-    from catalog_enrichment.operations import rollback
+    from catalog_enrichment.operations import rollback, version_rollback
 
     with open_for_writing(config, "rollback_run") as context:
+        if args.model_version is not None:
+            model = version_rollback.ModelVersion(config.mlflow.model_name, args.model_version, args.attribute)
+            return version_rollback.rollback_version(context.catalog, model, args.dry_run)
         return rollback.rollback_run(context.catalog, args.run_id, args.attribute, args.dry_run)
 
 

@@ -232,15 +232,15 @@ def contradicted(standing: DataFrame, decided: DataFrame) -> DataFrame:
     )
 
 
-def undo(events: DataFrame, run_id: str, attribute: str | None, stamp: RunStamp) -> DataFrame:
-    """The events that take back what ``run_id`` did (to ``attribute``, if given) and what is still in force (I6).
+def undo(events: DataFrame, run_ids: str | Collection[str], attribute: str | None, stamp: RunStamp) -> DataFrame:
+    """The events that take back what a run, or several, did (to ``attribute``, if given) and is still in force (I6).
 
     An assert or reinstate is answered by a retract, a retract by a reinstate. Undoing twice gives no rows; undoing
     the undoing restores what it took. Later runs keep their effect.
     """
     from pyspark.sql import functions as F
 
-    did = events.where(F.col("run_id") == run_id)
+    did = events.where(F.col("run_id").isin([run_ids] if isinstance(run_ids, str) else list(run_ids)))
     if attribute is not None:
         did = did.where(F.col("attribute") == attribute)
     taken_back = _replay(events).select(F.explode("undone").alias("event_id"))

@@ -227,10 +227,12 @@ def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[st
     newest_first = rollbacks.orderBy(F.desc("finished_at")).select("run_id", "parent_run_id", "window").collect()
     undone: dict[str, set[str]] = {name: set() for name in attributes}
     for row in newest_first:
-        only = json.loads(row["window"] or "{}").get("attribute")
+        window = json.loads(row["window"] or "{}")
+        only = window.get("attribute")
         for name in attributes if only is None else {only} & set(attributes):
             if row["run_id"] not in undone[name]:
-                undone[name].add(row["parent_run_id"])
+                # a rollback of a model version has no single parent, but the ids of all runs that it undid
+                undone[name].update(window.get("run_ids") or [row["parent_run_id"]])
     return {name: run_ids for name, run_ids in undone.items() if run_ids}
 
 

@@ -80,9 +80,10 @@ def _note(row: Row, counts: Mapping[str, int], chunks: Sequence[Row]) -> str:
             numbers = {name: counts.get(name, 0) for name in ("new", "changed")} | {"quarantined": total("quarantined")}
             return ", ".join(f"{number:,} {name}" for name, number in numbers.items())
         case RunKind.ROLLBACK.value:
-            attribute = json.loads(row["window"] or "{}").get("attribute")
-            of = f"{attribute} of " if attribute else ""
-            return f"undoes {of}{row['parent_run_id']}: {total('events'):,} events"
+            window = json.loads(row["window"] or "{}")
+            of = f"{window['attribute']} of " if window.get("attribute") else ""
+            undone = row["parent_run_id"] or f"{len(window['run_ids']):,} runs of version {window['model_version']}"
+            return f"undoes {of}{undone}: {total('events'):,} events"
         case RunKind.BACKFILL.value:
             return f"{len(chunks):,} chunks"
         case RunKind.ENRICH.value if row["parent_run_id"]:
