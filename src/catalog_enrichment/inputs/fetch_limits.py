@@ -88,9 +88,11 @@ def is_public(address: str) -> bool:
 
 
 class PrivateHosts:
-    """The exceptions from :func:`is_public` that the config makes (`images.fetch.private_hosts`)."""
+    """The exceptions from :func:`is_public` that the config makes."""
 
-    def __init__(self, entries: Iterable[str]) -> None:
+    def __init__(self, entries: Iterable[str], option: str = "images.fetch.private_hosts") -> None:
+        """``option``: the config key of ``entries``, for messages."""
+        self._option = option
         self._names: set[str] = set()
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for entry in entries:
@@ -107,7 +109,7 @@ class PrivateHosts:
             if not is_public(address) and not self._has(address):
                 raise NotFetched(
                     Reason.IMAGE_NOT_ALLOWED,
-                    f"{host} has the address {address}, which is not public; images.fetch.private_hosts can allow it",
+                    f"{host} has the address {address}, which is not public; {self._option} can allow it",
                 )
 
     def _has(self, address: str) -> bool:

@@ -23,7 +23,8 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
-from catalog_enrichment.inputs.web_pictures import Resolve, WebPictures, system_resolver
+from catalog_enrichment.inputs.web_hosts import Resolve, system_resolver
+from catalog_enrichment.inputs.web_pictures import WebPictures
 from catalog_enrichment.masking import USER_AND_PASSWORD
 from catalog_enrichment.records import Reason
 
