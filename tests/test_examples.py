@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from .postgres_server import PostgresServer
+
 ROOT = Path(__file__).parents[1]
 JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COLOURS = ("Black", "Green", "Navy Blue", "Red")
@@ -123,6 +125,35 @@ def test_the_minimal_config_imports_its_feed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     summary = job("import_products --config examples/minimal/config.toml", tmp_path)
     assert (summary["products"], summary["new"], summary["quarantined"]) == (12, 11, {"empty_title": 1})
+
+
+def test_the_postgres_config_imports_the_table_of_its_script(tmp_path: Path, postgres: PostgresServer) -> None:
+    import psycopg
+
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    uri = postgres.new_database("shop_of_the_example")
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute((ROOT / "examples" / "postgres_source" / "products.sql").read_bytes())
+    line = f"import_products --config examples/postgres_source/config.toml --set source.path={uri}"
+    summary = job(line, tmp_path)
+    assert (summary["products"], summary["new"], summary["quarantined"]) == (12, 11, {"empty_title": 1})
+
+
+def test_the_api_config_imports_from_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    script = tmp_path / "examples" / "http_api_source" / "server.py"
+    monkeypatch.setenv("SHOP_TOKEN", "letmein")
+    with subprocess.Popen(
+        [sys.executable, script, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            line = f"import_products --config examples/http_api_source/config.toml --set source.path={url}"
+            summary = job(line, tmp_path)
+        finally:
+            server.terminate()
+    assert (summary["products"], summary["new"], summary["quarantined"]) == (22, 22, {})
 
 
 def test_the_own_fusion_passes_the_tests_of_all_fusions_and_its_recipe_builds(tmp_path: Path) -> None:

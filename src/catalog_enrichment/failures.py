@@ -39,7 +39,9 @@ _LOST_JVM_TEXTS = (
 )
 _LOST_JVM_CLASSES = {"Py4JNetworkError"}
 _LOST_WORKER_TEXTS = ("Python worker exited unexpectedly", "Python worker failed to connect", "ExecutorLostFailure")
-_RAISED_ON_WORKER = re.compile(r"^catalog_enrichment\.errors\.(ConfigError|TemporaryFailure): (.+)$", re.MULTILINE)
+_RAISED_ON_WORKER = re.compile(
+    r"^catalog_enrichment\.errors\.(ConfigError|DataContractError|TemporaryFailure): (.+)$", re.MULTILINE
+)
 """The last line of a Python worker's traceback, which Spark gives as text."""
 _NO_MLFLOW_ANSWER = re.compile(
     r"API request to \S+ failed with (?:timeout )?exception|failed with error code (?:5\d\d|429)\b"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.remote_source import PostgresConfig
 from catalog_enrichment.errors import ConfigError
 
 MINIMAL = """
@@ -134,6 +136,20 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
     ]  # fmt: skip
     assert surface["maintenance"] == [
         "compact_files", "keep_predictions_days", "keep_quarantine_days", "retention_hours",
+    ]  # fmt: skip
+    remote = ["source.path='https://api.example/x'", "source.format=http_api", "source.api={}"]
+    source = load_config(file, remote).as_dict()["source"]
+    assert sorted(source) == [
+        "api", "columns", "empty_texts", "format", "image_folder", "labels", "mapping", "min_volume_ratio", "path",
+        "postgres", "row_rules", "snapshot_suite",
+    ]  # fmt: skip
+    assert sorted(source["api"]) == [
+        "auth_env", "auth_header", "first_page", "headers", "items", "keep_hours", "max_pages", "next", "page_bytes",
+        "page_param", "page_seconds", "page_size", "pages_folder", "paging", "private_hosts", "requests_per_second",
+        "retries", "retry_seconds", "seconds", "size_param", "tasks", "total",
+    ]  # fmt: skip
+    assert sorted(field.name for field in dataclasses.fields(PostgresConfig)) == [
+        "auth_env", "connect_seconds", "fetch_rows", "key", "lock_seconds", "partitions", "query", "table",
     ]  # fmt: skip
     assert sorted(load_config(file).as_dict()) == [
         "backfill", "catalog", "compare", "enrich", "images", "maintenance", "mlflow", "precision", "report", "root",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
+
+from catalog_enrichment.config.remote_source import check_hosts
 
 WEB_SCHEMES = ("http", "https")
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
@@ -51,9 +52,4 @@ class FetchConfig:
         for name in ("retries", "redirects"):
             if not 0 <= getattr(self, name) <= 20:
                 raise ValueError(f"images.fetch.{name} must lie in [0, 20], not {getattr(self, name)!r}")
-        for host in self.private_hosts:
-            if "/" in host:
-                try:
-                    ipaddress.ip_network(host)
-                except ValueError as problem:
-                    raise ValueError(f"images.fetch.private_hosts: {problem}") from None
+        check_hosts("images.fetch.private_hosts", self.private_hosts)

@@ -335,8 +335,8 @@ class Config:
         return asdict(self)
 
     def secrets(self) -> frozenset[str]:
-        """Passwords, keys and tokens in URIs and in settings whose name tells a secret."""
-        return masking.secrets_in(self.as_dict())
+        """Passwords, keys and tokens in URIs and in settings whose name tells a secret, and the source's."""
+        return masking.secrets_in(self.as_dict()) | (self.source.secrets() if self.source else frozenset())
 
     def without_secrets(self) -> dict[str, Any]:
         """The config for storing and printing."""

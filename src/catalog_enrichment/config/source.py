@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from catalog_enrichment.config.remote_source import ApiConfig, PostgresConfig, check_remote_path
+
+REMOTE_FORMATS = ("postgres", "http_api")
+"""Formats whose `path` is a URI of a server, and not of files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +84,24 @@ class LabelsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
-    format: Literal["parquet", "csv", "tsv", "jsonl", "json_files", "python_lines", "delta"]
+    format: Literal["parquet", "csv", "tsv", "jsonl", "json_files", "python_lines", "delta", "postgres", "http_api"]
     """`jsonl`: a JSON object per line. `json_files`: one per file. `python_lines`: a Python dict per line, as `repr`
-    writes it. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its position."""
+    writes it. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its position. `postgres`
+    needs `[source.postgres]`, `http_api` needs `[source.api]`."""
     path: str
-    """File, folder or Delta table. Relative paths start at the config file's `root`."""
+    """File, folder or Delta table; relative paths start at the config file's `root`. Of `postgres` the server's URI
+    without a password (`postgresql://reader@db.example/shop`), of `http_api` the URL of the first page."""
+    postgres: PostgresConfig | None = None
+    """Needed for the format `postgres`: which table."""
+    api: ApiConfig | None = None
+    """Needed for the format `http_api`: how it pages."""
     columns: list[str] = field(default_factory=list)
     """Names of the columns of a CSV or TSV file without a header."""
     empty_texts: list[str] = field(default_factory=list)
     """Texts that mean "no value", for example NaN."""
     image_folder: str = ""
-    """Base folder of relative picture paths, a URI or a path relative to `root`; empty: the folder of `path`."""
+    """Base folder of relative picture paths, a URI or a path relative to `root`; empty: the folder of `path`, and for
+    `postgres` none."""
     labels: LabelsConfig | None = None
     mapping: MappingConfig = field(default_factory=MappingConfig)
     snapshot_suite: str = "schemas:expectations/source_snapshot.v1.json"
@@ -104,6 +117,23 @@ class SourceConfig:
             raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
         if not 0 <= self.min_volume_ratio <= 1:
             raise ValueError(f"source.min_volume_ratio must lie in [0, 1], not {self.min_volume_ratio!r}")
+        self._check_remote()
+
+    def _check_remote(self) -> None:
+        sections = {"postgres": ("postgres", self.postgres), "http_api": ("api", self.api)}
+        for source_format, (name, section) in sections.items():
+            if section is not None and self.format != source_format:
+                raise ValueError(f'source.{name} is for source.format = "{source_format}", not for "{self.format}"')
+            if section is None and self.format == source_format:
+                raise ValueError(f'source.format = "{source_format}" needs a section [source.{name}]')
+        if self.format in REMOTE_FORMATS:
+            check_remote_path(self.format, self.path)
+
+    def secrets(self) -> frozenset[str]:
+        """The password or token in the named environment variable, on the driver; to mask it in what is printed."""
+        section = self.postgres or self.api
+        value = os.environ.get(section.auth_env, "") if section is not None and section.auth_env else ""
+        return frozenset({value} - {""})
 
     def picture_folders(self, base: Path) -> tuple[str, ...]:
         """Where this source's pictures may be, absolute or URIs: `image_folder`, and the folder of `path`.
@@ -111,6 +141,8 @@ class SourceConfig:
         ``path`` need not exist any more: the jobs after the import ask too. A name with a dot is then taken for a file.
         """
         folders = [_folder(self.image_folder, base, is_file=False)] if self.image_folder else []
+        if self.format in REMOTE_FORMATS:
+            return tuple(folders)
         name = self.path.rstrip("/").rsplit("/", 1)[-1]
         return (*folders, _folder(self.path, base, is_file="." in name.strip(".") and self.format != "delta"))
 

@@ -24,6 +24,7 @@ from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds
 from catalog_enrichment.ingest.frequent_values import MIN_COUNT, by_value, dictionary_of
+from catalog_enrichment.ingest.source_feed import remote_feed
 from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(args.config, args.set)
         _check(config, args.output)
-        rows = feeds.read_source(session.start(config, _NAME), _source(config), config.path("."))
-        content, summary = draft(rows, args.min_count, args.output.name.split(".")[0])
+        spark = session.start(config, _NAME)
+        with remote_feed(spark, config, to_stderr) as remote:
+            rows = feeds.read_source(spark, _source(config), config.path("."), remote=remote)
+            content, summary = draft(rows, args.min_count, args.output.name.split(".")[0])
     except CatalogEnrichmentError as problem:
         to_stderr(f"{_NAME}: {type(problem).__name__}: {problem}")
         print(json.dumps({"job": _NAME, "status": "error", "message": str(problem)}))

@@ -30,6 +30,7 @@ from catalog_enrichment.ingest import kept_pictures, source_files
 from catalog_enrichment.ingest.column_selectors import SelectedColumn, named_columns, select
 from catalog_enrichment.ingest.kept_pictures import IMAGES_TYPE
 from catalog_enrichment.ingest.label_files import join_labels, labels_location
+from catalog_enrichment.ingest.source_feed import RemoteFeed
 from catalog_enrichment.ingest.source_files import locate_files
 from catalog_enrichment.ingest.source_frame import CORRUPT, ROW_NUMBER, SOURCE_URI, FileLocation, SourceFrame
 from catalog_enrichment.inputs.images import TOO_LARGE
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 PAYLOAD_CHARS = 2_000
+_JSON = ("jsonl", "json_files", "python_lines", "http_api")
 _STRINGS = ("string", "char", "varchar")
 _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint", "decimal")
 _TIMES = ("date", "timestamp", "timestamp_ntz")
@@ -63,18 +65,28 @@ _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
 _ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
 
 
-def read_source(spark: SparkSession, source: SourceConfig, base: Path, images: ImagesConfig | None = None) -> DataFrame:
+def read_source(
+    spark: SparkSession,
+    source: SourceConfig,
+    base: Path,
+    images: ImagesConfig | None = None,
+    remote: RemoteFeed | None = None,
+) -> DataFrame:
     """The source's rows in the shape ``raw``; nothing is filtered, deduplicated or normalised.
 
     Relative paths start at ``base``. ``images``: says which local pictures may be looked at for their versions; by
-    default those in the source's own folders.
+    default those in the source's own folders. ``remote``: the source, if it is a database or an API.
 
     Raises DataContractError for a path that does not exist, an empty folder, a mapped column that is missing or has an
     unusable type, and a labels file that does not belong to the source.
     """
-    location = locate_files(source.path, source.format, base)
     wanted = _named_columns(source)
-    opened = source_files.open_files(spark, source.format, location, source.columns, wanted)
+    if remote is None:
+        location = locate_files(source.path, source.format, base)
+        opened = source_files.open_files(spark, source.format, location, source.columns, wanted)
+    else:
+        location = remote.location
+        opened = remote.open(source_files.usable_names(wanted))
     if source.labels:
         opened = join_labels(opened, location, source.labels, base, wanted)
     columns, attributes = _select_columns(source.mapping, opened, location.path)
@@ -84,13 +96,26 @@ def read_source(spark: SparkSession, source: SourceConfig, base: Path, images: I
     checked = _without_large_pictures(mapped, images.max_bytes).select(
         "*",
         _payload(hide_corrupt=bool(source.mapping.attributes_when)).alias("payload"),
-        _parse_error(is_json=source.format in ("jsonl", "json_files", "python_lines")).alias("parse_error"),
+        _parse_error(is_json=source.format in _JSON).alias("parse_error"),
     )
     return _with_products_types(_with_images(checked, images), source.mapping)
 
 
-def fingerprint(spark: SparkSession, source: SourceConfig, base: Path) -> str:
-    """Hash of the Delta version or of every file's name, size and time, and of the same for the labels file."""
+def fingerprint(
+    spark: SparkSession,
+    source: SourceConfig,
+    base: Path,
+    remote: RemoteFeed | None = None,
+    imported: str | None = None,
+) -> str:
+    """Hash of the Delta version or of every file's name, size and time, and of the same for the labels file.
+
+    ``remote``: the source, if it is a database or an API; ``imported``: the hash of the last import.
+    """
+    if remote is not None:
+        labels_files = [_files(spark, labels_location(source.labels, base))] if source.labels else []
+        # the remote part alone is compared with that of the last import
+        return ":".join([remote.fingerprint((imported or "").partition(":")[0]), *map(stable_hash, labels_files)])
     location = locate_files(source.path, source.format, base)
     with source_files.refused_if_unreadable(location, source.format):
         labels = [_files(spark, labels_location(source.labels, base))] if source.labels else []

@@ -3,7 +3,7 @@
     read, normalise -> validate snapshot -> row rules -> merge by product_id -> try some pictures -> quarantine,
     adopted, products, current values
 
-The files are read once, into a checkpoint that all later steps read, and files that were imported before not at all.
+The source is read once, into a checkpoint that all later steps read, and files that were imported before not at all.
 Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
 that is started again has the same run id, reuses its checkpoints and gives the same result (I5). A snapshot that
 changes nothing writes nothing.
@@ -23,6 +23,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, outcomes, picture_sample, unchanged
 from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
+from catalog_enrichment.ingest.source_feed import remote_feed
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation import by_shop
@@ -62,11 +63,16 @@ def import_products(context: Context) -> dict[str, Any]:
     rules = load_rules(resources.locate(source.row_rules, root))
     merchant_values.check_attributes(source.mapping, dictionary)
 
-    with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
+    with (
+        runs.recorded(catalog, record),
+        _dropping_checkpoints_if_refused(catalog, record),
+        remote_feed(spark, config, context.say) as remote,
+    ):
         with stages("look"):
             # before the files are read: what is written into them from here on is seen by the next import
-            record.input_fingerprint = feeds.fingerprint(spark, source, root)
             last = runs.newest_of(catalog, RunKind.IMPORT)
+            imported = None if last is None else last["input_fingerprint"]
+            record.input_fingerprint = feeds.fingerprint(spark, source, root, remote, imported)
             nothing_new = last is not None and _is_unchanged(context, record, last)
         if last is not None and nothing_new:
             return _nothing_new(context, record, last)
@@ -74,9 +80,11 @@ def import_products(context: Context) -> dict[str, Any]:
         with stages("read"):
             _move_pictures_out_of_table(context)
             record.run_id = run_id = _run_id(catalog, record, last)
-            raw = feeds.read_source(spark, source, root, config.pictures())
+            raw = feeds.read_source(spark, source, root, config.pictures(), remote)
             normalised = merchant_values.normalise_attributes(raw, dictionary)
             rows = catalog.checkpoint(run_id, "rows", outcomes.with_keys(normalised))
+            if remote is not None:
+                remote.release()
 
         with stages("validate"):
             record.validation = _validate_snapshot(rows, config, 0 if last is None else last["counts"]["rows"])

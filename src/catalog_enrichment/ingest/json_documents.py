@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,30 +39,40 @@ def open_json(spark: SparkSession, file_format: str, location: FileLocation, wan
 
     ``file_format``: jsonl, json_files or python_lines. Blank lines are no rows; a blank file is one.
     """
+    opened = open_documents(_documents(spark, file_format, location), wanted)
+    if file_format != "json_files":
+        return opened
+    return replace(opened, frame=_with_empty_files(spark, opened.frame, location))
+
+
+def open_documents(lines: DataFrame, wanted: Sequence[str]) -> SourceFrame:
+    """The keys of ``wanted`` that some usable document has. Computed twice, the first time for the types alone.
+
+    ``lines``: one row per document, its ``text``, ``path`` and ``document``, the text as JSON; a ``row_number`` if the
+    documents are numbered.
+    """
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType, StructField, StructType
 
-    documents = _documents(spark, file_format, location)
+    documents = _with_usable(lines)
     usable = documents.where("usable")
     types = _types(usable, wanted)
     failed = _unused_name(wanted)
     schema = StructType([StructField(name, StringType()) for name in (*types, failed)])
     parsed = F.from_json("document", schema, {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": failed})
-    rows = documents.select("text", "path", F.when(F.col("usable"), parsed).alias("row"))
+    numbered = "row_number" in documents.columns
+    number = F.col("row_number") if numbered else None
+    rows = documents.select(
+        "text", "path", F.when(F.col("usable"), parsed).alias("row"), *(["row_number"] if numbered else [])
+    )
     corrupt = F.col("row").isNull() | F.col("row").getField(failed).isNotNull()
     columns = [F.col("row").getField(name).alias(name) for name in types]
-    frame = with_origin(rows, columns, F.when(corrupt, F.col("text")), F.col("path"))
-    if file_format == "json_files":
-        frame = _with_empty_files(spark, frame, location)
+    frame = with_origin(rows, columns, F.when(corrupt, F.col("text")), F.col("path"), number)
     return SourceFrame(frame, types, lambda: _keys(usable))
 
 
 def _documents(spark: SparkSession, file_format: str, location: FileLocation) -> DataFrame:
-    """One row per document: text, path of its file, document (the text as JSON), values (see below), usable.
-
-    ``values`` is the document without what Spark's JSON reader takes and a VARIANT does not: NaN and infinite numbers
-    are null in it, halves of surrogate pairs are replaced. It shows what is usable and the types, not the texts.
-    """
+    """One row per document: text, path of its file, document (the text as JSON)."""
     from pyspark.sql import functions as F
 
     reader = spark.read
@@ -74,7 +85,18 @@ def _documents(spark: SparkSession, file_format: str, location: FileLocation) ->
         lines = lines.where(document != "")
     if file_format == "python_lines":
         document = F.udf(python_to_json, "string", useArrow=False)("text")
-    values = lines.withColumn("document", document).withColumn("values", _plain_values(F.col("document")))
+    return lines.withColumn("document", document)
+
+
+def _with_usable(documents: DataFrame) -> DataFrame:
+    """Adds ``values`` and ``usable``.
+
+    ``values`` is the document without what Spark's JSON reader takes and a VARIANT does not: NaN and infinite numbers
+    are null in it, halves of surrogate pairs are replaced. It shows what is usable and the types, not the texts.
+    """
+    from pyspark.sql import functions as F
+
+    values = documents.withColumn("values", _plain_values(F.col("document")))
     return values.withColumn("usable", F.coalesce(_is_one_object(F.col("values")), F.lit(False)))
 
 

@@ -43,9 +43,7 @@ def open_files(
     ``columns`` names all columns of CSV and TSV files without a header, and is empty otherwise. Raises
     DataContractError for files that are not of ``file_format``, and for a reserved name in ``wanted``.
     """
-    names = sorted(set(wanted) - {FILE_STEM})
-    if reserved := sorted(set(names) & set(RESERVED)):
-        raise DataContractError(f"mapped columns may not be called {reserved}: these names are reserved")
+    names = usable_names(wanted)
     with refused_if_unreadable(location, file_format):
         if file_format == "delta":
             return _open_delta(spark, location.path, names)
@@ -54,6 +52,14 @@ def open_files(
         if file_format in ("csv", "tsv"):
             return open_csv(spark, "\t" if file_format == "tsv" else ",", location, columns, names)
         return open_json(spark, file_format, location, names)
+
+
+def usable_names(wanted: Iterable[str]) -> list[str]:
+    """The names of ``wanted`` that are looked for in the source. Raises DataContractError for a reserved one."""
+    names = sorted(set(wanted) - {FILE_STEM})
+    if reserved := sorted(set(names) & set(RESERVED)):
+        raise DataContractError(f"mapped columns may not be called {reserved}: these names are reserved")
+    return names
 
 
 @contextmanager
