@@ -20,7 +20,9 @@ PACKAGE = ROOT / "src" / "catalog_enrichment"
 LAYERS = [
     ["demo"],
     ["cli"],
+    ["cli_delivery"],
     ["command"],
+    ["delivery"],
     ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations", "audit"],
     ["report.run", "context"],
     ["training.launcher"],

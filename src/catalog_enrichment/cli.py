@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalog_enrichment.cli_delivery import deliver_values as deliver_values
+from catalog_enrichment.cli_delivery import delivery_status as delivery_status
+from catalog_enrichment.cli_delivery import export_changes as export_changes
 from catalog_enrichment.command import Summary, ended, job, parser_of
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError

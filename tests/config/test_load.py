@@ -151,9 +151,13 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
     assert sorted(field.name for field in dataclasses.fields(PostgresConfig)) == [
         "auth_env", "connect_seconds", "fetch_rows", "key", "lock_seconds", "partitions", "query", "table",
     ]  # fmt: skip
+    assert surface["delivery"] == [
+        "connect_seconds", "lock_seconds", "login_variable", "merge_after", "migration_uri", "positions", "role",
+        "schema", "uri",
+    ]  # fmt: skip
     assert sorted(load_config(file).as_dict()) == [
-        "backfill", "catalog", "compare", "enrich", "images", "maintenance", "mlflow", "precision", "report", "root",
-        "source", "spark", "training",
+        "backfill", "catalog", "compare", "delivery", "enrich", "images", "maintenance", "mlflow", "precision",
+        "report", "root", "source", "spark", "training",
     ]  # fmt: skip
 
 

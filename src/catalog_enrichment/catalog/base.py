@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
+    from catalog_enrichment.catalog.table_versions import Commit
+
 
 class Catalog(Protocol):
     """Tables named in :data:`catalog_enrichment.contract.TABLES`, written by runs.
@@ -34,6 +36,21 @@ class Catalog(Protocol):
 
     def readable(self, table: str, version: int) -> bool:
         """Whether this version, or -1, can still be read: later upkeep may have deleted its files."""
+
+    def identity(self, table: str) -> str | None:
+        """An id that only this table has: one that was removed and made again has another. None: it does not exist."""
+
+    def commits(self, table: str, after: int) -> list[Commit]:
+        """The commits that made the versions later than ``after``, oldest first."""
+
+    def scan_differing(
+        self, table: str, version: int, other: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of ``version`` but for files that the version ``other`` has too; -1 has no rows. No Spark.
+
+        Some of the rows may be in ``other`` as well, in another file. Raises FileNotFoundError where upkeep has deleted
+        a file.
+        """
 
     def committed(self, table: str, run_id: str) -> bool:
         """Whether ``run_id`` has committed to ``table``, also if it was zero rows."""

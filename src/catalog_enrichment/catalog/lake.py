@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.checkpoints import RunCheckpoints, parquet_files
+from catalog_enrichment.catalog.table_versions import TableVersions
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.frames import few_ids, persisted_frames, with_ids
 
@@ -53,7 +54,7 @@ _WIDENS = {"bigint": {"int"}, "double": {"int", "float"}}
 """Types that a column may have instead of the contract's: every value survives the cast."""
 
 
-class LakeCatalog(RunCheckpoints):
+class LakeCatalog(RunCheckpoints, TableVersions):
     """A :class:`~catalog_enrichment.catalog.base.Catalog` in the folder ``path``, which all executors share.
 
     Without ``spark`` it can scan tables, append rows and give versions. Raises ConfigError for a path that deltalake

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from catalog_enrichment import masking
 from catalog_enrichment.config.comparison import CompareConfig
+from catalog_enrichment.config.delivery import DeliveryConfig
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.records import stable_hash
@@ -315,6 +316,8 @@ class Config:
     backfill: BackfillConfig = field(default_factory=BackfillConfig)
     maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    """Needed by deliver_values; export_changes keeps the positions of its consumers there."""
 
     def path(self, relative: str) -> Path:
         """An absolute path for one of this config's paths."""

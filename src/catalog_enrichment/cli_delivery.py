@@ -1,0 +1,95 @@
+"""The jobs that hand values on: each function is the ``main`` of a console script and of ``jobs/NAME.py``.
+
+None of them starts Spark or takes the catalog's write lock. Exit codes: those of :mod:`catalog_enrichment.command`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.command import Summary, job
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import RunStatus
+from catalog_enrichment.stages import to_stderr
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
+
+
+def _changes_arguments(parser: argparse.ArgumentParser) -> None:
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--since", metavar="POSITION", help="what changed after this position; 'start': everything")
+    asked.add_argument("--consumer", metavar="NAME", help="what changed after NAME's position, which is then moved")
+    asked.add_argument("--run", "--run-id", dest="run", metavar="RUN_ID", help="what this run or backfill changed")
+    parser.add_argument(
+        "--out", "--output", dest="output", metavar="PATH", required=True,
+        help="file to write, or folder; a consumer's files are written into a folder, named by their positions",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("jsonl", "csv", "parquet"), help="default: that of PATH's suffix, else jsonl"
+    )
+    parser.add_argument("--net", action="store_true", help="one change per product and attribute, not one per commit")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+
+
+@job(_changes_arguments)
+def export_changes(config: Config, args: argparse.Namespace) -> Summary:
+    """Write what changed for readers since a position or by a run, in commit order, with the next position."""
+    from catalog_enrichment.delivery import export
+    from catalog_enrichment.delivery.position import PositionFiles
+
+    request = export.ChangesRequest(
+        output=args.output,
+        kind=args.format,
+        since=args.since,
+        consumer=args.consumer,
+        run_id=args.run,
+        net=args.net,
+        overwrite=args.overwrite,
+    )
+    positions = PositionFiles(config.path(config.delivery.positions))
+    return export.export_changes(_catalog(config), positions, request)
+
+
+def _deliver_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--migrate", action="store_true", help="make or change the tables in the database, and stop")
+    parser.add_argument("--snapshot", action="store_true", help="write everything again, and delete what is not there")
+    parser.add_argument("--dry-run", action="store_true", help="count what would be delivered; nothing is written")
+
+
+@job(_deliver_arguments)
+def deliver_values(config: Config, args: argparse.Namespace) -> Summary:
+    """Apply what changed for readers to the PostgreSQL database of [delivery], every commit exactly once."""
+    from catalog_enrichment.delivery import deliver
+
+    if args.migrate:
+        if args.snapshot or args.dry_run:
+            raise ConfigError("--migrate delivers nothing: give it without --snapshot and --dry-run")
+        return deliver.migrate(config.delivery)
+    return deliver.deliver_values(_catalog(config), config.delivery, args.snapshot, args.dry_run)
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="put the consumers into the JSON summary; no table")
+
+
+@job(_status_arguments)
+def delivery_status(config: Config, args: argparse.Namespace) -> Summary:
+    """List the consumers of deliver_values and export_changes: how far each is, and how many runs it has not had."""
+    from catalog_enrichment.delivery import status
+    from catalog_enrichment.delivery.position import PositionFiles
+
+    positions = PositionFiles(config.path(config.delivery.positions))
+    found = status.delivery_status(_catalog(config), config.delivery, positions)
+    if args.json:
+        return {"status": RunStatus.SUCCEEDED, "consumers": found}
+    to_stderr(status.as_table(found))
+    return {"status": RunStatus.SUCCEEDED, "listed": len(found)}
+
+
+def _catalog(config: Config) -> Catalog:
+    from catalog_enrichment.catalog.lake import LakeCatalog
+
+    return LakeCatalog(config.path(config.catalog.path))

@@ -1,0 +1,110 @@
+"""Delivers what readers see to the PostgreSQL database of `[delivery]`: every commit once, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.config.delivery import DeliveryConfig
+from catalog_enrichment.delivery import connection, feed, revisions
+from catalog_enrichment.delivery.differences import DELETE
+from catalog_enrichment.delivery.feed import Step
+from catalog_enrichment.delivery.position import Position
+from catalog_enrichment.delivery.postgres_errors import server
+from catalog_enrichment.delivery.sink import PostgresSink
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts
+from catalog_enrichment.stages import Say, Stages, to_stderr
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
+
+
+@contextmanager
+def open_sink(config: DeliveryConfig) -> Iterator[PostgresSink]:
+    """The checked sink. Raises ConfigError, DataContractError or TemporaryFailure where it cannot be used."""
+    with connection.connected(config) as opened:
+        sink = PostgresSink(opened, config.schema)
+        sink.check()
+        yield sink
+
+
+def deliver_values(
+    catalog: Catalog, config: DeliveryConfig, snapshot: bool = False, dry_run: bool = False, say: Say = to_stderr
+) -> dict[str, Any]:
+    """Apply every step that the database has not had; returns the job's summary.
+
+    A step is committed before the next one begins, so that what a job did before it was killed is not done again.
+    ``snapshot``: everything is written again, and what is not in the catalog is deleted.
+    """
+    stages = Stages(say)
+    with open_sink(config) as sink:
+        start = since = sink.position()
+        with stages("plan") as stage:
+            found = feed.steps(catalog, None if snapshot else since, config.merge_after)
+            if snapshot:
+                found = [replace(step, snapshot="it was asked for") for step in found]
+            stage.note = f"{len(found):,} steps from {since or 'nothing'}"
+        totals: dict[str, int] = {"staged": 0, "upserted": 0, "deleted": 0, "skipped": 0}
+        examples: list[str] = []
+        with stages("deliver") as stage:
+            for step in found:
+                if dry_run:
+                    totals = add_counts(totals, _counted(catalog, step, say))
+                    continue
+                applied = sink.apply(step, since, step.changes(catalog))
+                since = step.position
+                totals = add_counts(totals, applied.numbers())
+                examples += applied.examples
+                say(_line(step, applied.numbers()))
+            stage.count(rows_in=totals["staged"], rows_out=totals["upserted"] + totals["deleted"])
+    if examples:
+        say(f"warning: {totals['skipped']:,} rows with a NUL character in their key were left out: {examples[:5]}")
+    status: str = RunStatus.SUCCEEDED if found else NOTHING_TO_DO
+    reasons = [step.snapshot for step in found if step.snapshot]
+    return {
+        "status": DRY_RUN if dry_run else status,
+        "database": server(config.uri),
+        "since": str(start) if start else None,
+        "position": str(since) if since else None,
+        "steps": len(found),
+        "snapshot": reasons[0] if reasons else None,
+        **totals,
+        "seconds": stages.seconds,
+    }
+
+
+def migrate(config: DeliveryConfig, say: Say = to_stderr) -> dict[str, Any]:
+    """Make or change the tables in the database, and give the role its rights; returns the job's summary."""
+    uri = config.migration_uri or config.uri
+    with connection.connected(config, for_migration=True) as opened:
+        before, after = revisions.migrate(opened, config.schema, config.role)
+    say(f"schema {config.schema} in {server(uri)}: revision {before or 'none'} -> {after}, rights for {config.role}")
+    return {"status": RunStatus.SUCCEEDED, "database": server(uri), "revision_before": before, "revision": after}
+
+
+def consumer_status(config: DeliveryConfig) -> tuple[Position | None, dict[str, Any]]:
+    """The position of the database, and what else is known of it."""
+    with open_sink(config) as sink:
+        return sink.position(), sink.status()
+
+
+def _counted(catalog: Catalog, step: Step, say: Say) -> dict[str, int]:
+    """What the step would do, as rows that it has: the database may have some of them already."""
+    rows = deletes = 0
+    for batch in step.changes(catalog):
+        rows += batch.num_rows
+        deletes += batch.column("op").to_pylist().count(DELETE)
+    counts = {"staged": rows, "upserted": rows - deletes, "deleted": deletes}
+    say(f"would deliver {_line(step, counts | {'skipped': 0})}")
+    return counts
+
+
+def _line(step: Step, counts: dict[str, int]) -> str:
+    made_by = ", ".join(step.run_ids[:3]) + (f" and {len(step.run_ids) - 3} more" if len(step.run_ids) > 3 else "")
+    why = f" ({step.snapshot})" if step.snapshot else ""
+    return (
+        f"{step.kind} to version {step.version}{why}: {counts['upserted']:,} upserted, {counts['deleted']:,} deleted"
+        f"{f'; by {made_by}' if made_by else ''}"
+    )

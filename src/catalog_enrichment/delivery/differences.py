@@ -1,0 +1,169 @@
+"""How two versions of `current_values` differ, row by row, in bounded memory and without Spark.
+
+Files that both versions have are not read. The others are split by ranges of product ids, and the rows of a range are
+compared as texts: a row that only the newer version has is an upsert, a key that only the older one has is a delete.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog_enrichment import contract
+from catalog_enrichment.delivery.position import TABLE
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
+
+UPSERT, DELETE = "upsert", "delete"
+
+SCHEMA = pa.schema(
+    [
+        ("op", pa.string()),
+        ("product_id", pa.string()),
+        ("attribute", pa.string()),
+        ("values", pa.list_(pa.string())),
+        ("source", pa.string()),
+        ("run_id", pa.string()),
+        ("model_version", pa.string()),
+        ("certificate_id", pa.string()),
+        ("asserted_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""Of a delete everything after ``attribute`` is null. Otherwise the columns of `current_values`."""
+
+KEY = ("product_id", "attribute")
+
+ROWS_AT_A_TIME = 500_000
+"""Rows of both versions that are compared at a time: about 400 MB."""
+
+SAMPLED = 64
+"""Every so many rows one is drawn for the bounds of the ranges."""
+
+_Parts = Sequence[Callable[[], pa.Table]]
+"""Per range of product ids a function that reads its rows."""
+
+
+def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatch]:
+    """What makes of version ``before`` (-1: no rows) version ``after``: rows of SCHEMA, each key at most once.
+
+    Ordered by product and attribute, unless ``before`` is -1.
+    """
+    if before == -1:
+        for batch in catalog.scan_differing(TABLE, after, -1):
+            yield from _with_op(pa.Table.from_batches([batch]), UPSERT).to_batches()
+        return
+    bounds = _bounds(catalog, before, after)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if bounds else None
+        old, new = (
+            _in_ranges(catalog.scan_differing(TABLE, version, other), bounds, folder and folder / str(version))
+            for version, other in ((before, after), (after, before))
+        )
+        for read_old, read_new in zip(old, new, strict=True):
+            yield from difference(read_old(), read_new()).to_batches(max_chunksize=65_536)
+
+
+def difference(old: pa.Table, new: pa.Table) -> pa.Table:
+    """Rows of SCHEMA, by product and attribute: those of ``new`` that are not in ``old``, and the keys that only
+    ``old`` has."""
+    old_texts, new_texts = _as_text(old), _as_text(new)
+    upserts = new.filter(pc.invert(pc.is_in(new_texts, value_set=old_texts)))
+    other = old.filter(pc.invert(pc.is_in(old_texts, value_set=new_texts)))
+    gone = other.filter(pc.invert(pc.is_in(_as_text(other.select(KEY)), value_set=_as_text(upserts.select(KEY)))))
+    found = pa.concat_tables([_with_op(upserts, UPSERT), _with_op(gone.select(KEY), DELETE)])
+    return found.sort_by([(name, "ascending") for name in KEY])
+
+
+def _with_op(rows: pa.Table, op: str) -> pa.Table:
+    """``rows`` in the columns of SCHEMA; those that it lacks are null."""
+    columns = [
+        pa.array([op] * rows.num_rows, field.type)
+        if field.name == "op"
+        else (rows[field.name] if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type))
+        for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(
+        [column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+def _as_text(rows: pa.Table) -> pa.ChunkedArray:
+    """One text per row; two rows have the same if and only if they are equal in all columns."""
+    texts = [_escaped(_plain(rows[name])) for name in rows.column_names]
+    return pc.binary_join_element_wise(*texts, pa.scalar("\x1e", pa.large_string()))
+
+
+def _escaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts without the separator \\x1e, different ones for different texts; null is n, other texts begin with v."""
+    for given, written in (("\\", "\\\\"), ("\x1e", "\\s"), ("\x1f", "\\u")):
+        if pc.any(pc.match_substring(texts, given)).as_py():  # hardly ever, and to look is faster than to replace
+            texts = pc.replace_substring(texts, given, written)
+    empty = pa.scalar("", pa.large_string())
+    return pc.fill_null(pc.binary_join_element_wise(pa.scalar("v", pa.large_string()), texts, empty), "n")
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as texts; a list's elements are joined by \\x1f."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    if not pa.types.is_list(column.type):
+        return column.cast(pa.large_string())
+    return pa.chunked_array([_joined(chunk) for chunk in column.chunks], pa.large_string())
+
+
+def _joined(lists: pa.Array) -> pa.Array:
+    import numpy as np
+
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    elements = _escaped(pa.chunked_array([lists.flatten().cast(pa.large_string())])).combine_chunks()
+    return pc.binary_join(pa.LargeListArray.from_arrays(offsets, elements), pa.scalar("\x1f", pa.large_string()))
+
+
+def _bounds(catalog: Catalog, before: int, after: int) -> list[str]:
+    """Product ids between ranges with about ROWS_AT_A_TIME rows of both versions; empty if there are no more."""
+    rows, sample = 0, []
+    for version, other in ((before, after), (after, before)):
+        for batch in catalog.scan_differing(TABLE, version, other, ["product_id"]):
+            rows += batch.num_rows
+            sample.append(batch.column(0).take(pa.array(range(0, batch.num_rows, SAMPLED), pa.int64())))
+    ranges = ceil(rows / ROWS_AT_A_TIME)
+    if ranges < 2:
+        return []
+    ids = pa.chunked_array(sample)
+    ids = ids.take(pc.sort_indices(ids))
+    return sorted({ids[len(ids) * number // ranges].as_py() for number in range(1, ranges)}, key=str.encode)
+
+
+def _in_ranges(batches: Iterator[pa.RecordBatch], bounds: Sequence[str], folder: Path | None) -> _Parts:
+    """The rows by the ranges between ``bounds``: in memory without bounds, else in a file of ``folder`` each."""
+    schema = contract.arrow_schema(TABLE)
+    if folder is None:
+        table = pa.Table.from_batches(list(batches), schema)
+        return [lambda: table]
+    folder.mkdir()
+    files = [folder / f"{number}.arrow" for number in range(len(bounds) + 1)]
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with ExitStack() as stack:
+        writers = [stack.enter_context(pa.ipc.new_file(str(file), schema, options=options)) for file in files]
+        for batch in batches:
+            number = pa.array([0] * batch.num_rows, pa.int64())
+            for bound in bounds:
+                number = pc.add(number, pc.greater_equal(batch.column("product_id"), bound).cast(pa.int64()))
+            for index, writer in enumerate(writers):
+                writer.write_batch(batch.filter(pc.equal(number, index)))
+    return [partial(_read, file) for file in files]
+
+
+def _read(file: Path) -> pa.Table:
+    with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as reader:
+        return reader.read_all()

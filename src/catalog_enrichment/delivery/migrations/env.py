@@ -1,0 +1,38 @@
+"""Run by Alembic: the migrations over the connection that revisions.migrate opened, in one transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import StaticPool
+
+
+def run() -> None:
+    attributes = context.config.attributes
+    engine = create_engine("postgresql+psycopg://", creator=lambda: attributes["connection"], poolclass=StaticPool)
+    with engine.connect() as connection:
+        schema = attributes["schema"]
+        with connection.begin():
+            # alembic's own table is made in the schema before the first migration runs
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+            context.configure(connection=connection, version_table_schema=schema, transactional_ddl=True)
+            with context.begin_transaction():
+                context.run_migrations()
+            if connection.execute(text(f"SELECT to_regclass('{schema}.delivered_values')")).scalar():
+                _grant(connection, schema, attributes["role"])
+
+
+def _grant(connection: Connection, schema: str, role: str) -> None:
+    """All rights of ``role``, also where another role had them before; none on merchants' values."""
+    for statement in (
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}",
+        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.delivered_values TO {role}",
+        f"GRANT SELECT, UPDATE ON {schema}.position TO {role}",
+        f"GRANT SELECT, INSERT ON {schema}.deliveries TO {role}",
+        f"GRANT SELECT ON {schema}.alembic_version TO {role}",
+    ):
+        connection.execute(text(statement))
+
+
+run()

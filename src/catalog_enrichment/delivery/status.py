@@ -1,0 +1,78 @@
+"""How far each consumer is: its position, and the commits and runs that it has not had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.config.delivery import DeliveryConfig
+from catalog_enrichment.delivery import deliver, feed
+from catalog_enrichment.delivery.position import TABLE, Position, PositionFiles
+from catalog_enrichment.delivery.postgres_errors import server
+from catalog_enrichment.report.tables import Column, aligned_table
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.base import Catalog
+
+DATABASE = "postgres"
+"""Name of the database of `[delivery]` in the list."""
+
+
+def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: PositionFiles) -> list[dict[str, Any]]:
+    """One row per consumer: the database of `delivery.uri`, if there is one, and every consumer of export_changes.
+
+    ``lag_commits`` counts versions and ``lag_runs`` runs that came after the position, None where it cannot be told
+    because the next delivery is a snapshot; ``snapshot`` says why. ``behind_since`` is the time of the first of them.
+    """
+    rows = []
+    if config.uri:
+        position, more = deliver.consumer_status(config)
+        rows.append({"consumer": DATABASE, "where": server(config.uri), **more, **_lag(catalog, position)})
+    for known in positions.all():
+        lag = _lag(catalog, Position.parse(known["position"]))
+        where = str(positions.folder)
+        rows.append({"consumer": known["consumer"], "where": where, "moved_at": known.get("moved_at"), **lag})
+    return rows
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """What :func:`delivery_status` returns as text for a terminal."""
+    return aligned_table(rows, _COLUMNS) if rows else "no consumer has had anything yet, and delivery.uri is empty"
+
+
+def _lag(catalog: Catalog, position: Position | None) -> dict[str, Any]:
+    found = feed.steps(catalog, position, 2**31)
+    snapshot = found[0].snapshot if found else ""
+    runs = list(dict.fromkeys(run_id for step in found for run_id in step.run_ids))
+    waiting = [] if snapshot or position is None else catalog.commits(TABLE, position.version)
+    since = waiting[0].committed_at if waiting else None
+    return {
+        "position": str(position) if position else None,
+        "newest": str(feed.newest_position(catalog)),
+        "lag_commits": None if snapshot else len(found),
+        "lag_runs": None if snapshot else len(runs),
+        "waiting_runs": [] if snapshot else runs,
+        "behind_since": since and since.isoformat(),
+        "behind_seconds": since and max(0, round((datetime.now(UTC) - since).total_seconds())),
+        "snapshot": snapshot or None,
+    }
+
+
+def _version(row: Mapping[str, Any]) -> str:
+    return str(row["position"]).rpartition(":")[2] if row["position"] else "-"
+
+
+def _number(name: str) -> Column:
+    return Column(name.replace("_", " "), lambda row: "all" if row[name] is None else f"{row[name]:,}")
+
+
+_COLUMNS = (
+    Column("consumer", lambda row: str(row["consumer"]), "<"),
+    Column("version", _version),
+    Column("newest", lambda row: row["newest"].rpartition(":")[2]),
+    _number("lag_commits"),
+    _number("lag_runs"),
+    Column("moved (UTC)", lambda row: (row["moved_at"] or "-")[:16].replace("T", " "), "<"),
+    Column("note", lambda row: f"next: a snapshot, {row['snapshot']}" if row["snapshot"] else "", "<"),
+)

@@ -1,0 +1,345 @@
+"""Deliveries to a real PostgreSQL server: exactly once, all of a run or none, merchants' values untouched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from catalog_enrichment.catalog.maintenance import Maintenance
+from catalog_enrichment.delivery import deliver, feed
+from catalog_enrichment.delivery.feed import Step
+from catalog_enrichment.delivery.position import TABLE
+from catalog_enrichment.delivery.sink import PostgresSink
+from catalog_enrichment.errors import ConfigError, TemporaryFailure
+
+from .conftest import ROLE, Database, with_settings
+from .histories import KINDS, Versions, World, value
+
+S = "enriched"
+
+
+def test_the_database_has_what_readers_saw_after_every_step(database: Database, versions: Versions) -> None:
+    world, delivered = World(products={"a", "b", "c"}), 0
+    for step, kind in enumerate(("run", "merchant", "run", *KINDS, "run", "roll_back", "roll_back"), 1):
+        world.act(kind, ({"a", "b"}, {"b", "c"}, {"a"})[step % 3], step)
+        versions.show(world.seen(), f"run-{step}")
+        if step % 2:
+            summary = database.deliver(versions)
+            delivered += summary["steps"]
+            assert database.rows() == versions.seen() == world.seen()
+            assert summary["position"] == str(versions.position())
+    recorded = database.query(f"SELECT kind, after, version, run_ids FROM {S}.deliveries ORDER BY id")
+    assert len(recorded) == delivered
+    assert recorded[0] == ("snapshot", -1, 1, ["run-1"])
+    assert [row[1] for row in recorded[2:]] == [row[2] for row in recorded[1:-1]], "no commit is missing or twice"
+    assert all(row[0] == "changes" and len(row[3]) == 1 for row in recorded[1:])
+
+
+def test_running_again_changes_nothing_and_says_so(database: Database, versions: Versions) -> None:
+    """I5"""
+    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
+    first = database.deliver(versions)
+    assert (first["status"], first["upserted"], first["snapshot"]) == (
+        "succeeded", 2, "the consumer has no position yet",
+    )  # fmt: skip
+    again = database.deliver(versions)
+    assert (again["status"], again["steps"], again["staged"]) == ("nothing_to_do", 0, 0)
+    assert again["position"] == again["since"] == first["position"]
+    assert len(database.query(f"SELECT 1 FROM {S}.deliveries")) == 1
+
+
+def test_rows_keep_the_version_that_changed_them(database: Database, versions: Versions) -> None:
+    """Readers of the database find what changed by it; a snapshot of the same rows touches none of them."""
+    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    newest = versions.show({("a", "color"): value("Red"), ("b", "color"): value("Blue")}, "run-2")
+    database.deliver(versions)
+    by_version = f"SELECT product_id, version, xmin::text FROM {S}.delivered_values ORDER BY 1"
+    before = database.query(by_version)
+    assert [row[:2] for row in before] == [("a", newest.version - 1), ("b", newest.version)]
+    stray = "('stray', 'color', '{x}', 'model', null, null, null, null, 1)"
+    database.query(f"INSERT INTO {S}.delivered_values VALUES {stray}")
+    summary = database.deliver(versions, snapshot=True)
+    assert (summary["upserted"], summary["deleted"], summary["snapshot"]) == (0, 1, "it was asked for")
+    assert database.query(by_version) == before
+
+
+def test_many_waiting_commits_are_one_step(database: Database, versions: Versions) -> None:
+    versions.show({}, "run-0")
+    database.deliver(versions)
+    for number in range(1, 5):
+        versions.show({("a", "color"): value("Red", step=number)}, f"run-{number}")
+    few = with_settings(database, merge_after=3)
+    assert (few.deliver(versions)["steps"], database.rows()) == (1, versions.seen())
+    assert database.query(f"SELECT run_ids, kind FROM {S}.deliveries ORDER BY id")[-1] == (
+        ["run-1", "run-2", "run-3", "run-4"],
+        "changes",
+    )
+
+
+def test_a_database_that_was_not_delivered_to_for_too_long_gets_a_snapshot(
+    database: Database, versions: Versions
+) -> None:
+    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    versions.show({("b", "color"): value("Blue")}, "run-2")
+    versions.show({("b", "color"): value("Blue"), ("c", "color"): value("Blue")}, "run-3")
+    Maintenance(versions.catalog, 0).unreferenced_files(TABLE).delete()
+    summary = database.deliver(versions)
+    assert "upkeep has deleted files" in summary["snapshot"]
+    assert (summary["upserted"], summary["deleted"]) == (2, 1)
+    assert database.rows() == versions.seen()
+
+
+def test_a_dry_run_writes_nothing(database: Database, versions: Versions) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    versions.show({("b", "color"): value("Red")}, "run-2")
+    summary = database.deliver(versions, dry_run=True)
+    assert (summary["status"], summary["steps"], summary["upserted"], summary["deleted"]) == ("dry_run", 1, 1, 1)
+    assert set(database.rows()) == {("a", "color")}
+
+
+# --- merchants' values ------------------------------------------------------------------------------------------------
+
+
+def test_i1_the_role_is_refused_at_merchants_columns(database: Database) -> None:
+    """Those of this schema and those of the marketplace's own tables."""
+    database.query("CREATE TABLE products (product_id text PRIMARY KEY, title text, merchant_colour text)")
+    database.query("INSERT INTO products VALUES ('a', 'Shirt', 'Green')")
+    for statement in (
+        "UPDATE products SET merchant_colour = 'Red'",
+        "DELETE FROM products",
+        f"INSERT INTO {S}.merchant_values VALUES ('a', 'color', '{{Red}}')",
+        f"UPDATE {S}.merchant_values SET \"values\" = '{{Red}}'",
+        f"DELETE FROM {S}.merchant_values",
+        f"TRUNCATE {S}.merchant_values",
+        f"DELETE FROM {S}.deliveries",
+        f"DROP TABLE {S}.delivered_values",
+        f"CREATE TABLE {S}.another (n int)",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            database.query(statement, user=ROLE)
+
+
+def test_i1_a_role_that_may_change_merchants_values_is_not_used(database: Database, versions: Versions) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    as_owner = with_settings(database, uri=database.config.migration_uri)
+    with pytest.raises(ConfigError, match=r"may change enriched.merchant_values"):
+        as_owner.deliver(versions)
+    database.query(f'GRANT UPDATE ("values") ON {S}.merchant_values TO {ROLE}')
+    with pytest.raises(ConfigError, match=r"may change enriched.merchant_values"):
+        database.deliver(versions)
+    assert database.rows() == {}
+
+
+def test_i1_a_merchants_value_set_meanwhile_wins_at_once(database: Database, versions: Versions) -> None:
+    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    database.query(f"INSERT INTO {S}.merchant_values VALUES ('a', 'color', '{{Green}}'), ('c', 'color', '{{Blue}}')")
+    merchants = {("a", "color"): (["Green"], "merchant"), ("c", "color"): (["Blue"], "merchant")}
+    assert database.readers_see() == merchants | {("b", "color"): (["Red"], "model")}
+    versions.show({("a", "color"): value("Blue", step=2), ("b", "color"): value("Blue", step=2)}, "run-2")
+    database.deliver(versions)
+    assert database.readers_see() == merchants | {("b", "color"): (["Blue"], "model")}
+    assert len(database.query(f"SELECT 1 FROM {S}.merchant_values")) == 2
+    database.query(f"UPDATE {S}.merchant_values SET \"values\" = '{{}}' WHERE product_id = 'a'")
+    assert database.readers_see()["a", "color"] == (["Blue"], "model"), "no value of the merchant's any more"
+
+
+def test_i1_what_a_merchant_has_removed_is_not_shown_as_his(database: Database, versions: Versions) -> None:
+    """The delivered row is as old as the last import; the marketplace's table is the truth about merchants."""
+    versions.show({("a", "color"): value("Red", source="merchant"), ("b", "color"): value("Red", source="human")}, "r")
+    database.deliver(versions)
+    assert database.rows()["a", "color"]["source"] == "merchant"
+    assert database.readers_see() == {("b", "color"): (["Red"], "human")}
+
+
+# --- exactly once -----------------------------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
+
+
+@contextmanager
+def killed_before(monkeypatch: pytest.MonkeyPatch, part: str) -> Iterator[None]:
+    """The delivery dies before the server gets the statement that has ``part`` in it."""
+    original = psycopg.Cursor.execute
+
+    def execute(cursor: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+        text = query if isinstance(query, str) else query.as_string(cursor)
+        if part in text:
+            raise KilledError
+        return original(cursor, query, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", execute)
+        with pytest.raises(KilledError):
+            yield
+
+
+@pytest.mark.parametrize("part", ["staged (", "ANALYZE", "DELETE FROM", "INSERT INTO", ".position SET", "deliveries"])
+def test_i4_a_delivery_that_dies_anywhere_leaves_the_step_before_and_is_finished_by_the_next(
+    database: Database, versions: Versions, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    before = database.rows()
+    versions.show({("a", "color"): value("Blue", step=2), ("c", "color"): value("Red", step=2)}, "run-2")
+    with killed_before(monkeypatch, part):
+        database.deliver(versions)
+    assert database.rows() == before
+    summary = database.deliver(versions)
+    assert (summary["steps"], summary["upserted"], summary["deleted"]) == (1, 2, 1)
+    assert database.rows() == versions.seen()
+
+
+class Raced:
+    """Batches during which something else happens; ``then`` is called when the first one is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
+        original = Step.changes
+
+        def changes(step: Step, catalog: Any) -> Iterator[Any]:
+            monkeypatch.setattr(Step, "changes", original)
+            then()
+            yield from original(step, catalog)
+
+        monkeypatch.setattr(Step, "changes", changes)
+
+
+def test_of_two_deliveries_at_once_one_gives_up_and_nothing_is_applied_twice(
+    database: Database, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    refused: list[str] = []
+
+    def second() -> None:
+        with pytest.raises(TemporaryFailure, match="another delivery") as raised:
+            database.deliver(versions)
+        refused.append(str(raised.value))
+
+    Raced(monkeypatch, second)
+    assert database.deliver(versions)["upserted"] == 1
+    assert refused == [refused[0]]
+    assert "is at work" in refused[0]
+    assert database.query(f"SELECT count(*) FROM {S}.deliveries") == [(1,)]
+
+
+def test_a_step_begins_only_from_the_position_that_it_starts_at(database: Database, versions: Versions) -> None:
+    """A delivery that planned before another one finished does not apply its old plan."""
+    first = versions.show({("a", "color"): value("Red")}, "run-1")
+    (old,) = feed.steps(versions.catalog, None, 100)
+    database.deliver(versions)
+    versions.show({("a", "color"): value("Blue")}, "run-2")
+    database.deliver(versions)
+    with deliver.open_sink(database.config) as sink:
+        for since in (None, first, replace(first, catalog_id="another")):
+            with pytest.raises(TemporaryFailure, match="another delivery moved it"):
+                sink.apply(old, since, old.changes(versions.catalog))
+    assert database.rows() == versions.seen()
+
+
+def test_the_position_is_compared_when_it_is_moved_too(
+    database: Database, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody resets the position by hand in the middle of a delivery."""
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    versions.show({("a", "color"): value("Blue")}, "run-2")
+    Raced(monkeypatch, lambda: database.query(f"UPDATE {S}.position SET catalog_id = NULL, version = NULL"))
+    with pytest.raises(TemporaryFailure, match="another delivery moved it"):
+        database.deliver(versions)
+    assert database.rows()["a", "color"]["values"] == ["Red"]
+    assert database.deliver(versions)["snapshot"]
+    assert database.rows() == versions.seen()
+
+
+def test_i4_readers_see_all_of_a_run_or_none_of_it(database: Database, versions: Versions) -> None:
+    seen: set[tuple[str, ...]] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            found = database.query(f'SELECT DISTINCT "values"[1] FROM {S}.catalog_values ORDER BY 1')
+            seen.add(tuple(row[0] for row in found))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(8):
+            state = {(f"p{n}", "color"): value(f"v{number}", step=number) for n in range(200)}
+            versions.show(state, f"run-{number}")
+            database.deliver(versions)
+    finally:
+        stop.set()
+        reader.join()
+    assert seen <= {()} | {(f"v{number}",) for number in range(8)}
+
+
+# --- what the server answers ------------------------------------------------------------------------------------------
+
+
+def test_terminated_connections_and_a_killed_server_end_with_a_temporary_failure_and_nothing_is_lost(
+    database: Database, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    versions.show({("a", "color"): value("Blue")}, "run-2")
+
+    def restarted() -> None:
+        database.server.kill()
+        database.server.start()
+
+    for happens in (database.server.kill_backends, restarted):
+        Raced(monkeypatch, happens)
+        with pytest.raises(TemporaryFailure):
+            database.deliver(versions)
+        assert database.rows()["a", "color"]["values"] == ["Red"]
+    assert database.deliver(versions)["upserted"] == 1
+    assert database.rows() == versions.seen()
+
+
+def test_a_table_that_somebody_has_locked_is_waited_for_and_then_given_up(
+    database: Database, versions: Versions
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    impatient = with_settings(database, lock_seconds=1)
+    with psycopg.connect(database.config.migration_uri) as other:
+        other.execute(f"LOCK TABLE {S}.delivered_values IN SHARE MODE")
+        with pytest.raises(TemporaryFailure, match="holds a lock"):
+            impatient.deliver(versions)
+    assert impatient.deliver(versions)["upserted"] == 1
+
+
+def test_characters_that_postgresql_cannot_hold(database: Database, versions: Versions) -> None:
+    """I7: such a row does not fail the delivery, and it is counted."""
+    state = {("a\0", "color"): value("Red"), ("b", "color"): value("R\0d"), ("c\\N\t\n'", "color"): value('{a,"b"}')}
+    versions.show(state, "run-1")
+    summary = database.deliver(versions)
+    assert (summary["staged"], summary["upserted"], summary["skipped"]) == (3, 2, 1)
+    assert {key: row["values"] for key, row in database.rows().items()} == {
+        ("b", "color"): ["R�d"],
+        ("c\\N\t\n'", "color"): ['{a,"b"}'],
+    }
+    versions.show({}, "run-2")
+    assert database.deliver(versions)["skipped"] == 1
+    assert database.rows() == {}
+
+
+def test_the_status_says_when_the_position_was_moved(database: Database, versions: Versions) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    with deliver.open_sink(database.config) as sink:
+        assert isinstance(sink, PostgresSink)
+        assert (sink.position(), sink.status()["moved_at"]) == (None, None)
+    database.deliver(versions)
+    position, more = deliver.consumer_status(database.config)
+    assert position == versions.position()
+    assert more["moved_at"]
