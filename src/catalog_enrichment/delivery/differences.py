@@ -1,7 +1,8 @@
 """How two versions of `current_values` differ, row by row, in bounded memory and without Spark.
 
 Files that both versions have are not read. The others are split by ranges of product ids, and the rows of a range are
-compared as texts: a row that only the newer version has is an upsert, a key that only the older one has is a delete.
+compared by their keys: a row that the older version has not, or has otherwise, is an upsert, a key that only the older
+one has is a delete.
 """
 
 from __future__ import annotations
@@ -75,12 +76,26 @@ def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatc
 def difference(old: pa.Table, new: pa.Table) -> pa.Table:
     """Rows of SCHEMA, by product and attribute: those of ``new`` that are not in ``old``, and the keys that only
     ``old`` has."""
-    old_texts, new_texts = _as_text(old), _as_text(new)
-    upserts = new.filter(pc.invert(pc.is_in(new_texts, value_set=old_texts)))
-    other = old.filter(pc.invert(pc.is_in(old_texts, value_set=new_texts)))
-    gone = other.filter(pc.invert(pc.is_in(_as_text(other.select(KEY)), value_set=_as_text(upserts.select(KEY)))))
+    old_keys, new_keys = _keys(old), _keys(new)
+    place = pc.index_in(new_keys, value_set=old_keys).combine_chunks()
+    before = old.take(place.drop_null())
+    after = new.filter(pc.is_valid(place))
+    upserts = pa.concat_tables([new.filter(pc.is_null(place)), after.filter(pc.invert(_same(before, after)))])
+    gone = old.filter(pc.invert(pc.is_in(old_keys, value_set=new_keys)))
     found = pa.concat_tables([_with_op(upserts, UPSERT), _with_op(gone.select(KEY), DELETE)])
     return found.sort_by([(name, "ascending") for name in KEY])
+
+
+def _same(before: pa.Table, after: pa.Table) -> pa.ChunkedArray:
+    """Per row of two tables of the same keys whether all other columns are equal; two nulls are."""
+    same = pa.chunked_array([pa.array([True] * after.num_rows, pa.bool_())])
+    for name in after.column_names:
+        if name in KEY:
+            continue
+        one, other = _comparable(before[name]), _comparable(after[name])
+        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
+        same = pc.and_(same, pc.or_(pc.fill_null(pc.equal(one, other), False), both_null))
+    return same
 
 
 def _with_op(rows: pa.Table, op: str) -> pa.Table:
@@ -96,27 +111,25 @@ def _with_op(rows: pa.Table, op: str) -> pa.Table:
     )
 
 
-def _as_text(rows: pa.Table) -> pa.ChunkedArray:
-    """One text per row; two rows have the same if and only if they are equal in all columns."""
-    texts = [_escaped(_plain(rows[name])) for name in rows.column_names]
-    return pc.binary_join_element_wise(*texts, pa.scalar("\x1e", pa.large_string()))
+def _keys(rows: pa.Table) -> pa.ChunkedArray:
+    """Per row a text; two rows have the same if and only if their keys are equal."""
+    texts = [_escaped(rows[name].cast(pa.large_string())) for name in KEY]
+    return pc.binary_join_element_wise(*texts, pa.scalar("\x1f", pa.large_string()))
 
 
 def _escaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts without the separator \\x1e, different ones for different texts; null is n, other texts begin with v."""
-    for given, written in (("\\", "\\\\"), ("\x1e", "\\s"), ("\x1f", "\\u")):
+    """Texts without the separator \\x1f, different ones for different texts; null is n, other texts begin with v."""
+    for given, written in (("\\", "\\\\"), ("\x1f", "\\u")):
         if pc.any(pc.match_substring(texts, given)).as_py():  # hardly ever, and to look is faster than to replace
             texts = pc.replace_substring(texts, given, written)
     empty = pa.scalar("", pa.large_string())
     return pc.fill_null(pc.binary_join_element_wise(pa.scalar("v", pa.large_string()), texts, empty), "n")
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column as texts; a list's elements are joined by \\x1f."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column, or of one of lists their elements joined to a text: Arrow does not compare lists."""
     if not pa.types.is_list(column.type):
-        return column.cast(pa.large_string())
+        return column
     return pa.chunked_array([_joined(chunk) for chunk in column.chunks], pa.large_string())
 
 
