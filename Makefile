@@ -9,10 +9,10 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults mutants docs constraints build clean
+.PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults faults_stores mutants docs constraints build clean
 
 help:            ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 setup: $(READY)  ## create .venv with everything pinned in constraints.txt
 
@@ -61,6 +61,9 @@ mutants: setup   ## change the code in small ways and count those that no test n
 
 faults: setup    ## kill jobs, tasks and executors, fill disks and import hostile rows; what the catalog holds afterwards
 	$(BIN)/python -m tests.benchmarks.faults
+
+faults_stores: setup ## the same with an S3 server under the catalog and with the delivery to PostgreSQL; servers, jobs and leases fail
+	$(BIN)/python -m tests.benchmarks.faults_stores
 
 docs: setup      ## write docs/reference/ again from the code, and the documentation as HTML into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html

@@ -389,7 +389,7 @@ def _static_rows(options: ast.ClassDef, literals: dict[str, str]) -> list[tuple[
 
 def make_targets() -> dict[str, str]:
     """Target -> its comment in the Makefile."""
-    return dict(re.findall(r"^([a-z-]+):.*?##\s*(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z_-]+):.*?##\s*(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def make_page() -> str:

@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from .object_store import ObjectStoreServer
     from .postgres_server import PostgresServer
     from .sample_catalog import SampleCatalog
 
@@ -77,6 +78,22 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
         server.start()
         yield server
         server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    """An S3 server, with its credentials in the environment."""
+    from .object_store import CREDENTIALS, ObjectStoreServer
+
+    server = ObjectStoreServer(tmp_path_factory.mktemp("s3"))
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("backfill", ["--chunk-products", "0"], "chunk_products"),
         ("backfill", ["--updated-from", "01/02/2026"], "ISO date"),
         ("train_model", ["--set", "precision.step=1.0"], "precision.step"),
-        ("import_products", ["--set", "catalog.path='s3a://bucket/catalog'"], "not a URI"),
+        ("import_products", ["--set", "catalog.path='s3a://bucket/catalog'"], "write s3://"),
         ("backfill", ["--product-ids-file", "ids.txt"], "ids.txt"),
         ("train_model", ["--set", "training.recipe=recipes:nosuch.toml"], "demo.toml"),
         ("promote_model", ["--override", " "], "needs a reason"),

@@ -176,3 +176,10 @@ shape = FusionShape(texts=(128,), fields=1, image=64, heads=(Head("one", ("a", "
 print(build_fusion(recipe.model.fusion, shape).gate.out_features)
 """
     assert run([sys.executable, "-c", code], tmp_path, **source).stdout.split() == ["96"]
+
+
+def test_the_object_store_example_imports_into_a_store(tmp_path: Path) -> None:
+    ended = run([sys.executable, ROOT / "examples" / "object_store" / "try_it.py"], tmp_path)
+    assert json.loads(ended.stdout.splitlines()[-1])["status"] == "succeeded"
+    assert re.search(r"bytes  products/part-.*\.parquet", ended.stderr)
+    assert "any-secret-will-do" not in ended.stdout + ended.stderr

@@ -36,7 +36,7 @@ LAYERS = [
     ["models"],
     ["inputs", "precision"],
     ["classification_metrics"],
-    ["frames", "session", "stages", "threads"],
+    ["frames", "session", "stages", "threads", "storage", "object_storage"],
     ["dictionary"],
     ["config", "contract"],
     ["resources"],

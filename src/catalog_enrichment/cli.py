@@ -125,7 +125,7 @@ def _promotion_diff(config: Config, registry: Registry, gate: Summary, all_produ
     from catalog_enrichment.context import open_context
     from catalog_enrichment.operations import promotion_diff
 
-    if LakeCatalog(config.path(config.catalog.path)).version("products") < 0:
+    if LakeCatalog.of(config).version("products") < 0:
         return {}
     model = registry.resolve(version=gate["model_version"])
     sampled_products = 0 if all_products else promotion_diff.SAMPLED_PRODUCTS
@@ -380,7 +380,7 @@ def export_values(config: Config, args: argparse.Namespace) -> Summary:
         sources=tuple(args.source),
         run_ids=tuple(args.run),
     )
-    export.check(LakeCatalog(config.path(config.catalog.path)), load_dictionary(config), request)
+    export.check(LakeCatalog.of(config), load_dictionary(config), request)
     return export.export_values(open_context(config, "export_values").catalog, request)
 
 
@@ -402,7 +402,7 @@ def list_runs(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.catalog.lake import LakeCatalog
     from catalog_enrichment.operations import run_list
 
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     found = run_list.list_runs(catalog, args.last, args.kind or (), args.status or ())
     if args.json:
         return {"status": RunStatus.SUCCEEDED, "attempts": found}

@@ -92,4 +92,4 @@ def delivery_status(config: Config, args: argparse.Namespace) -> Summary:
 def _catalog(config: Config) -> Catalog:
     from catalog_enrichment.catalog.lake import LakeCatalog
 
-    return LakeCatalog(config.path(config.catalog.path))
+    return LakeCatalog.of(config)

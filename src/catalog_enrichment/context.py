@@ -37,17 +37,25 @@ class Context:
     say: Say = to_stderr
     """Prints one line of progress."""
 
+    def lake(self) -> LakeCatalog:
+        """The catalog, for work on its files. Raises TypeError if it is not a lake."""
+        if not isinstance(self.catalog, LakeCatalog):
+            raise TypeError(f"{type(self.catalog).__name__} has no files")
+        return self.catalog
+
 
 def load_dictionary(config: Config) -> Dictionary:
     """The attribute dictionary the config names."""
     return dictionary.load(resources.locate(config.catalog.dictionary, config.path(".")))
 
 
-def open_context(config: Config, app_name: str) -> Context:
-    """Start Spark and open the catalog. What can be wrong with config and registry is checked before calling this."""
+def open_context(config: Config, app_name: str, lake: LakeCatalog | None = None) -> Context:
+    """Start Spark and open the catalog, or use ``lake``, whose write lock the job holds. What can be wrong with config
+    and registry is checked before calling this."""
     attributes = load_dictionary(config)
+    lake = lake or LakeCatalog.of(config)
     spark = session.start(config, app_name)
-    return Context(config, spark, LakeCatalog(config.path(config.catalog.path), spark), attributes)
+    return Context(config, spark, lake.on(spark), attributes)
 
 
 @contextmanager
@@ -58,11 +66,12 @@ def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
     `catalog.path` cannot be a folder or `images.store` is another catalog's.
     """
     load_dictionary(config)  # a config that cannot be used makes no folder for the lock
-    lake = LakeCatalog(config.path(config.catalog.path))
-    _make_folder(lake.path)
+    lake = LakeCatalog.of(config)
+    if folder := lake.storage.folder:
+        _make_folder(folder)
     with lake.writing():
-        StoredPictures(Path(config.pictures().store)).claim(lake.path)
-        yield open_context(config, app_name)
+        StoredPictures.of(config.pictures()).claim(lake.storage.folder or lake.storage.uri)
+        yield open_context(config, app_name, lake)
 
 
 @contextmanager
@@ -77,14 +86,17 @@ def recording_refusals(config: Config, kind: RunKind, unless: bool = False) -> I
     try:
         yield
     except Exception as problem:
-        lake = LakeCatalog(config.path(config.catalog.path))
-        if lake.path.is_dir() and not unless:
-            _record_refusal(lake, record, problem)
+        if not unless:
+            _record_refusal(config, record, problem)
         raise
 
 
-def _record_refusal(lake: LakeCatalog, record: RunRecord, problem: Exception) -> None:
+def _record_refusal(config: Config, record: RunRecord, problem: Exception) -> None:
     try:
+        lake = LakeCatalog.of(config)
+        folder = lake.storage.folder
+        if not (folder.is_dir() if folder else next(lake.storage.files(), None)):
+            return  # there is no catalog yet
         with lake.writing():
             runs.write_unsuccessful(lake, record, problem)
     except Exception as unrecorded:  # the first error is the one to report

@@ -47,6 +47,13 @@ _NO_MLFLOW_ANSWER = re.compile(
     r"API request to \S+ failed with (?:timeout )?exception|failed with error code (?:5\d\d|429)\b"
 )
 """In the messages of MLflow's client."""
+_OBJECT_STORE_TEXTS = ("Error performing ", "error sending request", "Error after 0 retries", "HTTP error: ")
+"""In the messages of the object_store library, which obstore and deltalake share."""
+_STORE_REFUSES = re.compile(
+    r"\b40[13] (?:Forbidden|Unauthorized)|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|PermissionDenied|"
+    r"Unauthenticated|InvalidToken|ExpiredToken"
+)
+_NO_BUCKET = re.compile(r"NoSuchBucket|The specified bucket does not exist|ContainerNotFound")
 _MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
 
 
@@ -73,6 +80,8 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
             f"the MLflow store is locked by another process: {where}. Run again when that has ended; for several jobs "
             "at a time use an MLflow server instead of a sqlite file"
         )
+    if _has(text, _OBJECT_STORE_TEXTS):
+        return _of_object_store(text, where)
     if any(map(_mlflow_does_not_answer, chain)):
         return TemporaryFailure(f"the MLflow server fails or does not answer: {where}. Run again when it does")
     if numbers & _STORAGE or _has(text, _STORAGE_TEXTS):
@@ -99,6 +108,17 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
             f"enrich.batch_bytes ({where})"
         )
     return None
+
+
+def _of_object_store(text: str, where: str) -> CatalogEnrichmentError:
+    if _NO_BUCKET.search(text):
+        return ConfigError(f"the object store has no such bucket: {where}. Make it first, or set catalog.path")
+    if _STORE_REFUSES.search(text):
+        return ConfigError(
+            f"the object store refuses the request: {where}. Check the credentials in the job's environment (for S3 "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), their rights, and catalog.storage"
+        )
+    return TemporaryFailure(f"the object store fails or does not answer: {where}. Run again when it does")
 
 
 def described(problem: BaseException) -> str:

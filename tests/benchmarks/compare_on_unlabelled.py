@@ -39,7 +39,7 @@ def compare_on_unlabelled(
     from catalog_enrichment.comparison.models import compare_settings
     from catalog_enrichment.comparison.tables import build_comparison
 
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     with tempfile.TemporaryDirectory() as folder:
         workdir, stages = Path(folder), Stages()
         data = load_data(

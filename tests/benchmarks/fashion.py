@@ -96,7 +96,7 @@ def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> i
 
     from catalog_enrichment.comparison.report import text_table, write_comparison
 
-    if LakeCatalog(config.path(config.catalog.path)).version("products") < 0:
+    if LakeCatalog.of(config).version("products") < 0:
         run_jobs(args.config, overrides, ("import_products",))
     truth = read_truth(args.data, config)
     subsets: dict[str, set[str] | None] = {"unlabelled": None}
@@ -159,7 +159,7 @@ def _normalised(attribute: Attribute, raw: str | list[str]) -> Values:
 
 
 def read_catalog(config: Config) -> CatalogContent:
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     content = CatalogContent({}, {}, {}, {})
     for row in _rows(catalog, "products", "product_id", "category"):
         content.categories[row["product_id"]] = row["category"]

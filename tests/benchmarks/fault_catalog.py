@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment import cli
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.storage import Storage
 
-from .. import sample_catalog
+from .. import object_sample, sample_catalog
+from ..object_store import ObjectStoreServer
 from ..sample_catalog import SampleCatalog, listing
 from .fault_job import trace_boundaries
 from .fault_states import Contents, contents
@@ -54,27 +57,46 @@ class World:
     steps: list[Step]
     expected: list[Contents] = field(default_factory=list)
     """What the catalog holds after each step."""
+    store: Storage | None = None
+    """Where the catalog is, if it is in an object store."""
 
     @property
     def catalog(self) -> Path:
         return self.sample.folder / "catalog"
 
+    def place(self, state: int | None = None) -> Path | Storage:
+        """The catalog, or the copy of it before step ``state``."""
+        if self.store is None:
+            return self.catalog if state is None else self.folder / "states" / str(state) / "catalog"
+        return self.store.below("catalog" if state is None else f"states/{state}")
+
     def save(self, number: int) -> None:
         """Keep the present state as the one before step ``number``."""
-        for name in ("catalog", "feed"):
-            shutil.copytree(self.sample.folder / name, self.folder / "states" / str(number) / name)
+        shutil.copytree(self.sample.folder / "feed", self.folder / "states" / str(number) / "feed")
+        if self.store is not None:
+            _copy(self.store, "catalog", f"states/{number}")
+        else:
+            shutil.copytree(self.catalog, self.folder / "states" / str(number) / "catalog")
 
     def restore(self, number: int) -> None:
         """Go back to the state before step ``number``. Times of files are kept: a feed's fingerprint contains them."""
-        for name in ("catalog", "feed"):
+        for name in ("feed",) if self.store else ("catalog", "feed"):
             shutil.rmtree(self.sample.folder / name)
             shutil.copytree(self.folder / "states" / str(number) / name, self.sample.folder / name)
+        if self.store is not None:
+            _copy(self.store, f"states/{number}", "catalog")
 
     def arguments(self, step: Step) -> list[str]:
         return ["--config", str(self.sample.file), *step.arguments]
 
     def contents(self) -> Contents:
-        return contents(self.catalog)
+        return contents(self.place())
+
+
+def _copy(store: Storage, source: str, target: str) -> None:
+    store.discard(target)
+    for one in list(store.files(source)):
+        store.put(target + one.path.removeprefix(source), store.read(one.path))
 
 
 def run_here(job: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
@@ -85,8 +107,9 @@ def run_here(job: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
     return code, json.loads(out.getvalue().splitlines()[-1])
 
 
-def build(folder: Path) -> World:
-    """The catalog, its models, and the undisturbed chain of jobs. Raises RuntimeError if a job of it fails."""
+def build(folder: Path, server: ObjectStoreServer | None = None) -> World:
+    """The catalog, its models, and the undisturbed chain of jobs; in a folder, or in the object store of ``server``.
+    Raises RuntimeError if a job of it fails."""
     sample = sample_catalog.build(folder / "work")
     sample.file.write_text(sample.file.read_text() + SPARK)
     for seed in (1, 2):
@@ -94,7 +117,11 @@ def build(folder: Path) -> World:
     sample.registry.promote("1", expected_current=None)
     sample.feed(first_feed())
     world = World(folder, sample, _steps())
-    world.catalog.mkdir()
+    if server is None:
+        world.catalog.mkdir()
+    else:
+        world.store = object_sample.place(server, "faults")
+        object_sample.moved(sample, server, "faults/catalog")
     for number, step in enumerate(world.steps):
         if step.name == "second import":
             sample.feed(second_feed())
@@ -142,6 +169,7 @@ def second_feed() -> list[dict[str, Any] | str]:
 
 
 def _last_enrichment(world: World) -> str:
-    runs = [row for row in sample_catalog.table(world.sample, "runs") if row["kind"] == "enrich"]
+    found = [row for batch in LakeCatalog(world.place()).scan("runs") for row in batch.to_pylist()]
+    runs = [row for row in found if row["kind"] == "enrich"]
     plain = [row for row in runs if row["parent_run_id"] is None]
     return str(max(plain, key=lambda row: row["finished_at"])["run_id"])

@@ -174,7 +174,7 @@ def seen_by_readers(world: World, number: int) -> str | None:
 
     A backfill is a sequence of runs, each of which is seen whole or not at all: the ledger tells.
     """
-    before, after = contents(world.folder / "states" / str(number) / "catalog"), world.expected[number]
+    before, after = contents(world.place(number)), world.expected[number]
     now = world.contents()
     for table in ("products", "current_values"):
         if world.steps[number].job != "backfill" and now[table] not in (before[table], after[table]):

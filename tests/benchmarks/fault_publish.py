@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from catalog_enrichment.catalog import maintenance, part_files, runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.config.catalog import CatalogConfig
+from catalog_enrichment.object_storage import ObjectStorage
 from catalog_enrichment.records import RunKind
 
 from .fault_outcomes import Outcome
@@ -35,6 +36,9 @@ from .fault_states import Contents, contents, difference
 PUBLISH, CLEAN_UP = "publish", "clean_up"
 VALUES = 200
 """Ledger events of one run."""
+
+LEASE_SECONDS = 2
+"""Of a catalog in an object store: a process that was killed is taken for dead after it."""
 
 STEPS = {PUBLISH: 40, CLEAN_UP: 16}
 """Steps of one process, of a clean-up at least so many; a number beyond the last one would kill nothing."""
@@ -98,7 +102,7 @@ ACTIONS: dict[str, Callable[[LakeCatalog, int], None]] = {PUBLISH: publish, CLEA
 
 def main(catalog: str, number: str, action: str, stop_at: str) -> None:
     """The process: everything is loaded, "ready" is printed, and the action begins."""
-    lake, steps = LakeCatalog(Path(catalog)), 0
+    lake, steps = lake_at(catalog), 0
     lake.version("runs")
 
     def step(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,29 +127,46 @@ def main(catalog: str, number: str, action: str, stop_at: str) -> None:
     ACTIONS[action](lake, int(number))
 
 
-def kills(folder: Path, times: int, seed: int) -> list[Outcome]:
-    """Kill ``times`` processes, half at a step and half at a random moment; after each one resume and compare."""
+def lake_at(catalog: str) -> LakeCatalog:
+    """The catalog in a folder, or in an object store that the environment's variables describe."""
+    if "://" not in catalog:
+        return LakeCatalog(Path(catalog))
+    settings = CatalogConfig(path=catalog, dictionary="").store_settings()
+    return LakeCatalog(ObjectStorage(catalog, settings), lease_seconds=LEASE_SECONDS)
+
+
+def kills(
+    folder: Path, times: int, seed: int, place: str = "", during: Callable[[int], None] = lambda _: None
+) -> list[Outcome]:
+    """Kill ``times`` processes, half at a step and half at a random moment; after each one resume and compare.
+
+    ``place``: the catalog that is killed, if it is not in ``folder``. ``during`` is called with the number of a process
+    when that has begun.
+    """
     chosen = random.Random(seed)
     at_steps = Outcome("SIGKILL of a publishing process at its steps", "publish")
     at_random = Outcome("SIGKILL of a publishing process at random moments", "publish")
-    killed, whole = LakeCatalog(folder / "killed"), LakeCatalog(folder / "undisturbed")
-    seconds = {action: _seconds(folder / "timing", action) for action in ACTIONS}
+    place = place or str(folder / "killed")
+    killed, whole = lake_at(place), LakeCatalog(folder / "undisturbed")
+    seconds = {action: _seconds(f"{place}-timing", action) for action in ACTIONS}
     for number in range(times):
         action = CLEAN_UP if number % 5 == 4 else PUBLISH
         outcome = at_steps if number % 2 else at_random
-        before = contents(killed.path)
+        before = contents(killed.storage)
         stop_at = chosen.randint(1, STEPS[action]) if outcome is at_steps else 0
         delay = None if stop_at else chosen.uniform(0, seconds[action])
-        ended = _process(killed.path, number, action, stop_at, delay)
+        process = _start(place, number, action, stop_at)
+        during(number)
+        ended = _end(process, delay)
         outcome.notes += [] if ended == -signal.SIGKILL else [f"number {number} ended with {ended} before its kill"]
         if action == PUBLISH:
             publish(whole, number)
-        after = contents(whole.path)
+        after = contents(whole.storage)
         if problem := part_of_a_run(killed, before, after, f"run-{number:03d}"):
             outcome.unexplained += 1
             outcome.notes.append(f"{action} {number}: {problem}")
         ACTIONS[action](killed, number)
-        found = difference(contents(killed.path), after)
+        found = difference(contents(killed.storage), after)
         outcome.times += 1
         outcome.equal += found.equal
         outcome.lost += found.lost
@@ -156,7 +177,7 @@ def kills(folder: Path, times: int, seed: int) -> list[Outcome]:
 
 def part_of_a_run(lake: LakeCatalog, before: Contents, after: Contents, run_id: str) -> str | None:
     """What is wrong with what readers see after the kill; None if each table has all of the run or nothing of it."""
-    now = contents(lake.path)
+    now = contents(lake.storage)
     for table in ("attribute_values", "current_values", "runs"):
         if now[table] not in (before[table], after[table]):
             return f"readers see a part of {table}"
@@ -169,28 +190,34 @@ def part_of_a_run(lake: LakeCatalog, before: Contents, after: Contents, run_id: 
     return None
 
 
-def _process(catalog: Path, number: int, action: str, stop_at: int, delay: float | None) -> int:
-    """Start the process, kill it ``delay`` seconds after it is ready, if given; returns how it ended."""
-    command = [sys.executable, "-m", "tests.benchmarks.fault_publish", catalog, number, action, stop_at]
-    with subprocess.Popen(
-        [str(part) for part in command], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+def _start(catalog: str, number: int, action: str, stop_at: int) -> subprocess.Popen[bytes]:
+    """Start the process; returns it when it is ready to act."""
+    command = [sys.executable, "-m", "tests.benchmarks.fault_publish", catalog, str(number), action, str(stop_at)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def _end(process: subprocess.Popen[bytes], delay: float | None) -> int:
+    """Kill the process ``delay`` seconds from now, if given; returns how it ended."""
+    with process:
         if delay is not None:
             time.sleep(delay)
             process.kill()
         return process.wait(120)
 
 
-def _seconds(catalog: Path, action: str) -> float:
+def _seconds(catalog: str, action: str) -> float:
     """What the action takes in a process that nobody kills, with a little more."""
+    lake = lake_at(catalog)
     for number in range(3):
-        publish(LakeCatalog(catalog), number)
+        publish(lake, number)
     begin = time.perf_counter()
-    ACTIONS[action](LakeCatalog(catalog), 3)
+    ACTIONS[action](lake, 3)
     seconds = time.perf_counter() - begin
-    shutil.rmtree(catalog)
+    for folder in list(lake.storage.folders()):
+        lake.storage.discard(folder.path)
     return seconds * 1.1
 
 

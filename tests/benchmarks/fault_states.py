@@ -16,6 +16,7 @@ from typing import Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.storage import Storage
 
 LEFT_OUT = {"seconds", "stages", "validation", "config", "attempt", "error", "table_versions"}
 """Columns that differ from one attempt to the next, besides the times (`*_at`, except a product's `updated_at`)."""
@@ -37,8 +38,8 @@ class Difference:
         return not (self.lost or self.duplicated)
 
 
-def contents(catalog: Path) -> Contents:
-    """All tables of the catalog in the folder ``catalog``, read as its readers do."""
+def contents(catalog: Path | Storage) -> Contents:
+    """All tables of the catalog in ``catalog``, read as its readers do."""
     lake = LakeCatalog(catalog)
     rows = {name: [row for batch in lake.scan(name) for row in batch.to_pylist()] for name in contract.TABLES}
     succeeded = {row["run_id"] for row in rows["runs"] if row["status"] == "succeeded"}

@@ -51,7 +51,7 @@ config = load_config(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    deliver.deliver_values(LakeCatalog(config.path(config.catalog.path)), config.delivery)
+    deliver.deliver_values(LakeCatalog.of(config), config.delivery)
 except CatalogEnrichmentError as problem:
     print(problem, file=sys.stderr)
     sys.exit(problem.exit_code)

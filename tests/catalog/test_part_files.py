@@ -9,6 +9,7 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import part_files
+from catalog_enrichment.storage import FolderStorage
 
 from .catalog_rows import START, product
 
@@ -22,13 +23,13 @@ def products(*rows: dict) -> list[pa.RecordBatch]:
 def test_no_rows_write_no_file(tmp_path: Path) -> None:
     empty = PRODUCTS.empty_table().to_batches() or [pa.RecordBatch.from_pylist([], schema=PRODUCTS)]
 
-    assert part_files.write_part([], tmp_path, PRODUCTS) is None
-    assert part_files.write_part(empty, tmp_path, PRODUCTS) is None
+    assert part_files.write_part([], FolderStorage(tmp_path), PRODUCTS) is None
+    assert part_files.write_part(empty, FolderStorage(tmp_path), PRODUCTS) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_says_its_size_rows_and_ranges(tmp_path: Path) -> None:
-    part = part_files.write_part(products(product("b"), product("é"), product("a")), tmp_path, PRODUCTS)
+    part = part_files.write_part(products(product("b"), product("é"), product("a")), FolderStorage(tmp_path), PRODUCTS)
 
     assert part is not None
     assert (part.rows, part.size) == (3, (tmp_path / part.name).stat().st_size)
@@ -45,22 +46,25 @@ def test_rows_of_other_products_are_kept_row_group_by_row_group(
     """Also of a file of an older contract, which lacks a column."""
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
     names = ["b", "é", "a", "c", "d"]
-    part = part_files.write_part(products(*[product(name) for name in names]), tmp_path, PRODUCTS)
+    part = part_files.write_part(products(*[product(name) for name in names]), FolderStorage(tmp_path), PRODUCTS)
     assert part is not None
     assert pq.ParquetFile(tmp_path / part.name).num_row_groups > 1
     older = pa.Table.from_pylist([product("old")], schema=PRODUCTS).drop_columns(["imported_by"])
     pq.write_table(older, tmp_path / "older.parquet")
-    groups = [[str(tmp_path / "older.parquet")], [str(tmp_path / part.name)]]
+    groups = [["older.parquet"], [part.name]]
 
     gone, numbers = pa.array(["é", "d", "x"]), pa.RecordBatch.from_pydict({"id": [1, 0]})
-    first, second = part_files.write_kept_parts([numbers], groups, gone, str(tmp_path), PRODUCTS)
+    first, second = part_files.write_kept_parts([numbers], groups, gone, FolderStorage(tmp_path), PRODUCTS)
 
     def ids(row: pa.RecordBatch) -> list[str]:
         return pq.read_table(tmp_path / row["name"][0].as_py())["product_id"].to_pylist()
 
     assert (ids(first), ids(second)) == (["b", "a", "c"], ["old"])
     everything = pa.array(names)
-    assert list(part_files.write_kept_parts([numbers.slice(0, 1)], groups, everything, str(tmp_path), PRODUCTS)) == []
+    assert (
+        list(part_files.write_kept_parts([numbers.slice(0, 1)], groups, everything, FolderStorage(tmp_path), PRODUCTS))
+        == []
+    )
 
 
 def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +72,7 @@ def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     picture = {"bytes": b"\xff" * 4_000, "uri": None, "version": "1"}
     batches = products(*[product(f"p{i}", images=[picture]) for i in range(9)])
 
-    part = part_files.write_part(batches, tmp_path, PRODUCTS)
+    part = part_files.write_part(batches, FolderStorage(tmp_path), PRODUCTS)
 
     assert part is not None
     footer = pq.ParquetFile(tmp_path / part.name).metadata
@@ -85,7 +89,7 @@ def test_the_ranges_are_of_all_row_groups_and_leave_nulls_out(tmp_path: Path, mo
     known = {"stage": "import", "reason": "x", "quarantined_at": START}
     batches = [pa.RecordBatch.from_pylist([row | known], schema=schema) for row in rows]
 
-    part = part_files.write_part(batches, tmp_path, schema)
+    part = part_files.write_part(batches, FolderStorage(tmp_path), schema)
 
     assert part is not None
     assert part.problem is None
@@ -98,7 +102,7 @@ def test_the_ranges_are_of_all_row_groups_and_leave_nulls_out(tmp_path: Path, mo
 
 
 def test_a_task_says_what_it_wrote_in_one_row(tmp_path: Path) -> None:
-    [batch] = part_files.write_parts(products(product("a")), str(tmp_path), PRODUCTS)
+    [batch] = part_files.write_parts(products(product("a")), FolderStorage(tmp_path), PRODUCTS)
     row = batch.to_pylist()
 
     (file,) = tmp_path.iterdir()
@@ -108,13 +112,13 @@ def test_a_task_says_what_it_wrote_in_one_row(tmp_path: Path) -> None:
     ]
     assert batch.schema.types == [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
     assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
-    assert list(part_files.write_parts([], str(tmp_path), PRODUCTS)) == []
+    assert list(part_files.write_parts([], FolderStorage(tmp_path), PRODUCTS)) == []
 
 
 def test_a_task_whose_rows_break_the_contract_says_so_and_writes_no_rows(tmp_path: Path) -> None:
     broken = pa.RecordBatch.from_pylist([{"product_id": None}], schema=PRODUCTS)
 
-    [batch] = part_files.write_parts([broken], str(tmp_path), PRODUCTS)
+    [batch] = part_files.write_parts([broken], FolderStorage(tmp_path), PRODUCTS)
 
     (row,) = batch.to_pylist()
     assert (row["size"], row["rows"], row["stats"]) == (0, 0, "")
@@ -143,7 +147,7 @@ def test_batches_are_joined_up_to_the_size_of_a_row_group(monkeypatch: pytest.Mo
 def test_small_batches_share_a_row_group(tmp_path: Path) -> None:
     batches = [batch for i in range(50) for batch in products(product(f"p{i}"))]
 
-    part = part_files.write_part(batches, tmp_path, PRODUCTS)
+    part = part_files.write_part(batches, FolderStorage(tmp_path), PRODUCTS)
 
     assert part is not None
     assert pq.ParquetFile(tmp_path / part.name).num_row_groups == 1
@@ -164,7 +168,7 @@ def test_columns_are_found_by_name_and_instants_survive_another_time_zone() -> N
 def test_a_null_in_a_required_column_is_reported(tmp_path: Path) -> None:
     broken = pa.RecordBatch.from_pylist([{"product_id": "a"}, {"product_id": None}], schema=PRODUCTS)
 
-    part = part_files.write_part([broken], tmp_path, PRODUCTS)
+    part = part_files.write_part([broken], FolderStorage(tmp_path), PRODUCTS)
 
     assert part is not None
     assert part.problem is not None

@@ -131,6 +131,7 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
         "alias", "batch_bytes", "batch_rows", "disabled_categories", "disabled_shops", "forward_rows", "max_changes",
         "max_products", "model_version", "numeric_path", "partitions", "snapshot_suite",
     ]  # fmt: skip
+    assert surface["catalog"] == ["dictionary", "lease_seconds", "path", "storage"]
     assert surface["precision"] == [
         "delta", "first_expected", "provisional_cap", "step", "suggest_precision", "target", "valid_days",
     ]  # fmt: skip

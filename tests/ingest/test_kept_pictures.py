@@ -56,7 +56,7 @@ class Shop:
 
     def kept(self) -> dict[str, int]:
         """Version -> i-node of its file."""
-        return {file.name: file.stat().st_ino for file in self.store.files()}
+        return {file.name: self.store.path(file.name).stat().st_ino for file in self.store.files()}
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def files(folder: Path) -> list[str]:
 
 def test_a_picture_is_written_once_under_its_hash(tmp_path: Path) -> None:
     versions = [version(RED), version(BLUE), version(RED), None, f"{TOO_LARGE}999", version(RED)]
-    put_pictures(pd.Series(versions), pd.Series([RED, BLUE, RED, None, None, None]), str(tmp_path))
+    put_pictures(pd.Series(versions), pd.Series([RED, BLUE, RED, None, None, None]), StoredPictures(tmp_path))
     store = StoredPictures(tmp_path)
     assert files(tmp_path) == sorted([version(RED), version(BLUE)])
     assert (store.get(version(RED)), store.get(version(BLUE))) == (RED, BLUE)

@@ -20,9 +20,10 @@ class Catalog(Protocol):
     again under the same run id changes nothing, in any process and at any later time (I5).
     """
 
-    def read(self, table: str, version: int | None = None) -> DataFrame:
+    def read(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
         """The newest version of the table, or ``version``; empty if the table does not exist yet.
 
+        ``columns``: only these. From an object store Spark cannot leave out the others by itself.
         The frame keeps reading that version, whatever is committed later.
         """
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,58 +17,62 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import stable_hash
+from catalog_enrichment.storage import MARKER, Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-class RunCheckpoints:
-    """The part of a :class:`~catalog_enrichment.catalog.base.Catalog` about checkpoints, in its folder ``path``."""
+STAGING = "_staging"
 
-    path: Path
+
+class RunCheckpoints:
+    """The part of a :class:`~catalog_enrichment.catalog.base.Catalog` about checkpoints, in its ``storage``."""
+
+    storage: Storage
 
     def checkpoint(self, run_id: str, name: str, df: DataFrame) -> DataFrame:
         # the shape is part of the name: a program that stores other columns computes again
-        folder = self._checkpoint_folder(run_id) / f"{_simple(name)}-{stable_hash(df.schema.json())[:12]}"
-        if not (folder / "_SUCCESS").is_file():
-            df.write.mode("overwrite").option("compression", "zstd").parquet(f"file://{folder}")
-        return parquet_files(df.sparkSession, [folder], df.schema)
+        path = f"{_folder(run_id)}/{_simple(name)}-{stable_hash(df.schema.json())[:12]}"
+        place = self.storage.below(path)
+        if place.folder is None:
+            from catalog_enrichment.catalog import object_frames
+
+            return object_frames.checkpoint(place, df)
+        if place.size(MARKER) is None:
+            df.write.mode("overwrite").option("compression", "zstd").parquet(f"file://{place.folder}")
+        return parquet_files(df.sparkSession, [place.folder], df.schema)
 
     def has_checkpoint(self, run_id: str, name: str) -> bool:
-        return any(self._checkpoint_folder(run_id).glob(f"{_simple(name)}-*/_SUCCESS"))
+        start = f"{_folder(run_id)}/{_simple(name)}-"
+        return any(
+            one.path.startswith(start) and one.name == MARKER and "/" not in one.path[len(start) : -len(MARKER) - 1]
+            for one in self.storage.files(_folder(run_id))
+        )
 
     def remember(self, run_id: str, name: str, content: dict[str, Any]) -> dict[str, Any]:
-        file = self._checkpoint_folder(run_id) / f"{_simple(name)}-note" / "note.json"
+        path = f"{_folder(run_id)}/{_simple(name)}-note/note.json"
         with suppress(FileNotFoundError):
-            return dict(json.loads(file.read_text()))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        whole = file.with_name(f"{uuid.uuid4()}.json")
-        whole.write_text(json.dumps(content))
-        whole.replace(file)
+            return dict(json.loads(self.storage.read(path)))
+        self.storage.put(path, json.dumps(content).encode())
         return content
 
     def drop_checkpoints(self, run_id: str) -> None:
-        discard_folder(self._checkpoint_folder(run_id))
+        self.storage.discard(_folder(run_id))
 
     @contextmanager
     def dropping_checkpoints(self, run_id: str, keep: Sequence[str] = ()) -> Iterator[None]:
         try:
             yield
         finally:
-            for folder in self._checkpoint_folder(run_id).glob("*"):
-                if folder.name.rpartition("-")[0] not in keep:
-                    discard_folder(folder)
-
-    def _checkpoint_folder(self, run_id: str) -> Path:
-        return self.path / "_staging" / _simple(run_id)
+            inside = len(_folder(run_id)) + 1
+            for name in sorted({one.path[inside:].partition("/")[0] for one in self.storage.files(_folder(run_id))}):
+                if name.rpartition("-")[0] not in keep:
+                    self.storage.discard(f"{_folder(run_id)}/{name}")
 
 
-def discard_folder(folder: Path) -> None:
-    """Remove ``folder``, at once for those who look for it: half of a checkpoint must not be taken for a whole one."""
-    gone = folder.with_name(f"_gone-{uuid.uuid4()}")
-    with suppress(FileNotFoundError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+def _folder(run_id: str) -> str:
+    return f"{STAGING}/{_simple(run_id)}"
 
 
 def parquet_files(spark: SparkSession, paths: Sequence[Path], schema: Any) -> DataFrame:

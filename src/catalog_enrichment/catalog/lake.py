@@ -1,19 +1,17 @@
-"""The lake catalog: one folder of Delta tables that needs no server and no extra jars.
+"""The lake catalog: Delta tables in one folder or one place of an object store, without a server and extra jars.
 
 Spark tasks write parquet files (:mod:`catalog_enrichment.catalog.part_files`), the driver commits them at once
-through deltalake. The run id is the commit's Delta application transaction and the number of rows is the
-transaction's version, so the log says which runs wrote what, also after old log entries are cleaned up.
+through deltalake. Spark reads the files of a folder itself, and those of an object store through
+:mod:`catalog_enrichment.catalog.object_frames`. The run id is the commit's Delta application transaction and the number
+of rows is the transaction's version, so the log says which runs wrote what, also after old log entries are cleaned up.
 ``current_values`` keeps in the same way the versions of the tables that it was derived from.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +20,20 @@ from urllib.parse import unquote
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.checkpoints import RunCheckpoints, parquet_files
+from catalog_enrichment.catalog.delta_tables import (
+    COMMIT_POINTS,
+    COMMIT_RETRIES,
+    FENCED,
+    DeltaTables,
+    files_of,
+    names_of,
+)
+from catalog_enrichment.catalog.lease import FENCE, Lease
 from catalog_enrichment.catalog.table_versions import TableVersions
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.frames import few_ids, persisted_frames, with_ids
+from catalog_enrichment.object_storage import ObjectStorage, storage_of
+from catalog_enrichment.storage import FolderStorage, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,12 +41,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from catalog_enrichment.catalog.part_files import Part
+    from catalog_enrichment.config.schema import Config
 
 SCAN_ROWS = 256
 """Rows in a batch of :meth:`LakeCatalog.scan`: a few megabytes, with pictures."""
-
-COMMIT_RETRIES = 100
-"""How often a commit is tried again after a concurrent one; appends do not conflict, they only wait."""
 
 REFRESH_ATTEMPTS = 5
 
@@ -47,70 +54,86 @@ KEPT_FILE_BYTES = 32 * 2**20
 _AMBIGUOUS = set("%[]{}*?\\")
 """In a path, deltalake decodes the percent sign, and Spark reads the other characters as patterns."""
 
-_SOURCES = ("products", "attribute_values")
+_SOURCES = COMMIT_POINTS
 """What current_values is derived from."""
 
 _WIDENS = {"bigint": {"int"}, "double": {"int", "float"}}
 """Types that a column may have instead of the contract's: every value survives the cast."""
 
 
-class LakeCatalog(RunCheckpoints, TableVersions):
-    """A :class:`~catalog_enrichment.catalog.base.Catalog` in the folder ``path``, which all executors share.
+class LakeCatalog(DeltaTables, RunCheckpoints, TableVersions):
+    """A :class:`~catalog_enrichment.catalog.base.Catalog` in ``place``: a folder that all executors share, or an object
+    store.
 
     Without ``spark`` it can scan tables, append rows and give versions. Raises ConfigError for a path that deltalake
     or Spark would read as another one.
     """
 
-    def __init__(self, path: Path, spark: SparkSession | None = None) -> None:
-        self.path = Path(path).resolve()
+    def __init__(self, place: Path | Storage, spark: SparkSession | None = None, lease_seconds: float = 60) -> None:
+        self.storage = FolderStorage(place.resolve()) if isinstance(place, Path) else place
         self._spark = spark
-        if forbidden := sorted(_AMBIGUOUS & set(str(self.path))):
+        self._lease: Lease | None = None
+        self._lease_seconds = lease_seconds
+        if isinstance(self.storage, ObjectStorage):
+            self._lease = Lease(self.storage, "writing", lease_seconds, self.largest_token)
+        elif forbidden := sorted(_AMBIGUOUS & set(self.storage.uri)):
             raise ConfigError(
                 f"catalog.path {self.path} contains {' '.join(forbidden)}: choose a folder without these characters"
             )
 
+    @classmethod
+    def of(cls, config: Config, spark: SparkSession | None = None) -> LakeCatalog:
+        """The catalog that the config names. Raises ConfigError or TemporaryFailure if its object store refuses or does
+        not answer."""
+        storage = storage_of(config)
+        if isinstance(storage, ObjectStorage):
+            storage.check()
+        return cls(storage, spark, config.catalog.lease_seconds)
+
+    def on(self, spark: SparkSession) -> LakeCatalog:
+        """The same catalog with Spark, under the same lease."""
+        same = type(self)(self.storage, spark, self._lease_seconds)
+        same._lease = self._lease
+        return same
+
+    @property
+    def path(self) -> Path:
+        """Its folder. Raises ValueError where it is in an object store."""
+        if self.storage.folder is None:
+            raise ValueError(f"the catalog {self.storage.uri} is in no folder")
+        return self.storage.folder
+
     # reading
 
-    def read(self, table: str, version: int | None = None) -> DataFrame:
+    def read(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
         delta = None if version == -1 else self._open(table, version)
-        files = _files(delta) if delta else []
+        schema, wanted = contract.spark_schema(table), contract.columns(table) if columns is None else list(columns)
+        files = names_of(delta)
         if not files:
-            return self._session().createDataFrame([], contract.spark_schema(table))
-        return parquet_files(self._session(), files, contract.spark_schema(table))
+            return self._session().createDataFrame([], schema).select(wanted)
+        if self.storage.folder is not None:
+            folder = self.storage.folder / table
+            return parquet_files(self._session(), [folder / name for name in files], schema).select(wanted)
+        from catalog_enrichment.catalog.object_frames import StoredTable
+
+        stored = StoredTable(self.storage.below(table), files_of(delta))
+        return stored.frame(self._session(), type(schema)([schema[name] for name in wanted]))
 
     def scan(
         self, table: str, columns: Sequence[str] | None = None, version: int | None = None
     ) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        from catalog_enrichment.catalog.part_files import conform
+        from catalog_enrichment.catalog.part_files import batches_of, conform
 
         names = contract.columns(table) if columns is None else list(columns)
         schema = pa.schema([contract.arrow_schema(table).field(name) for name in names])
-        for file in _files(None if version == -1 else self._open(table, version)):
-            with pq.ParquetFile(file) as parquet:
+        place = self.storage.below(table)
+        for name in names_of(None if version == -1 else self._open(table, version)):
+            with place.parquet(name) as parquet:
                 # a file that an older contract wrote may lack columns: they are null there
-                for batch in parquet.iter_batches(batch_size=SCAN_ROWS, columns=names):
+                for batch in batches_of(parquet, SCAN_ROWS, names):
                     yield conform(batch, schema)
-
-    def version(self, table: str) -> int:
-        delta = self._open(table)
-        return -1 if delta is None else int(delta.version())
-
-    def readable(self, table: str, version: int) -> bool:
-        from deltalake.exceptions import DeltaError
-
-        try:
-            return version == -1 or all(file.is_file() for file in _files(self._open(table, version)))
-        except DeltaError:  # its log entries are gone
-            return False
-
-    def committed(self, table: str, run_id: str) -> bool:
-        return self._rows_of(table, run_id) is not None
-
-    def location(self, table: str) -> str:
-        return str(self.path / table)
 
     # writing
 
@@ -132,6 +155,7 @@ class LakeCatalog(RunCheckpoints, TableVersions):
     def _write(self, table: str, mode: str, run_id: str, write: Callable[[DeltaTable], list[Part]]) -> int:
         # opened before anything is written: what others commit from here on is seen as concurrent
         delta = self._create(table)
+        self.require_lease(delta, table)
         done = delta.transaction_version(run_id)
         if done is not None:
             return int(done)
@@ -141,6 +165,7 @@ class LakeCatalog(RunCheckpoints, TableVersions):
             return rows
         winner = self._rows_of(table, run_id)
         if winner is None:
+            self.require_lease(self._create(table), table)
             raise DataContractError(
                 f"{self.location(table)}: another job changed the table while run {run_id} was writing it; "
                 "nothing was written. Run the job again"
@@ -150,7 +175,7 @@ class LakeCatalog(RunCheckpoints, TableVersions):
     def _spark_parts(self, table: str, df: DataFrame) -> list[Part]:
         from catalog_enrichment.catalog.part_files import PART_SCHEMA, Part, write_parts
 
-        task = partial(write_parts, folder=self.location(table), schema=contract.arrow_schema(table))
+        task = partial(write_parts, place=self.storage.below(table), schema=contract.arrow_schema(table))
         rows = _select_contract(table, df).mapInArrow(task, PART_SCHEMA).collect()
         return [Part(**row.asDict()) for row in rows]
 
@@ -167,14 +192,14 @@ class LakeCatalog(RunCheckpoints, TableVersions):
         """The rows of ``delta`` about other products than ``gone``. From file to file: Spark has no part in it."""
         from catalog_enrichment.catalog.part_files import PART_SCHEMA, Part, write_kept_parts
 
-        groups = _joined(_files(delta))
+        groups = _joined(files_of(delta))
         if not groups:
             return []
         task = partial(
             write_kept_parts,
             groups=groups,
             gone=gone,
-            folder=self.location(table),
+            place=self.storage.below(table),
             schema=contract.arrow_schema(table),
         )
         numbers = self._session().range(0, len(groups), numPartitions=len(groups))
@@ -193,7 +218,7 @@ class LakeCatalog(RunCheckpoints, TableVersions):
             batches = pa.Table.from_pylist(list(rows), schema=schema).to_batches()
         except (pa.ArrowInvalid, pa.ArrowTypeError) as problem:
             raise DataContractError(f"table {table}: a row does not fit its contract: {problem}") from None
-        part = write_part(batches, self.path / table, schema)
+        part = write_part(batches, self.storage.below(table), schema)
         return [part] if part else []
 
     def _commit(
@@ -206,11 +231,14 @@ class LakeCatalog(RunCheckpoints, TableVersions):
 
         table = Path(unquote(delta.table_uri)).name
         self.check_parts(table, parts)
+        self.require_lease(delta, table)
         now = int(time.time() * 1000)
         properties = CommitProperties(
             custom_metadata={"run_id": run_id, "rows": sum(part.rows for part in parts)},
             max_commit_retries=COMMIT_RETRIES,
-            app_transactions=[Transaction(name, number) for name, number in transactions.items()],
+            app_transactions=[
+                Transaction(name, number) for name, number in (transactions | self.fencing(table)).items()
+            ],
         )
         actions = [AddAction(part.name, part.size, {}, now, True, part.stats) for part in parts]
         try:
@@ -223,19 +251,38 @@ class LakeCatalog(RunCheckpoints, TableVersions):
         """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both."""
         if problems := sorted({part.problem for part in parts if part.problem}):
             raise DataContractError(f"table {table}: {'; '.join(problems)}. Nothing was written")
+        place = self.storage.below(table)
         for part in parts:
-            file = self.path / table / part.name
-            if not file.is_file() or file.stat().st_size != part.size:
+            if place.size(part.name) != part.size:
                 raise ConfigError(
-                    f"{file} was written by an executor but is not here: catalog.path must be a folder "
-                    "that the driver and all executors share"
+                    f"{place.uri}/{part.name} was written by an executor but is not here: catalog.path must be a "
+                    "folder that the driver and all executors share, or in an object store"
                 )
 
+    def fencing(self, table: str) -> dict[str, int]:
+        """The Delta transaction that every commit of the lease's holder carries; none without a lease."""
+        token = self._lease.token if self._lease else None
+        return {} if token is None or table not in FENCED else {FENCE: token}
+
+    def require_lease(self, delta: DeltaTable, table: str) -> None:
+        """Raises TemporaryFailure if the lease under which this job writes may be another's by now."""
+        fencing = self.fencing(table)
+        if self._lease and fencing:
+            self._lease.require()
+            if (delta.transaction_version(FENCE) or 0) > fencing[FENCE]:
+                raise self._lease.lost()
+
     def writing(self) -> AbstractContextManager[None]:
+        if self._lease:
+            return self._lease.held(wait_seconds=0, fence=self.fence)
         return self.locked("writing", wait_seconds=0)
 
     @contextmanager
     def locked(self, name: str, wait_seconds: float) -> Iterator[None]:
+        if isinstance(self.storage, ObjectStorage):
+            with Lease(self.storage, name, self._lease_seconds).held(wait_seconds):
+                yield
+            return
         # the lock is on a file: the operating system releases it when the job's process ends
         from filelock import FileLock, Timeout
 
@@ -261,7 +308,9 @@ class LakeCatalog(RunCheckpoints, TableVersions):
             sources = self._source_versions()
             if self._derived_from(delta) == sources:
                 return False
-            products, events = (self.read(table, sources[table]) for table in _SOURCES)
+            products, events = (
+                self.read(table, sources[table], ledger.CURRENT_VALUES_FROM[table]) for table in _SOURCES
+            )
             if changed is not None and self._only_changed_by(run_id, self._derived_from(delta), sources):
                 parts = self._derived_again(delta, products, events, changed)
             else:
@@ -281,8 +330,7 @@ class LakeCatalog(RunCheckpoints, TableVersions):
         some = changed.select("product_id") if ids is None else with_ids(self._session(), ids)
         with persisted_frames() as persist:  # events are read twice, products three times
             own_products, own_events = (
-                persist(frame.select(*ledger.CURRENT_VALUES_FROM[table]).join(some, "product_id", "left_semi"))
-                for table, frame in zip(_SOURCES, (products, events), strict=True)
+                persist(frame.join(some, "product_id", "left_semi")) for frame in (products, events)
             )
             rows = ledger.current_values(own_products, ledger.active(own_events))
             return self._updated_parts("current_values", delta, rows, some, ids)
@@ -308,77 +356,21 @@ class LakeCatalog(RunCheckpoints, TableVersions):
     def _derived_from(self, delta: DeltaTable) -> dict[str, int | None]:
         return {table: delta.transaction_version(table) for table in _SOURCES}
 
-    # the tables themselves
-
-    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        from deltalake import DeltaTable
-
-        uri = (self.path / table).as_uri()
-        return DeltaTable(uri, version=version) if DeltaTable.is_deltatable(uri) else None
-
-    def _create(self, table: str) -> DeltaTable:
-        """The table, made from its contract on first use. Raises DataContractError if it has another shape."""
-        import pyarrow as pa
-        from deltalake import DeltaTable, Schema
-
-        delta = self._open(table)
-        if delta is None:
-            # created in another folder and renamed, so that of several processes the first one wins: deltalake would
-            # let each of them create the table again
-            scratch = self.path / f"_new-{uuid.uuid4()}"
-            scratch.mkdir(parents=True)
-            DeltaTable.create(scratch.as_uri(), Schema.from_json(contract.table_json(table)))
-            with suppress(OSError):
-                scratch.rename(self.path / table)
-            shutil.rmtree(scratch, ignore_errors=True)
-            delta = DeltaTable((self.path / table).as_uri())
-        stored = pa.schema(delta.schema().to_arrow())
-        missing = _missing_columns(stored, contract.arrow_schema(table))
-        if missing is not None and not len(missing):
-            return delta
-        if missing is not None:
-            # an older contract, which lacked some nullable columns: they are null in the rows that are there
-            delta.alter.add_columns(Schema.from_arrow(missing).fields)
-            return DeltaTable(delta.table_uri)
-        raise DataContractError(
-            f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: "
-            f"it has {json.dumps(stored.names)}. It was made by another version of this program; migrate it first"
-        )
-
-    def _rows_of(self, table: str, run_id: str) -> int | None:
-        delta = self._open(table)
-        return None if delta is None else delta.transaction_version(run_id)
-
     def _session(self) -> SparkSession:
         if self._spark is None:
             raise ValueError("this LakeCatalog was opened without Spark: use scan(), or pass a SparkSession")
         return self._spark
 
 
-def _missing_columns(stored: pa.Schema, expected: pa.Schema) -> pa.Schema | None:
-    """The columns to add to ``stored`` to make it ``expected``; None if adding nullable columns does not do it."""
-    import pyarrow as pa
-
-    missing = pa.schema([field for field in expected if field.name not in stored.names])
-    others_equal = all(name in expected.names and expected.field(name) == stored.field(name) for name in stored.names)
-    return missing if others_equal and all(field.nullable for field in missing) else None
-
-
-def _files(delta: DeltaTable | None) -> list[Path]:
-    """Absolute paths of the files of this version; deltalake hands them out percent-encoded."""
-    return [] if delta is None else [Path(unquote(uri.removeprefix("file://"))) for uri in delta.file_uris()]
-
-
-def _joined(files: Sequence[Path]) -> list[list[str]]:
-    """``files`` in groups of about :data:`KEPT_FILE_BYTES`; a larger file is a group of its own."""
+def _joined(files: Sequence[tuple[str, int, int]]) -> list[list[str]]:
+    """The names of ``files`` in groups of about :data:`KEPT_FILE_BYTES`; a larger file is a group of its own."""
     groups: list[list[str]] = []
     room = 0
-    for file in files:
-        size = file.stat().st_size
+    for name, size, _ in files:
         if size > room:
             groups.append([])
             room = KEPT_FILE_BYTES
-        groups[-1].append(str(file))
+        groups[-1].append(name)
         room -= size
     return groups
 

@@ -10,11 +10,12 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from catalog_enrichment.storage import Storage
 
 ROW_GROUP_BYTES = 16 * 2**20
 """Most bytes of rows, uncompressed, that a row group holds (one row may be larger); bounds a reader's memory."""
@@ -61,9 +62,9 @@ class _Ranges:
         return json.dumps({"numRecords": rows, "minValues": self.low, "maxValues": self.high})
 
 
-def write_parts(batches: Iterable[pa.RecordBatch], folder: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def write_parts(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The task: :func:`write_part` in the shape of mapInArrow; one row per file (:data:`PART_SCHEMA`)."""
-    part = write_part(batches, Path(folder), schema)
+    part = write_part(batches, place, schema)
     if part is not None:
         columns = [[part.name], [part.size], [part.rows], [part.stats], [part.problem]]
         types = [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
@@ -72,7 +73,11 @@ def write_parts(batches: Iterable[pa.RecordBatch], folder: str, schema: pa.Schem
 
 
 def write_kept_parts(
-    batches: Iterable[pa.RecordBatch], groups: Sequence[Sequence[str]], gone: pa.Array, folder: str, schema: pa.Schema
+    batches: Iterable[pa.RecordBatch],
+    groups: Sequence[Sequence[str]],
+    gone: pa.Array,
+    place: Storage,
+    schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
     """The task that keeps the rows of a table's files but for those about the products ``gone``.
 
@@ -80,21 +85,31 @@ def write_kept_parts(
     """
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            yield from write_parts(kept_rows(groups[number], gone, schema), folder, schema)
+            yield from write_parts(kept_rows(place, groups[number], gone, schema), place, schema)
 
 
-def kept_rows(files: Iterable[str], gone: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows of parquet ``files`` whose ``product_id`` is not in ``gone``."""
+def kept_rows(place: Storage, files: Iterable[str], gone: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of the parquet ``files`` of ``place`` whose ``product_id`` is not in ``gone``."""
     for file in files:
-        with pq.ParquetFile(file) as parquet:
+        with place.parquet(file) as parquet:
             # a file that an older contract wrote may lack columns: they are null there
-            for group in range(parquet.num_row_groups):  # one at a time: a batch may span several
-                for batch in parquet.iter_batches(KEPT_BATCH_ROWS, row_groups=[group], columns=schema.names):
-                    yield batch.filter(pc.invert(pc.is_in(batch.column("product_id"), value_set=gone)))
+            for batch in batches_of(parquet, KEPT_BATCH_ROWS, schema.names):
+                yield batch.filter(pc.invert(pc.is_in(batch.column("product_id"), value_set=gone)))
 
 
-def write_part(batches: Iterable[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Part | None:
-    """Write all rows to one file in ``folder``; None, and no file, for no rows.
+def batches_of(
+    parquet: pq.ParquetFile, rows: int, columns: Sequence[str], groups: Iterable[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """``columns`` of an open file in batches of at most ``rows``; ``groups``: only of these row groups.
+
+    A row group at a time: a batch may else span several, and a file of an object store be fetched whole.
+    """
+    for group in range(parquet.num_row_groups) if groups is None else groups:
+        yield from parquet.iter_batches(rows, row_groups=[group], columns=list(columns))
+
+
+def write_part(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Part | None:
+    """Write all rows to one file in ``place``, the table's; None, and no file, for no rows.
 
     A null in a required column stops the writing and is reported as the part's problem, not raised: a task that
     raises reaches the driver as a Spark failure, after retries, with the message buried in a stack trace.
@@ -103,16 +118,18 @@ def write_part(batches: Iterable[pa.RecordBatch], folder: Path, schema: pa.Schem
     first = next(filled, None)
     if first is None:
         return None
-    target = folder / f"part-{uuid.uuid4()}.parquet"
+    name = f"part-{uuid.uuid4()}.parquet"
     ranges, rows = _Ranges(), 0
-    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        for table in _chain(first, filled):
-            if problem := missing_values(table):
-                return Part(target.name, 0, 0, "", problem)
-            writer.write_table(table, row_group_size=rows_per_group(table))
-            ranges.add(table)
-            rows += table.num_rows
-    return Part(target.name, target.stat().st_size, rows, ranges.to_json(rows))
+    with place.sink(name) as target:
+        with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+            for table in _chain(first, filled):
+                if problem := missing_values(table):
+                    return Part(name, 0, 0, "", problem)
+                writer.write_table(table, row_group_size=rows_per_group(table))
+                ranges.add(table)
+                rows += table.num_rows
+        size = target.stat().st_size
+    return Part(name, size, rows, ranges.to_json(rows))
 
 
 def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -37,7 +37,7 @@ def compare_models(config: Config) -> dict[str, Any]:
     """
     stages, settings = Stages(), compare_settings(config)
     compared_models(config)  # a bad recipe fails here, before torch is loaded
-    dictionary, catalog = load_dictionary(config), LakeCatalog(config.path(config.catalog.path))
+    dictionary, catalog = load_dictionary(config), LakeCatalog.of(config)
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
     store = Store(config)

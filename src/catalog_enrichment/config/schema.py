@@ -8,29 +8,19 @@ worker reads the environment or a config file.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from catalog_enrichment import masking
+from catalog_enrichment.config.catalog import CatalogConfig
+from catalog_enrichment.config.catalog import within as _within
 from catalog_enrichment.config.comparison import CompareConfig
 from catalog_enrichment.config.delivery import DeliveryConfig
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.records import stable_hash
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CatalogConfig:
-    path: str
-    """Folder of the lake catalog's Delta tables. Relative paths start at the config file's `root`."""
-    dictionary: str
-    """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped one, or a path."""
-
-    def __post_init__(self) -> None:
-        if "://" in self.path:  # as a path it would be a local folder called "s3a:"
-            raise ValueError(f"catalog.path is a folder that all executors share, not a URI like {self.path!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +89,17 @@ class ImagesConfig:
         _within("images.max_per_product", self.max_per_product, 1, 10_000)
         _within("images.sample", self.sample, 0, 100_000)
         _within("images.max_unusable", self.max_unusable, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredImagesConfig(ImagesConfig):
+    """`[images]` for those who open pictures of a catalog in an object store, where `store` is then as well."""
+
+    store_settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Settings and credentials of the store."""
+
+    def __post_init__(self) -> None:
+        """Nothing: the config has been checked, and ``store`` is a URI here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -330,9 +331,13 @@ class Config:
         folders = tuple(folder if "://" in folder else str(self.path(folder)) for folder in given)
         if not given and self.source is not None:
             folders = self.source.picture_folders(Path(self.root))
-        store = self.path(self.images.store or f"{self.catalog.path}/pictures")
+        store = self.images.store or f"{self.catalog.path.rstrip('/')}/pictures"
         fetch = replace(self.images.fetch, allowed_folders=folders)
-        return replace(self.images, store=str(store), fetch=fetch)
+        if "://" not in store:
+            return replace(self.images, store=str(self.path(store)), fetch=fetch)
+        given_images = {one.name: getattr(self.images, one.name) for one in fields(ImagesConfig)}
+        settings = self.catalog.store_settings()
+        return StoredImagesConfig(**given_images | {"store": store, "fetch": fetch}, store_settings=settings)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -347,8 +352,13 @@ class Config:
         return content
 
     def hash(self, *sections: str) -> str:
-        """Hash of the named sections (all, if none is named): the config's part of a run id."""
+        """Hash of the named sections (all, if none is named): the config's part of a run id.
+
+        How a catalog's store is reached is not part of it: another endpoint or key leaves the run the same.
+        """
         content = self.as_dict()
+        for name in ("storage", "lease_seconds"):
+            del content["catalog"][name]
         return stable_hash({name: content[name] for name in sections or sorted(content)})
 
 
@@ -359,8 +369,3 @@ def _utc_time(name: str, text: str) -> str:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
         raise ValueError(f"{name} must be an ISO date or time like 2026-01-31, not {text!r}") from None
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value!r}")

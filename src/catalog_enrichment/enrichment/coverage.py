@@ -139,8 +139,9 @@ def _facts(
     """
     from pyspark.sql import functions as F
 
-    products = catalog.read("products", versions["products"]).select("product_id", "category", "shop_id")
-    visible = catalog.read("current_values", versions["current_values"]).select("product_id", "attribute", "source")
+    products = catalog.read("products", versions["products"], ["product_id", "category", "shop_id"])
+    seen = ["product_id", "attribute", "source"]
+    visible = catalog.read("current_values", versions["current_values"], seen)
     if only is not None:
         products, visible = (frame.join(only, "product_id", "left_semi") for frame in (products, visible))
     applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import resources
+from catalog_enrichment import contract, resources
 from catalog_enrichment.catalog import category_filters, ledger, runs
 from catalog_enrichment.catalog.ledger import LedgerState, StandingValues
 from catalog_enrichment.catalog.runs import RunRecord
@@ -257,7 +257,8 @@ def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, p
     provisional cap are decided again where there is room for them. A run that committed to the ledger and was killed
     before its row in `runs` is found again: it looks at the values that stood before it (I5).
     """
-    products = request.window.select(catalog.read("products")).drop("images", "title", "description")
+    columns = [name for name in contract.columns("products") if name not in ("images", "title", "description")]
+    products = request.window.select(catalog.read("products", columns=columns))
     changed = since_last_run.changed(catalog, request.identity(), products)
     if changed is None:
         candidates = Candidates.of(catalog, request, products, None, persist)

@@ -35,6 +35,7 @@ from catalog_enrichment.ingest.source_files import locate_files
 from catalog_enrichment.ingest.source_frame import CORRUPT, ROW_NUMBER, SOURCE_URI, FileLocation, SourceFrame
 from catalog_enrichment.inputs.images import TOO_LARGE
 from catalog_enrichment.inputs.picture_sources import picture_sources
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
@@ -303,7 +304,8 @@ def _with_images(frame: DataFrame, images: ImagesConfig) -> DataFrame:
     versioned = frame.withColumn("uri_versions", looked_up)
     data, version = F.col("image_bytes"), F.col("image_version")
     if images.store:
-        data, version = F.lit(None).cast("binary"), kept_pictures.version_of_kept(version, data, images.store)
+        version = kept_pictures.version_of_kept(version, data, StoredPictures.of(images))
+        data = F.lit(None).cast("binary")
     image = F.struct(data.alias("bytes"), F.lit(None).cast("string").alias("uri"), version.alias("version"))
     with_bytes = F.when(F.col("image_version").isNotNull(), F.array(image)).otherwise(F.array()).cast(IMAGES_TYPE)
     with_uris = F.zip_with(

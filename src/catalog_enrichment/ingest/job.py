@@ -24,6 +24,7 @@ from catalog_enrichment.errors import ConfigError, DataContractError, GateRefuse
 from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, outcomes, picture_sample, unchanged
 from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
 from catalog_enrichment.ingest.source_feed import remote_feed
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation import by_shop
@@ -123,7 +124,7 @@ def _move_pictures_out_of_table(context: Context) -> None:
     stay as they are."""
     catalog, products = context.catalog, context.catalog.read("products")
     if kept_pictures.any_in_table(products):
-        moved = kept_pictures.moved(products, context.config.pictures().store)
+        moved = kept_pictures.moved(products, StoredPictures.of(context.config.pictures()))
         catalog.replace("products", moved, f"pictures-{catalog.version('products')}")
 
 

@@ -5,7 +5,6 @@ A picture is there before any product names it, also one of a row that is refuse
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,20 +18,19 @@ if TYPE_CHECKING:
 IMAGES_TYPE = "array<struct<bytes: binary, uri: string, version: string>>"
 
 
-def version_of_kept(version: Column, data: Column, folder: str) -> Column:
-    """``version`` (SHA-256 of ``data``, or null, or a too large picture's), after ``data`` is in ``folder``."""
+def version_of_kept(version: Column, data: Column, store: StoredPictures) -> Column:
+    """``version`` (SHA-256 of ``data``, or null, or a too large picture's), after ``data`` is in ``store``."""
     from pyspark.sql import functions as F
 
     def keep(versions: pd.Series, pictures: pd.Series) -> pd.Series:
-        put_pictures(versions, pictures, folder)
+        put_pictures(versions, pictures, store)
         return versions
 
     return F.pandas_udf(keep, "string")(version, data)
 
 
-def put_pictures(versions: pd.Series, pictures: pd.Series, folder: str) -> None:
+def put_pictures(versions: pd.Series, pictures: pd.Series, store: StoredPictures) -> None:
     """Write the pictures that have bytes (runs on executors)."""
-    store = StoredPictures(Path(folder))
     for version, data in zip(versions, pictures, strict=True):
         if version is not None and data is not None and not version.startswith(TOO_LARGE):
             store.put(version, bytes(data))
@@ -45,13 +43,13 @@ def any_in_table(products: DataFrame) -> bool:
     return not products.where(F.exists("images", lambda image: image["bytes"].isNotNull())).isEmpty()
 
 
-def moved(products: DataFrame, folder: str) -> DataFrame:
-    """``products`` without pictures in the table, after these are in ``folder``."""
+def moved(products: DataFrame, store: StoredPictures) -> DataFrame:
+    """``products`` without pictures in the table, after these are in ``store``."""
     from pyspark.sql import functions as F
 
     in_table = F.exists("images", lambda image: image["bytes"].isNotNull())
     first = F.try_element_at("images", F.lit(1))  # only the first picture can come as bytes
-    version = version_of_kept(first["version"], first["bytes"], folder)
+    version = version_of_kept(first["version"], first["bytes"], store)
     without = F.struct(F.lit(None).cast("binary").alias("bytes"), first["uri"].alias("uri"), version.alias("version"))
     others = F.slice("images", F.lit(2), F.size("images"))
     images = F.when(in_table, F.concat(F.array(without), others)).otherwise(F.col("images"))

@@ -71,7 +71,7 @@ def first_usable(
         if data is not None:
             decoded = decode_image(bytes(data), size, limits)
         elif not uri:
-            stored = _stored(str(image.get("version") or ""), limits)
+            stored = _stored(str(image.get("version") or ""), limits, deadline)
             with decoding or nullcontext():
                 decoded = _decode_fetched("", stored, size, limits)
         else:
@@ -92,22 +92,23 @@ def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits:
     """:func:`first_usable` of every product, in order.
 
     Pictures by reference are fetched by `images.fetch.threads` threads. They decode one picture at a time: a decoded
-    picture needs many times the memory of its bytes, and a worker has one core. Those of the catalog's own store are
+    picture needs many times the memory of its bytes, and a worker has one core. Those of the catalog's own folder are
     read in turn: a thread for each would cost more than the reading.
     """
     listed = [list(images) if images is not None else [] for images in products]
-    if not any(image.get("bytes") is None and image.get("uri") for images in listed for image in images):
+    remote = "://" in limits.store
+    if not any(image.get("bytes") is None and (remote or image.get("uri")) for images in listed for image in images):
         return [first_usable(images, size, limits) for images in listed]
     decoding, fetch = Lock(), picture_sources(limits).fetch
     with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
         return list(threads.map(lambda images: first_usable(images, size, limits, fetch, decoding), listed))
 
 
-def _stored(version: str, limits: ImagesConfig) -> Fetched:
+def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
     """The picture that the catalog keeps under ``version``."""
     if version.startswith(TOO_LARGE):
         return Fetched(None, Reason.IMAGE_TOO_LARGE, f"{version.removeprefix(TOO_LARGE)} bytes, not imported")
-    return picture_sources(limits).stored(version)
+    return picture_sources(limits).stored(version, deadline)
 
 
 def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:

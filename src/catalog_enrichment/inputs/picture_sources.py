@@ -15,7 +15,6 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from urllib.parse import unquote
 
 from catalog_enrichment.config.fetch import WEB_SCHEMES
@@ -52,7 +51,7 @@ class PictureSources:
     def __init__(self, limits: ImagesConfig, resolve: Resolve = system_resolver) -> None:
         """``limits``: with absolute folders (:meth:`Config.pictures`)."""
         self._config, self._max_bytes = limits.fetch, limits.max_bytes
-        self._store = StoredPictures(Path(limits.store))
+        self._store, self._remote = StoredPictures.of(limits), "://" in limits.store
         folders = limits.fetch.allowed_folders
         self._folders = [os.path.realpath(folder) for folder in folders if "://" not in folder]
         self._roots = [folder.rstrip("/") for folder in folders if "://" in folder]
@@ -68,15 +67,19 @@ class PictureSources:
             detail = without_secrets(f"{type(problem).__name__}: {problem}")
             return Fetched(None, Reason.IMAGE_UNREACHABLE, f"{without_secrets(uri)}: {detail}")
 
-    def stored(self, version: str) -> Fetched:
-        """The picture that the catalog keeps under this version. Never raises."""
+    def stored(self, version: str, of_product: Deadline | None = None) -> Fetched:
+        """The picture that the catalog keeps under this version; from an object store in time. Never raises."""
         try:
-            return Fetched(self._store.get(version))
+            if not self._remote:
+                return Fetched(self._store.get(version))
+            return Fetched(self._deadline(of_product).call(lambda: self._store.get(version)))
+        except NotFetched as problem:
+            return Fetched(None, problem.reason, f"images.store: {problem.detail} for {version}")
         except ValueError:
             return Fetched(None, Reason.IMAGE_MISSING, "neither bytes nor a uri")
         except FileNotFoundError:
             return Fetched(None, Reason.IMAGE_MISSING, f"not in images.store any more: {version}")
-        except OSError as problem:
+        except Exception as problem:  # obstore has its own exceptions
             return Fetched(None, Reason.IMAGE_UNREACHABLE, f"images.store: {type(problem).__name__} for {version}")
 
     def version(self, uri: str, realpath: Callable[[str], str] = os.path.realpath) -> str:
@@ -105,8 +108,7 @@ class PictureSources:
         scheme, path = self._split(uri)
         if scheme == "file":
             return self._read_file(path)
-        seconds = self._config.seconds
-        deadline = of_product if of_product and of_product.remaining < seconds else Deadline(seconds)
+        deadline = self._deadline(of_product)
         if scheme in WEB_SCHEMES:
             return self._web.read(uri, deadline)
         if "::" in uri:
@@ -114,6 +116,11 @@ class PictureSources:
         if ".." in uri.split("/") or not any(uri.startswith(root + "/") for root in self._roots):
             raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "not below one of images.fetch.allowed_folders")
         return deadline.call(lambda: _read_object(uri, self._max_bytes))
+
+    def _deadline(self, of_product: Deadline | None) -> Deadline:
+        """That of one picture, or of its product where it is earlier."""
+        seconds = self._config.seconds
+        return of_product if of_product and of_product.remaining < seconds else Deadline(seconds)
 
     def _split(self, uri: str) -> tuple[str, str]:
         """The scheme (`file` for a plain path), and for files the path. Raises NotFetched if it is not allowed."""

@@ -13,72 +13,109 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.storage import FolderStorage, Storage, Stored
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config.schema import ImagesConfig
 
 OWNER = "_catalog"
 """The file in a store that names its catalog, by its path from the store: both can be moved or copied together."""
 
 _VERSION = re.compile(r"[0-9a-f]{64}")
 """SHA-256, as hexadecimal digits."""
-_FILE = re.compile(r"([0-9a-f]{64})(\.[0-9a-f-]{36})?")
+_FILE = re.compile(r"(([0-9a-f]{2})([0-9a-f]{2})[0-9a-f]{60})(\.[0-9a-f-]{36})?")
 """A picture, or what is left where its write was cut off."""
 
 
 class StoredPictures:
-    """The pictures in ``folder``, which all executors share."""
+    """The pictures in ``place``: a folder that all executors share, or a place in an object store."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, place: Path | Storage) -> None:
+        self._storage: Storage = FolderStorage(place) if isinstance(place, Path) else place
 
-    def claim(self, catalog: Path) -> None:
-        """Make the store that of the catalog in the folder ``catalog``, if it is not yet.
+    @classmethod
+    def of(cls, images: ImagesConfig) -> StoredPictures:
+        """``images``: of :meth:`Config.pictures`, which gives the settings of an object store, too."""
+        from catalog_enrichment.config.schema import StoredImagesConfig
+        from catalog_enrichment.object_storage import ObjectStorage
+
+        if isinstance(images, StoredImagesConfig):
+            return cls(ObjectStorage(images.store, images.store_settings))
+        return cls(Path(images.store))
+
+    def claim(self, catalog: Path | str) -> None:
+        """Make the store that of the catalog ``catalog``, a folder or a URI, if it is not yet.
 
         Raises ConfigError if it is another catalog's: each would remove the pictures of the other.
         """
-        own = os.path.relpath(catalog.resolve(), self._folder.resolve())
-        marker = self._folder / OWNER
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), marker.open("x", encoding="utf-8") as file:
-            file.write(own)
-        owner = marker.read_text(encoding="utf-8")
+        own = self._from_here(catalog)
+        self._storage.put_new(OWNER, own.encode())
+        owner = self._storage.read(OWNER).decode()
         if owner != own:
+            folder, marker = self._storage.uri, f"{self._storage.uri}/{OWNER}"
+            other = owner if "://" in owner else f"{folder}/{owner}"
             raise ConfigError(
-                f"images.store = {self._folder} keeps the pictures of the catalog {self._folder / owner}, not of "
-                f"{catalog}: set another folder. If that catalog was moved here, delete {marker}"
+                f"images.store = {folder} keeps the pictures of the catalog {other}, not of {catalog}: set another "
+                f"folder. If that catalog was moved here, delete {marker}"
             )
 
+    def _from_here(self, catalog: Path | str) -> str:
+        """How the marker names the catalog: relative where both are folders, or the store is in the catalog."""
+        folder = self._storage.folder
+        if folder is not None and "://" not in str(catalog):
+            return os.path.relpath(Path(catalog).resolve(), folder.resolve())
+        below = self._storage.uri.removeprefix(f"{catalog}/")
+        return "/".join([".."] * (below.count("/") + 1)) if below != self._storage.uri else str(catalog)
+
     def path(self, version: str) -> Path:
-        """Where the picture with this SHA-256 is, or would be. Raises ValueError for anything but such a hash."""
+        """Where the picture with this SHA-256 is in the store's folder, or would be; a relative path where the store is
+        no folder. Raises ValueError for anything but such a hash."""
+        return (self._storage.folder or Path()) / self._path(version)
+
+    def _path(self, version: str) -> str:
         if not _VERSION.fullmatch(version):
             raise ValueError(f"{version!r} is no SHA-256 of a picture")
-        return self._folder / version[:2] / version[2:4] / version
+        return f"{version[:2]}/{version[2:4]}/{version}"
 
     def put(self, version: str, data: bytes) -> None:
         """Write a picture; one that is there, with all its bytes, is only marked as used now."""
-        target = self.path(version)
-        with suppress(FileNotFoundError):
-            os.utime(target)
-            if target.stat().st_size == len(data):
-                return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f"{version}.{uuid.uuid4()}")
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power failure may leave the name without the bytes
-        scratch.replace(target)
+        if self._storage.folder is None:
+            # written again, which marks it as used now: whether it is there would be another request
+            self._storage.put(self._path(version), data)
+        else:
+            _put_file(self.path(version), data)
 
     def get(self, version: str) -> bytes:
         """Raises FileNotFoundError for a picture that was never written, or was removed."""
-        return self.path(version).read_bytes()
+        return self._storage.read(self._path(version))
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Stored]:
         """Every file that :meth:`put` wrote; its name is the picture's version, or longer where a write was cut off.
 
         What others have put into the folder is not among them.
         """
-        for file in self._folder.glob("??/??/*"):
+        for file in self._storage.files():
             found = _FILE.fullmatch(file.name)
-            if found and file.is_relative_to(self.path(found[1]).parent):
+            if found and file.path == f"{found[2]}/{found[3]}/{file.name}":
                 yield file
+
+    @property
+    def storage(self) -> Storage:
+        return self._storage
+
+
+def _put_file(target: Path, data: bytes) -> None:
+    with suppress(FileNotFoundError):
+        os.utime(target)
+        if target.stat().st_size == len(data):
+            return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f"{target.name}.{uuid.uuid4()}")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # else a power failure may leave the name without the bytes
+    scratch.replace(target)

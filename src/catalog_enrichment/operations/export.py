@@ -70,7 +70,7 @@ def export_values(catalog: Catalog, request: ExportRequest, say: Say = to_stderr
     """
     stages = Stages(say)
     with stages("export") as stage:
-        _check_products(catalog.read("products"), request)
+        _check_products(catalog.read("products", columns=["category", "shop_id"]), request)
         rows = values_seen(catalog, request)
         sources = value_files.write_values(streamed(rows), request.target, request.kind)
         stage.rows_out = sum(sources.values())
@@ -102,7 +102,7 @@ def values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
     values = seen.withColumn("value", F.explode("values")).withColumnRenamed("asserted_at", "since")
     key = ["run_id", "product_id", "attribute", "value"]  # with the operation it identifies an event
     scores = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score")
-    products = catalog.read("products").select("product_id", "shop_id", "category")
+    products = catalog.read("products", columns=["product_id", "shop_id", "category"])
     rows = values.join(scores, key, "left").join(products, "product_id", "left")
     if request.categories:
         rows = rows.where(category_filters.below(request.categories))

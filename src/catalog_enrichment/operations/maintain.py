@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
@@ -96,8 +95,8 @@ def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
     config, stages = context.config, Stages(context.say)
     record = RunRecord(kind=RunKind.MAINTAIN, stages=stages, config=config.without_secrets(), secrets=config.secrets())
     record.config_hash = config.hash("maintenance")
-    lake = LakeCatalog(config.path(config.catalog.path), context.spark)
-    job = _Job(lake, StoredPictures(Path(config.pictures().store)), config.maintenance, record, dry_run)
+    lake = context.lake()
+    job = _Job(lake, StoredPictures.of(config.pictures()), config.maintenance, record, dry_run)
     job.tables = {table: TableWork() for table in job.maintenance.tables}
     versions = {table: lake.version(table) for table in job.tables}
     record.run_id = make_run_id(RunKind.MAINTAIN, record.config_hash, versions, record.started_at.isoformat())

@@ -44,7 +44,7 @@ def promotion_diff(
     change and are not scored.
     """
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
-    total = catalog.read("products").count()
+    total = catalog.read("products", columns=["product_id"]).count()
     chunks = ceil(total / sampled_products) if sampled_products else 1
     window = select.Window(chunk=(0, chunks)) if chunks > 1 else select.Window()
     request = select.RunRequest.of(config, context.dictionary, model, window)
@@ -124,7 +124,7 @@ def _samples(catalog: Catalog, changes: DataFrame, context: Context) -> list[Val
     order = Window.partitionBy("attribute", "kind").orderBy(F.xxhash64("product_id"))
     drawn = changes.where(F.col("kind") != "unchanged").withColumn("draw", F.row_number().over(order))
     drawn = drawn.orderBy("draw", "attribute", "kind").limit(SAMPLES)
-    products = catalog.read("products").select("product_id", "title", "images")
+    products = catalog.read("products", columns=["product_id", "title", "images"])
     rows = products.join(F.broadcast(drawn), "product_id").orderBy("attribute", "kind", "draw").collect()
     return [
         ValueChange(

@@ -49,7 +49,7 @@ def _taken_back(catalog: Catalog) -> Column:
     """Whether a rollback took back what the row's run did to the row's attribute."""
     from pyspark.sql import functions as F
 
-    names = [row["attribute"] for row in catalog.read("predictions").select("attribute").distinct().collect()]
+    names = [row["attribute"] for row in catalog.read("predictions", columns=["attribute"]).distinct().collect()]
     return is_taken_back(F.col("attribute"), F.col("run_id"), runs.rolled_back(catalog, sorted(names)))
 
 
@@ -73,7 +73,7 @@ def kept_quarantine(catalog: Catalog, before: datetime) -> DataFrame:
         (F.col("finished_at") < F.lit(before)).alias("old"),
         ((F.col("kind") == RunKind.IMPORT.value) & (F.row_number().over(newest) == 1)).alias("newest_of_source"),
     )
-    present = catalog.read("products").select("product_id", "content_hash", F.lit(True).alias("present"))
+    present = catalog.read("products", columns=["product_id", "content_hash"]).withColumn("present", F.lit(True))
     rows = catalog.read("quarantine")
     needed = F.when(F.col("stage") == QuarantineStage.DECODE.value, F.coalesce("present", F.lit(False))).otherwise(
         F.col("newest_of_source")

@@ -43,7 +43,7 @@ def _chunks(catalog: Catalog, run_id: str) -> list[str]:
     from pyspark.sql import functions as F
 
     is_chunk = (F.col("parent_run_id") == run_id) & (F.col("kind") == RunKind.ENRICH.value)
-    writers = catalog.read("attribute_values").select("run_id").distinct()
+    writers = catalog.read("attribute_values", columns=["run_id"]).distinct()
     chunks = runs.latest_attempts(catalog).where(is_chunk).join(writers, "run_id", "left_semi")
     return [row["run_id"] for row in chunks.orderBy(F.desc("finished_at")).select("run_id").collect()]
 

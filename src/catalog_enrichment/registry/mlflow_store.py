@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,10 @@ from catalog_enrichment import failures
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
 from catalog_enrichment.masking import masked
+from catalog_enrichment.object_storage import storage_of
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
+from catalog_enrichment.registry import promotion_lock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +77,7 @@ class Store:
 
     def __init__(self, config: Config) -> None:
         self._settings = config.mlflow
-        self._catalog = config.path(config.catalog.path)
+        self._config = config
         self._artifacts = config.path(self._settings.artifact_path) if self._settings.artifact_path else None
         self._file: Path | None = None
         self.uri = self._settings.tracking_uri
@@ -84,9 +86,9 @@ class Store:
             self.uri = f"{_SQLITE}{self._file}"
         self._client: MlflowClient | None = None
 
-    def lock_folder(self) -> Path:
-        """Folder of the promotion lock file (see :mod:`promotion`)."""
-        return self._file.parent if self._file else self._catalog
+    def promoting(self) -> AbstractContextManager[None]:
+        """A block that one process at a time can be in (see :mod:`promotion`)."""
+        return promotion_lock.held(self._config, self._file.parent if self._file else None)
 
     def client(self, create: bool) -> MlflowClient:
         """A client, after a check that the store answers. ``create`` makes a missing sqlite store.
@@ -238,7 +240,7 @@ class Store:
         from mlflow.data.meta_dataset import MetaDataset
 
         mlflow.log_dict(dict(lineage), "lineage.json")
-        source = DeltaDatasetSource(path=str(self._catalog / "products"))
+        source = DeltaDatasetSource(path=storage_of(self._config).below("products").uri)
         digest = str(lineage["label_set_hash"])[:36]  # MLflow's limit
         mlflow.log_input(MetaDataset(source, name="products", digest=digest), context="training")
 

@@ -1,8 +1,9 @@
 """Moves of the champion alias, one at a time, and their history.
 
-MLflow has no compare-and-set for an alias. So every move holds a file lock, compares the champion with the one that the
-caller expects, and reads the alias again afterwards. **All processes that promote must share the lock file**: it is
-beside a sqlite store, else in the catalog's folder. The lock does not cover an alias moved in MLflow's interface.
+MLflow has no compare-and-set for an alias. So every move holds a lock, compares the champion with the one that the
+caller expects, and reads the alias again afterwards. **All processes that promote must share the lock**: it is a file
+beside a sqlite store, else in the catalog's folder, or a lease in the catalog's object store. It does not cover an
+alias moved in MLflow's interface.
 
 Every move leaves an event, as JSON in a tag of the version that became the champion.
 """
@@ -11,8 +12,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,6 @@ class ChampionAlias:
         self._store = store
         self._alias = settings.champion_alias
         self._model = settings.model_name
-        self._timeout_seconds = settings.timeout_seconds
 
     def current(self) -> str | None:
         """The champion's version; None if there is none. Raises RegistryError if the model does not exist."""
@@ -52,7 +51,7 @@ class ChampionAlias:
         Promoting the champion again changes nothing. ``details`` are kept with the event. Raises GateRefused if another
         version is the champion or another process is promoting.
         """
-        with self._lock():
+        with self._store.promoting():
             current = self.current()
             if current != expected_current:
                 raise GateRefused(
@@ -73,7 +72,7 @@ class ChampionAlias:
         A second call restores the predecessor's predecessor. Raises RegistryError if there is no champion or it has no
         predecessor.
         """
-        with self._lock():
+        with self._store.promoting():
             champion = mlflow_store.find_version(self._client(), self._model, alias=self._alias)
             previous = champion.tags.get(_PREVIOUS)
             if not previous:
@@ -85,18 +84,6 @@ class ChampionAlias:
             withdrawn = str(champion.version)
             self._record(previous, {"at": now, "action": WENT_BACK, "champion_before": withdrawn})
         return withdrawn, previous
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        path = self._store.lock_folder() / f".{self._model}.promotion.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(path, timeout=self._timeout_seconds):
-                yield
-        except Timeout:
-            raise GateRefused(f"another process is promoting {self._model} ({path}); try again") from None
 
     def _now(self) -> str:
         """Later than every promotion and withdrawal so far: their order decides who was champion."""

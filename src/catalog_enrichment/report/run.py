@@ -196,7 +196,7 @@ def _samples(
     order = Window.partitionBy("attribute", "reason").orderBy(F.xxhash64("product_id", "value"))
     shown = predictions.where(F.col("reason").isin([reason.value for reason in _SAMPLED]))
     drawn = shown.withColumn("draw", F.row_number().over(order)).where(F.col("draw") <= config.report.samples)
-    products = catalog.read("products").select("product_id", "title", "merchant_attributes", "images")
+    products = catalog.read("products", columns=["product_id", "title", "merchant_attributes", "images"])
     rows = products.join(F.broadcast(drawn), "product_id").orderBy("attribute", "draw")
     limits = config.pictures()
     samples: dict[Reason, list[Sample]] = {reason: [] for reason in _SAMPLED}

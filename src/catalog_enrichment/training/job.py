@@ -43,7 +43,7 @@ def train_model(config: Config) -> dict[str, Any]:
     load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
 

@@ -1,0 +1,255 @@
+"""A catalog's files in an object store (Amazon S3 and stores with its API, Google Cloud Storage, Azure), by obstore.
+
+No jars: Spark's tasks and the driver read and write the objects themselves, and deltalake keeps the tables' logs with
+the same settings. The store must know conditional puts, as S3, Google and Azure do: only the first of several writers
+may create an object, and only who knows its present entity tag may replace it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import failures
+from catalog_enrichment.config.catalog import CATALOG_STORES, CLIENT_SETTINGS
+from catalog_enrichment.errors import ConfigError, TemporaryFailure
+from catalog_enrichment.storage import MARKER, FolderStorage, Storage, Stored
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+    from catalog_enrichment.config.schema import Config
+
+WHOLE_BYTES = 4 * 2**20
+"""An object up to this size is read by one request."""
+
+RETRY_SECONDS = 90
+"""How long a request is tried again while the store does not answer or says that it is overloaded."""
+
+_RETRIES = 12
+_CHECK_SECONDS = 10
+_DELETED_AT_ONCE = 1000
+
+
+def storage_of(config: Config) -> Storage:
+    """Where `catalog.path` is. Reads the environment: only for the driver, which sends it to the tasks."""
+    path = config.catalog.path
+    if "://" in path:
+        return ObjectStorage(path.rstrip("/"), config.catalog.store_settings())
+    return FolderStorage(config.path(path))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStorage:
+    """The objects whose key begins with the path of ``location``."""
+
+    location: str
+    """`s3://BUCKET/PATH`, without a slash at its end."""
+    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Settings and credentials, by the names that obstore and deltalake share."""
+    prefix: str = ""
+    """Part of the path below ``location``, with a slash at its end; the connections belong to the location."""
+
+    @property
+    def uri(self) -> str:
+        return f"{self.location}/{self.prefix}".rstrip("/")
+
+    @property
+    def folder(self) -> Path | None:
+        return None
+
+    @property
+    def delta_uri(self) -> str:
+        return self.uri
+
+    @property
+    def delta_options(self) -> dict[str, str] | None:
+        return {"max_retries": str(_RETRIES), "retry_timeout": f"{RETRY_SECONDS}s", **dict(self.settings)}
+
+    def below(self, name: str) -> ObjectStorage:
+        return replace(self, prefix=f"{self.prefix}{name}/")
+
+    def parquet(self, path: str) -> pq.ParquetFile:
+        import obstore
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        found = obstore.get(self._store, self._key(path))
+        size = found.meta["size"]
+        if size <= WHOLE_BYTES:
+            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(found.bytes())))
+        # columns of a row group that lie together are fetched together
+        return pq.ParquetFile(_Ranges(self._store, self._key(path), size), pre_buffer=True)
+
+    @contextmanager
+    def sink(self, path: str) -> Iterator[Path]:
+        import obstore
+
+        # first on the disk: an upload that ends early must not look like a whole object
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "object")
+            yield file
+            obstore.put(self._store, self._key(path), file)
+
+    def read(self, path: str) -> bytes:
+        import obstore
+
+        return bytes(obstore.get(self._store, self._key(path)).bytes())
+
+    def size(self, path: str) -> int | None:
+        import obstore
+
+        try:
+            return int(obstore.head(self._store, self._key(path))["size"])
+        except FileNotFoundError:
+            return None
+
+    def put(self, path: str, data: bytes) -> None:
+        import obstore
+
+        obstore.put(self._store, self._key(path), data)
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            obstore.put(self._store, self._key(path), data, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def read_tagged(self, path: str) -> tuple[bytes, str, float] | None:
+        """The object, its entity tag and when it was put by the store's clock; None if there is none."""
+        import obstore
+
+        try:
+            found = obstore.get(self._store, self._key(path))
+        except FileNotFoundError:
+            return None
+        return bytes(found.bytes()), str(found.meta["e_tag"]), found.meta["last_modified"].timestamp()
+
+    def replace_tagged(self, path: str, data: bytes, tag: str) -> str | None:
+        """Write the object if its entity tag is still ``tag``; returns the new one, None where it was another."""
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        try:
+            return str(obstore.put(self._store, self._key(path), data, mode={"e_tag": tag})["e_tag"])
+        except (PreconditionError, FileNotFoundError):
+            return None
+
+    def files(self, folder: str = "") -> Iterator[Stored]:
+        import obstore
+
+        below = self._key(f"{folder}/" if folder else "")
+        for batch in obstore.list(self._store, below or None):
+            for one in batch:
+                path = one["path"].removeprefix(self.prefix)
+                yield Stored(path, int(one["size"]), one["last_modified"].timestamp())
+
+    def folders(self, folder: str = "") -> Iterator[Stored]:
+        start = f"{folder}/" if folder else ""
+        found: dict[str, Stored] = {}
+        for one in self.files(folder):
+            name, below, _ = one.path.removeprefix(start).partition("/")
+            if below:
+                before = found.get(name, Stored(f"{start}{name}", 0, 0.0))
+                found[name] = Stored(before.path, before.size + one.size, max(before.modified, one.modified))
+        yield from found.values()
+
+    def delete(self, paths: Iterable[str]) -> None:
+        import obstore
+
+        keys = [self._key(path) for path in paths]
+        for begin in range(0, len(keys), _DELETED_AT_ONCE):
+            obstore.delete(self._store, keys[begin : begin + _DELETED_AT_ONCE])
+
+    def discard(self, folder: str) -> None:
+        paths = [one.path for one in self.files(folder)]
+        # the marker first: without it what is left of a checkpoint is none
+        self.delete(path for path in paths if path.endswith(f"/{MARKER}"))
+        self.delete(path for path in paths if not path.endswith(f"/{MARKER}"))
+
+    def check(self) -> None:
+        """Ask the store once. Raises ConfigError where it refuses or has no such bucket, and TemporaryFailure where it
+        does not answer within some seconds."""
+        import obstore
+
+        try:
+            store = _connect(self.location, self.settings, 2, _CHECK_SECONDS)
+            obstore.list_with_delimiter(store, "_nothing")
+        except Exception as problem:
+            if isinstance(problem, FileNotFoundError):
+                raise ConfigError(f"catalog.path {self.uri}: the store has no such bucket. Make it first") from None
+            raise failures.recognised(problem) or TemporaryFailure(
+                f"catalog.path {self.uri}: the object store does not answer: {type(problem).__name__}. Run again when "
+                "it does"
+            ) from problem
+
+    @property
+    def _store(self) -> Any:
+        return _connect(self.location, self.settings, _RETRIES, RETRY_SECONDS)
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}{path}"
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file to read; every read is a request for a range."""
+
+    def __init__(self, store: Any, key: str, size: int) -> None:
+        self._store, self._key, self._size, self._at = store, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        import obstore
+
+        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        if end <= self._at:
+            return b""
+        data = bytes(obstore.get_range(self._store, self._key, start=self._at, end=end))
+        self._at = end
+        return data
+
+
+@cache
+def _connect(location: str, settings: tuple[tuple[str, str], ...], retries: int, seconds: int) -> Any:
+    """The store of this process: all threads and tasks share its connections. Raises ConfigError."""
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    given = dict(settings)
+    client: dict[str, Any] = {name: given.pop(name) for name in list(given) if name in CLIENT_SETTINGS}
+    for name in ("allow_http", "allow_invalid_certificates"):
+        if name in client:
+            client[name] = str(client[name]).lower() == "true"
+    prefix = CATALOG_STORES[location.partition("://")[0]]
+    if wrong := sorted(name for name in given if not name.startswith(prefix)):
+        raise ConfigError(f"catalog.storage has {wrong}; the names for {location} begin with {prefix}")
+    limits = {"max_retries": retries, "retry_timeout": timedelta(seconds=seconds)}
+    try:
+        return from_url(location, config=given, client_options=client, retry_config=limits)  # type: ignore[call-overload]
+    except (BaseError, ValueError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ConfigError(f"catalog.storage cannot be used for {location}: {reason}") from None

@@ -1,0 +1,184 @@
+"""Where the files of a catalog are: a folder that all machines share, or a place in an object store.
+
+Both are :class:`Storage`: files with names, relative to its root and with ``/`` between the parts. Pickled, it goes to
+Spark's tasks with what they need to use it. :mod:`catalog_enrichment.object_storage` is the object store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+
+MARKER = "_SUCCESS"
+"""The file of a checkpoint that is there when all others are; in an object store it lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One file."""
+
+    path: str
+    """Relative to the storage."""
+    size: int
+    """Bytes."""
+    modified: float
+    """When it was written, in seconds since 1970, by the clock of the storage."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
+
+class Storage(Protocol):
+    """Files below one root.
+
+    Every method raises what the library behind it raises; :mod:`catalog_enrichment.failures` knows which outages it is.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root, for people and for deltalake: an absolute path, or a URI without a slash at its end."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The root as a local folder; None where there is none."""
+
+    @property
+    def delta_uri(self) -> str:
+        """The root as deltalake wants it."""
+
+    @property
+    def delta_options(self) -> dict[str, str] | None:
+        """deltalake's ``storage_options``: settings and credentials. Never to be printed."""
+
+    def below(self, name: str) -> Storage:
+        """The part of it below ``name``."""
+
+    def parquet(self, path: str) -> pq.ParquetFile:
+        """A parquet file, open; to be closed. Raises FileNotFoundError."""
+
+    def sink(self, path: str) -> AbstractContextManager[Path]:
+        """A local file to write; the file ``path`` is there, whole, after the block, and not after an error."""
+
+    def read(self, path: str) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of the file; None if it is not there."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write the file whole, in place of an earlier one; others see the one or the other."""
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        """Write the file if there is none, also where several do it at once; returns whether this call did."""
+
+    def files(self, folder: str = "") -> Iterator[Stored]:
+        """All files below ``folder``, at any depth."""
+
+    def folders(self, folder: str = "") -> Iterator[Stored]:
+        """The folders in ``folder``, with the bytes of all below each and when the last of it was written."""
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete these files; one that is not there is no error."""
+
+    def discard(self, folder: str) -> None:
+        """Delete all below ``folder``, so that nobody takes the half of it for the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStorage:
+    """A folder that the driver and all executors share."""
+
+    root: Path
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    @property
+    def folder(self) -> Path | None:
+        return self.root
+
+    @property
+    def delta_uri(self) -> str:
+        return self.root.as_uri()
+
+    @property
+    def delta_options(self) -> dict[str, str] | None:
+        return None
+
+    def below(self, name: str) -> FolderStorage:
+        return FolderStorage(self.root / name)
+
+    def parquet(self, path: str) -> pq.ParquetFile:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.root / path)
+
+    @contextmanager
+    def sink(self, path: str) -> Iterator[Path]:
+        # under its own name at once: a table's file counts only when it is committed
+        yield self.root / path
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def size(self, path: str) -> int | None:
+        file = self.root / path
+        return file.stat().st_size if file.is_file() else None
+
+    def put(self, path: str, data: bytes) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = file.with_name(f"{uuid.uuid4()}{file.suffix}")
+        whole.write_bytes(data)
+        whole.replace(file)
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with file.open("xb") as opened:
+                opened.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def files(self, folder: str = "") -> Iterator[Stored]:
+        for where, _, names in os.walk(self.root / folder):
+            for name in names:
+                file = Path(where, name)
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    status = file.stat()
+                    yield Stored(file.relative_to(self.root).as_posix(), status.st_size, status.st_mtime)
+
+    def folders(self, folder: str = "") -> Iterator[Stored]:
+        where = self.root / folder
+        for one in sorted(where.iterdir()) if where.is_dir() else ():
+            if one.is_dir():
+                below = [path.stat() for path in (one, *one.rglob("*"))]
+                size = sum(status.st_size for status in below if not stat.S_ISDIR(status.st_mode))
+                yield Stored(one.relative_to(self.root).as_posix(), size, max(status.st_mtime for status in below))
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            (self.root / path).unlink(missing_ok=True)
+
+    def discard(self, folder: str) -> None:
+        target = self.root / folder
+        gone = target.with_name(f"_gone-{uuid.uuid4()}")
+        with suppress(FileNotFoundError):
+            target.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

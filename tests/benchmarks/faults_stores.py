@@ -1,0 +1,55 @@
+"""Faults of the stores that a catalog uses: an S3 server under it, a PostgreSQL server to which it delivers.
+
+    make faults_stores                                                  (under 60 minutes on 2 cores)
+    python -m tests.benchmarks.faults_stores --only s3 --minutes 5      (a try, from the repository's folder)
+
+Each store's own file has the faults and starts a real server: faults_s3.py kills jobs and publishing processes on a
+catalog in an object store, kills and restarts the server meanwhile, starts two jobs at once and lets the holder of the
+write lease sleep past its expiry; faults_postgres.py does the same to the delivery. After each fault the job runs
+again, and what is there is compared with an undisturbed run. The table store x fault x outcome comes first; the last
+line is one JSON object. Exit code 1 if anything is lost, duplicated, unexplained or not equal, or a store not tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from typing import Any
+
+STORES = {"s3": "faults_s3", "postgres": "faults_postgres"}
+"""Store -> the module beside this one whose `run(minutes)` returns its figures."""
+
+MINUTES = {"s3": 32.0, "postgres": 24.0}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(STORES), action="append", help="a store; repeatable")
+    parser.add_argument("--minutes", type=float, help="for each store, instead of its own limit")
+    args = parser.parse_args()
+    figures = {store: figures_of(store, args.minutes or MINUTES[store]) for store in args.only or STORES}
+    print(json.dumps(figures), flush=True)
+    return int(any(map(wrong, figures.values())))
+
+
+def figures_of(store: str, minutes: float) -> dict[str, Any]:
+    """The figures of one store; why there are none where its module, or what that needs, is not there."""
+    name = STORES[store]
+    try:
+        module = importlib.import_module(f".{name}", __package__)
+        return dict(module.run(minutes))
+    except (ModuleNotFoundError, FileNotFoundError) as missing:
+        return {"not_run": str(missing)}
+
+
+def wrong(figures: dict[str, Any]) -> bool:
+    """Whether the figures are not those of a store that lost nothing."""
+    kills = [("kills", "reruns_equal"), ("publish_kills", "publish_equal")]
+    unequal = any(figures.get(name, 0) != figures.get(equal, 0) for name, equal in kills)
+    return "not_run" in figures or unequal or any(figures.get(name) for name in ("lost", "duplicated", "unexplained"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""A catalog in an object store does what one in a folder does: on a real S3 server, with Spark."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from catalog_enrichment import contract, failures
+from catalog_enrichment.catalog import maintenance, object_frames, part_files
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.maintenance import Maintenance
+from catalog_enrichment.catalog.object_frames import Piece, read_splits, splits_of
+from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.object_storage import ObjectStorage
+
+from ..object_store import CREDENTIALS
+from .catalog_rows import START, frame, prediction, product
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from ..object_store import ObjectStoreServer
+
+MIB = 2**20
+
+
+@pytest.fixture
+def place(object_store: ObjectStoreServer) -> ObjectStorage:
+    return ObjectStorage(object_store.uri(f"catalog/{uuid.uuid4()}"), object_store.settings())
+
+
+@pytest.fixture
+def lake(place: ObjectStorage, spark: SparkSession) -> LakeCatalog:
+    return LakeCatalog(place, spark, lease_seconds=2)
+
+
+def event(number: int) -> dict[str, Any]:
+    return {
+        "event_id": f"event-{number}", "op": "assert", "source": "model", "asserted_at": START,
+        "product_id": f"p{number}", "attribute": "color", "value": "Red", "run_id": f"run-{number}",
+    }  # fmt: skip
+
+
+def scanned(lake: LakeCatalog, table: str, version: int | None = None) -> list[dict[str, Any]]:
+    return [row for batch in lake.scan(table, version=version) for row in batch.to_pylist()]
+
+
+# the store
+
+
+def test_a_file_is_there_whole_or_not_at_all(place: ObjectStorage) -> None:
+    def killed() -> None:
+        with place.sink("a/part") as file:
+            file.write_bytes(b"half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        killed()
+    assert place.size("a/part") is None
+    with place.below("a").sink("part") as file:
+        file.write_bytes(b"whole")
+    assert (place.read("a/part"), place.size("a/part"), place.size("nosuch")) == (b"whole", 5, None)
+    with pytest.raises(FileNotFoundError):
+        place.read("nosuch")
+
+
+def test_only_the_first_makes_an_object_and_only_who_has_seen_it_changes_it(place: ObjectStorage) -> None:
+    assert [place.put_new("a", text) for text in (b"1", b"2")] == [True, False]
+    found = place.read_tagged("a")
+    assert found is not None
+    assert place.replace_tagged("a", b"3", found[1])
+    assert place.replace_tagged("a", b"4", found[1]) is None
+    assert place.read("a") == b"3"
+    assert place.replace_tagged("nosuch", b"4", found[1]) is None
+    assert place.read_tagged("nosuch") is None
+
+
+def test_files_and_folders_are_listed_below_a_root_only(place: ObjectStorage) -> None:
+    for path in ("a/x", "a/b/y", "ab/z", "c"):
+        place.put(path, path.encode())
+    assert sorted(one.path for one in place.files("a")) == ["a/b/y", "a/x"]
+    assert sorted(one.path for one in place.below("a").files()) == ["b/y", "x"]
+    assert [(one.path, one.size) for one in sorted(place.folders(), key=lambda one: one.path)] == [("a", 8), ("ab", 4)]
+    assert [one.path for one in place.folders("a")] == ["a/b"]
+    place.discard("a")
+    assert sorted(one.path for one in place.files()) == ["ab/z", "c"]
+
+
+def test_a_large_object_is_read_in_ranges(place: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"number": list(range(5000)), "text": [str(number) * 20 for number in range(5000)]})
+    with place.sink("t.parquet") as file:
+        pq.write_table(table, file, row_group_size=500)
+    monkeypatch.setattr("catalog_enrichment.object_storage.WHOLE_BYTES", 100)
+    with place.parquet("t.parquet") as parquet:
+        assert parquet.read_row_group(3, columns=["number"])["number"].to_pylist() == list(range(1500, 2000))
+        assert parquet.read().equals(table)
+
+
+def test_the_storage_travels_with_its_secrets_and_does_not_print_them(place: ObjectStorage) -> None:
+    place.put("a", b"1")
+    assert pickle.loads(pickle.dumps(place.below("x"))).below("y").uri == f"{place.uri}/x/y"
+    assert pickle.loads(pickle.dumps(place)).read("a") == b"1"
+    for secret in CREDENTIALS.values():
+        assert secret not in f"{place!r} {place} {LakeCatalog(place).location('runs')}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "location", "error", "message"),
+    [
+        ({"aws_endpoint": "http://127.0.0.1:9"}, "s3://catalogs/x", TemporaryFailure, "does not answer"),
+        ({}, "s3://no-such-bucket/x", ConfigError, "no such bucket"),
+        ({"aws_nonsense": "1"}, "s3://catalogs/x", ConfigError, "aws_nonsense"),
+        ({"timeout": "soon"}, "s3://catalogs/x", ConfigError, "catalog.storage"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_told_in_seconds_and_without_secrets(
+    object_store: ObjectStoreServer, changed: dict[str, str], location: str, error: type[Exception], message: str
+) -> None:
+    settings = tuple(sorted((dict(object_store.settings()) | changed).items()))
+    with pytest.raises(error, match=message) as raised:
+        ObjectStorage(location, settings).check()
+    assert not any(secret in str(raised.value) for secret in CREDENTIALS.values())
+
+
+def test_a_store_that_refuses_the_credentials_is_a_config_error() -> None:
+    """In the words of S3; moto takes every key."""
+    refusal = OSError(
+        "Generic S3 error: Error performing GET https://s3/bucket in 5ms - Server returned non-2xx status code: "
+        "403 Forbidden: <Error><Code>InvalidAccessKeyId</Code>"
+    )
+    known = failures.recognised(refusal)
+    assert isinstance(known, ConfigError)
+    assert "AWS_ACCESS_KEY_ID" in str(known)
+    assert isinstance(failures.recognised(OSError(str(refusal).replace("403 Forbidden", "503 Slow"))), ConfigError)
+    down = OSError("Generic S3 error: Error performing PUT https://s3/b in 9s, after 12 retries - HTTP error: sending")
+    assert isinstance(failures.recognised(down), TemporaryFailure)
+
+
+# tasks that read
+
+
+def test_splits_share_small_files_divide_large_ones_and_use_all_cores() -> None:
+    small = [(f"s{number:02d}", MIB, 10) for number in range(40)]
+    splits = splits_of([*small, ("large", 100 * MIB, 1000)], parallelism=2)
+    pieces = [piece for split in splits for piece in split]
+    assert sorted(pieces, key=lambda piece: (piece.name, piece.part)) == sorted(
+        [Piece(name) for name, _, _ in small] + [Piece("large", part, 4) for part in range(4)],
+        key=lambda piece: (piece.name, piece.part),
+    )
+    assert max(len(split) for split in splits) <= 16
+    assert len(splits_of(small, parallelism=8)) >= 8
+    assert [len(split) for split in splits_of(small[:1], parallelism=8)] == [1]
+    assert splits_of([], parallelism=2) == []
+
+
+def test_a_task_reads_its_splits_once_whatever_batches_the_numbers_come_in(place: ObjectStorage) -> None:
+    for name in "abc":
+        with place.sink(name) as file:
+            pq.write_table(pa.table({"id": [f"{name}{number}" for number in range(4)]}), file, row_group_size=1)
+    splits, schema = (
+        [[Piece("a")], [Piece("b", 0, 2)], [Piece("b", 1, 2), Piece("c")]],
+        pa.schema([("id", pa.string())]),
+    )
+    batches = [pa.RecordBatch.from_pydict({"id": ids}) for ids in ([3, 4], [], [5, 6, 7], [8])]
+
+    def read(given: list[pa.RecordBatch]) -> list[str]:
+        return [one for batch in read_splits(given, place, splits, 3, schema) for one in batch["id"].to_pylist()]
+
+    assert read(batches[:1]) == ["b0", "b2"]
+    assert read(batches) == ["b0", "b2", "b1", "b3", "c0", "c1", "c2", "c3"]
+    assert read([]) == []
+
+
+# tables, with Spark
+
+
+def test_a_table_is_written_read_replaced_and_read_as_it_was(lake: LakeCatalog, spark: SparkSession) -> None:
+    assert (lake.version("products"), lake.read("products").count()) == (-1, 0)
+    images = [{"bytes": None, "uri": "https://x", "version": "v"}]
+    rows = [product(f"p{n}", title=f"t{n}", images=images, merchant_attributes={"color": ["Red", "Blue"]},
+                    updated_at=START) for n in range(300)]  # fmt: skip
+    written = frame(spark, "products", rows).repartition(3)
+    assert lake.append("products", written, "import-1") == 300
+    assert lake.append("products", written, "import-1") == 300, "again changes nothing (I5)"
+    before = lake.version("products")
+    read = lake.read("products")
+    assert read.count() == 300
+    assert sorted(map(str, read.collect())) == sorted(map(str, frame(spark, "products", rows).collect()))
+    assert read.schema.fieldNames() == contract.columns("products")
+
+    changed = frame(spark, "products", [product("p7", title="new"), product("new", title="new")])
+    assert lake.replace_products("products", changed, changed.select("product_id"), "import-2") == 301
+    few = lake.read("products", columns=["title", "product_id"])
+    assert few.columns == ["title", "product_id"]
+    assert few.where("title = 'new'").count() == 2
+    assert lake.read("products", before).count() == 300
+    assert lake.read("products", -1).count() == 0
+    assert lake.readable("products", before)
+    joined = few.join(lake.read("products", before, ["product_id"]), "product_id").union(
+        few.limit(1).select(few.columns)
+    )
+    assert joined.count() == 301
+    assert lake.committed("products", "import-1")
+    assert not lake.committed("products", "import-3")
+
+
+def test_a_null_in_a_required_column_is_refused(lake: LakeCatalog, spark: SparkSession) -> None:
+    broken = frame(spark, "products", [product("p")]).selectExpr("*").drop("product_id").selectExpr(
+        "cast(null as string) product_id", "*"
+    )  # fmt: skip
+    with pytest.raises(DataContractError, match=r"null in required columns: product_id"):
+        lake.append("products", broken, "import-1")
+    assert scanned(lake, "products") == []
+
+
+def test_a_file_that_is_not_in_the_store_is_not_committed(lake: LakeCatalog) -> None:
+    part = part_files.Part("part-nosuch.parquet", 10, 1, "{}")
+    with pytest.raises(ConfigError, match=r"s3://.*part-nosuch.parquet was written by an executor but is not here"):
+        lake.check_parts("products", [part])
+
+
+def test_a_stage_is_computed_once_and_again_only_if_its_marker_is_gone(lake: LakeCatalog, spark: SparkSession) -> None:
+    accumulator = spark.sparkContext.accumulator(0)
+
+    def count(batches: Any) -> Any:
+        for batch in batches:
+            accumulator.add(batch.num_rows)
+            yield batch
+
+    rows = frame(spark, "predictions", [prediction(f"p{n}", "color", "Red") for n in range(20)]).repartition(3)
+    scored = rows.mapInArrow(count, rows.schema)
+    assert not lake.has_checkpoint("run-1", "scored")
+    for attempt in (1, 2):
+        stored = lake.checkpoint("run-1", "scored", scored)
+        assert (sorted(map(str, stored.collect())), accumulator.value) == (sorted(map(str, rows.collect())), 20), (
+            attempt
+        )
+    assert lake.has_checkpoint("run-1", "scored")
+    assert not lake.has_checkpoint("run-1", "score")
+    [marker] = [one.path for one in lake.storage.files("_staging") if one.name == "_SUCCESS"]
+    lake.storage.delete([marker])
+    assert not lake.has_checkpoint("run-1", "scored")
+    again = lake.checkpoint("run-1", "scored", scored)
+    assert (again.count(), accumulator.value) == (20, 40), "what the first attempt left is not read twice"
+    assert lake.checkpoint("run-1", "nothing", rows.limit(0)).count() == 0
+    assert lake.checkpoint("run-1", "nothing", rows).count() == 0
+    with lake.dropping_checkpoints("run-1", keep=("scored",)):
+        assert lake.remember("run-1", "note", {"n": 1}) == {"n": 1} == lake.remember("run-1", "note", {"n": 2})
+    assert lake.remember("run-1", "note", {"n": 2}) == {"n": 2}
+    assert lake.has_checkpoint("run-1", "scored")
+    lake.drop_checkpoints("run-1")
+    assert list(lake.storage.files("_staging")) == []
+
+
+def test_what_readers_see_is_refreshed(lake: LakeCatalog, spark: SparkSession) -> None:
+    lake.append("products", frame(spark, "products", [product(f"p{n}") for n in range(3)]), "import-1")
+    lake.append_rows("attribute_values", [event(1)], "run-1")
+    assert lake.refresh_current_values("run-1")
+    assert not lake.refresh_current_values("run-1")
+    lake.append_rows("attribute_values", [event(2)], "run-2")
+    changed = lake.read("products", columns=["product_id"]).where("product_id = 'p2'")
+    assert lake.refresh_current_values("run-2", changed)
+    assert {row["product_id"]: row["values"] for row in scanned(lake, "current_values")} == {
+        "p1": ["Red"],
+        "p2": ["Red"],
+    }
+
+
+def test_spark_does_not_take_a_large_table_for_a_small_one(place: ObjectStorage, spark: SparkSession) -> None:
+    """It would send it to every task of a join. By what the store says of the files; nothing is read."""
+    schema = contract.spark_schema("predictions")
+    stored = object_frames.StoredTable(place, [(f"f{n}", 300 * MIB, 4_000_000) for n in range(10)])
+    plan = stored.frame(spark, schema)._jdf.queryExecution().optimizedPlan().stats().sizeInBytes()
+    assert int(plan.toString()) > 2**30
+
+
+# upkeep
+
+
+def test_small_files_become_one_and_unneeded_files_go(lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        lake.append_rows("attribute_values", [event(number)], f"run-{number}")
+    lake.confirm_current_values("refresh")
+    before = scanned(lake, "attribute_values")
+    with lake.writing():
+        upkeep = Maintenance(lake, 0)
+        assert upkeep.tables == ["attribute_values", "current_values"]
+        assert upkeep.compact("attribute_values", upkeep.small_files("attribute_values", 3), "maintain-1") == 1
+        assert sorted(map(str, scanned(lake, "attribute_values"))) == sorted(map(str, before))
+        assert not lake.current_values_stale()
+        lake.storage.put("attribute_values/part-killed.parquet", b"1234")
+        # stores round times to seconds, and moto's are those of this machine
+        monkeypatch.setattr(maintenance.time, "time", lambda now=maintenance.time.time: now() + 2)
+        unneeded = upkeep.unreferenced_files("attribute_values")
+        assert len(unneeded.paths) == 13
+        unneeded.delete()
+        assert len([one for one in lake.storage.files("attribute_values") if one.name.endswith(".parquet")]) == 1
+        assert upkeep.commits_since_checkpoint("attribute_values") == 14
+        upkeep.shorten_log("attribute_values")
+        assert upkeep.commits_since_checkpoint("attribute_values") == 0
+        assert not upkeep.expired_log_entries("attribute_values").paths
+    assert sorted(map(str, scanned(lake, "attribute_values"))) == sorted(map(str, before))
+    assert lake.append_rows("attribute_values", [event(3)], "run-3") == 1, "its run is not forgotten"
+
+
+def test_leftover_checkpoints_go_by_age_and_those_of_finished_runs_at_once(lake: LakeCatalog) -> None:
+    for run_id in ("finished", "interrupted"):
+        lake.remember(run_id, "note", {})
+    leftover = Maintenance(lake, 24).leftover_folders({"finished"})
+    assert [(one.name, one.size) for one in leftover.paths] == [("finished", 2)]
+    leftover.delete()
+    assert [one.name for one in lake.storage.folders("_staging")] == ["interrupted"]
+
+
+def test_pictures_are_kept_by_content_and_go_when_no_product_names_them(
+    lake: LakeCatalog, place: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StoredPictures(place.below("pictures"))
+    store.claim(place.uri)
+    store.claim(place.uri)
+    with pytest.raises(ConfigError, match=r"pictures of the catalog .*/\.\., not of s3://catalogs/another"):
+        store.claim("s3://catalogs/another")
+    for letter in "ab":
+        store.put(letter * 64, b"picture")
+    assert store.get("a" * 64) == b"picture"
+    with pytest.raises(FileNotFoundError):
+        store.get("c" * 64)
+    own = [{"bytes": None, "uri": None, "version": "a" * 64}]
+    lake.append_rows("products", [product("p", images=own)], "import-1")
+    assert not Maintenance(lake, 24).unnamed_pictures(store).paths
+    monkeypatch.setattr(maintenance.time, "time", lambda now=maintenance.time.time: now() + 2)
+    unnamed = Maintenance(lake, 0).unnamed_pictures(store)
+    assert [one.name for one in unnamed.paths] == ["b" * 64]
+    unnamed.delete()
+    assert [one.name for one in store.files()] == ["a" * 64]
