@@ -5,12 +5,11 @@ in a journal on the disk before the client has its answer, and a server that sta
 changes again. So a server that was killed comes back with all that it had acknowledged, as a real one does. Changes are
 made one at a time, which makes moto's conditional puts atomic.
 
-    python -m tests.object_store FOLDER PORT
+    python -m tests.object_store FOLDER PORT SECONDS_UNTIL_IT_STARTS
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -46,21 +45,30 @@ class ObjectStoreServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        log = self.folder / "server.log"
-        with log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.object_store", str(self.folder), str(self.port)],
-                cwd=Path(__file__).parents[1], stdout=sink, stderr=sink,
-                env={**os.environ, "MOTO_S3_CUSTOM_ENDPOINTS": "", "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+        """Start it, and return when it answers."""
+        self._launch(0)
         deadline = time.monotonic() + 180  # a long journal takes its time
         while True:
             with suppress(OSError):
                 urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{BUCKET}", method="PUT"), timeout=5)
                 return
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the S3 server does not start: {log.read_text()[-2000:]}")
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "server.log").read_text()
+                raise RuntimeError(f"the S3 server does not start: {log[-2000:]}")
             time.sleep(0.05)
+
+    def restart(self, down_seconds: float) -> None:
+        """Kill it; it starts again after ``down_seconds``, by itself: deltalake keeps Python's lock while it waits for
+        a server, so that no thread of this process could start one."""
+        self.kill()
+        self._launch(down_seconds)
+
+    def _launch(self, after_seconds: float) -> None:
+        with (self.folder / "server.log").open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.object_store", str(self.folder), str(self.port), str(after_seconds)],
+                cwd=Path(__file__).parents[1], stdout=sink, stderr=sink,
+            )  # fmt: skip
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
@@ -128,7 +136,8 @@ class Journal:
         return found["status"], found["headers"], answer
 
 
-def main(folder: str, port: str) -> None:
+def main(folder: str, port: str, after_seconds: str) -> None:
+    time.sleep(float(after_seconds))
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from moto.s3.models import FakeMultipart
     from werkzeug.serving import run_simple

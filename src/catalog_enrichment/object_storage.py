@@ -34,8 +34,11 @@ WHOLE_BYTES = 4 * 2**20
 RETRY_SECONDS = 90
 """How long a request is tried again while the store does not answer or says that it is overloaded."""
 
-_RETRIES = 12
-_CHECK_SECONDS = 10
+_RETRIES = 1000
+"""More than fit into that time: a refused connection is tried again after a fraction of a second."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
+"""Seconds between two tries."""
+_CHECK_RETRIES, _CHECK_SECONDS = 3, 10
 _DELETED_AT_ONCE = 1000
 
 
@@ -72,7 +75,13 @@ class ObjectStorage:
 
     @property
     def delta_options(self) -> dict[str, str] | None:
-        return {"max_retries": str(_RETRIES), "retry_timeout": f"{RETRY_SECONDS}s", **dict(self.settings)}
+        retries = {
+            "max_retries": str(_RETRIES),
+            "retry_timeout": f"{RETRY_SECONDS}s",
+            "backoff_config.init_backoff": f"{_FIRST_PAUSE * 1000:g}ms",
+            "backoff_config.max_backoff": f"{_LONGEST_PAUSE:g}s",
+        }
+        return retries | dict(self.settings)
 
     def below(self, name: str) -> ObjectStorage:
         return replace(self, prefix=f"{self.prefix}{name}/")
@@ -184,8 +193,8 @@ class ObjectStorage:
         does not answer within some seconds."""
         import obstore
 
+        store = _connect(self.location, self.settings, _CHECK_RETRIES, _CHECK_SECONDS)
         try:
-            store = _connect(self.location, self.settings, 2, _CHECK_SECONDS)
             obstore.list_with_delimiter(store, "_nothing")
         except Exception as problem:
             if isinstance(problem, FileNotFoundError):
@@ -247,7 +256,12 @@ def _connect(location: str, settings: tuple[tuple[str, str], ...], retries: int,
     prefix = CATALOG_STORES[location.partition("://")[0]]
     if wrong := sorted(name for name in given if not name.startswith(prefix)):
         raise ConfigError(f"catalog.storage has {wrong}; the names for {location} begin with {prefix}")
-    limits = {"max_retries": retries, "retry_timeout": timedelta(seconds=seconds)}
+    pauses = {"init_backoff": timedelta(seconds=_FIRST_PAUSE), "max_backoff": timedelta(seconds=_LONGEST_PAUSE)}
+    limits = {
+        "max_retries": retries,
+        "retry_timeout": timedelta(seconds=seconds),
+        "backoff": {**pauses, "base": 2},
+    }
     try:
         return from_url(location, config=given, client_options=client, retry_config=limits)  # type: ignore[call-overload]
     except (BaseError, ValueError) as problem:

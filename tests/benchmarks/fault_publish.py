@@ -9,6 +9,7 @@ step number STOP_AT (from 1; 0: never) the process kills itself.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -135,28 +137,37 @@ def lake_at(catalog: str) -> LakeCatalog:
     return LakeCatalog(ObjectStorage(catalog, settings), lease_seconds=LEASE_SECONDS)
 
 
-def kills(
-    folder: Path, times: int, seed: int, place: str = "", during: Callable[[int], None] = lambda _: None
-) -> list[Outcome]:
-    """Kill ``times`` processes, half at a step and half at a random moment; after each one resume and compare.
+@dataclass(frozen=True)
+class Place:
+    """Where the catalog is whose processes are killed, and what else happens meanwhile."""
 
-    ``place``: the catalog that is killed, if it is not in ``folder``. ``during`` is called with the number of a process
-    when that has begun.
-    """
+    uri: str = ""
+    """Empty: in the folder of the kills."""
+    during: Callable[[int], None] = lambda _: None
+    """Called with the number of a process when that has begun."""
+    until: float = math.inf
+    """Of time.perf_counter: then no more processes are started."""
+
+
+def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outcome]:
+    """Kill ``times`` processes, half at a step and half at a random moment; after each one resume and compare."""
     chosen = random.Random(seed)
     at_steps = Outcome("SIGKILL of a publishing process at its steps", "publish")
     at_random = Outcome("SIGKILL of a publishing process at random moments", "publish")
-    place = place or str(folder / "killed")
+    place = at.uri or str(folder / "killed")
     killed, whole = lake_at(place), LakeCatalog(folder / "undisturbed")
     seconds = {action: _seconds(f"{place}-timing", action) for action in ACTIONS}
     for number in range(times):
+        if time.perf_counter() > at.until:
+            at_steps.notes.append(f"{times - number} kills left out, for time")
+            break
         action = CLEAN_UP if number % 5 == 4 else PUBLISH
         outcome = at_steps if number % 2 else at_random
         before = contents(killed.storage)
         stop_at = chosen.randint(1, STEPS[action]) if outcome is at_steps else 0
         delay = None if stop_at else chosen.uniform(0, seconds[action])
         process = _start(place, number, action, stop_at)
-        during(number)
+        at.during(number)
         ended = _end(process, delay)
         outcome.notes += [] if ended == -signal.SIGKILL else [f"number {number} ended with {ended} before its kill"]
         if action == PUBLISH:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,11 +59,11 @@ def run(minutes: float) -> dict[str, Any]:
 def _outcomes(folder: Path, server: ObjectStoreServer, until: float) -> Iterator[Outcome]:
     def restart(number: int) -> None:
         if number in RESTARTED_AT:
-            server.kill()
-            threading.Timer(DOWN_SECONDS, server.start).start()
+            server.restart(DOWN_SECONDS)
 
-    place = server.uri("publish")
-    yield from fault_publish.kills(folder / "publish", PUBLISH_KILLS, SEED, place, restart)
+    half = (time.perf_counter() + until) / 2
+    place = fault_publish.Place(server.uri("publish"), restart, half)
+    yield from fault_publish.kills(folder / "publish", PUBLISH_KILLS, SEED, place)
     world = fault_catalog.build(folder / "world", server)
     standby = Standby(world)
     try:
@@ -88,9 +87,7 @@ def of_the_server(world: World, standby: Standby, server: ObjectStoreServer) -> 
             job, trace = standby.run(step, 0)
             passed = int(share * len(step.boundaries))
             wait_for(lambda trace=trace, passed=passed: trace.is_file() and _lines(trace) > passed)
-            server.kill()
-            time.sleep(DOWN_SECONDS)
-            server.start()
+            server.restart(DOWN_SECONDS)
             code = exit_code(job)
             kill_tree(job)
             standby.renew()
