@@ -196,6 +196,19 @@ def test_a_holder_that_slept_cannot_open_a_table_and_commit(place: ObjectStorage
     assert [row["event_id"] for row in scanned(place, "attribute_values")] == ["event-2"]
 
 
+def test_a_holder_that_slept_cannot_make_a_table_and_commit(place: ObjectStorage) -> None:
+    """It was stopped in a catalog's first import; the fence makes the tables that decide what a run has done."""
+    first, second = asleep(place), LakeCatalog(place, lease_seconds=SECONDS)
+    with first.writing():
+        with second.writing():
+            assert first._lease is not None
+            first._lease.require = lambda: None  # type: ignore[method-assign]
+            for table, row in (("products", product("p")), ("attribute_values", event(1))):
+                with pytest.raises(TemporaryFailure, match="no sign of life"):
+                    first.append_rows(table, [row], "run-1")
+        assert scanned(place, "products") == scanned(place, "attribute_values") == []
+
+
 def test_a_holder_that_slept_may_say_that_it_failed(place: ObjectStorage) -> None:
     """And jobs without a lease add their rows, whoever holds it."""
 
