@@ -143,6 +143,18 @@ def test_a_consumer_whose_version_upkeep_has_deleted_gets_a_snapshot(versions: V
     assert feed.steps(versions.catalog, second, 100)[0].snapshot
 
 
+def test_commits_that_the_log_does_not_list_any_more_leave_no_gap(versions: Versions) -> None:
+    first = versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
+    versions.show({("a", "color"): value("Blue")}, "run-2")
+    versions.show({("a", "color"): value("Blue"), ("c", "color"): value("Red")}, "run-3")
+    versions.catalog._open(TABLE).create_checkpoint()  # type: ignore[union-attr]
+    (versions.catalog.path / TABLE / "_delta_log" / f"{first.version + 1:020d}.json").unlink()
+    with pytest.raises(TemporaryFailure, match="was deleted while it was read"):
+        changes(versions, [Step(first.catalog_id, first.version + 1, first.version + 2)])
+    have = applied(versions.seen(first.version), changes(versions, feed.steps(versions.catalog, first, 100)))
+    assert have == versions.seen()
+
+
 def test_files_that_are_deleted_while_they_are_read_make_the_job_come_again(versions: Versions) -> None:
     first = versions.show({("a", "color"): value("Red")}, "run-1")
     versions.show({("a", "color"): value("Blue")}, "run-2")

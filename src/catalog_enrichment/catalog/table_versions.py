@@ -36,6 +36,9 @@ class TableVersions:
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         raise NotImplementedError
 
+    def location(self, table: str) -> str:
+        raise NotImplementedError
+
     def identity(self, table: str) -> str | None:
         delta = self._open(table)
         return None if delta is None else str(delta.metadata().id)
@@ -61,10 +64,9 @@ class TableVersions:
 
         from catalog_enrichment.catalog.part_files import conform
 
-        delta = None if version == -1 else self._open(table, version)
+        delta, same = self._at(table, version), _files(self._at(table, other))
         if delta is None:
             return
-        same = _files(None if other == -1 else self._open(table, other))
         names = contract.columns(table) if columns is None else list(columns)
         schema = pa.schema([contract.arrow_schema(table).field(name) for name in names])
         storage = pyarrow.fs.PyFileSystem(DeltaStorageHandler.from_table(delta._table))
@@ -73,6 +75,15 @@ class TableVersions:
                 for group in range(parquet.num_row_groups):  # one at a time: a batch may span several
                     for batch in parquet.iter_batches(DIFFERING_ROWS, row_groups=[group], columns=names):
                         yield conform(batch, schema)
+
+    def _at(self, table: str, version: int) -> DeltaTable | None:
+        """The table at ``version``; None for -1. Raises FileNotFoundError where its log entries are deleted."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            return None if version == -1 else self._open(table, version)
+        except DeltaError as problem:
+            raise FileNotFoundError(f"version {version} of {self.location(table)}: {problem}") from problem
 
 
 def _files(delta: DeltaTable | None) -> set[str]:

@@ -64,7 +64,8 @@ class Step:
 def steps(catalog: Catalog, since: Position | None, merge_after: int) -> list[Step]:
     """The steps from ``since`` (None: from nothing) to the newest version; none if that is the consumer's.
 
-    More than ``merge_after`` commits become one step. Raises ConfigError for a catalog without values.
+    More than ``merge_after`` commits become one step, as do commits that the log does not list any more. Raises
+    ConfigError for a catalog without values.
     """
     newest = newest_position(catalog)
     snapshot = _why_snapshot(catalog, since, newest)
@@ -73,7 +74,8 @@ def steps(catalog: Catalog, since: Position | None, merge_after: int) -> list[St
         return [Step(newest.catalog_id, NOTHING, newest.version, made_by, snapshot)]
     waiting = catalog.commits(TABLE, since.version)
     waiting = [one for one in waiting if one.version <= newest.version]
-    if len(waiting) > merge_after:
+    told = len(waiting) == newest.version - since.version  # not where log entries in between have expired
+    if len(waiting) > merge_after or not told:
         return [Step(newest.catalog_id, since.version, newest.version, _runs_of(waiting))]
     return [Step(newest.catalog_id, one.version - 1, one.version, _runs_of([one])) for one in waiting]
 
