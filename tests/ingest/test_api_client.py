@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryF
 from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, Pace, fetch_onwards, next_link, page_url
 from catalog_enrichment.ingest.api_pages import PageHead, check_pages
 
+from ..inputs.picture_server import answer, picture_server
+from ..inputs.test_web_pictures import certificate
 from .api_server import Api, body, busy, serving
 
 TOKEN = "s3cr3t-t0ken"
@@ -256,6 +259,24 @@ def test_private_hosts_are_refused_unless_the_config_allows_them(api: Api, tmp_p
     asked = ApiRequest(url=f"{local}/p", folder=str(tmp_path), api=ApiConfig(private_hosts=("localhost",), retries=0))
     with pytest.raises(ConfigError, match=r"127.0.0.1, which is not public"):
         list(fetch_onwards(asked))
+
+
+def test_a_redirect_from_https_to_http_is_refused(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page could be read and changed on its way then."""
+    file = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    with picture_server(context) as server:
+        api_config = ApiConfig(items="data.items", private_hosts=("localhost", "127.0.0.1"), paging="none", retries=0)
+        url = server.url("/products", host="localhost")
+        asked = ApiRequest(url=url, api=api_config, folder=str(tmp_path / "pages"), token=TOKEN)
+        server.answers["/products"] = answer("302 Found", b"", f"Location: {api.url}/v1/products")
+        with pytest.raises(ConfigError, match="redirected from https to http"):
+            list(fetch_onwards(asked))
+        assert api.asked == []
+        server.answers["/products"] = answer("200 OK", api.page(1)[2])
+        assert [head.items for head in fetch_onwards(asked)] == [10]
 
 
 def test_a_next_page_on_another_host_is_not_followed(api: Api, tmp_path: Path) -> None:

@@ -106,7 +106,10 @@ def test_pages_are_fetched_in_parallel_and_bad_items_are_quarantined_with_their_
     stored = json.dumps([shop.rows("runs"), shop.rows("quarantine")], default=str) + "".join(shop.said)
     assert "s3cr3t" not in stored
 
-    shop.api.faults = {}
+
+@pytest.mark.slow
+def test_the_same_items_are_not_read_again_and_another_one_is(shop: Shop) -> None:
+    shop.run(*PARALLEL)
     again = shop.run(*PARALLEL)
     assert (again["status"], again["products"], len(shop.api.asked)) == ("nothing_to_do", 35, 5)
     assert any("imported these files" in line for line in shop.said)
@@ -126,6 +129,7 @@ def test_an_import_that_ran_into_an_outage_goes_on_at_the_next_page(shop: Shop) 
     assert any("2 pages of an interrupted import are kept, 20 products" in line for line in shop.said)
 
 
+@pytest.mark.slow
 def test_in_parallel_too_pages_that_were_fetched_are_not_asked_for_again(shop: Shop) -> None:
     shop.api.faults = {2: busy(10**6)}
     with pytest.raises(TemporaryFailure, match="page 2"):
@@ -136,6 +140,7 @@ def test_in_parallel_too_pages_that_were_fetched_are_not_asked_for_again(shop: S
     assert (done["new"], shop.api.pages_asked) == (35, [2, 5])
 
 
+@pytest.mark.slow
 def test_a_killed_import_uses_its_pages_and_one_that_was_killed_at_its_end_fetches_anew(shop: Shop) -> None:
     with killed_at(LakeCatalog, "replace_products"):
         shop.run()
@@ -151,6 +156,7 @@ def test_a_killed_import_uses_its_pages_and_one_that_was_killed_at_its_end_fetch
     assert any("imported before: all pages are fetched anew" in line for line in shop.said)
 
 
+@pytest.mark.slow
 def test_pages_of_another_time_or_source_are_not_used(shop: Shop) -> None:
     shop.api.faults = {3: busy(10**6)}
     with pytest.raises(TemporaryFailure):
@@ -168,6 +174,7 @@ def test_pages_of_another_time_or_source_are_not_used(shop: Shop) -> None:
     assert any("older than 24 hours" in line for line in shop.said)
 
 
+@pytest.mark.slow
 def test_fewer_products_than_announced_and_pages_twice_are_refused_and_not_kept(shop: Shop) -> None:
     shop.api.total = 36
     with pytest.raises(DataContractError, match="announces 36 products and gave 35"):
@@ -180,6 +187,7 @@ def test_fewer_products_than_announced_and_pages_twice_are_refused_and_not_kept(
     assert shop.catalog.version("products") == -1
 
 
+@pytest.mark.slow
 def test_more_products_than_announced_are_imported(shop: Shop) -> None:
     shop.api.total = 11
     assert shop.run(*PARALLEL)["new"] == 35

@@ -117,11 +117,20 @@ def test_i6_a_versions_runs_are_undone_as_one_and_one_command_restores_them(shop
     }
     assert shop.catalog.version("attribute_values") == versions + 1  # one commit: readers see all of it or none (I4)
     assert seen(shop.catalog) == OLD
-    assert shop.undo(SECOND)["status"] == "nothing_to_do"
-
     rollback.rollback_run(shop.catalog, undone["run_id"], say=lambda _: None)
     assert seen(shop.catalog) == before
-    assert shop.undo(SECOND)["undoes"] == ["enrich-5", "enrich-3", "enrich-2"]
+
+
+@pytest.mark.slow
+def test_i6_what_was_restored_can_be_undone_again_and_nothing_is_undone_twice(shop: Shop) -> None:
+    before = seen(shop.catalog)
+    undone = shop.undo(SECOND)
+    assert shop.undo(SECOND)["status"] == "nothing_to_do"
+    rollback.rollback_run(shop.catalog, undone["run_id"], say=lambda _: None)
+    assert seen(shop.catalog) == before
+    again = shop.undo(SECOND)
+    assert again["undoes"] == ["enrich-5", "enrich-3", "enrich-2"]
+    assert again["run_id"] != undone["run_id"]
     assert seen(shop.catalog) == OLD
 
 

@@ -23,7 +23,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, outcomes, picture_sample, unchanged
 from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
-from catalog_enrichment.ingest.source_feed import remote_feed
+from catalog_enrichment.ingest.source_feed import RemoteFeed, remote_feed
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
 from catalog_enrichment.stages import Stages
@@ -81,11 +81,7 @@ def import_products(context: Context) -> dict[str, Any]:
         with stages("read"):
             _move_pictures_out_of_table(context)
             record.run_id = run_id = _run_id(catalog, record, last)
-            raw = feeds.read_source(spark, source, root, config.pictures(), remote)
-            normalised = merchant_values.normalise_attributes(raw, dictionary)
-            rows = catalog.checkpoint(run_id, "rows", outcomes.with_keys(normalised))
-            if remote is not None:
-                remote.release()
+            rows = _read(context, run_id, remote)
 
         with stages("validate"):
             record.validation = _validate_snapshot(rows, config, 0 if last is None else last["counts"]["rows"])
@@ -117,6 +113,17 @@ def import_products(context: Context) -> dict[str, Any]:
         runs.write(catalog, record)  # the last write of the run
         catalog.drop_checkpoints(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
+
+
+def _read(context: Context, run_id: str, remote: RemoteFeed | None) -> DataFrame:
+    """The source's rows, normalised and stored: a database or an API is not needed any more then."""
+    config, catalog, source = context.config, context.catalog, _source(context.config)
+    raw = feeds.read_source(context.spark, source, config.path("."), config.pictures(), remote)
+    normalised = merchant_values.normalise_attributes(raw, context.dictionary)
+    rows = catalog.checkpoint(run_id, "rows", outcomes.with_keys(normalised))
+    if remote is not None:
+        remote.release()
+    return rows
 
 
 def _move_pictures_out_of_table(context: Context) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import CatalogEnrichmentError, DataContractError, GateRefused
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, GateRefused
 from catalog_enrichment.failures import recognised
 from catalog_enrichment.ingest.source_frame import FileLocation, SourceFrame
 from catalog_enrichment.stages import Say
@@ -74,6 +74,8 @@ def _opened(spark: SparkSession, config: Config, say: Say) -> RemoteFeed | None:
     if source is not None and source.api is not None:
         from catalog_enrichment.ingest.api_source import api_feed
 
+        if "://" in config.catalog.path and not source.api.pages_folder:
+            raise ConfigError("source.api.pages_folder is needed: a folder for pages, as catalog.path is in no folder")
         # where the checkpoints are, too: maintain_catalog removes what nobody comes back for
         pages = config.path(source.api.pages_folder or f"{config.catalog.path}/_staging")
         return api_feed(spark, source, pages, say)
