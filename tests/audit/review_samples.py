@@ -1,0 +1,39 @@
+"""Samples, items and verdicts for the tests of the review store and the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from catalog_enrichment.audit.items import Answer, Item, Purpose, Sample, Verdict
+from catalog_enrichment.records import Cardinality
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def sample(sample_id: str = "s1", **changes: Any) -> Sample:
+    given = {"purpose": Purpose.AUDIT, "drawn_at": START, "reviewers": 2, "title": "Colours of one run"}
+    return Sample(sample_id=sample_id, **given | changes)
+
+
+def item(number: int, sample_id: str = "s1", **changes: Any) -> Item:
+    given: dict[str, Any] = {
+        "product_id": f"p{number:03d}",
+        "shop_id": f"shop-{number % 2}",
+        "title": f"Shirt number {number}",
+        "description": "A shirt",
+        "category": "Apparel/Topwear",
+        "language": "en",
+        "images": ((f"{number}.jpg", "1-2"),),
+        "attribute": "color",
+        "cardinality": Cardinality.ONE,
+        "value": "Red",
+    }
+    given |= changes
+    item_id = Item.id_of(sample_id, given["product_id"], given["attribute"], given["value"])
+    return Item(item_id=item_id, sample_id=sample_id, **given)
+
+
+def verdict(of: Item, reviewer: str, answer: Answer = Answer.YES, *right: str, **changes: Any) -> Verdict:
+    given: dict[str, Any] = {"answered_at": START + timedelta(minutes=1), "seconds": 2.5}
+    return Verdict(item_id=of.item_id, reviewer=reviewer, answer=answer, right_values=right, **given | changes)
