@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults faults_stores mutants docs constraints build clean
+.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale bench faults mutants docs constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -25,6 +26,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup      ## the whole loop on a generated marketplace: import, train, certify, promote, enrich, report
 	$(BIN)/python -m catalog_enrichment.demo
+
+audit_demo: setup ## the review page over the demo's catalog (after make demo), with a sample of 200 written values
+	$(BIN)/python -m catalog_enrichment.demo.audit $(if $(PORT),--port $(PORT))
 
 test: setup      ## the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

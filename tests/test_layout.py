@@ -21,6 +21,7 @@ LAYERS = [
     ["demo"],
     ["cli"],
     ["cli_delivery"],
+    ["cli_review"],
     ["command"],
     ["delivery"],
     ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations", "audit"],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from catalog_enrichment.cli_delivery import deliver_values as deliver_values
 from catalog_enrichment.cli_delivery import delivery_status as delivery_status
 from catalog_enrichment.cli_delivery import export_changes as export_changes
+from catalog_enrichment.cli_review import apply_requests, label_studio, offer_suggestions, serve_audit
 from catalog_enrichment.command import Summary, ended, job, parser_of
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
@@ -22,6 +23,9 @@ from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
+
+__all__ = ["apply_requests", "label_studio", "offer_suggestions", "serve_audit"]
+"""Jobs of another file; the others are below."""
 
 
 # --- start a project --------------------------------------------------------------------------------------------------

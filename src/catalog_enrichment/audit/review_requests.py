@@ -2,7 +2,7 @@
 
 The page does not write to the catalog. One job at a time may (its write lock), an enrichment can hold that lock for
 hours, and a change needs Spark: a person who clicks would wait, or be refused. So a request is kept in the review store
-and applied by the next audit_ingest, and the page says so.
+and applied by the job apply_requests, which a scheduler starts every few minutes, and the page says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RequestKind(StrEnum):
     """The suggested value in ``values`` is right. Where the merchant gives a value it changes in the merchant's feed
     only (I1)."""
     REFUSE = "refuse"
-    """The suggested value in ``values`` is wrong."""
+    """The suggested value in ``values`` is wrong. Noted; nothing in the catalog changes."""
     UNDO = "undo"
     """Take back what ``run_id`` did to the attribute: `rollback_run`. Only of a run in which a person set this one
     value, so that nothing else is undone with it."""

@@ -180,12 +180,12 @@ class ReviewStore(ReviewFile):
         counting = self._counting("v.item_id = ?", item_id).get(item_id, [])
         return outcome_of(item, self.sample(item.sample_id).reviewers, counting)
 
-    def newest_of(self, sample_id: str, reviewer: str, limit: int = 1) -> list[Verdict]:
-        """The person's newest verdicts in the sample, newest first."""
+    def newest_of(self, sample_id: str, reviewer: str, limit: int = 1, adjudicates: bool = False) -> list[Verdict]:
+        """The person's newest verdicts in the sample as a reviewer, or as an adjudicator; newest first."""
         rows = self._rows(
             "SELECT c.* FROM counting c JOIN items i USING (item_id) WHERE i.sample_id = ? AND c.person = ? "
-            "ORDER BY c.verdict_id DESC LIMIT ?",
-            *(sample_id, review_rows.person_key(reviewer), limit),
+            "AND c.adjudicates = ? ORDER BY c.verdict_id DESC LIMIT ?",
+            *(sample_id, review_rows.person_key(reviewer), int(adjudicates), limit),
         )
         return [review_rows.verdict(row) for row in rows]
 

@@ -1,0 +1,87 @@
+"""Applies what people asked for on the page: each request by the operation that the command line has for it.
+
+Requests are applied in the order in which they came. One that cannot be applied is marked so with the reason, which the
+page shows, and the others go on. A request whose job was killed is applied again, and every operation that was done
+already changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.operations import lookup, rollback, set_value
+from catalog_enrichment.operations.commands import ANY_CONFIG
+from catalog_enrichment.records import NOTHING_TO_DO, Cardinality, RunStatus
+from catalog_enrichment.stages import Stages
+
+if TYPE_CHECKING:
+    from catalog_enrichment.context import Context
+
+
+def waiting(store: ReviewStore) -> list[Request]:
+    """What is to be applied, oldest first."""
+    return store.requests(state=RequestState.WAITING)
+
+
+def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] = ANY_CONFIG) -> dict[str, Any]:
+    """Apply every waiting request; returns the job's summary. For a job that holds the catalog's write lock.
+
+    ``config``: options of the commands in messages. Temporary failures and bugs end the job; what was applied until
+    then stays applied.
+    """
+    stages, ended = Stages(context.say), Counter[str]()
+    with stages("apply") as stage:
+        for request in waiting(store):
+            try:
+                state, outcome = RequestState.APPLIED, _apply(context, request, config)
+            except (ConfigError, GateRefused) as problem:
+                state, outcome = RequestState.REFUSED, str(problem)
+            if store.mark_applied(request.request_id, outcome, datetime.now(UTC), state):
+                ended[state.value] += 1
+                context.say(f"request {request.request_id} by {request.by}: {state.value}: {outcome}")
+        stage.rows_out = sum(ended.values())
+    status = RunStatus.SUCCEEDED if ended else NOTHING_TO_DO
+    return {"status": status, "requests": dict(sorted(ended.items())), "seconds": stages.seconds}
+
+
+def _apply(context: Context, request: Request, config: Sequence[str]) -> str:
+    """Do what is asked for; returns the outcome for people. Raises ConfigError and GateRefused."""
+    if request.kind is RequestKind.REFUSE:
+        return "noted as wrong for this product; nothing in the catalog changes"
+    if request.kind is RequestKind.UNDO:
+        summary = rollback.rollback_run(context.catalog, request.run_id, request.attribute, say=context.say)
+        done = summary["status"] == RunStatus.SUCCEEDED
+        return f"undone by run {summary['run_id']}" if done else "it was undone already"
+    correction = set_value.Correction(
+        product_id=request.product_id,
+        attribute=request.attribute,
+        values=_values(context, request),
+        remove=not request.values,
+        by=request.by,
+        reason=request.reason or None,
+    )
+    correction.check(context.dictionary)
+    summary = set_value.set_value(context, correction, dry_run=False, config=config)
+    if summary["status"] == NOTHING_TO_DO:
+        return "a person has said so already"
+    return f"{request.attribute} is {', '.join(summary['after']['values']) or 'no value'}, by run {summary['run_id']}"
+
+
+def _values(context: Context, request: Request) -> tuple[str, ...]:
+    """The whole set to write: an accepted suggestion joins the values that readers see, where there can be several."""
+    attribute = lookup.known_attribute(context.dictionary, request.attribute)
+    if request.kind is not RequestKind.ACCEPT or attribute.cardinality is Cardinality.ONE:
+        return request.values
+    import pyarrow.compute as pc
+
+    seen: set[str] = set()
+    for batch in context.catalog.scan("current_values", ("product_id", "attribute", "values")):
+        for row in batch.filter(pc.equal(batch.column("product_id"), request.product_id)).to_pylist():
+            seen |= set(row["values"]) if row["attribute"] == request.attribute else set()
+    return tuple(sorted(seen | set(request.values)))

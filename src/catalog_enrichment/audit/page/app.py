@@ -1,0 +1,312 @@
+"""The page's web server: HTML pages for people, and the JSON interface that these pages and other programs use.
+
+Who answers is the header ``X-Reviewer`` (percent-encoded) or the cookie that /api/name sets. Names are not secrets: a
+person who has the token can give any name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog_enrichment.audit.items import Answer, ItemState, Verdict
+from catalog_enrichment.audit.page import guard, html
+from catalog_enrichment.audit.page.site import APPLIED_BY, Site, check_values, question, request_of, state_of, values_of
+from catalog_enrichment.audit.page.who import (
+    LONGEST_NAME,
+    NAME_COOKIE,
+    TOKEN_COOKIE,
+    NotFoundError,
+    UnnamedError,
+    item_of,
+    reviewer_of,
+    sample_of,
+    site_of,
+)
+from catalog_enrichment.audit.review_requests import Request as Asked
+from catalog_enrichment.audit.review_requests import RequestKind, RequestState
+from catalog_enrichment.audit.review_rows import person_key, plain_name
+from catalog_enrichment.errors import CatalogEnrichmentError, DataContractError, TemporaryFailure
+
+STATIC = Path(__file__).parent / "static"
+_DAYS_90 = 90 * 24 * 3600
+_WITHOUT_TOKEN = ("/static/", "/api/token", "/sign-in")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NameBody(_Body):
+    name: str = Field(max_length=LONGEST_NAME)
+
+
+class TokenBody(_Body):
+    token: str = Field(max_length=400)
+
+
+class VerdictBody(_Body):
+    item_id: str
+    answer: Answer
+    right_values: list[str] = Field(default=[], max_length=100)
+    adjudicates: bool = False
+    seconds: float = Field(default=0.0, ge=0, le=86_400)
+
+
+class UndoBody(_Body):
+    adjudicates: bool = False
+
+
+class RequestBody(_Body):
+    kind: Literal["set", "undo"]
+    product_id: str
+    attribute: str
+    values: list[str] = Field(default=[], max_length=100)
+    run_id: str = ""
+    reason: str = Field(default="", max_length=500)
+
+
+api = APIRouter(prefix="/api")
+files = APIRouter()
+
+
+def create_app(site: Site) -> FastAPI:
+    """The server of ``site``. Nothing is fetched from another server; there is no generated documentation page."""
+    app = FastAPI(title="catalog-enrichment review", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.site = site
+    app.include_router(api)
+    app.include_router(files)
+    app.include_router(html.pages)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.middleware("http")(_guarded)
+    app.add_exception_handler(CatalogEnrichmentError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    for kind in (NotFoundError, UnnamedError):
+        app.add_exception_handler(kind, _refused)
+    return app
+
+
+async def _guarded(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
+    site: Site = request.app.state.site
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    refused = guard.refusal(site.guard, request.method, headers)
+    path = request.url.path
+    bearer = headers.get("authorization", "").removeprefix("Bearer ")
+    known = any(site.guard.knows_token(given) for given in (request.cookies.get(TOKEN_COOKIE, ""), bearer))
+    if refused is not None:
+        response: Response = JSONResponse({"error": refused[1]}, refused[0])
+    elif not known and not path.startswith(_WITHOUT_TOKEN):
+        if path.startswith(("/api/", "/pictures/", "/product-pictures/")):
+            response = JSONResponse({"error": "this server asks for its token"}, 401)
+        else:
+            response = html.sign_in(request, 401)
+    else:
+        response = await serve(request)
+    for name, value in guard.HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "no-cache" if path.startswith("/static/") else "no-store")
+    return response
+
+
+def _refused(_: Request, problem: Exception) -> Response:
+    status = 422
+    if isinstance(problem, TemporaryFailure):
+        status = 503
+    elif isinstance(problem, NotFoundError):
+        status = 404
+    elif isinstance(problem, UnnamedError):
+        status = 401
+    return JSONResponse({"error": str(problem)}, status)
+
+
+def _invalid(_: Request, problem: Exception) -> Response:
+    errors = problem.errors() if isinstance(problem, RequestValidationError) else []
+    wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors)
+    return JSONResponse({"error": f"the request is not understood: {wrong}"}, 422)
+
+
+# --- who --------------------------------------------------------------------------------------------------------------
+
+
+@api.post("/token")
+def give_token(request: Request, body: TokenBody) -> Response:
+    """Takes the server's token and keeps it in a cookie."""
+    site = site_of(request)
+    if not site.guard.knows_token(body.token):
+        return JSONResponse({"error": "this is not the server's token; serve_audit printed it when it started"}, 401)
+    return _with_cookie(site, TOKEN_COOKIE, body.token)
+
+
+@api.post("/name")
+def give_name(request: Request, body: NameBody) -> Response:
+    """Takes the person's name and keeps it in a cookie."""
+    name = plain_name(body.name)
+    if not name or not name.isprintable():
+        raise DataContractError("give a name that can be printed, so that others know whose verdicts these are")
+    return _with_cookie(site_of(request), NAME_COOKIE, quote(name))
+
+
+def _with_cookie(site: Site, name: str, value: str) -> Response:
+    response = JSONResponse({"ok": True})
+    response.set_cookie(name, value, max_age=_DAYS_90, httponly=True, samesite="strict", secure=site.guard.secure)
+    return response
+
+
+# --- samples and verdicts ---------------------------------------------------------------------------------------------
+
+
+@api.get("/samples")
+def samples(request: Request) -> list[dict[str, Any]]:
+    """Every sample with its progress, newest first."""
+    site, name = site_of(request), reviewer_of(request, needed=False)
+    return [state_of(site, sample, name) for sample in site.store.samples()]
+
+
+@api.get("/samples/{sample_id}")
+def sample(request: Request, sample_id: str, shop: str = "") -> dict[str, Any]:
+    site, name = site_of(request), reviewer_of(request, needed=False)
+    return state_of(site, sample_of(site, sample_id), name, shop)
+
+
+@api.get("/samples/{sample_id}/next")
+def next_questions(request: Request, sample_id: str, limit: int = 3, shop: str = "") -> dict[str, Any]:
+    """The next questions for the person, in the order in which they are asked, and the progress."""
+    site, name = site_of(request), reviewer_of(request)
+    found = sample_of(site, sample_id)
+    queue = site.store.queue(sample_id, name, max(1, min(limit, 50)), shop)
+    return {"questions": [question(site, item) for item in queue], "state": state_of(site, found, name, shop)}
+
+
+@api.get("/samples/{sample_id}/disputes")
+def disputes(request: Request, sample_id: str) -> dict[str, Any]:
+    """The disputed items with both verdicts; without those that the person judged, which another one adjudicates."""
+    site, name = site_of(request), reviewer_of(request)
+    found = sample_of(site, sample_id)
+    disputed = [one for one in site.store.outcomes(sample_id) if one.state is ItemState.DISPUTED]
+    mine = [one for one in disputed if person_key(name) in {person_key(other) for other in one.reviewers}]
+    verdicts = site.store.verdicts(sample_id)
+    questions = [
+        question(site, one.item) | {"verdicts": [_said(verdict) for verdict in verdicts[one.item.item_id]]}
+        for one in disputed
+        if one not in mine
+    ]
+    return {"questions": questions, "for_others": len(mine), "state": state_of(site, found, name)}
+
+
+@api.post("/verdicts")
+def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
+    """Keeps the person's verdict; the same verdict sent again changes nothing."""
+    site, name = site_of(request), reviewer_of(request)
+    item = item_of(site, body.item_id)
+    given = body.model_dump() | {"right_values": tuple(body.right_values)}
+    verdict = Verdict(**given, reviewer=name, answered_at=datetime.now(UTC))
+    check_values(site, item.attribute, verdict.right_values)
+    found = site.store.sample(item.sample_id)
+    new = site.store.add_verdict(verdict, request_of(found, item, verdict))
+    return {"new": new, "state": state_of(site, found, name)}
+
+
+@api.post("/samples/{sample_id}/undo")
+def undo(request: Request, sample_id: str, body: UndoBody) -> dict[str, Any]:
+    """Takes back the person's newest verdict in the sample, as a reviewer or as an adjudicator, and gives the question
+    again."""
+    site, name = site_of(request), reviewer_of(request)
+    found = sample_of(site, sample_id)
+    for verdict in site.store.newest_of(sample_id, name, adjudicates=body.adjudicates):
+        site.store.withdraw_verdict(verdict.item_id, name)
+        again = question(site, site.store.item(verdict.item_id))
+        return {"question": again, "answer": verdict.answer.value, "state": state_of(site, found, name)}
+    raise DataContractError("there is no verdict of yours to take back")
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "reviewer": verdict.reviewer,
+        "answer": verdict.answer.value,
+        "right_values": list(verdict.right_values),
+        "adjudicates": verdict.adjudicates,
+    }
+
+
+# --- values, pictures, requests ---------------------------------------------------------------------------------------
+
+
+@api.get("/attributes/{attribute}")
+def attribute_values(request: Request, attribute: str) -> dict[str, Any]:
+    """The values of an attribute, with their spellings in all languages."""
+    return values_of(site_of(request), attribute)
+
+
+@api.get("/requests")
+def requests(request: Request, product_id: str = "", after: int = 0) -> list[dict[str, Any]]:
+    """What people asked for; of one product, if it is named."""
+    store = site_of(request).store
+    found = store.requests_about(product_id) if product_id else store.requests(after)
+    return [html.request_in_words(one) for one in found]
+
+
+@api.post("/requests")
+def ask(request: Request, body: RequestBody) -> dict[str, Any]:
+    """Keeps a request about a product; a job applies it later."""
+    site, name = site_of(request), reviewer_of(request)
+    product = site.products.product(body.product_id)
+    if product is None:
+        raise NotFoundError(f"no product {body.product_id!r} in the catalog")
+    attribute = next((one for one in site.products.explained(product) if one["attribute"] == body.attribute), None)
+    if attribute is None:
+        raise DataContractError(f"{body.attribute} does not apply to this product")
+    if attribute["by_merchant"]:
+        raise DataContractError(f"the merchant gives {body.attribute}: it is corrected in the merchant's feed")
+    if body.kind == "undo" and (not body.run_id or body.run_id != attribute["undo_run"]):
+        raise DataContractError("there is nothing of this run to undo any more; load the page again")
+    if attribute["cardinality"] == "one" and len(body.values) > 1:
+        raise DataContractError(f"{body.attribute} has one value per product")
+    check_values(site, body.attribute, tuple(body.values))
+    asked = body.model_dump() | {"kind": RequestKind(body.kind), "values": tuple(body.values)}
+    request_id = site.store.add_request(Asked(**asked, by=name, asked_at=datetime.now(UTC)))
+    return {"request_id": request_id, "applied_by": APPLIED_BY}
+
+
+@api.delete("/requests/{request_id}")
+def withdraw(request: Request, request_id: int) -> dict[str, Any]:
+    """Takes back a request that still waits."""
+    site, name = site_of(request), reviewer_of(request)
+    now = datetime.now(UTC)
+    if not site.store.mark_applied(request_id, f"taken back by {name}", now, RequestState.WITHDRAWN):
+        raise DataContractError("this request does not wait any more; load the page again")
+    return {"ok": True}
+
+
+@files.get("/pictures/{item_id}/{number}")
+def picture(request: Request, item_id: str, number: int) -> Response:
+    """A picture of an item, by its place; which file or address that is, the item says and not the request."""
+    site = site_of(request)
+    return _picture(site, item_of(site, item_id).images, number)
+
+
+@files.get("/product-pictures/{number}")
+def product_picture(request: Request, number: int, product_id: str) -> Response:
+    site = site_of(request)
+    product = site.products.product(product_id)
+    if product is None:
+        raise NotFoundError(f"no product {product_id!r} in the catalog")
+    images = tuple((image["uri"] or "", image["version"] or "") for image in product["images"] or () if image)
+    return _picture(site, images, number)
+
+
+def _picture(site: Site, images: tuple[tuple[str, str], ...], number: int) -> Response:
+    if not 0 <= number < min(len(images), site.pictures.limits.max_per_product):
+        raise NotFoundError("the product has no such picture")
+    found = site.pictures.get(*images[number])
+    if not found.data:
+        return JSONResponse({"error": found.reason.replace("_", " ")}, 404, {"Cache-Control": "no-store"})
+    return Response(found.data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})

@@ -1,0 +1,115 @@
+"""serve_audit: the page's server, until it is stopped."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog_enrichment.audit.page.guard import TOKEN_VARIABLE, Guard, is_loopback, make_token
+from catalog_enrichment.audit.page.pictures import Pictures
+from catalog_enrichment.audit.page.products import Products
+from catalog_enrichment.audit.page.site import Site
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.errors import ConfigError, TemporaryFailure
+from catalog_enrichment.stages import Say, to_stderr
+
+DEFAULT_STORE = "review.sqlite"
+"""Of the samples and verdicts, below the config's `root`."""
+DEFAULT_PORT = 8765
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listen:
+    """Where the server listens, and how people call it."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    """0: any that is free."""
+    public_url: str = ""
+
+
+def store_path(config: Config, given: str | None) -> Path:
+    """The review store's file: ``given``, else :data:`DEFAULT_STORE` below the config's root."""
+    return Path(given).resolve() if given else config.path(DEFAULT_STORE)
+
+
+def guard_of(listen: Listen, environment: Mapping[str, str], say: Say = to_stderr) -> Guard:
+    """The token is that of :data:`TOKEN_VARIABLE`; elsewhere than on loopback one is made, and printed, if there is
+    none. Raises ConfigError for a token that is too short and a public URL that is none."""
+    token = environment.get(TOKEN_VARIABLE, "").strip()
+    if not token and (not is_loopback(listen.host) or listen.public_url):
+        token = make_token()
+        say(f"this server is reached from elsewhere and asks for a token, which is printed only here: {token}")
+        say(f"(set {TOKEN_VARIABLE} to choose it)")
+    return Guard(host=listen.host, public_url=listen.public_url, token=token)
+
+
+def site_of(config: Config, store: ReviewStore, guard: Guard) -> Site:
+    """What the page's handlers work on. Nothing of it starts Spark."""
+    dictionary = load_dictionary(config)
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    return Site(
+        store=store,
+        dictionary=dictionary,
+        pictures=Pictures(config.pictures()),
+        products=Products(catalog, dictionary, config.enrich),
+        guard=guard,
+    )
+
+
+def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr) -> dict[str, Any]:
+    """Serve the page until the process gets SIGINT or SIGTERM; returns the job's summary.
+
+    Raises ConfigError for an address that cannot be listened on, and TemporaryFailure if another program has the port.
+    """
+    import uvicorn
+
+    from catalog_enrichment.audit.page.app import create_app
+
+    guard = guard_of(listen, os.environ, say)
+    with ReviewStore(path) as store, bound(listen) as listening:
+        app = create_app(site_of(config, store, guard))
+        port = listening.getsockname()[1]
+        host = f"[{listen.host}]" if ":" in listen.host else listen.host
+        say(f"review page: {listen.public_url or f'http://{host}:{port}/'} (stop with Ctrl-C)")
+        say(f"samples and verdicts are kept in {path}")
+        if guard.token and not guard.secure:
+            say("warning: without https the token can be read on the way: set up a proxy with https (--public-url)")
+        settings = uvicorn.Config(
+            app,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(settings)
+        with suppress(KeyboardInterrupt):  # uvicorn ends in order and then raises it again
+            server.run(sockets=[listening])
+        samples = [sample.sample_id for sample in store.samples()]
+    return {"status": "stopped", "port": port, "store": str(path), "samples": samples}
+
+
+def bound(listen: Listen) -> socket.socket:
+    """A socket that listens on the address."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        return socket.create_server((listen.host, listen.port), family=family, backlog=128)
+    except OSError as problem:
+        where = f"cannot listen on {listen.host}, port {listen.port}: {problem.strerror or problem}"
+        if problem.errno == errno.EADDRINUSE:
+            raise TemporaryFailure(
+                f"{where}. Another program has it: stop that one, or choose another --port"
+            ) from None
+        raise ConfigError(f"{where}. Choose another --host or --port") from None
+    except OverflowError:
+        raise ConfigError(f"--port must lie in [0, 65535], not {listen.port}") from None

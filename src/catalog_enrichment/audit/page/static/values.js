@@ -1,0 +1,175 @@
+// The search for the right value: a combobox over an attribute's values, their aliases and other languages.
+import { ask, byId, element } from "./server.js";
+
+const SHOWN = 50; // options that are listed at once; typing narrows them
+const known = new Map(); // attribute -> promise of its values
+
+export function valuesOf(attribute) {
+  if (!known.has(attribute)) {
+    const loaded = ask("GET", `/api/attributes/${encodeURIComponent(attribute)}`).then(prepared);
+    loaded.catch(() => known.delete(attribute)); // a later try asks again
+    known.set(attribute, loaded);
+  }
+  return known.get(attribute);
+}
+
+function prepared(content) {
+  for (const one of content.values) {
+    one.keys = [one.value, ...one.aliases.map((alias) => alias[1])].map(fold);
+  }
+  return content;
+}
+
+// as the dictionary folds spellings, and without accents, which not every keyboard has
+export function fold(text) {
+  const plain = text.normalize("NFKD").replace(/\p{M}+/gu, "").toLowerCase();
+  return plain.replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+}
+
+// Values in the order of how well they match: equal, beginning, a word's beginning, anywhere.
+export function matching(values, typed) {
+  const key = fold(typed);
+  const rank = (spelling) => {
+    if (spelling === key) return 0;
+    if (spelling.startsWith(key)) return 1;
+    if (spelling.includes(` ${key}`)) return 2;
+    return spelling.includes(key) ? 3 : 9;
+  };
+  const ranked = values.map((one) => {
+    const ranks = one.keys.map(rank);
+    const best = Math.min(...ranks);
+    const found = ranks.indexOf(best);
+    return { one, best, alias: found > 0 ? one.aliases[found - 1] : null };
+  });
+  return ranked.filter((entry) => entry.best < 9).sort((a, b) => a.best - b.best);
+}
+
+export class ValuePicker {
+  // done(values) is called with the chosen values, cancelled() when the person goes back
+  constructor(done, cancelled) {
+    this.done = done;
+    this.cancelled = cancelled;
+    this.form = byId("right");
+    this.input = byId("search");
+    this.list = byId("options");
+    this.input.addEventListener("input", () => this.show());
+    this.input.addEventListener("keydown", (event) => this.onKey(event));
+    this.form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.close();
+    });
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.save();
+    });
+    byId("cancel").addEventListener("click", () => this.close());
+  }
+
+  get isOpen() {
+    return !this.form.hidden;
+  }
+
+  async open(attribute, cardinality, wrong) {
+    const content = await valuesOf(attribute);
+    this.values = content.values.filter((one) => one.value !== wrong);
+    this.many = cardinality === "many";
+    this.chosen = [];
+    byId("search-label").textContent = this.many ? `All right values of ${attribute}` : `The right value of ${attribute}`;
+    byId("save").hidden = !this.many;
+    this.input.value = "";
+    this.form.hidden = false;
+    this.input.setAttribute("aria-expanded", "true");
+    this.show();
+    this.input.focus();
+    this.form.scrollIntoView({ block: "nearest" });
+  }
+
+  hide() {
+    this.form.hidden = true;
+    this.input.setAttribute("aria-expanded", "false");
+    this.input.removeAttribute("aria-activedescendant");
+  }
+
+  close() {
+    this.hide();
+    this.cancelled();
+  }
+
+  show() {
+    this.found = matching(this.values, this.input.value);
+    this.active = this.input.value || !this.many ? 0 : -1;
+    const options = this.found.slice(0, SHOWN).map(({ one, alias }, number) => {
+      const option = element("li", one.value, { role: "option", id: `option-${number}`, dir: "auto" });
+      option.setAttribute("aria-selected", String(this.chosen.includes(one.value)));
+      if (alias) option.append(" ", element("small", `${alias[1]} (${alias[0]})`));
+      option.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the field
+      option.addEventListener("click", () => this.pick(one.value));
+      return option;
+    });
+    this.list.replaceChildren(...options);
+    const more = this.found.length - options.length;
+    const count = `${this.found.length} of ${this.values.length} values`;
+    byId("matches").textContent = more > 0 ? `${count}, the first ${options.length} are shown: type more` : count;
+    this.mark();
+    this.showChosen();
+  }
+
+  showChosen() {
+    const chips = this.chosen.map((value) => {
+      const item = element("li", "");
+      const chip = element("button", `${value} ×`, { type: "button", "aria-label": `Take out ${value}` });
+      chip.addEventListener("click", () => this.pick(value));
+      item.append(chip);
+      return item;
+    });
+    byId("chosen").replaceChildren(...chips);
+    byId("chosen").hidden = !chips.length;
+  }
+
+  mark() {
+    [...this.list.children].forEach((option, number) => {
+      option.classList.toggle("active", number === this.active);
+      if (number === this.active) option.scrollIntoView({ block: "nearest" });
+    });
+    const active = this.list.children[this.active];
+    if (active) this.input.setAttribute("aria-activedescendant", active.id);
+    else this.input.removeAttribute("aria-activedescendant");
+  }
+
+  onKey(event) {
+    const last = this.list.children.length - 1;
+    if (event.key === "ArrowDown") this.active = Math.min(this.active + 1, last);
+    else if (event.key === "ArrowUp") this.active = Math.max(this.active - 1, 0);
+    else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return this.prevent(event, () => this.save());
+    else if (event.key === "Enter") {
+      const option = this.found[this.active];
+      return this.prevent(event, () => option && this.pick(option.one.value));
+    } else return undefined;
+    return this.prevent(event, () => this.mark());
+  }
+
+  prevent(event, act) {
+    event.preventDefault();
+    act();
+  }
+
+  pick(value) {
+    if (!this.many) {
+      this.hide();
+      this.done([value]);
+      return;
+    }
+    this.chosen = this.chosen.includes(value) ? this.chosen.filter((one) => one !== value) : [...this.chosen, value];
+    this.input.value = "";
+    this.show();
+    this.input.focus();
+  }
+
+  save() {
+    if (!this.chosen.length) {
+      byId("matches").textContent = "Choose at least one value";
+      return;
+    }
+    this.hide();
+    this.done([...this.chosen].sort());
+  }
+}

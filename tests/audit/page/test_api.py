@@ -1,0 +1,196 @@
+"""The JSON interface: blind questions, verdicts of two people, adjudication, undo, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from catalog_enrichment.audit.items import Answer, ItemState, Purpose
+from catalog_enrichment.audit.review_requests import RequestKind, RequestState
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.records import Cardinality
+
+from ..review_samples import item, sample, verdict
+from ..review_server import Client, served
+
+ONE, TWO = item(1), item(2)
+
+
+@pytest.fixture
+def store(page_store: ReviewStore) -> ReviewStore:
+    page_store.add_sample(sample(), [ONE, TWO])
+    return page_store
+
+
+def _body(of, answer: str = "yes", *right: str, **more: object) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    return {"item_id": of.item_id, "answer": answer, "right_values": list(right), "seconds": 1.5, **more}
+
+
+def test_a_question_tells_nothing_that_a_reviewer_must_not_know(store: ReviewStore, ana: Client, ben: Client) -> None:
+    ben.post("/api/verdicts", _body(ONE, "no"))
+    questions = ana.get("/api/samples/s1/next?limit=9")["questions"]
+    assert [one["item_id"] for one in questions] == [ONE.item_id, TWO.item_id]  # what Ben has begun comes first
+    assert set(questions[0]) == {
+        *("item_id", "product_id", "shop_id", "title", "description", "category", "language", "attribute"),
+        *("cardinality", "value", "pictures"),
+    }
+    assert questions[0]["title"] == "Shirt number 1"
+    assert questions[0]["pictures"] == [f"/pictures/{ONE.item_id}/0"]
+
+
+def test_two_reviewers_and_an_adjudicator_settle_a_sample(store: ReviewStore, ana: Client, ben: Client) -> None:
+    eve = Client(ana.port, "Éve Müller")
+    for client, answers in ((ana, ("yes", "yes")), (ben, ("no", "yes"))):
+        for of, answer in zip((ONE, TWO), answers, strict=True):
+            assert client.post("/api/verdicts", _body(of, answer))["new"]
+    assert not ana.post("/api/verdicts", _body(ONE, "yes"))["new"]
+    state = ana.get("/api/samples/s1")
+    assert (state["settled"], state["disputed"], state["open"], state["mine"], state["left"]) == (1, 1, 0, 2, 0)
+    assert (state["pairs"], state["agreement"]) == (2, 0.5)
+    assert state["kappa"] == pytest.approx((0.5 - 0.625) / 0.375)
+    mine = ana.get("/api/samples/s1/disputes")
+    assert (mine["questions"], mine["for_others"]) == ([], 1)
+    (disputed,) = eve.get("/api/samples/s1/disputes")["questions"]
+    assert [(one["reviewer"], one["answer"]) for one in disputed["verdicts"]] == [("Ana", "yes"), ("Ben", "no")]
+    assert eve.post("/api/verdicts", _body(ONE, "other", "Navy Blue", adjudicates=True))["state"]["settled"] == 2
+    settled = store.outcome(ONE.item_id)
+    assert (settled.answer, settled.right_values) == (Answer.OTHER, ("Navy Blue",))
+    assert settled.reviewers == ("Ana", "Ben", "Éve Müller")
+    again = eve.post("/api/samples/s1/undo", {"adjudicates": True})
+    assert again["question"]["item_id"] == ONE.item_id
+    assert store.outcome(ONE.item_id).state is ItemState.DISPUTED
+
+
+def test_undo_gives_the_question_again(store: ReviewStore, ana: Client) -> None:
+    ana.post("/api/verdicts", _body(TWO, "no"))
+    ana.post("/api/verdicts", _body(ONE, "no"))
+    undone = ana.post("/api/samples/s1/undo", {})
+    assert (undone["question"]["item_id"], undone["answer"], undone["state"]["mine"]) == (ONE.item_id, "no", 1)
+    ana.post("/api/samples/s1/undo", {})
+    assert ana.refused("POST", "/api/samples/s1/undo") == (422, "there is no verdict of yours to take back")
+
+
+def test_what_is_refused_says_why(store: ReviewStore, ana: Client) -> None:
+    nobody = Client(ana.port)
+    assert nobody.refused("GET", "/api/samples/s1/next")[0] == 401
+    assert nobody.refused("POST", "/api/verdicts", _body(ONE))[0] == 401
+    assert ana.refused("GET", "/api/samples/nosuch") == (404, "there is no sample 'nosuch'")
+    assert ana.refused("POST", "/api/verdicts", _body(item(9)))[0] == 404
+    status, message = ana.refused("POST", "/api/verdicts", _body(ONE, "other", "Mauve"))
+    assert (status, "'Mauve'" in message) == (422, True)
+    assert ana.refused("POST", "/api/verdicts", _body(ONE, "perhaps"))[0] == 422
+    assert ana.refused("POST", "/api/verdicts", _body(ONE) | {"score": 1})[0] == 422
+    assert ana.refused("POST", "/api/verdicts", b"{")[0] == 422
+    assert "nothing to adjudicate" in ana.refused("POST", "/api/verdicts", _body(ONE, adjudicates=True))[1]
+    assert ana.refused("POST", "/api/name", {"name": " \u200b"})[0] == 422
+    assert store.verdicts("s1") == {}
+
+
+def test_verdicts_survive_a_restart_of_the_server(site_config: Config, store: ReviewStore) -> None:
+    with served(site_config, store) as first:
+        Client(first, "Ana").post("/api/verdicts", _body(ONE))
+    with ReviewStore(store.path) as again, served(site_config, again) as second:
+        assert Client(second, "Ana").get("/api/samples/s1")["mine"] == 1
+
+
+def test_a_name_is_kept_in_a_cookie_that_scripts_cannot_read(store: ReviewStore, ana: Client) -> None:
+    status, headers, _ = Client(ana.port).send("POST", "/api/name", {"name": "  Zoë  O'Neil "})
+    cookie = headers["set-cookie"]
+    assert (status, cookie.split(";")[0]) == (200, "audit_name=Zo%C3%AB%20O%27Neil")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    named = Client(ana.port, headers={"Cookie": cookie.split(";")[0]})
+    named.post("/api/verdicts", _body(ONE))
+    assert store.outcome(ONE.item_id).reviewers == ("Zoë O'Neil",)
+
+
+def test_values_come_with_their_spellings_in_all_languages(store: ReviewStore, ana: Client) -> None:
+    content = ana.get("/api/attributes/color")
+    assert (content["cardinality"], len(content["values"])) == ("one", 304)
+    assert content["values"][3] == {"value": "Navy Blue", "aliases": [["de", "Dunkelblau"], ["fr", "bleu foncé"]]}
+    assert ana.refused("GET", "/api/attributes/nosuch")[0] == 422
+
+
+def test_pictures_are_scaled_and_a_missing_one_says_why(
+    site_config: Config, page_store: ReviewStore, ana: Client
+) -> None:
+    outside = Path(site_config.root) / "attributes.json"
+    images = (("3.jpg", "1"), ("nosuch.jpg", "1"), (f"{outside}", "1"), ("ftp://host/1.jpg", "1"), ("", "0" * 64))
+    feed = Path(site_config.root) / "feed"
+    images = tuple(
+        (str(feed / uri) if uri.endswith(("3.jpg", "nosuch.jpg")) else uri, version) for uri, version in images
+    )
+    pictured = item(5, images=images)
+    page_store.add_sample(sample(), [pictured])
+    status, headers, data = ana.send("GET", f"/pictures/{pictured.item_id}/0")
+    assert (status, headers["content-type"]) == (200, "image/jpeg")
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (640, 640)
+        assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((320, 320)), (120, 135, 90), strict=True))  # type: ignore[arg-type]
+    reasons = [ana.refused("GET", f"/pictures/{pictured.item_id}/{number}") for number in range(1, 6)]
+    assert reasons == [
+        (404, "image missing"),
+        (404, "image not allowed"),
+        (404, "image not allowed"),
+        (404, "image missing"),
+        (404, "the product has no such picture"),
+    ]
+    assert ana.refused("GET", "/pictures/nosuch/0")[0] == 404
+    for path in (
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2f..%2fapp.py",
+        "/pictures/../../etc/passwd/0",
+    ):
+        assert ana.send("GET", path)[0] == 404
+
+
+def test_an_answer_to_a_suggestion_asks_for_a_change_until_it_is_taken_back(
+    page_store: ReviewStore, ana: Client
+) -> None:
+    many = item(3, attribute="material", cardinality=Cardinality.MANY, value="Wool", images=())
+    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE, TWO, many])
+    assert {one["shop_id"] for one in ana.get("/api/samples/s1/next?limit=9&shop=shop-1")["questions"]} == {"shop-1"}
+    assert ana.get("/api/samples/s1?shop=shop-0")["items"] == 1
+    ana.post("/api/verdicts", _body(ONE, "yes"))
+    ana.post("/api/verdicts", _body(TWO, "no"))
+    ana.post("/api/verdicts", _body(many, "other", "Silk", "Cotton"))
+    kinds = [(one.kind, one.values, one.by, one.product_id) for one in page_store.requests()]
+    assert kinds == [
+        (RequestKind.ACCEPT, ("Red",), "Ana", "p001"),
+        (RequestKind.REFUSE, ("Red",), "Ana", "p002"),
+        (RequestKind.SET, ("Silk", "Cotton"), "Ana", "p003"),
+    ]
+    ana.post("/api/samples/s1/undo")
+    ana.post("/api/verdicts", _body(many, "cannot_tell"))
+    assert [one.state for one in page_store.requests()] == [*[RequestState.WAITING] * 2, RequestState.WITHDRAWN]
+    assert [one["what"] for one in ana.get("/api/requests")][:2] == ["accept Red for color", "refuse Red for color"]
+
+
+def test_no_answer_about_other_samples_asks_for_a_change(store: ReviewStore, ana: Client) -> None:
+    ana.post("/api/verdicts", _body(ONE, "no"))
+    assert store.requests() == []
+
+
+def test_the_pages_escape_what_merchants_wrote(page_store: ReviewStore, ana: Client) -> None:
+    hostile = "<script>alert(1)</script>\x07&quot;"
+    page_store.add_sample(sample("s<b>", title=hostile), [item(1, "s<b>")])
+    page_store.add_verdict(verdict(item(1, "s<b>"), hostile[:40]))
+    for path in ("/", "/samples/s%3Cb%3E/review", "/products?q=%3Cscript%3E"):
+        status, headers, body = ana.send("GET", path)
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert b"<script>" not in body
+        assert b"\x07" not in body
+    assert b"&lt;script&gt;alert(1)" in ana.send("GET", "/")[2]
+
+
+def test_the_interface_is_described_and_only_by_this_server(store: ReviewStore, ana: Client) -> None:
+    paths = ana.get("/api/openapi.json")["paths"]
+    assert {"/api/verdicts", "/api/samples/{sample_id}/next", "/api/samples/{sample_id}/disputes"} <= set(paths)
+    assert ana.send("GET", "/docs")[0] == 404
+    assert json.dumps(paths)

@@ -1,0 +1,247 @@
+"""The review page in a real Chromium: by keyboard, mouse and on a phone; what merchants wrote; accessibility."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment.audit.items import Answer, ItemState, Purpose
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.records import Cardinality
+
+from ..review_samples import item, sample, verdict
+from ..review_server import served
+from .conftest import OpenPage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+WITHOUT_PICTURE = item(4, images=())
+
+
+@pytest.fixture
+def store(page_store: ReviewStore, site_config: Config) -> ReviewStore:
+    feed = Path(site_config.root) / "feed"
+    items = [item(number, images=((str(feed / f"{number}.jpg"), "1"),)) for number in range(4)]
+    page_store.add_sample(sample(), [*items, WITHOUT_PICTURE])
+    return page_store
+
+
+def _said(store: ReviewStore, page: Page) -> dict[str, Answer]:
+    """Product -> answer, when the server has all that the page has to send."""
+    page.wait_for_function("Object.keys(localStorage).every((key) => !key.startsWith('unsent/'))")
+    return {
+        one.item_id: verdicts[0].answer
+        for one in store.items("s1")
+        if (verdicts := store.verdicts("s1").get(one.item_id))
+    }
+
+
+def _violations(page: Page) -> list[Any]:
+    """What axe finds. Its script is added by the browser's own channel, which the page's policy does not concern."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page)
+    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]]
+
+
+def _open(open_page: OpenPage, path: str = "/samples/s1/review", **options: Any) -> Page:
+    page = open_page(path, **options)
+    page.locator("#card").wait_for()
+    return page
+
+
+def test_a_sample_is_judged_by_keyboard_alone(store: ReviewStore, open_page: OpenPage) -> None:
+    page = _open(open_page)
+    order = [one.item_id for one in store.queue("s1", "Ana", limit=9)]
+    first = store.item(order[0])
+    assert page.locator("#title").inner_text() == first.title
+    assert page.evaluate("document.activeElement.id") == "title"
+    page.keyboard.press("y")
+    page.keyboard.press("n")
+    page.keyboard.press("c")
+    page.keyboard.press("v")
+    page.locator("#search").wait_for()
+    page.keyboard.type("fonce")  # French, without the accent
+    assert page.locator("[role=option]").all_inner_texts() == ["Navy Blue bleu foncé (fr)"]
+    page.keyboard.press("Enter")
+    page.keyboard.press("y")
+    page.locator("#done").wait_for()
+    answers = _said(store, page)
+    assert [answers[one] for one in order] == [Answer.YES, Answer.NO, Answer.CANNOT_TELL, Answer.OTHER, Answer.YES]
+    assert store.verdicts("s1")[order[3]][0].right_values == ("Navy Blue",)
+    assert all(0 < one[0].seconds < 60 for one in store.verdicts("s1").values())
+    page.keyboard.press("u")
+    page.locator("#card").wait_for()
+    assert page.locator("#title").inner_text() == store.item(order[4]).title
+    assert order[4] not in store.verdicts("s1")
+
+
+def test_a_judgement_by_mouse_survives_a_reload(store: ReviewStore, open_page: OpenPage) -> None:
+    page = _open(open_page)
+    order = store.queue("s1", "Ana", limit=9)
+    page.get_by_role("button", name="No N", exact=True).click()
+    page.get_by_role("button", name="Right value is").click()
+    page.get_by_role("option", name="Blue", exact=True).click()
+    assert list(_said(store, page).values()).count(Answer.OTHER) == 1
+    page.reload()
+    page.locator("#card").wait_for()
+    assert page.locator("#title").inner_text() == order[2].title
+    assert "You: 2 judged, 3 left." in page.locator("#numbers").inner_text()
+
+
+def test_two_people_at_once_dispute_and_a_third_decides(store: ReviewStore, open_page: OpenPage) -> None:
+    ana, ben = _open(open_page), _open(open_page, reviewer="Ben")
+    for key_ana, key_ben in ("yy", "yy", "yy", "yy", "yn"):
+        ana.keyboard.press(key_ana)
+        ben.keyboard.press(key_ben)
+    ana.locator("#done").wait_for()
+    ben.locator("#done").wait_for()
+    _said(store, ana)
+    _said(store, ben)
+    states = [one.state for one in store.outcomes("s1")]
+    assert set(states) <= {ItemState.SETTLED, ItemState.DISPUTED}
+    assert states.count(ItemState.DISPUTED) == 1
+    eve = _open(open_page, "/samples/s1/adjudicate", reviewer="Eve")
+    assert sorted(eve.locator("#verdicts li").all_inner_texts()) == ["Ana: yes", "Ben: no"]
+    eve.keyboard.press("n")
+    eve.locator("#done").wait_for()
+    _said(store, eve)
+    assert {one.state for one in store.outcomes("s1")} == {ItemState.SETTLED}
+
+
+def test_verdicts_wait_in_the_browser_while_the_server_is_away(
+    site_config: Config, store: ReviewStore, open_page: OpenPage, port: int
+) -> None:
+    page = _open(open_page)
+    page.context.set_offline(True)
+    page.keyboard.press("n")
+    page.locator("#notice", has_text="Not saved yet").wait_for()
+    assert store.verdicts("s1") == {}
+    page.context.set_offline(False)
+    assert list(_said(store, page).values()) == [Answer.NO]
+    page.wait_for_function("document.getElementById('notice').textContent === ''")
+
+
+def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: OpenPage) -> None:
+    title = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>\'"&amp;'
+    hostile = item(
+        1,
+        title=title,
+        description=f"{title}\n\u202egnp.exe",
+        category=title,
+        product_id=title,
+        images=((title, title),),
+    )
+    page_store.add_sample(sample(title=title), [hostile])
+    page_store.add_verdict(verdict(hostile, title[:60]))
+    for path in ("/samples/s1/review", "/"):
+        page = open_page(path)
+        shown = page.locator("#title" if "review" in path else ".sample h2")
+        shown.wait_for()
+        assert shown.inner_text() == title
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("main img[src=x], main script").count() == 0
+
+
+def test_a_missing_picture_says_so(store: ReviewStore, page_store: ReviewStore, open_page: OpenPage) -> None:
+    page_store.add_sample(sample("s2"), [item(1, "s2", images=(("nosuch.jpg", "1"),))])
+    page_store.add_sample(sample("s3"), [item(1, "s3", images=())])
+    page = _open(open_page, "/samples/s2/review")
+    page.locator("#nopicture", has_text="cannot be shown: image").wait_for()
+    page = _open(open_page, "/samples/s3/review")
+    page.locator("#nopicture", has_text="no picture").wait_for()
+
+
+def test_several_right_values_are_chosen_one_after_the_other(page_store: ReviewStore, open_page: OpenPage) -> None:
+    many = item(1, attribute="material", cardinality=Cardinality.MANY, value="Silk", images=())
+    page_store.add_sample(sample(), [many])
+    page = _open(open_page)
+    page.keyboard.press("v")
+    page.locator("#search").wait_for()
+    assert page.locator("[role=option]").all_inner_texts() == ["Cotton", "Wool"]  # not the one that is wrong
+    page.keyboard.type("wo")
+    page.keyboard.press("Enter")
+    page.keyboard.type("cot")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+Enter")
+    page.locator("#done").wait_for()
+    _said(page_store, page)
+    assert page_store.verdicts("s1")[many.item_id][0].right_values == ("Cotton", "Wool")
+
+
+def test_on_a_phone_thumbs_are_enough(store: ReviewStore, open_page: OpenPage) -> None:
+    page = _open(open_page, **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for button in page.locator("#answers button").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
+        assert box["y"] + box["height"] <= 844  # in reach without scrolling
+    page.locator("[data-answer=no]").tap()
+    assert list(_said(store, page).values()) == [Answer.NO]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(store: ReviewStore, open_page: OpenPage, scheme: str) -> None:
+    for reviewer, answer in (("Ben", Answer.YES), ("Eve", Answer.NO)):
+        store.add_verdict(verdict(WITHOUT_PICTURE, reviewer, answer))
+    page = _open(open_page, color_scheme=scheme)
+    assert _violations(page) == []
+    page.keyboard.press("v")
+    page.locator("[role=option]").first.wait_for()
+    assert _violations(page) == []
+    for path in ("/", "/samples/s1/adjudicate", "/products", "/sign-in"):
+        page.goto(page.url.split("/samples")[0] + path)
+        page.wait_for_load_state("networkidle")
+        assert (path, _violations(page)) == (path, [])
+
+
+def test_suggestions_are_accepted_and_refused(page_store: ReviewStore, open_page: OpenPage) -> None:
+    items = [item(number, images=()) for number in (1, 3)]
+    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [*items, item(2, images=())])
+    page = _open(open_page, "/samples/s1/review?shop=shop-1")
+    assert "takes effect when the job apply_requests runs next" in page.locator(".note").inner_text()
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_role("button", name="Refuse").click()
+    page.locator("#done").wait_for()
+    _said(page_store, page)
+    assert sorted((one.kind.value, one.by) for one in page_store.requests()) == [("accept", "Ana"), ("refuse", "Ana")]
+    assert _violations(page) == []
+
+
+def test_single_keys_can_be_switched_off(store: ReviewStore, open_page: OpenPage) -> None:
+    page = _open(open_page)
+    page.get_by_label("Single keys answer").uncheck()
+    page.keyboard.press("n")
+    page.reload()
+    page.locator("#card").wait_for()
+    page.keyboard.press("n")
+    page.get_by_label("Single keys answer").check()
+    page.keyboard.press("y")
+    assert list(_said(store, page).values()) == [Answer.YES]
+
+
+def test_a_person_signs_in_with_token_and_name(site_config: Config, store: ReviewStore, browser) -> None:  # type: ignore[no-untyped-def]
+    from catalog_enrichment.audit.page.guard import Guard
+
+    with served(site_config, store, Guard(token="sixteen-characters-and-more")) as port:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Go on").click()
+        page.locator("#notice", has_text="not the server's token").wait_for()
+        page.get_by_label("Token").fill("sixteen-characters-and-more")
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_label("Your name").fill("Zoë")
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("link", name="Review").click()
+        page.locator("#card").wait_for()
+        assert "You are Zoë" in page.locator(".who").inner_text()
+        assert page.evaluate("document.cookie") == ""
+        context.close()

@@ -1,0 +1,145 @@
+"""Who may use the page: Host, Origin, token, content type, headers of every answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from catalog_enrichment.audit.page.guard import LARGEST_BODY, Guard, is_loopback, refusal
+from catalog_enrichment.audit.page.serve import Listen, guard_of
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import ConfigError
+
+from ..review_samples import item, sample
+from ..review_server import Client, served
+
+TOKEN = "a-token-of-enough-characters"
+JSON = {"content-type": "application/json", "content-length": "2"}
+
+
+def test_on_loopback_only_loopback_names_are_served() -> None:
+    guard = Guard()
+    known = ("127.0.0.1:8765", "localhost:1", "LOCALHOST", "[::1]:8765", "127.9.9.9")
+    unknown = ("evil.example:8765", "", "192.168.0.7:8765", "localhost.evil.example", "[::1", "127.0.0.1.evil.example")
+    assert [host for host in (*known, *unknown) if guard.knows_host(host)] == list(known)
+    refused = refusal(guard, "GET", {"host": "evil.example"})
+    assert refused is not None
+    assert refused[0] == 421
+
+
+def test_elsewhere_addresses_and_the_public_name_are_served() -> None:
+    guard = Guard(host="0.0.0.0", token=TOKEN, public_url="https://audit.example.org")
+    assert [host for host in ("10.0.0.7:8765", "audit.example.org", "localhost") if guard.knows_host(host)] == [
+        *("10.0.0.7:8765", "audit.example.org", "localhost")
+    ]
+    assert not guard.knows_host("evil.example")
+    assert guard.secure
+    assert not Guard(host="0.0.0.0", token=TOKEN, public_url="http://audit.example.org").secure
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, None),
+        ({"origin": "http://127.0.0.1:8765"}, None),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, None),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/json; charset=utf-8"}, None),
+        ({"content-length": str(LARGEST_BODY)}, None),
+        ({"content-length": str(LARGEST_BODY + 1)}, 413),
+        ({"content-length": ""}, 411),
+        ({"content-length": "-1"}, 411),
+    ],
+)
+def test_a_change_comes_as_json_from_this_servers_pages(headers: dict[str, str], status: int | None) -> None:
+    given = {"host": "127.0.0.1:8765"} | JSON | headers
+    found = refusal(Guard(), "POST", given)
+    assert (found[0] if found else None) == status
+    assert refusal(Guard(), "GET", given) is None
+
+
+def test_behind_a_proxy_its_origin_is_known() -> None:
+    guard = Guard(token=TOKEN, public_url="https://audit.example.org/")
+    assert guard.knows_origin("https://audit.example.org", "127.0.0.1:8765")
+    assert not guard.knows_origin("http://audit.example.org", "127.0.0.1:8765")
+    assert not guard.knows_origin("https://audit.example.org.evil.example", "127.0.0.1:8765")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "::", "audit.internal"])
+def test_elsewhere_than_on_loopback_there_is_always_a_token(host: str) -> None:
+    said: list[str] = []
+    made = guard_of(Listen(host=host), {}, said.append)
+    assert len(made.token) >= 32
+    assert sum(made.token in line for line in said) == 1
+    assert guard_of(Listen(host=host), {}, said.append).token != made.token
+    said.clear()
+    given = guard_of(Listen(host=host), {"CATALOG_ENRICHMENT_AUDIT_TOKEN": f" {TOKEN}\n"}, said.append)
+    assert (given.token, said) == (TOKEN, [])
+    with pytest.raises(ConfigError, match="needs a token"):
+        Guard(host=host)
+    with pytest.raises(ConfigError, match="shorter than 16"):
+        guard_of(Listen(host=host), {"CATALOG_ENRICHMENT_AUDIT_TOKEN": "short"}, said.append)
+
+
+def test_on_loopback_a_token_is_asked_for_where_one_is_set_or_a_proxy_is_before_it() -> None:
+    assert guard_of(Listen(), {}).token == ""
+    assert guard_of(Listen(), {"CATALOG_ENRICHMENT_AUDIT_TOKEN": TOKEN}).token == TOKEN
+    assert guard_of(Listen(public_url="https://audit.example.org"), {}, lambda _: None).token
+    assert [
+        host for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "example.org") if is_loopback(host)
+    ] == [*("localhost", "127.0.0.1", "::1")]
+    for wrong in ("audit.example.org", "ftp://audit.example.org", "https://audit.example.org/path"):
+        with pytest.raises(ConfigError, match="--public-url must be like"):
+            Guard(token=TOKEN, public_url=wrong)
+
+
+def test_a_server_with_a_token_shows_nothing_without_it(site_config: Config, page_store: ReviewStore) -> None:
+    page_store.add_sample(sample(title="A secret title"), [item(1)])
+    with served(site_config, page_store, Guard(token=TOKEN)) as port:
+        stranger, wrong = Client(port, "Ana"), Client(port, "Ana", {"Authorization": "Bearer wrong"})
+        for client in (stranger, wrong):
+            status, _, body = client.send("GET", "/")
+            assert (status, b"secret title" in body, b"asks for its token" in body) == (401, False, True)
+            for path in ("/api/samples", f"/pictures/{item(1).item_id}/0", "/api/openapi.json"):
+                assert client.refused("GET", path)[0] == 401
+            assert client.refused("POST", "/api/name", {"name": "Ana"})[0] == 401
+        assert stranger.send("GET", "/static/page.css")[0] == 200
+        assert stranger.refused("POST", "/api/token", {"token": "wrong"})[0] == 401
+        status, headers, _ = stranger.send("POST", "/api/token", {"token": TOKEN})
+        assert (status, "HttpOnly" in headers["set-cookie"], "SameSite=strict" in headers["set-cookie"]) == (
+            200,
+            True,
+            True,
+        )
+        known = Client(port, "Ana", {"Cookie": headers["set-cookie"].split(";")[0]})
+        assert b"A secret title" in known.send("GET", "/")[2]
+        assert len(Client(port, "Ana", {"Authorization": f"Bearer {TOKEN}"}).get("/api/samples")) == 1
+
+
+def test_every_answer_forbids_scripts_from_elsewhere_and_in_the_page(page_store: ReviewStore, ana: Client) -> None:
+    page_store.add_sample(sample(), [item(1)])
+    for path in ("/", "/samples/s1/review", "/static/review.js", "/api/samples", "/nosuch"):
+        _, headers, body = ana.send("GET", path)
+        policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == policy["img-src"] == "'self'"
+        assert policy["frame-ancestors"] == "'none'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert b"http://" not in body.replace(b"http://www.w3.org/", b"")
+        assert b"https://" not in body
+        assert b" style=" not in body
+        assert b" onclick=" not in body
+
+
+def test_host_and_origin_are_checked_by_the_server(page_store: ReviewStore, ana: Client) -> None:
+    page_store.add_sample(sample(), [item(1)])
+    body = {"item_id": item(1).item_id, "answer": "yes"}
+    assert ana.refused("GET", "/api/samples", Host="evil.example")[0] == 421
+    assert ana.refused("POST", "/api/verdicts", body, Origin="http://evil.example")[0] == 403
+    assert ana.refused("POST", "/api/verdicts", body, Content_Type="text/plain")[0] == 415
+    assert ana.refused("POST", "/api/verdicts", {"x": "y" * LARGEST_BODY})[0] == 413
+    assert page_store.verdicts("s1") == {}
