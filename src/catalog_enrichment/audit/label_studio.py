@@ -17,6 +17,7 @@ from typing import Any
 
 from catalog_enrichment.audit.items import Answer, Item, Verdict
 from catalog_enrichment.audit.page.pictures import Pictures
+from catalog_enrichment.audit.review_rows import check_verdict, person_key
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
@@ -94,26 +95,38 @@ _NO_PICTURE = (
 def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> dict[str, Any]:
     """Add the annotations in ``source``, Label Studio's export in the format JSON; returns the job's summary.
 
-    Importing the same file again adds nothing. Skipped (cancelled) annotations are counted and left out; one that
-    cannot be a verdict is counted and named under ``refused``. Raises ConfigError for a file that cannot be read and
-    DataContractError for one that is no such export.
+    A person's newest annotation of an item counts; one that is not newer than the person's verdict in the store is
+    known already, so importing the same file again adds nothing. Skipped (cancelled) annotations are counted and left
+    out; one that cannot be a verdict is counted and named under ``refused``. Raises ConfigError for a file that cannot
+    be read and DataContractError for one that is no such export.
     """
     counts, refused = Counter[str](), list[str]()
+    newest: dict[tuple[str, str], Verdict] = {}
     for number, (data, annotation) in enumerate(_annotations(source)):
         if annotation.get("was_cancelled"):
             counts["skipped"] += 1
             continue
         try:
             verdict = _verdict(data, annotation)
-            attribute = store.item(verdict.item_id).attribute
-            known = dictionary[attribute].values if attribute in dictionary else ()
-            if unknown := sorted(set(verdict.right_values) - set(known)):
-                raise DataContractError(f"{unknown} is not among the values of {attribute}")
-            counts["added" if store.add_verdict(verdict) else "known"] += 1
+            check_verdict(verdict, store.item(verdict.item_id))
+            _check_values(dictionary, store.item(verdict.item_id).attribute, verdict)
+            key = (verdict.item_id, person_key(verdict.reviewer))
+            newest.pop(key, None)  # the order stays that of time
+            newest[key] = verdict
         except (DataContractError, ValueError, KeyError, TypeError, AttributeError) as problem:
             counts["refused"] += 1
             refused.append(f"annotation {number} of item {data.get('item_id')!r}: {problem}")
+    for (item_id, person), verdict in newest.items():
+        earlier = [one for one in store.verdicts_of(item_id) if person_key(one.reviewer) == person]
+        known = any(one.answered_at >= verdict.answered_at for one in earlier)
+        counts["added" if not known and store.add_verdict(verdict) else "known"] += 1
     return {"status": RunStatus.SUCCEEDED, "annotations": dict(sorted(counts.items())), "refused": refused[:100]}
+
+
+def _check_values(dictionary: Dictionary, attribute: str, verdict: Verdict) -> None:
+    known = dictionary[attribute].values if attribute in dictionary else ()
+    if unknown := sorted(set(verdict.right_values) - set(known)):
+        raise DataContractError(f"{unknown} is not among the values of {attribute}")
 
 
 def _annotations(source: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -118,7 +118,7 @@ class ReviewStore(ReviewFile):
         with self._writing():
             item = self.item(verdict.item_id)
             review_rows.check_verdict(verdict, item)
-            counting = self._counting("v.item_id = ?", verdict.item_id)[verdict.item_id]
+            counting = self.verdicts_of(verdict.item_id)
             mine = [
                 one
                 for one in counting
@@ -168,6 +168,10 @@ class ReviewStore(ReviewFile):
         """Item id -> the verdicts that count, oldest first; items without one are left out."""
         return dict(self._counting("i.sample_id = ?", sample_id))
 
+    def verdicts_of(self, item_id: str) -> list[Verdict]:
+        """The verdicts on one item that count, oldest first."""
+        return self._counting("v.item_id = ?", item_id)[item_id]
+
     def outcomes(self, sample_id: str) -> list[Outcome]:
         """Every item of the sample and what its verdicts come to. Raises DataContractError for an unknown sample."""
         reviewers = self.sample(sample_id).reviewers
@@ -177,8 +181,7 @@ class ReviewStore(ReviewFile):
     def outcome(self, item_id: str) -> Outcome:
         """Of one item."""
         item = self.item(item_id)
-        counting = self._counting("v.item_id = ?", item_id).get(item_id, [])
-        return outcome_of(item, self.sample(item.sample_id).reviewers, counting)
+        return outcome_of(item, self.sample(item.sample_id).reviewers, self.verdicts_of(item_id))
 
     def newest_of(self, sample_id: str, reviewer: str, limit: int = 1, adjudicates: bool = False) -> list[Verdict]:
         """The person's newest verdicts in the sample as a reviewer, or as an adjudicator; newest first."""

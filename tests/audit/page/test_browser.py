@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,20 @@ def store(page_store: ReviewStore, site_config: Config) -> ReviewStore:
 
 def _said(store: ReviewStore, page: Page) -> dict[str, Answer]:
     """Product -> answer, when the server has all that the page has to send."""
-    page.wait_for_function("Object.keys(localStorage).every((key) => !key.startsWith('unsent/'))")
+    _until(page, "Object.keys(localStorage).every((key) => !key.startsWith('unsent/'))")
     return {
         one.item_id: verdicts[0].answer
         for one in store.items("s1")
         if (verdicts := store.verdicts("s1").get(one.item_id))
     }
+
+
+def _until(page: Page, condition: str) -> None:
+    """The page's policy forbids what Playwright's own wait_for_function does."""
+    deadline = time.monotonic() + 20
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
 
 
 def _violations(page: Page) -> list[Any]:
@@ -81,6 +90,7 @@ def test_a_sample_is_judged_by_keyboard_alone(store: ReviewStore, open_page: Ope
     assert order[4] not in store.verdicts("s1")
 
 
+@pytest.mark.slow
 def test_a_judgement_by_mouse_survives_a_reload(store: ReviewStore, open_page: OpenPage) -> None:
     page = _open(open_page)
     order = store.queue("s1", "Ana", limit=9)
@@ -94,6 +104,7 @@ def test_a_judgement_by_mouse_survives_a_reload(store: ReviewStore, open_page: O
     assert "You: 2 judged, 3 left." in page.locator("#numbers").inner_text()
 
 
+@pytest.mark.slow
 def test_two_people_at_once_dispute_and_a_third_decides(store: ReviewStore, open_page: OpenPage) -> None:
     ana, ben = _open(open_page), _open(open_page, reviewer="Ben")
     for key_ana, key_ben in ("yy", "yy", "yy", "yy", "yn"):
@@ -114,6 +125,7 @@ def test_two_people_at_once_dispute_and_a_third_decides(store: ReviewStore, open
     assert {one.state for one in store.outcomes("s1")} == {ItemState.SETTLED}
 
 
+@pytest.mark.slow
 def test_verdicts_wait_in_the_browser_while_the_server_is_away(
     site_config: Config, store: ReviewStore, open_page: OpenPage, port: int
 ) -> None:
@@ -124,7 +136,7 @@ def test_verdicts_wait_in_the_browser_while_the_server_is_away(
     assert store.verdicts("s1") == {}
     page.context.set_offline(False)
     assert list(_said(store, page).values()) == [Answer.NO]
-    page.wait_for_function("document.getElementById('notice').textContent === ''")
+    _until(page, "document.getElementById('notice').textContent === ''")
 
 
 def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: OpenPage) -> None:
@@ -148,6 +160,7 @@ def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: Ope
         assert page.locator("main img[src=x], main script").count() == 0
 
 
+@pytest.mark.slow
 def test_a_missing_picture_says_so(store: ReviewStore, page_store: ReviewStore, open_page: OpenPage) -> None:
     page_store.add_sample(sample("s2"), [item(1, "s2", images=(("nosuch.jpg", "1"),))])
     page_store.add_sample(sample("s3"), [item(1, "s3", images=())])
@@ -157,6 +170,7 @@ def test_a_missing_picture_says_so(store: ReviewStore, page_store: ReviewStore, 
     page.locator("#nopicture", has_text="no picture").wait_for()
 
 
+@pytest.mark.slow
 def test_several_right_values_are_chosen_one_after_the_other(page_store: ReviewStore, open_page: OpenPage) -> None:
     many = item(1, attribute="material", cardinality=Cardinality.MANY, value="Silk", images=())
     page_store.add_sample(sample(), [many])
@@ -186,21 +200,23 @@ def test_on_a_phone_thumbs_are_enough(store: ReviewStore, open_page: OpenPage) -
     assert list(_said(store, page).values()) == [Answer.NO]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing(store: ReviewStore, open_page: OpenPage, scheme: str) -> None:
     for reviewer, answer in (("Ben", Answer.YES), ("Eve", Answer.NO)):
         store.add_verdict(verdict(WITHOUT_PICTURE, reviewer, answer))
     page = _open(open_page, color_scheme=scheme)
+    server = page.url.split("/samples")[0]
     assert _violations(page) == []
     page.keyboard.press("v")
     page.locator("[role=option]").first.wait_for()
     assert _violations(page) == []
     for path in ("/", "/samples/s1/adjudicate", "/products", "/sign-in"):
-        page.goto(page.url.split("/samples")[0] + path)
+        page.goto(server + path)
         page.wait_for_load_state("networkidle")
         assert (path, _violations(page)) == (path, [])
 
 
+@pytest.mark.slow
 def test_suggestions_are_accepted_and_refused(page_store: ReviewStore, open_page: OpenPage) -> None:
     items = [item(number, images=()) for number in (1, 3)]
     page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [*items, item(2, images=())])
@@ -214,6 +230,7 @@ def test_suggestions_are_accepted_and_refused(page_store: ReviewStore, open_page
     assert _violations(page) == []
 
 
+@pytest.mark.slow
 def test_single_keys_can_be_switched_off(store: ReviewStore, open_page: OpenPage) -> None:
     page = _open(open_page)
     page.get_by_label("Single keys answer").uncheck()
@@ -226,6 +243,7 @@ def test_single_keys_can_be_switched_off(store: ReviewStore, open_page: OpenPage
     assert list(_said(store, page).values()) == [Answer.YES]
 
 
+@pytest.mark.slow
 def test_a_person_signs_in_with_token_and_name(site_config: Config, store: ReviewStore, browser) -> None:  # type: ignore[no-untyped-def]
     from catalog_enrichment.audit.page.guard import Guard
 

@@ -51,7 +51,9 @@ class Products:
     def product(self, product_id: str) -> dict[str, Any] | None:
         """The product's row; None if there is none."""
         columns = [name for name in contract.columns("products") if name != "updated_at"]
-        return next(iter(self._rows("products", columns, product_id)), None)
+        for row in self._rows("products", columns, product_id):
+            return row | {"merchant_attributes": dict(row["merchant_attributes"] or ())}  # Arrow gives pairs
+        return None
 
     def explained(self, product: Row) -> list[dict[str, Any]]:
         """What there is to say of every attribute that the product has or can have, in the dictionary's order."""

@@ -1,0 +1,277 @@
+"""One product on the page: what readers see, why, history, requests. Rows are written without Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from catalog_enrichment.audit.apply_requests import apply_requests
+from catalog_enrichment.audit.page.demo_sample import draw
+from catalog_enrichment.audit.page.products import Products, person_set, standing
+from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.audit.suggestion_samples import as_sample
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.operations.explain import explain_value
+
+from ..review_server import Client
+from .conftest import OpenPage
+
+if TYPE_CHECKING:
+    from tests.sample_catalog import SampleCatalog
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+HOSTILE = "<script>alert(1)</script> shirt"
+
+
+def _event(number: int, op: str, value: str, **changes: Any) -> dict[str, Any]:
+    usual = {"event_id": f"e{number}", "op": op, "product_id": "a/b?c", "attribute": "color", "value": value}
+    usual |= {"source": "human", "run_id": f"set_value-{number}", "reason": "set_by_person"}
+    return usual | {"asserted_at": AT + timedelta(minutes=number)} | changes
+
+
+def _run(number: int, kind: str, window: str | None, **changes: Any) -> dict[str, Any]:
+    usual = {"run_id": f"set_value-{number}", "attempt": 1, "kind": kind, "status": "succeeded", "window": window}
+    return usual | {"started_at": AT, "finished_at": AT + timedelta(minutes=number)} | changes
+
+
+EVENTS = [
+    _event(1, "assert", "Red", source="model", run_id="enrich-1", reason="certified", model_version="3"),
+    _event(2, "assert", "Blue"),
+]
+RUNS = [_run(1, "enrich", None, run_id="enrich-1"), _run(2, "set_value", '{"by": "Mia", "reason": "seen it"}')]
+
+
+@pytest.fixture
+def catalog(site_config: Config) -> Iterator[LakeCatalog]:
+    import shutil
+
+    catalog = LakeCatalog(site_config.path("catalog"))
+    product = {"product_id": "a/b?c", "title": HOSTILE, "shop_id": "s1", "opt_out": False, "content_hash": "c1"}
+    given = {
+        "product_id": "p2",
+        "title": "A wool cap",
+        "merchant_attributes": [("material", ["Wool"])],
+        "opt_out": False,
+    }
+    catalog.append_rows("products", [product, given | {"content_hash": "c2"}], "import-1")
+    catalog.append_rows("attribute_values", EVENTS, "enrich-1")
+    current = {
+        "product_id": "a/b?c",
+        "attribute": "color",
+        "values": ["Blue"],
+        "source": "human",
+        "run_id": "set_value-2",
+    }
+    merchants = {"product_id": "p2", "attribute": "material", "values": ["Wool"], "source": "merchant"}
+    catalog.append_rows("current_values", [current, merchants], "enrich-1")
+    catalog.append_rows("runs", RUNS, "enrich-1")
+    yield catalog
+    shutil.rmtree(catalog.path)
+
+
+def test_a_product_is_found_by_id_and_by_words(site_config: Config, catalog: LakeCatalog) -> None:
+    products = Products(catalog, load_dictionary(site_config), site_config.enrich)
+    assert [one["product_id"] for one in products.search("a/b?c")] == ["a/b?c"]
+    assert [one["product_id"] for one in products.search("CAP wool")] == ["p2"]
+    assert products.search("wool shirt") == []
+    assert products.product("nosuch") is None
+
+
+def test_what_a_person_said_is_explained_with_its_history(site_config: Config, catalog: LakeCatalog) -> None:
+    products = Products(catalog, load_dictionary(site_config), site_config.enrich)
+    product = products.product("a/b?c")
+    assert product is not None
+    color, material = products.explained(product)
+    assert (color["values"], color["undo_run"], color["said_by"]) == (["Blue"], "set_value-2", "Mia")
+    assert color["seen"] == "Blue, by Mia, run set_value-2"
+    assert "Mia: seen it" in color["why"]
+    assert [(one["value"], one["by"]) for one in color["history"]] == [("Blue", "a person"), ("Red", "model version 3")]
+    assert (material["values"], material["undo_run"]) == ([], "")
+
+
+def test_the_page_of_a_product_asks_for_changes_and_takes_them_back(
+    catalog: LakeCatalog, page_store: ReviewStore, ana: Client
+) -> None:
+    status, _, body = ana.send("GET", "/products?product_id=a%2Fb%3Fc")
+    assert (status, b"<script>alert" in body, b"&lt;script&gt;alert" in body) == (200, False, True)
+    assert "Undo what Mia said" in body.decode()
+    about = {"product_id": "a/b?c", "attribute": "color"}
+    ana.post("/api/requests", {"kind": "set", "values": ["Red"], **about})
+    undo = ana.post("/api/requests", {"kind": "undo", "run_id": "set_value-2", **about})
+    kinds = [(one.kind, one.values, one.run_id, one.by) for one in page_store.requests_about("a/b?c")]
+    assert kinds == [(RequestKind.SET, ("Red",), "", "Ana"), (RequestKind.UNDO, (), "set_value-2", "Ana")]
+    assert b"Waits for apply_requests" in ana.send("GET", "/products?product_id=a%2Fb%3Fc")[2]
+    assert ana.send("DELETE", f"/api/requests/{undo['request_id']}")[0] == 200
+    assert ana.refused("DELETE", f"/api/requests/{undo['request_id']}")[0] == 422
+    assert page_store.requests(state=RequestState.WITHDRAWN)[0].outcome == "taken back by Ana"
+    waiting = len(page_store.requests(state=RequestState.WAITING))
+    for wrong, message in (
+        ({"kind": "undo", "run_id": "enrich-1", **about}, "nothing of this run to undo"),
+        ({"kind": "undo", **about}, "nothing of this run to undo"),
+        ({"kind": "set", "values": ["Mauve"], **about}, "'Mauve'"),
+        ({"kind": "set", "values": ["Red", "Blue"], **about}, "one value per product"),
+        ({"kind": "set", "values": ["Wool"], "product_id": "p2", "attribute": "material"}, "merchant's feed"),
+        ({"kind": "set", "values": ["Red"], "product_id": "nosuch", "attribute": "color"}, "no product 'nosuch'"),
+        ({"kind": "set", "values": ["Red"], "product_id": "p2", "attribute": "size"}, "does not apply"),
+        ({"kind": "accept", "values": ["Red"], **about}, "not understood"),
+    ):
+        assert message in ana.refused("POST", "/api/requests", wrong)[1]
+    assert len(page_store.requests(state=RequestState.WAITING)) == waiting
+    assert ana.refused("GET", "/products?product_id=nosuch")[0] == 404
+    assert ana.refused("GET", "/product-pictures/0?product_id=p2")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("more", "values"),
+    [
+        ([], {"Red", "Blue"}),
+        ([("retract", "Blue", {"refers_to": "e2", "undoes": "e2"})], {"Red"}),
+        (
+            [
+                ("retract", "Blue", {"refers_to": "e2", "undoes": "e2"}),
+                ("reinstate", "Blue", {"refers_to": "e2", "undoes": "e3"}),
+            ],
+            {"Red", "Blue"},
+        ),
+        ([("retract", "Red", {"refers_to": "e1"})], {"Blue"}),
+        ([("retract", "Red", {"refers_to": "e1"}), ("reinstate", "Red", {"refers_to": "e1"})], {"Red", "Blue"}),
+        (
+            [("retract", "Red", {"refers_to": "e1"}), ("reinstate", "Red", {"refers_to": "e1", "undoes": "e3"})],
+            {"Red", "Blue"},
+        ),
+    ],
+)
+def test_the_replay_of_a_few_events_is_that_of_the_ledger(more: list[Any], values: set[str]) -> None:
+    events = [{"refers_to": None, "undoes": None} | event for event in EVENTS]
+    for number, (op, value, changes) in enumerate(more, 3):
+        events.append({"undoes": None} | _event(number, op, value, **changes))
+    assert {event["value"] for event in standing(events)} == values
+    person = person_set(events, RUNS)
+    assert (person.values if person else None) == (("Blue",) if "Blue" in values else None)
+
+
+def test_that_there_is_no_value_can_be_undone(site_config: Config, catalog: LakeCatalog) -> None:
+    catalog.append_rows("attribute_values", [_event(5, "assert", "", attribute="material")], "set_value-5")
+    catalog.append_rows("runs", [_run(5, "set_value", '{"by": "Mia"}')], "set_value-5")
+    products = Products(catalog, load_dictionary(site_config), site_config.enrich)
+    product = products.product("a/b?c")
+    assert product is not None
+    material = products.explained(product)[1]
+    assert (material["values"], material["undo_run"]) == ([], "set_value-5")
+    assert material["seen"] == "no value, as Mia said in run set_value-5"
+    assert material["history"][0]["value"] == "no value"
+
+
+def test_the_demos_sample_is_the_same_each_time(site_config: Config, catalog: LakeCatalog) -> None:
+    dictionary = load_dictionary(site_config)
+    with pytest.raises(DataContractError, match="run enrich_catalog first"):
+        draw(catalog, dictionary, 3, AT)
+    products = [
+        {"product_id": f"m{number}", "title": "T", "opt_out": False, "content_hash": "c", "images": [{"uri": "1.jpg"}]}
+        for number in range(9)
+    ]
+    catalog.append_rows("products", products, "import-2")
+    rows = [
+        {"product_id": f"m{number}", "attribute": "material", "values": ["Silk", "Wool"], "source": "model"}
+        for number in range(9)
+    ]
+    catalog.append_rows("current_values", rows, "enrich-2")
+    sample, items = draw(catalog, dictionary, 5, AT)
+    assert (sample.reviewers, len(items), len({one.item_id for one in items})) == (2, 5, 5)
+    assert {one.value for one in items} <= {"Silk", "Wool"}
+    assert items[0].images == (("1.jpg", ""),)
+    assert draw(catalog, dictionary, 5, AT + timedelta(days=1))[1] == items
+    assert len(draw(catalog, dictionary, 50, AT)[1]) == 18
+
+
+def test_suggestions_become_one_sample_with_an_id_of_their_content(site_config: Config) -> None:
+    row = {
+        **{"product_id": "p1", "attribute": "color", "suggested_value": "Red", "shop_id": "s1", "title": None},
+        **{"description": "d", "category": "c", "language": "en", "score": 0.9},
+        "pictures": [{"uri": None, "version": "v", "bytes": None}, None],
+    }
+    sample, (only,) = as_sample(load_dictionary(site_config), [row], AT)
+    assert (sample.purpose.value, sample.reviewers, only.value, only.images) == ("suggestions", 1, "Red", (("", "v"),))
+    assert as_sample(load_dictionary(site_config), [row], AT + timedelta(days=3))[0].sample_id == sample.sample_id
+    assert as_sample(load_dictionary(site_config), [row | {"product_id": "p2"}], AT)[0].sample_id != sample.sample_id
+
+
+@pytest.mark.slow
+def test_a_correction_on_the_page_of_a_product(
+    catalog: LakeCatalog, page_store: ReviewStore, open_page: OpenPage
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page("/products?product_id=a%2Fb%3Fc")
+    page.get_by_role("button", name="Correct color").click()
+    page.keyboard.type("dunkel")
+    page.keyboard.press("Enter")
+    page.locator(".requests li").wait_for()
+    assert "set color to Navy Blue, by Ana" in page.locator(".requests li").inner_text()
+    assert Axe().run(page).response["violations"] == []
+    page.locator("[data-withdraw]").click()
+    page.locator(".requests", has_text="Taken back").wait_for()
+    assert [one.state for one in page_store.requests()] == [RequestState.WITHDRAWN]
+
+
+@pytest.mark.slow
+def test_requests_are_applied_once_and_the_page_says_what_explain_value_says(
+    enriched: SampleCatalog, tmp_path: Path
+) -> None:
+    context = enriched.context()
+    seen = {
+        (row["product_id"], row["attribute"]): row
+        for batch in context.catalog.scan("current_values")
+        for row in batch.to_pylist()
+    }
+    corrected, removed = [key for key, row in sorted(seen.items()) if row["source"] == "model"][:2]
+    merchants = next(key for key, row in sorted(seen.items()) if row["source"] == "merchant")
+
+    def ask(kind: RequestKind, key: tuple[str, str], *values: str, **more: Any) -> Request:
+        return Request(kind=kind, product_id=key[0], attribute=key[1], values=values, by="Mia", asked_at=AT, **more)
+
+    with ReviewStore(tmp_path / "review.sqlite") as store:
+        other = next(v for v in context.dictionary[corrected[1]].values if v not in seen[corrected]["values"])
+        for request in (
+            ask(RequestKind.SET, corrected, other),
+            ask(RequestKind.SET, removed),
+            ask(RequestKind.ACCEPT, merchants, context.dictionary[merchants[1]].values[0]),
+            ask(RequestKind.REFUSE, corrected, "Red"),
+        ):
+            store.add_request(request)
+        assert apply_requests(context, store)["requests"] == {"applied": 3, "refused": 1}
+        assert apply_requests(context, store)["status"] == "nothing_to_do"
+        assert "merchant" in store.requests(state=RequestState.REFUSED)[0].outcome
+        products = Products(LakeCatalog(enriched.config.path("catalog")), context.dictionary, enriched.config.enrich)
+        undo_run = _compared(context, products, (corrected, removed, merchants))[corrected]
+        assert products.explained(products.product(corrected[0]) or {})
+        store.add_request(ask(RequestKind.UNDO, corrected, run_id=undo_run))
+        assert apply_requests(context, store)["requests"] == {"applied": 1}
+        _compared(context, products, (corrected, removed))
+        product = products.product(corrected[0])
+        assert product is not None
+        (after,) = (one for one in products.explained(product) if one["attribute"] == corrected[1])
+        assert after["values"] == seen[corrected]["values"]
+
+
+def _compared(context: Any, products: Products, keys: Any) -> dict[tuple[str, str], str]:
+    """Compare page and explain_value; returns the runs that the page offers to undo."""
+    found = {}
+    for product_id, attribute in keys:
+        product = products.product(product_id)
+        assert product is not None
+        (on_page,) = (one for one in products.explained(product) if one["attribute"] == attribute)
+        explained = explain_value(context, product_id, attribute)
+        assert on_page["why"] == explained["why"]
+        assert on_page["values"] == ((explained["current"] or {}).get("values") or [])
+        assert len(on_page["history"]) == len(explained["history"])
+        found[product_id, attribute] = on_page["undo_run"]
+    return found

@@ -1,0 +1,133 @@
+"""Tasks for Label Studio and its results, in the shape of its own JSON export."""
+
+from __future__ import annotations
+
+import base64
+import json
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.audit import label_studio
+from catalog_enrichment.audit.items import Answer, ItemState
+from catalog_enrichment.audit.page.pictures import Pictures
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.errors import ConfigError, DataContractError
+
+from .review_samples import item, sample, verdict
+
+ONE, TWO = item(1), item(2, title="", description="", images=())
+
+
+@pytest.fixture
+def store(page_store: ReviewStore) -> ReviewStore:
+    page_store.add_sample(sample(), [ONE, TWO])
+    return page_store
+
+
+def _export(store: ReviewStore, config: Config, target: Path) -> list[dict[str, Any]]:
+    pictures = Pictures(config.pictures())
+    label_studio.export_tasks(store, "s1", load_dictionary(config), pictures, target)
+    tasks: list[dict[str, Any]] = json.loads(target.read_text())
+    return [task["data"] for task in tasks]
+
+
+def _annotation(
+    answer: str, *right: str, by: Any = None, at: str = "2026-03-02T10:00:00.5Z", **more: Any
+) -> dict[str, Any]:
+    results = [{"from_name": "answer", "to_name": "listing", "type": "choices", "value": {"choices": [answer]}}]
+    if right:
+        results.append(
+            {"from_name": "right_values", "to_name": "listing", "type": "choices", "value": {"choices": list(right)}}
+        )
+    by = {"id": 1, "email": "ana@example.org"} if by is None else by
+    return {"completed_by": by, "result": results, "was_cancelled": False, "created_at": at, "lead_time": 4.25, **more}
+
+
+def _results(folder: Path, *tasks: tuple[Any, list[dict[str, Any]]]) -> Path:
+    file = folder / "results.json"
+    file.write_text(json.dumps([{"id": 1, "data": data, "annotations": annotations} for data, annotations in tasks]))
+    return file
+
+
+def test_a_task_carries_everything_that_label_studio_needs(
+    store: ReviewStore, site_config: Config, tmp_path: Path
+) -> None:
+    pictured = item(3, "s1b", images=((str(Path(site_config.root) / "feed" / "3.jpg"), "1"),))
+    store.add_sample(sample("s1b"), [pictured])
+    label_studio.export_tasks(
+        store, "s1b", load_dictionary(site_config), Pictures(site_config.pictures()), tmp_path / "pictured.json"
+    )
+    (data,) = (task["data"] for task in json.loads((tmp_path / "pictured.json").read_text()))
+    assert data["question"] == "color is Red. Is it correct?"
+    assert data["picture"].startswith("data:image/jpeg;base64,")
+    assert base64.b64decode(data["picture"].split(",")[1]).startswith(b"\xff\xd8\xff")
+    assert {"value": "Red"} not in data["values"]
+    assert len(data["values"]) == 303
+    interface = ElementTree.fromstring((tmp_path / "pictured.labeling.xml").read_text())
+    named = {value[1:] for node in interface.iter() for value in node.attrib.values() if value.startswith("$")}
+    assert named <= set(data)
+    choices = [node.get("value") for node in interface.iter("Choice")]
+    assert choices == [answer.value for answer in Answer]
+    (unpictured,) = [
+        one for one in _export(store, site_config, tmp_path / "t.json") if one["product_id"] == TWO.product_id
+    ]
+    assert (unpictured["title"], unpictured["picture"][:18]) == ("(no title)", "data:image/svg+xml")
+    with pytest.raises(ConfigError, match="there already"):
+        _export(store, site_config, tmp_path / "t.json")
+
+
+def test_results_become_verdicts_once(store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
+    one, two = _export(store, site_config, tmp_path / "t.json")
+    file = _results(
+        tmp_path,
+        (one, [_annotation("no", at="2026-03-02T11:00:00Z"), _annotation("yes"), _annotation("no", by=7)]),
+        (two, [_annotation("other", "Blue"), _annotation("yes", "Green", by={"id": 9}, was_cancelled=True)]),
+    )
+    dictionary = load_dictionary(site_config)
+    summary = label_studio.import_results(store, dictionary, file)
+    assert summary["annotations"] == {"added": 3, "skipped": 1}
+    first, second = store.outcomes("s1")
+    assert (first.state, first.answer, first.reviewers) == (
+        ItemState.SETTLED,
+        Answer.NO,
+        ("Label Studio 7", "ana@example.org"),
+    )
+    (only,) = store.verdicts("s1")[second.item.item_id]
+    assert (only.right_values, only.seconds, only.answered_at.microsecond) == (("Blue",), 4.25, 500_000)
+    assert label_studio.import_results(store, dictionary, file)["annotations"] == {"known": 3, "skipped": 1}
+    later = datetime(2026, 4, 1, tzinfo=UTC)
+    store.add_verdict(verdict(ONE, "ana@example.org", Answer.CANNOT_TELL, answered_at=later))
+    label_studio.import_results(store, dictionary, file)  # an old export does not bring the old answer back
+    assert store.outcomes("s1")[0].state is ItemState.DISPUTED
+
+
+def test_an_annotation_that_is_no_verdict_is_named_and_the_others_count(
+    store: ReviewStore, site_config: Config, tmp_path: Path
+) -> None:
+    one, two = _export(store, site_config, tmp_path / "t.json")
+    without_answer = _annotation("yes") | {"result": []}
+    file = _results(
+        tmp_path,
+        (one, [without_answer, _annotation("other", "Mauve"), _annotation("perhaps"), _annotation("other")]),
+        ({"item_id": "nosuch"}, [_annotation("yes")]),
+        (two, [_annotation("yes")]),
+    )
+    summary = label_studio.import_results(store, load_dictionary(site_config), file)
+    assert summary["annotations"] == {"added": 1, "refused": 5}
+    assert sum("'nosuch'" in line for line in summary["refused"]) == 1
+    assert any("Mauve" in line for line in summary["refused"])
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]", '[{"id": 1, "answer": "yes"}]'])
+def test_another_file_is_refused(store: ReviewStore, site_config: Config, tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(DataContractError, match="is no"):
+        label_studio.import_results(store, load_dictionary(site_config), tmp_path / "results.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        label_studio.import_results(store, load_dictionary(site_config), tmp_path / "nosuch.json")
