@@ -54,7 +54,10 @@ for file in resources.folder('config').glob('*.toml'):
 for table in contract.TABLES:
     assert contract.columns(table)
 import catalog_enrichment, pathlib
-assert (pathlib.Path(catalog_enrichment.__file__).parent / 'py.typed').exists()
+package = pathlib.Path(catalog_enrichment.__file__).parent
+assert (package / 'py.typed').exists()
+assert (package / 'audit/page/static/review.js').exists()
+assert (package / 'audit/page/templates/review.html.j2').exists()
 """
     ended = _run(installed, sys.executable, "-c", code)
     assert ended.returncode == 0, ended.stderr

@@ -113,6 +113,8 @@ def test_an_adjudicator_settles_a_dispute_and_is_a_third_person(store: ReviewSto
     assert settled.reviewers == ("Ana", "Ben", "Eve")
     store.add_verdict(verdict(ONE, "Eve", Answer.OTHER, "Blue", adjudicates=True))  # on second thoughts
     assert store.outcome(ONE.item_id).right_values == ("Blue",)
+    store.add_verdict(verdict(ONE, "Fay", Answer.CANNOT_TELL, adjudicates=True))  # another one, later
+    assert store.outcome(ONE.item_id).answer is Answer.CANNOT_TELL
     with pytest.raises(DataContractError, match="has seen the others' verdicts"):
         store.add_verdict(verdict(ONE, "eve", Answer.NO))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -93,7 +94,8 @@ def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(settings)
-        with suppress(KeyboardInterrupt):  # uvicorn ends in order and then raises it again
+        with suppress(KeyboardInterrupt):  # uvicorn ends in order and then raises the signal again
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             server.run(sockets=[listening])
         samples = [sample.sample_id for sample in store.samples()]
     return {"status": "stopped", "port": port, "store": str(path), "samples": samples}
@@ -101,6 +103,8 @@ def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr
 
 def bound(listen: Listen) -> socket.socket:
     """A socket that listens on the address."""
+    if not 0 <= listen.port <= 65_535:
+        raise ConfigError(f"--port must lie in [0, 65535], not {listen.port}")
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
         return socket.create_server((listen.host, listen.port), family=family, backlog=128)
@@ -111,5 +115,3 @@ def bound(listen: Listen) -> socket.socket:
                 f"{where}. Another program has it: stop that one, or choose another --port"
             ) from None
         raise ConfigError(f"{where}. Choose another --host or --port") from None
-    except OverflowError:
-        raise ConfigError(f"--port must lie in [0, 65535], not {listen.port}") from None
