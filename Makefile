@@ -9,8 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check compare fashion promise scale bench faults faults_stores mutants docs constraints build clean
-.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale bench faults mutants docs constraints build clean
+.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale bench faults faults_stores mutants docs constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
