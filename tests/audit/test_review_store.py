@@ -219,7 +219,10 @@ def test_a_withdrawn_verdict_takes_its_waiting_request_with_it(store: ReviewStor
     assert [one.state for one in store.requests()] == [RequestState.WITHDRAWN, RequestState.WAITING]
     with pytest.raises(DataContractError):
         store.add_verdict(verdict(THREE, "Mia", Answer.OTHER), accept)
+    with pytest.raises(DataContractError, match="needs the name"):
+        store.add_verdict(verdict(THREE, "Mia"), replace(accept, by=" "))
     assert len(store.requests()) == 2
+    assert THREE.item_id not in store.verdicts("s1")  # both or none
 
 
 def test_threads_and_processes_write_at_the_same_time(store: ReviewStore) -> None:

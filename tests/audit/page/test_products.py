@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_enrichment.audit.apply_requests import apply_requests
+from catalog_enrichment.audit.items import Answer, Verdict
 from catalog_enrichment.audit.page.demo_sample import draw
 from catalog_enrichment.audit.page.products import Products, person_set, standing
 from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
-from catalog_enrichment.audit.suggestion_samples import as_sample
+from catalog_enrichment.audit.suggestion_samples import as_sample, offer_suggestions
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.operations.explain import explain_value
+from catalog_enrichment.operations.suggestions import open_suggestions
 
 from ..review_server import Client
 from .conftest import OpenPage
@@ -260,6 +262,31 @@ def test_requests_are_applied_once_and_the_page_says_what_explain_value_says(
         assert product is not None
         (after,) = (one for one in products.explained(product) if one["attribute"] == corrected[1])
         assert after["values"] == seen[corrected]["values"]
+
+
+@pytest.mark.slow
+def test_open_suggestions_are_offered_until_they_are_answered(enriched: SampleCatalog, tmp_path: Path) -> None:
+    context = enriched.context()
+    suggested = open_suggestions(context.catalog, context.dictionary).collect()
+    assert len(suggested) > 1
+    with ReviewStore(tmp_path / "review.sqlite") as store:
+        first = offer_suggestions(context, store)
+        assert (first["status"], first["suggestions"]) == ("succeeded", len(suggested))
+        assert offer_suggestions(context, store)["status"] == "nothing_to_do"
+        items = store.items(first["sample_id"])
+        asked = {(one.product_id, one.attribute, one.value, one.shop_id) for one in items}
+        assert asked == {
+            tuple(row[name] for name in ("product_id", "attribute", "suggested_value", "shop_id")) for row in suggested
+        }
+        assert {one.images[0][0].endswith(".jpg") for one in items} == {True}
+        store.add_verdict(
+            Verdict(item_id=items[0].item_id, reviewer="Mia", answer=Answer.NO, answered_at=AT, seconds=1)
+        )
+        second = offer_suggestions(context, store)
+        assert (second["status"], second["suggestions"]) == ("succeeded", len(suggested) - 1)
+        shop = items[1].shop_id
+        third = offer_suggestions(context, store, [shop])
+        assert {one.shop_id for one in store.items(third["sample_id"])} == {shop}
 
 
 def _compared(context: Any, products: Products, keys: Any) -> dict[tuple[str, str], str]:
