@@ -97,10 +97,13 @@ def test_a_consumer_gets_every_commit_once_whatever_kills_the_job(
         patch.setattr(PositionFiles, "move", _die)
         with pytest.raises(KeyboardInterrupt):
             come()
+    second = folder / "changes-000000000001-000000000002.jsonl"
+    second.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", _die)
         with pytest.raises(KeyboardInterrupt):
             come()
+    assert not second.exists(), "a file is there when it is complete"
     assert come()["status"] == "succeeded"
     versions.show({("b", "color"): value("Blue")}, "run-3")
     assert come()["deletes"] == 0
@@ -156,6 +159,8 @@ def test_a_file_that_is_there_is_not_replaced_unless_asked(
     [
         ({"output": "x.txt", "since": "start"}, "the suffix is none of csv, jsonl, parquet"),
         ({"output": "x.jsonl", "since": "yesterday"}, "'yesterday' is no position"),
+        ({"output": "x.jsonl", "since": "an-id:3 and more"}, "is no position"),
+        ({"output": "x.jsonl", "since": "the an-id:3"}, "is no position"),
         ({"output": "x", "consumer": "../x"}, "a name has letters, digits"),
         ({"output": "x", "consumer": ""}, "a name has letters, digits"),
         ({"output": "taken", "consumer": "search"}, "is a file; the files of a consumer are written into a folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from catalog_enrichment import cli
 from catalog_enrichment.config.delivery import DeliveryConfig
 from catalog_enrichment.delivery.connection import connected
-from catalog_enrichment.delivery.postgres_errors import translated
+from catalog_enrichment.delivery.postgres_errors import answering, translated
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
 from ..postgres_server import free_port
@@ -46,14 +47,16 @@ def job(name: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple
 
 
 @pytest.fixture
-def with_password(database: Database) -> Database:
+def with_password(database: Database) -> Iterator[Database]:
     """The server asks the role for a password on this database."""
     database.query(f"ALTER ROLE {ROLE} PASSWORD '{PASSWORD}'")
     rules = database.server.folder / "pg_hba.conf"
     before = rules.read_text()
     rules.write_text(f"host {database.name} {ROLE} 127.0.0.1/32 scram-sha-256\n{before}")
     database.query("SELECT pg_reload_conf()")
-    return database
+    yield database
+    rules.write_text(before)
+    database.query("SELECT pg_reload_conf()")
 
 
 def test_the_password_comes_from_the_environment_and_is_never_printed(
@@ -141,6 +144,14 @@ def test_every_answer_has_its_exit_code(kind: type[psycopg.Error], expected: typ
     assert type(problem) is expected
     assert str(problem).startswith("PostgreSQL at h:1/d: it happened with ***")
     assert "a row" not in str(problem)
+
+
+def test_a_message_of_the_server_is_printed_without_the_password() -> None:
+    with (
+        pytest.raises(TemporaryFailure, match=r"h:1/d: it was \*\*\* there"),
+        answering("postgresql://r@h:1/d", (PASSWORD, "")),
+    ):
+        raise psycopg.OperationalError(f"it was {PASSWORD} there")
 
 
 def test_a_disk_that_is_full_is_exit_4_and_nothing_is_applied(database: Database, versions: Versions) -> None:
