@@ -52,7 +52,7 @@ def main() -> int:
         print("no Chromium was found: apt-get install chromium", file=sys.stderr)
         return 2
     config = load_config("config:demo.toml", [f"root={json.dumps(str(args.folder.resolve()))}", *args.set])
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     from playwright.sync_api import sync_playwright
 
     with (
