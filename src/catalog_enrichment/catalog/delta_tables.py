@@ -59,10 +59,16 @@ class DeltaTables:
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
 
         place = self.storage.below(table)
         uri, options = place.delta_uri, place.delta_options
-        return DeltaTable(uri, version, options) if DeltaTable.is_deltatable(uri, options) else None
+        if place.folder is not None:
+            return DeltaTable(uri, version) if DeltaTable.is_deltatable(uri) else None
+        try:  # to ask first whether it is a table would be one more request
+            return DeltaTable(uri, version, options)
+        except TableNotFoundError:
+            return None
 
     def _create(self, table: str) -> DeltaTable:
         """The table, made from its contract on first use. Raises DataContractError if it has another shape."""
