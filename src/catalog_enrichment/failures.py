@@ -47,7 +47,7 @@ _NO_MLFLOW_ANSWER = re.compile(
     r"API request to \S+ failed with (?:timeout )?exception|failed with error code (?:5\d\d|429)\b"
 )
 """In the messages of MLflow's client."""
-_OBJECT_STORE_TEXTS = ("Error performing ", "error sending request", "Error after 0 retries", "HTTP error: ")
+_OBJECT_STORE_TEXTS = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "Error performing ")
 """In the messages of the object_store library, which obstore and deltalake share."""
 _STORE_REFUSES = re.compile(
     r"\b40[13] (?:Forbidden|Unauthorized)|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|PermissionDenied|"
