@@ -100,9 +100,9 @@ def test_a_run_opens_the_ledger_once_for_its_decisions(sample: SampleCatalog, mo
     reads: list[str] = []
     read = LakeCatalog.read
 
-    def counted_read(catalog: LakeCatalog, name: str, version: int | None = None) -> Any:
+    def counted_read(catalog: LakeCatalog, name: str, *rest: Any, **named: Any) -> Any:
         reads.append(name)
-        return read(catalog, name, version)
+        return read(catalog, name, *rest, **named)
 
     monkeypatch.setattr(LakeCatalog, "read", counted_read)
     done = enrich(sample)
