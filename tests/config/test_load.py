@@ -92,7 +92,8 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
         "backfill.updated_from='0001-01-01T00:00+10:00'",
         "enrich.batch_bytes=abc", "enrich.batch_rows=0", "enrich.max_changes=-1", "enrich.max_products=-1",
         "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
-        "training.threads=-1", "maintenance.retention_hours=169",
+        "training.threads=-1", "maintenance.retention_hours=169", "audit.uniform=0", "audit.near_share=1.1",
+        "audit.reviewers=0", "drift.min_products=0", "drift.accept_rate_change=-0.1", "drift.masked_products=-1",
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_an_error_that_names_the_key(file: Path, override: str) -> None:
@@ -156,8 +157,13 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
         "connect_seconds", "lock_seconds", "login_variable", "merge_after", "migration_uri", "positions", "role",
         "schema", "uri",
     ]  # fmt: skip
+    assert surface["audit"] == ["near", "near_share", "reviewers", "store", "uniform"]
+    assert surface["drift"] == [
+        "accept_rate_change", "enabled", "histogram_change", "masked_products", "min_products", "modality_change",
+    ]  # fmt: skip
     assert sorted(load_config(file).as_dict()) == [
-        "backfill", "catalog", "compare", "delivery", "enrich", "images", "maintenance", "mlflow", "precision",
+        "audit", "backfill", "catalog", "compare", "delivery", "drift", "enrich", "images", "maintenance", "mlflow",
+        "precision",
         "report", "root", "source", "spark", "training",
     ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog_enrichment import masking
+from catalog_enrichment.config.audit import AuditConfig, DriftConfig
 from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.config.catalog import within as _within
 from catalog_enrichment.config.comparison import CompareConfig
@@ -319,6 +320,8 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     """Needed by deliver_values; export_changes keeps the positions of its consumers there."""
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
 
     def path(self, relative: str) -> Path:
         """An absolute path for one of this config's paths."""
