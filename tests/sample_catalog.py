@@ -172,11 +172,12 @@ def register(
     seed: int = 0,
     thresholds: Mapping[str, float | None] | None = None,
     numeric_paths: Sequence[str] = (SCORED_BY.numeric_path,),
+    drift: Sequence[dict[str, Any]] = (),
 ) -> str:
     """Register a random model that may write everything it has a picture for; returns its version.
 
     ``thresholds``: attribute -> threshold with a picture, None for an abstention; without it 0. Certified on each of
-    the ``numeric_paths``.
+    the ``numeric_paths``. ``drift``: the reference for drift checks.
     """
     from catalog_enrichment.models import artifact
 
@@ -197,6 +198,8 @@ def register(
         for path in Modality
     ]
     artifact.write_certificates(target, [one.to_dict() for one in certificates])
+    if drift:
+        artifact.write_drift(target, list(drift))
     trained = TrainedModel(
         artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
         params={}, tables={}, curves={}, history=[], warnings=[], seconds={},

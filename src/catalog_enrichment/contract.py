@@ -25,6 +25,10 @@ TABLES = {
     "runs": 3,
     "label_uses": 1,
     "adopted": 1,
+    "audits": 1,
+    "verdicts": 1,
+    "switches": 1,
+    "confirmations": 1,
 }
 """Every table of the catalog and the contract version this code writes."""
 

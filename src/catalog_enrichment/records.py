@@ -66,6 +66,14 @@ class RunKind(StrEnum):
     ROLLBACK = "rollback"
     SET_VALUE = "set_value"
     MAINTAIN = "maintain"
+    SAMPLE = "sample"
+    """Drew a sample for reviewers."""
+    AUDIT = "audit"
+    """Brought in what reviewers said."""
+    TAKE_BACK = "take_back"
+    """Took back what a certificate had allowed."""
+    RECERTIFY = "recertify"
+    """Issued new certificates from audited values."""
 
 
 class RunStatus(StrEnum):
@@ -115,6 +123,8 @@ class Reason(StrEnum):
     DISAGREES_WITH_MERCHANT = "disagrees_with_merchant"
     AGREES_WITH_MERCHANT = "agrees_with_merchant"
     HUMAN_VALUE_STANDS = "human_value_stands"
+    REFUSED_BY_PERSON = "refused_by_person"
+    """A reviewer said that the value is wrong; also the reason of the event that retracts it."""
     NEAR_MISS = "near_miss"
     BELOW_THRESHOLD = "below_threshold"
     VALUE_NOT_IN_POOL = "value_not_in_pool"
@@ -138,8 +148,9 @@ class Reason(StrEnum):
 TRANSIENT = frozenset({Reason.IMAGE_UNREACHABLE})
 """Reasons about a picture that may be gone when it is tried again: no decision is made on the text alone."""
 
-JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL})
-"""Reasons that a score was too low to be published: older model values of the attribute are retracted."""
+JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL, Reason.REFUSED_BY_PERSON})
+"""Reasons that a score was too low to be published, or the value is known to be wrong: older model values of the
+attribute are retracted."""
 
 WITHDRAWN = frozenset({Reason.SWITCHED_OFF, Reason.CONTENT_CHANGED})
 """Reasons of retractions that need no decision: a value that was retracted so after its attribute's newest decision is

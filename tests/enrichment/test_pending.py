@@ -13,7 +13,7 @@ import pytest
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.enrichment.pending import RETRY_AFTER, DecisionScope, with_pending
-from catalog_enrichment.records import ADMINISTRATIVE, Cardinality, Modality
+from catalog_enrichment.records import ADMINISTRATIVE, Cardinality, Modality, Reason
 from catalog_enrichment.registry.model_registry import ResolvedModel
 
 from .. import sample_catalog
@@ -114,9 +114,9 @@ def test_what_a_reason_rests_on_opens_it_again(spark: SparkSession, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("asked", "open_again"),
-    [({"version": "2"}, set(NOTHING_CHANGED)), ({"config_hash": "config-2"}, SEEN_BY_TRYING)],
+    [({"version": "2"}, set(NOTHING_CHANGED)), ({"config_hash": "config-2"}, SEEN_BY_TRYING | {Reason.PAUSED})],
 )
-def test_another_version_decides_everything_and_another_config_what_only_trying_can_show(
+def test_another_version_decides_everything_and_another_config_what_a_switch_or_only_trying_can_show(
     spark: SparkSession, tmp_path: Path, asked: dict[str, str], open_again: set[str]
 ) -> None:
     predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]

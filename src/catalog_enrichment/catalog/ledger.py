@@ -203,6 +203,14 @@ def retract(standing: DataFrame, stamp: RunStamp) -> DataFrame:
     )
 
 
+def reinstate(fallen: DataFrame, stamp: RunStamp) -> DataFrame:
+    """The reinstate events for the assert events ``fallen``; their column ``contradiction`` is the reason."""
+    from pyspark.sql import functions as F
+
+    given = {"refers_to": F.col("event_id"), "undoes": F.lit(None).cast("string"), "reason": F.col("contradiction")}
+    return _record(fallen, stamp, op=F.lit(Op.REINSTATE.value), **given)
+
+
 def contradicted(standing: DataFrame, decided: DataFrame) -> DataFrame:
     """The standing model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
 

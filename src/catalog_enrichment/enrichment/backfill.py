@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import category_filters, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import RunRequest, Window, fingerprint, read_ledger, select_products
+from catalog_enrichment.enrichment.select import InForce, RunRequest, Window, fingerprint, read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
@@ -50,7 +50,7 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
     config, catalog = context.config, context.catalog
     category_filters.require_known(catalog.read("products"), window.categories, "backfill.categories")
     with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
-        request = RunRequest.of(config, context.dictionary, model, window)
+        request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
         selection = select_products(catalog, request, read_ledger(catalog), persist)
         rate = products_per_second(catalog)
         stage.rows_in, stage.rows_out = selection.seen, selection.rows
@@ -72,7 +72,8 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
 
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
     """Estimate, then enrich chunk by chunk. Returns the merged summary with one entry per chunk."""
-    request = RunRequest.of(context.config, context.dictionary, model, window)
+    in_force = InForce.read(context.catalog)
+    request = RunRequest.of(context.config, context.dictionary, model, window, in_force)
     record = request.record(context.config, Stages(context.say), parent_run_id=None)
     record.kind = RunKind.BACKFILL
     summaries: list[dict[str, Any]] = []
@@ -156,6 +157,8 @@ def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         "quarantined": add_counts(*(summary["quarantined"] for summary in summaries)),
         "attributes": {name: _decisions(summaries, name) for name in attributes},
         "waiting": add_counts(*(summary["waiting"] for summary in summaries)),
+        "paused": sorted({line for summary in summaries for line in summary["paused"]}),
+        "drifted": sorted({line for summary in summaries for line in summary["drifted"]}),
         "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from catalog_enrichment.catalog import verdicts
 from catalog_enrichment.enrichment import provisional_cap
 from catalog_enrichment.records import Decision
 
@@ -30,7 +31,8 @@ def void(
 ) -> bool:
     """Whether ``run_id`` has landed decisions that must not be published any more (I2).
 
-    A certificate has expired since, or other runs have taken the room under the provisional cap. Not after the run's
+    A certificate has expired since, a reviewer has refused a value, or other runs have taken the room under the
+    provisional cap. (A switch that was moved makes another run.) Not after the run's
     commit to the ledger: then its values are visible. ``certificates``: the model's; ``standing``: the assert events
     whose values stand.
     """
@@ -44,6 +46,12 @@ def void(
     published = F.col("decision") == Decision.PUBLISH.value
     if decided.where(published & F.col("certificate_id").isin(expired)).limit(1).count():
         return True
+    if refused := verdicts.refused(catalog):
+        keys = decided.sparkSession.createDataFrame(
+            sorted(refused), "product_id string, attribute string, value string"
+        )
+        if decided.where(published).join(keys, ["product_id", "attribute", "value"], "left_semi").limit(1).count():
+            return True
     attributes = provisional_cap.may_exceed(decided, standing, cap)
     if not attributes:
         return False

@@ -8,7 +8,8 @@ A decision is open again when what its reason rests on has changed:
     about the merchant's value    the merchant took the value away
     about a person's              nothing that a person said stands any more: it was rolled back
     administrative                the attribute and modality path have another certificate, or the product another
-                                  category or language than the decision consulted
+                                  category or language than the decision consulted; it was paused and a switch was
+                                  moved since; its certificate was confirmed, and it waited under the provisional cap
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
     its value was withdrawn       a later run retracted it because it was switched off or the content changed; the
@@ -53,6 +54,8 @@ class DecisionScope:
     attributes: Sequence[Attribute]
     model: ResolvedModel
     config_hash: str
+    confirmed: frozenset[str] = frozenset()
+    """Ids of confirmed certificates: nothing waits under them."""
 
 
 def with_pending(
@@ -75,7 +78,7 @@ def with_pending(
     from pyspark.sql import functions as F
 
     key = ["product_id", "content_hash"]
-    attributes, model, config_hash = scope.attributes, scope.model, scope.config_hash
+    attributes, model = scope.attributes, scope.model
     names = [attribute.name for attribute in attributes]
     taken_back = runs.rolled_back(catalog, names)
     succeeded = runs.succeeded(catalog)
@@ -96,9 +99,9 @@ def with_pending(
         .join(refused, key, "left")
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
         .withColumn("applicable", _applicable(attributes))
-        .withColumn("pending", F.array_except("applicable", _decided(model, config_hash)))
-        .withColumn("waiting", _waiting(model, config_hash, taken_back))
-        .withColumn("tried_again", _tried_again(model, config_hash))
+        .withColumn("pending", F.array_except("applicable", _decided(scope)))
+        .withColumn("waiting", _waiting(scope, taken_back))
+        .withColumn("tried_again", _tried_again(scope))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
         .drop("decisions")
     )
@@ -109,8 +112,8 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
 
     Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
     content_hash, modality, certificate_id, category, language, and whether any row of the decision has a reason of the
-    kind: about_merchant, about_person, administrative, retried. Also capped_values, how many rows have the reason
-    PROVISIONAL_CAP, and capped_score, the lowest score of these. One aggregation.
+    kind: about_merchant, about_person, administrative, retried, paused. Also capped_values, how many rows have the
+    reason PROVISIONAL_CAP, and capped_score, the lowest score of these. One aggregation.
     """
     from pyspark.sql import functions as F
 
@@ -121,6 +124,7 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
         "about_person": ABOUT_PERSON,
         "administrative": ADMINISTRATIVE,
         "retried": SEEN_BY_TRYING,
+        "paused": {Reason.PAUSED},
     }
 
     def largest_of_newest_run(*columns: Column | str) -> Column:
@@ -182,23 +186,23 @@ def is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Co
     return undone
 
 
-def _decided(model: ResolvedModel, config_hash: str) -> Column:
+def _decided(scope: DecisionScope) -> Column:
     """The attributes whose newest decision :func:`_still_counts`."""
     from pyspark.sql import functions as F
 
-    counting = F.filter("decisions", lambda decision: _still_counts(decision, model, config_hash))
+    counting = F.filter("decisions", lambda decision: _still_counts(decision, scope))
     names = F.transform(counting, lambda decision: decision["attribute"])
     return F.coalesce(names, F.array().cast("array<string>"))
 
 
-def _waiting(model: ResolvedModel, config_hash: str, taken_back: Mapping[str, Collection[str]]) -> Column:
+def _waiting(scope: DecisionScope, taken_back: Mapping[str, Collection[str]]) -> Column:
     """What waits under the provisional cap: decisions that count, not rolled back, where the merchant has no value."""
     from pyspark.sql import functions as F
 
     def waits(decision: Column) -> Column:
         undone = is_taken_back(decision["attribute"], decision["run_id"], taken_back)
         of_interest = F.array_contains("applicable", decision["attribute"]) & ~_by_merchant(decision) & ~undone
-        return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, model, config_hash)
+        return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, scope)
 
     return F.transform(
         F.filter("decisions", waits),
@@ -210,24 +214,22 @@ def _waiting(model: ResolvedModel, config_hash: str, taken_back: Mapping[str, Co
     )
 
 
-def _tried_again(model: ResolvedModel, config_hash: str) -> Column:
+def _tried_again(scope: DecisionScope) -> Column:
     """Whether a decision that counts now will not when RETRY_AFTER has passed."""
     from pyspark.sql import functions as F
 
-    of_interest = F.exists(
-        "decisions", lambda decision: decision["retried"] & _still_counts(decision, model, config_hash)
-    )
+    of_interest = F.exists("decisions", lambda decision: decision["retried"] & _still_counts(decision, scope))
     return F.coalesce(of_interest, F.lit(False))
 
 
-def _still_counts(decision: Column, model: ResolvedModel, config_hash: str) -> Column:
+def _still_counts(decision: Column, scope: DecisionScope) -> Column:
     """Whether the decision is about this version and content, and not open again."""
     from pyspark.sql import functions as F
 
-    own = (decision["model_name"] == model.name) & (decision["model_version"] == model.version)
+    own = (decision["model_name"] == scope.model.name) & (decision["model_version"] == scope.model.version)
     withdrawn_since = F.coalesce(decision["withdrawn_at"] > decision["finished_at"], F.lit(False))
     same_content = decision["content_hash"] == F.col("content_hash")
-    return own & same_content & ~withdrawn_since & ~_open_again(decision, model, config_hash)
+    return own & same_content & ~withdrawn_since & ~_open_again(decision, scope)
 
 
 def _by_merchant(decision: Column) -> Column:
@@ -238,24 +240,27 @@ def _by_merchant(decision: Column) -> Column:
     return F.coalesce(F.array_contains(given, decision["attribute"]), F.lit(False))
 
 
-def _open_again(decision: Column, model: ResolvedModel, config_hash: str) -> Column:
+def _open_again(decision: Column, scope: DecisionScope) -> Column:
     """Whether something has changed that the decision's reason rests on. Plain columns are the product's."""
     from pyspark.sql import functions as F
 
     consulted_other = ~(
-        decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, model))
+        decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, scope.model))
         & decision["category"].eqNullSafe(F.col("category"))
         & decision["language"].eqNullSafe(F.col("language"))
     )
     # a time far ahead was written before the clock was set back: waiting for it could take for ever
     now = datetime.now(UTC)
     recent = decision["finished_at"].between(F.lit(now - RETRY_AFTER), F.lit(now + RETRY_AFTER))
-    retry = ~recent | ~decision["config_hash"].eqNullSafe(config_hash)
+    other_config = ~decision["config_hash"].eqNullSafe(scope.config_hash)
+    confirmed = (decision["capped_values"] > 0) & decision["certificate_id"].isin(sorted(scope.confirmed))
     return (
         (decision["about_merchant"] & ~_by_merchant(decision))
         | (decision["about_person"] & decision["by_person"].isNull())
         | (decision["administrative"] & consulted_other)
-        | (decision["retried"] & retry)
+        | (decision["retried"] & (~recent | other_config))
+        | (decision["paused"] & other_config)
+        | F.coalesce(confirmed, F.lit(False))
     )
 
 

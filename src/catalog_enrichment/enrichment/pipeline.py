@@ -9,10 +9,11 @@ started again reads what it has already computed and ends as an undisturbed run 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.enrichment import coverage, publish, score, select, summary
+from catalog_enrichment.enrichment import coverage, drift, publish, refusals, score, select, summary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation import by_shop
@@ -35,7 +36,9 @@ def enrich(
     values than the cap allows. Then nothing was published, and the attempt's row in `runs` says why.
     """
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
-    request = select.RunRequest.of(config, context.dictionary, model, window)
+    if not dry_run:
+        drift.catch_up(catalog)
+    request = select.RunRequest.of(config, context.dictionary, model, window, select.InForce.read(catalog))
     model = request.model
     context.say(model.why_numbers)
     record = request.record(config, stages, parent_run_id)
@@ -66,11 +69,14 @@ def enrich(
             run_id, keep=[coverage.BEFORE] if dry_run else [score.SCORED, coverage.BEFORE]
         ):
             with stages("decide") as stage:
+                drifted = drift.check(context, request, selection, scored)
+                request = replace(request, drifted=drifted.pauses)
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 before = coverage.now(catalog, context.dictionary, selection.changed)
                 decisions = summary.decision_counts(decided, scored)
                 record.attributes = summary.attributes(decisions, changes, before, model, selection.waiting)
-                record.attributes[by_shop.KEY] = decisions.by_shop.row()
+                record.attributes |= {by_shop.KEY: decisions.by_shop.row(), drift.KEY: drifted.to_dict()}
+                record.attributes |= refusals.found(catalog, request, decided)
                 record.count(left_open=selection.left_open + summary.left_open(decided, record))
                 summary.say_what_needs_attention(record)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
@@ -91,6 +97,7 @@ def enrich(
                 after = coverage.after(catalog, context.dictionary, before, changes.events)
                 summary.add_coverage(record, seen_before, after)
 
-        runs.write(catalog, record)  # the last write of the run
+        runs.write(catalog, record)  # the last write of the run, but for the switches that its row names
+        drift.write(catalog, drifted, run_id)
         catalog.drop_checkpoints(run_id)
     return summary.summary(record)

@@ -38,12 +38,15 @@ class ProvisionalCap:
     limit: int
     """Values per attribute that may stand under provisional certificates."""
     confirmed: frozenset[str]
-    """Ids of the confirmed certificates of the run's model. Every other certificate counts as provisional."""
+    """Ids of the confirmed certificates: those of the run's model that were issued so, and those that an audit has
+    confirmed since. Every other certificate counts as provisional."""
 
     @classmethod
-    def of(cls, limit: int, certificates: Iterable[Certificate]) -> ProvisionalCap:
+    def of(
+        cls, limit: int, certificates: Iterable[Certificate], audited: frozenset[str] = frozenset()
+    ) -> ProvisionalCap:
         confirmed = [one for one in certificates if one.status is CertificateStatus.CONFIRMED]
-        return cls(limit, frozenset(one.certificate_id for one in confirmed))
+        return cls(limit, audited | {one.certificate_id for one in confirmed})
 
     def provisional(self) -> Column:
         """Whether the row's certificate is provisional."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.enrichment import decide
+from catalog_enrichment.enrichment import decide, withheld
 from catalog_enrichment.enrichment.withdrawn import of_refused
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.records import Op
@@ -48,10 +48,12 @@ def decide_and_plan(
     """
     standing = selection.standing
     withdrawn = selection.withdrawn.unionByName(of_refused(standing.events, scored))
-    decided = decide.decide_once(catalog, request, scored, standing.without(withdrawn), selection.run_id)
+    rest = standing.without(withdrawn)
+    decided = decide.decide_once(catalog, request, scored, rest, selection.run_id)
+    decided = withheld.withhold(catalog, request, decided, scored, selection.run_id)
     decided = decide.under_cap(catalog, request, decided, state.standing().without(withdrawn), selection.run_id)
     stamp = request.stamp(selection.run_id, state)
-    return decided, plan_changes(catalog, stamp, standing.events, decided, withdrawn)
+    return decided, plan_changes(catalog, stamp, rest.events, decided, withdrawn)
 
 
 def plan_changes(
@@ -59,9 +61,8 @@ def plan_changes(
 ) -> Changes:
     """The ledger events of a run: assertions, and retractions of what its decisions contradict and of ``withdrawn``.
 
-    ``standing``: the assert events whose values stand; ``withdrawn``: see :mod:`withdrawn`, no product and attribute
-    that ``decided`` has. Computed once, into a checkpoint of this attempt; of a run that is resumed after its commit,
-    those committed.
+    ``standing``: the assert events whose values stand, without ``withdrawn`` (see :mod:`withdrawn`). Computed once,
+    into a checkpoint of this attempt; of a run that is resumed after its commit, those committed.
     """
     if catalog.committed("attribute_values", stamp.run_id):
         ledger_rows = catalog.read("attribute_values")

@@ -1,8 +1,9 @@
 """Scores that an earlier run gave to the same content: a model version computes them once.
 
 The same content comes again with another seller's listing, with a category or a merchant's value that changed, with a
-new certificate or more room under the provisional cap, and when a text changes back. Every candidate that was decided
-is kept in `predictions` with its score, so that only the decision has to be taken again.
+new certificate or more room under the provisional cap, and when a text changes back. A version that was certified anew
+has the weights of the old one, and so its scores. Every candidate that was decided is kept in `predictions` with its
+score, so that only the decision has to be taken again.
 
 Scores are taken where everything that gives a score is the same (precision.certificate.ScoredBy, and the config section
 [images]), and where no picture failed: one that could not be read or fetched is tried again.
@@ -84,16 +85,16 @@ def _rows(candidates: DataFrame) -> DataFrame:
 def _runs(catalog: Catalog, model: ResolvedModel, config: Config) -> list[str]:
     """Ids of the succeeded runs whose scores this run would compute again."""
     images = json.loads(runs.as_json(config.without_secrets()) or "{}").get("images")
-    columns = ("run_id", "kind", "status", "finished_at", "model_name", "model_version", "config", "attributes")
+    columns = ("run_id", "kind", "status", "finished_at", "model_name", "config", "attributes")
 
     def is_same(row: Mapping[str, Any]) -> bool:
         if (row["kind"], row["status"]) != (RunKind.ENRICH.value, RunStatus.SUCCEEDED.value):
             return False
-        if (row["model_name"], row["model_version"]) != (model.name, model.version):
+        if row["model_name"] != model.name:
             return False
         certificates = json.loads(row["attributes"] or "{}").get("certificates", [])
         weights = {(one["weights_hash"], one["preprocessing_hash"]) for one in certificates}
-        # a registry that was made anew may give the version's number to other weights
+        # not the version: recertify_model gives the same weights another one, a registry made anew others the same one
         return weights == {(model.weights_hash, model.preprocessing_hash)} and (
             json.loads(row["config"] or "{}").get("images") == images
         )

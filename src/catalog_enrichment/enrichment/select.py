@@ -5,17 +5,19 @@ What is pending: :mod:`catalog_enrichment.enrichment.pending`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract, resources
-from catalog_enrichment.catalog import category_filters, ledger, runs
+from catalog_enrichment.catalog import category_filters, ledger, runs, switches, verdicts
 from catalog_enrichment.catalog.ledger import LedgerState, StandingValues
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.enrichment import landed, pending, provisional_cap, since_last_run
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.enrichment.since_last_run import Changed, RequestIdentity
+from catalog_enrichment.enrichment.withdrawn import values_off
 from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.frames import FEW_PRODUCTS
@@ -82,6 +84,28 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class InForce:
+    """What people and audits have said beside the config, as it is when a run begins."""
+
+    switches: Switches = field(default_factory=Switches)
+    confirmed: frozenset[str] = frozenset()
+    """Certificates that an audit has confirmed."""
+
+    @classmethod
+    def read(cls, catalog: Catalog) -> InForce:
+        return cls(switches.read(catalog), verdicts.confirmed(catalog))
+
+    def rules(self, config: EnrichConfig) -> EnrichConfig:
+        """The config with the shops and categories that are switched off."""
+        shops, categories = (self.switches.targets(scope, State.OFF) for scope in (Scope.SHOP, Scope.CATEGORY))
+        return replace(
+            config,
+            disabled_shops=[*config.disabled_shops, *shops],
+            disabled_categories=[*config.disabled_categories, *categories],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a run is asked to do, fixed on the driver before any product is read."""
 
@@ -96,22 +120,37 @@ class RunRequest:
     cap: ProvisionalCap
     standard: Standard
     config_hash: str
+    """Of the config and the switches: another hash is another run, and decides again what was paused."""
+    in_force: InForce = field(default_factory=InForce)
+    drifted: tuple[Switch, ...] = ()
+    """Strata that this run pauses."""
 
     @classmethod
-    def of(cls, config: Config, dictionary: Dictionary, model: ResolvedModel, window: Window) -> RunRequest:
+    def of(
+        cls,
+        config: Config,
+        dictionary: Dictionary,
+        model: ResolvedModel,
+        window: Window,
+        in_force: InForce | None = None,
+    ) -> RunRequest:
         """Raises ConfigError if the model version cannot compute as `enrich.numeric_path` says."""
+        in_force = in_force or InForce()
         model = model.for_run(config.enrich.numeric_path, dictionary.enabled)
-        enabled = tuple(dictionary[name] for name in dictionary.enabled)
+        off = in_force.switches.off_attributes()
+        enabled = tuple(dictionary[name] for name in dictionary.enabled if name not in off)
+        hashed, switched = config_hash(config, dictionary, model.numbers), in_force.switches.identity()
         return cls(
             model=model,
             attributes=tuple(attribute for attribute in enabled if attribute.name in model.heads),
             enabled=enabled,
             window=window,
-            rules=config.enrich,
+            rules=in_force.rules(config.enrich),
             images=config.images,
-            cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates),
+            cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates, in_force.confirmed),
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
-            config_hash=config_hash(config, dictionary, model.numbers),
+            config_hash=stable_hash(hashed, switched) if switched else hashed,
+            in_force=in_force,
         )
 
     def identity(self) -> RequestIdentity:
@@ -119,7 +158,7 @@ class RunRequest:
         return RequestIdentity(self.model.name, self.model.version, self.config_hash, window)
 
     def scope(self) -> pending.DecisionScope:
-        return pending.DecisionScope(self.attributes, self.model, self.config_hash)
+        return pending.DecisionScope(self.attributes, self.model, self.config_hash, self.cap.confirmed)
 
     def record(self, config: Config, stages: Stages, parent_run_id: str | None) -> RunRecord:
         """The record of one attempt; its run id is known once the products are selected."""
@@ -283,7 +322,8 @@ def _select(
     window, status, changed = request.window, candidates.status, candidates.changed
     standing = state.standing_of(changed.of, persist) if changed else state.standing()
     standing = replace(standing, events=persist(standing.events))
-    withdrawn = persist(without_decision(standing.events, status, request.rules, request.enabled, request.attributes))
+    withdrawn = without_decision(standing.events, status, request.rules, request.enabled, request.attributes)
+    withdrawn = persist(values_off(standing.events, status, withdrawn, request.in_force.switches))
     withdrawals, retracted = _count_and_hash(withdrawn)
     counts, open_later, any_waiting = _status_counts(status)
     waiting: dict[str, int] = {}

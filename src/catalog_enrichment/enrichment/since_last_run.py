@@ -36,7 +36,7 @@ _OVER_LIMIT = f"skipped.{Reason.OVER_LIMIT.value}"
 
 _OPEN_REASONS = (*SEEN_BY_TRYING, Reason.PROVISIONAL_CAP)
 
-_BESIDES = (RunKind.IMPORT.value, RunKind.MAINTAIN.value)
+_BESIDES = (RunKind.IMPORT.value, RunKind.MAINTAIN.value, RunKind.SAMPLE.value)
 """Runs that decide nothing."""
 
 

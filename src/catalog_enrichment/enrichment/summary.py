@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import coverage_groups
-from catalog_enrichment.enrichment import score
+from catalog_enrichment.enrichment import drift, refusals, score
 from catalog_enrichment.enrichment.coverage import KEY
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, add_counts
@@ -147,6 +147,10 @@ def say_what_waits(record: RunRecord) -> None:
 def say_what_needs_attention(record: RunRecord) -> None:
     """Print what waits under the provisional cap, and a warning if most pictures may not be read."""
     say_what_waits(record)
+    for line in refusals.in_words(record.attributes or {}):
+        record.stages.say(line)
+    for line in drift.in_words((record.attributes or {}).get(drift.KEY, {})):
+        record.stages.say(f"drift: {line}")
     _warn_of_pictures_not_read(record)
 
 
@@ -217,5 +221,8 @@ def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, A
         "unusable_images": record.by_reason("unusable_images"),
         "attributes": (record.attributes or {}).get("decisions", {}),
         "waiting": (record.attributes or {}).get("waiting", {}),
+        "paused": (record.attributes or {}).get(refusals.PAUSED, []),
+        "unseen": (record.attributes or {}).get(refusals.UNSEEN, {}),
+        "drifted": drift.in_words((record.attributes or {}).get(drift.KEY, {})),
         "seconds": record.stages.seconds,
     }

@@ -1,7 +1,8 @@
 """Standing model values that no decision replaces, and that the run itself retracts (PRECISION, One version at a time).
 
-    SWITCHED_OFF       the attribute, the shop or the category is switched off, or the attribute does not apply to the
-                       product's category
+    SWITCHED_OFF       the attribute, the shop, the category, the value or its certificate is switched off, or the
+                       attribute does not apply to the product's category
+    SUPERSEDED         an older value that would be seen again in place of one that is switched off
     CONTENT_CHANGED    the value was decided on other content, and this model does not decide the new one: it could not
                        score it, or has no head for the attribute
 
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import category_filters
+from catalog_enrichment.catalog.replaced_sets import with_replaced
+from catalog_enrichment.catalog.switches import Scope, State, Switches
 from catalog_enrichment.records import Reason, Source
 
 if TYPE_CHECKING:
@@ -55,6 +58,31 @@ def withdrawn(
     reason = F.when(switched_off, Reason.SWITCHED_OFF.value).when(stale, Reason.CONTENT_CHANGED.value)
     joined = _of_model(standing).join(facts, "product_id").withColumn("contradiction", reason)
     return joined.where(F.col("contradiction").isNotNull()).select(*standing.columns, "contradiction")
+
+
+def values_off(standing: DataFrame, products: DataFrame, withdrawn: DataFrame, off: Switches) -> DataFrame:
+    """``withdrawn`` and the values of ``products`` that are switched off, or whose certificate is.
+
+    Where a value is switched off the set that it replaced is not seen again: a newer decision had replaced it. Where a
+    certificate is, readers see what they saw before it wrote, as after a rollback.
+    """
+    from pyspark.sql import functions as F
+
+    values = off.of(Scope.VALUE, State.OFF)
+    certificates = off.targets(Scope.CERTIFICATE, State.OFF)
+    if not values and not certificates:
+        return withdrawn
+    rest = standing.join(products.select("product_id"), "product_id", "left_semi")
+    rest = _of_model(rest.join(withdrawn.select("event_id"), "event_id", "left_anti"))
+    is_off, by_certificate = F.lit(False), F.coalesce(F.col("certificate_id").isin(certificates), F.lit(False))
+    for one in values:
+        is_off = is_off | ((F.col("attribute") == one.attribute) & (F.col("value") == one.target))
+    reason = F.lit(Reason.SWITCHED_OFF.value)
+    gone = rest.where(by_certificate).withColumn("contradiction", reason)
+    rest = rest.where(~by_certificate)
+    gone_values = rest.where(is_off).withColumn("contradiction", reason)
+    found = gone.unionByName(with_replaced(rest, gone_values))
+    return withdrawn.unionByName(found.select(*withdrawn.columns))
 
 
 def of_refused(standing: DataFrame, scored: DataFrame) -> DataFrame:

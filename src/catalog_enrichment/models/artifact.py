@@ -7,6 +7,7 @@
     text/tokenizer/            as transformers saves it; second_text/ likewise, where there is a second text encoder
     text/encoder/config.json   as transformers saves it; absent for a model without text
     certificates.json          the certificates; added after certification
+    drift.json                 scores by stratum at certification, for drift checks; versions of older releases lack it
     SHA256SUMS                 checksums of all other files (readable by `sha256sum -c`)
 """
 
@@ -38,6 +39,7 @@ MODEL = "model.json"
 TOKENIZER = "tokenizer"
 ENCODER = "encoder"
 CERTIFICATES = "certificates.json"
+DRIFT = "drift.json"
 SUMS = "SHA256SUMS"
 MEMBERS = "members"
 """Folder of a vote's models (:mod:`catalog_enrichment.models.ensemble`)."""
@@ -166,6 +168,19 @@ def write_certificates(directory: Path, certificates: list[dict[str, Any]]) -> N
     """Write the certificates (plain data), abstentions included, into the model version."""
     _write_json(directory / CERTIFICATES, certificates)
     _write_sums(directory)
+
+
+def write_drift(directory: Path, reference: list[dict[str, Any]]) -> None:
+    """Write the reference for drift checks (plain data) into the model version."""
+    _write_json(directory / DRIFT, reference)
+    _write_sums(directory)
+
+
+def read_drift(directory: Path) -> list[dict[str, Any]]:
+    """The model version's reference for drift checks; empty for a version without one."""
+    file = directory / DRIFT
+    reference: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    return reference
 
 
 def read_certificates(directory: Path) -> list[dict[str, Any]]:

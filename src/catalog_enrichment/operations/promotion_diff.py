@@ -47,7 +47,7 @@ def promotion_diff(
     total = catalog.read("products", columns=["product_id"]).count()
     chunks = ceil(total / sampled_products) if sampled_products else 1
     window = select.Window(chunk=(0, chunks)) if chunks > 1 else select.Window()
-    request = select.RunRequest.of(config, context.dictionary, model, window)
+    request = select.RunRequest.of(config, context.dictionary, model, window, select.InForce.read(catalog))
     model = request.model
     with persisted_frames() as persist:
         with stages("select") as stage:

@@ -292,7 +292,7 @@ class Registry:
             return replace(case, champion=self.evidence(current))
         champion = self.evidence(current)
         labels = {name: head.labels for name, head in candidate.heads.items()}
-        references, own = self._references(champion, evidence.version), self._held_out(candidate.version)
+        references, own = self._references(champion, evidence.version), self.held_out(candidate.version)
         comparisons = [
             comparison
             for path in sorted(champion.certified & evidence.certified)
@@ -353,7 +353,8 @@ class Registry:
             raise ModelContractError(f"{self._name} version {version} was not registered by train_model: no evidence")
         return evidence
 
-    def _held_out(self, version: str) -> list[HeldOutDecision] | None:
+    def held_out(self, version: str) -> list[HeldOutDecision] | None:
+        """What the version would write on its test fold; None if it was not recorded."""
         return self._store.held_out(self._find(version=version))
 
     def _policy(self) -> Policy:

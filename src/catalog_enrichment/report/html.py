@@ -223,6 +223,7 @@ _TOO_UNSURE = ("too unsure", "too unsure")
 ABSTENTIONS: Mapping[Reason, tuple[str, str]] = {
     Reason.AGREES_WITH_MERCHANT: _HAS_VALUE,
     Reason.HUMAN_VALUE_STANDS: ("decided by a person", "decided by a person"),
+    Reason.REFUSED_BY_PERSON: ("refused by a reviewer", "refused by a reviewer"),
     Reason.BELOW_THRESHOLD: _TOO_UNSURE,
     Reason.VALUE_NOT_IN_POOL: _TOO_UNSURE,
     Reason.PROVISIONAL_CAP: ("waits under the cap", "wait under the cap"),

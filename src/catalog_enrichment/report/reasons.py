@@ -254,8 +254,8 @@ def _human(case: Case) -> str:
 
 def _paused(case: Case) -> str:
     return (
-        f"{case.subject} is paused: an audit found too many wrong values; certify it again from audited products, or "
-        "train and promote a new version"
+        f"{case.subject} is paused by an audit, a drift check or a person (set_switch --list says which and why); "
+        "recertify_model certifies it again from audited values, set_switch --state on lifts it"
     )
 
 
@@ -266,7 +266,7 @@ def _not_applicable(case: Case) -> str:
 
 def _shop_disabled(case: Case) -> str:
     shop = f"shop {case.shop}" if case.shop else "the shop"
-    return f"{shop} is in enrich.disabled_shops: take it out of the list"
+    return f"{shop} is in enrich.disabled_shops, or switched off: take it out of the list, or set_switch --state on"
 
 
 def _detail(case: Case) -> str:
@@ -323,6 +323,9 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
     Reason.DISAGREES_WITH_MERCHANT: _disagrees,
     Reason.AGREES_WITH_MERCHANT: _agrees,
     Reason.HUMAN_VALUE_STANDS: _human,
+    Reason.REFUSED_BY_PERSON: lambda case: (
+        f"{case.subject} is not written: a reviewer said that this value is wrong; set_value gives another word on it"
+    ),
     Reason.NEAR_MISS: _near_miss,
     Reason.BELOW_THRESHOLD: _below_threshold,
     Reason.VALUE_NOT_IN_POOL: _not_in_pool,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -102,12 +103,15 @@ class Dataset:
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> the merchant's values, distinct, as in the products table."""
+    people: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
+    """Attribute -> what people said is right, of products without any label of a merchant's; these only train."""
     adopted: list[frozenset[str]] = field(default_factory=list)
     """Attributes for which the merchant repeats what this system wrote or suggested (PRECISION, certificate 7)."""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1, 3), dtype=np.uint8))
     """(N, S, S, 3) RGB, memory-mapped, read-only; undefined for a product without a usable picture."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Products read, opted out, adopted, labelled, unlabelled, not kept, and unusable pictures by reason."""
+    """Products read, opted out, adopted, labelled, labelled by people (by source), unlabelled, not kept, and unusable
+    pictures by reason."""
     unusable: UnusablePictures = field(default_factory=UnusablePictures)
     """The products that have pictures, and those of them without a usable one."""
 
@@ -141,6 +145,9 @@ class Dataset:
         wrong. The truth is unknown, and the product is neither labelled nor unfilled, where the merchant gives several
         values of an attribute that can have one, and where a value is adopted: the merchant's other values do not say
         that it is wrong.
+
+        What people said (``people``) is in the truth, but such a product is neither labelled nor unfilled: whom people
+        were asked about depends on the scores, so their words train and nothing is measured or certified by them.
         """
         attribute = self.dictionary[name]
         merchant_values = [self._applicable_values(attribute, product) for product in range(len(self))]
@@ -154,7 +161,7 @@ class Dataset:
         )
         support = Counter(
             value for values, skip in zip(merchant_values, unknown, strict=True) if not skip for value in values
-        )
+        ) + Counter(value for said in self.people for value in said.get(name, ()))
         learned = tuple(value for value in attribute.values if support[value] >= max(min_count, 1))
         column_of = {value: column for column, value in enumerate(learned)}
         truth = np.zeros((len(self), len(learned)), dtype=bool)
@@ -168,6 +175,11 @@ class Dataset:
         applies = np.array([attribute.applies_to(category) for category in self.categories], dtype=bool)
         empty = np.array([not self.merchant[product].get(name) for product in range(len(self))], dtype=bool)
         labelled = truth.any(axis=1) | (unlearned > 0)
+        for position, said in enumerate(self.people):
+            for value in said.get(name, ()):
+                empty[position] = False
+                if value in column_of:
+                    truth[position, column_of[value]] = True
         return Labels(name, attribute.cardinality, learned, truth, labelled, unlearned, applies & empty)
 
     def _applicable_values(self, attribute: Attribute, product: int) -> tuple[str, ...]:
@@ -249,11 +261,23 @@ def _assign_slots(
             dataset.counts["labelled"] += 1
             row_by_slot[slots.labelled()] = row
             continue
+        if said := _said_by_people(row, options.attributes):
+            row["people"] = {name: values for name, (values, _) in said.items()}
+            for source in {source for _, source in said.values()}:
+                dataset.counts[f"labelled_by_people.{source}"] += 1
+            row_by_slot[slots.labelled()] = row
+            continue
         dataset.counts["unlabelled"] += 1
         slot = slots.unlabelled(row["product_id"])
         if slot is not None:
             row_by_slot[slot] = row
     return row_by_slot
+
+
+def _said_by_people(row: Mapping[str, Any], attributes: list[str]) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Attribute to learn -> right values and source (catalog.verdicts.with_labels); empty without the column."""
+    said = json.loads(row.get("labels_by_people") or "{}")
+    return {name: (tuple(values), source) for name, (values, source) in said.items() if name in attributes}
 
 
 def _merchant_values(raw: Any) -> dict[str, tuple[str, ...]]:
@@ -271,6 +295,7 @@ def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOp
         (dataset.languages, row["language"] or ""),
         (dataset.updated_at, row["updated_at"]),
         (dataset.merchant, row["merchant"]),
+        (dataset.people, row.get("people", {})),
         (dataset.adopted, row["adopted"]),
     ]
     for column, value in columns:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import adopted, label_uses
+from catalog_enrichment.catalog import adopted, label_uses, verdicts
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
@@ -53,7 +53,7 @@ def train_model(config: Config) -> dict[str, Any]:
         from catalog_enrichment.training.train import train
 
         with stages("train") as stage:
-            products = adopted.scan_products(catalog)
+            products = verdicts.with_labels(catalog, adopted.scan_products(catalog))
             earlier = _earlier_candidates(catalog, registry)
             trained = train(products, dictionary, config, workdir, earlier, stages.say, fit)
             stage.rows_in = trained.lineage["labelled"]

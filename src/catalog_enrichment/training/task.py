@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +146,15 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
-    return Split(dataset, groups, folds, epoch)
+    return Split(dataset, groups, _with_people(folds, dataset, groups), epoch)
+
+
+def _with_people(folds: Folds, dataset: Dataset, groups: NDArray[np.int64]) -> Folds:
+    """The products that people labelled train too, where no product of their content group is in another fold."""
+    held_out = np.concatenate([index for name, index in folds.items() if name != "train"])
+    by_people = np.array([product for product, said in enumerate(dataset.people) if said], dtype=np.int64)
+    more = by_people[~np.isin(groups[by_people], groups[held_out])]
+    return replace(folds, train=np.union1d(folds.train, more).astype(np.int64)) if len(more) else folds
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:

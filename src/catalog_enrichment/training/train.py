@@ -35,6 +35,7 @@ from catalog_enrichment.training import epochs
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates, data_window, label_set
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.distributed import Fitter
+from catalog_enrichment.training.drift_reference import ScoreMasked, drift_reference
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_threads
 from catalog_enrichment.training.folds import Index, twins_share
@@ -106,9 +107,13 @@ def train(
         certificates_by_path = [certifier.certify_all(labels) for certifier in certifiers]
         certificates = [certificate for issued in certificates_by_path for certificate in issued]
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
+        multimodal, references = modalities_used(member.model for member in members) == "both", list[dict[str, Any]]()
+        for predictor, scores, issued in zip(predictors, scores_by_path, certificates_by_path, strict=True):
+            masking = _masking(predictor, dataset) if multimodal else None
+            references += drift_reference(dataset, labels, scores, issued, masking)
+        artifact.write_drift(folder, references)
     with stages("evaluate"):
         predictor, scores = predictors[0], scores_by_path[0]
-        multimodal = modalities_used(member.model for member in members) == "both"
         held_out = held_out_decisions(split, labels, scores, certificates_by_path[0])
         evaluation = _evaluate(split, tasks[0], predictor, scores, held_out, with_masking=multimodal)
     if settings.unimodal_baselines and multimodal:
@@ -175,7 +180,9 @@ def _split(dataset: Dataset, config: Config, recipe: Recipe | Ensemble, earlier:
     """The folds; those of the epoch in which the same training was interrupted, if it was (`training.checkpoints`)."""
     settings = settings_of(config)
     checkpoints = config.path(settings.checkpoints) if settings.checkpoints else None
-    of_products = stable_hash(dataset.ids, [sorted(values.items()) for values in dataset.merchant])
+    of_products = stable_hash(
+        dataset.ids, [sorted(values.items()) for values in (*dataset.merchant, *filter(None, dataset.people))]
+    )
     chosen = (asdict(settings.folds), settings.attributes, settings.min_label_count)
     fingerprint = stable_hash(asdict(recipe), chosen, of_products)
     split = split_of(dataset, settings, epochs.resumed(earlier, checkpoints, fingerprint))
@@ -215,6 +222,16 @@ def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
     for index in (split.folds.calibration, split.folds.certification, split.folds.test):
         selected[index] = True
     return np.flatnonzero(selected)
+
+
+def _masking(predictor: Scorer, dataset: Dataset) -> ScoreMasked:
+    """Scores products with one modality masked."""
+
+    def score_masked(index: Index, name: str) -> ModelScores:
+        masked: MaskedInput = "image" if name == "image" else "text"
+        return score(predictor, dataset, index, _discard, masked)
+
+    return score_masked
 
 
 def _certifiers(

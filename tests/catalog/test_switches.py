@@ -1,0 +1,87 @@
+"""The table `switches`: the newest row counts, rows that change nothing are left out, and no lock is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catalog_enrichment.audit import switching
+from catalog_enrichment.catalog import switches
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.switches import Scope, State, Switch
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import Cardinality
+
+COLOR = Dictionary({"color": Attribute(name="color", cardinality=Cardinality.ONE, values=("Red", "Green"))})
+
+
+def switch(scope: Scope, state: State, target: str = "", attribute: str = "", **given: str) -> Switch:
+    return Switch(
+        scope=scope, state=state, target=target, attribute=attribute, **{"who": "ann", "why": "tests"} | given
+    )
+
+
+def test_the_newest_row_of_a_target_counts(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    assert switches.read(catalog).entries == ()
+    off = switch(Scope.SHOP, State.OFF, "s1")
+    switches.write(catalog, [off, switch(Scope.SHOP, State.PAUSED, "s2"), switch(Scope.CATEGORY, State.OFF, "s1")])
+    now = switches.read(catalog)
+    assert now.targets(Scope.SHOP, State.OFF) == ["s1"]
+    assert now.targets(Scope.SHOP, State.OFF, State.PAUSED) == ["s1", "s2"]
+    switches.write(catalog, [switch(Scope.SHOP, State.ON, "s1")])
+    assert switches.read(catalog).targets(Scope.SHOP, State.OFF, State.PAUSED) == ["s2"]
+    assert switches.read(catalog).targets(Scope.CATEGORY, State.OFF) == ["s1"]
+    past = switches.history(catalog)
+    assert [one.state for one in past] == [State.OFF, State.PAUSED, State.OFF, State.ON]
+    assert len({one.at for one in past}) == 4
+    assert sorted(one.at for one in past if one.at) == [one.at for one in past]
+
+
+def test_i5_a_row_that_changes_nothing_is_not_written(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    off = switch(Scope.ATTRIBUTE, State.OFF, attribute="color")
+    assert switches.write(catalog, [switch(Scope.ATTRIBUTE, State.ON, attribute="color")]) == []
+    assert len(switches.write(catalog, [off, off])) == 1
+    assert switches.write(catalog, [off]) == []
+    assert len(switches.write(catalog, [switch(Scope.SHOP, State.PAUSED, "x")], "run-1")) == 1
+    assert switches.write(catalog, [switch(Scope.SHOP, State.PAUSED, "y")], "run-1") == [], "a run's rows once only"
+    assert len(switches.history(catalog)) == 2
+
+
+def test_a_switch_can_be_moved_while_a_job_writes(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    with catalog.writing():
+        done = switching.set_switch(LakeCatalog(tmp_path / "catalog"), COLOR, switch(Scope.SHOP, State.OFF, "s1"))
+    assert done["status"] == "succeeded"
+    assert done["not_on"][0].startswith("shop s1 is off: tests (ann, 20")
+    again = switching.set_switch(catalog, COLOR, switch(Scope.SHOP, State.OFF, "s1"))
+    assert again["status"] == "nothing_to_do"
+
+
+def test_identity_is_what_decisions_rest_on(tmp_path: Path) -> None:
+    one, other = (switches.Switches((switch(Scope.SHOP, State.OFF, "s1", why=why),)) for why in ("a", "b"))
+    assert one.identity() == other.identity() == [("shop", "", "s1", "off")]
+    assert one.with_more([switch(Scope.SHOP, State.ON, "s1")]).entries == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (switch(Scope.SHOP, State.OFF, "s", who=" "), "--by needs a name"),
+        (switch(Scope.SHOP, State.OFF, "s", why=""), "--reason a text"),
+        (switch(Scope.SHOP, State.OFF, "s", attribute="color"), "--attribute is needed for the scopes"),
+        (switch(Scope.VALUE, State.OFF, "Red"), "--attribute is needed for the scopes"),
+        (switch(Scope.ATTRIBUTE, State.OFF, "x", attribute="color"), "needs no TARGET"),
+        (switch(Scope.CERTIFICATE, State.OFF), "needs a TARGET"),
+        (switch(Scope.ATTRIBUTE, State.OFF, attribute="size"), "'size' is not in the dictionary"),
+        (switch(Scope.VALUE, State.OFF, "Blue", attribute="color"), "'Blue' is no value of color"),
+        (switch(Scope.STRATUM, State.OFF, "both/en/x", attribute="color"), "can be paused, not off"),
+    ],
+)
+def test_a_switch_that_cannot_be_is_refused(tmp_path: Path, asked: Switch, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        switching.set_switch(LakeCatalog(tmp_path / "catalog"), COLOR, asked)
+    assert not (tmp_path / "catalog" / "switches").exists()

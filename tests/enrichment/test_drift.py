@@ -1,0 +1,130 @@
+"""Drift checks in whole runs: a stratum beyond the bounds pauses, everything else is published."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.catalog import switches
+from catalog_enrichment.enrichment import drift
+from catalog_enrichment.errors import GateRefused
+
+from ..sample_catalog import SampleCatalog, change, enrich, killed_at, register, table, values
+
+SETTINGS = ("drift.min_products=5", "drift.masked_products=0")
+FAR = {"products": 1000, "accepted": 0, "histogram": [1000] + [0] * 19, "masked": {}}
+APPAREL, HOME = "both//Apparel", "both//Home"
+
+
+def entry(attribute: str, *strata: dict[str, Any]) -> dict[str, Any]:
+    return {"attribute": attribute, "modality": "both", "numeric_path": "fp32-cpu", "strata": list(strata)}
+
+
+def as_found(sample: SampleCatalog, attribute: str, category: str, **changes: Any) -> dict[str, Any]:
+    """The stratum's scores as the first run gave them, ten times each."""
+    rows = [
+        row
+        for row in table(sample, "predictions")
+        if row["attribute"] == attribute and row["rank"] == 1 and row["modality"] == "both"
+        if row["category"].startswith(category) and row["reason"] == "certified"
+    ]
+    bins = Counter(min(int(row["score"] * 20), 19) for row in rows)
+    found = {"products": 10 * len(rows), "accepted": 10 * len(rows), "histogram": [10 * bins[n] for n in range(20)]}
+    return {"language": "", "category": category, "masked": {}} | found | changes
+
+
+def with_reference(sample: SampleCatalog, *entries: dict[str, Any]) -> SampleCatalog:
+    """The champion is a version with these references and the weights of the first one."""
+    version = register(sample, sample.folder / "scratch", seed=1, drift=entries)
+    sample.registry.promote(version, expected_current="1")
+    return sample.with_settings(*SETTINGS)
+
+
+def test_a_stratum_that_has_drifted_pauses_and_the_rest_is_published(enriched: SampleCatalog) -> None:
+    wanted = values(enriched, "model")
+    drifted = with_reference(
+        enriched.copy_to(enriched.folder.parent / "drifted"),
+        entry("color", {"language": "", "category": "Apparel", **FAR}, as_found(enriched, "color", "Home")),
+        entry("material", as_found(enriched, "material", "Apparel")),
+    )
+    change(drifted, 50, color=None)
+    summary = enrich(drifted)
+    (line,) = summary["drifted"]
+    assert line.startswith(f"color {APPAREL} is paused: accept rate 100.0% instead of 0.0%; stability index")
+    assert summary["paused"] == [f"stratum color {APPAREL} is paused: " + line.partition("paused: ")[2]]
+    decided = [row for row in table(drifted, "predictions") if row["run_id"] == summary["run_id"]]
+    paused = {(row["attribute"], row["category"].split("/")[0]) for row in decided if row["reason"] == "paused"}
+    assert paused == {("color", "Apparel")}
+    assert ("p050", "color") not in values(drifted)
+    assert ("p050", "material") in values(drifted)
+    assert values(drifted, "model").items() >= wanted.items(), "what stood before stands"
+    (switch,) = switches.read(drifted.context().catalog).entries
+    assert (str(switch), switch.who, switch.run_id) == (
+        f"stratum color {APPAREL}", "drift check", summary["run_id"],
+    )  # fmt: skip
+    row = next(row for row in table(drifted, "runs") if row["run_id"] == summary["run_id"])
+    assert row["status"] == "succeeded"
+    assert json.loads(row["attributes"])["drift"]["compared"] == 2 + ("Home" in str(decided))
+
+    with pytest.raises(GateRefused, match="everything else was published") as refused:
+        drift.refuse_if_drifted(summary)
+    assert refused.value.exit_code == 3
+    assert refused.value.summary["run_id"] == summary["run_id"]
+
+    again = enrich(drifted)
+    assert again["drifted"] == []
+    assert ("p050", "color") not in values(drifted)
+    assert enrich(drifted)["status"] == "nothing_to_do"
+    drift.refuse_if_drifted(again)
+
+
+def test_i5_a_run_killed_before_it_could_write_the_switch_is_caught_up(sample: SampleCatalog) -> None:
+    strata = [{"language": "", "category": category, **FAR} for category in ("Apparel", "Home")]
+    drifted = with_reference(sample, entry("color", *strata))
+    with killed_at(switches, "write"):
+        enrich(drifted)
+    catalog = drifted.context().catalog
+    assert switches.read(catalog).entries == ()
+    assert not [key for key in values(drifted, "model") if key == ("p001", "color")]
+    enrich(drifted)
+    assert f"stratum color {APPAREL}" in [str(one) for one in switches.read(catalog).entries]
+    assert ("p001", "color") not in values(drifted)
+
+
+def test_without_drift_or_a_reference_nothing_pauses(enriched: SampleCatalog) -> None:
+    same = with_reference(enriched, entry("color", as_found(enriched, "color", "Apparel")))
+    assert enrich(same)["drifted"] == []
+    assert table(same, "switches") == []
+    off = same.with_settings(*SETTINGS, "drift.enabled=false", "images.max_bytes=1000001")
+    assert enrich(off)["drifted"] == []
+
+
+def test_the_use_of_a_modality_is_compared_on_a_sample(
+    enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog_enrichment.precision import drift as bounds
+
+    monkeypatch.setattr(drift, "MIN_MASKED", 5)
+    monkeypatch.setattr(bounds, "MIN_MASKED", 5)
+    monkeypatch.setattr(bounds, "CHANCE", 0.4)
+    never, always = {"image": [0, 900], "text": [0, 900]}, {"image": [900, 900], "text": [900, 900]}
+    found = []
+    for number, masked in enumerate((never, always)):
+        one = enriched.copy_to(enriched.folder.parent / f"masked-{number}")
+        one = with_reference(one, entry("color", as_found(enriched, "color", "Apparel", masked=masked)))
+        one = one.with_settings("drift.min_products=5", "drift.masked_products=12", "drift.modality_change=0.0")
+        found.append(" ".join(enrich(one, dry_run=True)["drifted"]))
+    # whatever share of this random model's values changes, it is not both none and all of them
+    assert all(any(f"without the {name}" in text for text in found) for name in ("image", "text"))
+    shares = [text.split("without the image ")[1].split("%")[0] for text in found if "without the image" in text]
+    assert len(set(shares)) == 1, "the same products are masked"
+
+
+def test_new_languages_and_categories_are_refused_by_name(enriched: SampleCatalog) -> None:
+    change(enriched, 60, category="Toys/Puzzles", color=None)
+    summary = enrich(enriched)
+    assert summary["unseen"] == {"color": {"category Toys/Puzzles": 1}}
+    assert ("p060", "color") not in values(enriched)
