@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale bench faults faults_stores mutants docs constraints build clean
+.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores mutants docs constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -55,6 +55,9 @@ promise: setup   ## simulate certification where the truth is known: violations 
 
 scale: setup     ## what 10,000, 100,000 and 1,000,000 products cost: seconds and memory of every step
 	$(BIN)/python tests/benchmarks/scale.py
+
+audit_loop: setup ## the audit against the truth: alarms by simulation, and the closed loop; DATA=FILE for the fashion listings
+	$(BIN)/python tests/benchmarks/audit.py --loop $(if $(DATA),--data "$(DATA)")
 
 bench: setup     ## scoring against the plain loop, mlflow's spark_udf, predict_batch_udf, ray and daft: make bench, or make bench DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/inference.py $(if $(DATA),--data "$(DATA)")

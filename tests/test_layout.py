@@ -22,6 +22,7 @@ LAYERS = [
     ["cli"],
     ["cli_delivery"],
     ["cli_review"],
+    ["cli_audit"],
     ["command"],
     ["delivery"],
     ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations", "audit"],

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.cli_delivery import deliver_values as deliver_values
-from catalog_enrichment.cli_delivery import delivery_status as delivery_status
-from catalog_enrichment.cli_delivery import export_changes as export_changes
+from catalog_enrichment.cli_audit import audit_ingest, audit_sample, recertify_model, set_switch
+from catalog_enrichment.cli_delivery import deliver_values, delivery_status, export_changes
 from catalog_enrichment.cli_review import apply_requests, label_studio, offer_suggestions, serve_audit
 from catalog_enrichment.command import Summary, ended, job, parser_of
 from catalog_enrichment.config.schema import Config
@@ -24,7 +23,11 @@ from catalog_enrichment.stages import to_stderr
 if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
 
-__all__ = ["apply_requests", "label_studio", "offer_suggestions", "serve_audit"]
+__all__ = [
+    *("audit_ingest", "audit_sample", "recertify_model", "set_switch"),
+    *("deliver_values", "delivery_status", "export_changes"),
+    *("apply_requests", "label_studio", "offer_suggestions", "serve_audit"),
+]
 """Jobs of another file; the others are below."""
 
 
@@ -150,7 +153,7 @@ def _enrich_arguments(parser: argparse.ArgumentParser) -> None:
 def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     """Score every new, changed or unscored product with the champion and publish the values that are certified."""
     from catalog_enrichment.context import open_for_writing, recording_refusals
-    from catalog_enrichment.enrichment import pipeline
+    from catalog_enrichment.enrichment import drift, pipeline
     from catalog_enrichment.enrichment.select import Window
     from catalog_enrichment.report import run as run_report
 
@@ -163,6 +166,7 @@ def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     if not args.no_report and not args.dry_run and summary["run_id"]:
         summary["report"] = str(run_report.write_report(context.catalog, config, summary["run_id"]))
         to_stderr(f"report: {summary['report']}")
+    drift.refuse_if_drifted(summary)
     return summary
 
 
@@ -209,6 +213,7 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     """Enrich a chosen slice of the catalog in resumable chunks, with an estimate first."""
     from catalog_enrichment.context import open_context, open_for_writing, recording_refusals
     from catalog_enrichment.enrichment import backfill as backfill_job
+    from catalog_enrichment.enrichment import drift
     from catalog_enrichment.report import run as run_report
 
     window = backfill_job.window_of(config)
@@ -221,6 +226,7 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     if not args.no_report and summary["status"] == RunStatus.SUCCEEDED:
         summary["report"] = str(run_report.write_backfill_report(context.catalog, config, summary["run_id"]))
         to_stderr(f"report: {summary['report']}")
+    drift.refuse_if_drifted(summary)
     return summary
 
 
@@ -247,17 +253,25 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--model-version", metavar="VERSION", help="undo every run of this version of `mlflow.model_name`, in one step"
     )
+    what.add_argument("--certificate", metavar="ID", help="take back all that it allowed, and switch it off")
     parser.add_argument("--attribute", help="undo only this attribute")
     parser.add_argument("--dry-run", action="store_true", help="say what would be undone; nothing is written")
 
 
 @job(_rollback_arguments)
 def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
-    """Undo a run or a model version's runs, or one attribute of them. Undoing a rollback brings the values back."""
+    """Undo a run, a model version's runs or what a certificate allowed, or one attribute of them. Undoing a rollback
+    brings the values back."""
+    from catalog_enrichment.audit.take_back import take_back
     from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.operations import rollback, version_rollback
+    from catalog_enrichment.operations.set_value import login_name
 
+    if args.certificate and args.attribute:
+        raise ConfigError("--attribute is for a run or a model version: a certificate is about one attribute")
     with open_for_writing(config, "rollback_run") as context:
+        if args.certificate:
+            return take_back(context.catalog, args.certificate, login_name(), args.dry_run)
         if args.model_version is not None:
             model = version_rollback.ModelVersion(config.mlflow.model_name, args.model_version, args.attribute)
             return version_rollback.rollback_version(context.catalog, model, args.dry_run)

@@ -1,0 +1,180 @@
+"""The ledger events that follow from verdicts: values that are retracted, given by people, or brought back.
+
+    no, other      the value is retracted; nothing that it had replaced is seen again, and it is not written again
+    other          the right values become the human set of the product and attribute
+    yes            nothing
+    changed mind   where a value is no longer said to be wrong, it is reinstated, and the human set that followed from
+                   the first word is retracted
+
+Where the merchant gives a value people's values are not written (I1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import contract
+from catalog_enrichment.audit.items import Answer, Purpose
+from catalog_enrichment.catalog import ledger, verdicts
+from catalog_enrichment.catalog.replaced_sets import with_replaced
+from catalog_enrichment.records import Cardinality, Op, Reason, Source
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.dictionary import Dictionary
+
+Row = Mapping[str, Any]
+
+Pair = tuple[str, str]
+"""Product id, attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What should be so after the verdicts."""
+
+    refused: frozenset[verdicts.Key]
+    """Values to retract."""
+    allowed: frozenset[verdicts.Key]
+    """Values that were refused before and are not any more."""
+    human: dict[Pair, tuple[str, ...]]
+    """The human sets that follow; empty where an earlier one does not follow any more."""
+    unknown: int
+    """Right values that the dictionary does not have; they are left out."""
+
+
+def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary) -> Wanted:
+    """``new``: verdicts that count from now on; ``before``: item id -> the verdict that counted until now."""
+    now = dict(before) | {row["item_id"]: row for row in new}
+    touched = {_pair(row) for row in new}
+    unknown = 0
+    human: dict[Pair, tuple[str, ...]] = {}
+    about = [row for row in sorted(now.values(), key=lambda row: row["settled_at"]) if _pair(row) in touched]
+    for pair in sorted(touched):
+        values, dropped = _human_set([row for row in about if _pair(row) == pair], dictionary, pair[1])
+        unknown += dropped
+        had = [row for row in before.values() if _pair(row) == pair and _gives(row)]
+        if values or had:
+            human[pair] = values
+    return Wanted(
+        refused=frozenset(_key(row) for row in new if row["value"] and verdicts.is_wrong(row)),
+        allowed=frozenset(
+            _key(row)
+            for row in new
+            if not verdicts.is_wrong(row)
+            and row["item_id"] in before
+            and row["value"]
+            and verdicts.is_wrong(before[row["item_id"]])
+        ),
+        human=human,
+        unknown=unknown,
+    )
+
+
+def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> tuple[tuple[str, ...], int]:
+    """The set that people gave in ``rows``, about one product and attribute, oldest first, and how many right values
+    the dictionary lacks."""
+    if attribute not in dictionary:
+        return (), 0
+    known, many = set(dictionary[attribute].values), dictionary[attribute].cardinality is Cardinality.MANY
+    rows = list(rows)
+    values: list[str] = []
+    unknown = 0
+    for row in rows:
+        right = [value for value in row["right_values"] if value in known] if _gives(row) else []
+        unknown += len(row["right_values"]) - len(right) if _gives(row) else 0
+        values = [*values, *right] if many else right[:1] or values
+    if values and many:  # the set is a whole one: what people said is right stays in it, what they refused does not
+        confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and row["value"] in known]
+        refused = {row["value"] for row in rows if verdicts.is_wrong(row)}
+        values = [value for value in [*values, *confirmed] if value not in refused]
+    return tuple(sorted(set(values))), unknown
+
+
+def _gives(row: Row) -> bool:
+    """Whether the verdict gives a human value."""
+    # an answer to a sample for labels becomes a label only; what managers say of suggestions comes as requests
+    of_audit = row["purpose"] == Purpose.AUDIT.value
+    return of_audit and row["answer"] == Answer.OTHER.value and bool(row["right_values"])
+
+
+def plan(catalog: Catalog, wish: Wanted, stamp: ledger.RunStamp, own_runs: Collection[str]) -> DataFrame:
+    """The events (contract `attribute_values`). ``own_runs``: earlier runs of audit_ingest, whose human sets may be
+    taken back."""
+    from pyspark.sql import functions as F
+
+    ids = sorted({key[0] for key in (*wish.refused, *wish.allowed, *wish.human)})
+    spark = catalog.read("products").sparkSession
+    of = F.broadcast(spark.createDataFrame([(one,) for one in ids], "product_id string"))
+    events = catalog.read("attribute_values").join(of, "product_id", "left_semi")
+    products = catalog.read("products").join(of, "product_id", "left_semi")
+    standing = ledger.active(events)
+    gone = _of_keys(standing.where(F.col("source") == Source.MODEL.value), wish.refused)
+    gone = gone.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value))
+    retracted = ledger.retract(with_replaced(standing, gone), stamp)
+    human, dropped = _human_events(products, standing, wish, stamp, own_runs)
+    planned = retracted.unionByName(ledger.retract(dropped, stamp)).unionByName(_brought_back(events, wish, stamp))
+    rows = [tuple(row.get(name) for name in contract.columns("attribute_values")) for row in human]
+    return planned.unionByName(spark.createDataFrame(rows, contract.spark_schema("attribute_values")))
+
+
+def _brought_back(events: DataFrame, wish: Wanted, stamp: ledger.RunStamp) -> DataFrame:
+    """Reinstate events for what an earlier verdict retracted and nobody says is wrong any more."""
+    from pyspark.sql import functions as F
+
+    by_verdict = (F.col("op") == Op.RETRACT.value) & (F.col("reason") == Reason.REFUSED_BY_PERSON.value)
+    retracts = _of_keys(events.where(by_verdict & F.col("undoes").isNull()), wish.allowed)
+    ids = retracts.select(F.col("refers_to").alias("event_id")).distinct()
+    asserts = events.where(F.col("op") == Op.ASSERT.value).join(ids, "event_id", "left_semi")
+    fallen = asserts.join(ledger.active(events).select("event_id"), "event_id", "left_anti")
+    return ledger.reinstate(fallen.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value)), stamp)
+
+
+def _human_events(
+    products: DataFrame, standing: DataFrame, wish: Wanted, stamp: ledger.RunStamp, own_runs: Collection[str]
+) -> tuple[list[dict[str, Any]], DataFrame]:
+    """Asserts of the human sets that do not stand yet, as rows, and the standing events of sets to take back."""
+    from pyspark.sql import functions as F
+
+    pairs = sorted(pair for pair, values in wish.human.items() if not values)
+    spark = products.sparkSession
+    of = spark.createDataFrame(pairs, "product_id string, attribute string")
+    people = standing.where(F.col("source") == Source.HUMAN.value)
+    own = people.where(F.col("run_id").isin(sorted(own_runs))).join(F.broadcast(of), ["product_id", "attribute"])
+    dropped = own.withColumn("contradiction", F.lit(Reason.SUPERSEDED.value))
+    if not any(wish.human.values()):
+        return [], dropped
+    seen = ledger.newest_sets(people).select("product_id", "attribute", "values").collect()
+    said = {(row["product_id"], row["attribute"]): tuple(row["values"]) for row in seen}
+    rows = products.select("product_id", "content_hash", "merchant_attributes").collect()
+    found = {row["product_id"]: row for row in rows}
+    new = []
+    for (product_id, attribute), values in sorted(wish.human.items()):
+        product = found.get(product_id)
+        if not values or product is None or said.get((product_id, attribute)) == values:
+            continue
+        if (product["merchant_attributes"] or {}).get(attribute):
+            continue
+        new += ledger.said_by_person(product.asDict(), attribute, list(values), stamp)
+    return new, dropped
+
+
+def _of_keys(rows: DataFrame, keys: Collection[verdicts.Key]) -> DataFrame:
+    """The ``rows`` about these products, attributes and values."""
+    from pyspark.sql import functions as F
+
+    names = ["product_id", "attribute", "value"]
+    wanted_keys = rows.sparkSession.createDataFrame(sorted(keys), ", ".join(f"{name} string" for name in names))
+    return rows.join(F.broadcast(wanted_keys), names, "left_semi")
+
+
+def _pair(row: Row) -> Pair:
+    return (row["product_id"], row["attribute"])
+
+
+def _key(row: Row) -> verdicts.Key:
+    return (row["product_id"], row["attribute"], row["value"])

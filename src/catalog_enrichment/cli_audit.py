@@ -1,0 +1,129 @@
+"""The audit's jobs: arguments and one call each. :mod:`catalog_enrichment.cli` lists them with the others."""
+
+from __future__ import annotations
+
+import argparse
+
+from catalog_enrichment.command import Summary, job
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.stages import to_stderr
+
+
+def _sample_arguments(parser: argparse.ArgumentParser) -> None:
+    populations = ("accepted", "suggestions", "abstentions")
+    parser.add_argument("--of", choices=populations, default=populations[0], help="what to draw; default %(default)s")
+    parser.add_argument("--run", "--run-id", metavar="RUN_ID", help="only what this run wrote; default: all")
+    parser.add_argument("--attribute", action="append", default=[], help="only this attribute; repeatable")
+    parser.add_argument("--uniform", type=int, help="values per attribute, each as likely; default audit.uniform")
+    parser.add_argument("--near", type=int, help="further ones near the threshold; default audit.near")
+    parser.add_argument("--reviewers", type=int, help="verdicts that each needs; default audit.reviewers")
+    parser.add_argument("--seed", type=int, default=0, help="another number draws another sample of the same catalog")
+
+
+@job(_sample_arguments)
+def audit_sample(config: Config, args: argparse.Namespace) -> Summary:
+    """Draw written values, suggestions or abstentions for reviewers, with known probabilities."""
+    from catalog_enrichment.audit import sampling
+    from catalog_enrichment.audit.review_store import ReviewStore
+    from catalog_enrichment.context import load_dictionary, open_for_writing
+
+    given = {name: getattr(args, name) for name in ("uniform", "near", "reviewers")}
+    request = sampling.DrawRequest.of(
+        config.audit,
+        population=sampling.Population(args.of),
+        run_id=args.run,
+        attributes=tuple(args.attribute),
+        seed=args.seed,
+        **given,
+    )
+    request.check(load_dictionary(config))
+    with open_for_writing(config, "audit_sample") as context:
+        return sampling.audit_sample(context, ReviewStore(config.path(config.audit.store)), request)
+
+
+def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would follow; nothing is written")
+
+
+@job(_ingest_arguments)
+def audit_ingest(config: Config, args: argparse.Namespace) -> Summary:
+    """Take in what reviewers said: retract, correct, estimate; an alarm pauses the attribute (exit 3)."""
+    from catalog_enrichment.audit import ingest
+    from catalog_enrichment.audit.review_store import ReviewStore
+    from catalog_enrichment.context import open_for_writing
+
+    with open_for_writing(config, "audit_ingest") as context:
+        store = ReviewStore(config.path(config.audit.store))
+        return ingest.audit_ingest(context, store, args.dry_run, _config_options(args))
+
+
+def _recertify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--attribute", action="append", default=[], help="only this paused one; repeatable")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be certified; nothing is written")
+
+
+@job(_recertify_arguments)
+def recertify_model(config: Config, args: argparse.Namespace) -> Summary:
+    """Certify paused attributes again from uniform verdicts drawn since the pause, without training."""
+    from catalog_enrichment.audit import recertify
+    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.context import load_dictionary
+    from catalog_enrichment.registry.model_registry import Registry
+
+    request = recertify.Request(attributes=tuple(args.attribute), dry_run=args.dry_run)
+    catalog, dictionary = LakeCatalog(config.path(config.catalog.path)), load_dictionary(config)
+    with catalog.writing():
+        return recertify.recertify_model(config, catalog, Registry(config), dictionary, request)
+
+
+def _switch_arguments(parser: argparse.ArgumentParser) -> None:
+    from catalog_enrichment.catalog.switches import Scope, State
+
+    parser.add_argument(
+        "scope", metavar="SCOPE", nargs="?", choices=[one.value for one in Scope], help="what it is about"
+    )
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        default="",
+        help="category path, shop id, value, certificate id or stratum",
+    )
+    parser.add_argument("--attribute", metavar="NAME", default="", help="for the scopes attribute, value and stratum")
+    parser.add_argument("--state", choices=[one.value for one in State], help="paused: what is written stands")
+    parser.add_argument("--reason", metavar="TEXT", default="", help="why")
+    parser.add_argument("--by", metavar="NAME", help="who says so; by default the login name")
+    parser.add_argument("--list", action="store_true", help="print what is not on, and stop")
+
+
+@job(_switch_arguments)
+def set_switch(config: Config, args: argparse.Namespace) -> Summary:
+    """Pause, switch off or switch on an attribute, category, shop, value, certificate or stratum, at any time."""
+    from catalog_enrichment.audit import switching
+    from catalog_enrichment.catalog import switches
+    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.context import load_dictionary
+    from catalog_enrichment.errors import ConfigError
+    from catalog_enrichment.operations.set_value import login_name
+
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    if args.list:
+        lines = switching.in_words(switches.read(catalog).entries)
+        to_stderr("\n".join(lines) or "everything is on")
+        return {"status": "list", "not_on": lines}
+    if not args.scope or not args.state:
+        raise ConfigError("name a SCOPE and --state, or --list")
+    switch = switches.Switch(
+        scope=switches.Scope(args.scope),
+        attribute=args.attribute,
+        target=args.target,
+        state=switches.State(args.state),
+        who=login_name() if args.by is None else args.by,
+        why=args.reason,
+    )
+    return switching.set_switch(catalog, load_dictionary(config), switch)
+
+
+def _config_options(args: argparse.Namespace) -> list[str]:
+    """The options that give another job the same config."""
+    return ["--config", args.config, *(word for override in args.set for word in ("--set", override))]

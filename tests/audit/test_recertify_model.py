@@ -1,0 +1,117 @@
+"""After an alarm: new certificates from uniform verdicts, the same weights, and no forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.audit import recertify
+from catalog_enrichment.audit.items import Answer, Item
+from catalog_enrichment.catalog import switches
+from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.precision.certificate import CertificateStatus
+from catalog_enrichment.records import Modality
+
+from ..sample_catalog import SampleCatalog, enrich, killed_at, table, values
+from .reviewers import drawn, ingested, judge
+
+LOOSE = ("precision.target=0.6", "precision.suggest_precision=0.5", "precision.delta=0.4", "precision.first_expected=2")
+COLOR = {"attributes": ("color",), "uniform": 50, "near": 0}
+
+
+def recertified(sample: SampleCatalog, **request: Any) -> dict[str, Any]:
+    catalog = sample.context().catalog
+    with catalog.writing():
+        return recertify.recertify_model(
+            sample.config, catalog, sample.registry, load_dictionary(sample.config), recertify.Request(**request)
+        )
+
+
+def scores_of(sample: SampleCatalog) -> dict[tuple[str, str], float]:
+    """(product, colour) -> score, of what the ledger has."""
+    rows = [row for row in table(sample, "attribute_values") if row["attribute"] == "color" and row["op"] == "assert"]
+    return {(row["product_id"], row["value"]): row["score"] for row in rows}
+
+
+def paused_after_an_alarm(sample: SampleCatalog) -> list[str]:
+    """The champion's colours are paused by two wrong values; a second sample is drawn, and judged right from the
+    median score on. Returns the products whose colour was right."""
+    first = drawn(sample, **COLOR)
+    lowest = sorted(scores_of(sample), key=scores_of(sample).__getitem__)[:2]
+    judge(sample, first["sample_id"], lambda item: Answer.NO if (item.product_id, item.value) in lowest else Answer.YES)
+    with pytest.raises(GateRefused, match="color is paused"):
+        ingested(sample)
+    second = drawn(sample, **COLOR, seed=1)
+    scores = scores_of(sample)
+    seen = sorted(
+        (scores[key[0], value[0]], key[0]) for key, value in values(sample, "model").items() if key[1] == "color"
+    )
+    right = [product for _, product in seen[len(seen) // 2 :]]
+
+    def answer(item: Item) -> Answer:
+        if item.product_id in right:
+            return Answer.YES
+        return Answer.CANNOT_TELL if item.product_id == seen[0][1] else Answer.NO
+
+    judge(sample, second["sample_id"], answer)
+    assert ingested(sample)["paused"] == []
+    return right
+
+
+def test_certified_again_without_training_or_scoring(enriched: SampleCatalog) -> None:
+    with pytest.raises(ConfigError, match="no attribute is paused"):
+        recertified(enriched)
+    right = paused_after_an_alarm(enriched)
+    (old,) = (one for one in enriched.model().certificates if one.attribute == "color" and one.threshold is not None)
+    with pytest.raises(GateRefused, match="at least 59 are needed"):
+        recertified(enriched)
+    with pytest.raises(ConfigError, match="'material'"):
+        recertified(enriched, attributes=("material",))
+    assert enriched.registry.champion() == "1"
+
+    loose = enriched.with_settings(*LOOSE)
+    dry = recertified(loose, dry_run=True)
+    assert (dry["status"], dry["attributes"], loose.registry.champion()) == ("dry_run", ["color"], "1")
+    done = recertified(loose)
+    version = loose.registry.champion()
+    assert done["model_version"] == version != "1"
+    model = loose.model()
+    assert model.weights_hash == enriched.registry.resolve(version="1").weights_hash
+    new = {(one.attribute, one.modality): one for one in model.certificates}
+    color = new["color", Modality.BOTH]
+    scores = scores_of(loose)
+    assert color.threshold is not None
+    assert color.threshold >= min(score for (product, _), score in scores.items() if product in right) - 1e-9
+    assert color.status is CertificateStatus.CONFIRMED
+    assert color.certificate_id != old.certificate_id
+    before = {one.certificate_id for one in enriched.registry.resolve(version="1").certificates}
+    assert {one.certificate_id for one in model.certificates} - before == {color.certificate_id}
+    uses = [row for row in table(loose, "label_uses") if row["attribute"] == "color"]
+    assert {row["product_id"] for row in uses} >= set(right)
+    now = {str(one): one.state.value for one in switches.read(loose.context().catalog).entries}
+    assert now == {f"certificate {old.certificate_id}": "paused"}
+
+    summary = enrich(loose)
+    assert summary["known"] == summary["predicted"] > 0, "nothing is scored again"
+    colors = [key[0] for key in values(loose, "model") if key[1] == "color"]
+    assert set(colors) <= set(right)
+    assert colors
+    assert enrich(loose)["status"] == "nothing_to_do"
+    with pytest.raises(ConfigError, match="no attribute is paused"):
+        recertified(loose)
+
+
+@pytest.mark.slow
+def test_killed_before_the_switch_it_is_switched_on_without_another_version(enriched: SampleCatalog) -> None:
+    paused_after_an_alarm(enriched)
+    loose = enriched.with_settings(*LOOSE)
+    with killed_at(switches, "write"):
+        recertified(loose)
+    version = loose.registry.champion()
+    assert version != "1"
+    done = recertified(loose)
+    assert done["status"] == "succeeded"
+    assert loose.registry.champion() == version
+    assert [one.attribute for one in switches.read(loose.context().catalog).entries if one.attribute] == []
