@@ -37,8 +37,11 @@ def audit_sample(config: Config, args: argparse.Namespace) -> Summary:
         **given,
     )
     request.check(load_dictionary(config))
-    with open_for_writing(config, "audit_sample") as context:
-        return sampling.audit_sample(context, ReviewStore(config.path(config.audit.store)), request)
+    with (
+        open_for_writing(config, "audit_sample") as context,
+        ReviewStore(config.path(config.audit.store)) as store,
+    ):
+        return sampling.audit_sample(context, store, request)
 
 
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +55,10 @@ def audit_ingest(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.context import open_for_writing
 
-    with open_for_writing(config, "audit_ingest") as context:
-        store = ReviewStore(config.path(config.audit.store))
+    with (
+        open_for_writing(config, "audit_ingest") as context,
+        ReviewStore(config.path(config.audit.store)) as store,
+    ):
         return ingest.audit_ingest(context, store, args.dry_run, _config_options(args))
 
 

@@ -24,27 +24,35 @@ def store_of(sample: SampleCatalog) -> ReviewStore:
 def drawn(sample: SampleCatalog, **given: Any) -> dict[str, Any]:
     """Draw a sample that one reviewer judges; returns the job's summary."""
     request = sampling.DrawRequest.of(sample.config.audit, **{"reviewers": 1} | given)
-    return sampling.audit_sample(sample.context(), store_of(sample), request)
+    with store_of(sample) as store:
+        return sampling.audit_sample(sample.context(), store, request)
+
+
+def items_of(sample: SampleCatalog, sample_id: str) -> list[Item]:
+    """The questions of a sample, in the order of the draw."""
+    with store_of(sample) as store:
+        return store.items(sample_id)
 
 
 def judge(sample: SampleCatalog, sample_id: str, answer: Callable[[Item], Said | None], reviewer: str = "ann") -> None:
     """Answer every item for which ``answer`` gives something."""
-    store = store_of(sample)
-    for item in store.items(sample_id):
-        if (said := answer(item)) is None:
-            continue
-        right = said if isinstance(said, tuple) else ()
-        store.add_verdict(
-            Verdict(
-                item_id=item.item_id,
-                reviewer=reviewer,
-                answer=Answer.OTHER if isinstance(said, tuple) else said,
-                right_values=right,
-                answered_at=datetime.now(UTC),
-                seconds=1.0,
+    with store_of(sample) as store:
+        for item in store.items(sample_id):
+            if (said := answer(item)) is None:
+                continue
+            right = said if isinstance(said, tuple) else ()
+            store.add_verdict(
+                Verdict(
+                    item_id=item.item_id,
+                    reviewer=reviewer,
+                    answer=Answer.OTHER if isinstance(said, tuple) else said,
+                    right_values=right,
+                    answered_at=datetime.now(UTC),
+                    seconds=1.0,
+                )
             )
-        )
 
 
 def ingested(sample: SampleCatalog, **given: Any) -> dict[str, Any]:
-    return ingest.audit_ingest(sample.context(), store_of(sample), **given)
+    with store_of(sample) as store:
+        return ingest.audit_ingest(sample.context(), store, **given)

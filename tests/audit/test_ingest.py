@@ -15,7 +15,7 @@ from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.operations import rollback
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, register, table, values
-from .reviewers import drawn, ingested, judge, store_of
+from .reviewers import drawn, ingested, items_of, judge
 
 COLOR = {"attributes": ("color",), "uniform": 50, "near": 0}
 
@@ -128,7 +128,7 @@ def test_a_refused_value_uncovers_nothing_and_is_not_written_by_another_version(
 
 def test_i1_a_merchants_value_is_not_touched_by_a_correction(enriched: SampleCatalog) -> None:
     summary = drawn(enriched, **COLOR)
-    item = store_of(enriched).items(summary["sample_id"])[0]
+    item = items_of(enriched, summary["sample_id"])[0]
     judge(
         enriched,
         summary["sample_id"],

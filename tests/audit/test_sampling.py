@@ -12,7 +12,7 @@ from catalog_enrichment.audit.sampling import DrawRequest, Population, draw
 from catalog_enrichment.errors import ConfigError, DataContractError
 
 from ..sample_catalog import SampleCatalog, enrich, table
-from .reviewers import drawn, store_of
+from .reviewers import drawn, items_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -133,7 +133,7 @@ def test_a_sample_is_in_the_table_and_in_the_review_store(enriched: SampleCatalo
     visible = [row for row in table(enriched, "current_values") if row["source"] == "model"]
     summary = drawn(enriched, uniform=5, near=2)
     rows = sorted(table(enriched, "audits"), key=lambda row: row["draw_order"])
-    items = store_of(enriched).items(summary["sample_id"])
+    items = items_of(enriched, summary["sample_id"])
     assert [item.item_id for item in items] == [row["item_id"] for row in rows]
     assert summary["drawn"]["color.uniform"] == 5
     assert summary["items"] == len(rows) == sum(summary["drawn"].values())
@@ -169,7 +169,7 @@ def test_suggestions_and_abstentions_are_drawn_for_labels(sample: SampleCatalog)
     with pytest.raises(DataContractError, match="no suggestions"):
         drawn(sample, population=Population.SUGGESTIONS)
     summary = drawn(sample, population=Population.ABSTENTIONS, uniform=4)
-    items = store_of(sample).items(summary["sample_id"])
+    items = items_of(sample, summary["sample_id"])
     assert summary["drawn"] == {"color.uniform": 4}
     assert {item.value for item in items} == {""}
     assert {row["purpose"] for row in table(sample, "audits")} == {"label"}

@@ -142,8 +142,11 @@ def listings(folder: Path, data: Path) -> World:
 
 def judged(world: World, sample_id: str, random: np.random.Generator) -> dict[str, int]:
     """Two reviewers, wrong in 2% of their verdicts, judge the sample; an adjudicator settles what they dispute."""
-    store = ReviewStore(world.config.path(world.config.audit.store))
+    with ReviewStore(world.config.path(world.config.audit.store)) as store:
+        return _judged(store, world, sample_id, random)
 
+
+def _judged(store: ReviewStore, world: World, sample_id: str, random: np.random.Generator) -> dict[str, int]:
     def say(item: Item, reviewer: str, right: bool, adjudicates: bool = False) -> None:
         store.add_verdict(
             Verdict(
