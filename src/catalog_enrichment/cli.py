@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
 
 __all__ = [
-    *("audit_ingest", "audit_sample", "recertify_model", "set_switch"),
-    *("deliver_values", "delivery_status", "export_changes"),
-    *("apply_requests", "label_studio", "offer_suggestions", "serve_audit"),
-]
-"""Jobs of another file; the others are below."""
+    "apply_requests", "audit_ingest", "audit_sample", "deliver_values", "delivery_status", "export_changes",
+    "label_studio", "offer_suggestions", "recertify_model", "serve_audit", "set_switch",
+]  # fmt: skip
+"""Jobs of other files; the others are below."""
 
 
 # --- start a project --------------------------------------------------------------------------------------------------
