@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from catalog_enrichment.audit.items import Answer, Verdict
 from catalog_enrichment.audit.page import demo_sample
 from catalog_enrichment.audit.review_store import ReviewStore
@@ -105,6 +107,7 @@ def _measured(browser: Browser, own: str, sample_id: str, verdicts: int) -> dict
     weight = {kind: sum(size for name, size in resources if ("/pictures/" in name) == kind) for kind in (False, True)}
     seconds = []
     for number in range(verdicts):
+        page.locator("#card").wait_for()
         title = page.locator("#numbers").inner_text()
         shown = time.monotonic()
         page.keyboard.press("yn"[number % 5 == 4])
@@ -137,7 +140,11 @@ def _pictured(browser: Browser, own: str, sample_id: str, product_id: str, folde
         page.wait_for_load_state("networkidle")
         if path == review:
             page.locator("#card").wait_for()
-        page.screenshot(path=folder / f"{name}.png")
+        file = folder / f"{name}.png"
+        page.screenshot(path=file)
+        with Image.open(file) as image:  # a palette of 128 colours: a third of the bytes
+            small = image.convert("RGB").quantize(128)
+        small.save(file, optimize=True)
     return [f"{file.name} {file.stat().st_size // 1000} kB" for file in sorted(folder.glob("review*.png"))]
 
 

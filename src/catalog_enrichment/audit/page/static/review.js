@@ -93,11 +93,12 @@ function preload() {
 
 // --- showing -----------------------------------------------------------------------------------------------------
 
-function show(content = {}) {
+// content: the server's answer, if it has just said what is left
+function show(content) {
   const question = queue[0];
   byId("card").hidden = !question;
-  byId("done").hidden = Boolean(question);
-  if (!question) return showDone(content);
+  byId("done").hidden = Boolean(question) || !content;
+  if (!question) return content && showDone(content);
   picker.hide();
   byId("answers").hidden = false;
   byId("title").textContent = question.title || "(no title)";
