@@ -214,6 +214,7 @@ def test_a_correction_on_the_page_of_a_product(
 
     page = open_page("/products?product_id=a%2Fb%3Fc")
     page.get_by_role("button", name="Correct color").click()
+    page.locator("[role=option]").first.wait_for()
     page.keyboard.type("dunkel")
     page.keyboard.press("Enter")
     page.locator(".requests li").wait_for()
