@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import logging
 import os
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,6 +22,8 @@ from catalog_enrichment import failures, masking, threads
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused
+from catalog_enrichment.monitoring import after_job, logs
+from catalog_enrichment.monitoring.outcome import Outcome
 from catalog_enrichment.stages import to_stderr
 
 Summary = dict[str, Any]
@@ -70,12 +74,20 @@ def _run(
     values = {key: getattr(args, argument) for argument, key in settings.items()}
     overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
 
+    configs: list[Config] = []
+
     def run(secrets: set[str]) -> Summary:
         config = load_config(args.config, args.set + overrides)
         secrets |= config.secrets()
+        logs.start(config.logs, function.__name__)
+        configs.append(config)
         return function(config, args)
 
-    return ended(function.__name__, run)
+    def report(outcome: Outcome) -> None:
+        for config in configs:  # none where it could not be loaded
+            after_job.report(config, outcome)
+
+    return ended(function.__name__, run, report)
 
 
 def parser_of(function: Callable[..., Summary | int]) -> argparse.ArgumentParser:
@@ -83,11 +95,15 @@ def parser_of(function: Callable[..., Summary | int]) -> argparse.ArgumentParser
     return argparse.ArgumentParser(function.__name__, description=function.__doc__, epilog=epilog)
 
 
-def ended(name: str, run: Callable[[set[str]], Summary]) -> int:
-    """Run the job, print its summary, and return the exit code."""
+def ended(name: str, run: Callable[[set[str]], Summary], report: Callable[[Outcome], None] | None = None) -> int:
+    """Run the job, ``report`` how it ended (metrics, lineage), print its summary, and return the exit code."""
     secrets = set(masking.secrets_in(dict(os.environ)))
+    started_at = time.time()
     with masking.masked_output(secrets):
         code, summary = _outcome(name, run, secrets)
+        if report:
+            report(Outcome(name, code, summary, started_at, time.time()))
+        logs.stop()
     summary = masking.masked_content(summary | {"exit_code": code}, secrets)
     print(json.dumps(summary, default=lambda value: masking.masked(str(value), secrets)), flush=True)
     return code
@@ -102,13 +118,13 @@ def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -
     except Exception as problem:
         if known := failures.recognised(problem):
             return known.exit_code, _error(name, known)
-        to_stderr(traceback.format_exc())
+        to_stderr(traceback.format_exc(), logging.ERROR)
         return 1, {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
 
 
 def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
     """Say what is wrong on stderr; the job's summary."""
     error, refused = type(problem).__name__, isinstance(problem, GateRefused)
-    to_stderr(f"{name}: {error}: {problem}")
+    to_stderr(f"{name}: {error}: {problem}", logging.ERROR)
     summary = {"job": name, "status": "refused" if refused else "error", "error": error, "message": str(problem)}
     return summary | problem.summary if isinstance(problem, GateRefused) else summary

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring import jvm_output
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -73,7 +74,8 @@ def start(config: Config, app_name: str) -> SparkSession:
         builder = builder.config("spark.sql.shuffle.partitions", str(config.spark.shuffle_partitions))
     for name, value in config.spark.conf.items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    with jvm_output.captured():
+        return builder.getOrCreate()
 
 
 def _worker_environment(submitted: bool) -> dict[str, str]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from catalog_enrichment.masking import printable
+from catalog_enrichment.monitoring import logs, progress
 
 Say = Callable[[str], None]
 """Prints one line of progress."""
 
 
-def to_stderr(line: str) -> None:
-    """Progress goes to stderr, without control characters: the last line of stdout is the job's JSON summary."""
-    print(printable(line), file=sys.stderr, flush=True)
+def to_stderr(line: str, level: int = logging.INFO) -> None:
+    """Progress goes to stderr, without control characters: the last line of stdout is the job's JSON summary.
+
+    In a job with time, level and run id (:mod:`catalog_enrichment.monitoring.logs`).
+    """
+    logs.say(line, level)
 
 
 @dataclass
@@ -64,13 +67,16 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Stage]:
-        """Time a stage and print its line when it ends. A stage that raises is not counted and prints nothing."""
+        """Time a stage, show how far it is, and print its line when it ends. A stage that raises is not counted and has
+        no line."""
         stage = Stage(name)
         start = time.perf_counter()
-        yield stage
+        with progress.shown(name, self.say):
+            yield stage
         stage.seconds = time.perf_counter() - start
         self.done.append(stage)
-        self.say(stage.line())
+        with logs.with_fields(stage=asdict(stage) | {"seconds": round(stage.seconds, 2)}):
+            self.say(stage.line())
 
 
 def add_seconds(*seconds: dict[str, float]) -> dict[str, float]:

@@ -94,6 +94,8 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
         "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
         "training.threads=-1", "maintenance.retention_hours=169", "audit.uniform=0", "audit.near_share=1.1",
         "audit.reviewers=0", "drift.min_products=0", "drift.accept_rate_change=-0.1", "drift.masked_products=-1",
+        "logs.progress_seconds=-1", "metrics.push_seconds=0",
+        "metrics.push_url=gateway:9091", "lineage.url=marquez:5000", "lineage.seconds=0",
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_an_error_that_names_the_key(file: Path, override: str) -> None:
@@ -161,10 +163,12 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
     assert surface["drift"] == [
         "accept_rate_change", "enabled", "histogram_change", "masked_products", "min_products", "modality_change",
     ]  # fmt: skip
+    assert surface["logs"] == ["format", "level", "progress_seconds"]
+    assert surface["metrics"] == ["catalog", "folder", "push_seconds", "push_url"]
+    assert surface["lineage"] == ["file", "namespace", "seconds", "url"]
     assert sorted(load_config(file).as_dict()) == [
-        "audit", "backfill", "catalog", "compare", "delivery", "drift", "enrich", "images", "maintenance", "mlflow",
-        "precision",
-        "report", "root", "source", "spark", "training",
+        "audit", "backfill", "catalog", "compare", "delivery", "drift", "enrich", "images", "lineage", "logs",
+        "maintenance", "metrics", "mlflow", "precision", "report", "root", "source", "spark", "training",
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.failures import described
 from catalog_enrichment.masking import masked
+from catalog_enrichment.monitoring import logs
 from catalog_enrichment.records import RunKind, RunStatus, make_run_id, strictly_later
 from catalog_enrichment.stages import Stages
 
@@ -123,14 +124,15 @@ def _table_versions(catalog: Catalog) -> dict[str, int]:
 def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Iterator[None]:
     """When the block raises, write a row with the error: `refused` for a GateRefused, `failed` for any other error.
 
-    ``unless``: write none, as for a dry run.
+    ``unless``: write none, as for a dry run. The lines of the log have the run's id from the time when it is known.
     """
-    try:
-        yield
-    except Exception as problem:
-        if not unless:
-            write_unsuccessful(catalog, record, problem)
-        raise
+    with logs.of_run(lambda: record.run_id):
+        try:
+            yield
+        except Exception as problem:
+            if not unless:
+                write_unsuccessful(catalog, record, problem)
+            raise
 
 
 def write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:

@@ -20,6 +20,7 @@ from catalog_enrichment.config.catalog import within as _within
 from catalog_enrichment.config.comparison import CompareConfig
 from catalog_enrichment.config.delivery import DeliveryConfig
 from catalog_enrichment.config.fetch import FetchConfig
+from catalog_enrichment.config.monitoring import LineageConfig, LogsConfig, MetricsConfig
 from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.records import stable_hash
 
@@ -322,6 +323,9 @@ class Config:
     """Needed by deliver_values; export_changes keeps the positions of its consumers there."""
     audit: AuditConfig = field(default_factory=AuditConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    lineage: LineageConfig = field(default_factory=LineageConfig)
 
     def path(self, relative: str) -> Path:
         """An absolute path for one of this config's paths."""

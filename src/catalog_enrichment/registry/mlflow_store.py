@@ -22,6 +22,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
 from catalog_enrichment.masking import masked
 from catalog_enrichment.object_storage import storage_of
+from catalog_enrichment.monitoring import logs
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_lock
@@ -215,6 +216,7 @@ class Store:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logs.adopt_libraries()  # the import gave them handlers
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         client = mlflow.MlflowClient(self.uri, self.uri)

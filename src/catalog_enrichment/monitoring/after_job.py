@@ -1,0 +1,59 @@
+"""What is told to others when a job has ended: metrics for Prometheus, a lineage event. Called once, by `command.py`.
+
+The job is over by then: a file that cannot be written or a server that does not answer is a warning, and the exit code
+stays.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import masking
+from catalog_enrichment.monitoring import logs
+from catalog_enrichment.monitoring.outcome import Outcome
+from catalog_enrichment.records import DRY_RUN
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config.schema import Config
+
+_LOOKS_ONLY = frozenset({"explain_value", "list_runs"})
+"""Jobs that change nothing and are started by people: they say nothing about what is scheduled."""
+_CHANGES_NOTHING = frozenset({DRY_RUN, "history", "estimate"})
+"""Statuses of the other jobs when they were only asked."""
+
+
+def report(config: Config, outcome: Outcome) -> None:
+    """Write and push the metrics, write and post the lineage event, as far as the config asks for them."""
+    asked = config.metrics.folder or config.metrics.push_url or config.lineage.file or config.lineage.url
+    if not asked or outcome.job in _LOOKS_ONLY or outcome.summary.get("status") in _CHANGES_NOTHING:
+        return
+    from catalog_enrichment.monitoring import lineage, metrics
+
+    with_run = replace(outcome, run=_run(config, outcome))
+    for tell in (metrics.write, metrics.push, lineage.write, lineage.post):
+        try:
+            tell(config, with_run)
+        except Exception as problem:
+            message = masking.masked(f"{type(problem).__name__}: {problem}", config.secrets())
+            logs.say(f"warning: {tell.__module__.rpartition('.')[2]}: nothing was told to others: {message}")
+
+
+def _run(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """The newest row of the run that the summary names, in the table `runs`; empty where there is none."""
+    run_id = outcome.summary.get("run_id")
+    if not run_id:
+        return {}
+    from catalog_enrichment.catalog import runs
+    from catalog_enrichment.catalog.lake import LakeCatalog
+
+    catalog = LakeCatalog(config.path(config.catalog.path))
+    try:
+        columns = ["run_id", "parent_run_id", "kind", "model_name", "model_version", "counts", "finished_at"]
+        rows = [row for row in runs.rows(catalog, columns) if row["run_id"] == run_id][-1:]
+        runs.add_attributes(catalog, rows)
+    except Exception as problem:
+        logs.say(f"warning: the row of {run_id} in the table runs cannot be read: {type(problem).__name__}: {problem}")
+        return {}
+    return {**rows[0], "attributes": json.loads(rows[0]["attributes"] or "{}")} if rows else {}

@@ -1,0 +1,122 @@
+"""OpenLineage run events (spec 2-0-2): which tables a run read and wrote, with which model, and how it ended.
+
+One event per attempt of a job, when it has ended, as OpenLineage allows for batches: COMPLETE or FAIL.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment import __version__
+
+if TYPE_CHECKING:
+    from catalog_enrichment.config.schema import Config
+    from catalog_enrichment.monitoring.outcome import Outcome
+
+_PRODUCER = f"https://pypi.org/project/catalog-enrichment/{__version__}"
+_EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+_ERROR_FACET = "https://openlineage.io/spec/facets/1-0-1/ErrorMessageRunFacet.json#/$defs/ErrorMessageRunFacet"
+_CUSTOM_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
+
+TABLES = {
+    "import_products": ((), ("products", "adopted", "quarantine")),
+    "enrich_catalog": (("products", "attribute_values"), ("predictions", "attribute_values", "quarantine")),
+    "backfill": (("products", "attribute_values"), ("predictions", "attribute_values", "quarantine")),
+    "rollback_run": (("attribute_values",), ("attribute_values",)),
+    "set_value": (("products", "attribute_values"), ("attribute_values",)),
+    "train_model": (("products", "attribute_values"), ("label_uses",)),
+    "export_values": (("current_values",), ()),
+    "export_suggestions": (("predictions", "products"), ()),
+}
+"""Job -> tables of the catalog that it reads, and that it writes. Other jobs name none."""
+
+
+def write(config: Config, outcome: Outcome) -> None:
+    """Append the event to `lineage.file`. Raises OSError where that cannot be written."""
+    if config.lineage.file:
+        file = config.path(config.lineage.file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(event(config, outcome)) + "\n"
+        with file.open("a") as lines:  # one write of one line: two jobs that end together do not mix theirs
+            lines.write(line)
+
+
+def post(config: Config, outcome: Outcome) -> None:
+    """Post the event to `lineage.url`. Raises urllib3's HTTPError or OSError where nobody takes it."""
+    if not config.lineage.url:
+        return
+    import urllib3
+
+    answer = urllib3.PoolManager().request(
+        "POST", config.lineage.url, json=event(config, outcome), timeout=config.lineage.seconds, retries=2
+    )
+    if answer.status >= 300:
+        raise OSError(f"lineage.url answered {answer.status}: {answer.data[:200].decode(errors='replace')}")
+
+
+def event(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """The run event. Its run id is the UUID of this attempt; ``catalogEnrichment.runId`` is the catalog's run id."""
+    summary = outcome.summary
+    facets: dict[str, Any] = {
+        "catalogEnrichment": _facet(_CUSTOM_FACET)
+        | {
+            "runId": summary.get("run_id"),
+            "status": summary.get("status"),
+            "exitCode": outcome.exit_code,
+            "modelName": outcome.run.get("model_name"),
+            "modelVersion": summary.get("model_version"),
+            "startedAt": datetime.fromtimestamp(outcome.started_at, UTC).isoformat(),
+        }
+    }
+    if outcome.exit_code:
+        facets["errorMessage"] = _facet(_ERROR_FACET) | {
+            "message": f"{summary.get('error')}: {summary.get('message')}",
+            "programmingLanguage": "python",
+        }
+    read, written = TABLES.get(outcome.job, ((), ()))
+    wrote = outcome.exit_code == 0 and bool(summary.get("run_id"))
+    return {
+        "eventType": "FAIL" if outcome.exit_code else "COMPLETE",
+        "eventTime": datetime.fromtimestamp(outcome.finished_at, UTC).isoformat(),
+        "run": {"runId": str(_attempt_id(outcome)), "facets": facets},
+        "job": {"namespace": config.lineage.namespace, "name": outcome.job},
+        "inputs": [*_sources(config, outcome.job), *(_table(config, name) for name in read)],
+        "outputs": [_table(config, name) for name in written] if wrote else [],
+        "producer": _PRODUCER,
+        "schemaURL": _EVENT,
+    }
+
+
+def _attempt_id(outcome: Outcome) -> uuid.UUID:
+    """The same for the same attempt, so that an event that is sent twice is one."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{outcome.job} {outcome.summary.get('run_id')} {outcome.started_at}")
+
+
+def _facet(schema: str) -> dict[str, str]:
+    return {"_producer": _PRODUCER, "_schemaURL": schema}
+
+
+def _sources(config: Config, job: str) -> list[dict[str, str]]:
+    """What an import reads: the feed, by the config's masked path."""
+    content = config.without_secrets().get("source") or {}
+    if job != "import_products" or not content.get("path"):
+        return []
+    path = str(content["path"])
+    return [_dataset(path if "://" in path else config.path(path).as_uri())]
+
+
+def _table(config: Config, name: str) -> dict[str, str]:
+    path = config.catalog.path
+    return _dataset(f"{path.rstrip('/')}/{name}" if "://" in path else (config.path(path) / name).as_uri())
+
+
+def _dataset(uri: str) -> dict[str, str]:
+    """OpenLineage names a file's dataset by its storage (``file``, ``s3://bucket``) and its path in it."""
+    scheme, _, rest = uri.partition("://")
+    storage, slash, path = rest.partition("/")
+    if not storage:
+        return {"namespace": scheme, "name": slash + path}
+    return {"namespace": f"{scheme}://{storage}", "name": path}

@@ -1,0 +1,119 @@
+"""Lineage events: what is in them, in a file and at a real endpoint."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from dataclasses import replace
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import contract
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.monitoring import lineage
+from catalog_enrichment.monitoring.outcome import Outcome
+
+ENDED = Outcome(
+    "enrich_catalog", 0, {"status": "succeeded", "run_id": "enrich-1", "model_version": "3"}, 1000, 1100,
+    {"model_name": "shop"},
+)  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config("config:demo.toml", [f"root='{tmp_path}'", "lineage.file=events/lineage.jsonl"])
+
+
+def names(datasets: list[dict[str, str]]) -> list[str]:
+    assert {one["namespace"] for one in datasets} <= {"file"}
+    return [Path(one["name"]).name for one in datasets]
+
+
+def test_a_run_names_its_tables_model_and_run_id(config: Config) -> None:
+    event = lineage.event(config, ENDED)
+    assert event["eventType"] == "COMPLETE"
+    assert datetime.fromisoformat(event["eventTime"]).timestamp() == 1100
+    assert event["job"] == {"namespace": "catalog-enrichment", "name": "enrich_catalog"}
+    assert names(event["inputs"]) == ["products", "attribute_values"]
+    assert names(event["outputs"]) == ["predictions", "attribute_values", "quarantine"]
+    assert event["inputs"][0]["name"] == str(config.path(config.catalog.path) / "products")
+    facet = event["run"]["facets"]["catalogEnrichment"]
+    assert (facet["runId"], facet["modelName"], facet["modelVersion"], facet["exitCode"]) == (
+        "enrich-1",
+        "shop",
+        "3",
+        0,
+    )
+    assert facet["_schemaURL"].startswith("https://")
+    assert "errorMessage" not in event["run"]["facets"]
+
+
+def test_an_attempt_has_one_id_and_another_attempt_another(config: Config) -> None:
+    ids = [lineage.event(config, one)["run"]["runId"] for one in (ENDED, ENDED, replace(ENDED, started_at=1001))]
+    assert ids[0] == ids[1] != ids[2]
+    assert uuid.UUID(ids[0]).version == 5
+
+
+def test_a_failed_attempt_wrote_nothing_and_says_why(config: Config) -> None:
+    summary = {"status": "error", "error": "ConfigError", "message": "no such file"}
+    event = lineage.event(config, replace(ENDED, exit_code=2, summary=summary))
+    assert (event["eventType"], event["outputs"]) == ("FAIL", [])
+    assert event["run"]["facets"]["errorMessage"]["message"] == "ConfigError: no such file"
+
+
+def test_a_run_with_nothing_to_do_wrote_nothing(config: Config) -> None:
+    event = lineage.event(config, replace(ENDED, summary={"status": "nothing_to_do", "run_id": None}))
+    assert (event["eventType"], event["outputs"]) == ("COMPLETE", [])
+
+
+def test_an_import_names_its_feed_and_object_stores_have_their_own_namespace(config: Config) -> None:
+    assert config.source is not None
+    source = replace(config.source, path="s3://feeds/shop/products")
+    event = lineage.event(replace(config, source=source), replace(ENDED, job="import_products"))
+    assert event["inputs"] == [{"namespace": "s3://feeds", "name": "shop/products"}]
+
+
+def test_the_tables_are_tables_of_the_catalog() -> None:
+    named = {table for read_and_written in lineage.TABLES.values() for tables in read_and_written for table in tables}
+    assert named <= {*contract.TABLES, "current_values"}
+
+
+def test_events_are_added_to_the_file_one_line_each(config: Config) -> None:
+    lineage.write(config, ENDED)
+    lineage.write(config, ENDED)
+    first, second = config.path("events/lineage.jsonl").read_text().splitlines()
+    assert json.loads(first) == json.loads(second) == lineage.event(config, ENDED)
+
+
+@pytest.mark.parametrize("status", [201, 400])
+def test_events_are_posted_and_a_refusal_is_an_error(config: Config, status: int) -> None:
+    got: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"why?")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api/v1/lineage"
+        posting = replace(config, lineage=replace(config.lineage, url=url))
+        if status == 201:
+            lineage.post(posting, ENDED)
+        else:
+            with pytest.raises(OSError, match="answered 400: why"):
+                lineage.post(posting, ENDED)
+        server.shutdown()
+    assert got == [lineage.event(config, ENDED)]
