@@ -1,35 +1,27 @@
-"""Nightly import and enrichment. Airflow is installed in a separate virtual environment and calls the console scripts.
+"""Airflow DAG: import and enrichment, every night.
 
-Variables: ``catalog_enrichment_bin`` (folder of the console scripts), ``catalog_enrichment_config`` (TOML file).
 A rerun is safe: a job that has nothing to do reports it and changes nothing.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.sdk import dag, task
+from catalog_jobs import SETTINGS, call
 
-JOB = "{{ var.value.catalog_enrichment_bin }}/%s --config {{ var.value.catalog_enrichment_config }}"
 
-
-@dag(
-    schedule="15 1 * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
-)
+@dag(schedule="15 1 * * *", **SETTINGS)
 def enrich_catalog_nightly() -> None:
     """import_products, then enrich_catalog."""
 
-    @task.bash
-    def import_products() -> str:
-        return JOB % "import_products"
+    @task
+    def import_products() -> dict[str, Any]:
+        return call("import_products")
 
-    @task.bash
-    def enrich_catalog() -> str:
-        return JOB % "enrich_catalog"
+    @task
+    def enrich_catalog() -> dict[str, Any]:
+        return call("enrich_catalog")
 
     import_products() >> enrich_catalog()
 

@@ -1,0 +1,40 @@
+"""Airflow DAG: a new model version every week, and its promotion if the gate lets it pass.
+
+Where the gate refuses or cannot tell (exit 3) the task fails without a retry and the champion stays; a person looks at
+the training's page and decides. ``promote``: false leaves every promotion to a person.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from catalog_jobs import SETTINGS, call
+
+
+@dag(schedule="30 3 * * 0", params={"promote": Param(True, type="boolean")}, **SETTINGS)
+def train_model_weekly() -> None:
+    """train_model, promote_model --dry-run (what readers would see change), then promote_model."""
+
+    @task(execution_timeout=timedelta(hours=20))
+    def train_model() -> str:
+        return str(call("train_model")["model_version"])
+
+    @task(retries=1)
+    def preview(version: str) -> dict[str, Any]:
+        return call("promote_model", ["--to-version", version, "--dry-run"], ok=(0, 3))
+
+    @task.short_circuit
+    def is_wanted(params: dict[str, Any] | None = None) -> bool:
+        return bool((params or {})["promote"])
+
+    @task
+    def promote_model(version: str) -> dict[str, Any]:
+        return call("promote_model", ["--to-version", version])
+
+    version = train_model()
+    preview(version) >> is_wanted() >> promote_model(version)
+
+
+train_model_weekly()

@@ -1,0 +1,103 @@
+"""The image and the compose file, as far as they can be checked without a container engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "docker"
+DOCKERFILE = (FOLDER / "Dockerfile").read_text()
+LAST_STAGE = DOCKERFILE.split("\nFROM ")[-1]
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def sources() -> list[str]:
+    """What is copied from the build's folder."""
+    lines = re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+)$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_what_the_image_copies_exists_and_is_sent_to_the_builder() -> None:
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {"pyproject.toml", "src", "jobs", "deploy/spark"} <= set(sources())
+    assert set(sources()) == sent
+    assert [source for source in sources() if not (ROOT / source).exists()] == []
+
+
+def test_the_wheels_shipped_files_are_copied_before_it_is_built() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    shipped = re.findall(r'^"([\w./-]+)" = "catalog_enrichment/_shipped', pyproject, re.MULTILINE)
+    assert len(shipped) >= 4
+    for path in shipped:
+        assert any(path == source or path.startswith(f"{source}/") for source in sources()), path
+
+
+def test_the_image_is_pinned_not_root_and_has_a_health_check() -> None:
+    assert re.search(r"^ARG BASE=python:3\.11\.\d+-slim-bookworm$", DOCKERFILE, re.MULTILINE)
+    assert "--constraint constraints.txt" in DOCKERFILE
+    assert ":latest" not in DOCKERFILE
+    user = re.findall(r"^USER (\d+)$", LAST_STAGE, re.MULTILINE)
+    assert user == ["10001"]
+    assert LAST_STAGE.index("USER 10001") < LAST_STAGE.index("HEALTHCHECK") < LAST_STAGE.index("ENTRYPOINT")
+    assert "openjdk-17-jre-headless" in LAST_STAGE
+    assert "pip install" not in LAST_STAGE  # compilers and caches stay in the first stage
+
+
+def test_the_entrypoint_runs_a_job_and_what_spark_asks_for(tmp_path: Path) -> None:
+    """With programs that print how they are called in place of tini and python's package."""
+    (tmp_path / "tini").write_text('#!/bin/sh\nshift 2\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").write_text("#!/bin/sh\necho /spark\n")
+    for file in tmp_path.iterdir():
+        file.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SPARK_DRIVER_BIND_ADDRESS": "10.0.0.1", "SPARK_EXECUTOR_ID": "7",
+        "SPARK_JAVA_OPT_0": "-Da=b c", "SPARK_JAVA_OPT_1": "-Dx=y", "SPARK_EXECUTOR_MEMORY": "4g",
+        "SPARK_DRIVER_URL": "spark://driver", "SPARK_EXECUTOR_CORES": "4", "SPARK_APPLICATION_ID": "app",
+        "SPARK_EXECUTOR_POD_IP": "10.0.0.2", "SPARK_EXECUTOR_POD_NAME": "pod", "SPARK_RESOURCE_PROFILE_ID": "0",
+    }  # fmt: skip
+
+    def run(*arguments: str) -> list[str]:
+        command = [str(FOLDER / "entrypoint.sh"), *arguments]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    assert run("enrich_catalog", "--config", "a b.toml") == ["enrich_catalog", "--config", "a b.toml"]
+    driver = run("driver", "--properties-file", "/opt/spark/conf/spark.properties", "jobs/x.py")
+    assert driver[0] == "/spark/bin/spark-submit"
+    assert driver[-3:] == ["--properties-file", "/opt/spark/conf/spark.properties", "jobs/x.py"]
+    assert "spark.driver.bindAddress=10.0.0.1" in driver
+    executor = run("executor")
+    assert executor[:5] == ["java", "-Da=b c", "-Dx=y", "-Xms4g", "-Xmx4g"]
+    assert executor[executor.index("--executor-id") + 1] == "7"
+    assert executor[executor.index("-cp") + 1] == "/opt/spark/conf:/spark/jars/*"
+
+
+def test_the_servers_of_compose_are_pinned_checked_and_only_on_this_machine() -> None:
+    assert {"postgres", "mlflow", "objects", "jobs"} <= set(SERVICES)
+    for name, service in SERVICES.items():
+        image = service["image"]
+        assert image.startswith("catalog-enrichment:") or re.search(r":[\w.-]*\d[\w.-]*$", image), name
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), name
+        if "restart" in service:
+            assert service["healthcheck"]["test"][0] == "CMD", name
+        for other, condition in service.get("depends_on", {}).items():
+            assert other in SERVICES, name
+            assert condition["condition"] != "service_healthy" or "healthcheck" in SERVICES[other], name
+    volumes = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert {volume for volume in volumes if volume.isalpha()} == set(COMPOSE["volumes"])
+
+
+def test_passwords_come_from_a_file_that_git_ignores() -> None:
+    example = dict(re.findall(r"^(\w+)=(.*)$", (FOLDER / "example.env").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text()))
+    assert named == set(example)
+    assert [name for name, value in example.items() if "PASSWORD" in name and value] == []
+    done = subprocess.run(["git", "check-ignore", "-q", "deploy/docker/.env"], cwd=ROOT, check=False)
+    assert done.returncode == 0
