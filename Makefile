@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores mutants docs constraints build clean
+.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores ops mutants docs constraints build clean
 
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -70,6 +70,9 @@ faults: setup    ## kill jobs, tasks and executors, fill disks and import hostil
 
 faults_stores: setup ## the same with an S3 server under the catalog and with the delivery to PostgreSQL; servers, jobs and leases fail
 	$(BIN)/python -m tests.benchmarks.faults_stores
+
+ops: setup       ## prove what is in deploy/: alert rules, cron, Airflow, image, manifests, Spark's GPU settings (10 minutes with Airflow)
+	$(BIN)/python -m tests.deploy.proofs $(PROOF)
 
 docs: setup      ## write docs/reference/ again from the code, and the documentation as HTML into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html

