@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from .sample_catalog import PRODUCTS, SampleCatalog, listing, table, values
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable]
 SUBMIT = [str(Path(sys.executable).parent / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"]
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING|ERROR) +[a-z_]+")
 CLUSTER = "spark.master='local-cluster[2,1,1024]'"
 
 
@@ -40,6 +42,9 @@ def run(
     assert ended.stdout.strip(), ended.stderr[-3000:]
     summary = json.loads(ended.stdout.splitlines()[-1])
     assert summary["exit_code"] == ended.returncode, ended.stderr[-3000:]
+    if launcher == PYTHON:  # with spark-submit the JVM is not the job's: deploy/spark/log4j2.properties
+        assert [line for line in ended.stderr.splitlines() if not LINE.match(line)] == []
+        assert "log4j" not in ended.stderr
     return ended.returncode, summary
 
 

@@ -61,7 +61,7 @@ def test_an_attempt_has_one_id_and_another_attempt_another(config: Config) -> No
 
 
 def test_a_failed_attempt_wrote_nothing_and_says_why(config: Config) -> None:
-    summary = {"status": "error", "error": "ConfigError", "message": "no such file"}
+    summary = {"status": "refused", "error": "ConfigError", "message": "no such file", "run_id": "enrich-1"}
     event = lineage.event(config, replace(ENDED, exit_code=2, summary=summary))
     assert (event["eventType"], event["outputs"]) == ("FAIL", [])
     assert event["run"]["facets"]["errorMessage"]["message"] == "ConfigError: no such file"

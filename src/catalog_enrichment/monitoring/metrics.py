@@ -79,7 +79,8 @@ def write(config: Config, outcome: Outcome) -> None:
 def push(config: Config, outcome: Outcome) -> None:
     """Push to `metrics.push_url`, in a group of the catalog and the job.
 
-    The group's metrics of other names stay, which keeps those of :data:`KEPT`. Raises OSError where it cannot be
+    The group's metrics of other names stay: those of :data:`KEPT`, and after a failed attempt also the numbers of the
+    one before. Raises OSError where it cannot be
     reached or refuses.
     """
     if not config.metrics.push_url:
