@@ -158,6 +158,7 @@ def test_i5_the_same_request_on_the_same_catalog_is_the_same_sample(enriched: Sa
     assert drawn(enriched, uniform=5, near=2, seed=1)["sample_id"] != first["sample_id"]
 
 
+@pytest.mark.slow
 def test_suggestions_and_abstentions_are_drawn_for_labels(sample: SampleCatalog) -> None:
     from ..sample_catalog import register
 
@@ -182,6 +183,7 @@ def test_an_unknown_attribute_is_refused_before_anything_is_read(enriched: Sampl
         drawn(enriched, uniform=0)
 
 
+@pytest.mark.slow
 def test_only_what_a_run_wrote(enriched: SampleCatalog, run: dict[str, Any]) -> None:
     assert drawn(enriched, run_id=run["run_id"], attributes=("color",))["items"] > 0
     with pytest.raises(DataContractError, match="accepted"):

@@ -16,7 +16,7 @@ from ..sample_catalog import SampleCatalog, change, enrich, killed_at, register,
 
 SETTINGS = ("drift.min_products=5", "drift.masked_products=0")
 FAR = {"products": 1000, "accepted": 0, "histogram": [1000] + [0] * 19, "masked": {}}
-APPAREL, HOME = "both//Apparel", "both//Home"
+APPAREL = "both/en/Apparel"
 
 
 def entry(attribute: str, *strata: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def as_found(sample: SampleCatalog, attribute: str, category: str, **changes: An
     ]
     bins = Counter(min(int(row["score"] * 20), 19) for row in rows)
     found = {"products": 10 * len(rows), "accepted": 10 * len(rows), "histogram": [10 * bins[n] for n in range(20)]}
-    return {"language": "", "category": category, "masked": {}} | found | changes
+    return {"language": "en", "category": category, "masked": {}} | found | changes
 
 
 def with_reference(sample: SampleCatalog, *entries: dict[str, Any]) -> SampleCatalog:
@@ -47,7 +47,7 @@ def test_a_stratum_that_has_drifted_pauses_and_the_rest_is_published(enriched: S
     wanted = values(enriched, "model")
     drifted = with_reference(
         enriched.copy_to(enriched.folder.parent / "drifted"),
-        entry("color", {"language": "", "category": "Apparel", **FAR}, as_found(enriched, "color", "Home")),
+        entry("color", {"language": "en", "category": "Apparel", **FAR}, as_found(enriched, "color", "Home")),
         entry("material", as_found(enriched, "material", "Apparel")),
     )
     change(drifted, 50, color=None)
@@ -67,7 +67,7 @@ def test_a_stratum_that_has_drifted_pauses_and_the_rest_is_published(enriched: S
     )  # fmt: skip
     row = next(row for row in table(drifted, "runs") if row["run_id"] == summary["run_id"])
     assert row["status"] == "succeeded"
-    assert json.loads(row["attributes"])["drift"]["compared"] == 2 + ("Home" in str(decided))
+    assert json.loads(row["attributes"])["drift"]["compared"] == 2, "of the home textiles there are too few"
 
     with pytest.raises(GateRefused, match="everything else was published") as refused:
         drift.refuse_if_drifted(summary)
@@ -81,8 +81,9 @@ def test_a_stratum_that_has_drifted_pauses_and_the_rest_is_published(enriched: S
     drift.refuse_if_drifted(again)
 
 
+@pytest.mark.slow
 def test_i5_a_run_killed_before_it_could_write_the_switch_is_caught_up(sample: SampleCatalog) -> None:
-    strata = [{"language": "", "category": category, **FAR} for category in ("Apparel", "Home")]
+    strata = [{"language": "en", "category": category, **FAR} for category in ("Apparel", "Home")]
     drifted = with_reference(sample, entry("color", *strata))
     with killed_at(switches, "write"):
         enrich(drifted)
@@ -94,6 +95,7 @@ def test_i5_a_run_killed_before_it_could_write_the_switch_is_caught_up(sample: S
     assert ("p001", "color") not in values(drifted)
 
 
+@pytest.mark.slow
 def test_without_drift_or_a_reference_nothing_pauses(enriched: SampleCatalog) -> None:
     same = with_reference(enriched, entry("color", as_found(enriched, "color", "Apparel")))
     assert enrich(same)["drifted"] == []
@@ -102,6 +104,7 @@ def test_without_drift_or_a_reference_nothing_pauses(enriched: SampleCatalog) ->
     assert enrich(off)["drifted"] == []
 
 
+@pytest.mark.slow
 def test_the_use_of_a_modality_is_compared_on_a_sample(
     enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +126,7 @@ def test_the_use_of_a_modality_is_compared_on_a_sample(
     assert len(set(shares)) == 1, "the same products are masked"
 
 
+@pytest.mark.slow
 def test_new_languages_and_categories_are_refused_by_name(enriched: SampleCatalog) -> None:
     change(enriched, 60, category="Toys/Puzzles", color=None)
     summary = enrich(enriched)
