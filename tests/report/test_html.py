@@ -148,6 +148,7 @@ def test_every_reason_to_abstain_is_in_a_part_of_its_own_meaning() -> None:
     assert parts == {
         "have that value already": {"agrees_with_merchant"},
         "decided by a person": {"human_value_stands"},
+        "refused by a reviewer": {"refused_by_person"},
         "too unsure": {"below_threshold", "value_not_in_pool"},
         "wait under the cap": {"provisional_cap"},
         "without a picture that can be read now": {"picture_outage"},

@@ -23,7 +23,7 @@ from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.frames import with_ids
 from catalog_enrichment.inference import udf
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
-from catalog_enrichment.precision.drift import MASKED, MIN_MASKED, Share, StratumScores, drifted
+from catalog_enrichment.precision.drift import IMAGE, MIN_MASKED, Share, StratumScores, drifted
 from catalog_enrichment.records import Modality, RunKind, RunStatus
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _to_fill(scored: DataFrame) -> DataFrame:
 def _masked(
     context: Context, request: RunRequest, selection: Selection, scored: DataFrame
 ) -> dict[tuple[str, str], dict[str, Share]]:
-    """(attribute, stratum) -> masked modality -> products of a sample whose top value changes without it."""
+    """(attribute, stratum) -> image -> products of a sample whose top value changes without the picture."""
     import pyarrow as pa
     from pyspark.sql import functions as F
 
@@ -202,22 +202,16 @@ def _masked(
     content = selection.source.select("product_id", "content_hash", "title", "description", "images")
     products = content.join(some, "product_id")
     shipped = udf.ship(context.spark, request.model.artifact, request.model.artifact_hash, request.model.numbers)
-    without = {
-        "image": products.withColumn("images", F.filter("images", lambda _: F.lit(False))),
-        "text": products.withColumns({"title": F.lit(""), "description": F.lit("")}),
-    }
-    found: dict[tuple[str, str], dict[str, Share]] = {}
-    for name in MASKED:
-        again = udf.scored(without[name], shipped, config.pictures(), config.enrich.forward_rows)
-        rows = again.select("product_id", F.explode("candidates").alias("one")).where("one.rank = 1")
-        changes: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
-        for row in rows.select("product_id", "one.attribute", "one.value").collect():
-            was = before.get((row["product_id"], row["attribute"]))
-            if was is not None:
-                changes[was["attribute"], was["stratum"]].append(was["value"] != row["value"])
-        for key, changed in changes.items():
-            found.setdefault(key, {})[name] = Share(sum(changed), len(changed))
-    return found
+    # only the picture is masked: the engine refuses a product without a title
+    masked = products.withColumn("images", F.filter("images", lambda _: F.lit(False)))
+    again = udf.scored(masked, shipped, config.pictures(), config.enrich.forward_rows)
+    rows = again.select("product_id", F.explode("candidates").alias("one")).where("one.rank = 1")
+    changes: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
+    for row in rows.select("product_id", "one.attribute", "one.value").collect():
+        was = before.get((row["product_id"], row["attribute"]))
+        if was is not None:
+            changes[was["attribute"], was["stratum"]].append(was["value"] != row["value"])
+    return {key: {IMAGE: Share(sum(changed), len(changed))} for key, changed in changes.items()}
 
 
 def _pause(attribute: str, stratum: str, why: str) -> Switch:

@@ -26,8 +26,10 @@ from catalog_enrichment.config.audit import DriftConfig
 CHANCE = 0.001
 """A difference counts that chance alone gives with a smaller probability than this: of a thousand comparisons one."""
 
-MASKED = ("image", "text")
-"""Modalities that are masked."""
+IMAGE, TEXT = "image", "text"
+
+MASKED = (IMAGE, TEXT)
+"""Modalities that are masked at certification; runs mask the picture."""
 
 MIN_MASKED = 50
 """Masked products that a comparison of the modality use needs on both sides."""
