@@ -157,9 +157,8 @@ def test_i5_killed_anywhere_and_run_again_it_ends_as_undisturbed(
     enriched: SampleCatalog, owner: Any, name: str, unless: str
 ) -> None:
     summary = drawn(enriched, **COLOR)
+    judge(enriched, summary["sample_id"], lambda item: Answer.NO if item.product_id < "p010" else ("Blue",))
     undisturbed = enriched.copy_to(enriched.folder.parent / "undisturbed")
-    for sample in (enriched, undisturbed):
-        judge(sample, summary["sample_id"], lambda item: Answer.NO if item.product_id < "p010" else ("Blue",))
     with pytest.raises(GateRefused):
         ingested(undisturbed)
     with killed_at(owner, name, unless):
