@@ -31,6 +31,7 @@ def test_every_command_of_the_runbook_does_what_its_section_says(
     enriched.registry.promote("2", expected_current="1")
     product = next(one for one, attribute in sorted(values(enriched, "model")) if attribute == "color")
     names = {"CONFIG": str(enriched.file), "ID": product, "NAME": "color", "VALUE": "Red", "RUN": run["run_id"]}
+    names["N"] = "1"
     after: dict[str, tuple[dict[str, Any], dict[Any, Any]]] = {}
     for line in commands():
         name, *arguments = [names.get(word, word) for word in shlex.split(line)]
@@ -38,6 +39,7 @@ def test_every_command_of_the_runbook_does_what_its_section_says(
         said = capsys.readouterr()
         assert code == 0, f"{line}: {said.err[-2000:]}"
         after[line] = json.loads(said.out.splitlines()[-1]), values(enriched)
+        names["ROLLBACK"] = after[line][0].get("run_id")  # a rollback of a rollback names the one before
 
     def left(line: str) -> tuple[dict[str, Any], dict[Any, Any]]:
         return after.pop(line)
@@ -49,14 +51,19 @@ def test_every_command_of_the_runbook_does_what_its_section_says(
     assert (product, "color") not in left("set_value --config CONFIG ID NAME --remove")[1]
     said, seen = left("rollback_run --config CONFIG --run-id RUN --attribute NAME")
     assert said["events"]["color"] > 1
-    assert {key for key in seen if key[1] == "material"}
+    materials = {key for key in seen if key[1] == "material"}
+    assert materials
     for upkeep in ("maintain_catalog --config CONFIG --dry-run", "maintain_catalog --config CONFIG"):
         assert left(upkeep)[1] == seen, "upkeep changes nothing that readers see"
     assert left("promote_model --config CONFIG --go-back")[0]["version"] == "1"
     assert enriched.model().version == "1"
-    said, seen = left("rollback_run --config CONFIG --run-id RUN")
-    assert set(said["events"]) == {"material"}, "the colours were rolled back before"
-    assert values(enriched, "model") == {key: seen[key] for key in values(enriched, "model")}
+    said, _ = left("rollback_run --config CONFIG --model-version N --dry-run")
+    assert (said["status"], set(said["events"])) == ("dry_run", {"material"}), "the colours were rolled back before"
+    said, seen = left("rollback_run --config CONFIG --model-version N")
+    assert said["undoes"] == [run["run_id"]]
+    assert not materials & seen.keys(), "only models gave materials"
+    said, seen = left("rollback_run --config CONFIG --run-id ROLLBACK")
+    assert materials <= seen.keys()
     estimate = "backfill --config CONFIG --category Apparel --updated-from 2026-01-01 --estimate"
     assert left(estimate)[0]["status"] == "dry_run"
     assert left(estimate.removesuffix(" --estimate"))[0]["status"] in ("succeeded", "nothing_to_do")

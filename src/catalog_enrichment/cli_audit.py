@@ -76,7 +76,7 @@ def recertify_model(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.registry.model_registry import Registry
 
     request = recertify.Request(attributes=tuple(args.attribute), dry_run=args.dry_run)
-    catalog, dictionary = LakeCatalog(config.path(config.catalog.path)), load_dictionary(config)
+    catalog, dictionary = LakeCatalog.of(config), load_dictionary(config)
     with catalog.writing():
         return recertify.recertify_model(config, catalog, Registry(config), dictionary, request)
 
@@ -111,7 +111,7 @@ def set_switch(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.errors import ConfigError
     from catalog_enrichment.operations.set_value import login_name
 
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     if args.list:
         lines = switching.in_words(switches.read(catalog).entries)
         to_stderr("\n".join(lines) or "everything is on")

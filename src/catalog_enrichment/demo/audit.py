@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run(_: set[str]) -> dict[str, Any]:
         config = load_config("config:demo.toml", [f"root={json.dumps(str(args.folder.resolve()))}"])
-        catalog = LakeCatalog(config.path(config.catalog.path))
+        catalog = LakeCatalog.of(config)
         if catalog.version("current_values") < 0:
             raise ConfigError(f"there is no demo catalog in {args.folder}: run make demo first")
         path = serve.store_path(config, None)

@@ -57,7 +57,7 @@ def guard_of(listen: Listen, environment: Mapping[str, str], say: Say = to_stder
 def site_of(config: Config, store: ReviewStore, guard: Guard) -> Site:
     """What the page's handlers work on. Nothing of it starts Spark."""
     dictionary = load_dictionary(config)
-    catalog = LakeCatalog(config.path(config.catalog.path))
+    catalog = LakeCatalog.of(config)
     return Site(
         store=store,
         dictionary=dictionary,
