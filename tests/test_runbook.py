@@ -55,7 +55,7 @@ def test_every_command_of_the_runbook_does_what_its_section_says(
     assert materials
     for upkeep in ("maintain_catalog --config CONFIG --dry-run", "maintain_catalog --config CONFIG"):
         assert left(upkeep)[1] == seen, "upkeep changes nothing that readers see"
-    assert left("promote_model --config CONFIG --go-back")[0]["version"] == "1"
+    assert left("promote_model --config CONFIG --go-back")[0]["model_version"] == "1"
     assert enriched.model().version == "1"
     said, _ = left("rollback_run --config CONFIG --model-version N --dry-run")
     assert (said["status"], set(said["events"])) == ("dry_run", {"material"}), "the colours were rolled back before"

@@ -13,7 +13,7 @@ from catalog_enrichment.records import NOTHING_TO_DO
 
 def _store_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--store", metavar="FILE", help="with samples and verdicts; default: review.sqlite in the config's root"
+        "--store", metavar="FILE", help="with samples and verdicts; default: audit.store of the config"
     )
 
 

@@ -23,8 +23,6 @@ from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
 from catalog_enrichment.stages import Say, to_stderr
 
-DEFAULT_STORE = "review.sqlite"
-"""Of the samples and verdicts, below the config's `root`."""
 DEFAULT_PORT = 8765
 
 
@@ -39,8 +37,8 @@ class Listen:
 
 
 def store_path(config: Config, given: str | None) -> Path:
-    """The review store's file: ``given``, else :data:`DEFAULT_STORE` below the config's root."""
-    return Path(given).resolve() if given else config.path(DEFAULT_STORE)
+    """The review store's file: ``given``, else `audit.store` of the config."""
+    return Path(given).resolve() if given else config.path(config.audit.store)
 
 
 def guard_of(listen: Listen, environment: Mapping[str, str], say: Say = to_stderr) -> Guard:
