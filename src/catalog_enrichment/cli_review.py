@@ -12,9 +12,7 @@ from catalog_enrichment.records import NOTHING_TO_DO
 
 
 def _store_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--store", metavar="FILE", help="with samples and verdicts; default: audit.store of the config"
-    )
+    parser.add_argument("--store", metavar="FILE", help="with samples and verdicts; default: audit.store of the config")
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:

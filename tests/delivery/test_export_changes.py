@@ -219,7 +219,8 @@ def test_the_status_tells_how_many_runs_each_consumer_lacks(
     assert found["search"]["behind_seconds"] >= found["postgres"]["behind_seconds"] >= 0
     code, summary, output = job("delivery_status", capsys, "--config", file)
     assert (code, summary["listed"]) == (0, 2)
-    rows = [line.split() for line in output.splitlines() if line.lstrip().startswith(("postgres", "search"))]
+    printed = [line.rpartition(" delivery_status ")[2].split() for line in output.splitlines()]
+    rows = [line for line in printed if line[:1] in (["postgres"], ["search"])]
     assert [row[:5] for row in rows] == [["postgres", "2", "4", "2", "2"], ["search", "1", "4", "3", "2"]]
     run("deliver_values")
     Maintenance(versions.catalog, 0).unreferenced_files(TABLE).delete()

@@ -117,7 +117,6 @@ def test_runs_with_other_scores_are_not_read(spark: SparkSession, catalog: LakeC
     rows = [
         run("failed", status="failed"),
         run("import", kind="import"),
-        run("other version", model_version="2"),
         run("other model", model_name="n"),
         run("other weights under this version's number", attributes=other),
         run("no certificates", attributes=json.dumps({"certificates": []})),
@@ -130,6 +129,9 @@ def test_runs_with_other_scores_are_not_read(spark: SparkSession, catalog: LakeC
     catalog.append_rows("predictions", of_run("good", "a"), "good")
     catalog.append_rows("runs", [run("good")], "good")
     assert set(known(spark, catalog, {"new": ("a", BOTH)}) or {}) == {"new"}
+    catalog.append_rows("predictions", of_run("recertified", "b"), "recertified")
+    catalog.append_rows("runs", [run("recertified", model_version="2")], "recertified")
+    assert known(spark, catalog, {"new": ("b", BOTH)}), "the same weights under another version's number"
     uncertified = SimpleNamespace(**vars(MODEL) | {"certificates": ()})
     assert known(spark, catalog, {"new": ("a", BOTH)}, uncertified) is None
 

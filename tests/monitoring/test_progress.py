@@ -37,9 +37,9 @@ def test_while_spark_computes_a_line_says_how_many_tasks_are_done(spark: SparkSe
 
     said: list[str] = []
     with Stages(said.append)("score"):
-        spark.sparkContext.parallelize(range(4), 4).map(slow).count()
+        spark.sparkContext.parallelize(range(8), 8).map(slow).count()
     *so_far, end = said
-    assert any(re.fullmatch(r"score +\d+ s so far  [1-3] of 4 tasks done, \d running", line) for line in so_far), said
+    assert any(re.fullmatch(r"score +\d+ s so far  [1-7] of 8 tasks done, \d running", line) for line in so_far), said
     assert re.match(r"score +\d+\.\d s$", end)
     deadline = time.monotonic() + 20  # Spark reports the end of its tasks later
     while progress.spark_tasks() is not None and time.monotonic() < deadline:

@@ -102,7 +102,7 @@ def test_i6_a_versions_runs_are_undone_as_one_and_one_command_restores_them(shop
     assert shop.catalog.version("attribute_values") == versions
     assert not (shop.catalog.path / "_staging").exists() or not list((shop.catalog.path / "_staging").iterdir())
     assert previewed["undoes"] == ["enrich-5", "enrich-3", "enrich-2"]
-    assert [run["events"] for run in previewed["runs"]] == [{"color": 1, "size": 1}, {"size": 1}, {"color": 2}]
+    assert [run["events"] for run in previewed["undone_runs"]] == [{"color": 1, "size": 1}, {"size": 1}, {"color": 2}]
     assert previewed["events"] == {"color": 3, "size": 2}
     # a is red again, b is blue again, c stays teal by version 1; c has no size any more, d's merchant stands anyway
     assert previewed["readers"] == {

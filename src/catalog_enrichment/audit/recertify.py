@@ -186,7 +186,13 @@ def _register(
         artifact.write_certificates(target, [one.to_dict() for one in certificates])
         # how the new thresholds do on the test fold is not known: what is not recorded is not compared
         held_out = [row for row in registry.held_out(model.version) or [] if row.attribute not in passed]
-        lineage = {"recertified_from": model.version, "attributes": list(passed), "labelled": 0}
+        labels = stable_hash(sorted(one.label_set_hash for one in issued.values()))
+        lineage: dict[str, Any] = {
+            "recertified_from": model.version,
+            "attributes": list(passed),
+            "label_set_hash": labels,
+            "labelled": 0,
+        }
         return registry.register(
             TrainedModel(
                 artifact=target,

@@ -75,7 +75,7 @@ def rollback_version(
         "run_id": rollback_id,
         "undoes": [run["run_id"] for run in undone],
         **target.window(),
-        "runs": undone,
+        "undone_runs": undone,
         "events": record.by_reason("events"),
         "readers": readers,
         "status": status,

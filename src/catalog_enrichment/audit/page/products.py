@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import ledger
+from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary, fold
 from catalog_enrichment.operations import explain, lookup
@@ -61,7 +61,7 @@ class Products:
             name: list(self._rows(name, contract.columns(name), product["product_id"]))
             for name in ("current_values", "attribute_values", "predictions", "quarantine")
         }
-        attempts = list(self._rows("runs", _OF_RUN)) if any(tables.values()) else []
+        attempts = runs.rows(self._catalog, _OF_RUN) if any(tables.values()) else []
         named = {row["attribute"] for name in ("current_values", "attribute_values") for row in tables[name]}
         return [
             self._in_words(found, attempts)
