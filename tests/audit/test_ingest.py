@@ -173,6 +173,7 @@ def test_i5_killed_anywhere_and_run_again_it_ends_as_undisturbed(
     assert ingested(enriched)["status"] == "nothing_to_do"
 
 
+@pytest.mark.slow
 def test_an_alarm_pauses_the_attribute_until_it_is_switched_on(enriched: SampleCatalog) -> None:
     summary = drawn(enriched, **COLOR)
     before = values(enriched)
@@ -240,6 +241,7 @@ def test_a_certificate_is_confirmed_and_its_cap_falls_away(sample: SampleCatalog
     assert enrich(capped)["status"] == "nothing_to_do"
 
 
+@pytest.mark.slow
 def test_one_command_takes_back_what_a_certificate_wrote(enriched: SampleCatalog) -> None:
     catalog = enriched.context().catalog
     before = values(enriched)

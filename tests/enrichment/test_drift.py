@@ -43,6 +43,7 @@ def with_reference(sample: SampleCatalog, *entries: dict[str, Any]) -> SampleCat
     return sample.with_settings(*SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_stratum_that_has_drifted_pauses_and_the_rest_is_published(enriched: SampleCatalog) -> None:
     wanted = values(enriched, "model")
     drifted = with_reference(

@@ -30,6 +30,7 @@ def started() -> Iterator[None]:
     logs.stop()
 
 
+@pytest.mark.slow
 def test_while_spark_computes_a_line_says_how_many_tasks_are_done(spark: SparkSession, started: None) -> None:
     def slow(number: int) -> int:
         time.sleep(2)
