@@ -65,6 +65,6 @@ def test_every_command_of_the_runbook_does_what_its_section_says(
     said, seen = left("rollback_run --config CONFIG --run-id ROLLBACK")
     assert materials <= seen.keys()
     estimate = "backfill --config CONFIG --category Apparel --updated-from 2026-01-01 --estimate"
-    assert left(estimate)[0]["status"] == "dry_run"
+    assert left(estimate)[0]["status"] == "estimate"
     assert left(estimate.removesuffix(" --estimate"))[0]["status"] in ("succeeded", "nothing_to_do")
     assert not after, "a command whose effect is not looked at"
