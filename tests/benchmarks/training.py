@@ -3,12 +3,11 @@
     python tests/benchmarks/training.py --data FILE.parquet      (a file as for make compare; some minutes on 2 cores)
     python tests/benchmarks/training.py --products 64 --rounds 1                                             (a try)
 
-A shipped recipe with all its stages and epochs is fitted to the same products in four ways, in turn in every round:
+A shipped recipe with all its stages and epochs is fitted to the same products in three ways, in turn in every round:
 `before` (fp32; the text encoder runs in every epoch, frozen or not), `read_once` (fp32; what a frozen text encoder
-makes of the texts is kept), `shipped` (that, and the precision of each stage as the recipe says) and `auto` (that, and
-precision = "auto" in every stage: bf16 where the processor multiplies it). The labels are drawn at random: only the
-time counts. Reading, tokenizing and decoding come before. The last line is one JSON object: variant -> seconds [min,
-median, max], and `of_before`, the median's share.
+makes of the texts is kept) and `auto` (that, and precision = "auto" in every stage: bf16 where the processor multiplies
+it). The labels are drawn at random: only the time counts. Reading, tokenizing and decoding come before. The last line
+is one JSON object: variant -> seconds [min, median, max], and `of_before`, the median's share.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ from catalog_enrichment.training.folds import Folds
 from catalog_enrichment.training.task import Task
 
 VALUES = tuple(f"value-{number}" for number in range(10))
-VARIANTS = {"before": "fp32", "read_once": "fp32", "shipped": None, "auto": "auto"}
-"""Variant -> precision of every stage; None: as the recipe says."""
+VARIANTS = {"before": "fp32", "read_once": "fp32", "auto": "auto"}
+"""Variant -> precision of every stage."""
 
 
 def main() -> int:
@@ -91,9 +90,7 @@ def seconds_of(variant: str, recipe: Recipe, task: Task) -> float:
 
 
 def with_precision(recipe: Recipe, precision: Any) -> Recipe:
-    """The recipe with this precision in every stage; None: as it is."""
-    if precision is None:
-        return recipe
+    """The recipe with this precision in every stage."""
     stages = {name: getattr(recipe, name) for name in ("text", "image", "fit") if getattr(recipe, name) is not None}
     return replace(recipe, **{name: replace(stage, precision=precision) for name, stage in stages.items()})
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.catalog import switches
+from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
+from catalog_enrichment.config.audit import DriftConfig
 from catalog_enrichment.enrichment import drift
 from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.precision.drift import StratumScores
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, register, table, values
 
@@ -41,6 +44,20 @@ def with_reference(sample: SampleCatalog, *entries: dict[str, Any]) -> SampleCat
     version = register(sample, sample.folder / "scratch", seed=1, drift=entries)
     sample.registry.promote(version, expected_current="1")
     return sample.with_settings(*SETTINGS)
+
+
+def test_only_strata_that_are_on_are_paused_so_that_off_stays_off() -> None:
+    before, now = StratumScores(1000, 0, (1000, *[0] * 19)), StratumScores(1000, 1000, (*[0] * 19, 1000))
+    both = {("color", name): (before, now) for name in ("on", "paused", "off", "on again")}
+    both["color", "as before"] = (before, before)
+
+    def moved(target: str, state: State) -> Switch:
+        return Switch(scope=Scope.STRATUM, attribute="color", target=target, state=state, who="ann", why="")
+
+    entries = [moved("paused", State.PAUSED), moved("off", State.OFF), moved("on again", State.OFF)]
+    switched = Switches().with_more([*entries, moved("on again", State.ON)])
+    found = drift.new_pauses(both, switched, DriftConfig())
+    assert [(one.target, one.state) for one in found] == [("on", State.PAUSED), ("on again", State.PAUSED)]
 
 
 @pytest.mark.slow

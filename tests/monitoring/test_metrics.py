@@ -207,3 +207,16 @@ def test_a_jobs_main_writes_them_also_when_it_fails(tmp_path: Path, capsys: pyte
     (file,) = (tmp_path / "prom").iterdir()
     assert 'last_exit_code{catalog="demo-enrichment",program="enrich_catalog"} 2.0' in file.read_text()
     assert "last_success" not in file.read_text()
+
+
+def test_a_store_that_does_not_answer_after_the_job_is_a_warning(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = {
+        "aws_endpoint": "http://127.0.0.1:9", "allow_http": "true", "aws_region": "x", "aws_access_key_id": "k",
+        "aws_secret_access_key": "s",
+    }  # fmt: skip
+    away = replace(config, catalog=replace(config.catalog, path="s3://catalogs/x", storage=storage))
+    after_job.report(away, outcome())
+    assert "the row of enrich-1 in the table runs cannot be read" in capsys.readouterr().err
+    assert list((tmp_path / "prom").iterdir()), "what the summary says is told all the same"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs, switches
-from catalog_enrichment.catalog.switches import Scope, State, Switch, stratum_name
+from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches, stratum_name
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.frames import with_ids
 from catalog_enrichment.inference import udf
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.config.audit import DriftConfig
     from catalog_enrichment.context import Context
     from catalog_enrichment.enrichment.select import RunRequest, Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -75,14 +76,25 @@ def check(context: Context, request: RunRequest, selection: Selection, scored: D
         for key, changes in _masked(context, request, selection, scored).items():
             if key in both:
                 both[key] = (both[key][0], replace(both[key][1], masked=changes))
-    paused = {one.key for one in request.in_force.switches.of(Scope.STRATUM, State.PAUSED)}
+    return Drift(len(large), new_pauses(both, request.in_force.switches, bounds))
+
+
+def new_pauses(
+    both: Mapping[tuple[str, str], tuple[StratumScores, StratumScores]], now: Switches, bounds: DriftConfig
+) -> tuple[Switch, ...]:
+    """The strata to pause; ``both``: their scores in the reference and in the run.
+
+    Not those that are paused or off already: the newest row of `switches` counts, and a pause would let stand again
+    what a person switched off.
+    """
+    not_on = {one.key for one in now.of(Scope.STRATUM, State.PAUSED, State.OFF)}
     found = []
     for (attribute, stratum), (before, after) in both.items():
         reasons = drifted(before, after, bounds)
         pause = _pause(attribute, stratum, "; ".join(reasons))
-        if reasons and pause.key not in paused:
+        if reasons and pause.key not in not_on:
             found.append(pause)
-    return Drift(len(large), tuple(found))
+    return tuple(found)
 
 
 def write(catalog: Catalog, found: Drift, run_id: str) -> None:
