@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
-from catalog_enrichment import cli, command
+from catalog_enrichment import cli
+from catalog_enrichment.cli import command
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.demo import compare as demo_compare
 from catalog_enrichment.demo import run as demo_run

@@ -14,7 +14,8 @@ from py4j.clientserver import JavaClient, JavaParameters, PythonParameters
 from py4j.java_gateway import GatewayProperty
 from py4j.protocol import Py4JNetworkError
 
-from catalog_enrichment import cli, command, failures
+from catalog_enrichment import cli, failures
+from catalog_enrichment.cli import command
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailure
 

@@ -20,10 +20,6 @@ PACKAGE = ROOT / "src" / "catalog_enrichment"
 LAYERS = [
     ["demo"],
     ["cli"],
-    ["cli_delivery"],
-    ["cli_review"],
-    ["cli_audit"],
-    ["command"],
     ["monitoring"],
     ["delivery"],
     ["enrichment", "comparison.job", "training.job", "ingest.job", "ingest.draft_dictionary", "operations", "audit"],

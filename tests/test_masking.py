@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment import cli, command, masking
+from catalog_enrichment import cli, masking
+from catalog_enrichment.cli import command
 from catalog_enrichment.masking import masked, masked_content, printable, secrets_in
 
 from .sample_catalog import build

@@ -18,7 +18,7 @@ from typing import Any
 from catalog_enrichment.audit.page import demo_sample, serve
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.command import ended
+from catalog_enrichment.cli.command import ended
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError

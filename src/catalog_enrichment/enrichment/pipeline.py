@@ -13,10 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.enrichment import coverage, drift, publish, refusals, score, select, summary
+from catalog_enrichment.enrichment import coverage, drift, publish, score, select, summary
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
-from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context
@@ -73,12 +72,8 @@ def enrich(
                 request = replace(request, drifted=drifted.pauses)
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 before = coverage.now(catalog, context.dictionary, selection.changed)
-                decisions = summary.decision_counts(decided, scored)
-                record.attributes = summary.attributes(decisions, changes, before, model, selection.waiting)
-                record.attributes |= {by_shop.KEY: decisions.by_shop.row(), drift.KEY: drifted.to_dict()}
-                record.attributes |= refusals.found(catalog, request, decided)
-                record.count(left_open=selection.left_open + summary.left_open(decided, record))
-                summary.say_what_needs_attention(record)
+                tried = summary.Tried(selection, scored, decided, changes, before, drifted)
+                summary.record_decisions(record, catalog, request, tried)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
             publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
             if dry_run:

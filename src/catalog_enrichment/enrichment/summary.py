@@ -17,9 +17,11 @@ from catalog_enrichment.validation import by_shop
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.catalog.runs import RunRecord
     from catalog_enrichment.enrichment.coverage import Coverage
     from catalog_enrichment.enrichment.publish import Changes
+    from catalog_enrichment.enrichment.select import RunRequest, Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 _PREVIEW_ROWS = 20
@@ -96,6 +98,29 @@ def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
     keys = {kind: F.concat(F.lit(f"{kind}."), "attribute") for kind in numbers}
     pairs = [F.struct(keys[kind].alias("key"), number.alias("number")) for kind, number in numbers.items()]
     return rows.select("by", "name", F.inline(F.array(*pairs))).where("number > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a run selected, scored and decided, before anything of it is published."""
+
+    selection: Selection
+    scored: DataFrame
+    decided: DataFrame
+    changes: Changes
+    before: Coverage
+    """Of the products that changed, as readers see it now."""
+    drifted: drift.Drift
+
+
+def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, tried: Tried) -> None:
+    """Put the numbers of the decisions into ``record``, and print what waits and what needs attention."""
+    counted = decision_counts(tried.decided, tried.scored)
+    record.attributes = attributes(counted, tried.changes, tried.before, request.model, tried.selection.waiting)
+    record.attributes |= {by_shop.KEY: counted.by_shop.row(), drift.KEY: tried.drifted.to_dict()}
+    record.attributes |= refusals.found(catalog, request, tried.decided)
+    record.count(left_open=tried.selection.left_open + left_open(tried.decided, record))
+    say_what_needs_attention(record)
 
 
 def attributes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from catalog_enrichment.command import Summary, job
+from catalog_enrichment.cli.command import Summary, config_options, job
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.stages import to_stderr
 
@@ -59,7 +59,7 @@ def audit_ingest(config: Config, args: argparse.Namespace) -> Summary:
         open_for_writing(config, "audit_ingest") as context,
         ReviewStore(config.path(config.audit.store)) as store,
     ):
-        return ingest.audit_ingest(context, store, args.dry_run, _config_options(args))
+        return ingest.audit_ingest(context, store, args.dry_run, config_options(args))
 
 
 def _recertify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,8 +127,3 @@ def set_switch(config: Config, args: argparse.Namespace) -> Summary:
         why=args.reason,
     )
     return switching.set_switch(catalog, load_dictionary(config), switch)
-
-
-def _config_options(args: argparse.Namespace) -> list[str]:
-    """The options that give another job the same config."""
-    return ["--config", args.config, *(word for override in args.set for word in ("--set", override))]

@@ -95,6 +95,18 @@ def parser_of(function: Callable[..., Summary | int]) -> argparse.ArgumentParser
     return argparse.ArgumentParser(function.__name__, description=function.__doc__, epilog=epilog)
 
 
+def config_options(args: argparse.Namespace) -> list[str]:
+    """The options that give another job the same config."""
+    return ["--config", args.config, *(word for override in args.set for word in ("--set", override))]
+
+
+def non_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative: {number}")
+    return number
+
+
 def ended(name: str, run: Callable[[set[str]], Summary], report: Callable[[Outcome], None] | None = None) -> int:
     """Run the job, ``report`` how it ended (metrics, lineage), print its summary, and return the exit code."""
     secrets = set(masking.secrets_in(dict(os.environ)))

@@ -1,6 +1,6 @@
 """The jobs that hand values on: each function is the ``main`` of a console script and of ``jobs/NAME.py``.
 
-None of them starts Spark or takes the catalog's write lock. Exit codes: those of :mod:`catalog_enrichment.command`.
+None of them starts Spark or takes the catalog's write lock. Exit codes: those of :mod:`catalog_enrichment.cli.command`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.command import Summary, job
+from catalog_enrichment.cli.command import Summary, job
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import RunStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from catalog_enrichment.command import Summary, job
+from catalog_enrichment.cli.command import Summary, job
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import NOTHING_TO_DO

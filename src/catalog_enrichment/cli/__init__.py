@@ -1,0 +1,49 @@
+"""The jobs: each function here is the ``main`` of a console script and of ``jobs/NAME.py``.
+
+The files have the arguments of each job and one call into its room. What all jobs have in common, exit codes among it:
+:mod:`catalog_enrichment.cli.command`.
+"""
+
+from catalog_enrichment.cli.audit import audit_ingest, audit_sample, recertify_model, set_switch
+from catalog_enrichment.cli.delivery import deliver_values, delivery_status, export_changes
+from catalog_enrichment.cli.enrich import backfill, enrich_catalog
+from catalog_enrichment.cli.models import compare_models, promote_model, train_model
+from catalog_enrichment.cli.operations import (
+    explain_value,
+    export_suggestions,
+    export_values,
+    list_runs,
+    maintain_catalog,
+    rollback_run,
+    set_value,
+)
+from catalog_enrichment.cli.products import import_products, init_project
+from catalog_enrichment.cli.review import apply_requests, label_studio, offer_suggestions, serve_audit
+
+__all__ = [
+    "apply_requests",
+    "audit_ingest",
+    "audit_sample",
+    "backfill",
+    "compare_models",
+    "deliver_values",
+    "delivery_status",
+    "enrich_catalog",
+    "explain_value",
+    "export_changes",
+    "export_suggestions",
+    "export_values",
+    "import_products",
+    "init_project",
+    "label_studio",
+    "list_runs",
+    "maintain_catalog",
+    "offer_suggestions",
+    "promote_model",
+    "recertify_model",
+    "rollback_run",
+    "serve_audit",
+    "set_switch",
+    "set_value",
+    "train_model",
+]

@@ -1,0 +1,116 @@
+"""The jobs that score products and publish values: all that waits, or a chosen slice."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.cli.command import Summary, job, non_negative
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.stages import to_stderr
+
+if TYPE_CHECKING:
+    from catalog_enrichment.registry.model_registry import ResolvedModel
+
+
+def _enrich_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would change; nothing is written")
+    parser.add_argument("--max-products", type=non_negative, help="score at most this many, newest first")
+    parser.add_argument("--no-report", action="store_true", help="do not write the HTML report")
+
+
+@job(_enrich_arguments)
+def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
+    """Score every new, changed or unscored product with the champion and publish the values that are certified."""
+    from catalog_enrichment.context import open_for_writing, recording_refusals
+    from catalog_enrichment.enrichment import drift, pipeline
+    from catalog_enrichment.enrichment.select import Window
+    from catalog_enrichment.report import run as run_report
+
+    with recording_refusals(config, RunKind.ENRICH, unless=args.dry_run):
+        model = _resolve_model(config)
+    limit = config.enrich.max_products if args.max_products is None else args.max_products
+    with open_for_writing(config, "enrich_catalog") as context:
+        summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
+    _say_what_changed(summary)
+    if not args.no_report and not args.dry_run and summary["run_id"]:
+        summary["report"] = str(run_report.write_report(context.catalog, config, summary["run_id"]))
+        to_stderr(f"report: {summary['report']}")
+    drift.refuse_if_drifted(summary)
+    return summary
+
+
+def _say_what_changed(summary: Summary) -> None:
+    """The table of a run on stderr, and what became of every product; nothing if there was nothing to do."""
+    from catalog_enrichment.report.tables import attributes_table
+
+    if not summary["attributes"]:
+        return
+    quarantined = sum(summary["quarantined"].values())
+    to_stderr(
+        f"\n{attributes_table(summary['attributes'])}\n\n{summary['products']:,} products = "
+        f"{summary['predicted']:,} predicted + {summary['skipped']:,} skipped + {quarantined:,} quarantined"
+    )
+
+
+def _backfill_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--category", action="append", help="category path, with all below it; repeatable")
+    parser.add_argument("--updated-from", help="ISO date or time, inclusive")
+    parser.add_argument("--updated-until", help="ISO date or time, exclusive")
+    parser.add_argument("--product-id", action="append", help="product id; repeatable")
+    parser.add_argument("--product-ids-file", help="file with one product id per line")
+    parser.add_argument("--model-version", help="run this model version instead of the champion")
+    parser.add_argument("--chunk-products", type=non_negative, help="products per chunk; each chunk is a run")
+    parser.add_argument("--estimate", action="store_true", help="print the estimate and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print what would change; nothing is written")
+    parser.add_argument("--no-report", action="store_true", help="do not write the HTML reports")
+
+
+_BACKFILL_SETTINGS = {
+    "category": "backfill.categories",
+    "updated_from": "backfill.updated_from",
+    "updated_until": "backfill.updated_until",
+    "product_id": "backfill.product_ids",
+    "product_ids_file": "backfill.product_ids_file",
+    "chunk_products": "backfill.chunk_products",
+    "model_version": "enrich.model_version",
+}
+"""Arguments of `backfill` -> the config keys that they set."""
+
+
+@job(_backfill_arguments, _BACKFILL_SETTINGS)
+def backfill(config: Config, args: argparse.Namespace) -> Summary:
+    """Enrich a chosen slice of the catalog in resumable chunks, with an estimate first."""
+    from catalog_enrichment.context import open_context, open_for_writing, recording_refusals
+    from catalog_enrichment.enrichment import backfill as backfill_job
+    from catalog_enrichment.enrichment import drift
+    from catalog_enrichment.report import run as run_report
+
+    window = backfill_job.window_of(config)
+    with recording_refusals(config, RunKind.BACKFILL, unless=args.dry_run or args.estimate):
+        model = _resolve_model(config)
+    if args.estimate:
+        return {"status": "estimate"} | backfill_job.estimate(open_context(config, "backfill"), model, window)
+    with open_for_writing(config, "backfill") as context:
+        summary = backfill_job.backfill(context, model, window, dry_run=args.dry_run)
+    if not args.no_report and summary["status"] == RunStatus.SUCCEEDED:
+        summary["report"] = str(run_report.write_backfill_report(context.catalog, config, summary["run_id"]))
+        to_stderr(f"report: {summary['report']}")
+    drift.refuse_if_drifted(summary)
+    return summary
+
+
+def _resolve_model(config: Config) -> ResolvedModel:
+    """The one model version of this run (I3), checked against the dictionary and the clock."""
+    from catalog_enrichment.context import load_dictionary
+    from catalog_enrichment.registry.model_registry import Registry
+
+    dictionary, registry = load_dictionary(config), Registry(config)
+    model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
+    registry.check_labels(model, dictionary)
+    model = model.for_run(config.enrich.numeric_path, dictionary.enabled)
+    for warning in registry.check_validity(model, dictionary, datetime.now(UTC)):
+        to_stderr(f"warning: {warning}")
+    return model

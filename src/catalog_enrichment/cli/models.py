@@ -1,0 +1,78 @@
+"""Train, compare and promote model versions."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.cli.command import Summary, job
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.stages import to_stderr
+
+if TYPE_CHECKING:
+    from catalog_enrichment.registry.model_registry import Registry
+
+
+@job()
+def train_model(config: Config, _: argparse.Namespace) -> Summary:
+    """Train on the merchants' values, evaluate, certify, and register a new model version as the candidate."""
+    from catalog_enrichment.training import job as training_job
+
+    return training_job.train_model(config)
+
+
+@job()
+def compare_models(config: Config, _: argparse.Namespace) -> Summary:
+    """Train the recipes of [compare] beside each other and write the tables; certifies and registers nothing."""
+    from catalog_enrichment.comparison import job as comparison_job
+
+    return comparison_job.compare_models(config)
+
+
+def _promote_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--to-version", "--version", help="promote this version, older or newer, instead of the candidate alias's"
+    )
+    parser.add_argument("--expect-current", help="refuse unless this version is the champion now ('none': no champion)")
+    parser.add_argument("--override", metavar="REASON", help="promote where the gate is inconclusive, and record why")
+    parser.add_argument("--go-back", action="store_true", help="make the previous champion the champion again")
+    parser.add_argument("--history", action="store_true", help="print all promotions, with their reasons, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the gate's verdict and what would change for readers, and stop"
+    )
+    parser.add_argument("--all-products", action="store_true", help="with --dry-run: score all products, not a sample")
+
+
+@job(_promote_arguments)
+def promote_model(config: Config, args: argparse.Namespace) -> Summary:
+    """Compare the candidate with the champion by the promotion policy; if it passes, make it the champion."""
+    from catalog_enrichment.registry import promotion
+    from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
+
+    registry = Registry(config)
+    if args.history:
+        history = registry.history()
+        for event in history:
+            to_stderr(promotion.describe(event))
+        return {"status": "history", "model_name": config.mlflow.model_name, "history": history}
+    if args.go_back:
+        return registry.go_back()
+    request = PromotionRequest(
+        version=args.to_version, expected_current=args.expect_current, dry_run=args.dry_run, override=args.override
+    )
+    summary = registry.promote_through_gate(request)
+    return summary | _promotion_diff(config, registry, summary, args.all_products) if args.dry_run else summary
+
+
+def _promotion_diff(config: Config, registry: Registry, gate: Summary, all_products: bool) -> Summary:
+    """What the catalog's readers would see change after the promotion; empty if there are no products yet."""
+    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.context import open_context
+    from catalog_enrichment.operations import promotion_diff
+
+    if LakeCatalog.of(config).version("products") < 0:
+        return {}
+    model = registry.resolve(version=gate["model_version"])
+    sampled_products = 0 if all_products else promotion_diff.SAMPLED_PRODUCTS
+    context = open_context(config, "promote_model")
+    return {"diff": promotion_diff.promotion_diff(context, model, gate, sampled_products)}
