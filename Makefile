@@ -30,10 +30,10 @@ audit_demo: setup ## the review page over the demo's catalog (after make demo), 
 	$(BIN)/python -m catalog_enrichment.demo.audit $(if $(PORT),--port $(PORT))
 
 test: setup      ## the tests (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## the tests marked slow
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup      ## ruff
 	$(BIN)/ruff check .

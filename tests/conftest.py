@@ -33,6 +33,33 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC")
 
 
+_LONGEST_FIRST = (
+    "demo/",
+    "test_bad_input.py",
+    "ingest/test_job.py",
+    "enrichment/",
+    "comparison/test_job.py",
+    "audit/",
+    "operations/",
+    "training/",
+    "ingest/",
+)
+"""Files below tests/ whose tests take minutes. One process runs all tests of a file (--dist loadfile): the last one is
+to be short, or the other process waits for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of :data:`_LONGEST_FIRST` in front, those of a file together (`make test` keeps the order)."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        starts = [index for index, start in enumerate(_LONGEST_FIRST) if file.startswith(start)]
+        return min(starts, default=len(_LONGEST_FIRST))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A local session; a task that fails once fails the test."""

@@ -175,6 +175,7 @@ def test_a_misspelled_category_is_refused_with_those_that_are_close(sample: Samp
     assert json.loads(row["window"])["categories"] == ["Apparel", "Aparel"]
 
 
+@pytest.mark.slow
 def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
     (sample.folder / "ids.txt").write_text("p001\n\np002\nnosuch\n")
     named = sample.with_settings("backfill.product_ids=['p003']", "backfill.product_ids_file=ids.txt")

@@ -64,6 +64,7 @@ def test_a_version_that_becomes_champion_again_is_decided_again(enriched: Sample
     assert enrich(enriched)["status"] == "nothing_to_do"
 
 
+@pytest.mark.slow
 def test_a_version_that_abstains_retracts_what_an_older_one_wrote_and_i6_holds(
     enriched: SampleCatalog, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_merchant_who_opts_out_later_has_no_model_values(enriched: SampleCatal
     assert not [key for key in values(enriched, "model") if key[0] == "p001"]
 
 
+@pytest.mark.slow
 def test_another_model_with_the_same_version_number_is_another_model(enriched: SampleCatalog, tmp_path: Path) -> None:
     other = enriched.with_settings("mlflow.model_name=other")
     sample_catalog.register(other, tmp_path, seed=5)

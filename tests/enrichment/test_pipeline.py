@@ -113,6 +113,7 @@ def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(sam
     assert values(sample)["p001", "color"] == ("Blue",)
 
 
+@pytest.mark.slow
 def test_a_dry_run_does_not_even_finish_what_was_killed(sample: SampleCatalog) -> None:
     with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
         enrich(sample)

@@ -176,6 +176,7 @@ def test_a_rollback_and_another_window_make_a_run_look_at_all_products(enriched:
     assert "unchanged" not in other_window.skipped | after.skipped
 
 
+@pytest.mark.slow
 def test_what_a_limit_left_over_is_scored_by_the_next_run(sample: SampleCatalog) -> None:
     limited = sample.with_settings("enrich.max_products=5")
     window = Window(max_products=5)

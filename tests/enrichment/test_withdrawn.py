@@ -181,6 +181,7 @@ def test_a_shop_that_is_switched_off_again_after_a_rollback(enriched: SampleCata
     assert values(off, "model").keys() == before.keys() - hidden
 
 
+@pytest.mark.slow
 def test_a_certificate_that_expires_while_a_run_lies_dead_publishes_nothing_i2(
     sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,7 @@ def test_files_that_were_imported_before_are_not_read(shop: Shop, monkeypatch: p
     assert len(reads) == 2
 
 
+@pytest.mark.slow
 def test_files_are_read_again_after_an_import_was_killed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The killed one changed the products, has no row in `runs`, and its files are replaced by those before."""
     feed = shop.folder / "feed.jsonl"
@@ -235,6 +236,7 @@ def test_a_run_that_was_killed_before_each_write_ends_like_an_undisturbed_one_i5
     assert shop.catalog.read("runs").count() == 1
 
 
+@pytest.mark.slow
 def test_readers_see_an_import_whose_checkpoints_are_lost_after_it_was_killed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +251,7 @@ def test_readers_see_an_import_whose_checkpoints_are_lost_after_it_was_killed(
     assert not shop.catalog.current_values_stale()
 
 
+@pytest.mark.slow
 def test_an_import_is_not_resumed_after_another_one_changed_the_products(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +280,7 @@ def _killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str, lines: 
             shop.run(lines, **source)
 
 
+@pytest.mark.slow
 def test_rows_that_a_killed_run_left_in_quarantine_are_quarantined_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +326,7 @@ def test_an_import_whose_pictures_are_all_missing_is_refused_and_tried_anew_when
     assert [line for line in shop.said if "20 of 30 products with pictures have no usable one" in line]
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_after_its_products_were_seen_counts_pictures_and_is_not_refused(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,7 @@ def test_rakuten_labels_without_an_id_are_matched_by_row_order(spark: Any, tmp_p
         data_set.raw(by_row)
 
 
+@pytest.mark.slow
 def test_rakuten_as_the_ens_publishes_it(spark: Any, tmp_path: Path) -> None:
     data_set = DataSet("rakuten_sigir2020", tmp_path, spark)
     rows = [[n, f"Livre {n}", "" if n == 2 else f"<p>Le livre, {n}</p>", 50 + n, 60 + n] for n in range(ROWS)]
@@ -273,6 +274,7 @@ def test_food101(spark: Any, tmp_path: Path) -> None:
     assert both.pictures()["waffles_100.jpg"] == "waffles_100.jpg"
 
 
+@pytest.mark.slow
 def test_amazon_reviews_of_2014_are_python_literals(spark: Any, tmp_path: Path) -> None:
     data_set = DataSet("amazon_reviews", tmp_path, spark)
     rows: list[dict[str, Any]] = []

@@ -110,6 +110,7 @@ def test_quarantined_rows_that_a_job_looks_for_stay(lake: LakeCatalog) -> None:
     assert found == [("e1", "now"), ("i2", None), ("i4", None), ("killed", None)]
 
 
+@pytest.mark.slow
 def test_after_the_upkeep_readers_and_later_runs_are_as_before(
     template: SampleCatalog, enriched: SampleCatalog, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

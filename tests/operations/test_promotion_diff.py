@@ -75,6 +75,7 @@ def promotion_diff(sample: SampleCatalog, version: str, sampled_products: int = 
     return diff_of_promotion(sample.context(), model, gate, sampled_products)
 
 
+@pytest.mark.slow
 def test_the_diff_of_a_promotion_is_what_an_enrichment_then_changes(enriched: SampleCatalog) -> None:
     tables = [table(enriched, name) for name in ("predictions", "attribute_values", "runs")]
     before = values(enriched, "model")

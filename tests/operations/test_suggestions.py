@@ -96,6 +96,7 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     assert changes == {"1": "replace", "2": "fill", "3": "add", "4": "fill"}
 
 
+@pytest.mark.slow
 def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: SampleCatalog, tmp_path: Path) -> None:
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
     open_before = suggestions.export_suggestions(
