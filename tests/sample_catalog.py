@@ -24,7 +24,7 @@ from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.ingest import job
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.records import Modality

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 
 from . import sample_catalog
 from .sample_catalog import SampleCatalog, listing, table

@@ -49,7 +49,7 @@ provisional_cap = 100000000
 def measure(root: Path, data: Path, products: int, path: str) -> dict[str, Any]:
     from catalog_enrichment.context import open_context
     from catalog_enrichment.enrichment import pipeline
-    from catalog_enrichment.enrichment.select import Window
+    from catalog_enrichment.enrichment.request import Window
     from catalog_enrichment.ingest.job import import_products
     from catalog_enrichment.registry.model_registry import Registry
 

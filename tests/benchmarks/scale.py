@@ -28,7 +28,7 @@ import scale_world as world
 
 from catalog_enrichment.context import open_context
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.ingest.job import import_products
 from catalog_enrichment.operations.rollback import rollback_run
 

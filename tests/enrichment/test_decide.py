@@ -11,7 +11,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
-from catalog_enrichment.enrichment.select import RunRequest, Window, config_hash
+from catalog_enrichment.enrichment.request import RunRequest, Window, config_hash
 from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.certificate import Standard

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.operations import rollback
 
 from .. import sample_catalog

@@ -12,7 +12,7 @@ import pytest
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.enrichment import decide, pipeline, publish, score
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.report import run as run_report
 

@@ -9,7 +9,7 @@ import pytest
 
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.report import run as run_report
 
 from ..sample_catalog import SampleCatalog, killed_at, table, values

@@ -7,7 +7,7 @@ import pytest
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.enrichment import publish
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import GateRefused
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values

@@ -14,7 +14,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.enrichment import select
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import RunRequest, Window
 from catalog_enrichment.errors import DataContractError, ModelContractError
 from catalog_enrichment.frames import persisted_frames
 
@@ -136,7 +136,7 @@ def test_pictures_are_shuffled_once_on_their_way_to_the_model(
     before = context.spark.conf.get("spark.sql.shuffle.partitions")
     context.spark.conf.set("spark.sql.shuffle.partitions", setting)
     try:
-        request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
+        request = RunRequest.of(sample.config, context.dictionary, sample.model(), Window())
         with persisted_frames() as persist:
             state = select.read_ledger(context.catalog)
             products = select.select_products(context.catalog, request, state, persist).products

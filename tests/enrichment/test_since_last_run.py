@@ -11,7 +11,8 @@ import pytest
 
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import coverage, select, since_last_run
-from catalog_enrichment.enrichment.select import Selection, Window
+from catalog_enrichment.enrichment.request import RunRequest, Window
+from catalog_enrichment.enrichment.select import Selection
 from catalog_enrichment.enrichment.since_last_run import LastRun, RequestIdentity, last_run
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.rollback import rollback_run
@@ -82,7 +83,7 @@ def test_all_products_are_looked_at_before_the_first_run() -> None:
 def selection(sample: SampleCatalog, window: Window) -> tuple[Selection, set[tuple[str, tuple[str, ...]]]]:
     """The selection, and product id and pending attributes of what it would score."""
     context = sample.context()
-    request = select.RunRequest.of(sample.config, context.dictionary, sample.model(), window)
+    request = RunRequest.of(sample.config, context.dictionary, sample.model(), window)
     with persisted_frames() as persist:
         chosen = select.select_products(context.catalog, request, select.read_ledger(context.catalog), persist)
         rows = chosen.products.select("product_id", "pending").collect()

@@ -61,7 +61,7 @@ ROOMS = {
     "decisions": Room(
         (
             *(f"enrichment/{name}.py" for name in ("decide", "pending", "provisional_cap", "withdrawn", "publish")),
-            *("enrichment/landed.py", "enrichment/select.py", "registry/promotion_gate.py"),
+            *("enrichment/landed.py", "enrichment/request.py", "enrichment/select.py", "registry/promotion_gate.py"),
         ),
         (
             *_DECISION_TESTS,

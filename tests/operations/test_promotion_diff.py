@@ -10,6 +10,7 @@ import pytest
 
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import select
+from catalog_enrichment.enrichment.request import RunRequest, Window
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.promotion_diff import promotion_diff as diff_of_promotion
 from catalog_enrichment.operations.promotion_diff import value_changes
@@ -112,7 +113,7 @@ def test_the_diff_of_a_promotion_can_be_of_a_sample(enriched: SampleCatalog) -> 
 def test_the_diff_of_a_version_that_has_decided_everything_is_empty(enriched: SampleCatalog) -> None:
     """And it leaves the scores alone that an interrupted run over the same products has stored."""
     context = enriched.context()
-    request = select.RunRequest.of(context.config, context.dictionary, enriched.model(), select.Window())
+    request = RunRequest.of(context.config, context.dictionary, enriched.model(), Window())
     with persisted_frames() as persist:
         state = select.read_ledger(context.catalog)
         run_id = select.select_products(context.catalog, request, state, persist).run_id

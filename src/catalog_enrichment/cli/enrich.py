@@ -26,7 +26,7 @@ def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     """Score every new, changed or unscored product with the champion and publish the values that are certified."""
     from catalog_enrichment.context import open_for_writing, recording_refusals
     from catalog_enrichment.enrichment import drift, pipeline
-    from catalog_enrichment.enrichment.select import Window
+    from catalog_enrichment.enrichment.request import Window
     from catalog_enrichment.report import run as run_report
 
     with recording_refusals(config, RunKind.ENRICH, unless=args.dry_run):

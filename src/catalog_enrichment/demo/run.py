@@ -23,7 +23,7 @@ from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_context
 from catalog_enrichment.demo import marketplace, results
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import Window
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest import job as import_job
 from catalog_enrichment.records import add_counts

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import category_filters, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.select import InForce, RunRequest, Window, fingerprint, read_ledger, select_products
+from catalog_enrichment.enrichment.request import InForce, RunRequest, Window
+from catalog_enrichment.enrichment.select import fingerprint, read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.catalog.ledger import StandingValues
-    from catalog_enrichment.enrichment.select import RunRequest
+    from catalog_enrichment.enrichment.request import RunRequest
 
 
 @dataclass(frozen=True, slots=True)

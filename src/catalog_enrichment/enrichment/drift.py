@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.audit import DriftConfig
     from catalog_enrichment.context import Context
-    from catalog_enrichment.enrichment.select import RunRequest, Selection
+    from catalog_enrichment.enrichment.request import RunRequest
+    from catalog_enrichment.enrichment.select import Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 KEY = "drift"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import coverage, drift, publish, score, select, summary
+from catalog_enrichment.enrichment.request import InForce, RunRequest, Window
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.stages import Stages
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def enrich(
     context: Context,
     model: ResolvedModel,
-    window: select.Window,
+    window: Window,
     parent_run_id: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def enrich(
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     if not dry_run:
         drift.catch_up(catalog)
-    request = select.RunRequest.of(config, context.dictionary, model, window, select.InForce.read(catalog))
+    request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
     model = request.model
     context.say(model.why_numbers)
     record = request.record(config, stages, parent_run_id)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.enrichment.select import RunRequest, Selection
+    from catalog_enrichment.enrichment.request import RunRequest
+    from catalog_enrichment.enrichment.select import Selection
 
 
 @dataclass(frozen=True, slots=True)

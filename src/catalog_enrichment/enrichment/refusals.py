@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.enrichment.select import RunRequest
+    from catalog_enrichment.enrichment.request import RunRequest
     from catalog_enrichment.precision.certificate import Certificate
 
 PAUSED, UNSEEN = "paused", "unseen"

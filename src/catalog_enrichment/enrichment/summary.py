@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.runs import RunRecord
     from catalog_enrichment.enrichment.coverage import Coverage
     from catalog_enrichment.enrichment.publish import Changes
-    from catalog_enrichment.enrichment.select import RunRequest, Selection
+    from catalog_enrichment.enrichment.request import RunRequest
+    from catalog_enrichment.enrichment.select import Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 _PREVIEW_ROWS = 20

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.enrichment.select import RunRequest
+    from catalog_enrichment.enrichment.request import RunRequest
 
 _KEPT = {Reason.AGREES_WITH_MERCHANT, Reason.HUMAN_VALUE_STANDS, *ADMINISTRATIVE}
 """Reasons that stay as they are under a switch: nothing would be written without it either."""

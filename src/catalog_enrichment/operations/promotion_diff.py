@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import publish, score, select
+from catalog_enrichment.enrichment.request import InForce, RunRequest, Window
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.records import Source
 from catalog_enrichment.report.promotion import KINDS, PromotionReport, ValueChange, write_promotion_report
@@ -46,8 +47,8 @@ def promotion_diff(
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     total = catalog.read("products", columns=["product_id"]).count()
     chunks = ceil(total / sampled_products) if sampled_products else 1
-    window = select.Window(chunk=(0, chunks)) if chunks > 1 else select.Window()
-    request = select.RunRequest.of(config, context.dictionary, model, window, select.InForce.read(catalog))
+    window = Window(chunk=(0, chunks)) if chunks > 1 else Window()
+    request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
     model = request.model
     with persisted_frames() as persist:
         with stages("select") as stage:
