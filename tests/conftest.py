@@ -65,6 +65,8 @@ def spark() -> Iterator[SparkSession]:
     """A local session; a task that fails once fails the test."""
     from pyspark.sql import SparkSession
 
+    from catalog_enrichment.session import remember_functions
+
     session = (
         SparkSession.builder.master("local[2]")
         .appName("tests")
@@ -83,6 +85,7 @@ def spark() -> Iterator[SparkSession]:
         .config("spark.log.level", "ERROR")
         .getOrCreate()
     )
+    remember_functions(session)
     yield session
     session.stop()
 

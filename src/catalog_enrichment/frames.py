@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 FEW_PRODUCTS = 500_000
 """Most ids of products that the driver holds and every task gets: about 50 MB."""
@@ -44,6 +45,12 @@ def arrow_batch_rows(spark: SparkSession, rows: int) -> Iterator[None]:
         yield
     finally:
         spark.conf.set(name, str(before))
+
+
+def empty_frame(spark: SparkSession, schema: StructType) -> DataFrame:
+    """No rows with the columns of ``schema``. Spark sees that there are none, and leaves out what is joined to them."""
+    columns = ", ".join(f"CAST(NULL AS {field.dataType.simpleString()}) AS `{field.name}`" for field in schema)
+    return spark.sql(f"SELECT {columns} LIMIT 0")
 
 
 def few_ids(products: DataFrame) -> pa.Array | None:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring import jvm_output
@@ -75,7 +75,37 @@ def start(config: Config, app_name: str) -> SparkSession:
     for name, value in config.spark.conf.items():
         builder = builder.config(name, value)
     with jvm_output.captured():
-        return builder.getOrCreate()
+        spark = builder.getOrCreate()
+    remember_functions(spark)
+    return spark
+
+
+_CLASSES = ("functions", "org.apache.spark.sql.functions", "PythonUtils", "PythonSQLUtils")
+"""The names by which pyspark asks the JVM for what makes columns."""
+
+
+class _Remembering:
+    """A class of the JVM whose members are asked for once."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._of, name)
+        setattr(self, name, member)
+        return member
+
+
+def remember_functions(spark: SparkSession) -> None:
+    """Let the driver keep what py4j knows of the JVM's functions.
+
+    For each column py4j asks the JVM whether the class is there, and whether it has the function: two messages of
+    five, and a run of a few products sends ten thousand.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    for name in _CLASSES:
+        if not isinstance(getattr(jvm, name), _Remembering):
+            setattr(jvm, name, _Remembering(getattr(jvm, name)))
 
 
 def _worker_environment(submitted: bool) -> dict[str, str]:

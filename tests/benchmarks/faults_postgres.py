@@ -127,10 +127,12 @@ def mirrored(world: World) -> State:
 
 
 def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with null for what its line leaves out: the last line of a file is about no product."""
     from datetime import datetime
 
     at = row.get("asserted_at")
-    return dict.fromkeys(value("x")) | row | {"asserted_at": at and datetime.fromisoformat(at)}
+    empty = dict.fromkeys(("product_id", "attribute", *value("x")))
+    return empty | row | {"asserted_at": at and datetime.fromisoformat(at)}
 
 
 @contextmanager

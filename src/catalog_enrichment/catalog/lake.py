@@ -31,7 +31,7 @@ from catalog_enrichment.catalog.delta_tables import (
 from catalog_enrichment.catalog.lease import FENCE, Lease
 from catalog_enrichment.catalog.table_versions import TableVersions
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
-from catalog_enrichment.frames import few_ids, persisted_frames, with_ids
+from catalog_enrichment.frames import empty_frame, few_ids, persisted_frames, with_ids
 from catalog_enrichment.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.storage import FolderStorage, Storage
 
@@ -107,17 +107,18 @@ class LakeCatalog(DeltaTables, RunCheckpoints, TableVersions):
 
     def read(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
         delta = None if version == -1 else self._open(table, version)
-        schema, wanted = contract.spark_schema(table), contract.columns(table) if columns is None else list(columns)
+        whole = contract.spark_schema(table)
+        schema = whole if columns is None else type(whole)([whole[name] for name in columns])
         files = names_of(delta)
         if not files:
-            return self._session().createDataFrame([], schema).select(wanted)
+            return empty_frame(self._session(), schema)
         if self.storage.folder is not None:
             folder = self.storage.folder / table
-            return parquet_files(self._session(), [folder / name for name in files], schema).select(wanted)
+            return parquet_files(self._session(), [folder / name for name in files], schema)
         from catalog_enrichment.catalog.object_frames import StoredTable
 
         stored = StoredTable(self.storage.below(table), files_of(delta))
-        return stored.frame(self._session(), type(schema)([schema[name] for name in wanted]))
+        return stored.frame(self._session(), schema)
 
     def scan(
         self, table: str, columns: Sequence[str] | None = None, version: int | None = None

@@ -361,22 +361,17 @@ def _replay(events: DataFrame) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    acts = F.struct("asserted_at", "run_id", "op", "event_id", "undoes")
-    later = events.where(F.col("refers_to").isNotNull()).groupBy(F.col("refers_to").alias("assert_id"))
-    undone = F.aggregate(
-        F.reverse("acts"),
-        F.array().cast("array<string>"),
-        lambda ids, act: F.when(act["undoes"].isNull() | F.array_contains(ids, act["event_id"]), ids).otherwise(
-            F.concat(ids, F.array(act["undoes"]))
-        ),
+    later = events.where("refers_to IS NOT NULL").groupBy(F.col("refers_to").alias("assert_id"))
+    acts = F.expr("array_sort(collect_list(struct(asserted_at, run_id, op, event_id, undoes)))")
+    undone = F.expr(
+        """aggregate(reverse(acts), cast(array() AS array<string>), (ids, act) -> if(
+            act.undoes IS NULL OR array_contains(ids, act.event_id), ids, concat(ids, array(act.undoes))))"""
     )
-    in_force = F.filter(
-        "acts", lambda act: act["undoes"].isNull() & ~F.array_contains(F.col("undone"), act["event_id"])
-    )
-    retracted = F.coalesce(F.try_element_at(in_force, F.lit(-1))["op"] == Op.RETRACT.value, F.lit(False))
-    replayed = later.agg(F.array_sort(F.collect_list(acts)).alias("acts")).withColumn("undone", undone)
-    stands = ~F.array_contains("undone", F.col("assert_id")) & ~retracted
-    return replayed.select("assert_id", "undone", stands.alias("stands"))
+    newest = "try_element_at(filter(acts, act -> act.undoes IS NULL AND NOT array_contains(undone, act.event_id)), -1)"
+    retracted = f"coalesce({newest}.op = '{Op.RETRACT.value}', false)"
+    replayed = later.agg(acts.alias("acts")).withColumn("undone", undone)
+    stands = f"NOT array_contains(undone, assert_id) AND NOT {retracted} AS stands"
+    return replayed.selectExpr("assert_id", "undone", stands)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -390,14 +385,11 @@ def _record(rows: DataFrame, stamp: RunStamp, **given: Column) -> DataFrame:
     # as a number: a datetime literal would pass through the session's time zone
     own = {**given, "run_id": F.lit(stamp.run_id), "asserted_at": F.timestamp_micros(F.lit(micros))}
     fields = [field for field in contract.spark_schema("attribute_values") if field.name != "event_id"]
-    events = rows.select(*[own.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in fields])
-    return events.select(_event_id().alias("event_id"), *events.columns)
+    columns = [f"CAST({field.name} AS {field.dataType.simpleString()}) AS {field.name}" for field in fields]
+    return rows.withColumns(own).selectExpr(*columns).selectExpr(f"{_EVENT_ID} AS event_id", "*")
 
 
-def _event_id() -> Column:
-    """:func:`catalog_enrichment.records.event_id` in Spark SQL."""
-    from pyspark.sql import functions as F
-
-    names = ("run_id", "product_id", "attribute", "value", "op", "refers_to")
-    parts = [F.coalesce(F.col(name), F.lit("")) for name in names]
-    return F.sha2(F.concat(*[F.concat(F.length(p).cast("string"), F.lit(":"), p) for p in parts]), 256)
+_ID_OF = ("run_id", "product_id", "attribute", "value", "op", "refers_to")
+_PARTS = ", ".join("length({0}), ':', {0}".format(f"coalesce({name}, '')") for name in _ID_OF)
+_EVENT_ID = f"sha2(concat({_PARTS}), 256)"
+""":func:`catalog_enrichment.records.event_id` in Spark SQL."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog_enrichment.catalog.part_files import batches_of, conform, rows_per_group
+from catalog_enrichment.frames import empty_frame
 from catalog_enrichment.storage import MARKER
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class StoredTable:
         nullable = StructType([StructField(one.name, one.dataType, True) for one in schema])
         splits = splits_of(self.files, spark.sparkContext.defaultParallelism)
         if not splits:
-            return spark.createDataFrame([], nullable)
+            return empty_frame(spark, nullable)
         # Spark takes the frame to have as many rows as the range, of usual size: it must not send a large table to
         # every task because it thinks it small
         width = max(1, ceil(sum(rows for _, _, rows in self.files) / len(splits)))
