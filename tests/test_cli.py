@@ -93,9 +93,11 @@ def test_a_missing_config_file_ends_with_exit_2(tmp_path: Path) -> None:
 
 
 def test_without_java_the_message_says_what_to_install(tmp_path: Path) -> None:
-    environment = {"PATH": "/nonexistent", "HOME": str(tmp_path)}
+    environment = {"PATH": "/nonexistent", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
     (tmp_path / "feed.jsonl").write_text('{"product_id": "1", "title": "x"}\n')
     command = [sys.executable, str(ROOT / "jobs" / "import_products.py"), "--config", str(write_config(tmp_path))]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert "Java 17" in json.loads(ended.stdout.splitlines()[-1])["message"]
+    message = json.loads(ended.stdout.splitlines()[-1])["message"]
+    assert "there is no java in PATH. Spark needs Java 17" in message
+    assert "catalog-enrichment[java]" in message

@@ -35,7 +35,7 @@ LAYERS = [
     ["models"],
     ["inputs", "precision"],
     ["classification_metrics"],
-    ["frames", "session", "stages", "threads", "storage", "object_storage"],
+    ["frames", "session", "java", "stages", "threads", "storage", "object_storage"],
     ["monitoring.logs", "monitoring.progress", "monitoring.jvm_output"],
     ["dictionary"],
     ["config", "contract"],

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.errors import ConfigError
+from catalog_enrichment import java
 from catalog_enrichment.monitoring import jvm_output
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ _WORKER_ENVIRONMENT = {
 def start(config: Config, app_name: str) -> SparkSession:
     """Start the Spark session or return the running one. Under spark-submit, it sets the master and the resources.
 
-    Raises ConfigError if the session has to start a JVM and there is no Java.
+    Raises ConfigError if the session has to start a JVM and there is no Java (:mod:`java`).
     """
     from pyspark.sql import SparkSession
 
@@ -67,7 +65,7 @@ def start(config: Config, app_name: str) -> SparkSession:
         builder = builder.config(name, value)
     builder = builder.config("spark.sql.execution.arrow.maxBytesPerBatch", config.enrich.batch_bytes)
     if not submitted:
-        require_java()
+        java.require()
         # workers run this Python, not the first python3 on PATH
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = builder.master(config.spark.master).config("spark.driver.memory", config.spark.driver_memory)
@@ -115,15 +113,3 @@ def _worker_environment(submitted: bool) -> dict[str, str]:
     given = SparkConf() if submitted else SparkConf(loadDefaults=False)
     wanted = {f"spark.executorEnv.{name}": value for name, value in _WORKER_ENVIRONMENT.items()}
     return {name: value for name, value in wanted.items() if not given.contains(name)}
-
-
-def require_java() -> None:
-    """Raises ConfigError, which says what to install, if Spark would not find a Java runtime."""
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
-    if java is None:
-        where = f"JAVA_HOME={home}" if home else "PATH"
-        raise ConfigError(
-            f"Spark needs Java 17 or newer and there is no java in {where}. Install one (Debian: apt-get install "
-            "openjdk-17-jre-headless; macOS: brew install openjdk@17) and set JAVA_HOME if it is not on PATH."
-        )

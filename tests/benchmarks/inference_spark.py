@@ -157,8 +157,14 @@ class SparkUdf(OnSpark):
     def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
         from pyspark.sql import functions as F
 
-        found = self._predict(F.struct("title", "description", "image"))
-        return products.select("row", found.alias("found")).select("row", "found.*")
+        from catalog_enrichment.models import artifact
+
+        found = products.select("row", self._predict(F.struct("title", "description", "image")).alias("found"))
+        columns = [F.col("row")]
+        for name in artifact.heads(Path(self.job.artifact)):
+            best = F.col("found").getField(name)[0]
+            columns += [best["value"].alias(name), best["score"].cast("float").alias(f"{name}_score")]
+        return found.select(*columns)
 
 
 class PredictBatchUdf(OnSpark):

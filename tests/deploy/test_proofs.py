@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,24 @@ def test_the_last_line_says_of_each_proof_whether_it_ran(
     }
     assert proofs.main(["good"]) == 0
     assert proofs.main(["god"]) == 2
+
+
+def test_tests_that_are_all_skipped_prove_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "import os, pytest\n"
+        "def test_one(): pytest.skip('no such server')\n"
+        "@pytest.mark.skipif(os.environ.get('THERE') != 'yes', reason='not there')\n"
+        "def test_two(): pass\n"
+    )
+    with pytest.raises(proofs.NotRun, match="no such server"):
+        proofs._tests(str(tmp_path / "test_some.py"))
+    proofs._tests(str(tmp_path / "test_some.py"), THERE="yes")
+    assert "1 passed, 1 skipped" in capsys.readouterr().out.splitlines()[-1]
+    (tmp_path / "test_some.py").write_text("def test_one(): assert False\n")
+    with pytest.raises(RuntimeError, match="1 failed"):
+        proofs._tests(str(tmp_path / "test_some.py"))
+
+
+def test_a_package_that_is_not_installed_is_found_beside_the_environment() -> None:
+    with proofs._beside("json", "no-such-package") as environment:
+        assert environment == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tomllib
 import uuid
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.monitoring import lineage
 from catalog_enrichment.monitoring.outcome import Outcome
 
+ROOT = Path(__file__).parents[2]
 ENDED = Outcome(
     "enrich_catalog", 0, {"status": "succeeded", "run_id": "enrich-1", "model_version": "3"}, 1000, 1100,
     {"model_name": "shop"},
@@ -28,6 +30,10 @@ ENDED = Outcome(
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return load_config("config:demo.toml", [f"root='{tmp_path}'", "lineage.file=events/lineage.jsonl"])
+
+
+def names_of(job: str) -> list[str]:
+    return list(lineage.TABLES[job][1])
 
 
 def names(datasets: list[dict[str, str]]) -> list[str]:
@@ -40,8 +46,10 @@ def test_a_run_names_its_tables_model_and_run_id(config: Config) -> None:
     assert event["eventType"] == "COMPLETE"
     assert datetime.fromisoformat(event["eventTime"]).timestamp() == 1100
     assert event["job"] == {"namespace": "catalog-enrichment", "name": "enrich_catalog"}
-    assert names(event["inputs"]) == ["products", "attribute_values"]
-    assert names(event["outputs"]) == ["predictions", "attribute_values", "quarantine"]
+    assert names(event["inputs"]) == [
+        *("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations")
+    ]
+    assert names(event["outputs"]) == ["predictions", "attribute_values", "current_values", "quarantine", "switches"]
     assert event["inputs"][0]["name"] == str(config.path(config.catalog.path) / "products")
     facet = event["run"]["facets"]["catalogEnrichment"]
     assert (facet["runId"], facet["modelName"], facet["modelVersion"], facet["exitCode"]) == (
@@ -76,12 +84,42 @@ def test_an_import_names_its_feed_and_object_stores_have_their_own_namespace(con
     assert config.source is not None
     source = replace(config.source, path="s3://feeds/shop/products")
     event = lineage.event(replace(config, source=source), replace(ENDED, job="import_products"))
-    assert event["inputs"] == [{"namespace": "s3://feeds", "name": "shop/products"}]
+    assert event["inputs"][0] == {"namespace": "s3://feeds", "name": "shop/products"}
 
 
-def test_the_tables_are_tables_of_the_catalog() -> None:
-    named = {table for read_and_written in lineage.TABLES.values() for tables in read_and_written for table in tables}
-    assert named <= {*contract.TABLES, "current_values"}
+def test_every_table_of_the_catalog_is_named_as_written_and_as_read_or_it_is_said_why_not() -> None:
+    reads, writes = ({table for of_job in lineage.TABLES.values() for table in of_job[side]} for side in (0, 1))
+    assert writes | set(lineage.UNNAMED) == set(contract.TABLES)
+    assert (reads | writes).isdisjoint(lineage.UNNAMED)
+    # quarantine is read by people alone
+    assert reads == set(contract.TABLES) - set(lineage.UNNAMED) - {"quarantine"}
+    assert all(lineage.UNNAMED.values())
+
+
+def test_every_job_names_its_tables_or_it_is_said_why_not() -> None:
+    jobs = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
+    assert set(lineage.TABLES) | set(lineage.WITHOUT_TABLES) == jobs
+    assert set(lineage.TABLES).isdisjoint(lineage.WITHOUT_TABLES)
+    assert all(reads or writes for reads, writes in lineage.TABLES.values())
+
+
+@pytest.mark.parametrize(
+    ("job", "exit_code", "status", "run", "wrote"),
+    [
+        ("train_model", 0, "succeeded", {}, ["label_uses"]),  # its summary has no run id
+        ("set_switch", 0, "succeeded", {}, ["switches"]),
+        ("set_switch", 0, "nothing_to_do", {}, []),
+        ("audit_ingest", 3, "refused", {"status": "succeeded"}, names_of("audit_ingest")),
+        ("enrich_catalog", 3, "refused", {"status": "refused"}, []),
+        ("enrich_catalog", 3, "refused", {}, []),
+    ],
+)
+def test_what_was_written_is_named_also_where_an_alarm_ended_the_job(
+    config: Config, job: str, exit_code: int, status: str, run: dict[str, str], wrote: list[str]
+) -> None:
+    """An audit's alarm and drift end a job with 3 after its run has been written."""
+    outcome = Outcome(job, exit_code, {"status": status, "run_id": "r-1" if run else None}, 1000, 1100, run)
+    assert names(lineage.event(config, outcome)["outputs"]) == wrote
 
 
 def test_events_are_added_to_the_file_one_line_each(config: Config) -> None:

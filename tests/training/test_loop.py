@@ -139,7 +139,7 @@ def test_mixed_precision_lowers_the_loss_and_keeps_the_weights_in_fp32(task: Tas
     initial, fitted = network(task), network(task)
     run(task, spec, start=fitted)
     objective = Classification(targets_of(task.labels))
-    before, after = (objective.held_out(net, task.examples, task.folds.validation) for net in (initial, fitted))
+    before, after = (objective.held_out(net, task.examples, task.folds.validation).loss for net in (initial, fitted))
     assert after < before
     assert {weight.dtype for weight in fitted.parameters()} == {torch.float32}
 

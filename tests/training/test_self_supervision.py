@@ -96,7 +96,7 @@ def test_the_held_out_loss_of_simcse_is_without_dropout(task):
     net, spec = network(task, "text_only", dropout=0.2), adapt("simcse")
     objective = contrast(spec, net)
     index = np.arange(20)
-    loss = objective.held_out(net, task.examples, index)
+    loss = objective.held_out(net, task.examples, index).loss
     with torch.no_grad():
         vectors = objective.project_text(net.encode(task.examples.batch(index)).texts[0].vector).numpy()
     assert loss == pytest.approx(printed_loss(vectors, vectors, vectors, spec.temperature), rel=1e-3)
@@ -151,8 +151,8 @@ def test_products_without_the_text_are_left_out(toy_task):
     objective = contrast(adapt("simcse"), net)
     present = task.examples.batch(np.arange(20)).texts["text"][0].present.numpy()
     assert present.tolist() == [False, True] * 10
-    all_products = objective.held_out(net, task.examples, np.arange(20))
-    assert all_products == pytest.approx(objective.held_out(net, task.examples, np.arange(20)[present]), rel=1e-4)
+    all_products = objective.held_out(net, task.examples, np.arange(20)).loss
+    assert all_products == pytest.approx(objective.held_out(net, task.examples, np.arange(20)[present]).loss, rel=1e-4)
 
 
 def test_convirt_needs_an_image_encoder(task):
@@ -189,10 +189,10 @@ def test_simcse_moves_titles_apart_and_keeps_two_encodings_of_a_title_near(task)
     net, spec = network(task, "text_only", dropout=0.1), adapt("simcse")
     objective = contrast(spec, net)
     index = np.arange(110, COUNT)
-    before = objective.held_out(net, task.examples, index)
+    before = objective.held_out(net, task.examples, index).loss
     inputs = FitInputs(name="adapt", examples=task.examples, train=np.arange(110), held_out=index)
     loop.run(net, objective, spec.fit, inputs, silent)
-    assert objective.held_out(net, task.examples, index) < before - 1
+    assert objective.held_out(net, task.examples, index).loss < before - 1
     inputs = task.examples.batch(index)
     net.train()
     with torch.no_grad():

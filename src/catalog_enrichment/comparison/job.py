@@ -15,7 +15,8 @@ from catalog_enrichment.comparison.models import compare_settings, compared_mode
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import RunStatus, flatten_keys
-from catalog_enrichment.registry.mlflow_store import ModelRun, Store
+from catalog_enrichment.registry.mlflow_run import ComparisonRun, ModelRun
+from catalog_enrichment.registry.mlflow_store import Store
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
 
@@ -64,7 +65,10 @@ def compare_models(config: Config) -> dict[str, Any]:
         about = _about(config, fitted, started)
         html, markdown = write_comparison(config.path(config.report.path) / FOLDER, comparison, about)
         runs = [_model_run(results, fitted, comparison) for results in fitted.models.values()]
-        run_id = store.log_comparison(f"comparison {started:%Y-%m-%d %H:%M:%S}", runs, [html, markdown], about)
+        name = f"comparison {started:%Y-%m-%d %H:%M:%S}"
+        run_id = store.log_comparison(
+            ComparisonRun(name=name, started_at=started, files=[html, markdown], about=about), runs
+        )
     if fitted.failed:
         errors = "; ".join(f"{name}: {error}" for name, error in fitted.failed.items())
         raise DataContractError(f"some models could not be fitted; {html} has the others. {errors}")
@@ -112,6 +116,7 @@ def _model_run(results: ModelResults, fitted: FittedModels, comparison: Comparis
         row |= {f"label_permille/{name}": value for name, value in share_metrics.items()}
     return ModelRun(
         name=results.name,
+        seconds=sum(one.seconds for one in results.fits),
         params=_params(results),
         metrics=metrics,
         steps=steps,

@@ -50,7 +50,8 @@ def _run(config: Config, outcome: Outcome) -> dict[str, Any]:
 
     try:
         catalog = LakeCatalog.of(config)  # asks an object store whether it answers
-        columns = ["run_id", "parent_run_id", "kind", "model_name", "model_version", "counts", "finished_at"]
+        columns = ["run_id", "parent_run_id", "kind", "status"]
+        columns += ["model_name", "model_version", "counts", "finished_at"]
         rows = [row for row in runs.rows(catalog, columns) if row["run_id"] == run_id][-1:]
         runs.add_attributes(catalog, rows)
     except Exception as problem:

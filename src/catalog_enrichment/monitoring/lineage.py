@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import __version__
+from catalog_enrichment.records import RunStatus
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
@@ -21,17 +22,50 @@ _EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _ERROR_FACET = "https://openlineage.io/spec/facets/1-0-1/ErrorMessageRunFacet.json#/$defs/ErrorMessageRunFacet"
 _CUSTOM_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
 
-TABLES = {
-    "import_products": ((), ("products", "adopted", "quarantine")),
-    "enrich_catalog": (("products", "attribute_values"), ("predictions", "attribute_values", "quarantine")),
-    "backfill": (("products", "attribute_values"), ("predictions", "attribute_values", "quarantine")),
-    "rollback_run": (("attribute_values",), ("attribute_values",)),
-    "set_value": (("products", "attribute_values"), ("attribute_values",)),
-    "train_model": (("products", "attribute_values"), ("label_uses",)),
-    "export_values": (("current_values",), ()),
+_DECIDED_BY = ("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations")
+_DECIDES = ("predictions", "attribute_values", "current_values", "quarantine", "switches")
+_VALUES = ("attribute_values", "current_values")
+
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "import_products": (("attribute_values", "predictions"), ("products", "adopted", "quarantine")),
+    "train_model": (("products", "adopted", "audits", "verdicts", "label_uses"), ("label_uses",)),
+    "compare_models": (("products", "adopted", "label_uses"), ()),
+    "enrich_catalog": (_DECIDED_BY, _DECIDES),
+    "backfill": (_DECIDED_BY, _DECIDES),
+    "rollback_run": (("attribute_values",), (*_VALUES, "switches")),
+    "set_value": (("products", "attribute_values"), _VALUES),
+    "audit_sample": (("products", *_VALUES, "predictions", "audits", "verdicts"), ("audits",)),
+    "audit_ingest": (
+        ("products", "attribute_values", "audits", "verdicts", "switches"),
+        ("verdicts", *_VALUES, "switches", "confirmations"),
+    ),
+    "recertify_model": (("audits", "verdicts", "switches", "label_uses"), ("label_uses", "switches")),
+    "set_switch": (("switches",), ("switches",)),
+    "apply_requests": (("products", *_VALUES), _VALUES),
+    "offer_suggestions": (("predictions", "products"), ()),
+    "export_values": (("current_values", "products"), ()),
     "export_suggestions": (("predictions", "products"), ()),
+    "export_changes": (("current_values",), ()),
+    "deliver_values": (("current_values",), ()),
 }
-"""Job -> tables of the catalog that it reads, and that it writes. Other jobs name none."""
+"""Job -> tables of the catalog that it reads, and that it writes."""
+
+UNNAMED = {
+    "runs": "has a row of every attempt of every job that writes: the event itself says what that row says",
+}
+"""Table of the catalog that no event names -> why."""
+
+WITHOUT_TABLES = {
+    "init_project": "runs before there is a catalog",
+    "promote_model": "moves an alias in MLflow; its preview is no run",
+    "maintain_catalog": "deletes files that no version names, and no row that anybody reads",
+    "explain_value": "only prints",
+    "list_runs": "only prints",
+    "delivery_status": "only prints",
+    "serve_audit": "serves a page until it is stopped; what people said there becomes data in audit_ingest",
+    "label_studio": "copies the review store to files and back; audit_ingest takes its answers in",
+}
+"""Job whose events name no table -> why."""
 
 
 def write(config: Config, outcome: Outcome) -> None:
@@ -77,17 +111,23 @@ def event(config: Config, outcome: Outcome) -> dict[str, Any]:
             "programmingLanguage": "python",
         }
     read, written = TABLES.get(outcome.job, ((), ()))
-    wrote = outcome.exit_code == 0 and bool(summary.get("run_id"))
     return {
         "eventType": "FAIL" if outcome.exit_code else "COMPLETE",
         "eventTime": datetime.fromtimestamp(outcome.finished_at, UTC).isoformat(),
         "run": {"runId": str(_attempt_id(outcome)), "facets": facets},
         "job": {"namespace": config.lineage.namespace, "name": outcome.job},
         "inputs": [*_sources(config, outcome.job), *(_table(config, name) for name in read)],
-        "outputs": [_table(config, name) for name in written] if wrote else [],
+        "outputs": [_table(config, name) for name in written] if _wrote(outcome) else [],
         "producer": _PRODUCER,
         "schemaURL": _EVENT,
     }
+
+
+def _wrote(outcome: Outcome) -> bool:
+    """Whether it ended well and did something, or a gate refused it (exit 3) after its run had been written: an audit's
+    alarm, drift."""
+    status = outcome.summary.get("status") if outcome.exit_code == 0 else outcome.run.get("status")
+    return status == RunStatus.SUCCEEDED
 
 
 def _attempt_id(outcome: Outcome) -> uuid.UUID:

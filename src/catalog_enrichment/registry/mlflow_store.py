@@ -1,18 +1,15 @@
-"""MLflow calls: connect with a short timeout, log runs, store, register and download a model's files."""
+"""MLflow calls: connect with a short timeout, start runs, register and download a model's files."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import sqlite3
-import tempfile
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,57 +17,39 @@ from urllib.parse import urlsplit
 from catalog_enrichment import failures
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
-from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring import logs
 from catalog_enrichment.object_storage import storage_of
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
-from catalog_enrichment.registry import promotion_lock
+from catalog_enrichment.registry import mlflow_model, moved_store, promotion_lock
+from catalog_enrichment.registry.mlflow_run import (
+    HELD_OUT,
+    ComparisonRun,
+    LoggedModel,
+    MlflowRun,
+    ModelRun,
+    RunStart,
+    log_compared,
+    log_training,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
 
     from catalog_enrichment.registry.trained_model import TrainedModel
 
 _SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\0"
-_REQUIREMENTS = ["fsspec", "mlflow", "numpy", "pandas", "pillow", "safetensors", "scipy", "timm"]
-_REQUIREMENTS += ["tokenizers", "torch", "transformers"]
-"""Packages that `models/pyfunc.py` needs. This package itself is logged with the model, as code."""
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
-_MODEL = "model"
-"""Name of the logged model, and of the artifact folder inside it."""
 
 
-_HELD_OUT = "test_decisions.parquet"
-"""Artifact with a row per labelled product of the test fold and attribute, as :class:`HeldOutDecision`."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedModel:
-    """An MLflow run and the model that it logged."""
-
-    run_id: str
-    model_uri: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRun:
-    """What is logged of one model of a comparison. The model itself is neither stored nor registered."""
-
-    name: str
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    steps: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """Step (an epoch, a share of the labels in thousandths) -> metrics."""
-    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    curves: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
+_ACCOUNT = (
+    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) in the job's environment to "
+    "an account of the server"
+)
 
 
 class Store:
@@ -99,61 +78,46 @@ class Store:
         if self._client is None:
             if self._file:
                 _check_sqlite(self._file, create, self._settings.timeout_seconds)
+                self._follow_move(self._file)
             elif self.uri.startswith(("http://", "https://")):
                 _check_server(self.uri, self._settings.timeout_seconds)
             self._client = self._connect()
         return self._client
 
-    def log(self, trained: TrainedModel, figures: Mapping[str, Figure], tags: Mapping[str, str]) -> LoggedModel:
-        """Log a training in one MLflow run: params, metrics, history, tables, figures, lineage, the model's files."""
-        import mlflow
+    def start_run(self, started: RunStart) -> MlflowRun:
+        """A run in the config's experiment, which is made if it does not exist; the run that `mlflow run` made for this
+        process, if it is there."""
+        client, experiment = self.client(create=True), self._experiment()
+        name, tags = started.name, started.tags()
+        given = os.environ.get("MLFLOW_RUN_ID") if started.job else None
+        if given and _is_running(client, given, experiment):
+            client.update_run(given, name=name)
+            for key, value in tags.items():
+                if not key.startswith("mlflow.source."):  # `mlflow run` has said where the project is
+                    client.set_tag(given, key, value)
+            return MlflowRun(client, given)
+        begun = int(started.at.timestamp() * 1000)
+        created = client.create_run(experiment, start_time=begun, tags=tags, run_name=name)
+        return MlflowRun(client, str(created.info.run_id))
 
-        # created by the client: start_run alone would take the run that `mlflow run` made, maybe in another store
-        run_id = self.client(create=True).create_run(self._experiment(), tags=dict(tags)).info.run_id
-        with mlflow.start_run(run_id=run_id):
-            mlflow.log_params(_params(trained.params))
-            mlflow.log_metrics(dict(trained.metrics))
-            for step, row in enumerate(trained.history):
-                numbers = {f"fit/{name}": value for name, value in row.items() if isinstance(value, int | float)}
-                mlflow.log_metrics(numbers, step=int(row.get("epoch", step)))
-            for name, figure in figures.items():
-                mlflow.log_figure(figure, f"plots/{name}.png")
-            for name, rows in trained.tables.items():
-                _log_table(rows, f"tables/{name}.json")
-            mlflow.log_dict(trained.curves, "curves.json")
-            mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
-            mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
-            self._log_lineage(trained.lineage)
-            _log_held_out(trained.held_out)
-            return LoggedModel(run_id, _log_model(trained))
+    def log(self, run: MlflowRun, trained: TrainedModel, figures: Mapping[str, Figure]) -> LoggedModel:
+        """Log a training in ``run``: params, metrics, history, tables, figures, lineage, the model's files."""
+        return log_training(run, trained, figures, storage_of(self._config).below("products").uri)
 
-    def log_comparison(
-        self, name: str, models: Sequence[ModelRun], files: Sequence[Path], about: Mapping[str, Any]
-    ) -> str:
-        """Log a comparison: a run with ``files``, and a nested run for each model. Returns the comparison's run id."""
-        client = self.client(create=True)
-        parent = str(client.create_run(self._experiment(), run_name=name).info.run_id)
-        import mlflow
-
-        with mlflow.start_run(run_id=parent):
-            mlflow.log_params(_params(about))
-            for file in files:
-                mlflow.log_artifact(str(file))
-        for model in models:
-            tags = {"mlflow.parentRunId": parent, "comparison": name, "recipe": model.name}
-            run_id = client.create_run(self._experiment(), tags=tags, run_name=model.name).info.run_id
-            with mlflow.start_run(run_id=run_id, nested=True):
-                mlflow.log_params(_params(model.params))
-                mlflow.log_metrics(dict(model.metrics))
-                for step, numbers in model.steps.items():
-                    mlflow.log_metrics(dict(numbers), step=step)
-                for table, rows in model.tables.items():
-                    _log_table(rows, f"tables/{table}.json")
-                mlflow.log_dict(dict(model.curves), "curves.json")
-                for figure_name, figure in model.figures.items():
-                    mlflow.log_figure(figure, f"plots/{figure_name}.png")
-                mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
-        return parent
+    def log_comparison(self, comparison: ComparisonRun, models: Sequence[ModelRun]) -> str:
+        """Log a comparison: a run with its files, and a nested run for each model. Returns the comparison's run id."""
+        job, started_at = "compare_models", comparison.started_at
+        parent = self.start_run(RunStart(name=comparison.name, job=job, at=started_at))
+        with parent:
+            parent.log_files(comparison.about, comparison.files)
+            for model in models:
+                began = datetime.now(UTC) - timedelta(seconds=model.seconds)
+                started = RunStart(
+                    name=model.name, at=began, recipe=model.name, parent=parent.run_id, comparison=comparison.name
+                )
+                with self.start_run(started) as run:
+                    log_compared(run, model)
+        return parent.run_id
 
     def log_file(self, run_id: str, file: Path) -> None:
         """Add ``file`` to the artifacts of a run that was logged. Raises RegistryError, or TemporaryFailure."""
@@ -165,12 +129,14 @@ class Store:
             unusable = RegistryError(f"{file.name} cannot be added to MLflow run {run_id}: {problem}")
             raise failures.recognised(problem) or unusable from problem
 
-    def register(self, logged: LoggedModel, tags: dict[str, str]) -> str:
+    def register(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
         """Make a logged model a version of the registered model; returns its number."""
         import mlflow
 
-        version = mlflow.register_model(logged.model_uri, self._settings.model_name, tags=tags)
-        return str(version.version)
+        name = self._settings.model_name
+        version = str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
+        self.client(create=True).update_model_version(name, version, description)
+        return version
 
     def download(self, version: Any) -> Path:
         """The version's artifact folder on local disk; for a local store, the store's own folder."""
@@ -181,7 +147,7 @@ class Store:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(uri))
             flavors = mlflow.models.Model.load(str(folder)).flavors
-            return folder / str(flavors["python_function"]["artifacts"][_MODEL]["path"])
+            return folder / str(flavors["python_function"]["artifacts"][mlflow_model.NAME]["path"])
         except (MlflowException, OSError, KeyError) as problem:
             raise failures.recognised(problem) or RegistryError(
                 f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
@@ -194,11 +160,24 @@ class Store:
         import pyarrow.parquet as pq
 
         files = self.client(create=False).list_artifacts(version.run_id) if version.run_id else []
-        if _HELD_OUT not in {file.path for file in files}:
+        if HELD_OUT not in {file.path for file in files}:
             return None
-        path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=_HELD_OUT)
+        path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=HELD_OUT)
         rows = pq.read_table(path).to_pylist()
         return [_held_out_decision(row) for row in rows]
+
+    def _follow_move(self, file: Path) -> None:
+        if self._artifacts is None:
+            return
+        try:
+            before = moved_store.follow(
+                file, self._artifacts, self._settings.experiment, self._settings.timeout_seconds
+            )
+        except (OSError, sqlite3.Error) as problem:
+            unusable = RegistryError(f"the MLflow store {file} was moved and cannot be told so: {problem}")
+            raise failures.recognised(problem) or unusable from problem
+        if before:
+            logs.say(f"the MLflow store was moved: its artifacts were in {before} and are in {self._artifacts} now")
 
     def _connect(self) -> MlflowClient:
         seconds = str(self._settings.timeout_seconds)
@@ -223,7 +202,8 @@ class Store:
         try:
             client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as problem:
-            unusable = RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}")
+            advice = f" {_ACCOUNT}" if "error code 401" in str(problem) else ""
+            unusable = RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}{advice}")
             raise failures.recognised(problem) or unusable from problem
         return client
 
@@ -236,15 +216,16 @@ class Store:
         location = self._artifacts.as_uri() if self._artifacts else None
         return str(client.create_experiment(self._settings.experiment, artifact_location=location))
 
-    def _log_lineage(self, lineage: Mapping[str, Any]) -> None:
-        import mlflow
-        from mlflow.data.delta_dataset_source import DeltaDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
 
-        mlflow.log_dict(dict(lineage), "lineage.json")
-        source = DeltaDatasetSource(path=storage_of(self._config).below("products").uri)
-        digest = str(lineage["label_set_hash"])[:36]  # MLflow's limit
-        mlflow.log_input(MetaDataset(source, name="products", digest=digest), context="training")
+def _is_running(client: MlflowClient, run_id: str, experiment: str) -> bool:
+    """Whether the run is one of this store and experiment that has not ended."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException:
+        return False
+    return (info.experiment_id, info.status) == (experiment, "RUNNING")
 
 
 def find_version(client: MlflowClient, name: str, *, version: str = "", alias: str = "") -> Any:
@@ -340,73 +321,8 @@ def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
         raise failures.recognised(problem) or unusable from problem
 
 
-def _params(content: Mapping[str, Any]) -> dict[str, str]:
-    """As texts that MLflow takes, without secrets."""
-    return {name: masked(str(value))[:6000] for name, value in sorted(content.items())}
-
-
-def _log_table(rows: list[dict[str, Any]], file: str) -> None:
-    import mlflow
-    import pandas as pd
-
-    if rows:
-        mlflow.log_table(pd.DataFrame(rows), file)
-
-
-def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
-    import mlflow
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts = pa.list_(pa.string())
-    schema = pa.schema(
-        [
-            ("product_id", pa.string()),
-            ("group", pa.int64()),
-            ("attribute", pa.string()),
-            ("true_values", texts),
-            ("written_values", texts),
-            ("modality", pa.string()),
-        ]
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _HELD_OUT
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in decisions], schema), file)
-        mlflow.log_artifact(str(file))
-
-
 def _held_out_decision(row: dict[str, Any]) -> HeldOutDecision:
     """A row of the artifact; one of release 0.1.0 has no modality."""
     lists = {name: tuple(row[name]) for name in ("true_values", "written_values")}
     modality = row.get("modality")
     return HeldOutDecision(**(row | lists | {"modality": Modality(modality) if modality else None}))
-
-
-def _log_model(trained: TrainedModel) -> str:
-    import mlflow
-
-    import catalog_enrichment
-    from catalog_enrichment.models import artifact
-
-    package = Path(catalog_enrichment.__file__).parent
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example")  # the signature is given, not inferred
-        info = mlflow.pyfunc.log_model(
-            name=_MODEL,
-            python_model=str(package / "models" / "pyfunc.py"),
-            artifacts={_MODEL: str(trained.artifact)},
-            signature=_signature(list(artifact.heads(trained.artifact))),
-            pip_requirements=pins,
-            code_paths=[str(package)],
-        )
-    return str(info.model_uri)
-
-
-def _signature(attributes: list[str]) -> ModelSignature:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    optional = [ColSpec("string", "description", required=False), ColSpec("binary", "image", required=False)]
-    outputs = [column for name in attributes for column in (ColSpec("string", name), ColSpec("float", f"{name}_score"))]
-    return ModelSignature(Schema([ColSpec("string", "title"), *optional]), Schema(outputs))

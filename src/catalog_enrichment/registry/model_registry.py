@@ -6,7 +6,7 @@ batch jobs resolve; the gate's rules are in :mod:`promotion_gate`, the moves of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,12 @@ from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store, promotion, promotion_gate
+from catalog_enrichment.registry.mlflow_run import MlflowRun, RunStart
+from catalog_enrichment.registry.model_card import model_card
 from catalog_enrichment.registry.promotion import NO_CHAMPION, ChampionAlias
 from catalog_enrichment.registry.promotion_gate import Case, Evidence, GateResult, Policy, Verdict
 from catalog_enrichment.registry.references import EarlyGate, References
+from catalog_enrichment.registry.trained_model import TrainedModel, require_certificates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from catalog_enrichment.dictionary import Dictionary
     from catalog_enrichment.models.spec import Head
     from catalog_enrichment.precision.certificate import Certificate
-    from catalog_enrichment.registry.trained_model import TrainedModel
 
 _ARTIFACT_HASH, _WEIGHTS_HASH = "artifact_hash", "weights_hash"
 """Version tags."""
@@ -141,8 +143,16 @@ class Registry:
             return EarlyGate(policy, None, {})
         return EarlyGate(policy, self._references(champion), self._labels(champion.version))
 
-    def register(self, trained: TrainedModel, figures: Mapping[str, Figure] | None = None) -> ModelVersion:
-        """Log one MLflow run, register its model as a new version and make that version the candidate.
+    def training_run(self, recipe: str, job: str) -> MlflowRun:
+        """The MLflow run of a training that begins now: a context manager that ends it. ``job``: the job's name."""
+        now = datetime.now(UTC)
+        return self._store.start_run(RunStart(name=f"{recipe} {now:%Y-%m-%d %H:%M:%S}", at=now, recipe=recipe, job=job))
+
+    def register(
+        self, trained: TrainedModel, figures: Mapping[str, Figure] | None = None, run: MlflowRun | None = None
+    ) -> ModelVersion:
+        """Log the training in ``run`` (without one: in a run of its own), register its model as a new version and make
+        that version the candidate.
 
         Raises ModelContractError, before anything is logged, if the artifact is damaged or has no certificate for a
         head on a modality path.
@@ -151,7 +161,7 @@ class Registry:
 
         artifact.verify(trained.artifact)
         certificates = _certificates(trained.artifact)
-        _require_certificates(_heads(trained.artifact), certificates)
+        require_certificates(_heads(trained.artifact), certificates)
         hashes = {
             _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
             _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
@@ -159,8 +169,12 @@ class Registry:
         of_first_path = [one for one in certificates if one.numeric_path == certificates[0].numeric_path]
         evidence = Evidence.from_certificates(of_first_path, trained.held_out, trained.warnings)
         client = self.connect(create=True)
-        logged = self._store.log(trained, figures or {}, tags=hashes)
-        version = self._store.register(logged, hashes | evidence.to_tags())
+        if run is None:
+            with self.training_run(str(trained.params.get("recipe", "certificates")), "") as own:
+                logged = self._store.log(own, trained, figures or {})
+        else:
+            logged = self._store.log(run, trained, figures or {})
+        version = self._store.register(logged, hashes | evidence.to_tags(), model_card(trained))
         client.set_registered_model_alias(self._name, self._settings.candidate_alias, version)
         return ModelVersion(self._name, version, logged.run_id, f"models:/{self._name}/{version}")
 
@@ -370,28 +384,6 @@ def _refusal(name: str, version: str, result: GateResult) -> str:
         advice = "\nLabel more products and train again, or promote with --override REASON, which is recorded."
     reasons = "\n  - ".join(result.reasons)
     return f"{name} version {version} stays a candidate ({result.verdict}):\n  - {reasons}{advice}"
-
-
-def _require_certificates(heads: Mapping[str, Head], certificates: list[Certificate]) -> None:
-    certified = {(one.attribute, one.modality, one.numeric_path) for one in certificates}
-    missing = [
-        f"{name} ({path}{f', {numeric_path}' if several else ''})"
-        for numeric_path, several in _numeric_paths(certificates)
-        for name in heads
-        for path in Modality
-        if (name, path, numeric_path) not in certified
-    ]
-    if missing or not heads:
-        raise ModelContractError(
-            f"not registered: the artifact has no certificate for {', '.join(missing) or 'any head'}. A head that "
-            "always abstains needs one too."
-        )
-
-
-def _numeric_paths(certificates: Sequence[Certificate]) -> list[tuple[str, bool]]:
-    """The numeric paths of the certificates, "" if there are none, each with whether there are several."""
-    paths = sorted({one.numeric_path for one in certificates}) or [""]
-    return [(path, len(paths) > 1) for path in paths]
 
 
 def _heads(folder: Path) -> dict[str, Head]:

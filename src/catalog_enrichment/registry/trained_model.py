@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
+from catalog_enrichment.records import Modality
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,3 +40,27 @@ class TrainedModel:
     """Stage -> seconds."""
     pictures: dict[str, bytes] = field(default_factory=dict)
     """Product id -> JPEG, of the products in the table `mistakes`."""
+
+
+def require_certificates(heads: Collection[str], certificates: Sequence[Certificate]) -> None:
+    """Raises ModelContractError unless every one of ``heads`` has a certificate for each modality path, in every
+    number type; an abstention is one."""
+    certified = {(one.attribute, one.modality, one.numeric_path) for one in certificates}
+    missing = [
+        f"{name} ({path}{f', {numeric_path}' if several else ''})"
+        for numeric_path, several in _numeric_paths(certificates)
+        for name in heads
+        for path in Modality
+        if (name, path, numeric_path) not in certified
+    ]
+    if missing or not heads:
+        raise ModelContractError(
+            f"not registered: the artifact has no certificate for {', '.join(missing) or 'any head'}. A head that "
+            "always abstains needs one too."
+        )
+
+
+def _numeric_paths(certificates: Sequence[Certificate]) -> list[tuple[str, bool]]:
+    """The numeric paths of the certificates, "" if there are none, each with whether there are several."""
+    paths = sorted({one.numeric_path for one in certificates}) or [""]
+    return [(path, len(paths) > 1) for path in paths]

@@ -21,7 +21,7 @@ from catalog_enrichment.models.spec import DestructionSpec
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Index
-from catalog_enrichment.training.objectives import Classification, Objective, Target, total_loss
+from catalog_enrichment.training.objectives import Classification, HeldOutLoss, Objective, Target, total_loss
 
 
 class Destruction(Objective):
@@ -75,7 +75,7 @@ class Destruction(Objective):
         pooled = functional.adaptive_avg_pool2d(features, self._spec.patches)
         return torch.tanh(self.position_head(pooled).float())
 
-    def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> float:
+    def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> HeldOutLoss:
         """The classification loss of whole pictures, the only ones that the deployed model gets."""
         return self._classification.held_out(network, examples, index)
 

@@ -6,10 +6,15 @@ that of the first process. The task is passed in a folder, which on a cluster ev
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +27,7 @@ from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.fit import Fitted, fit, set_threads
+from catalog_enrichment.training.loop import OnEpoch, ignored
 from catalog_enrichment.training.single_encoder import device, heads_of
 from catalog_enrichment.training.task import Task
 
@@ -34,10 +40,19 @@ if TYPE_CHECKING:
 class Fitter(Protocol):
     """The signature of :func:`~catalog_enrichment.training.fit.fit`."""
 
-    def __call__(self, recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted: ...
+    def __call__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        progress: Progress,
+        checkpoints: Path | None = None,
+        on_epoch: OnEpoch = ignored,
+    ) -> Fitted: ...
 
 
-_TASK, _RESULT = "task.pkl", "fitted.pt"
+_TASK, _RESULT, _EPOCHS = "task.pkl", "fitted.pt", "epochs.jsonl"
+_LOOK_SECONDS = 1.0
+"""How often the driver looks for epochs that have ended."""
 
 
 def distributed_fitter(spark: SparkSession, folder: Path, processes: int, local: bool) -> Fitter:
@@ -50,7 +65,9 @@ def distributed_fitter(spark: SparkSession, folder: Path, processes: int, local:
     if local and 0 < torch.cuda.device_count() < processes:
         raise ConfigError(f"training.processes is {processes}, but this machine has {torch.cuda.device_count()} GPUs")
 
-    def fit_distributed(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
+    def fit_distributed(
+        recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None, on_epoch: OnEpoch = ignored
+    ) -> Fitted:
         from pyspark.ml.torch.distributor import TorchDistributor
 
         progress(f"{recipe.name}: fitted by {processes} processes {'on the driver' if local else 'on the cluster'}")
@@ -58,7 +75,8 @@ def distributed_fitter(spark: SparkSession, folder: Path, processes: int, local:
         # locally fit_in_group selects the GPU of the rank; on a cluster Spark assigns GPUs if it is configured to
         scheduled = not local and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
         group = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=scheduled)
-        group.run(fit_in_group, str(folder), _threads(processes, local))
+        with _followed(folder / _EPOCHS, on_epoch):
+            group.run(fit_in_group, str(folder), _threads(processes, local))
         return _read_result(folder, recipe, task)
 
     return fit_distributed
@@ -74,7 +92,8 @@ def fit_in_group(folder: str, threads: int) -> None:
         set_threads(threads)
         recipe, task, checkpoints = _read_task(Path(folder))
         first = distributed.get_rank() == 0
-        fitted = fit(recipe, task, _print if first else _discard, checkpoints)
+        told: OnEpoch = partial(_write_epoch, Path(folder) / _EPOCHS) if first else ignored
+        fitted = fit(recipe, task, _print if first else _discard, checkpoints, told)
         if first:
             content = {
                 "network": {name: value.cpu() for name, value in fitted.network.state_dict().items()},
@@ -88,10 +107,40 @@ def fit_in_group(folder: str, threads: int) -> None:
         distributed.destroy_process_group()
 
 
+@contextmanager
+def _followed(file: Path, on_epoch: OnEpoch) -> Iterator[None]:
+    """Call ``on_epoch`` for the epochs that the first process writes into ``file`` meanwhile."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        position, last = 0, False
+        while not last:
+            last = ended.wait(_LOOK_SECONDS)
+            lines = file.read_bytes()[position:] if file.exists() else b""
+            whole = lines[: lines.rfind(b"\n") + 1]  # a line may be half written
+            position += len(whole)
+            for line in whole.splitlines():
+                on_epoch(*json.loads(line))
+
+    follower = threading.Thread(target=follow, name="epochs of the fit", daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join(timeout=60)
+
+
+def _write_epoch(file: Path, stage: str, row: Mapping[str, float]) -> None:
+    with file.open("a") as lines:
+        lines.write(json.dumps([stage, dict(row)]) + "\n")
+
+
 def _write_task(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | None) -> None:
     """Write the task without its pictures, which stay in their memory-mapped file."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _RESULT).unlink(missing_ok=True)
+    for name in (_RESULT, _EPOCHS):
+        (folder / name).unlink(missing_ok=True)
     dataset = task.examples.dataset
     pixels = getattr(dataset.pixels, "filename", None), dataset.pixels.shape
     plain = _with_dataset(task, _without_pixels(dataset))

@@ -23,7 +23,7 @@ from catalog_enrichment.training.destruction import Destruction
 from catalog_enrichment.training.evaluation import attribute_metrics
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.label_noise import flagged_pictures, noise_model_spec
-from catalog_enrichment.training.loop import FitInputs, Progress
+from catalog_enrichment.training.loop import FitInputs, OnEpoch, Progress, ignored
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
 from catalog_enrichment.training.self_supervision import contrast
 from catalog_enrichment.training.single_encoder import (
@@ -44,8 +44,7 @@ class Fitted:
     network: MultiModalNet
     """With the weights of the best epoch, in eval mode, on the device it was fitted on."""
     history: list[dict[str, float]]
-    """One row per epoch of the whole model's fit: epoch, train_loss, validation_loss, learning_rate,
-    products_per_second."""
+    """One row per epoch of the whole model's fit, as of :func:`loop.run`."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Chosen on the validation fold: kl_lambda, `ATTRIBUTE/alpha`. noisy_pictures: how many were masked."""
     search: list[dict[str, Any]] = field(default_factory=list)
@@ -54,13 +53,15 @@ class Fitted:
     """The rows of ``history`` after those of every encoder's fit before it, each with `stage`, the name of its fit."""
 
 
-def fit(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Fitted:
+def fit(
+    recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None, on_epoch: OnEpoch = ignored
+) -> Fitted:
     """Fit ``recipe`` on the train fold; validation chooses the epoch, and lambda and alpha where there are any.
 
     Only products with a learned value of an attribute are in that attribute's loss. The weights depend only on seed,
     data, machine and number of threads; continuing from ``checkpoints`` gives the same weights.
     """
-    fitter = _RecipeFitter(recipe, task, progress, checkpoints)
+    fitter = _RecipeFitter(recipe, task, progress, checkpoints, on_epoch)
     weights = fitter.fit_encoders()
     search = recipe.search.kl_lambda if fusion_class(recipe.model.fusion.kind).learns_modality_weights else ()
     candidates = search or (recipe.fit.kl_lambda,)
@@ -106,6 +107,7 @@ class _RecipeFitter:
     task: Task
     progress: Progress
     checkpoints: Path | None
+    on_epoch: OnEpoch = ignored
     chosen: dict[str, float] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """Of the encoders' fits; see :class:`Fitted`."""
@@ -259,6 +261,7 @@ class _RecipeFitter:
             model=spec_without_unused_encoders(model),
             masked_images=self.masked_images,
             checkpoints=self.checkpoints,
+            on_epoch=self.on_epoch,
         )
 
 

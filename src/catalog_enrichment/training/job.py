@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
@@ -40,14 +41,17 @@ def train_model(config: Config) -> dict[str, Any]:
     if config.training is None:
         raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
     # checked before the data is read, which can take an hour
-    load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
+    recipe = load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
     catalog = LakeCatalog.of(config)
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
 
-    with launcher.fitting_resources(config, "train_model") as (workdir, fit):
+    with (
+        launcher.fitting_resources(config, "train_model") as (workdir, fit),
+        registry.training_run(recipe.name, "train_model") as run,
+    ):
         from catalog_enrichment.report.plots import training_figures
         from catalog_enrichment.report.training import training_tables
         from catalog_enrichment.training.train import train
@@ -55,10 +59,11 @@ def train_model(config: Config) -> dict[str, Any]:
         with stages("train") as stage:
             products = verdicts.with_labels(catalog, adopted.scan_products(catalog))
             earlier = _earlier_candidates(catalog, registry)
-            trained = train(products, dictionary, config, workdir, earlier, stages.say, fit)
+            with_losses = partial(fit, on_epoch=run.epoch)
+            trained = train(products, dictionary, config, workdir, earlier, stages.say, with_losses)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
-            version = registry.register(trained, training_figures(trained))
+            version = registry.register(trained, training_figures(trained), run)
     with reported("tables", stages):
         stages.say(f"\n{training_tables(trained)}\n")
     for warning in trained.warnings:

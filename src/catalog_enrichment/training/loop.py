@@ -12,7 +12,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ from catalog_enrichment.training.objectives import Objective
 
 Progress = Callable[[str], None]
 """Gets one line of text per stage or epoch."""
+
+OnEpoch = Callable[[str, Mapping[str, float]], None]
+"""Gets the name of a fit and the numbers of each of its epochs, when that has ended."""
+
+
+def ignored(_stage: str, _row: Mapping[str, float]) -> None:
+    """An :data:`OnEpoch` that does nothing."""
+
 
 BUCKET = 16
 """Products are sorted by length within buckets of this many batches, which saves padding."""
@@ -55,6 +63,7 @@ class FitInputs:
     """(N,): products whose picture is left out of the fit."""
     checkpoints: Path | None = None
     """Folder of checkpoints, from which an interrupted fit continues; None: no checkpoints."""
+    on_epoch: OnEpoch = ignored
 
 
 @dataclass(slots=True)
@@ -76,8 +85,8 @@ class _State:
 def run(
     network: MultiModalNet, objective: Objective, spec: FitSpec, inputs: FitInputs, progress: Progress
 ) -> list[dict[str, float]]:
-    """Fit ``network`` in place; returns a row per epoch: epoch, train_loss, validation_loss, learning_rate (the
-    largest), products_per_second.
+    """Fit ``network`` in place; returns a row per epoch: epoch, train_loss, validation_loss, and of an objective about
+    attributes `validation_loss/ATTRIBUTE`, learning_rate (the largest), products_per_second.
 
     The weights depend only on seed, data, machine and number of threads and processes; continuing from a checkpoint
     gives the same weights. Raises DataContractError if there are no products or the loss is not finite.
@@ -92,12 +101,15 @@ def run(
     state = loop.resume() or _State(copy.deepcopy(network.state_dict()))
     if state.epoch:
         progress(f"{inputs.name}: continues after epoch {state.epoch} from {inputs.checkpoints}")
+    for row in state.history:
+        inputs.on_epoch(inputs.name, row)
     while state.epoch < spec.epochs and not (spec.patience and state.waited >= spec.patience):
         row = {"epoch": float(state.epoch + 1), **loop.epoch()}
-        row["validation_loss"] = loop.broadcast_from_first(
-            objective.held_out(network, inputs.examples, inputs.held_out)
-        )
+        held_out = objective.held_out(network, inputs.examples, inputs.held_out)
+        row["validation_loss"] = loop.broadcast_from_first(held_out.loss)
+        row |= {f"validation_loss/{name}": loss for name, loss in held_out.by_attribute.items()}
         state.history.append(row)
+        inputs.on_epoch(inputs.name, row)
         progress(
             f"{inputs.name}: epoch {state.epoch}/{spec.epochs}, loss {row['train_loss']:.3f}, "
             f"validation {row['validation_loss']:.3f}, {row['products_per_second']:.0f} products/s"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,6 +25,13 @@ from catalog_enrichment.training.folds import Index
 HELD_OUT_BATCH = 128
 
 
+class HeldOutLoss(NamedTuple):
+    loss: float
+    """The mean loss on held-out products, by which the best epoch is chosen."""
+    by_attribute: Mapping[str, float] = MappingProxyType({})
+    """The parts of a loss that is a sum over attributes."""
+
+
 class Objective(nn.Module):
     """A loss. Its own weights, if it has any, are fitted together with the network's and then discarded."""
 
@@ -34,8 +43,8 @@ class Objective(nn.Module):
         """A hash of the settings and targets; part of the checkpoint's file name (:mod:`.loop`)."""
         return type(self).__name__
 
-    def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> float:
-        """The mean loss on held-out products, by which the best epoch is chosen."""
+    def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> HeldOutLoss:
+        """The loss on held-out products."""
         network.eval()
         self.eval()
         device = next(network.parameters()).device
@@ -45,7 +54,7 @@ class Objective(nn.Module):
                 rows = index[start : start + HELD_OUT_BATCH]
                 inputs = examples.batch(rows).to(device)
                 total += float(self(network, inputs, torch.from_numpy(rows))) * len(rows)
-        return total / max(len(index), 1)
+        return HeldOutLoss(total / max(len(index), 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +96,11 @@ class Classification(Objective):
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
         return total_loss(network(inputs), self._targets, index, self._kl_lambda, self._smoothing)
 
-    def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> float:
+    def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> HeldOutLoss:
         """The loss without KL term, label smoothing, dropout and augmentation, over all products at once."""
-        return float(total_loss(examples.outputs(network, index), self._targets, torch.from_numpy(index)))
+        outputs, rows = examples.outputs(network, index), torch.from_numpy(index)
+        parts = {name: float(total_loss(outputs, {name: target}, rows)) for name, target in self._targets.items()}
+        return HeldOutLoss(float(total_loss(outputs, self._targets, rows)), parts)
 
 
 def total_loss(

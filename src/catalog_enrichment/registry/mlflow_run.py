@@ -1,0 +1,248 @@
+"""MLflow runs: one that lasts as long as its training and gets the losses as they come, and what is logged in it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from catalog_enrichment import __version__
+from catalog_enrichment.masking import masked
+from catalog_enrichment.monitoring import logs
+from catalog_enrichment.registry import mlflow_model, model_card
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+    from catalog_enrichment.precision.paired_recall import HeldOutDecision
+    from catalog_enrichment.registry.trained_model import TrainedModel
+
+HELD_OUT = "test_decisions.parquet"
+"""Artifact with a row per labelled product of the test fold and attribute, as :class:`HeldOutDecision`."""
+
+_PATIENCE_SECONDS = 60.0
+"""After a store did not take the losses of an epoch, those of later epochs are kept for so long before the next try."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStart:
+    """What is known of a run when it starts."""
+
+    name: str
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    recipe: str = ""
+    job: str = ""
+    """The job that it is the run of; empty for a part of another run."""
+    parent: str = ""
+    """Run id of the run that it is a part of."""
+    comparison: str = ""
+
+    def tags(self) -> dict[str, str]:
+        """The run's tags: who and what started it, as MLflow's page shows it, the recipe and the release."""
+        from mlflow.tracking.context.registry import resolve_tags
+
+        source = {"mlflow.source.name": self.job, "mlflow.source.type": "JOB"} if self.job else {}
+        own = {"recipe": self.recipe, "comparison": self.comparison, "mlflow.parentRunId": self.parent}
+        shared = {"mlflow.source.name", "mlflow.source.type", "mlflow.user", "mlflow.source.git.commit"}
+        found = {name: value for name, value in resolve_tags().items() if name in shared}  # not those of an outer run
+        return found | source | {n: v for n, v in own.items() if v} | {"release": __version__}
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModel:
+    """An MLflow run and the model that it logged."""
+
+    run_id: str
+    model_uri: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRun:
+    """What is logged of one model of a comparison. The model itself is neither stored nor registered."""
+
+    name: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    seconds: float = 0.0
+    """Of its fits."""
+    steps: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Step (an epoch, a share of the labels in thousandths) -> metrics."""
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonRun:
+    """What is logged of a comparison beside its models."""
+
+    name: str
+    started_at: datetime
+    files: Sequence[Path]
+    about: Mapping[str, Any]
+
+
+class MlflowRun:
+    """A run that has begun; as a context manager it ends as FINISHED, or as FAILED with the error as a tag.
+
+    Live numbers are for who looks at MLflow meanwhile: a store that does not take them is a warning.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._epochs: Counter[str] = Counter()
+        self._waiting: list[Any] = []
+        self._not_before = 0.0
+
+    def epoch(self, stage: str, row: Mapping[str, float]) -> None:
+        """Log the numbers of an epoch of a stage's fit as `fit/STAGE/NAME`.
+
+        The step is the number of the stage's epochs so far: where several candidates for lambda are fitted, each goes
+        on where the one before it ended.
+        """
+        from mlflow.entities import Metric
+
+        self._epochs[stage] += 1
+        now, step = int(time.time() * 1000), self._epochs[stage]
+        self._waiting += [
+            Metric(f"fit/{_as_name(stage)}/{_as_name(name)}", float(value), now, step) for name, value in row.items()
+        ]
+        if time.monotonic() >= self._not_before:
+            self._send()
+
+    def log_files(self, params: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Params, as texts without secrets, and artifacts."""
+        import mlflow
+
+        with mlflow.start_run(run_id=self.run_id):
+            mlflow.log_params(as_params(params))
+            for file in files:
+                mlflow.log_artifact(str(file))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._send()
+        try:
+            if problem is not None:
+                self._client.set_tag(self.run_id, "error", masked(f"{type(problem).__name__}: {problem}")[:1000])
+            status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
+            self._client.set_terminated(self.run_id, status)
+        except Exception as silent:  # what was trained is registered, or another error is on its way
+            logs.say(f"warning: MLflow run {self.run_id} could not be ended: {masked(str(silent))}")
+
+    def _send(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            for start in range(0, len(self._waiting), 1000):  # MLflow's limit of a batch
+                self._client.log_batch(self.run_id, metrics=self._waiting[start : start + 1000])
+        except Exception as problem:
+            if not self._not_before:
+                logs.say(f"warning: MLflow does not take the losses now, the training goes on: {masked(str(problem))}")
+            self._not_before = time.monotonic() + _PATIENCE_SECONDS
+            return
+        self._waiting.clear()
+
+
+def log_training(run: MlflowRun, trained: TrainedModel, figures: Mapping[str, Figure], products: str) -> LoggedModel:
+    """Log a training in ``run``; ``products``: the URI of the table that it read."""
+    import mlflow
+
+    with mlflow.start_run(run_id=run.run_id):
+        mlflow.set_tag("mlflow.note.content", model_card.model_card(trained))
+        mlflow.log_params(as_params(trained.params))
+        mlflow.log_metrics(dict(trained.metrics))
+        mlflow.log_metrics({f"seconds/{stage}": seconds for stage, seconds in trained.seconds.items()})
+        for step, row in enumerate(trained.history):
+            numbers = {f"fit/{_as_name(name)}": value for name, value in row.items() if isinstance(value, int | float)}
+            mlflow.log_metrics(numbers, step=int(row.get("epoch", step)))
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, f"plots/{name}.png")
+        for name, rows in trained.tables.items():
+            _log_table(rows, f"tables/{name}.json")
+        mlflow.log_dict(trained.curves, "curves.json")
+        mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
+        mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
+        _log_lineage(trained.lineage, products)
+        _log_held_out(trained.held_out)
+        return LoggedModel(run.run_id, mlflow_model.log_model(trained))
+
+
+def log_compared(run: MlflowRun, model: ModelRun) -> None:
+    """Log one model of a comparison in ``run``."""
+    import mlflow
+
+    with mlflow.start_run(run_id=run.run_id, nested=True):
+        mlflow.log_params(as_params(model.params))
+        mlflow.log_metrics(dict(model.metrics))
+        for step, numbers in model.steps.items():
+            mlflow.log_metrics({_as_name(name): value for name, value in numbers.items()}, step=step)
+        for table, rows in model.tables.items():
+            _log_table(rows, f"tables/{table}.json")
+        mlflow.log_dict(dict(model.curves), "curves.json")
+        for figure_name, figure in model.figures.items():
+            mlflow.log_figure(figure, f"plots/{figure_name}.png")
+        mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
+
+
+def as_params(content: Mapping[str, Any]) -> dict[str, str]:
+    """As texts that MLflow takes, without secrets."""
+    return {name: masked(str(value))[:6000] for name, value in sorted(content.items())}
+
+
+def _as_name(name: str) -> str:
+    """A name of a metric: MLflow takes letters, digits, ``_ - . : /`` and spaces."""
+    return "".join(sign if sign.isalnum() or sign in "_-. :/" else "_" for sign in name)
+
+
+def _log_lineage(lineage: Mapping[str, Any], products: str) -> None:
+    import mlflow
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    mlflow.log_dict(dict(lineage), "lineage.json")
+    digest = str(lineage["label_set_hash"])[:36]  # MLflow's limit
+    mlflow.log_input(MetaDataset(DeltaDatasetSource(path=products), name="products", digest=digest), context="training")
+
+
+def _log_table(rows: list[dict[str, Any]], file: str) -> None:
+    import mlflow
+    import pandas as pd
+
+    if rows:
+        mlflow.log_table(pd.DataFrame(rows), file)
+
+
+def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
+    import mlflow
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.list_(pa.string())
+    schema = pa.schema(
+        [
+            ("product_id", pa.string()),
+            ("group", pa.int64()),
+            ("attribute", pa.string()),
+            ("true_values", texts),
+            ("written_values", texts),
+            ("modality", pa.string()),
+        ]
+    )
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / HELD_OUT
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in decisions], schema), file)
+        mlflow.log_artifact(str(file))
