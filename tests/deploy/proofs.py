@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import image_steps as chroot
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DEMO = ROOT / "var" / "demo"
@@ -92,6 +94,17 @@ def docker_image() -> None:
         raise NotRun("there is no container engine: the image is linted, and not built")
     _run([docker, "build", "-f", DEPLOY / "docker" / "Dockerfile", "-t", "catalog-enrichment:proof", "."], 3600)
     print(_run([docker, "run", "--rm", "catalog-enrichment:proof", "enrich_catalog", "--help"], 300).splitlines()[0])
+
+
+def image_steps() -> None:
+    """The Dockerfile's steps in a Debian chroot, for machines without a container engine."""
+    if os.geteuid():
+        raise NotRun("only root makes a chroot")
+    _program("debootstrap", "apt-get install debootstrap")
+    with tempfile.TemporaryDirectory(prefix="image-") as folder:
+        torch = os.environ.get("TORCH", "cpu")  # cuda: where torch's own index cannot be reached
+        lines = chroot.prove(Path(folder) / "root", DEPLOY / "docker" / "Dockerfile", ROOT, {"TORCH": torch})
+    print("\n".join(lines))
 
 
 def kubernetes() -> None:
@@ -210,7 +223,8 @@ def _uv_tool(package: str, program: str, *arguments: str | Path) -> str:
 
 PROOFS: tuple[Callable[[], None], ...] = (
     alert_rules, dashboard, logs_metrics_lineage, cron, shell_scripts, dockerfile_lint, docker_files, docker_image,
-    kubernetes, spark_files, gpu, gpu_addresses, mlflow_runs, mlflow_accounts, upgrades, java_package, runbook, airflow,
+    image_steps, kubernetes, spark_files, gpu, gpu_addresses, mlflow_runs, mlflow_accounts, upgrades, java_package,
+    runbook, airflow,
 )  # fmt: skip
 
 

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from catalog_enrichment.training import distributed
 from catalog_enrichment.training.distributed import distributed_fitter
 from catalog_enrichment.training.fit import fit, set_threads
 from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
+
+
+def test_epochs_of_another_process_are_followed_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_LOOK_SECONDS", 0.05)
+    told: list[tuple[str, float]] = []
+    file = tmp_path / "epochs.jsonl"
+    with distributed._followed(file, lambda stage, row: told.append((stage, row["epoch"]))):
+        distributed._write_epoch(file, "toy", {"epoch": 1.0})
+        with file.open("a") as half:
+            half.write('["toy", {"ep')
+            half.flush()
+            until = time.monotonic() + 10
+            while not told and time.monotonic() < until:
+                time.sleep(0.02)
+            assert told == [("toy", 1.0)]
+            half.write('och": 2.0}]\n')
+        distributed._write_epoch(file, "toy", {"epoch": 3.0})
+    assert told == [("toy", 1.0), ("toy", 2.0), ("toy", 3.0)]
 
 
 @pytest.mark.slow
@@ -25,13 +46,17 @@ def test_two_processes_give_the_weights_of_one(toy_task: Callable[..., Task], sp
     task = replace(task, folds=replace(task.folds, train=task.folds.train[:56]))  # the last batch is smaller
     lines: list[str] = []
     fit_distributed = distributed_fitter(spark, tmp_path / "group", processes=2, local=True)
-    distributed = fit_distributed(deterministic, task, lines.append)
+    told: list[tuple[str, float]] = []
+    grouped = fit_distributed(
+        deterministic, task, lines.append, None, lambda stage, row: told.append((stage, row["train_loss"]))
+    )
+    assert told == [("toy", row["train_loss"]) for row in grouped.history], "the first process tells, once"
     single = fit(deterministic, task, silent)
     assert "2 processes" in lines[0]
-    assert [row["epoch"] for row in distributed.stages] == [1.0, 2.0]
-    assert [row["train_loss"] for row in distributed.history] == pytest.approx(
+    assert [row["epoch"] for row in grouped.stages] == [1.0, 2.0]
+    assert [row["train_loss"] for row in grouped.history] == pytest.approx(
         [row["train_loss"] for row in single.history], rel=0.2
     )
-    first, second = single.network.state_dict(), distributed.network.state_dict()
+    first, second = single.network.state_dict(), grouped.network.state_dict()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=2e-4, rtol=1e-3)

@@ -126,11 +126,13 @@ def test_frozen_encoders_keep_the_weights_of_their_own_fits(task: Task, tmp_path
         frozen, model=model, text=stage, image=stage, destruction=DestructionSpec(fit=stage, patches=4, reach=1)
     )
     lines: list[str] = []
+    told: list[str] = []
     staged = _task_for(whole, task)
-    fitted = fit(whole, staged, lines.append, tmp_path)
+    fitted = fit(whole, staged, lines.append, tmp_path, lambda stage, row: told.append(f"{stage} {row['epoch']:.0f}"))
     names = [line.partition(":")[0] for line in lines]
     assert names == ["image", "image destruction", "text", "second_text", "toy"]
     assert [row["stage"] for row in fitted.stages] == names  # an epoch each
+    assert told == [f"{name} 1" for name in names]
     assert fitted.stages[-1] == {"stage": "toy", **fitted.history[0]}
     # the checkpoints of the encoders' fits have the weights that were then frozen
     image_weights = torch.load(next(tmp_path.glob("image-destruction-*.pt")), weights_only=True)["best"]

@@ -84,6 +84,24 @@ def test_an_interrupted_fit_gives_the_weights_of_an_uninterrupted_one(task: Task
     assert same(uninterrupted, resumed)
 
 
+def test_every_epoch_is_told_with_the_loss_of_each_attribute_also_by_a_fit_that_continues(task: Task, tmp_path) -> None:
+    told: list[tuple[str, dict[str, float]]] = []
+    spec = recipe(epochs=2).fit
+    fitted = run(task, spec, checkpoints=tmp_path, on_epoch=lambda stage, row: told.append((stage, dict(row))))
+    assert [(stage, row["epoch"]) for stage, row in told] == [("toy", 1.0), ("toy", 2.0)]
+    for _, row in told:
+        parts = {name: loss for name, loss in row.items() if name.startswith("validation_loss/")}
+        assert set(parts) == {"validation_loss/color", "validation_loss/material"}
+        assert sum(parts.values()) == pytest.approx(row["validation_loss"], rel=1e-5)
+    rows, targets = task.folds.validation, targets_of(task.labels)
+    of_color = Classification({"color": targets["color"]}).held_out(fitted, task.examples, rows).loss
+    best = min((row for _, row in told), key=lambda row: row["validation_loss"])
+    assert best["validation_loss/color"] == pytest.approx(of_color, rel=1e-5)
+    first, told = told, []
+    run(task, spec, checkpoints=tmp_path, on_epoch=lambda stage, row: told.append((stage, dict(row))))
+    assert told == first
+
+
 def test_a_finished_fit_is_loaded_and_a_changed_one_is_fitted(task: Task, tmp_path) -> None:
     spec = recipe(epochs=1).fit
     first = run(task, spec, checkpoints=tmp_path)

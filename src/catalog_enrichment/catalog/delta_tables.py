@@ -89,8 +89,8 @@ class DeltaTables:
             delta.alter.add_columns(Schema.from_arrow(missing).fields)
             return DeltaTable(delta.table_uri, storage_options=self.storage.delta_options)
         raise DataContractError(
-            f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: "
-            f"it has {json.dumps(stored.names)}. It was made by another version of this program; migrate it first"
+            f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: it has "
+            f"{json.dumps(stored.names)}. A newer release wrote it: use that one. Older tables are migrated"
         )
 
     # the lease
