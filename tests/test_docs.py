@@ -19,7 +19,8 @@ from catalog_enrichment.config.schema import Config
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
 README, RUNBOOK, CONTRIBUTING = (ROOT / name for name in ("README.md", "deploy/RUNBOOK.md", "CONTRIBUTING.md"))
-DOCUMENTS = [README, RUNBOOK, CONTRIBUTING, ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = (ROOT / "examples" / "README.md", ROOT / "deploy" / "README.md")
+DOCUMENTS = [README, RUNBOOK, CONTRIBUTING, *OTHERS, *sorted((ROOT / "docs").glob("*.md"))]
 JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 TARGETS = re.findall(r"^([a-z_-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

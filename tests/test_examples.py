@@ -108,8 +108,9 @@ def test_the_five_lines_score_a_data_frame(shop: tuple[Path, list[dict[str, Any]
     code = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     answer = run([sys.executable, "-c", code], shop[0]).stdout
-    assert "colour_score" in answer
-    assert "Navy Blue" in answer
+    assert "'decision': '" in answer
+    assert "'threshold': 0." in answer
+    assert "'value': 'Navy Blue'" in answer
 
 
 def test_the_example_tells_what_a_certificate_allows(shop: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,9 +103,18 @@ def image_steps() -> None:
         raise NotRun("only root makes a chroot")
     _program("debootstrap", "apt-get install debootstrap")
     with tempfile.TemporaryDirectory(prefix="image-") as folder:
-        torch = os.environ.get("TORCH", "cpu")  # cuda: where torch's own index cannot be reached
+        torch = "cpu" if _has_wheels("https://download.pytorch.org/whl/cpu/torch/") else "cuda"
         lines = chroot.prove(Path(folder) / "root", DEPLOY / "docker" / "Dockerfile", ROOT, {"TORCH": torch})
-    print("\n".join(lines))
+    print("\n".join([f"TORCH={torch}", *lines]))
+
+
+def _has_wheels(index: str) -> bool:
+    """Whether the page of a package index can be reached from here."""
+    try:
+        with urllib.request.urlopen(index, timeout=20) as page:
+            return b".whl" in page.read()
+    except OSError:
+        return False
 
 
 def kubernetes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,10 @@ def test_tests_that_are_all_skipped_prove_nothing(tmp_path: Path, capsys: pytest
 def test_a_package_that_is_not_installed_is_found_beside_the_environment() -> None:
     with proofs._beside("json", "no-such-package") as environment:
         assert environment == {}
+
+
+def test_the_readme_of_deploy_has_every_proof() -> None:
+    text = (proofs.DEPLOY / "README.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(proof.__name__ for proof in proofs.PROOFS)
+    assert all("`ok`" in printed or "not_run: " in printed for _, printed in rows)

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     if importlib.util.find_spec("flask_wtf") is None:
-        pytest.skip("mlflow's accounts need Flask-WTF: make setup, or make ops PROOF=mlflow_accounts")
+        pytest.skip("mlflow's accounts need Flask-WTF, which is not installed: make ops PROOF=mlflow_accounts")
     running = MlflowServer(tmp_path_factory.mktemp("mlflow"))
     try:
         running.wait()
