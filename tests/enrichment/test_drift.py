@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from catalog_enrichment.catalog import switches
+from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.config.audit import DriftConfig
 from catalog_enrichment.enrichment import drift
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.precision.drift import StratumScores
 
+from ..catalog.catalog_rows import run_row
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, register, table, values
 
 SETTINGS = ("drift.min_products=5", "drift.masked_products=0")
@@ -58,6 +62,36 @@ def test_only_strata_that_are_on_are_paused_so_that_off_stays_off() -> None:
     switched = Switches().with_more([*entries, moved("on again", State.ON)])
     found = drift.new_pauses(both, switched, DriftConfig())
     assert [(one.target, one.state) for one in found] == [("on", State.PAUSED), ("on again", State.PAUSED)]
+
+
+@pytest.mark.parametrize("moves", [(State.OFF,), (State.OFF, State.ON), (State.PAUSED,)])
+def test_a_pause_that_is_caught_up_leaves_what_a_person_moved_meanwhile(
+    tmp_path: Path, moves: tuple[State, ...]
+) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+
+    def move(target: str, state: State, who: str = "ann") -> None:
+        one = Switch(scope=Scope.STRATUM, attribute="color", target=target, state=state, who=who, why="")
+        switches.write(catalog, [one])
+
+    move("before", State.OFF)
+    move("before", State.ON)
+    pauses = [{"attribute": "color", "stratum": name, "why": "far"} for name in ("moved", "before", "not moved")]
+    attributes = json.dumps({"drift": {"compared": 3, "pauses": pauses}})
+    times = {"started_at": datetime.now(UTC), "finished_at": datetime.now(UTC)}
+    catalog.append_rows("runs", [run_row("enrich-1", attempt=1, attributes=attributes, **times)], "enrich-1#1")
+    for state in moves:
+        move("moved", state)
+
+    drift.catch_up(catalog)
+    now = {one.target: (one.state, one.who) for one in switches.read(catalog).entries}
+    moved = {"moved": (moves[-1], "ann")} if moves[-1] is not State.ON else {}
+    pause = (State.PAUSED, "drift check")
+    assert now == moved | {"before": pause, "not moved": pause}
+
+    move("not moved", State.ON)
+    drift.catch_up(catalog)
+    assert "not moved" not in {one.target for one in switches.read(catalog).entries}, "written once"
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ is paused by this run: its decisions abstain with the reason `paused`, and a row
 an older release has no reference, and nothing is compared.
 
 The switch rows are written after the run's row in `runs`, which names them; where a run is killed between the two the
-next one writes them. Before the row they would make the run, started again, another one.
+next one writes them. Before the row they would make the run, started again, another one. A stratum that somebody moved
+after the run had begun is left as it is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from catalog_enrichment.precision.drift import IMAGE, MIN_MASKED, Share, Stratum
 from catalog_enrichment.records import Modality, RunKind, RunStatus
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
@@ -98,20 +101,26 @@ def new_pauses(
     return tuple(found)
 
 
-def write(catalog: Catalog, found: Drift, run_id: str) -> None:
-    """Write the pauses of a finished run, once."""
+def write(catalog: Catalog, found: Drift, run_id: str, begun: datetime) -> None:
+    """Write the pauses of a finished run that began at ``begun``, once.
+
+    Not those of strata that were moved since: the newest row counts, and it is that of a person who may have switched
+    the stratum off, or looked at it and left it on.
+    """
     if found.pauses:
-        switches.write(catalog, [replace(one, run_id=run_id) for one in found.pauses], f"{run_id}#{KEY}")
+        moved = {one.key for one in switches.history(catalog) if one.at is not None and one.at >= begun}
+        pauses = [replace(one, run_id=run_id) for one in found.pauses if one.key not in moved]
+        switches.write(catalog, pauses, f"{run_id}#{KEY}")
 
 
 def catch_up(catalog: Catalog) -> None:
     """Write the pauses of the newest finished run, if it was killed before it could."""
-    known = runs.rows(catalog, ["run_id", "kind", "status", "finished_at"])
+    known = runs.rows(catalog, ["run_id", "kind", "status", "started_at", "finished_at"])
     done = [row for row in known if row["kind"] == RunKind.ENRICH.value and row["status"] == RunStatus.SUCCEEDED.value]
     if done:
         runs.add_attributes(catalog, done[-1:])
-        content = json.loads(done[-1]["attributes"] or "{}").get(KEY) or {}
-        write(catalog, Drift.from_dict(content, done[-1]["run_id"]), done[-1]["run_id"])
+        run_id, content = done[-1]["run_id"], json.loads(done[-1]["attributes"] or "{}").get(KEY) or {}
+        write(catalog, Drift.from_dict(content, run_id), run_id, done[-1]["started_at"])
 
 
 def in_words(content: Mapping[str, Any]) -> list[str]:

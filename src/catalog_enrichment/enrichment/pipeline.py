@@ -94,6 +94,6 @@ def enrich(
                 summary.add_coverage(record, seen_before, after)
 
         runs.write(catalog, record)  # the last write of the run, but for the switches that its row names
-        drift.write(catalog, drifted, run_id)
+        drift.write(catalog, drifted, run_id, record.started_at)
         catalog.drop_checkpoints(run_id)
     return summary.summary(record)
