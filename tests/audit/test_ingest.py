@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.audit import ingest, take_back
+from catalog_enrichment.audit import consequences, take_back
 from catalog_enrichment.audit.items import Answer, Item
 from catalog_enrichment.catalog import runs, switches, verdicts
 from catalog_enrichment.catalog.lake import LakeCatalog
@@ -146,7 +146,7 @@ def test_i1_a_merchants_value_is_not_touched_by_a_correction(enriched: SampleCat
     ("owner", "name", "unless"),
     [
         (LakeCatalog, "append_rows", ""),  # before the verdicts land
-        (ingest, "_publish", ""),  # before the commit to the ledger
+        (consequences, "publish", ""),  # before the commit to the ledger
         (LakeCatalog, "refresh_current_values", "catch-up"),  # after it
         (switches, "write", ""),  # before the alarm is written
         (runs, "write", ""),  # before the row that makes the verdicts count

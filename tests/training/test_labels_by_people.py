@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from catalog_enrichment.catalog import verdicts
+from catalog_enrichment.catalog import ledger, people_labels
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.people_labels import Said
 from catalog_enrichment.config.schema import ImagesConfig, TrainingConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import Cardinality, stable_hash
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
-from catalog_enrichment.training.task import split_of
+from catalog_enrichment.training.task import labels_of, split_of, task_of
 
 from ..catalog.catalog_rows import run_row
+from .toy import recipe
 
 WORDS = Dictionary(
     {
@@ -51,19 +53,78 @@ def catalog(tmp_path: Path) -> LakeCatalog:
         verdict("both", "material", "wool", "yes"),
         verdict("merchant", "color", "red", "yes"),
         verdict("killed", "color", "red", "yes", run="audit-killed"),
+        verdict("suggested", "color", "green", "no") | {"purpose": "suggestions"},
+        verdict("half", "color", "green", "no") | {"purpose": "suggestions"},
     ]
     lake.append_rows("verdicts", rows, "rows")
     lake.append_rows("runs", [run_row("audit-1", kind="audit", attempt=1)], "audit-1#1")
     return lake
 
 
-def test_right_values_are_labels_with_their_source(catalog: LakeCatalog) -> None:
-    assert verdicts.labels(catalog) == {
-        "yes": {"color": (("red",), "label")},
-        "other": {"color": (("green",), "label")},
-        "both": {"material": (("cotton", "wool"), "label")},
-        "merchant": {"color": (("red",), "label")},
+def test_right_and_wrong_values_are_labels_with_their_source(catalog: LakeCatalog) -> None:
+    assert people_labels.labels(catalog) == {
+        "yes": {"color": Said(("red",), (), "label")},
+        "other": {"color": Said(("green",), ("red",), "label")},
+        "no": {"color": Said((), ("red",), "label")},
+        "both": {"material": Said(("cotton", "wool"), (), "label")},
+        "merchant": {"color": Said(("red",), (), "label")},
+        "suggested": {"color": Said((), ("green",), "suggestions")},
+        "half": {"color": Said((), ("green",), "suggestions")},
     }
+
+
+def test_the_newest_word_about_a_value_counts(catalog: LakeCatalog) -> None:
+    def later(minutes: int, answer: str, value: str, *right: str, product: str = "yes") -> dict[str, object]:
+        row = verdict(product, "color", value, answer, *right, run="audit-2")
+        return row | {"item_id": f"{minutes}", "settled_at": SETTLED + timedelta(minutes=minutes), "purpose": "audit"}
+
+    rows = [
+        later(1, "no", "red"),
+        later(2, "yes", "red", product="no"),
+        later(3, "yes", "green", product="other"),
+        later(4, "other", "red", "red", product="both"),
+        later(5, "cannot_tell", "red", product="merchant"),
+    ]
+    catalog.append_rows("verdicts", rows, "more")
+    catalog.append_rows("runs", [run_row("audit-2", kind="audit", attempt=1)], "audit-2#1")
+    found = {product: said["color"] for product, said in people_labels.labels(catalog).items() if "color" in said}
+    assert found == {
+        "yes": Said((), ("red",), "audit"),
+        "no": Said(("red",), (), "audit"),
+        "other": Said(("green",), ("red",), "audit"),
+        "both": Said(("red",), (), "audit"),
+        "merchant": Said(("red",), (), "label"),
+        "suggested": Said((), ("green",), "suggestions"),
+        "half": Said((), ("green",), "suggestions"),
+    }
+
+
+def test_what_a_person_set_is_a_label_as_long_as_it_stands(catalog: LakeCatalog) -> None:
+    def said(number: int, product: str, *values: str, at: int) -> list[dict[str, object]]:
+        stamp = ledger.RunStamp(f"set_value-{number}", None, None, SETTLED + timedelta(minutes=at))
+        return ledger.said_by_person({"product_id": product, "content_hash": "c"}, "color", values, stamp)
+
+    model = {"source": "model", "reason": "certified", "event_id": "m", "run_id": "enrich-1", "value": "red"}
+    first, undone = said(1, "new", "red", at=1), said(2, "undone", "red", at=2)
+    undo = undone[0] | {"event_id": "u", "op": "retract", "refers_to": undone[0]["event_id"], "run_id": "rollback-1"}
+    events = [
+        *first,
+        *said(3, "new", "green", at=3),
+        *undone,
+        undo | {"undoes": undone[0]["event_id"], "asserted_at": SETTLED + timedelta(minutes=4)},
+        *said(5, "removed", at=5),
+        *said(6, "no", "green", at=6),
+        *said(7, "other", "red", at=-7),
+        *said(8, "yes", "red", at=8),
+        first[0] | model | {"product_id": "of model"},
+    ]
+    catalog.append_rows("attribute_values", events, "events")
+    found = people_labels.labels(catalog)
+    assert found["new"] == {"color": Said(("green",), (), "correction")}
+    assert found["no"] == {"color": Said(("green",), (), "correction")}, "later than the verdict"
+    assert found["other"] == {"color": Said(("green",), ("red",), "label")}, "earlier than the verdict"
+    assert found["yes"] == {"color": Said(("red",), (), "label")}, "the same, which came from the verdict"
+    assert not {"undone", "removed", "of model"} & set(found)
 
 
 def title(name: str) -> str:
@@ -75,8 +136,8 @@ def title(name: str) -> str:
 def loaded(catalog: LakeCatalog, tmp_path: Path) -> Dataset:
     """300 products that the merchant labelled, and those that people were asked about."""
     of_merchant = {f"m{n}": [("color", ["red", "green"][n % 2 : n % 2 + 1])] for n in range(300)}
-    asked = {name: [] for name in ("yes", "other", "no", "unsure", "both", "killed")}
-    given = {**of_merchant, **asked, "merchant": [("color", ["green"])]}
+    asked = {name: [] for name in ("yes", "other", "no", "unsure", "both", "killed", "suggested")}
+    given = {**of_merchant, **asked, "merchant": [("color", ["green"])], "half": [("material", ["wool"])]}
     columns = {
         "product_id": list(given),
         "title": [title(name) for name in given],
@@ -92,13 +153,14 @@ def loaded(catalog: LakeCatalog, tmp_path: Path) -> Dataset:
         attributes=["color", "material"], image_size=8, max_chars=200, images=ImagesConfig(), workdir=tmp_path,
         max_unlabelled=0,
     )  # fmt: skip
-    return load_dataset(verdicts.with_labels(catalog, [batch]), WORDS, options)
+    return load_dataset(people_labels.with_labels(catalog, [batch]), WORDS, options)
 
 
 def test_they_train_and_nothing_is_measured_by_them(catalog: LakeCatalog, tmp_path: Path) -> None:
     data = loaded(catalog, tmp_path)
     assert data.counts["labelled_by_people.label"] == 3
-    assert "no" not in data.ids, "no right value is known, and it is not in the sample of unlabelled products"
+    assert (data.counts["refused_by_people.label"], data.counts["refused_by_people.suggestions"]) == (1, 2)
+    assert "unsure" not in data.ids, "nobody could tell, and it is not in the sample of unlabelled products"
     labels, place = data.labels("color"), {name: position for position, name in enumerate(data.ids)}
     assert labels.truth[place["yes"]].tolist() == [True, False]
     assert labels.truth[place["other"]].tolist() == [False, True]
@@ -108,12 +170,41 @@ def test_they_train_and_nothing_is_measured_by_them(catalog: LakeCatalog, tmp_pa
     assert labels.unfilled[place["both"]]
     assert data.labels("material").truth[place["both"]].tolist() == [True, True]
 
+    refused = labels.refused
+    assert refused is not None
+    assert {data.ids[row]: refused[row].tolist() for row in np.flatnonzero(refused.any(axis=1))} == {
+        "no": [True, False],
+        "suggested": [False, True],
+        "half": [False, True],
+    }
+    assert not (labels.labelled | labels.unfilled)[[place["no"], place["suggested"], place["half"]]].any()
+    assert labels.in_loss[place["no"]]
+
     settings = TrainingConfig(recipe="r", min_label_count=1, attributes=["color"])
     folds = split_of(data, settings, EarlierUses()).folds
-    people = {place[name] for name in ("yes", "other", "both")}
+    people = {place[name] for name in ("yes", "other", "both", "no", "suggested")}
     assert people <= set(folds.train.tolist())
     held_out = np.concatenate([index for name, index in folds.items() if name != "train"])
     assert not people & set(held_out.tolist())
+
+
+def test_in_a_held_out_fold_people_say_nothing(catalog: LakeCatalog, tmp_path: Path) -> None:
+    data = loaded(catalog, tmp_path)
+    labels, place = data.labels("color"), {name: position for position, name in enumerate(data.ids)}
+    train = np.setdiff1d(np.arange(len(data)), [place["half"], place["yes"]])
+    kept = labels.people_only_in(train)
+    assert kept.refused is not None
+    assert (kept.refused.any(axis=1) != labels.refused.any(axis=1)).nonzero()[0].tolist() == [place["half"]]
+    assert (kept.learnable != labels.learnable).nonzero()[0].tolist() == [place["yes"]]
+    assert labels.people_only_in(np.arange(len(data))) is labels
+
+    settings = TrainingConfig(recipe="r", min_label_count=1, attributes=["color", "material"])
+    split = split_of(data, settings, EarlierUses())
+    task = task_of(split, labels_of(data, settings), recipe().model)
+    people = {place[name] for name in ("yes", "other", "no", "suggested")}
+    assert people <= set(task.train.tolist())
+    held_out = np.setdiff1d(np.arange(len(data)), split.folds.train)
+    assert not task.labels["color"].in_loss[held_out][~task.labels["color"].labelled[held_out]].any()
 
 
 def test_a_twin_of_a_held_out_product_does_not_train(catalog: LakeCatalog, tmp_path: Path) -> None:

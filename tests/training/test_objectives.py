@@ -6,7 +6,7 @@ import torch
 
 from catalog_enrichment.models.network import ModelOutputs
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.training.objectives import Target, attribute_loss, total_loss
+from catalog_enrichment.training.objectives import Classification, Target, attribute_loss, total_loss
 
 
 def target(cardinality: Cardinality) -> Target:
@@ -53,6 +53,48 @@ def test_label_smoothing_moves_a_share_of_the_truth_to_all_values():
     smoothed = np.array([0.85, 0.15, 0.15])
     assert float(one) == pytest.approx(-(0.8 * log_softmax[0] + 0.1 * log_softmax[1] + 0.1 * log_softmax[2]), rel=1e-5)
     assert float(many) == pytest.approx(-(smoothed * log_sigmoid + (1 - smoothed) * log_rest).sum(), rel=1e-5)
+
+
+def with_refused(cardinality: Cardinality) -> Target:
+    """The third value of the last product is refused, and of the third one, where the right one is known; of the
+    second one all are."""
+    known = target(cardinality)
+    refused = torch.tensor([[False] * 3, [True] * 3, [True, False, False], [False, False, True]])
+    learnable = torch.tensor([True, False, True, False])
+    return Target(cardinality, known.truth, learnable, refused)
+
+
+def test_a_refused_value_is_the_likelihood_of_all_others():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [1.0, 1.0, 1.0], [0.0, 3.0, 0.5], [1.0, -2.0, 0.5]], requires_grad=True)
+    softmax = np.exp(logits.detach().numpy()) / np.exp(logits.detach().numpy()).sum(axis=1, keepdims=True)
+    sigmoid = 1 / (1 + np.exp(-logits.detach().numpy()))
+    first, third = -np.log(softmax[0, 0]), -np.log(softmax[2, 2])
+    one = attribute_loss(logits, with_refused(Cardinality.ONE), torch.arange(4))
+    refused = -np.log(softmax[3, 0] + softmax[3, 1])
+    assert float(one.detach()) == pytest.approx((first + third + refused) / 3, rel=1e-5)
+    one.backward()
+    assert logits.grad is not None
+    assert logits.grad[1].abs().sum() == 0, "where all learned values are refused nothing is learned"
+    assert logits.grad[3, 2] > 0, "the refused value becomes less probable"
+
+    many = attribute_loss(logits[[3, 1]], with_refused(Cardinality.MANY), torch.tensor([3, 1]))
+    no = -np.log(1 - sigmoid[3, 2]), -np.log(1 - sigmoid[1]).sum()
+    assert float(many.detach()) == pytest.approx(sum(no) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("cardinality", list(Cardinality))
+def test_refused_values_of_other_products_change_nothing(cardinality):
+    logits, index = torch.randn(2, 3), torch.tensor([0, 2])
+    assert float(attribute_loss(logits, with_refused(cardinality), index)) == float(
+        attribute_loss(logits, target(cardinality), index)
+    )
+
+
+def test_refused_values_are_part_of_the_identity():
+    plain, refused = target(Cardinality.ONE), with_refused(Cardinality.ONE)
+    without = Target(Cardinality.ONE, refused.truth, refused.learnable)
+    assert Classification({"color": refused}).identity() != Classification({"color": without}).identity()
+    assert Classification({"color": plain}).identity() == Classification({"color": without}).identity()
 
 
 def test_total_loss_is_equation_4_as_a_mean():

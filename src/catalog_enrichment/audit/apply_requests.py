@@ -1,8 +1,9 @@
 """Applies what people asked for on the page: each request by the operation that the command line has for it.
 
-Requests are applied in the order in which they came. One that cannot be applied is marked so with the reason, which the
-page shows, and the others go on. A request whose job was killed is applied again, and every operation that was done
-already changes nothing the second time.
+What is said about suggestions is taken in first, in one run (:mod:`suggestion_answers`); then the requests are applied
+in the order in which they came. One that cannot be applied is marked so with the reason, which the page shows, and the
+others go on. A request whose job was killed is applied again, and every operation that was done already changes nothing
+the second time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.audit import suggestion_answers
 from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.errors import ConfigError, GateRefused
@@ -36,8 +38,12 @@ def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] =
     then stays applied.
     """
     stages, ended = Stages(context.say), Counter[str]()
+    requests = waiting(store)
+    if answered := [request for request in requests if suggestion_answers.is_answer(request)]:
+        with stages("answers") as stage:
+            stage.rows_in, stage.rows_out = len(answered), suggestion_answers.take_in(context, store, answered)
     with stages("apply") as stage:
-        for request in waiting(store):
+        for request in requests:
             try:
                 state, outcome = RequestState.APPLIED, _apply(context, request, config)
             except (ConfigError, GateRefused) as problem:
@@ -53,7 +59,7 @@ def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] =
 def _apply(context: Context, request: Request, config: Sequence[str]) -> str:
     """Do what is asked for; returns the outcome for people. Raises ConfigError and GateRefused."""
     if request.kind is RequestKind.REFUSE:
-        return "noted as wrong for this product; nothing in the catalog changes"
+        return "refused: it is not written or suggested for this product again"
     if request.kind is RequestKind.UNDO:
         summary = rollback.rollback_run(context.catalog, request.run_id, request.attribute, say=context.say)
         done = summary["status"] == RunStatus.SUCCEEDED

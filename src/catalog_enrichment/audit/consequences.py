@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.audit.items import Answer, Purpose
-from catalog_enrichment.catalog import ledger, verdicts
+from catalog_enrichment.catalog import ledger, runs, verdicts
 from catalog_enrichment.catalog.replaced_sets import with_replaced
-from catalog_enrichment.records import Cardinality, Op, Reason, Source
+from catalog_enrichment.records import Cardinality, Op, Reason, RunKind, Source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.runs import RunRecord
     from catalog_enrichment.dictionary import Dictionary
 
 Row = Mapping[str, Any]
@@ -60,19 +61,22 @@ def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary
         had = [row for row in before.values() if _pair(row) == pair and _gives(row)]
         if values or had:
             human[pair] = values
-    return Wanted(
-        refused=frozenset(_key(row) for row in new if row["value"] and verdicts.is_wrong(row)),
-        allowed=frozenset(
-            _key(row)
-            for row in new
-            if not verdicts.is_wrong(row)
-            and row["item_id"] in before
-            and row["value"]
-            and verdicts.is_wrong(before[row["item_id"]])
-        ),
-        human=human,
-        unknown=unknown,
-    )
+    refused, allowed = changed(new, before)
+    return Wanted(refused, allowed, human, unknown)
+
+
+def changed(new: Sequence[Row], before: Mapping[str, Row]) -> tuple[frozenset[verdicts.Key], frozenset[verdicts.Key]]:
+    """The values that ``new`` verdicts refuse, and those that they refuse no more; arguments as of :func:`wanted`."""
+    refused = {_key(row) for row in new if row["value"] and verdicts.is_wrong(row)}
+    allowed = {
+        _key(row)
+        for row in new
+        if row["value"]
+        and not verdicts.is_wrong(row)
+        and row["item_id"] in before
+        and verdicts.is_wrong(before[row["item_id"]])
+    }
+    return frozenset(refused), frozenset(allowed)
 
 
 def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> tuple[tuple[str, ...], int]:
@@ -100,6 +104,26 @@ def _gives(row: Row) -> bool:
     # an answer to a sample for labels becomes a label only; what managers say of suggestions comes as requests
     of_audit = row["purpose"] == Purpose.AUDIT.value
     return of_audit and row["answer"] == Answer.OTHER.value and bool(row["right_values"])
+
+
+def publish(catalog: Catalog, record: RunRecord, wish: Wanted) -> int:
+    """Commit the events once, then derive what readers see. Returns how many events the run wrote."""
+    events = catalog.read("attribute_values")
+    if catalog.committed("attribute_values", record.run_id):
+        planned = events.where(events["run_id"] == record.run_id)
+    else:
+        catalog.drop_checkpoints(record.run_id)  # a plan that was never carried out may be out of date
+        stamp = ledger.RunStamp(record.run_id, None, None, ledger.next_asserted_at(events, record.started_at))
+        own = {
+            row["run_id"]
+            for row in runs.rows(catalog, ["run_id", "kind", "finished_at"])
+            if row["kind"] == RunKind.AUDIT
+        }
+        planned = catalog.checkpoint(record.run_id, "events", plan(catalog, wish, stamp, own))
+    written = catalog.append("attribute_values", planned, record.run_id)
+    catalog.refresh_current_values(record.run_id, planned)
+    catalog.drop_checkpoints(record.run_id)
+    return written
 
 
 def plan(catalog: Catalog, wish: Wanted, stamp: ledger.RunStamp, own_runs: Collection[str]) -> DataFrame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.audit import consequences, estimates
 from catalog_enrichment.audit.items import ItemState
-from catalog_enrichment.catalog import ledger, runs, switches, verdicts
+from catalog_enrichment.catalog import runs, switches, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import GateRefused
@@ -55,7 +55,7 @@ def audit_ingest(
             new, disputed = new_verdicts(catalog, store, before)
             stage.rows_out = len(new)
         record.run_id = make_run_id(RunKind.AUDIT, [[*map(str, sorted(row.items()))] for row in new])
-        audit = _audit(context, before | {row["item_id"]: row for row in new}, disputed)
+        audit = _audit(context, before | {row["item_id"]: row for row in new}, disputed, record.run_id)
         wish = consequences.wanted(new, before, context.dictionary)
         summary = _summary(record, new, wish, audit)
         if dry_run or not new:
@@ -64,7 +64,7 @@ def audit_ingest(
             rows = [row | {"run_id": record.run_id} for row in new]
             stage.rows_out = catalog.append_rows(verdicts.VERDICTS, rows, record.run_id)
         with stages("publish") as stage:
-            stage.rows_out = _publish(catalog, record, wish)
+            stage.rows_out = consequences.publish(catalog, record, wish)
             record.count(events=stage.rows_out, verdicts=len(new))
         with stages("conclude"):
             paused = audit.pauses(record.run_id)
@@ -162,7 +162,8 @@ class Audit:
         ]
 
 
-def _audit(context: Context, said: Mapping[str, Row], disputed: set[str]) -> Audit:
+def _audit(context: Context, said: Mapping[str, Row], disputed: set[str], run_id: str) -> Audit:
+    """``run_id``: of this run, whose pauses do not count: it was killed after it had written them."""
     catalog, rule = context.catalog, context.config.precision
     rows = estimates.judged(verdicts.drawn(catalog), said, disputed)
     past = switches.history(catalog)
@@ -170,7 +171,7 @@ def _audit(context: Context, said: Mapping[str, Row], disputed: set[str]) -> Aud
     return Audit(
         estimates.by_attribute(rows, _resumed(past), 1 - rule.target),
         estimates.by_certificate(rows, rule.delta),
-        frozenset(one.attribute for one in now.of(Scope.ATTRIBUTE, State.PAUSED, State.OFF)),
+        frozenset(one.attribute for one in now.of(Scope.ATTRIBUTE, State.PAUSED, State.OFF) if one.run_id != run_id),
         verdicts.confirmed(catalog),
         (rule.target, rule.delta),
     )
@@ -183,26 +184,6 @@ def _resumed(past: Sequence[Switch]) -> dict[str, datetime]:
         for one in past
         if one.scope is Scope.ATTRIBUTE and one.state is State.ON and one.at is not None
     }
-
-
-def _publish(catalog: Catalog, record: RunRecord, wish: consequences.Wanted) -> int:
-    """Commit the events once, then derive what readers see. Returns how many events the run wrote."""
-    events = catalog.read("attribute_values")
-    if catalog.committed("attribute_values", record.run_id):
-        planned = events.where(events["run_id"] == record.run_id)
-    else:
-        catalog.drop_checkpoints(record.run_id)  # a plan that was never carried out may be out of date
-        stamp = ledger.RunStamp(record.run_id, None, None, ledger.next_asserted_at(events, record.started_at))
-        own = {
-            row["run_id"]
-            for row in runs.rows(catalog, ["run_id", "kind", "finished_at"])
-            if row["kind"] == RunKind.AUDIT
-        }
-        planned = catalog.checkpoint(record.run_id, "events", consequences.plan(catalog, wish, stamp, own))
-    written = catalog.append("attribute_values", planned, record.run_id)
-    catalog.refresh_current_values(record.run_id, planned)
-    catalog.drop_checkpoints(record.run_id)
-    return written
 
 
 def _summary(record: RunRecord, new: Sequence[Row], wish: consequences.Wanted, audit: Audit) -> dict[str, Any]:

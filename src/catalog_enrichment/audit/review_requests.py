@@ -19,7 +19,7 @@ class RequestKind(StrEnum):
     """The suggested value in ``values`` is right. Where the merchant gives a value it changes in the merchant's feed
     only (I1)."""
     REFUSE = "refuse"
-    """The suggested value in ``values`` is wrong. Noted; nothing in the catalog changes."""
+    """The suggested value in ``values`` is wrong: it is not written or suggested for this product again."""
     UNDO = "undo"
     """Take back what ``run_id`` did to the attribute: `rollback_run`. Only of a run in which a person set this one
     value, so that nothing else is undone with it."""

@@ -7,8 +7,7 @@ several verdicts about one item that of the run that finished last counts: an ad
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
@@ -16,8 +15,6 @@ from catalog_enrichment.records import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    import pyarrow as pa
 
     from catalog_enrichment.catalog.base import Catalog
 
@@ -27,9 +24,6 @@ Row = dict[str, Any]
 
 Key = tuple[str, str, str]
 """Product id, attribute, value."""
-
-LABELS = "labels_by_people"
-"""Column that :func:`with_labels` adds."""
 
 WRONG = frozenset({"no", "other"})
 """Answers (audit.items.Answer) that say that the value is wrong."""
@@ -74,30 +68,6 @@ def refused(catalog: Catalog, more: Iterable[Row] = ()) -> set[Key]:
 def is_wrong(verdict: Mapping[str, Any]) -> bool:
     """Whether the value that was asked about is wrong; a reviewer may have named it again among the right ones."""
     return verdict["answer"] in WRONG and verdict["value"] not in verdict["right_values"]
-
-
-def labels(catalog: Catalog) -> dict[str, dict[str, tuple[tuple[str, ...], str]]]:
-    """Product id -> attribute -> the right values, as far as people said them, and their source: the purpose of the
-    sample. The newest verdict counts; of values that were each confirmed all are right."""
-    found: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {}
-    for row in sorted(newest(catalog).values(), key=lambda row: row["settled_at"]):
-        yes = row["answer"] == "yes" and row["value"]
-        right = (row["value"],) if yes else tuple(row["right_values"]) if row["answer"] == "other" else ()
-        if right:
-            of_product = found.setdefault(row["product_id"], {})
-            before = of_product.get(row["attribute"], ((), ""))[0] if yes else ()
-            of_product[row["attribute"]] = (tuple(sorted({*before, *right})), row["purpose"])
-    return found
-
-
-def with_labels(catalog: Catalog, products: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """``products`` (with ``product_id``) and :data:`LABELS`: what people said is right, as JSON; null without it."""
-    import pyarrow as pa
-
-    known = {product: json.dumps(said) for product, said in labels(catalog).items()}
-    for batch in products:
-        ids = batch.column("product_id").to_pylist()
-        yield batch.append_column(LABELS, pa.array([known.get(one) for one in ids], pa.string()))
 
 
 def confirmed(catalog: Catalog) -> frozenset[str]:

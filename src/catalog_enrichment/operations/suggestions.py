@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog import ledger, runs, verdicts
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.spreadsheet import as_text
@@ -122,7 +122,7 @@ def file_names(shops: Iterable[str]) -> dict[str, str]:
 def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
     """The suggestions of the newest decision per product and attribute that the merchant has not taken up.
 
-    None where a person said what the value is, or that there is none.
+    None where a person said what the value is, or that there is none, nor a value that a person refused.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -139,8 +139,12 @@ def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
     products = catalog.read("products").where(~F.col("opt_out"))
     products = products.select("product_id", "content_hash", "shop_id", "title", "merchant_attributes")
     merchant = F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array().cast("array<string>"))
+    refused = products.sparkSession.createDataFrame(
+        sorted(verdicts.refused(catalog)), "product_id string, attribute string, value string"
+    )
     return (
         latest.where(F.col("decision") == Decision.SUGGEST.value)
+        .join(F.broadcast(refused), ["product_id", "attribute", "value"], "left_anti")
         .join(products, ["product_id", "content_hash"])
         .where(~F.array_contains(merchant, F.col("value")))
         .join(ledger.left_to_people(catalog.read("attribute_values")), ["product_id", "attribute"], "left_anti")

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -71,11 +71,27 @@ class Labels:
     """(N,): number of true values that are not learned; they count in the denominator of recall."""
     unfilled: NDArray[np.bool_]
     """(N,): the attribute applies and the merchant gives no value: what enrichment would fill."""
+    refused: NDArray[np.bool_] | None = None
+    """(N, V): people said that this value is wrong, and nobody what is right; None: of no product."""
 
     @property
     def learnable(self) -> NDArray[np.bool_]:
-        """(N,): labelled with at least one learned value; only these products are in the loss."""
+        """(N,): labelled with at least one learned value; these products are in the loss."""
         return np.asarray(self.truth.any(axis=1))
+
+    @property
+    def in_loss(self) -> NDArray[np.bool_]:
+        """(N,): learnable, or with a refused value."""
+        return self.learnable if self.refused is None else np.asarray(self.learnable | self.refused.any(axis=1))
+
+    def people_only_in(self, train: NDArray[np.int64]) -> Labels:
+        """Without what people said about products that are not in ``train``: nothing is measured by it."""
+        elsewhere = ~self.labelled
+        elsewhere[train] = False
+        if not (self.in_loss & elsewhere).any():
+            return self
+        keep = ~elsewhere[:, None]
+        return replace(self, truth=self.truth & keep, refused=None if self.refused is None else self.refused & keep)
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -104,14 +120,16 @@ class Dataset:
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> the merchant's values, distinct, as in the products table."""
     people: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
-    """Attribute -> what people said is right, of products without any label of a merchant's; these only train."""
+    """Attribute -> what people said is right, where the merchant gives no label; these only train."""
+    refused: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
+    """Attribute -> what people said is wrong, where neither the merchant nor they say what is right; as ``people``."""
     adopted: list[frozenset[str]] = field(default_factory=list)
     """Attributes for which the merchant repeats what this system wrote or suggested (PRECISION, certificate 7)."""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1, 3), dtype=np.uint8))
     """(N, S, S, 3) RGB, memory-mapped, read-only; undefined for a product without a usable picture."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Products read, opted out, adopted, labelled, labelled by people (by source), unlabelled, not kept, and unusable
-    pictures by reason."""
+    """Products read, opted out, adopted, labelled, labelled or with a value refused by people (by source), unlabelled,
+    not kept, and unusable pictures by reason."""
     unusable: UnusablePictures = field(default_factory=UnusablePictures)
     """The products that have pictures, and those of them without a usable one."""
 
@@ -146,8 +164,9 @@ class Dataset:
         values of an attribute that can have one, and where a value is adopted: the merchant's other values do not say
         that it is wrong.
 
-        What people said (``people``) is in the truth, but such a product is neither labelled nor unfilled: whom people
-        were asked about depends on the scores, so their words train and nothing is measured or certified by them.
+        What people said (``people``, ``refused``) is in truth and refused, but such a product is neither labelled nor
+        unfilled: whom people were asked about depends on the scores, so their words train and nothing is measured or
+        certified by them.
         """
         attribute = self.dictionary[name]
         merchant_values = [self._applicable_values(attribute, product) for product in range(len(self))]
@@ -175,12 +194,23 @@ class Dataset:
         applies = np.array([attribute.applies_to(category) for category in self.categories], dtype=bool)
         empty = np.array([not self.merchant[product].get(name) for product in range(len(self))], dtype=bool)
         labelled = truth.any(axis=1) | (unlearned > 0)
-        for position, said in enumerate(self.people):
-            for value in said.get(name, ()):
-                empty[position] = False
-                if value in column_of:
-                    truth[position, column_of[value]] = True
-        return Labels(name, attribute.cardinality, learned, truth, labelled, unlearned, applies & empty)
+        refused = np.zeros_like(truth)
+        for words, target in ((self.people, truth), (self.refused, refused)):
+            for position, said in enumerate(words):
+                for value in said.get(name, ()):
+                    empty[position] = False
+                    if value in column_of:
+                        target[position, column_of[value]] = True
+        return Labels(
+            name,
+            attribute.cardinality,
+            learned,
+            truth,
+            labelled,
+            unlearned,
+            applies & empty,
+            refused if refused.any() else None,
+        )
 
     def _applicable_values(self, attribute: Attribute, product: int) -> tuple[str, ...]:
         """The merchant's values; empty where the attribute does not apply to the product's category."""
@@ -257,14 +287,16 @@ def _assign_slots(
         row["merchant"] = _merchant_values(row["merchant_attributes"])
         row["adopted"] = frozenset(row.get("adopted_attributes") or ())
         dataset.counts["adopted"] += not row["adopted"].isdisjoint(options.attributes)
-        if any(row["merchant"].get(name) for name in options.attributes if name not in row["adopted"]):
+        given = {name for name in options.attributes if row["merchant"].get(name) and name not in row["adopted"]}
+        said = _said_by_people(row, [name for name in options.attributes if name not in given])
+        row["people"] = {name: tuple(one["right"]) for name, one in said.items() if one["right"]}
+        row["refused"] = {name: tuple(one["wrong"]) for name, one in said.items() if not one["right"]}
+        for count, words in (("labelled_by_people", row["people"]), ("refused_by_people", row["refused"])):
+            for source in {said[name]["source"] for name in words}:
+                dataset.counts[f"{count}.{source}"] += 1
+        if given:
             dataset.counts["labelled"] += 1
-            row_by_slot[slots.labelled()] = row
-            continue
-        if said := _said_by_people(row, options.attributes):
-            row["people"] = {name: values for name, (values, _) in said.items()}
-            for source in {source for _, source in said.values()}:
-                dataset.counts[f"labelled_by_people.{source}"] += 1
+        if given or said:
             row_by_slot[slots.labelled()] = row
             continue
         dataset.counts["unlabelled"] += 1
@@ -274,10 +306,10 @@ def _assign_slots(
     return row_by_slot
 
 
-def _said_by_people(row: Mapping[str, Any], attributes: list[str]) -> dict[str, tuple[tuple[str, ...], str]]:
-    """Attribute to learn -> right values and source (catalog.verdicts.with_labels); empty without the column."""
+def _said_by_people(row: Mapping[str, Any], attributes: list[str]) -> dict[str, dict[str, Any]]:
+    """Attribute -> right, wrong and source (catalog.people_labels); empty without the column."""
     said = json.loads(row.get("labels_by_people") or "{}")
-    return {name: (tuple(values), source) for name, (values, source) in said.items() if name in attributes}
+    return {name: one for name, one in said.items() if name in attributes}
 
 
 def _merchant_values(raw: Any) -> dict[str, tuple[str, ...]]:
@@ -295,7 +327,8 @@ def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOp
         (dataset.languages, row["language"] or ""),
         (dataset.updated_at, row["updated_at"]),
         (dataset.merchant, row["merchant"]),
-        (dataset.people, row.get("people", {})),
+        (dataset.people, row["people"]),
+        (dataset.refused, row["refused"]),
         (dataset.adopted, row["adopted"]),
     ]
     for column, value in columns:

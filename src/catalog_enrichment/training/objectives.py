@@ -64,6 +64,7 @@ class Target:
     cardinality: Cardinality
     truth: torch.Tensor  # (N, V) float
     learnable: torch.Tensor  # (N,) bool
+    refused: torch.Tensor | None = None  # (N, V) bool
 
     def known(self, index: torch.Tensor) -> ValidationTargets:
         return ValidationTargets(self.truth[index], self.learnable[index])
@@ -72,7 +73,12 @@ class Target:
 def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:
     """The labels of every attribute as tensors."""
     return {
-        name: Target(label.cardinality, torch.from_numpy(label.truth).float(), torch.from_numpy(label.learnable.copy()))
+        name: Target(
+            label.cardinality,
+            torch.from_numpy(label.truth).float(),
+            torch.from_numpy(label.learnable.copy()),
+            None if label.refused is None else torch.from_numpy(label.refused),
+        )
         for name, label in labels.items()
     }
 
@@ -88,9 +94,7 @@ class Classification(Objective):
         self._targets, self._kl_lambda, self._smoothing = dict(targets), kl_lambda, label_smoothing
 
     def identity(self) -> str:
-        labels = {
-            name: hashlib.sha256(target.truth.numpy().tobytes()).hexdigest() for name, target in self._targets.items()
-        }
+        labels = {name: hashlib.sha256(_bytes(target)).hexdigest() for name, target in self._targets.items()}
         return stable_hash("classification", self._kl_lambda, self._smoothing, labels)
 
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
@@ -101,6 +105,11 @@ class Classification(Objective):
         outputs, rows = examples.outputs(network, index), torch.from_numpy(index)
         parts = {name: float(total_loss(outputs, {name: target}, rows)) for name, target in self._targets.items()}
         return HeldOutLoss(float(total_loss(outputs, self._targets, rows)), parts)
+
+
+def _bytes(target: Target) -> bytes:
+    refused = b"" if target.refused is None else target.refused.numpy().tobytes()
+    return bytes(target.truth.numpy().tobytes()) + refused
 
 
 def total_loss(
@@ -131,17 +140,41 @@ def total_loss(
 def attribute_loss(
     logits: torch.Tensor, target: Target, index: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean negative log-likelihood of the learnable products at ``index``; logits (B, V), index (B,).
+    """Mean negative log-likelihood of the learnable products at ``index``, and of those with refused values; logits
+    (B, V), index (B,).
 
     ONE: softmax cross-entropy. MANY: binary cross-entropies, summed over the values, because a product's label set is
-    one observation. 0, with gradient 0, if no product is learnable.
+    one observation. 0, with gradient 0, if there is no such product.
     """
     learnable = target.learnable[index]
+    refused = _refused(logits, target, index, ~learnable)
     if not learnable.any():
-        return logits.sum() * 0.0
+        return refused.mean() if len(refused) else logits.sum() * 0.0
     truth = target.truth[index][learnable].to(logits.device)
     scores = logits[learnable.to(logits.device)].float()
     if target.cardinality is Cardinality.ONE:
-        return functional.cross_entropy(scores, truth.argmax(dim=1), label_smoothing=label_smoothing)
-    smooth = truth * (1 - label_smoothing) + 0.5 * label_smoothing
-    return functional.binary_cross_entropy_with_logits(scores, smooth, reduction="none").sum(dim=1).mean()
+        known = functional.cross_entropy(scores, truth.argmax(dim=1), label_smoothing=label_smoothing)
+    else:
+        smooth = truth * (1 - label_smoothing) + 0.5 * label_smoothing
+        known = functional.binary_cross_entropy_with_logits(scores, smooth, reduction="none").sum(dim=1).mean()
+    if not len(refused):
+        return known
+    return (known * len(scores) + refused.sum()) / (len(scores) + len(refused))
+
+
+def _refused(logits: torch.Tensor, target: Target, index: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """(R,) negative log-likelihood of what is known of the R products of ``among`` (B,) that have refused values: that
+    the right value is another one (ONE: minus the log of the sum of the others' probabilities; MANY: binary
+    cross-entropies of the refused values alone)."""
+    if target.refused is None:
+        return logits.new_zeros(0)
+    wrong = target.refused[index]
+    rows = among & wrong.any(dim=1)
+    if target.cardinality is Cardinality.ONE:
+        rows &= ~wrong.all(dim=1)  # of the learned values none is left: the right one is not learned
+    wrong, scores = wrong[rows].to(logits.device), logits[rows.to(logits.device)].float()
+    if target.cardinality is Cardinality.ONE:
+        others = torch.logsumexp(scores.masked_fill(wrong, -torch.inf), dim=1)
+        return torch.logsumexp(scores, dim=1) - others
+    no = functional.binary_cross_entropy_with_logits(scores, torch.zeros_like(scores), reduction="none")
+    return (no * wrong).sum(dim=1)

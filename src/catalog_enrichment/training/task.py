@@ -56,9 +56,9 @@ class Task:
 
     @property
     def train(self) -> Index:
-        """The train fold's products with a learned value of at least one attribute."""
-        learnable = np.any([label.learnable for label in self.labels.values()], axis=0)
-        return np.asarray(self.folds.train[learnable[self.folds.train]])
+        """The train fold's products with a learned or refused value of at least one attribute."""
+        in_loss = np.any([label.in_loss for label in self.labels.values()], axis=0)
+        return np.asarray(self.folds.train[in_loss[self.folds.train]])
 
     @property
     def self_supervised(self) -> Index:
@@ -152,7 +152,8 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
 def _with_people(folds: Folds, dataset: Dataset, groups: NDArray[np.int64]) -> Folds:
     """The products that people labelled train too, where no product of their content group is in another fold."""
     held_out = np.concatenate([index for name, index in folds.items() if name != "train"])
-    by_people = np.array([product for product, said in enumerate(dataset.people) if said], dtype=np.int64)
+    said = [bool(right or wrong) for right, wrong in zip(dataset.people, dataset.refused, strict=True)]
+    by_people = np.flatnonzero(said).astype(np.int64)
     more = by_people[~np.isin(groups[by_people], groups[held_out])]
     return replace(folds, train=np.union1d(folds.train, more).astype(np.int64)) if len(more) else folds
 
@@ -160,7 +161,8 @@ def _with_people(folds: Folds, dataset: Dataset, groups: NDArray[np.int64]) -> F
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
     """The task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is built
     without the calibration, certification and test folds. Raises DataContractError if no attribute can be learned."""
-    learned = {name: label for name, label in labels.items() if _can_be_learned(label, split.folds.train)}
+    train = split.folds.train
+    learned = {name: label.people_only_in(train) for name, label in labels.items() if _can_be_learned(label, train)}
     if not learned:
         raise DataContractError(
             "no attribute can be learned: every value has fewer labelled products than training.min_label_count. "

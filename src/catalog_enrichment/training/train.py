@@ -180,9 +180,8 @@ def _split(dataset: Dataset, config: Config, recipe: Recipe | Ensemble, earlier:
     """The folds; those of the epoch in which the same training was interrupted, if it was (`training.checkpoints`)."""
     settings = settings_of(config)
     checkpoints = config.path(settings.checkpoints) if settings.checkpoints else None
-    of_products = stable_hash(
-        dataset.ids, [sorted(values.items()) for values in (*dataset.merchant, *filter(None, dataset.people))]
-    )
+    by_people = (*filter(None, dataset.people), *filter(None, dataset.refused))
+    of_products = stable_hash(dataset.ids, [sorted(values.items()) for values in (*dataset.merchant, *by_people)])
     chosen = (asdict(settings.folds), settings.attributes, settings.min_label_count)
     fingerprint = stable_hash(asdict(recipe), chosen, of_products)
     split = split_of(dataset, settings, epochs.resumed(earlier, checkpoints, fingerprint))

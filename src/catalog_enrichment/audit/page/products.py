@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog.replay import standing
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary, fold
 from catalog_enrichment.operations import explain, lookup
@@ -157,23 +158,6 @@ def person_set(events: Sequence[Row], attempts: Sequence[Row]) -> PersonSet | No
         by=asked.get("by"),
         reason=asked.get("reason"),
     )
-
-
-def standing(events: Sequence[Row]) -> list[Row]:
-    """The assert events whose values stand: the replay of :mod:`catalog.ledger`, of a few events, without Spark."""
-    return [event for event in events if event["op"] == Op.ASSERT.value and _stands(event, events)]
-
-
-def _stands(asserted: Row, events: Sequence[Row]) -> bool:
-    acts = [event for event in events if event["refers_to"] == asserted["event_id"]]
-    acts.sort(key=lambda event: (event["asserted_at"], event["run_id"], event["op"], event["event_id"]))
-    undone: set[str] = set()
-    for act in reversed(acts):
-        if act["undoes"] is not None and act["event_id"] not in undone:
-            undone.add(act["undoes"])
-    in_force = [act for act in acts if act["undoes"] is None and act["event_id"] not in undone]
-    retracted = bool(in_force) and in_force[-1]["op"] == Op.RETRACT.value
-    return asserted["event_id"] not in undone and not retracted
 
 
 def _event_in_words(event: Row, kinds: Mapping[str, str]) -> dict[str, Any]:

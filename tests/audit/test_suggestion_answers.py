@@ -1,0 +1,134 @@
+"""Managers' answers to suggestions: what is refused does not come back, and all of them become labels."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.audit import apply_requests as requests
+from catalog_enrichment.audit import suggestion_answers
+from catalog_enrichment.audit.items import Answer, Item, Verdict
+from catalog_enrichment.audit.page.site import request_of
+from catalog_enrichment.audit.review_requests import Request, RequestKind
+from catalog_enrichment.audit.suggestion_samples import offer_suggestions
+from catalog_enrichment.catalog import people_labels, runs
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.people_labels import Said
+from catalog_enrichment.operations.suggestions import open_suggestions
+
+from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
+from .reviewers import store_of
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def asked(kind: RequestKind, key: tuple[str, str], *given: str, **more: Any) -> Request:
+    return Request(kind=kind, product_id=key[0], attribute=key[1], values=given, by="Mia", asked_at=AT, **more)
+
+
+def answered(sample: SampleCatalog, item: Item, answer: Answer, *right: str) -> None:
+    """As the page does it: the verdict, and the request that follows from it."""
+    with store_of(sample) as store:
+        said = Verdict(
+            item_id=item.item_id,
+            reviewer="Mia",
+            answer=answer,
+            right_values=right,
+            answered_at=datetime.now(UTC),
+            seconds=1.0,
+        )
+        assert store.add_verdict(said, request_of(store.sample(item.sample_id), item, said))
+
+
+def applied(sample: SampleCatalog) -> dict[str, Any]:
+    with store_of(sample) as store:
+        return requests.apply_requests(sample.context(), store)
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_answer"),
+    [
+        (asked(RequestKind.REFUSE, ("p", "color"), "Red"), True),
+        (asked(RequestKind.ACCEPT, ("p", "color"), "Red", item_id="i"), True),
+        (asked(RequestKind.SET, ("p", "color"), "Red", item_id="i"), True),
+        (asked(RequestKind.SET, ("p", "color"), "Red"), False),
+        (asked(RequestKind.UNDO, ("p", "color"), run_id="r"), False),
+    ],
+)
+def test_what_answers_a_suggestion(request_: Request, is_answer: bool) -> None:
+    assert suggestion_answers.is_answer(request_) is is_answer
+
+
+@pytest.mark.slow
+def test_a_refused_suggestion_is_neither_written_nor_suggested_again_and_trains(enriched: SampleCatalog) -> None:
+    """One story on one catalog, because every run of Spark costs seconds."""
+    context = enriched.context()
+    with store_of(enriched) as store:
+        sample_id = offer_suggestions(context, store)["sample_id"]
+        offered = [item for item in store.items(sample_id) if item.attribute == "color"]
+    refused, corrected, accepted, *rest = offered
+    assert rest
+    other = next(one for one in ("Red", "Green", "Blue") if one != corrected.value)
+    answered(enriched, refused, Answer.NO)
+    answered(enriched, corrected, Answer.OTHER, other)
+    answered(enriched, accepted, Answer.YES)
+    with killed_at(runs, "write"):
+        applied(enriched)
+    assert people_labels.labels(context.catalog) == {}, "a run that was killed says nothing"
+    # they are about merchants' values, which people correct in the feed
+    assert applied(enriched)["requests"] == {"applied": 1, "refused": 2}
+    assert applied(enriched)["status"] == "nothing_to_do"
+    rows = {row["item_id"]: row for row in table(enriched, "verdicts") if row["run_id"]}
+    assert {row["purpose"] for row in rows.values()} == {"suggestions"}
+    assert rows[corrected.item_id]["right_values"] == [other]
+    assert people_labels.labels(context.catalog) == {
+        refused.product_id: {"color": Said((), (refused.value,), "suggestions")},
+        corrected.product_id: {"color": Said((other,), (corrected.value,), "suggestions")},
+        accepted.product_id: {"color": Said((accepted.value,), (), "suggestions")},
+    }
+    still = {(row["product_id"], row["suggested_value"]) for row in open_suggestions(*_of(enriched)).collect()}
+    assert not still & {(one.product_id, one.value) for one in (refused, corrected)}
+    assert (accepted.product_id, accepted.value) in still
+
+    # without the merchant's value the model would write its own
+    for item in (refused, rest[0]):
+        change(enriched, int(item.product_id[1:]), color=None)
+        enrich(enriched)
+    seen = values(enriched, "model")
+    assert seen[rest[0].product_id, "color"] == (rest[0].value,)
+    assert (refused.product_id, "color") not in seen
+    decided = [row for row in table(enriched, "predictions") if row["product_id"] == refused.product_id]
+    assert "refused_by_person" in {row["reason"] for row in decided if row["attribute"] == "color"}
+
+    # she changes her mind
+    with store_of(enriched) as store:
+        assert store.withdraw_verdict(refused.item_id, "Mia")
+    answered(enriched, refused, Answer.YES)
+    assert applied(enriched)["requests"] == {"applied": 1}
+    assert values(enriched, "human")[refused.product_id, "color"] == (refused.value,)
+    assert people_labels.labels(context.catalog)[refused.product_id]["color"].right == (refused.value,)
+
+
+@pytest.mark.slow
+def test_a_refused_value_that_was_written_meanwhile_is_retracted_once(enriched: SampleCatalog) -> None:
+    key, (value,) = next((key, value) for key, value in values(enriched, "model").items() if key[1] == "color")
+    with store_of(enriched) as store:
+        store.add_request(asked(RequestKind.REFUSE, key, value))
+    with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
+        applied(enriched)
+    with store_of(enriched) as store:  # another request in between: the next run has another id
+        store.add_request(asked(RequestKind.REFUSE, ("p000", "material"), "Wool"))
+    assert applied(enriched)["requests"] == {"applied": 2}
+    assert key not in values(enriched)
+    retracts = [row for row in table(enriched, "attribute_values") if row["op"] == "retract"]
+    assert [(row["product_id"], row["value"], row["reason"]) for row in retracts] == [
+        (key[0], value, "refused_by_person")
+    ]
+    assert enrich(enriched)["status"] == "nothing_to_do"
+
+
+def _of(sample: SampleCatalog) -> Any:
+    context = sample.context()
+    return context.catalog, context.dictionary
