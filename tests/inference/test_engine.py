@@ -136,6 +136,20 @@ def test_without_a_picture_the_path_is_text_only_and_says_why(predictor: Predict
     assert all(candidate.attention == 1 for candidate in row.candidates)
 
 
+def test_without_the_text_the_pictures_alone_decide_and_a_title_is_needed_all_the_same(predictor: Predictor) -> None:
+    given = batch(range(3))
+    titled = UndecodedBatch([given.titles[0], "x y z", ""], ["other", None, "words"], [given.images[0]] * 3)
+    (rows,) = score_batches(predictor, [titled], LIMITS, without_text=True)
+    assert scores(rows[0]) == pytest.approx(scores(rows[1]), abs=1e-6), "equal pictures"
+    (with_text,) = score_batches(predictor, [titled], LIMITS)
+    assert scores(with_text[0]) != pytest.approx(scores(with_text[1]), abs=1e-6)
+    picture = engine._decode(titled, predictor.image_size, LIMITS).products.pictures[0]
+    masked = predictor.predict(ProductBatch([""], [""], [picture])).probabilities["color"][0]
+    top = next(one for one in rows[0].candidates if one.attribute == "color")
+    assert top.score == pytest.approx(float(masked.max()), abs=1e-6), "as training masks the text"
+    assert (rows[0].modality, rows[2].error) == ("both", "empty_title")
+
+
 def test_pictures_by_reference_are_fetched_under_the_limits(predictor: Predictor, tmp_path: Path) -> None:
     with_bytes = batch(range(3))
     for number, images in enumerate(with_bytes.images):

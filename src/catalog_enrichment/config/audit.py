@@ -42,9 +42,9 @@ class DriftConfig:
     histogram_change: float = 0.25
     """Largest population stability index of the top scores, in 20 bins; by custom .1 is small and .25 is large."""
     modality_change: float = 0.15
-    """Largest difference of the share of products whose top value changes when the picture is masked."""
+    """Largest difference of the share of products whose top value changes when the picture is masked, or the text."""
     masked_products: int = 200
-    """Products with a picture that a run scores again without it, at most; 0: none."""
+    """Products with a picture that a run scores again without it, and once more without the text, at most; 0: none."""
 
     def __post_init__(self) -> None:
         _within("drift.min_products", self.min_products, 1, 2**31)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,9 @@ from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.frames import with_ids
 from catalog_enrichment.inference import udf
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
-from catalog_enrichment.precision.drift import IMAGE, MIN_MASKED, Share, StratumScores, drifted
+from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
 from catalog_enrichment.records import Modality, RunKind, RunStatus
+from catalog_enrichment.report.withheld import DRIFT
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from catalog_enrichment.enrichment.request import RunRequest
     from catalog_enrichment.enrichment.select import Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
-
-KEY = "drift"
-"""In the column `attributes` of a run."""
 
 WHO = "drift check"
 
@@ -76,8 +74,9 @@ def check(context: Context, request: RunRequest, selection: Selection, scored: D
     now = strata(scored, request.model)
     both = {key: (reference[key], now[key]) for key in sorted(reference.keys() & now.keys())}
     large = [key for key, pair in both.items() if min(one.products for one in pair) >= bounds.min_products]
-    if bounds.masked_products and any(reference[key].masked for key in large):
-        for key, changes in _masked(context, request, selection, scored).items():
+    names = [name for name in MASKED if any(name in reference[key].masked for key in large)]
+    if bounds.masked_products and names:
+        for key, changes in _masked(context, request, selection, scored, names).items():
             if key in both:
                 both[key] = (both[key][0], replace(both[key][1], masked=changes))
     return Drift(len(large), new_pauses(both, request.in_force.switches, bounds))
@@ -110,7 +109,7 @@ def write(catalog: Catalog, found: Drift, run_id: str, begun: datetime) -> None:
     if found.pauses:
         moved = {one.key for one in switches.history(catalog) if one.at is not None and one.at >= begun}
         pauses = [replace(one, run_id=run_id) for one in found.pauses if one.key not in moved]
-        switches.write(catalog, pauses, f"{run_id}#{KEY}")
+        switches.write(catalog, pauses, f"{run_id}#{DRIFT}")
 
 
 def catch_up(catalog: Catalog) -> None:
@@ -119,13 +118,8 @@ def catch_up(catalog: Catalog) -> None:
     done = [row for row in known if row["kind"] == RunKind.ENRICH.value and row["status"] == RunStatus.SUCCEEDED.value]
     if done:
         runs.add_attributes(catalog, done[-1:])
-        run_id, content = done[-1]["run_id"], json.loads(done[-1]["attributes"] or "{}").get(KEY) or {}
+        run_id, content = done[-1]["run_id"], json.loads(done[-1]["attributes"] or "{}").get(DRIFT) or {}
         write(catalog, Drift.from_dict(content, run_id), run_id, done[-1]["started_at"])
-
-
-def in_words(content: Mapping[str, Any]) -> list[str]:
-    """A line per stratum that a run paused; ``content``: :meth:`Drift.to_dict`."""
-    return [f"{row['attribute']} {row['stratum']} is paused: {row['why']}" for row in content.get("pauses", [])]
 
 
 def refuse_if_drifted(summary: Mapping[str, Any]) -> None:
@@ -203,9 +197,9 @@ def _to_fill(scored: DataFrame) -> DataFrame:
 
 
 def _masked(
-    context: Context, request: RunRequest, selection: Selection, scored: DataFrame
+    context: Context, request: RunRequest, selection: Selection, scored: DataFrame, names: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Share]]:
-    """(attribute, stratum) -> image -> products of a sample whose top value changes without the picture."""
+    """(attribute, stratum) -> modality of ``names`` -> products of a sample whose top value changes without it."""
     import pyarrow as pa
     from pyspark.sql import functions as F
 
@@ -224,16 +218,22 @@ def _masked(
     content = selection.source.select("product_id", "content_hash", "title", "description", "images")
     products = content.join(some, "product_id")
     shipped = udf.ship(context.spark, request.model.artifact, request.model.artifact_hash, request.model.numbers)
-    # only the picture is masked: the engine refuses a product without a title
-    masked = products.withColumn("images", F.filter("images", lambda _: F.lit(False)))
-    again = udf.scored(masked, shipped, config.pictures(), config.enrich.forward_rows)
-    rows = again.select("product_id", F.explode("candidates").alias("one")).where("one.rank = 1")
-    changes: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
-    for row in rows.select("product_id", "one.attribute", "one.value").collect():
-        was = before.get((row["product_id"], row["attribute"]))
-        if was is not None:
-            changes[was["attribute"], was["stratum"]].append(was["value"] != row["value"])
-    return {key: {IMAGE: Share(sum(changed), len(changed))} for key, changed in changes.items()}
+    found: defaultdict[tuple[str, str], dict[str, Share]] = defaultdict(dict)
+    for name in names:
+        without_image = products.withColumn("images", F.filter("images", lambda _: F.lit(False)))
+        masked = without_image if name == IMAGE else products
+        again = udf.scored(masked, shipped, config.pictures(), config.enrich.forward_rows, name == TEXT)
+        if name == TEXT:  # a picture that can be read no more, or not now, would leave nothing to score by
+            again = again.where(F.col("modality") == Modality.BOTH.value)
+        rows = again.select("product_id", F.explode("candidates").alias("one")).where("one.rank = 1")
+        changes: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
+        for row in rows.select("product_id", "one.attribute", "one.value").collect():
+            was = before.get((row["product_id"], row["attribute"]))
+            if was is not None:
+                changes[was["attribute"], was["stratum"]].append(was["value"] != row["value"])
+        for key, changed in changes.items():
+            found[key][name] = Share(sum(changed), len(changed))
+    return dict(found)
 
 
 def _pause(attribute: str, stratum: str, why: str) -> Switch:

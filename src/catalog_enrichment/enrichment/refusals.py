@@ -3,12 +3,13 @@ covers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import switches
 from catalog_enrichment.precision.claim import language_name
 from catalog_enrichment.records import Reason
+from catalog_enrichment.report.withheld import PAUSED, UNSEEN
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.enrichment.request import RunRequest
     from catalog_enrichment.precision.certificate import Certificate
-
-PAUSED, UNSEEN = "paused", "unseen"
-"""In the column `attributes` of a run."""
 
 LIMIT = 50
 """Most slices that are named."""
@@ -29,15 +27,6 @@ def found(catalog: Catalog, request: RunRequest, decided: DataFrame) -> dict[str
     now = switches.read(catalog).with_more(request.drifted)
     paused = [f"{one} is {one.state.value}: {one.why}" for one in now.entries]
     return {PAUSED: paused, UNSEEN: _unseen(request.model.certificates, decided)}
-
-
-def in_words(attributes: Mapping[str, Any]) -> list[str]:
-    """Lines about what :func:`found` gave."""
-    lines = [f"not on: {line}" for line in attributes.get(PAUSED, [])]
-    for name, slices in attributes.get(UNSEEN, {}).items():
-        named = ", ".join(f"{of} ({products:,} products)" for of, products in slices.items())
-        lines.append(f"{name} is not certified for: {named}")
-    return lines
 
 
 def _unseen(certificates: Iterable[Certificate], decided: DataFrame) -> dict[str, dict[str, int]]:

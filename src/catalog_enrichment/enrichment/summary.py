@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import coverage_groups
-from catalog_enrichment.enrichment import drift, refusals, score
+from catalog_enrichment.enrichment import score
 from catalog_enrichment.enrichment.coverage import KEY
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, add_counts
-from catalog_enrichment.report import reasons
+from catalog_enrichment.report import reasons, withheld
 from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, t
     """Put the numbers of the decisions into ``record``, and print what waits and what needs attention."""
     counted = decision_counts(tried.decided, tried.scored)
     record.attributes = attributes(counted, tried.changes, tried.before, request.model, tried.selection.waiting)
-    record.attributes |= {by_shop.KEY: counted.by_shop.row(), drift.KEY: tried.drifted.to_dict()}
+    record.attributes |= {by_shop.KEY: counted.by_shop.row(), withheld.DRIFT: tried.drifted.to_dict()}
     record.attributes |= refusals.found(catalog, request, tried.decided)
     record.count(left_open=tried.selection.left_open + left_open(tried.decided, record))
     say_what_needs_attention(record)
@@ -173,9 +173,9 @@ def say_what_waits(record: RunRecord) -> None:
 def say_what_needs_attention(record: RunRecord) -> None:
     """Print what waits under the provisional cap, and a warning if most pictures may not be read."""
     say_what_waits(record)
-    for line in refusals.in_words(record.attributes or {}):
+    for line in withheld.refused(record.attributes or {}):
         record.stages.say(line)
-    for line in drift.in_words((record.attributes or {}).get(drift.KEY, {})):
+    for line in withheld.drifted(record.attributes or {}):
         record.stages.say(f"drift: {line}")
     _warn_of_pictures_not_read(record)
 
@@ -247,8 +247,8 @@ def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, A
         "unusable_images": record.by_reason("unusable_images"),
         "attributes": (record.attributes or {}).get("decisions", {}),
         "waiting": (record.attributes or {}).get("waiting", {}),
-        "paused": (record.attributes or {}).get(refusals.PAUSED, []),
-        "unseen": (record.attributes or {}).get(refusals.UNSEEN, {}),
-        "drifted": drift.in_words((record.attributes or {}).get(drift.KEY, {})),
+        "paused": (record.attributes or {}).get(withheld.PAUSED, []),
+        "unseen": (record.attributes or {}).get(withheld.UNSEEN, {}),
+        "drifted": withheld.drifted(record.attributes or {}),
         "seconds": record.stages.seconds,
     }

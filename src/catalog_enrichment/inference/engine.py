@@ -57,13 +57,18 @@ REMEMBERED_CONTENTS = 10_000
 
 
 def score_batches(
-    predictor: Scorer, batches: Iterable[UndecodedBatch], limits: ImagesConfig, rows: int = 0
+    predictor: Scorer,
+    batches: Iterable[UndecodedBatch],
+    limits: ImagesConfig,
+    rows: int = 0,
+    without_text: bool = False,
 ) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order.
 
     A batch is scored in forward passes of at most ``rows`` products (0: :data:`numeric_paths.ROWS`), sorted by length.
+    ``without_text``: by the pictures alone.
     """
-    scored, passes = _ScoredContents(), ForwardPasses(predictor, rows)
+    scored, passes = _ScoredContents(), ForwardPasses(predictor, rows, without_text)
 
     def parts() -> Iterator[_Part]:
         for batch in batches:

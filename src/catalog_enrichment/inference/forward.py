@@ -48,10 +48,11 @@ class ScoredRow:
 class ForwardPasses:
     """Scores products by a predictor; after a pass for which the memory was too small, in passes of half its size."""
 
-    def __init__(self, predictor: Scorer, rows: int = 0) -> None:
-        """``rows``: most products per pass; 0: :data:`numeric_paths.ROWS`."""
+    def __init__(self, predictor: Scorer, rows: int = 0, without_text: bool = False) -> None:
+        """``rows``: most products per pass; 0: :data:`numeric_paths.ROWS`. ``without_text``: the model does not get
+        the texts, as where training masks them; a product without a title is refused all the same."""
         device = numeric_paths.device_of(predictor.numeric_path)
-        self._predictor = predictor
+        self._predictor, self._without_text = predictor, without_text
         self._tokens = TOKENS[device]
         self.rows = rows or numeric_paths.ROWS[device]
 
@@ -84,7 +85,8 @@ class ForwardPasses:
         return [*self.score(batch.part(0, middle)), *self.score(batch.part(middle, len(batch)))]
 
     def _score(self, batch: ProductBatch) -> list[ScoredRow]:
-        predictor, scores = self._predictor, self._predictor.predict(batch)
+        predictor, none = self._predictor, [""] * len(batch)
+        scores = predictor.predict(ProductBatch(none, none, batch.pictures) if self._without_text else batch)
         rows: list[list[ScoredCandidate]] = [[] for _ in range(len(batch))]
         for name, head in predictor.heads.items():
             found = top_candidates(scores.probabilities[name], head.labels, head.cardinality)

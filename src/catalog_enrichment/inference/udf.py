@@ -65,18 +65,20 @@ def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) 
     return shipped
 
 
-def scored(products: DataFrame, model: ShippedModel, limits: ImagesConfig, rows: int = 0) -> DataFrame:
+def scored(
+    products: DataFrame, model: ShippedModel, limits: ImagesConfig, rows: int = 0, without_text: bool = False
+) -> DataFrame:
     """``products`` without their pictures, with the columns of SCORED_TYPE added.
 
     ``products``: title, description, images, content_hash, and any others. ``rows``: most products per forward pass,
-    0: as many as suit the worker's device.
+    0: as many as suit the worker's device. ``without_text``: by the pictures alone.
     """
-    score = scoring_udf(model, limits, rows)
+    score = scoring_udf(model, limits, rows, without_text)
     with_scores = products.withColumn("scored", score("title", "description", "images", "content_hash"))
     return with_scores.drop("images").select("*", "scored.*").drop("scored")
 
 
-def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0) -> Any:
+def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, without_text: bool = False) -> Any:
     """The Iterator pandas UDF: (title, description, images, content_hash) -> one struct of SCORED_TYPE, in order."""
     from pyspark.sql.functions import pandas_udf
 
@@ -85,7 +87,7 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0) -> Any
 
         predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
         batches = (engine.UndecodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
-        for found in engine.score_batches(predictor, batches, limits, rows):
+        for found in engine.score_batches(predictor, batches, limits, rows, without_text):
             yield as_pandas(to_arrow(found))
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings

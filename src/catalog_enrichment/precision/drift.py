@@ -29,7 +29,7 @@ CHANCE = 0.001
 IMAGE, TEXT = "image", "text"
 
 MASKED = (IMAGE, TEXT)
-"""Modalities that are masked at certification; runs mask the picture."""
+"""Modalities that are masked, one at a time, at certification and in runs."""
 
 MIN_MASKED = 50
 """Masked products that a comparison of the modality use needs on both sides."""

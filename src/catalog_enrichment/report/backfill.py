@@ -8,7 +8,7 @@ from typing import Any
 
 from catalog_enrichment.catalog import coverage_groups
 from catalog_enrichment.records import add_counts
-from catalog_enrichment.report import coverage
+from catalog_enrichment.report import coverage, withheld
 from catalog_enrichment.stages import add_seconds
 from catalog_enrichment.validation import by_shop
 
@@ -41,6 +41,7 @@ def _attributes(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         coverage_groups.COVERAGE_KEY: last.get(coverage_groups.COVERAGE_KEY, {}),
         coverage_groups.CHANGE_KEY: coverage_groups.to_rows(coverage.changes(chunks)),
         by_shop.KEY: by_shop.merged([chunk[by_shop.KEY] for chunk in chunks if by_shop.KEY in chunk]),
+        **withheld.added(chunks),
     }
 
 

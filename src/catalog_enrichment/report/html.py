@@ -22,7 +22,7 @@ from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Decision, Reason
-from catalog_enrichment.report import coverage, merchants
+from catalog_enrichment.report import coverage, merchants, withheld
 from catalog_enrichment.report.reasons import Case, certificate_numbers, sentence, what_waits
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
             for name, decided in decisions.items()
         ],
         "paths": [_path(certificate, run) for certificate in certificates],
+        "withheld": [*withheld.drifted(by_attribute), *withheld.refused(by_attribute)],
         "waiting": [what_waits(name, values) for name, values in by_attribute.get("waiting", {}).items()],
         "reasons": _by_attribute_reasons(run.reasons),
         "certificates": [(c, certificate_numbers(c, cap) if c.threshold is not None else []) for c in certificates],
