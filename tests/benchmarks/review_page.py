@@ -22,11 +22,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from catalog_enrichment.audit.items import Answer, Verdict
-from catalog_enrichment.audit.page import demo_sample
 from catalog_enrichment.audit.review_store import ReviewStore
-from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.demo.audit import draw
 
 from ..audit.review_server import served
 
@@ -54,7 +52,6 @@ def main() -> int:
         print("no Chromium was found: apt-get install chromium", file=sys.stderr)
         return 2
     config = load_config("config:demo.toml", [f"root={json.dumps(str(args.folder.resolve()))}", *args.set])
-    catalog = LakeCatalog.of(config)
     from playwright.sync_api import sync_playwright
 
     with (
@@ -62,8 +59,8 @@ def main() -> int:
         ReviewStore(Path(folder) / "review.sqlite") as store,
         sync_playwright() as playwright,
     ):
-        sample, items = demo_sample.draw(catalog, load_dictionary(config), 200, datetime.now(UTC))
-        store.add_sample(sample, items)
+        sample = store.sample(draw(config, store, 200)["sample_id"])
+        items = store.items(sample.sample_id)
         with served(config, store) as port:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
             own = f"http://127.0.0.1:{port}"

@@ -11,15 +11,14 @@ import pytest
 
 from catalog_enrichment.audit.apply_requests import apply_requests
 from catalog_enrichment.audit.items import Answer, Verdict
-from catalog_enrichment.audit.page.demo_sample import draw
-from catalog_enrichment.audit.page.products import Products, person_set, standing
+from catalog_enrichment.audit.page.products import Products, person_set
 from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.audit.suggestion_samples import as_sample, offer_suggestions
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.replay import standing
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.operations.explain import explain_value
 from catalog_enrichment.operations.suggestions import open_suggestions
 
@@ -170,28 +169,6 @@ def test_that_there_is_no_value_can_be_undone(site_config: Config, catalog: Lake
     assert (material["values"], material["undo_run"]) == ([], "set_value-5")
     assert material["seen"] == "no value, as Mia said in run set_value-5"
     assert material["history"][0]["value"] == "no value"
-
-
-def test_the_demos_sample_is_the_same_each_time(site_config: Config, catalog: LakeCatalog) -> None:
-    dictionary = load_dictionary(site_config)
-    with pytest.raises(DataContractError, match="run enrich_catalog first"):
-        draw(catalog, dictionary, 3, AT)
-    products = [
-        {"product_id": f"m{number}", "title": "T", "opt_out": False, "content_hash": "c", "images": [{"uri": "1.jpg"}]}
-        for number in range(9)
-    ]
-    catalog.append_rows("products", products, "import-2")
-    rows = [
-        {"product_id": f"m{number}", "attribute": "material", "values": ["Silk", "Wool"], "source": "model"}
-        for number in range(9)
-    ]
-    catalog.append_rows("current_values", rows, "enrich-2")
-    sample, items = draw(catalog, dictionary, 5, AT)
-    assert (sample.reviewers, len(items), len({one.item_id for one in items})) == (2, 5, 5)
-    assert {one.value for one in items} <= {"Silk", "Wool"}
-    assert items[0].images == (("1.jpg", ""),)
-    assert draw(catalog, dictionary, 5, AT + timedelta(days=1))[1] == items
-    assert len(draw(catalog, dictionary, 50, AT)[1]) == 18
 
 
 def test_suggestions_become_one_sample_with_an_id_of_their_content(site_config: Config) -> None:
