@@ -76,18 +76,23 @@ def test_a_pause_that_is_caught_up_leaves_what_a_person_moved_meanwhile(
 
     move("before", State.OFF)
     move("before", State.ON)
-    pauses = [{"attribute": "color", "stratum": name, "why": "far"} for name in ("moved", "before", "not moved")]
+    pauses = [
+        {"attribute": "color", "stratum": name, "why": "far"}
+        for name in ("moved", "moved later", "before", "not moved")
+    ]
     attributes = json.dumps({"drift": {"compared": 3, "pauses": pauses}})
-    times = {"started_at": datetime.now(UTC), "finished_at": datetime.now(UTC)}
-    catalog.append_rows("runs", [run_row("enrich-1", attempt=1, attributes=attributes, **times)], "enrich-1#1")
-    for state in moves:
+    begun = datetime.now(UTC)
+    for state in moves:  # while the run is going on
         move("moved", state)
+    times = {"started_at": begun, "finished_at": datetime.now(UTC)}
+    catalog.append_rows("runs", [run_row("enrich-1", attempt=1, attributes=attributes, **times)], "enrich-1#1")
+    move("moved later", State.OFF)
 
     drift.catch_up(catalog)
     now = {one.target: (one.state, one.who) for one in switches.read(catalog).entries}
     moved = {"moved": (moves[-1], "ann")} if moves[-1] is not State.ON else {}
     pause = (State.PAUSED, "drift check")
-    assert now == moved | {"before": pause, "not moved": pause}
+    assert now == moved | {"moved later": (State.OFF, "ann"), "before": pause, "not moved": pause}
 
     move("not moved", State.ON)
     drift.catch_up(catalog)
