@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import coverage_groups
-from catalog_enrichment.enrichment import score
+from catalog_enrichment.enrichment import refusals, score
 from catalog_enrichment.enrichment.coverage import KEY
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, Reason, RunStatus, add_counts
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.catalog.runs import RunRecord
     from catalog_enrichment.enrichment.coverage import Coverage
+    from catalog_enrichment.enrichment.drift import Drift
     from catalog_enrichment.enrichment.publish import Changes
     from catalog_enrichment.enrichment.request import RunRequest
     from catalog_enrichment.enrichment.select import Selection
@@ -111,7 +112,7 @@ class Tried:
     changes: Changes
     before: Coverage
     """Of the products that changed, as readers see it now."""
-    drifted: drift.Drift
+    drifted: Drift
 
 
 def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, tried: Tried) -> None:
