@@ -3,8 +3,9 @@
     export_changes --config shop/config.toml --consumer mirror --output exchange/
     python examples/follow_changes.py exchange/ mirror.sqlite
 
-Run both as often as you like, and kill them when you like: the version up to which the table is complete is stored in
-the same transaction as the rows. A search index or a warehouse does the same with its own tables.
+Run both as often as you like, and kill them when you like: the position up to which the table is complete is stored in
+the same transaction as the rows. Where the catalog was made anew, its snapshot replaces everything, and files of the
+catalog before it are left alone. A search index or a warehouse does the same with its own tables.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 TABLES = """
 CREATE TABLE IF NOT EXISTS seen (product_id TEXT, attribute TEXT, "values" TEXT, source TEXT, run_id TEXT,
     PRIMARY KEY (product_id, attribute));
-CREATE TABLE IF NOT EXISTS position (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS position (catalog TEXT NOT NULL, version INTEGER NOT NULL);
 """
 
 
@@ -33,18 +34,27 @@ def last_version(file: Path) -> int:
     return int(file.stem.rpartition("-")[2])
 
 
-def apply(file: Path, database: sqlite3.Connection) -> int:
+def catalog_of(file: Path) -> str:
+    """The catalog that ``file`` is about, from its last row."""
+    *_, last = rows_of(file)
+    if last["op"] != "end":
+        raise SystemExit(f"{file} is not complete: copy it again")
+    return last["position"].rpartition(":")[0]
+
+
+def apply(file: Path, catalog: str, database: sqlite3.Connection) -> int:
     """Apply what the table has not had of ``file``, in one transaction; returns the number of changes."""
     changes, complete = 0, False
     with database:
-        (have,) = database.execute("SELECT coalesce(max(version), -1) FROM position").fetchone()
+        known = database.execute("SELECT version FROM position WHERE catalog = ?", [catalog]).fetchone()
+        have = known[0] if known else -1
         for row in rows_of(file):
             if row["op"] == "reset" and row["version"] > have:
                 database.execute("DELETE FROM seen")
             elif row["op"] == "end":
                 complete = True
                 database.execute("DELETE FROM position")
-                database.execute("INSERT INTO position VALUES (?)", [max(have, row["version"])])
+                database.execute("INSERT INTO position VALUES (?, ?)", [catalog, max(have, row["version"])])
             elif row["version"] > have:
                 key = (row["product_id"], row["attribute"])
                 database.execute("DELETE FROM seen WHERE product_id = ? AND attribute = ?", key)
@@ -64,8 +74,11 @@ def main() -> None:
     args = parser.parse_args()
     database = sqlite3.connect(args.database)
     database.executescript(TABLES)
-    for file in sorted(args.folder.glob("*.jsonl"), key=last_version):
-        print(f"{file.name}: {apply(file, database)} changes")
+    files = {file: catalog_of(file) for file in args.folder.glob("*.jsonl")}
+    if files:
+        newest = files[max(files, key=lambda file: file.stat().st_mtime_ns)]
+        for file in sorted((file for file in files if files[file] == newest), key=last_version):
+            print(f"{file.name}: {apply(file, newest, database)} changes")
     ((count,),) = database.execute("SELECT count(*) FROM seen")
     print(f"{count} values are seen")
     database.close()

@@ -52,6 +52,8 @@ def wrapped(problem: BaseException) -> Exception:
         (RuntimeError("Job 7 cancelled because SparkContext was shut down"), TemporaryFailure, "JVM has ended"),
         (RuntimeError("Lost task 1.0: Python worker exited unexpectedly (crashed)"), TemporaryFailure, "worker"),
         (RuntimeError("ExecutorLostFailure (executor 0 exited)"), TemporaryFailure, "worker or executor"),
+        (RuntimeError("Could not determine home directory."), ConfigError, "~NAME"),
+        (ValueError("embedded null byte"), ConfigError, "control characters"),
         (wrapped(MemoryError()), ConfigError, "out of memory"),
         (RuntimeError("java.lang.OutOfMemoryError: Java heap space"), ConfigError, "spark.driver_memory"),
     ],

@@ -51,7 +51,7 @@ def test_a_run_whose_certificates_have_expired_leaves_a_row_unless_another_job_w
     def expired(*_: Any) -> None:
         raise GateRefused("all certificates have expired")
 
-    monkeypatch.setattr(cli, "_resolve_model", expired)
+    monkeypatch.setattr("catalog_enrichment.cli.enrich._resolve_model", expired)
     with LakeCatalog(untrained.config.path("catalog")).writing() if held else nullcontext():
         assert cli.enrich_catalog(["--config", str(untrained.file)]) == 3
     assert "all certificates have expired" in capsys.readouterr().out

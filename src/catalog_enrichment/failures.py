@@ -54,6 +54,7 @@ _STORE_REFUSES = re.compile(
     r"Unauthenticated|InvalidToken|ExpiredToken"
 )
 _NO_BUCKET = re.compile(r"NoSuchBucket|The specified bucket does not exist|ContainerNotFound")
+_PATH_TEXTS = ("Could not determine home directory", "embedded null byte", "embedded null character")
 _MEMORY_TEXTS = ("java.lang.OutOfMemoryError", "Cannot allocate memory")
 
 
@@ -74,6 +75,11 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
     if _has(text, _MEMORY_TEXTS) or any(isinstance(link, MemoryError) for link in chain):
         return ConfigError(
             f"out of memory: {where}. Raise spark.driver_memory, or lower enrich.forward_rows and enrich.batch_bytes"
+        )
+    if any(isinstance(link, RuntimeError | ValueError) for link in chain) and _has(text, _PATH_TEXTS):
+        return ConfigError(
+            f"a path of the config or of an option cannot be one: {where}. Look for ~NAME of a user that is not here, "
+            "and for control characters"
         )
     if _has(text, _LOCKED_TEXTS):
         return TemporaryFailure(

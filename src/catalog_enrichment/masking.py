@@ -17,15 +17,18 @@ from urllib.parse import unquote
 
 MASK = "***"
 
-USER_AND_PASSWORD = r"://(?:[^/\s\"'<>]*@|[^/:@\[\s\"'<>]+:(?!\d{1,5}/)[^/@\s\"'<>]*/[^@\s\"'<>]*@(?:[^/\s\"'<>]*@)?)"
+USER_AND_PASSWORD = (
+    r"://(?:[^/\s\"'<>]*@|[^/:@\[\s\"'<>]{1,200}:(?!\d{1,5}/)[^/@\s\"'<>]{0,300}/[^@\s\"'<>]{0,300}@"
+    r"(?:[^/\s\"'<>]*@)?)"
+)
 """In a URI, from the slashes on. A password may have slashes, if it is not a port. Patterns are valid in Python and in
-Java."""
+Java, and their repeats are bounded: a text of a megabyte that a merchant wrote must not take hours."""
 _NAME = (
     r"secret|passw(?:or)?d|credential|token(?!iz|s)|signature|(?:access|account|api|shared|private)[._-]?key|\bsig\b"
 )
 _AUTHORIZATION = r"authorization[\"']?\s*[:=]\s*[\"']?(?:[a-z][\w-]*\s+(?=\S{6}))?"
 NAMED_VALUE = (
-    rf"(?i)((?:{_NAME})[\w.-]*[\"']?(?:\s*=\s*|[\"']\s*:\s*)[\"']?|{_AUTHORIZATION})"
+    rf"(?i)((?:{_NAME})[\w.-]{{0,100}}[\"']?(?:\s*=\s*|[\"']\s*:\s*)[\"']?|{_AUTHORIZATION})"
     r"[^\s&;,\"'()<>\[\]{}]+"
 )
 """A value after a name that tells a secret: `X-Amz-Signature=...`, `"token": "..."`, `Authorization: Bearer ...`. The
@@ -49,6 +52,11 @@ def masked(text: str, secrets: Collection[str] = ()) -> str:
     return re.sub(NAMED_VALUE, rf"\1{MASK}", re.sub(USER_AND_PASSWORD, f"://{MASK}@", text))
 
 
+def tells_secret(name: str) -> bool:
+    """Whether a setting of this name, or dotted key, holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def masked_content(content: Any, secrets: Collection[str] = (), name: str = "") -> Any:
     """Plain data with every text :func:`masked`; of a setting whose ``name`` tells a secret the whole value."""
     if isinstance(content, Mapping):
@@ -60,7 +68,7 @@ def masked_content(content: Any, secrets: Collection[str] = (), name: str = "") 
         return [masked_content(value, secrets, name) for value in content]
     if not isinstance(content, str):
         return content
-    return MASK if content and _SECRET_NAME.search(name) else masked(content, secrets)
+    return MASK if content and tells_secret(name) else masked(content, secrets)
 
 
 def secrets_in(content: Any, name: str = "") -> frozenset[str]:
@@ -71,7 +79,7 @@ def secrets_in(content: Any, name: str = "") -> frozenset[str]:
         return frozenset().union(*(secrets_in(value, name) for value in content))
     if not isinstance(content, str):
         return frozenset()
-    found = [content] if _SECRET_NAME.search(name) else []
+    found = [content] if tells_secret(name) else []
     for match in re.finditer(USER_AND_PASSWORD, content):
         user, _, password = match[0][3:-1].partition(":")
         found.append(password or user)

@@ -8,6 +8,7 @@ may create an object, and only who knows its present entity tag may replace it.
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -137,22 +138,22 @@ class ObjectStorage:
         return True
 
     def read_tagged(self, path: str) -> tuple[bytes, str, float] | None:
-        """The object, its entity tag and when it was put by the store's clock; None if there is none."""
+        """The object, what tells its version and when it was put by the store's clock; None if there is none."""
         import obstore
 
         try:
             found = obstore.get(self._store, self._key(path))
         except FileNotFoundError:
             return None
-        return bytes(found.bytes()), str(found.meta["e_tag"]), found.meta["last_modified"].timestamp()
+        return bytes(found.bytes()), _tag(found.meta), found.meta["last_modified"].timestamp()
 
     def replace_tagged(self, path: str, data: bytes, tag: str) -> str | None:
-        """Write the object if its entity tag is still ``tag``; returns the new one, None where it was another."""
+        """Write the object if it is still the version ``tag``; returns the new one, None where it was another."""
         import obstore
         from obstore.exceptions import PreconditionError
 
         try:
-            return str(obstore.put(self._store, self._key(path), data, mode={"e_tag": tag})["e_tag"])
+            return _tag(obstore.put(self._store, self._key(path), data, mode=json.loads(tag)))
         except (PreconditionError, FileNotFoundError):
             return None
 
@@ -267,3 +268,9 @@ def _connect(location: str, settings: tuple[tuple[str, str], ...], retries: int,
     except (BaseError, ValueError) as problem:
         reason = str(problem).splitlines()[0]
         raise ConfigError(f"catalog.storage cannot be used for {location}: {reason}") from None
+
+
+def _tag(meta: Any) -> str:
+    """What a conditional put is told of the version that it replaces: S3 and Azure compare the entity tag, Google the
+    generation, which is the `version` of obstore."""
+    return json.dumps({name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None})

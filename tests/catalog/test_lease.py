@@ -251,3 +251,19 @@ def test_a_lease_object_that_was_deleted_starts_above_the_tokens_of_the_tables(p
 
 def scanned(place: ObjectStorage, table: str) -> list[dict[str, Any]]:
     return [row for batch in LakeCatalog(place).scan(table) for row in batch.to_pylist()]
+
+
+def test_what_keeps_an_earlier_holder_away_is_no_version_that_anybody_wrote(place: ObjectStorage) -> None:
+    lake = LakeCatalog(place)
+    assert lake.written_versions("switches") == [-1]
+    lake.fence(1)
+    made = lake.version("products")
+    assert lake.written_versions("products", 2) == [made - 1, made - 2], "the fence made the table and is not counted"
+    lake.append_rows("attribute_values", [], "run-1")
+    written = lake.version("attribute_values")
+    for token in range(2, 12):
+        lake.fence(token)
+    lake.append_rows("attribute_values", [], "run-2")
+    assert lake.written_versions("attribute_values", 2) == [lake.version("attribute_values"), written]
+    lake.fence(12)
+    assert lake.written_versions("attribute_values", 3) == [lake.version("attribute_values") - 1, written, made - 1]

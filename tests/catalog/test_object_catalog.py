@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ def test_only_the_first_makes_an_object_and_only_who_has_seen_it_changes_it(plac
     assert place.replace_tagged("a", b"4", found[1]) is None
     assert place.read("a") == b"3"
     assert place.replace_tagged("nosuch", b"4", found[1]) is None
+    assert json.loads(found[1]).keys() <= {"e_tag", "version"}
     assert place.read_tagged("nosuch") is None
 
 
@@ -350,3 +352,21 @@ def test_pictures_are_kept_by_content_and_go_when_no_product_names_them(
     assert [one.name for one in unnamed.paths] == ["b" * 64]
     unnamed.delete()
     assert [one.name for one in store.files()] == ["a" * 64]
+
+
+def test_a_conditional_put_names_the_generation_where_the_store_has_them(
+    place: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google compares the generation, obstore's `version`, and refuses a put that names the entity tag alone."""
+    asked: list[Any] = []
+
+    def put(_: Any, path: str, data: bytes, *, mode: Any) -> dict[str, Any]:
+        asked.append(mode)
+        return {"e_tag": "tag-2", "version": "8"}
+
+    place.put("a", b"1")
+    monkeypatch.setattr(obstore, "put", put)
+    tag = place.replace_tagged("a", b"2", json.dumps({"e_tag": "tag-1", "version": "7"}))
+    assert asked == [{"e_tag": "tag-1", "version": "7"}]
+    assert tag is not None
+    assert json.loads(tag) == {"e_tag": "tag-2", "version": "8"}

@@ -246,3 +246,28 @@ def test_the_jobs_say_what_is_wrong_with_their_arguments(
     assert (code, "run import_products first" in summary["message"]) == (2, True)
     code, summary, _ = job("deliver_values", capsys, "--config", file, "--migrate")
     assert (code, summary["revision"]) == (0, "0001")
+
+
+def test_the_file_of_a_run_has_no_position_to_go_on_from(
+    versions: Versions, positions: PositionFiles, tmp_path: Path
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-2")
+    summary = written(versions, positions, tmp_path / "run.jsonl", run_id="run-2")
+    rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [row["op"] for row in rows] == ["upsert", "end"]
+    assert all("position" not in row for row in rows)
+    assert "position" not in summary
+
+
+def test_a_snapshot_tells_its_position_at_the_beginning_too(
+    versions: Versions, positions: PositionFiles, tmp_path: Path
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    written(versions, positions, tmp_path / "all.jsonl", since="start")
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [(row["op"], row.get("position")) for row in rows] == [
+        ("reset", str(versions.position())),
+        ("upsert", None),
+        ("end", str(versions.position())),
+    ]

@@ -52,3 +52,25 @@ def test_the_example_has_what_readers_see_and_takes_a_file_twice(versions: Versi
     assert mirrored() == seen()
     follow()
     assert mirrored() == seen()
+
+
+def test_the_example_takes_the_snapshot_of_a_catalog_that_was_made_anew(tmp_path: Path) -> None:
+    positions, folder = PositionFiles(tmp_path / "positions"), tmp_path / "exchange"
+
+    def export_and_follow(versions: Versions) -> set[str]:
+        asked = ChangesRequest(output=str(folder), consumer="mirror")
+        export.export_changes(versions.catalog, positions, asked, say=lambda _: None)
+        command = [sys.executable, EXAMPLE, folder, tmp_path / "mirror.sqlite"]
+        subprocess.run(command, check=True, capture_output=True)
+        with sqlite3.connect(tmp_path / "mirror.sqlite") as database:
+            return {row[0] for row in database.execute("SELECT product_id FROM seen").fetchall()}
+
+    first = Versions(tmp_path / "first")
+    for number in range(4):
+        first.show({("a", "color"): value(f"Red {number}")}, f"run-{number}")
+        assert export_and_follow(first) == {"a"}
+    anew = Versions(tmp_path / "anew")
+    anew.show({("b", "color"): value("Blue")}, "run-1")
+    assert export_and_follow(anew) == {"b"}
+    anew.show({("b", "color"): value("Blue"), ("c", "color"): value("Red")}, "run-2")
+    assert export_and_follow(anew) == {"b", "c"}

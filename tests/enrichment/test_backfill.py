@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +176,30 @@ def test_a_misspelled_category_is_refused_with_those_that_are_close(sample: Samp
     assert json.loads(row["window"])["categories"] == ["Apparel", "Aparel"]
 
 
+def test_product_ids_that_are_all_unknown_are_refused(sample: SampleCatalog) -> None:
+    named = sample.with_settings("backfill.product_ids=['nosuch', 'P001']")
+    with pytest.raises(ConfigError, match="none of the 2 products asked for, for example 'nosuch'"):
+        backfill.estimate(named.context(), named.model(), backfill.window_of(named.config))
+
+
+def test_the_file_of_product_ids_may_be_what_a_spreadsheet_writes(tmp_path: Path) -> None:
+    sample = build(tmp_path / "sample")
+    named = sample.with_settings("backfill.product_ids_file=ids.txt").config
+    (sample.folder / "ids.txt").write_bytes(b"\xef\xbb\xbfA-1\r\nA-2\r\n")
+    assert backfill.window_of(named).product_ids == ("A-1", "A-2")
+    (sample.folder / "ids.txt").write_bytes("A-1\nA-2\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"ids\.txt is not UTF-8"):
+        backfill.window_of(named)
+
+
 @pytest.mark.slow
 def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
     (sample.folder / "ids.txt").write_text("p001\n\np002\nnosuch\n")
     named = sample.with_settings("backfill.product_ids=['p003']", "backfill.product_ids_file=ids.txt")
-    done = backfill.backfill(named.context(), named.model(), backfill.window_of(named.config))
+    said: list[str] = []
+    context = replace(named.context(), say=said.append)
+    done = backfill.backfill(context, named.model(), backfill.window_of(named.config))
+    assert "warning: 1 of the 4 product ids are not in the catalog" in said
     assert {row["product_id"] for row in table(sample, "predictions")} == {"p001", "p002", "p003"}
     assert done["products"] == 3
 

@@ -42,6 +42,7 @@ def test_every_format_gives_the_same_columns(name: str, tmp_path: Path) -> None:
         ("pretty.json", b'{\n "id": 1\n}\n', "one object per line"),
         ("all_broken.jsonl", b'{"id": 1, "id": 2}\n', "one object per line"),
         ("cut.parquet", b"PAR1 and no more", "cut off or damaged"),
+        ("footer.parquet", b"PAR1" + b"x" * 50 + (20).to_bytes(4, "little") + b"PAR1", "cut off or damaged: "),
         ("cut.csv.gz", gzip.compress(b"id,title\n" * 99, mtime=0)[:-9], "cut off or damaged"),
         ("packed.csv", gzip.compress(b"id,title\n1,a\n", mtime=0), "must end in .gz"),
         ("quotes.csv", b'id,"title\n1,a\n2,b\n', "never closed"),

@@ -149,7 +149,7 @@ def test_a_disk_that_does_not_answer_is_an_outage(folder: Path, monkeypatch: pyt
     assert sources(folder).fetch(str(folder / "good.jpg")).reason is Reason.IMAGE_UNREACHABLE
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
 def test_no_version_is_told_where_the_disk_does_not_answer(
     number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +160,34 @@ def test_no_version_is_told_where_the_disk_does_not_answer(
     monkeypatch.setattr(os, "lstat", broken)
     with pytest.raises(TemporaryFailure, match=r"good\.jpg has changed cannot be told"):
         opened.version(str(folder / "good.jpg"))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EINVAL])
+def test_one_path_that_may_not_be_looked_at_stops_no_import_but_a_whole_folder_does(
+    number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`lost+found/x.jpg` on a volume of pictures, named by a merchant; and a volume whose rights were changed."""
+
+    def forbidden(path: Any, **_: Any) -> None:
+        raise OSError(number, "no", path)
+
+    uri = str(folder / "lost+found" / "x.jpg")
+    opened = sources(folder)
+    monkeypatch.setattr(os, "lstat", forbidden)
+    assert opened.version(uri) == uri
+    monkeypatch.setattr(os, "access", lambda path, _: str(path) != str(folder))
+    with pytest.raises(TemporaryFailure, match="cannot be told"):
+        opened.version(uri)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["://a:b/", "secret", "http://u:p", "?token"])
+def test_a_uri_of_a_megabyte_is_refused_and_takes_no_hours(part: str, folder: Path) -> None:
+    uri = "ftp" + part * (2**20 // len(part))
+    fetched = sources(folder).fetch(uri)
+    assert fetched.data is None
+    assert fetched.reason is Reason.IMAGE_NOT_ALLOWED
+    assert len(without_secrets(uri)) <= 200
 
 
 def test_the_version_changes_with_the_file_and_a_web_picture_has_its_uri(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.operations.explain import Found, why
@@ -39,6 +40,10 @@ def seen(source: str, run: str | None = "run-1") -> dict[str, Any]:
 
 def quarantined(**given: Any) -> list[dict[str, Any]]:
     return [{"content_hash": "content-1", "reason": "scoring_failed", "detail": "OSError"} | given]
+
+
+def switched(scope: Scope, state: State = State.OFF, **given: str) -> Switch:
+    return Switch(scope=scope, state=state, who="ann", why="wrong feed", **given)
 
 
 LOW = decided("below_threshold")
@@ -106,6 +111,30 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "opted out": ({"product": {"opt_out": True}, "decisions": [LOW]}, "the merchant opted out"),
     "shop": ({"product": {"shop_id": "off"}}, "shop off is in enrich.disabled_shops"),
+    "shop by a switch": (
+        {"switched": Switches((switched(Scope.SHOP, target="s"),))},
+        "shop s is switched off by ann (wrong feed): set_switch --state on switches it on again.",
+    ),
+    "attribute by a switch, value seen": (
+        {"current": seen("model"), "switched": Switches((switched(Scope.ATTRIBUTE, attribute="color"),))},
+        "The next run retracts it: attribute color is switched off by ann",
+    ),
+    "category by a switch": (
+        {"switched": Switches((switched(Scope.CATEGORY, target="Apparel"),))}, "category Apparel is switched off"
+    ),
+    "others by switches": (
+        {
+            "switched": Switches(
+                (
+                    switched(Scope.SHOP, target="other"),
+                    switched(Scope.ATTRIBUTE, attribute="material"),
+                    switched(Scope.CATEGORY, target="Home"),
+                    switched(Scope.SHOP, target="s", state=State.PAUSED),
+                )
+            )
+        },
+        "no finished run has decided color",
+    ),
     "attribute": ({"enabled": False, "decisions": [LOW]}, "color is switched off"),
     "not applicable": ({"product": {"category": "Home"}}, "color does not apply to category Home"),
     "category": (
@@ -144,7 +173,7 @@ def test_why(case: str) -> None:
         product=PRODUCT | given.get("product", {}), attribute=attribute, current=given.get("current"),
         decisions=given.get("decisions", []), history=given.get("history", []),
         quarantined=given.get("quarantined", []), rolled_back=given.get("rolled_back", ()),
-        person=given.get("person"),
+        person=given.get("person"), switched=given.get("switched", Switches()),
     )  # fmt: skip
     text = why(found, SWITCHES)
     assert ("older content" in text) == (case == "older content")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +34,12 @@ class Catalog(Protocol):
 
     def version(self, table: str) -> int:
         """Grows with every commit; -1 before the first."""
+
+    def written_versions(self, table: str, count: int = 1) -> list[int]:
+        """The newest ``count`` versions that a run or a person made, newest first; -1 and below before the first one.
+
+        Left out are those that change no row and only keep an earlier holder of the write lease away.
+        """
 
     def readable(self, table: str, version: int) -> bool:
         """Whether this version, or -1, can still be read: later upkeep may have deleted its files."""
@@ -93,8 +99,12 @@ class Catalog(Protocol):
     def writing(self) -> AbstractContextManager[None]:
         """A block in which this is the only job that writes. Raises GateRefused if another job does."""
 
-    def locked(self, name: str, wait_seconds: float) -> AbstractContextManager[None]:
-        """A block that one process at a time can be in, per ``name``. Raises GateRefused after ``wait_seconds``."""
+    def locked(self, name: str, wait_seconds: float) -> AbstractContextManager[Callable[[], None]]:
+        """A block that one process at a time can be in, per ``name``. Raises GateRefused after ``wait_seconds``.
+
+        What it yields raises TemporaryFailure if another process may be in it by now: it is to be called before what
+        must not happen twice.
+        """
 
     def location(self, table: str) -> str:
         """Where the table lies, for people and other tools."""

@@ -29,6 +29,10 @@ FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "adopte
 a training the labels that it used, and a job that has lost its lease that it failed."""
 
 
+_FENCE_RUN = "fence-"
+"""How the run ids of commits begin that change no row."""
+
+
 class DeltaTables:
     """The tables in ``storage``, by name."""
 
@@ -37,6 +41,20 @@ class DeltaTables:
     def version(self, table: str) -> int:
         delta = self._open(table)
         return -1 if delta is None else int(delta.version())
+
+    def written_versions(self, table: str, count: int = 1) -> list[int]:
+        delta = self._open(table)
+        newest = -1 if delta is None else int(delta.version())
+        if delta is None or not delta.transaction_version(FENCE):
+            return [newest - number for number in range(count)]
+        looked_at = 4 * count
+        while True:  # as a rule once: there is a fence only where a job has died
+            history = delta.history(looked_at)
+            written = [int(one["version"]) for one in history if not str(one.get("run_id")).startswith(_FENCE_RUN)]
+            if len(written) >= count or len(history) < looked_at:
+                oldest = written[-1] if written else -1
+                return (written + [oldest - 1 - number for number in range(count)])[:count]
+            looked_at *= 4
 
     def readable(self, table: str, version: int) -> bool:
         from deltalake.exceptions import DeltaError
@@ -122,7 +140,7 @@ class DeltaTables:
                 if all(now[name] == before[name] + 1 for name in before):  # by the fence alone
                     transactions += [Transaction(name, version) for name, version in now.items()]
             properties = CommitProperties(
-                custom_metadata={"run_id": f"fence-{token}"},
+                custom_metadata={"run_id": f"{_FENCE_RUN}{token}"},
                 max_commit_retries=COMMIT_RETRIES,
                 app_transactions=transactions,
             )

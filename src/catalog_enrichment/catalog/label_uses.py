@@ -49,7 +49,7 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
     GateRefused if another training holds the table for ``LOCK_SECONDS``.
     """
     attribute, product_ids = fold.attribute, fold.product_ids
-    with catalog.locked(TABLE, LOCK_SECONDS):
+    with catalog.locked(TABLE, LOCK_SECONDS) as still_held:
         uses, newest = _first_uses(catalog, attribute, set(product_ids))
         now = strictly_later(datetime.now(UTC), newest)
         before = earlier if fold.epoch == 0 else []
@@ -65,6 +65,7 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
                 {"attribute": attribute, "product_id": product, "epoch": fold.epoch, "candidate": name, "used_at": time}
                 for (product, name), time in new.items()
             ]
+            still_held()
             catalog.append_rows(TABLE, rows, stable_hash(TABLE, attribute, sorted(new), now.isoformat()))
         for (product, name), time in new.items():
             uses[product][name] = time

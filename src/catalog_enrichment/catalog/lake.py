@@ -30,7 +30,7 @@ from catalog_enrichment.catalog.delta_tables import (
 )
 from catalog_enrichment.catalog.lease import FENCE, Lease
 from catalog_enrichment.catalog.table_versions import TableVersions
-from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
+from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, TemporaryFailure
 from catalog_enrichment.frames import empty_frame, few_ids, persisted_frames, with_ids
 from catalog_enrichment.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.storage import FolderStorage, Storage
@@ -273,16 +273,30 @@ class LakeCatalog(DeltaTables, RunCheckpoints, TableVersions):
             if (delta.transaction_version(FENCE) or 0) > fencing[FENCE]:
                 raise self._lease.lost()
 
-    def writing(self) -> AbstractContextManager[None]:
+    def require_held(self) -> None:
+        """Raises TemporaryFailure if the lease under which this job writes may be another's by now: for what no commit
+        guards."""
+        if self._lease:
+            self._lease.require()
+
+    def may_clean_up(self) -> bool:
+        try:
+            self.require_held()
+        except TemporaryFailure:
+            return False
+        return True
+
+    def writing(self) -> AbstractContextManager[Any]:
         if self._lease:
             return self._lease.held(wait_seconds=0, fence=self.fence)
         return self.locked("writing", wait_seconds=0)
 
     @contextmanager
-    def locked(self, name: str, wait_seconds: float) -> Iterator[None]:
+    def locked(self, name: str, wait_seconds: float) -> Iterator[Callable[[], None]]:
         if isinstance(self.storage, ObjectStorage):
-            with Lease(self.storage, name, self._lease_seconds).held(wait_seconds):
-                yield
+            lease = Lease(self.storage, name, self._lease_seconds)
+            with lease.held(wait_seconds):
+                yield lease.require
             return
         # the lock is on a file: the operating system releases it when the job's process ends
         from filelock import FileLock, Timeout
@@ -291,7 +305,7 @@ class LakeCatalog(DeltaTables, RunCheckpoints, TableVersions):
         lock = self.path / f"_{name}.lock"
         try:
             with FileLock(lock, timeout=wait_seconds):
-                yield
+                yield lambda: None
         except Timeout:
             raise GateRefused(f"another job is writing to this catalog ({lock}); run again when it is done") from None
 

@@ -117,7 +117,7 @@ def write(
 
 
 def _table_versions(catalog: Catalog) -> dict[str, int]:
-    return {table: catalog.version(table) for table in contract.TABLES if table != TABLE}
+    return {table: catalog.written_versions(table)[0] for table in contract.TABLES if table != TABLE}
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _run(
         add_arguments(parser)
     args = parser.parse_args(argv)
     values = {key: getattr(args, argument) for argument, key in settings.items()}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    overrides = [f"{key}={_toml(value)}" for key, value in values.items() if value is not None]
 
     configs: list[Config] = []
 
@@ -88,6 +88,11 @@ def _run(
             after_job.report(config, outcome)
 
     return ended(function.__name__, run, report)
+
+
+def _toml(value: object) -> str:
+    """A text, number or list of texts as TOML: JSON, in which TOML allows neither halves of characters nor DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def parser_of(function: Callable[..., Summary | int]) -> argparse.ArgumentParser:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalog_enrichment import failures
 from catalog_enrichment.cli.command import Summary, job, non_negative
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.records import RunKind, RunStatus
@@ -35,9 +38,8 @@ def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     with open_for_writing(config, "enrich_catalog") as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
     _say_what_changed(summary)
-    if not args.no_report and not args.dry_run and summary["run_id"]:
-        summary["report"] = str(run_report.write_report(context.catalog, config, summary["run_id"]))
-        to_stderr(f"report: {summary['report']}")
+    if not args.no_report and not args.dry_run:
+        _write_page(summary, lambda: run_report.write_report_once(context.catalog, config, summary["run_id"]))
     drift.refuse_if_drifted(summary)
     return summary
 
@@ -53,6 +55,19 @@ def _say_what_changed(summary: Summary) -> None:
         f"\n{attributes_table(summary['attributes'])}\n\n{summary['products']:,} products = "
         f"{summary['predicted']:,} predicted + {summary['skipped']:,} skipped + {quarantined:,} quarantined"
     )
+
+
+def _write_page(summary: Summary, write: Callable[[], Path | None]) -> None:
+    """Write the page and put its path into the summary. What is published is told also where the page fails: it is
+    written by the next run that has nothing to do."""
+    try:
+        path = write()
+    except Exception as problem:
+        to_stderr(f"warning: the report was not written: {failures.recognised(problem) or repr(problem)}")
+        return
+    if path is not None:
+        summary["report"] = str(path)
+        to_stderr(f"report: {path}")
 
 
 def _backfill_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +111,7 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     with open_for_writing(config, "backfill") as context:
         summary = backfill_job.backfill(context, model, window, dry_run=args.dry_run)
     if not args.no_report and summary["status"] == RunStatus.SUCCEEDED:
-        summary["report"] = str(run_report.write_backfill_report(context.catalog, config, summary["run_id"]))
-        to_stderr(f"report: {summary['report']}")
+        _write_page(summary, lambda: run_report.write_backfill_report(context.catalog, config, summary["run_id"]))
     drift.refuse_if_drifted(summary)
     return summary
 

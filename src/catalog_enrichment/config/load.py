@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment import resources
+from catalog_enrichment import masking, resources
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
@@ -30,8 +30,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def _apply(content: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
+    shown = f"{name}={masking.MASK}" if equals and masking.tells_secret(name) else masking.masked(override)
     if not equals or not all(part.strip() for part in name.split(".")):
-        raise ConfigError(f"--set {override!r} must have the form section.key=value")
+        raise ConfigError(f"--set {shown!r} must have the form section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -41,5 +42,5 @@ def _apply(content: dict[str, Any], override: str) -> None:
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+            raise ConfigError(f"--set {shown!r}: {section!r} is a value, not a section")
     target[key] = value

@@ -13,6 +13,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from catalog_enrichment import masking
 from catalog_enrichment.errors import ConfigError
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def construct(kind: type[T], values: dict[str, Any], where: str) -> T:
 def _dataclass(kind: type[Any], content: Any, key: str, problems: list[str]) -> Any:
     """The instance; None if a problem was added to ``problems``."""
     if not isinstance(content, Mapping):
-        problems.append(f"{key or 'the content'} must be a table of keys, not {_shown(content)}")
+        problems.append(f"{key or 'the content'} must be a table of keys, not {_shown(content, key)}")
         return None
     hints, problems_before = get_type_hints(kind), len(problems)
     required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
@@ -78,7 +79,7 @@ def _value(annotation: Any, value: Any, key: str, problems: list[str]) -> Any:
         return None if value is None else _value(arguments[0], value, key, problems)
     if origin is Literal:
         if value not in arguments:
-            problems.append(f"{key} must be one of {list(arguments)}, not {_shown(value)}")
+            problems.append(f"{key} must be one of {list(arguments)}, not {_shown(value, key)}")
         return value
     if origin in (list, tuple, dict):
         return _CONTAINERS[origin](arguments, value, key, problems)
@@ -89,13 +90,13 @@ def _value(annotation: Any, value: Any, key: str, problems: list[str]) -> Any:
     if annotation is str and isinstance(value, date | time):  # TOML has date and time literals
         return str(value)
     if type(value) is not annotation:  # not isinstance: bool is a subclass of int
-        problems.append(f"{key} must be of type {annotation.__name__}, not {_shown(value)}")
+        problems.append(f"{key} must be of type {annotation.__name__}, not {_shown(value, key)}")
     return value
 
 
 def _list(arguments: tuple[Any, ...], value: Any, key: str, problems: list[str]) -> Any:
     if not isinstance(value, list | tuple):
-        problems.append(f"{key} must be a list, not {_shown(value)}")
+        problems.append(f"{key} must be a list, not {_shown(value, key)}")
         return None
     return [_value(arguments[0], item, f"{key}.{number}", problems) for number, item in enumerate(value)]
 
@@ -105,7 +106,7 @@ def _tuple(arguments: tuple[Any, ...], value: Any, key: str, problems: list[str]
         items = _list(arguments, value, key, problems)
         return None if items is None else tuple(items)
     if not isinstance(value, list | tuple) or len(value) != len(arguments):
-        problems.append(f"{key} must be a list of {len(arguments)} values, not {_shown(value)}")
+        problems.append(f"{key} must be a list of {len(arguments)} values, not {_shown(value, key)}")
         return None
     return tuple(
         _value(kind, item, f"{key}.{number}", problems)
@@ -115,7 +116,7 @@ def _tuple(arguments: tuple[Any, ...], value: Any, key: str, problems: list[str]
 
 def _dict(arguments: tuple[Any, ...], value: Any, key: str, problems: list[str]) -> Any:
     if not isinstance(value, Mapping):
-        problems.append(f"{key} must be a table of keys, not {_shown(value)}")
+        problems.append(f"{key} must be a table of keys, not {_shown(value, key)}")
         return None
     return {name: _value(arguments[1], item, _join(key, str(name)), problems) for name, item in value.items()}
 
@@ -131,5 +132,5 @@ def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
 
 
-def _shown(value: Any) -> str:
-    return repr(value)[:200]
+def _shown(value: Any, key: str) -> str:
+    return f"a {type(value).__name__} (not shown)" if masking.tells_secret(key) else repr(value)[:200]

@@ -6,6 +6,8 @@ A file is a sequence of rows that are applied from top to bottom. ``op`` says wh
     upsert    the product's attribute now has these values, from this source
     delete    the product's attribute has no value any more
     end       the last row: with it applied, the consumer is at ``position``; a file without it is not complete
+
+The file of a single run has no position: what other runs did in between is not in it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ SCHEMA = pa.schema(
     ]
 )
 """``version`` grows from commit to commit, ``changed_by`` are the runs that made it. Of reset and end everything about
-a value is null; ``position`` is null but in the last row."""
+a value is null; ``position``, CATALOG:VERSION, is null but in these two."""
 
 __all__ = ["END", "FORMATS", "RESET", "SCHEMA", "rows_of", "write"]
 
@@ -51,12 +53,15 @@ _JSON_ROWS = 10_000
 _Write = Callable[[pa.Table], None]
 
 
-def rows_of(catalog: Catalog, steps: Iterable[Step]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file (SCHEMA) with the changes of ``steps``, at least one, in their order."""
+def rows_of(catalog: Catalog, steps: Iterable[Step], to_follow: bool = True) -> Iterator[pa.RecordBatch]:
+    """The rows of a file (SCHEMA) with the changes of ``steps``, at least one, in their order.
+
+    ``to_follow``: the steps have no gap, so that a consumer that has applied them is at the last one's position.
+    """
     step = None
     for step in steps:
         if step.snapshot:
-            yield _marker(RESET, step)
+            yield _marker(RESET, step, to_follow)
         for batch in step.changes(catalog):
             of_step = {
                 "version": pa.array([step.version] * batch.num_rows, pa.int64()),
@@ -66,11 +71,11 @@ def rows_of(catalog: Catalog, steps: Iterable[Step]) -> Iterator[pa.RecordBatch]
             columns = [of_step[name] if name in of_step else batch.column(name) for name in SCHEMA.names]
             yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
     assert step is not None
-    yield _marker(END, step)
+    yield _marker(END, step, to_follow)
 
 
-def _marker(op: str, step: Step) -> pa.RecordBatch:
-    position = str(step.position) if op == END else None
+def _marker(op: str, step: Step, to_follow: bool) -> pa.RecordBatch:
+    position = str(step.position) if to_follow else None
     row = {"op": op, "version": step.version, "changed_by": list(step.run_ids), "position": position}
     return pa.RecordBatch.from_pylist([row], schema=SCHEMA)
 

@@ -46,7 +46,9 @@ def connected(config: DeliveryConfig, for_migration: bool = False) -> Iterator[p
     secrets = (password, os.environ.get("PGPASSWORD", ""))
     with answering(uri, secrets), psycopg.connect(
         uri, autocommit=True, connect_timeout=config.connect_seconds, application_name=APPLICATION,
-        tcp_user_timeout=60_000, keepalives_idle=30, **given,  # type: ignore[arg-type]
+        client_encoding="utf8", tcp_user_timeout=60_000, keepalives_idle=30,
+        prepare_threshold=None,  # poolers between here and the server do not know prepared statements
+        **given,  # type: ignore[arg-type]
     ) as connection:  # fmt: skip
         for name, value in {**_ENDS_SOON, "lock_timeout": f"{config.lock_seconds}s"}.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))

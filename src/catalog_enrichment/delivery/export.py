@@ -66,14 +66,14 @@ def export_changes(
     newest = found[-1].position if found else feed.newest_position(catalog)
     summary: dict[str, Any] = {"since": str(since) if since else None, "position": str(newest)}
     if request.run_id is not None:
-        summary["run_id"] = request.run_id
+        summary = {"run_id": request.run_id}  # other runs may have changed something in between: no position
     if not found:
         say(f"nothing changed since {newest}")
         return {"status": NOTHING_TO_DO} | summary | {"file": None, "upserts": 0, "deletes": 0}
     target, kind = _target(request, found)
     require_free(target, request.overwrite or request.consumer is not None)
     with stages("export") as stage:
-        counts = change_files.write(change_files.rows_of(catalog, found), target, kind)
+        counts = change_files.write(change_files.rows_of(catalog, found, request.run_id is None), target, kind)
         stage.rows_out = counts[UPSERT] + counts[DELETE]
     if request.consumer is not None:
         positions.move(request.consumer, newest)
@@ -107,7 +107,7 @@ def _target(request: ChangesRequest, found: Sequence[Step]) -> tuple[Path, Forma
         if path.is_file():
             raise ConfigError(f"--output {path} is a file; the files of a consumer are written into a folder")
         kind: Format = request.kind or "jsonl"
-        # zeros in front: files sorted by name are in the order in which they are to be applied
+        # the order in which they are to be applied is that of the last number
         span = f"{last.version:012d}" if first.snapshot else f"{first.after:012d}-{last.version:012d}"
         return path / f"{first.kind}-{span}.{kind}", kind
     if request.kind is not None:

@@ -34,7 +34,11 @@ def window_of(config: Config) -> Window:
         file = config.path(section.product_ids_file)
         if not file.is_file():
             raise ConfigError(f"backfill.product_ids_file: no such file: {file}")
-        ids += [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as problem:
+            raise ConfigError(f"backfill.product_ids_file: {file} is not UTF-8: {problem}") from None
+        ids += [line.strip() for line in lines if line.strip()]
     return Window(
         categories=tuple(section.categories),
         updated_from=section.updated_from,
@@ -49,7 +53,7 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
     Raises ConfigError for a category that no product is in: a misspelled one would pass as a slice of 0 products.
     """
     config, catalog = context.config, context.catalog
-    category_filters.require_known(catalog.read("products"), window.categories, "backfill.categories")
+    _require_known(context, window)
     with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
         request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
         selection = select_products(catalog, request, read_ledger(catalog), persist)
@@ -69,6 +73,24 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
         "seconds": seconds,
         "products_per_second": rate,
     }
+
+
+def _require_known(context: Context, window: Window) -> None:
+    """Raise ConfigError for a category that no product is in, and for product ids of which the catalog has none. Ids
+    that it lacks beside others are said."""
+    products = context.catalog.read("products", columns=["product_id", "category"])
+    category_filters.require_known(products, window.categories, "backfill.categories")
+    if not window.product_ids:
+        return
+    asked = len(set(window.product_ids))
+    known = Window(product_ids=window.product_ids).select(products).count()
+    if not known:
+        raise ConfigError(
+            f"backfill.product_ids: the catalog has none of the {asked:,} products asked for, for example "
+            f"{window.product_ids[0][:100]!r}"
+        )
+    if known < asked:
+        context.say(f"warning: {asked - known:,} of the {asked:,} product ids are not in the catalog")
 
 
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Changed:
 
 def changed(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> Changed | None:
     """What to look at of ``products``, those of the window asked for; None: all of them."""
-    last = last_run(_succeeded(catalog), request, catalog.version("attribute_values"))
+    last = last_run(_succeeded(catalog), request, catalog.written_versions("attribute_values")[0])
     if last is None:
         return None
     # also those of an import that was killed; null: from before imports left their mark, and so before the last run

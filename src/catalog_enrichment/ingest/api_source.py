@@ -94,7 +94,7 @@ def api_feed(spark: SparkSession, source: SourceConfig, folder: Path, say: Say) 
     api = source.api
     if api is None:
         raise ConfigError('source.format = "http_api" needs a section [source.api]')
-    key = stable_hash(source.path, api.content_keys())[:20]
+    key = stable_hash(source.path, api.content_keys(), api.auth_env, api.auth_header)[:20]  # a token has its own pages
     request = ApiRequest(url=source.path, api=api, folder=str(folder / f"pages-{key}"), token=_token(api))
     age = request.pages.age_hours()
     if age > api.keep_hours or (age and not api.keep_hours):
@@ -161,7 +161,7 @@ def _is_complete(request: ApiRequest) -> bool:
 
 def _in_tasks(spark: SparkSession, request: ApiRequest, lanes: Sequence[list[int] | None]) -> int:
     """Fetch the pages of every lane in a task of its own; None: those that follow what is kept. Raises what they
-    would."""
+    would, and ConfigError where the driver does not find a page that a task has kept."""
     spark.dataSource.register(_data_source(lambda lane: _fetch_lane(request, lane), list(lanes)))
     rows = spark.read.format(_FORMAT).load().collect()
     problems = [row for row in rows if row["error"]]
@@ -171,6 +171,12 @@ def _in_tasks(spark: SparkSession, request: ApiRequest, lanes: Sequence[list[int
         kinds = Counter(row["error"] for row in problems)
         others = len(problems) - 1
         raise _error(worst["error"], worst["message"] + (f" ({others} more tasks: {dict(kinds)})" if others else ""))
+    kept = request.pages.heads()
+    if lost := sorted({row["page"] for row in rows if row["items"]} - set(kept)):
+        raise ConfigError(
+            f"pages {lost[:5]} were kept by an executor in {request.folder}, but are not there for the driver: "
+            "source.api.pages_folder must be a folder that the driver and all executors share"
+        )
     return len(rows)
 
 

@@ -84,11 +84,11 @@ def _readable(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, EOFError, gzip.BadGzipFile) as problem:
+    except (pa.ArrowException, EOFError, OSError) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise ConfigError(f"--from {file} cannot be read: {os.strerror(problem.errno)}") from None
         reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
         raise DataContractError(f"{file} cannot be read, it may be cut off or damaged: {reason}") from None
-    except OSError as problem:
-        raise ConfigError(f"--from {file} cannot be read: {os.strerror(problem.errno or 0)}") from None
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------

@@ -57,61 +57,61 @@ def import_products(context: Context) -> dict[str, Any]:
     unusable config, DataContractError for a source that fails its validation, and GateRefused where too many pictures
     cannot be used; in each case no product was changed.
     """
-    config, spark, catalog, dictionary = context.config, context.spark, context.catalog, context.dictionary
-    stages, root, source = Stages(context.say), config.path("."), _source(config)
+    config, catalog, source = context.config, context.catalog, _source(context.config)
+    stages = Stages(context.say)
     record = RunRecord(kind=RunKind.IMPORT, stages=stages, config=config.without_secrets(), secrets=config.secrets())
-    record.config_hash = unchanged.settings_hash(config, source, dictionary)
-    rules = load_rules(resources.locate(source.row_rules, root))
-    merchant_values.check_attributes(source.mapping, dictionary)
+    with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
+        record.config_hash = unchanged.settings_hash(config, source, context.dictionary)
+        rules = load_rules(resources.locate(source.row_rules, config.path(".")))
+        merchant_values.check_attributes(source.mapping, context.dictionary)
+        with remote_feed(context.spark, config, context.say) as remote:
+            return _import(context, record, rules, remote)
 
-    with (
-        runs.recorded(catalog, record),
-        _dropping_checkpoints_if_refused(catalog, record),
-        remote_feed(spark, config, context.say) as remote,
-    ):
-        with stages("look"):
-            # before the files are read: what is written into them from here on is seen by the next import
-            last = runs.newest_of(catalog, RunKind.IMPORT)
-            imported = None if last is None else last["input_fingerprint"]
-            record.input_fingerprint = feeds.fingerprint(spark, source, root, remote, imported)
-            nothing_new = last is not None and _is_unchanged(context, record, last)
-        if last is not None and nothing_new:
-            return _nothing_new(context, record, last)
 
-        with stages("read"):
-            _move_pictures_out_of_table(context)
-            record.run_id = run_id = _run_id(catalog, record, last)
-            rows = _read(context, run_id, remote)
+def _import(context: Context, record: RunRecord, rules: list[RowRule], remote: RemoteFeed | None) -> dict[str, Any]:
+    config, spark, catalog, stages = context.config, context.spark, context.catalog, record.stages
+    root, source = config.path("."), _source(config)
+    with stages("look"):
+        # before the files are read: what is written into them from here on is seen by the next import
+        last = runs.newest_of(catalog, RunKind.IMPORT)
+        imported = None if last is None else last["input_fingerprint"]
+        record.input_fingerprint = feeds.fingerprint(spark, source, root, remote, imported)
+        nothing_new = last is not None and _is_unchanged(context, record, last)
+    if last is not None and nothing_new:
+        return _nothing_new(context, record, last)
 
-        with stages("validate"):
-            record.validation = _validate_snapshot(rows, config, 0 if last is None else last["counts"]["rows"])
+    with stages("read"):
+        _move_pictures_out_of_table(context)
+        record.run_id = run_id = _run_id(catalog, record, last)
+        rows = _read(context, run_id, remote)
 
-        with stages("compare") as stage:
-            snapshot = _compare(context, record, rows, rules)
-            repeated = _count_merchant_values(context, record, snapshot)
-            stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
-        quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
-        marked = sum(record.by_reason("adopted").values())
-        if not (snapshot.changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
-            catalog.drop_checkpoints(run_id)
-            context.say(
-                f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already"
-            )
-            return _summary(record, NOTHING_TO_DO) | {"run_id": None}
+    with stages("validate"):
+        record.validation = _validate_snapshot(rows, config, 0 if last is None else last["counts"]["rows"])
 
-        if snapshot.changes:
-            committed = catalog.committed("products", run_id)
-            _try_pictures(context, record, snapshot.accepted_rows(), may_refuse=not committed)
-        with stages("publish") as stage:
-            stage.quarantined = catalog.append("quarantine", quarantined, run_id)
-            catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
-            if snapshot.changes:
-                written, changed = snapshot.written_products(run_id), snapshot.changed_products()
-                stage.rows_out = catalog.replace_products("products", written, changed, run_id)
-            # without changes they are stale by what others did
-            catalog.refresh_current_values(run_id, snapshot.written_rows() if snapshot.changes else None)
-        runs.write(catalog, record)  # the last write of the run
+    with stages("compare") as stage:
+        snapshot = _compare(context, record, rows, rules)
+        repeated = _count_merchant_values(context, record, snapshot)
+        stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
+    quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
+    marked = sum(record.by_reason("adopted").values())
+    if not (snapshot.changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
         catalog.drop_checkpoints(run_id)
+        context.say(f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already")
+        return _summary(record, NOTHING_TO_DO) | {"run_id": None}
+
+    if snapshot.changes:
+        committed = catalog.committed("products", run_id)
+        _try_pictures(context, record, snapshot.accepted_rows(), may_refuse=not committed)
+    with stages("publish") as stage:
+        stage.quarantined = catalog.append("quarantine", quarantined, run_id)
+        catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
+        if snapshot.changes:
+            written, changed = snapshot.written_products(run_id), snapshot.changed_products()
+            stage.rows_out = catalog.replace_products("products", written, changed, run_id)
+        # without changes they are stale by what others did
+        catalog.refresh_current_values(run_id, snapshot.written_rows() if snapshot.changes else None)
+    runs.write(catalog, record)  # the last write of the run
+    catalog.drop_checkpoints(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
 
 
@@ -146,8 +146,8 @@ def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
         inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
         return make_run_id(RunKind.IMPORT, *inputs, products_before)
 
-    now = max(catalog.version("products"), 0)  # making the table is its version 0
-    killed = run_id(now - 1)
+    now, before = (max(version, 0) for version in catalog.written_versions("products", 2))  # 0: the table was made
+    killed = run_id(before)
     if catalog.committed("products", killed) and catalog.has_checkpoint(killed, OUTCOMES):
         return killed
     return run_id(now)
@@ -196,7 +196,7 @@ def _is_unchanged(context: Context, record: RunRecord, last: Row) -> bool:
     catalog = context.catalog
     same_inputs = (last["input_fingerprint"], last["config_hash"]) == (record.input_fingerprint, record.config_hash)
     # another version: an import was killed after it had changed the products
-    same_products = (last["table_versions"] or {}).get("products") == catalog.version("products")
+    same_products = (last["table_versions"] or {}).get("products") == catalog.written_versions("products")[0]
     if not (same_inputs and same_products) or catalog.current_values_stale():
         return False
     return not unchanged.other_pictures(catalog.read("products"), context.config.pictures())

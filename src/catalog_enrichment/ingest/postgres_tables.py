@@ -38,6 +38,8 @@ _TYPES = {
     "bytea": "binary",
 }  # fmt: skip
 """Name of a type in pg_type -> Spark's name; every other type is a text."""
+_OF_ANY_LENGTH = {"character": "bpchar", "bit": "varbit"}
+"""Types whose plain name means a length of one, and the same without a length."""
 _WITH_PAGES = ("r", "m", "p")
 """Of pg_class.relkind: tables, materialized views, partitioned tables."""
 _SETTINGS = {
@@ -246,9 +248,9 @@ def _psycopg() -> Any:
 
 
 def _conninfo(uri: str, config: PostgresConfig) -> str:
+    _psycopg()
     from psycopg.conninfo import make_conninfo
 
-    _psycopg()
     if not config.auth_env:
         return uri
     password = os.environ.get(config.auth_env, "")
@@ -349,7 +351,8 @@ def _key_ranges(connection: psycopg.Connection[Any], config: PostgresConfig, sou
     ).format(sql.Literal(shares), key, sql.SQL(_literal(source)))
     rows = connection.execute(quantiles).fetchall()
     starts = [
-        sql.SQL("{}::").format(sql.Literal(text)).as_string(connection) + kind for text, kind in dict.fromkeys(rows)
+        sql.SQL("{}::").format(sql.Literal(text)).as_string(connection) + _OF_ANY_LENGTH.get(kind, kind)
+        for text, kind in dict.fromkeys(rows)
     ]
     name = key.as_string(connection)
     ranges = _between(name, starts)

@@ -33,6 +33,10 @@ MISSING = "missing"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, line breaks and lone surrogates, which a log or a table must not get from a feed."""
+LONGEST_URI = 8192
+"""Characters; servers refuse longer ones, and no file system has such paths."""
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EILSEQ}
+"""What one path can cause, and not the storage."""
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -87,8 +91,9 @@ class PictureSources:
 
         Nothing is opened, and a file outside the allowed folders is not looked at: its version is its URI.
         ``realpath`` is asked for folders and links; a caller with many URIs passes one that remembers. Raises
-        TemporaryFailure where the storage does not answer or forbids to look: another version would mean another
-        picture, whose values are decided anew and retracted.
+        TemporaryFailure where the storage does not answer or a whole allowed folder may not be read: another version
+        would mean another picture, whose values are decided anew and retracted. Where only this path may not be looked
+        at, its version is its URI: one row must not stop an import.
         """
         try:
             scheme, path = self._split(uri)
@@ -98,11 +103,18 @@ class PictureSources:
         except NotFetched as problem:
             return MISSING if problem.reason is Reason.IMAGE_MISSING else uri
         except OSError as problem:
+            if problem.errno in _FORBIDDEN and self._can_list(path):
+                return uri
             raise TemporaryFailure(
                 f"whether the picture {without_secrets(uri)} has changed cannot be told: {type(problem).__name__} "
                 f"({os.strerror(problem.errno or 0)}). Nothing was imported; run again when the folder can be read"
             ) from problem
         return f"{status.st_size}-{status.st_mtime_ns}"
+
+    def _can_list(self, path: str) -> bool:
+        """Whether the allowed folders that ``path`` is in can be read themselves."""
+        inside = [folder for folder in self._folders if path.startswith(folder.rstrip("/") + "/")]
+        return all(os.access(folder, os.R_OK | os.X_OK) for folder in inside)
 
     def _read(self, uri: str, of_product: Deadline | None) -> bytes:
         scheme, path = self._split(uri)
@@ -124,6 +136,8 @@ class PictureSources:
 
     def _split(self, uri: str) -> tuple[str, str]:
         """The scheme (`file` for a plain path), and for files the path. Raises NotFetched if it is not allowed."""
+        if len(uri) > LONGEST_URI:
+            raise NotFetched(Reason.IMAGE_NOT_ALLOWED, f"a URI of more than {LONGEST_URI:,} characters")
         found = _SCHEME.match(uri)
         if not found and "://" in uri:
             raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "not a valid URI, or a chain of several")
@@ -188,7 +202,7 @@ def picture_sources(limits: ImagesConfig) -> PictureSources:
 def without_secrets(text: str) -> str:
     """A URI, or a message with URIs, without users, passwords and queries (they may hold a signature), on one line, and
     short."""
-    without_queries = re.sub(r"[?#]\S*", "", text)
+    without_queries = re.sub(r"[?#]\S*", "", text[: 2 * LONGEST_URI])
     return _NO_TEXT.sub("?", re.sub(USER_AND_PASSWORD, "://", without_queries))[:200]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog import ledger, runs, switches
+from catalog_enrichment.catalog.switches import Scope, State, Switches
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.operations import lookup, ways_back
@@ -44,6 +45,7 @@ class Found:
     """Ids of the runs whose work on the attribute is rolled back."""
     person: PersonSet | None = None
     """What a person said last and stands, also where the merchant's value is seen."""
+    switched: Switches = field(default_factory=Switches)
 
     @property
     def name(self) -> str:
@@ -91,10 +93,10 @@ def explain_value(
     return explained
 
 
-def why(found: Found, switches: EnrichConfig) -> str:
+def why(found: Found, rules: EnrichConfig) -> str:
     """One or two sentences: why readers see this value or none, and what would change it.
 
-    The second one says why the newest decision left the value as it is. ``switches``: disabled shops and categories.
+    The second one says why the newest decision left the value as it is. ``rules``: disabled shops and categories.
     """
     current = found.current
     if current and current["source"] == Source.MERCHANT.value:
@@ -105,8 +107,8 @@ def why(found: Found, switches: EnrichConfig) -> str:
         return _ended(reasons.sentence(said, reasons.Case(attribute=found.name, detail=who_and_why)))
     newest = found.decisions[0] if found.decisions else None
     if current:
-        return " ".join(map(_ended, _why_it_stands(found, current, switches)))
-    if without_decision := _switched_off(found, switches):
+        return " ".join(map(_ended, _why_it_stands(found, current, rules)))
+    if without_decision := _switched_off(found, rules):
         return _ended(without_decision)
     if newest is None or newest["content_hash"] != found.product["content_hash"]:
         refused = [row for row in found.quarantined if row["content_hash"] == found.product["content_hash"]]
@@ -121,7 +123,7 @@ def why(found: Found, switches: EnrichConfig) -> str:
     return _ended(_about(found, newest)) + (" The content has changed since: the next run decides." if changed else "")
 
 
-def _why_it_stands(found: Found, current: Mapping[str, Any], switches: EnrichConfig) -> Iterator[str]:
+def _why_it_stands(found: Found, current: Mapping[str, Any], rules: EnrichConfig) -> Iterator[str]:
     """Sentences about a model value that readers see: who wrote it, and why newer facts have not changed it."""
     run_id = current["run_id"]
     written = [one for one in found.decisions if one["run_id"] == run_id and _published(one)]
@@ -133,7 +135,7 @@ def _why_it_stands(found: Found, current: Mapping[str, Any], switches: EnrichCon
     if in_force and in_force[0]["run_id"] != run_id:
         yield "It stands, although in the newest decision " + _about(found, in_force[0])
     contents = {event["content_hash"] for event in found.history if event["run_id"] == run_id}
-    if switched_off := _switched_off(found, switches):
+    if switched_off := _switched_off(found, rules):
         yield "The next run retracts it: " + switched_off
     elif contents and found.product["content_hash"] not in contents:
         yield "It was written for older content: the next run decides on the new content, or retracts it"
@@ -159,24 +161,33 @@ def _find(catalog: Catalog, product_id: str, attribute: Attribute) -> Found:
         quarantined=[row.asDict() for row in quarantine.orderBy(F.desc("quarantined_at")).collect()],
         person=lookup.person_set(catalog, ledger.active(events)),
         rolled_back=runs.rolled_back(catalog, [attribute.name]).get(attribute.name, ()),
+        switched=switches.read(catalog),
     )
 
 
-def _switched_off(found: Found, switches: EnrichConfig) -> str:
+def _switched_off(found: Found, rules: EnrichConfig) -> str:
     """Why no run decides the attribute of this product; "" if runs do. In the order of :mod:`enrichment.select`."""
     product, category = found.product, found.product["category"]
     case = reasons.Case(attribute=found.name, categories=[category or ""], shop=product["shop_id"])
     if product["opt_out"]:
         return reasons.sentence(Reason.OPTED_OUT, case)
-    if product["shop_id"] in switches.disabled_shops:
+    if product["shop_id"] in rules.disabled_shops:
         return reasons.sentence(Reason.SHOP_DISABLED, case)
     if not found.attribute.enabled:
         return reasons.attribute_disabled(found.name)
     if not found.attribute.applies_to(category):
         return reasons.sentence(Reason.NOT_APPLICABLE, case)
-    for root in switches.disabled_categories:
+    for root in rules.disabled_categories:
         if is_below(category or "", root):
             return reasons.category_disabled(root)
+    for switch in found.switched.entries:
+        about = {
+            Scope.ATTRIBUTE: switch.attribute == found.name,
+            Scope.SHOP: switch.target == product["shop_id"],
+            Scope.CATEGORY: is_below(category or "", switch.target),
+        }
+        if switch.state is State.OFF and about.get(switch.scope, False):
+            return reasons.switched_off(str(switch), switch.who, switch.why)
     return ""
 
 

@@ -204,6 +204,7 @@ def _delete_files(job: _Job) -> int:
 
 def _delete(job: _Job, paths: Paths) -> None:
     if paths.paths and not job.dry_run:
+        job.lake.require_held()  # another job may name these files by now
         paths.delete()
         job.changed = True
 

@@ -53,7 +53,7 @@ def rollback_version(
         with record.stages("plan") as stage:
             events = catalog.read("attribute_values")
             run_ids = _runs_of(catalog, events, target)
-            rollback_id = make_run_id(RunKind.ROLLBACK, target.window(), _earlier_rollbacks(catalog, target))
+            rollback_id, resumed = _rollback_id(catalog, target, dry_run)
             record.run_id = rollback_id
             planned = _planned(catalog, events, record, run_ids)
             undone = _undone_runs(events, planned)
@@ -71,7 +71,7 @@ def rollback_version(
                 catalog.refresh_current_values(rollback_id, planned)
             runs.write(catalog, record)
         catalog.drop_checkpoints(rollback_id)
-    return {
+    summary = {
         "run_id": rollback_id,
         "undoes": [run["run_id"] for run in undone],
         **target.window(),
@@ -81,6 +81,22 @@ def rollback_version(
         "status": status,
         "seconds": record.stages.seconds,
     }
+    if not resumed:
+        return summary
+    # the version may have written more since the rollback was killed
+    more = rollback_version(catalog, target, say=say)
+    return summary if more["status"] == NOTHING_TO_DO else more | {"undoes": [*summary["undoes"], *more["undoes"]]}
+
+
+def _rollback_id(catalog: Catalog, target: ModelVersion, dry_run: bool) -> tuple[str, bool]:
+    """The id of the next rollback, and whether it is one that was killed after its commit; a dry run is of the next."""
+
+    def of(number: int) -> str:
+        return make_run_id(RunKind.ROLLBACK, target.window(), number)
+
+    number = _earlier_rollbacks(catalog, target)
+    killed = catalog.committed("attribute_values", of(number))
+    return of(number + 1) if killed and dry_run else of(number), killed and not dry_run
 
 
 def _runs_of(catalog: Catalog, events: DataFrame, target: ModelVersion) -> list[str]:

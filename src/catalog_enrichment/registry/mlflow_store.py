@@ -66,7 +66,7 @@ class Store:
             self.uri = f"{_SQLITE}{self._file}"
         self._client: MlflowClient | None = None
 
-    def promoting(self) -> AbstractContextManager[None]:
+    def promoting(self) -> AbstractContextManager[promotion_lock.StillHeld]:
         """A block that one process at a time can be in (see :mod:`promotion`)."""
         return promotion_lock.held(self._config, self._file.parent if self._file else None)
 

@@ -69,6 +69,11 @@ def attribute_disabled(attribute: str) -> str:
     return f'{attribute} is switched off: set "enabled": true in the dictionary'
 
 
+def switched_off(what: str, who: str, why: str) -> str:
+    said = f" ({why})" if why else ""
+    return f"{what} is switched off by {who}{said}: set_switch --state on switches it on again"
+
+
 def category_disabled(category: str) -> str:
     return f"category {category} is in enrich.disabled_categories: take it out of the list"
 

@@ -46,6 +46,19 @@ def write_report(catalog: Catalog, config: Config, run_id: str, right: Mapping[s
     return path
 
 
+def write_report_once(catalog: Catalog, config: Config, run_id: str | None) -> Path | None:
+    """The report of a run; without ``run_id``, as there was nothing to do, that of the newest run if it is missing.
+
+    The job may have been killed, or the disk full, when it was to be written.
+    """
+    if run_id is not None:
+        return write_report(catalog, config, run_id)
+    last = runs.newest_of(catalog, RunKind.ENRICH)
+    if last is None or (config.path(config.report.path) / f"{last['run_id']}.html").is_file():
+        return None
+    return write_report(catalog, config, last["run_id"])
+
+
 def _write_page(catalog: Catalog, config: Config, run_id: str, right: Mapping[str, int] | None = None) -> Path:
     from pyspark.sql import functions as F
 
