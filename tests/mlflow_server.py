@@ -22,7 +22,10 @@ database_uri = sqlite:///{folder}/accounts.db
 admin_username = {admin}
 admin_password = {password}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 60
+auth_cache_max_size = 100
 """
+"""The cache: a model's files are several hundred requests, each of which would compute the password's hash."""
 
 
 class MlflowServer:

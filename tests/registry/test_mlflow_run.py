@@ -79,6 +79,7 @@ def test_a_store_that_does_not_take_the_losses_does_not_stop_the_training(
         run.epoch("demo", {"train_loss": 2.0})
         assert steps(registry, run.run_id, "fit/demo/train_loss") == [], "it is not asked again at once"
     assert steps(registry, run.run_id, "fit/demo/train_loss") == [(1, 3.0), (2, 2.0)]
+    assert run._waiting == [], "what was sent is not sent again"
     assert capsys.readouterr().err.count("MLflow does not take the losses now, the training goes on") == 1
 
 

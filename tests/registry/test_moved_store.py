@@ -80,9 +80,11 @@ def test_where_the_artifacts_are_nowhere_the_message_says_where_they_should_be(b
 
 
 def test_places_that_only_begin_alike_stay(before: Path) -> None:
-    store, other = before / "mlflow.db", "file:///srv/first%20100x_place/artifacts-old"
+    store = before / "mlflow.db"
     with closing(sqlite3.connect(store)) as connection, connection:
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name != 'Default'").fetchone()[0]
+        other = f"{found}/7".replace("_place", "xplace")
+        assert other != f"{found}/7"
         columns = "experiment_id, name, artifact_location, lifecycle_stage"
         for row in ((77, "o", f"{found}-old", "active"), (78, "p", other, "active")):
             connection.execute(f"INSERT INTO experiments ({columns}) VALUES (?, ?, ?, ?)", row)
