@@ -77,8 +77,18 @@ def test_errors_of_the_surroundings_are_recognised(problem: Exception, kind: typ
 )
 def test_an_mlflow_server_that_fails_may_work_later(problem: Exception) -> None:
     assert type(failures.recognised(wrapped(problem))) is TemporaryFailure
-    refused = MlflowException("API request to endpoint /api/x failed with error code 403 != 200. Response body: ''")
-    assert failures.recognised(refused) is None
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_an_mlflow_server_that_refuses_the_account_is_told_from_a_forbidden_folder(code: int) -> None:
+    problem = MlflowException(
+        f"API request to endpoint /api/x failed with error code {code} != 200. Response body: 'Permission denied'"
+    )
+    found = failures.recognised(wrapped(problem))
+    assert type(found) is (ConfigError if code == 404 else RegistryError)
+    assert ("MLFLOW_TRACKING_USERNAME" in str(found)) == (code != 404)
+    as_json = RestException({"error_code": "PERMISSION_DENIED", "message": "not you"})
+    assert "the MLflow server refuses" in str(failures.recognised(as_json))
 
 
 def test_an_error_of_mlflow_itself_is_no_failing_server() -> None:

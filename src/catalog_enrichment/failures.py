@@ -46,6 +46,7 @@ _RAISED_ON_WORKER = re.compile(
 _NO_MLFLOW_ANSWER = re.compile(
     r"API request to \S+ failed with (?:timeout )?exception|failed with error code (?:5\d\d|429)\b"
 )
+_MLFLOW_REFUSAL = re.compile(r"failed with error code 40[13]\b")
 """In the messages of MLflow's client."""
 _OBJECT_STORE_TEXTS = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "Error performing ")
 """In the messages of the object_store library, which obstore and deltalake share."""
@@ -90,6 +91,11 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
         return _of_object_store(text, where)
     if any(map(_mlflow_does_not_answer, chain)):
         return TemporaryFailure(f"the MLflow server fails or does not answer: {where}. Run again when it does")
+    if any(map(_mlflow_refuses, chain)):
+        return RegistryError(
+            f"the MLflow server refuses the request: {where}. Set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) in the job's environment to an account that may do it"
+        )
     if numbers & _STORAGE or _has(text, _STORAGE_TEXTS):
         return TemporaryFailure(f"a disk or network drive fails or does not answer: {where}. Run again when it does")
     if numbers & _FILES or _has(text, _FILES_TEXTS):
@@ -144,6 +150,15 @@ def _mlflow_does_not_answer(link: BaseException) -> bool:
     from_server = kind.__name__ == "RestException"  # the client's own errors have the code of a failing server, too
     status = link.get_http_status_code() if from_server else 0  # type: ignore[attr-defined]
     return status >= 500 or status == 429 or bool(_NO_MLFLOW_ANSWER.search(str(link)))
+
+
+def _mlflow_refuses(link: BaseException) -> bool:
+    """Whether the error is of MLflow's client, and the server wants an account, or the account lacks the right."""
+    kind = type(link)
+    if not kind.__module__.startswith("mlflow."):
+        return False
+    status = link.get_http_status_code() if kind.__name__ == "RestException" else 0  # type: ignore[attr-defined]
+    return status in (401, 403) or bool(_MLFLOW_REFUSAL.search(str(link)))
 
 
 def _lost_jvm(link: BaseException) -> bool:

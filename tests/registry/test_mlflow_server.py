@@ -101,6 +101,7 @@ def test_promotion_during_a_running_batch_does_not_change_that_batch(shop: Sampl
             "promote_model", shop, user(READER, SECRET), "--version", "2", "--override", "I say so"
         )
         assert (code, refused["error"]) == (2, "RegistryError"), "a user who may only read"
+        assert "MLflow server refuses the request" in refused["message"]
         assert shop.folder.exists()
         code, promoted, errors = ended(
             "promote_model", shop, user(ADMIN, PASSWORD), "--version", "2", "--override", "nothing to compare yet"

@@ -78,7 +78,16 @@ FORBIDDEN = json.dumps({"error_code": "PERMISSION_DENIED", "message": "not you"}
         (CONNECTED, 503, b"<html>busy", "1", 4, "MLflow server fails or does not answer"),
         (CONNECTED, 500, DATABASE_DOWN, "0", 4, "MLflow server fails or does not answer"),
         (CONNECTED, 429, b"slower", "0", 4, "MLflow server fails or does not answer"),
-        (CONNECTED, 403, FORBIDDEN, "0", 2, "cannot be asked for alias 'champion'"),
+        (CONNECTED, 403, FORBIDDEN, "0", 2, "MLflow server refuses the request"),
+        (CONNECTED, 403, b"Permission denied", "0", 2, "MLflow server refuses the request"),
+        (
+            ("/health",),
+            401,
+            b"You are not authenticated",
+            "0",
+            2,
+            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS",
+        ),
         ((*CONNECTED, "/registered-models/search"), 404, GONE, "0", 2, "no alias 'champion' of model"),
     ],
 )

@@ -46,12 +46,6 @@ _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
 
 
-_ACCOUNT = (
-    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) in the job's environment to "
-    "an account of the server"
-)
-
-
 class Store:
     """One MLflow tracking server or sqlite file. Connects when first used."""
 
@@ -203,8 +197,7 @@ class Store:
         try:
             client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as problem:
-            advice = f" {_ACCOUNT}" if "error code 401" in str(problem) else ""
-            unusable = RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}{advice}")
+            unusable = RegistryError(f"the MLflow store {without_password(self.uri)} cannot be used: {problem}")
             raise failures.recognised(problem) or unusable from problem
         return client
 
