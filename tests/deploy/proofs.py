@@ -187,7 +187,12 @@ def logs_metrics_lineage() -> None:
 
 def mlflow_runs() -> None:
     """What a training leaves in MLflow, the model that MLflow serves, a moved store."""
-    _tests("tests/registry/test_mlflow_run.py", "tests/registry/test_moved_store.py", "tests/inference/test_pyfunc.py")
+    files = (
+        "tests/registry/test_mlflow_run.py",
+        "tests/registry/test_moved_store.py",
+        "tests/inference/test_pyfunc.py",
+    )
+    _tests(*files, "-m", "slow or not slow")
 
 
 def mlflow_accounts() -> None:

@@ -36,6 +36,7 @@ def test_the_last_line_says_of_each_proof_whether_it_ran(
     assert proofs.main(["god"]) == 2
 
 
+@pytest.mark.slow
 def test_tests_that_are_all_skipped_prove_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test_some.py").write_text(
         "import os, pytest\n"

@@ -14,7 +14,7 @@ from catalog_enrichment.registry.trained_model import TrainedModel
 from .tiny_version import CERTIFIED, MODEL, certificate, config_in
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact of a model version without certificates."""
     from catalog_enrichment.inputs.tokenizer import TextTokenizer
@@ -32,7 +32,7 @@ def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     from catalog_enrichment.models import artifact
 
@@ -56,7 +56,7 @@ def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables and no runs; MLflow takes seven seconds to make one."""
     folder = tmp_path_factory.mktemp("store")

@@ -83,6 +83,7 @@ def test_a_store_that_does_not_take_the_losses_does_not_stop_the_training(
     assert capsys.readouterr().err.count("MLflow does not take the losses now, the training goes on") == 1
 
 
+@pytest.mark.slow
 def test_the_run_that_mlflow_run_made_is_the_trainings_run(
     registry: Registry, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_value_that_has_the_tables_sign_does_not_break_it(trained: TrainedMode
     assert "| size/cm |" in text
 
 
+@pytest.mark.slow
 def test_a_comparison_lasts_from_its_start_and_its_models_as_long_as_their_fits(
     registry: Registry, tmp_path: Path
 ) -> None:

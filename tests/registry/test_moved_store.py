@@ -58,6 +58,7 @@ def test_a_moved_store_finds_its_versions_and_takes_new_ones(
     assert [place for place in locations(after / "mlflow.db") if "first" in place] == []
 
 
+@pytest.mark.slow
 def test_a_copy_goes_on_with_the_originals_artifacts(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = before.parent / "copy"
     shutil.copytree(before, copy)
@@ -65,6 +66,7 @@ def test_a_copy_goes_on_with_the_originals_artifacts(before: Path, capsys: pytes
     assert "was moved" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_only_the_artifacts_were_moved(before: Path) -> None:
     elsewhere = before.parent / "elsewhere"
     shutil.move(before / "artifacts", elsewhere)
@@ -72,6 +74,7 @@ def test_only_the_artifacts_were_moved(before: Path) -> None:
     assert registry.resolve(alias="candidate").artifact.is_relative_to(elsewhere)
 
 
+@pytest.mark.slow
 def test_where_the_artifacts_are_nowhere_the_message_says_where_they_should_be(before: Path) -> None:
     shutil.rmtree(before / "artifacts")
     with pytest.raises(RegistryError, match="the files of models:/tiny/1 cannot be fetched"):
@@ -79,6 +82,7 @@ def test_where_the_artifacts_are_nowhere_the_message_says_where_they_should_be(b
     assert any(str(before.name.split()[0]) in place for place in locations(before / "mlflow.db"))
 
 
+@pytest.mark.slow
 def test_places_that_only_begin_alike_stay(before: Path) -> None:
     store = before / "mlflow.db"
     with closing(sqlite3.connect(store)) as connection, connection:

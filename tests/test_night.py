@@ -1,0 +1,229 @@
+"""The RUNBOOK's ten things that go wrong at night, each made to happen: what is seen, and that what it says to type
+helps."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import cli
+from catalog_enrichment.catalog.lake import LakeCatalog
+
+from . import sample_catalog
+from .postgres_server import free_port
+from .sample_catalog import PRODUCTS, SampleCatalog, listing, table, values
+
+ROOT = Path(__file__).parents[1]
+RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of the ten, as the RUNBOOK has it."""
+
+    title: str
+    exit_code: int
+    message: re.Pattern[str]
+    typed: tuple[str, ...]
+    test: str
+
+
+def entries() -> list[Entry]:
+    section = re.search(
+        r"^## Ten things that go wrong at night\n(.*?)^## ", RUNBOOK.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert section
+    found = []
+    for text in re.split(r"^### ", section[1], flags=re.MULTILINE)[1:]:
+        code, message = re.search(r"^Seen, exit (\d+): \*(.*?)\*$", text, re.DOTALL | re.MULTILINE).groups()  # type: ignore[union-attr]
+        typed = re.search(r"^Typed: (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+        proven = re.search(r"^Proven: `(\S+)`$", text, re.MULTILINE)
+        assert typed
+        assert proven
+        commands = tuple(" ".join(one.split()) for one in re.findall(r"`([^`]+)`", typed[1]) if "--config" in one)
+        found.append(Entry(text.partition("\n")[0], int(code), pattern(message), commands, proven[1]))
+    return found
+
+
+def pattern(message: str) -> re.Pattern[str]:
+    """Of a message whose words in capital letters stand for anything; it may end earlier than the real one."""
+    parts = re.split(r"\b[A-Z]+\b", " ".join(message.split()))
+    return re.compile(".+?".join(re.escape(part).replace(r"\ ", r"\s+") for part in parts), re.DOTALL)
+
+
+def entry(number: int) -> Entry:
+    return entries()[number - 1]
+
+
+def run(line: str, capsys: pytest.CaptureFixture[str], **names: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and summary of a command of the RUNBOOK, in this process; ``names``: its words in capital letters."""
+    job, *arguments = [names.get(word, word) for word in shlex.split(line)]
+    code = getattr(cli, job)(arguments)
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def assert_seen(number: int, code: int, summary: dict[str, Any]) -> None:
+    wanted = entry(number)
+    assert (code, summary["exit_code"]) == (wanted.exit_code, wanted.exit_code), summary
+    assert wanted.message.match(summary["message"]), summary["message"]
+
+
+def test_there_are_ten_and_each_names_a_test_that_exists() -> None:
+    ten = entries()
+    assert [one.title.split()[0] for one in ten] == [str(number) for number in range(1, 11)]
+    for one in ten:
+        file, _, name = one.test.partition("::")
+        defined = {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert name in defined, one.test
+        assert one.typed, one.title
+
+
+def test_1_mlflow_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = sample_catalog.build(tmp_path / "sample")
+    away = ["--set", f"mlflow.tracking_uri=http://127.0.0.1:{free_port()}", "--set", "mlflow.timeout_seconds=1"]
+    code = cli.enrich_catalog(["--config", str(sample.file), *away])
+    assert_seen(1, code, json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_2_the_job_before_has_not_ended(sample: SampleCatalog, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"CONFIG": str(sample.file)}
+    with LakeCatalog(sample.config.path("catalog")).writing():
+        assert_seen(2, *run("import_products --config CONFIG", capsys, **config))
+    (listed, again) = entry(2).typed
+    assert run(listed, capsys, **config)[1]["listed"] >= 1
+    assert run(again, capsys, **config)[0] == 0
+
+
+@pytest.mark.slow
+def test_3_the_feed_lacks_a_column(sample: SampleCatalog, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [listing(number) for number in range(PRODUCTS)]
+    sample.feed([{name: value for name, value in row.items() if name != "category"} for row in rows])
+    before = values(sample), len(table(sample, "products"))
+    assert_seen(3, *run("import_products --config CONFIG", capsys, CONFIG=str(sample.file)))
+    assert (values(sample), len(table(sample, "products"))) == before
+    sample.feed(rows)  # as the team that delivers it mends it
+    assert run(entry(3).typed[0], capsys, CONFIG=str(sample.file))[0] == 0
+
+
+@pytest.mark.slow
+def test_4_the_feed_is_much_smaller_than_the_last_one(
+    sample: SampleCatalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample.feed([listing(number) for number in range(3)])
+    assert_seen(4, *run("import_products --config CONFIG", capsys, CONFIG=str(sample.file)))
+    code, imported = run(entry(4).typed[0], capsys, CONFIG=str(sample.file))
+    assert (code, imported["products"]) == (0, 3)
+
+
+@pytest.mark.slow
+def test_5_the_pictures_cannot_be_used(sample: SampleCatalog, capsys: pytest.CaptureFixture[str]) -> None:
+    sample.feed([listing(number, image=f"gone-{number}.jpg") for number in range(PRODUCTS)])
+    assert_seen(5, *run("import_products --config CONFIG", capsys, CONFIG=str(sample.file)))
+    assert run(entry(5).typed[0], capsys, CONFIG=str(sample.file))[0] == 0
+
+
+@pytest.mark.slow
+def test_6_all_certificates_have_expired(
+    sample: SampleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid = sample_catalog.certificate
+
+    def ended_yesterday(*arguments: Any) -> Any:
+        one = valid(*arguments)
+        return replace(
+            one, issued_at=one.issued_at - timedelta(days=91), expires_at=one.expires_at - timedelta(days=91)
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample_catalog, "certificate", ended_yesterday)
+        version = sample_catalog.register(sample, tmp_path, seed=4)
+    sample.registry.promote(version, expected_current="1")
+    assert_seen(6, *run("enrich_catalog --config CONFIG", capsys, CONFIG=str(sample.file)))
+    go_back = entry(6).typed[-1]
+    assert run(go_back, capsys, CONFIG=str(sample.file))[1]["model_version"] == "1"
+    assert sample.registry.resolve().version == "1"
+
+
+@pytest.mark.slow
+def test_7_the_run_would_change_too_much(sample: SampleCatalog, capsys: pytest.CaptureFixture[str]) -> None:
+    limit = ["--set", "enrich.max_changes=1"]
+    code = cli.enrich_catalog(["--config", str(sample.file), *limit])
+    assert_seen(7, code, json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert not values(sample, "model")
+    look, write = entry(7).typed
+    assert run(look, capsys, CONFIG=str(sample.file))[1]["status"] == "dry_run"
+    assert run(write, capsys, CONFIG=str(sample.file), N="1000")[0] == 0
+    assert values(sample, "model")
+
+
+@contextmanager
+def disk(folder: Path, kibibytes: int) -> Iterator[Path]:
+    """A file system of this size at ``folder``; skips the test where this process may not mount one."""
+    folder.mkdir()
+    size = f"size={kibibytes}k"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only an administrator mounts a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def job(name: str, sample: SampleCatalog, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), "--config", str(sample.file), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_9_the_disk_is_full(sample: SampleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = sample.config.path("catalog")
+    used = sum(file.stat().st_size // 1024 + 4 for file in catalog.rglob("*"))
+    with disk(tmp_path / "disk", used + 48) as small:
+        shutil.copytree(catalog, small, dirs_exist_ok=True)
+        there = ("--set", f"catalog.path={small}", "--no-report")
+        output, _ = (process := job("enrich_catalog", sample, *there)).communicate(timeout=300)
+        assert_seen(9, process.returncode, json.loads(output.splitlines()[-1]))
+        subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
+        output, errors = (process := job("enrich_catalog", sample, *there)).communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+        assert json.loads(output.splitlines()[-1])["status"] == "succeeded"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_10_sparks_jvm_is_killed(sample: SampleCatalog) -> None:
+    """As the kernel does when the machine runs out of memory."""
+    import psutil
+
+    process = job("enrich_catalog", sample, "--no-report")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(r"INFO .*\bselect\b", line):
+            break
+    (jvm,) = [
+        one for one in psutil.Process(process.pid).children(recursive=True) if "SparkSubmit" in " ".join(one.cmdline())
+    ]
+    os.kill(jvm.pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert_seen(10, process.returncode, json.loads(output.splitlines()[-1]))
+    output, errors = (again := job("enrich_catalog", sample, "--no-report")).communicate(timeout=300)
+    assert again.returncode == 0, errors[-2000:]
+    assert values(sample, "model")
