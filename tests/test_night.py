@@ -186,44 +186,58 @@ def disk(folder: Path, kibibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def job(name: str, sample: SampleCatalog, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def job(name: str, sample: SampleCatalog, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The job in a process, which is ended with all that it started if it has not ended by itself."""
     command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), "--config", str(sample.file), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(name: str, sample: SampleCatalog, *options: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, summary and stderr of the job."""
+    with job(name, sample, *options) as process:
+        output, errors = process.communicate(timeout=600)
+        return process.returncode, json.loads(output.splitlines()[-1]), errors
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_9_the_disk_is_full(sample: SampleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     catalog = sample.config.path("catalog")
     used = sum(file.stat().st_size // 1024 + 4 for file in catalog.rglob("*"))
     with disk(tmp_path / "disk", used + 48) as small:
         shutil.copytree(catalog, small, dirs_exist_ok=True)
         there = ("--set", f"catalog.path={small}", "--no-report")
-        output, _ = (process := job("enrich_catalog", sample, *there)).communicate(timeout=300)
-        assert_seen(9, process.returncode, json.loads(output.splitlines()[-1]))
+        code, full, _ = ended("enrich_catalog", sample, *there)
+        assert_seen(9, code, full)
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
-        output, errors = (process := job("enrich_catalog", sample, *there)).communicate(timeout=300)
-        assert process.returncode == 0, errors[-2000:]
-        assert json.loads(output.splitlines()[-1])["status"] == "succeeded"
+        code, again, errors = ended("enrich_catalog", sample, *there)
+        assert (code, again["status"]) == (0, "succeeded"), errors[-2000:]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_10_sparks_jvm_is_killed(sample: SampleCatalog) -> None:
     """As the kernel does when the machine runs out of memory."""
     import psutil
 
-    process = job("enrich_catalog", sample, "--no-report")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if re.search(r"INFO .*\bselect\b", line):
-            break
-    (jvm,) = [
-        one for one in psutil.Process(process.pid).children(recursive=True) if "SparkSubmit" in " ".join(one.cmdline())
-    ]
-    os.kill(jvm.pid, signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
-    assert_seen(10, process.returncode, json.loads(output.splitlines()[-1]))
-    output, errors = (again := job("enrich_catalog", sample, "--no-report")).communicate(timeout=300)
-    assert again.returncode == 0, errors[-2000:]
+    with job("enrich_catalog", sample, "--no-report") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if re.search(r"INFO .*\bselect\b", line):
+                break
+        children = psutil.Process(process.pid).children(recursive=True)
+        (jvm,) = [one for one in children if one.name() == "java"]
+        os.kill(jvm.pid, signal.SIGKILL)
+        output, _ = process.communicate(timeout=600)
+        assert_seen(10, process.returncode, json.loads(output.splitlines()[-1]))
+    code, _, errors = ended("enrich_catalog", sample, "--no-report")
+    assert code == 0, errors[-2000:]
     assert values(sample, "model")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +182,7 @@ def test_expired_certificates_write_nothing(folder: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_mlflows_spark_udf_and_its_server_give_the_same(folder: Path, tmp_path: Path, spark: SparkSession) -> None:
     """The signature's types are those of the answers, in Spark and as JSON."""
+    from mlflow.models import convert_input_example_to_serving_input
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
     from pyspark.sql import functions as F
 
@@ -210,11 +213,14 @@ def test_mlflows_spark_udf_and_its_server_give_the_same(folder: Path, tmp_path: 
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(target), "-p", str(port)]
     served = subprocess.Popen([*command, "--env-manager", "local"], start_new_session=True)
     try:
-        client = ScoringServerClient("127.0.0.1", port)
-        client.wait_server_ready(timeout=90, scoring_server_proc=served)
-        answers = client.invoke(example).get_predictions()
-        assert [cell[0]["value"] for cell in answers["color"]] == [cell[0]["value"] for cell in expected["color"]]
-        assert [len(cell) for cell in answers["material"]] == [len(cell) for cell in expected["material"]]
+        ScoringServerClient("127.0.0.1", port).wait_server_ready(timeout=90, scoring_server_proc=served)
+        asked = convert_input_example_to_serving_input(example).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", asked, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answers = json.load(answer)["predictions"]
+        assert [row["color"][0]["value"] for row in answers] == [cell[0]["value"] for cell in expected["color"]]
+        assert [len(row["material"]) for row in answers] == [len(cell) for cell in expected["material"]]
     finally:
         os.killpg(served.pid, signal.SIGTERM)
         served.wait(30)

@@ -49,10 +49,10 @@ def test_a_moved_store_finds_its_versions_and_takes_new_ones(
     model = registry.resolve(alias="candidate")
     assert model.artifact.is_relative_to(after)
     assert len(registry.held_out("1") or []) == 1
-    assert f"its artifacts were in {before}/artifacts and are in {after}/artifacts now" in capsys.readouterr().err
+    assert f"their place was {before}/artifacts and is {after}/artifacts now" in capsys.readouterr().err
     registry.register(trained)
     assert Registry(config_in(after)).resolve(version="2").artifact.is_relative_to(after)
-    assert "was moved" not in capsys.readouterr().err
+    assert "their place was" not in capsys.readouterr().err
     assert not before.exists(), "a new version was written to the old place"
     # that of MLflow's own experiment "Default" has nothing of this product
     assert [place for place in locations(after / "mlflow.db") if "first" in place] == []
@@ -63,7 +63,7 @@ def test_a_copy_goes_on_with_the_originals_artifacts(before: Path, capsys: pytes
     copy = before.parent / "copy"
     shutil.copytree(before, copy)
     assert Registry(config_in(copy)).resolve(alias="candidate").artifact.is_relative_to(before)
-    assert "was moved" not in capsys.readouterr().err
+    assert "their place was" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -96,6 +96,21 @@ def test_places_that_only_begin_alike_stay(before: Path) -> None:
     shutil.move(before, after)
     Registry(config_in(after)).resolve(alias="candidate")
     assert {f"{found}-old", other} <= set(locations(after / "mlflow.db"))
+
+
+@pytest.mark.slow
+def test_an_experiment_that_mlflow_run_has_just_made_gets_the_configs_place(
+    empty_store: Path, trained: TrainedModel, tmp_path: Path
+) -> None:
+    """`mlflow run --experiment-name` in a new store makes it with a place in the current folder."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    config = config_in(tmp_path)
+    client = Registry(config_in(tmp_path, experiment="another")).connect()
+    client.create_experiment(config.mlflow.experiment, artifact_location=(tmp_path / "mlruns" / "1").as_uri())
+    registry = Registry(config)
+    registry.register(trained)
+    assert registry.resolve(alias="candidate").artifact.is_relative_to(tmp_path / "artifacts")
+    assert not (tmp_path / "mlruns").exists()
 
 
 def test_a_store_on_a_server_is_left_alone(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ class Store:
             unusable = RegistryError(f"the MLflow store {file} was moved and cannot be told so: {problem}")
             raise failures.recognised(problem) or unusable from problem
         if before:
-            logs.say(f"the MLflow store was moved: its artifacts were in {before} and are in {self._artifacts} now")
+            logs.say(f"artifacts in the MLflow store {file}: their place was {before} and is {self._artifacts} now")
 
     def _connect(self) -> MlflowClient:
         seconds = str(self._settings.timeout_seconds)

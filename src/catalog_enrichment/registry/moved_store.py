@@ -22,9 +22,11 @@ def follow(database: Path, artifacts: Path, experiment: str, timeout_seconds: in
     Returns where those of ``experiment`` were before; None where nothing has to be done.
 
     It was moved if that folder is gone and ``artifacts`` is there. All places below the old folder are changed in one
-    transaction. A copy of a store goes on using the artifacts of the original. Raises sqlite3.Error.
+    transaction. A copy of a store goes on using the artifacts of the original. A store without any model may be the one
+    that `mlflow run` has just made, with a place in the current folder: it gets ``artifacts``, too. Raises
+    sqlite3.Error.
     """
-    if not artifacts.is_dir() or not database.exists() or not database.stat().st_size:
+    if not database.exists() or not database.stat().st_size:
         return None
     with closing(sqlite3.connect(database, timeout=timeout_seconds)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -33,6 +35,8 @@ def follow(database: Path, artifacts: Path, experiment: str, timeout_seconds: in
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
         old = _folder(found[0]) if found else None
         if old is None or old == artifacts or old.exists():
+            return None
+        if not artifacts.is_dir() and connection.execute("SELECT count(*) FROM logged_models").fetchone()[0]:
             return None
         before, after = found[0].rstrip("/"), artifacts.as_uri()
         with connection:
