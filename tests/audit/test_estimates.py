@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from catalog_enrichment.audit import consequences, estimates
@@ -20,7 +21,7 @@ def drawn(number: int, **given: Any) -> dict[str, Any]:
     usual = {
         "item_id": f"i{number}", "sample_id": "s", "purpose": "audit", "stratum": "uniform", "attribute": "color",
         "certificate_id": "c1", "weight": 1.0, "highest_weight": 1.0, "drawn_at": START, "score": 0.9,
-        "product_id": f"p{number}", "content_hash": f"h{number}", "value": "red",
+        "product_id": f"p{number}", "content_hash": f"h{number}", "value": "red", "model_version": "3",
     }  # fmt: skip
     return usual | given
 
@@ -47,7 +48,20 @@ def test_the_alarm_counts_uniform_rows_that_somebody_could_tell() -> None:
     wrong_twice = estimates.judged(rows, verdicts | by_item(said(2, "other", "green")), disputed=())
     alarmed = estimates.by_attribute(wrong_twice, {}, 0.05)["color"]
     assert (alarmed.verdicts, alarmed.wrong, alarmed.alarm) == (2, 2, True)
-    assert "2 of 2 uniformly drawn values are wrong" in alarmed.why()
+    assert "2 of 2 uniformly drawn values of model version 3 are wrong" in alarmed.why()
+
+
+def test_what_an_older_version_wrote_right_does_not_count_for_a_new_one() -> None:
+    rows = [*[drawn(n) for n in range(200)], *[drawn(n, model_version="4") for n in range(200, 204)]]
+    rows += [drawn(n, model_version="4", attribute="size") for n in range(204, 206)]
+    verdicts = by_item(*(said(n, "yes" if n < 201 else "no") for n in range(206)))
+    audits = estimates.by_attribute(estimates.judged(rows, verdicts, ()), {}, 0.05)
+    color = audits["color"]
+    assert (color.model_version, color.verdicts, color.wrong, color.alarm) == ("4", 4, 3, True)
+    assert list(audits) == ["color", "size"]
+    old = [one for one in rows if one["model_version"] == "3"]
+    right = estimates.by_attribute(estimates.judged(old, verdicts, ()), {}, 0.05)["color"]
+    assert (right.model_version, right.alarm) == ("3", False)
 
 
 def test_samples_from_before_the_attribute_was_switched_on_do_not_count() -> None:
@@ -74,12 +88,14 @@ def test_the_bounds_count_both_strata_and_disputed_rows_as_unsure() -> None:
 
 def test_who_was_not_asked_or_cannot_tell_counts_as_wrong_in_a_new_certificate() -> None:
     rows = [drawn(n, content_hash=f"h{n // 2}", score=0.9 + n / 100) for n in range(4)]
-    fold = audited_fold(rows, by_item(said(0, "yes"), said(1, "cannot_tell"), said(2, "no")))
-    assert fold.wrong.tolist() == [False, True, True, True]
+    verdicts = by_item(said(0, "yes"), said(1, "cannot_tell"), said(2, "no"))
+    fold = audited_fold(rows, rows, verdicts, Cardinality.ONE)
+    assert fold.wrong_scores.tolist() == [-np.inf, 0.91, 0.92, 0.93]
+    assert fold.weights.tolist() == [1, 1, 1, 1]
     assert fold.groups.tolist() == [0, 0, 1, 1]
     assert fold.scores.tolist() == [0.9, 0.91, 0.92, 0.93]
     assert fold.data_window == "2026-05-01/2026-05-01"
-    assert len(audited_fold([], {}).groups) == 0
+    assert len(audited_fold([], [], {}, Cardinality.ONE).groups) == 0
 
 
 WORDS = Dictionary(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 from catalog_enrichment.audit import recertify
@@ -12,7 +14,7 @@ from catalog_enrichment.catalog import switches
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.precision.certificate import CertificateStatus
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Cardinality, Modality
 
 from ..sample_catalog import SampleCatalog, enrich, killed_at, table, values
 from .reviewers import drawn, ingested, judge
@@ -115,3 +117,60 @@ def test_killed_before_the_switch_it_is_switched_on_without_another_version(enri
     assert done["status"] == "succeeded"
     assert loose.registry.champion() == version
     assert [one.attribute for one in switches.read(loose.context().catalog).entries if one.attribute] == []
+
+
+@pytest.mark.slow
+def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog) -> None:
+    """Every product has both materials of this nonsense model; of half of them Wool is refused."""
+    material = {"attributes": ("material",), "uniform": 90, "near": 0}
+    first = drawn(enriched, **material)
+    judge(enriched, first["sample_id"], lambda item: Answer.NO if _is_odd_wool(item) else Answer.YES)
+    with pytest.raises(GateRefused, match="material is paused"):
+        ingested(enriched)
+    seen = [value for key, value in values(enriched, "model").items() if key[1] == "material"]
+    assert set(seen) == {("Cotton",), ("Cotton", "Wool")}
+
+    loose = enriched.with_settings(*LOOSE)
+    single = drawn(loose, **material, seed=1)
+    judge(loose, single["sample_id"], lambda _: Answer.YES)
+    ingested(loose)
+    with pytest.raises(GateRefused, match="audit_sample --whole-products"):
+        recertified(loose)
+    whole = drawn(loose, **material, seed=2, whole_products=True)
+    judge(loose, whole["sample_id"], lambda _: Answer.YES)
+    ingested(loose)
+    done = recertified(loose)
+    assert done["attributes"] == ["material"]
+    (new,) = (one for one in done["certificates"] if one["threshold"] is not None)
+    assert (new["accepted"], new["wrong"]) == (sum(map(len, seen)), 0)
+    assert [one.attribute for one in switches.read(loose.context().catalog).entries if one.attribute] == []
+
+
+def _is_odd_wool(item: Item) -> bool:
+    return item.value == "Wool" and int(item.product_id[1:]) % 2 == 1
+
+
+def test_of_several_values_one_that_is_wrong_or_not_judged_counts() -> None:
+    def row(product: str, value: str, score: float, stratum: str = "uniform", sample: str = "s") -> dict[str, Any]:
+        return {
+            "item_id": f"{sample} {product} {value}", "sample_id": sample, "product_id": product, "value": value,
+            "score": score, "stratum": stratum, "purpose": "audit", "content_hash": None,
+            "drawn_at": datetime(2026, 5, 1, tzinfo=UTC),
+        }  # fmt: skip
+
+    def said(of: dict[str, Any], answer: str) -> dict[str, Any]:
+        return {of["item_id"]: of | {"answer": answer, "right_values": []}}
+
+    right, also = row("p1", "Cotton", 0.9), row("p1", "Wool", 0.8, "same_product")
+    mixed, wrong, unsure = row("p2", "Cotton", 0.95), row("p2", "Wool", 0.85, "same_product"), row("p2", "Silk", 0.7)
+    alone, elsewhere = row("p3", "Cotton", 0.6), row("p3", "Wool", 0.99, sample="another")
+    rows = [right, mixed, unsure, alone]
+    verdicts = (
+        said(right, "yes") | said(also, "yes") | said(mixed, "yes") | said(wrong, "no") | said(unsure, "cannot_tell")
+    )
+    fold = recertify.audited_fold(rows, [*rows, also, wrong, elsewhere], verdicts, Cardinality.MANY)
+    assert fold.scores.tolist() == [0.9, 0.95, 0.95, 0.6]
+    assert fold.wrong_scores.tolist() == [-np.inf, 0.85, 0.85, 0.6]
+    assert fold.weights.tolist() == [1 / 2, 1 / 3, 1 / 3, 1]
+    assert fold.groups.tolist() == [0, 1, 1, 2]
+    assert fold.cardinality is Cardinality.MANY

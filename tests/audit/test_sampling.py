@@ -102,6 +102,28 @@ def test_the_stored_probability_is_how_often_a_row_is_drawn(samples: list[list[A
     assert uniform_far == {0.1}
 
 
+def test_whole_products_bring_the_other_values_of_what_is_drawn_uniformly(spark: SparkSession) -> None:
+    rows = [
+        (f"p{n:03d}", "material", f"value {k}", "c", 0.9 + n / 5000 + k / 10_000, 0.9, "c0", "both", "1", f"e{n}-{k}",
+         "run-1", "certified")
+        for n in range(200)
+        for k in range(1 + n % 3)
+    ]  # fmt: skip
+    population = spark.createDataFrame(rows, COLUMNS).cache()
+    plain = draw(population, request(uniform=60, near=20)).collect()
+    whole = draw(population, request(uniform=60, near=20, whole_products=True)).collect()
+
+    def of(drawn: list[Any], *strata: str) -> set[tuple[str, str]]:
+        return {(row["product_id"], row["value"]) for row in drawn if row["stratum"] in strata}
+
+    assert of(whole, "uniform", "near_threshold") == of(plain, "uniform", "near_threshold")
+    assert {row["stratum"] for row in plain} == {"uniform", "near_threshold"}
+    products = {product for product, _ in of(whole, "uniform")}
+    everything = {(row[0], row[2]) for row in rows if row[0] in products}
+    assert of(whole, "same_product") == everything - of(plain, "uniform", "near_threshold") != set()
+    assert len(whole) == len({(row["product_id"], row["value"]) for row in whole})
+
+
 def test_weights_are_relative_to_the_attribute_and_certificate(samples: list[list[Any]]) -> None:
     row = samples[0][0]
     assert row["population"] == ROWS / 2

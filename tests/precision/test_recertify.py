@@ -12,6 +12,7 @@ from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus
 from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.precision.recertify import AuditedFold, grid, recertified, why_untestable
+from catalog_enrichment.records import Cardinality
 
 from ..sample_certificate import abstention, certificate
 
@@ -23,7 +24,12 @@ OLD = certificate(threshold=0.8, values=("red",), accept_rate=0.4)
 def fold(scores: np.ndarray, wrong: np.ndarray) -> AuditedFold:
     ids = tuple(f"p{n}" for n in range(len(scores)))
     return AuditedFold(
-        scores=scores, wrong=wrong, groups=np.arange(len(scores)), product_ids=ids, data_window="2026-05-01/2026-05-09"
+        scores=scores,
+        wrong_scores=np.where(wrong, scores, -np.inf),
+        weights=np.ones(len(scores)),
+        groups=np.arange(len(scores)),
+        product_ids=ids,
+        data_window="2026-05-01/2026-05-09",
     )
 
 
@@ -100,3 +106,44 @@ def test_the_precision_is_reached_as_often_as_promised() -> None:
             violated += 0.35 * (1 - new.threshold) / 2 > 0.05
     assert issued > 150
     assert violated / 300 <= 0.05
+
+
+def several_values(random: np.random.Generator, draws: int = 600) -> tuple[AuditedFold, np.ndarray, np.ndarray]:
+    """2,000 products with one to three values, of which every value has the same chance to be drawn. Products with
+    three values are wrong four times as often. Returns the fold, and (m,) scores and wrong scores of all products."""
+    count = random.integers(1, 4, 2000)
+    scores = random.uniform(0.8, 1.0, 2000)
+    wrong = random.random(2000) < 0.12 * (1 - scores) / 0.1 * np.where(count == 3, 1.0, 0.25)
+    wrong_scores = np.where(wrong, scores - random.uniform(0, 0.05, 2000), -np.inf)
+    drawn = random.choice(np.repeat(np.arange(2000), count), draws, replace=False)
+    of_drawn = AuditedFold(
+        scores=scores[drawn],
+        wrong_scores=wrong_scores[drawn],
+        weights=1 / count[drawn],
+        groups=np.unique(drawn, return_inverse=True)[1],
+        product_ids=tuple(f"p{n}" for n in drawn),
+        data_window="2026-05-01/2026-05-09",
+        cardinality=Cardinality.MANY,
+    )
+    return of_drawn, scores, wrong_scores
+
+
+def test_of_several_values_a_product_counts_with_all_of_them() -> None:
+    random, violated, issued, shares = np.random.default_rng(4), 0, 0, []
+    for _ in range(200):
+        drawn, scores, wrong_scores = several_values(random)
+        new = certified(drawn)
+        if new.threshold is not None:
+            accepted = scores >= new.threshold
+            issued += 1
+            violated += (wrong_scores >= new.threshold)[accepted].mean() > 0.05
+            shares.append(new.accept_rate / 0.4 - accepted.mean())
+    assert issued > 100
+    assert violated / 200 <= 0.05
+    assert np.mean(shares) == pytest.approx(0, abs=0.01), "by the weights, products with several values count once"
+
+
+def test_a_wrong_value_below_the_threshold_is_not_written_and_does_not_count() -> None:
+    low = replace(fold(np.full(100, 0.95), np.zeros(100, dtype=bool)), wrong_scores=np.full(100, 0.85))
+    assert certified(low).threshold == pytest.approx(0.95)
+    assert certified(replace(low, wrong_scores=np.full(100, 0.95))).threshold is None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from catalog_enrichment.audit.items import Answer, Purpose
-from catalog_enrichment.audit.sampling import UNIFORM
+from catalog_enrichment.audit.sampling import SAME_PRODUCT, UNIFORM
 from catalog_enrichment.catalog import verdicts
 from catalog_enrichment.precision.audit import ALARM, AuditedRows, AuditEstimate, estimate, wealth
 
@@ -35,8 +35,9 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttributeAudit:
-    """The alarm of one attribute, on the uniform stratum."""
+    """The alarm of one attribute, on the uniform stratum of what one model version wrote."""
 
+    model_version: str
     verdicts: int
     """That count: without those who could not tell."""
     wrong: int
@@ -56,8 +57,8 @@ class AttributeAudit:
     def why(self) -> str:
         """Of an alarm, for people."""
         return (
-            f"alarm: {self.wrong} of {self.verdicts} uniformly drawn values are wrong, wealth {self.wealth:,.1f} "
-            f"(alarm at {ALARM:.0f})"
+            f"alarm: {self.wrong} of {self.verdicts} uniformly drawn values of model version {self.model_version} are "
+            f"wrong, wealth {self.wealth:,.1f} (alarm at {ALARM:.0f})"
         )
 
 
@@ -78,33 +79,42 @@ def judged(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[s
 
 
 def by_attribute(rows: Iterable[Judged], since: Mapping[str, datetime], rate: float) -> dict[str, AttributeAudit]:
-    """The alarm of every attribute with verdicts; ``rate``: the error rate that is allowed.
+    """The alarm of every attribute with verdicts: that of the model version with the highest wealth; ``rate``: the
+    error rate that is allowed.
 
-    ``since``: attribute -> when it was switched on again or certified anew; samples before that do not count.
+    The values of every version are audited by themselves: each has certificates of its own, and the right values of an
+    older one would count for those of a new one. ``since``: attribute -> when it was switched on again or certified
+    anew; samples before that do not count.
     """
-    of_attribute: dict[str, list[Judged]] = {}
+    of_version: dict[tuple[str, str], list[Judged]] = {}
     for one in rows:
         name = one.row["attribute"]
         if one.row["stratum"] == UNIFORM and not (name in since and one.row["drawn_at"] < since[name]):
-            of_attribute.setdefault(name, []).append(one)
-    found = {}
-    for name, ones in sorted(of_attribute.items()):
-        wrong = [one.wrong for one in ones if one.answer is not Answer.CANNOT_TELL]
-        found[name] = AttributeAudit(
-            verdicts=len(wrong),
-            wrong=sum(wrong),
-            unsure=len(ones) - len(wrong),
-            wealth=float(wealth(wrong, rate)[-1]) if wrong else 1.0,
-            disputed=sum(one.answer is None for one in ones),
-        )
-    return found
+            of_version.setdefault((name, one.row["model_version"] or ""), []).append(one)
+    audits = [(name, _audit_of(ones, version, rate)) for (name, version), ones in sorted(of_version.items())]
+    found: dict[str, AttributeAudit] = {}
+    for name, audit in sorted(audits, key=lambda pair: pair[1].wealth):
+        found[name] = audit  # the last one has the highest wealth
+    return dict(sorted(found.items()))
+
+
+def _audit_of(rows: Sequence[Judged], model_version: str, rate: float) -> AttributeAudit:
+    wrong = [one.wrong for one in rows if one.answer is not Answer.CANNOT_TELL]
+    return AttributeAudit(
+        model_version=model_version,
+        verdicts=len(wrong),
+        wrong=sum(wrong),
+        unsure=len(rows) - len(wrong),
+        wealth=float(wealth(wrong, rate)[-1]) if wrong else 1.0,
+        disputed=sum(one.answer is None for one in rows),
+    )
 
 
 def by_certificate(rows: Iterable[Judged], alpha: float) -> dict[tuple[str, str], AuditEstimate]:
     """(attribute, certificate id) -> the precision of what readers see of it, from both strata by their weights."""
     of_certificate: dict[tuple[str, str], list[Judged]] = {}
     for one in rows:
-        if one.row["certificate_id"]:
+        if one.row["certificate_id"] and one.row["stratum"] != SAME_PRODUCT:
             of_certificate.setdefault((one.row["attribute"], one.row["certificate_id"]), []).append(one)
     return {key: estimate(audited_rows(ones), alpha) for key, ones in sorted(of_certificate.items())}
 

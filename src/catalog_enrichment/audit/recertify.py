@@ -9,10 +9,12 @@ paused, so that going back to the old version does not write under them.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import ModelVersion, Registry, ResolvedModel
 
 WHO = "recertify_model"
+
+_SEVERAL = "The attribute can have several values, and a product counts with all of them: audit_sample --whole-products"
 
 Row = Mapping[str, Any]
 
@@ -137,21 +141,47 @@ def _replaced(
                 and pause.at is not None
                 and row["drawn_at"] > pause.at
             ]
-            if dictionary[old.attribute].cardinality is Cardinality.MANY:
-                rows = []  # a product counts, wrong if any of its values is: single values do not tell
-            fold = audited_fold(rows, said)
+            single = dictionary[old.attribute].cardinality is Cardinality.ONE
+            drawn_with = rows if single else _whole_products(catalog, drawn, old)
+            if not single:
+                whole = {row["run_id"] for row in drawn_with}
+                rows = [row for row in rows if row["run_id"] in whole]
+            fold = audited_fold(rows, drawn_with, said, dictionary[old.attribute].cardinality)
             use = _use(catalog, old, fold, rule, dry_run)
-            found.append((old, recertify.recertified(old, fold, rule, use, now)))
+            new = recertify.recertified(old, fold, rule, use, now)
+            if not single and not rows:
+                new = replace(new, why_abstains=f"{new.why_abstains}. {_SEVERAL}")
+            found.append((old, new))
     return found
 
 
-def audited_fold(rows: Sequence[Row], said: Mapping[str, Row]) -> AuditedFold:
-    """Rows of `audits` with their verdicts; one without a verdict, or that nobody can tell, counts as wrong."""
-    right = {one.row["item_id"] for one in estimates.judged(rows, said, ()) if one.answer is Answer.YES}
+def _whole_products(catalog: Catalog, drawn: Sequence[Row], old: Certificate) -> list[Row]:
+    """The rows, of all strata, of samples that were drawn with all values of each product."""
+    asked = runs.rows(catalog, ["run_id", "window", "finished_at"])
+    whole = {row["run_id"] for row in asked if json.loads(row["window"] or "{}").get("whole_products")}
+    return [row for row in drawn if row["run_id"] in whole and row["certificate_id"] == old.certificate_id]
+
+
+def audited_fold(
+    rows: Sequence[Row], drawn: Sequence[Row], said: Mapping[str, Row], cardinality: Cardinality
+) -> AuditedFold:
+    """Uniformly drawn ``rows`` of `audits` with the verdicts on them, and on the other values of their products.
+
+    ``drawn``: these and all other rows of their products in the same samples. A value without a verdict, or that nobody
+    can tell, counts as wrong.
+    """
+    right = {one.row["item_id"] for one in estimates.judged(drawn, said, ()) if one.answer is Answer.YES}
     days = sorted(f"{row['drawn_at']:%Y-%m-%d}" for row in rows)
+    of_product: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in drawn:
+        of_product[row["sample_id"], row["product_id"]].append(row)
+    products = [of_product[row["sample_id"], row["product_id"]] for row in rows]
+    wrong = [[one["score"] for one in values if one["item_id"] not in right] for values in products]
     return AuditedFold(
-        scores=np.array([row["score"] for row in rows], dtype=np.float64),
-        wrong=np.array([row["item_id"] not in right for row in rows], dtype=bool),
+        scores=np.array([max(one["score"] for one in values) for values in products], dtype=np.float64),
+        wrong_scores=np.array([max(scores, default=-np.inf) for scores in wrong], dtype=np.float64),
+        weights=np.array([1 / len(values) for values in products], dtype=np.float64),
+        cardinality=cardinality,
         groups=group_numbers([row["content_hash"] or row["product_id"] for row in rows])
         if rows
         else np.zeros(0, dtype=np.int64),

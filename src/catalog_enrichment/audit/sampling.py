@@ -7,6 +7,9 @@ Of written values there are two strata, per attribute:
     near_threshold   further ones of those with the smallest distance between score and threshold, about as many of
                      each value, because errors are most frequent there
 
+Asked for whole products, the other values of every product drawn uniformly come too (`same_product`): recertification
+of an attribute with several values needs all values of a product. Estimates and alarms leave them out.
+
 The probability with which a row came into the sample is stored with it; estimates weigh by it. The order of the draw is
 random over both strata, and reviewers are asked in this order without being told the stratum.
 
@@ -51,6 +54,9 @@ if TYPE_CHECKING:
 
 UNIFORM, NEAR = "uniform", "near_threshold"
 
+SAME_PRODUCT = "same_product"
+"""Stratum of the other values of products that were drawn uniformly; no estimate rests on it."""
+
 _ROW = ("product_id", "attribute", "value", "content_hash", "score", "threshold", "certificate_id", "modality",
         "model_version", "event_id", "decided_by", "reason")  # fmt: skip
 
@@ -81,6 +87,8 @@ class DrawRequest:
     reviewers: int
     seed: int = 0
     """Another one draws another sample of the same catalog."""
+    whole_products: bool = False
+    """Also the other written values of each product of the uniform stratum."""
 
     @classmethod
     def of(cls, config: AuditConfig, **given: Any) -> DrawRequest:
@@ -101,6 +109,8 @@ class DrawRequest:
             raise ConfigError(f"{unknown} is not in the dictionary, which has {sorted(dictionary.attributes)}")
         if self.uniform < 1 or self.near < 0 or self.reviewers < 1:
             raise ConfigError("--uniform and --reviewers must be at least 1, --near at least 0")
+        if self.whole_products and self.population is not Population.ACCEPTED:
+            raise ConfigError(f"--whole-products is for written values, not for {self.population.value}")
 
 
 def audit_sample(context: Context, store: ReviewStore, request: DrawRequest) -> dict[str, Any]:
@@ -280,11 +290,14 @@ def draw(rows: DataFrame, request: DrawRequest) -> DataFrame:
     marked = marked.withColumn("probability", probability).withColumns(
         {"population": F.count("*").over(of_certificate), "expected": F.sum("probability").over(of_certificate)}
     )
-    drawn = marked.where(F.col("is_uniform") | F.col("is_near"))
+    of_product = Window.partitionBy("product_id", "attribute")
+    also = F.max("is_uniform").over(of_product) if request.whole_products else F.lit(False)
+    marked = marked.withColumn("is_also", also)
+    drawn = marked.where(F.col("is_uniform") | F.col("is_near") | F.col("is_also"))
     order = Window.orderBy(random("order"), "product_id", "attribute", "value")
     return drawn.withColumns(
         {
-            "stratum": F.when(F.col("is_uniform"), UNIFORM).otherwise(NEAR),
+            "stratum": F.when(F.col("is_uniform"), UNIFORM).when(F.col("is_near"), NEAR).otherwise(SAME_PRODUCT),
             "weight": F.col("expected") / (F.col("population") * F.col("probability")),
             "highest_weight": F.col("expected") / (F.col("population") * F.col("share")),
             "draw_order": F.row_number().over(order) - 1,

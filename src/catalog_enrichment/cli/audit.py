@@ -18,6 +18,11 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--near", type=int, help="further ones near the threshold; default audit.near")
     parser.add_argument("--reviewers", type=int, help="verdicts that each needs; default audit.reviewers")
     parser.add_argument("--seed", type=int, default=0, help="another number draws another sample of the same catalog")
+    parser.add_argument(
+        "--whole-products",
+        action="store_true",
+        help="also the other values of products drawn uniformly: to certify an attribute with several values again",
+    )
 
 
 @job(_sample_arguments)
@@ -34,6 +39,7 @@ def audit_sample(config: Config, args: argparse.Namespace) -> Summary:
         run_id=args.run,
         attributes=tuple(args.attribute),
         seed=args.seed,
+        whole_products=args.whole_products,
         **given,
     )
     request.check(load_dictionary(config))

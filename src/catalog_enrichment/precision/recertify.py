@@ -1,8 +1,12 @@
 """A new certificate from audited values, without training (PRECISION, After deployment).
 
 The labels are verdicts on values that were drawn uniformly of what the old certificate wrote, after the alarm. So only
-thresholds at or above the old one can be tested, every product counts the same, and who cannot tell counts as wrong.
-The test is that of every certificate: a fixed sequence from the highest threshold down, robust against equal listings.
+thresholds at or above the old one can be tested, and who cannot tell counts as wrong. The test is that of every
+certificate: a fixed sequence from the highest threshold down, robust against equal listings.
+
+The unit is a product, as at certification. Of an attribute with several values it is wrong if any value at or above the
+threshold is: all values of a drawn product are judged. A product with m values is drawn m times as often as one with
+one, so each of its draws has the weight 1 / m.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.classification_metrics import Floats, Ints
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, ThresholdTest
@@ -28,14 +32,23 @@ from catalog_enrichment.records import Cardinality, stable_hash
 class AuditedFold:
     """Uniformly drawn values of one old certificate, n of them, with their verdicts."""
 
-    scores: Floats  # (n,)
-    wrong: Bools
-    """(n,) wrong, or not known to be right."""
+    scores: Floats
+    """(n,) of the value; of several values of a product the highest."""
+    wrong_scores: Floats
+    """(n,) the highest score of a value that is wrong, or not known to be right; -inf where all are right."""
+    weights: Floats
+    """(n,) 1 / number of values of the product."""
     groups: Ints
     """(n,) number of the content group; equal listings are one group."""
     product_ids: tuple[str, ...]
     data_window: str
     """When they were drawn: first and last day, as an ISO interval."""
+    cardinality: Cardinality = Cardinality.ONE
+
+    @property
+    def unit(self) -> str:
+        """What was drawn, for people."""
+        return "values" if self.cardinality is Cardinality.ONE else "values, with all values of their products,"
 
 
 def grid(old: Certificate, fold: AuditedFold, rule: PrecisionConfig, use_number: int) -> Floats:
@@ -54,8 +67,8 @@ def why_untestable(old: Certificate, fold: AuditedFold, rule: PrecisionConfig, u
     if len(fold.scores) >= needed:
         return ""
     return (
-        f"{len(fold.scores)} uniformly drawn values were judged since the pause and at least {needed} are needed: draw "
-        f"and judge about {needed - len(fold.scores)} more"
+        f"{len(fold.scores)} uniformly drawn {fold.unit} were judged since the pause and at least {needed} are needed: "
+        f"draw and judge about {needed - len(fold.scores)} more"
     )
 
 
@@ -77,7 +90,7 @@ def recertified(
             status=CertificateStatus.PROVISIONAL,
             claim=claim.nothing_claimed(old.attribute, old.modality),
         )
-    above = float(np.mean(fold.scores >= best.threshold))
+    above = float(np.average(fold.scores >= best.threshold, weights=fold.weights))
     certificate = replace(
         issued,
         threshold=best.threshold,
@@ -89,14 +102,15 @@ def recertified(
         lower_bound=best.lower_bound,
         accept_rate=old.accept_rate * above,
     )
-    return replace(certificate, claim=claim.in_words(certificate, Cardinality.ONE))
+    return replace(certificate, claim=claim.in_words(certificate, fold.cardinality))
 
 
 def _fixed_sequence(thresholds: Floats, fold: AuditedFold, target: float, delta: float) -> tuple[ThresholdTest, ...]:
     """Test from the highest threshold down and stop at the first p > delta."""
     steps: list[ThresholdTest] = []
     for threshold in thresholds.tolist():
-        sample = AcceptedSample.of(fold.scores >= threshold, fold.wrong, fold.groups)
+        accepted, wrong = fold.scores >= threshold, fold.wrong_scores >= threshold
+        sample = AcceptedSample.of(accepted, wrong, fold.groups, fold.weights)
         result = cluster_test(sample, target, delta)
         steps.append(ThresholdTest(threshold, **asdict(result), passed=result.p_value <= delta))
         if not steps[-1].passed:
