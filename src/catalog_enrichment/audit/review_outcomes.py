@@ -38,24 +38,28 @@ def said(verdict: Verdict) -> tuple[str, ...]:
 def outcome_of(item: Item, reviewers: int, verdicts: Sequence[Verdict]) -> Outcome:
     """``verdicts``: those that count, at most one per person and role, in order of time; ``reviewers``: how many the
     sample asks for."""
-    by_reviewers = [verdict for verdict in verdicts if not verdict.adjudicates]
-    by_adjudicators = [verdict for verdict in verdicts if verdict.adjudicates]
-    settling: Verdict | None = None
-    state = ItemState.OPEN
-    if by_adjudicators:
-        settling = by_adjudicators[-1]
-    elif len(by_reviewers) >= reviewers:
-        state = ItemState.DISPUTED
-        if len({said(verdict) for verdict in by_reviewers}) == 1:
-            settling = by_reviewers[-1]
+    state, settling = state_of(reviewers, verdicts)
     return Outcome(
         item=item,
-        state=state if settling is None else ItemState.SETTLED,
+        state=state,
         answer=settling.answer if settling else None,
         right_values=tuple(sorted(settling.right_values)) if settling else (),
         reviewers=tuple(verdict.reviewer for verdict in verdicts),
         settled_at=settling.answered_at if settling else None,
     )
+
+
+def state_of(reviewers: int, verdicts: Sequence[Verdict]) -> tuple[ItemState, Verdict | None]:
+    """The state of an item, and the verdict that settles it; arguments as of :func:`outcome_of`."""
+    by_reviewers = [verdict for verdict in verdicts if not verdict.adjudicates]
+    by_adjudicators = [verdict for verdict in verdicts if verdict.adjudicates]
+    if by_adjudicators:
+        return ItemState.SETTLED, by_adjudicators[-1]
+    if len(by_reviewers) < reviewers:
+        return ItemState.OPEN, None
+    if len({said(verdict) for verdict in by_reviewers}) == 1:
+        return ItemState.SETTLED, by_reviewers[-1]
+    return ItemState.DISPUTED, None
 
 
 def agreement(verdicts: Mapping[str, Sequence[Verdict]]) -> Agreement:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from catalog_enrichment.audit import review_rows
 from catalog_enrichment.audit.items import Item, ItemState, Outcome, Sample, Verdict
 from catalog_enrichment.audit.review_file import ReviewFile
-from catalog_enrichment.audit.review_outcomes import outcome_of, said
+from catalog_enrichment.audit.review_outcomes import outcome_of, said, state_of
 from catalog_enrichment.audit.review_requests import Request, RequestState
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import stable_hash
@@ -213,21 +213,22 @@ class ReviewStore(ReviewFile):
         return [self.item(row["item_id"]) for row in wanted[:limit]]
 
     def progress(self, sample_id: str, reviewer: str = "", shop_id: str = "") -> Progress:
-        """``shop_id``: of this shop's items alone."""
-        outcomes = [one for one in self.outcomes(sample_id) if shop_id in ("", one.item.shop_id)]
-        states = [one.state for one in outcomes]
-        mine = {
-            one.item.item_id
-            for one in outcomes
-            if review_rows.person_key(reviewer) in {review_rows.person_key(name) for name in one.reviewers}
-        }
+        """``shop_id``: of this shop's items alone. Asked for with every verdict: the items' texts are not read."""
+        reviewers, person = self.sample(sample_id).reviewers, review_rows.person_key(reviewer)
+        counting = self._counting("i.sample_id = ?", sample_id)
+        ids = self._rows(
+            "SELECT item_id FROM items WHERE sample_id = ? AND (? = '' OR shop_id = ?)", sample_id, shop_id, shop_id
+        )
+        of_items = [counting.get(row["item_id"], []) for row in ids]
+        states = [state_of(reviewers, verdicts)[0] for verdicts in of_items]
+        mine = [any(review_rows.person_key(one.reviewer) == person for one in verdicts) for verdicts in of_items]
         return Progress(
-            items=len(outcomes),
+            items=len(of_items),
             open=states.count(ItemState.OPEN),
             disputed=states.count(ItemState.DISPUTED),
             settled=states.count(ItemState.SETTLED),
-            mine=len(mine),
-            left=sum(one.state is ItemState.OPEN and one.item.item_id not in mine for one in outcomes),
+            mine=sum(mine),
+            left=sum(state is ItemState.OPEN and not own for state, own in zip(states, mine, strict=True)),
         )
 
     # requests
