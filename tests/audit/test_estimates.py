@@ -77,8 +77,9 @@ def test_the_bounds_count_both_strata_and_disputed_rows_as_unsure() -> None:
         *[drawn(n, weight=1.25, highest_weight=1.25) for n in range(80)],
         *[drawn(n, stratum="near_threshold", weight=0.5, highest_weight=1.25) for n in range(80, 120)],
         drawn(120, certificate_id=None),
+        drawn(121, stratum="same_product"),
     ]
-    verdicts = by_item(*(said(n, "no" if n in (85, 90) else "yes") for n in range(121) if n != 3))
+    verdicts = by_item(*(said(n, "no" if n in (85, 90, 121) else "yes") for n in range(122) if n != 3))
     found = estimates.by_certificate(estimates.judged(rows, verdicts, {"i3"}), 0.05)
     one = found["color", "c1"]
     assert list(found) == [("color", "c1")]

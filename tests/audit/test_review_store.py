@@ -266,3 +266,17 @@ def test_what_was_written_is_there_after_a_restart(store: ReviewStore) -> None:
     with ReviewStore(store.path) as again:
         assert again.outcomes("s1") == store.outcomes("s1")
         assert again.samples() == [sample()]
+
+
+def test_the_progress_of_a_shop_counts_its_items_alone(page_store: ReviewStore) -> None:
+    items = [item(n) for n in range(5)]  # shop-0 has three, shop-1 two
+    page_store.add_sample(sample(), items)
+    for one in items[:3]:
+        page_store.add_verdict(verdict(one, "Ana"))
+    page_store.add_verdict(verdict(items[0], "Ben"))
+    page_store.add_verdict(verdict(items[2], "Ben", Answer.NO))
+    of_shop = page_store.progress("s1", "ana ", "shop-0")
+    assert (of_shop.items, of_shop.settled, of_shop.disputed, of_shop.open) == (3, 1, 1, 1)
+    assert (of_shop.mine, of_shop.left) == (2, 1)
+    other = page_store.progress("s1", "Ben", "shop-1")
+    assert (other.items, other.open, other.mine, other.left) == (2, 2, 0, 2)

@@ -147,3 +147,27 @@ def test_a_wrong_value_below_the_threshold_is_not_written_and_does_not_count() -
     low = replace(fold(np.full(100, 0.95), np.zeros(100, dtype=bool)), wrong_scores=np.full(100, 0.85))
     assert certified(low).threshold == pytest.approx(0.95)
     assert certified(replace(low, wrong_scores=np.full(100, 0.95))).threshold is None
+
+
+def three_and_one(wrong: int, score_of_one: float = 0.95) -> AuditedFold:
+    """All draws of 400 products with three values, which are right, and of 200 with one, of which ``wrong`` are."""
+    draws = np.concatenate([np.repeat(np.arange(400), 3), np.arange(400, 600)])
+    scores = np.where(draws < 400, 0.95, score_of_one)
+    return AuditedFold(
+        scores=scores,
+        wrong_scores=np.where((draws >= 400) & (draws < 400 + wrong), scores, -np.inf),
+        weights=np.where(draws < 400, 1 / 3, 1.0),
+        groups=draws,
+        product_ids=tuple(map(str, draws)),
+        data_window="2026-05-01/2026-05-09",
+        cardinality=Cardinality.MANY,
+    )
+
+
+def test_products_with_several_values_do_not_count_by_their_number() -> None:
+    drawn = three_and_one(wrong=40)  # of 600 products: 6.7%; of the draws 2.9%
+    assert certified(drawn).threshold is None
+    assert certified(replace(drawn, weights=np.ones(1400))).threshold is not None
+    apart = certified(three_and_one(wrong=200, score_of_one=0.85))
+    assert apart.threshold == 0.95
+    assert apart.accept_rate == pytest.approx(0.4 * 400 / 600)
