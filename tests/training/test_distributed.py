@@ -36,6 +36,8 @@ def test_epochs_of_another_process_are_followed_line_by_line(tmp_path: Path, mon
     assert told == [("toy", 1.0), ("toy", 2.0), ("toy", 3.0)]
 
 
+# pyspark's distributor does not close the pipe from the processes it starts
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_give_the_weights_of_one(toy_task: Callable[..., Task], spark, tmp_path) -> None:
