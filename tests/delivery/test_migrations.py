@@ -104,6 +104,16 @@ def test_migrating_with_another_role_gives_it_the_rights(database: Database, ver
     assert second.deliver(versions)["upserted"] == 1
 
 
+def test_rights_on_other_tables_of_the_schema_stay_as_they_are(database: Database) -> None:
+    database.query(f"CREATE TABLE {S}.of_the_shop (id int)")
+    database.query(f"GRANT SELECT ON {S}.of_the_shop TO {ROLE}")
+    database.query(f"GRANT ALL ON {S}.merchant_values TO {ROLE}")
+    migrate(database)
+    may = "SELECT has_table_privilege(%s, %s, 'SELECT'), has_table_privilege(%s, %s, 'UPDATE')"
+    assert database.query(may, (ROLE, f"{S}.of_the_shop") * 2) == [(True, False)]
+    assert database.query(may, (ROLE, f"{S}.merchant_values") * 2) == [(False, False)]
+
+
 def test_another_schema_has_tables_of_its_own(database: Database, versions: Versions) -> None:
     versions.show({("a", "color"): value("Red")}, "run-1")
     other = with_settings(database, schema="second_market")

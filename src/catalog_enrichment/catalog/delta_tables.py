@@ -108,7 +108,8 @@ class DeltaTables:
             return DeltaTable(delta.table_uri, storage_options=self.storage.delta_options)
         raise DataContractError(
             f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: it has "
-            f"{json.dumps(stored.names)}. A newer release wrote it: use that one. Older tables are migrated"
+            f"{json.dumps(stored.names)}. Tables of older releases are migrated when they are opened: a newer release "
+            "wrote this one (use that release), or something else changed it (restore it)"
         )
 
     # the lease

@@ -22,10 +22,14 @@ def run() -> None:
                 _grant(connection, schema, attributes["role"])
 
 
+_RELATIONS = ("delivered_values", "merchant_values", "catalog_values", "position", "deliveries", "alembic_version")
+"""What the migrations make. The schema may hold other tables, of which this role may have rights for other purposes."""
+
+
 def _grant(connection: Connection, schema: str, role: str) -> None:
     """All rights of ``role``, also where another role had them before; none on merchants' values."""
     for statement in (
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}",
+        f"REVOKE ALL ON {', '.join(f'{schema}.{relation}' for relation in _RELATIONS)} FROM {role}",
         f"GRANT USAGE ON SCHEMA {schema} TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.delivered_values TO {role}",
         f"GRANT SELECT, UPDATE ON {schema}.position TO {role}",
