@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.label_uses import Fold, earlier_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.errors import GateRefused, TemporaryFailure
 from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 
@@ -155,6 +157,22 @@ def test_a_training_that_cannot_record_its_uses_does_not_certify(
     monkeypatch.setattr(label_uses, "LOCK_SECONDS", 0)
     with catalog.locked("label_uses", 0), pytest.raises(GateRefused, match="label_uses"):
         use_labels(LakeCatalog(catalog.path), "color", FOLD, "a")
+
+
+def test_a_training_that_slept_past_its_lock_records_no_use(
+    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise TemporaryFailure("no sign of life")
+
+    @contextmanager
+    def locked(*_: Any) -> Iterator[Callable[[], None]]:
+        yield lost
+
+    monkeypatch.setattr(catalog, "locked", locked)
+    with pytest.raises(TemporaryFailure, match="no sign of life"):
+        use_labels(catalog, "color", FOLD, "a")
+    assert rows(catalog) == []
 
 
 def test_before_the_first_certification_there_are_no_earlier_uses(catalog: LakeCatalog) -> None:

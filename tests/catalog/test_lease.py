@@ -66,6 +66,10 @@ def overtaken(
             act(first, opened)
 
 
+def away(*_: Any) -> None:
+    raise OSError("no route to the store")
+
+
 def test_who_asks_while_the_holder_lives_is_refused_and_told_who_it_is(place: ObjectStorage) -> None:
     told = r"another job is writing .*_leases/writing.*process"
     with writing(place).held(0), pytest.raises(GateRefused, match=told), writing(place).held(0):
@@ -155,10 +159,6 @@ def test_a_holder_out_of_reach_of_the_store_stops_writing(
     place: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, clock = writing(place), lease._now
-
-    def away(*_: Any) -> None:
-        raise OSError("no route to the store")
-
     with held.held(0):
         with monkeypatch.context() as patch:
             patch.setattr(ObjectStorage, "replace_tagged", away)
@@ -219,6 +219,41 @@ def test_a_holder_that_slept_may_say_that_it_failed(place: ObjectStorage) -> Non
         assert LakeCatalog(place).append_rows("label_uses", [], "training-1") == 0
 
     overtaken(lambda _: None, journal, place)
+
+
+def test_a_holder_that_slept_deletes_nothing(place: ObjectStorage) -> None:
+    """Another job may have the same run id by now: what it keeps below it stays."""
+
+    def clean_up(lake: LakeCatalog, _: Any) -> None:
+        place.put("_staging/run-1/scores-1/part", b"of the job that took over")
+        with pytest.raises(TemporaryFailure, match="no sign of life"):
+            lake.require_held()
+        with lake.dropping_checkpoints("run-1"):
+            pass
+        assert [one.path for one in place.files("_staging/run-1")] == ["_staging/run-1/scores-1/part"]
+
+    overtaken(lambda _: None, clean_up, place)
+
+
+def test_a_holder_deletes_its_checkpoints_when_it_is_done(place: ObjectStorage) -> None:
+    lake = LakeCatalog(place, lease_seconds=SECONDS)
+    with lake.writing(), lake.dropping_checkpoints("run-1", keep=["inputs"]):
+        for name in ("scores-1", "inputs-2"):
+            place.put(f"_staging/run-1/{name}/part", b"x")
+    assert [one.path for one in place.files("_staging/run-1")] == ["_staging/run-1/inputs-2/part"]
+
+
+def test_a_lock_in_the_store_is_asked_for_again_before_what_cannot_be_undone(place: ObjectStorage) -> None:
+    """Label uses are counted under it: two trainings that both counted would get the same number."""
+    lake = LakeCatalog(place, lease_seconds=SECONDS)
+    clock = lease._now
+    with lake.locked("label_uses", 0) as still_held:
+        still_held()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ObjectStorage, "replace_tagged", away)
+            patch.setattr(lease, "_now", lambda: clock() + 1.1 * SECONDS)
+            with pytest.raises(TemporaryFailure, match="no sign of life"):
+                still_held()
 
 
 def test_after_a_takeover_what_was_up_to_date_still_is(place: ObjectStorage) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, RegistryError
+from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused, RegistryError, TemporaryFailure
+from catalog_enrichment.registry import promotion_lock
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.promotion import describe, former_champions
 
@@ -73,6 +77,26 @@ def test_a_promotion_while_another_process_holds_the_lock_is_refused(two_version
     ):
         other.promote("1", expected_current=None)
     assert two_versions.champion() is None
+
+
+def test_a_process_that_slept_past_its_lease_moves_no_alias(
+    two_versions: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_versions.promote("1", expected_current=None)
+    two_versions.promote("2", expected_current="1")
+
+    def lost() -> None:
+        raise TemporaryFailure("no sign of life")
+
+    @contextmanager
+    def held(*_: Any) -> Iterator[Callable[[], None]]:
+        yield lost
+
+    monkeypatch.setattr(promotion_lock, "held", held)
+    for act in (lambda: two_versions.promote("1", expected_current="2"), two_versions.go_back):
+        with pytest.raises(TemporaryFailure, match="no sign of life"):
+            act()
+    assert two_versions.champion() == "2"
 
 
 def test_history_of_a_promotion_by_release_0_1_0_has_what_its_tags_say(two_versions: Registry) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.precision.claim import PATHS
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.report import run as run_report
 
 from ..catalog.catalog_rows import frame, prediction, product
@@ -34,6 +36,19 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
     drawn = sum(min(2, number) for number in Counter(row["attribute"] for row in against).values())
     assert page.count('<span class="change">replace</span>') == drawn > 0
+
+
+def test_a_run_without_its_page_gets_it_from_the_next_one(
+    enriched: SampleCatalog, run: dict[str, Any], tmp_path: Path
+) -> None:
+    """The job was killed, or the disk was full, when it was to be written."""
+    config = replace(enriched.config, report=replace(enriched.config.report, path=str(tmp_path)))
+    catalog = enriched.context().catalog
+    newest = run_report.runs.newest_of(catalog, RunKind.ENRICH)
+    page = run_report.write_report_once(catalog, config, None)
+    assert page == tmp_path / f"{newest['run_id']}.html"
+    assert run_report.write_report_once(catalog, config, None) is None
+    assert run_report.write_report_once(catalog, config, run["run_id"]) == tmp_path / f"{run['run_id']}.html"
 
 
 def test_the_report_counts_what_was_written_with_and_without_a_picture(
