@@ -107,7 +107,7 @@ def test_a_table_of_a_newer_release_is_refused_and_not_changed(tmp_path: Path) -
     delta = DeltaTable(tmp_path / "catalog" / "label_uses")
     delta.alter.add_columns([Field("of_tomorrow", PrimitiveType("string"))])
     with pytest.raises(
-        DataContractError, match=r"label_uses\.v1: it has .*of_tomorrow.* A newer release wrote it: use"
+        DataContractError, match=r"label_uses\.v1: it has .*of_tomorrow.* a newer release wrote this one"
     ):
         label_uses.use_labels(catalog, fold, "second")
     assert DeltaTable(tmp_path / "catalog" / "label_uses").to_pyarrow_table().num_rows == 1
