@@ -120,6 +120,7 @@ def test_another_model_with_the_same_version_number_is_another_model(enriched: S
     assert enrich(other)["predicted"] == 23
 
 
+@pytest.mark.slow
 def test_a_new_version_scores_everything_anew_and_supersedes(enriched: SampleCatalog) -> None:
     enriched.registry.promote("2", expected_current="1")
     run = enrich(enriched)

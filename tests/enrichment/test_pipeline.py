@@ -82,7 +82,7 @@ def test_i5_running_again_changes_nothing_and_says_so(enriched: SampleCatalog) -
     ("owner", "name"),
     [
         pytest.param(decide, "decide_once", id="scored", marks=pytest.mark.slow),
-        pytest.param(score, "quarantined", id="predictions landed"),
+        pytest.param(score, "quarantined", id="predictions landed", marks=pytest.mark.slow),
         pytest.param(LakeCatalog, "refresh_current_values", id="ledger committed"),
         pytest.param(runs, "write", id="readers served", marks=pytest.mark.slow),
     ],

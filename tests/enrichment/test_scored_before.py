@@ -136,6 +136,7 @@ def test_runs_with_other_scores_are_not_read(spark: SparkSession, catalog: LakeC
     assert known(spark, catalog, {"new": ("a", BOTH)}, uncertified) is None
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_listing_is_decided_without_a_forward_pass(enriched: SampleCatalog) -> None:
     copies = {"p900": 1, "p901": 5}  # the picture of the latter is missing: it is tried again
     feed = [listing(of, product_id=name, shop="another shop") for name, of in copies.items()]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+@pytest.mark.slow
 def test_max_products_takes_the_newest_and_says_what_remains(sample: SampleCatalog) -> None:
     run = enrich(sample, Window(max_products=5))
     assert (run["predicted"], run["remaining"]) == (5, 18)

@@ -173,6 +173,7 @@ def test_imports_have_an_order_where_the_clock_is_set_back(shop: Shop, monkeypat
     assert len(set(ids)) == 4
 
 
+@pytest.mark.slow
 def test_files_that_were_imported_before_are_not_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = shop.folder / "1.jpg"
     picture.write_bytes(PICTURE)

@@ -33,7 +33,7 @@ def stale(versions: Callable[..., pd.Series]) -> Callable[..., pd.Series]:
     return versions_while_stale
 
 
-@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("changed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_import_while_the_pictures_folder_does_not_answer_ends_and_changes_nothing(
     sample: SampleCatalog, changed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

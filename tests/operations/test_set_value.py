@@ -154,6 +154,7 @@ def test_no_model_writes_what_a_person_said_until_that_is_undone(enriched: Sampl
     assert KEY in values(enriched, "model")
 
 
+@pytest.mark.slow
 def test_a_correction_that_was_killed_is_finished_and_can_be_made_again_after_its_undo_i5(
     enriched: SampleCatalog,
 ) -> None:

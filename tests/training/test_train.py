@@ -218,6 +218,7 @@ def test_config_without_training_section_is_a_config_error(tmp_path):
         train(batches([]), DICTIONARY, settings, tmp_path, FIRST, silent)
 
 
+@pytest.mark.slow
 def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(tmp_path) -> None:
     settings = config(tmp_path, recipe="vote.toml")
     (tmp_path / "vote.toml").write_text(
