@@ -61,8 +61,7 @@ def _outcomes(folder: Path, server: ObjectStoreServer, until: float) -> Iterator
         if number in RESTARTED_AT:
             server.restart(DOWN_SECONDS)
 
-    half = (time.perf_counter() + until) / 2
-    place = fault_publish.Place(server.uri("publish"), restart, half)
+    place = fault_publish.Place(server.uri("publish"), restart, until)
     yield from fault_publish.kills(folder / "publish", PUBLISH_KILLS, SEED, place)
     world = fault_catalog.build(folder / "world", server)
     standby = Standby(world)
