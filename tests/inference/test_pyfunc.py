@@ -211,7 +211,9 @@ def test_mlflows_spark_udf_and_its_server_give_the_same(folder: Path, tmp_path: 
 
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(target), "-p", str(port)]
-    served = subprocess.Popen([*command, "--env-manager", "local"], start_new_session=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow starts uvicorn by name
+    environment = os.environ | {"PATH": path}
+    served = subprocess.Popen([*command, "--env-manager", "local"], start_new_session=True, env=environment)
     try:
         ScoringServerClient("127.0.0.1", port).wait_server_ready(timeout=90, scoring_server_proc=served)
         asked = convert_input_example_to_serving_input(example).encode()
