@@ -64,6 +64,7 @@ class MutationSession:
         self._seconds: dict[str, float] = defaultdict(float)
         self._calls: dict[str, set[Function]] = {}
         self._fixture_calls: dict[str, set[Function]] = {}
+        self._definitions: dict[str, set[Any]] = defaultdict(set)
         self._watched: dict[CodeType, Function] = {}
 
     # what pytest calls
@@ -84,6 +85,7 @@ class MutationSession:
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
         if fixturedef.scope == "function":
             return (yield)
+        self._definitions[fixturedef.argname].add(fixturedef)
         with self._recorded() as called:
             begin = time.monotonic()
             try:
@@ -127,7 +129,7 @@ class MutationSession:
                     if time.monotonic() - begin + self._cost(item, set() if made else again) > self._limit:
                         continue
                     if not made and again & set(item.fixturenames):  # type: ignore[attr-defined]
-                        self._forget(session, again)
+                        self._forget(again)
                         made = True
                     if not self._passes(session, item):
                         return item
@@ -137,7 +139,7 @@ class MutationSession:
         finally:
             self._end_modules(session)
             if made:
-                self._forget(session, again)
+                self._forget(again)
         self._results.add(mutant, "" if items else "no test")
         return None
 
@@ -234,10 +236,10 @@ class MutationSession:
     def _teardown(self, session: pytest.Session, kept: list[Any]) -> None:
         session._setupstate.teardown_exact(_next_in(kept))
 
-    def _forget(self, session: pytest.Session, names: set[str]) -> None:
+    def _forget(self, names: set[str]) -> None:
         """These fixtures are made again when they are next used."""
         for name in names:
-            for definition in session._fixturemanager._arg2fixturedefs.get(name, ()):
+            for definition in self._definitions[name]:
                 definition.cached_result = None
 
     @contextmanager
