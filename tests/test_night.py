@@ -162,12 +162,13 @@ def test_6_all_certificates_have_expired(
 
 @pytest.mark.slow
 def test_7_the_run_would_change_too_much(sample: SampleCatalog, capsys: pytest.CaptureFixture[str]) -> None:
-    limit = ["--set", "enrich.max_changes=1"]
-    code = cli.enrich_catalog(["--config", str(sample.file), *limit])
-    assert_seen(7, code, json.loads(capsys.readouterr().out.splitlines()[-1]))
+    sample.file.write_text(f"{sample.file.read_text()}\n[enrich]\nmax_changes = 1\n")
+    assert_seen(7, *run("enrich_catalog --config CONFIG", capsys, CONFIG=str(sample.file)))
     assert not values(sample, "model")
     look, write = entry(7).typed
-    assert run(look, capsys, CONFIG=str(sample.file))[1]["status"] == "dry_run"
+    code, shown = run(look, capsys, CONFIG=str(sample.file))
+    assert (code, shown["status"]) == (0, "dry_run")
+    assert "more than enrich.max_changes = 1" in shown["would_be_refused"]
     assert run(write, capsys, CONFIG=str(sample.file), N="1000")[0] == 0
     assert values(sample, "model")
 

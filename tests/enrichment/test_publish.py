@@ -27,16 +27,25 @@ def test_the_cap_on_changes_refuses_before_anything_is_written(sample: SampleCat
 
 
 @pytest.mark.slow
-def test_a_refused_attempt_keeps_its_scores_alone_and_a_dry_run_nothing(sample: SampleCatalog) -> None:
+def test_a_dry_run_over_the_cap_shows_the_changes_and_keeps_only_scores_of_a_refused_attempt(
+    sample: SampleCatalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def checkpoints() -> list[str]:
+        return [folder.name.rpartition("-")[0] for folder in (sample.folder / "catalog" / "_staging").glob("*/*")]
+
     capped = sample.with_settings("enrich.max_changes=0")
+    shown = enrich(capped, dry_run=True)
+    assert (shown["status"], checkpoints()) == ("dry_run", [])
+    printed = capsys.readouterr().err
+    assert "would publish" in printed
+    assert "warning: this run would be refused: the run would change" in printed
     for _ in range(2):
         with pytest.raises(GateRefused):
             enrich(capped)
-    checkpoints = [folder.name.rpartition("-")[0] for folder in (sample.folder / "catalog" / "_staging").glob("*/*")]
-    assert checkpoints == ["scored"]
-    with pytest.raises(GateRefused):
-        enrich(capped, dry_run=True)
-    assert not list((sample.folder / "catalog" / "_staging").glob("*/*"))
+    assert checkpoints() == ["scored"]
+    assert enrich(capped, dry_run=True)["would_be_refused"] == shown["would_be_refused"]
+    assert checkpoints() == ["scored"], "the run with a higher cap must not score again"
+    assert "would_be_refused" not in enrich(sample, dry_run=True)
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ def enrich(
     """Score what needs scoring, decide, and publish what is certified. Returns the run's summary.
 
     Raises DataContractError if the products fail their snapshot gate and GateRefused if the run would change more
-    values than the cap allows. Then nothing was published, and the attempt's row in `runs` says why.
+    values than the cap allows. Then nothing was published, and the attempt's row in `runs` says why. A dry run over the
+    cap is not refused: it shows what a person has to decide about, and says that the run would be.
     """
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     if not dry_run:
@@ -59,15 +60,14 @@ def enrich(
                 record.validation = select.check_products(selection, config)
                 stage.count(selection.rows)
 
+        kept = [*score.kept(catalog, run_id, dry_run), coverage.BEFORE]
         with stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
             stage.count(selection.rows, predicted, selection.rows - predicted, score.note(record.counts))
 
-        with catalog.dropping_checkpoints(
-            run_id, keep=[coverage.BEFORE] if dry_run else [score.SCORED, coverage.BEFORE]
-        ):
+        with catalog.dropping_checkpoints(run_id, kept):
             with stages("decide") as stage:
                 drifted = drift.check(context, request, selection, scored)
                 request = replace(request, drifted=drifted.pauses)
@@ -76,9 +76,10 @@ def enrich(
                 tried = summary.Tried(selection, scored, decided, changes, before, drifted)
                 summary.record_decisions(record, catalog, request, tried)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
-            publish.refuse_over_cap(catalog, changes, config.enrich.max_changes, run_id)
+            over_cap = publish.over_cap(catalog, changes, config.enrich.max_changes, run_id)
             if dry_run:
-                return summary.preview(decided, record)
+                return summary.preview(decided, record, over_cap)
+            publish.refuse_over_cap(over_cap)
 
             with stages("land") as stage:
                 # a run that is resumed after its commit finds its own values covered

@@ -80,16 +80,25 @@ def _counted(events: DataFrame) -> Changes:
     return Changes(events, counts[Op.ASSERT.value], counts[Op.RETRACT.value])
 
 
-def refuse_over_cap(catalog: Catalog, changes: Changes, max_changes: int, run_id: str) -> None:
-    """Raises GateRefused if the run would change more values than ``max_changes`` (`enrich.max_changes`).
+def over_cap(catalog: Catalog, changes: Changes, max_changes: int, run_id: str) -> str | None:
+    """How many more values the run would change than ``max_changes`` (`enrich.max_changes`) allows; None: it does not.
 
-    Not for a run that is resumed after its commit to the ledger: its values are visible already.
+    None also for a run that is resumed after its commit to the ledger: its values are visible already.
     """
     planned = changes.published + changes.retracted
-    if planned > max_changes and not catalog.committed("attribute_values", run_id):
+    if planned <= max_changes or catalog.committed("attribute_values", run_id):
+        return None
+    return (
+        f"the run would change {planned:,} values (publish {changes.published:,}, retract {changes.retracted:,}), "
+        f"more than enrich.max_changes = {max_changes:,}"
+    )
+
+
+def refuse_over_cap(over_cap: str | None) -> None:
+    """Raises GateRefused if there is something ``over_cap``, as :func:`over_cap` says it."""
+    if over_cap:
         raise GateRefused(
-            f"the run would change {planned:,} values (publish {changes.published:,}, retract {changes.retracted:,}), "
-            f"more than enrich.max_changes = {max_changes:,}. Nothing was published. Print "
+            f"{over_cap}. Nothing was published. Print "
             "the changes with --dry-run, then raise the limit or score fewer products with --max-products."
         )
 

@@ -56,6 +56,14 @@ def score(
         return catalog.checkpoint(run_id, SCORED, scored)
 
 
+def kept(catalog: Catalog, run_id: str, dry_run: bool) -> list[str]:
+    """The checkpoint of the scores, if it stays where nothing is published. To be asked before :func:`score`.
+
+    A dry run leaves no scores of its own; those of a run that was refused or killed are for that run.
+    """
+    return [SCORED] if not dry_run or catalog.has_checkpoint(run_id, SCORED) else []
+
+
 def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
     """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
 

@@ -217,8 +217,11 @@ def nothing_to_do(record: RunRecord, waiting: Mapping[str, int]) -> dict[str, An
     return summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
-def preview(decided: DataFrame, record: RunRecord) -> dict[str, Any]:
-    """Print the first values that a dry run would publish or suggest; returns its summary."""
+def preview(decided: DataFrame, record: RunRecord, over_cap: str | None = None) -> dict[str, Any]:
+    """Print the first values that a dry run would publish or suggest; returns its summary.
+
+    ``over_cap``: why the run itself would be refused; also in the summary, as ``would_be_refused``.
+    """
     from pyspark.sql import functions as F
 
     changes = decided.where(F.col("decision") != Decision.ABSTAIN.value)
@@ -227,7 +230,9 @@ def preview(decided: DataFrame, record: RunRecord) -> dict[str, Any]:
             f"would {row.decision:<8} {row.attribute} = {row.value!r} for {row.product_id} "
             f"(score {row.score:.3f}, {row.reason})"
         )
-    return summary(record, DRY_RUN)
+    if over_cap:
+        record.stages.say(f"warning: this run would be refused: {over_cap}")
+    return summary(record, DRY_RUN) | ({"would_be_refused": over_cap} if over_cap else {})
 
 
 def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, Any]:
