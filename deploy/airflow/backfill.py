@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from catalog_jobs import SETTINGS, call
+from catalog_jobs import ANY_TIME, SETTINGS, call
 
 OPTIONS = {
     "category": "--category",
@@ -36,7 +36,7 @@ OPTIONS = {
 def backfill_catalog() -> None:
     """backfill --estimate, a check of its size, then backfill."""
 
-    @task
+    @task(**ANY_TIME)
     def options(params: dict[str, Any] | None = None) -> list[str]:
         given: list[str] = []
         for name, option in OPTIONS.items():
@@ -45,7 +45,7 @@ def backfill_catalog() -> None:
                 given += [option, str(one)]
         return given
 
-    @task
+    @task(**ANY_TIME)
     def estimate(given: list[str], params: dict[str, Any] | None = None) -> None:
         from airflow.sdk.exceptions import AirflowFailException
 

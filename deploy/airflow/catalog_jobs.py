@@ -2,7 +2,11 @@
 
 Airflow is installed in a virtual environment of its own, without this package and without Spark (its Spark provider
 writes files of pyspark's folder). The jobs are called as programs of the product's environment. Needed:
-apache-airflow>=3.0, which installs apache-airflow-providers-standard; no other provider.
+apache-airflow>=3.2, which installs apache-airflow-providers-standard; no other provider. (Airflow 3.0 and 3.1 have no
+airflow.sdk.exceptions with the two exceptions.)
+
+Pool: ``catalog_enrichment`` with one slot (``airflow pools set catalog_enrichment 1 "one job writes"``). A task whose
+pool does not exist is never started.
 
 Variables: ``catalog_enrichment_bin`` (folder of the console scripts), ``catalog_enrichment_config`` (TOML file), and,
 if a web hook is to be told of failures, ``catalog_enrichment_webhook`` (a URL that takes JSON).
@@ -16,8 +20,11 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
+import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +42,12 @@ MEANINGS = {
     RETRIED: "the surroundings failed: it is tried again",
 }
 
+END_SECONDS = 3
+"""For a job to end after SIGTERM; then SIGKILL. Airflow kills the task itself 5 s after its own SIGTERM."""
+
+ANY_TIME = {"pool": "default_pool"}
+"""For a task that does not write to the catalog: it does not wait for those that do."""
+
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +55,8 @@ def call(job: str, arguments: Sequence[str] = (), ok: Sequence[int] = (0,)) -> d
     """Run a job and return its JSON summary. ``ok``: further exit codes that do not fail the task.
 
     Raises AirflowException for exit code 4 and where a signal ended the job, which Airflow retries, and
-    AirflowFailException for the others, which it does not. A task that Airflow ends (timeout, cleared) ends the job.
+    AirflowFailException for the others, which it does not. A task that Airflow ends (timeout, cleared, marked as failed
+    or succeeded) ends the job and what the job has started, which would hold the catalog's lock otherwise.
     """
     program = str(Path(Variable.get("catalog_enrichment_bin")) / job)
     command = [program, "--config", Variable.get("catalog_enrichment_config"), *arguments]
@@ -53,14 +67,11 @@ def call(job: str, arguments: Sequence[str] = (), ok: Sequence[int] = (0,)) -> d
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
     last = ""
-    try:
+    with _ended_with_the_task(process):
         for line in process.stdout or ():
             last = line.strip() if line.startswith("{") else last
             log.info("%s", line.rstrip())
         code = process.wait()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
     summary = json.loads(last or "{}")
     if code in ok:
         return summary
@@ -68,6 +79,42 @@ def call(job: str, arguments: Sequence[str] = (), ok: Sequence[int] = (0,)) -> d
     if code == RETRIED or code < 0 or code > 128:
         raise AirflowException(message)
     raise AirflowFailException(message)
+
+
+@contextmanager
+def _ended_with_the_task(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A block after which the process group of ``process`` is ended, also where Airflow ends the task within.
+
+    On SIGTERM Airflow calls ``on_kill`` of the operator, which that of a Python function does not have, and kills the
+    task 5 s later: no ``finally`` would run. Raises AirflowException then.
+    """
+
+    def terminated(*_: object) -> None:
+        _end(process)  # here and not only below: a logger may swallow what is raised while it writes a line
+        raise AirflowException("Airflow has ended the task, and with it the job")
+
+    here = threading.current_thread() is threading.main_thread()  # no other thread may install a handler
+    before = signal.signal(signal.SIGTERM, terminated) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
+        if process.poll() is None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the process group: SIGTERM, and SIGKILL for what is there :data:`END_SECONDS` later."""
+    with suppress(ProcessLookupError):  # nothing is left
+        os.killpg(process.pid, signal.SIGTERM)
+        until = time.monotonic() + END_SECONDS
+        while time.monotonic() < until:
+            process.poll()  # a program that has ended is of the group until it was waited for
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def tell(context: dict[str, Any]) -> None:
@@ -90,9 +137,11 @@ def tell(context: dict[str, Any]) -> None:
 SETTINGS: dict[str, Any] = {
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,  # a night that was missed is made good by the next run, which scores all that is new
-    "max_active_runs": 1,  # one job writes to a catalog at a time
+    "max_active_runs": 1,
     "tags": ["catalog-enrichment"],
     "default_args": {
+        # one job writes to a catalog at a time; without the pool one of another DAG would end with exit 3, not retried
+        "pool": "catalog_enrichment",
         "retries": 3,
         "retry_delay": timedelta(minutes=10),
         "retry_exponential_backoff": True,

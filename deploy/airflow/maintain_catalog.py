@@ -10,7 +10,7 @@ from catalog_jobs import SETTINGS, call
 
 @dag(schedule="30 5 * * 0", **SETTINGS)
 def maintain_catalog_weekly() -> None:
-    """maintain_catalog. Where another job writes (exit 3), nothing is lost by waiting a week."""
+    """maintain_catalog. Where a job from outside Airflow writes (exit 3), nothing is lost by waiting a week."""
 
     @task
     def maintain_catalog() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Airflow DAG: a new model version every week, and its promotion if the gate lets it pass.
 
 Where the gate refuses or cannot tell (exit 3) the task fails without a retry and the champion stays; a person looks at
-the training's page and decides. ``promote``: false leaves every promotion to a person.
+the training's page and decides. None of these tasks takes the catalog's write lock, so that the night does not wait for
+them. ``promote``: false leaves every promotion to a person.
 """
 
 from __future__ import annotations
@@ -10,26 +11,26 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from catalog_jobs import SETTINGS, call
+from catalog_jobs import ANY_TIME, SETTINGS, call
 
 
 @dag(schedule="30 3 * * 0", params={"promote": Param(True, type="boolean")}, **SETTINGS)
 def train_model_weekly() -> None:
     """train_model, promote_model --dry-run (what readers would see change), then promote_model."""
 
-    @task(execution_timeout=timedelta(hours=20))
+    @task(execution_timeout=timedelta(hours=20), **ANY_TIME)
     def train_model() -> str:
         return str(call("train_model")["model_version"])
 
-    @task(retries=1)
+    @task(retries=1, **ANY_TIME)
     def preview(version: str) -> dict[str, Any]:
         return call("promote_model", ["--to-version", version, "--dry-run"], ok=(0, 3))
 
-    @task.short_circuit
+    @task.short_circuit(**ANY_TIME)
     def is_wanted(params: dict[str, Any] | None = None) -> bool:
         return bool((params or {})["promote"])
 
-    @task
+    @task(**ANY_TIME)
     def promote_model(version: str) -> dict[str, Any]:
         return call("promote_model", ["--to-version", version])
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +22,10 @@ EXPECTED = {
     "maintain_catalog_weekly": ["maintain_catalog"],
     "train_model_weekly": ["train_model", "preview", "is_wanted", "promote_model"],
 }
+
+
+WAITS_FOR_NOBODY = {"options", "estimate", "train_model", "preview", "is_wanted", "promote_model"}
+"""Tasks that do not write to the catalog."""
 
 
 def check_dags(folder: Path) -> None:
@@ -36,6 +42,8 @@ def check_dags(folder: Path) -> None:
             assert task.execution_timeout >= timedelta(hours=6), task.task_id
             assert task.retries >= 1, task.task_id
             assert task.on_failure_callback, task.task_id
+            pool = "default_pool" if task.task_id in WAITS_FOR_NOBODY else "catalog_enrichment"
+            assert (task.pool, task.pool_slots) == (pool, 1), task.task_id
     nightly, training = bag.dags["enrich_catalog_nightly"], bag.dags["train_model_weekly"]
     assert nightly.get_task("enrich_catalog").upstream_task_ids == {"import_products"}
     assert "is_wanted" in training.get_task("promote_model").upstream_task_ids
@@ -68,7 +76,30 @@ def check_exit_codes() -> None:
     print("exit codes 0, 1, 2, 3, 4 and a killed job are mapped")
 
 
+def check_that_the_job_ends_with_its_task() -> None:
+    """As when Airflow ends a task that was cleared: SIGTERM to the task's process, SIGKILL 5 s later."""
+    with tempfile.TemporaryDirectory() as bin_folder:
+        job, started = Path(bin_folder) / "job", Path(bin_folder) / "started"
+        job.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ $! > {started}.new\nmv {started}.new {started}\nwait\n")
+        job.chmod(0o755)
+        settings = {
+            "AIRFLOW_VAR_CATALOG_ENRICHMENT_BIN": bin_folder, "AIRFLOW_VAR_CATALOG_ENRICHMENT_CONFIG": "shop.toml",
+            "PYTHONPATH": sys.argv[1],
+        }  # fmt: skip
+        code = "import catalog_jobs; catalog_jobs.call('job')"
+        with subprocess.Popen([sys.executable, "-c", code], env=os.environ | settings, stderr=subprocess.PIPE) as task:
+            while not started.exists():
+                assert task.poll() is None, task.stderr and task.stderr.read()
+                time.sleep(0.1)
+            task.terminate()
+            _, error = task.communicate(timeout=5)
+        assert b"AirflowException: Airflow has ended the task" in error, error
+        assert [pid for pid in started.read_text().split() if Path(f"/proc/{pid}").exists()] == []
+    print("a job ends with its task")
+
+
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])  # as Airflow does with its folder of DAGs
     check_dags(Path(sys.argv[1]))
     check_exit_codes()
+    check_that_the_job_ends_with_its_task()

@@ -170,6 +170,7 @@ def _night(home: Path, python: Path, environment: dict[str, str]) -> None:
     }
     program = python.with_name("airflow")
     _run([program, "db", "migrate"], 300, **environment)
+    _run([program, "pools", "set", "catalog_enrichment", "1", "one job writes"], 120, **environment)
     _run([program, "dags", "test", "enrich_catalog_nightly", "2026-01-01"], 3000, **environment, **settings)
     for job in ("import_products", "enrich_catalog"):
         (file,) = (home / "demo" / "prom").glob(f"*_{job}.prom")
