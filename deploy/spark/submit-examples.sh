@@ -13,10 +13,13 @@ case $where in
   standalone-gpu) options=(--master "spark://${MASTER:-spark-master}:7077" --properties-file "$here/one-gpu.conf" --total-executor-cores "${CORES:-8}") ;;
   # client mode: the job's exit code and its JSON line are those of this command
   yarn) options=(--master yarn --deploy-mode client --properties-file "$here/cpu.conf" --num-executors "${EXECUTORS:-4}") ;;
+  # client mode, from a pod or machine that has the catalog's volume at /var/lib/catalog-enrichment, as executor-pod.yaml gives it
+  # to the executors
   kubernetes)
     options=(--master "k8s://https://${MASTER:-kubernetes.default.svc}:443" --deploy-mode client --properties-file "$here/cpu.conf"
       --conf "spark.kubernetes.container.image=${IMAGE:?IMAGE: the image of deploy/docker}"
       --conf "spark.kubernetes.namespace=${NAMESPACE:-catalog-enrichment}"
+      --conf "spark.kubernetes.executor.podTemplateFile=$here/executor-pod.yaml"
       --conf "spark.executor.instances=${EXECUTORS:-4}")
     ;;
   *) echo "unknown: $where" >&2; exit 2 ;;

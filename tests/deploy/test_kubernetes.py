@@ -6,6 +6,7 @@ The Spark operator's own resource has no schema there: its pods' parts are check
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ PLAIN = [(name, one) for name, one in DOCUMENTS if "sparkoperator" not in one["a
 SCHEDULED = {name: one for name, one in DOCUMENTS if one["kind"] == "ScheduledSparkApplication"}
 JOBS = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["scripts"]
 VERSION = "1.33"
+README = (FOLDER / "README.md").read_text()
+SECRET = "catalog-enrichment"
 
 APPLICATION_KEYS = {
     *("type", "pythonVersion", "mode", "sparkVersion", "image", "imagePullPolicy", "mainApplicationFile", "arguments"),
@@ -83,7 +86,7 @@ def test_an_application_names_what_the_other_manifests_make(name: str) -> None:
     catalog, config = template["volumes"]
     assert ("PersistentVolumeClaim", catalog["persistentVolumeClaim"]["claimName"]) in made
     assert ("ConfigMap", config["configMap"]["name"]) in made
-    assert ("Secret", template["driver"]["envFrom"][0]["secretRef"]["name"]) in made
+    assert template["driver"]["envFrom"] == [{"secretRef": {"name": SECRET}}]
     job = Path(template["mainApplicationFile"].removeprefix("local:///opt/catalog-enrichment/"))
     assert (DEPLOY.parent / job).is_file()
 
@@ -99,13 +102,49 @@ def test_of_the_gpu_application_each_executor_has_one_gpu_and_one_task() -> None
     assert not any("gpu" in key for key in SCHEDULED["enrich-cpu"]["spec"]["template"]["sparkConf"])
 
 
-def test_the_config_map_is_a_config_and_the_secret_has_no_values() -> None:
+def test_the_night_imports_before_it_enriches() -> None:
+    started = {name: [int(n) for n in one["spec"]["schedule"].split()[:2]] for name, one in SCHEDULED.items()}
+    minutes = {name: hour * 60 + minute for name, (minute, hour) in started.items()}
+    assert minutes["import-products"] + 60 <= minutes["enrich-cpu"] == minutes["enrich-gpu"]
+    scripts = {Path(one["spec"]["template"]["mainApplicationFile"]).name for one in SCHEDULED.values()}
+    assert scripts == {"import_products.py", "enrich_catalog.py"}
+
+
+def test_the_readmes_commands_make_what_the_manifests_need() -> None:
+    """In particular no manifest has the secret: each later `apply` would put empty values in."""
+    commands = re.findall(r"^    (\w.*)$", README.replace("\\\n", " "), re.MULTILINE)
+    applied = {Path(file).stem for command in commands for file in re.findall(r"-f (\S+\.yaml)", command)}
+    assert applied | {"enrich-gpu"} == {name for name, _ in DOCUMENTS}
+    assert [name for name, one in DOCUMENTS if one["kind"] == "Secret"] == []
+    (secret,) = [command for command in commands if "create secret" in command]
+    assert f"generic {SECRET} --from-env-file" in secret
+    assert "kubectl apply -f -" in secret, "the command can be repeated"
+    namespace = next(one for _, one in PLAIN if one["kind"] == "Namespace")["metadata"]["name"]
+    assert any(f"--set 'spark.jobNamespaces={{{namespace}}}'" in command for command in commands)
+
+
+def test_spark_submits_executors_are_admitted_and_have_the_catalog() -> None:
+    """By the same context and volume as those of the operator."""
+    pod = yaml.safe_load((DEPLOY / "spark" / "executor-pod.yaml").read_text())
+    (container,) = pod["spec"]["containers"]
+    complete = pod | {"metadata": {"name": "x"}, "spec": pod["spec"] | {"containers": [container | {"image": "x"}]}}
+    kubernetes_validate.validate(complete, VERSION, strict=True)
+    template = SCHEDULED["enrich-cpu"]["spec"]["template"]
+    assert pod["spec"]["securityContext"] == template["executor"]["podSecurityContext"]
+    assert container["securityContext"] == template["executor"]["securityContext"]
+    assert container["volumeMounts"] == template["executor"]["volumeMounts"]
+    assert pod["spec"]["volumes"] == template["volumes"][:1]
+
+
+def test_the_config_map_is_a_config_with_a_feed_and_without_secrets() -> None:
     by_kind = {one["kind"]: one for _, one in PLAIN}
     content = tomllib.loads(by_kind["ConfigMap"]["data"]["config.toml"])
     config = strict.build(Config, content, "config.yaml")
     assert config.logs.format == "json"
     assert config.secrets() == frozenset()
-    assert set(by_kind["Secret"]["stringData"].values()) == {""}
+    assert config.source is not None
+    mount = SCHEDULED["import-products"]["spec"]["template"]["executor"]["volumeMounts"][0]["mountPath"]
+    assert config.path(config.source.path).is_relative_to(mount)
 
 
 def test_the_databricks_job_runs_jobs_whose_exit_code_it_sees() -> None:

@@ -97,6 +97,8 @@ def test_the_examples_name_files_that_exist(where: str) -> None:
     script = words.index("--config") - 1
     assert (words[0], words[script + 1 :]) == ("spark-submit", ["--config", "shop.toml", "--dry-run"])
     assert Path(words[script]).resolve() == FOLDER.parents[1] / "jobs" / "enrich_catalog.py"
-    for file in re.findall(r"--properties-file (\S+)", done.stdout):
+    for file in re.findall(r"(?:--properties-file |podTemplateFile=)(\S+)", done.stdout):
         assert Path(file).is_file()
     assert ("--properties-file" in words) == (where != "local")
+    # without it the namespace's restricted standard refuses the executors, and they have no catalog
+    assert ("podTemplateFile" in done.stdout) == (where == "kubernetes")
