@@ -94,6 +94,25 @@ def test_the_servers_of_compose_are_pinned_checked_and_only_on_this_machine() ->
     assert {volume for volume in volumes if volume.isalpha()} == set(COMPOSE["volumes"])
 
 
+def test_the_jobs_can_load_sparks_native_libraries_and_spill_to_a_disk() -> None:
+    """The default options of a tmpfs have noexec: zstd-jni could not load what it unpacks into /tmp."""
+    jobs = SERVICES["jobs"]
+    assert jobs["read_only"] is True
+    (mount,) = jobs["tmpfs"]
+    place, _, options = mount.partition(":")
+    assert (place, set(options.split(","))) == ("/tmp", {"exec", "mode=1777"})
+    volume = next(one.split(":")[1] for one in jobs["volumes"] if one.startswith("catalog:"))
+    assert Path(jobs["environment"]["SPARK_LOCAL_DIRS"]).is_relative_to(volume)
+
+
+def test_no_password_is_an_option_of_a_command() -> None:
+    """The list of processes shows options to every user of the machine."""
+    for name, service in SERVICES.items():
+        for part in ("command", "entrypoint"):
+            assert "PASSWORD" not in str(service.get(part, "")), name
+    assert "${POSTGRES_PASSWORD}" in SERVICES["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"]
+
+
 def test_passwords_come_from_a_file_that_git_ignores() -> None:
     example = dict(re.findall(r"^(\w+)=(.*)$", (FOLDER / "example.env").read_text(), re.MULTILINE))
     named = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text()))
