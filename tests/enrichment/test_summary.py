@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment.summary import decision_counts, say_what_needs_attention
+from catalog_enrichment.enrichment.summary import DecisionCounts, attributes, decision_counts, say_what_needs_attention
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation import by_shop
 
 from ..catalog.catalog_rows import frame, prediction, product
+from ..sample_certificate import certificate
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,3 +82,16 @@ def test_a_run_warns_where_most_pictures_may_not_be_read(not_allowed: int, warns
     say_what_needs_attention(record)
     assert [line for line in said if "images.fetch.allowed_folders" in line] == said
     assert bool(said) is warns
+
+
+def test_a_runs_row_has_the_certificates_of_attributes_that_it_did_not_decide_too() -> None:
+    """Theirs expire as well, and an alert is made of the row of the last run."""
+    both = (certificate(attribute="color"), certificate(attribute="material"))
+    numbers = {"written": 1, "suggested": 0, "abstained": 0, "waiting": 0}
+    counted = DecisionCounts({"color": numbers}, by_shop.Counted({}, {}, 0))
+    before: Any = SimpleNamespace(numbers=lambda: {})
+    model: Any = SimpleNamespace(certificates=both)
+    changes: Any = SimpleNamespace(retracted_by_attribute={})
+    found = attributes(counted, changes, before, model, waiting={})
+    assert list(found["decisions"]) == ["color"]
+    assert [one["attribute"] for one in found["certificates"]] == ["color", "material"]

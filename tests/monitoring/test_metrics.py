@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,6 +82,8 @@ def test_a_runs_numbers(config: Config) -> None:
         ("quarantined", "empty_title"): 2,
         ("unusable_images", "no_image"): 3,
         ("waiting_values", "color"): 4,
+        ("waiting_values", "material"): 0,
+        ("waiting_values", "country_of_origin"): 0,
         ("values", "color", "written"): 5,
         ("values", "color", "suggested"): 1,
         ("values", "color", "abstained"): 1,
@@ -118,11 +121,60 @@ def test_a_failed_attempt_keeps_what_it_does_not_know_about_the_catalog(config: 
     assert not any(name in ("products", "values", "stage_seconds", "quarantined") for name, *_ in found)
 
 
-def test_attributes_that_are_gone_are_not_kept_once_a_run_knows_better(config: Config) -> None:
+def of(name: str, config: Config) -> dict[str, float]:
+    """Attribute -> value of the metric."""
+    return {key[1]: value for key, value in read(config.path("prom")).items() if key[0] == name}
+
+
+def test_a_run_that_decides_some_attributes_keeps_what_is_known_of_the_others(config: Config) -> None:
+    metrics.write(config, outcome(attributes={"color": {"coverage_after": 0.75}, "size": {"coverage_after": 0.1}}))
+    without = replace(outcome(attributes={"material": {"coverage_after": 0.5}}), run={})
+    metrics.write(config, without)
+    assert of("coverage_ratio", config) == {"color": 0.75, "material": 0.5}, "the dictionary has no size"
+    assert set(of("certificate_expiry_timestamp_seconds", config)) == {"color"}
+
+
+def test_a_runs_row_has_the_coverage_of_every_attribute(config: Config) -> None:
     metrics.write(config, outcome())
+    counts = {"color": {"applicable": 8, "merchant": 1, "model": 1, "human": 2}, "country_of_origin": {}}
+    covered = RUN | {"attributes": RUN["attributes"] | {"coverage": {"counts": counts}}}
+    metrics.write(config, replace(outcome(attributes={"color": {"coverage_after": 0.5}}), run=covered))
+    assert of("coverage_ratio", config) == {"color": 0.5, "country_of_origin": 0}
     metrics.write(config, outcome(attributes={"material": {"coverage_after": 0.5}}))
-    found = read(config.path("prom"))
-    assert {key for key in found if key[0] == "coverage_ratio"} == {("coverage_ratio", "material")}
+    metrics.write(config, replace(outcome(attributes={}), run=covered))
+    assert "material" not in of("coverage_ratio", config)
+
+
+def test_expiries_are_those_of_the_runs_model_and_of_enabled_attributes(config: Config) -> None:
+    """A night that decides only one attribute has the certificates of all; a model without one ends its series."""
+    both = [certificate(attribute="color"), certificate(attribute="material"), certificate(attribute="size")]
+    metrics.write(config, replace(outcome(), run={"attributes": {"certificates": [one.to_dict() for one in both]}}))
+    assert set(of("certificate_expiry_timestamp_seconds", config)) == {"color", "material"}
+    metrics.write(config, replace(outcome(), run={"attributes": {"certificates": [both[1].to_dict()]}}))
+    assert set(of("certificate_expiry_timestamp_seconds", config)) == {"material"}
+    metrics.write(config, replace(outcome(), run={"attributes": {"certificates": []}}))
+    assert of("certificate_expiry_timestamp_seconds", config) == {}
+
+
+def test_values_that_waited_count_as_0_when_none_waits(config: Config) -> None:
+    metrics.write(config, outcome())
+    metrics.write(config, replace(outcome(status="nothing_to_do", attributes={}, waiting={}), run={}))
+    assert of("waiting_values", config) == {"color": 0, "material": 0, "country_of_origin": 0}
+    metrics.write(config, outcome(attributes={"size": {}}, waiting={"color": 2}))
+    assert of("waiting_values", config) == {"color": 2, "material": 0, "country_of_origin": 0, "size": 0}
+
+
+def test_an_alarm_ends_when_the_audit_has_no_verdict_any_more(config: Config) -> None:
+    """After recertify_model only verdicts of newer samples count: the first morning has none."""
+    alarm = {"color": {"verdicts": 50, "wrong": 10, "alarm": True}}
+    audited = replace(outcome(3, attributes=alarm), job="audit_ingest", run={})
+    metrics.write(config, audited)
+    metrics.write(config, Outcome("audit_ingest", 4, {"status": "error"}, 1000, 1010))
+    (file,) = config.path("prom").iterdir()
+    assert re.search(r'audit_alarm\{attribute="color",.*\} 1\.0', file.read_text())
+    metrics.write(config, replace(audited, exit_code=0, summary=SUMMARY | {"attributes": {}}))
+    assert re.search(r'audit_alarm\{attribute="color",.*\} 0\.0', file.read_text())
+    assert "audit_wrong_ratio" not in file.read_text()
 
 
 def test_an_audit_has_its_alarms(config: Config) -> None:
@@ -190,12 +242,35 @@ def test_what_cannot_be_told_is_a_warning(config: Config, tmp_path: Path, capsys
     assert "hunter22" not in first + second
 
 
-@pytest.mark.parametrize(
-    ("job", "status"), [("list_runs", "succeeded"), ("enrich_catalog", "dry_run"), ("backfill", "estimate")]
-)
-def test_jobs_that_only_look_leave_the_metrics_alone(config: Config, job: str, status: str) -> None:
-    after_job.report(config, replace(outcome(status=status), job=job))
+@pytest.mark.parametrize("job", ["list_runs", "explain_value"])
+def test_jobs_that_only_look_leave_the_metrics_alone(config: Config, job: str) -> None:
+    after_job.report(config, replace(outcome(), job=job))
     assert not config.path("prom").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "options"),
+    [
+        ("enrich_catalog", ["--dry-run"]),
+        ("backfill", ["--estimate"]),
+        ("rollback_run", ["--run-id", "none", "--dry-run"]),
+    ],
+)
+def test_a_job_that_was_only_asked_leaves_them_alone_also_where_it_is_refused(
+    tmp_path: Path, job: str, options: list[str]
+) -> None:
+    """A person looks, and the night's numbers stay."""
+    from catalog_enrichment import cli
+
+    settings = ["--config", "config:demo.toml", "--set", f"root='{tmp_path}'", "--set", "metrics.folder=prom"]
+    settings += [
+        "--set",
+        f"mlflow.tracking_uri='sqlite:///{tmp_path}/none/mlflow.db'",
+        "--set",
+        "catalog.dictionary=no",
+    ]
+    assert getattr(cli, job)([*settings, *options]) == 2
+    assert not (tmp_path / "prom").exists()
 
 
 def test_a_jobs_main_writes_them_also_when_it_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

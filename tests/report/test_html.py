@@ -27,6 +27,7 @@ from catalog_enrichment.report.html import (
     write_run_report,
 )
 
+from ..sample_certificate import certificate
 from .report_samples import NASTY, full_report, picture, run_row
 
 
@@ -204,6 +205,15 @@ def test_a_run_of_a_release_with_other_certificates_is_reported_without_them(tmp
     page = ParsedPage(write_run_report(tmp_path / "old.html", report).read_text(encoding="utf-8"))
     assert "Certificates" not in page.text
     assert "color 600 240" in re.sub(r"\s+", " ", page.text)
+
+
+def test_the_page_has_the_certificates_of_the_attributes_that_the_run_decided() -> None:
+    row = run_row()
+    attributes = json.loads(row["attributes"])
+    shown = [one for one, _ in template_values(full_report())["certificates"]]
+    attributes["certificates"].append(certificate(attribute="undecided").to_dict())
+    report = replace(full_report(), run=row | {"attributes": json.dumps(attributes)})
+    assert [one for one, _ in template_values(report)["certificates"]] == shown
 
 
 def test_where_the_truth_is_unknown_the_certified_bound_is_shown(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ Summary = dict[str, Any]
 JobFunction = Callable[[Config, argparse.Namespace], Summary]
 
 
+_ONLY_ASKS = ("dry_run", "estimate", "history")
+"""Options with which a job changes nothing: how it then ends, also by a refusal, is told to nobody else."""
+
+
 class Main(Protocol):
     """Parses ``argv`` (default: the command line), runs the job, prints its summary; returns the exit code."""
 
@@ -87,7 +91,8 @@ def _run(
         for config in configs:  # none where it could not be loaded
             after_job.report(config, outcome)
 
-    return ended(function.__name__, run, report)
+    only_asked = any(getattr(args, option, False) for option in _ONLY_ASKS)
+    return ended(function.__name__, run, None if only_asked else report)
 
 
 def _toml(value: object) -> str:

@@ -132,7 +132,7 @@ def attributes(
     model: ResolvedModel,
     waiting: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The column `attributes` of the run's row: numbers per attribute, the certificates in force, and what waits.
+    """The column `attributes` of the run's row: numbers per attribute, the model's certificates, and what waits.
 
     In ``decisions`` ``retracted`` counts values of earlier runs, the other numbers count products. ``waiting``:
     attribute -> values under the provisional cap; as an argument those that this run did not decide again.
@@ -151,7 +151,8 @@ def attributes(
     }
     return {
         "decisions": decisions,
-        "certificates": [c.to_dict() for c in model.certificates if c.attribute in decisions],
+        # also of attributes that this run did not decide: theirs expire too (monitoring/metrics.py)
+        "certificates": [c.to_dict() for c in model.certificates],
         "waiting": {name: values for name, values in add_counts(here, dict(waiting)).items() if values},
     }
 

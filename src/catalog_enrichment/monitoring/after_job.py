@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import masking
 from catalog_enrichment.monitoring import logs
 from catalog_enrichment.monitoring.outcome import Outcome
-from catalog_enrichment.records import DRY_RUN
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
 
 _LOOKS_ONLY = frozenset({"explain_value", "list_runs"})
 """Jobs that change nothing and are started by people: they say nothing about what is scheduled."""
-_CHANGES_NOTHING = frozenset({DRY_RUN, "history", "estimate"})
-"""Statuses of the other jobs when they were only asked."""
 
 
 def report(config: Config, outcome: Outcome) -> None:
-    """Write and push the metrics, write and post the lineage event, as far as the config asks for them."""
+    """Write and push the metrics, write and post the lineage event, as far as the config asks for them.
+
+    Not to be called for a job that was only asked (a dry run, an estimate), however it ended.
+    """
     asked = config.metrics.folder or config.metrics.push_url or config.lineage.file or config.lineage.url
-    if not asked or outcome.job in _LOOKS_ONLY or outcome.summary.get("status") in _CHANGES_NOTHING:
+    if not asked or outcome.job in _LOOKS_ONLY:
         return
     from catalog_enrichment.monitoring import lineage, metrics
 

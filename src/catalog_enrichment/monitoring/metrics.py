@@ -1,19 +1,24 @@
 """The metrics of a job's last attempt, for Prometheus: a file for node_exporter's textfile collector, or a push.
 
 Every metric has the labels ``catalog`` and ``program`` (the job: Prometheus itself uses the label ``job``). All are
-gauges, because a batch has no rate: an attempt replaces the numbers of the one before. What an attempt does not know
-(a failed one has no coverage, one with nothing to do no new certificates) remains as the attempt before it said, for
-the metrics in :data:`KEPT`.
+gauges, because a batch has no rate: an attempt replaces the numbers of the one before. Of the metrics in :data:`KEPT`,
+which are about the catalog, each series that an attempt does not know (a failed one has no coverage, one with nothing
+to do no certificates) remains as the attempt before it said, unless the attempt knows all series of the metric
+(:func:`complete`) or the dictionary does not have its attribute, or has it disabled.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.catalog.coverage_groups import COVERAGE_KEY
+from catalog_enrichment.errors import CatalogEnrichmentError
+from catalog_enrichment.records import Source
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -59,6 +64,9 @@ KEPT = frozenset(
 )
 """Metrics about the state of the catalog, not about the attempt."""
 
+_AUDIT = "audit_ingest"
+"""The job whose summary has the audit's alarms."""
+
 Sample = tuple[str, tuple[str, ...], float]
 """Name without the prefix, values of the labels of :data:`METRICS`, number."""
 
@@ -80,8 +88,7 @@ def push(config: Config, outcome: Outcome) -> None:
     """Push to `metrics.push_url`, in a group of the catalog and the job.
 
     The group's metrics of other names stay: those of :data:`KEPT`, and after a failed attempt also the numbers of the
-    one before. Raises OSError where it cannot be
-    reached or refuses.
+    one before. Raises OSError where it cannot be reached or refuses.
     """
     if not config.metrics.push_url:
         return
@@ -96,8 +103,12 @@ def push(config: Config, outcome: Outcome) -> None:
     )
 
 
-def samples(outcome: Outcome) -> Iterator[Sample]:
-    """The numbers of an attempt. Which there are depends on the job and on how it ended."""
+def samples(outcome: Outcome, enabled: Sequence[str] | None = None) -> Iterator[Sample]:
+    """The numbers of an attempt. Which there are depends on the job and on how it ended.
+
+    ``enabled``: the attributes of the dictionary; None: not known. Of what the attempt counts for all of them, those
+    that it does not name are 0.
+    """
     summary, seconds = outcome.summary, outcome.finished_at - outcome.started_at
     yield "last_finished_timestamp_seconds", (), outcome.finished_at
     if outcome.exit_code == 0:
@@ -115,12 +126,51 @@ def samples(outcome: Outcome) -> Iterator[Sample]:
     for name, metric in (("quarantined", "quarantined"), ("unusable_images", "unusable_images")):
         for reason, number in _numbers(summary.get(name)):
             yield metric, (reason,), number
-    for attribute, number in _numbers(summary.get("waiting")):
-        yield "waiting_values", (attribute,), number
+    yield from _waiting(summary, enabled or ())
     attributes = summary.get("attributes")
     for attribute, numbers in attributes.items() if isinstance(attributes, Mapping) else ():
         yield from _of_attribute(attribute, numbers)
-    yield from _expiries(outcome.run)
+    if "audit_alarm" in complete(outcome):
+        yield from (("audit_alarm", (name,), 0) for name in enabled or () if name not in summary["attributes"])
+    yield from _coverage(outcome)
+    yield from _expiries(outcome.run, enabled)
+
+
+def complete(outcome: Outcome) -> frozenset[str]:
+    """The metrics of which the attempt knows every series, so that others are of the past."""
+    summary, of_run = outcome.summary, outcome.run.get("attributes") or {}
+    audited = outcome.job == _AUDIT and isinstance(summary.get("attributes"), Mapping)
+    known = {
+        "waiting_values": isinstance(summary.get("waiting"), Mapping),
+        "audit_alarm": audited,
+        "audit_wrong_ratio": audited,
+        "coverage_ratio": COVERAGE_KEY in of_run,
+        "certificate_expiry_timestamp_seconds": "certificates" in of_run,
+    }
+    return frozenset(name for name, is_known in known.items() if is_known)
+
+
+def _waiting(summary: Mapping[str, Any], enabled: Sequence[str]) -> Iterator[Sample]:
+    """Of a job that counts what waits, also the zeros: its summary names only attributes with such values."""
+    waiting, attributes = summary.get("waiting"), summary.get("attributes")
+    if isinstance(waiting, Mapping):
+        names = {*enabled, *(attributes if isinstance(attributes, Mapping) else ())}
+        numbers = dict.fromkeys(sorted(names), 0.0) | dict(_numbers(waiting))
+        yield from (("waiting_values", (name,), number) for name, number in numbers.items())
+
+
+def _coverage(outcome: Outcome) -> Iterator[Sample]:
+    """Of every enabled attribute, from the run's row; else of those that the summary has."""
+    if "coverage_ratio" in complete(outcome):
+        for name, counts in outcome.run["attributes"][COVERAGE_KEY]["counts"].items():
+            covered = sum(counts.get(source.value, 0) for source in Source)
+            applicable = counts.get("applicable", 0)
+            yield "coverage_ratio", (name,), round(covered / applicable, 4) if applicable else 0.0
+        return
+    attributes = outcome.summary.get("attributes")
+    for name, numbers in attributes.items() if isinstance(attributes, Mapping) else ():
+        if isinstance(numbers, Mapping) and _is_number(numbers.get("coverage_after")):
+            yield "coverage_ratio", (name,), numbers["coverage_after"]
 
 
 def _of_attribute(attribute: str, numbers: Any) -> Iterator[Sample]:
@@ -129,16 +179,16 @@ def _of_attribute(attribute: str, numbers: Any) -> Iterator[Sample]:
     for decision in ("written", "suggested", "abstained", "retracted"):
         if _is_number(numbers.get(decision)):
             yield "values", (attribute, decision), numbers[decision]
-    if _is_number(numbers.get("coverage_after")):
-        yield "coverage_ratio", (attribute,), numbers["coverage_after"]
     if isinstance(numbers.get("alarm"), bool):
         yield "audit_alarm", (attribute,), int(numbers["alarm"])
         if numbers.get("verdicts"):
             yield "audit_wrong_ratio", (attribute,), numbers["wrong"] / numbers["verdicts"]
 
 
-def _expiries(run: Mapping[str, Any]) -> Iterator[Sample]:
+def _expiries(run: Mapping[str, Any], enabled: Sequence[str] | None) -> Iterator[Sample]:
     for one in (run.get("attributes") or {}).get("certificates") or ():
+        if enabled is not None and one["attribute"] not in enabled:
+            continue  # nothing is written for it, so that nothing ends
         if one.get("threshold") is not None:  # an abstention writes nothing that could end
             labels = (one["attribute"], one["modality"], one["numeric_path"])
             yield (
@@ -147,19 +197,38 @@ def _expiries(run: Mapping[str, Any]) -> Iterator[Sample]:
 
 
 def _registry(config: Config, outcome: Outcome, before: list[Sample]) -> CollectorRegistry:
-    """The attempt's samples, and of ``before`` those of :data:`KEPT` that it has no sample of the name for."""
+    """The attempt's samples, and those of ``before`` that it keeps."""
     from prometheus_client import CollectorRegistry, Gauge
 
-    now = list(samples(outcome))
-    known = {name for name, _, _ in now}
+    enabled = _enabled(config)
     registry, gauges = CollectorRegistry(), {}
-    for name, labels, number in [*(old for old in before if old[0] in KEPT - known), *now]:
+    for name, labels, number in [*_kept(outcome, before, enabled), *samples(outcome, enabled)]:  # the later one counts
         metric = METRICS[name]
         if name not in gauges:
             names = ("catalog", "program", *metric.labels)
             gauges[name] = Gauge(f"{PREFIX}{name}", metric.help, names, registry=registry)
         gauges[name].labels(_catalog(config), outcome.job, *labels).set(number)
     return registry
+
+
+def _kept(outcome: Outcome, before: list[Sample], enabled: Sequence[str] | None) -> list[Sample]:
+    """The samples of ``before`` that the attempt does not know better, nor the dictionary (``enabled``)."""
+    names = KEPT - complete(outcome)
+    return [
+        (name, labels, number)
+        for name, labels, number in before
+        if name in names and (enabled is None or "attribute" not in METRICS[name].labels or labels[0] in enabled)
+    ]
+
+
+def _enabled(config: Config) -> tuple[str, ...] | None:
+    """The attributes of the dictionary; None where it cannot be read, which the job itself has said."""
+    from catalog_enrichment.context import load_dictionary
+
+    try:
+        return tuple(load_dictionary(config).enabled)
+    except (CatalogEnrichmentError, OSError):
+        return None
 
 
 def _samples_of(file: Path) -> list[Sample]:

@@ -137,7 +137,8 @@ def template_values(run: RunReport) -> dict[str, Any]:
     row = dict.fromkeys(contract.columns("runs")) | dict(run.run)
     by_attribute = _json(row.get("attributes"))
     decisions: dict[str, Any] = by_attribute.get("decisions", {})
-    certificates = certificates_of(by_attribute)
+    # those of attributes that the run did not decide are in its row, too: the page is about its decisions
+    certificates = [one for one in certificates_of(by_attribute) if one.attribute in decisions]
     counts = _counts(dict(row.get("counts") or {}))
     cap = _json(row.get("config")).get("precision", {}).get("provisional_cap")
     return {
