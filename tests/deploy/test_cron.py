@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
@@ -93,14 +95,61 @@ def test_a_second_start_is_skipped_while_the_first_one_runs(cron: Cron) -> None:
     first = cron.start("nightly", "import_products")
     while not cron.calls():
         pass
-    assert cron.run("nightly", "import_products") == (0, "")
-    assert "nightly is still running" in (cron.folder / "logs" / "skipped.log").read_text()
+    code, mail = cron.run("nightly", "import_products")
+    assert (code, mail.count("\n")) == (0, 1)
+    assert "nightly is still running" in mail, "a job that hangs must not stop later nights without a word"
+    assert (cron.folder / "logs" / "skipped.log").read_text() == mail
     cron.job("train_model", "")
     assert cron.run("training", "train_model") == (0, "")  # another name has another lock
     (cron.folder / "fifo").write_text("")
     assert first.communicate(timeout=30) == ("", "")
     assert first.returncode == 0
     assert [call.split()[0] for call in cron.calls()] == ["import_products", "train_model"]
+
+
+def ends(pid: str, seconds: float = 10) -> bool:
+    """Whether the process ends, or has ended and was not waited for."""
+    for _ in range(int(seconds * 20)):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    os.kill(int(pid), signal.SIGKILL)
+    return False
+
+
+HANGING = """
+bash -c "trap '' TERM; echo \\$\\$ > {folder}/pid; while :; do sleep 0.2; done" &
+while [ ! -s {folder}/pid ]; do sleep 0.02; done
+echo hanging
+wait
+"""
+"""A job with a program that goes on after SIGTERM, as a JVM that hangs."""
+
+
+def test_a_job_that_hangs_is_ended_with_what_it_has_started_and_is_not_tried_again(cron: Cron) -> None:
+    cron.job("import_products", HANGING.format(folder=cron.folder))
+    cron.job("enrich_catalog", "")
+    code, mail = cron.run("nightly", "import_products", "--", "enrich_catalog", LIMIT="0.5s", GRACE_SECONDS="0")
+    assert (code, len(cron.calls()), mail.count("\n")) == (124, 1, 1)
+    assert "import_products ended with exit 124 (ended after 0.5s, which is its LIMIT)" in mail
+    assert ends((cron.folder / "pid").read_text().strip())
+    cron.job("import_products", "")
+    assert cron.run("nightly", "import_products") == (0, ""), "the lock is free"
+
+
+def test_a_run_that_is_ended_ends_its_job(cron: Cron) -> None:
+    cron.job("import_products", HANGING.format(folder=cron.folder))
+    process = cron.start("nightly", "import_products", GRACE_SECONDS="0")
+    while not any("hanging" in log.read_text() for log in cron.logs()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 143
+    assert ends((cron.folder / "pid").read_text().strip())
 
 
 def test_a_process_that_outlives_its_job_does_not_hold_the_lock(cron: Cron) -> None:
