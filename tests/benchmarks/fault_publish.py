@@ -157,13 +157,13 @@ def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outc
     place = at.uri or str(folder / "killed")
     killed, whole = lake_at(place), LakeCatalog(folder / "undisturbed")
     seconds = {action: _seconds(f"{place}-timing", action) for action in ACTIONS}
+    before = contents(killed.storage)
     for number in range(times):
         if time.perf_counter() > at.until:
             at_steps.notes.append(f"{times - number} kills left out, for time")
             break
         action = CLEAN_UP if number % 5 == 4 else PUBLISH
         outcome = at_steps if number % 2 else at_random
-        before = contents(killed.storage)
         stop_at = chosen.randint(1, STEPS[action]) if outcome is at_steps else 0
         delay = None if stop_at else chosen.uniform(0, seconds[action])
         process = _start(place, number, action, stop_at)
@@ -177,7 +177,8 @@ def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outc
             outcome.unexplained += 1
             outcome.notes.append(f"{action} {number}: {problem}")
         ACTIONS[action](killed, number)
-        found = difference(contents(killed.storage), after)
+        before = contents(killed.storage)
+        found = difference(before, after)
         outcome.times += 1
         outcome.equal += found.equal
         outcome.lost += found.lost

@@ -19,7 +19,7 @@ from .fault_outcomes import Outcome, delta, table
 from .fault_processes import environment, kill_tree
 from .fault_states import difference
 
-PUBLISH_KILLS = 100
+PUBLISH_KILLS, JOB_KILLS = 100, 20
 RESTARTED_AT = {12, 37, 63, 88}
 """Numbers of the publishing processes during which the server is killed and started again."""
 
@@ -70,8 +70,11 @@ def _outcomes(folder: Path, server: ObjectStoreServer, until: float) -> Iterator
         yield two_at_once(world, standby)
         yield of_a_sleeping_holder(world, standby)
         every = max(1, min(len(fault_kills.boundaries(step)) for step in world.steps) // PER_STEP)
-        yield from fault_kills.at_boundaries(world, standby, every, until)
-        yield fault_kills.at_random(world, standby, 3, SEED)
+        killed = 0
+        for outcome in fault_kills.at_boundaries(world, standby, every, until):
+            killed += outcome.times
+            yield outcome
+        yield fault_kills.at_random(world, standby, max(3, JOB_KILLS - killed), SEED)
     finally:
         standby.close()
 
