@@ -167,7 +167,8 @@ def test_mlflow_run_logs_the_training_in_its_own_run_and_leaves_nothing_in_the_r
 
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{shop}/mlflow.db")
+    store = f"sqlite:///{shop}/mlflow.db"
+    client = mlflow.MlflowClient(store, registry_uri=store)  # else the registry is that of the tests before
     [run] = client.search_runs([client.get_experiment_by_name("catalog-enrichment").experiment_id])
     assert (run.info.status, run.data.tags["recipe"], run.data.tags["mlflow.source.type"]) == (
         *("FINISHED", "demo", "PROJECT"),
