@@ -83,6 +83,7 @@ def test_a_no_retracts_and_blocks_a_correction_is_a_human_value(enriched: Sample
     enrich(enriched)
     decided = [row for row in table(enriched, "predictions") if (row["product_id"], row["attribute"]) == no]
     blocked = [row for row in decided if row["reason"] == "refused_by_person"]
+    assert blocked
     assert all(row["value"] == color_no[0] and row["decision"] == "abstain" for row in blocked)
     assert values(enriched).get(no) != color_no
 

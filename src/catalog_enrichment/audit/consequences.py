@@ -3,8 +3,10 @@
     no, other      the value is retracted; nothing that it had replaced is seen again, and it is not written again
     other          the right values become the human set of the product and attribute
     yes            nothing
-    changed mind   where a value is no longer said to be wrong, it is reinstated, and the human set that followed from
-                   the first word is retracted
+    changed mind   where no item says any more that a value is wrong, it is reinstated, and the human set that followed
+                   from the first word is retracted
+
+A human set is written when the verdicts come to another one than before, and only if no person has given a set since.
 
 Where the merchant gives a value people's values are not written (I1).
 """
@@ -12,7 +14,8 @@ Where the merchant gives a value people's values are not written (I1).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
@@ -46,37 +49,38 @@ class Wanted:
     """The human sets that follow; empty where an earlier one does not follow any more."""
     unknown: int
     """Right values that the dictionary does not have; they are left out."""
+    said_at: Mapping[Pair, datetime] = field(default_factory=dict)
+    """Of ``human``: when the newest of the verdicts was said that the set follows from."""
 
 
 def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary) -> Wanted:
     """``new``: verdicts that count from now on; ``before``: item id -> the verdict that counted until now."""
     now = dict(before) | {row["item_id"]: row for row in new}
-    touched = {_pair(row) for row in new}
     unknown = 0
     human: dict[Pair, tuple[str, ...]] = {}
-    about = [row for row in sorted(now.values(), key=lambda row: row["settled_at"]) if _pair(row) in touched]
-    for pair in sorted(touched):
-        values, dropped = _human_set([row for row in about if _pair(row) == pair], dictionary, pair[1])
+    said_at: dict[Pair, datetime] = {}
+    for pair in sorted({_pair(row) for row in new}):
+        values, dropped = _human_set(_about(pair, now), dictionary, pair[1])
         unknown += dropped
-        had = [row for row in before.values() if _pair(row) == pair and _gives(row)]
-        if values or had:
+        # the same set again would stand before what a person has said meanwhile
+        if values != _human_set(_about(pair, before), dictionary, pair[1])[0]:
             human[pair] = values
+            said_at[pair] = max(row["settled_at"] for row in new if _pair(row) == pair)
     refused, allowed = changed(new, before)
-    return Wanted(refused, allowed, human, unknown)
+    return Wanted(refused, allowed, human, unknown, said_at)
+
+
+def _about(pair: Pair, said: Mapping[str, Row]) -> list[Row]:
+    """The verdicts about one product and attribute, oldest first."""
+    return sorted((row for row in said.values() if _pair(row) == pair), key=lambda row: row["settled_at"])
 
 
 def changed(new: Sequence[Row], before: Mapping[str, Row]) -> tuple[frozenset[verdicts.Key], frozenset[verdicts.Key]]:
-    """The values that ``new`` verdicts refuse, and those that they refuse no more; arguments as of :func:`wanted`."""
-    refused = {_key(row) for row in new if row["value"] and verdicts.is_wrong(row)}
-    allowed = {
-        _key(row)
-        for row in new
-        if row["value"]
-        and not verdicts.is_wrong(row)
-        and row["item_id"] in before
-        and verdicts.is_wrong(before[row["item_id"]])
-    }
-    return frozenset(refused), frozenset(allowed)
+    """The values of ``new`` verdicts that are refused now, and those that are not any more; arguments as of
+    :func:`wanted`."""
+    now = dict(before) | {row["item_id"]: row for row in new}
+    refused, was_refused = verdicts.refused_values(now.values()), verdicts.refused_values(before.values())
+    return frozenset(refused & {_key(row) for row in new}), frozenset(was_refused - refused)
 
 
 def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> tuple[tuple[str, ...], int]:
@@ -94,7 +98,7 @@ def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> t
         values = [*values, *right] if many else right[:1] or values
     if values and many:  # the set is a whole one: what people said is right stays in it, what they refused does not
         confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and row["value"] in known]
-        refused = {row["value"] for row in rows if verdicts.is_wrong(row)}
+        refused = {value for _, _, value in verdicts.refused_values(rows)}
         values = [value for value in [*values, *confirmed] if value not in refused]
     return tuple(sorted(set(values))), unknown
 
@@ -174,17 +178,32 @@ def _human_events(
         return [], dropped
     seen = ledger.newest_sets(people).select("product_id", "attribute", "values").collect()
     said = {(row["product_id"], row["attribute"]): tuple(row["values"]) for row in seen}
+    others = _newest_of_others(people.where(~F.col("run_id").isin(sorted(own_runs))))
     rows = products.select("product_id", "content_hash", "merchant_attributes").collect()
     found = {row["product_id"]: row for row in rows}
     new = []
     for (product_id, attribute), values in sorted(wish.human.items()):
         product = found.get(product_id)
-        if not values or product is None or said.get((product_id, attribute)) == values:
+        pair = (product_id, attribute)
+        if not values or product is None or said.get(pair) == values:
+            continue
+        if pair in others and pair in wish.said_at and others[pair] > wish.said_at[pair]:
             continue
         if (product["merchant_attributes"] or {}).get(attribute):
             continue
         new += ledger.said_by_person(product.asDict(), attribute, list(values), stamp)
     return new, dropped
+
+
+def _newest_of_others(people: DataFrame) -> dict[Pair, datetime]:
+    """When people gave the newest set that stands, of the events ``people``: not by a verdict."""
+    from pyspark.sql import functions as F
+
+    times = people.groupBy("product_id", "attribute").agg(F.unix_micros(F.max("asserted_at")).alias("micros"))
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    return {
+        (row["product_id"], row["attribute"]): start + timedelta(microseconds=row["micros"]) for row in times.collect()
+    }
 
 
 def _of_keys(rows: DataFrame, keys: Collection[verdicts.Key]) -> DataFrame:

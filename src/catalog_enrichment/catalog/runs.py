@@ -222,13 +222,15 @@ def newest_of(catalog: Catalog, kind: RunKind) -> Row | None:
 
 
 def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[str]]:
-    """Attribute -> ids of the runs whose work on it is taken back by a rollback that is itself not taken back."""
-    from pyspark.sql import functions as F
+    """Attribute -> ids of the runs whose work on it is taken back by a rollback that is itself not taken back.
 
-    rollbacks = succeeded(catalog).where(F.col("kind") == RunKind.ROLLBACK.value)
-    newest_first = rollbacks.orderBy(F.desc("finished_at")).select("run_id", "parent_run_id", "window").collect()
+    No Spark.
+    """
+    known = rows(catalog, ["run_id", "parent_run_id", "kind", "status", "window", "finished_at"])
     undone: dict[str, set[str]] = {name: set() for name in attributes}
-    for row in newest_first:
+    for row in reversed(known):  # the newest first
+        if row["kind"] != RunKind.ROLLBACK.value or row["status"] != RunStatus.SUCCEEDED.value:
+            continue
         window = json.loads(row["window"] or "{}")
         only = window.get("attribute")
         for name in attributes if only is None else {only} & set(attributes):
