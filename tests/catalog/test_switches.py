@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from catalog_enrichment import contract
 from catalog_enrichment.audit import switching
 from catalog_enrichment.catalog import switches
 from catalog_enrichment.catalog.lake import LakeCatalog
@@ -13,6 +16,8 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import Cardinality
+
+from .catalog_rows import product
 
 COLOR = Dictionary({"color": Attribute(name="color", cardinality=Cardinality.ONE, values=("Red", "Green"))})
 
@@ -54,11 +59,49 @@ def test_i5_a_row_that_changes_nothing_is_not_written(tmp_path: Path) -> None:
 def test_a_switch_can_be_moved_while_a_job_writes(tmp_path: Path) -> None:
     catalog = LakeCatalog(tmp_path / "catalog")
     with catalog.writing():
-        done = switching.set_switch(LakeCatalog(tmp_path / "catalog"), COLOR, switch(Scope.SHOP, State.OFF, "s1"))
+        red = switch(Scope.VALUE, State.OFF, "Red", attribute="color")
+        done = switching.set_switch(LakeCatalog(tmp_path / "catalog"), COLOR, red)
     assert done["status"] == "succeeded"
-    assert done["not_on"][0].startswith("shop s1 is off: tests (ann, 20")
-    again = switching.set_switch(catalog, COLOR, switch(Scope.SHOP, State.OFF, "s1"))
+    assert done["not_on"][0].startswith("value color = Red is off: tests (ann, 20")
+    again = switching.set_switch(catalog, COLOR, red)
     assert again["status"] == "nothing_to_do"
+
+
+@pytest.mark.parametrize(
+    ("good", "misspelled", "nearest"),
+    [
+        (switch(Scope.SHOP, State.OFF, "shop-17"), "shp-17", "'shop-17'"),
+        (switch(Scope.CATEGORY, State.OFF, "Apparel"), "Aparel", "'Apparel'"),
+        (switch(Scope.CATEGORY, State.PAUSED, "Apparel/Hats"), "Apparel/Hat", "'Apparel/Hats'"),
+        (switch(Scope.CERTIFICATE, State.PAUSED, "certificate-1"), "certificate-2", "pause its attribute"),
+        (switch(Scope.STRATUM, State.PAUSED, "both/en/Apparel", "color"), "both/de/Apparel", "'both/en/Apparel'"),
+    ],
+)
+def test_a_switch_of_a_name_that_the_catalog_does_not_have_is_refused(
+    tmp_path: Path, good: Switch, misspelled: str, nearest: str
+) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    usual = {"title": "", "images": [], "merchant_attributes": {}, "updated_at": datetime(2026, 5, 1, tzinfo=UTC)}
+    of_shop = product("p1", shop_id="shop-17", category="Apparel/Hats", language="en", **usual)
+    catalog.append_rows("products", [of_shop], "products")
+    event = dict.fromkeys(contract.columns("attribute_values"), "x") | {"certificate_id": "certificate-1"}
+    numbers = {"score": 0.9, "threshold": 0.8, "asserted_at": usual["updated_at"]}
+    catalog.append_rows("attribute_values", [event | numbers], "events")
+    with pytest.raises(ConfigError, match=f"nothing in the catalog has the {good.scope.value} .*{nearest}"):
+        switching.set_switch(catalog, COLOR, replace(good, target=misspelled))
+    assert switches.history(catalog) == []
+    assert switching.set_switch(catalog, COLOR, good)["status"] == "succeeded"
+    on = replace(good, target=misspelled, state=State.ON)
+    assert switching.set_switch(catalog, COLOR, on)["status"] == "nothing_to_do"
+
+
+def test_what_a_run_pauses_stays_off_where_somebody_switched_it_off(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    off, pause = (switch(Scope.ATTRIBUTE, state, attribute="color") for state in (State.OFF, State.PAUSED))
+    switches.write(catalog, [off])
+    assert switches.write(catalog, [replace(pause, run_id="ingest-1")]) == []
+    assert switches.read(catalog).of(Scope.ATTRIBUTE, State.OFF)
+    assert len(switches.write(catalog, [pause])) == 1, "a person may"
 
 
 def test_identity_is_what_decisions_rest_on(tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ def history(catalog: Catalog) -> list[Switch]:
 def write(catalog: Catalog, switches: Sequence[Switch], label: str = "") -> list[Switch]:
     """Append the rows, in order, one microsecond apart; those that change nothing are left out. Returns the others.
 
+    What a run pauses and somebody has switched off stays off: what models wrote there is to go, and not to stand.
+
     ``label``: the id under which the same rows are written once only (a run's id); without one they are new.
     """
     if label and catalog.committed(TABLE, label):
@@ -127,7 +129,8 @@ def write(catalog: Catalog, switches: Sequence[Switch], label: str = "") -> list
     now = {one.key: one.state for one in _newest(past)}
     last, written = (past[-1].at if past else None), []
     for one in switches:
-        if now.get(one.key, State.ON) is one.state:
+        was = now.get(one.key, State.ON)
+        if was is one.state or (one.run_id and (was, one.state) == (State.OFF, State.PAUSED)):
             continue
         now[one.key] = one.state
         last = strictly_later(datetime.now(UTC), last)
