@@ -59,6 +59,14 @@ def test_a_small_reference_is_not_compared() -> None:
     assert drifted(scores(accepted=0, products=200), scores(), BOUNDS) != []
 
 
+def test_an_accept_rate_that_is_not_known_is_not_compared() -> None:
+    """As after a recertification, where the reference was counted at the old threshold."""
+    unknown = replace(scores(image=Share(50, 500)), accepted=None)
+    assert drifted(unknown, scores(accepted=10, image=Share(10, 100)), BOUNDS) == []
+    (other,) = drifted(unknown, scores(accepted=10, image=Share(40, 100)), BOUNDS)
+    assert other.startswith("without the image")
+
+
 def test_a_difference_that_chance_explains_is_none() -> None:
     few = replace(BOUNDS, min_products=10)
     assert drifted(scores(5, 10, (1,) * 10 + (0,) * 10), scores(8, 10, (0,) * 10 + (1,) * 10), few) == []

@@ -57,3 +57,11 @@ def test_a_backfill_says_what_its_chunks_did_not_write() -> None:
         "color is not certified for: category Toys/Puzzles (1,234 products), category Bags (1 products)",
         LINES[3],
     ]
+
+
+def test_a_run_says_how_many_strata_it_compared_if_not_all() -> None:
+    (line,) = withheld.not_compared({"drift": {"compared": 0, "strata": 6, "pauses": []}})
+    assert line.startswith("drift: compared 0 of 6 strata")
+    assert withheld.not_compared({"drift": {"compared": 6, "strata": 6}}) == []
+    assert withheld.not_compared({"drift": {"compared": 2}}) == [], "of a release that did not count them"
+    assert withheld.not_compared({}) == []

@@ -51,18 +51,21 @@ class Drift:
     """What a run found."""
 
     compared: int = 0
-    """Strata with a reference."""
+    """Strata with a reference and enough products in it and in the run."""
+    strata: int = 0
+    """Those that the run scored."""
     pauses: tuple[Switch, ...] = ()
     """Those that were not paused before."""
 
     def to_dict(self) -> dict[str, Any]:
         pauses = [{"attribute": one.attribute, "stratum": one.target, "why": one.why} for one in self.pauses]
-        return {"compared": self.compared, "pauses": pauses}
+        return {"compared": self.compared, "strata": self.strata, "pauses": pauses}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], run_id: str) -> Drift:
         pauses = [_pause(row["attribute"], row["stratum"], row["why"]) for row in content.get("pauses", [])]
-        return cls(content.get("compared", 0), tuple(replace(one, run_id=run_id) for one in pauses))
+        given = tuple(replace(one, run_id=run_id) for one in pauses)
+        return cls(content.get("compared", 0), content.get("strata", 0), given)
 
 
 def check(context: Context, request: RunRequest, selection: Selection, scored: DataFrame) -> Drift:
@@ -79,7 +82,7 @@ def check(context: Context, request: RunRequest, selection: Selection, scored: D
         for key, changes in _masked(context, request, selection, scored, names).items():
             if key in both:
                 both[key] = (both[key][0], replace(both[key][1], masked=changes))
-    return Drift(len(large), new_pauses(both, request.in_force.switches, bounds))
+    return Drift(len(large), len(now), new_pauses(both, request.in_force.switches, bounds))
 
 
 def new_pauses(
@@ -140,7 +143,7 @@ def read_reference(model: ResolvedModel) -> Strata:
     return {
         (row["attribute"], stratum_name(row["modality"], one["language"], one["category"])): StratumScores(
             products=one["products"],
-            accepted=one["accepted"],
+            accepted=one.get("accepted"),
             histogram=tuple(one["histogram"]),
             masked={name: Share(*numbers) for name, numbers in one["masked"].items()},
         )
@@ -174,9 +177,8 @@ def strata(scored: DataFrame, model: ResolvedModel) -> Strata:
         key, number_of = (row["attribute"], row["stratum"]), row["count"]
         bins[key][row["bin"]] += number_of
         before = found.get(key, StratumScores(0, 0, ()))
-        found[key] = StratumScores(
-            before.products + number_of, before.accepted + (number_of if row["accepted"] else 0), tuple(bins[key])
-        )
+        accepted_now = (before.accepted or 0) + (number_of if row["accepted"] else 0)
+        found[key] = StratumScores(before.products + number_of, accepted_now, tuple(bins[key]))
     return found
 
 

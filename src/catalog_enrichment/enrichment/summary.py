@@ -179,6 +179,8 @@ def say_what_needs_attention(record: RunRecord) -> None:
         record.stages.say(line)
     for line in withheld.drifted(record.attributes or {}):
         record.stages.say(f"drift: {line}")
+    for line in withheld.not_compared(record.attributes or {}):
+        record.stages.say(line)
     _warn_of_pictures_not_read(record)
 
 

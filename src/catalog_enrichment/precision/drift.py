@@ -52,8 +52,9 @@ class StratumScores:
     """The scores of one attribute, modality path, language and first-level category."""
 
     products: int
-    accepted: int
-    """Of the products, those with a score at or above the threshold."""
+    accepted: int | None
+    """Of the products, those with a score at or above the threshold; None: not known, as of a certificate that was
+    issued anew from audits. The accept rate is not compared then."""
     histogram: tuple[int, ...]
     """(B,) top scores in equal bins of [0, 1]."""
     masked: Mapping[str, Share] = field(default_factory=dict)
@@ -65,9 +66,10 @@ def drifted(reference: StratumScores, now: StratumScores, bounds: DriftConfig) -
     if min(reference.products, now.products) < bounds.min_products:
         return []
     found = []
-    accepted, was = Share(now.accepted, now.products), Share(reference.accepted, reference.products)
-    if _differs(was, accepted, bounds.accept_rate_change):
-        found.append(f"accept rate {accepted.value:.1%} instead of {was.value:.1%}")
+    if now.accepted is not None and reference.accepted is not None:
+        accepted, was = Share(now.accepted, now.products), Share(reference.accepted, reference.products)
+        if _differs(was, accepted, bounds.accept_rate_change):
+            found.append(f"accept rate {accepted.value:.1%} instead of {was.value:.1%}")
     index = stability_index(reference.histogram, now.histogram)
     if index > bounds.histogram_change and index > by_chance(reference.histogram, now.histogram):
         found.append(f"stability index of the scores {index:.2f}")

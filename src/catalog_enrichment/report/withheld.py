@@ -16,6 +16,18 @@ def drifted(attributes: Mapping[str, Any]) -> list[str]:
     return [f"{row['attribute']} {row['stratum']} is paused: {row['why']}" for row in pauses]
 
 
+def not_compared(attributes: Mapping[str, Any]) -> list[str]:
+    """A line if the run's scores could be compared with those at certification in a part of its strata only."""
+    found = attributes.get(DRIFT, {})
+    compared, strata = found.get("compared", 0), found.get("strata", 0)
+    if compared >= strata:
+        return []
+    return [
+        f"drift: compared {compared} of {strata} strata; the others have fewer than drift.min_products products in "
+        "this run or in the model version's reference, or none there"
+    ]
+
+
 def refused(attributes: Mapping[str, Any]) -> list[str]:
     """A line per switch that is not on, but for those of :func:`drifted`, and per attribute with slices that
     certification never saw."""
