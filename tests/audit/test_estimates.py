@@ -1,18 +1,28 @@
-"""Which verdicts count for the alarm and for the bounds; no Spark."""
+"""Which verdicts count for the alarm and for the bounds, and what they ask for; but for one test no Spark."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from catalog_enrichment.audit import consequences, estimates
+from catalog_enrichment.audit import consequences, estimates, ingest
+from catalog_enrichment.audit.fresh_labels import audited_fold
 from catalog_enrichment.audit.items import Answer
-from catalog_enrichment.audit.recertify import audited_fold
+from catalog_enrichment.catalog import people_labels, switches, verdicts
+from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.records import Cardinality
+
+from ..catalog.catalog_rows import frame, product, run_row, stamp
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -22,6 +32,7 @@ def drawn(number: int, **given: Any) -> dict[str, Any]:
         "item_id": f"i{number}", "sample_id": "s", "purpose": "audit", "stratum": "uniform", "attribute": "color",
         "certificate_id": "c1", "weight": 1.0, "highest_weight": 1.0, "drawn_at": START, "score": 0.9,
         "product_id": f"p{number}", "content_hash": f"h{number}", "value": "red", "model_version": "3",
+        "run_id": "sample-1", "probability": 0.1, "threshold": 0.5,
     }  # fmt: skip
     return usual | given
 
@@ -52,8 +63,9 @@ def test_the_alarm_counts_uniform_rows_that_somebody_could_tell() -> None:
 
 
 def test_what_an_older_version_wrote_right_does_not_count_for_a_new_one() -> None:
-    rows = [*[drawn(n) for n in range(200)], *[drawn(n, model_version="4") for n in range(200, 204)]]
-    rows += [drawn(n, model_version="4", attribute="size") for n in range(204, 206)]
+    new = {"model_version": "4", "certificate_id": "c2"}
+    rows = [*[drawn(n) for n in range(200)], *[drawn(n, **new) for n in range(200, 204)]]
+    rows += [drawn(n, **new, attribute="size") for n in range(204, 206)]
     verdicts = by_item(*(said(n, "yes" if n < 201 else "no") for n in range(206)))
     audits = estimates.by_attribute(estimates.judged(rows, verdicts, ()), {}, 0.05)
     color = audits["color"]
@@ -75,7 +87,7 @@ def test_samples_from_before_the_attribute_was_switched_on_do_not_count() -> Non
 def test_the_bounds_count_both_strata_and_disputed_rows_as_unsure() -> None:
     rows = [
         *[drawn(n, weight=1.25, highest_weight=1.25) for n in range(80)],
-        *[drawn(n, stratum="near_threshold", weight=0.5, highest_weight=1.25) for n in range(80, 120)],
+        *[drawn(n, stratum="near_threshold", weight=0.5, highest_weight=1.25, score=0.6) for n in range(80, 120)],
         drawn(120, certificate_id=None),
         drawn(121, stratum="same_product"),
     ]
@@ -121,6 +133,103 @@ def test_a_changed_mind_allows_again_and_takes_the_human_set_back() -> None:
     assert wish.allowed == {("p1", "color", "red")}
     assert wish.refused == {("p2", "color", "red")}
     assert wish.human == {("p2", "color"): ()}
+
+
+def test_a_refused_value_comes_back_only_by_the_same_item_or_a_managers_accept() -> None:
+    key, later = ("p1", "color", "red"), START + timedelta(days=1)
+    no = said(1, "no")
+    before = by_item(no)
+
+    def of(number: int, answer: str, **given: Any) -> dict[str, Any]:
+        return said(number, answer, **{"product_id": "p1", "settled_at": later} | given)
+
+    for answer in ("cannot_tell", "yes"):  # another item, of another sample
+        assert verdicts.refused_values([no, of(7, answer)]) == {key}
+        assert consequences.wanted([of(7, answer)], before, WORDS).allowed == frozenset()
+    for answer in ("cannot_tell", "yes"):
+        assert verdicts.refused_values([of(1, answer)]) == set()
+        assert consequences.wanted([of(1, answer)], before, WORDS).allowed == {key}
+    accept = of(7, "yes", purpose="suggestions")
+    assert verdicts.refused_values([no, accept]) == set()
+    assert consequences.wanted([accept], before, WORDS).allowed == {key}
+    earlier = of(7, "yes", purpose="suggestions", settled_at=START)
+    assert verdicts.refused_values([no, earlier]) == {key}, "the no is the newer word"
+    again = of(8, "no", settled_at=later + timedelta(days=1))
+    assert consequences.wanted([again], by_item(no, accept), WORDS).refused == {key}
+
+
+def test_a_set_that_the_verdicts_gave_before_is_not_asked_for_again() -> None:
+    blue = said(1, "other", "blue")
+    assert consequences.wanted([said(7, "yes", product_id="p1", value="green")], by_item(blue), WORDS).human == {}
+    newer = said(7, "other", "green", product_id="p1", settled_at=START + timedelta(days=1))
+    wish = consequences.wanted([newer], by_item(blue), WORDS)
+    assert wish.human == {("p1", "color"): ("green",)}
+    assert wish.said_at == {("p1", "color"): START + timedelta(days=1)}
+
+
+def test_what_a_rolled_back_run_took_in_does_not_count_and_is_not_taken_in_again(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    rows = [said(1, "no"), said(2, "no"), said(3, "other", "green", attribute="size")]
+    given = {"sample_id": "s", "reviewers": ["ann"]}
+    first = said(2, "yes", settled_at=START) | given | {"run_id": "ingest-0"}
+    catalog.append_rows("verdicts", [first, *(row | given | {"run_id": "ingest-1"} for row in rows)], "verdicts")
+    confirmed = {"lower_bound": 0.96, "rows": 300, "wrong": 2, "alpha": 0.05, "confirmed_at": START}
+    confirmed |= {"certificate_id": "c1", "attribute": "color", "run_id": "ingest-1"}
+    catalog.append_rows("confirmations", [confirmed], "confirmations")
+    times = [{"finished_at": START + timedelta(hours=hour), "attempt": 1} for hour in range(3)]
+    ingests = [run_row(f"ingest-{number}", kind="audit", **times[number]) for number in (0, 1)]
+    catalog.append_rows("runs", ingests, "ingests")
+    assert set(verdicts.newest(catalog)) == {"i1", "i2", "i3"}
+    assert verdicts.confirmed(catalog) == {"c1"}
+    window = '{"run_id": "ingest-1", "attribute": "color"}'
+    back = run_row("back", kind="rollback", parent_run_id="ingest-1", window=window, **times[2])
+    catalog.append_rows("runs", [back], "back")
+    assert {item: row["answer"] for item, row in verdicts.newest(catalog).items()} == {"i2": "yes", "i3": "other"}
+    assert {item: row["answer"] for item, row in verdicts.taken_in(catalog).items()} == {
+        "i1": "no", "i2": "no", "i3": "other"
+    }  # fmt: skip
+    assert verdicts.refused(catalog) == {("p3", "size", "red")}
+    assert set(people_labels.labels(catalog)) == {"p2", "p3"}
+    assert verdicts.confirmed(catalog) == frozenset()
+
+
+def test_a_newer_set_of_a_person_stands(spark: SparkSession) -> None:
+    """Only of people: what an earlier ingest wrote is replaced."""
+    products = frame(spark, "products", [product("p1"), product("p2"), product("p3")])
+    people = {"attribute": "color", "source": "human", "op": "assert", "value": "green"}
+    sets = [("p1", "person", 2), ("p2", "person", 0), ("p3", "ingest-1", 2)]
+    events = [
+        people | {"event_id": one, "product_id": one, "run_id": run_id, "asserted_at": START + timedelta(hours=hours)}
+        for one, run_id, hours in sets
+    ]
+    human = {(one, "color"): ("blue",) for one, _, _ in sets}
+    said_at = dict.fromkeys(human, START + timedelta(hours=1))
+    wish = consequences.Wanted(frozenset(), frozenset(), human, 0, said_at)
+    standing = frame(spark, "attribute_values", events)
+    rows, _ = consequences._human_events(products, standing, wish, stamp("ingest-2", 9), {"ingest-1"})
+    assert {row["product_id"] for row in rows} == {"p2", "p3"}
+
+
+def test_an_alarm_is_told_once_also_where_the_attribute_is_paused_already(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+
+    def paused(name: str, run_id: str | None) -> Switch:
+        who = "ann" if run_id is None else "audit_ingest"
+        return Switch(scope=Scope.ATTRIBUTE, attribute=name, state=State.PAUSED, who=who, why="alarm", run_id=run_id)
+
+    switches.write(catalog, [paused("told", "ingest-1"), paused("person", None), paused("killed", "ingest-2")])
+    catalog.append_rows("runs", [run_row("ingest-1", kind="audit", attempt=1)], "ingest-1")
+    stopped = ingest._stopped(catalog)
+    assert stopped == {"told", "person"}, "the pause of a run that was killed was told to nobody"
+    wrong = estimates.AttributeAudit(model_version="3", verdicts=9, wrong=9, unsure=0, wealth=99.0, disputed=0)
+    names = ("told", "person", "killed", "new")
+    before = ingest.Standing(alarms=frozenset({("told", "3")}), stopped=stopped, confirmed=frozenset())
+    audit = ingest.Audit(dict.fromkeys(names, wrong), {}, before, (0.95, 0.05))
+    assert audit.alarms() == ["person", "killed", "new"]
+    assert [one.attribute for one in audit.pauses("ingest-3")] == ["killed", "new"]
+    assert "Draw and judge before you take back" in ingest._alarm(audit, ())
+    other = dict.fromkeys(names, replace(wrong, model_version="4"))
+    assert "told" in ingest.Audit(other, {}, before, (0.95, 0.05)).alarms(), "another version's alarm is a new one"
 
 
 def test_a_set_of_several_values_keeps_what_was_confirmed_and_drops_what_was_refused() -> None:

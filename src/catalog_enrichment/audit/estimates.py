@@ -7,8 +7,9 @@ it and is not raised by it, and as unsure for the bounds.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +32,8 @@ class Judged:
     answer: Answer | None
     """None: disputed."""
     wrong: bool
+    share: float = 1.0
+    """What its weight is multiplied by in the bounds, at most 1; 0: it does not count there (:func:`_shares`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +65,8 @@ class AttributeAudit:
         )
 
 
-def judged(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[str]) -> list[Judged]:
-    """The rows of written values that have enough verdicts.
+def with_verdict(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[str]) -> list[Judged]:
+    """The rows of written values that have enough verdicts, in their order.
 
     ``drawn``: rows of `audits`; ``said``: item id -> the verdict that counts; ``disputed``: ids of items.
     """
@@ -76,6 +79,91 @@ def judged(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[s
         elif verdict := said.get(row["item_id"]):
             found.append(Judged(row, Answer(verdict["answer"]), verdicts.is_wrong(verdict)))
     return found
+
+
+def judged(
+    drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[str], of_one_run: Collection[str] = ()
+) -> list[Judged]:
+    """The rows that estimates rest on: of :func:`with_verdict` the first one about each value of a certificate.
+
+    A value that is right stays and may be drawn and judged again, in every sample; a wrong one is retracted and is not
+    drawn again. Counted each time, the right ones would make every certificate look good.
+
+    ``drawn``: in the order of the draws; ``of_one_run``: ids of the runs of audit_sample that drew what one run wrote.
+    Their rows are no sample of everything and do not count, nor do later rows about the same values.
+    """
+    first: dict[_Value, Judged] = {}
+    for one in with_verdict(drawn, said, disputed):
+        first.setdefault(_value(one.row), one)
+    counts = [one for one in first.values() if one.row["run_id"] not in of_one_run]
+    shares = _Shares(drawn, first, of_one_run)
+    return [replace(one, share=shares.of(one.row)) for one in counts]
+
+
+_Value = tuple[str, str, str, str | None]
+"""Product id, attribute, value, certificate id."""
+
+
+def _value(row: Row) -> _Value:
+    return (row["product_id"], row["attribute"], row["value"], row["certificate_id"])
+
+
+class _Shares:
+    """What the weights of the rows of a later sample are multiplied by.
+
+    Rows near the threshold are drawn more often, so that more of them were judged before and do not count again. The
+    others would then stand for too much, and errors are rarer among them. So there are two cells per certificate, near
+    the threshold as in its first sample and not, and the weights of the one that has lost the smaller share of its rows
+    are reduced until both have lost the same; without a new row in one cell, the sample adds nothing to the bounds. A
+    wrong value that was retracted is a lost row, too: the later sample would have drawn it at the rate of all.
+    """
+
+    def __init__(self, drawn: Sequence[Row], first: Mapping[_Value, Judged], of_one_run: Collection[str]) -> None:
+        """Arguments: as of :func:`judged`; ``first``: the first judged row of each value."""
+        rows = [
+            row
+            for row in drawn
+            if row["purpose"] == Purpose.AUDIT.value
+            and row["stratum"] != SAME_PRODUCT
+            and row["run_id"] not in of_one_run
+        ]
+        order = {sample: number for number, sample in enumerate(dict.fromkeys(row["sample_id"] for row in drawn))}
+        self._limits: dict[str | None, float] = {}
+        of_first: dict[str | None, str] = {}
+        for row in rows:
+            certificate = row["certificate_id"]
+            is_near = row["weight"] < row["highest_weight"] * (1 - 1e-9)  # drawn with a higher probability than others
+            if is_near and of_first.setdefault(certificate, row["sample_id"]) == row["sample_id"]:
+                self._limits[certificate] = max(self._limits.get(certificate, -np.inf), _distance(row))
+        whole: defaultdict[tuple[str, str | None, bool], float] = defaultdict(float)
+        new: defaultdict[tuple[str, str | None, bool], float] = defaultdict(float)
+        rate: dict[tuple[str, str | None], float] = {}
+        for row in rows:
+            cell, known = self._cell(row), first.get(_value(row))
+            whole[cell] += row["weight"]
+            rate[cell[:2]] = row["weight"] * row["probability"]  # rows drawn per row of the population
+            if known is None or order[known.row["sample_id"]] >= order[row["sample_id"]]:
+                new[cell] += row["weight"]
+        for one in (one for one in first.values() if one.wrong):
+            _, certificate, near = self._cell(one.row)
+            for sample, of in rate:
+                if of == certificate and order[one.row["sample_id"]] < order[sample]:
+                    whole[sample, of, near] += rate[sample, of]
+        self._left = {cell: new[cell] / weight for cell, weight in whole.items()}
+
+    def of(self, row: Row) -> float:
+        """At most 1."""
+        sample, certificate, near = self._cell(row)
+        left = self._left.get((sample, certificate, near), 0.0)
+        return min(1.0, self._left.get((sample, certificate, not near), left) / left) if left else 0.0
+
+    def _cell(self, row: Row) -> tuple[str, str | None, bool]:
+        near = _distance(row) <= self._limits.get(row["certificate_id"], -np.inf)
+        return (row["sample_id"], row["certificate_id"], near)
+
+
+def _distance(row: Row) -> float:
+    return float(row["score"] or 0.0) - float(row["threshold"] or 0.0)
 
 
 def by_attribute(rows: Iterable[Judged], since: Mapping[str, datetime], rate: float) -> dict[str, AttributeAudit]:
@@ -114,7 +202,7 @@ def by_certificate(rows: Iterable[Judged], alpha: float) -> dict[tuple[str, str]
     """(attribute, certificate id) -> the precision of what readers see of it, from both strata by their weights."""
     of_certificate: dict[tuple[str, str], list[Judged]] = {}
     for one in rows:
-        if one.row["certificate_id"] and one.row["stratum"] != SAME_PRODUCT:
+        if one.row["certificate_id"] and one.row["stratum"] != SAME_PRODUCT and one.share > 0:
             of_certificate.setdefault((one.row["attribute"], one.row["certificate_id"]), []).append(one)
     return {key: estimate(audited_rows(ones), alpha) for key, ones in sorted(of_certificate.items())}
 
@@ -123,6 +211,6 @@ def audited_rows(rows: Sequence[Judged]) -> AuditedRows:
     return AuditedRows(
         wrong=np.array([one.wrong for one in rows], dtype=bool),
         unsure=np.array([one.answer in (None, Answer.CANNOT_TELL) for one in rows], dtype=bool),
-        weight=np.array([one.row["weight"] for one in rows], dtype=np.float64),
+        weight=np.array([one.row["weight"] * one.share for one in rows], dtype=np.float64),
         highest=np.array([max(one.row["highest_weight"], one.row["weight"]) for one in rows], dtype=np.float64),
     )

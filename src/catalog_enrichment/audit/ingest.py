@@ -8,7 +8,7 @@ started again it ends as if it had not been. The row in `runs`, written last, ma
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.audit import consequences, estimates
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from catalog_enrichment.audit.estimates import AttributeAudit
+    from catalog_enrichment.audit.estimates import AttributeAudit, Judged
     from catalog_enrichment.audit.items import Outcome
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.catalog.base import Catalog
@@ -43,7 +43,7 @@ def audit_ingest(
 ) -> dict[str, Any]:
     """Take in the new verdicts; returns the summary. ``config``: options of the commands that it names.
 
-    Raises GateRefused, after everything is written, if an alarm paused an attribute: its summary is the job's.
+    Raises GateRefused, after everything is written, if these verdicts raised an alarm: its summary is the job's.
     """
     catalog, stages = context.catalog, Stages(context.say)
     record = RunRecord(kind=RunKind.AUDIT, stages=stages, config=context.config.without_secrets())
@@ -52,10 +52,10 @@ def audit_ingest(
             catalog.refresh_current_values("catch-up")
         with stages("read") as stage:
             before = verdicts.newest(catalog)
-            new, disputed = new_verdicts(catalog, store, before)
+            new, disputed = new_verdicts(catalog, store, verdicts.taken_in(catalog))
             stage.rows_out = len(new)
         record.run_id = make_run_id(RunKind.AUDIT, [[*map(str, sorted(row.items()))] for row in new])
-        audit = _audit(context, before | {row["item_id"]: row for row in new}, disputed, record.run_id)
+        audit = _audit(context, before, before | {row["item_id"]: row for row in new}, disputed)
         wish = consequences.wanted(new, before, context.dictionary)
         summary = _summary(record, new, wish, audit)
         if dry_run or not new:
@@ -67,20 +67,19 @@ def audit_ingest(
             stage.rows_out = consequences.publish(catalog, record, wish)
             record.count(events=stage.rows_out, verdicts=len(new))
         with stages("conclude"):
-            paused = audit.pauses(record.run_id)
-            switches.write(catalog, paused, record.run_id)
+            switches.write(catalog, audit.pauses(record.run_id), record.run_id)
             catalog.append_rows(verdicts.CONFIRMATIONS, audit.confirmations(record), record.run_id)
         record.attributes = {"audit": summary["attributes"], "certificates_audited": summary["certificates"]}
         runs.write(catalog, record)
     summary |= {"status": RunStatus.SUCCEEDED, "events": record.counts["events"], "seconds": stages.seconds}
-    if paused:
+    if audit.alarms():
         raise GateRefused(_alarm(audit, config), summary)
     return summary
 
 
-def new_verdicts(catalog: Catalog, store: ReviewStore, before: Mapping[str, Row]) -> tuple[list[Row], set[str]]:
-    """Rows of `verdicts`, without a run, of settled items of drawn samples that say another thing than ``before``; and
-    the ids of disputed items."""
+def new_verdicts(catalog: Catalog, store: ReviewStore, taken_in: Mapping[str, Row]) -> tuple[list[Row], set[str]]:
+    """Rows of `verdicts`, without a run, of settled items of drawn samples that say another thing than what was
+    ``taken_in``; and the ids of disputed items."""
     known = {row["item_id"] for row in verdicts.drawn(catalog)}
     rows, disputed = [], set()
     for sample in store.samples():
@@ -89,7 +88,7 @@ def new_verdicts(catalog: Catalog, store: ReviewStore, before: Mapping[str, Row]
                 disputed.add(outcome.item.item_id)
             elif outcome.state is ItemState.SETTLED and outcome.item.item_id in known:
                 row = _row(outcome, sample.purpose.value)
-                was = before.get(row["item_id"])
+                was = taken_in.get(row["item_id"])
                 if was is None or any(row[name] != was[name] for name in ("answer", "right_values")):
                     rows.append(row)
     return sorted(rows, key=lambda row: str(row["item_id"])), disputed
@@ -112,6 +111,18 @@ def _row(outcome: Outcome, purpose: str) -> Row:
     }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """What was so before this run."""
+
+    alarms: frozenset[tuple[str, str]]
+    """Attributes with an alarm by the earlier verdicts, each with its model version."""
+    stopped: frozenset[str]
+    """Attributes that are paused or off."""
+    confirmed: frozenset[str]
+    """Ids of certificates."""
+
+
 class Audit:
     """The estimates, and what follows from them."""
 
@@ -119,20 +130,27 @@ class Audit:
         self,
         attributes: dict[str, AttributeAudit],
         certificates: dict[tuple[str, str], AuditEstimate],
-        stopped: frozenset[str],
-        confirmed: frozenset[str],
+        before: Standing,
         rule: tuple[float, float],
     ) -> None:
-        """``stopped``: attributes that are paused or off already; ``rule``: target and alpha."""
+        """``rule``: target and alpha."""
         self.attributes, self.certificates = attributes, certificates
-        self._stopped, self._confirmed, (self._target, self.alpha) = stopped, confirmed, rule
+        self._before, (self._target, self.alpha) = before, rule
+
+    def alarms(self) -> list[str]:
+        """The attributes with an alarm that nobody was told of: these verdicts raised it, or it pauses one now."""
+        return [
+            name
+            for name, one in self.attributes.items()
+            if one.alarm and not ((name, one.model_version) in self._before.alarms and name in self._before.stopped)
+        ]
 
     def pauses(self, run_id: str) -> list[Switch]:
         """The attributes that an alarm pauses now."""
         return [
             Switch(scope=Scope.ATTRIBUTE, attribute=name, state=State.PAUSED, who=WHO, why=one.why(), run_id=run_id)
             for name, one in self.attributes.items()
-            if one.alarm and name not in self._stopped
+            if one.alarm and name not in self._before.stopped
         ]
 
     def newly_confirmed(self) -> dict[tuple[str, str], AuditEstimate]:
@@ -141,8 +159,8 @@ class Audit:
             (name, certificate): one
             for (name, certificate), one in self.certificates.items()
             if one.lower >= self._target
-            and certificate not in self._confirmed
-            and name not in self._stopped
+            and certificate not in self._before.confirmed
+            and name not in self._before.stopped
             and not (name in self.attributes and self.attributes[name].alarm)
         }
 
@@ -162,19 +180,34 @@ class Audit:
         ]
 
 
-def _audit(context: Context, said: Mapping[str, Row], disputed: set[str], run_id: str) -> Audit:
-    """``run_id``: of this run, whose pauses do not count: it was killed after it had written them."""
+def _audit(context: Context, before: Mapping[str, Row], said: Mapping[str, Row], disputed: set[str]) -> Audit:
+    """``before``, ``said``: item id -> the verdict that counted until now, and that counts from now on."""
     catalog, rule = context.catalog, context.config.precision
-    rows = estimates.judged(verdicts.drawn(catalog), said, disputed)
-    past = switches.history(catalog)
-    now = switches.read(catalog)
-    return Audit(
-        estimates.by_attribute(rows, _resumed(past), 1 - rule.target),
-        estimates.by_certificate(rows, rule.delta),
-        frozenset(one.attribute for one in now.of(Scope.ATTRIBUTE, State.PAUSED, State.OFF) if one.run_id != run_id),
-        verdicts.confirmed(catalog),
-        (rule.target, rule.delta),
+    drawn, asked = verdicts.drawn(catalog), verdicts.sample_windows(catalog)
+    since = _resumed(switches.history(catalog))
+
+    def judged(verdicts_: Mapping[str, Row]) -> list[Judged]:
+        return estimates.judged(drawn, verdicts_, disputed, verdicts.of_one_run(asked))
+
+    rows, error_rate = judged(said), 1 - rule.target
+    earlier = estimates.by_attribute(judged(before), since, error_rate)
+    standing = Standing(
+        alarms=frozenset((name, one.model_version) for name, one in earlier.items() if one.alarm),
+        stopped=_stopped(catalog),
+        confirmed=verdicts.confirmed(catalog),
     )
+    attributes = estimates.by_attribute(rows, since, error_rate)
+    return Audit(attributes, estimates.by_certificate(rows, rule.delta), standing, (rule.target, rule.delta))
+
+
+def _stopped(catalog: Catalog) -> frozenset[str]:
+    """Attributes that are paused or off, by people or by runs that have finished.
+
+    A pause by a run that was killed does not count, this run's own among them: nobody was told of it.
+    """
+    finished = runs.succeeded_ids(catalog)
+    not_on = switches.read(catalog).of(Scope.ATTRIBUTE, State.PAUSED, State.OFF)
+    return frozenset(one.attribute for one in not_on if one.run_id is None or one.run_id in finished)
 
 
 def _resumed(past: Sequence[Switch]) -> dict[str, datetime]:
@@ -203,6 +236,7 @@ def _summary(record: RunRecord, new: Sequence[Row], wish: consequences.Wanted, a
             certificate: {"attribute": name} | asdict(one) for (name, certificate), one in audit.certificates.items()
         },
         "confirmed": sorted(certificate for _, certificate in audit.newly_confirmed()),
+        "alarms": audit.alarms(),
         "paused": [str(one) for one in audit.pauses(record.run_id)],
     }
 
@@ -210,13 +244,13 @@ def _summary(record: RunRecord, new: Sequence[Row], wish: consequences.Wanted, a
 def _alarm(audit: Audit, config: Sequence[str]) -> str:
     """What an alarm says to people, with the commands that follow."""
     lines = []
-    for name, one in audit.attributes.items():
-        if one.alarm:
-            certificates = [certificate for attribute, certificate in audit.certificates if attribute == name]
-            back = "; ".join(command("rollback_run", [*config, "--certificate", one]) for one in certificates)
-            lines.append(
-                f"{name} is paused: {one.why()}. Nothing new is written until it is certified again: draw a new sample "
-                f"(audit_sample --attribute {name}), judge it, then recertify_model. To take back what was written: "
-                f"{back}"
-            )
+    for name in audit.alarms():
+        certificates = [certificate for attribute, certificate in audit.certificates if attribute == name]
+        back = "; ".join(command("rollback_run", [*config, "--certificate", one]) for one in certificates)
+        sample = command("audit_sample", [*config, "--attribute", name])
+        lines.append(
+            f"{name} is paused: {audit.attributes[name].why()}. Nothing new is written until it is certified again: "
+            f"draw a new sample ({sample}), judge it, then recertify_model. To take back what was written: {back}. "
+            "Draw and judge before you take back: what is taken back cannot be drawn"
+        )
     return "\n".join(lines)
