@@ -104,7 +104,14 @@ def closed() -> dict[str, Any]:
     }  # fmt: skip
     again = {"exit_code": 0, "attributes": ["color"], "certificates": [], "message": None}
     after = {"color": {"precision": 0.96, "values": 700}}
-    return {"honest": honest, "over_confident": bad, "recertified": again, "true_after": after, "seconds": {"a": 1.0}}
+    return {
+        "honest": honest,
+        "over_confident": bad,
+        "recertified": again,
+        "drifted_after": [],
+        "true_after": after,
+        "seconds": {"a": 1.0},
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,7 @@ def closed() -> dict[str, Any]:
         (("honest", "certificates", 0, "lower"), 0.98, "misses the true precision"),
         (("over_confident", "true", "color", "precision"), 0.94, "not wrong enough"),
         (("over_confident", "paused"), [], "the audit did not catch ['color']"),
+        (("drifted_after",), ["color both/en/Apparel is paused: accept rate 28% instead of 46%"], "its own stratum"),
         (("true_after", "color", "precision"), 0.9, "certified again and its true precision is 0.9"),
     ],
 )

@@ -9,31 +9,26 @@ paused, so that going back to the old version does not write under them.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from catalog_enrichment.audit import estimates
-from catalog_enrichment.audit.items import Answer
-from catalog_enrichment.audit.sampling import UNIFORM
-from catalog_enrichment.catalog import label_uses, runs, switches, verdicts
+from catalog_enrichment.audit.fresh_labels import DrawnRows
+from catalog_enrichment.audit.ingest import WHO as INGEST
+from catalog_enrichment.catalog import label_uses, runs, switches
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.precision import recertify
-from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.cluster import group_numbers
+from catalog_enrichment.precision.certificate import Certificate, CertificateStatus
+from catalog_enrichment.precision.certify import LabelUse, spent_delta
+from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.recertify import AuditedFold
-from catalog_enrichment.records import Cardinality, RunKind, RunStatus, make_run_id, stable_hash
+from catalog_enrichment.records import DRY_RUN, Cardinality, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
@@ -47,14 +42,13 @@ WHO = "recertify_model"
 
 _SEVERAL = "The attribute can have several values, and a product counts with all of them: audit_sample --whole-products"
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
     attributes: tuple[str, ...] = ()
-    """Paused ones to certify again; none: all that are paused."""
+    """Paused ones to certify again; none: all that an audit paused."""
     dry_run: bool = False
+    """Only count the labels."""
 
 
 def recertify_model(
@@ -71,34 +65,42 @@ def recertify_model(
         pauses = _pauses(catalog, request.attributes)
         model = registry.resolve()
         record.model_name, record.model_version = model.name, model.version
-        pending = [one for one in pauses if not _done_before(model, one)]
+        lineage = registry.lineage(model.version)
+        pending = [one for one in pauses if not done_before(model.certificates, lineage, one)]
         record.run_id = make_run_id(
             RunKind.RECERTIFY, model.name, model.version, [(*one.key, str(one.at)) for one in pauses]
         )
+        labels = _labels(catalog, model, dictionary, pending)
+        if request.dry_run:
+            return _counted(catalog, record, model, labels, config.precision) | {"seconds": stages.seconds}
         with stages("certify"):
-            replaced = _replaced(catalog, model, dictionary, pending, config.precision, request.dry_run)
-        issued = {old.certificate_id: new for old, new in replaced}
+            replaced = [_replaced(catalog, one, config.precision) for one in labels]
         passed = sorted({new.attribute for _, new in replaced if new.threshold is not None})
         summary = _summary(record, model, replaced, passed)
-        if pending and not passed:
-            reasons = "\n  - ".join(f"{new.attribute} ({new.modality}): {new.why_abstains}" for _, new in replaced)
-            raise GateRefused(f"nothing was certified; the attributes stay paused:\n  - {reasons}", summary)
-        if request.dry_run:
-            return summary | {"status": "dry_run", "seconds": stages.seconds}
-        if pending:
+        if not passed and len(pending) == len(pauses):
+            raise GateRefused(_why_nothing(pending, replaced), summary)
+        if passed:
             with stages("register"):
+                # an attribute that failed keeps its certificates, and stays paused by its switch
+                issued = {old.certificate_id: new for old, new in replaced if new.attribute in passed}
                 version = _register(registry, model, issued, passed)
                 details = {"recertified": passed, "reason": "uniform audit labels drawn after the alarm"}
                 registry.promote(version.version, expected_current=model.version, details=details)
                 summary["model_version"] = version.version
         done = [one for one in pauses if one.attribute in passed or one not in pending]
-        switches.write(catalog, _moved(done, [old for old, new in replaced if new.attribute in passed], record.run_id))
+        gone = [old for old, _ in replaced if old.attribute in passed]
+        gone += _predecessors(registry, model, lineage, {one.attribute for one in done} - set(passed))
+        written = switches.write(catalog, _moved(catalog, done, gone, record.run_id))
+        summary["switched_on"] = sorted(one.attribute for one in written if one.state is State.ON)
         runs.write(catalog, record)
     return summary | {"status": RunStatus.SUCCEEDED, "seconds": stages.seconds}
 
 
 def _pauses(catalog: Catalog, attributes: Sequence[str]) -> list[Switch]:
-    """The switches of the paused attributes. Raises ConfigError if there are none, or one is not paused."""
+    """The switches of the paused attributes; without ``attributes`` of those that an audit paused.
+
+    Raises ConfigError if there are none, or one of ``attributes`` is not paused.
+    """
     paused = switches.read(catalog).of(Scope.ATTRIBUTE, State.PAUSED)
     known = {one.attribute for one in paused}
     if not known or (missing := sorted(set(attributes) - known)):
@@ -106,101 +108,122 @@ def _pauses(catalog: Catalog, attributes: Sequence[str]) -> list[Switch]:
             f"{'no attribute is paused' if not known else f'{missing} is not paused, but {sorted(known)}'}: "
             "recertify_model is for attributes that an audit paused"
         )
-    return [one for one in paused if not attributes or one.attribute in attributes]
-
-
-def _done_before(model: ResolvedModel, pause: Switch) -> bool:
-    """Whether the champion was certified since the pause: a run was killed before it could switch the attribute on."""
-    return any(
-        one.attribute == pause.attribute and one.threshold is not None and pause.at is not None
-        and one.issued_at > pause.at
-        for one in model.certificates
-    )  # fmt: skip
-
-
-def _replaced(
-    catalog: Catalog,
-    model: ResolvedModel,
-    dictionary: Dictionary,
-    pauses: Sequence[Switch],
-    rule: PrecisionConfig,
-    dry_run: bool,
-) -> list[tuple[Certificate, Certificate]]:
-    """The old certificates that wrote something of the paused attributes, each with the one that replaces it."""
-    drawn, said = verdicts.drawn(catalog), verdicts.newest(catalog)
-    now, found = datetime.now(UTC), []
-    for pause in pauses:
-        for old in model.certificates:
-            if old.attribute != pause.attribute or old.threshold is None:
-                continue
-            rows = [
-                row
-                for row in drawn
-                if row["certificate_id"] == old.certificate_id
-                and row["stratum"] == UNIFORM
-                and pause.at is not None
-                and row["drawn_at"] > pause.at
-            ]
-            single = dictionary[old.attribute].cardinality is Cardinality.ONE
-            drawn_with = rows if single else _whole_products(catalog, drawn, old)
-            if not single:
-                whole = {row["run_id"] for row in drawn_with}
-                rows = [row for row in rows if row["run_id"] in whole]
-            fold = audited_fold(rows, drawn_with, said, dictionary[old.attribute].cardinality)
-            use = _use(catalog, old, fold, rule, dry_run)
-            new = recertify.recertified(old, fold, rule, use, now)
-            if not single and not rows:
-                new = replace(new, why_abstains=f"{new.why_abstains}. {_SEVERAL}")
-            found.append((old, new))
+    found = [one for one in paused if one.attribute in attributes or (not attributes and one.who == INGEST)]
+    if not found:
+        by = ", ".join(f"{one.attribute} ({one.who}: {one.why})" for one in paused)
+        raise ConfigError(
+            f"no attribute is paused by an audit, but by people: {by}. Name one with --attribute to certify it again "
+            "and switch it on, or switch it on with set_switch"
+        )
     return found
 
 
-def _whole_products(catalog: Catalog, drawn: Sequence[Row], old: Certificate) -> list[Row]:
-    """The rows, of all strata, of samples that were drawn with all values of each product."""
-    asked = runs.rows(catalog, ["run_id", "window", "finished_at"])
-    whole = {row["run_id"] for row in asked if json.loads(row["window"] or "{}").get("whole_products")}
-    return [row for row in drawn if row["run_id"] in whole and row["certificate_id"] == old.certificate_id]
+def done_before(certificates: Sequence[Certificate], lineage: Mapping[str, Any], pause: Switch) -> bool:
+    """Whether the champion is the version that certified the paused attribute again, and the run that made it was
+    killed before it could switch the attribute on.
 
-
-def audited_fold(
-    rows: Sequence[Row], drawn: Sequence[Row], said: Mapping[str, Row], cardinality: Cardinality
-) -> AuditedFold:
-    """Uniformly drawn ``rows`` of `audits` with the verdicts on them, and on the other values of their products.
-
-    ``drawn``: these and all other rows of their products in the same samples. A value without a verdict, or that nobody
-    can tell, counts as wrong.
+    ``lineage``: of the champion. A version that was trained since is another one: its certificates come from merchants'
+    labels, and say nothing against the alarm.
     """
-    right = {one.row["item_id"] for one in estimates.judged(drawn, said, ()) if one.answer is Answer.YES}
-    days = sorted(f"{row['drawn_at']:%Y-%m-%d}" for row in rows)
-    of_product: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in drawn:
-        of_product[row["sample_id"], row["product_id"]].append(row)
-    products = [of_product[row["sample_id"], row["product_id"]] for row in rows]
-    wrong = [[one["score"] for one in values if one["item_id"] not in right] for values in products]
-    return AuditedFold(
-        scores=np.array([max(one["score"] for one in values) for values in products], dtype=np.float64),
-        wrong_scores=np.array([max(scores, default=-np.inf) for scores in wrong], dtype=np.float64),
-        weights=np.array([1 / len(values) for values in products], dtype=np.float64),
-        cardinality=cardinality,
-        groups=group_numbers([row["content_hash"] or row["product_id"] for row in rows])
-        if rows
-        else np.zeros(0, dtype=np.int64),
-        product_ids=tuple(row["product_id"] for row in rows),
-        data_window=f"{days[0]}/{days[-1]}" if days else "unknown",
-    )
+    again = bool(lineage.get("recertified_from")) and pause.attribute in lineage.get("attributes", ())
+    return again and any(
+        one.attribute == pause.attribute and one.threshold is not None and pause.at is not None
+        and one.status is CertificateStatus.CONFIRMED and one.issued_at > pause.at
+        for one in certificates
+    )  # fmt: skip
 
 
-def _use(catalog: Catalog, old: Certificate, fold: AuditedFold, rule: PrecisionConfig, dry_run: bool) -> LabelUse:
+def _predecessors(
+    registry: Registry, model: ResolvedModel, lineage: Mapping[str, Any], attributes: Collection[str]
+) -> list[Certificate]:
+    """The certificates of ``attributes`` that a recertification, which was killed, has replaced in the champion."""
+    if not attributes:
+        return []
+    kept = {one.certificate_id for one in model.certificates}
+    before = registry.resolve(version=lineage["recertified_from"]).certificates
+    return [
+        one
+        for one in before
+        if one.attribute in attributes and one.threshold is not None and one.certificate_id not in kept
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """What there is to test for one old certificate."""
+
+    old: Certificate
+    fold: AuditedFold
+    judged: int
+    """Products of the fold of which somebody judged a value."""
+
+
+def _labels(catalog: Catalog, model: ResolvedModel, dictionary: Dictionary, pauses: Sequence[Switch]) -> list[_Labels]:
+    """Of the old certificates that wrote something of the paused attributes."""
+    drawn, found = DrawnRows.read(catalog), []
+    for pause in pauses:
+        for old in model.certificates:
+            if old.attribute == pause.attribute and old.threshold is not None and pause.at is not None:
+                fold = drawn.fold(old, pause.at, dictionary[old.attribute].cardinality)
+                found.append(_Labels(old, fold, drawn.judged(fold, old)))
+    return found
+
+
+def _replaced(catalog: Catalog, labels: _Labels, rule: PrecisionConfig) -> tuple[Certificate, Certificate]:
+    """The old certificate with the one that replaces it."""
+    old, fold = labels.old, labels.fold
+    new = recertify.recertified(old, fold, rule, _use(catalog, old, fold, rule), datetime.now(UTC))
+    if fold.cardinality is not Cardinality.ONE and not len(fold.scores):
+        new = replace(new, why_abstains=f"{new.why_abstains}. {_SEVERAL}")
+    return old, new
+
+
+def _counted(
+    catalog: Catalog, record: RunRecord, model: ResolvedModel, labels: Sequence[_Labels], rule: PrecisionConfig
+) -> dict[str, Any]:
+    """The summary of a dry run: how many labels there are and how many are needed. Nothing is tested: who saw what the
+    labels say, and drew more until they pass, would use them many times (PRECISION, point 6)."""
+    rows = []
+    for one in labels:
+        use = label_uses.next_number(catalog, *_test(catalog, one.old, one.fold, rule))
+        rows.append(
+            {
+                "old": one.old.certificate_id,
+                "attribute": one.old.attribute,
+                "modality": one.old.modality.value,
+                "drawn": len(one.fold.scores),
+                "judged": one.judged,
+                "needed": smallest_sample(rule.target, spent_delta(rule.delta, use)),
+            }
+        )
+    return _summary(record, model, (), ()) | {"status": DRY_RUN, "certificates": rows}
+
+
+def _test(catalog: Catalog, old: Certificate, fold: AuditedFold, rule: PrecisionConfig) -> tuple[label_uses.Fold, str]:
+    """The fold and the candidate of a test, for the table `label_uses`."""
+    of = label_uses.Fold(old.attribute, fold.product_ids, label_uses.earlier_uses(catalog).epoch)
+    grid = recertify.grid(old, fold, rule, 1).tolist()
+    return of, stable_hash("recertified", old.certificate_id, rule.target, rule.delta, grid)
+
+
+def _use(catalog: Catalog, old: Certificate, fold: AuditedFold, rule: PrecisionConfig) -> LabelUse:
     """The use of these labels, recorded before they are tested; without enough of them there is none."""
-    epoch = label_uses.earlier_uses(catalog).epoch
-    of = label_uses.Fold(old.attribute, fold.product_ids, epoch)
-    candidate = stable_hash(
-        "recertified", old.certificate_id, rule.target, rule.delta, recertify.grid(old, fold, rule, 1).tolist()
-    )
+    of, candidate = _test(catalog, old, fold, rule)
     number = label_uses.next_number(catalog, of, candidate)
-    if dry_run or recertify.why_untestable(old, fold, rule, number):
-        return LabelUse(number=number, epoch=epoch)
+    if recertify.why_untestable(old, fold, rule, number):
+        return LabelUse(number=number, epoch=of.epoch)
     return label_uses.use_labels(catalog, of, candidate)
+
+
+def _why_nothing(pending: Sequence[Switch], replaced: Sequence[tuple[Certificate, Certificate]]) -> str:
+    reasons = [f"{new.attribute} ({new.modality}): {new.why_abstains}" for _, new in replaced]
+    tested = {new.attribute for _, new in replaced}
+    reasons += [
+        f"{one.attribute}: the champion has no certificate that writes it; a trained version is needed"
+        for one in pending
+        if one.attribute not in tested
+    ]
+    return "nothing was certified; the attributes stay paused:\n  - " + "\n  - ".join(reasons)
 
 
 def _register(
@@ -214,6 +237,8 @@ def _register(
         target = Path(folder) / "artifact"
         shutil.copytree(model.artifact, target)
         artifact.write_certificates(target, [one.to_dict() for one in certificates])
+        if reference := artifact.read_drift(target):  # a version of an older release has none
+            artifact.write_drift(target, without_accepted(reference, issued.values()))
         # how the new thresholds do on the test fold is not known: what is not recorded is not compared
         held_out = [row for row in registry.held_out(model.version) or [] if row.attribute not in passed]
         labels = stable_hash(sorted(one.label_set_hash for one in issued.values()))
@@ -240,12 +265,28 @@ def _register(
         )
 
 
-def _moved(pauses: Sequence[Switch], old: Sequence[Certificate], run_id: str) -> list[Switch]:
-    """The attributes on, their old certificates paused."""
+def without_accepted(reference: list[dict[str, Any]], issued: Iterable[Certificate]) -> list[dict[str, Any]]:
+    """The reference for drift checks without the accepted products of certificates that were ``issued`` anew: how many
+    their thresholds accept was not counted, and the old numbers would look like drift."""
+    new = {(one.attribute, one.modality.value, one.numeric_path) for one in issued}
+
+    def kept(entry: dict[str, Any]) -> dict[str, Any]:
+        if (entry["attribute"], entry["modality"], entry["numeric_path"]) not in new:
+            return entry
+        strata = [{name: one[name] for name in one if name != "accepted"} for one in entry["strata"]]
+        return entry | {"strata": strata}
+
+    return [kept(entry) for entry in reference]
+
+
+def _moved(catalog: Catalog, pauses: Sequence[Switch], old: Sequence[Certificate], run_id: str) -> list[Switch]:
+    """The attributes on, their old certificates paused. What a person moved since ``pauses`` were read stays so."""
     why = "certified again from audited values"
+    now = {one.key: one for one in switches.read(catalog).entries}
     on = [
         Switch(scope=Scope.ATTRIBUTE, attribute=one.attribute, state=State.ON, who=WHO, why=why, run_id=run_id)
         for one in pauses
+        if now.get(one.key) == one
     ]
     paused = [
         Switch(scope=Scope.CERTIFICATE, target=one.certificate_id, state=State.PAUSED, who=WHO, why=why, run_id=run_id)

@@ -12,7 +12,12 @@ from catalog_enrichment.stages import to_stderr
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     populations = ("accepted", "suggestions", "abstentions")
     parser.add_argument("--of", choices=populations, default=populations[0], help="what to draw; default %(default)s")
-    parser.add_argument("--run", "--run-id", metavar="RUN_ID", help="only what this run wrote; default: all")
+    parser.add_argument(
+        "--run",
+        "--run-id",
+        metavar="RUN_ID",
+        help="only what this run wrote, which corrects it but counts for no estimate; default: all",
+    )
     parser.add_argument("--attribute", action="append", default=[], help="only this attribute; repeatable")
     parser.add_argument("--uniform", type=int, help="values per attribute, each as likely; default audit.uniform")
     parser.add_argument("--near", type=int, help="further ones near the threshold; default audit.near")
@@ -69,8 +74,17 @@ def audit_ingest(config: Config, args: argparse.Namespace) -> Summary:
 
 
 def _recertify_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--attribute", action="append", default=[], help="only this paused one; repeatable")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be certified; nothing is written")
+    parser.add_argument(
+        "--attribute",
+        action="append",
+        default=[],
+        help="only this paused one, also one that a person paused; repeatable",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print how many labels there are and how many are needed; nothing is tested",
+    )
 
 
 @job(_recertify_arguments)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 HELD_OUT = "test_decisions.parquet"
 """Artifact with a row per labelled product of the test fold and attribute, as :class:`HeldOutDecision`."""
 
+LINEAGE = "lineage.json"
+"""Artifact with `TrainedModel.lineage`."""
+
 _PATIENCE_SECONDS = 60.0
 """After a store did not take the losses of an epoch, those of later epochs are kept for so long before the next try."""
 
@@ -213,7 +216,7 @@ def _log_lineage(lineage: Mapping[str, Any], products: str) -> None:
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    mlflow.log_dict(dict(lineage), "lineage.json")
+    mlflow.log_dict(dict(lineage), LINEAGE)
     digest = str(lineage["label_set_hash"])[:36]  # MLflow's limit
     mlflow.log_input(MetaDataset(DeltaDatasetSource(path=products), name="products", digest=digest), context="training")
 

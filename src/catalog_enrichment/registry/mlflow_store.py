@@ -24,6 +24,7 @@ from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_model, moved_store, promotion_lock
 from catalog_enrichment.registry.mlflow_run import (
     HELD_OUT,
+    LINEAGE,
     ComparisonRun,
     LoggedModel,
     MlflowRun,
@@ -159,6 +160,16 @@ class Store:
         path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=HELD_OUT)
         rows = pq.read_table(path).to_pylist()
         return [_held_out_decision(row) for row in rows]
+
+    def lineage(self, version: Any) -> dict[str, Any]:
+        """What was logged of where the version comes from; empty if nothing was."""
+        import mlflow
+
+        files = self.client(create=False).list_artifacts(version.run_id) if version.run_id else []
+        if LINEAGE not in {file.path for file in files}:
+            return {}
+        content: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{LINEAGE}")
+        return content
 
     def _follow_move(self, file: Path) -> None:
         if self._artifacts is None:

@@ -349,12 +349,8 @@ class Registry:
         Raises RegistryError if there is no champion or it has no predecessor.
         """
         withdrawn, restored = self._champion_alias.go_back()
-        return {
-            "status": "went_back",
-            "model_name": self._name,
-            "model_version": restored,
-            "champion_before": withdrawn,
-        }
+        versions = {"model_version": restored, "champion_before": withdrawn}
+        return {"status": "went_back", "model_name": self._name} | versions
 
     def champion(self) -> str | None:
         """The champion's version; None if there is none."""
@@ -370,6 +366,10 @@ class Registry:
     def held_out(self, version: str) -> list[HeldOutDecision] | None:
         """What the version would write on its test fold; None if it was not recorded."""
         return self._store.held_out(self._find(version=version))
+
+    def lineage(self, version: str) -> dict[str, Any]:
+        """Where the version comes from (`TrainedModel.lineage`); empty if it was not recorded."""
+        return self._store.lineage(self._find(version=version))
 
     def _policy(self) -> Policy:
         return promotion_gate.load_policy(resources.locate(self._settings.promotion_policy, self._config.path(".")))
