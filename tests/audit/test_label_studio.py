@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.audit import label_studio
-from catalog_enrichment.audit.items import Answer, ItemState
+from catalog_enrichment.audit.items import Answer, ItemState, Purpose
 from catalog_enrichment.audit.page.pictures import Pictures
+from catalog_enrichment.audit.review_requests import RequestKind
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
@@ -105,6 +106,22 @@ def test_results_become_verdicts_once(store: ReviewStore, site_config: Config, t
     store.add_verdict(verdict(ONE, "ana@example.org", Answer.CANNOT_TELL, answered_at=later))
     label_studio.import_results(store, dictionary, file)  # an old export does not bring the old answer back
     assert store.outcomes("s1")[0].state is ItemState.DISPUTED
+
+
+def test_an_answer_to_a_suggestion_asks_for_the_change_that_it_asks_for_on_the_page(
+    page_store: ReviewStore, site_config: Config, tmp_path: Path
+) -> None:
+    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE, TWO])
+    one, two = _export(page_store, site_config, tmp_path / "t.json")
+    file = _results(tmp_path, (one, [_annotation("no")]), (two, [_annotation("other", "Blue")]))
+    for _ in range(2):
+        label_studio.import_results(page_store, load_dictionary(site_config), file)
+    asked = {(request.kind, request.values, request.item_id) for request in page_store.requests()}
+    assert asked == {
+        (RequestKind.REFUSE, (ONE.value,), one["item_id"]),
+        (RequestKind.SET, ("Blue",), two["item_id"]),
+    }
+    assert len(page_store.requests()) == 2
 
 
 def test_an_annotation_that_is_no_verdict_is_named_and_the_others_count(

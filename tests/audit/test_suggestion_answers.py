@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from catalog_enrichment.audit import apply_requests as requests
 from catalog_enrichment.audit import suggestion_answers
-from catalog_enrichment.audit.items import Answer, Item, Verdict
+from catalog_enrichment.audit.items import Answer, Item, Purpose, Verdict
 from catalog_enrichment.audit.page.site import request_of
 from catalog_enrichment.audit.review_requests import Request, RequestKind
-from catalog_enrichment.audit.suggestion_samples import offer_suggestions
+from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.audit.suggestion_samples import offer_suggestions, offered_before
 from catalog_enrichment.catalog import people_labels, runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.people_labels import Said
 from catalog_enrichment.operations.suggestions import open_suggestions
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
+from . import review_samples as samples
 from .reviewers import store_of
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -59,6 +62,14 @@ def applied(sample: SampleCatalog) -> dict[str, Any]:
 )
 def test_what_answers_a_suggestion(request_: Request, is_answer: bool) -> None:
     assert suggestion_answers.is_answer(request_) is is_answer
+
+
+def test_a_suggestion_that_is_open_in_an_earlier_sample_is_not_offered_again(tmp_path: Path) -> None:
+    with ReviewStore(tmp_path / "review.sqlite") as store:
+        store.add_sample(samples.sample("audit"), [samples.item(9, "audit")])
+        store.add_sample(samples.sample(purpose=Purpose.SUGGESTIONS), [samples.item(1), samples.item(2)])
+        store.add_verdict(samples.verdict(samples.item(1), "Mia"))
+        assert offered_before(store) == {("p001", "color", "Red"), ("p002", "color", "Red")}
 
 
 @pytest.mark.slow
@@ -109,6 +120,17 @@ def test_a_refused_suggestion_is_neither_written_nor_suggested_again_and_trains(
     assert applied(enriched)["requests"] == {"applied": 1}
     assert values(enriched, "human")[refused.product_id, "color"] == (refused.value,)
     assert people_labels.labels(context.catalog)[refused.product_id]["color"].right == (refused.value,)
+
+    # and once more: what her accept wrote is taken back, and she is not asked again
+    answered(enriched, refused, Answer.NO)
+    assert applied(enriched)["requests"] == {"applied": 1}
+    assert (refused.product_id, "color") not in values(enriched)
+    with store_of(enriched) as store:
+        (*_, refusal) = store.requests_about(refused.product_id)
+        assert "what Mia answered before is taken back by run" in refusal.outcome
+        again = offer_suggestions(enriched.context(), store)
+        assert {item.item_id for item in store.items(sample_id)} >= {one.item_id for one in offered}
+    assert (again["status"], again["suggestions"]) == ("nothing_to_do", 0)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ the second time.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.audit import suggestion_answers
 from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.operations import lookup, rollback, set_value
 from catalog_enrichment.operations.commands import ANY_CONFIG
@@ -44,11 +46,12 @@ def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] =
             stage.rows_in, stage.rows_out = len(answered), suggestion_answers.take_in(context, store, answered)
     with stages("apply") as stage:
         for request in requests:
+            run_id = ""
             try:
-                state, outcome = RequestState.APPLIED, _apply(context, request, config)
+                state, (outcome, run_id) = RequestState.APPLIED, _apply(context, store, request, config)
             except (ConfigError, GateRefused) as problem:
                 state, outcome = RequestState.REFUSED, str(problem)
-            if store.mark_applied(request.request_id, outcome, datetime.now(UTC), state):
+            if store.mark_applied(request.request_id, outcome, datetime.now(UTC), state, run_id):
                 ended[state.value] += 1
                 context.say(f"request {request.request_id} by {request.by}: {state.value}: {outcome}")
         stage.rows_out = sum(ended.values())
@@ -56,14 +59,17 @@ def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] =
     return {"status": status, "requests": dict(sorted(ended.items())), "seconds": stages.seconds}
 
 
-def _apply(context: Context, request: Request, config: Sequence[str]) -> str:
-    """Do what is asked for; returns the outcome for people. Raises ConfigError and GateRefused."""
+def _apply(context: Context, store: ReviewStore, request: Request, config: Sequence[str]) -> tuple[str, str]:
+    """Do what is asked for; returns the outcome for people, and the id of the run that wrote a set, if one did.
+
+    Raises ConfigError and GateRefused.
+    """
     if request.kind is RequestKind.REFUSE:
-        return "refused: it is not written or suggested for this product again"
+        return _refuse(context, store, request), ""
     if request.kind is RequestKind.UNDO:
         summary = rollback.rollback_run(context.catalog, request.run_id, request.attribute, say=context.say)
         done = summary["status"] == RunStatus.SUCCEEDED
-        return f"undone by run {summary['run_id']}" if done else "it was undone already"
+        return (f"undone by run {summary['run_id']}" if done else "it was undone already"), ""
     correction = set_value.Correction(
         product_id=request.product_id,
         attribute=request.attribute,
@@ -75,8 +81,32 @@ def _apply(context: Context, request: Request, config: Sequence[str]) -> str:
     correction.check(context.dictionary)
     summary = set_value.set_value(context, correction, dry_run=False, config=config)
     if summary["status"] == NOTHING_TO_DO:
-        return "a person has said so already"
-    return f"{request.attribute} is {', '.join(summary['after']['values']) or 'no value'}, by run {summary['run_id']}"
+        own = _wrote(context, summary["run_id"], request)  # the job was killed after it had written the set
+        return "a person has said so already", summary["run_id"] if own else ""
+    run_id = str(summary["run_id"])
+    return f"{request.attribute} is {', '.join(summary['after']['values']) or 'no value'}, by run {run_id}", run_id
+
+
+def _wrote(context: Context, run_id: str, request: Request) -> bool:
+    """Whether the run set the value for this request, and not for another word of a person."""
+    for row in runs.rows(context.catalog, ["run_id", "window", "started_at", "finished_at"]):
+        if row["run_id"] == run_id and row["started_at"] >= request.asked_at:
+            return bool(json.loads(row["window"] or "{}").get("by") == request.by)
+    return False
+
+
+def _refuse(context: Context, store: ReviewStore, request: Request) -> str:
+    """Take back the sets that earlier answers to the same suggestion wrote; returns the outcome for people.
+
+    Newest first, so that none of them is seen again in between. A set that somebody gave otherwise stands.
+    """
+    outcome = "refused: it is not written or suggested for this product again"
+    for answer in reversed(store.applied_answers(request.item_id)):
+        if answer.run_id and answer.kind in (RequestKind.ACCEPT, RequestKind.SET):
+            summary = rollback.rollback_run(context.catalog, answer.run_id, request.attribute, say=context.say)
+            if summary["status"] == RunStatus.SUCCEEDED:
+                outcome += f"; what {answer.by} answered before is taken back by run {summary['run_id']}"
+    return outcome
 
 
 def _values(context: Context, request: Request) -> tuple[str, ...]:

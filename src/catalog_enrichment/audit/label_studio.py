@@ -17,6 +17,7 @@ from typing import Any
 
 from catalog_enrichment.audit.items import Answer, Item, Verdict
 from catalog_enrichment.audit.page.pictures import Pictures
+from catalog_enrichment.audit.page.site import request_of
 from catalog_enrichment.audit.review_rows import check_verdict, person_key
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.dictionary import Dictionary
@@ -95,10 +96,11 @@ _NO_PICTURE = (
 def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> dict[str, Any]:
     """Add the annotations in ``source``, Label Studio's export in the format JSON; returns the job's summary.
 
-    A person's newest annotation of an item counts; one that is not newer than the person's verdict in the store is
-    known already, so importing the same file again adds nothing. Skipped (cancelled) annotations are counted and left
-    out; one that cannot be a verdict is counted and named under ``refused``. Raises ConfigError for a file that cannot
-    be read and DataContractError for one that is no such export.
+    An answer to a suggestion asks for the same change as on the page. A person's newest annotation of an item counts;
+    one that is not newer than the person's verdict in the store is known already, so importing the same file again adds
+    nothing. Skipped (cancelled) annotations are counted and left out; one that cannot be a verdict is counted and named
+    under ``refused``. Raises ConfigError for a file that cannot be read and DataContractError for one that is no such
+    export.
     """
     counts, refused = Counter[str](), list[str]()
     newest: dict[tuple[str, str], Verdict] = {}
@@ -119,7 +121,9 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
     for (item_id, person), verdict in newest.items():
         earlier = [one for one in store.verdicts_of(item_id) if person_key(one.reviewer) == person]
         known = any(one.answered_at >= verdict.answered_at for one in earlier)
-        counts["added" if not known and store.add_verdict(verdict) else "known"] += 1
+        item = store.item(item_id)
+        request = request_of(store.sample(item.sample_id), item, verdict)
+        counts["added" if not known and store.add_verdict(verdict, request) else "known"] += 1
     return {"status": RunStatus.SUCCEEDED, "annotations": dict(sorted(counts.items())), "refused": refused[:100]}
 
 

@@ -19,7 +19,8 @@ class RequestKind(StrEnum):
     """The suggested value in ``values`` is right. Where the merchant gives a value it changes in the merchant's feed
     only (I1)."""
     REFUSE = "refuse"
-    """The suggested value in ``values`` is wrong: it is not written or suggested for this product again."""
+    """The suggested value in ``values`` is wrong: it is not written or suggested for this product again. What an
+    ACCEPT or SET of the same suggestion wrote is taken back."""
     UNDO = "undo"
     """Take back what ``run_id`` did to the attribute: `rollback_run`. Only of a run in which a person set this one
     value, so that nothing else is undone with it."""
@@ -41,7 +42,7 @@ class Request:
     attribute: str
     values: tuple[str, ...] = ()
     run_id: str = ""
-    """Only of UNDO."""
+    """Of UNDO: what to undo. Of an applied ACCEPT or SET: the run that wrote the set; empty if none had to."""
     by: str
     """The person's name."""
     reason: str = ""

@@ -164,6 +164,17 @@ class ReviewStore(ReviewFile):
             self._withdraw_requests(item_id, reviewer)
         return changed > 0
 
+    def withdraw_answer(self, item_id: str, reviewer: str) -> bool:
+        """Take back the person's answer to a suggestion, so that it is asked again; False if there is none.
+
+        Of several answers the newest one; the older ones, too, unless one was applied: their requests are gone.
+        """
+        with self._writing():
+            found = self.withdraw_verdict(item_id, reviewer)
+            while not self.applied_answers(item_id, reviewer) and self.withdraw_verdict(item_id, reviewer):
+                pass
+        return found
+
     def verdicts(self, sample_id: str) -> dict[str, list[Verdict]]:
         """Item id -> the verdicts that count, oldest first; items without one are left out."""
         return dict(self._counting("i.sample_id = ?", sample_id))
@@ -267,19 +278,51 @@ class ReviewStore(ReviewFile):
         rows = self._rows("SELECT * FROM requests WHERE product_id = ? ORDER BY request_id", product_id)
         return [review_rows.request(row) for row in rows]
 
+    def applied_answers(self, item_id: str, person: str = "") -> list[Request]:
+        """The requests that a suggestion's answers were and that a job has applied, oldest first; of one person or of
+        all."""
+        rows = self._rows(
+            "SELECT * FROM requests WHERE item_id = ? AND item_id != '' AND state = ? ORDER BY request_id",
+            *(item_id, RequestState.APPLIED.value),
+        )
+        found = [review_rows.request(row) for row in rows]
+        return [one for one in found if not person or review_rows.person_key(one.by) == review_rows.person_key(person)]
+
     def mark_applied(
-        self, request_id: int, outcome: str, at: datetime, state: RequestState = RequestState.APPLIED
+        self,
+        request_id: int,
+        outcome: str,
+        at: datetime,
+        state: RequestState = RequestState.APPLIED,
+        run_id: str = "",
     ) -> bool:
         """Note what became of a waiting request; False, and nothing changes, if it waits no more.
 
-        ``state``: REFUSED where it cannot be done, WITHDRAWN where the person took it back.
+        ``state``: REFUSED where it cannot be done, WITHDRAWN where the person took it back. ``run_id``: of the run that
+        wrote a set, for :attr:`Request.run_id`.
         """
         with self._writing():
             changed = self._connection.execute(
-                "UPDATE requests SET state = ?, outcome = ?, ended_at = ? WHERE request_id = ? AND state = ?",
-                (state.value, outcome, review_rows.text(at), request_id, RequestState.WAITING.value),
+                "UPDATE requests SET state = ?, outcome = ?, ended_at = ?, run_id = CASE ? WHEN '' THEN run_id ELSE ? "
+                "END WHERE request_id = ? AND state = ?",
+                (
+                    *(state.value, outcome, review_rows.text(at), run_id, run_id),
+                    *(request_id, RequestState.WAITING.value),
+                ),
             ).rowcount
         return changed > 0
+
+    def withdraw_request(self, request_id: int, by: str) -> bool:
+        """Take back a waiting request, and the answer to a suggestion that it came with; False if it waits no more."""
+        with self._writing():
+            now = datetime.now(UTC)
+            if not self.mark_applied(request_id, f"taken back by {by}", now, RequestState.WITHDRAWN):
+                return False
+            (row,) = self._rows("SELECT * FROM requests WHERE request_id = ?", request_id)
+            request = review_rows.request(row)
+            if request.item_id:
+                self.withdraw_answer(request.item_id, request.by)
+        return True
 
     def _withdraw_requests(self, item_id: str, reviewer: str) -> None:
         for request in self.requests(state=RequestState.WAITING):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.audit.items import Item, Purpose, Sample
 from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.catalog import verdicts
 from catalog_enrichment.operations.suggestions import open_suggestions
 from catalog_enrichment.records import NOTHING_TO_DO, RunStatus, stable_hash
 from catalog_enrichment.stages import Stages
@@ -24,8 +25,8 @@ MOST = 50_000
 def offer_suggestions(context: Context, store: ReviewStore, shops: Sequence[str] = ()) -> dict[str, Any]:
     """Add a sample of the open suggestions, of all ``shops`` if none is named; returns the job's summary.
 
-    Without those that somebody answered in an earlier sample. The same suggestions are the same sample: nothing is
-    added for them.
+    Without those of an earlier sample, answered there or not: a manager is asked once. Without a new suggestion nothing
+    is added.
     """
     from pyspark.sql import functions as F
 
@@ -34,21 +35,18 @@ def offer_suggestions(context: Context, store: ReviewStore, shops: Sequence[str]
         rows = open_suggestions(context.catalog, context.dictionary)
         if shops:
             rows = rows.where(F.col("shop_id").isin(list(shops)))
-        answered = {
-            (verdict_item.product_id, verdict_item.attribute, verdict_item.value)
-            for verdict_item in _answered_items(store)
-        }
+        offered = context.spark.createDataFrame(
+            sorted(offered_before(store)), "product_id string, attribute string, suggested_value string"
+        )
+        rows = rows.join(F.broadcast(offered), ["product_id", "attribute", "suggested_value"], "left_anti")
         products = context.catalog.read("products").select(
             "product_id", "description", "category", "language", F.col("images").alias("pictures")
         )
         best = rows.orderBy(F.desc("score"), "product_id", "attribute", "suggested_value").limit(MOST)
         found = [row.asDict(recursive=True) for row in best.join(products, "product_id").collect()]
-        open_rows = [
-            row for row in found if (row["product_id"], row["attribute"], row["suggested_value"]) not in answered
-        ]
-        open_rows.sort(key=lambda row: (-row["score"], row["product_id"], row["attribute"], row["suggested_value"]))
-        stage.rows_out = len(open_rows)
-    sample, items = as_sample(context.dictionary, open_rows, datetime.now(UTC))
+        found.sort(key=lambda row: (-row["score"], row["product_id"], row["attribute"], row["suggested_value"]))
+        stage.rows_out = len(found)
+    sample, items = as_sample(context.dictionary, found, datetime.now(UTC))
     added = bool(items) and store.add_sample(sample, items)
     return {
         "status": RunStatus.SUCCEEDED if added else NOTHING_TO_DO,
@@ -91,11 +89,11 @@ def as_sample(
     return sample, items
 
 
-def _answered_items(store: ReviewStore) -> list[Item]:
-    return [
-        outcome.item
+def offered_before(store: ReviewStore) -> set[verdicts.Key]:
+    """Product, attribute and value of the suggestions in the store's samples."""
+    return {
+        (item.product_id, item.attribute, item.value)
         for sample in store.samples()
         if sample.purpose is Purpose.SUGGESTIONS
-        for outcome in store.outcomes(sample.sample_id)
-        if outcome.reviewers
-    ]
+        for item in store.items(sample.sample_id)
+    }

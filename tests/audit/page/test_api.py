@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ..review_samples import item, sample, verdict
 from ..review_server import Client, served
 
 ONE, TWO = item(1), item(2)
+SOON = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -170,6 +172,34 @@ def test_an_answer_to_a_suggestion_asks_for_a_change_until_it_is_taken_back(
     ana.post("/api/verdicts", _body(many, "cannot_tell"))
     assert [one.state for one in page_store.requests()] == [*[RequestState.WAITING] * 2, RequestState.WITHDRAWN]
     assert [one["what"] for one in ana.get("/api/requests")][:2] == ["accept Red for color", "refuse Red for color"]
+
+
+def test_an_answer_that_is_taken_back_on_the_products_page_is_asked_for_again(
+    page_store: ReviewStore, ana: Client
+) -> None:
+    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE, TWO])
+    ana.post("/api/verdicts", _body(ONE, "yes"))
+    ana.post("/api/verdicts", _body(ONE, "no"))
+    (_, waiting) = page_store.requests()
+    ana.send("DELETE", f"/api/requests/{waiting.request_id}")
+    assert page_store.verdicts_of(ONE.item_id) == [], "the first answer has no request any more, either"
+    assert ONE.item_id in {one["item_id"] for one in ana.get("/api/samples/s1/next?limit=9")["questions"]}
+    assert ana.refused("DELETE", f"/api/requests/{waiting.request_id}")[0] == 422
+
+
+def test_undo_says_that_the_answer_was_applied_already(page_store: ReviewStore, ana: Client) -> None:
+    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE])
+    ana.post("/api/verdicts", _body(ONE, "yes"))
+    (accept,) = page_store.requests()
+    page_store.mark_applied(accept.request_id, "color is Red, by run r1", SOON, run_id="r1")
+    (applied,) = page_store.applied_answers(ONE.item_id, "ana")
+    assert applied.run_id == "r1"
+    ana.post("/api/verdicts", _body(ONE, "no"))
+    undone = ana.post("/api/samples/s1/undo", {})
+    assert (undone["answer"], undone["applied"]) == ("no", "color is Red, by run r1")
+    (counts,) = page_store.verdicts_of(ONE.item_id)
+    assert counts.answer is Answer.YES, "what was applied is what the person has said"
+    assert page_store.applied_answers(ONE.item_id, "Ben") == []
 
 
 def test_no_answer_about_other_samples_asks_for_a_change(store: ReviewStore, ana: Client) -> None:

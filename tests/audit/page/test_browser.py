@@ -263,3 +263,27 @@ def test_a_person_signs_in_with_token_and_name(site_config: Config, store: Revie
         assert "You are Zoë" in page.locator(".who").inner_text()
         assert page.evaluate("document.cookie") == ""
         context.close()
+
+
+_TWO_TABS = """async () => {
+  const { Unsent } = await import("/static/unsent.js");
+  const sent = [], real = window.fetch, verdict = (name) => ({ item_id: name, answer: "yes" });
+  window.fetch = async (path, options) => {
+    const { item_id } = JSON.parse(options.body);
+    sent.push(item_id);
+    // meanwhile another tab has sent the first verdict, removed it, and keeps a new one
+    if (sent.length === 1) localStorage.setItem("tabs", JSON.stringify([verdict("of the other tab")]));
+    return new Response("{}", { status: item_id === "first" ? STATUS : 200 });
+  };
+  const ignore = () => undefined;
+  await new Unsent("tabs", { onSaved: ignore, onRefused: ignore, onWaiting: ignore }).add(verdict("first"));
+  window.fetch = real;
+  return [sent, localStorage.getItem("tabs")];
+}"""
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_verdict_of_another_tab_is_not_dropped(store: ReviewStore, open_page: OpenPage, status: int) -> None:
+    page = _open(open_page)
+    sent, left = page.evaluate(_TWO_TABS.replace("STATUS", str(status)))
+    assert (sent, left) == (["first", "of the other tab"], None)

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog_enrichment.audit.items import Answer, ItemState, Verdict
+from catalog_enrichment.audit.items import Answer, ItemState, Purpose, Verdict
 from catalog_enrichment.audit.page import guard, html
 from catalog_enrichment.audit.page.site import APPLIED_BY, Site, check_values, question, request_of, state_of, values_of
 from catalog_enrichment.audit.page.who import (
@@ -33,7 +33,7 @@ from catalog_enrichment.audit.page.who import (
     site_of,
 )
 from catalog_enrichment.audit.review_requests import Request as Asked
-from catalog_enrichment.audit.review_requests import RequestKind, RequestState
+from catalog_enrichment.audit.review_requests import RequestKind
 from catalog_enrichment.audit.review_rows import person_key, plain_name
 from catalog_enrichment.errors import CatalogEnrichmentError, DataContractError, TemporaryFailure
 
@@ -218,13 +218,22 @@ def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
 @api.post("/samples/{sample_id}/undo")
 def undo(request: Request, sample_id: str, body: UndoBody) -> dict[str, Any]:
     """Takes back the person's newest verdict in the sample, as a reviewer or as an adjudicator, and gives the question
-    again."""
+    again. ``applied``: what a job has done by the answer to a suggestion, which stays so until there is another answer;
+    else empty."""
     site, name = site_of(request), reviewer_of(request)
     found = sample_of(site, sample_id)
     for verdict in site.store.newest_of(sample_id, name, adjudicates=body.adjudicates):
-        site.store.withdraw_verdict(verdict.item_id, name)
-        again = question(site, site.store.item(verdict.item_id))
-        return {"question": again, "answer": verdict.answer.value, "state": state_of(site, found, name)}
+        if found.purpose is Purpose.SUGGESTIONS:
+            site.store.withdraw_answer(verdict.item_id, name)
+        else:
+            site.store.withdraw_verdict(verdict.item_id, name)
+        applied = site.store.applied_answers(verdict.item_id, name)
+        return {
+            "question": question(site, site.store.item(verdict.item_id)),
+            "answer": verdict.answer.value,
+            "applied": applied[-1].outcome if applied else "",
+            "state": state_of(site, found, name),
+        }
     raise DataContractError("there is no verdict of yours to take back")
 
 
@@ -278,10 +287,9 @@ def ask(request: Request, body: RequestBody) -> dict[str, Any]:
 
 @api.delete("/requests/{request_id}")
 def withdraw(request: Request, request_id: int) -> dict[str, Any]:
-    """Takes back a request that still waits."""
+    """Takes back a request that still waits, and the answer to a suggestion that it came with."""
     site, name = site_of(request), reviewer_of(request)
-    now = datetime.now(UTC)
-    if not site.store.mark_applied(request_id, f"taken back by {name}", now, RequestState.WITHDRAWN):
+    if not site.store.withdraw_request(request_id, name):
         raise DataContractError("this request does not wait any more; load the page again")
     return {"ok": True}
 

@@ -230,7 +230,8 @@ async function undo() {
     queue = mode === "adjudicate" ? [] : [again, ...queue.filter((one) => one.item_id !== again.item_id)];
     if (queue.length) show();
     else await refill(); // a disputed item comes with both verdicts
-    byId("said").textContent = "Your last verdict is taken back.";
+    const applied = content.applied ? ` It was applied already (${content.applied}) and stays so until you answer again.` : "";
+    byId("said").textContent = `Your last verdict is taken back.${applied}`;
     notice("");
   } catch (problem) {
     notice(problem.message);

@@ -25,6 +25,14 @@ export class Unsent {
     else localStorage.removeItem(this.key);
   }
 
+  // Another tab may have changed the list since: only this verdict is removed.
+  remove(verdict) {
+    const list = this.all();
+    const sent = JSON.stringify(verdict);
+    const place = list.findIndex((one) => JSON.stringify(one) === sent);
+    this.keep(list.filter((_, at) => at !== place));
+  }
+
   add(verdict) {
     this.keep([...this.all(), verdict]);
     return this.flush();
@@ -43,11 +51,11 @@ export class Unsent {
       const verdict = list[0];
       try {
         const answer = await ask("POST", "/api/verdicts", verdict);
-        this.keep(this.all().slice(1));
+        this.remove(verdict);
         this.handlers.onSaved(verdict, answer);
       } catch (problem) {
         if (problem instanceof Refused && problem.status < 500 && problem.status !== 401) {
-          this.keep(this.all().slice(1));
+          this.remove(verdict);
           this.handlers.onRefused(verdict, problem.message);
         } else {
           this.handlers.onWaiting(list.length, problem.message);
