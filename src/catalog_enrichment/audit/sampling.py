@@ -13,6 +13,9 @@ of an attribute with several values needs all values of a product. Estimates and
 The probability with which a row came into the sample is stored with it; estimates weigh by it. The order of the draw is
 random over both strata, and reviewers are asked in this order without being told the stratum.
 
+A sample of what one run wrote is no sample of everything: its verdicts retract and correct, and no alarm, confirmation
+or new certificate rests on them.
+
 Suggestions and abstentions are drawn uniformly, for labels.
 """
 
@@ -24,8 +27,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.audit.items import Item, Purpose, Sample
-from catalog_enrichment.catalog import ledger, runs, verdicts
+from catalog_enrichment.catalog import ledger, runs, switches, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.catalog.switches import Scope
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.records import (
     JUDGED,
@@ -156,7 +160,10 @@ def _drawn_once(
         names = request.attributes or tuple(dictionary.attributes)
         rows = draw(_population(catalog, dictionary, request, names), request).collect()
         if not rows:
-            raise DataContractError(f"there are no {request.population.value} values to draw of {sorted(names)}")
+            raise DataContractError(
+                f"there are no {request.population.value} values to draw of {sorted(names)}: "
+                + _why_nothing(request, names, switches.read(catalog))
+            )
         sample_id = stable_hash(record.run_id)[:16]
         now = datetime.now(UTC)
         given = {"sample_id": sample_id, "purpose": request.purpose.value, "drawn_at": now, "run_id": record.run_id}
@@ -164,6 +171,27 @@ def _drawn_once(
     found = [row for batch in catalog.scan(verdicts.AUDITS) for row in batch.to_pylist()]
     mine = [row for row in found if row["run_id"] == record.run_id]
     return sorted(mine, key=lambda row: int(row["draw_order"]))
+
+
+def _why_nothing(request: DrawRequest, attributes: Sequence[str], now: switches.Switches) -> str:
+    """Why there is nothing to draw, and what to do, for people."""
+    of_run = f" by run {request.run_id}" if request.run_id else ""
+    match request.population:
+        case Population.ACCEPTED:
+            why = (
+                f"readers see no value of them that a model wrote{of_run}. What was taken back or rolled back cannot "
+                "be drawn: rollback_run of the run that took it back shows it again"
+            )
+        case Population.SUGGESTIONS:
+            why = f"no suggestion{of_run} is open: none was made, or people and merchants have answered all"
+        case Population.ABSTENTIONS:
+            why = f"no product's score was too low in its newest decision{of_run}, or people have said what is right"
+    not_on = [
+        f"{one} is {one.state.value}: {one.why}"
+        for one in now.entries
+        if one.scope is Scope.CERTIFICATE or one.attribute in attributes
+    ]
+    return "; ".join([why, *not_on])
 
 
 def _audit_row(row: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
