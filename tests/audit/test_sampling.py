@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from catalog_enrichment.audit.sampling import DrawRequest, Population, draw
+from catalog_enrichment.audit.sampling import DrawRequest, Population, _why_nothing, draw
+from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.errors import ConfigError, DataContractError
 
 from ..sample_catalog import SampleCatalog, enrich, table
@@ -210,3 +211,17 @@ def test_only_what_a_run_wrote(enriched: SampleCatalog, run: dict[str, Any]) -> 
     assert drawn(enriched, run_id=run["run_id"], attributes=("color",))["items"] > 0
     with pytest.raises(DataContractError, match="accepted"):
         drawn(enriched, run_id="enrich-other")
+
+
+def test_where_there_is_nothing_to_draw_it_says_why() -> None:
+    usual: dict[str, Any] = {"state": State.OFF, "who": "ann", "why": "what it had allowed was taken back"}
+    entries = (
+        Switch(scope=Scope.CERTIFICATE, target="c1", **usual),
+        Switch(scope=Scope.ATTRIBUTE, attribute="size", **usual),
+    )
+    why = _why_nothing(request(run_id="run-7"), ("color",), Switches(entries))
+    assert why.startswith("readers see no value of them that a model wrote by run run-7. What was taken back")
+    assert "certificate c1 is off: what it had allowed was taken back" in why
+    assert "size" not in why
+    assert "open" in _why_nothing(request(population=Population.SUGGESTIONS), ("color",), Switches())
+    assert "too low" in _why_nothing(request(population=Population.ABSTENTIONS), ("color",), Switches())
