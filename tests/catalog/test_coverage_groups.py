@@ -64,6 +64,13 @@ def test_a_group_that_goes_away_is_not_kept() -> None:
     assert moved({("shop", "s", "color", False): 2, ("shop", "s", "color", True): 1}, gone) == {}
 
 
+def test_a_group_that_is_new_and_larger_takes_the_name_of_a_smaller_one() -> None:
+    assert moved({("shop", "a", "color", False): 5}, {("shop", "b", "color", False): 6}, limit=1) == {
+        ("shop", "b", "color", False): 6,
+        ("shop", None, "color", False): 5,
+    }
+
+
 def test_a_group_that_was_summed_gets_no_name_by_what_was_added_to_it() -> None:
     """Its products of before are among the others: under its own name there would be only those that were added."""
     groups = {("shop", "a", "color", False): 5, ("shop", None, "color", False): 20}

@@ -13,7 +13,7 @@ import pytest
 
 from catalog_enrichment.catalog import lease
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.lease import FENCE, Lease
+from catalog_enrichment.catalog.lease import FENCE, Held, Lease
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
 from catalog_enrichment.object_storage import ObjectStorage
 
@@ -103,6 +103,15 @@ def test_a_lease_is_not_taken_over_while_its_holder_gives_signs_of_life(place: O
         time.sleep(1.6 * SECONDS)
         with pytest.raises(GateRefused), writing(place).held(0):
             pytest.fail("taken over")
+
+
+@pytest.mark.parametrize(("seconds_ago", "expired"), [(SECONDS + 0.4, False), (SECONDS + 2.5, True)])
+def test_a_lease_that_nobody_watched_expires_by_the_clock_of_the_store_and_a_second(
+    seconds_ago: float, expired: bool, place: ObjectStorage
+) -> None:
+    present = Held("somebody", "a process", token=1, seconds=SECONDS, fenced=True)
+    assert writing(place)._expired(present, time.time() - seconds_ago, unchanged_since=lease._now()) is expired
+    assert not list(place.files("_leases")), "what asked the clock is gone"
 
 
 def test_a_fence_that_failed_is_made_by_the_next_holder(place: ObjectStorage) -> None:

@@ -57,7 +57,15 @@ _DECISION_TESTS = tuple(
 
 ROOMS = {
     "precision": Room(("precision/*.py",), ("tests/precision",)),
-    "catalog": Room(("catalog/*.py",), ("tests/catalog", "tests/operations/test_rollback.py", *_DECISION_TESTS)),
+    "catalog": Room(
+        ("catalog/*.py",),
+        (
+            *("tests/catalog", "tests/operations/test_rollback.py", "tests/training/test_labels_by_people.py"),
+            *("tests/audit/test_estimates.py", "tests/audit/test_ingest.py", "tests/audit/test_suggestion_answers.py"),
+            *("tests/audit/page/test_products.py", "tests/delivery/test_feed.py", "tests/delivery/test_sink.py"),
+            *_DECISION_TESTS,
+        ),
+    ),
     "decisions": Room(
         (
             *(f"enrichment/{name}.py" for name in ("decide", "pending", "provisional_cap", "withdrawn", "publish")),
