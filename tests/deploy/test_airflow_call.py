@@ -6,6 +6,7 @@ tests/deploy/airflow_checks.py does the same in Airflow itself, which has an env
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from pathlib import Path
 import pytest
 
 DAGS = Path(__file__).parents[2] / "deploy" / "airflow"
+AIRFLOW_KILLS_AFTER = 5
+"""Seconds after its SIGTERM."""
+
 AIRFLOW = {
     "__init__.py": "",
     "sdk/__init__.py": "import os\nclass Variable:\n    @staticmethod\n    def get(name): return os.environ[name]\n",
@@ -78,10 +82,15 @@ def test_a_task_that_airflow_ends_ends_its_job_and_what_that_has_started(tmp_pat
             assert process.poll() is None
             time.sleep(0.02)
         process.terminate()
-        _, error = process.communicate(timeout=4.9)
+        _, error = process.communicate(timeout=60)
         assert b"AirflowException: Airflow has ended the task, and with it the job" in error
         assert b"the handler of Airflow" not in error
         assert [pid for pid in started.read_text().split() if _runs(pid)] == []
+
+
+def test_the_job_is_killed_before_airflow_kills_the_task() -> None:
+    [seconds] = re.findall(r"^END_SECONDS = (\d+)$", (DAGS / "catalog_jobs.py").read_text(), re.MULTILINE)
+    assert int(seconds) < AIRFLOW_KILLS_AFTER
 
 
 def test_a_job_that_ends_by_itself_leaves_the_tasks_handler_as_it_was(tmp_path: Path) -> None:
