@@ -140,6 +140,32 @@ def test_the_postgres_config_imports_the_table_of_its_script(tmp_path: Path, pos
     assert (summary["products"], summary["new"], summary["quarantined"]) == (12, 11, {"empty_title": 1})
 
 
+def test_the_delivery_config_delivers_and_merchants_have_the_last_word(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    job("import_products --config examples/postgres_delivery/config.toml", tmp_path)
+    scripts = ROOT / "examples" / "postgres_delivery"
+    owner = postgres.new_database("shop_of_the_delivery")
+    monkeypatch.setenv("SHOP_DELIVERY", "change-me")
+    uris = [f"delivery.migration_uri={owner}"]
+    uris += [f"delivery.uri={postgres.uri('shop_of_the_delivery', 'catalog_delivery')}"]
+    line = f"deliver_values --config examples/postgres_delivery/config.toml {' '.join(f'--set {uri}' for uri in uris)}"
+    with psycopg.connect(owner, autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'catalog_delivery'").fetchone():
+            connection.execute((scripts / "role.sql").read_bytes())
+        assert job(f"{line} --migrate", tmp_path)["status"] == "succeeded"
+        delivered = job(line, tmp_path)["upserted"]
+        assert delivered > 1
+        cursor = connection.execute((scripts / "merchants.sql").read_bytes())
+        while cursor.nextset():
+            pass
+        seen = connection.execute('SELECT "values", source FROM enriched.catalog_values').fetchall()
+    assert seen == [(["Silver"], "merchant")], "the import's values are merchants': the marketplace tells them itself"
+
+
 def test_the_api_config_imports_from_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     script = tmp_path / "examples" / "http_api_source" / "server.py"
