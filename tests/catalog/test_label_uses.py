@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
 from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.precision.earlier_uses import EarlierUses
+
+from ..lost_lock import WHY, lost_lock
 
 FOLD = ["p1", "p2", "p3"]
 
@@ -162,15 +162,8 @@ def test_a_training_that_cannot_record_its_uses_does_not_certify(
 def test_a_training_that_slept_past_its_lock_records_no_use(
     catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost() -> None:
-        raise TemporaryFailure("no sign of life")
-
-    @contextmanager
-    def locked(*_: Any) -> Iterator[Callable[[], None]]:
-        yield lost
-
-    monkeypatch.setattr(catalog, "locked", locked)
-    with pytest.raises(TemporaryFailure, match="no sign of life"):
+    monkeypatch.setattr(catalog, "locked", lost_lock)
+    with pytest.raises(TemporaryFailure, match=WHY):
         use_labels(catalog, "color", FOLD, "a")
     assert rows(catalog) == []
 

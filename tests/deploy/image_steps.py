@@ -115,9 +115,7 @@ def copy(state: State, text: str) -> None:
 def in_root(state: State, command: list[str], seconds: int = 3000) -> str:
     """Output of a command inside the chroot, as the state's user. Raises RuntimeError with its end where it fails."""
     network = {name: value for name, value in os.environ.items() if name.startswith(NETWORK)}
-    variables = (
-        {"HOME": "/root" if state.user == "0" else "/home/catalog"} | state.arguments | network | state.environment
-    )
+    variables = {"HOME": home_of(state)} | state.arguments | network | state.environment
     inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', state.folder, *command]
     done = subprocess.run(
         ["chroot", f"--userspec={state.user}:{state.user}", state.root, *inside], env=variables, text=True, check=False,
@@ -126,6 +124,12 @@ def in_root(state: State, command: list[str], seconds: int = 3000) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)[:200]} ended with {done.returncode}: {done.stdout.strip()[-1500:]}")
     return done.stdout
+
+
+def home_of(state: State) -> str:
+    """Home of the state's user, by name or number, as /etc/passwd in the chroot has it."""
+    users = [line.split(":") for line in (state.root / "etc" / "passwd").read_text().splitlines()]
+    return next((fields[5] for fields in users if state.user in (fields[0], fields[2])), "/")
 
 
 @contextmanager

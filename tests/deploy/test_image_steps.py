@@ -43,3 +43,18 @@ def test_a_step_that_is_not_known_is_an_error(tmp_path: Path) -> None:
 def test_comments_and_continued_lines(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text('# a\nRUN one \\\n && two\n\n  # b\nCMD ["x"]\n')
     assert image_steps.steps(tmp_path / "Dockerfile") == [Step("RUN", "one   && two"), Step("CMD", '["x"]')]
+
+
+@pytest.mark.parametrize(("user", "home"), [("0", "/root"), ("10001", "/home/catalog"), ("catalog", "/home/catalog")])
+def test_the_home_of_a_user_is_that_of_the_image(tmp_path: Path, user: str, home: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/bash\ncatalog:x:10001:10001::/home/catalog:/bin/sh\n"
+    )
+    assert image_steps.home_of(State(tmp_path, tmp_path, user=user)) == home
+
+
+def test_a_user_without_an_entry_has_the_root_folder(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    assert image_steps.home_of(State(tmp_path, tmp_path, user="65534")) == "/"

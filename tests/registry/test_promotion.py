@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -17,6 +14,7 @@ from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.promotion import describe, former_champions
 
 from ..clock import set_back
+from ..lost_lock import WHY, lost_lock
 from .tiny_version import MODEL, config_in
 
 
@@ -84,17 +82,9 @@ def test_a_process_that_slept_past_its_lease_moves_no_alias(
 ) -> None:
     two_versions.promote("1", expected_current=None)
     two_versions.promote("2", expected_current="1")
-
-    def lost() -> None:
-        raise TemporaryFailure("no sign of life")
-
-    @contextmanager
-    def held(*_: Any) -> Iterator[Callable[[], None]]:
-        yield lost
-
-    monkeypatch.setattr(promotion_lock, "held", held)
+    monkeypatch.setattr(promotion_lock, "held", lost_lock)
     for act in (lambda: two_versions.promote("1", expected_current="2"), two_versions.go_back):
-        with pytest.raises(TemporaryFailure, match="no sign of life"):
+        with pytest.raises(TemporaryFailure, match=WHY):
             act()
     assert two_versions.champion() == "2"
 

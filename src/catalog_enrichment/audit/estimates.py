@@ -33,7 +33,7 @@ class Judged:
     """None: disputed."""
     wrong: bool
     share: float = 1.0
-    """What its weight is multiplied by in the bounds, at most 1; 0: it does not count there (:func:`_shares`)."""
+    """What its weight is multiplied by in the bounds, at most 1; 0: it does not count there (:class:`_Shares`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
