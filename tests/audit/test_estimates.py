@@ -193,6 +193,23 @@ def test_what_a_rolled_back_run_took_in_does_not_count_and_is_not_taken_in_again
     assert verdicts.confirmed(catalog) == frozenset()
 
 
+def test_only_samples_that_are_asked_for_and_complete_are_read_in_the_order_of_the_draw(tmp_path: Path) -> None:
+    catalog = LakeCatalog(tmp_path / "catalog")
+    runs = [
+        run_row(f"sample-{number}", kind="sample", finished_at=START + timedelta(hours=number)) for number in (1, 2)
+    ]
+    catalog.append_rows("runs", runs, "runs")
+    rows = [
+        drawn(5, run_id="sample-2", sample_id="b", draw_order=0),
+        *[drawn(n, draw_order=3 - n) for n in (1, 2)],
+        drawn(9, run_id="killed", sample_id="c", draw_order=0),
+    ]
+    catalog.append_rows("audits", [row | {"population": 9, "decided_by": "run-1"} for row in rows], "audits")
+    assert [row["item_id"] for row in verdicts.drawn(catalog)] == ["i2", "i1", "i5"]
+    assert [row["item_id"] for row in verdicts.drawn(catalog, {"s"})] == ["i2", "i1"]
+    assert verdicts.drawn(catalog, set()) == []
+
+
 def test_a_newer_set_of_a_person_stands(spark: SparkSession) -> None:
     """Only of people: what an earlier ingest wrote is replaced."""
     products = frame(spark, "products", [product("p1"), product("p2"), product("p3")])

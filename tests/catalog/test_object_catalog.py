@@ -196,12 +196,14 @@ def test_a_task_writes_all_its_rows_into_one_file_and_tells_its_size(
     """Also where a table is too large for the memory and is written piece by piece."""
     schema = pa.schema([("id", pa.int64()), ("name", pa.string())])
     batches = [pa.RecordBatch.from_pydict({"name": ["x"] * size, "id": range(size)}) for size in (3, 0, 2, 4)]
-    for at_most in (object_frames.CHECKPOINT_BYTES, 1):
+    for at_most, writes in ((object_frames.CHECKPOINT_BYTES, [9]), (1, [3, 2, 4])):
         monkeypatch.setattr(object_frames, "CHECKPOINT_BYTES", at_most)
         [told] = [row for batch in object_frames.write_checkpoint(iter(batches), place, schema)
                   for row in batch.to_pylist()]  # fmt: skip
         content = place.read(told["name"])
         assert (told["rows"], told["size"]) == (9, len(content))
+        groups = pq.read_metadata(pa.BufferReader(content))
+        assert [groups.row_group(one).num_rows for one in range(groups.num_row_groups)] == writes
         table = pq.read_table(pa.BufferReader(content))
         assert table.schema.names == ["id", "name"]
         assert table["id"].to_pylist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]

@@ -34,6 +34,7 @@ def test_the_newest_row_of_a_target_counts(tmp_path: Path) -> None:
     off = switch(Scope.SHOP, State.OFF, "s1")
     switches.write(catalog, [off, switch(Scope.SHOP, State.PAUSED, "s2"), switch(Scope.CATEGORY, State.OFF, "s1")])
     now = switches.read(catalog)
+    assert [one.key for one in now.entries] == sorted(one.key for one in now.entries)
     assert now.targets(Scope.SHOP, State.OFF) == ["s1"]
     assert now.targets(Scope.SHOP, State.OFF, State.PAUSED) == ["s1", "s2"]
     switches.write(catalog, [switch(Scope.SHOP, State.ON, "s1")])
