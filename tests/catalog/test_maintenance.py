@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import maintenance, part_files
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.maintenance import Maintenance
+from catalog_enrichment.catalog.maintenance import LOG_RETENTION_HOURS, Maintenance
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
@@ -129,6 +129,19 @@ def test_files_of_killed_tasks_go_when_they_are_older_than_the_retention(lake: L
     unneeded.delete()
     assert files(lake) == referenced | {"part-young.parquet"}
     assert lake.version("attribute_values") == version
+
+
+def test_what_is_exactly_as_old_as_the_retention_stays(lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, hour, log = 2_000_000_000.0, 3600, lake.path / "attribute_values" / "_delta_log"
+    monkeypatch.setattr(time, "time", lambda: now)
+    (lake.path / "_new-1").mkdir()
+    for retention, more in ((168, 0), (168, 1)):
+        os.utime(lake.path / "_new-1", (1, now - retention * hour - more))
+        assert len(Maintenance(lake, retention).leftover_folders(set()).paths) == more
+    for more in (0, 1):
+        for entry in log.iterdir():
+            os.utime(entry, (1, now - LOG_RETENTION_HOURS * hour - more))
+        assert len(Maintenance(lake, 168).expired_log_entries("attribute_values").paths) == more * len(RUNS)
 
 
 def test_a_superseded_version_can_be_read_for_as_long_as_the_retention(lake: LakeCatalog) -> None:

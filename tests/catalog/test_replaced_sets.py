@@ -26,6 +26,7 @@ def event(product_id: str, value: str, run: int, **given: Any) -> dict[str, Any]
 def test_an_older_set_goes_where_nothing_of_the_newest_one_is_left(spark: SparkSession) -> None:
     rows = [
         event("emptied", "wool", 1), event("emptied", "silk", 1), event("emptied", "linen", 2),
+        event("emptied", "hemp", 2),
         event("partly", "wool", 1), event("partly", "linen", 2), event("partly", "silk", 2),
         event("untouched", "wool", 1), event("untouched", "linen", 2),
         event("emptied", "red", 1, attribute="color"),
@@ -33,7 +34,7 @@ def test_an_older_set_goes_where_nothing_of_the_newest_one_is_left(spark: SparkS
         event("old one goes", "wool", 1), event("old one goes", "linen", 2),
     ]  # fmt: skip
     standing = frame(spark, "attribute_values", rows)
-    ids = ["emptied linen 2", "partly linen 2", "old one goes wool 1"]
+    ids = ["emptied linen 2", "emptied hemp 2", "partly linen 2", "old one goes wool 1"]
     gone = standing.where(F.col("event_id").isin(ids)).withColumn("contradiction", F.lit("audit_wrong"))
     found = {row["event_id"]: row["contradiction"] for row in with_replaced(standing, gone).collect()}
     assert found == dict.fromkeys(ids, "audit_wrong") | dict.fromkeys(

@@ -150,16 +150,16 @@ def write_checkpoint(batches: Iterable[pa.RecordBatch], place: Storage, schema: 
                 waiting.append(conform(batch, schema))
                 rows += batch.num_rows
                 if sum(one.nbytes for one in waiting) >= CHECKPOINT_BYTES:
-                    _write(writer, waiting, schema)
-            _write(writer, waiting, schema)
+                    _write(writer, waiting)
+            _write(writer, waiting)
         size = target.stat().st_size
     columns = {"name": [name], "size": [size], "rows": [rows]}
     yield pa.RecordBatch.from_pydict(columns)
 
 
-def _write(writer: pq.ParquetWriter, waiting: list[pa.RecordBatch], schema: pa.Schema) -> None:
+def _write(writer: pq.ParquetWriter, waiting: list[pa.RecordBatch]) -> None:
     if waiting:
-        table = pa.Table.from_batches(waiting, schema)
+        table = pa.Table.from_batches(waiting)
         writer.write_table(table, row_group_size=rows_per_group(table))
         waiting.clear()
 

@@ -30,5 +30,5 @@ def with_replaced(standing: DataFrame, gone: DataFrame) -> DataFrame:
     rest = model.join(gone.select("event_id"), "event_id", "left_anti")
     newest = ledger.newest_sets(model).select(*_KEY, "run_id")
     emptied = newest.join(rest, [*_KEY, "run_id"], "left_anti").select(*_KEY)
-    older = rest.join(emptied, _KEY, "left_semi").withColumn("contradiction", F.lit(Reason.SUPERSEDED.value))
+    older = rest.join(emptied, _KEY).withColumn("contradiction", F.lit(Reason.SUPERSEDED.value))
     return gone.unionByName(older.select(*gone.columns))
