@@ -98,7 +98,7 @@ def with_precision(recipe: Recipe, precision: Any) -> Recipe:
 @contextmanager
 def texts_in_every_epoch() -> Iterator[None]:
     """A block in which a frozen text encoder reads the texts in every epoch."""
-    with mock.patch.object(Examples, "with_text_vectors", lambda examples, *_: examples):
+    with mock.patch.object(Examples, "with_frozen_outputs", lambda examples, *_: examples):
         yield
 
 

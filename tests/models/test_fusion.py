@@ -19,6 +19,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.fusion import build_fusion, fusion_class
 from catalog_enrichment.models.fusion.base import Fusion, FusionShape, kl_to_uniform
 from catalog_enrichment.models.spec import FusionSpec, fusion_kinds
+from catalog_enrichment.records import Cardinality
 
 from .plain import (
     HAS_IMAGE,
@@ -29,8 +30,12 @@ from .plain import (
     H,
     every_product,
     image_of,
+    layer_norm,
     linear,
+    numbers,
+    probability,
     randomised,
+    scores,
     sigmoid,
     sizes,
     text_of,
@@ -88,6 +93,44 @@ def test_concat_joins_the_vectors_under_a_linear_head_or_a_perceptron(texts: str
         every_product(expected, fused.logits[attribute])
 
 
+@pytest.mark.parametrize("perceptrons", [1, 2])
+def test_an_opinion_pool_is_the_geometric_mean_of_the_merger_and_the_perceptrons(perceptrons: int) -> None:
+    options = {"perceptrons": perceptrons, "hidden": 5}
+    fusion, encoded = randomised("opinion_pool", options=options).eval(), views()
+    fused = fusion(encoded)
+    merger = randomised("modality_attention")
+    merger.load_state_dict({name: fusion.state_dict()[name] for name in merger.state_dict()})
+    merged = merger(encoded)
+    assert torch.equal(fused.attention, merged.attention)
+    for attribute, head in enumerate(HEADS):
+        for product in range(B):
+            x = np.array([*text_of(encoded, fusion, product), *image_of(encoded, fusion, product)])
+            opinions = [probability(numbers(merged.logits[attribute])[product], head)]
+            for number in range(perceptrons):
+                name = f"perceptrons.{number}.{attribute}"
+                hidden = layer_norm(linear(x, fusion, f"{name}.1"), fusion, f"{name}.2")
+                hidden = numbers(torch.nn.functional.gelu(torch.from_numpy(hidden)))
+                logits = linear(hidden, fusion, f"{name}.5")
+                assert len(hidden) == 5
+                np.testing.assert_allclose(numbers(fused.experts[1 + number][attribute])[product], logits, atol=1e-4)
+                opinions.append(probability(logits, head))
+            geometric = np.exp(np.mean(np.log(opinions), axis=0))
+            if head.cardinality is Cardinality.ONE:
+                expected = geometric / geometric.sum()
+            else:
+                against = np.exp(np.mean(np.log1p(-np.array(opinions)), axis=0))
+                expected = geometric / (geometric + against)
+            np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
+
+
+def test_dropout_of_an_opinion_pool_is_for_training_alone() -> None:
+    fusion, encoded = randomised("opinion_pool", options={"dropout": 0.5}), views()
+    assert not torch.equal(fusion(encoded).experts[1][0], fusion(encoded).experts[1][0])
+    assert torch.equal(fusion(encoded).experts[0][0], fusion(encoded).experts[0][0])
+    fusion.eval()
+    assert torch.equal(fusion(encoded).experts[1][0], fusion(encoded).experts[1][0])
+
+
 @pytest.mark.parametrize(("kind", "vector"), [("text_only", text_of), ("image_only", image_of)])
 @pytest.mark.parametrize("texts", ["pair", "two encoders apart"])
 def test_one_modality_is_a_linear_head_over_its_own_vector(kind: str, vector: Any, texts: str) -> None:
@@ -106,7 +149,7 @@ def test_one_modality_is_a_linear_head_over_its_own_vector(kind: str, vector: An
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("texts", TEXTS)
 def test_values_under_a_missing_text_or_picture_have_no_effect(kind: str, texts: str) -> None:
-    fusion = randomised(kind, texts)
+    fusion = randomised(kind, texts).eval()
     empty, filler = fusion(views(texts)), fusion(views(texts, filler=math.nan))
     for attribute in range(len(HEADS)):
         assert torch.isfinite(empty.logits[attribute]).all()
@@ -133,6 +176,7 @@ def test_gradients_are_finite_with_missing_texts_and_pictures(kind: str, texts: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_products_logits_do_not_depend_on_the_batch(kind: str) -> None:
     fusion, encoded, other = randomised(kind, "apart"), views("apart"), views("apart", seed=2)
+    fusion.eval()
     before = fusion(encoded).logits
     for view, another in zip((*encoded.texts, encoded.image), (*other.texts, other.image), strict=True):
         view.vector[1:], view.tokens[1:] = another.vector[1:], another.tokens[1:]
@@ -201,6 +245,9 @@ def test_an_unknown_fusion_lists_the_known_ones() -> None:
         ("hierarchical", {"texts": "mean"}, r"texts must be one of \['add', 'concat', 'average'\], not 'mean'"),
         ("hierarchical", {"hidden": 0}, "hidden must be positive"),
         ("concat", {"hidden": -1}, "hidden must not be negative"),
+        ("opinion_pool", {"perceptrons": 0}, "perceptrons and hidden must be at least 1"),
+        ("opinion_pool", {"hidden": 0}, "perceptrons and hidden must be at least 1"),
+        ("opinion_pool", {"dropout": 1.0}, r"dropout lie in \[0, 1\)"),
     ],
 )
 def test_options_that_a_fusion_does_not_have_are_refused(kind: str, options: dict[str, Any], message: str) -> None:

@@ -46,8 +46,8 @@ def test_every_fusion_gives_logits_of_every_attribute_in_one_forward_pass(
     for answers in (outputs.logits, *outputs.experts):
         assert {name: tuple(logits.shape) for name, logits in answers.items()} == shapes
         assert all(torch.isfinite(logits).all() for logits in answers.values())
-    assert bool(outputs.experts) == (kind in ("late", "decision"))
-    assert (outputs.attention is None) == (kind != "modality_attention")
+    assert bool(outputs.experts) == (kind in ("late", "decision", "opinion_pool"))
+    assert (outputs.attention is None) == (kind not in ("modality_attention", "opinion_pool"))
     if outputs.attention is not None:
         assert list(outputs.attention) == list(HEADS)
         for weight in outputs.attention.values():

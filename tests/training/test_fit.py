@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.encoders import TextEncoder, Tokens
+from catalog_enrichment.models.encoders import ImageEncoder, TextEncoder, Tokens
 from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.spec import (
     AdaptSpec,
@@ -322,7 +322,7 @@ def test_what_a_frozen_text_encoder_makes_of_the_texts_is_computed_once(
     texts = {"pair": 1, "apart": 2}[fields]
     # the choices after the fit read the validation fold twice
     assert sum(read) == texts * (len(task.train) + 3 * len(task.folds.validation))
-    monkeypatch.setattr(Examples, "with_text_vectors", lambda self, *_: self)
+    monkeypatch.setattr(Examples, "with_frozen_outputs", lambda self, *_: self)
     again = fit(frozen, task, silent)
     assert sum(read) > 4 * texts * len(task.train)
     for one, other in zip(kept.history, again.history, strict=True):
@@ -330,11 +330,60 @@ def test_what_a_frozen_text_encoder_makes_of_the_texts_is_computed_once(
         assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_what_a_frozen_image_encoder_makes_of_the_pictures_is_computed_once_unless_they_are_varied(
+    task: Task, augment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = recipe(epochs=2)
+    image = replace(frozen.model.image, frozen=True, palette=8)
+    spec = replace(frozen.fit, augment=augment, image_dropout=0.2)
+    frozen = replace(frozen, model=replace(frozen.model, image=image), image=FitSpec(epochs=1), fit=spec)
+    task = replace(task, examples=Examples.of(task.examples.dataset, frozen.model, task.tokenizers))
+    read: list[int] = []
+    forward = ImageEncoder.forward
+
+    def counted(self: ImageEncoder, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        frozen = not any(weight.requires_grad for weight in self.parameters())
+        if frozen and len(pixels) > 1:  # a new encoder reads one blank picture
+            read.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(ImageEncoder, "forward", counted)
+    kept = fit(frozen, task, silent)
+    train, validation = (task.examples.has_image[rows].sum() for rows in (task.train, task.folds.validation))
+    if augment:
+        assert sum(read) > 1.2 * train + 3 * validation
+        return
+    # the choices after the fit read the validation fold twice
+    assert sum(read) == train + 3 * validation
+    monkeypatch.setattr(Examples, "with_frozen_outputs", lambda self, *_: self)
+    again = fit(frozen, task, silent)
+    for one, other in zip(kept.history, again.history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
+
+
+def test_a_masked_picture_is_masked_also_where_its_vector_is_known(task: Task) -> None:
+    fitted = fit(recipe(epochs=1), task, silent).network
+    assert fitted.image is not None
+    fitted.image.requires_grad_(False)
+    rows = np.flatnonzero(task.examples.has_image)[:10]
+    with_vectors = task.examples.with_frozen_outputs(fitted, rows, pictures=True)
+    masked = np.arange(10) % 2 == 0
+    known = with_vectors.batch(rows, masked)
+    assert known.image is not None
+    assert known.has_image.tolist() == (~masked).tolist()
+    found, expected = fitted(known).logits["color"], fitted(task.examples.batch(rows, masked)).logits["color"]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(found, fitted(task.examples.batch(rows)).logits["color"], atol=1e-3)
+    assert task.examples.with_frozen_outputs(fitted, rows, pictures=False) is task.examples
+
+
 def test_texts_of_products_that_were_not_encoded_are_read(task: Task) -> None:
     fitted = fit(recipe(epochs=1), task, silent).network
     fitted.texts.requires_grad_(False)
     rows = np.arange(20)
-    with_vectors = task.examples.with_text_vectors(fitted, rows[:10])
+    with_vectors = task.examples.with_frozen_outputs(fitted, rows[:10], pictures=True)
     for index in (rows[:10], rows[5:15], rows[10:]):
         expected, found = (one.outputs(fitted, index).logits["color"] for one in (task.examples, with_vectors))
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

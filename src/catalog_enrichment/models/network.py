@@ -36,13 +36,16 @@ class ModelInputs:
     """(B, 3, S, S) float32, normalised; any finite value where there is no picture"""
     has_image: torch.Tensor
     """(B,) bool"""
+    image: EncoderOutput | None = None
+    """What a frozen image encoder has made of the pictures before; `pixels` are then not read."""
 
     def __len__(self) -> int:
         return len(self.has_image)
 
     def to(self, device: torch.device | str) -> ModelInputs:
         texts = {name: tuple(tokens.to(device) for tokens in read) for name, read in self.texts.items()}
-        return ModelInputs(texts, self.pixels.to(device), self.has_image.to(device))
+        image = None if self.image is None else self.image.to(device)
+        return ModelInputs(texts, self.pixels.to(device), self.has_image.to(device), image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,16 @@ class MultiModalNet(nn.Module):
 
     def encode(self, inputs: ModelInputs) -> EncoderOutputs:
         """The encoders' outputs, the inputs of the fusion."""
-        return EncoderOutputs(self._encoded_texts(inputs), self._encoded_image(inputs))
+        texts = tuple(output for name in self.texts for output in self.encoded(name, inputs))
+        return EncoderOutputs(texts, None if self.image is None else self._encoded_image(self.image, inputs))
+
+    def encoded(self, name: str, inputs: ModelInputs) -> tuple[EncoderOutput, ...]:
+        """What the encoder ``name`` makes of the texts that it reads, or of the picture."""
+        if name == "image":
+            assert self.image is not None
+            return (self._encoded_image(self.image, inputs),)
+        encoder = self.text_encoders()[name]
+        return tuple(_encoded_text(encoder, tokens) for tokens in inputs.texts[name])
 
     def train(self, mode: bool = True) -> MultiModalNet:
         """As nn.Module.train, but a frozen encoder stays in eval mode: no dropout, no update of batch statistics."""
@@ -97,21 +109,17 @@ class MultiModalNet(nn.Module):
     def _by_attribute(self, scores: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(zip(self.heads, scores, strict=True))
 
-    def _encoded_texts(self, inputs: ModelInputs) -> tuple[EncoderOutput, ...]:
-        encoders = self.text_encoders().items()
-        return tuple(_encoded_text(encoder, tokens) for name, encoder in encoders for tokens in inputs.texts[name])
-
-    def _encoded_image(self, inputs: ModelInputs) -> EncoderOutput | None:
+    def _encoded_image(self, encoder: ImageEncoder, inputs: ModelInputs) -> EncoderOutput:
         """Only rows with a picture go through the encoder: blank ones would cost time and, in training, bias the batch
         statistics."""
-        if self.image is None:
-            return None
+        if inputs.image is not None:
+            return inputs.image
         rows = inputs.has_image.nonzero().squeeze(1)
         if not len(rows):
-            vector = inputs.pixels.new_zeros((len(inputs), self.image.width))
-            tokens = inputs.pixels.new_zeros((len(inputs), 1, self.image.token_width))
+            vector = inputs.pixels.new_zeros((len(inputs), encoder.width))
+            tokens = inputs.pixels.new_zeros((len(inputs), 1, encoder.token_width))
         else:
-            vector, tokens = self.image(inputs.pixels if len(rows) == len(inputs) else inputs.pixels[rows])
+            vector, tokens = encoder(inputs.pixels if len(rows) == len(inputs) else inputs.pixels[rows])
         if 0 < len(rows) < len(inputs):
             vector, tokens = (
                 output.new_zeros((len(inputs), *output.shape[1:])).index_copy(0, rows, output)

@@ -108,8 +108,12 @@ class ImageSpec:
     """Cut the picture into regions x regions squares, encode each, and average (Tashu et al. 2022, eq. 2: 16)."""
     frozen: bool = False
     """Do not fit the encoder's weights, the colour-histogram projection included."""
+    frozen_stages: int = 0
+    """Do not fit the encoder's first stages (timm's coarse groups of layers, the stem is the first), and keep the batch
+    statistics of all of them: pretrained weights are fine-tuned in less time, and batches may be small."""
 
     def __post_init__(self) -> None:
+        _not_negative("frozen_stages", self.frozen_stages)
         if self.size < _MIN_SIDE:
             raise ValueError(
                 f"size must be at least {_MIN_SIDE} pixels, the stride of the usual encoders, not {self.size}"

@@ -26,13 +26,13 @@ _BATCH_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)
-class TextVectors:
-    """Outputs of a frozen text encoder for some of the N products."""
+class KnownVectors:
+    """Outputs of a frozen encoder for some of the N products."""
 
     row_of: NDArray[np.int64]
     """(N,): the product's row in ``vectors``; -1: it has none."""
     vectors: tuple[torch.Tensor, ...]
-    """(n, H) float32, for each text that the encoder reads."""
+    """(n, H) float32, for each text that the encoder reads; (n, D) for the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Examples:
     has_image: NDArray[np.bool_]
     picture_size: int = 0
     """Side in pixels to which pictures are shrunk; 0: not shrunk."""
-    vectors: dict[str, TextVectors] = field(default_factory=dict)
-    """Frozen text encoder -> what it makes of the texts; see :meth:`with_text_vectors`."""
+    vectors: dict[str, KnownVectors] = field(default_factory=dict)
+    """Frozen encoder -> what it makes of the texts or pictures; see :meth:`with_frozen_outputs`."""
 
     @classmethod
     def of(cls, dataset: Dataset, spec: ModelSpec, tokenizers: Mapping[str, TextTokenizer]) -> Examples:
@@ -71,16 +71,17 @@ class Examples:
         """The same examples with pictures shrunk to ``picture_size``."""
         return replace(self, picture_size=picture_size)
 
-    def with_text_vectors(self, network: MultiModalNet, index: Index) -> Examples:
-        """The same examples, in which the products at ``index`` have the outputs of the ``network``'s frozen text
-        encoders in place of their texts: they are the same in every epoch. For a fusion that uses no tokens.
+    def with_frozen_outputs(self, network: MultiModalNet, index: Index, pictures: bool) -> Examples:
+        """The same examples, in which the products at ``index`` have the outputs of the ``network``'s frozen encoders
+        in place of their texts, and with ``pictures`` of their pictures: they are the same in every epoch, unless the
+        pictures are varied. For a fusion that uses no tokens.
 
         Leaves ``network`` in eval mode.
         """
         frozen = {
             name: encoder
-            for name, encoder in network.text_encoders().items()
-            if not any(weight.requires_grad for weight in encoder.parameters())
+            for name, encoder in network.encoders().items()
+            if not any(weight.requires_grad for weight in encoder.parameters()) and (pictures or name != "image")
         }
         if network.fusion.uses_tokens or not frozen:
             return self
@@ -89,15 +90,18 @@ class Examples:
         row_of = np.full(len(self.dataset), -1)
         row_of[index] = np.arange(len(index))
         order = np.argsort(self.lengths[index], kind="stable")
-        vectors = {}
-        for name, encoder in frozen.items():
-            found = [torch.zeros(len(index), encoder.width) for _ in self.texts[name]]
-            with torch.inference_mode():
-                for chunk in _chunks(order, _BATCH_SIZE):
-                    for filled, ids in zip(found, self.texts[name], strict=True):
-                        filled[torch.from_numpy(chunk)] = encoder(_rows(ids, index[chunk]).to(device)).vector.cpu()
-            vectors[name] = TextVectors(row_of, tuple(found))
-        return replace(self, vectors=vectors)
+        found: dict[str, list[torch.Tensor]] = {}
+        with torch.inference_mode():
+            for chunk in _chunks(order, _BATCH_SIZE):
+                inputs = self.batch(index[chunk]).to(device)
+                encoded = {name: network.encoded(name, inputs) for name in frozen}
+                for name, outputs in encoded.items():
+                    if name not in found:
+                        found[name] = [torch.zeros(len(index), one.vector.shape[1]) for one in outputs]
+                    for filled, one in zip(found[name], outputs, strict=True):
+                        filled[torch.from_numpy(chunk)] = one.vector.cpu()
+        vectors = {name: KnownVectors(row_of, tuple(filled)) for name, filled in found.items()}
+        return replace(self, vectors=self.vectors | vectors)
 
     def batch(
         self, index: Index, masked_images: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None
@@ -106,32 +110,40 @@ class Examples:
 
         ``augment``: random numbers for :func:`augmented` pictures; None: pictures as they are.
         """
-        pixels = np.asarray(self.dataset.pixels[index])
         has_image = self.has_image[index]
         if masked_images is not None:
             has_image = has_image & ~masked_images
+        texts = {name: self._texts(name, index) for name in self.texts}
+        if (rows := self._known("image", index)) is not None:
+            (vectors,), present = self.vectors["image"].vectors, torch.from_numpy(has_image)
+            known = EncoderOutput.of(vectors[rows], vectors[rows][:, None], present[:, None], present)
+            return ModelInputs(texts, torch.zeros(0), present, known)
+        pixels = np.asarray(self.dataset.pixels[index])
         if augment is not None:
             pixels = augmented(pixels, augment)
         normalised = normalise_pixels(pixels, has_image, self.spec.image)
         if 0 < self.picture_size < normalised.shape[-1]:
             normalised = functional.interpolate(normalised, size=self.picture_size, mode="area")
         return ModelInputs(
-            texts={name: self._texts(name, index) for name in self.texts},
+            texts=texts,
             pixels=normalised,
             has_image=torch.from_numpy(has_image),
         )
 
     def _texts(self, name: str, index: Index) -> tuple[Tokens | EncoderOutput, ...]:
         """What the text encoder ``name`` reads, or its outputs where they are known for all of ``index``."""
-        known = self.vectors.get(name)
-        if known is None or (known.row_of[index] < 0).any():
+        if (rows := self._known(name, index)) is None:
             return tuple(_rows(ids, index) for ids in self.texts[name])
-        rows = torch.from_numpy(known.row_of[index])
         present = [torch.from_numpy(ids.present[index]) for ids in self.texts[name]]
         return tuple(
             EncoderOutput(vectors[rows], vectors[rows][:, None], there[:, None], there)
-            for vectors, there in zip(known.vectors, present, strict=True)
+            for vectors, there in zip(self.vectors[name].vectors, present, strict=True)
         )
+
+    def _known(self, name: str, index: Index) -> torch.Tensor | None:
+        """(B,) rows of the vectors of the encoder ``name``, where they are known for all of ``index``."""
+        known = self.vectors.get(name)
+        return None if known is None or (known.row_of[index] < 0).any() else torch.from_numpy(known.row_of[index])
 
     def outputs(self, network: MultiModalNet, index: Index) -> ModelOutputs:
         """The outputs for all products at ``index``, in its order, on the CPU. Leaves ``network`` in eval mode."""

@@ -159,7 +159,7 @@ class _RecipeFitter:
         network = self._network(self.recipe.model, spec, weights)
         objective = Classification(targets, kl_lambda, spec.label_smoothing)
         inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
-        inputs = replace(inputs, examples=self._with_text_vectors(network, inputs))
+        inputs = replace(inputs, examples=self._with_frozen_outputs(network, inputs))
         history = loop.run(network, objective, spec, inputs, self.progress)
         stages = [*self.epochs, *_named(inputs.name, history)]
         chosen = self.chosen | _choose_on_validation(network, self.task, spec.seed)
@@ -167,11 +167,11 @@ class _RecipeFitter:
             chosen["kl_lambda"] = kl_lambda
         return Fitted(network, history, chosen, stages=stages)
 
-    def _with_text_vectors(self, network: MultiModalNet, inputs: FitInputs) -> Examples:
-        """The examples of ``inputs``, with the outputs of text encoders that the fit leaves as they are."""
+    def _with_frozen_outputs(self, network: MultiModalNet, inputs: FitInputs) -> Examples:
+        """The examples of ``inputs``, with the outputs of encoders that the fit leaves as they are."""
         if self._encoded is None:
             rows = np.union1d(inputs.train, inputs.held_out)
-            self._encoded = inputs.examples.with_text_vectors(network, rows)
+            self._encoded = inputs.examples.with_frozen_outputs(network, rows, not self.recipe.fit.augment)
         return self._encoded
 
     def _adapt_encoders(self, spec: AdaptSpec) -> Weights:
