@@ -111,7 +111,7 @@ def generated(folder: Path, products: int) -> World:
 
 def listings(folder: Path, data: Path, products: int) -> World:
     """``products`` of the fashion listings, those with the smallest hash of the id. The recipe is `default`: a smaller
-    model certifies gender alone, which it gets right where it is over-confident, too."""
+    model certifies only gender, and gender stays right with lower temperatures, so that there is nothing to catch."""
     from fashion import read_truth, write_part
 
     part = write_part(data, folder / "listings.parquet", products)

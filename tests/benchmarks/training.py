@@ -80,7 +80,7 @@ def main() -> int:
 def seconds_of(variant: str, recipe: Recipe, task: Task) -> float:
     """Fit once; prints the products per second of every stage's last epoch."""
     chosen = with_precision(recipe, VARIANTS[variant])
-    with texts_in_every_epoch() if variant == "before" else nullcontext():
+    with inputs_in_every_epoch() if variant == "before" else nullcontext():
         started = time.perf_counter()
         fitted = fit.fit(chosen, task, lambda _line: None)
         seconds = time.perf_counter() - started
@@ -96,8 +96,8 @@ def with_precision(recipe: Recipe, precision: Any) -> Recipe:
 
 
 @contextmanager
-def texts_in_every_epoch() -> Iterator[None]:
-    """A block in which a frozen text encoder reads the texts in every epoch."""
+def inputs_in_every_epoch() -> Iterator[None]:
+    """A block in which frozen encoders read texts and pictures in every epoch."""
     with mock.patch.object(Examples, "with_frozen_outputs", lambda examples, *_: examples):
         yield
 

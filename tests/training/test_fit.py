@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.encoders import ImageEncoder, TextEncoder, Tokens
+from catalog_enrichment.models.encoders import ImageEncoder, TextEncoder, Tokens, build_image_encoder
 from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.spec import (
     AdaptSpec,
@@ -180,8 +181,16 @@ def changed(part: str, **changes: Any) -> Recipe:
             replace(changed("image", frozen=True), adapt=AdaptSpec(method="simcse", fit=ONCE)),
             r"model\.image: frozen",
         ),
+        (
+            replace(changed("image", frozen_stages=3), image=ONCE),
+            r"frozen_stages: the first stages have random weights",
+        ),
+        (changed("image", frozen=True, weights="some.pth", palette=4), r"model\.image: frozen with random weights"),
     ],
-    ids=["picture size", "option", "adapted encoder", "noise encoder", "frozen text", "frozen image", "simcse"],
+    ids=[
+        *("picture size", "option", "adapted encoder", "noise encoder", "frozen text", "frozen image", "simcse"),
+        *("frozen stages", "frozen palette"),
+    ],
 )
 def test_a_recipe_that_cannot_be_built_is_refused(bad: Recipe, message: str, task: Task) -> None:
     with pytest.raises(ConfigError, match=f"toy: .*{message}"):
@@ -377,6 +386,29 @@ def test_a_masked_picture_is_masked_also_where_its_vector_is_known(task: Task) -
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(found, fitted(task.examples.batch(rows)).logits["color"], atol=1e-3)
     assert task.examples.with_frozen_outputs(fitted, rows, pictures=False) is task.examples
+
+
+def test_text_encoders_are_read_out_without_the_pictures(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = fit(recipe(epochs=1), task, silent).network
+    fitted.texts.requires_grad_(False)
+    monkeypatch.setattr(Examples, "batch", None)
+    assert set(task.examples.with_frozen_outputs(fitted, np.arange(10), pictures=True).vectors) == {"text"}
+
+
+def test_frozen_stages_stay_as_pretrained_through_the_encoders_own_fit_and_the_whole_models(
+    task: Task, tmp_path: Path
+) -> None:
+    image = recipe().model.image
+    pretrained = build_image_encoder(image).model.state_dict()
+    torch.save(pretrained, tmp_path / "weights.pth")
+    stages = replace(image, weights=str(tmp_path / "weights.pth"), frozen_stages=3)
+    whole = replace(recipe(epochs=1), model=replace(recipe().model, image=stages), image=ONCE)
+    encoder = fit(whole, task, silent).network.image
+    assert encoder is not None
+    same = {name for name, value in encoder.model.state_dict().items() if torch.equal(value, pretrained[name])}
+    assert same >= {name for name in pretrained if name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1."))}
+    assert same >= {name for name in pretrained if "running" in name}
+    assert not same & {name for name, _ in encoder.model.named_parameters() if name.startswith("blocks.4.")}
 
 
 def test_texts_of_products_that_were_not_encoded_are_read(task: Task) -> None:

@@ -13,7 +13,7 @@ from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import label_noise
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.fit import set_threads
-from catalog_enrichment.training.label_noise import flagged_pictures, suspect_labels
+from catalog_enrichment.training.label_noise import flagged_pictures, noise_model_spec, suspect_labels
 from catalog_enrichment.training.task import Task
 
 from .toy import COLORS, easy, recipe, silent
@@ -151,3 +151,12 @@ def test_a_value_that_all_products_have_is_not_checked():
     single = replace(many(np.ones((30, 1), dtype=bool)), cardinality=Cardinality.ONE)
     for label in (single, many(np.ones((30, 2), dtype=bool))):
         assert len(suspect_labels(label, np.arange(30), np.full(label.truth.shape, 0.5))) == 0
+
+
+def test_an_encoder_of_its_own_has_none_of_the_stages_frozen_that_the_recipes_has():
+    image = replace(recipe().model.image, weights="w.pth", frozen_stages=3)
+    model, fitted = replace(recipe().model, image=image), FitSpec(epochs=1)
+    own = noise_model_spec(model, NoiseSpec(fit=fitted, encoder="resnet18")).image
+    assert (own.name, own.weights, own.frozen_stages) == ("resnet18", "", 0)
+    same = noise_model_spec(model, NoiseSpec(fit=fitted)).image
+    assert (same.weights, same.frozen_stages) == ("w.pth", 3)

@@ -126,13 +126,16 @@ def _training_lines(parts: ConfigParts) -> Iterable[str]:
     roles = parts.guesses.roles
     has_pictures = bool(roles["image_bytes"].column or roles["image_uris"].column)
     settings: dict[str, str | int] = {}
-    needed = (_TEXT_WEIGHTS, *([_IMAGE_WEIGHTS] if has_pictures else []))
-    if any(importlib.util.find_spec(package) is None for package in needed):
+    if importlib.util.find_spec(_TEXT_WEIGHTS) is None:
         recipe = "demo"
         why = "starts from random weights; better: install catalog-enrichment[pretrained] and take default.toml"
+    elif has_pictures and importlib.util.find_spec(_IMAGE_WEIGHTS) is None:
+        recipe = "fashion_color"
+        why = "MiniLM from an installed package, a small image encoder with colours; better: default.toml, which needs "
+        why += f"the package {_IMAGE_WEIGHTS.replace('_', '-')}"
     else:
         recipe = "default"
-        why = "pretrained encoders from installed packages (no network), fine-tuned in minutes on two cores"
+        why = "pretrained encoders from installed packages (no network); 25,000 products take 21 minutes on two cores"
     yield _line("recipe", f"recipes:{recipe}.toml", why)
     if not has_pictures:
         settings["model.fusion.kind"] = "text_only"

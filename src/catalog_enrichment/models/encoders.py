@@ -79,8 +79,9 @@ def text_encoder_from_config(config: Any, spec: TextSpec) -> TextEncoder:
 def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncoder:
     """The timm model that ``spec`` names, checked on a blank picture.
 
-    ``pretrained=False``, for weights that are loaded later, leaves them random and skips the check. Raises
-    ConfigError for a name, weights or arguments that timm cannot use, and for pictures of a wrong size.
+    ``pretrained=False``, for weights that are loaded later to score with, leaves them random, freezes no stage and
+    skips the check. Raises ConfigError for a name, weights or arguments that timm cannot use, and for pictures of a
+    wrong size.
     """
     if not timm.is_model(spec.name):
         similar = difflib.get_close_matches(spec.name.lower(), timm.list_models(), n=8, cutoff=0.5)
@@ -99,6 +100,8 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
             load_from_package(model, spec.weights)
         encoder = ImageEncoder(model.to(memory_format=torch.channels_last), spec)  # the fastest layout for convolutions
         if pretrained:
+            for weight in _weights_of_stages(model, spec):
+                weight.requires_grad_(False)
             _check_output_widths(encoder, spec.size)
     except UNUSABLE as problem:
         with_file = f" and weights {spec.weights!r}" if weights else ""
@@ -207,8 +210,6 @@ class ImageEncoder(nn.Module):
         self.width += spec.palette
         self.requires_grad_(not spec.frozen)
         self._keeps_statistics = spec.frozen_stages > 0
-        for weight in _weights_of_stages(model, spec):
-            weight.requires_grad_(False)
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """As nn.Module.train; with frozen stages the batch statistics stay as they are."""
@@ -237,9 +238,12 @@ class ImageEncoder(nn.Module):
 
 
 def _weights_of_stages(model: Any, spec: ImageSpec) -> list[nn.Parameter]:
-    """The weights of the first ``spec.frozen_stages`` stages. Raises ConfigError if the model has no more than that."""
+    """The weights of the first ``spec.frozen_stages`` stages. Raises ConfigError if the model has no more than that, or
+    timm does not know its stages."""
     if not spec.frozen_stages:
         return []
+    if not hasattr(model, "group_matcher"):
+        raise ConfigError(f"model.image.frozen_stages: timm does not know the stages of {spec.name}. Set it to 0")
     stages = group_parameters(model, model.group_matcher(coarse=True))
     if spec.frozen_stages >= len(stages):
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,7 +93,7 @@ class Examples:
         found: dict[str, list[torch.Tensor]] = {}
         with torch.inference_mode():
             for chunk in _chunks(order, _BATCH_SIZE):
-                inputs = self.batch(index[chunk]).to(device)
+                inputs = self._inputs_of(frozen, index[chunk]).to(device)
                 encoded = {name: network.encoded(name, inputs) for name in frozen}
                 for name, outputs in encoded.items():
                     if name not in found:
@@ -102,6 +102,13 @@ class Examples:
                         filled[torch.from_numpy(chunk)] = one.vector.cpu()
         vectors = {name: KnownVectors(row_of, tuple(filled)) for name, filled in found.items()}
         return replace(self, vectors=self.vectors | vectors)
+
+    def _inputs_of(self, encoders: Collection[str], index: Index) -> ModelInputs:
+        """What ``encoders`` read of the products at ``index``; no pictures for text encoders alone."""
+        if "image" in encoders:
+            return self.batch(index)
+        texts = {name: self._texts(name, index) for name in encoders}
+        return ModelInputs(texts, torch.zeros(0), torch.from_numpy(self.has_image[index]))
 
     def batch(
         self, index: Index, masked_images: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None

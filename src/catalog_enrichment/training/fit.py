@@ -232,7 +232,7 @@ class _RecipeFitter:
         return network
 
     def _check_frozen(self) -> None:
-        """Raises ConfigError for a frozen encoder with random weights that no stage fits."""
+        """Raises ConfigError for an encoder, or stages of one, that would stay at random weights."""
         recipe, adapt = self.recipe, self.recipe.adapt
         kind = fusion_class(recipe.model.fusion.kind)
         fitted = {"text"} if adapt else set()  # of two text encoders, only the first is adapted
@@ -244,8 +244,13 @@ class _RecipeFitter:
             fitted |= set(recipe.model.texts)
         texts, image = recipe.model.texts if kind.uses_text else {}, recipe.model.image
         random = {name for name, text in texts.items() if text.frozen and (text.bert or text.random_weights)}
-        if kind.uses_image and image.frozen and not image.weights:
+        if kind.uses_image and image.frozen and (image.palette or not image.weights):
             random.add("image")
+        if kind.uses_image and image.frozen_stages and not image.weights:
+            raise ConfigError(
+                "model.image.frozen_stages: the first stages have random weights, and no stage would fit them. Name "
+                "pretrained weights (model.image.weights), or set it to 0"
+            )
         if never_fitted := sorted(random - fitted):
             raise ConfigError(
                 f"model.{' and model.'.join(never_fitted)}: frozen with random weights, and no stage fits it before. "

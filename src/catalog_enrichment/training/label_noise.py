@@ -68,7 +68,8 @@ def noise_model_spec(model: ModelSpec, spec: NoiseSpec) -> ModelSpec:
     image_only = single_encoder_spec(model, "image")
     if not spec.encoder:
         return image_only
-    return replace(image_only, image=replace(image_only.image, name=spec.encoder, weights=spec.weights, args={}))
+    other = replace(image_only.image, name=spec.encoder, weights=spec.weights, args={}, frozen_stages=0)
+    return replace(image_only, image=other)
 
 
 def suspect_labels(label: Labels, rows: Index, probability: NDArray[np.floating]) -> Index:

@@ -1,9 +1,9 @@
 """Logarithmic opinion pool: the geometric mean of the probabilities of classifiers that read the same two vectors.
 
-Not from the five papers. Classifiers of different shape err on different products, so that their mean ranks right
-values above wrong ones better than each of them (Heskes 1998, "Selecting weighting factors in logarithmic opinion
-pools"; Hinton 2002 calls it a product of experts). Here they are the modality-attention merger of De la Comble et al.
-2022 and perceptrons over both vectors, as the shallow fusion of Chen et al. 2021.
+Not from the five papers. The log loss of the pool is at most the mean of the classifiers' (Heskes 1998, "Selecting
+weighting factors in logarithmic opinion pools"), and the lower, the less they agree. Here they are the
+modality-attention merger of De la Comble et al. 2022 and perceptrons over both vectors, as the shallow fusion of Chen
+et al. 2021.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from catalog_enrichment.models.fusion.modality_attention import ModalityAttentio
 
 
 class OpinionPool(ModalityAttention):
-    """Every classifier has a loss of its own, so that none relies on the others. The attention is the merger's."""
+    """Every classifier has a loss of its own, so that none relies on the others; their sum chooses the epoch.
+
+    The attention is that of the merger, one of the classifiers: the others read the picture whatever it is.
+    """
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
