@@ -98,7 +98,7 @@ def test_the_artifact_is_whole_and_scores_a_product() -> None:
     assert artifact.weights_hash(FROZEN / "model") == version["tags"]["weights_hash"]
 
     predictor = Predictor.load(FROZEN / "model")
-    size = predictor.image_size
+    size = predictor.square.side
     batch = ProductBatch(["Shirt red"], [None], [np.zeros((size, size, 3), dtype=np.uint8)])
     probabilities = predictor.predict(batch).probabilities
     assert probabilities["color"].sum() == pytest.approx(1)
@@ -123,7 +123,7 @@ def test_the_artifact_gives_the_scores_that_were_written() -> None:
     assert len(with_bytes) >= 2
     for row in with_bytes:
         product = products[row["product_id"]]
-        picture = images.first_usable(product["images"], predictor.image_size, limits).pixels
+        picture = images.first_usable(product["images"], predictor.square, limits).pixels
         batch = ProductBatch([product["title"]], [product["description"]], [picture])
         scores = predictor.predict(batch).probabilities["color"][0]
         label = predictor.heads["color"].labels.index(row["value"])

@@ -118,6 +118,7 @@ def _listed(data: Path, count: int) -> Iterator[Product]:
     from catalog_enrichment.config.load import load_config
     from catalog_enrichment.config.schema import ImagesConfig
     from catalog_enrichment.inputs.images import decode_image
+    from catalog_enrichment.inputs.square import Square
 
     source = load_config("config:compare_fashion.toml").source
     assert source is not None
@@ -126,7 +127,7 @@ def _listed(data: Path, count: int) -> Iterator[Product]:
     chosen = np.unique(np.linspace(0, len(listings) - 1, min(2 * count, len(listings))).astype(int))
     for row in listings.take(chosen).to_pylist():
         title, description, image = (row.get(name) for name in names)
-        usable = image is not None and decode_image(image, 32, ImagesConfig()).pixels is not None
+        usable = image is not None and decode_image(image, Square(32), ImagesConfig()).pixels is not None
         if usable and title and title.strip():
             yield Product(title, description or "", image)
 

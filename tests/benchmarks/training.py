@@ -115,7 +115,7 @@ def task_of(recipe: Recipe, data: Path | None, count: int, workdir: Path) -> Tas
     ]  # fmt: skip
     options = LoadOptions(
         attributes=["color"],
-        image_size=recipe.model.image.size,
+        square=recipe.model.image.square,
         max_chars=recipe.model.max_chars,
         images=ImagesConfig(),
         workdir=workdir,

@@ -48,6 +48,14 @@ def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(
     assert not np.isin(groups[data.evaluation_index], certification).any()
 
 
+def test_recipes_that_fit_pictures_differently_read_them_separately(rows: list[dict], tmp_path: Path) -> None:
+    trimmed = '[[compare.recipes]]\nname = "trimmed"\nset = { "model.image.trim" = true }\n'
+    settings = config(tmp_path, text=ONE_MODEL + trimmed)
+    data = load_data(CatalogProducts(lambda: batches(rows)), DICTIONARY, settings, tmp_path / "d", Stages(silent))
+    folders = {Path(task.examples.dataset.pixels.filename).parent.name for task in data.tasks.values()}
+    assert len(folders) == 2
+
+
 def test_the_folds_are_those_of_the_next_training(rows: list[dict], tmp_path: Path, data: ComparisonData) -> None:
     """Otherwise a recipe could be chosen on products that certify it in a new epoch."""
     ids, folds = data.split.dataset.ids, data.split.folds

@@ -9,6 +9,7 @@ from catalog_enrichment import classification_metrics
 from catalog_enrichment.comparison.reference import Reference, color_histograms, title_words
 from catalog_enrichment.config.comparison import REFERENCES
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
 
 from ..training.toy import DICTIONARY, batches, product
@@ -18,7 +19,7 @@ NAMES = ("color", "material")
 
 def load(folder, rows) -> Dataset:
     options = LoadOptions(
-        attributes=list(NAMES), image_size=32, max_chars=80, images=ImagesConfig(), workdir=folder, max_unlabelled=0
+        attributes=list(NAMES), square=Square(32), max_chars=80, images=ImagesConfig(), workdir=folder, max_unlabelled=0
     )
     return load_dataset(batches(rows), DICTIONARY, options)
 

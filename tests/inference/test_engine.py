@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
+import io
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
@@ -14,6 +18,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inference import engine, udf
 from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
 from catalog_enrichment.inference.forward import ScoredRow
+from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.models.predictor import Predictor
@@ -143,11 +148,32 @@ def test_without_the_text_the_pictures_alone_decide_and_a_title_is_needed_all_th
     assert scores(rows[0]) == pytest.approx(scores(rows[1]), abs=1e-6), "equal pictures"
     (with_text,) = score_batches(predictor, [titled], LIMITS)
     assert scores(with_text[0]) != pytest.approx(scores(with_text[1]), abs=1e-6)
-    picture = engine._decode(titled, predictor.image_size, LIMITS).products.pictures[0]
+    picture = engine._decode(titled, predictor.square, LIMITS).products.pictures[0]
     masked = predictor.predict(ProductBatch([""], [""], [picture])).probabilities["color"][0]
     top = next(one for one in rows[0].candidates if one.attribute == "color")
     assert top.score == pytest.approx(float(masked.max()), abs=1e-6), "as training masks the text"
     assert (rows[0].modality, rows[2].error) == ("both", "empty_title")
+
+
+def test_the_model_gets_pictures_fitted_as_those_it_learned_from(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide, encoded = Image.new("RGB", (200, 200), (255, 255, 255)), io.BytesIO()
+    wide.paste((30, 99, 200), (70, 70, 130, 130))
+    wide.save(encoded, "PNG")
+    given = UndecodedBatch(["a shirt"], ["words"], [[{"bytes": encoded.getvalue(), "uri": None, "version": "1"}]])
+    seen: list[np.ndarray] = []
+    predict = Predictor.predict
+    monkeypatch.setattr(
+        Predictor, "predict", lambda self, products: (seen.append(products.pictures[0]), predict(self, products))[1]
+    )
+    for trim in (False, True):
+        reader = copy.copy(predictor)
+        reader.square = replace(predictor.square, trim=trim)
+        list(score_batches(reader, [given], LIMITS))
+        expected = decode_image(encoded.getvalue(), reader.square, LIMITS).pixels
+        np.testing.assert_array_equal(seen[-1], expected)
+    assert not np.array_equal(seen[0], seen[-1])
 
 
 def test_pictures_by_reference_are_fetched_under_the_limits(predictor: Predictor, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_mlflow_model_gives_the_predictors_scores(folder: Path, tmp_path: Pa
 
     predictor = Predictor.load(folder)
     assert list(answers) == list(predictor.heads)
-    pixels = decode_image(picture, predictor.image_size, ImagesConfig()).pixels
+    pixels = decode_image(picture, predictor.square, ImagesConfig()).pixels
     batch = ProductBatch(["red shirt", "green cotton"], [None, None], [pixels, None])
     scores = predictor.predict(batch)
     for name, head in predictor.heads.items():

@@ -17,6 +17,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context
 from catalog_enrichment.ingest.job import import_products
 from catalog_enrichment.inputs.images import first_usable
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 from ..catalog.catalog_rows import product
@@ -97,5 +98,5 @@ def test_pictures_that_an_earlier_release_kept_in_the_table_move_out_with_the_ne
     assert images["old"] == [in_table[0] | {"bytes": None}, in_table[1]]
     assert (images["none"], images["reference"]) == ([], in_table[1:])
     assert set(shop.kept()) == {version(RED), version(BLUE)}
-    seen = first_usable(images["old"], 8, shop.context.config.pictures())
+    seen = first_usable(images["old"], Square(8), shop.context.config.pictures())
     assert seen.pixels is not None

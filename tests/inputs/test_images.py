@@ -21,6 +21,7 @@ from catalog_enrichment.inputs import images as images_module
 from catalog_enrichment.inputs.fetch_limits import Deadline
 from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import Reason
 
 LIMITS = ImagesConfig()
@@ -38,7 +39,7 @@ def noise(width: int = 120, height: int = 90) -> Image.Image:
 
 
 def pixels(data: bytes, size: int = 32) -> np.ndarray:
-    decoded = decode_image(data, size, LIMITS)
+    decoded = decode_image(data, Square(size), LIMITS)
     assert decoded.reason is None, decoded.detail
     assert decoded.pixels is not None
     assert decoded.pixels.shape == (size, size, 3)
@@ -133,7 +134,7 @@ def test_a_picture_with_broken_exif_is_usable() -> None:
 
 
 def reason(data: bytes, limits: ImagesConfig = LIMITS) -> Reason | None:
-    decoded = decode_image(data, 32, limits)
+    decoded = decode_image(data, Square(32), limits)
     assert decoded.pixels is None
     assert decoded.detail
     return decoded.reason
@@ -178,7 +179,7 @@ def test_avif_decodes() -> None:
 def test_more_bytes_than_allowed() -> None:
     data = encoded(noise())
     assert reason(data, ImagesConfig(max_bytes=len(data) - 1)) is Reason.IMAGE_TOO_LARGE
-    assert decode_image(data, 32, ImagesConfig(max_bytes=len(data))).pixels is not None
+    assert decode_image(data, Square(32), ImagesConfig(max_bytes=len(data))).pixels is not None
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -215,7 +216,7 @@ def test_random_damage_never_raises(kind: str) -> None:
         data = bytearray(original)
         for position in random.integers(0, len(data), 8):
             data[position] = random.integers(0, 256)
-        decoded = decode_image(bytes(data), 32, LIMITS)
+        decoded = decode_image(bytes(data), Square(32), LIMITS)
         assert (decoded.pixels is None) == (decoded.reason is not None)
 
 
@@ -231,12 +232,12 @@ GOOD = encoded(Image.new("RGB", (40, 40), RED))
 
 @pytest.mark.parametrize("images", [None, [], np.array([], dtype=object)])
 def test_no_images(images: Any) -> None:
-    assert first_usable(images, 32, LIMITS).reason is Reason.NO_IMAGE
+    assert first_usable(images, Square(32), LIMITS).reason is Reason.NO_IMAGE
 
 
 def test_the_first_usable_picture_is_taken() -> None:
     blue = encoded(Image.new("RGB", (40, 40), (0, 0, 255)))
-    decoded = first_usable([struct_of(b""), struct_of(GOOD), struct_of(blue)], 32, LIMITS)
+    decoded = first_usable([struct_of(b""), struct_of(GOOD), struct_of(blue)], Square(32), LIMITS)
     assert decoded.reason is None
     assert decoded.pixels is not None
     assert close(decoded.pixels[16, 16], RED)
@@ -244,12 +245,12 @@ def test_the_first_usable_picture_is_taken() -> None:
 
 def test_of_several_failures_the_first_one_is_reported() -> None:
     images = [struct_of(b"text"), struct_of(b""), struct_of(uri="/nowhere.jpg")]
-    assert first_usable(images, 32, LIMITS).reason is Reason.IMAGE_NOT_AN_IMAGE
+    assert first_usable(images, Square(32), LIMITS).reason is Reason.IMAGE_NOT_AN_IMAGE
 
 
 def test_an_image_without_bytes_and_uri_is_missing() -> None:
-    assert first_usable([struct_of()], 32, LIMITS).reason is Reason.IMAGE_MISSING
-    not_imported = first_usable([struct_of() | {"version": "too_large:201326592"}], 32, LIMITS)
+    assert first_usable([struct_of()], Square(32), LIMITS).reason is Reason.IMAGE_MISSING
+    not_imported = first_usable([struct_of() | {"version": "too_large:201326592"}], Square(32), LIMITS)
     assert (not_imported.reason, not_imported.detail) == (Reason.IMAGE_TOO_LARGE, "201326592 bytes, not imported")
 
 
@@ -261,10 +262,10 @@ def test_a_reference_is_fetched_and_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a picture.png"
     path.write_bytes(GOOD)
     for uri in (str(path), path.as_uri()):
-        assert first_usable([struct_of(uri=uri)], 32, limits_for(tmp_path)).pixels is not None, uri
-    assert first_usable([struct_of(uri=str(path))], 32, LIMITS).reason is Reason.IMAGE_NOT_ALLOWED
+        assert first_usable([struct_of(uri=uri)], Square(32), limits_for(tmp_path)).pixels is not None, uri
+    assert first_usable([struct_of(uri=str(path))], Square(32), LIMITS).reason is Reason.IMAGE_NOT_ALLOWED
     path.write_bytes(GOOD[:-20])
-    truncated = first_usable([struct_of(uri=str(path))], 32, limits_for(tmp_path))
+    truncated = first_usable([struct_of(uri=str(path))], Square(32), limits_for(tmp_path))
     assert truncated.reason is Reason.IMAGE_TRUNCATED
     assert truncated.detail.startswith(f"{path}: ")
 
@@ -285,7 +286,7 @@ def outages(uri: str, _: Deadline) -> Fetched:
 def test_an_outage_is_the_reason_wherever_no_other_picture_is_usable(
     images: list[dict[str, Any]], reason: Reason | None
 ) -> None:
-    assert first_usable(images, 32, LIMITS, outages).reason is reason
+    assert first_usable(images, Square(32), LIMITS, outages).reason is reason
 
 
 def test_so_many_pictures_of_a_product_are_tried_and_no_more() -> None:
@@ -296,11 +297,11 @@ def test_so_many_pictures_of_a_product_are_tried_and_no_more() -> None:
         return Fetched(None, Reason.IMAGE_MISSING, "details")
 
     pictures = [struct_of(uri=str(number)) for number in range(10_000)]
-    decoded = first_usable(pictures, 32, LIMITS, missing)
+    decoded = first_usable(pictures, Square(32), LIMITS, missing)
     assert tried == [str(number) for number in range(20)]
     assert (decoded.reason, decoded.detail[:33]) == (Reason.IMAGE_MISSING, "details; 9980 more pictures were ")
-    assert first_usable(pictures[:20], 32, LIMITS, missing).detail == "details"
-    assert first_usable([struct_of(GOOD)] * 3, 32, ImagesConfig(max_per_product=1)).pixels is not None
+    assert first_usable(pictures[:20], Square(32), LIMITS, missing).detail == "details"
+    assert first_usable([struct_of(GOOD)] * 3, Square(32), ImagesConfig(max_per_product=1)).pixels is not None
 
 
 def test_references_of_several_products_are_fetched_at_the_same_time_and_come_back_in_order(tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_references_of_several_products_are_fetched_at_the_same_time_and_come_ba
     products: list[Any] = [[struct_of(uri=str(tmp_path / f"{number}.png"))] for number in range(3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picture_sources(limits), "fetch", at_the_same_time)
-        decoded = first_usable_of_each([*products, None, [struct_of(GOOD)]], 32, limits)
+        decoded = first_usable_of_each([*products, None, [struct_of(GOOD)]], Square(32), limits)
     assert [one.reason for one in decoded] == [None, None, None, Reason.NO_IMAGE, None]
     for one, colour in zip(decoded, colours, strict=False):
         assert one.pixels is not None
@@ -338,7 +339,7 @@ def test_one_fetched_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(images_module, "decode_image", slow)
     monkeypatch.setattr(picture_sources(LIMITS), "fetch", lambda *_: Fetched(b"data"))
-    first_usable_of_each([[struct_of(uri=str(number))] for number in range(6)], 32, LIMITS)
+    first_usable_of_each([[struct_of(uri=str(number))] for number in range(6)], Square(32), LIMITS)
     assert most == 1
 
 

@@ -10,6 +10,7 @@ from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import first_usable
 from catalog_enrichment.inputs.picture_sources import PictureSources
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import Reason
 
 from ..sample_catalog import jpeg
@@ -37,9 +38,9 @@ def test_silent_hosts_of_many_names_cost_one_time_limit(
         server.answers["/silent.jpg"] = silence
         pictures = silent(server.port)
         sources = PictureSources(limits, lambda *_: ["127.0.0.1"])
-        decoded = first_usable(pictures, 8, limits, sources.fetch)
+        decoded = first_usable(pictures, Square(8), limits, sources.fetch)
         assert fewest <= server.connections <= most
         assert decoded.reason is Reason.IMAGE_UNREACHABLE
         (tmp_path / "last.jpg").write_bytes(jpeg((1, 2, 3)))  # a local file costs no time, and is tried
         last = {"bytes": None, "uri": str(tmp_path / "last.jpg"), "version": ""}
-        assert first_usable([*pictures, last], 8, limits, sources.fetch).pixels is not None
+        assert first_usable([*pictures, last], Square(8), limits, sources.fetch).pixels is not None

@@ -14,6 +14,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.ingest.kept_pictures import put_pictures
 from catalog_enrichment.inputs.images import TOO_LARGE, first_usable, first_usable_of_each
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.records import Reason
 
@@ -81,7 +82,9 @@ def test_models_see_the_kept_picture_and_the_reason_where_it_is_gone(tmp_path: P
     StoredPictures(tmp_path).put(version(RED), RED)
     StoredPictures(tmp_path).put(version(b"no picture"), b"no picture")
     versions = [version(RED), ABSENT, "", f"{TOO_LARGE}999", version(b"no picture"), "../x"]
-    decoded = first_usable_of_each([[{"bytes": None, "uri": None, "version": one}] for one in versions], 8, limits)
+    decoded = first_usable_of_each(
+        [[{"bytes": None, "uri": None, "version": one}] for one in versions], Square(8), limits
+    )
     assert decoded[0].pixels is not None
     assert decoded[0].pixels[0, 0, 0] > 150
     assert [one.reason for one in decoded[1:]] == [
@@ -94,7 +97,7 @@ def test_models_see_the_kept_picture_and_the_reason_where_it_is_gone(tmp_path: P
 def test_a_store_that_cannot_be_read_is_an_outage(tmp_path: Path) -> None:
     StoredPictures(tmp_path).path(version(RED)).mkdir(parents=True)  # reading a folder is an OSError for any user
     unreadable = [{"bytes": None, "uri": None, "version": version(RED)}]
-    assert first_usable(unreadable, 8, ImagesConfig(store=str(tmp_path))).reason is Reason.IMAGE_UNREACHABLE
+    assert first_usable(unreadable, Square(8), ImagesConfig(store=str(tmp_path))).reason is Reason.IMAGE_UNREACHABLE
 
 
 def test_only_what_the_store_wrote_is_among_its_files(tmp_path: Path) -> None:

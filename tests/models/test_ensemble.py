@@ -107,7 +107,11 @@ def test_an_ensembles_recipe_names_recipes_and_what_is_changed_in_them(tmp_path:
     [
         ('"small.toml"', "at least two"),
         ('"small.toml", "gone.toml"', "member 1 names no recipe"),
-        ('"small.toml", { recipe = "small.toml", "model.image.size" = 96 }', "one image size"),
+        (
+            '"small.toml", { recipe = "small.toml", "model.image.size" = 96 }',
+            "same model.image.size.*64 and false and 96 and false",
+        ),
+        ('"small.toml", { recipe = "small.toml", "model.image.trim" = true }', "64 and false and 64 and true"),
         ('"small.toml", { recipe = "small.toml", "fit.sed" = 1 }', "member 1.*'fit\\.sed'"),
     ],
 )

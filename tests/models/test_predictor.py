@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.models import artifact
 from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.preprocess import Preprocessor
@@ -74,10 +79,17 @@ def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(
     assert all(np.array_equal(first.probabilities[name], second.probabilities[name]) for name in HEADS)
 
 
-def test_the_predictor_has_heads_image_size_and_numeric_path(predictor: Predictor) -> None:
+def test_the_predictor_has_heads_square_and_numeric_path(predictor: Predictor) -> None:
     assert predictor.heads == HEADS
-    assert predictor.image_size == SIZE
+    assert predictor.square == Square(SIZE)
     assert predictor.numeric_path == "fp32-cpu"
+
+
+def test_a_loaded_version_fits_pictures_as_its_recipe_says(tmp_path: Path) -> None:
+    recipe = tiny()
+    recipe = replace(recipe, model=replace(recipe.model, image=replace(recipe.model.image, trim=True)))
+    artifact.save(tmp_path / "model", network(recipe), tokenizers_of(recipe), recipe, TEMPERATURES)
+    assert Predictor.load(tmp_path / "model").square == Square(SIZE, trim=True)
 
 
 @pytest.mark.parametrize("variant", ["apart second vit", "pair regions"])

@@ -29,7 +29,7 @@ def toy_task(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Task]:
         spec = model or recipe().model
         options = LoadOptions(
             attributes=list(attributes),
-            image_size=spec.image.size,
+            square=spec.image.square,
             max_chars=spec.max_chars,
             images=ImagesConfig(),
             workdir=tmp_path_factory.mktemp("task"),

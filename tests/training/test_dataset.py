@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.dataset import NOT_LEARNED, UNLABELLED, Dataset, LoadOptions, load_dataset
 
@@ -20,10 +23,11 @@ def load(
     max_unlabelled: int = 100,
     attributes=("color", "material"),
     images=ImagesConfig(),  # noqa: B008
+    square=Square(16),  # noqa: B008
 ) -> Dataset:
     options = LoadOptions(
         attributes=list(attributes),
-        image_size=16,
+        square=square,
         max_chars=100,
         images=images,
         workdir=workdir,
@@ -38,6 +42,22 @@ def test_pictures_are_decoded_into_a_file_at_the_recipes_size(tmp_path):
     assert dataset.pixels.shape == (20, 16, 16, 3)
     means = dataset.pixels[:4].mean(axis=(1, 2))
     assert np.abs(means - np.array(list(COLORS.values()))).max() < 15
+
+
+def test_margins_are_cut_where_the_recipe_says_so(tmp_path):
+    square = io.BytesIO()
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(square, "PNG")
+    canvas = Image.open(square)
+    canvas.paste((200, 30, 30), (24, 24, 40, 40))
+    small = io.BytesIO()
+    canvas.save(small, "PNG")
+    row = product(0, images=[{"bytes": small.getvalue(), "uri": None, "version": "1"}])
+    red = {
+        trim: (load([row], tmp_path / str(trim), square=Square(16, trim)).pixels[0, :, :, 1] < 100).mean()
+        for trim in (False, True)
+    }
+    assert red[False] < 0.1
+    assert red[True] > 0.6
 
 
 def test_unusable_pictures_leave_the_product_without_image(tmp_path):
@@ -140,7 +160,7 @@ def test_an_adopted_value_is_no_label_and_its_product_is_not_open_either(tmp_pat
     rows = [product(n) for n in range(8)]
     adopted = {"p00001": ["color"], "p00002": ["material"], "p00003": ["color", "material"], "p00004": ["season"]}
     options = LoadOptions(
-        attributes=["color", "material"], image_size=16, max_chars=100, images=ImagesConfig(), workdir=tmp_path,
+        attributes=["color", "material"], square=Square(16), max_chars=100, images=ImagesConfig(), workdir=tmp_path,
         max_unlabelled=100,
     )  # fmt: skip
     dataset = load_dataset(with_adopted(rows, adopted), DICTIONARY, options)
@@ -159,7 +179,12 @@ def test_values_that_only_adopted_products_have_are_not_learned(tmp_path):
     rows = [product(n) for n in range(8)]
     adopted = {f"p{n:05d}": ["color"] for n in range(0, 8, 4)}
     options = LoadOptions(
-        attributes=["color"], image_size=16, max_chars=100, images=ImagesConfig(), workdir=tmp_path, max_unlabelled=0
+        attributes=["color"],
+        square=Square(16),
+        max_chars=100,
+        images=ImagesConfig(),
+        workdir=tmp_path,
+        max_unlabelled=0,
     )
     dataset = load_dataset(with_adopted(rows, adopted), DICTIONARY, options)
     assert len(dataset) == 6

@@ -14,6 +14,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.people_labels import Said
 from catalog_enrichment.config.schema import ImagesConfig, TrainingConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import Cardinality, stable_hash
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
@@ -150,7 +151,7 @@ def loaded(catalog: LakeCatalog, tmp_path: Path) -> Dataset:
     }
     batch = pa.RecordBatch.from_pydict(columns)
     options = LoadOptions(
-        attributes=["color", "material"], image_size=8, max_chars=200, images=ImagesConfig(), workdir=tmp_path,
+        attributes=["color", "material"], square=Square(8), max_chars=200, images=ImagesConfig(), workdir=tmp_path,
         max_unlabelled=0,
     )  # fmt: skip
     return load_dataset(people_labels.with_labels(catalog, [batch]), WORDS, options)

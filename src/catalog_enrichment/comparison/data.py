@@ -14,6 +14,7 @@ from catalog_enrichment.config.comparison import CompareConfig
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.models.spec import ModelSpec, Recipe
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import stable_hash
@@ -91,7 +92,7 @@ def load_data(
         _check_label_shares(split, settings)
         labels = labels_of(first, settings_of(config))
         tasks = {
-            key: task_of(replace(split, dataset=datasets[model.image.size]), labels, model)
+            key: task_of(replace(split, dataset=datasets[model.image.square]), labels, model)
             for key, model in {_spec_hash(recipe.model): recipe.model for recipe in recipes}.items()
         }
     return ComparisonData(split=split, tasks=tasks, evaluation_index=evaluation_index)
@@ -143,14 +144,16 @@ def _datasets(
     config: Config,
     recipes: Iterable[Recipe],
     workdir: Path,
-) -> dict[int, Dataset]:
-    """Picture size -> the products with pictures of that size; the products are the same in all."""
-    by_size: dict[int, list[Recipe]] = {}
+) -> dict[Square, Dataset]:
+    """Square -> the products with pictures fitted into it; the products are the same in all."""
+    by_square: dict[Square, list[Recipe]] = {}
     for recipe in recipes:
-        by_size.setdefault(recipe.model.image.size, []).append(recipe)
+        by_square.setdefault(recipe.model.image.square, []).append(recipe)
     datasets = {
-        size: load(products(), dictionary, config, same_size, workdir / f"products-{size}")
-        for size, same_size in by_size.items()
+        square: load(
+            products(), dictionary, config, sharing, workdir / f"products-{square.side}{'-trimmed' * square.trim}"
+        )
+        for square, sharing in by_square.items()
     }
     if len({stable_hash(dataset.ids) for dataset in datasets.values()}) > 1:
         raise DataContractError("the catalog's products changed while they were read. Start the comparison again")

@@ -18,6 +18,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
 from catalog_enrichment.inputs.images import first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.models import numeric_paths
 from catalog_enrichment.records import Reason
 
@@ -80,7 +81,7 @@ def score_batches(
 
     threads = _decoding_threads(predictor.numeric_path)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoder:
-        submitted = ((part, decoder.submit(_decode, part.batch, predictor.image_size, limits)) for part in parts())
+        submitted = ((part, decoder.submit(_decode, part.batch, predictor.square, limits)) for part in parts())
         found: dict[int, ScoredRow] = {}
         for part, decoded in _taken_ahead(submitted, threads):
             found |= zip(part.positions, _scored(passes, decoded.result()), strict=True)
@@ -164,8 +165,8 @@ class _DecodedBatch:
     """Per product, why no picture of it could be used."""
 
 
-def _decode(batch: UndecodedBatch, size: int, limits: ImagesConfig) -> _DecodedBatch:
-    decoded = first_usable_of_each(batch.images, size, limits)
+def _decode(batch: UndecodedBatch, square: Square, limits: ImagesConfig) -> _DecodedBatch:
+    decoded = first_usable_of_each(batch.images, square, limits)
     products = ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
     return _DecodedBatch(products, [picture.reason for picture in decoded])
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.inputs.images import first_usable_of_each
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.unusable_pictures import UnusablePictures
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def try_pictures(rows: DataFrame, limits: ImagesConfig) -> UnusablePictures:
     sample = rows.join(F.broadcast(drawn), "row_key").select("images")
 
     def outcomes(images: pd.Series) -> pd.DataFrame:
-        decoded = first_usable_of_each(list(images), _SIZE, limits)
+        decoded = first_usable_of_each(list(images), Square(_SIZE), limits)
         return pd.DataFrame({"reason": [one.reason for one in decoded], "detail": [one.detail for one in decoded]})
 
     outcome = F.pandas_udf(outcomes, "struct<reason:string,detail:string>")("images")

@@ -1,13 +1,8 @@
-"""Pictures to a square for the model; a bad picture gives a Reason, never an exception.
-
-The whole picture is scaled into the square and the rest is white, like the background of most catalog pictures.
-Cropping would cut off parts of tall products; stretching would change proportions.
-"""
+"""Pictures to a square for the model; a bad picture gives a Reason, never an exception."""
 
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -17,11 +12,12 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.fetch_limits import Deadline
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import TRANSIENT, Reason
 
 TOO_LARGE = "too_large:"
@@ -30,16 +26,13 @@ TOO_LARGE = "too_large:"
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF")
 """The formats, by Pillow's names, that are decoded. Pillow gives others to programs: it runs Ghostscript on EPS."""
 
-_WHITE = (255, 255, 255)
-_UINT16_STEP = 257  # 65535 / 255
-
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A usable picture, or the reason why there is none: exactly one of ``pixels`` and ``reason`` is None."""
 
     pixels: np.ndarray | None
-    """uint8 (size, size, 3), RGB."""
+    """uint8 (S, S, 3), RGB; S is the square's side."""
     reason: Reason | None = None
     detail: str = ""
 
@@ -52,7 +45,7 @@ Fetch = Callable[[str, Deadline], Fetched]
 
 def first_usable(
     images: Pictures | None,
-    size: int,
+    square: Square,
     limits: ImagesConfig,
     fetch: Fetch | None = None,
     decoding: AbstractContextManager[Any] | None = None,
@@ -69,15 +62,15 @@ def first_usable(
     for image in listed[: limits.max_per_product]:
         data, uri = image.get("bytes"), image.get("uri")
         if data is not None:
-            decoded = decode_image(bytes(data), size, limits)
+            decoded = decode_image(bytes(data), square, limits)
         elif not uri:
             stored = _stored(str(image.get("version") or ""), limits, deadline)
             with decoding or nullcontext():
-                decoded = _decode_fetched("", stored, size, limits)
+                decoded = _decode_fetched("", stored, square, limits)
         else:
             fetched = (fetch or picture_sources(limits).fetch)(str(uri), deadline)
             with decoding or nullcontext():
-                decoded = _decode_fetched(str(uri), fetched, size, limits)
+                decoded = _decode_fetched(str(uri), fetched, square, limits)
         if decoded.pixels is not None:
             return decoded
         if failure is None or (decoded.reason in TRANSIENT and failure.reason not in TRANSIENT):
@@ -88,7 +81,7 @@ def first_usable(
     return failure or Decoded(None, Reason.NO_IMAGE, "the product has no image")
 
 
-def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits: ImagesConfig) -> list[Decoded]:
+def first_usable_of_each(products: Sequence[Pictures | None], square: Square, limits: ImagesConfig) -> list[Decoded]:
     """:func:`first_usable` of every product, in order.
 
     Pictures by reference are fetched by `images.fetch.threads` threads. They decode one picture at a time: a decoded
@@ -98,10 +91,10 @@ def first_usable_of_each(products: Sequence[Pictures | None], size: int, limits:
     listed = [list(images) if images is not None else [] for images in products]
     remote = "://" in limits.store
     if not any(image.get("bytes") is None and (remote or image.get("uri")) for images in listed for image in images):
-        return [first_usable(images, size, limits) for images in listed]
+        return [first_usable(images, square, limits) for images in listed]
     decoding, fetch = Lock(), picture_sources(limits).fetch
     with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
-        return list(threads.map(lambda images: first_usable(images, size, limits, fetch, decoding), listed))
+        return list(threads.map(lambda images: first_usable(images, square, limits, fetch, decoding), listed))
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
@@ -111,8 +104,8 @@ def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
     return picture_sources(limits).stored(version, deadline)
 
 
-def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
-    """Decode one encoded picture (of one of :data:`FORMATS`) to a ``size`` x ``size`` square. Never raises.
+def decode_image(data: bytes, square: Square, limits: ImagesConfig) -> Decoded:
+    """Decode one encoded picture (of one of :data:`FORMATS`) fitted into ``square``. Never raises.
 
     Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. Of an
     animation the first frame is used, transparency becomes white, EXIF rotation is applied.
@@ -126,7 +119,7 @@ def decode_image(data: bytes, size: int, limits: ImagesConfig) -> Decoded:
             width, height = image.size
             if width * height > limits.max_pixels:
                 return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{width} x {height} exceeds {limits.max_pixels} pixels")
-            return Decoded(_to_square(image, size))
+            return Decoded(square.fit(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
         # Pillow's own limit: 179 million pixels, or half of that where warnings are errors. The warning is not
         # silenced here, because decoding runs in threads and warnings.catch_warnings is not thread-safe.
@@ -142,49 +135,14 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _decode_fetched(uri: str, fetched: Fetched, size: int, limits: ImagesConfig) -> Decoded:
+def _decode_fetched(uri: str, fetched: Fetched, square: Square, limits: ImagesConfig) -> Decoded:
     """The picture at ``uri``; the detail of a failure names it. Empty: a picture of the catalog's own."""
     if fetched.data is None:
         return Decoded(None, fetched.reason, fetched.detail)
-    decoded = decode_image(fetched.data, size, limits)
+    decoded = decode_image(fetched.data, square, limits)
     if decoded.pixels is not None:
         return decoded
     return Decoded(None, decoded.reason, f"{without_secrets(uri)}: {decoded.detail}" if uri else decoded.detail)
-
-
-def _to_square(image: Image.Image, size: int) -> np.ndarray:
-    scale = size / max(image.size)
-    # JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work; draft keeps at least the requested size.
-    image.draft(None, (round(image.width * scale) or 1, round(image.height * scale) or 1))
-    upright = _simple_mode(_upright(image))
-    width, height = (max(1, round(side * size / max(upright.size))) for side in upright.size)
-    fitted = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if fitted.size == (size, size) and fitted.mode == "RGB":
-        return np.array(fitted)
-    canvas = Image.new("RGB", (size, size), _WHITE)
-    corner = ((size - width) // 2, (size - height) // 2)
-    canvas.paste(fitted, corner, mask=fitted.getchannel("A") if fitted.mode == "RGBA" else None)
-    return np.array(canvas)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # outside the try: a picture that cannot be decoded must raise
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
-        return image  # broken EXIF data does not affect the pixels
-
-
-def _simple_mode(image: Image.Image) -> Image.Image:
-    """The picture as RGB, or as RGBA if it is partly transparent."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # convert("RGB") would clip everything above 255 to white
-        grey = np.clip(np.asarray(image), 0, 65535) // _UINT16_STEP
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    transparent = "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
-    mode = "RGBA" if transparent else "RGB"
-    return image if image.mode == mode else image.convert(mode)
 
 
 def _failure_reason(data: bytes, problem: Exception) -> Reason:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.models import artifact, numeric_paths
 from catalog_enrichment.models.predictor import Predictor, Scores
 from catalog_enrichment.models.spec import Head
@@ -34,7 +35,7 @@ class Scorer(Protocol):
     """Scores products: one model, or several that vote."""
 
     numeric_path: str
-    image_size: int
+    square: Square
 
     @property
     def heads(self) -> dict[str, Head]: ...
@@ -49,10 +50,12 @@ class VotingPredictor:
 
     def __init__(self, members: Sequence[Predictor]) -> None:
         first = members[0]
-        if any(member.heads != first.heads or member.image_size != first.image_size for member in members):
-            raise ModelContractError("the members of an ensemble must have the same attributes, values and image size")
+        if any(member.heads != first.heads or member.square != first.square for member in members):
+            raise ModelContractError(
+                "the members of an ensemble must have the same attributes, values, model.image.size and trim"
+            )
         self._members = list(members)
-        self.image_size = first.image_size
+        self.square = first.square
         self.numeric_path = first.numeric_path
 
     @property

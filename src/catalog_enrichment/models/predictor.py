@@ -48,7 +48,7 @@ class Predictor:
         self._preprocessor = Preprocessor(tokenizers, spec)
         self._temperatures = dict(temperatures)
         self._device, self._numbers = device, numbers
-        self.image_size = spec.image.size
+        self.square = spec.image.square
         self.numeric_path = numeric_paths.path_name(numbers, device)
         """Number type and device of the computation; certificates name them: others give different scores."""
 
@@ -71,7 +71,7 @@ class Predictor:
         return self._net.heads
 
     def predict(self, batch: ProductBatch) -> Scores:
-        """Score B products; pictures of side ``image_size``.
+        """Score B products; pictures of side ``square.side``.
 
         A product's scores do not depend on the other products of the batch, except for rounding: below
         :data:`numeric_paths.TOLERANCE`.

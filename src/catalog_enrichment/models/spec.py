@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import Cardinality
 
 Pooling = Literal["sum", "mean", "cls"]
@@ -98,6 +99,9 @@ class ImageSpec:
     `tf_efficientnet_lite0`); empty: random weights."""
     size: int = 64
     """Side of the square picture, pixels."""
+    trim: bool = False
+    """Cut off the margins around the product before the picture is scaled to `size`. A picture without a background of
+    one colour stays whole; of a white product on white only what differs is kept."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted per RGB channel, on 0..1; the defaults are ImageNet's. Must match the pretrained weights, if any."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -124,6 +128,11 @@ class ImageSpec:
             raise ValueError(f"palette must not be negative, not {self.palette}")
         if self.regions < 1 or self.size % self.regions:
             raise ValueError(f"regions must divide size ({self.size}), not {self.regions}")
+
+    @property
+    def square(self) -> Square:
+        """How pictures are fitted into the square."""
+        return Square(self.size, self.trim)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -365,9 +374,12 @@ class Ensemble:
     def __post_init__(self) -> None:
         if len(self.members) < 2:
             raise ValueError(f"an ensemble needs at least two members, not {len(self.members)}")
-        sizes = {member.model.image.size for member in self.members}
-        if len(sizes) > 1:
-            raise ValueError(f"pictures are decoded once, so all members need one image size, not {sorted(sizes)}")
+        squares = {member.model.image.square for member in self.members}
+        if len(squares) > 1:
+            raise ValueError(
+                "pictures are decoded once, so all members need the same model.image.size and model.image.trim, not "
+                + " and ".join(sorted(f"{square.side} and {str(square.trim).lower()}" for square in squares))
+            )
 
 
 def fusion_kinds() -> list[str]:

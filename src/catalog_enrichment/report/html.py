@@ -336,8 +336,9 @@ def thumbnail(picture: bytes | None) -> str:
     from PIL import Image
 
     from catalog_enrichment.inputs.images import decode_image
+    from catalog_enrichment.inputs.square import Square
 
-    decoded = decode_image(picture, THUMBNAIL, ImagesConfig())
+    decoded = decode_image(picture, Square(THUMBNAIL), ImagesConfig())
     if decoded.pixels is None:
         return ""
     buffer = BytesIO()

@@ -262,8 +262,9 @@ def picture_of(images: Any, limits: ImagesConfig) -> bytes | None:
     from PIL import Image
 
     from catalog_enrichment.inputs.images import first_usable
+    from catalog_enrichment.inputs.square import Square
 
-    usable = first_usable([image.asDict() for image in images or []], THUMBNAIL, limits)
+    usable = first_usable([image.asDict() for image in images or []], Square(THUMBNAIL), limits)
     if usable.pixels is None:
         return None
     encoded = BytesIO()

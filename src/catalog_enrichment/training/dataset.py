@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.inputs.images import Decoded, first_usable
+from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.inputs.unusable_pictures import UnusablePictures
 from catalog_enrichment.records import TRANSIENT, Cardinality, Modality, Reason, stable_hash
@@ -43,8 +44,8 @@ class LoadOptions:
 
     attributes: list[str]
     """Attributes to learn; a product with a merchant value for one of them is labelled."""
-    image_size: int
-    """Side of the decoded pictures, pixels."""
+    square: Square
+    """What pictures are fitted into."""
     max_chars: int
     """Characters kept of a title and of a description."""
     images: ImagesConfig
@@ -226,16 +227,14 @@ def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, opt
     by reason, and the product has no image.
     """
     dataset = Dataset(dictionary)
-    shape = (options.image_size, options.image_size, 3)
+    shape = (options.square.side, options.square.side, 3)
     slots = _Slots(options.max_unlabelled)
     options.workdir.mkdir(parents=True, exist_ok=True)
     file = options.workdir / "pixels.u8"
     with file.open("wb") as sink, ThreadPoolExecutor(options.threads) as pool:
         for batch in products:
             rows = _assign_slots(batch.to_pylist(), dataset, slots, options)
-            pictures = pool.map(
-                lambda row: first_usable(row["images"], options.image_size, options.images), rows.values()
-            )
+            pictures = pool.map(lambda row: first_usable(row["images"], options.square, options.images), rows.values())
             for (slot, row), picture in zip(rows.items(), pictures, strict=True):
                 _store_row(dataset, slot, row, options)
                 _store_picture(dataset, slot, picture, sink)

@@ -91,15 +91,15 @@ def load(
     recipes: Sequence[Recipe],
     workdir: Path,
 ) -> Dataset:
-    """The products, with texts and pictures as ``recipes`` (all of one image size) need them. The pictures are written
-    to ``workdir``.
+    """The products, with texts and pictures as ``recipes`` need them, which all have the same `model.image.size` and
+    `trim`. The pictures are written to ``workdir``.
 
     Raises GateRefused where ``recipes`` use pictures and too many of those that there should be cannot be used.
     """
     settings = settings_of(config)
     options = LoadOptions(
         attributes=attributes_of(settings, dictionary),
-        image_size=recipes[0].model.image.size,
+        square=recipes[0].model.image.square,
         max_chars=max(recipe.model.max_chars for recipe in recipes),
         images=config.pictures(),
         workdir=workdir,

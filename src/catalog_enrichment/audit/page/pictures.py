@@ -11,6 +11,7 @@ from PIL import Image
 
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs.images import first_usable
+from catalog_enrichment.inputs.square import Square
 
 SIZE = 640
 """Pixels of a side: sharp on a phone, and about 40 kB."""
@@ -47,7 +48,7 @@ class Pictures:
                 self._kept.move_to_end(key)
                 return Picture(self._kept[key])
         decoded = first_usable(
-            [{"bytes": None, "uri": uri, "version": version}], SIZE, self.limits, decoding=self._decoding
+            [{"bytes": None, "uri": uri, "version": version}], Square(SIZE), self.limits, decoding=self._decoding
         )
         if decoded.pixels is None:
             return Picture(b"", str(decoded.reason.value if decoded.reason else "no_image"))
