@@ -96,7 +96,8 @@ def test_noise_of_compression_is_no_content() -> None:
 
 
 def test_transparent_margins_are_cut_like_white_ones() -> None:
-    image = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
+    image = scene(200).convert("RGBA")  # what is under the transparency does not count
+    image.putalpha(0)
     image.paste((*RED, 255), (80, 80, 120, 120))
     opaque = product((80, 80, 120, 120))
     assert product_box(image) == product_box(opaque)
