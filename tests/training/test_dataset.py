@@ -45,13 +45,10 @@ def test_pictures_are_decoded_into_a_file_at_the_recipes_size(tmp_path):
 
 
 def test_margins_are_cut_where_the_recipe_says_so(tmp_path):
-    square = io.BytesIO()
-    Image.new("RGB", (64, 64), (255, 255, 255)).save(square, "PNG")
-    canvas = Image.open(square)
-    canvas.paste((200, 30, 30), (24, 24, 40, 40))
-    small = io.BytesIO()
-    canvas.save(small, "PNG")
-    row = product(0, images=[{"bytes": small.getvalue(), "uri": None, "version": "1"}])
+    picture, encoded = Image.new("RGB", (64, 64), (255, 255, 255)), io.BytesIO()
+    picture.paste((200, 30, 30), (24, 24, 40, 40))
+    picture.save(encoded, "PNG")
+    row = product(0, images=[{"bytes": encoded.getvalue(), "uri": None, "version": "1"}])
     red = {
         trim: (load([row], tmp_path / str(trim), square=Square(16, trim)).pixels[0, :, :, 1] < 100).mean()
         for trim in (False, True)
