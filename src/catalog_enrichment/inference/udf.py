@@ -79,7 +79,11 @@ def scored(
 
 
 def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, without_text: bool = False) -> Any:
-    """The Iterator pandas UDF: (title, description, images, content_hash) -> one struct of SCORED_TYPE, in order."""
+    """The Iterator pandas UDF: (title, description, images, content_hash) -> one struct of SCORED_TYPE, in order.
+
+    Not deterministic to Spark, so that it scores the rows that it is given, once: otherwise it moves a filter on the
+    scores below a join before them, and what the join drops is scored too.
+    """
     from pyspark.sql.functions import pandas_udf
 
     def score(columns: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
@@ -92,7 +96,7 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, withou
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings
     score.__annotations__ = _udf_annotations()
-    return pandas_udf(score, returnType=SCORED_TYPE)
+    return pandas_udf(score, returnType=SCORED_TYPE).asNondeterministic()
 
 
 def to_arrow(rows: Sequence[forward.ScoredRow]) -> pa.StructArray:
