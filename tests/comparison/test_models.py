@@ -7,20 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment.comparison.models import compared_models, seeded
+from catalog_enrichment.comparison.models import compared_models, seeded, with_max_epochs
 from catalog_enrichment.errors import ConfigError
 
 from .comparison_samples import COMPARE, config
 
 
 def test_max_epochs_caps_every_stage_and_seeds_shift_every_stage(tmp_path: Path) -> None:
-    stages = 'adapt = { method = "simcse", fit = { epochs = 9 } }, image = { epochs = 1, seed = 4 }'
+    stages = 'adapt = { method = "simcse", fit = { epochs = 9, min_steps = 500 } }, image = { epochs = 1, seed = 4 }'
     loaded = config(tmp_path, text=COMPARE.replace('"model.image.size" = 48', stages))
     text, attention, vote = compared_models(loaded)
     (recipe,) = attention.members
     assert recipe.adapt is not None
     assert recipe.image is not None
     assert (recipe.fit.epochs, recipe.adapt.fit.epochs, recipe.image.epochs) == (2, 2, 1)
+    assert recipe.adapt.fit.for_products(10).epochs == 2
+    assert with_max_epochs(recipe, 0) == recipe
+    free = replace(recipe, fit=replace(recipe.fit, min_steps=500, max_epochs=8))
+    assert [with_max_epochs(free, limit).fit.for_products(10).epochs for limit in (0, 7, 9)] == [8, 7, 8]
     assert vote.members == (*text.members, recipe)
     shifted = seeded(recipe, 3)
     assert shifted.adapt is not None

@@ -86,6 +86,9 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
             "[destruction]\nadversarial = -1\n[destruction.fit]\nepochs = 1\n[fit]",
             "adversarial must not be neg",
         ),
+        ("epochs = 2", "epochs = 2\nmin_steps = -1", "min_steps must not be negative"),
+        ("epochs = 2", "epochs = 2\nmax_epochs = -1", "max_epochs must not be negative"),
+        ("epochs = 2", "epochs = 2\nmin_steps = 9\nschedule = 'step'", "min_steps needs another schedule"),
         ("[fit]", "[search]\nkl_lambda = [-1.0]\n[fit]", "kl_lambda must not be negative"),
         (
             "[fit]",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +63,44 @@ def test_learning_rate_schedules() -> None:
         [1, 1, 0.1, 0.1, 0.01, 0.001]
     )
     assert learning_rate_factor(3, 100, replace(spec, schedule="constant")) == 1
+
+
+def test_few_products_are_passed_more_often_until_the_steps_are_enough(task: Task) -> None:
+    spec, rows = replace(recipe().fit, epochs=2, batch_size=16), task.train[:40]
+    assert spec.steps_per_epoch(40) == 3  # the last batch has 8 products
+    taken = {}
+    for min_steps in (6, 7):
+        lines: list[str] = []
+        run(task, replace(spec, min_steps=min_steps), lines.append, train=rows)
+        taken[min_steps] = len(lines)
+        assert lines[-1].startswith(f"toy: epoch {len(lines)}/{len(lines)}")
+    assert taken == {6: 2, 7: 3}
+    assert replace(spec, accumulate=2).steps_per_epoch(40) == 2
+    assert replace(spec, accumulate=2, min_steps=7).for_products(40).epochs == 4
+    assert spec.for_products(1).epochs == 2
+    limited = replace(spec, min_steps=700, max_epochs=9)
+    assert [limited.for_products(products).epochs for products in (40, 1600)] == [9, 7]
+    assert replace(limited, max_epochs=1).for_products(40).epochs == 2
+
+
+def test_fits_of_as_many_epochs_share_a_checkpoint_whatever_asked_for_them(task: Task, tmp_path) -> None:
+    spec, rows = replace(recipe().fit, epochs=3, batch_size=16), task.train[:40]
+    run(task, spec, train=rows, checkpoints=tmp_path)
+    lines: list[str] = []
+    run(task, replace(spec, epochs=1, min_steps=9), lines.append, train=rows, checkpoints=tmp_path)
+    assert lines == [f"toy: continues after epoch 3 from {tmp_path}"]
+    run(task, replace(spec, epochs=1, min_steps=10), lines.append, train=rows, checkpoints=tmp_path)
+    assert lines[1].startswith("toy: epoch 1/4")
+
+
+def test_the_learning_rate_ends_at_0_after_the_epochs_that_min_steps_adds(task: Task) -> None:
+    spec = replace(recipe().fit, epochs=1, batch_size=16, min_steps=12, warmup_share=0.1)
+    rows: list[Mapping[str, float]] = []
+    run(task, spec, train=task.train[:40], on_epoch=lambda _stage, row: rows.append(row))
+    rates = [row["learning_rate"] for row in rows]  # the largest at the start of each epoch
+    assert len(rates) == 4
+    assert rates[1] > rates[2] > rates[3] > 0
+    assert rates[3] < 0.25 * rates[1]
 
 
 def test_an_interrupted_fit_gives_the_weights_of_an_uninterrupted_one(task: Task, tmp_path) -> None:

@@ -54,7 +54,13 @@ def with_max_epochs(recipe: Recipe, max_epochs: int) -> Recipe:
     """``recipe`` with at most ``max_epochs`` epochs in every stage; 0: unchanged."""
     if not max_epochs:
         return recipe
-    return _each_fit(recipe, lambda fit: replace(fit, epochs=min(fit.epochs, max_epochs)))
+
+    def limited(fit: FitSpec) -> FitSpec:
+        return replace(
+            fit, epochs=min(fit.epochs, max_epochs), max_epochs=min(fit.max_epochs or max_epochs, max_epochs)
+        )
+
+    return _each_fit(recipe, limited)
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:

@@ -7,7 +7,8 @@ config. The text under a field is its documentation. Recipe files are read by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +178,11 @@ class Head:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitSpec:
     epochs: int
-    """Passes over the training fold, at most."""
+    """Passes over the training fold, at most but for `min_steps`."""
+    min_steps: int = 0
+    """Fewest steps of the optimizer: where `epochs` passes have fewer (few products), there are more. 0: no minimum."""
+    max_epochs: int = 0
+    """Most passes that `min_steps` may lead to; 0: no limit."""
     batch_size: int = 64
     """Products per batch."""
     accumulate: int = 1
@@ -233,6 +238,20 @@ class FitSpec:
                 "kl_lambda, weight_decay, patience and picture_size must not be negative, not "
                 f"{self.kl_lambda}, {self.weight_decay}, {self.patience} and {self.picture_size}"
             )
+        _not_negative("min_steps", self.min_steps)
+        _not_negative("max_epochs", self.max_epochs)
+        if self.min_steps and self.schedule == "step":
+            raise ValueError("min_steps needs another schedule than 'step', which counts epochs")
+
+    def steps_per_epoch(self, products: int) -> int:
+        """Steps of the optimizer in a pass over so many products (at least one)."""
+        return math.ceil(products / (self.batch_size * self.accumulate))
+
+    def for_products(self, products: int) -> FitSpec:
+        """The same with the number of epochs that a fit on so many products (at least one) has, and no `min_steps`."""
+        needed = math.ceil(self.min_steps / self.steps_per_epoch(products))
+        allowed = min(needed, self.max_epochs or needed)
+        return replace(self, epochs=max(self.epochs, allowed), min_steps=0, max_epochs=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,6 +97,7 @@ def run(
                 f"{inputs.name}: no product is left to {purpose}. Check that labelled products have pictures, and that "
                 "enough of them are in the train and validation folds"
             )
+    spec = spec.for_products(len(inputs.train))
     loop = _Loop(network, objective, spec, inputs)
     state = loop.resume() or _State(copy.deepcopy(network.state_dict()))
     if state.epoch:
@@ -178,8 +179,7 @@ class _Loop:
         self._shared_random = self._process_random = np.random.default_rng(spec.seed)
         self._fingerprint = self._hash_of_fit() if inputs.checkpoints is not None else ""
         self._optimizer = _optimizer(network, objective, spec)
-        batches = math.ceil(len(inputs.train) / spec.batch_size)
-        steps = spec.epochs * math.ceil(batches / spec.accumulate)
+        steps = spec.epochs * spec.steps_per_epoch(len(inputs.train))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: learning_rate_factor(step, steps, spec)
         )
