@@ -180,9 +180,10 @@ class FitSpec:
     epochs: int
     """Passes over the training fold, at most but for `min_steps`."""
     min_steps: int = 0
-    """Fewest steps of the optimizer: where `epochs` passes have fewer (few products), there are more. 0: no minimum."""
+    """Steps of the optimizer to reach by more passes than `epochs` where these have fewer (few products), unless
+    `max_epochs` or `patience` ends the fit earlier. 0: none."""
     max_epochs: int = 0
-    """Most passes that `min_steps` may lead to; 0: no limit."""
+    """Most passes that `min_steps` may lead to; never lowers `epochs`. 0: no limit."""
     batch_size: int = 64
     """Products per batch."""
     accumulate: int = 1
@@ -250,8 +251,8 @@ class FitSpec:
     def for_products(self, products: int) -> FitSpec:
         """The same with the number of epochs that a fit on so many products (at least one) has, and no `min_steps`."""
         needed = math.ceil(self.min_steps / self.steps_per_epoch(products))
-        allowed = min(needed, self.max_epochs or needed)
-        return replace(self, epochs=max(self.epochs, allowed), min_steps=0, max_epochs=0)
+        passes = min(needed, self.max_epochs or needed)
+        return replace(self, epochs=max(self.epochs, passes), min_steps=0, max_epochs=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
