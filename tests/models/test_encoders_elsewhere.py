@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact
@@ -113,6 +114,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
         ).probabilities
     (root / "sources").rename(root / "gone")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    settings["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # another number of threads gives other last bits
     texts = json.dumps([ALL_TITLES, ALL_DESCRIPTIONS])
     with hub(camembert(root / "hub")) as address:
         settings |= {"HF_ENDPOINT": address, "HF_HOME": str(root / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
