@@ -214,7 +214,7 @@ def mlflow_accounts() -> None:
 
 
 def upgrades() -> None:
-    _tests("tests/test_frozen_sample.py", "tests/test_upgrades.py")
+    _tests("tests/test_frozen_sample.py", "tests/test_moved_catalog.py")
 
 
 def java_package() -> None:

@@ -35,7 +35,8 @@ def test_an_abstention_claims_counts_and_lists_nothing() -> None:
     )  # fmt: skip
     assert given == {
         "contract": 2, "attribute": "color", "modality": "text_only", "threshold": None, "why_abstains": "poor",
-        "score_type": "float64 of float32", "unit": "product", "status": "provisional", "deff": 1.0,
+        "score_type": "float64 of float32", "unit": "product", "status": "provisional",
+        "basis": "merchant_labels", "deff": 1.0,
         "suggest_threshold": None, "histogram": [0] * 20, "steps": [], **dict.fromkeys(zero, 0),
         **{name: [] for name in empty},
         "target": 0.95, "delta": 0.05, "use_number": 2, "epoch": 3, "tested_at": 0.05 / 6,

@@ -33,6 +33,19 @@ class CertificateStatus(StrEnum):
     CONFIRMED = "confirmed"
 
 
+class CertificateBasis(StrEnum):
+    """The labels that a certificate rests on."""
+
+    MERCHANT_LABELS = "merchant_labels"
+    """Values that merchants gave; the unlabelled products were shown to be like the labelled ones."""
+    GOLD_SAMPLE = "gold_sample"
+    """Answers of people about a uniform sample of the unlabelled products."""
+    VERDICTS = "verdicts"
+    """Verdicts of people about uniformly drawn proposals for unlabelled products."""
+    AUDIT = "audit"
+    """Verdicts of people about uniformly drawn values that were written."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredBy:
     """What gives a score besides the product. Another value of any of these can give another score."""
@@ -172,6 +185,7 @@ class Certificate:
     claim: str
     """The guarantee in words."""
     status: CertificateStatus = CertificateStatus.PROVISIONAL
+    basis: CertificateBasis = CertificateBasis.MERCHANT_LABELS
     label_set_hash: str
     data_window: str
     """Source of the labelled products, in words or as an interval."""
@@ -320,7 +334,7 @@ class Certificate:
             content[name] = list(content[name])
         for name in _ROWS:
             content[name] = [asdict(row) for row in content[name]]
-        content["modality"], content["status"] = self.modality.value, self.status.value
+        content |= {name: getattr(self, name).value for name in ("modality", "status", "basis")}
         return content
 
 
@@ -351,6 +365,8 @@ def _read(name: str, value: Any) -> Any:
             return Modality(value)
         case "status":
             return CertificateStatus(value)
+        case "basis":
+            return CertificateBasis(value)
         case _ if name in _ROWS:
             return tuple(_ROWS[name](**row) for row in value)
         case "values" | "categories" | "languages" | "histogram":

@@ -21,7 +21,7 @@ import numpy as np
 from catalog_enrichment.classification_metrics import Floats, Ints
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import claim
-from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, ThresholdTest
+from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus, ThresholdTest
 from catalog_enrichment.precision.certify import LabelUse, last_passed, spent_delta
 from catalog_enrichment.precision.cluster import AcceptedSample, cluster_test
 from catalog_enrichment.precision.grid import GridSize, smallest_sample, threshold_grid
@@ -141,6 +141,7 @@ def _without_evidence(
         use_number=use.number,
         epoch=use.epoch,
         tested_at=spent_delta(rule.delta, use.number),
+        basis=CertificateBasis.AUDIT,
         label_set_hash=stable_hash(sorted(fold.product_ids)),
         data_window=fold.data_window,
         certification_products=len(fold.scores),
