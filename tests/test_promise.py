@@ -19,13 +19,14 @@ def test_the_last_line_has_every_scenario() -> None:
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert "n/2000: 10 of 10 draws" in finished.stdout
     found = json.loads(finished.stdout.splitlines()[-1])
-    assert list(found) == ["n", "clusters", "shift", "uses", "versions"]
+    assert list(found) == ["n", "labels", "clusters", "shift", "uses", "versions", "none", "verdicts"]
     assert list(found["n"]) == ["2000", "5000", "10000"]
     measured = {"violations", "recall_vs_oracle", "abstain", "draws"}
     for methods in found["n"].values():
         assert set(methods) == {"certified", "plain"}
         assert set(methods["certified"]) == set(methods["plain"]) == measured
         assert methods["certified"]["draws"] == 10
+    assert list(found["labels"])[1:3] == ["1% of 10,000", "2% of 10,000"]
     assert len(found["clusters"]) >= 4
     assert sum("worse" in name for name in found["clusters"]) >= 3
     assert set(found["shift"]) == {"2x", "4x"}

@@ -74,6 +74,8 @@ class RunKind(StrEnum):
     """Took back what a certificate had allowed."""
     RECERTIFY = "recertify"
     """Issued new certificates from audited values."""
+    CERTIFY = "certify"
+    """Issued certificates without training."""
 
 
 class RunStatus(StrEnum):

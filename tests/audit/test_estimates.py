@@ -212,19 +212,22 @@ def test_only_samples_that_are_asked_for_and_complete_are_read_in_the_order_of_t
 
 def test_a_newer_set_of_a_person_stands(spark: SparkSession) -> None:
     """Only of people: what an earlier ingest wrote is replaced."""
-    products = frame(spark, "products", [product("p1"), product("p2"), product("p3")])
+    by_merchant = product("p4", merchant_attributes={"color": ["green"]})
+    products = frame(spark, "products", [product("p1"), product("p2"), product("p3"), product("p5"), by_merchant])
     people = {"attribute": "color", "source": "human", "op": "assert", "value": "green"}
     sets = [("p1", "person", 2), ("p2", "person", 0), ("p3", "ingest-1", 2)]
     events = [
         people | {"event_id": one, "product_id": one, "run_id": run_id, "asserted_at": START + timedelta(hours=hours)}
         for one, run_id, hours in sets
     ]
-    human = {(one, "color"): ("blue",) for one, _, _ in sets}
+    human = {(one, "color"): ("blue",) for one, _, _ in sets} | {(one, "color"): ("",) for one in ("p4", "p5")}
     said_at = dict.fromkeys(human, START + timedelta(hours=1))
     wish = consequences.Wanted(frozenset(), frozenset(), human, 0, said_at)
     standing = frame(spark, "attribute_values", events)
     rows, _ = consequences._human_events(products, standing, wish, stamp("ingest-2", 9), {"ingest-1"})
-    assert {row["product_id"] for row in rows} == {"p2", "p3"}
+    assert {row["product_id"]: row["reason"] for row in rows} == {
+        "p2": "set_by_person", "p3": "set_by_person", "p5": "removed_by_person"
+    }  # fmt: skip
 
 
 def test_an_alarm_is_told_once_also_where_the_attribute_is_paused_already(tmp_path: Path) -> None:
@@ -255,6 +258,70 @@ def test_a_set_of_several_values_keeps_what_was_confirmed_and_drops_what_was_ref
     assert consequences.wanted([wool], by_item(cotton), WORDS).human == {("p1", "material"): ("cotton", "silk")}
     again = said(3, "no", **about | {"value": "silk"})
     assert consequences.wanted([again], by_item(cotton, wool), WORDS).human == {("p1", "material"): ("cotton",)}
+
+
+def test_that_there_is_no_value_is_a_wrong_value_for_alarm_and_bounds() -> None:
+    rows = [drawn(number) for number in range(4)]
+    said_none = by_item(said(0, "none"), said(1, "yes"), said(2, "yes"), said(3, "cannot_tell"))
+    judged = estimates.judged(rows, said_none, ())
+    audit = estimates.by_attribute(judged, {}, 0.05)["color"]
+    assert (audit.verdicts, audit.wrong, audit.unsure) == (3, 1, 1)
+    bounds = estimates.by_certificate(judged, 0.05)["color", "c1"]
+    assert (bounds.rows, bounds.wrong, bounds.unsure) == (4, 1, 1)
+    assert verdicts.refused_values(said_none.values()) == {("p0", "color", "red")}
+
+
+def test_values_that_were_judged_as_proposals_before_count_for_no_estimate() -> None:
+    proposals = {"purpose": "proposals", "run_id": "sample-0", "sample_id": "t", "certificate_id": None}
+    rows = [
+        *(drawn(number, **proposals | {"item_id": f"t{number}"}) for number in (1, 2)),
+        *(drawn(number, drawn_at=START + timedelta(days=1)) for number in (1, 2, 3)),
+        drawn(4, **proposals | {"item_id": "t4", "drawn_at": START + timedelta(days=2)}),
+        drawn(4),
+    ]
+    given = by_item(*(said(number, "yes") for number in (1, 2, 3, 4)), said(1, "yes", item_id="t1"))
+    given |= by_item(said(4, "yes", item_id="t4"))
+    judged = estimates.judged(rows, given, ())
+    assert [one.row["item_id"] for one in judged] == ["i2", "i3", "i4"]
+
+
+NONE = ("",)
+P1 = ("p1", "color")
+
+
+def test_that_there_is_no_value_becomes_the_human_set_and_the_newest_word_counts() -> None:
+    none = said(1, "none")
+    for purpose in ("audit", "gold", "proposals"):
+        wish = consequences.wanted([none | {"purpose": purpose}], {}, WORDS)
+        assert (wish.human, wish.refused) == ({P1: NONE}, {(*P1, "red")})
+    gold = none | {"purpose": "gold", "value": ""}
+    wish = consequences.wanted([gold], {}, WORDS)
+    assert (wish.human, wish.refused) == ({P1: NONE}, frozenset())
+    for purpose in ("label", "suggestions"):
+        assert consequences.wanted([none | {"purpose": purpose}], {}, WORDS).human == {}
+    assert consequences.wanted([gold], by_item(gold), WORDS).human == {}, "the same word is not written again"
+
+    blue = said(2, "other", "green", product_id="p1", item_id="later")
+    earlier = blue | {"settled_at": START}
+    assert consequences.wanted([blue], by_item(gold), WORDS).human == {P1: ("green",)}
+    assert consequences.wanted([gold], by_item(earlier), WORDS).human == {P1: NONE}
+    unknown = blue | {"right_values": ["mauve"]}
+    wish = consequences.wanted([unknown], by_item(gold), WORDS)
+    assert (wish.human, wish.unknown) == ({P1: ()}, 1)
+    many = {"attribute": "material", "purpose": "gold", "value": "", "product_id": "p1"}
+    wool = said(2, "other", "cotton", "wool", **many)
+    assert consequences.wanted([wool], by_item(said(1, "none", **many)), WORDS).human == {
+        ("p1", "material"): ("cotton", "wool")
+    }
+    assert consequences.wanted([said(3, "none", **many)], by_item(wool), WORDS).human == {("p1", "material"): NONE}
+
+
+def test_where_there_is_a_value_after_all_only_values_that_are_still_refused_stay_away() -> None:
+    none = said(1, "none", value="", purpose="gold")
+    refused = said(2, "no", product_id="p1", value="green")
+    wish = consequences.wanted([none | {"answer": "cannot_tell"}], by_item(none, refused), WORDS)
+    assert (wish.human, wish.freed) == ({P1: ()}, {P1: frozenset({"green"})})
+    assert consequences.wanted([none], by_item(refused), WORDS).freed == {}
 
 
 def test_answers_for_labels_become_no_human_value_but_refuse() -> None:

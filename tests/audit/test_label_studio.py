@@ -111,17 +111,35 @@ def test_results_become_verdicts_once(store: ReviewStore, site_config: Config, t
 def test_an_answer_to_a_suggestion_asks_for_the_change_that_it_asks_for_on_the_page(
     page_store: ReviewStore, site_config: Config, tmp_path: Path
 ) -> None:
-    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE, TWO])
-    one, two = _export(page_store, site_config, tmp_path / "t.json")
-    file = _results(tmp_path, (one, [_annotation("no")]), (two, [_annotation("other", "Blue")]))
+    three = item(3, images=())
+    page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE, TWO, three])
+    tasks = _export(page_store, site_config, tmp_path / "t.json")
+    one, two, _ = tasks
+    given = (_annotation("no"), _annotation("other", "Blue"), _annotation("none"))
+    file = _results(tmp_path, *[(task, [annotation]) for task, annotation in zip(tasks, given, strict=True)])
     for _ in range(2):
         label_studio.import_results(page_store, load_dictionary(site_config), file)
     asked = {(request.kind, request.values, request.item_id) for request in page_store.requests()}
     assert asked == {
         (RequestKind.REFUSE, (ONE.value,), one["item_id"]),
         (RequestKind.SET, ("Blue",), two["item_id"]),
+        (RequestKind.SET, (), three.item_id),
     }
-    assert len(page_store.requests()) == 2
+    assert len(page_store.requests()) == 3
+
+
+def test_a_gold_item_is_asked_for_its_value_and_may_have_none(
+    page_store: ReviewStore, site_config: Config, tmp_path: Path
+) -> None:
+    asked = item(1, value="", images=())
+    page_store.add_sample(sample(purpose=Purpose.GOLD), [asked])
+    (task,) = _export(page_store, site_config, tmp_path / "t.json")
+    assert (task["question"], len(task["values"])) == ("What is the color?", 304)
+    file = _results(tmp_path, (task, [_annotation("none"), _annotation("no", by=7)]))
+    summary = label_studio.import_results(page_store, load_dictionary(site_config), file)
+    assert summary["annotations"] == {"added": 1, "refused": 1}
+    (said,) = page_store.verdicts("s1")[asked.item_id]
+    assert said.answer is Answer.NONE
 
 
 def test_an_annotation_that_is_no_verdict_is_named_and_the_others_count(

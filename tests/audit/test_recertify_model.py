@@ -20,7 +20,7 @@ from catalog_enrichment.records import Cardinality, Modality
 from ..sample_catalog import SampleCatalog, enrich, killed_at, table, values
 from .reviewers import drawn, ingested, judge
 
-LOOSE = ("precision.target=0.6", "precision.suggest_precision=0.5", "precision.delta=0.4", "precision.first_expected=2")
+LOOSE = ("precision.target=0.6", "precision.suggest_precision=0.5", "precision.delta=0.4")
 COLOR = {"attributes": ("color",), "uniform": 50, "near": 0}
 
 
@@ -134,7 +134,7 @@ def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog) ->
     seen = [value for key, value in values(enriched, "model").items() if key[1] == "material"]
     assert set(seen) == {("Cotton",), ("Cotton", "Wool")}
 
-    loose = enriched.with_settings(*LOOSE, "precision.first_expected=8")
+    loose = enriched.with_settings(*LOOSE)
     single = drawn(loose, **material, seed=1)
     judge(loose, single["sample_id"], lambda _: Answer.YES)
     ingested(loose)

@@ -211,3 +211,15 @@ def test_only_values_that_nobody_judged_before_the_pause_count_once_and_of_sampl
     after = DrawnRows([*first, *later], verdicts | {"n3": said(near[0])}, frozenset({"sample-of-one-run"}))
     assert set(after.fold(old, START, Cardinality.ONE).product_ids) == {"p1", "p2", "p4", "p5"}, "p3: judged as near"
     assert drawn.fold(replace(old, modality=Modality.TEXT_ONLY), START, Cardinality.ONE).product_ids == ()
+
+
+def test_only_audits_of_written_values_are_a_new_fold_and_a_product_without_a_value_is_wrong_in_it() -> None:
+    old = replace(certificate(), threshold=0.5)
+    mine = {"certificate_id": old.certificate_id}
+    rows = [row(n, **mine) for n in range(1, 4)]
+    others = [row(n, item_id=f"o{n}", sample_id=name, purpose=name, **mine)
+              for n, name in ((3, "proposals"), (4, "proposals"), (5, "label"))]  # fmt: skip
+    answers = [said(rows[0]), said(rows[1], "none"), said(rows[2]), *map(said, others)]
+    fold = DrawnRows([*others, *rows], {one["item_id"]: one for one in answers}).fold(old, START, Cardinality.ONE)
+    wrong = dict(zip(fold.product_ids, (fold.wrong_scores > 0).tolist(), strict=True))
+    assert wrong == {"p1": False, "p2": True, "p3": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catalog_enrichment.audit.items import Answer, Verdict
-from catalog_enrichment.audit.review_outcomes import agreement, is_wrong
+from catalog_enrichment.audit.review_outcomes import agreement
 
 from .review_samples import item, verdict
 
@@ -41,7 +41,3 @@ def test_three_reviewers_make_three_pairs() -> None:
     one = item(1)
     found = agreement({"1": [verdict(one, "A"), verdict(one, "B"), verdict(one, "C", Answer.OTHER, "Blue")]})
     assert (found.pairs, found.agreeing) == (3, 1)
-
-
-def test_no_and_another_value_say_that_the_value_is_wrong() -> None:
-    assert [answer for answer in Answer if is_wrong(answer)] == [Answer.NO, Answer.OTHER]

@@ -82,6 +82,8 @@ def test_two_that_agree_settle_an_item_and_two_that_differ_dispute_it(store: Rev
         ((Answer.OTHER, "Blue"), (Answer.OTHER, "Green"), ItemState.DISPUTED),
         ((Answer.OTHER, "Blue"), (Answer.NO,), ItemState.DISPUTED),
         ((Answer.CANNOT_TELL,), (Answer.CANNOT_TELL,), ItemState.SETTLED),
+        ((Answer.NONE,), (Answer.NONE,), ItemState.SETTLED),
+        ((Answer.NONE,), (Answer.NO,), ItemState.DISPUTED),
     ],
 )
 def test_right_values_are_a_part_of_a_verdict(store: ReviewStore, first, second, state) -> None:  # type: ignore[no-untyped-def]
@@ -140,6 +142,7 @@ def test_the_newest_verdict_of_a_person_counts_until_it_is_withdrawn(store: Revi
         (verdict(ONE, "Ana", Answer.NO, "Blue"), "came with the right values \\['Blue'\\]"),
         (verdict(ONE, "Ana", Answer.OTHER, "Blue", "Green"), "one value per product, and these are 2"),
         (verdict(ONE, "Ana", Answer.OTHER, "Red"), "the value that was called wrong"),
+        (verdict(ONE, "Ana", Answer.NONE, "Blue"), "came with the right values \\['Blue'\\]"),
         (verdict(ONE, " \n", Answer.NO), "needs the name of its reviewer"),
         (verdict(ONE, "Ana", seconds=-1), "seconds must be"),
         (verdict(ONE, "Ana", seconds=float("nan")), "seconds must be"),
@@ -150,6 +153,31 @@ def test_a_verdict_that_says_nothing_clear_is_refused(store: ReviewStore, wrong,
     with pytest.raises(DataContractError, match=message):
         store.add_verdict(wrong)
     assert store.verdicts("s1") == {}
+
+
+def test_a_gold_item_is_answered_with_values_or_that_there_is_none_and_not_with_no(store: ReviewStore) -> None:
+    asked = item(8, "s2", value="")
+    store.add_sample(sample("s2", purpose=Purpose.GOLD), [asked])
+    with pytest.raises(DataContractError, match=r"of a gold sample .*'cannot_tell', also if the dictionary lacks"):
+        store.add_verdict(verdict(asked, "Ana", Answer.NO))
+    store.add_verdict(verdict(asked, "Ana", Answer.NONE))
+    store.add_verdict(verdict(asked, "Ben", Answer.OTHER, "Blue"))
+    assert store.outcome(asked.item_id).state is ItemState.DISPUTED
+    store.add_verdict(verdict(asked, "Eve", Answer.NONE, adjudicates=True))
+    assert store.outcome(asked.item_id).answer is Answer.NONE
+
+
+def test_the_items_about_one_product_come_after_each_other(store: ReviewStore) -> None:
+    names = ("color", "material", "size")
+    asked = [item(number, "s2", attribute=name, value="") for number in range(6) for name in names]
+    store.add_sample(sample("s2", purpose=Purpose.GOLD), asked)
+    orders = {}
+    for person in ("Ana", "Ben", "Eve"):
+        queue = store.queue("s2", person, limit=99)
+        assert [one.attribute for one in queue] == [*names] * 6
+        orders[person] = [one.product_id for one in queue[::3]]
+        assert [one.product_id for one in queue[2::3]] == orders[person]
+    assert len({tuple(order) for order in orders.values()}) == 3, "each person has an order of their own"
 
 
 def test_a_question_without_a_value_cannot_be_answered_with_yes(store: ReviewStore) -> None:

@@ -15,7 +15,7 @@ from catalog_enrichment.audit.page.site import request_of
 from catalog_enrichment.audit.review_requests import Request, RequestKind
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.audit.suggestion_samples import offer_suggestions, offered_before
-from catalog_enrichment.catalog import people_labels, runs
+from catalog_enrichment.catalog import people_labels, runs, verdicts
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.people_labels import Said
 from catalog_enrichment.operations.suggestions import open_suggestions
@@ -70,6 +70,19 @@ def test_a_suggestion_that_is_open_in_an_earlier_sample_is_not_offered_again(tmp
         store.add_sample(samples.sample(purpose=Purpose.SUGGESTIONS), [samples.item(1), samples.item(2)])
         store.add_verdict(samples.verdict(samples.item(1), "Mia"))
         assert offered_before(store) == {("p001", "color", "Red"), ("p002", "color", "Red")}
+
+
+def test_a_manager_who_says_that_there_is_no_value_refuses_the_value_and_asks_for_an_empty_set(tmp_path: Path) -> None:
+    one = samples.item(1)
+    found = samples.sample(purpose=Purpose.SUGGESTIONS, reviewers=1)
+    with ReviewStore(tmp_path / "review.sqlite") as store:
+        store.add_sample(found, [one])
+        request = request_of(found, one, samples.verdict(one, "Mia", Answer.NONE))
+        assert request is not None
+        assert (request.kind, request.values) == (RequestKind.SET, ())
+        row = suggestion_answers._row(store, request)
+    assert (row["answer"], row["right_values"], row["value"]) == ("none", [], "Red")
+    assert verdicts.refused_values([row]) == {("p001", "color", "Red")}
 
 
 @pytest.mark.slow

@@ -3,6 +3,9 @@
     make promise                                                   (about 6 minutes on 2 cores)
     python tests/benchmarks/promise.py --draws 20                  (a try: a few draws of each scenario)
 
+The last scenarios have products without a value (promise_none.py) and what people's verdicts cost
+(promise_verdicts.py).
+
 In each draw, products are drawn from a simulated marketplace (promise_worlds.py), folds have the shares of
 [training.folds], and the pool, the thresholds and the certificate are the product's. A violation is a certificate whose
 accepted products are right in less than 95% of the whole population. Recall is relative to an oracle: the right
@@ -24,24 +27,29 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+import promise_none
+from promise_none import WORLDS as NONE_WORLDS
+from promise_none import NoneWorld, none_draw
+from promise_verdicts import verdicts_promise
 from promise_versions import visible_precision
 from promise_worlds import (
     CATEGORIES,
+    FOLDS,
     LABELS,
     TARGET,
     Population,
     Sample,
     World,
     another_model,
-    calibration_scores,
     category_names,
     certification_scores,
+    choosing_scores,
     draw,
     language_names,
     open_products,
 )
 
-from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig, TrainingConfig
+from catalog_enrichment.config.schema import PrecisionConfig, TrainingConfig
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
 from catalog_enrichment.precision.metrics import operating_point
@@ -51,7 +59,6 @@ from catalog_enrichment.records import Modality
 from catalog_enrichment.training.folds import GroupedProducts, redraw_certification, split_folds
 
 RULE = PrecisionConfig(target=TARGET)
-FOLDS = FoldsConfig()
 USES_PER_EPOCH = TrainingConfig(recipe="").label_uses_per_epoch
 OPEN = 10_000
 """Products to fill in each draw, which give the grid and the weights."""
@@ -81,20 +88,25 @@ CLUSTERS = {
     "large_better": World(sizes=MIXED, correlation=0.5, size_effect=1.0),
 }
 FEW = {
-    "40 of 2,200 certification products in a weak language, 80% of those to fill": World(
-        category_effects=(1.0, -2.0), by_language=True, labelled_shares=(2160, 40), open_shares=(0.2, 0.8)
+    "40 of 3,000 certification products in a weak language, 80% of those to fill": World(
+        category_effects=(1.0, -2.0), by_language=True, labelled_shares=(2960, 40), open_shares=(0.2, 0.8)
     ),
-    "300 of 2,200 certification products in a weak language, 80% of those to fill": World(
-        category_effects=(1.0, -2.0), by_language=True, labelled_shares=(1900, 300), open_shares=(0.2, 0.8)
+    "300 of 3,000 certification products in a weak language, 80% of those to fill": World(
+        category_effects=(1.0, -2.0), by_language=True, labelled_shares=(2700, 300), open_shares=(0.2, 0.8)
     ),
-    "25 of 2,200 certification products in a weak category, 60% of those to fill": World(
-        category_effects=(0.5, -1.0), labelled_shares=(2175, 25), open_shares=(0.4, 0.6)
+    "25 of 3,000 certification products in a weak category, 60% of those to fill": World(
+        category_effects=(0.5, -1.0), labelled_shares=(2975, 25), open_shares=(0.4, 0.6)
     ),
-    "60 of 2,200 certification products in a weak category that has nothing to fill until later": World(
-        category_effects=(0.0, -4.0), labelled_shares=(2140, 60), open_shares=(1, 0), later_shares=(0.5, 0.5)
+    "60 of 3,000 certification products in a weak category that has nothing to fill until later": World(
+        category_effects=(0.0, -4.0), labelled_shares=(2940, 60), open_shares=(1, 0), later_shares=(0.5, 0.5)
     ),
 }
 """Languages and categories with few labelled products."""
+WRONG_LABELS = {
+    f"{share:.0%} of {labelled:,}": (World(wrong_labels=share), labelled)
+    for share, labelled in ((0.01, 5000), (0.01, 10_000), (0.02, 10_000), (0.05, 10_000), (0.02, 20_000))
+}
+"""Merchants' labels that are wrong, and how many products are labelled. The oracle knows the truth."""
 OTHERS = {
     "weaker scores": World(mean=2.4, spread=2.3),
     "several values, 3 written at most": World(ranks=3),
@@ -113,18 +125,21 @@ class Outcome:
     """Relative to the oracle."""
 
 
-@cache
 def population(world: World) -> Population:
+    """The products to fill: wrong labels of others change nothing about them."""
+    return _population(replace(world, wrong_labels=0.0))
+
+
+@cache
+def _population(world: World) -> Population:
     return Population.of(world)
 
 
 # --- one draw -----------------------------------------------------------------------------------------------------
 
 
-def certify(
-    world: World, calibration: Sample, certification: Sample, filled: OpenProducts, use: int = 1
-) -> Certificate:
-    pool = select_pool(calibration_scores(world, calibration), RULE)
+def certify(world: World, choosing: Sample, certification: Sample, filled: OpenProducts, use: int = 1) -> Certificate:
+    pool = select_pool(choosing_scores(world, choosing), RULE)
     binding = replace(BINDING, use=LabelUse(number=use, epoch=0))
     return certify_attribute(pool, certification_scores(world, certification), filled, RULE, binding)
 
@@ -159,27 +174,27 @@ def _judge(world: World, threshold: float, values: Sequence[str], written: Seque
 def one_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
     """The certificate's outcome and that of the plain threshold."""
     rng = np.random.default_rng(seed)
-    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     filled = draw(world, rng, OPEN, to_fill=True)
-    certificate = certify(world, calibration, certification, open_products(world, filled))
+    certificate = certify(world, choosing, certification, open_products(world, filled))
     return judge(world, certificate), plain(world, certification)
 
 
 def unweighted_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
     """The certificate's outcome, and what it would be if the products to fill were taken to be like the labelled."""
     rng = np.random.default_rng(seed)
-    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     filled = draw(world, rng, OPEN, to_fill=True)
-    weighted = certify(world, calibration, certification, open_products(world, filled))
-    as_labelled = certify(world, calibration, certification, open_products(world, filled, like=certification))
+    weighted = certify(world, choosing, certification, open_products(world, filled))
+    as_labelled = certify(world, choosing, certification, open_products(world, filled, like=certification))
     return judge(world, weighted), judge(world, as_labelled)
 
 
-def plain(world: World, validation: Sample) -> Outcome:
-    """The lowest threshold whose precision on the validation products is at least 95%."""
-    scores, right = validation.scores[:, 0], validation.right[:, 0]
+def plain(world: World, labelled: Sample) -> Outcome:
+    """The lowest threshold at which at least 95% of the labelled products' values are their labels."""
+    scores, right = labelled.scores[:, 0], labelled.right[:, 0] & labelled.label_right
     threshold = operating_point(scores, right, len(scores), TARGET).threshold
     return (
         Outcome(False, False, 0.0) if threshold is None else _judge(world, threshold, LABELS, [True] * len(CATEGORIES))
@@ -189,13 +204,13 @@ def plain(world: World, validation: Sample) -> Outcome:
 def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> list[Outcome]:
     """The outcomes of ``candidates`` models that are certified one after the other on the same labels."""
     rng = np.random.default_rng(seed)
-    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
-    common = [rng.standard_normal(sample.scores.shape) for sample in (calibration, certification)]
+    common = [rng.standard_normal(sample.scores.shape) for sample in (choosing, certification)]
     filled = open_products(world, draw(world, rng, OPEN, to_fill=True))
     outcomes = []
     for use in range(1, candidates + 1):
-        own = [another_model(world, s, rng, c) for s, c in zip((calibration, certification), common, strict=True)]
+        own = [another_model(world, s, rng, c) for s, c in zip((choosing, certification), common, strict=True)]
         outcomes.append(judge(world, certify(world, *own, filled, use)))
     return outcomes
 
@@ -222,7 +237,7 @@ def epochs_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
             best = outcomes.index(best_of(outcomes))
             models = [models[best]] + [another_model(world, sample, rng, common) for _ in models[1:]]
         for use, model in enumerate(models, start=1):
-            parts = (model.at(folds.calibration), model.at(folds.certification))
+            parts = (model.at(folds.choosing), model.at(folds.certification))
             outcomes.append(judge(world, certify(world, *parts, filled, use)))
     return outcomes
 
@@ -235,10 +250,10 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome:
 def versions_draw(world: World, labelled: int, seed: int) -> tuple[float, float]:
     """See :func:`visible_precision`; the products and labels of all versions are the same."""
     rng = np.random.default_rng(seed)
-    calibration = draw(world, rng, round(FOLDS.calibration * labelled))
+    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     filled = draw(world, rng, OPEN, to_fill=True)
-    samples = (calibration, certification, filled)
+    samples = (choosing, certification, filled)
     common = [rng.standard_normal(sample.scores.shape) for sample in samples]
     versions = []
     for use in range(1, 5):
@@ -249,7 +264,7 @@ def versions_draw(world: World, labelled: int, seed: int) -> tuple[float, float]
 
 # --- all draws ----------------------------------------------------------------------------------------------------
 
-Task = tuple[str, Callable[..., Any], World, int, int]
+Task = tuple[str, Callable[..., Any], World | NoneWorld, int, int]
 """Name, function, world, labelled products, number of draws."""
 
 
@@ -260,6 +275,7 @@ def tasks(draws: int | None) -> list[Task]:
     base, tilted = World(), [(tilt, replace(SHIFT, tilt=float(tilt))) for tilt in (2, 4)]
     return [
         *((f"n/{n}", one_draw, base, n, number(2000)) for n in (2000, 5000, 10_000)),
+        *((f"labels/{name}", one_draw, *where, number(400)) for name, where in WRONG_LABELS.items()),
         *((f"clusters/{name}", one_draw, world, 10_000, number(1000)) for name, world in CLUSTERS.items()),
         *((f"shift/{tilt}x", unweighted_draw, world, 10_000, number(1000)) for tilt, world in tilted),
         *((f"few/{name}", one_draw, world, 10_000, number(1000)) for name, world in FEW.items()),
@@ -267,13 +283,15 @@ def tasks(draws: int | None) -> list[Task]:
         ("epochs", epochs_draw, base, 10_000, number(1000)),
         ("versions", versions_draw, base, 10_000, number(20)),
         *((f"others/{name}", one_draw, world, 5000, number(1000)) for name, world in OTHERS.items()),
+        *((f"none/{name}", none_draw, *where, number(200)) for name, where in NONE_WORLDS.items()),
     ]
 
 
 def run(all_tasks: Sequence[Task], processes: int) -> dict[str, list[Any]]:
     """The results of every task, by name; progress is printed."""
     for _, _, world, *_ in all_tasks:
-        population(world)  # before the processes start, which share it
+        # before the processes start, which share it
+        promise_none.population(world) if isinstance(world, NoneWorld) else population(world)
     results: dict[str, list[Any]] = {}
     with get_context("fork").Pool(processes) as pool:
         for name, function, world, labelled, draws in all_tasks:
@@ -309,17 +327,22 @@ def rates(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[str, dict[str, float]]]]:
     """The JSON object, and rows of the table that it does not have."""
-    found: dict[str, Any] = {"n": {}, "clusters": {}, "shift": {}, "uses": {}, "versions": {}}
+    kinds = ("n", "labels", "clusters", "shift", "uses", "versions", "none")
+    found: dict[str, Any] = {kind: {} for kind in kinds}
     others: list[tuple[str, dict[str, float]]] = []
     for name, outcomes in results.items():
         kind, _, scenario = name.partition("/")
-        if kind in ("n", "clusters", "shift", "few", "others"):
+        if kind in ("n", "clusters", "shift", "few", "others", "labels"):
             first, second = (rates(method) for method in zip(*outcomes, strict=True))
         if kind == "n":
             found["n"][scenario] = {"certified": first, "plain": second}
         elif kind in ("clusters", "shift"):
             found[kind][scenario] = first
             others.append((f"{name}, {'plain threshold' if kind == 'clusters' else 'without weights'}", second))
+        elif kind == "labels":
+            found["labels"][scenario] = first
+        elif kind == "none":
+            found["none"][scenario] = promise_none.rates(outcomes)
         elif kind in ("few", "others"):
             others += [(scenario, first), (f"{scenario}, plain threshold", second)]
         elif kind == "uses":
@@ -344,14 +367,20 @@ def table(found: dict[str, Any], others: Sequence[tuple[str, dict[str, float]]])
     rows = [(f"n = {n}, {method}", row) for n, methods in found["n"].items() for method, row in methods.items()]
     rows += [
         (f"{kind}/{name}", row)
-        for kind in ("clusters", "shift", "uses", "versions")
+        for kind in ("labels", "clusters", "shift", "uses", "versions")
         for name, row in found[kind].items()
     ]
-    columns = ("violations", "recall_vs_oracle", "abstain", "visible_precision", "draws")
+    yield from _rows(("violations", "recall_vs_oracle", "abstain", "visible_precision", "draws"), [*rows, *others])
+    yield ""
+    yield from _rows(promise_none.COLUMNS, list(found["none"].items()))
+
+
+def _rows(columns: Sequence[str], rows: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     yield "| scenario | " + " | ".join(column.replace("_", " ") for column in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
-    for name, row in [*rows, *others]:
-        yield f"| {name} | " + " | ".join(f"{row[column]:g}" if column in row else "-" for column in columns) + " |"
+    for name, row in rows:
+        cells = (row.get(column) for column in columns)
+        yield f"| {name} | " + " | ".join("-" if cell is None else f"{cell:g}" for cell in cells) + " |"
 
 
 def main() -> None:
@@ -363,6 +392,8 @@ def main() -> None:
     found, others = summary(run(tasks(arguments.draws), arguments.processes))
     print(f"oracle recall {population(World()).oracle_recall:.3f}; {time.perf_counter() - started:.0f} s")
     print("\n".join(table(found, others)))
+    found["verdicts"] = verdicts_promise(2000 if arguments.draws is None else arguments.draws)
+    print(json.dumps(found["verdicts"], indent=1))
     print(json.dumps(found))
 
 

@@ -17,12 +17,14 @@ import numpy as np
 from scipy import special
 
 from catalog_enrichment.classification_metrics import Bools, Floats, Ints
-from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
+from catalog_enrichment.config.schema import FoldsConfig
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, OpenProducts
 from catalog_enrichment.records import Cardinality
 
 VALUES = 20
 LABELS = tuple(f"value {rank}" for rank in range(1, VALUES + 1))
 TARGET = 0.95
+FOLDS = FoldsConfig()
 LARGE = 400_000
 """Products of the sample that stands for the population."""
 SMALLEST_SHARE = 0.01
@@ -62,6 +64,8 @@ class World:
     """Scores are rounded: ties."""
     certain: float | None = None
     """Every value is right with this probability, whatever its score."""
+    wrong_labels: float = 0.0
+    """Share of the labelled products whose label is wrong, whatever the score: a right value counts as wrong there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ class Sample:
     group_sizes: Ints  # (n,)
     categories: Ints  # (n,)
     latent: Floats  # (n, L) z
+    label_right: Bools  # (n,)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -102,6 +107,7 @@ def draw(
     hidden = world.size_effect * (sizes[group] >= 6) + np.array(world.category_effects)[category]
     latent = z + hidden[:, None]
     shared, own = rng.standard_normal((len(sizes), ranks))[group], rng.standard_normal((n, ranks))
+    wrong_labels = 0.0 if to_fill else world.wrong_labels
     return Sample(
         values=values,
         scores=_scores(world, z + noise),
@@ -110,6 +116,7 @@ def draw(
         group_sizes=sizes[group],
         categories=category,
         latent=latent,
+        label_right=rng.random(n) >= wrong_labels if wrong_labels else np.ones(n, dtype=bool),
     )
 
 
@@ -123,6 +130,7 @@ def another_model(world: World, sample: Sample, rng: np.random.Generator, common
     return Sample(
         values=sample.values, scores=_scores(world, sample.latent + noise), right=right, groups=sample.groups,
         group_sizes=sample.group_sizes, categories=sample.categories, latent=sample.latent,
+        label_right=sample.label_right,
     )  # fmt: skip
 
 
@@ -173,16 +181,16 @@ def cardinality(world: World) -> Cardinality:
 
 
 def _matrix(sample: Sample) -> tuple[Floats, Bools]:
-    """(n, V) probabilities and truth: the other values have a score below every written one and are wrong."""
+    """(n, V) probabilities and labels: the other values have a score below every written one and are no label."""
     probabilities, truth = np.full((len(sample), VALUES), 0.01), np.zeros((len(sample), VALUES), dtype=bool)
     np.put_along_axis(probabilities, sample.values, sample.scores, axis=1)
-    np.put_along_axis(truth, sample.values, sample.right, axis=1)
+    np.put_along_axis(truth, sample.values, sample.right & sample.label_right[:, None], axis=1)
     return probabilities, truth
 
 
-def calibration_scores(world: World, sample: Sample) -> CalibrationScores:
+def choosing_scores(world: World, sample: Sample) -> ChoosingScores:
     probabilities, truth = _matrix(sample)
-    return CalibrationScores(
+    return ChoosingScores(
         attribute="simulated", labels=LABELS, cardinality=cardinality(world), probabilities=probabilities, truth=truth,
         groups=-1 - sample.groups,  # no group of the certification fold
     )  # fmt: skip
@@ -193,7 +201,8 @@ def certification_scores(world: World, sample: Sample) -> CertificationScores:
     return CertificationScores(
         attribute="simulated", labels=LABELS, cardinality=cardinality(world), probabilities=probabilities, truth=truth,
         groups=sample.groups, categories=category_names(world, sample.categories),
-        languages=language_names(world, sample.categories), group_sizes=sample.group_sizes, fold_share=0.22,
+        languages=language_names(world, sample.categories), group_sizes=sample.group_sizes,
+        fold_share=FOLDS.certification,
     )  # fmt: skip
 
 

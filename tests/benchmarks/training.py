@@ -126,7 +126,7 @@ def task_of(recipe: Recipe, data: Path | None, count: int, workdir: Path) -> Tas
     dataset = load_dataset([products], Dictionary({"color": color}), options)
     order = np.arange(len(dataset))
     held_out, none = order[:: max(2, len(order) // max(1, len(order) // 10))], order[:0]
-    folds = Folds(np.setdiff1d(order, held_out), held_out, none, none, none)
+    folds = Folds(np.setdiff1d(order, held_out), held_out, none, none)
     tokenizers = {name: build_tokenizer(text, dataset.titles) for name, text in recipe.model.texts.items()}
     examples = Examples.of(dataset, recipe.model, tokenizers)
     return Task(examples, tokenizers, {"color": dataset.labels("color")}, folds, order)

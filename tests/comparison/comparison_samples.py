@@ -39,8 +39,7 @@ min_label_count = 5
 threads = 1
 [training.folds]
 train = 0.5
-validation = 0.1
-calibration = 0.1
+choosing = 0.2
 certification = 0.02
 test = 0.28
 [compare]

@@ -43,7 +43,7 @@ def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(
     assert len(certification)
     assert len({task.examples.dataset.pixels.shape[1] for task in data.tasks.values()}) == 2, "two picture sizes"
     for task in data.tasks.values():
-        for index in (task.train, task.self_supervised, task.folds.validation, task.folds.calibration):
+        for index in (task.train, task.self_supervised, task.folds.choosing):
             assert not np.isin(groups[index], certification).any()
     assert not np.isin(groups[data.evaluation_index], certification).any()
 
@@ -70,17 +70,17 @@ def test_the_folds_are_those_of_the_next_training(rows: list[dict], tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("fold", "compared_on"),
-    [("certification", ["test"]), ("test", ["test"]), ("calibration", ["calibration", "test"])],
+    [("certification", ["test"]), ("test", ["test"]), ("compared on", ["choosing", "test"])],
 )
 def test_labels_of_a_fold_that_is_not_fitted_on_change_no_score(
     rows: list[dict], tmp_path: Path, fold: str, compared_on: list[str]
 ) -> None:
-    """The temperatures are fitted on the calibration fold, or on the validation fold if calibration is compared on."""
     text = ONE_MODEL.replace("certification = 0.02", "certification = 0.1").replace("test = 0.28", "test = 0.2")
     settings = config(tmp_path, f"compare.folds={compared_on}", text=text)
     data = load_data(CatalogProducts(lambda: batches(rows)), DICTIONARY, settings, tmp_path / "d", Stages(silent))
     ids = data.split.dataset.ids
-    relabelled = {ids[product] for product in getattr(data.split.folds, fold)}
+    index = data.evaluation_index if fold == "compared on" else getattr(data.split.folds, fold)
+    relabelled = {ids[product] for product in index}
     following = dict(zip(COLORS, [*list(COLORS)[1:], next(iter(COLORS))], strict=True))
     changed = []
     for row in rows:
@@ -116,11 +116,31 @@ def test_products_that_change_meanwhile_are_refused(settings: Config, rows: list
         load_data(CatalogProducts(lambda: batches(next(reads))), DICTIONARY, settings, tmp_path, Stages(silent))
 
 
-def test_with_the_calibration_fold_there_are_more_products_to_evaluate_on(
+def test_with_the_choosing_fold_there_are_more_products_to_evaluate_on(
     fitted: FittedModels, rows: list[dict], tmp_path: Path
 ) -> None:
-    settings = config(tmp_path, 'compare.folds=["calibration", "test"]', text=ONE_MODEL)
-    both_folds = fit_models(rows, settings, tmp_path / "w").evaluation_index
+    settings = config(tmp_path, 'compare.folds=["choosing", "test"]', text=ONE_MODEL)
+    of_both = fit_models(rows, settings, tmp_path / "w")
+    both_folds, lineage = of_both.evaluation_index, of_both.lineage
     assert set(both_folds) > set(fitted.evaluation_index)
-    sizes = fitted.lineage["folds"]
-    assert len(both_folds) == sizes["calibration"] + sizes["test"] - (10 in both_folds)
+    assert fitted.lineage["chosen_on"] == lineage["folds"]["choosing"]  # compared on the test fold alone
+    not_chosen_on = lineage["folds"]["choosing"] - lineage["chosen_on"]
+    assert not_chosen_on == pytest.approx(lineage["folds"]["choosing"] / 2, abs=3)
+    assert len(both_folds) == not_chosen_on + lineage["folds"]["test"] - (10 in both_folds)
+
+
+def test_nothing_is_fitted_to_or_chosen_on_the_half_of_the_choosing_fold_that_is_compared_on(
+    rows: list[dict], tmp_path: Path
+) -> None:
+    """Nor on a product of one of its content groups; the fits choose on the other half."""
+    settings = config(tmp_path, 'compare.folds=["choosing"]', text=ONE_MODEL)
+    data = load_data(CatalogProducts(lambda: batches(rows)), DICTIONARY, settings, tmp_path / "d", Stages(silent))
+    (task,) = data.tasks.values()
+    groups, choosing = data.split.groups, set(data.split.folds.choosing.tolist())
+    compared_on = set(data.evaluation_index.tolist())
+    assert compared_on < choosing
+    assert set(task.folds.choosing.tolist()) < choosing
+    assert choosing - compared_on - set(task.folds.choosing.tolist()) <= {10}  # without a picture
+    for index in (task.train, task.self_supervised, task.folds.choosing):
+        assert len(index)
+        assert not np.isin(groups[index], groups[data.evaluation_index]).any()

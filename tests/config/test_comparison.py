@@ -45,11 +45,11 @@ def test_recipes_are_not_chosen_on_the_test_fold_unless_the_config_says_so(tmp_p
     """PRECISION, "Promotion": the gate compares versions on it."""
     settings = config(tmp_path, text=COMPARE.replace('folds = ["test"]\n', "")).compare
     assert settings is not None
-    assert settings.folds == ["calibration"]
+    assert settings.folds == ["choosing"]
 
 
 @pytest.mark.parametrize("name", ["compare_demo", "compare_fashion"])
 def test_the_shipped_comparisons_leave_the_test_fold_alone(name: str) -> None:
     settings = load_config(resources.locate(f"config:{name}.toml")).compare
     assert settings is not None
-    assert settings.folds == ["calibration"]
+    assert settings.folds == ["choosing"]

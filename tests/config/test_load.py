@@ -91,7 +91,7 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
         "backfill.chunk_products=0", "backfill.updated_from='2026-13-45'", "backfill.updated_until=yesterday",
         "backfill.updated_from='0001-01-01T00:00+10:00'",
         "enrich.batch_bytes=abc", "enrich.batch_rows=0", "enrich.max_changes=-1", "enrich.max_products=-1",
-        "precision.first_expected=0", "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
+        "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
         "training.threads=-1", "maintenance.retention_hours=169", "audit.uniform=0", "audit.near_share=1.1",
         "audit.reviewers=0", "drift.min_products=0", "drift.accept_rate_change=-0.1", "drift.masked_products=-1",
         "logs.progress_seconds=-1", "metrics.push_seconds=0",
@@ -136,7 +136,7 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
     ]  # fmt: skip
     assert surface["catalog"] == ["dictionary", "lease_seconds", "path", "storage"]
     assert surface["precision"] == [
-        "delta", "first_expected", "provisional_cap", "step", "suggest_precision", "target", "valid_days",
+        "delta", "noticeable_share", "provisional_cap", "step", "suggest_precision", "target", "valid_days",
     ]  # fmt: skip
     assert surface["maintenance"] == [
         "compact_files", "keep_predictions_days", "keep_quarantine_days", "retention_hours",

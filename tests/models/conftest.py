@@ -91,7 +91,7 @@ def network(recipe: Recipe) -> MultiModalNet:
     for weight in net.fusion.parameters():
         # as far from the neutral start as training goes
         torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5 if weight.ndim > 1 else 1.0)
-    for name, chosen in net.fusion.named_buffers():  # what choose_on_validation() chooses
+    for name, chosen in net.fusion.named_buffers():  # what choose_parameters() chooses
         chosen.fill_({"alpha": 0.3, "settled": True}[name])
     return net.eval()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from catalog_enrichment.models.fusion import build_fusion
-from catalog_enrichment.models.fusion.base import EncoderOutputs, Fusion, FusionOutput, ValidationTargets
+from catalog_enrichment.models.fusion.base import EncoderOutputs, Fusion, FusionOutput, HeldOutTargets
 from catalog_enrichment.models.spec import FusionSpec, Head
 from catalog_enrichment.records import Cardinality
 
@@ -100,7 +100,7 @@ def test_the_classifiers_get_no_gradient_through_the_policies_nor_these_from_the
             assert value.grad is not None
 
 
-def held_out(products: int, seed: int = 0) -> tuple[FusionOutput, list[ValidationTargets]]:
+def held_out(products: int, seed: int = 0) -> tuple[FusionOutput, list[HeldOutTargets]]:
     """Two classifiers' logits: the text knows the first half of the values, the picture the others."""
     random = np.random.default_rng(seed)
     text, image, known = [], [], []
@@ -114,15 +114,15 @@ def held_out(products: int, seed: int = 0) -> tuple[FusionOutput, list[Validatio
         noise = random.normal(size=(2, products, values))
         text.append(torch.from_numpy(3 * (truth - 0.5) * read + noise[0]).float())
         image.append(torch.from_numpy(3 * (truth - 0.5) * ~read + noise[1]).float())
-        known.append(ValidationTargets(torch.from_numpy(truth).float(), torch.ones(products, dtype=torch.bool)))
+        known.append(HeldOutTargets(torch.from_numpy(truth).float(), torch.ones(products, dtype=torch.bool)))
     return FusionOutput((), experts=(tuple(text), tuple(image))), known
 
 
 def settled(
-    encoded: FusionOutput, known: Sequence[ValidationTargets], seed: int = 0, **options: Any
+    encoded: FusionOutput, known: Sequence[HeldOutTargets], seed: int = 0, **options: Any
 ) -> tuple[Fusion, dict[str, float]]:
     fusion = build_fusion(FusionSpec(kind="decision", options=options), sizes())
-    return fusion, dict(fusion.choose_on_validation(encoded, known, seed))
+    return fusion, dict(fusion.choose_parameters(encoded, known, seed))
 
 
 def class_probabilities(encoded: FusionOutput, attribute: int) -> np.ndarray:
@@ -145,17 +145,17 @@ def policies(fusion: Fusion, attribute: int) -> list[torch.Tensor]:
     ]
 
 
-def relabelled(known: Sequence[ValidationTargets], attribute: int, product: int) -> list[ValidationTargets]:
+def relabelled(known: Sequence[HeldOutTargets], attribute: int, product: int) -> list[HeldOutTargets]:
     changed = list(copy.deepcopy(known))
     changed[attribute].truth[product] = changed[attribute].truth[product].roll(1)
     return changed
 
 
-def test_choosing_on_validation_fits_the_networks_and_nothing_else() -> None:
+def test_choosing_parameters_fits_the_networks_and_nothing_else() -> None:
     encoded, known = held_out(40)
     fusion = build_fusion(FusionSpec(kind="decision", options={"epochs": 2}), sizes())
     before = copy.deepcopy(fusion.state_dict())
-    fusion.choose_on_validation(encoded, known, seed=0)
+    fusion.choose_parameters(encoded, known, seed=0)
     changed = {name for name, value in fusion.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("policies")} | {"settled"}
     assert not any(value.requires_grad for value in fusion.get_submodule("policies").parameters())
@@ -235,7 +235,7 @@ def test_the_networks_prefer_the_better_classifier() -> None:
         assert chosen[f"policy_f1/{attribute}"] == pytest.approx(reached, abs=0.1)
 
 
-def test_choosing_on_validation_is_reproducible_and_does_not_change_the_random_state() -> None:
+def test_choosing_parameters_is_reproducible_and_does_not_change_the_random_state() -> None:
     encoded, known = held_out(24)
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -251,7 +251,7 @@ def test_choosing_on_validation_is_reproducible_and_does_not_change_the_random_s
         assert len(one.unique(dim=0)) == FOLDS
     fusion = build_fusion(FusionSpec(kind="decision", options={"epochs": 1}), sizes())
     torch.manual_seed(1)
-    fusion.choose_on_validation(encoded, known, seed=0)
+    fusion.choose_parameters(encoded, known, seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, ValidationTargets
+from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, HeldOutTargets
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.records import Cardinality
 
@@ -102,9 +102,9 @@ def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_b
         used = learnable & has_image
         losses = [surprise((a * p_txt + (100 - a) * p_img)[used] / 100, truth[used], head) for a in range(101)]
         best.append(int(np.argmin(losses)) / 100)
-        known.append(ValidationTargets(torch.from_numpy(truth).float(), torch.from_numpy(learnable)))
+        known.append(HeldOutTargets(torch.from_numpy(truth).float(), torch.from_numpy(learnable)))
     assert all(0 < alpha < 1 for alpha in best)
-    chosen = fusion.choose_on_validation(held_out, known, seed=0)
+    chosen = fusion.choose_parameters(held_out, known, seed=0)
     assert chosen == pytest.approx({"alpha/0": best[0], "alpha/1": best[1]}, abs=1e-6)
     np.testing.assert_allclose(fusion.get_buffer("alpha"), best, atol=1e-6)
 
@@ -119,11 +119,11 @@ def test_alpha_is_the_best_of_a_brute_force_search_over_held_out_products_with_b
 
 
 @pytest.mark.parametrize(("share_with_image", "learnable"), [(0.0, True), (1.0, False)])
-def test_alpha_stays_without_usable_validation_products(share_with_image: float, learnable: bool) -> None:
+def test_alpha_stays_without_usable_choosing_products(share_with_image: float, learnable: bool) -> None:
     fusion = randomised("late")
     held_out = fusion(many_views(20, share_with_image))
-    known = [ValidationTargets(torch.ones(20, len(head.labels)), torch.full((20,), learnable)) for head in HEADS]
-    assert fusion.choose_on_validation(held_out, known, seed=0) == {}
+    known = [HeldOutTargets(torch.ones(20, len(head.labels)), torch.full((20,), learnable)) for head in HEADS]
+    assert fusion.choose_parameters(held_out, known, seed=0) == {}
     assert fusion.get_buffer("alpha").tolist() == [0.5, 0.5]
 
 

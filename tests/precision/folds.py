@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, OpenProducts
 from catalog_enrichment.records import Cardinality
 
 LABELS = ("red", "green", "blue")
@@ -22,13 +22,13 @@ def drawn(n: int, seed: int, skill: float = 0.97) -> tuple[np.ndarray, np.ndarra
     return probabilities, np.eye(3, dtype=bool)[np.where(right, top, (top + 1) % 3)]
 
 
-def calibration(n: int = 800, seed: int = 1, **changes: Any) -> CalibrationScores:
+def choosing(n: int = 800, seed: int = 1, **changes: Any) -> ChoosingScores:
     probabilities, truth = drawn(n, seed)
     content: dict[str, Any] = {
         "attribute": "color", "labels": LABELS, "cardinality": Cardinality.ONE, "probabilities": probabilities,
         "truth": truth, "groups": np.arange(n) - n,  # never shared with certification
     }  # fmt: skip
-    return CalibrationScores(**(content | changes))
+    return ChoosingScores(**(content | changes))
 
 
 def certification(n: int = 2000, seed: int = 2, skill: float = 0.97, **changes: Any) -> CertificationScores:

@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
-from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute, spent_delta
+from catalog_enrichment.precision.certify import (
+    CertificateBinding,
+    LabelUse,
+    certify_attribute,
+    grid_size,
+    spent_delta,
+)
 from catalog_enrichment.precision.decide import DecisionInputs, decide
-from catalog_enrichment.precision.grid import GridSize, threshold_grid
+from catalog_enrichment.precision.grid import threshold_grid
 from catalog_enrichment.precision.metrics import p_not_certified
 from catalog_enrichment.precision.pool import select_pool
 from catalog_enrichment.precision.scored_labels import CertificationScores, OpenProducts
@@ -24,10 +30,10 @@ from catalog_enrichment.precision.units import Candidate, accept_scores
 from catalog_enrichment.records import Decision, Modality, Reason
 
 from ..sample_certificate import SCORED_BY, STANDARD, certificate
-from .folds import LABELS, calibration, certification, open_products
+from .folds import LABELS, certification, choosing, open_products
 
-RULE = PrecisionConfig(first_expected=60)
-POOL = select_pool(calibration(), RULE)
+RULE = PrecisionConfig()
+POOL = select_pool(choosing(), RULE)
 ISSUED_AT = datetime(2026, 1, 2, tzinfo=UTC)
 N = 600
 
@@ -89,7 +95,7 @@ def test_what_is_certified_passed_its_test_and_so_did_all_before_it(seed: int, s
 def test_the_thresholds_are_those_of_the_grid_whatever_the_labels(seed: int, skill: float, use: int) -> None:
     fold, filled = grouped(seed, skill)
     accept = accept_scores(filled.probabilities, POOL.cardinality, POOL.mask)
-    size = GridSize.of(RULE.first_expected, RULE.step, RULE.target, spent_delta(RULE.delta, use), POOL.deff)
+    size = grid_size(POOL, accept, N, RULE, use)
     grid = threshold_grid(accept, N, size).tolist()
     relabelled = replace(fold, truth=np.roll(fold.truth, 1, axis=0))
     for one in (issue(fold, filled, use), issue(relabelled, filled, use)):

@@ -18,10 +18,10 @@ from catalog_enrichment.precision.units import Units, accept_scores
 from catalog_enrichment.records import Modality
 
 from ..sample_certificate import SCORED_BY
-from .folds import calibration, certification, open_products
+from .folds import certification, choosing, open_products
 from .test_certify import BINDING, RULE, issue, sequencer
 
-POOL = select_pool(calibration(), RULE)
+POOL = select_pool(choosing(), RULE)
 
 
 def test_an_abstention_claims_counts_and_lists_nothing() -> None:
@@ -36,7 +36,7 @@ def test_an_abstention_claims_counts_and_lists_nothing() -> None:
     assert given == {
         "contract": 2, "attribute": "color", "modality": "text_only", "threshold": None, "why_abstains": "poor",
         "score_type": "float64 of float32", "unit": "product", "status": "provisional",
-        "basis": "merchant_labels", "deff": 1.0,
+        "basis": "merchant_labels", "deff": 1.0, "alikeness": None, "unexplained": 0.0,
         "suggest_threshold": None, "histogram": [0] * 20, "steps": [], **dict.fromkeys(zero, 0),
         **{name: [] for name in empty},
         "target": 0.95, "delta": 0.05, "use_number": 2, "epoch": 3, "tested_at": 0.05 / 6,
@@ -78,12 +78,13 @@ def test_an_untestable_attribute_has_no_steps_and_says_what_is_asked_before_its_
 
 def test_what_makes_a_candidate_another_one() -> None:
     def key(weights: str = "w", n: int = 2000, filled: Any = None, **changes: Any) -> str:
-        pool = replace(POOL, **{name: changes.pop(name) for name in ("deff", "mask") if name in changes})
+        pool = replace(POOL, **{name: changes.pop(name) for name in ("deff", "mask", "units") if name in changes})
         return certify.candidate_key(weights, pool, n, filled or open_products(), replace(RULE, **changes))
 
     keys = [
         key(), key("x"), key(n=1000), key(filled=open_products(seed=9)), key(target=0.9), key(delta=0.1), key(step=1.2),
-        key(first_expected=200), key(deff=2.0), key(mask=np.array([True, False, False])),
+        key(units=replace(POOL.units, error=POOL.units.accept)), key(deff=2.0),
+        key(mask=np.array([True, False, False])),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
     assert key() == key(valid_days=1)
@@ -96,11 +97,11 @@ def test_the_grid_of_a_candidate_is_that_of_a_first_use(monkeypatch: pytest.Monk
     certify.candidate_key("w", POOL, 100, open_products(), RULE)
     ((weights, settings, values, deff, grid, version),) = hashed
     assert (weights, values, deff, version) == ("w", POOL.values, POOL.deff, certify.TEST_VERSION)
-    assert settings == (RULE.target, RULE.delta, RULE.first_expected, RULE.step)
+    assert settings == (RULE.target, RULE.delta, RULE.step)
     accept = accept_scores(open_products().probabilities, POOL.cardinality, POOL.mask)
-    assert grid == threshold_grid(accept, 100, certify.grid_size(POOL, RULE, 1)).tolist()
+    assert grid == threshold_grid(accept, 100, certify.grid_size(POOL, accept, 100, RULE, 1)).tolist()
     assert len(grid) > 1
-    assert not len(threshold_grid(accept, 100, certify.grid_size(POOL, RULE, 2)))
+    assert not len(threshold_grid(accept, 100, certify.grid_size(POOL, accept, 100, RULE, 2)))
 
 
 def test_the_slices_are_sorted_and_those_that_no_product_has_are_named() -> None:

@@ -6,10 +6,11 @@ import numpy as np
 
 from catalog_enrichment.precision import certify, claim
 from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.units import accept_scores
 from catalog_enrichment.records import Cardinality, Modality
 
 from ..sample_certificate import abstention, certificate
-from .folds import calibration, certification, open_products
+from .folds import certification, choosing, open_products
 from .test_certify import RULE
 
 
@@ -29,9 +30,10 @@ def test_a_certificate_in_one_line() -> None:
 
 def test_how_many_labels_are_missing_for_a_test() -> None:
     """Half of the products to fill can be accepted, 59 times the pool's design effect are needed."""
-    pool, filled = select_pool(calibration(), RULE), open_products(probabilities=_red_or_blue(5000))
+    pool, filled = select_pool(choosing(), RULE), open_products(probabilities=_red_or_blue(5000))
     fold = certification(n=40)
-    size = certify.grid_size(pool, RULE, 1)
+    accept = accept_scores(filled.probabilities, pool.cardinality, pool.mask)
+    size = certify.grid_size(pool, accept, 40, RULE, 1)
     why = certify.why_untestable(pool, fold, filled, RULE, 1)
     missing = int(np.ceil((size.fewest - 20) / (0.5 * 0.22)))
     assert f"of 40 labelled ones in the certification fold about 20 could be accepted, {size.fewest:.0f} are" in why
@@ -39,11 +41,12 @@ def test_how_many_labels_are_missing_for_a_test() -> None:
 
 
 def test_where_nothing_can_be_accepted_no_number_of_labels_is_named() -> None:
-    pool = select_pool(calibration(), RULE)
+    pool = select_pool(choosing(), RULE)
     only_blue = open_products(probabilities=np.tile([0.1, 0.1, 0.8], (5000, 1)))
     assert "blue" not in pool.values
     why = certify.why_untestable(pool, certification(), only_blue, RULE, 1)
-    assert why.endswith(f"about 0 could be accepted, {np.ceil(certify.grid_size(pool, RULE, 1).fewest):.0f} are needed")
+    fewest = certify.grid_size(pool, np.full(5000, -np.inf), 2000, RULE, 1).fewest
+    assert why.endswith(f"about 0 could be accepted, {np.ceil(fewest):.0f} are needed")
 
 
 def _red_or_blue(n: int) -> np.ndarray:

@@ -71,8 +71,8 @@ def test_pairs_that_are_wrong_together_count_as_half_as_many() -> None:
     assert actual.p_value > result_of(single(400, 20)).p_value
 
 
-def test_the_design_effect_is_a_mean_of_what_is_seen_and_what_calibration_suggests() -> None:
-    """40 of 200 pairs have one error each: observed deff below 1. Errors of pairs correlate by .5 on calibration."""
+def test_the_design_effect_is_a_mean_of_what_is_seen_and_what_the_choosing_fold_suggests() -> None:
+    """40 of 200 pairs have one error each: observed deff below 1. Errors of pairs correlate by .5 there."""
     one = sample([1] * 40 + [0] * 160, [2] * 200)
     residuals = 40 * (1 - 0.1 * 2) ** 2 + 160 * (0.1 * 2) ** 2
     observed = 200 / 199 * residuals / 400**2 * 399 / (0.1 * 0.9)
@@ -81,7 +81,7 @@ def test_the_design_effect_is_a_mean_of_what_is_seen_and_what_calibration_sugges
     blended = (40 * observed + PRIOR_GROUPS * expected) / (40 + PRIOR_GROUPS)
     assert one.deff(0.5) == pytest.approx(max(1.0, blended))
     few = sample([1] * 2 + [0] * 198, [2] * 200)
-    assert one.deff(1.0) < few.deff(1.0) < 2.0  # with few wrong groups calibration has more weight
+    assert one.deff(1.0) < few.deff(1.0) < 2.0  # with few wrong groups the choosing fold has more weight
 
 
 def test_a_large_group_without_an_error_is_not_taken_as_evidence_that_groups_are_independent() -> None:
@@ -126,7 +126,7 @@ def test_weights_move_the_error_rate() -> None:
     assert result_of(sample(light[0], [1] * 200, light[1])).p_value < result_of(single(200, 1)).p_value
 
 
-def test_without_an_error_groups_count_as_one_product_unless_calibration_knows_better() -> None:
+def test_without_an_error_groups_count_as_one_product_unless_the_choosing_fold_knows_better() -> None:
     perfect = sample([0] * 60, [4] * 60)
     assert result_of(perfect).deff == pytest.approx(4.0)
     assert result_of(perfect, correlation=0.25).deff == pytest.approx(1.75)

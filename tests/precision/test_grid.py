@@ -19,21 +19,6 @@ def test_59_products_are_the_fewest_that_certify_95_percent() -> None:
     assert 0.95**59 <= 0.05 < 0.95**58
 
 
-@pytest.mark.parametrize(
-    ("delta", "deff", "first", "fewest"),
-    [
-        (0.05, 1.0, 150, 59),
-        (0.05, 2.0, 300, 118),  # the design effect multiplies both
-        (0.05 / 110, 1.0, 2 * log(0.05 / 110) / log(0.95), 151),  # the tenth use
-    ],
-)
-def test_the_first_threshold_expects_enough_for_the_share_of_delta_and_the_design_effect(
-    delta: float, deff: float, first: float, fewest: float
-) -> None:
-    size = GridSize.of(150, 1.05, 0.95, delta, deff)
-    assert (size.first, size.fewest) == (pytest.approx(first), fewest)
-
-
 def test_the_grid_has_the_expected_accepted_counts() -> None:
     scores = np.random.default_rng(0).random(100_000)
     grid = threshold_grid(scores, 1000, SIZE)

@@ -1,4 +1,4 @@
-"""The pool drops only values that are significantly bad on the calibration fold."""
+"""The pool drops only values that are significantly bad on the choosing fold."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import pytest
 
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.pool import select_pool, significantly_bad, suggest_threshold
-from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores
 from catalog_enrichment.records import Cardinality
 
-from .folds import calibration
+from .folds import choosing
 
 RULE = PrecisionConfig()
 
 
-def fold(rows: list[tuple[int, float, bool]], groups: list[int] | None = None) -> CalibrationScores:
+def fold(rows: list[tuple[int, float, bool]], groups: list[int] | None = None) -> ChoosingScores:
     """Products with (top value, score, right) of three values."""
     top, score, right = (np.array(column) for column in zip(*rows, strict=True))
     probabilities = np.zeros((len(rows), 3))
     probabilities[np.arange(len(rows)), top] = score
     truth = np.eye(3, dtype=bool)[np.where(right, top, (top + 1) % 3)]
     number = np.arange(len(rows)) if groups is None else np.array(groups)
-    return calibration(n=len(rows), probabilities=probabilities, truth=truth, groups=number)
+    return choosing(n=len(rows), probabilities=probabilities, truth=truth, groups=number)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,14 @@ def test_a_value_is_bad_only_if_so_many_errors_are_improbable_at_90_percent(
     assert significantly_bad(np.array([accepted]), np.array([wrong]), 0.95).tolist() == [bad]
 
 
-def test_a_value_that_is_wrong_on_calibration_stays_out_of_the_pool() -> None:
-    pool = select_pool(calibration(), RULE)
+def test_a_value_that_is_wrong_on_the_choosing_fold_stays_out_of_the_pool() -> None:
+    pool = select_pool(choosing(), RULE)
     assert pool.values == ("red", "green")
-    assert pool.calibration_threshold is not None
+    assert pool.choosing_threshold is not None
     blue = pool.value_counts[2]
     assert (blue.value, blue.right, blue.in_pool) == ("blue", 0, False)
+    top = choosing().probabilities.argmax(axis=1)
+    assert np.array_equal(np.isneginf(pool.units.accept), top == 2)  # the first threshold is chosen without blue
 
 
 def test_a_rare_value_with_little_evidence_stays_in() -> None:
@@ -55,21 +57,21 @@ def test_without_a_bad_value_the_threshold_is_lower_and_the_rest_is_judged_again
     rows = [(0, 0.99, True)] * 60 + [(2, 0.95, False)] * 20 + [(0, 0.9, True)] * 400 + [(1, 0.8, False)] * 15
     pool = select_pool(fold(rows), RULE)
     assert pool.values == ("red",)
-    assert pool.calibration_threshold == pytest.approx(0.9)
+    assert pool.choosing_threshold == pytest.approx(0.9)
 
 
 def test_where_no_threshold_reaches_the_target_the_best_fifth_of_scores_is_judged() -> None:
     rows = [(1, 0.99, False)] * 5 + [(0, 0.9, k % 5 > 0) for k in range(15)] + [(2, 0.5, False)] * 80
     pool = select_pool(fold(rows), RULE)
-    assert pool.calibration_threshold is None
+    assert pool.choosing_threshold is None
     assert pool.values == ("red", "blue")  # green is wrong 5 of 5 times; blue lies below the 80% quantile
     assert [count.accepted for count in pool.value_counts] == [15, 5, 0]
 
 
-def test_an_empty_calibration_fold_knows_nothing_against_a_value() -> None:
-    pool = select_pool(calibration(n=0), RULE)
+def test_an_empty_choosing_fold_knows_nothing_against_a_value() -> None:
+    pool = select_pool(choosing(n=0), RULE)
     assert pool.values == ("red", "green", "blue")
-    assert (pool.calibration_threshold, pool.deff, pool.correlation) == (None, 1.0, 1.0)
+    assert (pool.choosing_threshold, pool.deff, pool.correlation) == (None, 1.0, 1.0)
 
 
 def test_correlation_and_design_effect_are_those_of_the_pool() -> None:
@@ -89,16 +91,16 @@ def test_the_design_effect_is_that_of_the_accepted_products() -> None:
     """200 products alone are accepted; below the threshold are 100 pairs, half of them wrong together."""
     rows = [(0, 0.9, True)] * 200 + [(0, 0.3, number % 4 < 2) for number in range(200)]
     pool = select_pool(fold(rows, list(range(200)) + [1000 + number // 2 for number in range(200)]), RULE)
-    assert pool.calibration_threshold == pytest.approx(0.9)
+    assert pool.choosing_threshold == pytest.approx(0.9)
     assert pool.correlation == pytest.approx(1.0)
     assert pool.deff == 1.0
 
 
 def test_exactly_the_target_and_a_single_product_are_enough_for_the_pooled_threshold() -> None:
     exactly = fold([(0, 0.9, True)] * 19 + [(0, 0.9, False)])
-    assert select_pool(exactly, RULE).calibration_threshold == pytest.approx(0.9)
+    assert select_pool(exactly, RULE).choosing_threshold == pytest.approx(0.9)
     alone = fold([(0, 0.9, True), (0, 0.8, False)])
-    assert select_pool(alone, RULE).calibration_threshold == pytest.approx(0.9)
+    assert select_pool(alone, RULE).choosing_threshold == pytest.approx(0.9)
 
 
 def test_errors_at_the_threshold_count_for_the_design_effect() -> None:
@@ -106,15 +108,15 @@ def test_errors_at_the_threshold_count_for_the_design_effect() -> None:
     at = [(0, 0.9, number >= 20) for number in range(400)]
     below = [(0, 0.3, number % 2 > 0) for number in range(400)]
     pool = select_pool(fold(at + below, [number // 2 for number in range(800)]), RULE)
-    assert pool.calibration_threshold == pytest.approx(0.9)
+    assert pool.choosing_threshold == pytest.approx(0.9)
     assert pool.correlation == 0.0
     assert pool.deff == pytest.approx(1.5, abs=0.05)  # between that and the observed 2
 
 
-def several(scores: list[list[float]], true: list[list[int]]) -> CalibrationScores:
+def several(scores: list[list[float]], true: list[list[int]]) -> ChoosingScores:
     """Products with the given scores and true values of a multi-valued attribute with five values."""
     truth = np.array([[value in row for value in range(5)] for row in true])
-    return CalibrationScores(
+    return ChoosingScores(
         attribute="material", labels=tuple("abcde"), cardinality=Cardinality.MANY, probabilities=np.array(scores),
         truth=truth, groups=np.arange(len(scores)),
     )  # fmt: skip
@@ -137,19 +139,19 @@ def test_what_is_at_the_threshold_is_written_and_not_suggested() -> None:
 
 def test_scores_that_do_not_fit_their_labels_are_refused() -> None:
     with pytest.raises(ValueError, match="fold of color: scores, truth, groups and labels do not fit"):
-        calibration(labels=("red", "green"))
+        choosing(labels=("red", "green"))
 
 
-def test_the_pool_is_chosen_on_calibration_scores_only() -> None:
-    assert select_pool.__annotations__["calibration"] == "CalibrationScores"
-    assert not issubclass(CertificationScores, CalibrationScores)
+def test_the_pool_is_chosen_on_the_choosing_fold_only() -> None:
+    assert select_pool.__annotations__["choosing"] == "ChoosingScores"
+    assert not issubclass(CertificationScores, ChoosingScores)
 
 
 def test_what_is_suggested_is_judged_without_what_is_written() -> None:
     """1,000 right pairs above .9 must not excuse wrong ones below: from .6 on 9 in 10 are right, below 1 in 10."""
     scores = np.concatenate([np.full(1000, 0.95), np.linspace(0.6, 0.8, 100), np.linspace(0.1, 0.5, 100)])
     right = np.concatenate([np.ones(1000, bool), np.arange(100) % 10 != 0, np.arange(100) % 10 == 0])
-    two_values = CalibrationScores(
+    two_values = ChoosingScores(
         attribute="color",
         labels=("red", "green"),
         cardinality=Cardinality.ONE,

@@ -17,7 +17,7 @@ from catalog_enrichment.records import Cardinality
 from ..sample_certificate import abstention, certificate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-RULE = PrecisionConfig(first_expected=100)
+RULE = PrecisionConfig()
 OLD = certificate(threshold=0.8, values=("red",), accept_rate=0.4)
 
 
@@ -63,7 +63,9 @@ def test_no_threshold_below_the_old_one_is_tested() -> None:
     thresholds = grid(OLD, right, RULE, 1)
     assert thresholds[-1] == 0.8 == certified(right).threshold
     assert (np.diff(thresholds) < 0).all()
-    assert thresholds[0] == pytest.approx(0.94, abs=0.01), "the first one accepts about twice the fewest"
+    assert thresholds[0] == pytest.approx(1 - 0.5 * 0.15, abs=0.001), "the first one accepts 150"
+    tenth = grid(OLD, right, RULE, 10)
+    assert tenth[0] == pytest.approx(1 - 0.5 * 0.302, abs=0.001), "twice what a model without an error needs"
 
 
 def test_where_no_threshold_passes_it_abstains_and_says_why() -> None:

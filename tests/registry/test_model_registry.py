@@ -298,7 +298,7 @@ def test_a_model_can_be_compared_with_the_champions_before_it_is_registered(
     check = registry.early_gate().worse
     worse = check("color", decisions(1000, 451))
     assert worse.startswith(
-        "At the calibration threshold: color (products with text and picture): certified recall is more than "
+        "At the choosing fold's threshold: color (products with text and picture): certified recall is more than "
         "recall_margin = 0.02 below that of version 1: "
     )
     assert "0.451 against 0.500 on 1000 test products" in worse

@@ -16,6 +16,7 @@ from catalog_enrichment.precision.paired_recall import HeldOutDecision, RecallDi
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_gate
 from catalog_enrichment.registry.promotion_gate import Case, Comparison, Evidence, PathEvidence, Verdict
+from catalog_enrichment.registry.references import References
 
 from .tiny_version import certificate
 
@@ -250,6 +251,10 @@ def test_evidence_is_by_path_and_has_no_precision_where_nothing_is_written() -> 
     found = Evidence.from_certificates(certificates, [*with_picture, *others], ["a warning"])
     assert found.warnings == ("a warning",)
     expiry = [one.expires_at.isoformat() for one in certificates]
+    of_certificate: list[dict[str, Any]] = [
+        {"certificate_id": one.certificate_id, "basis": "merchant_labels", "accept_rate": one.accept_rate}
+        for one in certificates
+    ]
     assert found.paths == {
         COLOR: PathEvidence(
             certified=True,
@@ -258,9 +263,16 @@ def test_evidence_is_by_path_and_has_no_precision_where_nothing_is_written() -> 
             expires_at=expiry[0],
             target=0.96,
             delta=0.04,
+            **of_certificate[0],
         ),
         ("color", Modality.TEXT_ONLY): PathEvidence(
-            certified=False, certified_recall=0.0, written_precision=None, expires_at=expiry[1], target=0.95, delta=0.05
+            certified=False,
+            certified_recall=0.0,
+            written_precision=None,
+            expires_at=expiry[1],
+            target=0.95,
+            delta=0.05,
+            **of_certificate[1],
         ),
     }
     [nothing] = Evidence.from_certificates([both], [], []).paths.values()
@@ -297,3 +309,45 @@ def test_an_attribute_certified_on_both_paths_is_one_attribute() -> None:
     found = promotion_gate.gate(case(None, both_paths(ONE)), replace(POLICY, min_certified_attributes=2))
     assert found.verdict is Verdict.REFUSED
     assert "certified for 1 attributes" in found.reasons[0]
+
+
+# --- certificates that rest on people's verdicts -------------------------------------------------------------------
+
+
+def by_verdicts(version: str, accept_rate: float | None, basis: str = "verdicts", **changes: Any) -> Evidence:
+    found = evidence(version, color=None)
+    results = {"certified": True, "certificate_id": version, "basis": basis, "accept_rate": accept_rate}
+    return replace(found, paths={COLOR: replace(found.paths[COLOR], **(results | changes))})
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "verdict", "reason"),
+    [
+        (by_verdicts("2", 0.5), by_verdicts("1", 0.52, "merchant_labels"), Verdict.PASSED, "versions 1"),
+        (by_verdicts("2", 0.5), by_verdicts("1", 0.53, "merchant_labels"), Verdict.INCONCLUSIVE, "53.0%"),
+        (by_verdicts("2", 0.5), by_verdicts("1", 0.4), Verdict.PASSED, "versions 1"),
+        (by_verdicts("2", 0.5), by_verdicts("1", None, "merchant_labels"), Verdict.INCONCLUSIVE, "recorded nothing"),
+        (by_verdicts("2", 0.5, "merchant_labels"), by_verdicts("1", 0.4), Verdict.INCONCLUSIVE, "recorded nothing"),
+        (by_verdicts("2", 0.1, certificate_id="1"), by_verdicts("1", 0.9), Verdict.PASSED, "no version"),
+        (by_verdicts("2", None, certificate_id=None), by_verdicts("1", 0.9, certificate_id=None),
+         Verdict.INCONCLUSIVE, "recorded nothing"),
+    ],
+)  # fmt: skip
+def test_a_certificate_by_verdicts_is_compared_by_what_it_may_write(
+    candidate: Evidence, champion: Evidence, verdict: Verdict, reason: str
+) -> None:
+    """Merchants' labels do not measure it. A version with the same certificate is not compared."""
+    references = References(champion, [], {"1": None})
+    compared = references.comparisons(COLOR, None, POLICY, candidate.paths[COLOR])
+    result = promotion_gate.gate(case(champion, candidate, *compared), POLICY)
+    assert (result.verdict, reason in "; ".join(result.reasons)) == (verdict, True), result.reasons
+
+
+def test_the_accept_rates_are_in_the_summary_and_survive_tags() -> None:
+    candidate, champion = by_verdicts("2", 0.5), by_verdicts("1", 0.6)
+    (compared,) = References(champion, [], {"1": None}).comparisons(COLOR, None, POLICY, candidate.paths[COLOR])
+    assert compared.as_dict(0.02) == {
+        "attribute": "color", "modality": "both", "version": "1", "units": 0, "units_needed": None,
+        "candidate_accept_rate": 0.5, "accept_rate": 0.6,
+    }  # fmt: skip
+    assert Evidence.from_tags("2", candidate.to_tags()) == candidate

@@ -71,8 +71,8 @@ def test_a_table_scrolls_in_its_own_box(source: str) -> None:
     "expected_text",
     [
         "Can be written color , products with text and picture: values with a score of 0.800 or more, of which at "
-        "least 95.6% are right (7 of 340 tested products were wrong). 40% of the 1,500 products to fill have such a "
-        "score.",
+        "least 95.6% are right (7 of 340 tested products were wrong). 40% of the 1,500 unlabelled products have such a "
+        "score. The labels are merchants' values.",
         "Except in: Shoes: color is not written there: about 640 more labelled products of Shoes are needed to certify "
         "it. 210 products to fill are there.",
         "color , products without a usable picture: 12 labelled products without a usable picture are in the "

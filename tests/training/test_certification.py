@@ -95,11 +95,11 @@ def test_the_same_weights_by_another_rule_or_on_another_grid_are_another_candida
 
     first = candidate(Marketplace())
     assert candidate(Marketplace()) == first
-    rules = [{"first_expected": 70}, {"step": 1.2}, {"delta": 0.04}, {"target": 0.94}]
+    rules = [{"step": 1.2}, {"delta": 0.04}, {"target": 0.94}]
     other_scores = Marketplace()
-    other_scores.scores[1200:] = np.where(other_scores.truth[1200:], 0.98, 0.02)
+    other_scores.scores[400:] = np.where(other_scores.truth[400:], 0.98, 0.02)
     names = [candidate(Marketplace(), **rule) for rule in rules] + [candidate(other_scores)]
-    assert len({first, *names}) == 6
+    assert len({first, *names}) == 5
 
 
 def test_labels_are_kept_where_nothing_could_be_tested() -> None:
@@ -108,7 +108,7 @@ def test_labels_are_kept_where_nothing_could_be_tested() -> None:
     market.dataset.languages[1200:] = ["ja"] * 400
     assert market.certificate(uses=uses).why_abstains.startswith("no product to fill is in a certified language and")
     market = Marketplace()
-    market.scores[market.folds.calibration] = 1 - market.scores[market.folds.calibration]
+    market.scores[market.folds.choosing] = 1 - market.scores[market.folds.choosing]
     assert "every value was wrong too often" in market.certificate(uses=uses).why_abstains
     market, filled = Marketplace(), Marketplace().labels
     labels = replace(filled, unfilled=np.zeros(1600, dtype=bool))
@@ -150,16 +150,18 @@ def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly
 
 @pytest.mark.parametrize("modality", Modality)
 def test_labels_are_kept_for_a_better_model_where_the_promotion_gate_would_refuse_this_one(modality: Modality) -> None:
-    """It would by what the model would write on the test fold at the calibration threshold, on this path."""
+    """It would by what the model would write on the test fold at the choosing fold's threshold, on this path."""
     uses, market, seen = Uses(), Marketplace(without_picture=3), []
     test = market.folds.train  # no fold of a certificate
-    market.scores[test[::2]] = np.where(market.truth[test[::2]], 0.5, 0.01)  # below the calibration threshold
+    market.scores[test[::2]] = np.where(market.truth[test[::2]], 0.5, 0.01)  # below the choosing fold's threshold
 
     def refusal(attribute: str, decisions: Sequence[HeldOutDecision]) -> str:
         seen.extend(decisions)
         return f"{attribute}: 0.500 against 0.700"
 
     folds = replace(market.folds, train=NONE, test=test)
+    low = np.random.default_rng(0).random((200, 1)) < 1 / 3  # as many as of all labelled products
+    market.scores[1200:1600:2] = np.where(low, [0.5, 0.01], [0.99, 0.01])
     certificate = market.certificate(modality, uses=uses, folds=folds, refusal=refusal)
     assert certificate.threshold is None
     assert certificate.why_abstains == (
@@ -177,10 +179,10 @@ def test_labels_are_kept_for_a_better_model_where_the_promotion_gate_would_refus
     assert len(uses.calls) == 1
 
 
-def test_without_a_calibration_threshold_nothing_would_be_written_to_the_test_fold() -> None:
-    """7% of each value are wrong on the calibration fold, all with one score: too many, but not significantly bad."""
+def test_without_a_choosing_threshold_nothing_would_be_written_to_the_test_fold() -> None:
+    """7% of each value are wrong on the choosing fold, all with one score: too many, but not significantly bad."""
     market, seen = Marketplace(), []
-    wrong = market.folds.calibration[::28], market.folds.calibration[1::28]
+    wrong = market.folds.choosing[::28], market.folds.choosing[1::28]
     for index in wrong:
         market.scores[index] = 1 - market.scores[index]
     folds = replace(market.folds, train=NONE, test=market.folds.train)
@@ -245,9 +247,9 @@ def test_unlabelled_products_stand_for_those_that_were_not_kept() -> None:
     assert market.certificate().open_products == 3600
 
 
-def test_certification_on_the_calibration_products_is_refused() -> None:
+def test_certification_on_the_choosing_products_is_refused() -> None:
     market = Marketplace()
-    same_fold_twice = replace(market.folds, certification=market.folds.calibration)
+    same_fold_twice = replace(market.folds, certification=market.folds.choosing)
     with pytest.raises(ValueError, match="content groups are in both"):
         market.certificate(folds=same_fold_twice)
 

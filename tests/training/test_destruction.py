@@ -186,7 +186,7 @@ def test_without_any_picture_the_loss_is_zero(task):
 def test_the_held_out_loss_is_the_classification_of_whole_pictures(task):
     net = network(task)
     targets = targets_of(task.labels)
-    held_out = task.folds.validation[task.examples.has_image[task.folds.validation]]
+    held_out = task.folds.choosing[task.examples.has_image[task.folds.choosing]]
     loss = objective_of(task, net).held_out(net, task.examples, held_out)
     assert loss == Classification(targets).held_out(net, task.examples, held_out)
 
@@ -218,7 +218,7 @@ def test_patch_positions_are_learned(toy_task):
         return float((predicted - coordinates(origins)).abs().mean())
 
     before = position_error()
-    inputs = FitInputs(name="destruction", examples=task.examples, train=task.train, held_out=task.folds.validation)
+    inputs = FitInputs(name="destruction", examples=task.examples, train=task.train, held_out=task.folds.choosing)
     loop.run(net, objective, replace(spec.fit, schedule="constant"), inputs, silent)
     assert position_error() < before / 2
 

@@ -60,10 +60,10 @@ def parts(folds: Folds) -> list[set[int]]:
 
 
 def test_epochs_follow_each_other_until_too_few_products_never_certified() -> None:
-    """The certification fold has 22%, the test fold 8%: four folds, then the last one goes on."""
+    """The certification fold has 30%, the test fold 8%: three folds, then the last one goes on."""
     catalog = Catalog()
     trained = [catalog.train() for _ in range(11)]
-    assert [epoch.number for _, epoch in trained] == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert [epoch.number for _, epoch in trained] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]
     reasons = [epoch.reason for _, epoch in trained]
     assert reasons[1] == reasons[3] == ""
     drawn = len(trained[2][0].certification)
@@ -71,11 +71,11 @@ def test_epochs_follow_each_other_until_too_few_products_never_certified() -> No
         "the labels of color were used 2 times in epoch 0 (training.label_uses_per_epoch = 2): epoch 1 has a new fold "
         f"of {drawn} products that never certified"
     )
-    assert "used 2 times in epoch 3" in reasons[8]
-    assert "epoch 3 goes on: " in reasons[8]
-    assert "never certified, a new fold needs 220" in reasons[8]
+    assert "used 2 times in epoch 2" in reasons[6]
+    assert "epoch 2 goes on: " in reasons[6]
+    assert "never certified, a new fold needs 300" in reasons[6]
     catalog.count = 2000  # a thousand more labelled products
-    assert catalog.train()[1].number == 4
+    assert catalog.train()[1].number == 3
 
 
 def test_a_new_fold_is_of_products_that_never_certified_and_the_test_fold_stays() -> None:
@@ -86,7 +86,7 @@ def test_a_new_fold_is_of_products_that_never_certified_and_the_test_fold_stays(
     labelled, products = catalog.products()
     assert np.array_equal(first.test, second.test)
     assert not np.isin(products.groups[second.certification], products.groups[first.certification]).any()
-    assert set(first.certification) < set(np.concatenate([second.train, second.validation, second.calibration]))
+    assert set(first.certification) < set(np.concatenate([second.train, second.choosing]))
     assert sorted(np.concatenate([index for _, index in second.items()])) == labelled.tolist()
     groups = [set(products.groups[index].tolist()) for _, index in second.items()]
     assert sum(map(len, groups)) == len(set.union(*groups))
@@ -127,18 +127,18 @@ def test_the_attribute_with_the_most_uses_decides_of_those_that_are_trained(uses
 
 
 def test_as_many_products_as_the_folds_share_are_enough() -> None:
-    """Every product is a group; 920 are outside the test fold, the share of the certification fold is 220."""
+    """Every product is a group; 920 are outside the test fold, the share of the certification fold is 300."""
     labelled = np.arange(1000)
     products = GroupedProducts([f"p{number:05d}" for number in range(1000)], np.arange(1000))
     outside = np.setdiff1d(labelled, split_folds(labelled, products, SETTINGS.folds).test)
-    for fresh, number in ((220, 1), (219, 0)):
+    for fresh, number in ((300, 1), (299, 0)):
         certified = {products.ids[product]: 0 for product in outside[fresh:]}
         earlier = EarlierUses(uses={"color": 2}, first_epoch=certified)
         assert folds_of_epoch(labelled, products, SETTINGS, COLOR, earlier)[1].number == number
 
 
 def test_where_a_fold_would_be_empty_the_old_epoch_goes_on() -> None:
-    """One group has 700 products and certified; a new fold would leave one product for validation and calibration."""
+    """One group has 700 products and certified; a new fold would leave no product for the choosing fold."""
     groups = np.concatenate([np.zeros(700, dtype=np.int64), np.arange(1, 226)])
     labelled, products = np.arange(925), GroupedProducts([f"p{number:05d}" for number in range(925)], groups)
     first = split_folds(labelled, products, SETTINGS.folds)
@@ -158,7 +158,7 @@ def test_the_draws_of_different_epochs_are_independent() -> None:
     drawn = [
         set(redraw_certification(first, products, SETTINGS.folds, epoch, nobody).certification) for epoch in (1, 2)
     ]
-    assert len(drawn[0] & drawn[1]) == pytest.approx(220 * 220 / 920, abs=40)
+    assert len(drawn[0] & drawn[1]) == pytest.approx(300 * 300 / 920, abs=40)
 
 
 def test_large_groups_are_drawn_for_a_new_fold_with_the_same_probability_as_products() -> None:
@@ -172,7 +172,7 @@ def test_large_groups_are_drawn_for_a_new_fold_with_the_same_probability_as_prod
         if 0 not in first.test and 0 not in first.certification:
             certified = np.isin(np.arange(1000), first.certification)
             drawn.append(0 in redraw_certification(first, products, config, 1, certified).certification)
-            expected.append(220 / (1000 - len(first.test) - len(first.certification)))
+            expected.append(300 / (1000 - len(first.test) - len(first.certification)))
     assert len(drawn) > 100
     assert np.mean(drawn) == pytest.approx(np.mean(expected), abs=0.12)
 

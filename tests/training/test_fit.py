@@ -88,12 +88,12 @@ def test_best_epoch_is_kept_and_patience_stops(task: Task) -> None:
     fitted = fit(diverging, task, lines.append)
     assert len(fitted.history) < 8
     assert "stopped" in lines[-1]
-    outputs = task.examples.outputs(fitted.network, task.folds.validation)
-    held_out_loss = float(total_loss(outputs, targets_of(task.labels), torch.from_numpy(task.folds.validation)))
+    outputs = task.examples.outputs(fitted.network, task.folds.choosing)
+    held_out_loss = float(total_loss(outputs, targets_of(task.labels), torch.from_numpy(task.folds.choosing)))
     assert held_out_loss == pytest.approx(min(row["validation_loss"] for row in fitted.history), rel=1e-4)
 
 
-def test_lambda_is_the_candidate_that_is_best_on_the_validation_fold(task: Task) -> None:
+def test_lambda_is_the_candidate_that_is_best_on_the_choosing_fold(task: Task) -> None:
     searched = replace(recipe(epochs=2), search=SearchSpec(kl_lambda=(0.0, 50.0)))
     fitted = fit(searched, task, silent)
     recall_by_lambda = {}
@@ -101,7 +101,7 @@ def test_lambda_is_the_candidate_that_is_best_on_the_validation_fold(task: Task)
         network = fit(recipe(epochs=2, kl_lambda=weight), task, silent).network
         recalls = []
         for name, label in task.labels.items():
-            rows = task.folds.validation[label.labelled[task.folds.validation]]
+            rows = task.folds.choosing[label.labelled[task.folds.choosing]]
             logits = task.examples.outputs(network, rows).logits[name]
             single = label.cardinality == "one"
             scores = (logits.softmax(dim=1) if single else logits.sigmoid()).numpy()
@@ -329,8 +329,8 @@ def test_what_a_frozen_text_encoder_makes_of_the_texts_is_computed_once(
     monkeypatch.setattr(TextEncoder, "forward", counted)
     kept = fit(frozen, task, silent)
     texts = {"pair": 1, "apart": 2}[fields]
-    # the choices after the fit read the validation fold twice
-    assert sum(read) == texts * (len(task.train) + 3 * len(task.folds.validation))
+    # the choices after the fit read the choosing fold twice
+    assert sum(read) == texts * (len(task.train) + 3 * len(task.folds.choosing))
     monkeypatch.setattr(Examples, "with_frozen_outputs", lambda self, *_: self)
     again = fit(frozen, task, silent)
     assert sum(read) > 4 * texts * len(task.train)
@@ -359,12 +359,12 @@ def test_what_a_frozen_image_encoder_makes_of_the_pictures_is_computed_once_unle
 
     monkeypatch.setattr(ImageEncoder, "forward", counted)
     kept = fit(frozen, task, silent)
-    train, validation = (task.examples.has_image[rows].sum() for rows in (task.train, task.folds.validation))
+    train, choosing = (task.examples.has_image[rows].sum() for rows in (task.train, task.folds.choosing))
     if augment:
-        assert sum(read) > 1.2 * train + 3 * validation
+        assert sum(read) > 1.2 * train + 3 * choosing
         return
-    # the choices after the fit read the validation fold twice
-    assert sum(read) == train + 3 * validation
+    # the choices after the fit read the choosing fold twice
+    assert sum(read) == train + 3 * choosing
     monkeypatch.setattr(Examples, "with_frozen_outputs", lambda self, *_: self)
     again = fit(frozen, task, silent)
     for one, other in zip(kept.history, again.history, strict=True):

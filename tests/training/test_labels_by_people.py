@@ -208,6 +208,32 @@ def test_in_a_held_out_fold_people_say_nothing(catalog: LakeCatalog, tmp_path: P
     assert not task.labels["color"].in_loss[held_out][~task.labels["color"].labelled[held_out]].any()
 
 
+def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog: LakeCatalog, tmp_path: Path) -> None:
+    """The product stays labelled and in its fold, with what they said in place of the merchant's value."""
+    two = {"reviewers": ["ann", "bob"], "run_id": "audit-3", "settled_at": SETTLED + timedelta(minutes=9)}
+    rows = [
+        verdict("m0", "color", "green", "yes") | two,
+        verdict("m1", "color", "red", "yes") | two | {"reviewers": ["ann"]},
+        verdict("m2", "color", "green", "other", "red") | two,
+        verdict("m3", "color", "red", "no") | two,
+        verdict("m4", "color", "green", "yes") | two | {"purpose": "suggestions"},
+    ]
+    catalog.append_rows("verdicts", rows, "more")
+    catalog.append_rows("runs", [run_row("audit-3", kind="audit", attempt=1)], "audit-3#1")
+    data = loaded(catalog, tmp_path)
+    labels, place = data.labels("color"), {name: position for position, name in enumerate(data.ids)}
+    found = {name: labels.truth[place[name]].tolist() for name in ("m0", "m1", "m2", "m3", "m4")}
+    assert found == {
+        "m0": [False, True],
+        "m1": [False, True],  # one person is not enough against a merchant, who said green
+        "m2": [True, False],  # two people agree with the merchant
+        "m3": [False, True],  # nobody said what else is right
+        "m4": [True, False],  # a shop's manager answered, not two reviewers
+    }
+    assert all(labels.labelled[place[name]] and not labels.unfilled[place[name]] for name in found)
+    assert data.counts["overturned"] == 1
+
+
 def test_a_twin_of_a_held_out_product_does_not_train(catalog: LakeCatalog, tmp_path: Path) -> None:
     data = loaded(catalog, tmp_path)
     settings = TrainingConfig(recipe="r", min_label_count=1, attributes=["color"])

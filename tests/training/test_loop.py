@@ -38,7 +38,7 @@ def network(task: Task, seed: int = 0) -> MultiModalNet:
 
 def run(task: Task, spec: FitSpec, progress=silent, start: MultiModalNet | None = None, **fit_inputs) -> MultiModalNet:
     fitted = start or network(task)
-    arguments = {"name": "toy", "train": task.train, "held_out": task.folds.validation, **fit_inputs}
+    arguments = {"name": "toy", "train": task.train, "held_out": task.folds.choosing, **fit_inputs}
     loop.run(
         fitted, Classification(targets_of(task.labels)), spec, FitInputs(examples=task.examples, **arguments), progress
     )
@@ -131,7 +131,7 @@ def test_every_epoch_is_told_with_the_loss_of_each_attribute_also_by_a_fit_that_
         parts = {name: loss for name, loss in row.items() if name.startswith("validation_loss/")}
         assert set(parts) == {"validation_loss/color", "validation_loss/material"}
         assert sum(parts.values()) == pytest.approx(row["validation_loss"], rel=1e-5)
-    rows, targets = task.folds.validation, targets_of(task.labels)
+    rows, targets = task.folds.choosing, targets_of(task.labels)
     of_color = Classification({"color": targets["color"]}).held_out(fitted, task.examples, rows).loss
     best = min((row for _, row in told), key=lambda row: row["validation_loss"])
     assert best["validation_loss/color"] == pytest.approx(of_color, rel=1e-5)
@@ -150,7 +150,7 @@ def test_a_finished_fit_is_loaded_and_a_changed_one_is_fitted(task: Task, tmp_pa
     changes = [
         {"start": network(task, seed=1)},
         {"train": task.train[:-1]},
-        {"held_out": task.folds.validation[:-1]},
+        {"held_out": task.folds.choosing[:-1]},
         {"model": {"text": {"pooling": "cls"}}},  # changes no weight
     ]
     for change in changes:
@@ -195,7 +195,7 @@ def test_mixed_precision_lowers_the_loss_and_keeps_the_weights_in_fp32(task: Tas
     initial, fitted = network(task), network(task)
     run(task, spec, start=fitted)
     objective = Classification(targets_of(task.labels))
-    before, after = (objective.held_out(net, task.examples, task.folds.validation).loss for net in (initial, fitted))
+    before, after = (objective.held_out(net, task.examples, task.folds.choosing).loss for net in (initial, fitted))
     assert after < before
     assert {weight.dtype for weight in fitted.parameters()} == {torch.float32}
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, TrainingConfig
+from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, PrecisionConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, ensemble, numeric_paths
@@ -26,13 +26,14 @@ from .toy import DICTIONARY, batches, easy, recipe_toml, silent
 
 
 def config(folder, **training) -> Config:
-    (folder / "toy.toml").write_text(recipe_toml(epochs=5))
+    (folder / "toy.toml").write_text(recipe_toml(epochs=4))
     settings = {"recipe": "toy.toml", "min_label_count": 5, "threads": 1, "unimodal_baselines": False, **training}
     return Config(
         catalog=CatalogConfig(path="lake", dictionary="dictionary.json"),
         mlflow=MlflowConfig(tracking_uri="sqlite:///x.db"),
         root=str(folder),
         training=TrainingConfig(**settings),
+        precision=PrecisionConfig(noticeable_share=1.0),  # few products
     )
 
 
@@ -128,7 +129,7 @@ def test_every_modality_is_reported_with_valid_mlflow_names(trained):
     assert trained.metrics["material/r_at_p95_micro"] > trained.metrics["material/text_masked/r_at_p95_micro"]
     assert set(trained.curves) == {"precision_recall", "reliability", "attention"}
     json.dumps([trained.curves, trained.tables, trained.lineage, trained.params])
-    stages = {"load", "split", "fit", "calibrate", "score", "certify", "evaluate", "baselines"}
+    stages = {"load", "split", "fit", "calibrate", "score", "has_value", "certify", "evaluate", "baselines"}
     assert set(trained.seconds) == stages
 
 
@@ -279,7 +280,7 @@ def test_a_training_after_the_last_use_of_a_certification_fold_draws_a_new_one_a
         return LabelUse(1, epoch)
 
     uses = EarlierUses(epoch=0, uses={"material": 5}, first_epoch={f"p{n:05d}": 0 for n in range(150)})
-    settings = config(tmp_path, set={"fit.epochs": 1})
+    settings = config(tmp_path, set={"fit.epochs": 3})
     earlier = EarlierCandidates(use_labels=use, uses=uses)
     model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
     assert model.lineage["label_epoch"] == 1
@@ -303,7 +304,7 @@ def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_label
         raise AssertionError("a label was used")
 
     earlier = EarlierCandidates(use_labels=no_use, lost=lost)
-    settings = config(tmp_path, set={"fit.epochs": 1})
+    settings = config(tmp_path, set={"fit.epochs": 3})
     model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
     heads = ensemble.load(model.artifact).heads
     assert seen == [{name: head.labels for name, head in heads.items()}]

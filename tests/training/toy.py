@@ -83,7 +83,8 @@ def easy(number: int, **changes: Any) -> dict[str, Any]:
     """A product whose title has its colour and materials, and a brand that no other product has."""
     row = product(number)
     words = [value.lower() for _, values in row["merchant_attributes"] for value in values]
-    brand = "".join(SYLLABLES[int(digit)] for digit in f"{number:05d}")
+    # the digits of a permutation: products with large numbers have no syllables of their own
+    brand = "".join(SYLLABLES[int(digit)] for digit in f"{number * 7919 % 100_003:05d}")
     return row | {"title": f"{' '.join(words)} {brand}"} | changes
 
 

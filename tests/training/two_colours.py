@@ -13,6 +13,7 @@ from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import LabelUse
 from catalog_enrichment.records import Cardinality, Modality, Reason
+from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
@@ -22,7 +23,7 @@ from catalog_enrichment.training.task import Split
 from ..sample_certificate import SCORED_BY
 from .toy import DICTIONARY
 
-RULE = PrecisionConfig(first_expected=60)
+RULE = PrecisionConfig(noticeable_share=1.0)
 NONE = np.array([], dtype=np.int64)
 
 
@@ -41,7 +42,7 @@ class Uses:
 @dataclass
 class Marketplace:
     """A perfect model of two colours; pairs of products are content groups. The parts of equal size are train,
-    calibration, certification and unlabelled."""
+    choosing, certification and unlabelled."""
 
     count: int = 1600
     without_picture: int = 10
@@ -63,7 +64,7 @@ class Marketplace:
             merchant=[{"color": ("Red",)}] * count,
         )
         self.dataset.counts["unlabelled"] = count // 4
-        self.folds = Folds(parts[0], NONE, parts[1], parts[2], NONE)
+        self.folds = Folds(parts[0], parts[1], parts[2], NONE)
         self.groups = product // 2
         self.labelled = product < parts[3][0]
         self.scores = np.where(self.truth, 0.99, 0.01)
@@ -76,12 +77,15 @@ class Marketplace:
     def certifier(self, uses: Uses | None = None, **changes: Any) -> Certifier:
         split = Split(self.dataset, self.groups, changes.pop("folds", self.folds))
         probabilities = changes.pop("probabilities", {"color": self.scores})
-        model_scores = ModelScores(np.arange(self.count), probabilities)
+        vectors = changes.pop("vectors", np.zeros((self.count, 1), dtype=np.float32))
+        model_scores = ModelScores(np.arange(self.count), probabilities, vectors=vectors)
         used = uses or Uses()
         refusal = changes.pop("refusal", lambda *_: "")
         earlier = EarlierCandidates(use_labels=used, next_use=lambda *_: used.number, refusal=refusal)
         issued_at = datetime(2026, 2, 1, tzinfo=UTC)
-        return Certifier(split, model_scores, replace(RULE, **changes), SCORED_BY, earlier, issued_at)
+        unseen = ~np.isin(self.groups, self.groups[split.folds.train])
+        rule, populations = replace(RULE, **changes), Populations(split, unseen)
+        return Certifier(split, model_scores, rule, SCORED_BY, earlier, issued_at, populations)
 
     def certificate(self, modality: Modality = Modality.BOTH, **changes: Any) -> Certificate:
         return self.certifier(**changes).certify_one(self.labels, modality)

@@ -2,11 +2,14 @@
 
     no, other      the value is retracted; nothing that it had replaced is seen again, and it is not written again
     other          the right values become the human set of the product and attribute
+    none           a person's word that the product has no value (ledger.NO_VALUE) becomes the human set; all values of
+                   models are retracted
     yes            nothing
     changed mind   where no item says any more that a value is wrong, it is reinstated, and the human set that followed
                    from the first word is retracted
 
 A human set is written when the verdicts come to another one than before, and only if no person has given a set since.
+Verdicts on samples for labels give none.
 
 Where the merchant gives a value people's values are not written (I1).
 """
@@ -37,6 +40,14 @@ Pair = tuple[str, str]
 """Product id, attribute."""
 
 
+NOTHING = (ledger.NO_VALUE,)
+"""The human set that says that there is no value."""
+
+_GIVING = frozenset({Purpose.AUDIT.value, Purpose.GOLD.value, Purpose.PROPOSALS.value})
+"""Purposes of samples whose verdicts give human sets. Answers to a sample for labels become labels only; what managers
+say of suggestions comes as requests."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What should be so after the verdicts."""
@@ -46,11 +57,14 @@ class Wanted:
     allowed: frozenset[verdicts.Key]
     """Values that were refused before and are not any more."""
     human: dict[Pair, tuple[str, ...]]
-    """The human sets that follow; empty where an earlier one does not follow any more."""
+    """The human sets that follow, :data:`NOTHING` that there is no value; empty where an earlier one does not follow
+    any more."""
     unknown: int
     """Right values that the dictionary does not have; they are left out."""
     said_at: Mapping[Pair, datetime] = field(default_factory=dict)
     """Of ``human``: when the newest of the verdicts was said that the set follows from."""
+    freed: Mapping[Pair, frozenset[str]] = field(default_factory=dict)
+    """The pairs whose earlier set was :data:`NOTHING` and is not any more, each with the values that stay refused."""
 
 
 def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary) -> Wanted:
@@ -59,15 +73,20 @@ def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary
     unknown = 0
     human: dict[Pair, tuple[str, ...]] = {}
     said_at: dict[Pair, datetime] = {}
+    freed: dict[Pair, frozenset[str]] = {}
     for pair in sorted({_pair(row) for row in new}):
-        values, dropped = _human_set(_about(pair, now), dictionary, pair[1])
+        about = _about(pair, now)
+        values, dropped = _human_set(about, dictionary, pair[1])
         unknown += dropped
+        was, _ = _human_set(_about(pair, before), dictionary, pair[1])
         # the same set again would stand before what a person has said meanwhile
-        if values != _human_set(_about(pair, before), dictionary, pair[1])[0]:
+        if values != was:
             human[pair] = values
             said_at[pair] = max(row["settled_at"] for row in new if _pair(row) == pair)
+            if was == NOTHING:
+                freed[pair] = frozenset(value for _, _, value in verdicts.refused_values(about))
     refused, allowed = changed(new, before)
-    return Wanted(refused, allowed, human, unknown, said_at)
+    return Wanted(refused, allowed, human, unknown, said_at, freed)
 
 
 def _about(pair: Pair, said: Mapping[str, Row]) -> list[Row]:
@@ -85,7 +104,7 @@ def changed(new: Sequence[Row], before: Mapping[str, Row]) -> tuple[frozenset[ve
 
 def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> tuple[tuple[str, ...], int]:
     """The set that people gave in ``rows``, about one product and attribute, oldest first, and how many right values
-    the dictionary lacks."""
+    the dictionary lacks. The set is :data:`NOTHING` where their newest word is that there is no value."""
     if attribute not in dictionary:
         return (), 0
     known, many = set(dictionary[attribute].values), dictionary[attribute].cardinality is Cardinality.MANY
@@ -93,10 +112,17 @@ def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> t
     values: list[str] = []
     unknown = 0
     for row in rows:
-        right = [value for value in row["right_values"] if value in known] if _gives(row) else []
-        unknown += len(row["right_values"]) - len(right) if _gives(row) else 0
+        if not _gives(row):
+            continue
+        if row["answer"] == Answer.NONE.value:
+            values = [*NOTHING]
+            continue
+        right = [value for value in row["right_values"] if value in known]
+        unknown += len(row["right_values"]) - len(right)
+        values = [value for value in values if value not in NOTHING]
         values = [*values, *right] if many else right[:1] or values
-    if values and many:  # the set is a whole one: what people said is right stays in it, what they refused does not
+    if many and values and values != [*NOTHING]:
+        # the set is a whole one: what people said is right stays in it, what they refused does not
         confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and row["value"] in known]
         refused = {value for _, _, value in verdicts.refused_values(rows)}
         values = [value for value in [*values, *confirmed] if value not in refused]
@@ -104,10 +130,9 @@ def _human_set(rows: Iterable[Row], dictionary: Dictionary, attribute: str) -> t
 
 
 def _gives(row: Row) -> bool:
-    """Whether the verdict gives a human value."""
-    # an answer to a sample for labels becomes a label only; what managers say of suggestions comes as requests
-    of_audit = row["purpose"] == Purpose.AUDIT.value
-    return of_audit and row["answer"] == Answer.OTHER.value and bool(row["right_values"])
+    """Whether the verdict gives a human set."""
+    gives = row["answer"] == Answer.NONE.value or (row["answer"] == Answer.OTHER.value and bool(row["right_values"]))
+    return gives and row["purpose"] in _GIVING
 
 
 def publish(catalog: Catalog, record: RunRecord, wish: Wanted) -> int:
@@ -141,10 +166,12 @@ def plan(catalog: Catalog, wish: Wanted, stamp: ledger.RunStamp, own_runs: Colle
     events = catalog.read("attribute_values").join(of, "product_id", "left_semi")
     products = catalog.read("products").join(of, "product_id", "left_semi")
     standing = ledger.active(events)
-    gone = _of_keys(standing.where(F.col("source") == Source.MODEL.value), wish.refused)
+    human, dropped = _human_events(products, standing, wish, stamp, own_runs)
+    by_models = standing.where(F.col("source") == Source.MODEL.value)
+    emptied = [_pair(row) for row in human if row["value"] == ledger.NO_VALUE]
+    gone = _of_keys(by_models, wish.refused).unionByName(_of_pairs(by_models, emptied)).dropDuplicates(["event_id"])
     gone = gone.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value))
     retracted = ledger.retract(with_replaced(standing, gone), stamp)
-    human, dropped = _human_events(products, standing, wish, stamp, own_runs)
     planned = retracted.unionByName(ledger.retract(dropped, stamp)).unionByName(_brought_back(events, wish, stamp))
     rows = [tuple(row.get(name) for name in contract.columns("attribute_values")) for row in human]
     return planned.unionByName(spark.createDataFrame(rows, contract.spark_schema("attribute_values")))
@@ -155,8 +182,11 @@ def _brought_back(events: DataFrame, wish: Wanted, stamp: ledger.RunStamp) -> Da
     from pyspark.sql import functions as F
 
     by_verdict = (F.col("op") == Op.RETRACT.value) & (F.col("reason") == Reason.REFUSED_BY_PERSON.value)
-    retracts = _of_keys(events.where(by_verdict & F.col("undoes").isNull()), wish.allowed)
-    ids = retracts.select(F.col("refers_to").alias("event_id")).distinct()
+    retracts = events.where(by_verdict & F.col("undoes").isNull())
+    still_refused = [(*pair, value) for pair, values in wish.freed.items() for value in values]
+    of_freed = _of_keys(_of_pairs(retracts, wish.freed), still_refused, "left_anti")
+    again = _of_keys(retracts, wish.allowed).unionByName(of_freed)
+    ids = again.select(F.col("refers_to").alias("event_id")).distinct()
     asserts = events.where(F.col("op") == Op.ASSERT.value).join(ids, "event_id", "left_semi")
     fallen = asserts.join(ledger.active(events).select("event_id"), "event_id", "left_anti")
     return ledger.reinstate(fallen.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value)), stamp)
@@ -191,7 +221,8 @@ def _human_events(
             continue
         if (product["merchant_attributes"] or {}).get(attribute):
             continue
-        new += ledger.said_by_person(product.asDict(), attribute, list(values), stamp)
+        given = [value for value in values if value != ledger.NO_VALUE]
+        new += ledger.said_by_person(product.asDict(), attribute, given, stamp)
     return new, dropped
 
 
@@ -206,13 +237,21 @@ def _newest_of_others(people: DataFrame) -> dict[Pair, datetime]:
     }
 
 
-def _of_keys(rows: DataFrame, keys: Collection[verdicts.Key]) -> DataFrame:
-    """The ``rows`` about these products, attributes and values."""
+def _of_keys(rows: DataFrame, keys: Collection[tuple[str, ...]], how: str = "left_semi") -> DataFrame:
+    """The ``rows`` about these products, attributes and values; with the join "left_anti" all others."""
+    return _joined(rows, keys, ("product_id", "attribute", "value"), how)
+
+
+def _of_pairs(rows: DataFrame, pairs: Collection[tuple[str, ...]]) -> DataFrame:
+    """The ``rows`` about these products and attributes."""
+    return _joined(rows, pairs, ("product_id", "attribute"), "left_semi")
+
+
+def _joined(rows: DataFrame, keys: Collection[tuple[str, ...]], names: Sequence[str], how: str) -> DataFrame:
     from pyspark.sql import functions as F
 
-    names = ["product_id", "attribute", "value"]
-    wanted_keys = rows.sparkSession.createDataFrame(sorted(keys), ", ".join(f"{name} string" for name in names))
-    return rows.join(F.broadcast(wanted_keys), names, "left_semi")
+    frame = rows.sparkSession.createDataFrame(sorted(keys), ", ".join(f"{name} string" for name in names))
+    return rows.join(F.broadcast(frame), list(names), how)
 
 
 def _pair(row: Row) -> Pair:

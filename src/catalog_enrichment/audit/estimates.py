@@ -87,14 +87,20 @@ def judged(
     """The rows that estimates rest on: of :func:`with_verdict` the first one about each value of a certificate.
 
     A value that is right stays and may be drawn and judged again, in every sample; a wrong one is retracted and is not
-    drawn again. Counted each time, the right ones would make every certificate look good.
+    drawn again. Counted each time, the right ones would make every certificate look good. For the same reason values
+    that were judged as proposals before do not count.
 
     ``drawn``: in the order of the draws; ``of_one_run``: ids of the runs of audit_sample that drew what one run wrote.
     Their rows are no sample of everything and do not count, nor do later rows about the same values.
     """
+    proposals: dict[tuple[str, str, str], datetime] = {}
+    for row in drawn:
+        if row["purpose"] == Purpose.PROPOSALS.value and row["item_id"] in said:
+            proposals.setdefault(_key(row), row["drawn_at"])
     first: dict[_Value, Judged] = {}
     for one in with_verdict(drawn, said, disputed):
-        first.setdefault(_value(one.row), one)
+        if not (_key(one.row) in proposals and proposals[_key(one.row)] < one.row["drawn_at"]):
+            first.setdefault(_value(one.row), one)
     counts = [one for one in first.values() if one.row["run_id"] not in of_one_run]
     shares = _Shares(drawn, first, of_one_run)
     return [replace(one, share=shares.of(one.row)) for one in counts]
@@ -105,7 +111,11 @@ _Value = tuple[str, str, str, str | None]
 
 
 def _value(row: Row) -> _Value:
-    return (row["product_id"], row["attribute"], row["value"], row["certificate_id"])
+    return (*_key(row), row["certificate_id"])
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return (row["product_id"], row["attribute"], row["value"])
 
 
 class _Shares:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catalog_enrichment.audit import estimates
-from catalog_enrichment.audit.items import Answer
+from catalog_enrichment.audit.items import Answer, Purpose
 from catalog_enrichment.audit.sampling import UNIFORM
 from catalog_enrichment.catalog import verdicts
 from catalog_enrichment.precision.certificate import Certificate
@@ -73,9 +73,9 @@ class DrawnRows:
         return audited_fold(rows, drawn_with, self.said, cardinality)
 
     def _counts(self, row: Row, since: datetime) -> bool:
-        """Whether it was drawn after the pause and uniformly of everything."""
-        of_everything = row["stratum"] == UNIFORM and row["run_id"] not in self.of_one_run
-        return of_everything and bool(row["drawn_at"] > since)
+        """Whether it was drawn after the pause and uniformly of everything that readers see."""
+        of_written = row["purpose"] == Purpose.AUDIT.value and row["stratum"] == UNIFORM
+        return of_written and row["run_id"] not in self.of_one_run and bool(row["drawn_at"] > since)
 
     def judged(self, fold: AuditedFold, old: Certificate) -> int:
         """Of how many of the fold's products somebody has judged a value; not what was said."""

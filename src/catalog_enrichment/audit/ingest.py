@@ -1,6 +1,6 @@
 """audit_ingest: what reviewers said becomes part of the catalog.
 
-    verdicts -> retract, human values -> estimates -> alarm: pause the attribute; enough: confirm the certificate
+    verdicts -> retract, human sets -> estimates -> alarm: pause the attribute; enough: confirm the certificate
 
 Only verdicts that are new, or have changed since, are taken. The run's id is a hash of them: killed anywhere and
 started again it ends as if it had not been. The row in `runs`, written last, makes its verdicts count.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.audit import consequences, estimates
 from catalog_enrichment.audit.items import ItemState
-from catalog_enrichment.catalog import runs, switches, verdicts
+from catalog_enrichment.catalog import gold_labels, runs, switches, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import GateRefused
@@ -58,6 +58,8 @@ def audit_ingest(
         audit = _audit(context, before, before | {row["item_id"]: row for row in new}, disputed)
         wish = consequences.wanted(new, before, context.dictionary)
         summary = _summary(record, new, wish, audit)
+        said = (before | {row["item_id"]: row for row in new}).values()
+        summary["gold_answers"] = gold_labels.counts(gold_labels.labels_of(verdicts.drawn(catalog), said))
         if dry_run or not new:
             return summary | {"status": DRY_RUN if dry_run else NOTHING_TO_DO, "seconds": stages.seconds}
         with stages("land") as stage:
@@ -228,7 +230,8 @@ def _summary(record: RunRecord, new: Sequence[Row], wish: consequences.Wanted, a
         "verdicts": len(new),
         "answers": dict(sorted(answers.items())),
         "refused": len(wish.refused),
-        "human_sets": sum(bool(values) for values in wish.human.values()),
+        "human_sets": sum(bool(values) and values != consequences.NOTHING for values in wish.human.values()),
+        "without_value": sum(values == consequences.NOTHING for values in wish.human.values()),
         "unknown_values": wish.unknown,
         "events": 0,
         "attributes": {name: one.to_dict() for name, one in audit.attributes.items()},

@@ -21,6 +21,11 @@ class Purpose(StrEnum):
     """Suggestions or abstentions: what is the right value? The answers become training labels."""
     SUGGESTIONS = "suggestions"
     """Suggestions to the manager of a shop, who accepts or refuses them."""
+    GOLD = "gold"
+    """Products without a merchant value, drawn uniformly: which value does each have, if any? The answers certify what
+    models write for such products, and train nothing."""
+    PROPOSALS = "proposals"
+    """Proposals of one model version, drawn uniformly: is the value right? The answers certify the version's values."""
 
 
 class Answer(StrEnum):
@@ -29,6 +34,8 @@ class Answer(StrEnum):
     """The value is wrong; the right one is not said."""
     OTHER = "other"
     """The value is wrong, and ``right_values`` say what is right."""
+    NONE = "none"
+    """The product has no value of the attribute, as a perfume has no colour; a value that was asked about is wrong."""
     CANNOT_TELL = "cannot_tell"
 
 

@@ -33,6 +33,7 @@ LABELING_CONFIG = """<View>
     <Choice value="yes" hotkey="y"/>
     <Choice value="no" hotkey="n"/>
     <Choice value="other" hotkey="v"/>
+    <Choice value="none" hotkey="h"/>
     <Choice value="cannot_tell" hotkey="c"/>
   </Choices>
   <Choices name="right_values" toName="listing" value="$values" choice="multiple" layout="select"
@@ -110,8 +111,9 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
             continue
         try:
             verdict = _verdict(data, annotation)
-            check_verdict(verdict, store.item(verdict.item_id))
-            _check_values(dictionary, store.item(verdict.item_id).attribute, verdict)
+            item = store.item(verdict.item_id)
+            check_verdict(verdict, item, store.sample(item.sample_id).purpose)
+            _check_values(dictionary, item.attribute, verdict)
             key = (verdict.item_id, person_key(verdict.reviewer))
             newest.pop(key, None)  # the order stays that of time
             newest[key] = verdict

@@ -9,14 +9,12 @@ paused, so that going back to the old version does not write under them.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.audit import reissue
 from catalog_enrichment.audit.fresh_labels import DrawnRows
 from catalog_enrichment.audit.ingest import WHO as INGEST
 from catalog_enrichment.catalog import label_uses, runs, switches
@@ -29,14 +27,13 @@ from catalog_enrichment.precision.certify import LabelUse, spent_delta
 from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.recertify import AuditedFold
 from catalog_enrichment.records import DRY_RUN, Cardinality, RunKind, RunStatus, make_run_id, stable_hash
-from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config, PrecisionConfig
     from catalog_enrichment.dictionary import Dictionary
-    from catalog_enrichment.registry.model_registry import ModelVersion, Registry, ResolvedModel
+    from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
 
 WHO = "recertify_model"
 
@@ -83,7 +80,7 @@ def recertify_model(
             with stages("register"):
                 # an attribute that failed keeps its certificates, and stays paused by its switch
                 issued = {old.certificate_id: new for old, new in replaced if new.attribute in passed}
-                version = _register(registry, model, issued, passed)
+                version = reissue.register(registry, model, issued, reissue.RECERTIFIED)
                 details = {"recertified": passed, "reason": "uniform audit labels drawn after the alarm"}
                 registry.promote(version.version, expected_current=model.version, details=details)
                 summary["model_version"] = version.version
@@ -125,7 +122,7 @@ def done_before(certificates: Sequence[Certificate], lineage: Mapping[str, Any],
     ``lineage``: of the champion. A version that was trained since is another one: its certificates come from merchants'
     labels, and say nothing against the alarm.
     """
-    again = bool(lineage.get("recertified_from")) and pause.attribute in lineage.get("attributes", ())
+    again = bool(lineage.get(reissue.RECERTIFIED)) and pause.attribute in lineage.get("attributes", ())
     return again and any(
         one.attribute == pause.attribute and one.threshold is not None and pause.at is not None
         and one.status is CertificateStatus.CONFIRMED and one.issued_at > pause.at
@@ -140,7 +137,7 @@ def _predecessors(
     if not attributes:
         return []
     kept = {one.certificate_id for one in model.certificates}
-    before = registry.resolve(version=lineage["recertified_from"]).certificates
+    before = registry.resolve(version=lineage[reissue.RECERTIFIED]).certificates
     return [
         one
         for one in before
@@ -224,59 +221,6 @@ def _why_nothing(pending: Sequence[Switch], replaced: Sequence[tuple[Certificate
         if one.attribute not in tested
     ]
     return "nothing was certified; the attributes stay paused:\n  - " + "\n  - ".join(reasons)
-
-
-def _register(
-    registry: Registry, model: ResolvedModel, issued: Mapping[str, Certificate], passed: Sequence[str]
-) -> ModelVersion:
-    """A version with the same files and the new certificates."""
-    from catalog_enrichment.models import artifact
-
-    certificates = [issued.get(one.certificate_id, one) for one in model.certificates]
-    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
-        target = Path(folder) / "artifact"
-        shutil.copytree(model.artifact, target)
-        artifact.write_certificates(target, [one.to_dict() for one in certificates])
-        if reference := artifact.read_drift(target):  # a version of an older release has none
-            artifact.write_drift(target, without_accepted(reference, issued.values()))
-        # how the new thresholds do on the test fold is not known: what is not recorded is not compared
-        held_out = [row for row in registry.held_out(model.version) or [] if row.attribute not in passed]
-        labels = stable_hash(sorted(one.label_set_hash for one in issued.values()))
-        lineage: dict[str, Any] = {
-            "recertified_from": model.version,
-            "attributes": list(passed),
-            "label_set_hash": labels,
-            "labelled": 0,
-        }
-        return registry.register(
-            TrainedModel(
-                artifact=target,
-                certificates=certificates,
-                metrics={},
-                params={"recertified_from": model.version},
-                tables={},
-                curves={},
-                history=[],
-                warnings=[],
-                held_out=held_out,
-                lineage=lineage,
-                seconds={},
-            )
-        )
-
-
-def without_accepted(reference: list[dict[str, Any]], issued: Iterable[Certificate]) -> list[dict[str, Any]]:
-    """The reference for drift checks without the accepted products of certificates that were ``issued`` anew: how many
-    their thresholds accept was not counted, and the old numbers would look like drift."""
-    new = {(one.attribute, one.modality.value, one.numeric_path) for one in issued}
-
-    def kept(entry: dict[str, Any]) -> dict[str, Any]:
-        if (entry["attribute"], entry["modality"], entry["numeric_path"]) not in new:
-            return entry
-        strata = [{name: one[name] for name in one if name != "accepted"} for one in entry["strata"]]
-        return entry | {"strata": strata}
-
-    return [kept(entry) for entry in reference]
 
 
 def _moved(catalog: Catalog, pauses: Sequence[Switch], old: Sequence[Certificate], run_id: str) -> list[Switch]:

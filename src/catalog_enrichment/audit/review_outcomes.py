@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from catalog_enrichment.audit.items import Answer, Item, ItemState, Outcome, Verdict
+from catalog_enrichment.audit.items import Item, ItemState, Outcome, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +86,3 @@ def _kappa(pairs: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], agreeing: i
 
 def _pairs(verdicts: Sequence[Verdict]) -> Iterable[tuple[Verdict, Verdict]]:
     return ((verdicts[i], verdicts[j]) for j in range(len(verdicts)) for i in range(j))
-
-
-def is_wrong(answer: Answer) -> bool:
-    """Whether the answer says that the value asked about is wrong."""
-    return answer in (Answer.NO, Answer.OTHER)

@@ -48,8 +48,9 @@ def check_sample(sample: Sample, items: Sequence[Item]) -> None:
         raise DataContractError(f"sample {sample.sample_id}: an item is there twice (product, attribute and value)")
 
 
-def check_verdict(verdict: Verdict, item: Item) -> None:
-    """Raises DataContractError for a blank name, right values that do not go with the answer, and no usable time."""
+def check_verdict(verdict: Verdict, item: Item, purpose: Purpose) -> None:
+    """Raises DataContractError for a blank name, an answer that the item or its sample cannot have, right values that
+    do not go with the answer, and no usable time. ``purpose`` is that of the item's sample."""
     values = verdict.right_values
     if not plain_name(verdict.reviewer):
         raise DataContractError("a verdict needs the name of its reviewer")
@@ -64,6 +65,12 @@ def check_verdict(verdict: Verdict, item: Item) -> None:
         )
     if not item.value and verdict.answer is Answer.YES:
         raise DataContractError(f"item {item.item_id} asks for the value and names none: it cannot be called right")
+    if purpose is Purpose.GOLD and verdict.answer is Answer.NO:
+        raise DataContractError(
+            f"item {item.item_id} of a gold sample asks for the value: answer {Answer.OTHER.value!r} with the right "
+            f"values, {Answer.NONE.value!r} if the product has none, or {Answer.CANNOT_TELL.value!r}, also if the "
+            "dictionary lacks the right value"
+        )
     if len(set(values)) < len(values) or item.value in values:
         raise DataContractError(f"right values {list(values)} repeat one, or are the value that was called wrong")
     if not math.isfinite(verdict.seconds) or verdict.seconds < 0:

@@ -117,7 +117,7 @@ class ReviewStore(ReviewFile):
         """
         with self._writing():
             item = self.item(verdict.item_id)
-            review_rows.check_verdict(verdict, item)
+            review_rows.check_verdict(verdict, item, self.sample(item.sample_id).purpose)
             counting = self.verdicts_of(verdict.item_id)
             mine = [
                 one
@@ -209,18 +209,20 @@ class ReviewStore(ReviewFile):
         """The next items for a person: those that the person has not judged and that have too few verdicts.
 
         First those that others have begun, so that items get settled; the rest in an order of the person's own, so that
-        several people seldom judge the same item at the same moment. The order stays the same from call to call.
+        several people seldom judge the same item at the same moment, with the items about one product after each
+        other. The order stays the same from call to call.
         """
         reviewers = self.sample(sample_id).reviewers
         person = review_rows.person_key(reviewer)
         rows = self._rows(
-            "SELECT i.item_id, count(c.verdict_id) AS given, coalesce(max(c.adjudicates), 0) AS adjudicated, "
+            "SELECT i.item_id, i.product_id, i.position, count(c.verdict_id) AS given, "
+            "coalesce(max(c.adjudicates), 0) AS adjudicated, "
             "coalesce(max(c.person = ?), 0) AS mine FROM items i LEFT JOIN counting c USING (item_id) "
             "WHERE i.sample_id = ? AND (? = '' OR i.shop_id = ?) GROUP BY i.item_id",
             *(person, sample_id, shop_id, shop_id),
         )
         wanted = [row for row in rows if not row["mine"] and not row["adjudicated"] and row["given"] < reviewers]
-        wanted.sort(key=lambda row: (-row["given"], stable_hash(person, row["item_id"])))
+        wanted.sort(key=lambda row: (-row["given"], stable_hash(person, row["product_id"]), row["position"]))
         return [self.item(row["item_id"]) for row in wanted[:limit]]
 
     def progress(self, sample_id: str, reviewer: str = "", shop_id: str = "") -> Progress:

@@ -1,4 +1,6 @@
-"""audit_sample: draws written values, suggestions or abstentions for reviewers, with known probabilities.
+"""audit_sample: draws written values, proposals, suggestions, abstentions or whole products for reviewers.
+
+The probability of every draw is known.
 
 Of written values there are two strata, per attribute:
 
@@ -17,118 +19,72 @@ A sample of what one run wrote is no sample of everything: its verdicts retract 
 or new certificate rests on them.
 
 Suggestions and abstentions are drawn uniformly, for labels.
+
+A gold sample (`--gold N`) draws N products without a merchant value, whatever models and people said about them, and
+asks for the values of all attributes that they lack. Its answers certify and train nothing (catalog.gold_labels).
+
+Proposals are drawn uniformly over the products for which one model version proposed a value, whatever was decided:
+people's verdicts on them certify the version's values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.audit import populations
+from catalog_enrichment.audit.draw_request import DrawRequest, Population
 from catalog_enrichment.audit.items import Item, Purpose, Sample
-from catalog_enrichment.catalog import ledger, runs, switches, verdicts
+from catalog_enrichment.audit.populations import ROW
+from catalog_enrichment.audit.product_draws import draw_products
+from catalog_enrichment.catalog import gold_labels, runs, switches, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope
-from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.records import (
-    JUDGED,
-    NOTHING_TO_DO,
-    Decision,
-    Op,
-    Reason,
-    RunKind,
-    RunStatus,
-    Source,
-    make_run_id,
-    stable_hash,
-)
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.operations.commands import ANY_CONFIG, command
+from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.config.audit import AuditConfig
     from catalog_enrichment.context import Context
     from catalog_enrichment.dictionary import Dictionary
+
+__all__ = ["SAME_PRODUCT", "UNIFORM", "DrawRequest", "Population", "audit_sample", "draw"]
 
 UNIFORM, NEAR = "uniform", "near_threshold"
 
 SAME_PRODUCT = "same_product"
 """Stratum of the other values of products that were drawn uniformly; no estimate rests on it."""
 
-_ROW = ("product_id", "attribute", "value", "content_hash", "score", "threshold", "certificate_id", "modality",
-        "model_version", "event_id", "decided_by", "reason")  # fmt: skip
 
-
-class Population(StrEnum):
-    """What a sample is drawn of."""
-
-    ACCEPTED = "accepted"
-    """Written values that readers see."""
-    SUGGESTIONS = "suggestions"
-    """Open suggestions: disagreements with merchants and near misses."""
-    ABSTENTIONS = "abstentions"
-    """Products without a value whose score was too low."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DrawRequest:
-    """What was asked for."""
-
-    population: Population = Population.ACCEPTED
-    run_id: str | None = None
-    """Only what this run wrote or decided; None: all."""
-    attributes: tuple[str, ...] = ()
-    """None: every attribute of the dictionary."""
-    uniform: int
-    near: int
-    near_share: float
-    reviewers: int
-    seed: int = 0
-    """Another one draws another sample of the same catalog."""
-    whole_products: bool = False
-    """Also the other written values of each product of the uniform stratum."""
-
-    @classmethod
-    def of(cls, config: AuditConfig, **given: Any) -> DrawRequest:
-        """The config's numbers where ``given`` has None."""
-        usual = {name: getattr(config, name) for name in ("uniform", "near", "near_share", "reviewers")}
-        return cls(**usual | {name: value for name, value in given.items() if value is not None})
-
-    @property
-    def purpose(self) -> Purpose:
-        return Purpose.AUDIT if self.population is Population.ACCEPTED else Purpose.LABEL
-
-    def identity(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"purpose": self.purpose.value}
-
-    def check(self, dictionary: Dictionary) -> None:
-        """Raises ConfigError for an unknown attribute or a number that cannot be."""
-        if unknown := sorted(set(self.attributes) - set(dictionary.attributes)):
-            raise ConfigError(f"{unknown} is not in the dictionary, which has {sorted(dictionary.attributes)}")
-        if self.uniform < 1 or self.near < 0 or self.reviewers < 1:
-            raise ConfigError("--uniform and --reviewers must be at least 1, --near at least 0")
-        if self.whole_products and self.population is not Population.ACCEPTED:
-            raise ConfigError(f"--whole-products is for written values, not for {self.population.value}")
-
-
-def audit_sample(context: Context, store: ReviewStore, request: DrawRequest) -> dict[str, Any]:
+def audit_sample(
+    context: Context, store: ReviewStore, request: DrawRequest, config: Sequence[str] = ANY_CONFIG
+) -> dict[str, Any]:
     """Draw a sample into the table `audits` and the review store. Returns the summary.
 
     The same request on the same catalog is the same sample: started again it adds what is missing, and says so.
-    Raises DataContractError where there is nothing to draw.
+    ``config``: options of the commands that it names. Raises DataContractError where there is nothing to draw.
     """
     catalog, stages = context.catalog, Stages(context.say)
     request.check(context.dictionary)
+    names = request.names(context.dictionary)
     record = RunRecord(kind=RunKind.SAMPLE, stages=stages, config=context.config.without_secrets())
     record.window = request.identity()
     with runs.recorded(catalog, record):
         catalog.refresh_current_values("catch-up")
+        if request.population is Population.PROPOSALS:
+            request = replace(request, model_version=_version(catalog, request, names, config))
+        if request.population in (Population.PROPOSALS, Population.GOLD):
+            request = replace(request, attributes=names)  # another dictionary can give others for the same arguments
+        record.window = request.identity()
         versions = {name: catalog.version(name) for name in ("products", "attribute_values", "predictions")}
         record.run_id = make_run_id(RunKind.SAMPLE, request.identity(), versions)
         status: str = NOTHING_TO_DO if record.run_id in runs.succeeded_ids(catalog) else RunStatus.SUCCEEDED
@@ -141,15 +97,52 @@ def audit_sample(context: Context, store: ReviewStore, request: DrawRequest) -> 
         counts = _counts(rows)
         record.count(drawn=counts)
         runs.write(catalog, record)
+    for line in _in_words(request, rows, status, config):
+        context.say(line)
     return {
         "status": status,
         "run_id": record.run_id,
         "sample_id": sample.sample_id,
         "title": sample.title,
         "items": len(rows),
+        "products": len({row["product_id"] for row in rows}),
         "drawn": counts,
+        "gold_answers": gold_labels.counts(gold_labels.gold_labels(catalog)),
         "seconds": stages.seconds,
     }
+
+
+def _version(catalog: Catalog, request: DrawRequest, attributes: Sequence[str], config: Sequence[str]) -> str:
+    """Return the model version whose proposals are drawn. Raises DataContractError if it has decided nothing."""
+    known = populations.versions(catalog, attributes)
+    version = request.model_version or (known[-1] if known else None)
+    if version in known:
+        return version
+    wanted = f" of model version {version}" if version else ""
+    enrich = command("enrich_catalog", [*config, "--set", f'enrich.model_version="{version or "V"}"'])
+    raise DataContractError(
+        f"there are no proposals{wanted} for {sorted(attributes)}: "
+        f"{f'only versions {known} have' if known else 'no model version has'} decided about them. {enrich} makes "
+        f"proposals{'' if version else ' of version V'}; without a certificate it writes nothing"
+    )
+
+
+def _in_words(
+    request: DrawRequest, rows: Sequence[Mapping[str, Any]], status: str, config: Sequence[str]
+) -> Iterator[str]:
+    """Yield lines for people: how much was drawn, and the commands that follow."""
+    if status == NOTHING_TO_DO:
+        yield "this sample was drawn before; another --seed draws another sample of the same catalog"
+    if request.population in (Population.PROPOSALS, Population.GOLD):
+        drawn = Counter(row["attribute"] for row in rows if row["stratum"] == UNIFORM)
+        counts = ", ".join(f"{name} {number:,}" for name, number in sorted(drawn.items()))
+        most = max(row["population"] for row in rows)
+        of = f" of {most:,}" if request.population is Population.GOLD or len(drawn) == 1 else ""
+        yield f"{len({row['product_id'] for row in rows}):,}{of} products drawn; products per attribute: {counts}"
+        if most < request.uniform:
+            yield f"{request.uniform:,} products were asked for and there are only {most:,}: all are drawn"
+    yield f"next: people judge them on the review page: {command('serve_audit', config)}"
+    yield f"then: {command('audit_ingest', config)}"
 
 
 def _drawn_once(
@@ -158,19 +151,71 @@ def _drawn_once(
     """The rows of the table `audits` that the run drew, now or before it was killed, in the order of the draw."""
     if not catalog.committed(verdicts.AUDITS, record.run_id):
         names = request.attributes or tuple(dictionary.attributes)
-        rows = draw(_population(catalog, dictionary, request, names), request).collect()
+        rows = _drawn(catalog, dictionary, request, names)
         if not rows:
             raise DataContractError(
-                f"there are no {request.population.value} values to draw of {sorted(names)}: "
+                f"there are no {_DRAWN[request.population]} to draw of {sorted(names)}: "
                 + _why_nothing(request, names, switches.read(catalog))
             )
         sample_id = stable_hash(record.run_id)[:16]
         now = datetime.now(UTC)
         given = {"sample_id": sample_id, "purpose": request.purpose.value, "drawn_at": now, "run_id": record.run_id}
-        catalog.append_rows(verdicts.AUDITS, [_audit_row(row.asDict(), given) for row in rows], record.run_id)
+        catalog.append_rows(verdicts.AUDITS, [_audit_row(row, given) for row in rows], record.run_id)
     found = [row for batch in catalog.scan(verdicts.AUDITS) for row in batch.to_pylist()]
     mine = [row for row in found if row["run_id"] == record.run_id]
     return sorted(mine, key=lambda row: int(row["draw_order"]))
+
+
+def _drawn(
+    catalog: Catalog, dictionary: Dictionary, request: DrawRequest, attributes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Draw the rows of `audits`, without the columns that name the sample and the run."""
+    match request.population:
+        case Population.ACCEPTED:
+            rows = populations.accepted(catalog)
+        case Population.SUGGESTIONS:
+            rows = populations.suggested(catalog, dictionary)
+        case Population.ABSTENTIONS:
+            rows = populations.abstained(catalog)
+        case Population.PROPOSALS:
+            return _drawn_proposals(catalog, dictionary, request)
+        case Population.GOLD:
+            asked = {_pair(row) for row in verdicts.drawn(catalog) if row["purpose"] == Purpose.GOLD.value}
+            lacking = populations.unlabelled(catalog, dictionary, attributes, asked)
+            return _numbered(draw_products(lacking, request.uniform, f"gold {request.seed}"))
+    rows = rows.where(rows["attribute"].isin(list(attributes)))
+    rows = rows if request.run_id is None else rows.where(rows["decided_by"] == request.run_id)
+    return [row.asDict() for row in draw(rows, request).collect()]
+
+
+def _drawn_proposals(catalog: Catalog, dictionary: Dictionary, request: DrawRequest) -> list[dict[str, Any]]:
+    """Draw products uniformly per attribute, with all their proposals; the highest is in the stratum `uniform`."""
+    judged = {_pair(row) for row in verdicts.newest(catalog).values()}
+    rows = populations.proposed(catalog, dictionary, request.model_version or "", request.lowest, judged)
+    products: list[list[dict[str, Any]]] = []
+    for name in request.attributes:
+        salt = f"proposals {request.seed} {name}"
+        products += draw_products(rows.where(rows["attribute"] == name), request.uniform, salt)
+    for of_product in products:
+        for row in of_product[1:]:
+            row["stratum"] = SAME_PRODUCT
+    return _numbered(sorted(products, key=lambda one: stable_hash(request.seed, *_pair(one[0]))))
+
+
+def _numbered(products: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of ``products`` with their place in the draw; rows without a stratum get `uniform`."""
+    rows = [row for of_product in products for row in of_product]
+    return [{"stratum": UNIFORM} | dict(row) | {"draw_order": number} for number, row in enumerate(rows)]
+
+
+def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    return (row["product_id"], row["attribute"])
+
+
+_DRAWN = {one: f"{one.value} values" for one in Population} | {
+    Population.PROPOSALS: "proposals",
+    Population.GOLD: "products without a merchant value",
+}
 
 
 def _why_nothing(request: DrawRequest, attributes: Sequence[str], now: switches.Switches) -> str:
@@ -186,6 +231,13 @@ def _why_nothing(request: DrawRequest, attributes: Sequence[str], now: switches.
             why = f"no suggestion{of_run} is open: none was made, or people and merchants have answered all"
         case Population.ABSTENTIONS:
             why = f"no product's score was too low in its newest decision{of_run}, or people have said what is right"
+        case Population.PROPOSALS:
+            why = (
+                f"model version {request.model_version} has no proposal with a score of {request.lowest:g} or more for "
+                "a product without a value, or people have judged all of them"
+            )
+        case Population.GOLD:
+            why = "merchants give them for every product that can have them, or all were in an earlier gold sample"
     not_on = [
         f"{one} is {one.state.value}: {one.why}"
         for one in now.entries
@@ -218,74 +270,6 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         name = f"{row['attribute']}.{row['stratum']}"
         counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
-
-
-# --- populations: the columns of _ROW, one row per value ------------------------------------------------------------
-
-
-def _population(catalog: Catalog, dictionary: Dictionary, request: DrawRequest, attributes: Sequence[str]) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    match request.population:
-        case Population.ACCEPTED:
-            rows = _accepted(catalog)
-        case Population.SUGGESTIONS:
-            rows = _suggested(catalog, dictionary)
-        case Population.ABSTENTIONS:
-            rows = _abstained(catalog)
-    rows = rows.where(F.col("attribute").isin(list(attributes)))
-    return rows if request.run_id is None else rows.where(F.col("decided_by") == request.run_id)
-
-
-def _accepted(catalog: Catalog) -> DataFrame:
-    """The model values that readers see, each with the event that asserts it."""
-    from pyspark.sql import functions as F
-
-    current = catalog.read("current_values").where(F.col("source") == Source.MODEL.value)
-    seen = current.select("product_id", "attribute", "run_id", F.explode("values").alias("value"))
-    is_assert = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
-    events = catalog.read("attribute_values").where(is_assert)
-    rows = events.join(seen, ["product_id", "attribute", "run_id", "value"], "left_semi")
-    return rows.withColumn("decided_by", F.col("run_id")).select(*_ROW)
-
-
-def _suggested(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    from catalog_enrichment.operations.suggestions import open_suggestions
-
-    suggested = open_suggestions(catalog, dictionary).select(
-        "product_id", "attribute", F.col("suggested_value").alias("value"), "run_id"
-    )
-    key = ["product_id", "attribute", "value", "run_id"]
-    rows = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value)
-    return _of_predictions(rows.join(suggested, key, "left_semi"))
-
-
-def _abstained(catalog: Catalog) -> DataFrame:
-    """Products whose newest decision found the best score too low; the value is empty: the reviewer gives it."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    finished = runs.succeeded(catalog).select("run_id", "finished_at")
-    newest = Window.partitionBy("product_id", "attribute").orderBy(F.desc("finished_at"), F.desc("run_id"), "rank")
-    decisions = catalog.read("predictions").join(F.broadcast(finished), "run_id")
-    best = decisions.withColumn("place", F.row_number().over(newest)).where("place = 1")
-    judged = [reason.value for reason in JUDGED - {Reason.REFUSED_BY_PERSON}]
-    rows = best.where((F.col("decision") == Decision.ABSTAIN.value) & F.col("reason").isin(judged))
-    products = catalog.read("products").where(~F.col("opt_out")).select("product_id", "content_hash")
-    events = catalog.read("attribute_values")
-    rows = rows.join(products, ["product_id", "content_hash"], "left_semi")
-    rows = rows.join(ledger.left_to_people(events), ["product_id", "attribute"], "left_anti")
-    seen = catalog.read("current_values").select("product_id", "attribute")
-    return _of_predictions(rows.join(seen, ["product_id", "attribute"], "left_anti")).withColumn("value", F.lit(""))
-
-
-def _of_predictions(rows: DataFrame) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    nothing = F.lit(None).cast("string")
-    return rows.withColumns({"event_id": nothing, "decided_by": F.col("run_id")}).select(*_ROW)
 
 
 # --- the draw -------------------------------------------------------------------------------------------------------
@@ -330,7 +314,7 @@ def draw(rows: DataFrame, request: DrawRequest) -> DataFrame:
             "highest_weight": F.col("expected") / (F.col("population") * F.col("share")),
             "draw_order": F.row_number().over(order) - 1,
         }
-    ).select(*_ROW, "stratum", "draw_order", "probability", "population", "weight", "highest_weight")
+    ).select(*ROW, "stratum", "draw_order", "probability", "population", "weight", "highest_weight")
 
 
 def _with_near(marked: DataFrame, request: DrawRequest, random: Any) -> DataFrame:

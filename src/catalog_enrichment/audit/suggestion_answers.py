@@ -3,7 +3,8 @@
     refused, or another value is right    the value is not written for this product again, by no model version, and is
                                           not suggested again; where it was written meanwhile it is retracted
     accepted                              a value that was refused before may be written again
-    all of them                           training labels, with the source `suggestions` (catalog.people_labels)
+    the product has no such value         as refused
+    all but the last                      training labels, with the source `suggestions` (catalog.people_labels)
 
 Giving a product its value is not done here but by set_value (:mod:`apply_requests`). The run is of the kind `audit`.
 """
@@ -65,11 +66,14 @@ def take_in(context: Context, store: ReviewStore, answered: Sequence[Request]) -
 
 def _row(store: ReviewStore, request: Request) -> dict[str, Any]:
     """The row of `verdicts`, without a run. A refusal that names no suggestion is about its value."""
+    answer = _ANSWERS[request.kind]
+    if request.kind is RequestKind.SET and not request.values:
+        answer = Answer.NONE
     usual: dict[str, Any] = {
         "purpose": Purpose.SUGGESTIONS.value,
         "product_id": request.product_id,
         "attribute": request.attribute,
-        "answer": _ANSWERS[request.kind].value,
+        "answer": answer.value,
         "right_values": sorted(request.values) if request.kind is RequestKind.SET else [],
         "reviewers": [request.by],
         "settled_at": request.asked_at,

@@ -5,7 +5,8 @@
     human sets    what a person gave otherwise, by set_value or on the page of a product, as far as it stands in the
                   ledger. The source is CORRECTION.
 
-Of what is said about one product and attribute the newest word counts.
+Of what is said about one product and attribute the newest word counts. A product and attribute with an answer to a
+gold sample (:mod:`catalog.gold_labels`) has no label here, whoever said what: such answers train nothing.
 """
 
 from __future__ import annotations
@@ -49,12 +50,18 @@ class Said:
     wrong: tuple[str, ...]
     """Values that are not right, whatever is."""
     source: str
+    by_two: bool = False
+    """At least two people agreed on the newest of it, or an adjudicator decided between them. It overturns a merchant's
+    value then, as a label."""
 
 
 def labels(catalog: Catalog) -> dict[str, dict[str, Said]]:
     """Product id -> attribute -> what people said; not where they could not tell, or said that there is no value."""
-    found = _of_verdicts(verdicts.newest(catalog).values())
-    for pair, (at, values) in _human_sets(catalog).items():
+    known = verdicts.newest(catalog).values()
+    gold = {_pair(row) for row in known if row["purpose"] == verdicts.GOLD}
+    found = _of_verdicts(row for row in known if _pair(row) not in gold)
+    human = {pair: given for pair, given in _human_sets(catalog).items() if pair not in gold}
+    for pair, (at, values) in human.items():
         if pair not in found or (found[pair][0] < at and set(found[pair][1].right) != set(values)):
             found[pair] = (at, Said(values, (), CORRECTION))
     by_product: defaultdict[str, dict[str, Said]] = defaultdict(dict)
@@ -77,12 +84,16 @@ def with_labels(catalog: Catalog, products: Iterable[pa.RecordBatch]) -> Iterato
         yield batch.append_column(COLUMN, pa.array([known.get(one) for one in ids], pa.string()))
 
 
+def _pair(row: Row) -> Pair:
+    return (row["product_id"], row["attribute"])
+
+
 def _of_verdicts(rows: Iterable[Row]) -> dict[Pair, tuple[datetime, Said]]:
     """When the newest word was said, and what all of them come to: of several values that were each confirmed all are
     right, a right value that was given replaces them."""
     found: dict[Pair, tuple[datetime, Said]] = {}
     for row in sorted(rows, key=lambda row: row["settled_at"]):
-        pair, value = (row["product_id"], row["attribute"]), {row["value"]} - {""}
+        pair, value = _pair(row), {row["value"]} - {""}
         _, before = found.get(pair, (None, Said((), (), "")))
         right, wrong = set(before.right), set(before.wrong)
         if row["answer"] == "yes":
@@ -92,9 +103,12 @@ def _of_verdicts(rows: Iterable[Row]) -> dict[Pair, tuple[datetime, Said]]:
             wrong = (wrong | value) - right
         elif row["answer"] == "no":
             right, wrong = right - value, wrong | value
+        elif row["answer"] == "none":  # a wrong value teaches that another one is right, and none is
+            right, wrong = set(), set()
         else:
             continue
-        said = Said(tuple(sorted(right)), tuple(sorted(wrong)), row["purpose"])
+        by_two = len(row["reviewers"]) > 1 and row["purpose"] != verdicts.OF_MANAGERS
+        said = Said(tuple(sorted(right)), tuple(sorted(wrong)), row["purpose"], by_two)
         found[pair] = (row["settled_at"], said)
     return found
 

@@ -30,7 +30,10 @@ Key = tuple[str, str, str]
 OF_MANAGERS = "suggestions"
 """Purpose (audit.items.Purpose) of the verdicts of shops' managers on suggestions."""
 
-WRONG = frozenset({"no", "other"})
+GOLD = "gold"
+"""Purpose of the verdicts on gold samples."""
+
+WRONG = frozenset({"no", "other", "none"})
 """Answers (audit.items.Answer) that say that the value is wrong."""
 
 

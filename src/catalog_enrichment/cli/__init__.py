@@ -7,7 +7,7 @@ The files have the arguments of each job and one call into its room. What all jo
 from catalog_enrichment.cli.audit import audit_ingest, audit_sample, recertify_model, set_switch
 from catalog_enrichment.cli.delivery import deliver_values, delivery_status, export_changes
 from catalog_enrichment.cli.enrich import backfill, enrich_catalog
-from catalog_enrichment.cli.models import compare_models, promote_model, train_model
+from catalog_enrichment.cli.models import certify_model, compare_models, promote_model, train_model
 from catalog_enrichment.cli.operations import (
     explain_value,
     export_suggestions,
@@ -25,6 +25,7 @@ __all__ = [
     "audit_ingest",
     "audit_sample",
     "backfill",
+    "certify_model",
     "compare_models",
     "deliver_values",
     "delivery_status",

@@ -10,8 +10,14 @@ from catalog_enrichment.stages import to_stderr
 
 
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:
-    populations = ("accepted", "suggestions", "abstentions")
+    populations = ("accepted", "suggestions", "abstentions", "proposals")
     parser.add_argument("--of", choices=populations, default=populations[0], help="what to draw; default %(default)s")
+    parser.add_argument(
+        "--gold",
+        type=int,
+        metavar="N",
+        help="draw N products without a merchant value instead, and ask for all values that they lack",
+    )
     parser.add_argument(
         "--run",
         "--run-id",
@@ -19,7 +25,11 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
         help="only what this run wrote, which corrects it but counts for no estimate; default: all",
     )
     parser.add_argument("--attribute", action="append", default=[], help="only this attribute; repeatable")
-    parser.add_argument("--uniform", type=int, help="values per attribute, each as likely; default audit.uniform")
+    parser.add_argument(
+        "--uniform",
+        type=int,
+        help="values per attribute, each as likely; with --of proposals products; default audit.uniform",
+    )
     parser.add_argument("--near", type=int, help="further ones near the threshold; default audit.near")
     parser.add_argument("--reviewers", type=int, help="verdicts that each needs; default audit.reviewers")
     parser.add_argument("--seed", type=int, default=0, help="another number draws another sample of the same catalog")
@@ -28,19 +38,32 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also the other values of products drawn uniformly: to certify an attribute with several values again",
     )
+    parser.add_argument(
+        "--model-version",
+        metavar="VERSION",
+        help="with --of proposals: of this model version; default: the version of the newest decisions",
+    )
+    parser.add_argument(
+        "--lowest", type=float, metavar="SCORE", help="with --of proposals: only proposals with at least this score"
+    )
 
 
 @job(_sample_arguments)
 def audit_sample(config: Config, args: argparse.Namespace) -> Summary:
-    """Draw written values, suggestions or abstentions for reviewers, with known probabilities."""
+    """Draw written values, proposals, suggestions, abstentions or products for reviewers, with known probabilities."""
     from catalog_enrichment.audit import sampling
+    from catalog_enrichment.audit.draw_request import DrawRequest, Population
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.context import load_dictionary, open_for_writing
 
-    given = {name: getattr(args, name) for name in ("uniform", "near", "reviewers")}
-    request = sampling.DrawRequest.of(
+    given = {name: getattr(args, name) for name in ("uniform", "near", "reviewers", "model_version", "lowest")}
+    population = Population(args.of)
+    if args.gold is not None:
+        _check_alone(args)
+        population, given["uniform"] = Population.GOLD, args.gold
+    request = DrawRequest.of(
         config.audit,
-        population=sampling.Population(args.of),
+        population=population,
         run_id=args.run,
         attributes=tuple(args.attribute),
         seed=args.seed,
@@ -52,7 +75,25 @@ def audit_sample(config: Config, args: argparse.Namespace) -> Summary:
         open_for_writing(config, "audit_sample") as context,
         ReviewStore(config.path(config.audit.store)) as store,
     ):
-        return sampling.audit_sample(context, store, request)
+        return sampling.audit_sample(context, store, request, config_options(args))
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Raise ConfigError for options that do not go with --gold."""
+    from catalog_enrichment.errors import ConfigError
+
+    others = {
+        "--of": args.of != "accepted",
+        "--uniform": args.uniform is not None,
+        "--near": args.near is not None,
+        "--whole-products": args.whole_products,
+        "--model-version": args.model_version is not None,
+        "--lowest": args.lowest is not None,
+    }
+    if given := [option for option, is_given in others.items() if is_given]:
+        raise ConfigError(
+            f"--gold draws products and asks for every value that they lack; {', '.join(given)} does not go with it"
+        )
 
 
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,11 @@
-"""Train, compare and promote model versions."""
+"""Train, compare, certify and promote model versions."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.cli.command import Summary, job
+from catalog_enrichment.cli.command import Summary, config_options, job
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.stages import to_stderr
 
@@ -27,6 +27,31 @@ def compare_models(config: Config, _: argparse.Namespace) -> Summary:
     from catalog_enrichment.comparison import job as comparison_job
 
     return comparison_job.compare_models(config)
+
+
+def _certify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--by-verdicts",
+        metavar="ATTRIBUTE",
+        required=True,
+        help="certify this attribute by people's verdicts on proposals drawn with audit_sample --of proposals",
+    )
+    parser.add_argument(
+        "--model-version", metavar="VERSION", help="certify this version; default: the candidate, else the champion"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the tests; nothing is registered")
+
+
+@job(_certify_arguments)
+def certify_model(config: Config, args: argparse.Namespace) -> Summary:
+    """Certify an attribute of a model version without training: by people's verdicts on its proposals."""
+    from catalog_enrichment.audit import certify_by_verdicts as by_verdicts
+    from catalog_enrichment.context import open_for_writing
+    from catalog_enrichment.registry.model_registry import Registry
+
+    request = by_verdicts.Request(args.by_verdicts, args.model_version, args.dry_run)
+    with open_for_writing(config, "certify_model") as context:
+        return by_verdicts.certify_by_verdicts(context, Registry(config), request, config_options(args))
 
 
 def _promote_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.dataset import Dataset, Labels
-from catalog_enrichment.training.folds import Index, twins_share
+from catalog_enrichment.training.folds import Division, Folds, GroupedProducts, Index, twins_share
 from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def load_data(
     """Read, split and tokenize the products for every model of `[compare]`; ``workdir`` gets their pictures.
 
     The folds are those of the next training, so that no model is chosen on products that will certify it. The
-    evaluation products are those of `compare.folds`. Raises ConfigError for a recipe that cannot be used and
+    evaluation products are those of `compare.folds`; of the choosing fold half, and the fits see the other half
+    (:func:`folds_of_fits`). Raises ConfigError for a recipe that cannot be used and
     DataContractError for too little data, or for products that change between two reads.
     """
     settings = compare_settings(config)
@@ -86,13 +87,14 @@ def load_data(
         stage.rows_in, stage.rows_out = first.counts["products_read"], len(first)
     with stages("split"):
         split = split_of(first, settings_of(config), source.earlier_uses)
-        evaluation_index = with_picture(split, _products_of_folds(split, settings))
+        fit_folds = folds_of_fits(split, settings)
+        evaluation_index = with_picture(split, _evaluation_products(split.folds, fit_folds, settings))
         if not len(evaluation_index):
             raise DataContractError(f"no product of {settings.folds} has a picture: there is nothing to evaluate on")
         _check_label_shares(split, settings)
         labels = labels_of(first, settings_of(config))
         tasks = {
-            key: task_of(replace(split, dataset=datasets[model.image.square]), labels, model)
+            key: task_of(replace(split, dataset=datasets[model.image.square], folds=fit_folds), labels, model)
             for key, model in {_spec_hash(recipe.model): recipe.model for recipe in recipes}.items()
         }
     return ComparisonData(split=split, tasks=tasks, evaluation_index=evaluation_index)
@@ -124,6 +126,7 @@ def lineage(data: ComparisonData, settings: CompareConfig) -> dict[str, Any]:
         "label_epoch": data.split.epoch.number,
         "with_image": int(dataset.has_image.sum()),
         "folds": folds.sizes(),
+        "chosen_on": len(next(iter(data.tasks.values())).folds.choosing),
         "judged_on": list(settings.folds),
         "judged": len(data.evaluation_index),
         "judged_groups": len(np.unique(groups[data.evaluation_index])),
@@ -160,9 +163,21 @@ def _datasets(
     return datasets
 
 
-def _products_of_folds(split: Split, settings: CompareConfig) -> Index:
-    """The products of `compare.folds`, which allows `calibration` and `test` only."""
-    return np.concatenate([getattr(split.folds, name) for name in settings.folds])
+def folds_of_fits(split: Split, settings: CompareConfig) -> Folds:
+    """Return the folds that the fits see. Where `compare.folds` has `choosing`, half of the choosing fold's content
+    groups are evaluation products: they are in the test fold here, which no fit uses."""
+    if "choosing" not in settings.folds:
+        return split.folds
+    products = GroupedProducts(split.dataset.ids, split.groups)
+    division = Division(products, largest=len(split.folds.choosing), stratify=False, key=("compared on",))
+    choosing, evaluated = division.parts(split.folds.choosing, np.array([0.5, 0.5]))
+    return replace(split.folds, choosing=choosing, test=np.union1d(split.folds.test, evaluated))
+
+
+def _evaluation_products(folds: Folds, fit_folds: Folds, settings: CompareConfig) -> Index:
+    """Return the products of `compare.folds`, without those that the fits choose on."""
+    products = np.concatenate([getattr(folds, name) for name in settings.folds])
+    return np.setdiff1d(products, fit_folds.choosing)
 
 
 def _check_label_shares(split: Split, settings: CompareConfig) -> None:

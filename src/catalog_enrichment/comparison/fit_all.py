@@ -53,7 +53,7 @@ def fit_all(data: ComparisonData, config: Config, workdir: Path, stages: Stages,
         models = compared_models(config)
         for recipe in (member for model in models for member in model.members):
             check_buildable(recipe, data.task(recipe.model))
-        fitter = _ModelFitter(data, settings, fit, stages.say, _Checkpoints.of(config, workdir))
+        fitter = _ModelFitter(data, fit, stages.say, _Checkpoints.of(config, workdir))
         results, failed = _fit_models(models, settings, fitter)
         stage.rows_in = len(data.evaluation_index)
     with stages("reference"):
@@ -126,13 +126,12 @@ class _ModelFitter:
     def __init__(
         self,
         data: ComparisonData,
-        settings: CompareConfig,
         fit: Fitter,
         progress: Progress,
         checkpoints: _Checkpoints,
     ) -> None:
         self.progress = progress
-        self._data, self._settings, self._fit, self._checkpoints = data, settings, fit, checkpoints
+        self._data, self._fit, self._checkpoints = data, fit, checkpoints
         self._by_recipe: dict[str, FitResult | DataContractError] = {}
 
     def fit_model(self, model: ComparedModel, seed: int, label_share: float) -> FitResult:
@@ -167,19 +166,13 @@ class _ModelFitter:
         started = time.perf_counter()
         fitted = self._fit(recipe, task, self.progress, self._checkpoints.folder)
         self._checkpoints.delete_model(recipe.name)
-        temperature_by_attribute = temperatures(fitted, self._temperature_task(task))
+        temperature_by_attribute = temperatures(fitted, task)
         predictor = Predictor(fitted.network, task.tokenizers, recipe.model, temperature_by_attribute, device())
         scores = {
             view: score(predictor, task.examples.dataset, self._data.evaluation_index, self.progress, masked)
             for view, masked in views.items()
         }
         return FitResult(scores, time.perf_counter() - started, fitted.chosen, fitted.history, fitted.search)
-
-    def _temperature_task(self, task: Task) -> Task:
-        """``task`` with a calibration fold that shares no product with the evaluation products."""
-        if "calibration" not in self._settings.folds:
-            return task
-        return replace(task, folds=replace(task.folds, calibration=task.folds.validation))
 
     def _vote(self, members: list[FitResult]) -> FitResult:
         """The majority vote of the members' scores, view by view."""

@@ -86,7 +86,8 @@ def _about(config: Config, fitted: FittedModels, started: datetime) -> dict[str,
     settings, lineage, folds = compare_settings(config), fitted.lineage, fitted.lineage["folds"]
     return {
         "products": f"{lineage['products_read']:,} read, {lineage['labelled']:,} labelled",
-        "trained on": f"{folds['train']:,} labelled products (train fold), {folds['validation']:,} for validation",
+        "trained on": f"{folds['train']:,} labelled products (train fold), {lineage['chosen_on']:,} to choose the "
+        "epoch and the temperature (choosing fold)",
         "judged on": f"{lineage['judged']:,} labelled products with a picture, {lineage['judged_groups']:,} content "
         f"groups ({' and '.join(lineage['judged_on'])} fold), none of which is in the train fold",
         "values learned": ", ".join(f"{name} {count}" for name, count in lineage["learned_values"].items()),

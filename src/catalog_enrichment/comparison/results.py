@@ -31,7 +31,7 @@ class FitResult:
     seconds: float
     """To fit and to score, summed over the members. A stage that an earlier model has already fitted is not counted."""
     chosen: Mapping[str, float] = field(default_factory=dict)
-    """Values chosen on the validation fold; see :class:`catalog_enrichment.training.fit.Fitted`."""
+    """Values chosen on the choosing fold; see :class:`catalog_enrichment.training.fit.Fitted`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """Losses per epoch; see the same class."""
     search: list[dict[str, Any]] = field(default_factory=list)

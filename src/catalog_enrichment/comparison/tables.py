@@ -34,7 +34,7 @@ class TableRow:
     differences: Mapping[str, Difference] = field(default_factory=dict)
     """This model less the baseline, on the same products; empty for the baseline."""
     notes: tuple[str, ...] = ()
-    """Substitutes for the paper's data or models, and hyperparameters that the validation fold chose."""
+    """Substitutes for the paper's data or models, and hyperparameters that were chosen on the choosing fold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,14 +198,14 @@ def _has_masked_views(results: ModelResults) -> bool:
 
 
 def _chosen(results: ModelResults, attribute: str) -> str:
-    """The values that the validation fold chose for ``attribute`` or for the whole model, seed by seed."""
+    """The values that were chosen on the choosing fold for ``attribute`` or for the whole model, seed by seed."""
     parts = []
     for key in results.fits[0].chosen:
         chosen_for, slash, name = key.rpartition("/")
         if not slash or chosen_for == attribute:
             values = ", ".join(f"{result.chosen[key]:g}" for result in results.fits if key in result.chosen)
             parts.append(f"{name} {values}")
-    return f"chosen on the validation fold: {'; '.join(parts)}" if parts else ""
+    return f"chosen on the choosing fold: {'; '.join(parts)}" if parts else ""
 
 
 def _summary(

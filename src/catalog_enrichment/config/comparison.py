@@ -81,10 +81,10 @@ class CompareConfig:
     """Every model is fitted once per seed, which is added to its recipe's seeds. Several give mean and spread."""
     max_epochs: int = 0
     """Upper limit on the epochs of every stage of every recipe; 0: no limit."""
-    folds: list[Literal["calibration", "test"]] = field(default_factory=lambda: ["calibration"])
-    """Folds that the models are evaluated on. With `calibration` the temperature comes from the validation fold, which
-    is not allowed here because early stopping and lambda are chosen on it. Not for choosing a recipe: `test`, on which
-    the promotion gate compares versions. Never allowed: the certification fold, on which a recipe that was chosen by it
+    folds: list[Literal["choosing", "test"]] = field(default_factory=lambda: ["choosing"])
+    """Folds that the models are evaluated on. With `choosing`, half of its content groups are evaluated on and the fits
+    choose the epoch, lambda and the temperature on the other half. Not for choosing a recipe: `test`, on which the
+    promotion gate compares versions. Never allowed: the certification fold, on which a recipe that was chosen by it
     could not be certified."""
     label_shares: list[float] = field(default_factory=list)
     """Shares of the train fold's labels that the models of `label_share_recipes` are fitted with."""
@@ -105,7 +105,7 @@ class CompareConfig:
                 f"{self.max_epochs} and {self.resamples}"
             )
         if not self.folds:
-            raise ValueError("compare.folds must name at least one of 'calibration' and 'test', not []")
+            raise ValueError("compare.folds must name at least one of 'choosing' and 'test', not []")
         if any(not 0 < share <= 1 for share in self.label_shares):
             raise ValueError(f"compare.label_shares must lie in (0, 1], not {self.label_shares}")
         self._check_names(names)

@@ -108,13 +108,12 @@ class StoredImagesConfig(ImagesConfig):
 class FoldsConfig:
     """Shares of the labelled content groups; they must sum to 1."""
 
-    train: float = 0.50
+    train: float = 0.48
     """The weights are fitted on it."""
-    validation: float = 0.10
-    """Early stopping and the choice of models, recipes, lambda."""
-    calibration: float = 0.10
-    """Temperature, the pool of values, the suggestion threshold."""
-    certification: float = 0.22
+    choosing: float = 0.10
+    """Everything that is chosen, is chosen on it: the epoch, lambda, the late fusion's weights, models and recipes, the
+    temperature, the pool of values, the suggestion threshold, the first threshold of the certification."""
+    certification: float = 0.34
     """Only to certify; used once per candidate (PRECISION, certificate 6)."""
     test: float = 0.08
     """Not used to fit, choose or certify; gives the metrics in the report."""
@@ -125,7 +124,7 @@ class FoldsConfig:
     al. 2011) instead of a hash: rare values are in every fold, but added products may move others to another fold."""
 
     def __post_init__(self) -> None:
-        shares = (self.train, self.validation, self.calibration, self.certification, self.test)
+        shares = (self.train, self.choosing, self.certification, self.test)
         if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"folds must be positive and sum to 1, not {shares} (sum {sum(shares):g})")
 
@@ -181,15 +180,17 @@ class PrecisionConfig:
     """Minimum precision: written values are right at least this often."""
     delta: float = 0.05
     """Probability with which the first certificate on a label set may be wrong; the k-th gets delta / (k (k + 1))."""
-    first_expected: int = 150
-    """n0: expected accepted count at the first threshold of the fixed sequence."""
-    step: float = 1.05
+    step: float = 1.02
     """Ratio of expected accepted counts between neighbouring thresholds."""
     suggest_precision: float = 0.80
     """Below the threshold, values are suggested down to the lowest score at which the suggestions have this precision
-    on the calibration fold. Where a merchant value exists, only a score above the threshold is suggested."""
+    on the choosing fold. Where a merchant value exists, only a score above the threshold is suggested."""
     valid_days: int = 90
     """Days until a certificate expires."""
+    noticeable_share: float = 0.25
+    """Merchants' labels certify only where there are enough products to compare labelled with unlabelled ones: if this
+    share of the unlabelled products had no value and low scores, the comparison would notice it with probability .8.
+    1: whatever their number."""
     provisional_cap: int = 10_000
     """At most this many values per attribute stand under provisional certificates, those with the highest scores; the
     others wait until an audit confirms the certificate (PRECISION, certificate 11). Lowering it retracts nothing."""
@@ -197,10 +198,10 @@ class PrecisionConfig:
     def __post_init__(self) -> None:
         _within("precision.target", self.target, 0.5, 0.9999)
         _within("precision.delta", self.delta, 1e-6, 0.5)
-        _within("precision.first_expected", self.first_expected, 1, 2**31)
         _within("precision.step", self.step, 1.001, 10.0)
         _within("precision.suggest_precision", self.suggest_precision, 0.0, self.target)
         _within("precision.valid_days", self.valid_days, 1, 3650)
+        _within("precision.noticeable_share", self.noticeable_share, 0.01, 1.0)
         _within("precision.provisional_cap", self.provisional_cap, 0, 2**40)
 
 

@@ -15,6 +15,8 @@ from catalog_enrichment.ingest.frequent_values import MIN_COUNT
 from catalog_enrichment.ingest.guess import Guesses
 from catalog_enrichment.ingest.guess_columns import Guess
 from catalog_enrichment.masking import printable
+from catalog_enrichment.precision.first_threshold import LARGEST_SHARE
+from catalog_enrichment.precision.grid import smallest_sample
 
 CONFIG, DICTIONARY = "config.toml", "attributes.json"
 _MAPPING = ("product_id", "title", "description", "category", "shop_id", "language", "image_bytes", "image_uris")
@@ -117,9 +119,12 @@ def _attribute_lines(guesses: Guesses, whole: bool) -> Iterable[str]:
 
 
 def certifiable_from() -> int:
-    """Labelled products from which an attribute can be certified at best, with the default folds: the certification
-    fold must have as many as the first threshold expects."""
-    return 10 * round(PrecisionConfig().first_expected / FoldsConfig().certification / 10)
+    """Return the number of labelled products from which an attribute can be certified at best, with the default folds:
+    where the fewest products that can pass a test are as large a share of the certification fold as a first threshold
+    may accept."""
+    rule = PrecisionConfig()
+    fold = smallest_sample(rule.target, rule.delta) / LARGEST_SHARE
+    return 10 * round(fold / FoldsConfig().certification / 10)
 
 
 def _training_lines(parts: ConfigParts) -> Iterable[str]:

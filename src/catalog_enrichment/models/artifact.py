@@ -6,6 +6,7 @@
     model.json                 recipe name, spec, heads, calibration temperatures, preprocessing version
     text/tokenizer/            as transformers saves it; second_text/ likewise, where there is a second text encoder
     text/encoder/config.json   as transformers saves it; absent for a model without text
+    has_value.safetensors      heads that tell products with a value from others; absent without such heads
     certificates.json          the certificates; added after certification
     drift.json                 scores by stratum at certification, for drift checks; versions of older releases lack it
     SHA256SUMS                 checksums of all other files (readable by `sha256sum -c`)
@@ -27,7 +28,7 @@ from transformers import AutoConfig
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models import preprocess
+from catalog_enrichment.models import has_value, preprocess
 from catalog_enrichment.models.encoders import build_image_encoder, text_encoder_from_config
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import MultiModalNet, assemble
@@ -134,11 +135,12 @@ def verify(directory: Path) -> None:
 
 
 def weights_hash(directory: Path) -> str:
-    """Hash of weights and model.json, which determine the scores; certification does not change it."""
+    """Hash of weights, has-value heads and model.json, which determine the scores; certification does not change it."""
     members = sorted((directory / MEMBERS).iterdir()) if (directory / MEMBERS).is_dir() else []
+    heads = [_sha256(file) for file in (directory / has_value.FILE,) if file.is_file()]
     if members:
-        return stable_hash(_sha256(directory / MODEL), [weights_hash(member) for member in members])
-    return stable_hash(_sha256(directory / WEIGHTS), _sha256(directory / MODEL))
+        return stable_hash(_sha256(directory / MODEL), [weights_hash(member) for member in members], *heads)
+    return stable_hash(_sha256(directory / WEIGHTS), _sha256(directory / MODEL), *heads)
 
 
 def preprocessing_hash(directory: Path) -> str:
@@ -167,6 +169,12 @@ def artifact_hash(directory: Path) -> str:
 def write_certificates(directory: Path, certificates: list[dict[str, Any]]) -> None:
     """Write the certificates (plain data), abstentions included, into the model version."""
     _write_json(directory / CERTIFICATES, certificates)
+    _write_sums(directory)
+
+
+def write_has_value(directory: Path, heads: has_value.Heads) -> None:
+    """Write the has-value heads into the model version."""
+    has_value.save(directory, heads)
     _write_sums(directory)
 
 

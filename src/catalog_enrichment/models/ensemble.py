@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
-from catalog_enrichment.models import artifact, numeric_paths
+from catalog_enrichment.models import artifact, has_value, numeric_paths
 from catalog_enrichment.models.predictor import Predictor, Scores
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.models.vote import majority
@@ -70,11 +70,36 @@ class VotingPredictor:
             votes = torch.from_numpy(np.stack([score.probabilities[name] for score in scores]))
             probabilities[name] = majority(votes, head.cardinality).numpy()
         attention = {name: np.mean([score.attention[name] for score in scores], axis=0) for name in self.heads}
-        return Scores(probabilities, attention, scores[0].has_image)
+        vectors = np.concatenate([score.vectors for score in scores], axis=1)
+        return Scores(probabilities, attention, scores[0].has_image, vectors)
 
     def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
         """As :meth:`Predictor.text_lengths`, of the first member."""
         return self._members[0].text_lengths(titles, descriptions)
+
+
+class HasValueScorer:
+    """A scorer whose probabilities are multiplied by those of having a value (:mod:`has_value`)."""
+
+    def __init__(self, scorer: Scorer, heads: has_value.Heads) -> None:
+        self._scorer, self._has_value = scorer, heads
+        self.square, self.numeric_path = scorer.square, scorer.numeric_path
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self._scorer.heads
+
+    def predict(self, batch: ProductBatch) -> Scores:
+        """As :meth:`Predictor.predict`."""
+        scores = self._scorer.predict(batch)
+        factors = {name: has_value.factors(self._has_value, name, scores.vectors, scores.has_image)
+                   for name in scores.probabilities}  # fmt: skip
+        probabilities = {name: values * factors[name][:, None] for name, values in scores.probabilities.items()}
+        return replace(scores, probabilities=probabilities)
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        """As :meth:`Predictor.text_lengths`."""
+        return self._scorer.text_lengths(titles, descriptions)
 
 
 def save(directory: Path, name: str, members: Sequence[Path]) -> None:
@@ -85,10 +110,17 @@ def save(directory: Path, name: str, members: Sequence[Path]) -> None:
 
 
 def load(directory: Path, device: str = "cpu", numbers: str = numeric_paths.FP32) -> Scorer:
-    """A model version of either kind, ready to score in ``numbers`` (:mod:`numeric_paths`).
+    """A model version of either kind, ready to score in ``numbers`` (:mod:`numeric_paths`), with its has-value heads.
 
     Raises ModelContractError if it is damaged.
     """
+    scorer = _load_members(directory, device, numbers)
+    heads = has_value.load(directory)
+    return HasValueScorer(scorer, heads) if heads else scorer
+
+
+def _load_members(directory: Path, device: str, numbers: str) -> Scorer:
+    """The model, or the models that vote, without has-value heads."""
     if not (directory / MEMBERS).is_dir():
         return Predictor.load(directory, device, numbers)
     artifact.verify(directory)

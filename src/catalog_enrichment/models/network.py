@@ -56,6 +56,8 @@ class ModelOutputs:
     """Attribute -> (B,), the weight on the text, 1 without a picture; None if the fusion has no such weight."""
     experts: tuple[dict[str, torch.Tensor], ...] = ()
     """Attribute -> (B, V) logits of every classifier of a decision-level fusion; the loss is theirs, not `logits`'."""
+    encoded: EncoderOutputs | None = None
+    """The inputs of the fusion; None for outputs that no network computed."""
 
 
 class MultiModalNet(nn.Module):
@@ -70,13 +72,13 @@ class MultiModalNet(nn.Module):
         self.fusion = fusion
 
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
-        fused: FusionOutput = self.fusion(self.encode(inputs))
+        encoded = self.encode(inputs)
+        fused: FusionOutput = self.fusion(encoded)
         attention = None
         if fused.attention is not None:
             attention = {name: fused.attention[:, index] for index, name in enumerate(self.heads)}
-        return ModelOutputs(
-            self._by_attribute(fused.logits), attention, tuple(self._by_attribute(expert) for expert in fused.experts)
-        )
+        experts = tuple(self._by_attribute(expert) for expert in fused.experts)
+        return ModelOutputs(self._by_attribute(fused.logits), attention, experts, encoded)
 
     def encode(self, inputs: ModelInputs) -> EncoderOutputs:
         """The encoders' outputs, the inputs of the fusion."""

@@ -30,6 +30,8 @@ class Scores:
     """Attribute -> (B,) float32, the weight on the text: 1 without a picture, NaN if the fusion has no such weight."""
     has_image: np.ndarray
     """(B,) bool: the product has a usable picture."""
+    vectors: np.ndarray
+    """(B, D) float32: the encoders' vectors of the texts, then of the picture; 0 where a product has no such part."""
 
 
 class Predictor:
@@ -80,7 +82,9 @@ class Predictor:
         with torch.inference_mode(), numeric_paths.computing_in(self._numbers, self._device):
             outputs = self._net(inputs)
             probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}
-        return Scores(probabilities, self._attention(outputs), inputs.has_image.cpu().numpy())
+        assert outputs.encoded is not None
+        vectors = outputs.encoded.vectors().float().cpu().numpy()
+        return Scores(probabilities, self._attention(outputs), inputs.has_image.cpu().numpy(), vectors)
 
     def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
         """(B,): tokens of each product's texts. Batches of products of like length need little padding."""

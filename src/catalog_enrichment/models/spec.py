@@ -327,7 +327,7 @@ class NoiseSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSpec:
-    """Hyperparameter search: every candidate is fitted, the best on the validation fold is kept."""
+    """Hyperparameter search: every candidate is fitted, the best on the choosing fold is kept."""
 
     kl_lambda: tuple[float, ...] = ()
     """Candidates; De la Comble et al. 2022 search {0, 1e-4, 5e-4, ..., 5e-1}. Empty: only `fit.kl_lambda`."""

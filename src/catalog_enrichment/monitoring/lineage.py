@@ -40,6 +40,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("verdicts", *_VALUES, "switches", "confirmations"),
     ),
     "recertify_model": (("audits", "verdicts", "switches", "label_uses"), ("label_uses", "switches")),
+    "certify_model": (("audits", "verdicts", "predictions", "products", "current_values"), ()),
     "set_switch": (("products", "attribute_values", "switches"), ("switches",)),
     "apply_requests": (("products", *_VALUES), _VALUES),
     "offer_suggestions": (("predictions", "products"), ()),

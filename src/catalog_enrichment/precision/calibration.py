@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017): one number per head, fitted on the calibration fold.
+"""Temperature scaling (Guo et al. 2017): one number per head, fitted on the choosing fold.
 
 It makes scores readable as probabilities and comparable across values. Certificates do not depend on it: they are
 valid for any scores.

@@ -91,6 +91,40 @@ class ThresholdTest:
     p_value: float
     lower_bound: float
     passed: bool
+    unexplained: float = 0.0
+    """Share of the accepted unlabelled products that counts as wrong, whatever the labels say (:mod:`alike`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alikeness:
+    """Comparison of labelled with unlabelled products (:mod:`alike`), which uses no value of a label."""
+
+    labelled: int
+    unlabelled: int
+    """Products compared."""
+    score_distance: float
+    """Largest difference of the two distribution functions of the scores."""
+    score_p_value: float
+    auc: float
+    """Probability that the classifier ranks a labelled product above an unlabelled one; .5 where they are alike."""
+    auc_p_value: float
+    noticeable_share: float
+    """Share of unlabelled products without a value, scoring below the median of the others, that the score test notices
+    with probability .8."""
+    below_tenth: float
+    """Share of the unlabelled products that score below what nine in ten of the labelled ones reach."""
+    level: float
+    """Probability with which a difference is found between products that are alike."""
+
+    @property
+    def p_value(self) -> float:
+        """P-value of both tests together (Bonferroni)."""
+        return min(1.0, 2 * min(self.score_p_value, self.auc_p_value))
+
+    @property
+    def alike(self) -> bool:
+        """True where no difference was found."""
+        return self.p_value > self.level
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +220,11 @@ class Certificate:
     """The guarantee in words."""
     status: CertificateStatus = CertificateStatus.PROVISIONAL
     basis: CertificateBasis = CertificateBasis.MERCHANT_LABELS
+    alikeness: Alikeness | None = None
+    """Whether unlabelled products were found to be like the labelled ones; None where they were not compared."""
+    unexplained: float = 0.0
+    """Share of the accepted unlabelled products at the threshold that counts as wrong because the labelled products do
+    not explain it."""
     label_set_hash: str
     data_window: str
     """Source of the labelled products, in words or as an interval."""
@@ -230,7 +269,14 @@ class Certificate:
                 raise ValueError(f"certificate for {self.attribute}: {name} needs a time zone")
         if self.contract != CONTRACT:
             raise ValueError(f"certificate for {self.attribute}: contract must be {CONTRACT}, not {self.contract}")
-        numbers = (self.threshold, self.suggest_threshold, self.lower_bound, self.accept_rate, self.deff)
+        numbers = (
+            self.threshold,
+            self.suggest_threshold,
+            self.lower_bound,
+            self.accept_rate,
+            self.deff,
+            self.unexplained,
+        )
         if not all(number is None or isfinite(number) for number in numbers):
             raise ValueError(f"certificate for {self.attribute}: numbers must be finite, not {numbers}")
         if (self.threshold is None) != bool(self.why_abstains):
@@ -335,6 +381,7 @@ class Certificate:
         for name in _ROWS:
             content[name] = [asdict(row) for row in content[name]]
         content |= {name: getattr(self, name).value for name in ("modality", "status", "basis")}
+        content["alikeness"] = None if self.alikeness is None else asdict(self.alikeness)
         return content
 
 
@@ -367,6 +414,8 @@ def _read(name: str, value: Any) -> Any:
             return CertificateStatus(value)
         case "basis":
             return CertificateBasis(value)
+        case "alikeness":
+            return None if value is None else Alikeness(**value)
         case _ if name in _ROWS:
             return tuple(_ROWS[name](**row) for row in value)
         case "values" | "categories" | "languages" | "histogram":

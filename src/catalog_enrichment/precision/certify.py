@@ -4,8 +4,8 @@ Learn-then-Test with a fixed sequence (Angelopoulos, Bates, Candes, Jordan, Lei 
 highest down, the first failure stops the sequence, the last success is certified. Then
 P(true precision < target) <= delta, without Bonferroni and without monotonicity, under these conditions:
 
-- the pool comes from the calibration fold, the grid from unlabelled products; neither uses certification labels
-  (:class:`Pool` is made of a :class:`CalibrationScores` only, and refuses folds that share a content group);
+- the pool comes from the choosing fold, the grid from unlabelled products; neither uses certification labels
+  (:class:`Pool` is made of a :class:`ChoosingScores` only, and refuses folds that share a content group);
 - the test of one threshold is robust against correlated products of one content group and uses weights by which the
   certification fold represents the products to fill (:mod:`cluster`, :mod:`strata`);
 - the k-th use of a label set spends its own share of delta (:func:`spent_delta`).
@@ -13,7 +13,7 @@ P(true precision < target) <= delta, without Bonferroni and without monotonicity
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,9 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 from catalog_enrichment.classification_metrics import Floats, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import claim
+from catalog_enrichment.precision.alike import Comparison
 from catalog_enrichment.precision.certificate import (
     HISTOGRAM_BINS,
     Certificate,
+    CertificateBasis,
+    CertificateStatus,
     ScoredBy,
     ThresholdTest,
     UnseenSlice,
@@ -34,15 +37,15 @@ from catalog_enrichment.precision.certificate import (
 from catalog_enrichment.precision.claim import CertificationFold
 from catalog_enrichment.precision.cluster import (
     AcceptedSample,
-    ClusterTest,
     cluster_test,
     group_numbers,
     products_needed,
 )
+from catalog_enrichment.precision.first_threshold import Requirement, choose_grid_size
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.precision.scored_labels import CertificationScores, OpenProducts
-from catalog_enrichment.precision.strata import Cells, Slice, Weighting
+from catalog_enrichment.precision.strata import Cells, Slice, UniformDraw, Weighting
 from catalog_enrichment.precision.units import Units, accept_scores, units_from
 from catalog_enrichment.records import Modality, stable_hash
 
@@ -82,24 +85,56 @@ class CertificateBinding:
     use: LabelUse
     data_window: str
     issued_at: datetime
+    basis: CertificateBasis = CertificateBasis.MERCHANT_LABELS
+
+
+def nothing_unexplained(_threshold: float) -> float:
+    """Return 0: unlabelled products are like the labelled ones."""
+    return 0.0
 
 
 class Sequencer:
     """Tests thresholds of one attribute on its certification fold."""
 
-    def __init__(self, units: Units, groups: ArrayLike, cells: Cells, correlation: float) -> None:
+    def __init__(
+        self,
+        units: Units,
+        groups: ArrayLike,
+        cells: Cells | UniformDraw,
+        correlation: float,
+        unexplained: Callable[[float], float] = nothing_unexplained,
+    ) -> None:
         """``units`` and ``groups`` (n,) of the certification products, ``cells`` of their weights, ``correlation`` of
-        errors within groups on the calibration fold."""
+        errors within groups on the choosing fold, ``unexplained``: threshold -> share of the accepted unlabelled
+        products that counts as wrong (:meth:`alike.Comparison.unexplained`)."""
         self._units, self._groups, self._cells = units, group_numbers(groups), cells
-        self._correlation = correlation
+        self._correlation, self._unexplained = correlation, unexplained
 
-    def test(self, threshold: float, target: float, delta: float) -> ClusterTest:
-        """The test of one threshold at level ``delta``. Products of weight 0 do not count."""
-        return cluster_test(self._sample(threshold), target, delta, self._correlation)
+    def test(self, threshold: float, target: float, delta: float) -> ThresholdTest:
+        """The test of one threshold at level ``delta``. Products of weight 0 do not count.
+
+        Where a share x is unexplained, the labelled products must be right in target / (1 - x): then at least the
+        target is right of all, also if everything that is unexplained is wrong.
+        """
+        explained = 1 - self._unexplained(threshold)
+        if explained <= target:
+            result = replace(cluster_test(self._sample(threshold), target, delta, self._correlation), p_value=1.0)
+        else:
+            result = cluster_test(self._sample(threshold), target / explained, delta, self._correlation)
+        return ThresholdTest(
+            threshold,
+            **asdict(result) | {"lower_bound": explained * result.lower_bound},
+            passed=result.p_value <= delta,
+            unexplained=1 - explained,
+        )
 
     def needed(self, threshold: float, target: float, delta: float) -> float:
-        """Accepted products with which the test would pass (:func:`products_needed`)."""
-        return products_needed(self._sample(threshold), target, delta, self._correlation)
+        """Accepted products with which the test would pass (:func:`products_needed`); infinite where too much is
+        unexplained."""
+        explained = 1 - self._unexplained(threshold)
+        if explained <= target:
+            return float("inf")
+        return products_needed(self._sample(threshold), target / explained, delta, self._correlation)
 
     def _sample(self, threshold: float) -> AcceptedSample:
         accepted, wrong = self._units.accept >= threshold, self._units.error >= threshold
@@ -112,8 +147,7 @@ class Sequencer:
             raise ValueError("the grid of a fixed sequence must be strictly decreasing")
         steps: list[ThresholdTest] = []
         for threshold in grid.tolist():
-            result = self.test(threshold, target, delta)
-            steps.append(ThresholdTest(threshold, **asdict(result), passed=result.p_value <= delta))
+            steps.append(self.test(threshold, target, delta))
             if not steps[-1].passed:
                 break
         return tuple(steps)
@@ -128,18 +162,33 @@ def last_passed(steps: Sequence[ThresholdTest]) -> ThresholdTest | None:
     return next((step for step in reversed(steps) if step.passed), None)
 
 
-def grid_size(pool: Pool, rule: PrecisionConfig, use_number: int) -> GridSize:
-    """Expected accepted products of the thresholds, for this use of the labels."""
-    return GridSize.of(rule.first_expected, rule.step, rule.target, spent_delta(rule.delta, use_number), pool.deff)
+def grid_size(pool: Pool, accept: Floats, n_products: int, rule: PrecisionConfig, use_number: int) -> GridSize:
+    """Return the expected accepted products of the thresholds for this use of the labels. ``accept`` (m,): the scores
+    of the products to fill; ``n_products``: of the certification fold."""
+    required = Requirement(rule.target, spent_delta(rule.delta, use_number), pool.deff)
+    return choose_grid_size(pool.units, accept, n_products, required, rule.step)
 
 
 def why_untestable(
     pool: Pool, certification: CertificationScores, open_products: OpenProducts, rule: PrecisionConfig, use_number: int
 ) -> str:
     """Why no threshold could be tested with this use of the labels, which are not read; "" if one could."""
-    cells = Cells(certification.population, open_products.population)
+    cells = certification.cells(open_products)
     fold = CertificationFold(len(certification.groups), certification.fold_share)
-    return claim.why_untestable(pool, open_products, cells, fold, grid_size(pool, rule, use_number))
+    accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
+    size = grid_size(pool, accept, fold.products, rule, use_number)
+    return claim.why_untestable(pool, open_products, cells, fold, size)
+
+
+def tested_thresholds(
+    pool: Pool, certification: CertificationScores, open_products: OpenProducts, rule: PrecisionConfig, use_number: int
+) -> list[float]:
+    """The thresholds that a certification with this use of the labels tests until one fails, the highest first; the
+    labels are not read."""
+    accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
+    n_products = len(certification.groups)
+    grid = threshold_grid(accept, n_products, grid_size(pool, accept, n_products, rule, use_number))
+    return [float(threshold) for threshold in grid]
 
 
 def candidate_key(
@@ -151,8 +200,8 @@ def candidate_key(
     ``n_products``: of the certification fold. The grid is that of a first use: the number of the use follows the key.
     """
     accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
-    grid = threshold_grid(accept, n_products, grid_size(pool, rule, 1)).tolist()
-    settings = (rule.target, rule.delta, rule.first_expected, rule.step)
+    grid = threshold_grid(accept, n_products, grid_size(pool, accept, n_products, rule, 1)).tolist()
+    settings = (rule.target, rule.delta, rule.step)
     return stable_hash(weights_hash, settings, pool.values, pool.deff, grid, TEST_VERSION)
 
 
@@ -167,24 +216,27 @@ def certify_attribute(
     open_products: OpenProducts,
     rule: PrecisionConfig,
     binding: CertificateBinding,
+    comparison: Comparison | None = None,
 ) -> Certificate:
     """Test one attribute and issue its certificate, which is an abstention where the test fails.
 
-    Raises ValueError if the folds share a content group or have different labels.
+    ``comparison``: of labelled with unlabelled products; None where the certification products are themselves a sample
+    of the unlabelled ones. Raises ValueError if the folds share a content group or have different labels.
     """
     _check_disjoint(pool, certification)
     delta = spent_delta(rule.delta, binding.use.number)
-    cells = Cells(certification.population, open_products.population, certification.fold_share)
+    cells = certification.cells(open_products)
     sequencer = Sequencer(
         units_from(certification.probabilities, certification.truth, pool.cardinality, pool.mask),
         certification.groups,
         cells,
         pool.correlation,
+        nothing_unexplained if comparison is None else comparison.unexplained,
     )
     scores = _scores(pool, open_products)
     accept = accept_scores(scores, pool.cardinality, pool.mask)
     fold = CertificationFold(len(certification.groups), certification.fold_share)
-    size = grid_size(pool, rule, binding.use.number)
+    size = grid_size(pool, accept, fold.products, rule, binding.use.number)
     untestable = claim.why_untestable(pool, open_products, cells, fold, size)
     grid = np.empty(0) if untestable else threshold_grid(accept, fold.products, size)
     steps = sequencer.fixed_sequence(grid, rule.target, delta)
@@ -198,6 +250,7 @@ def certify_attribute(
         **_slices(cells.slices),
         "histogram": score_histogram(as_scores(scores).max(axis=1)) if len(scores) else _NO_HISTOGRAM,
         "steps": steps,
+        "alikeness": None if comparison is None else comparison.result,
     }
     if best is None:
         why = untestable or claim.why_failed(steps[0], sequencer.needed(steps[0].threshold, rule.target, delta), fold)
@@ -207,11 +260,13 @@ def certify_attribute(
         abstention(pool.attribute, "replaced", rule, binding, **known),
         threshold=best.threshold,
         why_abstains="",
+        status=_STATUS[binding.basis],
         accepted=best.accepted,
         wrong=best.wrong,
         groups=best.groups,
         deff=best.deff,
         lower_bound=best.lower_bound,
+        unexplained=best.unexplained,
         open_products=round(weighting.open_products),
         strata=weighting.strata,
         refused_categories=weighting.refused,
@@ -219,6 +274,13 @@ def certify_attribute(
         accept_rate=float((accept >= best.threshold).mean()),
     )
     return replace(certificate, claim=claim.in_words(certificate, pool.cardinality))
+
+
+_STATUS = {
+    CertificateBasis.MERCHANT_LABELS: CertificateStatus.PROVISIONAL,
+    CertificateBasis.GOLD_SAMPLE: CertificateStatus.CONFIRMED,
+}
+"""People's answers about unlabelled products need no confirmation by an audit."""
 
 
 def _slices(slices: Sequence[Slice]) -> dict[str, Any]:
@@ -269,6 +331,7 @@ def abstention(
         epoch=binding.use.epoch,
         tested_at=spent_delta(rule.delta, binding.use.number),
         claim=claim.nothing_claimed(attribute, binding.modality),
+        basis=binding.basis,
         label_set_hash=binding.label_set_hash,
         data_window=binding.data_window,
         **asdict(binding.scored_by),
@@ -294,5 +357,5 @@ def _check_disjoint(pool: Pool, certification: CertificationScores) -> None:
         )
     if shared := len(np.intersect1d(pool.groups, certification.groups)):
         raise ValueError(
-            f"{pool.attribute}: {shared} content groups are in both the calibration and the certification fold"
+            f"{pool.attribute}: {shared} content groups are in both the choosing and the certification fold"
         )

@@ -7,11 +7,18 @@ from math import ceil
 
 import numpy as np
 
-from catalog_enrichment.precision.certificate import Certificate, RefusedCategory, RefusedLanguage, ThresholdTest
+from catalog_enrichment.precision.certificate import (
+    Alikeness,
+    Certificate,
+    CertificateBasis,
+    RefusedCategory,
+    RefusedLanguage,
+    ThresholdTest,
+)
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.precision.scored_labels import OpenProducts
-from catalog_enrichment.precision.strata import Cells
+from catalog_enrichment.precision.strata import Cells, UniformDraw
 from catalog_enrichment.precision.units import accept_scores
 from catalog_enrichment.records import Cardinality, Modality
 
@@ -51,8 +58,41 @@ def tested(certificate: Certificate) -> str:
     if certificate.threshold is None:
         return f"abstains: {certificate.why_abstains}"
     return (
-        f"{certificate.wrong:,} of {certificate.accepted:,} accepted certification products wrong: at least "
+        f"{certificate.wrong:,} of {certificate.accepted:,} {_TESTED[certificate.basis]} wrong: at least "
         f"{certificate.lower_bound:.1%} right"
+    )
+
+
+_TESTED = {
+    CertificateBasis.MERCHANT_LABELS: "accepted certification products",
+    CertificateBasis.GOLD_SAMPLE: "accepted products of the gold sample",
+    CertificateBasis.VERDICTS: "judged proposals",
+    CertificateBasis.AUDIT: "audited values",
+}
+"""What was counted, by the labels that the certificate rests on."""
+
+
+def rests_on(certificate: Certificate) -> str:
+    """What lets the labels speak of unlabelled products, in a sentence or two."""
+    found = certificate.alikeness
+    if certificate.basis is CertificateBasis.GOLD_SAMPLE:
+        return "The labels are people's answers about unlabelled products, which were drawn uniformly."
+    if certificate.basis is not CertificateBasis.MERCHANT_LABELS:
+        return "The labels are people's verdicts on values that were drawn uniformly."
+    if found is None:
+        return "The labels are merchants' values."
+    text = (
+        f"The labels are merchants' values. {found.labelled:,} labelled and {found.unlabelled:,} unlabelled products "
+        f"were compared by their scores, texts, pictures and categories (p = {found.p_value:.2f}): "
+    )
+    if not found.alike:
+        return text + (
+            f"they differ, so {certificate.unexplained:.1%} of what is accepted, as much as the labelled products do "
+            "not explain, counts as wrong."
+        )
+    return text + (
+        f"no difference was found. If {found.noticeable_share:.0%} of the unlabelled products had no value and low "
+        "scores, it would probably have been found; fewer of them, or some with the scores of the others, may not be."
     )
 
 
@@ -60,8 +100,8 @@ def _population(certificate: Certificate) -> str:
     """PRECISION, certificate 5 and 9."""
     open_products, labelled = certificate.open_products, certificate.certification_products
     text = (
-        "It holds for the population that the products to fill are drawn from, by language, category and content-group "
-        "size, as far as labelled and unlabelled products of such a cell are alike."
+        "It holds for the population that the unlabelled products are drawn from, by language, category and "
+        f"content-group size. {rests_on(certificate)}"
     )
     if open_products < FEW_OPEN * labelled:
         text += (
@@ -91,11 +131,11 @@ def language_name(language: str) -> str:
 
 
 def why_untestable(
-    pool: Pool, open_products: OpenProducts, cells: Cells, fold: CertificationFold, size: GridSize
+    pool: Pool, open_products: OpenProducts, cells: Cells | UniformDraw, fold: CertificationFold, size: GridSize
 ) -> str:
     """Why no threshold can be tested, whatever the labels of the certification fold; "" if one can."""
     if not pool.mask.any():
-        return "every value was wrong too often on the calibration fold"
+        return "every value was wrong too often on the choosing fold"
     if not len(open_products.categories):
         return "there are no products to fill, whose scores the thresholds are chosen from"
     if not cells.slices:
@@ -113,6 +153,45 @@ def why_untestable(
     return (
         f"too few products: of {fold.products} labelled ones in the certification fold about {reachable:.0f} could be "
         f"accepted, {ceil(size.fewest)} are needed{advice}"
+    )
+
+
+def why_unlike(attribute: str, found: Alikeness, verdicts: tuple[int, int]) -> str:
+    """Why merchants' labels cannot certify: unlabelled products are not like the labelled ones. ``verdicts``: how many
+    certify without a wrong value, and with 2 wrong ones in 100."""
+    seen = []
+    if found.score_p_value <= found.level / 2:
+        seen.append(
+            f"of {found.unlabelled:,} products without a {attribute} {found.below_tenth:.0%} score below what 90% of "
+            "those with one reach"
+        )
+    if found.auc_p_value <= found.level / 2:
+        seen.append(
+            f"texts, pictures and categories tell products without a {attribute} from those with one (area under the "
+            f"ROC curve {found.auc:.2f})"
+        )
+    return (
+        f"{' and '.join(seen)}: products without a {attribute} may have none, and merchants' labels say nothing about "
+        f"that. {_people_decide(attribute, verdicts)}"
+    )
+
+
+def why_not_compared(attribute: str, found: Alikeness, verdicts: tuple[int, int]) -> str:
+    """Why merchants' labels cannot certify: there are too few products to compare. ``verdicts``: as above."""
+    return (
+        f"{found.labelled:,} labelled and {found.unlabelled:,} unlabelled products are too few to show that products "
+        f"without a {attribute} are like those with one: even if {found.noticeable_share:.0%} of them had none, the "
+        f"comparison would hardly notice (precision.noticeable_share). Label more products, or: "
+        f"{_people_decide(attribute, verdicts)}"
+    )
+
+
+def _people_decide(attribute: str, verdicts: tuple[int, int]) -> str:
+    fewest, usual = verdicts
+    return (
+        f"People can decide: {fewest} verdicts on its values certify them if none is wrong, about {usual} if 2 in 100 "
+        f"are wrong (audit_sample --of proposals --attribute {attribute}, then certify_model --by-verdicts "
+        f"{attribute}); or a gold sample (audit_sample --gold N), which certifies later versions too"
     )
 
 

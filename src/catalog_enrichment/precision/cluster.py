@@ -5,7 +5,7 @@ of one product and weights of one this is the exact binomial test.
 
 Two additions, because few groups are wrong at a certified threshold and group sizes are skewed: if by chance the large
 groups have no error, their variance is not seen (violations of 6.4 to 7.5% in simulations where large groups are
-copies). The design effect is shrunk towards that of the correlation which the calibration fold shows, and the
+copies). The design effect is shrunk towards that of the correlation which the choosing fold shows, and the
 degrees of freedom are those of the effective number of groups (Satterthwaite 1946).
 
 Shapes: n products of a fold.
@@ -26,7 +26,7 @@ MIN_WRONG = 5
 """With fewer wrong products a fold does not determine how correlated its groups are."""
 
 PRIOR_GROUPS = 10
-"""How many wrong groups the design effect that calibration suggests counts as."""
+"""How many wrong groups the design effect that the choosing fold suggests counts as."""
 
 MOST_TIMES = 128
 """An error rate that would pass only with more than so many times the products is as good as above the target's."""
@@ -126,7 +126,7 @@ class ClusterTest:
 def cluster_test(sample: AcceptedSample, target: float, delta: float, correlation: float = 1.0) -> ClusterTest:
     """Test the precision of the accepted products against ``target`` at level ``delta``.
 
-    ``correlation``: of errors within groups, as the calibration fold shows it (:func:`intraclass_correlation`); 1: the
+    ``correlation``: of errors within groups, as the choosing fold shows it (:func:`intraclass_correlation`); 1: the
     products of a group are taken as right or wrong together. The p-value is 1 with fewer than two groups.
     """
     accepted, groups, p = sample.accepted, len(sample.weight), sample.error_rate

@@ -27,12 +27,6 @@ class GridSize:
     step: float
     """Ratio of the expected accepted counts of neighbouring thresholds."""
 
-    @classmethod
-    def of(cls, first_expected: int, step: float, target: float, delta: float, deff: float) -> GridSize:
-        """n0 = max(first_expected, 2 ln(delta) / ln(target)) times the calibration fold's design effect ``deff``."""
-        first = max(first_expected, 2 * log(delta) / log(target)) * deff
-        return cls(first=first, fewest=smallest_sample(target, delta) * deff, step=step)
-
 
 def threshold_grid(unlabelled_scores: ArrayLike, n_products: int, size: GridSize) -> Floats:
     """Thresholds to test, strictly decreasing, chosen without any label.
@@ -51,5 +45,12 @@ def threshold_grid(unlabelled_scores: ArrayLike, n_products: int, size: GridSize
         return np.empty(0)
     steps = int(np.floor(np.log(most / start) / np.log(size.step))) + 1
     expected = np.append(start * size.step ** np.arange(steps), most)
+    return np.unique(thresholds_at(scores, expected, n_products))[::-1]
+
+
+def thresholds_at(unlabelled_scores: ArrayLike, expected: Floats, n_products: int) -> Floats:
+    """Return the accept scores of unlabelled products at which ``n_products`` products of the same catalog have the
+    ``expected`` (J,) numbers of accepted ones; the lowest finite score where fewer can be accepted."""
+    scores = np.sort(np.asarray(unlabelled_scores, dtype=np.float64))[::-1]
     ranks = np.ceil(expected / n_products * len(scores) - 1e-9).astype(np.int64)
-    return np.unique(scores[np.clip(ranks, 1, reachable) - 1])[::-1]
+    return np.asarray(scores[np.clip(ranks, 1, np.count_nonzero(np.isfinite(scores))) - 1])

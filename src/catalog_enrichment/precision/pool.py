@@ -1,4 +1,4 @@
-"""The pool: the values that a certificate covers, chosen on the calibration fold alone (PRECISION, certificate 1).
+"""The pool: the values that a certificate covers, chosen on the choosing fold alone (PRECISION, certificate 1).
 
 Shapes: V values of the attribute.
 """
@@ -16,7 +16,7 @@ from catalog_enrichment.classification_metrics import Bools, Ints, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.cluster import AcceptedSample, group_numbers, intraclass_correlation
 from catalog_enrichment.precision.metrics import operating_point
-from catalog_enrichment.precision.scored_labels import CalibrationScores
+from catalog_enrichment.precision.scored_labels import ChoosingScores
 from catalog_enrichment.precision.units import WRITABLE_RANKS, Pairs, Units, pairs_from, units_from
 from catalog_enrichment.records import Cardinality
 
@@ -27,12 +27,12 @@ SIGNIFICANCE = 0.05
 """A value is dropped if so many errors have at most this probability at precision ``target - SLACK``."""
 
 STAND_IN_QUANTILE = 0.8
-"""Quantile of the calibration fold's best scores at which values are judged where no threshold reaches the target."""
+"""Quantile of the choosing fold's best scores at which values are judged where no threshold reaches the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueCounts:
-    """Counts of one value on the calibration fold, at the threshold where values are judged."""
+    """Counts of one value on the choosing fold, at the threshold where values are judged."""
 
     value: str
     accepted: int
@@ -42,60 +42,63 @@ class ValueCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Choices made on the calibration fold for one attribute, by :func:`select_pool`."""
+    """Choices made on the choosing fold for one attribute, by :func:`select_pool`."""
 
     attribute: str
     labels: tuple[str, ...]
     cardinality: Cardinality
     mask: Bools  # (V,)
-    calibration_threshold: float | None
-    """The lowest threshold at which the pool reaches the target on the calibration fold; None if there is none."""
+    choosing_threshold: float | None
+    """The lowest threshold at which the pool reaches the target on the choosing fold; None if there is none."""
     value_counts: tuple[ValueCounts, ...]
     suggest_threshold: float | None
     correlation: float
     """Of errors within content groups; see :func:`intraclass_correlation`."""
     deff: float
     """Design effect of the accepted products."""
+    units: Units = field(repr=False)
+    """The choosing fold's products, by the values of the pool."""
     groups: NDArray[Any] = field(repr=False)
-    """Content groups of the calibration fold, which must not be used to certify."""
+    """Content groups of the choosing fold, which must not be used to certify."""
 
     @property
     def values(self) -> tuple[str, ...]:
         return tuple(label for label, inside in zip(self.labels, self.mask.tolist(), strict=True) if inside)
 
 
-def select_pool(calibration: CalibrationScores, rule: PrecisionConfig) -> Pool:
-    """The values of the pooled certificate, selected on the calibration fold only.
+def select_pool(choosing: ChoosingScores, rule: PrecisionConfig) -> Pool:
+    """The values of the pooled certificate, selected on the choosing fold only.
 
-    A value is dropped only if it is significantly bad at the pooled calibration threshold: the lowest at which the
+    A value is dropped only if it is significantly bad at the pooled choosing threshold: the lowest at which the
     remaining values reach ``rule.target``, or where there is none the 80% quantile of the best scores. Then the
     threshold of the remaining values is lower, and they are judged again. A value with little evidence stays.
     """
-    pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
-    remaining = np.ones(len(calibration.labels), dtype=bool)
+    pairs = pairs_from(choosing.probabilities, choosing.truth, choosing.cardinality, WRITABLE_RANKS)
+    remaining = np.ones(len(choosing.labels), dtype=bool)
     while True:
-        threshold = _pooled_threshold(calibration, remaining, rule.target)
-        judged_at = _stand_in_threshold(calibration) if threshold is None else threshold
+        threshold = _pooled_threshold(choosing, remaining, rule.target)
+        judged_at = _stand_in_threshold(choosing) if threshold is None else threshold
         accepted, right = _value_counts(pairs, len(remaining), judged_at)
         bad = remaining & significantly_bad(accepted, accepted - right, rule.target)
         if not bad.any():
             break
         remaining &= ~bad
-    rows = zip(calibration.labels, accepted.tolist(), right.tolist(), remaining.tolist(), strict=True)
-    units, groups = _units(calibration, remaining), group_numbers(calibration.groups)
+    rows = zip(choosing.labels, accepted.tolist(), right.tolist(), remaining.tolist(), strict=True)
+    units, groups = _units(choosing, remaining), group_numbers(choosing.groups)
     correlation = intraclass_correlation(np.isfinite(units.error), groups)
     sample = AcceptedSample.of(units.accept >= judged_at, units.error >= judged_at, groups)
     return Pool(
-        attribute=calibration.attribute,
-        labels=calibration.labels,
-        cardinality=calibration.cardinality,
+        attribute=choosing.attribute,
+        labels=choosing.labels,
+        cardinality=choosing.cardinality,
         mask=remaining,
-        calibration_threshold=threshold,
+        choosing_threshold=threshold,
         value_counts=tuple(ValueCounts(*row) for row in rows),
-        suggest_threshold=suggest_threshold(calibration, rule.suggest_precision, below=threshold),
+        suggest_threshold=suggest_threshold(choosing, rule.suggest_precision, below=threshold),
         correlation=correlation,
         deff=sample.deff(correlation),
-        groups=np.unique(calibration.groups),
+        units=units,
+        groups=np.unique(choosing.groups),
     )
 
 
@@ -105,17 +108,17 @@ def significantly_bad(accepted: Ints, wrong: Ints, target: float, slack: float =
     return np.asarray(stats.binom.sf(wrong - 1, accepted, 1 - (target - slack)) <= SIGNIFICANCE, dtype=bool)
 
 
-def suggest_threshold(calibration: CalibrationScores, precision: float, below: float | None) -> float | None:
+def suggest_threshold(choosing: ChoosingScores, precision: float, below: float | None) -> float | None:
     """The lowest score from which (product, value) pairs up to ``below`` are right with ``precision``; descriptive.
 
     Pairs above the band are left out: they are written, and their precision is higher than that of the suggestions.
     """
-    pairs = pairs_from(calibration.probabilities, calibration.truth, calibration.cardinality, WRITABLE_RANKS)
+    pairs = pairs_from(choosing.probabilities, choosing.truth, choosing.cardinality, WRITABLE_RANKS)
     band = pairs.scores < (np.inf if below is None else below)
     return operating_point(pairs.scores[band], pairs.correct[band], pairs.total, precision).threshold
 
 
-def _pooled_threshold(fold: CalibrationScores, remaining: Bools, target: float) -> float | None:
+def _pooled_threshold(fold: ChoosingScores, remaining: Bools, target: float) -> float | None:
     """The lowest threshold at which the share of right products reaches ``target``; None if there is none."""
     units = _units(fold, remaining)
     # a unit can become wrong at a lower threshold than it becomes accepted, so both are counted at every threshold
@@ -126,7 +129,7 @@ def _pooled_threshold(fold: CalibrationScores, remaining: Bools, target: float) 
     return float(thresholds[good][0]) if good.any() else None
 
 
-def _stand_in_threshold(fold: CalibrationScores) -> float:
+def _stand_in_threshold(fold: ChoosingScores) -> float:
     """The ``STAND_IN_QUANTILE`` of the products' best scores; infinite without a product."""
     best = as_scores(fold.probabilities).max(axis=1)
     return float(np.quantile(best, STAND_IN_QUANTILE)) if len(best) else np.inf
@@ -139,5 +142,5 @@ def _value_counts(pairs: Pairs, n_values: int, threshold: float) -> tuple[Ints, 
     return accepted, np.bincount(pairs.values[taken & pairs.correct], minlength=n_values)
 
 
-def _units(fold: CalibrationScores, pool: Bools) -> Units:
+def _units(fold: ChoosingScores, pool: Bools) -> Units:
     return units_from(fold.probabilities, fold.truth, fold.cardinality, pool)

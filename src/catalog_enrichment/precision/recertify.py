@@ -51,11 +51,21 @@ class AuditedFold:
         return "values" if self.cardinality is Cardinality.ONE else "values, with all values of their products,"
 
 
+FIRST_EXPECTED = 150
+"""Drawn values above the first threshold, at least: there is no choosing fold here."""
+
+
+def grid_size(rule: PrecisionConfig, use_number: int) -> GridSize:
+    """Return the numbers of drawn values at the thresholds: two times what a model without an error needs at first, or
+    ``FIRST_EXPECTED`` if that is more."""
+    fewest = smallest_sample(rule.target, spent_delta(rule.delta, use_number))
+    return GridSize(first=max(FIRST_EXPECTED, 2 * fewest), fewest=fewest, step=rule.step)
+
+
 def grid(old: Certificate, fold: AuditedFold, rule: PrecisionConfig, use_number: int) -> Floats:
     """The thresholds to test, strictly decreasing, by the scores alone: none below the old one, which is the last."""
     assert old.threshold is not None
-    size = GridSize.of(rule.first_expected, rule.step, rule.target, spent_delta(rule.delta, use_number), deff=1.0)
-    found = threshold_grid(fold.scores, len(fold.scores), size)
+    found = threshold_grid(fold.scores, len(fold.scores), grid_size(rule, use_number))
     return found if not len(found) else np.append(found[found > old.threshold], old.threshold)
 
 
@@ -132,6 +142,8 @@ def _without_evidence(
         "lower_bound": 0.0,
         "accept_rate": 0.0,
         "strata": (),
+        "alikeness": None,
+        "unexplained": 0.0,
     }
     return replace(
         old,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog_enrichment.classification_metrics import Bools, Floats, Ints
-from catalog_enrichment.precision.strata import Population
+from catalog_enrichment.precision.strata import Cells, Population, UniformDraw
 from catalog_enrichment.records import Cardinality
 
 
@@ -36,8 +36,8 @@ class ScoredLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationScores(ScoredLabels):
-    """Calibration fold: temperature, pool, suggestion threshold and the start of the grid are chosen here."""
+class ChoosingScores(ScoredLabels):
+    """Choosing fold: temperature, pool, suggestion threshold and the start of the grid are chosen here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,14 @@ class CertificationScores(ScoredLabels):
     """(n,) products in each product's content group."""
     fold_share: float
     """Share of the labelled products that is in this fold."""
+    uniform: bool = False
+    """The products are a uniform sample of the unlabelled ones, answered by people (a gold sample)."""
+
+    def cells(self, open_products: OpenProducts) -> Cells | UniformDraw:
+        """The cells of the products' weights."""
+        if self.uniform:
+            return UniformDraw(self.population, open_products.population)
+        return Cells(self.population, open_products.population, self.fold_share)
 
     @property
     def population(self) -> Population:

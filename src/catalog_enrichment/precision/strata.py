@@ -187,6 +187,24 @@ class Cells:
         return cells
 
 
+class UniformDraw:
+    """The cells of certification products that are a uniform sample of the unlabelled ones: every weight is 1.
+
+    Nothing is refused for too little evidence in a category: the sample represents all of them together.
+    """
+
+    def __init__(self, certification: Population, open_products: Population) -> None:
+        self.slices: list[Slice] = sorted(set(open_products.slices))
+        """The slices that the sample was drawn of."""
+        self.open_products = float(open_products.counts.sum())
+        self._weights = np.ones(len(certification.group_sizes))
+
+    def weighting(self, accepted: Bools) -> Weighting:
+        """Weights of one."""
+        del accepted
+        return Weighting(self._weights, (), (), (), self.open_products)
+
+
 @dataclass(frozen=True)
 class _Evidence:
     """Counts per combination, (C,) each; weights are relative to the combinations ``of``."""

@@ -48,6 +48,8 @@ def _about(trained: TrainedModel) -> list[str]:
     recipe = trained.params.get("recipe")
     if version := lineage.get("recertified_from"):
         return [f"The files of version {version}, with certificates from audited values."]
+    if version := lineage.get("certified_from"):
+        return [f"The files of version {version}, with certificates from people's verdicts on its proposals."]
     counts = f"{lineage.get('labelled', 0):,} labelled products"
     return [
         f"Recipe `{recipe}`, trained on {counts} (label set `{str(lineage.get('label_set_hash', ''))[:16]}`).",

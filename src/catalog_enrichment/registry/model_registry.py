@@ -310,7 +310,7 @@ class Registry:
         comparisons = [
             comparison
             for path in sorted(champion.certified & evidence.certified)
-            for comparison in references.comparisons(path, own, policy)
+            for comparison in references.comparisons(path, own, policy, evidence.paths[path])
         ]
         differences = promotion_gate.label_differences(self._labels(current), labels)
         return replace(case, champion=champion, comparisons=comparisons, label_differences=differences)

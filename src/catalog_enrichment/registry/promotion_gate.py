@@ -71,6 +71,11 @@ class PathEvidence:
     """The precision that the certificate promises; None where it was not recorded."""
     delta: float | None = None
     """The probability with which the promise may be wrong; None where it was not recorded."""
+    certificate_id: str | None = None
+    basis: str | None = None
+    """The labels that the certificate rests on (CertificateBasis); None where it was not recorded."""
+    accept_rate: float | None = None
+    """Share of the unlabelled products that the certificate lets write; None where it was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,9 @@ class Evidence:
                 expires_at=certificate.expires_at.isoformat(),
                 target=certificate.target,
                 delta=certificate.delta,
+                certificate_id=certificate.certificate_id,
+                basis=certificate.basis.value,
+                accept_rate=certificate.accept_rate,
             )
         return cls("", paths, tuple(warnings))
 
@@ -160,6 +168,9 @@ class Comparison:
     """The champion, or the former champion with the best recorded recall."""
     difference: RecallDifference | None
     """None if the versions cannot be compared, because one of them recorded no decisions on its test fold."""
+    accept_rates: tuple[float, float] | None = None
+    """Shares of the unlabelled products that the candidate and the version may write. Compared in place of recall
+    where the candidate's certificate rests on verdicts: merchants' labels do not measure it then."""
 
     def as_dict(self, margin: float) -> dict[str, Any]:
         """For the job's summary and the history; ``units_needed`` is None where no number is known."""
@@ -168,6 +179,10 @@ class Comparison:
             "modality": self.modality.value,
             "version": self.version,
         }
+        if self.accept_rates is not None:
+            candidate, reference = self.accept_rates
+            rates = {"candidate_accept_rate": round(candidate, 4), "accept_rate": round(reference, 4)}
+            return summary | {"units": 0, "units_needed": None} | rates
         if self.difference is None:
             return summary | {"units": 0, "units_needed": None}
         numbers = {
@@ -317,6 +332,9 @@ def significantly_worse(comparisons: Sequence[Comparison], policy: Policy) -> li
 
 
 def _good_enough(comparison: Comparison, policy: Policy) -> bool:
+    if comparison.accept_rates is not None:
+        candidate, reference = comparison.accept_rates
+        return candidate >= reference - policy.recall_margin
     return comparison.difference is not None and comparison.difference.lower >= -policy.recall_margin
 
 
@@ -328,6 +346,13 @@ def _describe(comparison: Comparison, policy: Policy, verb: str) -> str:
     """Why the candidate ``verb`` (is, may be) worse, in words."""
     difference, version = comparison.difference, comparison.version
     name = named(comparison.attribute, comparison.modality)
+    if comparison.accept_rates is not None:
+        candidate, reference = comparison.accept_rates
+        return (
+            f"{name}: it may write {candidate:.1%} of the unlabelled products, version {version} {reference:.1%}: more "
+            f"than recall_margin = {policy.recall_margin:g} less. Its certificate rests on verdicts, and merchants' "
+            "labels do not measure its recall. More verdicts may certify a lower score"
+        )
     if difference is None:
         return f"{name}: version {version} recorded nothing on its test fold that can be compared"
     text = (

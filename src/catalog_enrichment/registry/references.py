@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from catalog_enrichment.precision.certificate import CertificateBasis
 from catalog_enrichment.precision.paired_recall import HeldOutDecision, pair, recall_difference
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import promotion_gate
-from catalog_enrichment.registry.promotion_gate import AttributePath, Comparison, Evidence, Policy
+from catalog_enrichment.registry.promotion_gate import AttributePath, Comparison, Evidence, PathEvidence, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +21,33 @@ class References:
     """Version -> what it would write on its test fold; None if it recorded nothing."""
 
     def comparisons(
-        self, path: AttributePath, candidate: Sequence[HeldOutDecision] | None, policy: Policy
+        self,
+        path: AttributePath,
+        candidate: Sequence[HeldOutDecision] | None,
+        policy: Policy,
+        results: PathEvidence | None = None,
     ) -> list[Comparison]:
         """A candidate with ``candidate`` decisions against the champion and the former champion with the best recorded
-        recall of ``path``, on the products that are on the modality path in both trainings."""
+        recall of ``path``, on the products that are on the modality path in both trainings.
+
+        ``results``: of the candidate, where they are known. A certificate that rests on verdicts is compared by the
+        share of the unlabelled products that it lets write. A version that has this same certificate is not compared.
+        """
         attribute, modality = path
         best = promotion_gate.best_recall(self.former, path)
         comparisons = []
         for reference in [self.champion] if best is None else [self.champion, best]:
-            other, difference = self.decisions[reference.version], None
-            if candidate is not None and other is not None:
+            of_reference = reference.paths[path]
+            if results is not None and _same_verdicts(results, of_reference):
+                continue
+            compared = Comparison(attribute=attribute, modality=modality, version=reference.version, difference=None)
+            other = self.decisions[reference.version]
+            if accept_rates := _accept_rates(results, of_reference):
+                compared = replace(compared, accept_rates=accept_rates)
+            elif candidate is not None and other is not None:
                 pairs = pair(_on_path(candidate, modality), _on_path(other, modality), attribute)
-                difference = recall_difference(pairs, policy.confidence)
-            comparisons.append(
-                Comparison(attribute=attribute, modality=modality, version=reference.version, difference=difference)
-            )
+                compared = replace(compared, difference=recall_difference(pairs, policy.confidence))
+            comparisons.append(compared)
         return comparisons
 
 
@@ -44,7 +57,7 @@ class EarlyGate:
 
     Each method returns why it would refuse the model; "" if it would not, or if that is not known yet. Not asked: a
     collapsed modality, which is measured after certification, and `min_written_precision`, because the certified
-    threshold is usually higher than the calibration threshold.
+    threshold is usually higher than the choosing fold's.
     """
 
     policy: Policy
@@ -75,7 +88,22 @@ class EarlyGate:
             return ""
         comparisons = self.references.comparisons(path, decisions, self.policy)
         problems = promotion_gate.significantly_worse(comparisons, self.policy)
-        return f"At the calibration threshold: {'; '.join(problems)}" if problems else ""
+        return f"At the choosing fold's threshold: {'; '.join(problems)}" if problems else ""
+
+
+def _same_verdicts(candidate: PathEvidence, reference: PathEvidence) -> bool:
+    """True for a version that has the candidate's own certificate by verdicts."""
+    same = candidate.certificate_id == reference.certificate_id is not None
+    return same and candidate.basis == CertificateBasis.VERDICTS
+
+
+def _accept_rates(candidate: PathEvidence | None, reference: PathEvidence) -> tuple[float, float] | None:
+    """The accept rates of a candidate whose certificate rests on verdicts and of a version; else None."""
+    if candidate is None or candidate.basis != CertificateBasis.VERDICTS:
+        return None
+    if candidate.accept_rate is None or reference.accept_rate is None:
+        return None
+    return candidate.accept_rate, reference.accept_rate
 
 
 def _on_path(decisions: Sequence[HeldOutDecision], modality: Modality) -> list[HeldOutDecision]:

@@ -225,7 +225,7 @@ def confusions(attribute: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def history(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss per epoch on the train and validation folds; the kept epoch is marked."""
+    """Loss per epoch on the train and choosing folds; the kept epoch is marked."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _new_figure("training", "epoch", "loss")

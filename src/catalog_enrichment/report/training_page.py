@@ -6,6 +6,7 @@ template escapes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -87,6 +88,7 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
         "cannot_be_written": [
             _refusal_text(one, several_paths) for one in trained.certificates if one.threshold is None
         ],
+        "seldom_given": _seldom_given(trained),
         "partly": [text for one in certified for text in _refused_slices(one)],
         "to_do": _to_do(training, certified),
         "warnings": trained.warnings,
@@ -102,11 +104,12 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
 
 def _certified_text(certificate: Certificate, several_paths: bool) -> dict[str, str]:
     c, open_products = certificate, certificate.open_products
-    filled = f"{c.accept_rate:.0%} of the {open_products:,} products to fill have such a score"
+    filled = f"{c.accept_rate:.0%} of the {open_products:,} unlabelled products have such a score"
     return {
         "attribute": c.attribute,
         "text": f"{_for_whom(c, several_paths)}: values with a score of {c.threshold:.3f} or more, of which at least "
-        f"{c.lower_bound:.1%} are right ({c.wrong:,} of {c.accepted:,} tested products were wrong). {filled}.",
+        f"{c.lower_bound:.1%} are right ({c.wrong:,} of {c.accepted:,} tested products were wrong). {filled}. "
+        f"{claim.rests_on(c)}",
     }
 
 
@@ -115,6 +118,22 @@ def _refusal_text(certificate: Certificate, several_paths: bool) -> dict[str, st
         "attribute": certificate.attribute,
         "text": f"{_for_whom(certificate, several_paths)}: {certificate.why_abstains}.",
     }
+
+
+def _seldom_given(trained: TrainedWithMistakes) -> list[dict[str, Any]]:
+    """Per attribute, categories in which merchants hardly ever give it, and the dictionary's line without them."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in trained.tables.get("seldom_given", []):
+        one = found.setdefault(
+            row["attribute"],
+            {"attribute": row["attribute"], "categories": [], "line": f'"categories": {json.dumps(row["categories"])}'},
+        )
+        one["categories"].append(f"{row['category']} ({row['labelled']:,} of {row['products']:,} products)")
+    for one in found.values():
+        more = len(one["categories"]) - MOST_REFUSED
+        shown = "; ".join(one["categories"][:MOST_REFUSED])
+        one["text"] = f"{shown}; {more:,} more" if more > 0 else shown
+    return list(found.values())
 
 
 def _for_whom(certificate: Certificate, several_paths: bool) -> str:

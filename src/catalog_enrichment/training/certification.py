@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certificate import Certificate, ScoredBy
+from catalog_enrichment.models.has_value import Heads
+from catalog_enrichment.precision import claim, verdict_test
+from catalog_enrichment.precision.alike import Comparison
+from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, ScoredBy
 from catalog_enrichment.precision.certify import (
     CertificateBinding,
     LabelUse,
@@ -25,6 +28,7 @@ from catalog_enrichment.precision.certify import (
     candidate_key,
     certify_attribute,
     spent_delta,
+    tested_thresholds,
     why_untestable,
 )
 from catalog_enrichment.precision.claim import PATHS
@@ -32,9 +36,10 @@ from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
-from catalog_enrichment.precision.scored_labels import CalibrationScores, CertificationScores, OpenProducts
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, OpenProducts
 from catalog_enrichment.precision.units import units_from, writable_values
 from catalog_enrichment.records import Modality, stable_hash
+from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, twins_share
@@ -102,29 +107,49 @@ class Certifier:
 
     split: Split
     scores: ModelScores
-    """Of the calibration and certification folds and of the unfilled products, for the attributes learned."""
+    """Of the choosing and certification folds and of the unfilled products, for the attributes learned."""
     rule: PrecisionConfig
     scored_by: ScoredBy
     earlier: EarlierCandidates
     issued_at: datetime
+    populations: Populations
+    heads: Heads = field(default_factory=dict)
+    """The has-value heads that ``scores`` are multiplied by."""
 
     def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
         """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn."""
         return [self.certify_one(label, modality) for label in labels.values() for modality in Modality]
 
     def certify_one(self, labels: Labels, modality: Modality) -> Certificate:
-        """Choose the pool on the calibration fold and the threshold grid on the unfilled products, and test the
-        thresholds on the certification fold; only products of the modality path count, all of a content group.
+        """Choose the pool on the choosing fold and the threshold grid on the unlabelled products, and test the
+        thresholds on merchants' labels where these can speak of unlabelled products, else on a gold sample if there is
+        one. Only products of the modality path count, all of a content group.
 
-        Where no test could succeed, or the test fold already shows that the model is too often wrong or that the
-        promotion gate would refuse it, the certification labels are not used (PRECISION, certificate 6).
+        Which labels are used is decided without reading them.
         """
         path = self._on_path(modality)
         certification = _where(self.split.folds.certification, labels.labelled & path)
         if labels.attribute not in self.scores.probabilities:
             return self._abstention(labels, modality, certification, NOT_LEARNED_ABSTAINS)
-        calibration = _where(self.split.folds.calibration, labels.labelled & path)
-        pool = select_pool(CalibrationScores(**self._scored_labels(labels, calibration)), self.rule)
+        choosing = _where(self.split.folds.choosing, labels.labelled & path)
+        pool = select_pool(ChoosingScores(**self._scored_labels(labels, choosing)), self.rule)
+        has_head = (labels.attribute, modality) in self.heads
+        comparison = self.populations.comparison(labels, modality, self.scores, pool, has_head)
+        certificate = self._by_merchants(labels, modality, pool, comparison)
+        if certificate.threshold is None and labels.gold is not None and not certificate.steps:
+            by_people = self._by_gold_sample(labels, modality, pool)
+            return certificate if by_people is None else by_people
+        return certificate
+
+    def _by_merchants(self, labels: Labels, modality: Modality, pool: Pool, comparison: Comparison) -> Certificate:
+        """The certificate from merchants' labels.
+
+        Where no test could succeed, the unlabelled products are not like the labelled ones, or the test fold already
+        shows that the model is too often wrong or that the promotion gate would refuse it, the certification labels are
+        not used (PRECISION, certificate 6).
+        """
+        path = self._on_path(modality)
+        certification = _where(self.split.folds.certification, labels.labelled & path)
         open_products, ids = self._open_products(labels, path), self._ids(certification)
         candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
         number = self.earlier.next_use(labels.attribute, ids, candidate)
@@ -141,46 +166,103 @@ class Certifier:
         )
         why = (
             why_untestable(pool, certification_scores, open_products, self.rule, number)
+            or self._unlike(labels.attribute, comparison, pool, certification_scores, open_products, number)
             or self._poor_on_the_test_fold(labels, path, pool)
             or self._refused_on_the_test_fold(labels, path, pool)
         )
         if why:
-            return self._abstention(labels, modality, certification, why)
+            return self._abstention(labels, modality, certification, why, alikeness=comparison.result)
         use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.epoch.number)
         binding = self._binding(modality, certification, use)
-        return certify_attribute(pool, certification_scores, open_products, self.rule, binding)
+        return certify_attribute(pool, certification_scores, open_products, self.rule, binding, comparison)
+
+    def _by_gold_sample(self, labels: Labels, modality: Modality, pool: Pool) -> Certificate | None:
+        """The certificate from people's answers about a uniform sample of unlabelled products; None where they are too
+        few. It is confirmed.
+
+        Products of a content group that trained or chose are left out: they are easier.
+        """
+        assert labels.gold is not None
+        assert labels.gold_truth is not None
+        known = np.concatenate([self.split.folds.train, self.split.folds.choosing])
+        fresh = ~np.isin(self.split.groups, self.split.groups[known])
+        path = self._on_path(modality)
+        index = _where(self.scores.index, labels.gold & path & fresh)
+        open_products, ids = self._open_products(labels, path), self._ids(index)
+        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
+        number = self.earlier.next_use(labels.attribute, ids, candidate)
+        fold = CertificationScores(
+            **self._scored_labels(labels, index) | {"truth": labels.gold_truth[index]},
+            categories=[self.split.dataset.categories[product] for product in index],
+            languages=[self.split.dataset.languages[product] for product in index],
+            group_sizes=self._group_sizes[index],
+            fold_share=1.0,
+            uniform=True,
+        )
+        if why_untestable(pool, fold, open_products, self.rule, number):
+            return None
+        use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.epoch.number)
+        binding = replace(self._binding(modality, index, use), basis=CertificateBasis.GOLD_SAMPLE)
+        return certify_attribute(pool, fold, open_products, self.rule, binding)
+
+    def _unlike(
+        self,
+        attribute: str,
+        comparison: Comparison,
+        pool: Pool,
+        certification: CertificationScores,
+        open_products: OpenProducts,
+        number: int,
+    ) -> str:
+        """Why merchants' labels say too little about the unlabelled products, whatever the labels are; "" if they say
+        enough."""
+        found = comparison.result
+        if found.noticeable_share > self.rule.noticeable_share:
+            return claim.why_not_compared(attribute, found, self._verdicts)
+        tested = tested_thresholds(pool, certification, open_products, self.rule, number)
+        if min(map(comparison.unexplained, tested), default=0.0) < 1 - self.rule.target:
+            return ""
+        return claim.why_unlike(attribute, found, self._verdicts)
+
+    @property
+    def _verdicts(self) -> tuple[int, int]:
+        """Verdicts that certify a threshold, without a wrong value and if 2 in 100 are wrong."""
+        return verdict_test.usual_verdicts(self.rule.target, self.rule.delta)
 
     def _poor_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
-        """Why the labels should be kept for a better model: at the calibration threshold significantly too many
+        """Why the labels should be kept for a better model: at the choosing fold's threshold significantly too many
         products of the test fold are wrong. "" if that is not so."""
-        if pool.calibration_threshold is None:
+        if pool.choosing_threshold is None:
             return ""
         test = _where(self.split.folds.test, labels.labelled & path)
         scores = self.scores.at(labels.attribute, test)
         units = units_from(scores, labels.truth[test], labels.cardinality, pool.mask)
-        accepted, wrong = units.counts(pool.calibration_threshold)
+        accepted, wrong = units.counts(pool.choosing_threshold)
         if not significantly_bad(np.array([accepted]), np.array([wrong]), self.rule.target).any():
             return ""
-        return f"{_KEPT}: {wrong} of {accepted} products of the test fold are wrong at the calibration threshold"
+        return f"{_KEPT}: {wrong} of {accepted} products of the test fold are wrong at the choosing fold's threshold"
 
     def _refused_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
         """Why the promotion gate would refuse the model for its recall, by what it would write to the path's products
-        of the test fold at the calibration threshold; "" if it would not.
+        of the test fold at the choosing fold's threshold; "" if it would not.
 
-        The certified threshold is not known before the labels are read. The calibration threshold is an optimistic
+        The certified threshold is not known before the labels are read. The choosing fold's threshold is an optimistic
         stand-in: it is the lowest that reaches the target on few products, and a certified one is usually higher. Where
         no threshold reaches the target there, nothing would be written.
         """
         test = _where(self.split.folds.test, labels.labelled & path)
-        threshold = np.inf if pool.calibration_threshold is None else pool.calibration_threshold
+        threshold = np.inf if pool.choosing_threshold is None else pool.choosing_threshold
         written = writable_values(self.scores.at(labels.attribute, test), labels.cardinality, pool.mask, threshold)
         why = self.earlier.refusal(labels.attribute, decisions_of(self.split, labels, test, written))
         return f"{_KEPT}: the promotion gate would refuse it. {why}" if why else ""
 
-    def _abstention(self, labels: Labels, modality: Modality, certification: Index, why: str) -> Certificate:
-        """An abstention without a use of the labels."""
+    def _abstention(
+        self, labels: Labels, modality: Modality, certification: Index, why: str, **known: Any
+    ) -> Certificate:
+        """An abstention without a use of the labels; ``known``: further fields."""
         binding = self._binding(modality, certification, LabelUse(number=1, epoch=self.split.epoch.number))
-        return abstention(labels.attribute, why, self.rule, binding, certification_products=len(certification))
+        known |= {"certification_products": len(certification)}
+        return abstention(labels.attribute, why, self.rule, binding, **known)
 
     def _binding(self, modality: Modality, certification: Index, use: LabelUse) -> CertificateBinding:
         return CertificateBinding(
@@ -210,7 +292,7 @@ class Certifier:
             categories=[dataset.categories[product] for product in unfilled],
             languages=[dataset.languages[product] for product in unfilled],
             group_sizes=self._group_sizes[unfilled],
-            counts=self._represented[unfilled],
+            counts=self.represented[unfilled],
             twin_share=twins_share(unfilled, self.split.folds.train, groups),
         )
 
@@ -252,7 +334,7 @@ class Certifier:
         return max(self.split.dataset.counts["unlabelled"] / max(int(self._unlabelled.sum()), 1), 1.0)
 
     @cached_property
-    def _represented(self) -> NDArray[np.float64]:
+    def represented(self) -> NDArray[np.float64]:
         """(N,) how many products of the catalog each product stands for."""
         return np.where(self._unlabelled, self._sampled, 1.0)
 

@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -74,6 +74,11 @@ class Labels:
     """(N,): the attribute applies and the merchant gives no value: what enrichment would fill."""
     refused: NDArray[np.bool_] | None = None
     """(N, V): people said that this value is wrong, and nobody what is right; None: of no product."""
+    gold: NDArray[np.bool_] | None = None
+    """(N,): people answered for this unlabelled product in a gold sample; None: for no product."""
+    gold_truth: NDArray[np.bool_] | None = None
+    """(N, V): what they answered; all false where the product has no value, a value that is not learned, or where they
+    could not tell."""
 
     @property
     def learnable(self) -> NDArray[np.bool_]:
@@ -119,11 +124,15 @@ class Dataset:
     """Why there is no usable picture; None with one."""
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
-    """Attribute -> the merchant's values, distinct, as in the products table."""
+    """Attribute -> the merchant's values, distinct, as in the products table; where two people said that they are wrong,
+    what is right (:func:`_overturned`)."""
     people: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> what people said is right, where the merchant gives no label; these only train."""
     refused: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> what people said is wrong, where neither the merchant nor they say what is right; as ``people``."""
+    gold: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
+    """Attribute -> people's answer in a gold sample, where the merchant gives no label: the right values, none where
+    the product has none or they could not tell. They train nothing."""
     adopted: list[frozenset[str]] = field(default_factory=list)
     """Attributes for which the merchant repeats what this system wrote or suggested (PRECISION, certificate 7)."""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1, 3), dtype=np.uint8))
@@ -202,6 +211,14 @@ class Dataset:
                     empty[position] = False
                     if value in column_of:
                         target[position, column_of[value]] = True
+        answered = np.zeros(len(self), dtype=bool)
+        answered[[position for position, answers in enumerate(self.gold) if name in answers]] = True
+        answered &= applies & empty
+        gold_truth = np.zeros_like(truth)
+        for position in np.flatnonzero(answered).tolist():
+            for value in self.gold[position][name]:
+                if value in column_of:
+                    gold_truth[position, column_of[value]] = True
         return Labels(
             name,
             attribute.cardinality,
@@ -211,6 +228,8 @@ class Dataset:
             unlearned,
             applies & empty,
             refused if refused.any() else None,
+            answered if answered.any() else None,
+            gold_truth if answered.any() else None,
         )
 
     def _applicable_values(self, attribute: Attribute, product: int) -> tuple[str, ...]:
@@ -287,15 +306,22 @@ def _assign_slots(
         row["adopted"] = frozenset(row.get("adopted_attributes") or ())
         dataset.counts["adopted"] += not row["adopted"].isdisjoint(options.attributes)
         given = {name for name in options.attributes if row["merchant"].get(name) and name not in row["adopted"]}
+        overturned = _overturned(row, given)
+        row["merchant"] |= overturned
+        dataset.counts["overturned"] += bool(overturned)
         said = _said_by_people(row, [name for name in options.attributes if name not in given])
         row["people"] = {name: tuple(one["right"]) for name, one in said.items() if one["right"]}
         row["refused"] = {name: tuple(one["wrong"]) for name, one in said.items() if not one["right"]}
+        row["gold"] = {
+            name: one for name, one in _gold(row).items() if name in options.attributes and name not in given
+        }
+        dataset.counts["gold"] += bool(row["gold"])
         for count, words in (("labelled_by_people", row["people"]), ("refused_by_people", row["refused"])):
             for source in {said[name]["source"] for name in words}:
                 dataset.counts[f"{count}.{source}"] += 1
         if given:
             dataset.counts["labelled"] += 1
-        if given or said:
+        if given or said or row["gold"]:
             row_by_slot[slots.labelled()] = row
             continue
         dataset.counts["unlabelled"] += 1
@@ -309,6 +335,27 @@ def _said_by_people(row: Mapping[str, Any], attributes: list[str]) -> dict[str, 
     """Attribute -> right, wrong and source (catalog.people_labels); empty without the column."""
     said = json.loads(row.get("labels_by_people") or "{}")
     return {name: one for name, one in said.items() if name in attributes}
+
+
+def _overturned(row: Mapping[str, Any], given: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Attribute -> what two people say is right, of the ``given`` attributes whose merchant's values they do not confirm.
+
+    It takes the place of the merchant's value as a label, in every fold: a model that is right where the merchant is
+    wrong makes no error. Which labels people see depends on an earlier model, but only what is wrong is changed, so no
+    model is measured by more than the truth.
+    """
+    said = _said_by_people(row, sorted(given))
+    return {
+        name: tuple(one["right"])
+        for name, one in said.items()
+        if one["by_two"] and one["right"] and not set(one["right"]) & set(row["merchant"][name])
+    }
+
+
+def _gold(row: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Attribute -> the right values of a gold sample's answer (catalog.gold_labels); empty without the column."""
+    answers = json.loads(row.get("gold_labels") or "{}")
+    return {name: tuple(one["values"]) for name, one in answers.items()}
 
 
 def _merchant_values(raw: Any) -> dict[str, tuple[str, ...]]:
@@ -328,6 +375,7 @@ def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOp
         (dataset.merchant, row["merchant"]),
         (dataset.people, row["people"]),
         (dataset.refused, row["refused"]),
+        (dataset.gold, row["gold"]),
         (dataset.adopted, row["adopted"]),
     ]
     for column, value in columns:

@@ -42,10 +42,16 @@ class ModelScores:
     """Attribute -> (n, V)."""
     attention: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Attribute -> (n,) attention weight on the text; missing if the fusion has none, NaN where it is not defined."""
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    """(n, D): the encoders' vectors; empty where nobody needs them."""
 
     def at(self, attribute: str, index: Index) -> NDArray[Any]:
         """(n, V) probabilities of the products at ``index``; all of them must have been scored."""
         return self.probabilities[attribute][np.searchsorted(self.index, index)]
+
+    def vectors_at(self, index: Index) -> NDArray[np.float32]:
+        """(n, D) vectors of the products at ``index``; all of them must have been scored."""
+        return self.vectors[np.searchsorted(self.index, index)]
 
     def weights(self, attribute: str, index: Index) -> NDArray[Any] | None:
         """(n,) weight on the text of the products at ``index``; None if the fusion has none."""

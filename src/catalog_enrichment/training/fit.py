@@ -1,5 +1,5 @@
 """Fitting a recipe, in this order: adapt the encoders without labels, find wrong labels, fit single encoders, fit the
-whole model, and choose lambda and the fusion's parameters on the validation fold."""
+whole model, and choose lambda and the fusion's parameters on the choosing fold."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Fitted:
     history: list[dict[str, float]]
     """One row per epoch of the whole model's fit, as of :func:`loop.run`."""
     chosen: dict[str, float] = field(default_factory=dict)
-    """Chosen on the validation fold: kl_lambda, `ATTRIBUTE/alpha`. noisy_pictures: how many were masked."""
+    """Chosen on the choosing fold: kl_lambda, `ATTRIBUTE/alpha`. noisy_pictures: how many were masked."""
     search: list[dict[str, Any]] = field(default_factory=list)
-    """One row per candidate for lambda, with its metrics on the validation fold; empty for a single one."""
+    """One row per candidate for lambda, with its metrics on the choosing fold; empty for a single one."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """The rows of ``history`` after those of every encoder's fit before it, each with `stage`, the name of its fit."""
 
@@ -56,7 +56,7 @@ class Fitted:
 def fit(
     recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None, on_epoch: OnEpoch = ignored
 ) -> Fitted:
-    """Fit ``recipe`` on the train fold; validation chooses the epoch, and lambda and alpha where there are any.
+    """Fit ``recipe`` on the train fold. The choosing fold gives the epoch, and lambda and alpha where there are any.
 
     Only products with a learned value of an attribute are in that attribute's loss. The weights depend only on seed,
     data, machine and number of threads; continuing from ``checkpoints`` gives the same weights.
@@ -69,10 +69,12 @@ def fit(
     rows: list[dict[str, Any]] = []
     for kl_lambda in candidates:
         fitted = fitter.fit_model(weights, kl_lambda)
-        row = {"kl_lambda": kl_lambda, **_validation_metrics(fitted.network, task)}
+        row = {"kl_lambda": kl_lambda, **_choosing_metrics(fitted.network, task)}
         rows.append(row)
         if len(candidates) > 1:
-            progress(f"{recipe.name}: kl_lambda {kl_lambda:g} reaches R@P95 {row['r_at_p95_micro']:.3f} on validation")
+            progress(
+                f"{recipe.name}: kl_lambda {kl_lambda:g} reaches R@P95 {row['r_at_p95_micro']:.3f} on the choosing fold"
+            )
         value = row["r_at_p95_micro"] + _F1_WEIGHT * row["f1_macro"]
         if best is None or value > best[0]:
             best = value, fitted
@@ -162,7 +164,7 @@ class _RecipeFitter:
         inputs = replace(inputs, examples=self._with_frozen_outputs(network, inputs))
         history = loop.run(network, objective, spec, inputs, self.progress)
         stages = [*self.epochs, *_named(inputs.name, history)]
-        chosen = self.chosen | _choose_on_validation(network, self.task, spec.seed)
+        chosen = self.chosen | _choose_fusion_parameters(network, self.task, spec.seed)
         if fusion_class(self.recipe.model.fusion.kind).learns_modality_weights:
             chosen["kl_lambda"] = kl_lambda
         return Fitted(network, history, chosen, stages=stages)
@@ -262,7 +264,7 @@ class _RecipeFitter:
             name=name,
             examples=(examples or self.task.examples).with_picture_size(spec.picture_size),
             train=self.task.train,
-            held_out=self.task.folds.validation,
+            held_out=self.task.folds.choosing,
             model=spec_without_unused_encoders(model),
             masked_images=self.masked_images,
             checkpoints=self.checkpoints,
@@ -282,29 +284,29 @@ def _weights(network: MultiModalNet) -> Weights:
     }
 
 
-def _choose_on_validation(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
-    """Choose the fusion's open parameters (late fusion's alpha) on the validation fold; `ATTRIBUTE/NAME` -> value."""
-    rows = task.folds.validation
+def _choose_fusion_parameters(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
+    """Choose the fusion's open parameters (late fusion's alpha) on the choosing fold; `ATTRIBUTE/NAME` -> value."""
+    rows = task.folds.choosing
     if not len(rows):
         return {}
     outputs = task.examples.outputs(network, rows)
     names = list(network.heads)
-    validation_outputs = FusionOutput(
+    held_out_outputs = FusionOutput(
         tuple(outputs.logits[name].clone() for name in names),
         experts=tuple(tuple(expert[name].clone() for name in names) for expert in outputs.experts),
     )
     targets = targets_of(task.labels)
     device = next(network.parameters()).device
     network.fusion.cpu()
-    validation_targets = [targets[name].known(torch.from_numpy(rows)) for name in names]
-    chosen = network.fusion.choose_on_validation(validation_outputs, validation_targets, seed)
+    held_out_targets = [targets[name].known(torch.from_numpy(rows)) for name in names]
+    chosen = network.fusion.choose_parameters(held_out_outputs, held_out_targets, seed)
     network.fusion.to(device)
     return {f"{names[int(key.rpartition('/')[2])]}/{key.rpartition('/')[0]}": value for key, value in chosen.items()}
 
 
-def _validation_metrics(network: MultiModalNet, task: Task) -> dict[str, float]:
-    """R@P95, macro-F1 and accuracy on the validation fold, averaged over the attributes."""
-    rows = task.folds.validation
+def _choosing_metrics(network: MultiModalNet, task: Task) -> dict[str, float]:
+    """R@P95, macro-F1 and accuracy on the choosing fold, averaged over the attributes."""
+    rows = task.folds.choosing
     outputs = task.examples.outputs(network, rows)
     metrics = []
     for name, head in network.heads.items():

@@ -83,11 +83,10 @@ def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """The five disjoint folds of the labelled products, as positions in the data set. No two share a content group."""
+    """The four disjoint folds of the labelled products, as positions in the data set. No two share a content group."""
 
     train: Index
-    validation: Index
-    calibration: Index
+    choosing: Index
     certification: Index
     test: Index
 
@@ -134,17 +133,17 @@ def redraw_certification(
     ``folds``: the split of epoch 0. ``certified_before`` (N,): products that certified in an earlier epoch. The new
     certification fold is drawn from the content groups without such a product, each with the same probability, large
     ones too, until it has its share; it is smaller if they are fewer. The other groups, but for those of the test
-    fold, fill train, validation and calibration by their shares.
+    fold, fill train and choosing by their shares.
     """
-    rest = np.sort(np.concatenate([folds.train, folds.validation, folds.calibration, folds.certification]))
+    rest = np.sort(np.concatenate([folds.train, folds.choosing, folds.certification]))
     labelled = len(rest) + len(folds.test)
     fresh = never_certified(rest, products.groups, certified_before)
     division = Division(products, _large(labelled, config), config.stratify, (config.seed, "epoch", epoch))
     share = min(config.certification * labelled / max(len(fresh), 1), 1.0)
     certification, _ = division.parts(fresh, np.array([share, 1 - share]))
     others = np.setdiff1d(rest, certification)
-    train, validation, calibration = division.parts(others, _shares(config)[:3] / _shares(config)[:3].sum())
-    return Folds(train, validation, calibration, certification, folds.test)
+    train, choosing = division.parts(others, _shares(config)[:2] / _shares(config)[:2].sum())
+    return Folds(train, choosing, certification, folds.test)
 
 
 def never_certified(index: Index, groups: NDArray[np.int64], certified_before: NDArray[np.bool_]) -> Index:
@@ -265,3 +264,11 @@ def _stratify(
 def twins_share(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
     """Share of the products at ``index`` whose content group is also in ``reference``; 0 for an empty index."""
     return float(np.isin(groups[index], groups[reference]).mean()) if len(index) else 0.0
+
+
+def half_of_groups(ids: Sequence[str], groups: NDArray[np.int64], purpose: str) -> NDArray[np.bool_]:
+    """(N,): the product's content group is in the half that a hash of its smallest product id and ``purpose`` gives."""
+    order = np.lexsort((np.array(ids, dtype=str), groups))
+    names, first = np.unique(groups[order], return_index=True)
+    half = np.array([int(stable_hash(purpose, ids[product])[:8], 16) % 2 == 0 for product in order[first]], dtype=bool)
+    return half[np.searchsorted(names, groups)]

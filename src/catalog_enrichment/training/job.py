@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import adopted, label_uses, people_labels
+from catalog_enrichment.catalog import adopted, gold_labels, label_uses, people_labels
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
@@ -58,6 +58,7 @@ def train_model(config: Config) -> dict[str, Any]:
 
         with stages("train") as stage:
             products = people_labels.with_labels(catalog, adopted.scan_products(catalog))
+            products = gold_labels.with_gold_labels(catalog, products)
             earlier = _earlier_candidates(catalog, registry)
             with_losses = partial(fit, on_epoch=run.epoch)
             trained = train(products, dictionary, config, workdir, earlier, stages.say, with_losses)

@@ -120,13 +120,13 @@ def _out_of_sample_scores(
     """Attribute -> (n, V): the probabilities by the model that was not fitted to the product's part."""
     truth = np.concatenate([label.truth for label in task.labels.values()], axis=1)
     scores = {name: np.zeros((len(rows), len(label.values))) for name, label in task.labels.items()}
-    validation = task.folds.validation[task.examples.has_image[task.folds.validation]]
+    choosing = task.folds.choosing[task.examples.has_image[task.folds.choosing]]
     for number, part in enumerate(stratified_parts(rows, task.groups, truth, part_count, spec.fit.seed), start=1):
         inputs = FitInputs(
             name=f"noise {number} of {part_count}",
             examples=single_encoder_examples(task.examples, "image").with_picture_size(spec.fit.picture_size),
             train=np.setdiff1d(rows, part),
-            held_out=validation,
+            held_out=choosing,
             model=spec_without_unused_encoders(noise_model_spec(recipe.model, spec)),
             checkpoints=checkpoints,
         )

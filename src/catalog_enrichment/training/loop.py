@@ -91,11 +91,11 @@ def run(
     The weights depend only on seed, data, machine and number of threads and processes; continuing from a checkpoint
     gives the same weights. Raises DataContractError if there are no products or the loss is not finite.
     """
-    for purpose, index in (("train on", inputs.train), ("validate on", inputs.held_out)):
+    for purpose, index in (("train on", inputs.train), ("choose the epoch on", inputs.held_out)):
         if not len(index):
             raise DataContractError(
                 f"{inputs.name}: no product is left to {purpose}. Check that labelled products have pictures, and that "
-                "enough of them are in the train and validation folds"
+                "enough of them are in the train and choosing folds"
             )
     spec = spec.for_products(len(inputs.train))
     loop = _Loop(network, objective, spec, inputs)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from catalog_enrichment.models.fusion.base import ValidationTargets, kl_to_uniform
+from catalog_enrichment.models.fusion.base import HeldOutTargets, kl_to_uniform
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
 from catalog_enrichment.records import Cardinality, stable_hash
 from catalog_enrichment.training.dataset import Labels
@@ -66,8 +66,8 @@ class Target:
     learnable: torch.Tensor  # (N,) bool
     refused: torch.Tensor | None = None  # (N, V) bool
 
-    def known(self, index: torch.Tensor) -> ValidationTargets:
-        return ValidationTargets(self.truth[index], self.learnable[index])
+    def known(self, index: torch.Tensor) -> HeldOutTargets:
+        return HeldOutTargets(self.truth[index], self.learnable[index])
 
 
 def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:

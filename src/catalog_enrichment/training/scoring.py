@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
 
+from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import has_value, numeric_paths
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.precision.calibration import fit_temperature
 from catalog_enrichment.training.dataset import Dataset
@@ -29,8 +31,8 @@ T = TypeVar("T")
 
 
 def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
-    """Attribute -> temperature, fitted to the calibration fold's labelled products with a picture; 1 without any."""
-    index = task.folds.calibration[task.examples.has_image[task.folds.calibration]]
+    """Attribute -> temperature, fitted to the choosing fold's labelled products with a picture; 1 without any."""
+    index = task.folds.choosing[task.examples.has_image[task.folds.choosing]]
     temperature_by_attribute = dict.fromkeys(task.labels, 1.0)
     if not len(index):
         return temperature_by_attribute
@@ -75,7 +77,19 @@ def score(
             for name, width in widths.items()
         },
         {name: np.concatenate([np.empty(0), *(part.attention[name] for part in scores)])[as_given] for name in widths},
+        np.concatenate([part.vectors for part in scores])[as_given] if scores else np.empty((0, 0), dtype=np.float32),
     )
+
+
+def with_has_value(scores: ModelScores, heads: has_value.Heads, has_image: Bools) -> ModelScores:
+    """``scores`` with the has-value ``heads`` of the model version, as :class:`ensemble.HasValueScorer` gives them;
+    ``has_image`` (N,)."""
+    pictured = has_image[scores.index]
+    probabilities = {
+        name: values * has_value.factors(heads, name, scores.vectors, pictured)[:, None]
+        for name, values in scores.probabilities.items()
+    }
+    return replace(scores, probabilities=probabilities)
 
 
 def _by_length(predictor: Scorer, dataset: Dataset, index: Index) -> Index:

@@ -22,7 +22,7 @@ from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
 from catalog_enrichment.training.epochs import Epoch, folds_of_epoch
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, content_groups
+from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, content_groups, half_of_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,9 +62,13 @@ class Task:
 
     @property
     def self_supervised(self) -> Index:
-        """Products for self-supervision, labelled or not: they share no content group with a held-out fold."""
+        """Products for self-supervision: the train fold, and the unlabelled products of half of the content groups. The
+        other half stays unseen, for the comparison with labelled products. No product shares a content group with a
+        held-out fold."""
         held_out = np.concatenate([index for name, index in self.folds.items() if name != "train"])
-        return np.flatnonzero(~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
+        usable = half_of_groups(self.examples.dataset.ids, self.groups, "self-supervision")
+        usable[self.folds.train] = True
+        return np.flatnonzero(usable & ~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
 
 
 def settings_of(config: Config) -> TrainingConfig:
@@ -159,8 +163,12 @@ def _with_people(folds: Folds, dataset: Dataset, groups: NDArray[np.int64]) -> F
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
-    """The task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is built
-    without the calibration, certification and test folds. Raises DataContractError if no attribute can be learned."""
+    """The task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is built of
+    the train fold.
+
+    Unlabelled products add nothing to the vocabulary: held-out products would have more unknown words than they, and
+    labelled and unlabelled products would differ for that reason alone. Raises DataContractError if no attribute can be
+    learned."""
     train = split.folds.train
     learned = {name: label.people_only_in(train) for name, label in labels.items() if _can_be_learned(label, train)}
     if not learned:
@@ -169,11 +177,7 @@ def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Tas
             "Check that the merchants' values are the dictionary's (the import counts what did not map)"
         )
     dataset = split.dataset
-    held_out = np.concatenate([split.folds.calibration, split.folds.certification, split.folds.test])
-    vocabulary_products = np.setdiff1d(np.arange(len(dataset)), held_out)
-    texts = [
-        text for product in vocabulary_products for text in (dataset.titles[product], dataset.descriptions[product])
-    ]
+    texts = [text for product in train for text in (dataset.titles[product], dataset.descriptions[product])]
     tokenizers = {name: build_tokenizer(text, texts) for name, text in model.texts.items()}
     return Task(Examples.of(dataset, model, tokenizers), tokenizers, learned, split.folds, split.groups)
 

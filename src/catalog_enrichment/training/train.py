@@ -1,6 +1,6 @@
 """Training, from labelled products to a certified model version. Does not use Spark or MLflow.
 
-Every fold has one purpose: train and validation fit the weights, calibration sets the temperature and the pool,
+Every fold has one purpose: train fits the weights, choosing gives the epoch, the temperature and the pool,
 certification tests the thresholds, test gives the reported metrics.
 """
 
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from catalog_enrichment import resources
+from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models import artifact, ensemble, numeric_paths
 from catalog_enrichment.models.ensemble import Scorer
+from catalog_enrichment.models.has_value import Heads
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
@@ -32,6 +34,7 @@ from catalog_enrichment.records import Modality, flatten_keys, stable_hash
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import epochs
+from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates, data_window, label_set
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.distributed import Fitter
@@ -43,7 +46,8 @@ from catalog_enrichment.training.held_out import held_out_decisions
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.mistakes import mistakes, pictures_of
 from catalog_enrichment.training.numeric_differences import numeric_differences
-from catalog_enrichment.training.scoring import MaskedInput, score, temperatures
+from catalog_enrichment.training.scoring import MaskedInput, score, temperatures, with_has_value
+from catalog_enrichment.training.seldom_given import seldom_given
 from catalog_enrichment.training.single_encoder import device, modalities_used
 from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
 
@@ -102,8 +106,16 @@ def train(
         to_score = _products_to_score(split, labels)
         scores_by_path = [score(predictor, dataset, to_score, progress) for predictor in predictors]
         stage.rows_in = len(to_score)
+    with stages("has_value") as stage:
+        populations = Populations(split, _unseen(split, tasks, members))
+        heads = populations.heads(labels, scores_by_path[0])
+        stage.rows_out = len(heads)
+        if heads:
+            artifact.write_has_value(folder, heads)
+            predictors = [ensemble.load(folder, device(), numbers) for numbers in settings.numeric_paths]
+            scores_by_path = [with_has_value(scores, heads, dataset.has_image) for scores in scores_by_path]
     with stages("certify"):
-        certifiers = _certifiers(split, config, folder, earlier, predictors, scores_by_path)
+        certifiers = _certifiers(split, config, folder, earlier, predictors, scores_by_path, populations, heads)
         certificates_by_path = [certifier.certify_all(labels) for certifier in certifiers]
         certificates = [certificate for issued in certificates_by_path for certificate in issued]
         artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
@@ -134,7 +146,11 @@ def train(
         certificates=certificates,
         metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in fitted[0].chosen.items()},
         params=_params(config, recipe),
-        tables=evaluation.tables | _fit_tables(recipe, fitted) | tables | {"mistakes": wrong},
+        tables=evaluation.tables
+        | _fit_tables(recipe, fitted)
+        | tables
+        | {"mistakes": wrong, "has_value": populations.head_table(heads, scores_by_path[0])}
+        | {"seldom_given": seldom_given(dataset, labels, certifiers[0].represented)},
         curves=evaluation.curves,
         history=fitted[0].history,
         warnings=evaluation.warnings,
@@ -215,12 +231,19 @@ def _save_member(folder: Path, recipe: Recipe, task: Task, fitted: Fitted) -> No
 
 
 def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
-    """The calibration, certification and test folds, and the products with an unfilled attribute (for the threshold
+    """The choosing, certification and test folds, and the products with an unfilled attribute (for the threshold
     grid, the weights and the drift reference)."""
     selected = np.any([label.unfilled for label in labels.values()], axis=0)
-    for index in (split.folds.calibration, split.folds.certification, split.folds.test):
+    for index in (split.folds.choosing, split.folds.certification, split.folds.test):
         selected[index] = True
     return np.flatnonzero(selected)
+
+
+def _unseen(split: Split, tasks: Sequence[Task], members: Sequence[Recipe]) -> Bools:
+    """(N,): the fit has seen no product of the content group."""
+    seen = [split.folds.train]
+    seen += [task.self_supervised for task, member in zip(tasks, members, strict=True) if member.adapt is not None]
+    return ~np.isin(split.groups, split.groups[np.concatenate(seen)])
 
 
 def _masking(predictor: Scorer, dataset: Dataset) -> ScoreMasked:
@@ -240,12 +263,14 @@ def _certifiers(
     earlier: EarlierCandidates,
     predictors: Sequence[Scorer],
     scores: Sequence[ModelScores],
+    populations: Populations,
+    heads: Heads,
 ) -> list[Certifier]:
     """One for every numeric path. They use the labels once, and share the probability that a certificate is wrong."""
     rule = replace(config.precision, delta=config.precision.delta / len(predictors))
     earlier, now = earlier.used_once([predictor.numeric_path for predictor in predictors]), datetime.now(UTC)
     return [
-        Certifier(split, of_path, rule, _scored_by(folder, config, predictor), earlier, now)
+        Certifier(split, of_path, rule, _scored_by(folder, config, predictor), earlier, now, populations, heads)
         for predictor, of_path in zip(predictors, scores, strict=True)
     ]
 

@@ -68,6 +68,17 @@ def test_two_reviewers_and_an_adjudicator_settle_a_sample(store: ReviewStore, an
     assert store.outcome(ONE.item_id).state is ItemState.DISPUTED
 
 
+def test_that_there_is_no_value_settles_a_gold_item_and_no_does_not(page_store: ReviewStore, ana: Client) -> None:
+    asked = item(1, value="")
+    page_store.add_sample(sample(purpose=Purpose.GOLD, reviewers=1), [asked])
+    page = ana.send("GET", "/samples/s1/review")[2].decode()
+    assert 'data-gold="yes"' in page
+    status, message = ana.refused("POST", "/api/verdicts", _body(asked, "no"))
+    assert (status, "of a gold sample" in message) == (422, True)
+    assert ana.post("/api/verdicts", _body(asked, "none"))["state"]["settled"] == 1
+    assert page_store.outcome(asked.item_id).answer is Answer.NONE
+
+
 def test_undo_gives_the_question_again(store: ReviewStore, ana: Client) -> None:
     ana.post("/api/verdicts", _body(TWO, "no"))
     ana.post("/api/verdicts", _body(ONE, "no"))

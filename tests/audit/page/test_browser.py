@@ -72,16 +72,16 @@ def test_a_sample_is_judged_by_keyboard_alone(store: ReviewStore, open_page: Ope
     assert page.evaluate("document.activeElement.id") == "title"
     page.keyboard.press("y")
     page.keyboard.press("n")
-    page.keyboard.press("c")
+    page.keyboard.press("h")
     page.keyboard.press("v")
     page.locator("#search").wait_for()
     page.keyboard.type("fonce")  # French, without the accent
     assert page.locator("[role=option]").all_inner_texts() == ["Navy Blue bleu foncé (fr)"]
     page.keyboard.press("Enter")
-    page.keyboard.press("y")
+    page.keyboard.press("c")
     page.locator("#done").wait_for()
     answers = _said(store, page)
-    assert [answers[one] for one in order] == [Answer.YES, Answer.NO, Answer.CANNOT_TELL, Answer.OTHER, Answer.YES]
+    assert [answers[one] for one in order] == [Answer.YES, Answer.NO, Answer.NONE, Answer.OTHER, Answer.CANNOT_TELL]
     assert store.verdicts("s1")[order[3]][0].right_values == ("Navy Blue",)
     assert all(0 < one[0].seconds < 60 for one in store.verdicts("s1").values())
     page.keyboard.press("u")
@@ -214,6 +214,55 @@ def test_axe_finds_nothing(store: ReviewStore, open_page: OpenPage, scheme: str)
         page.goto(server + path)
         page.wait_for_load_state("networkidle")
         assert (path, _violations(page)) == (path, [])
+
+
+def test_a_gold_sample_asks_for_values_and_whether_there_is_one(page_store: ReviewStore, open_page: OpenPage) -> None:
+    many = {"attribute": "material", "cardinality": Cardinality.MANY}
+    shirt = [item(1, value="", images=()), item(1, value="", images=(), **many)]
+    page_store.add_sample(sample(purpose=Purpose.GOLD), [*shirt, *(item(n, value="", images=()) for n in (2, 3, 4))])
+    order = page_store.queue("s1", "Ana", limit=9)
+    page = _open(open_page)
+    assert "as a perfume has no colour" in page.locator(".note").inner_text()
+    assert page.locator("#question").inner_text() == f"What is the {order[0].attribute}?"
+    shown = page.locator("#answers button:visible").all_inner_texts()
+    assert [" ".join(text.split()) for text in shown] == ["The value is … V", "Has none H", "Cannot tell C"]
+    name = page.locator("[data-answer=none]").get_attribute("aria-label")
+    assert name == f"Has none: the product has no {order[0].attribute}"
+    assert _violations(page) == []
+    expected: dict[str, Answer] = {}
+    for number, one in enumerate(order):
+        answer = (Answer.NONE, Answer.CANNOT_TELL, Answer.OTHER)[number % 3]
+        expected[one.item_id] = answer
+        page.locator("#question", has_text=one.attribute).wait_for()
+        page.keyboard.press("n")  # a gold item cannot be refused: nothing happens
+        if answer is Answer.OTHER:
+            page.keyboard.press("v")
+            page.locator("[role=option]").first.wait_for()
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("Enter")
+            if one.cardinality is Cardinality.MANY:
+                page.keyboard.press("Control+Enter")
+        else:
+            page.keyboard.press({Answer.NONE: "h", Answer.CANNOT_TELL: "c"}[answer])
+    page.locator("#done").wait_for()
+    assert _said(page_store, page) == expected
+
+
+@pytest.mark.slow
+def test_reviewers_who_differ_about_whether_there_is_a_value_see_it_in_words(
+    page_store: ReviewStore, open_page: OpenPage
+) -> None:
+    asked = item(1, value="", images=())
+    page_store.add_sample(sample(purpose=Purpose.GOLD), [asked])
+    page_store.add_verdict(verdict(asked, "Ana", Answer.NONE))
+    page_store.add_verdict(verdict(asked, "Ben", Answer.OTHER, "Blue"))
+    page = _open(open_page, "/samples/s1/adjudicate", reviewer="Eve")
+    assert sorted(page.locator("#verdicts li").all_inner_texts()) == ["Ana: has none", "Ben: the right value is Blue"]
+    assert _violations(page) == []
+    page.locator("[data-answer=none]").click()
+    page.locator("#done").wait_for()
+    assert "Saved: has none." in page.locator("#said").inner_text()
+    assert page_store.outcome(asked.item_id).answer is Answer.NONE
 
 
 @pytest.mark.slow

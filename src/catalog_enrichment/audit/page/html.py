@@ -63,9 +63,8 @@ def _judging(request: Request, sample_id: str, mode: str, shop: str) -> Response
     if not reviewer_of(request, needed=False):
         return RedirectResponse("/", 303)
     answers_suggestions = sample.purpose is Purpose.SUGGESTIONS and mode == "review"
-    return _page(
-        request, "review.html.j2", sample=sample, mode=mode, shop=shop, answers_suggestions=answers_suggestions
-    )
+    kind = {"answers_suggestions": answers_suggestions, "asks_values": sample.purpose is Purpose.GOLD}
+    return _page(request, "review.html.j2", sample=sample, mode=mode, shop=shop, **kind)
 
 
 @pages.get("/products")

@@ -19,8 +19,14 @@ from catalog_enrichment.errors import DataContractError
 APPLIED_BY = "apply_requests"
 """The job that does to the catalog what people ask for on the page."""
 
-_REQUESTS = {Answer.YES: RequestKind.ACCEPT, Answer.NO: RequestKind.REFUSE, Answer.OTHER: RequestKind.SET}
-"""Answer to a suggestion -> what is asked of the next job; "cannot tell" asks for nothing."""
+_REQUESTS = {
+    Answer.YES: RequestKind.ACCEPT,
+    Answer.NO: RequestKind.REFUSE,
+    Answer.OTHER: RequestKind.SET,
+    Answer.NONE: RequestKind.SET,
+}
+"""Answer to a suggestion -> what is asked of the next job; "cannot tell" asks for nothing, "has none" for a set without
+values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

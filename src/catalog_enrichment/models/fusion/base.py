@@ -58,6 +58,11 @@ class EncoderOutputs:
     """Encoder by encoder; title before description where an encoder reads them apart."""
     image: EncoderOutput | None = None
 
+    def vectors(self) -> torch.Tensor:
+        """(B, sum of the widths): all vectors side by side, the texts' first."""
+        outputs = self.texts if self.image is None else (*self.texts, self.image)
+        return torch.cat([output.vector for output in outputs], dim=1)
+
 
 @dataclass(frozen=True, slots=True)
 class FusionShape:
@@ -84,7 +89,7 @@ class FusionOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class ValidationTargets:
+class HeldOutTargets:
     """Labels of n products for one attribute."""
 
     truth: torch.Tensor
@@ -114,10 +119,10 @@ class Fusion(nn.Module):
     def forward(self, encoded: EncoderOutputs) -> FusionOutput:
         raise NotImplementedError
 
-    def choose_on_validation(
-        self, held_out: FusionOutput, targets: Sequence[ValidationTargets], seed: int
+    def choose_parameters(
+        self, held_out: FusionOutput, targets: Sequence[HeldOutTargets], seed: int
     ) -> Mapping[str, float]:
-        """Choose the parameters that the fit does not learn, on the validation fold. Called once, after the fit.
+        """Choose the parameters that the fit does not learn, on the choosing fold. Called once, after the fit.
 
         ``held_out``: this fusion's output for the fold; ``targets``: one per attribute. Returns the choice by name, for
         the log; empty for most fusions.

@@ -1,7 +1,7 @@
 """Decision-level fusion (Bi et al. 2020, section 3.3.2): a small network over the class probabilities of classifiers.
 
 One classifier per text vector and one for the picture are fitted separately. Then eight networks learn, each on
-seven eighths of the validation fold, a label from all their class probabilities, keep the epoch with the best
+seven eighths of the choosing fold, a label from all their class probabilities, keep the epoch with the best
 macro-F1 on the remaining eighth, and vote.
 """
 
@@ -19,7 +19,7 @@ from catalog_enrichment.models.fusion.base import (
     Fusion,
     FusionOutput,
     FusionShape,
-    ValidationTargets,
+    HeldOutTargets,
     cross_entropy,
     linear_heads,
     logits_of,
@@ -34,8 +34,8 @@ from catalog_enrichment.models.vote import majority
 class DecisionFusion(Fusion):
     """Without a picture, or a description, the classifier for it gives its bias: the frequencies of the values.
 
-    The classifiers get normalised vectors, as those of the other fusions do. An attribute with fewer validation
-    products than networks gets the mean of its classifiers' probabilities.
+    The classifiers get normalised vectors, as those of the other fusions do. An attribute with fewer products
+    on the choosing fold than networks gets the mean of its classifiers' probabilities.
     """
 
     settled: torch.Tensor
@@ -64,8 +64,8 @@ class DecisionFusion(Fusion):
         self.policies = nn.ModuleList(
             nn.ModuleList(_policy(len(widths), head, options) for _ in range(options.folds)) for head in self.heads
         )
-        self.policies.requires_grad_(False)  # fitted by choose_on_validation() alone
-        # chosen on validation: the vote is used; the buffer keeps its name, which saved artifacts hold
+        self.policies.requires_grad_(False)  # fitted by choose_parameters() alone
+        # chosen on the choosing fold: the vote is used; the buffer keeps its name, which saved artifacts hold
         self.register_buffer("settled", torch.zeros(len(self.heads), dtype=torch.bool))
 
     def forward(self, encoded: EncoderOutputs) -> FusionOutput:
@@ -77,8 +77,8 @@ class DecisionFusion(Fusion):
             experts.append(scored_alike(_list(classifiers), normalised))
         return FusionOutput(self._voted(tuple(experts)), experts=tuple(experts))
 
-    def choose_on_validation(
-        self, held_out: FusionOutput, targets: Sequence[ValidationTargets], seed: int
+    def choose_parameters(
+        self, held_out: FusionOutput, targets: Sequence[HeldOutTargets], seed: int
     ) -> Mapping[str, float]:
         f1_by_attribute = {}
         with torch.random.fork_rng(devices=[]):

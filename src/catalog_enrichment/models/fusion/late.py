@@ -11,7 +11,7 @@ from catalog_enrichment.models.fusion.base import (
     EncoderOutputs,
     FusionOutput,
     FusionShape,
-    ValidationTargets,
+    HeldOutTargets,
     VectorFusion,
     cross_entropy,
     linear_heads,
@@ -28,7 +28,7 @@ GRID = 101
 class Late(VectorFusion):
     """p = alpha p_txt + (1 - alpha) p_img, and p_txt without a picture (p_img without a text).
 
-    Each classifier is fitted separately. Alpha is chosen per attribute on the validation fold, by likelihood: it
+    Each classifier is fitted separately. Alpha is chosen per attribute on the choosing fold, by likelihood: it
     changes smoothly with every product, while macro-F1 is noisy on a fold of a few hundred.
     """
 
@@ -55,10 +55,10 @@ class Late(VectorFusion):
             scores.append(logits_of(mixed, head))
         return FusionOutput(tuple(scores), experts=(text, image))
 
-    def choose_on_validation(
+    def choose_parameters(
         self,
         held_out: FusionOutput,
-        targets: Sequence[ValidationTargets],
+        targets: Sequence[HeldOutTargets],
         seed: int,  # noqa: ARG002
     ) -> Mapping[str, float]:
         chosen = {}

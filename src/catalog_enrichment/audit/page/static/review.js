@@ -7,8 +7,14 @@ const AHEAD = 5; // questions that are asked for at once
 const main = byId("review");
 const { sample, mode, shop, reviewer } = main.dataset;
 const suggestions = main.dataset.suggestions === "yes";
-const KEYS = { y: "yes", n: "no", v: "other", c: "cannot_tell" };
-const WORDS = { yes: suggestions ? "accepted" : "yes", no: suggestions ? "refused" : "no", cannot_tell: "cannot tell" };
+const gold = main.dataset.gold === "yes"; // asks for values; no answer says that a value is wrong
+const KEYS = { y: "yes", n: "no", v: "other", h: "none", c: "cannot_tell" };
+const WORDS = {
+  yes: suggestions ? "accepted" : "yes",
+  no: suggestions ? "refused" : "no",
+  none: "has none",
+  cannot_tell: "cannot tell",
+};
 
 let queue = []; // questions, the first one is shown
 let answered = new Set(); // items that were answered here and that the server may still give
@@ -124,6 +130,8 @@ function showQuestion(question) {
     asked.replaceChildren(`What is the ${question.attribute}?`);
   }
   button("yes").hidden = !question.value;
+  button("no").hidden = gold;
+  button("none").setAttribute("aria-label", `Has none: the product has no ${question.attribute}`);
   button("no").firstElementChild.textContent = question.value ? (suggestions ? "Refuse" : "No") : "None of the values";
 }
 

@@ -1,0 +1,91 @@
+"""A model version with the files of another version and some new certificates: no training, the same scores."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.records import stable_hash
+from catalog_enrichment.registry.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    from catalog_enrichment.registry.model_registry import ModelVersion, Registry, ResolvedModel
+
+RECERTIFIED, BY_VERDICTS = "recertified_from", "certified_from"
+"""Keys of the lineage of such a version: the version whose files it has, by the job that made it."""
+
+
+def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Certificate], key: str) -> ModelVersion:
+    """Register a version with the files of ``model`` and make it the candidate.
+
+    ``issued``: id of each certificate that is replaced -> the new certificate; ``key``: :data:`RECERTIFIED` or
+    :data:`BY_VERDICTS`. What the new thresholds do on the test fold is not known, so no decision of the test fold is
+    recorded for them.
+    """
+    from catalog_enrichment.models import artifact
+
+    certificates = [issued.get(one.certificate_id, one) for one in model.certificates]
+    replaced = {(one.attribute, one.modality) for one in issued.values()}
+    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
+        target = Path(folder) / "artifact"
+        shutil.copytree(model.artifact, target)
+        artifact.write_certificates(target, [one.to_dict() for one in certificates])
+        if reference := artifact.read_drift(target):  # a version of an older release has none
+            artifact.write_drift(target, without_accepted(reference, issued.values()))
+        held_out = [
+            row
+            for row in registry.held_out(model.version) or []
+            if (row.attribute, row.modality) not in replaced
+            and not (row.modality is None and row.attribute in {name for name, _ in replaced})
+        ]
+        lineage: dict[str, Any] = {
+            key: model.version,
+            "attributes": sorted({one.attribute for one in issued.values()}),
+            "label_set_hash": stable_hash(sorted(one.label_set_hash for one in issued.values())),
+            "labelled": 0,
+        }
+        return registry.register(
+            TrainedModel(
+                artifact=target,
+                certificates=certificates,
+                metrics={},
+                params={key: model.version},
+                tables={},
+                curves={},
+                history=[],
+                warnings=[],
+                held_out=held_out,
+                lineage=lineage,
+                seconds={},
+            )
+        )
+
+
+def without_accepted(reference: list[dict[str, Any]], issued: Iterable[Certificate]) -> list[dict[str, Any]]:
+    """Return the reference for drift checks without the accepted products of the ``issued`` certificates: how many
+    products the new thresholds accept was not counted by stratum, and the old numbers would look like drift."""
+    new = {(one.attribute, one.modality.value, one.numeric_path) for one in issued}
+
+    def kept(entry: dict[str, Any]) -> dict[str, Any]:
+        if (entry["attribute"], entry["modality"], entry["numeric_path"]) not in new:
+            return entry
+        strata = [{name: one[name] for name in one if name != "accepted"} for one in entry["strata"]]
+        return entry | {"strata": strata}
+
+    return [kept(entry) for entry in reference]
+
+
+def ancestors(registry: Registry, version: str) -> list[str]:
+    """Return ``version`` and the versions whose files it has, the newest first; the last one was trained."""
+    found = [version]
+    while before := _before(registry.lineage(found[-1])):
+        found.append(before)
+    return found
+
+
+def _before(lineage: Mapping[str, Any]) -> str:
+    return str(lineage.get(RECERTIFIED) or lineage.get(BY_VERDICTS) or "")

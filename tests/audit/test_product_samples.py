@@ -1,0 +1,317 @@
+"""Samples of whole products: gold samples and proposals. What is drawn, asked, and done with the answers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment import cli
+from catalog_enrichment.audit import sampling
+from catalog_enrichment.audit.draw_request import DrawRequest, Population
+from catalog_enrichment.audit.items import Answer
+from catalog_enrichment.audit.product_draws import draw_products
+from catalog_enrichment.catalog import gold_labels, people_labels, verdicts
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.operations import rollback
+
+from ..sample_catalog import DICTIONARY, SampleCatalog, change, enrich, table, values
+from .reviewers import drawn, ingested, items_of, judge, store_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+GOLD = {"population": Population.GOLD}
+PROPOSALS = {"population": Population.PROPOSALS, "attributes": ("color",)}
+LACKING = {
+    f"p{number:03d}": {
+        name for name, lacks in (("color", number % 3 != 0), ("material", number % 7 != 0)) if lacks
+    }
+    for number in range(24)
+    if number not in (0, 6, 21)
+}  # fmt: skip
+"""Product -> attributes that the template's merchants do not give and that apply to its category; 6 has opted out."""
+
+
+def said_and_drawn(sample: SampleCatalog, **given: Any) -> tuple[list[str], dict[str, Any]]:
+    """The lines that the job says, and its summary."""
+    lines: list[str] = []
+    request = DrawRequest.of(sample.config.audit, **{"reviewers": 1} | given)
+    with store_of(sample) as store:
+        context = replace(sample.context(), say=lines.append)
+        return lines, sampling.audit_sample(context, store, request, ("--config", "my.toml"))
+
+
+def asked(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["product_id"], set()).add(row["attribute"])
+    return found
+
+
+def test_i5_gold_samples_before_any_model_ask_for_all_that_products_lack_and_add_new_products(
+    sample: SampleCatalog,
+) -> None:
+    """One story on one catalog, because every run of Spark costs seconds."""
+    lines, first = said_and_drawn(sample, **GOLD, uniform=10)
+    assert table(sample, "predictions") == []
+    rows = sorted(table(sample, "audits"), key=lambda row: row["draw_order"])
+    found = asked(rows)
+    assert found == {product: LACKING[product] for product in found}
+    assert (len(found), first["products"], first["items"]) == (10, 10, len(rows))
+    assert [row["draw_order"] for row in rows] == list(range(len(rows)))
+    contents = {row["product_id"]: row["content_hash"] for row in table(sample, "products")}
+    assert all(row["content_hash"] == contents[row["product_id"]] for row in rows)
+    same = ("purpose", "stratum", "probability", "population", "weight", "value", "score", "threshold",
+            "certificate_id", "model_version", "decided_by")  # fmt: skip
+    assert {tuple(row[name] for name in same) for row in rows} == {
+        ("gold", "uniform", 10 / 21, 21, 1.0, "", None, None, None, None, None)
+    }
+    items = items_of(sample, first["sample_id"])
+    assert [item.item_id for item in items] == [row["item_id"] for row in rows]
+    assert {item.value for item in items} == {""}
+    assert "serve_audit --config my.toml" in lines[-2]
+    assert "audit_ingest --config my.toml" in lines[-1]
+
+    lines, again = said_and_drawn(sample, **GOLD, uniform=10)
+    assert (again["status"], again["sample_id"]) == ("nothing_to_do", first["sample_id"])
+    assert any("--seed" in line for line in lines)
+
+    # a product that was asked about its colour alone is asked about its material later
+    colors = drawn(sample, **GOLD, uniform=2, attributes=("color",), seed=1)
+    rows = [row for row in table(sample, "audits") if row["sample_id"] == colors["sample_id"]]
+    without_color = {product for product, names in LACKING.items() if "color" in names} - set(found)
+    assert {row["attribute"] for row in rows} == {"color"}
+    assert {row["population"] for row in rows} == {len(without_color)}
+    assert len(asked(rows).keys() & without_color) == 2
+
+    lines, rest = said_and_drawn(sample, **GOLD, uniform=50, seed=2)
+    rows = [row for row in table(sample, "audits") if row["sample_id"] == rest["sample_id"]]
+    only_material = {product for product in colors_of(sample, colors) if "material" in LACKING[product]}
+    expected = {product: names for product, names in LACKING.items() if product not in found}
+    expected |= {product: {"material"} for product in only_material}
+    for product in set(colors_of(sample, colors)) - only_material:
+        del expected[product]
+    assert asked(rows) == expected
+    assert {row["probability"] for row in rows} == {1.0}
+    total = len(expected)
+    assert f"50 products were asked for and there are only {total}: all are drawn" in lines
+    counts = Counter(name for names in expected.values() for name in names)
+    per_attribute = f"color {counts['color']}, material {counts['material']}"
+    assert f"{total} of {total} products drawn; products per attribute: {per_attribute}" in lines
+    with pytest.raises(DataContractError, match="earlier gold sample"):
+        drawn(sample, **GOLD, uniform=50, seed=3)
+
+
+def colors_of(sample: SampleCatalog, summary: Mapping[str, Any]) -> set[str]:
+    return {row["product_id"] for row in table(sample, "audits") if row["sample_id"] == summary["sample_id"]}
+
+
+def of_model(sample: SampleCatalog, attribute: str = "color") -> dict[str, tuple[str, ...]]:
+    return {product: seen for (product, name), seen in values(sample, "model").items() if name == attribute}
+
+
+def human_events(sample: SampleCatalog, product: str) -> list[tuple[str, str]]:
+    rows = [row for row in table(sample, "attribute_values") if row["source"] == "human"]
+    rows.sort(key=lambda row: row["asserted_at"])
+    return [(row["op"], row["value"]) for row in rows if row["product_id"] == product]
+
+
+def test_answers_of_a_gold_sample_become_the_catalogs_values_and_labels(enriched: SampleCatalog) -> None:
+    """One story on one catalog, because every run of Spark costs seconds."""
+    before = of_model(enriched)
+    none, other, unsure, audited, *_ = sorted(before)
+    right, another = (one for one in ("Red", "Green", "Blue") if (one,) != before[other])
+    summary = drawn(enriched, **GOLD, uniform=99, attributes=("color",))
+    assert set(before) <= colors_of(enriched, summary), "a value of a model makes no difference"
+    answers: dict[str, Any] = {none: Answer.NONE, other: (right,), unsure: Answer.CANNOT_TELL}
+    judge(enriched, summary["sample_id"], lambda item: answers.get(item.product_id))
+    written = drawn(enriched, attributes=("color",), uniform=50, near=0)
+    judge(enriched, written["sample_id"], lambda item: Answer.NONE if item.product_id == audited else None)
+    report = ingested(enriched)
+    counted = {"color": {"cannot_tell": 1, "none": 1, "value": 1}}
+    assert (report["gold_answers"], report["human_sets"], report["without_value"]) == (counted, 1, 2)
+    assert drawn(enriched, **GOLD, uniform=1, attributes=("material",))["gold_answers"] == counted
+
+    assert of_model(enriched) == {
+        product: seen for product, seen in before.items() if product not in (none, other, audited)
+    }
+    assert values(enriched)[other, "color"] == (right,)
+    assert human_events(enriched, none) == human_events(enriched, audited) == [("assert", "")]
+    events = [row for row in table(enriched, "attribute_values") if row["run_id"] == report["run_id"]]
+    retracted = {row["product_id"]: row["reason"] for row in events if row["op"] == "retract"}
+    assert retracted == {none: "refused_by_person", audited: "refused_by_person"}
+    asserted = {row["product_id"]: row["reason"] for row in events if row["op"] == "assert"}
+    assert asserted == {none: "removed_by_person", audited: "removed_by_person", other: "set_by_person"}
+    catalog = enriched.context().catalog
+    assert verdicts.refused(catalog) == {(audited, "color", *before[audited])}
+    labels = gold_labels.gold_labels(catalog)
+    assert {product: of["color"].answer for product, of in labels.items()} == {
+        none: "none", other: "value", unsure: "cannot_tell"
+    }  # fmt: skip
+    contents = {row["product_id"]: row["content_hash"] for row in table(enriched, "products")}
+    assert labels[other]["color"].content_hash == contents[other]
+    assert people_labels.labels(catalog) == {}
+
+    # on second thoughts: the model's value is seen again, and the human set is gone
+    second_thoughts: dict[str, Any] = {none: Answer.CANNOT_TELL, other: Answer.NONE, unsure: (another,)}
+    judge(enriched, summary["sample_id"], lambda item: second_thoughts.get(item.product_id))
+    judge(enriched, written["sample_id"], lambda item: Answer.YES if item.product_id == audited else None)
+    second = ingested(enriched)
+    assert second["gold_answers"] == counted
+    assert of_model(enriched) == {product: seen for product, seen in before.items() if product not in (other, unsure)}
+    assert human_events(enriched, none) == human_events(enriched, audited) == [("assert", ""), ("retract", "")]
+    assert human_events(enriched, other) == [("assert", right), ("assert", "")]
+    assert values(enriched, "human") == {(unsure, "color"): (another,)}
+
+    rollback.rollback_run(catalog, second["run_id"])
+    assert values(enriched, "human") == {(other, "color"): (right,)}
+    assert (none, "color") not in values(enriched)
+    assert gold_labels.gold_labels(catalog) == labels, "what was said before the run that was rolled back counts again"
+
+
+@pytest.mark.slow
+def test_a_product_that_has_no_value_gets_none_by_other_content_or_another_version(enriched: SampleCatalog) -> None:
+    none = min(of_model(enriched))
+    summary = drawn(enriched, **GOLD, uniform=99, attributes=("color",))
+    judge(enriched, summary["sample_id"], lambda item: Answer.NONE if item.product_id == none else None)
+    ingested(enriched)
+    change(enriched, int(none[1:]), title="Another title", color=None)
+    enrich(enriched)
+    decided = [
+        row for row in table(enriched, "predictions") if (row["product_id"], row["attribute"]) == (none, "color")
+    ]
+    assert "human_value_stands" in {row["reason"] for row in decided}
+    assert (none, "color") not in values(enriched)
+    change(enriched, int(none[1:]), title="Another title", color="Blue")
+    assert values(enriched)[none, "color"] == ("Blue",)
+
+
+def test_proposals_of_a_version_are_drawn_whatever_was_decided(enriched: SampleCatalog) -> None:
+    """One story on one catalog, because every run of Spark costs seconds."""
+    lines, first = said_and_drawn(enriched, **PROPOSALS, uniform=6)
+    rows = sorted(table(enriched, "audits"), key=lambda row: row["draw_order"])
+    without = {product for product, names in LACKING.items() if "color" in names}
+    assert len({row["product_id"] for row in rows} & without) == len(rows) == 6
+    assert {(row["purpose"], row["stratum"], row["model_version"]) for row in rows} == {("proposals", "uniform", "1")}
+    assert {(row["probability"], row["population"], row["weight"]) for row in rows} == {(6 / 16, 16, 1.0)}
+    assert "6 of 16 products drawn; products per attribute: color 6" in lines
+    top = {row["product_id"]: row for row in table(enriched, "predictions")
+           if row["attribute"] == "color" and row["rank"] == 1}  # fmt: skip
+    copied = ("value", "score", "modality", "certificate_id", "threshold", "content_hash", "reason")
+    assert all(row[name] == top[row["product_id"]][name] for row in rows for name in copied)
+
+    # what was judged is not asked again; the rest of the population is: published and withheld
+    judged, corrected = (item.product_id for item in items_of(enriched, first["sample_id"])[:2])
+    right = next(one for one in ("Red", "Green", "Blue") if one != top[corrected]["value"])
+    judge(enriched, first["sample_id"], lambda item: {judged: Answer.YES, corrected: (right,)}.get(item.product_id))
+    assert ingested(enriched)["attributes"] == {}, "no estimate of written values rests on proposals"
+    assert values(enriched, "human") == {(corrected, "color"): (right,)}
+    rest = drawn(enriched, **PROPOSALS, uniform=99, model_version="1")
+    rows = [row for row in table(enriched, "audits") if row["sample_id"] == rest["sample_id"]]
+    assert {row["product_id"] for row in rows} == without - {judged, corrected}
+    assert {row["reason"] for row in rows} == {"certified", "no_certificate"}
+    assert {row["threshold"] for row in rows if row["reason"] == "no_certificate"} == {None}
+
+    scores = sorted(row["score"] for row in rows)
+    high = drawn(enriched, **PROPOSALS, uniform=99, lowest=scores[6])
+    assert high["products"] == sum(score >= scores[6] for score in scores) < len(scores)
+    with pytest.raises(DataContractError, match="score of 1 or more"):
+        drawn(enriched, **PROPOSALS, lowest=1.0)
+    with pytest.raises(DataContractError, match=r"of model version 7 .* only versions \['1'\] have") as missing:
+        drawn(enriched, **PROPOSALS, model_version="7")
+    assert """enrich_catalog --config FILE --set 'enrich.model_version="7"'""" in str(missing.value)
+
+    # of an attribute with several values the whole product is asked, and the highest value stands for it
+    whole = drawn(enriched, population=Population.PROPOSALS, attributes=("material",), uniform=4)
+    rows = [row for row in table(enriched, "audits") if row["sample_id"] == whole["sample_id"]]
+    assert whole["drawn"] == {"material.same_product": 4, "material.uniform": 4}
+    assert {row["probability"] for row in rows} == {4 / sum("material" in names for names in LACKING.values())}
+    for product in {row["product_id"] for row in rows}:
+        mine = sorted((row for row in rows if row["product_id"] == product), key=lambda row: -row["score"])
+        assert [row["stratum"] for row in mine] == ["uniform", "same_product"]
+        assert {row["value"] for row in mine} == {"Cotton", "Wool"}
+
+
+def test_without_decisions_there_are_no_proposals_to_draw(sample: SampleCatalog) -> None:
+    with pytest.raises(DataContractError, match="no model version has decided") as missing:
+        drawn(sample, **PROPOSALS)
+    assert """enrich_catalog --config FILE --set 'enrich.model_version="V"'""" in str(missing.value)
+
+
+def test_products_are_drawn_uniformly_with_all_their_rows(spark: SparkSession) -> None:
+    rows = [(f"p{n:03d}", "color", f"v{k}", 0.5 + k / 10) for n in range(200) for k in range(1 + n % 3)]
+    frame = spark.createDataFrame(rows, "product_id string, attribute string, value string, score double").cache()
+    seen: Counter[str] = Counter()
+    for seed in range(8):
+        products = draw_products(frame, 50, f"seed {seed}")
+        assert len(products) == 50
+        for of_product in products:
+            product = of_product[0]["product_id"]
+            seen[product] += 1
+            number = int(product[1:])
+            assert [row["value"] for row in of_product] == [f"v{k}" for k in reversed(range(1 + number % 3))]
+            assert {(row["product_id"], row["probability"], row["population"]) for row in of_product} == {
+                (product, 0.25, 200)
+            }
+        numbers = [int(of_product[0]["product_id"][1:]) for of_product in products]
+        assert np.corrcoef(numbers, range(50))[0, 1] == pytest.approx(0, abs=0.5), "the order is random"
+    numbers = [number for product, count in seen.items() for number in [int(product[1:])] * count]
+    assert np.mean(numbers) == pytest.approx(99.5, abs=4 * 200 / np.sqrt(12 * len(numbers)))
+    assert max(seen.values()) <= 7
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, file: Path) -> tuple[int, str]:
+    code = cli.audit_sample(["--config", str(file), *arguments])
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gold", "0"], "--gold must be at least 1"),
+        (["--gold", "5", "--run", "enrich-1"], "--run is not for gold"),
+        (["--gold", "5", "--of", "proposals"], "--of does not go with it"),
+        (["--gold", "5", "--uniform", "3", "--near", "0"], "--uniform, --near does not go with it"),
+        (["--gold", "5", "--whole-products"], "--whole-products does not go"),
+        (["--gold", "5", "--lowest", "0", "--model-version", "1"], "--model-version, --lowest does not go"),
+        (["--gold", "5", "--attribute", "size"], "'size'"),
+        (["--of", "proposals", "--run", "enrich-1"], "--run is not for proposals"),
+        (["--of", "proposals", "--lowest", "1.5"], "--lowest must lie in"),
+        (["--of", "proposals", "--lowest", "nan"], "--lowest must lie in"),
+        (["--model-version", "1"], "are for --of proposals"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_spark(
+    sample_folder: SampleCatalog, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, found = refusal(capsys, *arguments, file=sample_folder.file)
+    assert code == 2
+    assert message in found
+
+
+@pytest.fixture(scope="module")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> SampleCatalog:
+    """A catalog without products."""
+    from ..sample_catalog import build
+
+    return build(tmp_path_factory.mktemp("bad") / "sample")
+
+
+def test_an_attribute_that_is_switched_off_or_that_no_product_lacks_is_refused(
+    sample_folder: SampleCatalog, spark: SparkSession, tmp_path: Path
+) -> None:
+    off = sample_folder.copy_to(tmp_path / "off")
+    dictionary = {"attributes": [one | {"enabled": one["name"] != "color"} for one in DICTIONARY["attributes"]]}
+    (off.folder / "attributes.json").write_text(json.dumps(dictionary))
+    off = replace(off, spark=spark)
+    with pytest.raises(ConfigError, match=r"\['color'\] is not enabled"):
+        drawn(off, **GOLD, attributes=("color",))
+    with pytest.raises(DataContractError, match="merchants give them for every product"):
+        drawn(off, **GOLD, attributes=("material",))

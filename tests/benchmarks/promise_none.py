@@ -1,0 +1,295 @@
+"""Products that have no value: worlds for promise.py in which unlabelled products lack a value because they have none.
+
+Labelled products and unlabelled ones with a value are drawn from the world of promise_worlds.py. A share of the
+unlabelled products has no value: whatever is written to one is wrong. Their scores are low, middling or like those of
+the others. A feature tells them from the others with a given area under the ROC curve; the has-value head and the
+comparison read it among features that say nothing. In some worlds half of the unlabelled products come from shops that
+never fill the attribute: all have a value, but their feature is that of products without one.
+
+In each draw the product's own functions fit the head, compare, choose, and certify from merchants' labels. Then,
+whether or not these certified something, reviewers judge uniformly drawn proposals until verdicts certify a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import numpy as np
+from promise_worlds import LABELS, TARGET, Sample, World, certification_scores, choosing_scores, draw, open_products
+from scipy import special
+
+from catalog_enrichment.classification_metrics import Bools, Floats
+from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
+from catalog_enrichment.models.has_value import has_value as has_value_of
+from catalog_enrichment.precision.alike import Comparison, cell_weights
+from catalog_enrichment.precision.certificate import ScoredBy
+from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
+from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.verdict_test import DrawnProducts, run_tests
+from catalog_enrichment.records import Modality
+from catalog_enrichment.training import has_value
+
+RULE = PrecisionConfig(target=TARGET)
+FOLDS = FoldsConfig()
+FEATURES = 8
+"""Width of the vectors; the first feature tells products without a value from others, the rest is noise."""
+UNLABELLED = 8000
+LARGE = 200_000
+"""Unlabelled products of the sample that stands for the population."""
+MOST_VERDICTS = 1500
+REVIEWER_NOISE = 0.02
+"""Share of a reviewer's verdicts that are wrong; two give one each, a third decides where they differ."""
+WORLD = World()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoneWorld:
+    """What is known of unlabelled products."""
+
+    share: float = 0.0
+    """Of the unlabelled products, those without a value."""
+    scores: str = "like"
+    """Of products without a value: low (Beta 2, 3), middling (Beta 4, 2), or like those of the others."""
+    auc: float = 0.5
+    """Of the feature that tells products without a value from others."""
+    never: float = 0.0
+    """Share of the unlabelled products from shops that never fill: all have a value, and the feature of those
+    without one."""
+    unlabelled: int = UNLABELLED
+
+
+WORLDS: dict[str, tuple[NoneWorld, int]] = {
+    "none without a value, 700 labelled": (NoneWorld(unlabelled=2000), 700),
+    "none without a value, 1,500 labelled": (NoneWorld(unlabelled=4000), 1500),
+    "none without a value, 10,000 labelled": (NoneWorld(), 10_000),
+    **{
+        f"{share:.0%} without, {scores} scores, {labelled:,} labelled": (
+            NoneWorld(share=share, scores=scores, unlabelled=UNLABELLED if labelled > 2000 else 4000), labelled
+        )
+        for labelled in (1500, 10_000)
+        for share, scores in ((0.05, "middling"), (0.2, "low"), (0.2, "middling"), (0.5, "middling"), (0.9, "low"))
+    },
+    **{
+        f"{share:.0%} without, scores like the labelled, AUC {auc:g}": (NoneWorld(share=share, auc=auc), 10_000)
+        for share in (0.05, 0.2, 0.5, 0.9)
+        for auc in ((0.6, 0.8, 0.99) if share < 0.9 else (0.8,))
+    },
+    "20% without, scores like the labelled, nothing tells": (NoneWorld(share=0.2), 10_000),
+    "half from shops that never fill, AUC 0.9": (NoneWorld(never=0.5, auc=0.9), 10_000),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One draw."""
+
+    certified: bool
+    """By merchants' labels."""
+    violated: bool
+    recall: float
+    """Right values written, of the unlabelled products that have a value and that the best threshold would give one."""
+    written: float
+    """Right values written as a share of the unlabelled products."""
+    compared_alike: bool
+    by_verdicts: bool
+    verdict_violated: bool
+    verdict_written: float
+    verdicts: int
+    """Asked until the first threshold was certified, or until they ended."""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    sample: Sample
+    features: Floats  # (m, FEATURES)
+    right: Bools  # (m,)
+
+
+def separation(auc: float) -> float:
+    """Distance of the feature's means in standard deviations."""
+    return float(np.sqrt(2) * special.ndtri(auc))
+
+
+def features(rng: np.random.Generator, with_value: Bools, auc: float) -> Floats:
+    """(n, FEATURES): the first is shifted where products look as if they had a value."""
+    found = rng.standard_normal((len(with_value), FEATURES))
+    found[:, 0] += separation(auc) * with_value
+    return found
+
+
+def unlabelled(world: NoneWorld, rng: np.random.Generator, size: int) -> Unlabelled:
+    """``size`` unlabelled products."""
+    sample = draw(WORLD, rng, size, to_fill=True)
+    size = len(sample)
+    kind = rng.random(size)
+    without, never = kind < world.share, kind > 1 - world.never
+    scores = sample.scores.copy()
+    if world.scores == "low":
+        scores[without, 0] = np.clip(rng.beta(2, 3, int(without.sum())), 0.06, 1)
+    elif world.scores == "middling":
+        scores[without, 0] = np.clip(rng.beta(4, 2, int(without.sum())), 0.06, 1)
+    right = sample.right & ~without[:, None]
+    changed = replace(sample, scores=scores.astype(np.float32).astype(np.float64), right=right)
+    return Unlabelled(changed, features(rng, ~without & ~never, world.auc), right[:, 0])
+
+
+@cache
+def population(world: NoneWorld) -> Unlabelled:
+    """What stands for all unlabelled products of a world."""
+    return unlabelled(world, np.random.default_rng(4321), LARGE)
+
+
+def none_draw(world: NoneWorld, labelled: int, seed: int) -> Outcome:
+    """Certify from merchants' labels and by verdicts; judge both by the truth."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: round(getattr(FOLDS, name) * labelled) for name in ("choosing", "certification", "test")}
+    folds = {name: draw(WORLD, rng, size) for name, size in sizes.items()}
+    vectors = {name: features(rng, np.ones(len(fold), dtype=bool), world.auc) for name, fold in folds.items()}
+    filled = unlabelled(world, rng, world.unlabelled)
+    half = np.arange(len(filled.right)) % 2 == 0
+    head = has_value.head(_products(vectors["choosing"], filled.features[half]))
+
+    def scored(sample: Sample, of: Floats) -> Sample:
+        return sample if head is None else replace(sample, scores=sample.scores * has_value_of(head, of)[:, None])
+
+    folds = {name: scored(fold, vectors[name]) for name, fold in folds.items()}
+    open_sample = scored(filled.sample, filled.features)
+    pool = select_pool(choosing_scores(WORLD, folds["choosing"]), RULE)
+    held_out = ["certification", "test"] if head is not None else ["certification", "test", "choosing"]
+    compared = ~half if head is not None else np.ones(len(half), dtype=bool)
+    comparison = _comparison(
+        np.concatenate([folds[name].scores[:, 0] for name in held_out]), open_sample.scores[compared, 0],
+        np.concatenate([vectors[name] for name in held_out]), filled.features[compared],
+    )  # fmt: skip
+    certificate = certify_attribute(
+        pool, certification_scores(WORLD, folds["certification"]), open_products(WORLD, open_sample), RULE, BINDING,
+        comparison,
+    )  # fmt: skip
+    truth = population(world)
+    accept = scored(truth.sample, truth.features).scores[:, 0]
+    allowed = np.isin(LABELS, list(pool.values))[truth.sample.values[:, 0]]
+    accept = np.where(allowed, accept, -np.inf)
+    precision, right = _judged(accept, truth.right, certificate.threshold)
+    lowest = pool.choosing_threshold if pool.choosing_threshold is not None else (pool.suggest_threshold or 0.0)
+    threshold, asked = by_verdicts(rng, accept, truth.right, lowest)
+    verdict_precision, verdict_right = _judged(accept, truth.right, threshold)
+    return Outcome(
+        certified=certificate.threshold is not None,
+        violated=precision < TARGET,
+        recall=right / max(_best(accept, truth.right), 1),
+        written=right / LARGE,
+        compared_alike=comparison.result.alike,
+        by_verdicts=threshold is not None,
+        verdict_violated=verdict_precision < TARGET,
+        verdict_written=verdict_right / LARGE,
+        verdicts=asked,
+    )
+
+
+BINDING = CertificateBinding(
+    modality=Modality.BOTH,
+    scored_by=ScoredBy(
+        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, numeric_path="fp32-cpu"
+    ),
+    label_set_hash="l",
+    use=LabelUse(number=1, epoch=0),
+    data_window="simulated",
+    issued_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+def by_verdicts(rng: np.random.Generator, accept: Floats, right: Bools, lowest: float) -> tuple[float | None, int]:
+    """The threshold that verdicts certify, and how many were asked until the first one was."""
+    reachable = np.flatnonzero(accept >= lowest)
+    if len(reachable) < MOST_VERDICTS:
+        return None, 0
+    places = rng.choice(reachable, MOST_VERDICTS, replace=False)
+    wrong = judged_wrong(rng, ~right[places])
+    scores = accept[places]
+
+    def tested(asked: int) -> float | None:
+        drawn = DrawnProducts(
+            scores=scores, wrong_scores=np.where(wrong, scores, -np.inf), settled=np.arange(len(scores)) < asked,
+            lowest=np.full(len(scores), lowest), samples=np.zeros(len(scores), dtype=np.int64),
+            product_ids=tuple(map(str, range(len(scores)))),
+        )  # fmt: skip
+        test = run_tests(drawn, TARGET, RULE.delta, RULE.step)
+        return None if test is None or test.certified is None else test.certified.threshold
+
+    found = tested(MOST_VERDICTS)
+    if found is None:
+        return None, MOST_VERDICTS
+    low, high = 0, MOST_VERDICTS  # what is certified stays certified
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if tested(middle) is not None else (middle, high)
+    return found, high
+
+
+def judged_wrong(rng: np.random.Generator, wrong: Bools) -> Bools:
+    """The verdict of two reviewers, or of a third where they differ."""
+    noise = rng.random((3, len(wrong))) < REVIEWER_NOISE
+    first, second, third = wrong ^ noise
+    return np.asarray(np.where(first == second, first, third))
+
+
+def _products(labelled: Floats, others: Floats) -> has_value.Products:
+    count = len(labelled) + len(others)
+    weights = np.concatenate(cell_weights([""] * len(labelled), [""] * len(others)))
+    return has_value.Products(
+        labelled=np.arange(count) < len(labelled), vectors=np.concatenate([labelled, others]),
+        groups=np.arange(count), weights=weights,
+    )  # fmt: skip
+
+
+def _comparison(scores: Floats, others: Floats, vectors: Floats, of_others: Floats) -> Comparison:
+    products, both = _products(vectors, of_others), np.concatenate([scores, others])
+    outputs = has_value.told_apart(products, both, [""] * len(both))
+    return Comparison(*has_value.sides(both, outputs, products))
+
+
+def _judged(accept: Floats, right: Bools, threshold: float | None) -> tuple[float, int]:
+    """True precision of what is written at the threshold, and how many values are right; (1, 0) without one."""
+    if threshold is None:
+        return 1.0, 0
+    accepted = accept >= threshold
+    count = int(right[accepted].sum())
+    return (count / int(accepted.sum()) if accepted.any() else 1.0), count
+
+
+def _best(accept: Floats, right: Bools) -> int:
+    """Right values that the best threshold would write."""
+    order = np.argsort(-accept)
+    found = np.cumsum(right[order])
+    good = (found / np.arange(1, len(order) + 1) >= TARGET) & (np.arange(len(order)) >= LARGE // 100)
+    return int(found[good].max(initial=0))
+
+
+COLUMNS = ("violations", "recall_vs_oracle", "abstain", "written", "alike", "verdict_violations", "verdict_written",
+           "verdict_abstain", "verdicts", "draws")  # fmt: skip
+"""Of :func:`rates`, in the order of the table."""
+
+
+def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The row of one world."""
+
+    def mean(name: str) -> float:
+        return round(float(np.mean([getattr(outcome, name) for outcome in outcomes])), 4)
+
+    certified = [outcome.verdicts for outcome in outcomes if outcome.by_verdicts]
+    return {
+        "violations": mean("violated"),
+        "recall_vs_oracle": mean("recall"),
+        "abstain": round(1 - mean("certified"), 4),
+        "written": mean("written"),
+        "alike": mean("compared_alike"),
+        "verdict_violations": mean("verdict_violated"),
+        "verdict_written": mean("verdict_written"),
+        "verdict_abstain": round(1 - mean("by_verdicts"), 4),
+        "verdicts": float(np.median(certified)) if certified else None,
+        "draws": len(outcomes),
+    }

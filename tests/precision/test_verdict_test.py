@@ -1,0 +1,474 @@
+"""Certificates by verdicts: the wealth, the fixed thresholds, the prefix that is settled, and what is still needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.precision import verdict_certificate, verdict_test
+from catalog_enrichment.precision.certificate import CertificateBasis, CertificateStatus
+from catalog_enrichment.precision.verdict_certificate import UnlabelledPopulation, Verdicts, issue, same_evidence
+from catalog_enrichment.precision.verdict_test import (
+    BETS,
+    DrawnProducts,
+    Step,
+    fewest_products,
+    highest_wealth,
+    lower_bound,
+    promising_score,
+    run_tests,
+    sequences,
+    verdicts_needed,
+    wealth,
+)
+from catalog_enrichment.records import Cardinality
+
+from ..sample_certificate import certificate
+
+TARGET, DELTA, RATIO = 0.95, 0.05, 1.05
+FEWEST = 85
+
+
+def drawn(scores: Any, wrong: Any = (), **columns: Any) -> DrawnProducts:
+    """Products of one sample that are all settled; ``wrong``: places of the products whose value is wrong."""
+    scores = np.asarray(scores, dtype=np.float64)
+    n = len(scores)
+    is_wrong = np.zeros(n, dtype=bool)
+    is_wrong[list(wrong)] = True
+    content: dict[str, Any] = {
+        "scores": scores,
+        "wrong_scores": np.where(is_wrong, scores, -np.inf),
+        "settled": np.ones(n, dtype=bool),
+        "lowest": np.zeros(n),
+        "samples": np.zeros(n, dtype=np.int64),
+        "product_ids": tuple(f"p{place}" for place in range(n)),
+    }
+    return DrawnProducts(**(content | columns))
+
+
+def both(first: DrawnProducts, second: DrawnProducts, lowest: float, names: str = "q") -> DrawnProducts:
+    """The products of two samples; the second was drawn from ``lowest``."""
+    return DrawnProducts(
+        scores=np.append(first.scores, second.scores),
+        wrong_scores=np.append(first.wrong_scores, second.wrong_scores),
+        settled=np.append(first.settled, second.settled),
+        lowest=np.append(first.lowest, np.full(len(second), lowest)),
+        samples=np.append(first.samples, second.samples + first.samples.max() + 1),
+        product_ids=(*first.product_ids, *(one.replace("p", names) for one in second.product_ids)),
+    )
+
+
+def result_of(of: DrawnProducts) -> verdict_test.VerdictTest:
+    test = run_tests(of, TARGET, DELTA, RATIO)
+    assert test is not None
+    return test
+
+
+# --- the wealth -----------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_the_bets_add_up_to_one() -> None:
+    assert sum(BETS.values()) == pytest.approx(1.0)
+    assert all(0 < bet < 1 for bet in BETS)
+
+
+def test_the_wealth_by_hand() -> None:
+    right = sum(weight * (1 + bet / 0.95 * 0.05) for bet, weight in BETS.items())
+    then_wrong = sum(weight * (1 + bet / 0.95 * 0.05) * (1 - bet) for bet, weight in BETS.items())
+    assert wealth([0, 1], TARGET).tolist() == pytest.approx([right, then_wrong])
+    assert wealth([], TARGET).tolist() == []
+    assert highest_wealth([], TARGET) == 1.0
+    assert highest_wealth([1, 1], TARGET) == 1.0
+
+
+def test_the_wealth_is_a_fair_game_at_the_target() -> None:
+    """The expected factor of one product is 1: P(wrong) = .05."""
+    step = 0.95 * wealth([0], TARGET)[0] + 0.05 * wealth([1], TARGET)[0]
+    assert step == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("delta", "expected"), [(DELTA, FEWEST), (DELTA / 6, 134)])
+def test_the_fewest_products_that_certify(delta: float, expected: int) -> None:
+    assert fewest_products(TARGET, delta) == expected
+    assert highest_wealth(np.zeros(expected), TARGET) >= 1 / delta > highest_wealth(np.zeros(expected - 1), TARGET)
+
+
+def test_what_was_reached_once_stays() -> None:
+    wrong = np.append(np.zeros(FEWEST), np.ones(20))
+    assert highest_wealth(wrong, TARGET) == highest_wealth(wrong[:FEWEST], TARGET) >= 20
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=150))
+@settings(max_examples=60, deadline=None)
+def test_the_lower_bound_inverts_the_test(wrong: list[bool]) -> None:
+    bound = lower_bound(wrong, DELTA)
+    assert 0 <= bound < 1
+    assert (bound >= TARGET) == (highest_wealth(wrong, TARGET) >= 1 / DELTA)
+    if bound:
+        assert highest_wealth(wrong, bound - 1e-6) >= 1 / DELTA
+    assert highest_wealth(wrong, bound + 1e-6) < 1 / DELTA
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=150), st.integers(0, 149))
+@settings(max_examples=60, deadline=None)
+def test_a_wrong_product_in_place_of_a_right_one_never_helps(wrong: list[bool], place: int) -> None:
+    place %= len(wrong)
+    worse = [*wrong[:place], True, *wrong[place + 1 :]]
+    assert (wealth(worse, TARGET) <= wealth(wrong, TARGET) + 1e-12).all()
+
+
+# --- the sequence ---------------------------------------------------------------------------------------------------
+
+
+def test_the_first_sample_fixes_the_thresholds_by_its_scores_alone() -> None:
+    scores = np.linspace(0, 1, 1000)
+    (sequence,) = sequences(drawn(scores), TARGET, DELTA, 1.25)
+    expected = [250, 313, 391, 489, 611, 763, 954, 1000]  # a quarter, then by a ratio, up to all
+    assert sequence.thresholds == tuple(np.sort(scores)[::-1][rank - 1] for rank in expected)
+    assert sequences(drawn(scores, range(300)), TARGET, DELTA, 1.25) == [sequence]
+    assert (sequence.number, sequence.delta, sequence.first_sample) == (1, DELTA, 0)
+
+
+@pytest.mark.parametrize(("n", "first"), [(86, 85), (85, 85), (40, 40)])
+def test_in_a_small_sample_the_first_threshold_accepts_the_fewest_that_can_certify(n: int, first: int) -> None:
+    scores = np.linspace(0.5, 0.9, n)
+    (sequence,) = sequences(drawn(scores), TARGET, DELTA, RATIO)
+    assert sequence.thresholds[0] == np.sort(scores)[::-1][first - 1]
+    assert sequence.thresholds[-1] == 0.5
+    assert list(sequence.thresholds) == sorted(set(sequence.thresholds), reverse=True)
+
+
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.8, 0.9]), min_size=1, max_size=400), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_the_order_of_the_draw_does_not_move_thresholds_and_ties_stay_together(
+    scores: list[float], random: Any
+) -> None:
+    (sequence,) = sequences(drawn(scores), TARGET, DELTA, RATIO)
+    random.shuffle(scores)
+    assert sequences(drawn(scores), TARGET, DELTA, RATIO) == [sequence]
+    assert sequence.thresholds[-1] == min(scores)
+    assert all(earlier > later for earlier, later in zip(sequence.thresholds, sequence.thresholds[1:], strict=False))
+
+
+def test_nothing_drawn_is_no_test() -> None:
+    assert run_tests(drawn([]), TARGET, DELTA, RATIO) is None
+
+
+def test_one_score_for_all_is_one_threshold() -> None:
+    assert result_of(drawn(np.full(FEWEST, 0.7))).certified is not None
+    assert result_of(drawn(np.full(FEWEST - 1, 0.7))).certified is None
+    (step,) = result_of(drawn(np.full(FEWEST, 0.7))).steps
+    assert (step.threshold, step.drawn, step.judged, step.wrong, step.waiting) == (0.7, FEWEST, FEWEST, 0, 0)
+
+
+def test_the_sequence_stops_at_the_first_threshold_that_is_not_certified() -> None:
+    """Right above .5, wrong below: thresholds are certified as long as few wrong ones are in."""
+    scores = np.random.default_rng(3).random(600)
+    test = result_of(drawn(scores, np.flatnonzero(scores < 0.5)))
+    *passed, last = test.steps
+    assert all(step.certified for step in passed)
+    assert not last.certified
+    assert test.certified == passed[-1]
+    assert test.undecided == last
+    assert 0.42 < passed[-1].threshold < 0.52
+    assert passed[-1].lower_bound >= TARGET > last.lower_bound
+    assert len(test.steps) < len(test.sequence.thresholds)
+    nothing = result_of(drawn(scores, np.flatnonzero(scores > 0.8)))
+    assert (nothing.certified, len(nothing.steps)) == (None, 1)
+
+
+def test_a_value_is_wrong_from_its_own_score_down() -> None:
+    """Of a product with several values the lower one is wrong: it counts where the lower one would be written."""
+    scores, wrong_scores = np.linspace(0.6, 0.9, 400), np.full(400, -np.inf)
+    wrong_scores[:] = 0.5
+    test = result_of(drawn(scores, wrong_scores=wrong_scores))
+    assert test.certified is not None
+    assert test.certified.threshold == 0.6
+    wrong_scores[:] = 0.6
+    test = result_of(drawn(scores, wrong_scores=wrong_scores))
+    assert test.undecided is not None
+    assert test.undecided.threshold == 0.6
+
+
+# --- what is settled ------------------------------------------------------------------------------------------------
+
+
+def test_only_products_before_the_first_unsettled_one_count() -> None:
+    settled = np.ones(200, dtype=bool)
+    settled[FEWEST - 1] = False
+    test = result_of(drawn(np.full(200, 0.9), settled=settled))
+    (step,) = test.steps
+    assert (step.drawn, step.judged, step.waiting, step.certified) == (200, FEWEST - 1, 200 - FEWEST, False)
+    settled[FEWEST - 1], settled[FEWEST] = True, False
+    (step,) = result_of(drawn(np.full(200, 0.9), settled=settled)).steps
+    assert (step.judged, step.certified) == (FEWEST, True)
+
+
+def test_an_unsettled_product_blocks_only_the_thresholds_that_accept_it() -> None:
+    scores = np.tile([0.9, 0.8], 200)
+    settled = np.ones(400, dtype=bool)
+    settled[1] = False  # .8
+    test = result_of(drawn(scores, settled=settled))
+    high, low = test.steps
+    assert (high.threshold, high.judged, high.certified) == (0.9, 200, True)
+    assert (low.threshold, low.judged, low.waiting, low.certified) == (0.8, 1, 398, False)
+
+
+# --- several samples ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_sample_goes_on_where_the_first_one_ended() -> None:
+    first = drawn(np.full(FEWEST - 1, 0.9))
+    assert result_of(first).certified is None
+    more = both(first, drawn([0.9]), lowest=0.0)
+    assert result_of(more).certified is not None
+    again = both(first, drawn([0.9]), lowest=0.0, names="p")  # the first product once more
+    assert result_of(again).certified is None
+    assert result_of(again).steps[0].drawn == FEWEST - 1
+
+
+def test_a_sample_from_a_higher_score_counts_at_its_scores_only() -> None:
+    first = drawn(np.tile([0.9, 0.6], 100), lowest=np.full(200, 0.5))
+    second = drawn(np.full(50, 0.9))
+    of_both = both(first, second, lowest=0.8)
+    assert sequences(of_both, TARGET, DELTA, RATIO) == sequences(first, TARGET, DELTA, RATIO)
+    assert [len(of_both.at(0.9)), len(of_both.at(0.6))] == [150, 200]
+    high, low = result_of(of_both).steps
+    assert (high.drawn, high.sampled, low.drawn, low.sampled) == (150, 250, 200, 200)
+
+
+def test_a_sample_from_a_lower_score_adds_thresholds_below() -> None:
+    first = drawn(np.full(100, 0.9), lowest=np.full(100, 0.8))
+    second = drawn(np.append(np.full(60, 0.85), np.linspace(0.5, 0.79, 200)))
+    (before,) = sequences(first, TARGET, DELTA, RATIO)
+    (after,) = sequences(both(first, second, lowest=0.5), TARGET, DELTA, RATIO)
+    assert after.thresholds[: len(before.thresholds)] == before.thresholds == (0.9,)
+    assert max(after.thresholds[1:]) < 0.8
+    assert after.thresholds[-1] == 0.5
+    test = result_of(both(first, second, lowest=0.5))
+    assert test.certified is not None
+    assert (test.certified.threshold, test.certified.drawn) == (0.5, 260)
+
+
+def test_a_sample_from_above_every_threshold_begins_a_new_sequence_with_less_delta() -> None:
+    first = drawn(np.linspace(0.1, 0.6, 300), range(300))
+    second = drawn(np.full(140, 0.9))
+    old, new = sequences(both(first, second, lowest=0.8), TARGET, DELTA, RATIO)
+    assert (old.number, new.number, new.delta, new.first_sample) == (1, 2, DELTA / 6, 1)
+    test = result_of(both(first, second, lowest=0.8))
+    assert (test.sequence, test.certified is not None) == (new, True)
+    few = result_of(both(first, drawn(np.full(133, 0.9)), lowest=0.8))  # enough at delta, not at delta / 6
+    assert (few.sequence.number, few.certified) == (2, None)
+
+
+def test_a_sample_from_a_lower_score_without_lower_scores_adds_nothing() -> None:
+    first = drawn(np.full(100, 0.9), lowest=np.full(100, 0.8))
+    (sequence,) = sequences(both(first, drawn(np.full(20, 0.95)), lowest=0.5), TARGET, DELTA, RATIO)
+    assert sequence.thresholds == (0.9,)
+
+
+def test_of_two_certified_sequences_the_lower_certified_threshold_counts_not_the_lower_tested_one() -> None:
+    """The second sequence is certified at .9 and fails at .1; the first one is certified at .7."""
+    first, high = drawn(np.full(100, 0.7), lowest=np.full(100, 0.6)), drawn(np.full(140, 0.9))
+    low = drawn(np.full(200, 0.1), range(200))
+    of = both(both(first, high, lowest=0.8), low, lowest=0.0, names="r")
+    assert [one.thresholds for one in sequences(of, TARGET, DELTA, RATIO)] == [(0.7,), (0.9, 0.1)]
+    test = result_of(of)
+    assert test.certified is not None
+    assert (test.sequence.number, test.certified.threshold) == (1, 0.7)
+
+
+def test_of_two_certified_sequences_the_lower_threshold_counts() -> None:
+    first = drawn(np.full(FEWEST, 0.5))
+    assert result_of(both(first, drawn(np.full(140, 0.9)), lowest=0.8)).sequence.number == 1
+
+
+# --- what is still needed -------------------------------------------------------------------------------------------
+
+
+def step(judged: int, wrong: int, **changes: Any) -> Step:
+    reached = highest_wealth(np.append(np.ones(wrong), np.zeros(judged - wrong)), TARGET)
+    content: dict[str, Any] = {
+        "threshold": 0.5, "sampled": judged, "drawn": judged, "judged": judged, "waiting": 0, "wrong": wrong,
+        "wealth": reached, "lower_bound": 0.0, "certified": False,
+    }  # fmt: skip
+    return Step(**(content | changes))
+
+
+def test_needed_at_best_is_what_certifies_without_a_further_error() -> None:
+    of = step(50, 1)
+    needed = verdicts_needed(of, TARGET, DELTA)
+    verdicts = np.append(np.append(np.zeros(49), 1), np.zeros(needed.at_best))
+    assert highest_wealth(verdicts, TARGET) >= 1 / DELTA > highest_wealth(verdicts[:-1], TARGET)
+    assert needed.likely is not None
+    assert needed.likely >= needed.at_best
+    assert needed == verdicts_needed(of, TARGET, DELTA)  # seeded
+
+
+def test_nothing_judged_yet_needs_what_the_prior_says() -> None:
+    needed = verdicts_needed(step(0, 0), TARGET, DELTA)
+    assert (needed.at_best, needed.precision) == (FEWEST, 0.98)
+    assert 150 <= (needed.likely or 0) <= 260
+
+
+def test_below_the_target_nothing_is_likely() -> None:
+    assert verdicts_needed(step(100, 9), TARGET, DELTA).likely is None
+    assert verdicts_needed(step(100, 9), TARGET, DELTA).precision < TARGET
+
+
+def test_needed_counts_the_drawn_products_below_the_threshold_too() -> None:
+    of = step(50, 0)
+    needed, half = verdicts_needed(of, TARGET, DELTA), verdicts_needed(replace(of, sampled=100), TARGET, DELTA)
+    assert (half.at_best, half.likely) == (2 * needed.at_best, 2 * (needed.likely or 0))
+    assert verdicts_needed(replace(of, drawn=80, sampled=160), TARGET, DELTA).left == 60
+
+
+def test_a_promising_score_is_above_all_thresholds_and_nearly_all_are_right_there() -> None:
+    scores = np.linspace(0, 1, 1000)
+    of = drawn(scores, np.flatnonzero(scores < 0.9))
+    test = result_of(of)
+    found = promising_score(of, test, TARGET)
+    assert found is not None
+    assert test.sequence.thresholds[0] < found
+    assert 0.88 < found <= 0.901
+    bad = drawn(scores, range(0, 1000, 3))
+    assert promising_score(bad, result_of(bad), TARGET) is None
+
+
+# --- the promise ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("population", [0, 300], ids=["large population", "all 300 products are judged"])
+def test_false_certificates_at_exactly_the_target_are_rare(population: int) -> None:
+    """However often one looks: 1,000 draws, delta .05; without replacement it is rarer."""
+    rng = np.random.default_rng(0)
+    verdicts = (
+        [rng.permutation(np.arange(population) < 15) for _ in range(1000)]
+        if population
+        else list(rng.random((1000, 1500)) < 0.05)
+    )
+    false = np.mean([highest_wealth(one, TARGET) >= 1 / DELTA for one in verdicts])
+    assert false <= (0.02 if population else 0.05 + 2 * 0.007)
+
+
+def test_false_certificates_over_all_thresholds_are_rare() -> None:
+    rng = np.random.default_rng(1)
+    false = 0
+    for _ in range(200):
+        scores = rng.random(500)
+        false += result_of(drawn(scores, np.flatnonzero(rng.random(500) < 0.05))).certified is not None
+    assert false / 200 <= 0.05 + 2 * 0.0154
+
+
+def test_verdicts_until_certified() -> None:
+    rng = np.random.default_rng(2)
+    needed = [np.argmax(wealth(row, TARGET) >= 20) + 1 for row in rng.random((400, 1500)) < 0.01]
+    assert 110 <= np.median(needed) <= 130
+
+
+# --- the certificate ------------------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+RULE = PrecisionConfig(valid_days=30)
+POPULATION = UnlabelledPopulation(
+    products=1000, histogram=(50,) * 20, accept_rate=0.8, slices={("en", "A"), ("de", "B"), ("", "")}
+)
+
+
+def verdicts(of: DrawnProducts, **changes: Any) -> Verdicts:
+    content: dict[str, Any] = {
+        "drawn": of, "content_hashes": tuple(f"c{place // 2}" for place in range(len(of))), "test": result_of(of),
+        "data_window": "2026-05-01/2026-05-02", "values": ("red", "green", "blue"), "cardinality": Cardinality.ONE,
+    }  # fmt: skip
+    return Verdicts(**(content | changes))
+
+
+def test_the_certificate_of_a_threshold() -> None:
+    old = certificate(open_twin_share=0.4, suggest_threshold=0.7)
+    of = drawn(np.full(120, 0.8), [10])
+    new = issue(old, verdicts(of), POPULATION, RULE, NOW)
+    assert (new.threshold, new.accepted, new.wrong, new.groups, new.deff) == (0.8, 120, 1, 60, 1.0)
+    assert (new.basis, new.status) == (CertificateBasis.VERDICTS, CertificateStatus.CONFIRMED)
+    assert new.values == ("red", "green", "blue")
+    assert (new.use_number, new.tested_at, new.epoch) == (1, RULE.delta, 0)
+    assert (new.accept_rate, new.histogram, new.open_products) == (0.8, (50,) * 20, 1000)
+    assert (new.languages, new.categories) == (("", "de", "en"), ("", "A", "B"))
+    assert {(one.language, one.category) for one in new.unseen_slices} == {
+        (language, category) for language in ("", "de", "en") for category in ("", "A", "B")
+    } - {("en", "A"), ("de", "B"), ("", "")}
+    assert new.expires_at == NOW + timedelta(days=30)
+    assert (new.open_twin_share, new.certification_twin_share) == (0.4, 0.4)
+    assert new.scored_by == old.scored_by
+    assert new.suggest_threshold == 0.7
+    assert new.lower_bound >= 0.95
+    (only,) = new.steps
+    assert only.passed
+    assert only.p_value == pytest.approx(1 / result_of(of).steps[0].wealth)
+    assert new.from_dict(new.to_dict()) == new
+    for words in ("120 such products", "1 wrong", "0.800000", "95.0% are right", "with text and picture"):
+        assert words in new.claim
+
+
+def test_a_certificate_counts_only_what_was_judged() -> None:
+    settled = np.arange(200) < 120
+    of = drawn(np.full(200, 0.8), [10, 150], settled=settled)
+    assert of.judged_at(0.8).tolist() == list(range(120))
+    new = issue(certificate(), verdicts(of), POPULATION, RULE, NOW)
+    assert (new.accepted, new.wrong, new.groups, new.certification_products) == (120, 1, 60, 120)
+    assert new.steps[0].groups == 60
+    later = drawn(np.full(200, 0.8), [10], settled=settled)  # what is said behind the judged ones is no evidence yet
+    assert same_evidence(new, issue(certificate(), verdicts(later), POPULATION, RULE, NOW))
+
+
+def test_suggestions_below_a_threshold_only() -> None:
+    old, of = certificate(suggest_threshold=0.85), verdicts(drawn(np.full(120, 0.8)))
+    assert issue(old, of, POPULATION, RULE, NOW).suggest_threshold is None
+
+
+def test_a_second_sequence_says_its_share_of_delta() -> None:
+    of = both(drawn(np.linspace(0.1, 0.6, 300), range(300)), drawn(np.full(140, 0.9)), lowest=0.8)
+    new = issue(certificate(), verdicts(of), POPULATION, RULE, NOW)
+    assert (new.use_number, new.tested_at) == (2, RULE.delta / 6)
+    assert "at most 0.00833" in new.claim
+
+
+def test_the_same_verdicts_are_the_same_evidence_at_any_time() -> None:
+    of = verdicts(drawn(np.full(120, 0.8), [10]))
+    one = issue(certificate(), of, POPULATION, RULE, NOW)
+    later = issue(certificate(), of, POPULATION, RULE, NOW + timedelta(days=1))
+    assert one.certificate_id != later.certificate_id
+    assert same_evidence(one, later)
+    other = issue(certificate(), verdicts(drawn(np.full(120, 0.8), [11])), POPULATION, RULE, NOW)
+    assert not same_evidence(one, other)
+    assert not same_evidence(one, replace(one, basis=CertificateBasis.AUDIT))
+
+
+def test_nothing_is_issued_for_a_threshold_that_is_not_certified() -> None:
+    with pytest.raises(ValueError, match="no threshold is certified"):
+        issue(certificate(), verdicts(drawn(np.full(20, 0.8))), POPULATION, RULE, NOW)
+
+
+def test_the_claim_of_several_values_is_about_products() -> None:
+    of = verdicts(drawn(np.full(120, 0.8)), cardinality=Cardinality.MANY)
+    assert "products given values" in issue(certificate(), of, POPULATION, RULE, NOW).claim
+    assert "products given values" in verdict_certificate.claim_by_verdicts(certificate(), Cardinality.MANY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"product_ids": ()}, "one entry per product"),
+        ({"samples": np.array([1, 0])}, "follow each other"),
+        ({"wrong_scores": np.array([0.9, 0.1])}, "must not be above"),
+    ],
+)
+def test_drawn_products_that_cannot_be(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        drawn([0.5, 0.6], **changes)

@@ -1,0 +1,207 @@
+"""Labelled against unlabelled products of a training, and what certificates make of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
+from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.scored_labels import ChoosingScores
+from catalog_enrichment.precision.verdict_test import fewest_products
+from catalog_enrichment.records import Modality
+from catalog_enrichment.training.alikeness import Populations
+from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.training.seldom_given import seldom_given
+from catalog_enrichment.training.task import Split
+
+from .two_colours import Marketplace, Uses
+
+
+def uneven(market: Marketplace) -> Marketplace:
+    """Scores that differ between products."""
+    top = np.random.default_rng(0).beta(20, 1, market.count)
+    market.scores = np.where(market.truth, top[:, None], 1 - top[:, None])
+    return market
+
+
+def without_value(share: float, score: float = 0.6) -> Marketplace:
+    """Of the unlabelled products a share, in whole groups, has no value and a middling score."""
+    market = uneven(Marketplace(count=3200))
+    none = (market.groups % 100 < 100 * share) & ~market.labelled
+    market.scores = np.where(none[:, None], np.array([score, 1 - score]), market.scores)
+    return market
+
+
+def test_where_unlabelled_products_are_alike_merchants_labels_certify() -> None:
+    certificate = uneven(Marketplace()).certificate()
+    assert certificate.threshold is not None
+    assert certificate.basis is CertificateBasis.MERCHANT_LABELS
+    assert certificate.alikeness is not None
+    assert certificate.alikeness.alike
+    assert certificate.unexplained == 0.0
+    assert "no difference was found" in certificate.claim
+
+
+def test_where_unlabelled_products_score_lower_nothing_is_certified_and_no_label_is_used() -> None:
+    uses = Uses()
+    certificate = without_value(0.5).certificate(uses=uses)
+    assert certificate.threshold is None
+    assert uses.calls == []
+    assert certificate.alikeness is not None
+    assert not certificate.alikeness.alike
+    assert "products without a color" in certificate.why_abstains
+    assert "score below what 90% of those with one reach" in certificate.why_abstains
+    assert f"{fewest_products(0.95, 0.05)} verdicts" in certificate.why_abstains
+    assert "certify_model --by-verdicts color" in certificate.why_abstains
+
+
+def test_where_the_vectors_of_unlabelled_products_differ_nothing_is_certified() -> None:
+    """Products without a value may have the scores of the others."""
+    market = uneven(Marketplace(count=3200))
+    vectors = np.random.default_rng(1).standard_normal((market.count, 4)).astype(np.float32)
+    alike = market.certificate(vectors=vectors)
+    vectors[~market.labelled & (market.groups % 2 == 0), 0] += 3
+    unlike = market.certificate(vectors=vectors)
+    assert alike.threshold is not None
+    assert unlike.threshold is None
+    assert "texts, pictures and categories tell products" in unlike.why_abstains
+
+
+def test_products_that_the_fit_has_seen_are_not_compared() -> None:
+    """Vectors of the train fold, and of its twins, differ because the encoders were fitted to them."""
+    market = uneven(Marketplace(count=3200))
+    vectors = np.random.default_rng(1).standard_normal((market.count, 4)).astype(np.float32)
+    twins = np.arange(market.count) >= 2800
+    market.groups = np.where(twins, market.groups - 1400, market.groups)
+    vectors[market.folds.train, 0] += 5
+    vectors[twins, 0] += 5
+    certificate = market.certificate(vectors=vectors)
+    assert certificate.threshold is not None
+    assert certificate.alikeness is not None
+    assert certificate.alikeness.unlabelled == (~market.labelled & ~twins & market.dataset.has_image).sum()
+
+
+def test_too_few_products_to_compare_abstain_by_the_configured_share() -> None:
+    market, uses = uneven(Marketplace()), Uses()
+    share = market.certificate().alikeness.noticeable_share  # type: ignore[union-attr]
+    assert market.certificate(noticeable_share=share * 1.01).threshold is not None
+    refused = market.certificate(noticeable_share=share * 0.99, uses=uses)
+    assert refused.threshold is None
+    assert uses.calls == []
+    assert "too few to show that products without a color are like those with one" in refused.why_abstains
+    assert "precision.noticeable_share" in refused.why_abstains
+
+
+def gold(market: Marketplace, answered: Any, right: Any) -> Labels:
+    """The labels with a gold sample: people answered for some products, and the model is right for some of these."""
+    truth = market.truth & np.asarray(right)[:, None]
+    return replace(market.labels, gold=np.asarray(answered), gold_truth=truth)
+
+
+def certified(market: Marketplace, labels: Labels, uses: Uses | None = None) -> Certificate:
+    return market.certifier(uses).certify_one(labels, Modality.BOTH)
+
+
+def test_a_gold_sample_certifies_what_merchants_labels_cannot() -> None:
+    market, uses = without_value(0.5), Uses()
+    none = market.scores.max(axis=1) == 0.6
+    answered = ~market.labelled & (market.groups % 2 == 0)
+    certificate = certified(market, gold(market, answered, ~none), uses)
+    assert certificate.threshold is not None
+    assert certificate.threshold > 0.6
+    assert (certificate.basis, certificate.status) == (CertificateBasis.GOLD_SAMPLE, CertificateStatus.CONFIRMED)
+    counted = answered & market.dataset.has_image
+    assert certificate.certification_products == counted.sum()
+    ((_, product_ids, _),) = uses.calls
+    assert set(product_ids) == {market.dataset.ids[product] for product in np.flatnonzero(counted)}
+    assert "people's answers" in certificate.claim
+    assert certificate.strata == ()
+
+
+def test_a_gold_sample_counts_products_without_a_value_as_wrong() -> None:
+    """The same scores, but people said that the products have none."""
+    market = without_value(0.5, score=0.99)
+    none = (market.groups % 100 < 50) & ~market.labelled
+    market.scores = np.where(none[:, None], np.array([0.99, 0.01]), market.scores)
+    answered = ~market.labelled
+    assert certified(market, gold(market, answered, ~none)).threshold is None
+
+
+def test_a_small_gold_sample_leaves_the_reason_of_merchants_labels() -> None:
+    market, uses = without_value(0.5), Uses()
+    answered = ~market.labelled & (market.groups % 40 == 0)
+    certificate = certified(market, gold(market, answered, answered), uses)
+    assert certificate.threshold is None
+    assert certificate.basis is CertificateBasis.MERCHANT_LABELS
+    assert "products without a color" in certificate.why_abstains
+    assert uses.calls == []
+
+
+def test_where_merchants_labels_certify_the_gold_sample_is_kept() -> None:
+    market, uses = uneven(Marketplace()), Uses()
+    certificate = certified(market, gold(market, ~market.labelled, market.truth.any(axis=1)), uses)
+    assert certificate.basis is CertificateBasis.MERCHANT_LABELS
+    assert len(uses.calls) == 1
+
+
+def test_gold_products_of_a_content_group_that_trained_do_not_certify() -> None:
+    market = without_value(0.5)
+    none = market.scores.max(axis=1) == 0.6
+    answered = ~market.labelled & (market.groups % 2 == 0)
+    twins = answered & (np.arange(market.count) >= 2800)
+    market.groups = np.where(twins, market.groups - 1400, market.groups)
+    certificate = certified(market, gold(market, answered, ~none))
+    assert certificate.certification_products == (answered & ~twins & market.dataset.has_image).sum()
+
+
+def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled_products() -> None:
+    market = uneven(Marketplace(count=3200))
+    vectors = np.random.default_rng(1).standard_normal((market.count, 4)).astype(np.float32)
+    vectors[~market.labelled & (market.groups % 2 == 0), 0] += 4
+    split = Split(market.dataset, market.groups, market.folds)
+    scores = ModelScores(np.arange(market.count), {"color": market.scores}, vectors=vectors)
+    populations = Populations(split, ~np.isin(market.groups, market.groups[market.folds.train]))
+    heads = populations.heads({"color": market.labels}, scores)
+    assert set(heads) == {("color", Modality.BOTH)}, "too few products have no picture"
+    pool = select_pool(
+        ChoosingScores(
+            attribute="color", labels=("Red", "Blue"), cardinality=market.labels.cardinality,
+            probabilities=market.scores[market.folds.choosing], truth=market.truth[market.folds.choosing],
+            groups=market.groups[market.folds.choosing],
+        ),
+        market.certifier().rule,
+    )  # fmt: skip
+    with_head = populations.comparison(market.labels, Modality.BOTH, scores, pool, has_head=True).result
+    without = populations.comparison(market.labels, Modality.BOTH, scores, pool, has_head=False).result
+    pictured = market.dataset.has_image
+    assert with_head.labelled == pictured[market.folds.certification].sum()
+    assert without.labelled == with_head.labelled + pictured[market.folds.choosing].sum()
+    assert 0.4 < with_head.unlabelled / without.unlabelled < 0.6
+    (row,) = populations.head_table(heads, scores)
+    assert row["certification"] > row["unlabelled"] + 0.2
+
+
+def test_a_category_in_which_merchants_hardly_ever_give_a_value_is_named_with_the_dictionarys_line() -> None:
+    market = Marketplace()
+    names = {0: "Beauty/Perfume", 1: "Beauty/Make-up", 2: "Apparel/Topwear", 3: "Shoes"}
+    market.dataset.categories = [names[group % 4] for group in market.groups.tolist()]
+    perfume = market.groups % 4 == 0
+    labels = replace(market.labels, labelled=market.labelled & ~perfume, unfilled=~market.labelled | perfume)
+    (row,) = seldom_given(market.dataset, {"color": labels}, np.full(market.count, 2.0))
+    assert row == {
+        "attribute": "color", "category": "Beauty/Perfume", "products": 800, "labelled": 0,
+        "categories": ["Apparel", "Beauty/Make-up", "Shoes"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("labelled_share", [0.0, 0.06])
+def test_an_attribute_that_is_given_nowhere_or_often_enough_names_no_category(labelled_share: float) -> None:
+    market = Marketplace()
+    given = np.arange(market.count) % 100 < 100 * labelled_share
+    labels = replace(market.labels, labelled=given, unfilled=~given)
+    assert seldom_given(market.dataset, {"color": labels}, np.ones(market.count)) == []
