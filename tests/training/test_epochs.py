@@ -15,7 +15,8 @@ from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.training.epochs import Epoch, folds_of_epoch, remember, resumed
 from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, redraw_certification, split_folds
 
-SETTINGS = TrainingConfig(recipe="any", label_uses_per_epoch=2)
+SHARES = FoldsConfig(train=0.50, choosing=0.12, certification=0.30, test=0.08)
+SETTINGS = TrainingConfig(recipe="any", label_uses_per_epoch=2, folds=SHARES)
 COLOR = ("color",)
 
 

@@ -106,7 +106,8 @@ def test_the_split_of_epoch_0_stays_the_same(stratify, expected):
     for value in range(12):
         truth[value :: 3 * (value + 2), value] = True
     labelled = np.arange(2000)[np.arange(2000) % 7 != 0]
-    folds = split_folds(labelled, GroupedProducts(ids(2000), groups, truth), FoldsConfig(stratify=stratify, seed=3))
+    shares = FoldsConfig(train=0.50, choosing=0.12, certification=0.30, test=0.08, stratify=stratify, seed=3)
+    folds = split_folds(labelled, GroupedProducts(ids(2000), groups, truth), shares)
     assert stable_hash([index.tolist() for _, index in folds.items()])[:16] == expected
 
 

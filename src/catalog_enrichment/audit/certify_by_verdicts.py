@@ -4,9 +4,9 @@
     -> a model version with the same files and a confirmed certificate -> the candidate -> promote_model
 
 The test (precision.verdict_test) holds at every look: the job may run after each session of reviewers, and says how
-many more verdicts are likely needed. The verdicts are about the values of this one model version, and no other candidate
-is chosen by them, so there is no label use to count. They train later versions as other verdicts do; products that were
-judged are not drawn again. Each modality path is a statement of its own with its own
+many more verdicts are likely needed. The verdicts are about the values of this model version alone, and no other
+candidate is chosen by them, so there is no label use to count. They train later versions as other verdicts do; products
+that were judged are not drawn again. Each modality path is a statement of its own with its own
 delta, as in every certificate.
 """
 

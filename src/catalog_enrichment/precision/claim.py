@@ -181,7 +181,7 @@ def why_not_compared(attribute: str, found: Alikeness, verdicts: tuple[int, int]
     return (
         f"{found.labelled:,} labelled and {found.unlabelled:,} unlabelled products are too few to show that products "
         f"without a {attribute} are like those with one: even if {found.noticeable_share:.0%} of them had none, the "
-        f"comparison would hardly notice (precision.noticeable_share). Label more products, or: "
+        f"comparison would hardly notice (precision.noticeable_share). More labelled products help. "
         f"{_people_decide(attribute, verdicts)}"
     )
 

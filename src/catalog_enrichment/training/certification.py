@@ -217,8 +217,9 @@ class Certifier:
         """Why merchants' labels say too little about the unlabelled products, whatever the labels are; "" if they say
         enough."""
         found = comparison.result
-        if found.noticeable_share > self.rule.noticeable_share:
-            return claim.why_not_compared(attribute, found, self._verdicts)
+        if found.alike:
+            enough = found.noticeable_share <= self.rule.noticeable_share
+            return "" if enough else claim.why_not_compared(attribute, found, self._verdicts)
         tested = tested_thresholds(pool, certification, open_products, self.rule, number)
         if min(map(comparison.unexplained, tested), default=0.0) < 1 - self.rule.target:
             return ""

@@ -124,8 +124,8 @@ class Dataset:
     """Why there is no usable picture; None with one."""
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
-    """Attribute -> the merchant's values, distinct, as in the products table; where two people said that they are wrong,
-    what is right (:func:`_overturned`)."""
+    """Attribute -> the merchant's values, distinct, as in the products table; where two people overturned them, what is
+    right (:func:`_overturned`)."""
     people: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> what people said is right, where the merchant gives no label; these only train."""
     refused: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
@@ -338,7 +338,7 @@ def _said_by_people(row: Mapping[str, Any], attributes: list[str]) -> dict[str, 
 
 
 def _overturned(row: Mapping[str, Any], given: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Attribute -> what two people say is right, of the ``given`` attributes whose merchant's values they do not confirm.
+    """Attribute -> what two people say is right, of those ``given`` attributes whose merchant's values they overturn.
 
     It takes the place of the merchant's value as a label, in every fold: a model that is right where the merchant is
     wrong makes no error. Which labels people see depends on an earlier model, but only what is wrong is changed, so no
