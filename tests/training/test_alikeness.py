@@ -97,6 +97,13 @@ def test_too_few_products_to_compare_abstain_by_the_configured_share() -> None:
     assert "precision.noticeable_share" in refused.why_abstains
 
 
+def test_a_difference_that_is_found_is_the_reason_also_where_products_are_few() -> None:
+    refused = without_value(0.5).certificate(noticeable_share=0.01)
+    assert refused.threshold is None
+    assert "score below what 90% of those with one reach" in refused.why_abstains
+    assert "too few" not in refused.why_abstains
+
+
 def gold(market: Marketplace, answered: Any, right: Any) -> Labels:
     """The labels with a gold sample: people answered for some products, and the model is right for some of these."""
     truth = market.truth & np.asarray(right)[:, None]
