@@ -190,7 +190,7 @@ def _people_decide(attribute: str, verdicts: tuple[int, int]) -> str:
     fewest, usual = verdicts
     return (
         f"People can decide: {fewest} verdicts on proposed values certify them if none is wrong, about {usual} if 2 in "
-        "100 are wrong. In this order: enrich_catalog --set enrich.alias=candidate (makes the proposals, writes none of "
+        "100 are wrong. In this order: enrich_catalog --set enrich.alias=candidate (makes proposals and writes none of "
         f"them), audit_sample --of proposals --attribute {attribute}, serve_audit, audit_ingest, certify_model "
         f"--by-verdicts {attribute}. A gold sample (audit_sample --gold N) certifies later versions too"
     )
