@@ -124,3 +124,32 @@ def test_gold_answers_and_what_follows_from_them_train_nothing(catalog: LakeCata
 
 def test_a_catalog_without_samples_has_no_gold_labels(tmp_path: Path) -> None:
     assert gold_labels.gold_labels(LakeCatalog(tmp_path / "catalog")) == {}
+
+
+def rows_of(count: int, sample: str = "s1", population: int = 1000, first: int = 0) -> list[dict[str, Any]]:
+    """Drawn rows of a gold sample, in the order of the draw."""
+    return [
+        item(f"{sample}-{number}", item_id=f"{sample}-{number}", sample_id=sample, population=population)
+        for number in range(first, first + count)
+    ]
+
+
+def answered(rows: list[dict[str, Any]]) -> dict[str, dict[str, GoldLabel]]:
+    return gold_labels.labels_of(rows, [verdict(row, "none") for row in rows])
+
+
+def test_answers_behind_an_item_without_one_do_not_certify() -> None:
+    """Reviewers agree at once on what is easy: what they have not settled counts against what comes after it."""
+    rows = rows_of(6)
+    known = answered([row for row in rows if row["product_id"] != "s1-3"])
+    assert gold_labels.certifying(rows, known) == {(f"s1-{number}", "color") for number in range(3)}
+    assert len(gold_labels.certifying(rows, answered(rows))) == 6
+
+
+def test_a_sample_of_a_much_smaller_population_does_not_certify_beside_a_newer_one() -> None:
+    older, newer = rows_of(3, "old", 1000), rows_of(2, "new", 1100)
+    known = answered([*older, *newer])
+    assert len(gold_labels.certifying([*older, *newer], known)) == 5
+    grown = [row | {"population": 5000} for row in newer]
+    assert {product for product, _ in gold_labels.certifying([*older, *grown], known)} == {"new-0", "new-1"}
+    assert gold_labels.certifying([*older, *rows_of(1, "unjudged", 5000)], known) == set()

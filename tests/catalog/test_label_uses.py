@@ -14,7 +14,7 @@ from catalog_enrichment.catalog.label_uses import Fold, earlier_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
 from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.earlier_uses import EarlierUses
+from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH, EarlierUses
 
 from ..lost_lock import WHY, lost_lock
 
@@ -215,3 +215,15 @@ def test_the_next_number_is_the_one_that_a_use_gets_and_records_nothing(catalog:
     assert [use_labels(catalog, "color", FOLD, name).number for name in "ab"] == [1, 2]
     assert [label_uses.next_number(catalog, fold, name) for name in ("a", "b", "c", "c")] == [1, 2, 3, 3]
     assert use_labels(catalog, "color", FOLD, "c").number == 3
+
+
+def test_uses_of_a_gold_sample_and_of_merchants_labels_are_counted_apart(catalog: LakeCatalog) -> None:
+    for candidate in ("a", "b"):
+        label_uses.use_labels(catalog, Fold("color", ["p1"], GOLD_EPOCH), candidate)
+    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_EPOCH), "c", ["old"]) == 3
+    assert label_uses.next_number(catalog, Fold("color", ["p1"], 0), "c") == 1
+    assert label_uses.earlier_uses(catalog) == EarlierUses()
+    label_uses.use_labels(catalog, Fold("color", ["p1"], 0), "c")
+    found = label_uses.earlier_uses(catalog)
+    assert (found.epoch, dict(found.uses), dict(found.first_epoch)) == (0, {"color": 1}, {"p1": 0})
+    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_EPOCH), "c") == 3

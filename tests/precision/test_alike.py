@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.precision import alike
-from catalog_enrichment.precision.alike import Comparison, Side, cell_weights, side_of
+from catalog_enrichment.precision.alike import Comparison, Side, cell_weights, matched_cells, side_of
 
 
 def side(scores: Any, has_value: Any = None, groups: Any = None, weights: Any = None) -> Side:
@@ -110,6 +110,33 @@ def test_categories_that_differ_in_number_but_not_in_scores_are_alike_when_weigh
     groups = [np.arange(2000), np.arange(2000, 4000)]
     assert Comparison(*(side(s, None, g, w) for s, g, w in zip(scores, groups, weights, strict=True))).result.alike
     assert not Comparison(*(side(s, None, g) for s, g in zip(scores, groups, strict=True))).result.alike
+
+
+def test_a_category_that_both_sides_have_often_is_a_cell_of_its_own() -> None:
+    labelled = [("en", "Apparel/Top", 0)] * 80 + [("en", "Apparel/Bottom", 0)] * 20 + [("en", "Apparel/Rare", 0)] * 25
+    unlabelled = [("en", "Apparel/Top", 0)] * 20 + [("en", "Apparel/Bottom", 0)] * 80 + [("en", "Apparel/Rare", 0)] * 2
+    first, second = matched_cells(labelled, unlabelled)
+    assert len({*first[:80], *first[80:100], *first[100:]}) == 3
+    assert (first[0], first[80], first[100]) == (second[0], second[20], second[100])
+    weights, _ = cell_weights(first, second)
+    assert weights[0] < 1 < weights[80]
+
+
+def test_where_a_rare_category_has_too_few_labelled_products_its_whole_first_level_is_one_cell() -> None:
+    labelled = [("en", "Apparel/Top", 0)] * 80 + [("en", "Apparel/Rare", 0)] * 19
+    unlabelled = [("en", "Apparel/Top", 0)] * 80 + [("en", "Apparel/Rare", 0)] * 30
+    first, second = matched_cells(labelled, unlabelled)
+    assert len({*first, *second}) == 1
+
+
+@pytest.mark.parametrize(("labelled_pairs", "cells"), [(20, 2), (19, 1)])
+def test_size_classes_are_apart_where_each_has_enough_labelled_products(labelled_pairs: int, cells: int) -> None:
+    labelled = [("en", "Shoes", 0)] * 50 + [("en", "Shoes", 1)] * labelled_pairs
+    unlabelled = [("en", "Shoes", 0)] * 30 + [("en", "Shoes", 1)] * 3
+    first, second = matched_cells(labelled, unlabelled)
+    assert set(first) == set(second)
+    assert len(set(first)) == cells
+    assert (cell_weights(first, second)[0] > 0).all(), "nothing is left out of the comparison"
 
 
 def test_where_the_sides_are_alike_nothing_is_unexplained() -> None:

@@ -197,7 +197,7 @@ def test_a_category_with_too_few_accepted_products_is_refused_in_the_certificate
 
 def test_the_claim_says_that_few_open_products_can_differ_from_their_population() -> None:
     few, many = issue(certification()), issue(certification(), n=5000, counts=np.full(5000, 4.0))
-    assert "There are 5000 products to fill, fewer than 10 times the 2000 certification products" in few.claim
+    assert "There are 5000 unlabelled products, fewer than 10 times the 2000 certification products" in few.claim
     assert many.open_products == 20_000
     assert "fewer than 10 times" not in many.claim
 
@@ -286,13 +286,13 @@ def test_a_failed_test_tells_how_many_labels_would_be_enough_at_the_same_error_r
     assert "error rate itself is too high" in claim.why_failed(first, np.inf, claim.CertificationFold(200, 0.22))
     nothing = claim.why_failed(replace(STEP, accepted=0, wrong=0), np.inf, claim.CertificationFold(200, 0.22))
     assert "error rate" not in nothing
-    assert "label products that are like those to fill" in nothing
+    assert "label products that are like the unlabelled ones" in nothing
 
 
 def test_no_products_to_fill_give_no_grid_and_so_no_certificate() -> None:
     certificate = issue(certification(), n=0)
     assert certificate.threshold is None
-    assert "there are no products to fill" in certificate.why_abstains
+    assert "there are no unlabelled products" in certificate.why_abstains
     assert sum(certificate.histogram) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
+from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH
 from catalog_enrichment.precision.pool import select_pool
 from catalog_enrichment.precision.scored_labels import ChoosingScores
 from catalog_enrichment.precision.verdict_test import fewest_products
@@ -136,7 +138,9 @@ def test_a_gold_sample_counts_products_without_a_value_as_wrong() -> None:
     none = (market.groups % 100 < 50) & ~market.labelled
     market.scores = np.where(none[:, None], np.array([0.99, 0.01]), market.scores)
     answered = ~market.labelled
-    assert certified(market, gold(market, answered, ~none)).threshold is None
+    certificate = certified(market, gold(market, answered, ~none))
+    assert certificate.threshold is None
+    assert certificate.why_abstains.endswith('a product without a value counts as wrong, and so does "cannot tell"')
 
 
 def test_a_small_gold_sample_leaves_the_reason_of_merchants_labels() -> None:
@@ -146,6 +150,8 @@ def test_a_small_gold_sample_leaves_the_reason_of_merchants_labels() -> None:
     assert certificate.threshold is None
     assert certificate.basis is CertificateBasis.MERCHANT_LABELS
     assert "products without a color" in certificate.why_abstains
+    assert re.search(r"The gold sample: too few products: of \d+ answers about", certificate.why_abstains)
+    assert certificate.why_abstains.endswith("more answers to gold samples would be enough to test it")
     assert uses.calls == []
 
 
@@ -154,6 +160,37 @@ def test_where_merchants_labels_certify_the_gold_sample_is_kept() -> None:
     certificate = certified(market, gold(market, ~market.labelled, market.truth.any(axis=1)), uses)
     assert certificate.basis is CertificateBasis.MERCHANT_LABELS
     assert len(uses.calls) == 1
+
+
+def test_a_category_that_no_gold_product_came_from_is_not_certified() -> None:
+    """It may have come into the catalog after the draw."""
+    market = without_value(0.5)
+    none = market.scores.max(axis=1) == 0.6
+    later = ~market.labelled & (market.groups % 4 == 1)
+    market.dataset.categories = ["Perfume" if one else "Apparel" for one in later.tolist()]
+    answered = ~market.labelled & (market.groups % 2 == 0)
+    certificate = certified(market, gold(market, answered, ~none))
+    assert certificate.threshold is not None
+    assert certificate.categories == ("Apparel",)
+
+
+def test_a_gold_sample_is_not_used_for_a_model_that_the_promotion_gate_would_refuse() -> None:
+    market, uses = without_value(0.5), Uses()
+    none = market.scores.max(axis=1) == 0.6
+    labels = gold(market, ~market.labelled & (market.groups % 2 == 0), ~none)
+    folds = replace(market.folds, test=market.folds.train[:400])
+    certifier = market.certifier(uses, folds=folds, refusal=lambda *_: "color: 0.500 against 0.700")
+    certificate = certifier.certify_one(labels, Modality.BOTH)
+    assert certificate.threshold is None
+    assert uses.calls == []
+    assert "The gold sample: not tested" in certificate.why_abstains
+
+
+def test_uses_of_a_gold_sample_are_counted_apart() -> None:
+    market, uses = without_value(0.5), Uses()
+    none = market.scores.max(axis=1) == 0.6
+    certificate = certified(market, gold(market, ~market.labelled & (market.groups % 2 == 0), ~none), uses)
+    assert certificate.epoch == GOLD_EPOCH
 
 
 def test_gold_products_of_a_content_group_that_trained_do_not_certify() -> None:

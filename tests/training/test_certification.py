@@ -106,14 +106,14 @@ def test_labels_are_kept_where_nothing_could_be_tested() -> None:
     """No pool, nothing to fill, no open product in a certified language, or too few that can be accepted."""
     uses, market = Uses(), Marketplace()
     market.dataset.languages[1200:] = ["ja"] * 400
-    assert market.certificate(uses=uses).why_abstains.startswith("no product to fill is in a certified language and")
+    assert market.certificate(uses=uses).why_abstains.startswith("no unlabelled product is in a certified language and")
     market = Marketplace()
     market.scores[market.folds.choosing] = 1 - market.scores[market.folds.choosing]
     assert "every value was wrong too often" in market.certificate(uses=uses).why_abstains
     market, filled = Marketplace(), Marketplace().labels
     labels = replace(filled, unfilled=np.zeros(1600, dtype=bool))
     certificate = market.certifier(uses).certify_one(labels, Modality.BOTH)
-    assert "there are no products to fill" in certificate.why_abstains
+    assert "there are no unlabelled products" in certificate.why_abstains
     assert uses.calls == []
 
 

@@ -89,3 +89,13 @@ def test_a_score_of_minus_infinity_is_the_lowest() -> None:
     outputs = has_value.told_apart(products, scores, [""] * len(products))
     assert np.isfinite(outputs).all()
     assert Comparison(*has_value.sides(scores, outputs, products)).result.auc == pytest.approx(1.0)
+
+
+def test_a_path_with_products_on_one_side_only_is_not_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    for size in (0, 50):
+        products = Products(
+            labelled=np.ones(size, dtype=bool), vectors=rng.standard_normal((size, 3)), groups=np.arange(size),
+            weights=np.ones(size),
+        )  # fmt: skip
+        assert has_value.told_apart(products, np.full(size, 0.5), [""] * size).tolist() == [0.0] * size

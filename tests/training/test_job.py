@@ -42,7 +42,7 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
     def train(products: Any, dictionary: Any, config: Any, workdir: Any, earlier: EarlierCandidates, *_: Any) -> None:
         read.extend(row for batch in products for row in batch.to_pylist())
         assert earlier.uses == label_uses.earlier_uses(catalog)
-        assert earlier.next_use("color", ["a"], "new") == 2
+        assert earlier.next_use("color", ["a"], "new", 0) == 2
         use = earlier.use_labels("color", ["a"], "new", 1)
         assert earlier.refusal("color", []) == "color is worse"
         assert earlier.lost({}) == "{} lack a value"

@@ -217,6 +217,7 @@ def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog
         verdict("m2", "color", "green", "other", "red") | two,
         verdict("m3", "color", "red", "no") | two,
         verdict("m4", "color", "green", "yes") | two | {"purpose": "suggestions"},
+        verdict("half", "material", "cotton", "yes") | two,
     ]
     catalog.append_rows("verdicts", rows, "more")
     catalog.append_rows("runs", [run_row("audit-3", kind="audit", attempt=1)], "audit-3#1")
@@ -231,7 +232,9 @@ def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog
         "m4": [True, False],  # a shop's manager answered, not two reviewers
     }
     assert all(labels.labelled[place[name]] and not labels.unfilled[place[name]] for name in found)
-    assert data.counts["overturned"] == 1
+    assert data.counts["overturned"] == 2
+    material = data.labels("material").truth[place["half"]].tolist()
+    assert material == [True, True], "of several values a confirmed one is added to the merchant's"
 
 
 def test_a_twin_of_a_held_out_product_does_not_train(catalog: LakeCatalog, tmp_path: Path) -> None:

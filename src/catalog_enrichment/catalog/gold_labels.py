@@ -7,7 +7,7 @@ train nothing: :mod:`catalog.people_labels` leaves their products out. No Spark.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,9 @@ GoldAnswer = Literal["value", "none", "cannot_tell"]
 
 _ANSWERS: dict[str, GoldAnswer] = {"other": "value", "none": "none", "cannot_tell": "cannot_tell"}
 """Answer of a verdict (audit.items.Answer) on a gold item -> answer of the label."""
+
+LARGEST_CHANGE = 0.1
+"""Samples of populations whose sizes differ by at most this share are one sample."""
 
 Row = Mapping[str, Any]
 
@@ -67,6 +70,33 @@ def labels_of(drawn: Iterable[Row], said: Iterable[Row]) -> dict[str, dict[str, 
     return labels
 
 
+def certifying(drawn: Sequence[Row], labels: Mapping[str, Mapping[str, GoldLabel]]) -> set[tuple[str, str]]:
+    """Return the (product id, attribute) pairs of ``labels`` that are a uniform sample of the unlabelled products.
+
+    Of every sample the answers before the first item without a settled answer count, in the order of the draw: what is
+    settled first may be easy, and what reviewers dispute is hard. Earlier samples count beside the newest one only if
+    about as many products were unlabelled then: else what came into the catalog since is drawn too seldom.
+    ``drawn``: rows of `audits`, in the order of the runs and of the draw.
+    """
+    rows = [row for row in drawn if row["purpose"] == verdicts.GOLD]
+    newest = {row["attribute"]: row["population"] for row in rows}
+    found: set[tuple[str, str]] = set()
+    ended: set[tuple[str, str]] = set()
+    for row in rows:
+        pair, of_sample = (row["product_id"], row["attribute"]), (row["sample_id"], row["attribute"])
+        known = labels.get(row["product_id"], {}).get(row["attribute"])
+        if known is None or known.drawn_at != row["drawn_at"]:
+            ended.add(of_sample)
+        elif of_sample not in ended and _alike(row["population"], newest[row["attribute"]]):
+            found.add(pair)
+    return found
+
+
+def _alike(population: int, newest: int) -> bool:
+    """True where a sample's population is about as large as the newest sample's."""
+    return abs(population - newest) <= LARGEST_CHANGE * newest
+
+
 def counts(labels: Mapping[str, Mapping[str, GoldLabel]]) -> dict[str, dict[str, int]]:
     """Return attribute -> answer -> number of ``labels``."""
     found: dict[str, dict[str, int]] = {}
@@ -80,11 +110,17 @@ def counts(labels: Mapping[str, Mapping[str, GoldLabel]]) -> dict[str, dict[str,
 def with_gold_labels(catalog: Catalog, products: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield ``products`` (with ``product_id`` and ``content_hash``) and :data:`COLUMN`.
 
-    The column is null where there is no label of the product's present content.
+    The column is null where there is no label of the product's present content that may certify (:func:`certifying`).
     """
     import pyarrow as pa
 
-    labels = gold_labels(catalog)
+    drawn = verdicts.drawn(catalog)
+    answers = labels_of(drawn, verdicts.newest(catalog).values())
+    usable = certifying(drawn, answers)
+    labels = {
+        product: {name: label for name, label in of_product.items() if (product, name) in usable}
+        for product, of_product in answers.items()
+    }
     for batch in products:
         ids, contents = (batch.column(name).to_pylist() for name in ("product_id", "content_hash"))
         texts = [_as_json(labels.get(one, {}), content) for one, content in zip(ids, contents, strict=True)]

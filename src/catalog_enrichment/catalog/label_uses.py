@@ -7,13 +7,13 @@ ever registered. So a use is recorded on the catalog, before the labels are read
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.earlier_uses import EarlierUses
+from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH, EarlierUses
 from catalog_enrichment.records import stable_hash, strictly_later
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Fold:
     attribute: str
     product_ids: Sequence[str]
     epoch: int
-    """The certification fold that the products were drawn for, from 0."""
+    """The certification fold that the products were drawn for, from 0; ``GOLD_EPOCH``: a gold sample."""
 
 
 def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> LabelUse:
@@ -50,7 +50,7 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
     """
     attribute, product_ids = fold.attribute, fold.product_ids
     with catalog.locked(TABLE, LOCK_SECONDS) as still_held:
-        uses, newest = _first_uses(catalog, attribute, set(product_ids))
+        uses, newest = _first_uses(catalog, fold)
         now = strictly_later(datetime.now(UTC), newest)
         before = earlier if fold.epoch == 0 else []
         times = {name: now + timedelta(microseconds=place) for place, name in enumerate([*before, candidate])}
@@ -75,18 +75,18 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
 
 def next_number(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> int:
     """The number that :func:`use_labels` would give now; nothing is recorded."""
-    uses, newest = _first_uses(catalog, fold.attribute, set(fold.product_ids))
-    before = 0 if newest else len(set(earlier) - {candidate})
+    uses, newest = _first_uses(catalog, fold)
+    before = 0 if newest or fold.epoch != 0 else len(set(earlier) - {candidate})
     return 1 + max((before + _used_before(uses[product], candidate) for product in fold.product_ids), default=0)
 
 
 def earlier_uses(catalog: Catalog) -> EarlierUses:
-    """All uses so far, as :func:`catalog_enrichment.training.epochs.folds_of_epoch` needs them."""
+    """All uses of merchants' labels so far, as :func:`catalog_enrichment.training.epochs.folds_of_epoch` needs them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     batches = list(catalog.scan(TABLE, ["attribute", "product_id", "epoch", "candidate"]))
-    table = pa.Table.from_batches(batches) if batches else None
+    table = pa.Table.from_batches(batches).filter(pc.field("epoch") != GOLD_EPOCH) if batches else None
     if table is None or not table.num_rows:
         return EarlierUses()
     epoch = pc.max(table.column("epoch")).as_py()
@@ -110,15 +110,20 @@ def _used_before(first_use: dict[str, datetime], candidate: str) -> int:
     return sum(own is None or time < own for time in first_use.values())
 
 
-def _first_uses(catalog: Catalog, attribute: str, products: Iterable[str]) -> tuple[FirstUses, datetime | None]:
-    """The first uses of ``products``, and the newest use of the attribute; None if it has none."""
+def _first_uses(catalog: Catalog, fold: Fold) -> tuple[FirstUses, datetime | None]:
+    """The first uses of the products of ``fold``, and the newest use of the attribute; None if it has none.
+
+    Uses of gold samples and of merchants' labels are not each other's: an answer and a merchant's value are two labels.
+    """
     import pyarrow.compute as pc
 
-    wanted, newest = set(products), None
+    wanted, newest = set(fold.product_ids), None
     uses: FirstUses = defaultdict(dict)
     for batch in catalog.scan(TABLE):
-        rows = batch.filter(pc.equal(batch.column("attribute"), attribute)).to_pylist()
+        rows = batch.filter(pc.equal(batch.column("attribute"), fold.attribute)).to_pylist()
         for row in rows:
+            if (row["epoch"] == GOLD_EPOCH) != (fold.epoch == GOLD_EPOCH):
+                continue
             time = row["used_at"]
             newest = time if newest is None else max(newest, time)
             if row["product_id"] in wanted:

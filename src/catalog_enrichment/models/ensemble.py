@@ -63,15 +63,14 @@ class VotingPredictor:
         return self._members[0].heads
 
     def predict(self, batch: ProductBatch) -> Scores:
-        """As :meth:`Predictor.predict`; see :func:`majority` for the scores."""
+        """As :meth:`Predictor.predict`; see :func:`majority` for the scores. The vectors are the first member's."""
         scores = [member.predict(batch) for member in self._members]
         probabilities = {}
         for name, head in self.heads.items():
             votes = torch.from_numpy(np.stack([score.probabilities[name] for score in scores]))
             probabilities[name] = majority(votes, head.cardinality).numpy()
         attention = {name: np.mean([score.attention[name] for score in scores], axis=0) for name in self.heads}
-        vectors = np.concatenate([score.vectors for score in scores], axis=1)
-        return Scores(probabilities, attention, scores[0].has_image, vectors)
+        return Scores(probabilities, attention, scores[0].has_image, scores[0].vectors)
 
     def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
         """As :meth:`Predictor.text_lengths`, of the first member."""

@@ -26,6 +26,7 @@ Shapes: n labelled products, m unlabelled products, G content groups, K threshol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,15 +37,19 @@ from scipy import special
 
 from catalog_enrichment.classification_metrics import Floats, ratio
 from catalog_enrichment.precision.certificate import Alikeness
+from catalog_enrichment.precision.strata import first_level
 
 LEVEL = 0.1
 """Probability with which a difference is found between products that are alike."""
 
-CONFIDENCE = 0.95
-"""One-sided confidence of the unexplained share."""
-
 SMALLEST_REGION = 200.0
 """Effective labelled products that a region needs."""
+
+SMALLEST_CELL = 20
+"""Products of a side that a cell needs, as in :mod:`strata`."""
+
+Product = tuple[str, str, int]
+"""Language, category path and class of the content group's size."""
 
 MAX_WEIGHT = 20.0
 """Largest weight of a labelled product, as in :mod:`strata`."""
@@ -100,9 +105,9 @@ class Comparison:
         self.result = self._compared()
         self._explained = 1.0 if self.result.alike else self._smallest_ratio()
 
-    def unexplained(self, threshold: float) -> float:
+    def unexplained(self, threshold: float, alpha: float = 0.025) -> float:
         """Share of the unlabelled products accepted at ``threshold`` that the labelled ones do not explain, an upper
-        bound at :data:`CONFIDENCE`; 0 where the sides are alike, 1 where nothing is accepted."""
+        bound at confidence 1 - ``alpha``; 0 where the sides are alike, 1 where nothing is accepted."""
         if self.result.alike:
             return 0.0
         accepted = self._labelled.scores >= threshold, self._unlabelled.scores >= threshold
@@ -114,7 +119,7 @@ class Comparison:
         error = self._groups.error(
             np.asarray((accepted[0] - expected) / expected), np.asarray((accepted[1] - found) / found)
         )
-        return float(np.clip(1 - explained * (1 - special.ndtri(CONFIDENCE) * error), 0.0, 1.0))
+        return float(np.clip(1 - explained * (1 - special.ndtri(1 - alpha) * error), 0.0, 1.0))
 
     def _compared(self) -> Alikeness:
         labelled, unlabelled = self._labelled, self._unlabelled
@@ -132,7 +137,7 @@ class Comparison:
             auc=auc,
             auc_p_value=auc_p,
             noticeable_share=float(min(1.0, (critical + special.ndtri(_NOTICED_AT) * error) / _APART)),
-            below_tenth=unlabelled.share(unlabelled.scores < tenth),
+            below_tenth=unlabelled.share(unlabelled.scores < tenth) if np.isfinite(tenth) else 0.0,
             level=LEVEL,
         )
 
@@ -167,10 +172,12 @@ class Comparison:
         labelled, unlabelled = self._labelled, self._unlabelled
         smallest = 1.0
         for share in _REGIONS:
-            if share < 1 and share * len(labelled) < SMALLEST_REGION:
-                continue
             level = _quantile(labelled.has_value, labelled.weights, 1 - share)
-            of_labelled = labelled.share(labelled.has_value >= level)
+            inside = labelled.has_value >= level
+            weights = labelled.weights[inside]
+            if share < 1 and weights.sum() ** 2 < SMALLEST_REGION * np.square(weights).sum():
+                continue
+            of_labelled = labelled.share(inside)
             smallest = min(smallest, unlabelled.share(unlabelled.has_value >= level) / of_labelled)
         return smallest
 
@@ -218,6 +225,39 @@ def cell_weights(labelled: Sequence[Hashable], unlabelled: Sequence[Hashable]) -
     both = (n > 0) & (m > 0)
     share = ratio(np.where(both, m, 0.0) / max(m[both].sum(), 1.0), n / max(n[both].sum(), 1.0))
     return np.minimum(share, MAX_WEIGHT)[first], both[second].astype(np.float64)
+
+
+def matched_cells(labelled: Sequence[Product], unlabelled: Sequence[Product]) -> tuple[list[Hashable], list[Hashable]]:
+    """Cells of the labelled and the unlabelled products, as fine as both sides allow.
+
+    A category path has cells of its own where both sides have :data:`SMALLEST_CELL` products of it. The other paths of
+    a first-level category are one cell; all of its paths are one cell where the others have too few labelled products.
+    A cell is divided by size classes where every class of its unlabelled products has as many labelled ones.
+    """
+    sides = (Counter(), Counter())  # type: tuple[Counter[Hashable], Counter[Hashable]]
+    for counts, side in zip(sides, (labelled, unlabelled), strict=True):
+        counts.update((language, path) for language, path, _ in side)
+    own = {name for name in sides[0] if min(sides[0][name], sides[1][name]) >= SMALLEST_CELL}
+
+    def root(product: Product) -> Hashable:
+        return (product[0], first_level(product[1]))
+
+    rest = tuple(Counter(root(one) for one in side if one[:2] not in own) for side in (labelled, unlabelled))
+    whole = {name for name in rest[1] if rest[0][name] < SMALLEST_CELL}
+
+    def category(product: Product) -> Hashable:
+        if root(product) in whole or product[:2] not in own:
+            return root(product)
+        return product[:2]
+
+    sized = tuple(Counter((category(one), one[2]) for one in side) for side in (labelled, unlabelled))
+    undivided = {name for name, size in sized[1] if sized[0][name, size] < SMALLEST_CELL}
+
+    def cell(product: Product) -> Hashable:
+        name = category(product)
+        return name if name in undivided else (name, product[2])
+
+    return [cell(product) for product in labelled], [cell(product) for product in unlabelled]
 
 
 def side_of(scores: ArrayLike, has_value: ArrayLike, groups: ArrayLike, weights: ArrayLike) -> Side:

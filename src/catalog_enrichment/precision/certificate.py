@@ -213,7 +213,8 @@ class Certificate:
     use_number: int
     """Number of this use of the certification labels; 1 is the first."""
     epoch: int
-    """Number of the certification fold, from 0; a new one is drawn of products that never certified."""
+    """Number of the certification fold, from 0; a new one is drawn of products that never certified. -1: a gold
+    sample."""
     tested_at: float
     """Share of delta that this use may spend: the level of its test."""
     claim: str

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def why_untestable(
 ) -> str:
     """Why no threshold could be tested with this use of the labels, which are not read; "" if one could."""
     cells = certification.cells(open_products)
-    fold = CertificationFold(len(certification.groups), certification.fold_share)
+    fold = CertificationFold(len(certification.groups), certification.fold_share, certification.uniform)
     accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
     size = grid_size(pool, accept, fold.products, rule, use_number)
     return claim.why_untestable(pool, open_products, cells, fold, size)
@@ -231,15 +232,17 @@ def certify_attribute(
         certification.groups,
         cells,
         pool.correlation,
-        nothing_unexplained if comparison is None else comparison.unexplained,
+        nothing_unexplained if comparison is None else partial(comparison.unexplained, alpha=delta / 2),
     )
     scores = _scores(pool, open_products)
     accept = accept_scores(scores, pool.cardinality, pool.mask)
-    fold = CertificationFold(len(certification.groups), certification.fold_share)
+    fold = CertificationFold(len(certification.groups), certification.fold_share, certification.uniform)
     size = grid_size(pool, accept, fold.products, rule, binding.use.number)
     untestable = claim.why_untestable(pool, open_products, cells, fold, size)
     grid = np.empty(0) if untestable else threshold_grid(accept, fold.products, size)
-    steps = sequencer.fixed_sequence(grid, rule.target, delta)
+    # where something is unexplained, its bound has the other half of delta
+    level = delta if comparison is None or comparison.result.alike else delta / 2
+    steps = sequencer.fixed_sequence(grid, rule.target, level)
     best = last_passed(steps)
     known: dict[str, Any] = {
         "values": pool.values,
@@ -253,7 +256,7 @@ def certify_attribute(
         "alikeness": None if comparison is None else comparison.result,
     }
     if best is None:
-        why = untestable or claim.why_failed(steps[0], sequencer.needed(steps[0].threshold, rule.target, delta), fold)
+        why = untestable or claim.why_failed(steps[0], sequencer.needed(steps[0].threshold, rule.target, level), fold)
         return abstention(pool.attribute, why, rule, binding, **known)
     weighting = sequencer.weighting(best.threshold)
     certificate = replace(

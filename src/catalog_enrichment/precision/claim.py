@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from shlex import quote
 
 import numpy as np
 
@@ -35,6 +36,13 @@ class CertificationFold:
     products: int
     share: float
     """Of all labelled products."""
+    uniform: bool = False
+    """The products are those of gold samples; nothing but answers helps."""
+
+    @property
+    def more(self) -> str:
+        """What more of helps."""
+        return "answers to gold samples" if self.uniform else "labelled products"
 
 
 def nothing_claimed(attribute: str, modality: Modality) -> str:
@@ -105,7 +113,7 @@ def _population(certificate: Certificate) -> str:
     )
     if open_products < FEW_OPEN * labelled:
         text += (
-            f" There are {open_products} products to fill, fewer than {FEW_OPEN} times the {labelled} certification "
+            f" There are {open_products} unlabelled products, fewer than {FEW_OPEN} times the {labelled} certification "
             "products: the share of right values among these few can differ more from it."
         )
     if refused := _refused(certificate):
@@ -137,11 +145,11 @@ def why_untestable(
     if not pool.mask.any():
         return "every value was wrong too often on the choosing fold"
     if not len(open_products.categories):
-        return "there are no products to fill, whose scores the thresholds are chosen from"
+        return "there are no unlabelled products, whose scores the thresholds are chosen from"
     if not cells.slices:
         return (
-            "no product to fill is in a certified language and category, as the certification fold has; label products "
-            "where there are some"
+            "no unlabelled product is in a certified language and category, as the certification fold has; label "
+            "products where there are some"
         )
     accept = accept_scores(open_products.probabilities, pool.cardinality, pool.mask)
     if len(threshold_grid(accept, fold.products, size)):
@@ -149,9 +157,10 @@ def why_untestable(
     share = float(np.isfinite(accept).mean())
     reachable = fold.products * share
     missing = ceil((size.fewest - reachable) / (share * fold.share)) if share else 0
-    advice = f"; about {missing:,} more labelled products would be enough to test it" if missing else ""
+    advice = f"; about {missing:,} more {fold.more} would be enough to test it" if missing else ""
+    those = "answers" if fold.uniform else "labelled ones in the certification fold"
     return (
-        f"too few products: of {fold.products} labelled ones in the certification fold about {reachable:.0f} could be "
+        f"too few products: of {fold.products} {those} about {reachable:.0f} could be "
         f"accepted, {ceil(size.fewest)} are needed{advice}"
     )
 
@@ -160,7 +169,9 @@ def why_unlike(attribute: str, found: Alikeness, verdicts: tuple[int, int]) -> s
     """Why merchants' labels cannot certify: unlabelled products are not like the labelled ones. ``verdicts``: how many
     certify without a wrong value, and with 2 wrong ones in 100."""
     seen = []
-    if found.score_p_value <= found.level / 2:
+    if found.score_p_value <= found.level / 2 and found.below_tenth <= 0.1:
+        seen.append(f"the scores of products without a {attribute} are distributed in another way")
+    elif found.score_p_value <= found.level / 2:
         seen.append(
             f"of {found.unlabelled:,} products without a {attribute} {found.below_tenth:.0%} score below what 90% of "
             "those with one reach"
@@ -187,12 +198,13 @@ def why_not_compared(attribute: str, found: Alikeness, verdicts: tuple[int, int]
 
 
 def _people_decide(attribute: str, verdicts: tuple[int, int]) -> str:
-    fewest, usual = verdicts
+    (fewest, usual), name = verdicts, quote(attribute)
     return (
         f"People can decide: {fewest} verdicts on proposed values certify them if none is wrong, about {usual} if 2 in "
-        "100 are wrong. In this order: enrich_catalog --set enrich.alias=candidate (makes proposals and writes none of "
-        f"them), audit_sample --of proposals --attribute {attribute}, serve_audit, audit_ingest, certify_model "
-        f"--by-verdicts {attribute}. A gold sample (audit_sample --gold N) certifies later versions too"
+        "100 are wrong. In this order: enrich_catalog --set enrich.alias=candidate (makes proposals; writes only what "
+        f"this version is certified for), audit_sample --of proposals --attribute {name}, serve_audit, audit_ingest, "
+        f"certify_model --by-verdicts {name}. A gold sample certifies later versions too: audit_sample --gold N, "
+        "serve_audit, audit_ingest, train_model"
     )
 
 
@@ -202,13 +214,15 @@ def why_failed(first: ThresholdTest, needed: float, fold: CertificationFold) -> 
     if not first.accepted:
         return (
             f"no labelled product of the certification fold counts at the first threshold, {first.threshold:.4f}, "
-            "which products to fill reach: the labelled ones have lower scores, or there are too few of them in each "
-            "language and category; label products that are like those to fill"
+            "which unlabelled products reach: the labelled ones have lower scores, or there are too few of them in "
+            "each language and category; label products that are like the unlabelled ones"
         )
     advice = "the error rate itself is too high: a better model is needed"
     if np.isfinite(needed):
         missing = ceil(fold.products * (needed / first.accepted - 1) / fold.share)
-        advice = f"at this error rate about {missing:,} more labelled products would be enough"
+        advice = f"at this error rate about {missing:,} more {fold.more} would be enough"
+    if fold.uniform:
+        advice += '; a product without a value counts as wrong, and so does "cannot tell"'
     return (
         f"{first.wrong} of {first.accepted} wrong at the first threshold, {first.threshold:.4f} (p = "
         f"{first.p_value:.3f}, design effect {first.deff:.2f}); {advice}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+GOLD_EPOCH = -1
+"""Epoch of the uses of gold samples. They are counted apart from those of merchants' labels."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EarlierUses:

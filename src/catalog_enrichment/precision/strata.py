@@ -194,9 +194,11 @@ class UniformDraw:
     """
 
     def __init__(self, certification: Population, open_products: Population) -> None:
-        self.slices: list[Slice] = sorted(set(open_products.slices))
-        """The slices that the sample was drawn of."""
-        self.open_products = float(open_products.counts.sum())
+        self.slices: list[Slice] = sorted(set(certification.slices) & set(open_products.slices))
+        """The slices with a product of the sample. What came into the catalog after the draw, or was too rare to be
+        drawn, is not certified."""
+        inside = [name in set(self.slices) for name in open_products.slices]
+        self.open_products = float(open_products.counts[np.array(inside, dtype=bool)].sum())
         self._weights = np.ones(len(certification.group_sizes))
 
     def weighting(self, accepted: Bools) -> Weighting:

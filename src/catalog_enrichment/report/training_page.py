@@ -178,9 +178,7 @@ def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> li
             ),
         ]
     else:
-        steps = [
-            ("", "Nothing can be written with this version. Change what the sentences above name, and train again.")
-        ]
+        steps = [("", "Nothing can be written with this version. The sentences above say why and what helps.")]
     if len(certified) < len(training.trained.certificates):
         steps.append(
             (

@@ -18,9 +18,9 @@ import numpy as np
 from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.models.has_value import Heads
 from catalog_enrichment.models.has_value import has_value as has_value_of
-from catalog_enrichment.precision.alike import Comparison, cell_weights
+from catalog_enrichment.precision.alike import Comparison, Product, cell_weights, matched_cells
 from catalog_enrichment.precision.pool import Pool
-from catalog_enrichment.precision.strata import first_level, size_classes
+from catalog_enrichment.precision.strata import size_classes
 from catalog_enrichment.precision.units import accept_scores
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training import has_value
@@ -86,6 +86,10 @@ class Populations:
         outputs = has_value.told_apart(products, best, [dataset.categories[product] for product in index])
         return Comparison(*has_value.sides(best, outputs, products))
 
+    def untouched(self, has_head: bool) -> Bools:
+        """(N,) neither the fit nor, if ``has_head``, a has-value head has seen a product of the content group."""
+        return np.asarray(self.unseen & ~self._for_heads) if has_head else self.unseen
+
     def _unlabelled(self, labels: Labels, scores: ModelScores, mask: Bools) -> Index:
         return _where(scores.index, labels.unfilled & self.unseen & mask)
 
@@ -96,16 +100,14 @@ class Populations:
             labelled=np.arange(len(index)) < len(labelled),
             vectors=scores.vectors_at(index),
             groups=self.split.groups[index],
-            weights=np.concatenate(cell_weights(first, second)),
+            weights=np.concatenate(cell_weights(*matched_cells(first, second))),
         )
 
-    def _cells(self, index: Index) -> list[Any]:
-        """Language, first-level category and class of content-group sizes of each product; for categories that are
-        certified by themselves, the whole path."""
+    def _cells(self, index: Index) -> list[Product]:
+        """Return language, category path and class of content-group sizes of each product."""
         dataset, sizes = self.split.dataset, self._sizes
         return [
-            (dataset.languages[product], first_level(dataset.categories[product]), int(sizes[product]))
-            for product in index.tolist()
+            (dataset.languages[product], dataset.categories[product], int(sizes[product])) for product in index.tolist()
         ]
 
     @cached_property

@@ -32,7 +32,7 @@ from catalog_enrichment.precision.certify import (
     why_untestable,
 )
 from catalog_enrichment.precision.claim import PATHS
-from catalog_enrichment.precision.earlier_uses import EarlierUses
+from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH, EarlierUses
 from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
@@ -58,7 +58,7 @@ def _no_champion(*_: object) -> str:
     return ""
 
 
-def _first_use(_attribute: str, _product_ids: Sequence[str], _candidate: str) -> int:
+def _first_use(_attribute: str, _product_ids: Sequence[str], _candidate: str, _epoch: int) -> int:
     return 1
 
 
@@ -67,8 +67,8 @@ class EarlierCandidates:
     """What a training must know of the models before it; training/job.py binds it to the catalog and the registry."""
 
     use_labels: UseLabels
-    next_use: Callable[[str, Sequence[str], str], int] = _first_use
-    """(attribute, product ids, candidate) -> the number that the use would have, without recording one."""
+    next_use: Callable[[str, Sequence[str], str, int], int] = _first_use
+    """(attribute, product ids, candidate, epoch) -> the number that the use would have, without recording one."""
     uses: EarlierUses = field(default_factory=EarlierUses)
     refusal: Callable[[str, Sequence[HeldOutDecision]], str] = _no_champion
     """(attribute, what a model would write on its test fold) -> why the promotion gate would refuse it for its recall;
@@ -89,10 +89,10 @@ class EarlierCandidates:
                 known[key] = self.use_labels(attribute, product_ids, stable_hash(candidate, *numeric_paths), epoch)
             return known[key]
 
-        def next_use(attribute: str, product_ids: Sequence[str], candidate: str) -> int:
+        def next_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> int:
             used = known.get((attribute, tuple(product_ids)))
             of_all = stable_hash(candidate, *numeric_paths)
-            return used.number if used else self.next_use(attribute, product_ids, of_all)
+            return used.number if used else self.next_use(attribute, product_ids, of_all, epoch)
 
         return replace(self, use_labels=use, next_use=next_use)
 
@@ -115,6 +115,8 @@ class Certifier:
     populations: Populations
     heads: Heads = field(default_factory=dict)
     """The has-value heads that ``scores`` are multiplied by."""
+    paths: int = 1
+    """Numeric paths that share ``rule.delta``; verdicts certify each one at all of it."""
 
     def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
         """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn."""
@@ -136,10 +138,12 @@ class Certifier:
         has_head = (labels.attribute, modality) in self.heads
         comparison = self.populations.comparison(labels, modality, self.scores, pool, has_head)
         certificate = self._by_merchants(labels, modality, pool, comparison)
-        if certificate.threshold is None and labels.gold is not None and not certificate.steps:
-            by_people = self._by_gold_sample(labels, modality, pool)
-            return certificate if by_people is None else by_people
-        return certificate
+        if labels.gold is None or certificate.threshold is not None or certificate.steps:
+            return certificate
+        by_people = self._by_gold_sample(labels, modality, pool, has_head)
+        if isinstance(by_people, Certificate):
+            return by_people
+        return replace(certificate, why_abstains=f"{certificate.why_abstains}. The gold sample: {by_people}")
 
     def _by_merchants(self, labels: Labels, modality: Modality, pool: Pool, comparison: Comparison) -> Certificate:
         """The certificate from merchants' labels.
@@ -152,7 +156,7 @@ class Certifier:
         certification = _where(self.split.folds.certification, labels.labelled & path)
         open_products, ids = self._open_products(labels, path), self._ids(certification)
         candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
-        number = self.earlier.next_use(labels.attribute, ids, candidate)
+        number = self.earlier.next_use(labels.attribute, ids, candidate, self.split.epoch.number)
         needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, number))
         if len(certification) < needed:
             why = _too_few(len(certification), needed, self._certification_share, modality)
@@ -176,21 +180,21 @@ class Certifier:
         binding = self._binding(modality, certification, use)
         return certify_attribute(pool, certification_scores, open_products, self.rule, binding, comparison)
 
-    def _by_gold_sample(self, labels: Labels, modality: Modality, pool: Pool) -> Certificate | None:
-        """The certificate from people's answers about a uniform sample of unlabelled products; None where they are too
-        few. It is confirmed.
+    def _by_gold_sample(self, labels: Labels, modality: Modality, pool: Pool, has_head: bool) -> Certificate | str:
+        """Return the certificate from people's answers about a uniform sample of unlabelled products, which is
+        confirmed, or why there is none.
 
-        Products of a content group that trained or chose are left out: they are easier.
+        Products whose content group the fit, the choice or a has-value head has seen are left out: they are easier. The
+        answers are not used where merchants' labels would not be, because of the test fold.
         """
         assert labels.gold is not None
         assert labels.gold_truth is not None
-        known = np.concatenate([self.split.folds.train, self.split.folds.choosing])
-        fresh = ~np.isin(self.split.groups, self.split.groups[known])
-        path = self._on_path(modality)
+        chose = np.isin(self.split.groups, self.split.groups[self.split.folds.choosing])
+        fresh, path = self.populations.untouched(has_head) & ~chose, self._on_path(modality)
         index = _where(self.scores.index, labels.gold & path & fresh)
         open_products, ids = self._open_products(labels, path), self._ids(index)
         candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
-        number = self.earlier.next_use(labels.attribute, ids, candidate)
+        number = self.earlier.next_use(labels.attribute, ids, candidate, GOLD_EPOCH)
         fold = CertificationScores(
             **self._scored_labels(labels, index) | {"truth": labels.gold_truth[index]},
             categories=[self.split.dataset.categories[product] for product in index],
@@ -199,9 +203,14 @@ class Certifier:
             fold_share=1.0,
             uniform=True,
         )
-        if why_untestable(pool, fold, open_products, self.rule, number):
-            return None
-        use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.epoch.number)
+        why = (
+            why_untestable(pool, fold, open_products, self.rule, number)
+            or self._poor_on_the_test_fold(labels, path, pool)
+            or self._refused_on_the_test_fold(labels, path, pool)
+        )
+        if why:
+            return why
+        use = self.earlier.use_labels(labels.attribute, ids, candidate, GOLD_EPOCH)
         binding = replace(self._binding(modality, index, use), basis=CertificateBasis.GOLD_SAMPLE)
         return certify_attribute(pool, fold, open_products, self.rule, binding)
 
@@ -228,7 +237,7 @@ class Certifier:
     @property
     def _verdicts(self) -> tuple[int, int]:
         """Verdicts that certify a threshold, without a wrong value and if 2 in 100 are wrong."""
-        return verdict_test.usual_verdicts(self.rule.target, self.rule.delta)
+        return verdict_test.usual_verdicts(self.rule.target, self.rule.delta * self.paths)
 
     def _poor_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
         """Why the labels should be kept for a better model: at the choosing fold's threshold significantly too many

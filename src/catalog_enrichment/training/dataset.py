@@ -306,7 +306,7 @@ def _assign_slots(
         row["adopted"] = frozenset(row.get("adopted_attributes") or ())
         dataset.counts["adopted"] += not row["adopted"].isdisjoint(options.attributes)
         given = {name for name in options.attributes if row["merchant"].get(name) and name not in row["adopted"]}
-        overturned = _overturned(row, given)
+        overturned = _overturned(row, given, dataset.dictionary)
         row["merchant"] |= overturned
         dataset.counts["overturned"] += bool(overturned)
         said = _said_by_people(row, [name for name in options.attributes if name not in given])
@@ -337,19 +337,23 @@ def _said_by_people(row: Mapping[str, Any], attributes: list[str]) -> dict[str, 
     return {name: one for name, one in said.items() if name in attributes}
 
 
-def _overturned(row: Mapping[str, Any], given: Collection[str]) -> dict[str, tuple[str, ...]]:
+def _overturned(row: Mapping[str, Any], given: Collection[str], words: Dictionary) -> dict[str, tuple[str, ...]]:
     """Attribute -> what two people say is right, of those ``given`` attributes whose merchant's values they overturn.
 
     It takes the place of the merchant's value as a label, in every fold: a model that is right where the merchant is
-    wrong makes no error. Which labels people see depends on an earlier model, but only what is wrong is changed, so no
-    model is measured by more than the truth.
+    wrong makes no error. Of an attribute with several values, those that people confirm are added and those that they
+    refuse are left out. People only see where an earlier model and the merchant differ. A model that repeats a wrong
+    label still counts as right there, as it does without people.
     """
-    said = _said_by_people(row, sorted(given))
-    return {
-        name: tuple(one["right"])
-        for name, one in said.items()
-        if one["by_two"] and one["right"] and not set(one["right"]) & set(row["merchant"][name])
-    }
+    found = {}
+    for name, one in _said_by_people(row, sorted(given)).items():
+        given_values, right = row["merchant"][name], one["right"]
+        if not one["by_two"] or not right or set(right) & set(given_values):
+            continue
+        if words[name].cardinality is Cardinality.MANY:
+            right = [value for value in (*given_values, *right) if value not in one["wrong"]]
+        found[name] = tuple(right)
+    return found
 
 
 def _gold(row: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -80,6 +80,8 @@ def head(products: Products) -> NDArray[np.float32] | None:
 def told_apart(products: Products, scores: Floats, categories: Sequence[str]) -> Floats:
     """(n,) cross-fitted outputs of the comparison's classifier, large for products like the labelled ones; ``scores``
     (n,) in [0, 1], -inf for none."""
+    if products.labelled.all() or not products.labelled.any():
+        return np.zeros(len(products))
     given = np.clip(scores, SCORE_FLOOR, 1 - SCORE_FLOOR)
     logits = np.log(given) - np.log1p(-given)
     columns = [logits, np.square(logits), given, *_one_hot(categories)]
@@ -124,13 +126,15 @@ class _Reduction:
 
     @classmethod
     def of(cls, products: Products, components: int) -> _Reduction:
-        """Of all products: the projection does not depend on which are labelled."""
-        vectors = products.vectors.astype(np.float64)
-        mean = vectors.mean(axis=0)
-        variances, axes = np.linalg.eigh(np.cov(vectors - mean, rowvar=False).reshape(len(mean), len(mean)))
-        kept = np.argsort(-variances)[:components]
-        kept = kept[variances[kept] > 1e-9 * max(float(variances.max()), 1e-12)]
-        return cls(mean, axes[:, kept] / np.sqrt(variances[kept]))
+        """Return the projection that all products give: it does not depend on which are labelled."""
+        from sklearn.utils.extmath import randomized_svd
+
+        mean = products.vectors.mean(axis=0, dtype=np.float64)
+        centred = products.vectors - mean.astype(np.float32)
+        _, lengths, axes = randomized_svd(centred, components, random_state=0)
+        deviations = lengths.astype(np.float64) / np.sqrt(max(len(centred) - 1, 1))
+        kept = deviations > 1e-4 * max(float(deviations.max(initial=0.0)), 1e-6)
+        return cls(mean, axes[kept].T.astype(np.float64) / deviations[kept])
 
     def __call__(self, vectors: NDArray[Any]) -> Floats:
         return np.asarray((vectors.astype(np.float64) - self.mean) @ self.matrix)
@@ -155,9 +159,9 @@ def _fitted(features: Floats, labelled: Bools, weights: Floats) -> tuple[Floats,
 
 def _one_hot(categories: Sequence[str]) -> list[Floats]:
     """A column for each of the most frequent categories, but for the most frequent one."""
-    names, numbers, counts = np.unique(np.asarray(categories, dtype=str), return_inverse=True, return_counts=True)
+    _, numbers, counts = np.unique(np.asarray(categories, dtype=str), return_inverse=True, return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[1:LARGEST_CATEGORIES]
-    return [(numbers == position).astype(np.float64) for position in frequent if names[position] is not None]
+    return [(numbers == position).astype(np.float64) for position in frequent]
 
 
 def _standardised(column: Floats) -> Floats:

@@ -129,8 +129,8 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
         fold = label_uses.Fold(attribute, product_ids, epoch)
         return label_uses.use_labels(catalog, fold, candidate, before_table)
 
-    def next_use(attribute: str, product_ids: Sequence[str], candidate: str) -> int:
-        return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, 0), candidate, before_table)
+    def next_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> int:
+        return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, epoch), candidate, before_table)
 
     gate = registry.early_gate()
     return EarlierCandidates(

@@ -270,7 +270,17 @@ def _certifiers(
     rule = replace(config.precision, delta=config.precision.delta / len(predictors))
     earlier, now = earlier.used_once([predictor.numeric_path for predictor in predictors]), datetime.now(UTC)
     return [
-        Certifier(split, of_path, rule, _scored_by(folder, config, predictor), earlier, now, populations, heads)
+        Certifier(
+            split,
+            of_path,
+            rule,
+            _scored_by(folder, config, predictor),
+            earlier,
+            now,
+            populations,
+            heads,
+            len(predictors),
+        )
         for predictor, of_path in zip(predictors, scores, strict=True)
     ]
 
