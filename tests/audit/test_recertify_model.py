@@ -14,6 +14,7 @@ from catalog_enrichment.audit.items import Answer, Item
 from catalog_enrichment.catalog import switches
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.precision import recertify as recertification
 from catalog_enrichment.precision.certificate import CertificateStatus
 from catalog_enrichment.records import Cardinality, Modality
 
@@ -124,7 +125,7 @@ def test_killed_before_the_switch_it_is_switched_on_without_another_version(enri
 
 
 @pytest.mark.slow
-def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog) -> None:
+def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every product has both materials of this nonsense model; of a third of them Wool is refused."""
     material = {"attributes": ("material",), "uniform": 90, "near": 0}
     first = drawn(enriched, **material)
@@ -135,6 +136,7 @@ def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog) ->
     assert set(seen) == {("Cotton",), ("Cotton", "Wool")}
 
     loose = enriched.with_settings(*LOOSE)
+    monkeypatch.setattr(recertification, "FIRST_EXPECTED", 8)  # the catalog is small
     single = drawn(loose, **material, seed=1)
     judge(loose, single["sample_id"], lambda _: Answer.YES)
     ingested(loose)

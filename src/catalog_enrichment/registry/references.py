@@ -31,14 +31,15 @@ class References:
         recall of ``path``, on the products that are on the modality path in both trainings.
 
         ``results``: of the candidate, where they are known. A certificate that rests on verdicts is compared by the
-        share of the unlabelled products that it lets write. A version that has this same certificate is not compared.
+        share of the unlabelled products that it lets write. A version that has the candidate's own certificate is not
+        compared where the candidate has no decisions: its files are the same.
         """
         attribute, modality = path
         best = promotion_gate.best_recall(self.former, path)
         comparisons = []
         for reference in [self.champion] if best is None else [self.champion, best]:
             of_reference = reference.paths[path]
-            if results is not None and _same_verdicts(results, of_reference):
+            if results is not None and _same_certificate(results, of_reference) and not candidate:
                 continue
             compared = Comparison(attribute=attribute, modality=modality, version=reference.version, difference=None)
             other = self.decisions[reference.version]
@@ -91,10 +92,9 @@ class EarlyGate:
         return f"At the choosing fold's threshold: {'; '.join(problems)}" if problems else ""
 
 
-def _same_verdicts(candidate: PathEvidence, reference: PathEvidence) -> bool:
-    """True for a version that has the candidate's own certificate by verdicts."""
-    same = candidate.certificate_id == reference.certificate_id is not None
-    return same and candidate.basis == CertificateBasis.VERDICTS
+def _same_certificate(candidate: PathEvidence, reference: PathEvidence) -> bool:
+    """Return whether the version has the candidate's own certificate, and with it the same weights."""
+    return candidate.certificate_id == reference.certificate_id is not None
 
 
 def _accept_rates(candidate: PathEvidence | None, reference: PathEvidence) -> tuple[float, float] | None:
