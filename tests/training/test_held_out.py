@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from catalog_enrichment.precision.certificate import RefusedCategory
+from catalog_enrichment.precision.certificate import CertificateBasis, RefusedCategory
 from catalog_enrichment.precision.certified_metrics import certified_metrics
 from catalog_enrichment.records import Modality, Reason
 from catalog_enrichment.training.evaluation import ModelScores
@@ -51,3 +51,36 @@ def test_a_product_whose_picture_could_not_be_reached_is_in_no_test_fold() -> No
     scores = ModelScores(np.arange(market.count), {"color": market.scores})
     decisions = held_out_decisions(split, {"color": market.labels}, scores, [market.certificate()])
     assert [row.product_id for row in decisions] == [f"p{n}" for n in range(400) if n not in unreachable]
+
+
+def test_gold_products_that_did_not_certify_are_test_products() -> None:
+    """Half of the unlabelled products were answered, a third of these have no value; a twin of a product that trained
+    is left out."""
+    market = Marketplace()
+    answered = ~market.labelled & (market.groups % 2 == 0)
+    market.dataset.gold = [
+        {} if not one else {"color": () if group % 3 == 0 else (("Red", "Blue")[product % 2],)}
+        for product, (one, group) in enumerate(zip(answered.tolist(), market.groups.tolist(), strict=True))
+    ]
+    market.dataset.merchant = [{"color": ("Red",)} if one else {} for one in market.labelled.tolist()]
+    market.groups = np.where(np.arange(market.count) >= 1500, market.groups - 750, market.groups)
+    labels = replace(market.labels, gold=answered, gold_truth=market.truth)
+    folds = replace(market.folds, test=market.folds.certification[:40])
+    split = Split(market.dataset, market.groups, folds)
+    scores = ModelScores(np.arange(market.count), {"color": market.scores})
+    certificate = market.certificate()
+    found = held_out_decisions(split, {"color": labels}, scores, [certificate])
+    rows = {row.product_id: row for row in found}
+    fresh = answered & (np.arange(market.count) < 1500)
+    assert set(rows) == {f"p{n}" for n in np.flatnonzero(fresh)} | {f"p{n}" for n in folds.test}
+    (none,) = {rows[f"p{n}"].true_values for n in np.flatnonzero(fresh) if market.dataset.gold[n]["color"] == ()}
+    assert none == ()
+    written = sum(bool(row.written_values) and not row.true_values for row in found)
+    assert written > 0, "the gate sees that a value is written to products that have none"
+
+    by_gold = replace(certificate, basis=CertificateBasis.GOLD_SAMPLE)
+    without = held_out_decisions(split, {"color": labels}, scores, [by_gold])
+    of_other_path = fresh & ~market.dataset.has_image
+    assert {row.product_id for row in without} == {f"p{n}" for n in np.flatnonzero(of_other_path)} | {
+        f"p{n}" for n in folds.test
+    }

@@ -106,3 +106,14 @@ def test_pictures_are_those_that_the_model_saw() -> None:
     decoded = np.asarray(Image.open(BytesIO(pictures["p7"])))
     assert decoded.shape == (8, 8, 3)
     assert np.abs(decoded.astype(int) - (250, 0, 0)).max() < 10
+
+
+def test_products_of_a_gold_sample_are_no_mistakes_of_the_test_fold() -> None:
+    world = World()
+    scores = ModelScores(np.arange(world.market.count), {"color": world.probabilities}, {"color": world.weights})
+    gold = HeldOutDecision("p1300", 650, "color", (), ("Red",), Modality.BOTH)
+    labels = {"color": world.market.labels}
+    assert mistakes(world.split, labels, scores, [gold], 10) == []
+    world.wrong(3, 0.9)
+    wrong = HeldOutDecision("p3", 1, "color", ("Blue",), ("Red",), Modality.BOTH)
+    assert [row["product_id"] for row in mistakes(world.split, labels, scores, [gold, wrong], 10)] == ["p3"]

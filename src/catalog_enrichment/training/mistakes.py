@@ -27,14 +27,16 @@ def mistakes(
 ) -> list[dict[str, Any]]:
     """At most ``most`` rows per attribute, a product each: those that would be written first, then by score.
 
-    ``decisions``: what the certificates would write to the test fold's products. The row has the wrong value with the
+    ``decisions``: what the certificates would write to the test fold's products; those of gold samples among them are
+    left out. The row has the wrong value with the
     highest score (`said`), the merchant's values (`true`), the score, the modality path, the weight on the text
     (`attention`, None if the fusion has none) and whether the value would be `written`.
     """
     position = {split.dataset.ids[product]: product for product in split.folds.test.tolist()}
+    in_fold = [decision for decision in decisions if decision.product_id in position]
     rows: list[dict[str, Any]] = []
-    for name in dict.fromkeys(decision.attribute for decision in decisions):
-        of_attribute = [decision for decision in decisions if decision.attribute == name]
+    for name in dict.fromkeys(decision.attribute for decision in in_fold):
+        of_attribute = [decision for decision in in_fold if decision.attribute == name]
         index = [position[decision.product_id] for decision in of_attribute]
         wrong = _wrong(split.dataset, labels[name], scores, of_attribute, index)
         rows += sorted(wrong, key=lambda row: (not row["written"], -row["score"], row["product_id"]))[:most]
