@@ -7,12 +7,13 @@ comparison read it among features that say nothing. In some worlds half of the u
 never fill the attribute: all have a value, but their feature is that of products without one.
 
 In each draw the product's own functions fit the head, compare, choose, and certify from merchants' labels. Then,
-whether or not these certified something, reviewers judge uniformly drawn proposals until verdicts certify a threshold.
+whether or not these certified something, reviewers judge uniformly drawn proposals until verdicts certify a threshold,
+and answer a gold sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -28,7 +29,7 @@ from catalog_enrichment.models.has_value import has_value as has_value_of
 from catalog_enrichment.precision.alike import Comparison, cell_weights
 from catalog_enrichment.precision.certificate import ScoredBy
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
-from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.pool import Pool, select_pool
 from catalog_enrichment.precision.verdict_test import DrawnProducts, run_tests
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training import has_value
@@ -41,6 +42,8 @@ UNLABELLED = 8000
 LARGE = 200_000
 """Unlabelled products of the sample that stands for the population."""
 MOST_VERDICTS = 1500
+GOLD = 500
+"""Products of a gold sample."""
 REVIEWER_NOISE = 0.02
 """Share of a reviewer's verdicts that are wrong; two give one each, a third decides where they differ."""
 WORLD = World()
@@ -100,6 +103,10 @@ class Outcome:
     verdict_written: float
     verdicts: int
     """Asked until the first threshold was certified, or until they ended."""
+    by_gold: bool
+    """A gold sample of :data:`GOLD` products certified."""
+    gold_violated: bool
+    gold_written: float
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,8 @@ def none_draw(world: NoneWorld, labelled: int, seed: int) -> Outcome:
     lowest = pool.choosing_threshold if pool.choosing_threshold is not None else (pool.suggest_threshold or 0.0)
     threshold, asked = by_verdicts(rng, accept, truth.right, lowest)
     verdict_precision, verdict_right = _judged(accept, truth.right, threshold)
+    gold = _by_gold_sample(world, rng, pool, open_sample, scored)
+    gold_precision, gold_right = _judged(accept, truth.right, gold)
     return Outcome(
         certified=certificate.threshold is not None,
         violated=precision < TARGET,
@@ -187,7 +196,26 @@ def none_draw(world: NoneWorld, labelled: int, seed: int) -> Outcome:
         verdict_violated=verdict_precision < TARGET,
         verdict_written=verdict_right / LARGE,
         verdicts=asked,
+        by_gold=gold is not None,
+        gold_violated=gold_precision < TARGET,
+        gold_written=gold_right / LARGE,
     )
+
+
+def _by_gold_sample(
+    world: NoneWorld,
+    rng: np.random.Generator,
+    pool: Pool,
+    open_sample: Sample,
+    scored: Callable[[Sample, Floats], Sample],
+) -> float | None:
+    """The threshold that reviewers' answers about unlabelled products certify; a wrong answer is another value, or that
+    the product has none."""
+    drawn = unlabelled(world, rng, GOLD)
+    wrong = judged_wrong(rng, ~drawn.right)
+    sample = scored(replace(drawn.sample, right=~wrong[:, None]), drawn.features)
+    fold = replace(certification_scores(WORLD, sample), fold_share=1.0, uniform=True)
+    return certify_attribute(pool, fold, open_products(WORLD, open_sample), RULE, BINDING).threshold
 
 
 BINDING = CertificateBinding(
@@ -270,7 +298,7 @@ def _best(accept: Floats, right: Bools) -> int:
 
 
 COLUMNS = ("violations", "recall_vs_oracle", "abstain", "written", "alike", "verdict_violations", "verdict_written",
-           "verdict_abstain", "verdicts", "draws")  # fmt: skip
+           "verdict_abstain", "verdicts", "gold_violations", "gold_written", "gold_abstain", "draws")  # fmt: skip
 """Of :func:`rates`, in the order of the table."""
 
 
@@ -291,5 +319,8 @@ def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "verdict_written": mean("verdict_written"),
         "verdict_abstain": round(1 - mean("by_verdicts"), 4),
         "verdicts": float(np.median(certified)) if certified else None,
+        "gold_violations": mean("gold_violated"),
+        "gold_written": mean("gold_written"),
+        "gold_abstain": round(1 - mean("by_gold"), 4),
         "draws": len(outcomes),
     }
