@@ -34,7 +34,7 @@ def score(config_file: Path, products: pd.DataFrame, version: str | None = None)
     certificates = {
         one.attribute: one
         for one in model.certificates
-        if one.modality is Modality.TEXT_ONLY and one.numeric_path == predictor.numeric_path
+        if one.modality is Modality.TEXT_ONLY and one.compute_type == predictor.compute_type
     }
     titles = products["title"].fillna("").tolist()
     descriptions = products.get("description", pd.Series([""] * len(titles))).fillna("").tolist()

@@ -65,7 +65,7 @@ def spark() -> Iterator[SparkSession]:
     """A local session; a task that fails once fails the test."""
     from pyspark.sql import SparkSession
 
-    from catalog_enrichment.session import remember_functions
+    from catalog_enrichment.spark.session import remember_functions
 
     session = (
         SparkSession.builder.master("local[2]")

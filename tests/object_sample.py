@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.object_storage import ObjectStorage
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.object_storage import ObjectStorage
 
 if TYPE_CHECKING:
     from .object_store import ObjectStoreServer

@@ -171,13 +171,13 @@ def register(
     folder: Path,
     seed: int = 0,
     thresholds: Mapping[str, float | None] | None = None,
-    numeric_paths: Sequence[str] = (SCORED_BY.numeric_path,),
+    compute_types: Sequence[str] = (SCORED_BY.compute_type,),
     drift: Sequence[dict[str, Any]] = (),
 ) -> str:
     """Register a random model that may write everything it has a picture for; returns its version.
 
     ``thresholds``: attribute -> threshold with a picture, None for an abstention; without it 0. Certified on each of
-    the ``numeric_paths``. ``drift``: the reference for drift checks.
+    the ``compute_types``. ``drift``: the reference for drift checks.
     """
     from catalog_enrichment.models import artifact
 
@@ -191,9 +191,9 @@ def register(
     )
     certificates = [
         certificate(
-            name, path, chosen[name] if path is Modality.BOTH else None, replace(scored_by, numeric_path=numeric_path)
+            name, path, chosen[name] if path is Modality.BOTH else None, replace(scored_by, compute_type=compute_type)
         )
-        for numeric_path in numeric_paths
+        for compute_type in compute_types
         for name in names
         for path in Modality
     ]

@@ -21,7 +21,7 @@ from inference_model import batches, first_begin, last_end, note_end, wait_for_a
 from inference_results import NOT_INSTALLED, Outcome, difference, fastest, products_per_second, summary, table
 from inference_worlds import Product, enlarged, read_products, write_world
 
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 LABELS = {"color": ("red", "green", "blue")}
@@ -136,7 +136,7 @@ def test_only_plain_alloc_has_allocator_settings() -> None:
 
 @pytest.mark.parametrize("problem", ["", "no bf16 here"])
 def test_tolerances_are_those_of_the_numeric_path(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
-    monkeypatch.setattr(numeric_paths, "why_not", lambda numbers, _: problem if numbers == "bf16" else "")
+    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: problem if numbers == "bf16" else "")
     bf16 = {name for name, kind in CONTENDERS.items() if kind.tolerance("fastest") == TOLERANCES["bf16"]}
     assert bf16 == {"plain_bf16"} | (set() if problem else {"ours"})
     assert CONTENDERS["ours"].tolerance("bf16") == TOLERANCES["bf16"]

@@ -105,7 +105,7 @@ def test_plain_data_keeps_its_numbers_and_shapes() -> None:
 
 
 def test_a_message_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from catalog_enrichment.stages import to_stderr
+    from catalog_enrichment.monitoring.stages import to_stderr
 
     assert printable("a\x1b[31mb\x07c\rd\u202ee\x9bf\ud800g") == "a?[31mb?c?d?e?f?g"
     assert printable("über\tçok\n日本 🙂") == "über\tçok\n日本 🙂"

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from catalog_enrichment import cli, session
+from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.registry import promotion_lock
+from catalog_enrichment.spark import session
 
 from . import object_sample, sample_catalog
 from .object_store import CREDENTIALS

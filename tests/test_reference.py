@@ -145,7 +145,7 @@ def test_every_key_has_a_row_with_type_default_and_text(page: str, top: type[Any
         ("images.fetch.retries", "`2`", "status 429"),
         ("training.folds.test", "`0.08`", "Not used to fit"),
         ("compare.recipes.set", "`{}`", "of every member"),
-        ("enrich.numeric_path", '`"auto"`', "Number type of the scores"),
+        ("enrich.compute_type", '`"auto"`', "Number type of the scores"),
         ("source.mapping.title", '`"title"`', "goes to quarantine"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_row_has_the_fields_own_default_and_docstring(key: str, default: str, 
 def test_types_are_in_words() -> None:
     rows = described("config.md", Config)
     assert rows["catalog.path"].startswith("string | required | ")
-    assert rows["enrich.numeric_path"].startswith('one of `"auto"`, `"fp32"`, `"bf16"` | ')
+    assert rows["enrich.compute_type"].startswith('one of `"auto"`, `"fp32"`, `"bf16"` | ')
     assert rows["spark.conf"].startswith("table of strings | ")
     assert rows["compare.recipes"].startswith("tables `[[compare.recipes]]`, below | ")
     assert described("recipes.md", Recipe)["model.image.mean"].startswith("list of 3 numbers | ")

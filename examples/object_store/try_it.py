@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from catalog_enrichment import cli
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.object_storage import storage_of
+from catalog_enrichment.catalog.object_storage import storage_of
 
 CONFIG = Path(__file__).parents[1] / "minimal" / "config.toml"
 

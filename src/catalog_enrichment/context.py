@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalog_enrichment import dictionary, resources, session
+from catalog_enrichment import dictionary, resources
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
@@ -19,8 +19,9 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.monitoring.stages import Say, to_stderr
 from catalog_enrichment.records import RunKind
-from catalog_enrichment.stages import Say, to_stderr
+from catalog_enrichment.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -24,7 +24,7 @@ TABLES = {
     "quarantine": 1,
     "runs": 3,
     "label_uses": 1,
-    "adopted": 1,
+    "self_derived": 1,
     "audits": 1,
     "verdicts": 1,
     "switches": 1,

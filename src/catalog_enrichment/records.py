@@ -70,7 +70,7 @@ class RunKind(StrEnum):
     """Drew a sample for reviewers."""
     AUDIT = "audit"
     """Brought in what reviewers said."""
-    TAKE_BACK = "take_back"
+    REVOKE = "revoke"
     """Took back what a certificate had allowed."""
     RECERTIFY = "recertify"
     """Issued new certificates from audited values."""

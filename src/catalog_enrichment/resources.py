@@ -7,6 +7,7 @@ text is a path of the user's.
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -37,3 +38,12 @@ def locate(reference: str, base: Path | None = None) -> Path:
         neighbours = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
         raise ConfigError(f"{reference}: no such file ({path}). Files in that folder: {neighbours or 'none'}")
     return path.resolve()
+
+
+def sleep_while_waiting() -> None:
+    """Let the threads of torch sleep where they wait for each other, unless the environment says otherwise.
+
+    By default they spin: where another program has one of the cores, each of thousands of short waits then takes the
+    scheduler's whole time slice. Without effect after torch has been imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -94,7 +94,7 @@ def test_verdicts_certify_a_version_that_is_promoted_and_writes(enriched: Sample
     assert set(color.categories) == {"Apparel/Topwear", "Home/Textiles"}
     assert color.languages == ("en",)
     assert color.accepted == dry["paths"][0]["certified"]["judged"]
-    assert sum(color.histogram) == color.open_products > 0
+    assert sum(color.histogram) == color.unlabelled_products > 0
     assert 0 < color.accept_rate <= 1
     assert not table(loose, "label_uses")
     assert loose.registry.lineage("3")[reissue.BY_VERDICTS] == "1"

@@ -121,18 +121,18 @@ WORDS = Dictionary(
 
 def test_what_verdicts_ask_for() -> None:
     new = [said(1, "no"), said(2, "other", "green"), said(3, "yes"), said(4, "cannot_tell"), said(5, "other", "pink")]
-    wish = consequences.wanted(new, {}, WORDS)
-    assert wish.refused == {(f"p{n}", "color", "red") for n in (1, 2, 5)}
-    assert wish.human == {("p2", "color"): ("green",)}
-    assert (wish.allowed, wish.unknown) == (frozenset(), 1)
+    plan_ = consequences.wanted(new, {}, WORDS)
+    assert plan_.refused == {(f"p{n}", "color", "red") for n in (1, 2, 5)}
+    assert plan_.human == {("p2", "color"): ("green",)}
+    assert (plan_.allowed, plan_.unknown) == (frozenset(), 1)
 
 
 def test_a_changed_mind_allows_again_and_takes_the_human_set_back() -> None:
     before = by_item(said(1, "no"), said(2, "other", "green"))
-    wish = consequences.wanted([said(1, "yes"), said(2, "no", settled_at=START + timedelta(days=1))], before, WORDS)
-    assert wish.allowed == {("p1", "color", "red")}
-    assert wish.refused == {("p2", "color", "red")}
-    assert wish.human == {("p2", "color"): ()}
+    plan_ = consequences.wanted([said(1, "yes"), said(2, "no", settled_at=START + timedelta(days=1))], before, WORDS)
+    assert plan_.allowed == {("p1", "color", "red")}
+    assert plan_.refused == {("p2", "color", "red")}
+    assert plan_.human == {("p2", "color"): ()}
 
 
 def test_a_refused_value_comes_back_only_by_the_same_item_or_a_managers_accept() -> None:
@@ -162,9 +162,9 @@ def test_a_set_that_the_verdicts_gave_before_is_not_asked_for_again() -> None:
     blue = said(1, "other", "blue")
     assert consequences.wanted([said(7, "yes", product_id="p1", value="green")], by_item(blue), WORDS).human == {}
     newer = said(7, "other", "green", product_id="p1", settled_at=START + timedelta(days=1))
-    wish = consequences.wanted([newer], by_item(blue), WORDS)
-    assert wish.human == {("p1", "color"): ("green",)}
-    assert wish.said_at == {("p1", "color"): START + timedelta(days=1)}
+    plan_ = consequences.wanted([newer], by_item(blue), WORDS)
+    assert plan_.human == {("p1", "color"): ("green",)}
+    assert plan_.said_at == {("p1", "color"): START + timedelta(days=1)}
 
 
 def test_what_a_rolled_back_run_took_in_does_not_count_and_is_not_taken_in_again(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_what_a_rolled_back_run_took_in_does_not_count_and_is_not_taken_in_again
     back = run_row("back", kind="rollback", parent_run_id="ingest-1", window=window, **times[2])
     catalog.append_rows("runs", [back], "back")
     assert {item: row["answer"] for item, row in verdicts.newest(catalog).items()} == {"i2": "yes", "i3": "other"}
-    assert {item: row["answer"] for item, row in verdicts.taken_in(catalog).items()} == {
+    assert {item: row["answer"] for item, row in verdicts.ingested(catalog).items()} == {
         "i1": "no", "i2": "no", "i3": "other"
     }  # fmt: skip
     assert verdicts.refused(catalog) == {("p3", "size", "red")}
@@ -222,9 +222,9 @@ def test_a_newer_set_of_a_person_stands(spark: SparkSession) -> None:
     ]
     human = {(one, "color"): ("blue",) for one, _, _ in sets} | {(one, "color"): ("",) for one in ("p4", "p5")}
     said_at = dict.fromkeys(human, START + timedelta(hours=1))
-    wish = consequences.Wanted(frozenset(), frozenset(), human, 0, said_at)
-    standing = frame(spark, "attribute_values", events)
-    rows, _ = consequences._human_events(products, standing, wish, stamp("ingest-2", 9), {"ingest-1"})
+    plan_ = consequences.LedgerPlan(frozenset(), frozenset(), human, 0, said_at)
+    active = frame(spark, "attribute_values", events)
+    rows, _ = consequences._human_events(products, active, plan_, stamp("ingest-2", 9), {"ingest-1"})
     assert {row["product_id"]: row["reason"] for row in rows} == {
         "p2": "set_by_person", "p3": "set_by_person", "p5": "removed_by_person"
     }  # fmt: skip
@@ -243,7 +243,7 @@ def test_an_alarm_is_told_once_also_where_the_attribute_is_paused_already(tmp_pa
     assert stopped == {"told", "person"}, "the pause of a run that was killed was told to nobody"
     wrong = estimates.AttributeAudit(model_version="3", verdicts=9, wrong=9, unsure=0, wealth=99.0, disputed=0)
     names = ("told", "person", "killed", "new")
-    before = ingest.Standing(alarms=frozenset({("told", "3")}), stopped=stopped, confirmed=frozenset())
+    before = ingest.Active(alarms=frozenset({("told", "3")}), stopped=stopped, confirmed=frozenset())
     audit = ingest.Audit(dict.fromkeys(names, wrong), {}, before, (0.95, 0.05))
     assert audit.alarms() == ["person", "killed", "new"]
     assert [one.attribute for one in audit.pauses("ingest-3")] == ["killed", "new"]
@@ -292,11 +292,11 @@ P1 = ("p1", "color")
 def test_that_there_is_no_value_becomes_the_human_set_and_the_newest_word_counts() -> None:
     none = said(1, "none")
     for purpose in ("audit", "gold", "proposals"):
-        wish = consequences.wanted([none | {"purpose": purpose}], {}, WORDS)
-        assert (wish.human, wish.refused) == ({P1: NONE}, {(*P1, "red")})
+        plan_ = consequences.wanted([none | {"purpose": purpose}], {}, WORDS)
+        assert (plan_.human, plan_.refused) == ({P1: NONE}, {(*P1, "red")})
     gold = none | {"purpose": "gold", "value": ""}
-    wish = consequences.wanted([gold], {}, WORDS)
-    assert (wish.human, wish.refused) == ({P1: NONE}, frozenset())
+    plan_ = consequences.wanted([gold], {}, WORDS)
+    assert (plan_.human, plan_.refused) == ({P1: NONE}, frozenset())
     for purpose in ("label", "suggestions"):
         assert consequences.wanted([none | {"purpose": purpose}], {}, WORDS).human == {}
     assert consequences.wanted([gold], by_item(gold), WORDS).human == {}, "the same word is not written again"
@@ -306,8 +306,8 @@ def test_that_there_is_no_value_becomes_the_human_set_and_the_newest_word_counts
     assert consequences.wanted([blue], by_item(gold), WORDS).human == {P1: ("green",)}
     assert consequences.wanted([gold], by_item(earlier), WORDS).human == {P1: NONE}
     unknown = blue | {"right_values": ["mauve"]}
-    wish = consequences.wanted([unknown], by_item(gold), WORDS)
-    assert (wish.human, wish.unknown) == ({P1: ()}, 1)
+    plan_ = consequences.wanted([unknown], by_item(gold), WORDS)
+    assert (plan_.human, plan_.unknown) == ({P1: ()}, 1)
     many = {"attribute": "material", "purpose": "gold", "value": "", "product_id": "p1"}
     wool = said(2, "other", "cotton", "wool", **many)
     assert consequences.wanted([wool], by_item(said(1, "none", **many)), WORDS).human == {
@@ -319,17 +319,17 @@ def test_that_there_is_no_value_becomes_the_human_set_and_the_newest_word_counts
 def test_where_there_is_a_value_after_all_only_values_that_are_still_refused_stay_away() -> None:
     none = said(1, "none", value="", purpose="gold")
     refused = said(2, "no", product_id="p1", value="green")
-    wish = consequences.wanted([none | {"answer": "cannot_tell"}], by_item(none, refused), WORDS)
-    assert (wish.human, wish.freed) == ({P1: ()}, {P1: frozenset({"green"})})
+    plan_ = consequences.wanted([none | {"answer": "cannot_tell"}], by_item(none, refused), WORDS)
+    assert (plan_.human, plan_.freed) == ({P1: ()}, {P1: frozenset({"green"})})
     assert consequences.wanted([none], by_item(refused), WORDS).freed == {}
 
 
 def test_answers_for_labels_become_no_human_value_but_refuse() -> None:
-    wish = consequences.wanted(
+    plan_ = consequences.wanted(
         [said(1, "other", "green", purpose="label"), said(2, "no", purpose="label", value="")], {}, WORDS
     )
-    assert wish.human == {}
-    assert wish.refused == {("p1", "color", "red")}
+    assert plan_.human == {}
+    assert plan_.refused == {("p1", "color", "red")}
 
 
 def test_a_value_that_is_also_among_the_right_ones_is_not_wrong() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.audit import consequences, take_back
+from catalog_enrichment.audit import consequences, revoke
 from catalog_enrichment.audit.items import Answer, Item
 from catalog_enrichment.catalog import runs, switches, verdicts
 from catalog_enrichment.catalog.lake import LakeCatalog
@@ -196,8 +196,8 @@ def test_an_alarm_pauses_the_attribute_until_it_is_switched_on(enriched: SampleC
     assert "rollback_run" in str(refused.value)
 
     # what stands still stands; a new product's colour abstains, its material is written
-    standing = {key for key in before if key[1] == "color"} - {k for k in before if k[0] <= "p010" and k[1] == "color"}
-    assert standing <= set(values(enriched))
+    active = {key for key in before if key[1] == "color"} - {k for k in before if k[0] <= "p010" and k[1] == "color"}
+    assert active <= set(values(enriched))
     change(enriched, 1, title="A new title for it")
     change(enriched, 40, color=None)
     enrich(enriched)
@@ -248,15 +248,15 @@ def test_one_command_takes_back_what_a_certificate_wrote(enriched: SampleCatalog
     before = values(enriched)
     certificates = {row["attribute"]: row["certificate_id"] for row in table(enriched, "attribute_values")}
     with pytest.raises(ConfigError, match="nothing was written under certificate 'other'"):
-        take_back.take_back(catalog, "other", "ann")
+        revoke.revoke(catalog, "other", "ann")
     colors = {key for key in values(enriched, "model") if key[1] == "color"}
-    dry = take_back.take_back(catalog, certificates["color"], "ann", dry_run=True)
+    dry = revoke.revoke(catalog, certificates["color"], "ann", dry_run=True)
     assert (dry["status"], dry["events"]) == ("dry_run", {"color": len(colors)})
     assert table(enriched, "switches") == []
-    done = take_back.take_back(catalog, certificates["color"], "ann")
+    done = revoke.revoke(catalog, certificates["color"], "ann")
     assert done["events"] == {"color": len(colors)}
     assert set(values(enriched)) == set(before) - colors
-    assert take_back.take_back(catalog, certificates["color"], "ann")["status"] == "nothing_to_do"
+    assert revoke.revoke(catalog, certificates["color"], "ann")["status"] == "nothing_to_do"
     enrich(enriched)
     assert set(values(enriched)) == set(before) - colors, "nothing is written under it any more"
     assert {row["reason"] for row in table(enriched, "predictions") if row["decision"] == "abstain"} >= {"paused"}
@@ -275,8 +275,8 @@ def test_killed_while_taking_back_it_ends_the_same(enriched: SampleCatalog) -> N
     catalog = enriched.context().catalog
     certificate = next(row["certificate_id"] for row in table(enriched, "attribute_values"))
     with killed_at(LakeCatalog, "refresh_current_values"):
-        take_back.take_back(catalog, certificate, "ann")
-    done = take_back.take_back(catalog, certificate, "ann")
+        revoke.revoke(catalog, certificate, "ann")
+    done = revoke.revoke(catalog, certificate, "ann")
     assert done["status"] == "succeeded"
     rows = [row for row in table(enriched, "attribute_values") if row["op"] == "retract"]
     assert len(rows) == sum(done["events"].values()) == len({row["refers_to"] for row in rows})

@@ -53,7 +53,7 @@ def test_the_newest_proposals_of_a_version_for_products_that_nobody_gave_a_value
     ]
     catalog.append_rows("predictions", rows, "predictions")
     person = {"product_id": "of_person", "content_hash": "content-1"}
-    events = ledger.said_by_person(person, "color", ["blue"], stamp("set_value-1", 5))
+    events = ledger.human_assertions(person, "color", ["blue"], stamp("set_value-1", 5))
     catalog.append_rows("attribute_values", events, "events")
     catalog.refresh_current_values("catch-up")
 

@@ -90,7 +90,7 @@ def paused(sample: SampleCatalog, tmp_path: Path) -> SampleCatalog:
     """A champion with drift references; color and material are paused by an audit, and nothing is judged."""
     stratum = {"language": "en", "category": "Apparel", "products": 1000, "accepted": 460, "histogram": HISTOGRAM}
     entries = [
-        {"attribute": name, "modality": "both", "numeric_path": "fp32-cpu", "strata": [stratum | {"masked": {}}]}
+        {"attribute": name, "modality": "both", "compute_type": "fp32-cpu", "strata": [stratum | {"masked": {}}]}
         for name in ("color", "material")
     ]
     thresholds = {"color": 0.5, "material": 0.5}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.audit import estimates
-from catalog_enrichment.classification_metrics import Bools, Floats
+from catalog_enrichment.precision.classification_metrics import Bools, Floats
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 TARGET, ALPHA = 0.95, 0.05
@@ -54,7 +54,7 @@ class Weeks:
                 self.said[item_id] = {"answer": answer, "value": "red", "right_values": []}
                 self.visible[number] = not self.wrong[number]
 
-    def judged(self) -> list[estimates.Judged]:
+    def judged(self) -> list[estimates.ReviewedItem]:
         return estimates.judged(self.drawn, self.said, ())
 
 

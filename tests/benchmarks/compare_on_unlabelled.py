@@ -14,7 +14,7 @@ import numpy as np
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.stages import Stages
+from catalog_enrichment.monitoring.stages import Stages
 
 if TYPE_CHECKING:
     from catalog_enrichment.comparison.results import FittedModels

@@ -60,7 +60,7 @@ def measure(root: Path, data: Path, products: int, path: str) -> dict[str, Any]:
     names = [{"name": n, "cardinality": head.cardinality, "values": list(head.labels)} for n, head in HEADS.items()]
     (root / "attributes.json").write_text(json.dumps({"attributes": names}))
     version.config.write_text(version.config.read_text() + _SOURCE)
-    config = load_config(version.config, [f'enrich.numeric_path="{path}"'])
+    config = load_config(version.config, [f'enrich.compute_type="{path}"'])
 
     started = time.monotonic()
     context = open_context(config, "enrichment")
@@ -75,7 +75,7 @@ def measure(root: Path, data: Path, products: int, path: str) -> dict[str, Any]:
     stages = {name: seconds for name, seconds in first["seconds"].items() if name != "total"}
     total = sum(stages.values())
     return {
-        "products": first["products"], "numeric_path": path, "session_seconds": round(session, 1),
+        "products": first["products"], "compute_type": path, "session_seconds": round(session, 1),
         "import_seconds": imported["seconds"], "stages": stages, "decided": first["attributes"],
         "score_share": round(stages["score"] / total, 3),
         "unchanged_share": round(sum(again["seconds"].values()) / total, 4),
@@ -86,7 +86,7 @@ def _writes(one: Certificate, path: str, categories: tuple[str, ...]) -> Certifi
     usual = certificate()
     issued = {"issued_at": one.issued_at, "expires_at": one.expires_at}
     scored_by = {
-        "weights_hash": one.weights_hash, "preprocessing_hash": one.preprocessing_hash, "numeric_path": f"{path}-cpu",
+        "weights_hash": one.weights_hash, "preprocessing_hash": one.preprocessing_hash, "compute_type": f"{path}-cpu",
     }  # fmt: skip
     return replace(
         usual, attribute=one.attribute, modality=one.modality, values=HEADS[one.attribute].labels,
@@ -99,7 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="Parquet: product_id, title, category, image")
     parser.add_argument("--products", type=int, default=0, help="the first so many; 0: all")
-    parser.add_argument("--path", choices=("fp32", "bf16"), default="fp32", help="numeric path")
+    parser.add_argument("--path", choices=("fp32", "bf16"), default="fp32", help="compute type")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="enrichment-") as folder:
         print(json.dumps(measure(Path(folder), args.data.resolve(), args.products, args.path)))

@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalog_enrichment import classification_metrics
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.dictionary import Attribute, fold
-from catalog_enrichment.precision import metrics
+from catalog_enrichment.precision import classification_metrics, metrics
 from catalog_enrichment.records import Source, stable_hash
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -203,7 +202,7 @@ def score(attribute: Attribute, truth: Truth, content: CatalogContent) -> dict[s
         "coverage_before": round(len(before) / len(applicable), 4),
         "coverage_after": round(len(after) / len(applicable), 4),
         **_predicted(known, top),
-        "twins_share": round(len(truth.twins & set(known)) / max(len(known), 1), 4),
+        "near_duplicate_rate": round(len(truth.twins & set(known)) / max(len(known), 1), 4),
         "twins": _written(len(truth.twins & set(compared)), len(truth.twins & wrong)),
         "without_twins": _written(len(set(compared) - truth.twins), len(wrong - truth.twins)),
     }
@@ -278,7 +277,7 @@ def print_table(attributes: dict[str, dict[str, Any]], seconds: dict[str, float]
         precision = f"{row['precision']:.3f} [{low:.3f}, {high:.3f}]" if row["written"] else "-"
         coverage = f"{row['coverage_before']:.1%} > {row['coverage_after']:.1%}"
         without = row["without_twins"]
-        apart = f"{row['twins_share']:.0%}; without: {without['wrong']} of {without['written']} wrong"
+        apart = f"{row['near_duplicate_rate']:.0%}; without: {without['wrong']} of {without['written']} wrong"
         print(
             f"{name:<12}{row['written']:>8}{row['wrong']:>6}  {precision:<24}{row['p_at_least_95']:>6.3f}{coverage:>16}"
             f"  {apart}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.storage import Storage
+from catalog_enrichment.catalog.storage import Storage
 
 from .. import object_sample, sample_catalog
 from ..object_store import ObjectStoreServer

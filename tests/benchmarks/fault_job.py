@@ -22,7 +22,7 @@ def trace_boundaries(reached: Callable[[str], None]) -> Callable[[], None]:
     """Call ``reached`` with the name of every boundary from now on; returns a function that ends it."""
     from catalog_enrichment.catalog.lake import LakeCatalog
     from catalog_enrichment.catalog.maintenance import Maintenance, Paths
-    from catalog_enrichment.stages import Stage
+    from catalog_enrichment.monitoring.stages import Stage
 
     undo: list[tuple[type, str, Any]] = []
 
@@ -60,8 +60,9 @@ def _table(delta: Any) -> str:
 
 
 def main(trace: str, config: str) -> int:
-    from catalog_enrichment import cli, session
+    from catalog_enrichment import cli
     from catalog_enrichment.config.load import load_config
+    from catalog_enrichment.spark import session
 
     session.start(load_config(config), "fault").range(1).count()
     stop_at, job, arguments = json.loads(sys.stdin.readline() or "[0, null, null]")

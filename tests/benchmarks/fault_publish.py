@@ -26,9 +26,9 @@ from typing import Any
 from catalog_enrichment.catalog import maintenance, part_files, runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance
+from catalog_enrichment.catalog.object_storage import ObjectStorage
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.config.catalog import CatalogConfig
-from catalog_enrichment.object_storage import ObjectStorage
 from catalog_enrichment.records import RunKind
 
 from .fault_outcomes import Outcome
@@ -55,7 +55,7 @@ def publish(lake: LakeCatalog, number: int) -> None:
     decided = {"content_hash": "c", "score": 0.99, "modality": "both", "run_id": run_id}
     predictions = [
         {"product_id": p, "attribute": a, "value": v, "rank": 1, "decision": "publish", "reason": "certified",
-         "model_name": "m", "model_version": "1", "numeric_path": "fp32"} | decided
+         "model_name": "m", "model_version": "1", "compute_type": "fp32"} | decided
         for p, a, v in values
     ]  # fmt: skip
     events = [

@@ -1,6 +1,6 @@
 """What a catalog holds, without times: equal for a job that was disturbed and run again, and one that was not.
 
-Equality is that of I5: products, quarantine, predictions, ledger, what readers see, label uses, adopted values, and the
+Equality is that of I5: products, quarantine, predictions, ledger, what readers see, label uses, self_derived values, and the
 succeeded runs with their counts. Scores are compared to four decimals. Left out are times, the attempts that failed,
 and the runs of maintain_catalog, whose counts are those of what was left to do.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.storage import Storage
+from catalog_enrichment.catalog.storage import Storage
 
 LEFT_OUT = {"seconds", "stages", "validation", "config", "attempt", "error", "table_versions"}
 """Columns that differ from one attempt to the next, besides the times (`*_at`, except a product's `updated_at`)."""

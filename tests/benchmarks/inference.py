@@ -219,7 +219,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64], help="sizes; each contender's best is used")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--workers", type=int, default=0, help="processes that score; 0: one per core")
-    parser.add_argument("--path", default="fastest", help=f"numeric path of ours: fastest, {', '.join(TOLERANCES)}")
+    parser.add_argument("--path", default="fastest", help=f"compute type of ours: fastest, {', '.join(TOLERANCES)}")
     args = parser.parse_args()
     if min(args.products, args.rounds, *args.batch) < 1 or args.workers < 0:
         parser.error("--products, --rounds and --batch must be at least 1, --workers at least 0")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from inference_job import Contender, Job, Measured, PeakMemory
 
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 
 ALLOCATOR = {
     "MALLOC_ARENA_MAX": "1",
@@ -25,8 +25,8 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "2147483648",
 }
 """Settings of glibc's malloc that keep freed memory in the process."""
-TOLERANCES = dict(numeric_paths.TOLERANCE)
-"""Numeric path -> largest difference of a calibrated probability from that of ``plain``."""
+TOLERANCES = dict(compute_types.TOLERANCE)
+"""Compute type -> largest difference of a calibrated probability from that of ``plain``."""
 _REMOVED = ("MALLOC_", "LD_PRELOAD", "OMP_", "GOMP_", "KMP_", "MKL_", "PYTHONDONTWRITEBYTECODE")
 """Beginnings of variables that are not passed on: allocator and threads are the contender's own."""
 _COMMON = {
@@ -47,7 +47,7 @@ class Kind:
     module: str
     name: str
     path: str = "fp32"
-    """Its numeric path; empty: that of the option --path."""
+    """Its compute type; empty: that of the option --path."""
     package: str = ""
     """Package of the extra `bench` without which it is left out."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Kind:
 
     def tolerance(self, path: str) -> float:
         """The largest difference from ``plain``; ``path``: that of the option --path."""
-        usable = (numbers for numbers in numeric_paths.FASTEST_FIRST if not numeric_paths.why_not(numbers, "cpu"))
+        usable = (numbers for numbers in compute_types.FASTEST_FIRST if not compute_types.why_not(numbers, "cpu"))
         return TOLERANCES[self.path or (next(usable) if path == "fastest" else path)]
 
 

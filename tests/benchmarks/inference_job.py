@@ -35,7 +35,7 @@ class Job:
     workers: int
     """Processes that score, and Spark's cores."""
     path: str
-    """Numeric path of ``ours``."""
+    """Compute type of ``ours``."""
     artifact: str
     """Folder of the model version."""
     artifact_hash: str

@@ -3,7 +3,7 @@
     python tests/benchmarks/inference_memory.py                         (50,000 products, about 10 minutes on 2 cores)
     python tests/benchmarks/inference_memory.py --products 500          (a try)
 
-The model version of `make bench`, in the session that the jobs start, on the fastest numeric path. One picture in ten
+The model version of `make bench`, in the session that the jobs start, on the fastest compute type. One picture in ten
 is of 5 MB (18 million pixels), the others of 50 KB; they are files that the products refer to. Each worker is sampled
 twice per second: resident memory, where a page that workers share counts in equal parts (PSS). The last line is one
 JSON object: the largest memory of one worker in each tenth of the time, in MiB, and their largest.
@@ -130,7 +130,7 @@ def measure(root: Path, products: int) -> dict[str, object]:
     sizes = {name: round((pictures / f"{name}-0.jpg").stat().st_size / 1e6, 2) for name in ("small", "large")}
     tenths = workers.tenths()
     return {
-        "products": products, "picture_mb": sizes, "seconds": round(seconds, 1), "numeric_path": ours.path,
+        "products": products, "picture_mb": sizes, "seconds": round(seconds, 1), "compute_type": ours.path,
         "mib_by_tenth": tenths, "peak_worker_mib": max(tenths),
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from inference_job import Job, Scored, files_of
 from inference_model import PlainModel
 
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -78,19 +78,19 @@ class OnSpark:
 class OursEager(OnSpark):
     """The scoring stage in fp32: the UDF of `inference.udf` in the session that the jobs start."""
 
-    path = numeric_paths.FP32
+    path = compute_types.FP32
     """Number type of the scores."""
 
     def __init__(self, job: Job) -> None:
         from catalog_enrichment.inference import udf
 
         super().__init__(job)
-        numeric_paths.require(self.path, "cpu")
+        compute_types.require(self.path, "cpu")
         self.shipped = udf.ship(self.spark, Path(job.artifact), job.artifact_hash, self.path)
 
     def session(self) -> SparkSession:
-        from catalog_enrichment import session
         from catalog_enrichment.config.load import load_config
+        from catalog_enrichment.spark import session
 
         return session.start(load_config(self.job.config), self.job.contender)
 
@@ -123,12 +123,12 @@ class OursEager(OnSpark):
 
 
 class Ours(OursEager):
-    """The scoring stage on the numeric path of the job."""
+    """The scoring stage on the compute type of the job."""
 
     def __init__(self, job: Job) -> None:
-        certified = numeric_paths.FASTEST_FIRST if job.path == "fastest" else (job.path,)
-        paths = {numeric_paths.path_name(numbers, "cpu"): ["all"] for numbers in certified}
-        self.path = numeric_paths.choose(numeric_paths.AUTO, paths).numbers
+        certified = compute_types.FASTEST_FIRST if job.path == "fastest" else (job.path,)
+        paths = {compute_types.path_name(numbers, "cpu"): ["all"] for numbers in certified}
+        self.path = compute_types.choose(compute_types.AUTO, paths).numbers
         super().__init__(job)
 
 

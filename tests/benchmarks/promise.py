@@ -46,7 +46,7 @@ from promise_worlds import (
     choosing_scores,
     draw,
     language_names,
-    open_products,
+    unlabelled_products,
 )
 
 from catalog_enrichment.config.schema import PrecisionConfig, TrainingConfig
@@ -54,19 +54,19 @@ from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
 from catalog_enrichment.precision.metrics import operating_point
 from catalog_enrichment.precision.pool import select_pool
-from catalog_enrichment.precision.scored_labels import OpenProducts
+from catalog_enrichment.precision.scored_labels import UnlabelledProducts
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.folds import GroupedProducts, redraw_certification, split_folds
 
 RULE = PrecisionConfig(target=TARGET)
-USES_PER_EPOCH = TrainingConfig(recipe="").label_uses_per_epoch
+USES_PER_ROUND = TrainingConfig(recipe="").label_uses_per_round
 OPEN = 10_000
 """Products to fill in each draw, which give the grid and the weights."""
 
 BINDING = CertificateBinding(
     modality=Modality.BOTH,
     scored_by=ScoredBy(
-        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, numeric_path="fp32-cpu"
+        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
     ),
     label_set_hash="l",
     use=LabelUse(number=1, epoch=0),
@@ -138,7 +138,9 @@ def _population(world: World) -> Population:
 # --- one draw -----------------------------------------------------------------------------------------------------
 
 
-def certify(world: World, choosing: Sample, certification: Sample, filled: OpenProducts, use: int = 1) -> Certificate:
+def certify(
+    world: World, choosing: Sample, certification: Sample, filled: UnlabelledProducts, use: int = 1
+) -> Certificate:
     pool = select_pool(choosing_scores(world, choosing), RULE)
     binding = replace(BINDING, use=LabelUse(number=use, epoch=0))
     return certify_attribute(pool, certification_scores(world, certification), filled, RULE, binding)
@@ -150,7 +152,7 @@ def judge(world: World, certificate: Certificate) -> Outcome:
         return Outcome(False, False, 0.0)
     categories = np.arange(len(CATEGORIES))
     written = [
-        certificate.problem(
+        certificate.rejection_reason(
             scored_by=BINDING.scored_by,
             standard=certificate.standard,
             modality=Modality.BOTH,
@@ -176,8 +178,8 @@ def one_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
     rng = np.random.default_rng(seed)
     choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
-    filled = draw(world, rng, OPEN, to_fill=True)
-    certificate = certify(world, choosing, certification, open_products(world, filled))
+    filled = draw(world, rng, OPEN, unlabelled=True)
+    certificate = certify(world, choosing, certification, unlabelled_products(world, filled))
     return judge(world, certificate), plain(world, certification)
 
 
@@ -186,9 +188,9 @@ def unweighted_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Ou
     rng = np.random.default_rng(seed)
     choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
-    filled = draw(world, rng, OPEN, to_fill=True)
-    weighted = certify(world, choosing, certification, open_products(world, filled))
-    as_labelled = certify(world, choosing, certification, open_products(world, filled, like=certification))
+    filled = draw(world, rng, OPEN, unlabelled=True)
+    weighted = certify(world, choosing, certification, unlabelled_products(world, filled))
+    as_labelled = certify(world, choosing, certification, unlabelled_products(world, filled, like=certification))
     return judge(world, weighted), judge(world, as_labelled)
 
 
@@ -207,7 +209,7 @@ def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> l
     choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
     common = [rng.standard_normal(sample.scores.shape) for sample in (choosing, certification)]
-    filled = open_products(world, draw(world, rng, OPEN, to_fill=True))
+    filled = unlabelled_products(world, draw(world, rng, OPEN, unlabelled=True))
     outcomes = []
     for use in range(1, candidates + 1):
         own = [another_model(world, s, rng, c) for s, c in zip((choosing, certification), common, strict=True)]
@@ -228,9 +230,9 @@ def epochs_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
     second = redraw_certification(first, products, config, 1, np.isin(index, first.certification))
     common, filled = (
         rng.standard_normal(sample.scores.shape),
-        open_products(world, draw(world, rng, OPEN, to_fill=True)),
+        unlabelled_products(world, draw(world, rng, OPEN, unlabelled=True)),
     )
-    models = [another_model(world, sample, rng, common) for _ in range(USES_PER_EPOCH)]
+    models = [another_model(world, sample, rng, common) for _ in range(USES_PER_ROUND)]
     outcomes: list[Outcome] = []
     for epoch, folds in enumerate((first, second)):
         if epoch:
@@ -252,13 +254,13 @@ def versions_draw(world: World, labelled: int, seed: int) -> tuple[float, float]
     rng = np.random.default_rng(seed)
     choosing = draw(world, rng, round(FOLDS.choosing * labelled))
     certification = draw(world, rng, round(FOLDS.certification * labelled))
-    filled = draw(world, rng, OPEN, to_fill=True)
+    filled = draw(world, rng, OPEN, unlabelled=True)
     samples = (choosing, certification, filled)
     common = [rng.standard_normal(sample.scores.shape) for sample in samples]
     versions = []
     for use in range(1, 5):
         own = [another_model(world, s, rng, c) for s, c in zip(samples, common, strict=True)]
-        versions.append((certify(world, own[0], own[1], open_products(world, own[2]), use), own[2]))
+        versions.append((certify(world, own[0], own[1], unlabelled_products(world, own[2]), use), own[2]))
     return visible_precision(versions)
 
 
@@ -351,8 +353,8 @@ def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[s
             others += [(f"use {k} of the labels", rates([row[k - 1] for row in outcomes])) for k in range(1, 11)]
         elif kind == "epochs":
             others.append(("epochs: best of 10 candidates in two", rates([best_of(row) for row in outcomes])))
-            for k in range(1, USES_PER_EPOCH + 1):
-                second = [row[USES_PER_EPOCH + k - 1] for row in outcomes]
+            for k in range(1, USES_PER_ROUND + 1):
+                second = [row[USES_PER_ROUND + k - 1] for row in outcomes]
                 others.append((f"use {k} of the labels of a second epoch", rates(second)))
         else:
             visible, stood = (float(np.mean(column)) for column in zip(*outcomes, strict=True))

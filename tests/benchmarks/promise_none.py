@@ -20,15 +20,24 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from promise_worlds import LABELS, TARGET, Sample, World, certification_scores, choosing_scores, draw, open_products
+from promise_worlds import (
+    LABELS,
+    TARGET,
+    Sample,
+    World,
+    certification_scores,
+    choosing_scores,
+    draw,
+    unlabelled_products,
+)
 from scipy import special
 
-from catalog_enrichment.classification_metrics import Bools, Floats
 from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
 from catalog_enrichment.models.has_value import has_value as has_value_of
 from catalog_enrichment.precision.alike import Comparison, cell_weights
 from catalog_enrichment.precision.certificate import ScoredBy
 from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
+from catalog_enrichment.precision.classification_metrics import Bools, Floats
 from catalog_enrichment.precision.pool import Pool, select_pool
 from catalog_enrichment.precision.verdict_test import DrawnProducts, run_tests
 from catalog_enrichment.records import Modality
@@ -130,7 +139,7 @@ def features(rng: np.random.Generator, with_value: Bools, auc: float) -> Floats:
 
 def unlabelled(world: NoneWorld, rng: np.random.Generator, size: int) -> Unlabelled:
     """``size`` unlabelled products."""
-    sample = draw(WORLD, rng, size, to_fill=True)
+    sample = draw(WORLD, rng, size, unlabelled=True)
     size = len(sample)
     kind = rng.random(size)
     without, never = kind < world.share, kind > 1 - world.never
@@ -173,7 +182,7 @@ def none_draw(world: NoneWorld, labelled: int, seed: int) -> Outcome:
         np.concatenate([vectors[name] for name in held_out]), filled.features[compared],
     )  # fmt: skip
     certificate = certify_attribute(
-        pool, certification_scores(WORLD, folds["certification"]), open_products(WORLD, open_sample), RULE, BINDING,
+        pool, certification_scores(WORLD, folds["certification"]), unlabelled_products(WORLD, open_sample), RULE, BINDING,
         comparison,
     )  # fmt: skip
     truth = population(world)
@@ -215,13 +224,13 @@ def _by_gold_sample(
     wrong = judged_wrong(rng, ~drawn.right)
     sample = scored(replace(drawn.sample, right=~wrong[:, None]), drawn.features)
     fold = replace(certification_scores(WORLD, sample), fold_share=1.0, uniform=True)
-    return certify_attribute(pool, fold, open_products(WORLD, open_sample), RULE, BINDING).threshold
+    return certify_attribute(pool, fold, unlabelled_products(WORLD, open_sample), RULE, BINDING).threshold
 
 
 BINDING = CertificateBinding(
     modality=Modality.BOTH,
     scored_by=ScoredBy(
-        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, numeric_path="fp32-cpu"
+        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
     ),
     label_set_hash="l",
     use=LabelUse(number=1, epoch=0),

@@ -18,15 +18,15 @@ def visible_precision(versions: Sequence[tuple[Certificate, Sample]]) -> tuple[f
     share if the value of an older version stood whenever a newer one abstains."""
     products = len(versions[0][1])
     visible: list[bool | None] = [None] * products  # None: no value; else whether it is right
-    standing: list[bool | None] = [None] * products
+    active: list[bool | None] = [None] * products
     for certificate, sample in versions:
         for product, (decision, reason) in enumerate(_decisions(certificate, sample)):
             right = bool(sample.right[product, 0])
             if decision is Decision.PUBLISH:
-                visible[product] = standing[product] = right
+                visible[product] = active[product] = right
             elif reason in JUDGED:
                 visible[product] = None
-    return _share(visible), _share(standing)
+    return _share(visible), _share(active)
 
 
 def _decisions(certificate: Certificate, sample: Sample) -> list[tuple[Decision, Reason]]:

@@ -16,9 +16,9 @@ from functools import cache
 import numpy as np
 from scipy import special
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints
 from catalog_enrichment.config.schema import FoldsConfig
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, OpenProducts
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, UnlabelledProducts
 from catalog_enrichment.records import Cardinality
 
 VALUES = 20
@@ -90,14 +90,14 @@ class Sample:
 
 
 def draw(
-    world: World, rng: np.random.Generator, products: int, *, to_fill: bool = False, later: bool = False
+    world: World, rng: np.random.Generator, products: int, *, unlabelled: bool = False, later: bool = False
 ) -> Sample:
-    """About ``products`` products: groups are drawn until there are as many, as folds are cut. ``to_fill``: with the
+    """About ``products`` products: groups are drawn until there are as many, as folds are cut. ``unlabelled``: with the
     categories of the products to fill; ``later``: of those that the certificate is judged by."""
     sizes = _group_sizes(world, rng, products)
     group = np.repeat(np.arange(len(sizes)), sizes)
     n, ranks = len(group), world.ranks
-    category = rng.choice(len(world.category_effects), len(sizes), p=_category_shares(world, to_fill, later))[group]
+    category = rng.choice(len(world.category_effects), len(sizes), p=_category_shares(world, unlabelled, later))[group]
     frequency = 1 / np.arange(1, VALUES + 1)
     drawn_by = group if world.copies else np.arange(n)
     keys = rng.random((int(drawn_by.max(initial=-1)) + 1, VALUES)) ** (1 / frequency)
@@ -107,7 +107,7 @@ def draw(
     hidden = world.size_effect * (sizes[group] >= 6) + np.array(world.category_effects)[category]
     latent = z + hidden[:, None]
     shared, own = rng.standard_normal((len(sizes), ranks))[group], rng.standard_normal((n, ranks))
-    wrong_labels = 0.0 if to_fill else world.wrong_labels
+    wrong_labels = 0.0 if unlabelled else world.wrong_labels
     return Sample(
         values=values,
         scores=_scores(world, z + noise),
@@ -148,14 +148,14 @@ def _group_sizes(world: World, rng: np.random.Generator, products: int) -> Ints:
     return sizes[np.cumsum(sizes) - sizes / 2 <= products]
 
 
-def _category_shares(world: World, to_fill: bool, later: bool) -> Floats:
+def _category_shares(world: World, unlabelled: bool, later: bool) -> Floats:
     """(C,) shares of the categories among the products."""
-    shares = world.open_shares if to_fill else world.labelled_shares
+    shares = world.open_shares if unlabelled else world.labelled_shares
     if later and world.later_shares:
         shares = world.later_shares
     count = len(world.category_effects)
     weight = np.array(shares) if shares else np.full(count, 1 / count)
-    if to_fill and not shares:
+    if unlabelled and not shares:
         weight = weight * world.tilt ** np.linspace(0, 1, count)
     return np.asarray(weight / weight.sum(), dtype=np.float64)
 
@@ -206,17 +206,17 @@ def certification_scores(world: World, sample: Sample) -> CertificationScores:
     )  # fmt: skip
 
 
-def open_products(world: World, sample: Sample, *, like: Sample | None = None) -> OpenProducts:
+def unlabelled_products(world: World, sample: Sample, *, like: Sample | None = None) -> UnlabelledProducts:
     """``like``: take categories from there, as if the products to fill were drawn as those."""
     seen_as = sample if like is None else like
     categories = np.resize(seen_as.categories, len(sample))
-    return OpenProducts(
+    return UnlabelledProducts(
         probabilities=_matrix(sample)[0],
         categories=category_names(world, categories),
         languages=language_names(world, categories),
         group_sizes=np.resize(seen_as.group_sizes, len(sample)),
         counts=np.ones(len(sample)),
-        twin_share=0.0,
+        near_duplicate_rate=0.0,
     )
 
 
@@ -242,7 +242,7 @@ class Population:
 
     @classmethod
     def of(cls, world: World) -> Population:
-        sample = draw(world, np.random.default_rng(12345), LARGE // world.ranks, to_fill=True, later=True)
+        sample = draw(world, np.random.default_rng(12345), LARGE // world.ranks, unlabelled=True, later=True)
         accept, wrong = _units(sample, np.ones(VALUES, dtype=bool), np.ones(len(CATEGORIES), dtype=bool))
         order = np.argsort(-accept)
         accepted = np.arange(1, len(sample) + 1)

@@ -172,7 +172,7 @@ def _scored(products: DataFrame, *_: Any) -> DataFrame:
     none = F.lit(None).cast("string")
     scored = {
         "candidates": F.array(*candidates), "modality": F.lit(Modality.BOTH.value),
-        "numeric_path": F.lit("fp32-cpu"), "image_reason": none, "error": none, "detail": none,
+        "compute_type": F.lit("fp32-cpu"), "image_reason": none, "error": none, "detail": none,
     }  # fmt: skip
     return products.drop("images").withColumns(scored)
 

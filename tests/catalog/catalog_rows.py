@@ -41,7 +41,7 @@ def prediction(product_id: str, attribute: str, value: str, **given: Any) -> dic
         "threshold": 0.9,
         "model_name": "m",
         "model_version": "1",
-        "numeric_path": "fp32",
+        "compute_type": "fp32",
         "run_id": "run-1",
         **given,
     }

@@ -105,7 +105,7 @@ def test_a_product_has_its_labels_as_long_as_its_content_is_the_drawn_one(catalo
 def test_gold_answers_and_what_follows_from_them_train_nothing(catalog: LakeCatalog) -> None:
     def said(run: str, product: str, attribute: str, value: str) -> list[dict[str, Any]]:
         stamp = ledger.RunStamp(run, None, None, START + timedelta(minutes=30))
-        return ledger.said_by_person({"product_id": product, "content_hash": "c"}, attribute, [value], stamp)
+        return ledger.human_assertions({"product_id": product, "content_hash": "c"}, attribute, [value], stamp)
 
     events = [
         *said("ingest-1", "shirt", "color", "blue"),

@@ -14,7 +14,7 @@ from catalog_enrichment.catalog.label_uses import Fold, earlier_uses
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
 from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH, EarlierUses
+from catalog_enrichment.precision.earlier_uses import GOLD_ROUND, EarlierUses
 
 from ..lost_lock import WHY, lost_lock
 
@@ -27,9 +27,14 @@ def catalog(tmp_path: Path) -> LakeCatalog:
 
 
 def use_labels(
-    catalog: LakeCatalog, attribute: str, product_ids: list[str], candidate: str, epoch: int = 0, **earlier: Any
+    catalog: LakeCatalog,
+    attribute: str,
+    product_ids: list[str],
+    candidate: str,
+    certification_round: int = 0,
+    **earlier: Any,
 ) -> LabelUse:
-    return label_uses.use_labels(catalog, Fold(attribute, product_ids, epoch), candidate, **earlier)
+    return label_uses.use_labels(catalog, Fold(attribute, product_ids, certification_round), candidate, **earlier)
 
 
 def rows(catalog: LakeCatalog) -> list[tuple[str, str, str]]:
@@ -64,7 +69,7 @@ def test_the_next_number_is_the_largest_of_any_product(catalog: LakeCatalog) -> 
 def test_a_use_that_was_recorded_twice_counts_from_its_first_time(catalog: LakeCatalog) -> None:
     times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
     for name, at in zip("aba", times, strict=True):
-        row = {"attribute": "color", "product_id": "p1", "epoch": 0, "candidate": name, "used_at": at}
+        row = {"attribute": "color", "product_id": "p1", "certification_round": 0, "candidate": name, "used_at": at}
         catalog.append_rows("label_uses", [row], at.isoformat())
     assert use_labels(catalog, "color", ["p1"], "b").number == 2
     assert use_labels(catalog, "color", ["p1"], "a").number == 1
@@ -122,7 +127,7 @@ def test_candidates_from_before_the_table_are_recorded_for_every_fold_of_the_fir
     joined = use_labels(catalog, "color", [*FOLD, "p6"], "b", earlier=("v1", "v2"))
     assert joined.number == 4
     assert len(rows(catalog)) == 3 * len(FOLD) + 3 * 2 + len(FOLD) + 3
-    never_certified = use_labels(catalog, "color", ["p9"], "c", epoch=1, earlier=("v1", "v2"))
+    never_certified = use_labels(catalog, "color", ["p9"], "c", certification_round=1, earlier=("v1", "v2"))
     assert never_certified.number == 1
 
 
@@ -133,7 +138,7 @@ def test_a_candidate_from_before_the_table_that_certifies_again_is_not_counted_t
 
 def test_a_use_that_a_fast_clock_dated_ahead_still_counts(catalog: LakeCatalog) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=1)
-    row = {"attribute": "color", "product_id": "p1", "epoch": 0, "candidate": "a", "used_at": ahead}
+    row = {"attribute": "color", "product_id": "p1", "certification_round": 0, "candidate": "a", "used_at": ahead}
     catalog.append_rows("label_uses", [row], "run-1")
     assert [use_labels(catalog, "color", FOLD, name).number for name in "bc"] == [2, 3]
 
@@ -178,35 +183,37 @@ def test_what_the_next_training_learns_of_the_uses_before_it(catalog: LakeCatalo
     use_labels(catalog, "color", ["p2", "p3"], "b")  # the same candidate again
     use_labels(catalog, "material", ["p4"], "b")
     first = {"p1": 0, "p2": 0, "p3": 0, "p4": 0}
-    assert earlier_uses(catalog) == EarlierUses(epoch=0, uses={"color": 2, "material": 1}, first_epoch=first)
+    assert earlier_uses(catalog) == EarlierUses(
+        certification_round=0, uses={"color": 2, "material": 1}, first_round=first
+    )
 
 
 def test_uses_are_counted_in_the_newest_epoch_and_first_uses_in_all(catalog: LakeCatalog) -> None:
     for name in "abc":
         use_labels(catalog, "color", ["p1"], name)
-    use = use_labels(catalog, "color", ["p5", "p6"], "d", epoch=1)
-    assert (use.number, use.epoch) == (1, 1)
-    use_labels(catalog, "color", ["p1"], "e")  # a training that began in epoch 0
+    use = use_labels(catalog, "color", ["p5", "p6"], "d", certification_round=1)
+    assert (use.number, use.certification_round) == (1, 1)
+    use_labels(catalog, "color", ["p1"], "e")  # a training that began in certification round 0
     found = earlier_uses(catalog)
-    assert (found.epoch, found.uses) == (1, {"color": 1})
-    assert found.first_epoch == {"p1": 0, "p5": 1, "p6": 1}
-    assert [found.certified_before(epoch) for epoch in (0, 1)] == [frozenset(), {"p1"}]
+    assert (found.certification_round, found.uses) == (1, {"color": 1})
+    assert found.first_round == {"p1": 0, "p5": 1, "p6": 1}
+    assert [found.certified_before(certification_round) for certification_round in (0, 1)] == [frozenset(), {"p1"}]
     assert found.certified_before(2) == {"p1", "p5", "p6"}
 
 
 def test_a_product_that_certified_in_two_epochs_certified_in_the_first_of_them(catalog: LakeCatalog) -> None:
-    """Otherwise it could be drawn as one that never certified when epoch 1 is read again."""
-    for epoch, name in enumerate("abc"):
-        use_labels(catalog, "color", ["p1"], name, epoch=epoch)
+    """Otherwise it could be drawn as one that never certified when certification round 1 is read again."""
+    for certification_round, name in enumerate("abc"):
+        use_labels(catalog, "color", ["p1"], name, certification_round=certification_round)
     found = earlier_uses(catalog)
-    assert (found.epoch, found.first_epoch) == (2, {"p1": 0})
+    assert (found.certification_round, found.first_round) == (2, {"p1": 0})
     assert found.certified_before(1) == {"p1"}
 
 
 def test_a_product_that_certified_in_an_earlier_epoch_counts_with_all_its_uses(catalog: LakeCatalog) -> None:
     """Folds overlap only where two trainings ran at once; then delta is shared all the same."""
     use_labels(catalog, "color", ["p1"], "a")
-    assert use_labels(catalog, "color", ["p1", "p2"], "b", epoch=1).number == 2
+    assert use_labels(catalog, "color", ["p1", "p2"], "b", certification_round=1).number == 2
 
 
 def test_the_next_number_is_the_one_that_a_use_gets_and_records_nothing(catalog: LakeCatalog) -> None:
@@ -219,11 +226,11 @@ def test_the_next_number_is_the_one_that_a_use_gets_and_records_nothing(catalog:
 
 def test_uses_of_a_gold_sample_and_of_merchants_labels_are_counted_apart(catalog: LakeCatalog) -> None:
     for candidate in ("a", "b"):
-        label_uses.use_labels(catalog, Fold("color", ["p1"], GOLD_EPOCH), candidate)
-    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_EPOCH), "c", ["old"]) == 3
+        label_uses.use_labels(catalog, Fold("color", ["p1"], GOLD_ROUND), candidate)
+    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_ROUND), "c", ["old"]) == 3
     assert label_uses.next_number(catalog, Fold("color", ["p1"], 0), "c") == 1
     assert label_uses.earlier_uses(catalog) == EarlierUses()
     label_uses.use_labels(catalog, Fold("color", ["p1"], 0), "c")
     found = label_uses.earlier_uses(catalog)
-    assert (found.epoch, dict(found.uses), dict(found.first_epoch)) == (0, {"color": 1}, {"p1": 0})
-    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_EPOCH), "c") == 3
+    assert (found.certification_round, dict(found.uses), dict(found.first_round)) == (0, {"color": 1}, {"p1": 0})
+    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_ROUND), "c") == 3

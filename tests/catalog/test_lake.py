@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable, Schema
 
-from catalog_enrichment import contract, frames
+from catalog_enrichment import contract
 from catalog_enrichment.catalog.base import Catalog
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.spark import frames
 
 from .catalog_rows import START, frame, prediction, product, run_row
 
@@ -226,8 +227,8 @@ def test_nulls_in_required_columns_are_refused_before_the_commit(
 def test_missing_columns_and_wrong_types_are_refused_by_name(lake: LakeCatalog, spark: SparkSession) -> None:
     rows = frame(spark, "predictions", [prediction("a", "color", "Red")])
 
-    with pytest.raises(DataContractError, match=r"column numeric_path is missing; column score is string.*double"):
-        lake.append("predictions", rows.drop("numeric_path").withColumn("score", rows.score.cast("string")), "run-1")
+    with pytest.raises(DataContractError, match=r"column compute_type is missing; column score is string.*double"):
+        lake.append("predictions", rows.drop("compute_type").withColumn("score", rows.score.cast("string")), "run-1")
     products = frame(spark, "products", [product("a")])
     wall_clock = products.withColumn("updated_at", products.updated_at.cast("timestamp_ntz"))
     with pytest.raises(DataContractError, match="updated_at is timestamp_ntz"):

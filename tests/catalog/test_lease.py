@@ -13,9 +13,9 @@ import pytest
 
 from catalog_enrichment.catalog import lease
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.lease import FENCE, Held, Lease
+from catalog_enrichment.catalog.lease import FENCE, Lease, LeaseRecord
+from catalog_enrichment.catalog.object_storage import ObjectStorage
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
-from catalog_enrichment.object_storage import ObjectStorage
 
 from .catalog_rows import START, product
 
@@ -109,7 +109,7 @@ def test_a_lease_is_not_taken_over_while_its_holder_gives_signs_of_life(place: O
 def test_a_lease_that_nobody_watched_expires_by_the_clock_of_the_store_and_a_second(
     seconds_ago: float, expired: bool, place: ObjectStorage
 ) -> None:
-    present = Held("somebody", "a process", token=1, seconds=SECONDS, fenced=True)
+    present = LeaseRecord("somebody", "a process", token=1, seconds=SECONDS, fenced=True)
     assert writing(place)._expired(present, time.time() - seconds_ago, unchanged_since=lease._now()) is expired
     assert not list(place.files("_leases")), "what asked the clock is gone"
 
@@ -256,13 +256,13 @@ def test_a_lock_in_the_store_is_asked_for_again_before_what_cannot_be_undone(pla
     """Label uses are counted under it: two trainings that both counted would get the same number."""
     lake = LakeCatalog(place, lease_seconds=SECONDS)
     clock = lease._now
-    with lake.locked("label_uses", 0) as still_held:
-        still_held()
+    with lake.locked("label_uses", 0) as assert_lease:
+        assert_lease()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ObjectStorage, "replace_tagged", away)
             patch.setattr(lease, "_now", lambda: clock() + 1.1 * SECONDS)
             with pytest.raises(TemporaryFailure, match="no sign of life"):
-                still_held()
+                assert_lease()
 
 
 def test_after_a_takeover_what_was_up_to_date_still_is(place: ObjectStorage) -> None:

@@ -110,7 +110,7 @@ def test_the_whole_set_of_the_newest_run_is_shown_and_a_human_set_before_it(spar
 def test_a_person_can_say_that_there_is_no_value_until_that_is_undone_i6(spark: SparkSession) -> None:
     def said(run: str, step: int, *values: str) -> DataFrame:
         by = ledger.RunStamp(run, None, None, stamp(run, step).asserted_at)
-        return frame(spark, "attribute_values", ledger.said_by_person(product("a"), "color", values, by))
+        return frame(spark, "attribute_values", ledger.human_assertions(product("a"), "color", values, by))
 
     written = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
     removed = kept(spark, written, said("removed", 2))
@@ -362,10 +362,10 @@ def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(sp
     assert (totals.human_events, totals.corrections) == (1, 2)
     assert totals.run_ids == {"run-1", "audit-1", "rollback-1"}
     assert totals.last_asserted_at == stamp("any", 3).asserted_at
-    stands = {name: {row["product_id"] for row in state.before(name).standing().events.collect()}
+    stands = {name: {row["product_id"] for row in state.before(name).active().events.collect()}
               for name in ("rollback-1", "audit-1", "none")}  # fmt: skip
     assert stands == {"rollback-1": {"a", "b", "c"}, "audit-1": set(), "none": {"c"}}
-    assert state.before("rollback-1").standing().version == 7
+    assert state.before("rollback-1").active().version == 7
     read: list[DataFrame] = []
 
     def persist(rows: DataFrame) -> DataFrame:
@@ -379,7 +379,7 @@ def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(sp
 
 def test_what_stands_after_a_commit_follows_from_what_stood_before_and_its_events(spark: SparkSession) -> None:
     first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
-    before = ledger.StandingValues(3, ledger.active(first))
+    before = ledger.ActiveValues(3, ledger.active(first))
     changed = frame(
         spark, "predictions", [prediction("a", "color", "Blue", decision="abstain", content_hash="content-2")]
     )
@@ -390,4 +390,4 @@ def test_what_stands_after_a_commit_follows_from_what_stood_before_and_its_event
     assert after.version == 4
     assert {row["event_id"] for row in after.events.collect()} == {row["event_id"] for row in replayed.collect()}
     assert {row["product_id"] for row in after.events.collect()} == {"b", "c"}
-    assert ledger.StandingValues(-1, first.limit(0)).after(new).version == 1
+    assert ledger.ActiveValues(-1, first.limit(0)).after(new).version == 1

@@ -17,9 +17,9 @@ from catalog_enrichment.catalog import maintenance, object_frames, part_files
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.object_frames import Piece, read_splits, splits_of
+from catalog_enrichment.catalog.object_storage import ObjectStorage
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
-from catalog_enrichment.object_storage import ObjectStorage
 
 from ..object_store import CREDENTIALS
 from .catalog_rows import START, frame, prediction, product
@@ -99,7 +99,7 @@ def test_a_large_object_is_read_in_ranges(place: ObjectStorage, monkeypatch: pyt
     table = pa.table({"number": list(range(100_000)), "text": [str(number) * 20 for number in range(100_000)]})
     with place.sink("t.parquet") as file:
         pq.write_table(table, file, row_group_size=10_000)
-    monkeypatch.setattr("catalog_enrichment.object_storage.WHOLE_BYTES", 100)
+    monkeypatch.setattr("catalog_enrichment.catalog.object_storage.WHOLE_BYTES", 100)
     ranges, fetched = obstore.get_range, []
 
     def counted(*arguments: Any, start: int, end: int) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import part_files
-from catalog_enrichment.storage import FolderStorage
+from catalog_enrichment.catalog.storage import FolderStorage
 
 from .catalog_rows import START, product
 

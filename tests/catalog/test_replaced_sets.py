@@ -33,10 +33,10 @@ def test_an_older_set_goes_where_nothing_of_the_newest_one_is_left(spark: SparkS
         event("emptied", "cotton", 1, source="human"),
         event("old one goes", "wool", 1), event("old one goes", "linen", 2),
     ]  # fmt: skip
-    standing = frame(spark, "attribute_values", rows)
+    active = frame(spark, "attribute_values", rows)
     ids = ["emptied linen 2", "emptied hemp 2", "partly linen 2", "old one goes wool 1"]
-    gone = standing.where(F.col("event_id").isin(ids)).withColumn("contradiction", F.lit("audit_wrong"))
-    found = {row["event_id"]: row["contradiction"] for row in with_replaced(standing, gone).collect()}
+    gone = active.where(F.col("event_id").isin(ids)).withColumn("contradiction", F.lit("audit_wrong"))
+    found = {row["event_id"]: row["contradiction"] for row in with_replaced(active, gone).collect()}
     assert found == dict.fromkeys(ids, "audit_wrong") | dict.fromkeys(
         ["emptied wool 1", "emptied silk 1"], "superseded"
     )

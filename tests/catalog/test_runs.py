@@ -13,8 +13,8 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import DataContractError, GateRefused
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunKind
-from catalog_enrichment.stages import Stages
 
 from ..clock import set_back
 from ..sample_catalog import build

@@ -12,10 +12,10 @@ from catalog_enrichment.comparison.results import FittedModels
 from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision import metrics
 from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.fit import fit

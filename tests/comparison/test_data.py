@@ -11,8 +11,8 @@ from catalog_enrichment.comparison.data import CatalogProducts, ComparisonData, 
 from catalog_enrichment.comparison.results import FittedModels
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.earlier_uses import EarlierUses
-from catalog_enrichment.stages import Stages
 
 from ..training.toy import COLORS, DICTIONARY, batches, silent
 from .comparison_samples import COMPARE, config, fit_models
@@ -63,7 +63,7 @@ def test_the_folds_are_those_of_the_next_training(rows: list[dict], tmp_path: Pa
     earlier = EarlierUses(uses={"color": 5}, first_epoch=certified)
     source, settings = CatalogProducts(lambda: batches(rows), earlier), config(tmp_path, text=ONE_MODEL)
     next_epoch = load_data(source, DICTIONARY, settings, tmp_path / "d", Stages(silent)).split
-    assert (data.split.epoch.number, next_epoch.epoch.number) == (0, 1)
+    assert (data.split.certification_round.number, next_epoch.epoch.number) == (0, 1)
     assert not certified.keys() & {ids[product] for product in next_epoch.folds.certification}
     assert np.array_equal(next_epoch.folds.test, folds.test)
 

@@ -32,7 +32,7 @@ def test_the_vote_is_that_of_its_members_scores(fitted: FittedModels) -> None:
 
 def test_models_are_evaluated_on_products_that_none_was_fitted_on(fitted: FittedModels) -> None:
     assert fitted.lineage["judged_on"] == ["test"]
-    assert fitted.lineage["twins_share_judged"] == 0
+    assert fitted.lineage["near_duplicate_rate_judged"] == 0
     assert fitted.lineage["judged"] == len(fitted.evaluation_index) > 50
     assert 10 not in fitted.evaluation_index, "a product without a picture cannot compare models of the picture"
     assert {results.modalities_used for results in fitted.models.values()} == {"text", "image", "both"}

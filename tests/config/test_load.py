@@ -131,8 +131,8 @@ def test_the_option_surface_is_a_decision(file: Path) -> None:
         name: sorted(section) for name, section in load_config(file).as_dict().items() if isinstance(section, dict)
     }
     assert surface["enrich"] == [
-        "alias", "batch_bytes", "batch_rows", "disabled_categories", "disabled_shops", "forward_rows", "max_changes",
-        "max_products", "model_version", "numeric_path", "partitions", "snapshot_suite",
+        "alias", "batch_bytes", "batch_rows", "compute_type", "disabled_categories", "disabled_shops", "forward_rows",
+        "max_changes", "max_products", "model_version", "partitions", "snapshot_suite",
     ]  # fmt: skip
     assert surface["catalog"] == ["dictionary", "lease_seconds", "path", "storage"]
     assert surface["precision"] == [

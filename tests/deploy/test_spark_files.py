@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment import session
+from catalog_enrichment.spark import session
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "spark"
 CONFS = sorted(FOLDER.glob("*.conf"))

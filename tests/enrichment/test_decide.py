@@ -12,7 +12,7 @@ from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decide import DecisionRules, decide_product
 from catalog_enrichment.enrichment.request import RunRequest, Window, config_hash
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import Cardinality, Modality, Reason
@@ -37,11 +37,11 @@ def rules(tmp_path: Path) -> DecisionRules:
     )  # fmt: skip
 
 
-def resolved_model(*numeric_paths: str) -> ResolvedModel:
-    """With a certificate for the colour on each of these numeric paths."""
+def resolved_model(*compute_types: str) -> ResolvedModel:
+    """With a certificate for the colour on each of these compute types."""
     certificates = tuple(
-        sample_catalog.certificate("color", Modality.BOTH, 0.5, replace(SCORED_BY, numeric_path=path))
-        for path in numeric_paths
+        sample_catalog.certificate("color", Modality.BOTH, 0.5, replace(SCORED_BY, compute_type=path))
+        for path in compute_types
     )
     return ResolvedModel(
         name="m", version="1", artifact=Path(), artifact_hash="", weights_hash="w", preprocessing_hash="p",
@@ -54,7 +54,7 @@ def scored(**changes: Any) -> dict[str, Any]:
     names = ("attribute", "value", "rank", "score")
     return {
         "product_id": "p", "content_hash": "h", "category": "Apparel/Topwear", "language": "en", "modality": "both",
-        "numeric_path": "fp32-cpu", "image_reason": None, "merchant_attributes": [], "human_attributes": None,
+        "compute_type": "fp32-cpu", "image_reason": None, "merchant_attributes": [], "human_attributes": None,
         "with_picture": None,
         "pending": ["color", "material"],
         "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4} for c in candidates],
@@ -156,13 +156,13 @@ def test_another_number_type_is_another_run_with_certificates_of_its_own(
 ) -> None:
     config = sample_catalog.build(tmp_path / "sample").config
     dictionary = load_dictionary(config)
-    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "")
+    monkeypatch.setattr(compute_types, "why_not", lambda *_: "")
     model = resolved_model("fp32-cpu", "bf16-cpu")
     hashes = {}
     for setting, numbers in (("fp32", "fp32"), ("bf16", "bf16"), ("auto", "bf16")):
-        asked = replace(config, enrich=replace(config.enrich, numeric_path=setting))
+        asked = replace(config, enrich=replace(config.enrich, compute_type=setting))
         request = RunRequest.of(asked, dictionary, model, Window())
-        assert [one.numeric_path for one in request.model.certificates] == [f"{numbers}-cpu"]
+        assert [one.compute_type for one in request.model.certificates] == [f"{numbers}-cpu"]
         assert numbers in request.model.why_numbers
         hashes[setting] = request.config_hash
     assert hashes["auto"] == hashes["bf16"] != hashes["fp32"]
@@ -173,7 +173,7 @@ def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "numeric_path"),
+    ("rule", "compute_type"),
     [
         ({"weights_hash": "other"}, "fp32-cpu"),
         ({"preprocessing_hash": "other"}, "fp32-cpu"),
@@ -184,8 +184,8 @@ def test_only_pending_attributes_are_decided(rules: DecisionRules) -> None:
     ],
 )
 def test_scores_that_come_from_other_conditions_are_not_published_i2(
-    rules: DecisionRules, rule: dict[str, Any], numeric_path: str
+    rules: DecisionRules, rule: dict[str, Any], compute_type: str
 ) -> None:
     """A certificate holds for the model, preprocessing, picture limits, number type and device of its scores."""
-    found = decisions(scored(numeric_path=numeric_path), replace(rules, **rule))
+    found = decisions(scored(compute_type=compute_type), replace(rules, **rule))
     assert {(decision, reason) for *_, decision, reason in found} == {("abstain", "certificate_mismatch")}

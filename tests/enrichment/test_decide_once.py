@@ -1,4 +1,4 @@
-"""A run's decisions as frames: from scored products and standing values, once, and under the provisional cap."""
+"""A run's decisions as frames: from scored products and active values, once, and under the provisional cap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.ledger import StandingValues
+from catalog_enrichment.catalog.ledger import ActiveValues
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.enrichment.decide import decide_once, under_cap
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SCHEMA = (
-    "product_id string, content_hash string, category string, language string, modality string, numeric_path string, "
+    "product_id string, content_hash string, category string, language string, modality string, compute_type string, "
     "image_reason string, merchant_attributes map<string, array<string>>, pending array<string>, error string, "
     "candidates array<struct<attribute: string, value: string, rank: int, score: double, attention: double>>"
 )
@@ -46,12 +46,12 @@ def scored(product_id: str, score: float = 0.9, **changes: Any) -> dict[str, Any
     candidate = {"attribute": "color", "value": "Red", "rank": 1, "score": score, "attention": 0.4}
     return {
         "product_id": product_id, "content_hash": "h", "category": "Apparel/Topwear", "language": "en",
-        "modality": "both", "numeric_path": SCORED_BY.numeric_path, "image_reason": None, "merchant_attributes": {},
+        "modality": "both", "compute_type": SCORED_BY.compute_type, "image_reason": None, "merchant_attributes": {},
         "pending": ["color", "material"], "error": None, "candidates": [candidate],
     } | changes  # fmt: skip
 
 
-def standing(product_id: str, **changes: Any) -> dict[str, Any]:
+def active(product_id: str, **changes: Any) -> dict[str, Any]:
     return {
         "event_id": product_id, "op": "assert", "product_id": product_id, "attribute": "color", "value": "Blue",
         "source": "model", "modality": "both", "content_hash": "h", "run_id": "run-0", "asserted_at": START,
@@ -63,7 +63,7 @@ def decided(
     spark: SparkSession, catalog: LakeCatalog, products: list[Any], events: list[Any], cap: int = 10
 ) -> dict[str, tuple[str, str]]:
     """Product -> decision and reason; what is stored is what is read."""
-    given = StandingValues(1, frame(spark, "attribute_values", events))
+    given = ActiveValues(1, frame(spark, "attribute_values", events))
     asked, frame_of_products = request(cap), spark.createDataFrame(products, SCHEMA)
     found = decide_once(catalog, asked, frame_of_products, given, "run-1")
     rows = under_cap(catalog, asked, found, given, "run-1").collect()
@@ -81,13 +81,13 @@ def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
     spark: SparkSession, catalog: LakeCatalog
 ) -> None:
     events = [
-        standing("human", source="human"),
-        standing("no value, says a person", source="human", value=""),
-        standing("other attribute", source="human", attribute="material"),
-        standing("with picture"),
-        standing("older picture", content_hash="g"),
-        standing("without picture", modality="text_only"),
-        standing("human with picture", source="human", attribute="material"),
+        active("human", source="human"),
+        active("no value, says a person", source="human", value=""),
+        active("other attribute", source="human", attribute="material"),
+        active("with picture"),
+        active("older picture", content_hash="g"),
+        active("without picture", modality="text_only"),
+        active("human with picture", source="human", attribute="material"),
     ]
     names = [row["product_id"] for row in events]
     products = [
@@ -111,7 +111,7 @@ def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
 
 def test_beyond_the_room_values_wait_and_each_attempt_decides_anew(spark: SparkSession, catalog: LakeCatalog) -> None:
     products = [scored("a", score=0.7), scored("b", score=0.9), scored("c", score=0.8)]
-    events = [standing("z")]
+    events = [active("z")]
     for _ in range(2):
         found = decided(spark, catalog, products, events, cap=3)
         assert found == {

@@ -27,7 +27,7 @@ APPAREL = "both/en/Apparel"
 
 
 def entry(attribute: str, *strata: dict[str, Any]) -> dict[str, Any]:
-    return {"attribute": attribute, "modality": "both", "numeric_path": "fp32-cpu", "strata": list(strata)}
+    return {"attribute": attribute, "modality": "both", "compute_type": "fp32-cpu", "strata": list(strata)}
 
 
 def as_found(sample: SampleCatalog, attribute: str, category: str, **changes: Any) -> dict[str, Any]:
@@ -88,14 +88,14 @@ def test_a_pause_that_is_caught_up_leaves_what_a_person_moved_meanwhile(
     catalog.append_rows("runs", [run_row("enrich-1", attempt=1, attributes=attributes, **times)], "enrich-1#1")
     move("moved later", State.OFF)
 
-    drift.catch_up(catalog)
+    drift.write_missing_pauses(catalog)
     now = {one.target: (one.state, one.who) for one in switches.read(catalog).entries}
     moved = {"moved": (moves[-1], "ann")} if moves[-1] is not State.ON else {}
     pause = (State.PAUSED, "drift check")
     assert now == moved | {"moved later": (State.OFF, "ann"), "before": pause, "not moved": pause}
 
     move("not moved", State.ON)
-    drift.catch_up(catalog)
+    drift.write_missing_pauses(catalog)
     assert "not moved" not in {one.target for one in switches.read(catalog).entries}, "written once"
 
 

@@ -38,8 +38,8 @@ def catalog(spark: SparkSession, tmp_path: Path) -> LakeCatalog:
 def void(spark: SparkSession, catalog: LakeCatalog, cap: ProvisionalCap = ROOM, stands: str = "") -> bool:
     """``stands``: products that have a value of another run."""
     rows = frame(spark, "predictions", [prediction(name, "color", "Blue") for name in stands])
-    standing = ledger.assertions(rows, stamp("run-0", 0))
-    return landed.void(catalog, "run-1", [VALID, EXPIRED], standing, cap)
+    active = ledger.assertions(rows, stamp("run-0", 0))
+    return landed.void(catalog, "run-1", [VALID, EXPIRED], active, cap)
 
 
 def test_what_has_not_landed_or_is_committed_is_not_void(spark: SparkSession, catalog: LakeCatalog) -> None:

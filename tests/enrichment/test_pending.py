@@ -65,8 +65,8 @@ def pending(
     products that are in ``taken_back``."""
     catalog = LakeCatalog(folder / "catalog", spark)
     catalog.append_rows("predictions", predictions, "test")
-    left_to_people = [row["product_id"] for row in predictions if row["reason"] == "human_value_stands"]
-    if said := [event for one in left_to_people for event in said_by_person(one, one in taken_back)]:
+    human_owned = [row["product_id"] for row in predictions if row["reason"] == "human_value_stands"]
+    if said := [event for one in human_owned for event in human_assertions(one, one in taken_back)]:
         catalog.append_rows("attribute_values", said, "people")
     catalog.append_rows("runs", runs, "test")
     frame_of_products = frame(spark, "products", [SLICE | one for one in products])
@@ -74,7 +74,7 @@ def pending(
     return {row["product_id"] for row in rows.select("product_id", "pending").collect() if row["pending"]}
 
 
-def said_by_person(product_id: str, taken_back: bool) -> list[Row]:
+def human_assertions(product_id: str, taken_back: bool) -> list[Row]:
     """The ledger's events: what the person said, and a model's value."""
     said = {"event_id": f"{product_id}/said", "op": "assert", "product_id": product_id, "attribute": "color",
             "value": "Red", "source": "human", "run_id": "set_value-1", "asserted_at": LONG_AGO}  # fmt: skip

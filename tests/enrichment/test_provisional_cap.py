@@ -41,11 +41,11 @@ class Case:
     decided: Sequence[Row]
     waits: str = ""
     """The products whose values wait, one letter each."""
-    standing: Sequence[Row] = ()
+    active: Sequence[Row] = ()
     newer: Sequence[Row] = ()
-    """Published by a later run than ``standing``."""
+    """Published by a later run than ``active``."""
     human: str = ""
-    """The products of ``standing`` whose value a person gave."""
+    """The products of ``active`` whose value a person gave."""
 
 
 CASES = {
@@ -56,12 +56,12 @@ CASES = {
     ),
     "ties by product": Case([*publish("d", "x"), *THREE], waits="d"),
     "a replaced value takes no room": Case(
-        [*publish("a", "y", score=0.9), *publish("d", "x")], waits="d", standing=THREE
+        [*publish("a", "y", score=0.9), *publish("d", "x")], waits="d", active=THREE
     ),
-    "an additional value does": Case(publish("a", "x", "y"), waits="a", standing=THREE),
-    "only the additional one": Case(publish("a", "x", "y"), standing=THREE[:2]),
+    "an additional value does": Case(publish("a", "x", "y"), waits="a", active=THREE),
+    "only the additional one": Case(publish("a", "x", "y"), active=THREE[:2]),
     "a smaller set makes room": Case(
-        [*publish("a", "x"), *publish("d", "x")], standing=[*publish("a", "x", "y"), *publish("b", "x")]
+        [*publish("a", "x"), *publish("d", "x")], active=[*publish("a", "x", "y"), *publish("b", "x")]
     ),
     "never half a set, nor a worse one instead": Case(
         [*publish("a", "x", "y"), *publish("b", "x", "y", score=0.95), *publish("c", "x", score=0.94)], waits="bc"
@@ -70,27 +70,27 @@ CASES = {
         [*publish("a", "x"), *publish("a", "y", score=0.9), *publish("b", "x", score=0.95),
          *publish("c", "x", score=0.94)], waits="a",
     ),
-    "what is retracted makes room": Case([*abstain("a", "below_threshold"), *publish("d", "x")], standing=THREE),
+    "what is retracted makes room": Case([*abstain("a", "below_threshold"), *publish("d", "x")], active=THREE),
     "content that changed makes room": Case(
-        [*abstain("a", "no_certificate", content_hash="content-2"), *publish("d", "x")], standing=THREE
+        [*abstain("a", "no_certificate", content_hash="content-2"), *publish("d", "x")], active=THREE
     ),
-    "what stands makes none": Case([*abstain("a", "no_certificate"), *publish("d", "x")], waits="d", standing=THREE),
+    "what stands makes none": Case([*abstain("a", "no_certificate"), *publish("d", "x")], waits="d", active=THREE),
     "confirmed is exempt": Case(
-        [*publish("d", "x", certificate_id="confirmed"), *publish("e", "x", certificate_id="confirmed")], standing=THREE
+        [*publish("d", "x", certificate_id="confirmed"), *publish("e", "x", certificate_id="confirmed")], active=THREE
     ),
     "confirmed takes no room": Case(
         [*publish("d", "x"), *publish("e", "x")], waits="e",
-        standing=[*THREE[:2], *publish("c", "x", certificate_id="confirmed")],
+        active=[*THREE[:2], *publish("c", "x", certificate_id="confirmed")],
     ),
     "confirmed in place of provisional makes room": Case(
-        [*publish("a", "x", certificate_id="confirmed"), *publish("d", "x")], standing=THREE
+        [*publish("a", "x", certificate_id="confirmed"), *publish("d", "x")], active=THREE
     ),
-    "only the newest set counts": Case([*publish("d", "x")], standing=THREE[:2], newer=publish("a", "y")),
+    "only the newest set counts": Case([*publish("d", "x")], active=THREE[:2], newer=publish("a", "y")),
     "above the cap already": Case(
-        [*publish("a", "x"), *publish("e", "x")], waits="e", standing=[*THREE, *publish("d", "x")]
+        [*publish("a", "x"), *publish("e", "x")], waits="e", active=[*THREE, *publish("d", "x")]
     ),
     "people's values take no room": Case(
-        [*publish("d", "x"), *publish("e", "x")], waits="e", standing=THREE, human="c"
+        [*publish("d", "x"), *publish("e", "x")], waits="e", active=THREE, human="c"
     ),
 }  # fmt: skip
 
@@ -100,7 +100,7 @@ def rows_of(name: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def standing_events(spark: SparkSession) -> DataFrame:
-    older = [row for name, case in CASES.items() for row in rows_of(name, case.standing)]
+    older = [row for name, case in CASES.items() for row in rows_of(name, case.active)]
     newer = [row for name, case in CASES.items() for row in rows_of(name, case.newer)]
     events = [
         row.asDict()
@@ -115,12 +115,12 @@ def standing_events(spark: SparkSession) -> DataFrame:
 
 def test_what_waits_under_the_cap(spark: SparkSession) -> None:
     before = [row for name, case in CASES.items() for row in rows_of(name, case.decided)]
-    decided, standing = frame(spark, "predictions", before), standing_events(spark)
-    over = provisional_cap.may_exceed(decided, standing, CAP)
+    decided, active = frame(spark, "predictions", before), standing_events(spark)
+    over = provisional_cap.may_exceed(decided, active, CAP)
     assert {name for name, case in CASES.items() if case.waits} <= set(over)
     assert not {"everything fits", "confirmed is exempt"} & set(over)
 
-    capped = provisional_cap.withhold(decided, standing, CAP, over)
+    capped = provisional_cap.withhold(decided, active, CAP, over)
 
     assert capped.columns == contract.columns("predictions")
     after = {(row["attribute"], row["product_id"], row["value"]): row.asDict() for row in capped.collect()}
@@ -146,9 +146,9 @@ def test_only_the_attributes_over_the_cap_and_with_new_values_are_withheld_from(
     assert {(row["attribute"], row["reason"]) for row in capped.collect()} == {
         ("color", "provisional_cap"), ("size", "certified"),
     }  # fmt: skip
-    standing = ledger.assertions(frame(spark, "predictions", rows_of("color", THREE)), stamp("run-1", 1))
+    active = ledger.assertions(frame(spark, "predictions", rows_of("color", THREE)), stamp("run-1", 1))
     only_size = decided.where("attribute = 'size'")
-    assert provisional_cap.may_exceed(only_size, standing, ProvisionalCap(2, frozenset())) == []
+    assert provisional_cap.may_exceed(only_size, active, ProvisionalCap(2, frozenset())) == []
 
 
 WAITING = {
@@ -164,9 +164,9 @@ WAITING = {
 def test_what_waits_and_fits(spark: SparkSession) -> None:
     rows = [(product, name, n, score) for name, (some, *_) in WAITING.items() for product, n, score in some]
     waiting = spark.createDataFrame(rows, "product_id string, attribute string, values int, score double")
-    there = [row for name, (_, standing, _) in WAITING.items() for row in rows_of(name, standing)]
-    standing = ledger.assertions(frame(spark, "predictions", there), stamp("run-1", 1))
-    claims, room = provisional_cap.waiting_claims(waiting, standing, CAP)
+    there = [row for name, (_, active, _) in WAITING.items() for row in rows_of(name, active)]
+    active = ledger.assertions(frame(spark, "predictions", there), stamp("run-1", 1))
+    claims, room = provisional_cap.waiting_claims(waiting, active, CAP)
     assert set(claims.columns) == {"product_id", "attribute", "values", "score", "claim"}
     fits = {(row["attribute"], row["product_id"]) for row in provisional_cap.fitting(claims, room, CAP).collect()}
     assert fits == {(name, product) for name, (*_, products) in WAITING.items() for product in products}

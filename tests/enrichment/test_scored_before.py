@@ -31,7 +31,7 @@ MODEL: Any = SimpleNamespace(
     version="1",
     weights_hash="w",
     preprocessing_hash="p",
-    certificates=(SimpleNamespace(numeric_path=SCORED_BY.numeric_path),),
+    certificates=(SimpleNamespace(compute_type=SCORED_BY.compute_type),),
 )
 
 
@@ -48,7 +48,7 @@ def run(run_id: str, **changes: Any) -> dict[str, Any]:
 
 def decided(product_id: str, attribute: str, value: str, **changes: Any) -> dict[str, Any]:
     return prediction(
-        product_id, attribute, value, **{"numeric_path": SCORED_BY.numeric_path, "attention": 0.5} | changes
+        product_id, attribute, value, **{"compute_type": SCORED_BY.compute_type, "attention": 0.5} | changes
     )
 
 
@@ -91,7 +91,7 @@ def test_the_same_content_gets_the_scores_that_it_had(spark: SparkSession, catal
         ("material", "Cotton", 1, 0.5, 0.5),
         ("material", "Wool", 2, 0.25, 0.5),
     ]
-    assert (one["modality"], one["numeric_path"], one["pending"]) == ("both", SCORED_BY.numeric_path, BOTH)
+    assert (one["modality"], one["compute_type"], one["pending"]) == ("both", SCORED_BY.compute_type, BOTH)
     assert (one["image_reason"], one["error"], one["detail"]) == (None, None, None)
     assert (without["modality"], without["image_reason"]) == ("text_only", "no_image")
 
@@ -99,7 +99,7 @@ def test_the_same_content_gets_the_scores_that_it_had(spark: SparkSession, catal
 def test_scores_that_might_differ_are_not_taken(spark: SparkSession, catalog: LakeCatalog) -> None:
     contents = {
         "picture failed": {"image_reason": "image_missing", "modality": "text_only"},
-        "other number type": {"numeric_path": "bf16-cpu"},
+        "other number type": {"compute_type": "bf16-cpu"},
         "fine": {},
     }
     rows = [row for content, changes in contents.items() for row in of_run("run-1", content, **changes)]

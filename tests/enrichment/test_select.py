@@ -16,7 +16,7 @@ from catalog_enrichment.enrichment import select
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.enrichment.request import RunRequest, Window
 from catalog_enrichment.errors import DataContractError, ModelContractError
-from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.spark.frames import persisted_frames
 
 from ..sample_catalog import SampleCatalog, enrich, table
 

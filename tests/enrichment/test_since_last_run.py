@@ -14,8 +14,8 @@ from catalog_enrichment.enrichment import coverage, select, since_last_run
 from catalog_enrichment.enrichment.request import RunRequest, Window
 from catalog_enrichment.enrichment.select import Selection
 from catalog_enrichment.enrichment.since_last_run import LastRun, RequestIdentity, last_run
-from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.rollback import rollback_run
+from catalog_enrichment.spark.frames import persisted_frames
 
 from ..catalog.catalog_rows import run_row
 from ..sample_catalog import SampleCatalog, change, enrich, table, values
@@ -94,7 +94,7 @@ def selection(sample: SampleCatalog, window: Window) -> tuple[Selection, set[tup
 def test_a_run_selects_of_the_changed_products_what_it_would_select_of_all(
     enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changed text, pictures, category, merchant values and opt-out, a new product and one that is sent again."""
+    """IncrementalScope text, pictures, category, merchant values and opt-out, a new product and one that is sent again."""
     sample = enriched
     change(sample, 1, title="Another thing")
     change(sample, 2, image=None)

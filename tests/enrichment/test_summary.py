@@ -7,8 +7,8 @@ import pytest
 
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment.summary import DecisionCounts, attributes, decision_counts, say_what_needs_attention
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunKind
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation import by_shop
 
 from ..catalog.catalog_rows import frame, prediction, product

@@ -40,7 +40,7 @@ PRODUCTS: dict[str, dict[str, Any]] = {
 }
 
 
-def standing(spark: SparkSession, attribute: str = "color", source: str = "model") -> Any:
+def active(spark: SparkSession, attribute: str = "color", source: str = "model") -> Any:
     """A value of every product and of one outside the window, decided on the first content."""
     names = [*PRODUCTS, "outside the window"]
     rows = [
@@ -58,7 +58,7 @@ def retracted(spark: SparkSession, attribute: str = "color", source: str = "mode
     rows = [(name, *[(usual | given)[column] for column in usual]) for name, given in PRODUCTS.items()]
     columns = "product_id string, shop_id string, category string, content_hash string, refused boolean"
     products = spark.createDataFrame(rows, columns)
-    found = withdrawn(standing(spark, attribute, source), products, RULES, [SHIRT_COLOR, SIZE], [SHIRT_COLOR])
+    found = withdrawn(active(spark, attribute, source), products, RULES, [SHIRT_COLOR, SIZE], [SHIRT_COLOR])
     return {row["product_id"]: row["contradiction"] for row in found.collect()}
 
 
@@ -84,14 +84,14 @@ def test_new_content_that_this_run_could_not_score_retracts_the_old_value(spark:
     ]
     scored = spark.createDataFrame(rows, "product_id string, content_hash string, error string")
     for source, expected in (("model", [("changed", "content_changed")]), ("human", [])):
-        found = of_refused(standing(spark, source=source), scored).collect()
+        found = of_refused(active(spark, source=source), scored).collect()
         assert [(row["product_id"], row["contradiction"]) for row in found] == expected
 
 
 def test_a_value_of_unknown_content_goes_with_content_that_cannot_be_scored(spark: SparkSession) -> None:
     from pyspark.sql import functions as F
 
-    unknown = standing(spark).withColumn("content_hash", F.lit(None).cast("string"))
+    unknown = active(spark).withColumn("content_hash", F.lit(None).cast("string"))
     schema = "product_id string, content_hash string, error string"
     scored = spark.createDataFrame([("changed", "content-2", "scoring_failed")], schema)
     assert [row["product_id"] for row in of_refused(unknown, scored).collect()] == ["changed"]

@@ -20,7 +20,7 @@ from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
 from catalog_enrichment.inference.forward import ScoredRow
 from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
 
@@ -76,7 +76,7 @@ def test_beside_a_gpu_as_many_passes_are_decoded_ahead_as_there_are_threads(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine.os, "cpu_count", lambda: 3)
-    monkeypatch.setattr(predictor, "numeric_path", "fp32-cuda")
+    monkeypatch.setattr(predictor, "compute_type", "fp32-cuda")
     asked: list[int] = []
 
     def batches():
@@ -230,7 +230,7 @@ def test_where_the_memory_is_too_small_the_passes_become_smaller(predictor: Pred
     (expected,) = score_batches(predictor, [rows], LIMITS)
     for found in (scored, again):
         assert [row.error for row in found] == [None] * 11
-        assert [row.numeric_path for row in found] == [predictor.numeric_path] * 11
+        assert [row.compute_type for row in found] == [predictor.compute_type] * 11
         for one, other in zip(found, expected, strict=True):
             assert scores(one) == pytest.approx(scores(other), abs=1e-5)
     # 11 in passes of 6 and 5: 6 in halves of 3, those in 1 and 2; later passes have at most the size that was found
@@ -279,7 +279,7 @@ def test_a_worker_that_is_no_machine_for_the_number_type_refuses(
 ) -> None:
     from catalog_enrichment.inference import worker
 
-    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "the processor has no avx512_bf16")
+    monkeypatch.setattr(compute_types, "why_not", lambda *_: "the processor has no avx512_bf16")
     with pytest.raises(ConfigError, match="this worker cannot score in bf16: the processor has no avx512_bf16"):
         worker.predictor("a hash", tmp_path, "cpu", "bf16")
 
@@ -294,7 +294,7 @@ def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields(predictor
         {name: pa.string() for name in ("attribute", "value")}
         | {"rank": pa.int32(), "score": pa.float64(), "attention": pa.float64()}
     )
-    texts = {name: pa.string() for name in ("modality", "numeric_path", "image_reason", "error", "detail")}
+    texts = {name: pa.string() for name in ("modality", "compute_type", "image_reason", "error", "detail")}
     assert column.type == pa.struct({"candidates": pa.list_(candidate), **texts})
     assert udf.to_arrow([]).type == column.type
     pandas = udf.as_pandas(column)
@@ -305,7 +305,7 @@ def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields(predictor
 def test_the_spark_type_follows_from_the_dataclass() -> None:
     candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
     assert (
-        f"struct<candidates:array<{candidate}>,modality:string,numeric_path:string,image_reason:string,error:string,"
+        f"struct<candidates:array<{candidate}>,modality:string,compute_type:string,image_reason:string,error:string,"
         "detail:string>"
     ) == udf.SCORED_TYPE
 

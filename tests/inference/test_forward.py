@@ -12,7 +12,7 @@ from catalog_enrichment.inference.forward import ForwardPasses
 
 def passes(lengths: list[int], rows: int = 0, device: str = "cpu") -> list[list[int]]:
     """The passes of products with texts of ``lengths`` tokens."""
-    predictor: Any = SimpleNamespace(numeric_path=f"fp32-{device}", text_lengths=lambda *_: np.asarray(lengths))
+    predictor: Any = SimpleNamespace(compute_type=f"fp32-{device}", text_lengths=lambda *_: np.asarray(lengths))
     names: list[str | None] = [str(number) for number in range(len(lengths))]
     return ForwardPasses(predictor, rows).divide(names, names)
 
@@ -38,7 +38,7 @@ def test_products_whose_texts_cannot_be_read_are_passed_on_in_their_order() -> N
     def refuse(*_: object) -> None:
         raise AttributeError("'float' object has no attribute 'translate'")
 
-    predictor: Any = SimpleNamespace(numeric_path="fp32-cpu", text_lengths=refuse)
+    predictor: Any = SimpleNamespace(compute_type="fp32-cpu", text_lengths=refuse)
     assert ForwardPasses(predictor, rows=2).divide(["a", 3.5, "b"], [None] * 3) == [[0, 1], [2]]  # type: ignore[list-item]
 
 

@@ -52,7 +52,7 @@ def certified(folder: Path, thresholds: Mapping[tuple[str, Modality], float | No
     """Write certificates with these thresholds for all attributes and paths, for Apparel in English."""
     scored_by = ScoredBy(
         weights_hash=artifact.weights_hash(folder), preprocessing_hash=artifact.preprocessing_hash(folder),
-        max_image_bytes=20_000_000, max_image_pixels=50_000_000, numeric_path="fp32-cpu",
+        max_image_bytes=20_000_000, max_image_pixels=50_000_000, compute_type="fp32-cpu",
     )  # fmt: skip
     certificates: list[Certificate] = []
     for name in ("color", "material"):
@@ -60,7 +60,7 @@ def certified(folder: Path, thresholds: Mapping[tuple[str, Modality], float | No
             one = sample_catalog.certificate(name, path, thresholds[name, path], scored_by)
             certificates.append(replace(one, categories=(APPAREL,), **changes))
             if one.threshold is not None:  # of another number type, which this model does not compute in
-                certificates.append(replace(certificates[-1], numeric_path="bf16-cpu", threshold=0.123))
+                certificates.append(replace(certificates[-1], compute_type="bf16-cpu", threshold=0.123))
     artifact.write_certificates(folder, [one.to_dict() for one in certificates])
 
 

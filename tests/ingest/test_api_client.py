@@ -14,7 +14,7 @@ import pytest
 
 from catalog_enrichment.config.remote_source import ApiConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
-from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, Pace, fetch_onwards, next_link, page_url
+from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, RateLimiter, fetch_onwards, next_link, page_url
 from catalog_enrichment.ingest.api_pages import PageHead, check_pages
 
 from ..inputs.picture_server import answer, picture_server
@@ -129,7 +129,7 @@ def test_retry_after_is_kept_by_everybody(api: Api, tmp_path: Path) -> None:
         while not others:
             if api.pages_asked.count(2):
                 time.sleep(0.1)
-                Pace(tmp_path, 10_000).wait(float("inf"))
+                RateLimiter(tmp_path, 10_000).wait(float("inf"))
                 others.append(time.monotonic())
             time.sleep(0.005)
 

@@ -416,7 +416,7 @@ def test_new_merchant_values_that_repeat_what_was_written_or_suggested_are_marke
 ) -> None:
     """PRECISION, certificate 7; also where the import was killed after it had replaced the products."""
     first = shop.run([_good(0), *[_good(n, color=None) for n in range(1, 7)]])
-    assert first["adopted"] == {}
+    assert first["self_derived"] == {}
     _write_and_suggest(shop.catalog)
     colors = {0: "gray", 1: "RED", 2: "Blue", 3: "blue", 4: "Blue", 5: "Red", 6: "Blue"}
     feed: list[Row | str] = [_good(n, color=color, title="other", at="2026-03-01") for n, color in colors.items()]
@@ -430,27 +430,27 @@ def test_new_merchant_values_that_repeat_what_was_written_or_suggested_are_marke
             shop.run(feed)
     second = shop.run(feed)
 
-    assert (second["changed"], second["adopted"]) == (7, {"color": 2})
-    marked = shop.catalog.read("adopted").collect()
+    assert (second["changed"], second["self_derived"]) == (7, {"color": 2})
+    marked = shop.catalog.read("self_derived").collect()
     assert {(row.product_id, row.attribute, row.value, row.run_id) for row in marked} == {
         ("p1", "color", "Red", "enrich-1"),
         ("p3", "color", "Blue", "enrich-1"),
     }
     assert len(marked) == 2
     [recorded] = [row for row in shop.catalog.read("runs").collect() if row.run_id == second["run_id"]]
-    assert recorded.counts["adopted.color"] == 2
+    assert recorded.counts["self_derived.color"] == 2
 
     # a catalog of a release without the table: p5's value was written for it, and no merchant value was marked
     earlier = {"run_id": "enrich-3", "event_id": "enrich-3/p5"}
     shop.catalog.append_rows("attribute_values", [_asserted("p5", "Red", "enrich-3") | earlier], "enrich-3")
-    shutil.rmtree(shop.folder / "catalog" / "adopted")
+    shutil.rmtree(shop.folder / "catalog" / "self_derived")
     os.utime(shop.folder / "feed.jsonl", (1, 1))
     migrated = shop.run(feed)
-    assert (migrated["status"], migrated["changed"], migrated["adopted"]) == ("succeeded", 0, {"color": 2})
-    assert {row.product_id for row in shop.catalog.read("adopted").collect()} == {"p1", "p5"}
+    assert (migrated["status"], migrated["changed"], migrated["self_derived"]) == ("succeeded", 0, {"color": 2})
+    assert {row.product_id for row in shop.catalog.read("self_derived").collect()} == {"p1", "p5"}
     assert shop.run(feed)["status"] == "nothing_to_do"
 
     again = shop.run([_good(1, color=None, title="other", at="2026-04-01")], min_volume_ratio=0)
     given_back = shop.run([_good(1, color="red", title="other", at="2026-05-01")], min_volume_ratio=0)
-    assert (again["adopted"], given_back["adopted"]) == ({}, {})
-    assert shop.catalog.read("adopted").count() == 2
+    assert (again["self_derived"], given_back["self_derived"]) == ({}, {})
+    assert shop.catalog.read("self_derived").count() == 2

@@ -28,7 +28,7 @@ from catalog_enrichment.ingest import draft_dictionary
 from catalog_enrichment.ingest.feeds import read_source
 from catalog_enrichment.ingest.job import import_products
 from catalog_enrichment.inputs.picture_sources import MISSING
-from catalog_enrichment.stages import Stages
+from catalog_enrichment.monitoring.stages import Stages
 
 ROWS = 24  # the snapshot suite accepts up to a tenth of bad rows
 

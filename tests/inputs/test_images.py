@@ -18,11 +18,11 @@ from PIL import EpsImagePlugin, Image, features
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs import images as images_module
-from catalog_enrichment.inputs.fetch_limits import Deadline
 from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import Reason
+from catalog_enrichment.web.limits import Deadline
 
 LIMITS = ImagesConfig()
 RED, WHITE = (200, 30, 30), (255, 255, 255)

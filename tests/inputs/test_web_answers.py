@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.inputs import web_hosts, web_pictures
-from catalog_enrichment.inputs.fetch_limits import is_public
+from catalog_enrichment.inputs import web_pictures
 from catalog_enrichment.inputs.picture_sources import Fetched, without_secrets
 from catalog_enrichment.records import Reason
+from catalog_enrichment.web import hosts
+from catalog_enrichment.web.limits import is_public
 
 from .picture_server import PictureServer, answer, picture_server, silence
 from .test_web_pictures import PICTURE, resolves_to, sources
@@ -48,14 +49,14 @@ def test_the_time_that_connecting_takes_is_not_given_again_for_the_answer(
     server: PictureServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[float] = []
-    connect = web_hosts._HttpConnection.connect
+    connect = hosts._HttpConnection.connect
 
     def slow(connection: Any) -> None:
         time.sleep(0.2)
         connect(connection)
         monkeypatch.setattr(connection.sock, "settimeout", given.append)
 
-    monkeypatch.setattr(web_hosts._HttpConnection, "connect", slow)
+    monkeypatch.setattr(hosts._HttpConnection, "connect", slow)
     assert sources(seconds=5, connect_seconds=2).fetch(server.url("/good.jpg")) == Fetched(PICTURE)
     assert given
     assert max(given) <= 4.81

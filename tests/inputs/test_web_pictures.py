@@ -19,9 +19,9 @@ import pytest
 from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.inputs import web_pictures
-from catalog_enrichment.inputs.fetch_limits import is_public
 from catalog_enrichment.inputs.picture_sources import Fetched, PictureSources
 from catalog_enrichment.records import Reason
+from catalog_enrichment.web.limits import is_public
 
 from .picture_server import PictureServer, answer, drip, picture_server, silence
 

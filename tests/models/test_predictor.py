@@ -82,7 +82,7 @@ def test_a_network_left_in_training_mode_predicts_as_in_eval_mode(
 def test_the_predictor_has_heads_square_and_numeric_path(predictor: Predictor) -> None:
     assert predictor.heads == HEADS
     assert predictor.square == Square(SIZE)
-    assert predictor.numeric_path == "fp32-cpu"
+    assert predictor.compute_type == "fp32-cpu"
 
 
 def test_a_loaded_version_fits_pictures_as_its_recipe_says(tmp_path: Path) -> None:

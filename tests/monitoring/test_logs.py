@@ -14,7 +14,7 @@ import pytest
 from catalog_enrichment import masking
 from catalog_enrichment.config.monitoring import LogsConfig
 from catalog_enrichment.monitoring import jvm_output, logs
-from catalog_enrichment.stages import Stages, to_stderr
+from catalog_enrichment.monitoring.stages import Stages, to_stderr
 
 HEAD = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 

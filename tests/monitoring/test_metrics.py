@@ -89,7 +89,7 @@ def test_a_runs_numbers(config: Config) -> None:
         ("values", "color", "abstained"): 1,
         ("values", "color", "retracted"): 0,
         ("coverage_ratio", "color"): 0.75,
-        ("certificate_expiry_timestamp_seconds", one.attribute, one.modality.value, one.numeric_path): (
+        ("certificate_expiry_timestamp_seconds", one.attribute, one.modality.value, one.compute_type): (
             one.expires_at.timestamp()
         ),
     }

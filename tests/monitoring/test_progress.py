@@ -17,7 +17,7 @@ import pytest
 
 from catalog_enrichment.config.monitoring import LogsConfig
 from catalog_enrichment.monitoring import logs, progress
-from catalog_enrichment.stages import Stages
+from catalog_enrichment.monitoring.stages import Stages
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -81,7 +81,7 @@ IN_A_TERMINAL = """
 import time
 from catalog_enrichment.config.monitoring import LogsConfig
 from catalog_enrichment.monitoring import logs, progress
-from catalog_enrichment.stages import Stages, to_stderr
+from catalog_enrichment.monitoring.stages import Stages, to_stderr
 progress.spark_tasks = lambda: progress.Tasks(total=8, completed=3, running=2, failed=0)  # Spark is in the test above
 progress._BAR_AFTER_SECONDS = 0.1
 logs.start(LogsConfig(), "enrich_catalog")

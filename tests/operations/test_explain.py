@@ -29,16 +29,16 @@ def test_explain_names_writer_certificate_history_and_the_way_back(
     assert told["undo"] == "set_value --config FILE --remove p001 color"
     visible = [key for key in values(enriched, "model") if key != ("p001", "color")]
     colors = len([key for key in visible if key[1] == "color"])
-    told_others = {(way["other_values"], way["other_products"]) for way in told["ways_back"]}
+    told_others = {(way["other_values"], way["other_products"]) for way in told["undo_options"]}
     number_of_products = len({product_id for product_id, _ in visible})
     number_of_values = sum(len(values(enriched)[key]) for key in visible)
     assert told_others == {(0, 0), (colors, colors), (number_of_values, number_of_products)}
-    assert told["ways_back"][-1]["command"] == f"rollback_run --config FILE --run-id {run['run_id']}"
+    assert told["undo_options"][-1]["command"] == f"rollback_run --config FILE --run-id {run['run_id']}"
     assert "is written: its score" in told["why"]
     assert {"N", "K", "G"} <= {number["name"] for number in told["certificate_numbers"]}
     merchants = explained(enriched, "p003", "color")
     assert merchants["current"]["source"] == "merchant"
-    assert (merchants["undo"], merchants["ways_back"]) == (None, [])
+    assert (merchants["undo"], merchants["undo_options"]) == (None, [])
     with pytest.raises(ConfigError, match="nosuch"):
         explained(enriched, "nosuch", "color")
     with pytest.raises(ConfigError, match="size"):

@@ -31,7 +31,7 @@ def decided(reason: str, decision: str = "abstain", **given: Any) -> dict[str, A
     row = prediction("a", "color", "Red", reason=reason, decision=decision, score=0.71, run_id="run-1")
     facts = {"category": "Apparel", "language": "en", "certificate_id": CERTIFICATE.certificate_id}
     of_run = {"attributes": json.dumps(RUN), "config": json.dumps({"images": IMAGES}), "decided_at": START}
-    return row | facts | {"numeric_path": SCORED_BY.numeric_path} | of_run | given
+    return row | facts | {"compute_type": SCORED_BY.compute_type} | of_run | given
 
 
 def seen(source: str, run: str | None = "run-1") -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import select
 from catalog_enrichment.enrichment.request import RunRequest, Window
-from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.operations.promotion_diff import promotion_diff as diff_of_promotion
 from catalog_enrichment.operations.promotion_diff import value_changes
+from catalog_enrichment.spark.frames import persisted_frames
 
 from ..catalog.catalog_rows import frame, prediction, product, stamp
 from ..sample_catalog import PRODUCTS, SampleCatalog, enrich, table, values
@@ -51,11 +51,11 @@ def test_kinds_of_changes(spark: SparkSession) -> None:
         ledger.assertions(frame(spark, "predictions", rows), stamp(f"run-{step}", step))
         for step, rows in enumerate([written, on_other_content], start=1)
     ]
-    standing = ledger.StandingValues(2, ledger.active(earlier[0].unionByName(earlier[1])))
+    active = ledger.ActiveValues(2, ledger.active(earlier[0].unionByName(earlier[1])))
     decided, run = frame(spark, "predictions", PLANNED), stamp("run-3", 3)
-    events = ledger.assertions(decided, run).unionByName(ledger.retractions(standing.events, decided, run))
+    events = ledger.assertions(decided, run).unionByName(ledger.retractions(active.events, decided, run))
 
-    changes = value_changes(products, standing, events)
+    changes = value_changes(products, active, events)
 
     assert {(row["product_id"], row["attribute"]): tuple(row)[2:] for row in changes.collect()} == {
         ("same", "color"): (["Red"], ["Red"], "unchanged"),

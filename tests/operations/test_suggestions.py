@@ -68,8 +68,8 @@ def test_file_names_are_different_and_safe_and_plain_ids_keep_theirs(tmp_path: P
 def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: Any, tmp_path: Path) -> None:
     catalog = LakeCatalog(tmp_path / "catalog", spark)
     shops = {"1": "x/" * 150, "2": "..\0", "3": "plain", "4": ""}
-    left_to_people = ledger.said_by_person(product("5"), "color", [], stamp("set_value-1", 1))
-    catalog.append_rows("attribute_values", left_to_people, "set_value-1")
+    human_owned = ledger.human_assertions(product("5"), "color", [], stamp("set_value-1", 1))
+    catalog.append_rows("attribute_values", human_owned, "set_value-1")
     everything = shops | {"5": "plain"}
     given = {"1": {"color": ["Blue"]}, "3": {"size": ["S"]}}
     rows = [product(name, shop_id=shop, merchant_attributes=given.get(name)) for name, shop in everything.items()]

@@ -14,10 +14,10 @@ from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations import rollback, run_list
 from catalog_enrichment.operations.version_rollback import ModelVersion, rollback_version
 from catalog_enrichment.records import RunKind
-from catalog_enrichment.stages import Stages
 
 from ..catalog.catalog_rows import START, frame, prediction, product
 from ..sample_catalog import killed_at

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, OpenProducts
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, UnlabelledProducts
 from catalog_enrichment.records import Cardinality
 
 LABELS = ("red", "green", "blue")
@@ -41,9 +41,9 @@ def certification(n: int = 2000, seed: int = 2, skill: float = 0.97, **changes: 
     return CertificationScores(**(content | changes))
 
 
-def open_products(n: int = 5000, seed: int = 3, **changes: Any) -> OpenProducts:
+def unlabelled_products(n: int = 5000, seed: int = 3, **changes: Any) -> UnlabelledProducts:
     content: dict[str, Any] = {
         "probabilities": drawn(n, seed)[0], "categories": ["shoes", ""] * (n // 2), "languages": ["en"] * n,
-        "group_sizes": np.ones(n, dtype=np.int64), "counts": np.ones(n), "twin_share": 0.5,
+        "group_sizes": np.ones(n, dtype=np.int64), "counts": np.ones(n), "near_duplicate_rate": 0.5,
     }  # fmt: skip
-    return OpenProducts(**(content | changes))
+    return UnlabelledProducts(**(content | changes))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from catalog_enrichment import classification_metrics
-from catalog_enrichment.precision import bootstrap, metrics
+from catalog_enrichment.precision import bootstrap, classification_metrics, metrics
 from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
 from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.records import Cardinality

@@ -42,7 +42,7 @@ def problem(one: Certificate, **changes: Any) -> Reason | None:
         "scored_by": SCORED_BY, "standard": STANDARD, "modality": Modality.BOTH, "now": NOW, "category": "shoes",
         "language": "en",
     }  # fmt: skip
-    return one.problem(**(usual | changes))
+    return one.rejection_reason(**(usual | changes))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_nonsense_cannot_be_certified(change: dict[str, Any]) -> None:
         ({"scored_by": replace(SCORED_BY, preprocessing_hash="other")}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, max_image_bytes=1)}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, max_image_pixels=1)}, Reason.CERTIFICATE_MISMATCH),
-        ({"scored_by": replace(SCORED_BY, numeric_path="fp32-cuda")}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, compute_type="fp32-cuda")}, Reason.CERTIFICATE_MISMATCH),
         ({"standard": replace(STANDARD, target=0.96)}, Reason.CERTIFICATE_MISMATCH),
         ({"standard": replace(STANDARD, target=0.94)}, None),
         ({"standard": replace(STANDARD, delta=0.04)}, Reason.CERTIFICATE_MISMATCH),

@@ -25,12 +25,12 @@ from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.grid import threshold_grid
 from catalog_enrichment.precision.metrics import p_not_certified
 from catalog_enrichment.precision.pool import select_pool
-from catalog_enrichment.precision.scored_labels import CertificationScores, OpenProducts
+from catalog_enrichment.precision.scored_labels import CertificationScores, UnlabelledProducts
 from catalog_enrichment.precision.units import Candidate, accept_scores
 from catalog_enrichment.records import Decision, Modality, Reason
 
 from ..sample_certificate import SCORED_BY, STANDARD, certificate
-from .folds import LABELS, certification, choosing, open_products
+from .folds import LABELS, certification, choosing, unlabelled_products
 
 RULE = PrecisionConfig()
 POOL = select_pool(choosing(), RULE)
@@ -42,9 +42,9 @@ skills = st.sampled_from([0.8, 0.9, 0.92, 0.95, 0.97, 1.0])
 uses = st.integers(1, 12)
 
 
-def issue(fold: CertificationScores, filled: OpenProducts, use: int = 1) -> Certificate:
+def issue(fold: CertificationScores, filled: UnlabelledProducts, use: int = 1) -> Certificate:
     binding = CertificateBinding(
-        modality=Modality.BOTH, scored_by=SCORED_BY, label_set_hash="l", use=LabelUse(number=use, epoch=2),
+        modality=Modality.BOTH, scored_by=SCORED_BY, label_set_hash="l", use=LabelUse(number=use, certification_round=2),
         data_window="all", issued_at=ISSUED_AT,
     )  # fmt: skip
     return certify_attribute(POOL, fold, filled, RULE, binding)
@@ -55,11 +55,11 @@ def fold_of(seed: int, skill: float, **changes: Any) -> CertificationScores:
     return certification(N, seed, skill, categories=[""] * N, **changes)
 
 
-def filled_of(seed: int, **changes: Any) -> OpenProducts:
-    return open_products(2000, seed, categories=[""] * 2000, **changes)
+def filled_of(seed: int, **changes: Any) -> UnlabelledProducts:
+    return unlabelled_products(2000, seed, categories=[""] * 2000, **changes)
 
 
-def grouped(seed: int, skill: float) -> tuple[CertificationScores, OpenProducts]:
+def grouped(seed: int, skill: float) -> tuple[CertificationScores, UnlabelledProducts]:
     """Content groups of one to four products, two categories, which weigh differently among the products to fill."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(N), rng.integers(1, 5, N))[:N]
@@ -67,7 +67,7 @@ def grouped(seed: int, skill: float) -> tuple[CertificationScores, OpenProducts]
     categories = np.where(rng.random(N) < 0.3, "bags", "shoes").tolist()
     fold = certification(N, seed, skill, groups=groups, categories=categories, group_sizes=size)
     filled_categories = np.where(rng.random(2000) < 0.5, "bags", "shoes").tolist()
-    return fold, open_products(2000, seed, categories=filled_categories, group_sizes=rng.integers(1, 5, 2000))
+    return fold, unlabelled_products(2000, seed, categories=filled_categories, group_sizes=rng.integers(1, 5, 2000))
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,7 +76,7 @@ def test_what_is_certified_passed_its_test_and_so_did_all_before_it(seed: int, s
     fold, filled = grouped(seed, skill)
     one = issue(fold, filled, use)
     delta = spent_delta(RULE.delta, use)
-    assert (one.tested_at, one.use_number, one.epoch) == (delta, use, 2)
+    assert (one.tested_at, one.use_number, one.certification_round) == (delta, use, 2)
     assert all(step.passed == (step.p_value <= delta) for step in one.steps)
     assert all(step.passed for step in one.steps[:-1])
     passed = [step for step in one.steps if step.passed]

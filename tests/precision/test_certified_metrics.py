@@ -29,7 +29,7 @@ RIGHT, WRONG, NOTHING = (("Red",), ("Red",)), (("Red",), ("Blue",)), (("Red",), 
 def test_every_product_of_a_group_counts() -> None:
     row = metrics([(0, *RIGHT), (0, *RIGHT), (0, *WRONG), (1, *NOTHING), (2, *RIGHT)], twins=2)
     assert (row["products"], row["accepted"], row["wrong"]) == (5, 4, 1)
-    assert (row["precision"], row["recall"], row["twin_share"]) == (0.75, 0.6, 0.4)
+    assert (row["precision"], row["recall"], row["near_duplicate_rate"]) == (0.75, 0.6, 0.4)
 
 
 def test_a_product_is_wrong_if_any_of_its_values_is_and_recall_counts_values() -> None:
@@ -59,7 +59,7 @@ def test_groups_that_are_right_or_wrong_together_have_wider_intervals() -> None:
         assert together[name] == alone[name]
         width, narrower = (row[f"{name}_high"] - row[f"{name}_low"] for row in (together, alone))
         assert width > 1.5 * narrower
-    assert together["twin_share_low"] < 0.4 < together["twin_share_high"]
+    assert together["near_duplicate_rate_low"] < 0.4 < together["near_duplicate_rate_high"]
 
 
 outcomes = st.sampled_from([RIGHT, WRONG, NOTHING, (("Red", "Blue"), ("Red",)), (("Red", "Blue"), ("Red", "Green"))])

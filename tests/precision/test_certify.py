@@ -28,7 +28,7 @@ from catalog_enrichment.precision.units import Units, accept_scores, units_from
 from catalog_enrichment.records import Cardinality, Modality
 
 from ..sample_certificate import SCORED_BY, STANDARD
-from .folds import certification, choosing, drawn, open_products
+from .folds import certification, choosing, drawn, unlabelled_products
 
 RULE = PrecisionConfig()
 STEP = ThresholdTest(0.9, 400, 8, 300, 1.2, 0.001, 0.9641, True)
@@ -36,7 +36,7 @@ BINDING = CertificateBinding(
     modality=Modality.BOTH,
     scored_by=SCORED_BY,
     label_set_hash="l",
-    use=LabelUse(number=1, epoch=1),
+    use=LabelUse(number=1, certification_round=1),
     data_window="all",
     issued_at=datetime(2026, 1, 2, tzinfo=UTC),
 )
@@ -44,9 +44,9 @@ BINDING = CertificateBinding(
 
 def issue(fold: CertificationScores, *, pool: Pool | None = None, use: int = 1, **changes: Any) -> Certificate:
     """The certificate of ``fold``; ``changes`` of the open products."""
-    binding = replace(BINDING, use=LabelUse(number=use, epoch=1))
+    binding = replace(BINDING, use=LabelUse(number=use, certification_round=1))
     chosen = pool or select_pool(choosing(), RULE)
-    return certify.certify_attribute(chosen, fold, open_products(**changes), RULE, binding)
+    return certify.certify_attribute(chosen, fold, unlabelled_products(**changes), RULE, binding)
 
 
 def alike(n: int) -> Cells:
@@ -72,7 +72,7 @@ def test_the_uses_of_a_label_set_share_delta() -> None:
     assert [spent_delta(0.05, k) for k in (1, 2, 3, 10)] == pytest.approx([0.05, 0.05 / 6, 0.05 / 12, 0.05 / 110])
     assert sum(spent_delta(0.05, k) for k in range(1, 10_000)) < 1.5 * 0.05
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        LabelUse(number=0, epoch=1)
+        LabelUse(number=0, certification_round=1)
 
 
 def test_the_pool_cannot_be_chosen_on_certification_labels() -> None:
@@ -100,11 +100,11 @@ def test_a_good_attribute_earns_a_certificate_that_says_everything() -> None:
     assert certificate.expires_at == BINDING.issued_at + timedelta(days=90)
     assert (certificate.categories, certificate.languages) == (("", "shoes"), ("en",))
     assert [stratum.name for stratum in certificate.strata] == ["no category, groups of 1", "shoes, groups of 1"]
-    assert (certificate.certification_products, certificate.open_products) == (2000, 5000)
-    assert (certificate.certification_twin_share, certificate.open_twin_share) == (0.0, 0.5)
-    assert (certificate.use_number, certificate.epoch, certificate.tested_at) == (1, 1, 0.05)
+    assert (certificate.certification_products, certificate.unlabelled_products) == (2000, 5000)
+    assert (certificate.certification_near_duplicate_rate, certificate.unlabelled_near_duplicate_rate) == (0.0, 0.5)
+    assert (certificate.use_number, certificate.certification_round, certificate.tested_at) == (1, 1, 0.05)
     assert certificate.scored_by == SCORED_BY
-    filled = open_products()
+    filled = unlabelled_products()
     accept = accept_scores(filled.probabilities, fold.cardinality, np.array([True, True, False]))
     assert (accept == certificate.threshold).any()  # a threshold is a score, which it accepts
     assert certificate.accept_rate == (accept >= certificate.threshold).mean()
@@ -186,7 +186,7 @@ def test_a_category_with_too_few_accepted_products_is_refused_in_the_certificate
     fold = certification(categories=["shoes"] * 1985 + ["toys/dolls"] * 15)
     certificate = issue(fold, categories=["shoes"] * 4000 + ["toys/dolls"] * 1000)
     (toys,) = certificate.refused_categories
-    assert (toys.category, toys.open_products) == ("toys", 1000)
+    assert (toys.category, toys.unlabelled_products) == ("toys", 1000)
     assert "Nothing is claimed or written for toys (fewer than 20" in certificate.claim
     assert f"about {toys.labelled_missing:,} more labelled ones needed" in certificate.claim
     assert toys.labelled_missing > toys.missing / 0.22
@@ -198,13 +198,13 @@ def test_a_category_with_too_few_accepted_products_is_refused_in_the_certificate
 def test_the_claim_says_that_few_open_products_can_differ_from_their_population() -> None:
     few, many = issue(certification()), issue(certification(), n=5000, counts=np.full(5000, 4.0))
     assert "There are 5000 unlabelled products, fewer than 10 times the 2000 certification products" in few.claim
-    assert many.open_products == 20_000
+    assert many.unlabelled_products == 20_000
     assert "fewer than 10 times" not in many.claim
 
 
 def allowed(certificate: Certificate, category: str, language: str = "en") -> bool:
     """Whether the certificate may be used for a product, the day it was issued."""
-    problem = certificate.problem(
+    problem = certificate.rejection_reason(
         scored_by=SCORED_BY, standard=STANDARD, modality=Modality.BOTH, now=BINDING.issued_at, category=category,
         language=language,
     )  # fmt: skip
@@ -213,7 +213,7 @@ def allowed(certificate: Certificate, category: str, language: str = "en") -> bo
 
 def test_open_products_of_another_language_are_not_represented() -> None:
     certificate = issue(certification(), languages=["en"] * 4000 + ["ja"] * 1000)
-    assert certificate.open_products == 4000
+    assert certificate.unlabelled_products == 4000
     assert certificate.languages == ("en",)
     assert not allowed(certificate, "shoes", "ja")
 
@@ -226,7 +226,7 @@ def test_a_few_certification_products_of_a_language_do_not_admit_its_open_produc
     assert certificate.threshold is not None
     assert allowed(certificate, "shoes", "en")
     assert not allowed(certificate, "shoes", "fr")
-    assert certificate.open_products == 1000
+    assert certificate.unlabelled_products == 1000
     refused = [row.language for row in (*certificate.refused_languages, *certificate.refused_categories)]
     assert refused == ["fr"]
     assert ("language fr" if french == 15 else "shoes in language fr") in certificate.claim
@@ -321,7 +321,7 @@ def test_the_threshold_accepts_and_errs_from_itself_on(seed: int, cardinality: C
     truth = np.eye(3, dtype=bool)[probabilities.argmax(axis=1)] ^ (rng.random((600, 3)) < 0.005)
     fold = certification(n=600, probabilities=probabilities, truth=truth, cardinality=cardinality)
     chosen = select_pool(choosing(cardinality=cardinality), RULE)
-    certificate = certify.certify_attribute(chosen, fold, open_products(600, seed + 1), RULE, BINDING)
+    certificate = certify.certify_attribute(chosen, fold, unlabelled_products(600, seed + 1), RULE, BINDING)
     if certificate.threshold is None:
         return
     scores = probabilities.astype(np.float32).astype(np.float64)

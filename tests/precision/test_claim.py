@@ -10,7 +10,7 @@ from catalog_enrichment.precision.units import accept_scores
 from catalog_enrichment.records import Cardinality, Modality
 
 from ..sample_certificate import abstention, certificate
-from .folds import certification, choosing, open_products
+from .folds import certification, choosing, unlabelled_products
 from .test_certify import RULE
 
 
@@ -30,7 +30,7 @@ def test_a_certificate_in_one_line() -> None:
 
 def test_how_many_labels_are_missing_for_a_test() -> None:
     """Half of the products to fill can be accepted, 59 times the pool's design effect are needed."""
-    pool, filled = select_pool(choosing(), RULE), open_products(probabilities=_red_or_blue(5000))
+    pool, filled = select_pool(choosing(), RULE), unlabelled_products(probabilities=_red_or_blue(5000))
     fold = certification(n=40)
     accept = accept_scores(filled.probabilities, pool.cardinality, pool.mask)
     size = certify.grid_size(pool, accept, 40, RULE, 1)
@@ -42,7 +42,7 @@ def test_how_many_labels_are_missing_for_a_test() -> None:
 
 def test_where_nothing_can_be_accepted_no_number_of_labels_is_named() -> None:
     pool = select_pool(choosing(), RULE)
-    only_blue = open_products(probabilities=np.tile([0.1, 0.1, 0.8], (5000, 1)))
+    only_blue = unlabelled_products(probabilities=np.tile([0.1, 0.1, 0.8], (5000, 1)))
     assert "blue" not in pool.values
     why = certify.why_untestable(pool, certification(), only_blue, RULE, 1)
     fewest = certify.grid_size(pool, np.full(5000, -np.inf), 2000, RULE, 1).fewest

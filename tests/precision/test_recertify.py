@@ -40,7 +40,7 @@ def over_confident(random: np.random.Generator, n: int = 800) -> AuditedFold:
 
 
 def certified(of: AuditedFold, number: int = 1, old: Certificate = OLD) -> Certificate:
-    return recertified(old, of, RULE, LabelUse(number=number, epoch=3), NOW)
+    return recertified(old, of, RULE, LabelUse(number=number, certification_round=3), NOW)
 
 
 def test_the_new_threshold_is_where_the_values_are_right() -> None:
@@ -52,7 +52,7 @@ def test_the_new_threshold_is_where_the_values_are_right() -> None:
     assert (new.accepted, new.wrong) == (new.steps[-2].accepted, new.steps[-2].wrong)
     assert new.accept_rate == pytest.approx(0.4 * (1 - new.threshold) / 0.2, abs=0.03)
     assert (new.values, new.languages, new.weights_hash) == (OLD.values, OLD.languages, OLD.weights_hash)
-    assert (new.issued_at, new.data_window, new.epoch) == (NOW, "2026-05-01/2026-05-09", 3)
+    assert (new.issued_at, new.data_window, new.certification_round) == (NOW, "2026-05-01/2026-05-09", 3)
     assert new.certificate_id != OLD.certificate_id
     assert f"scores >= {new.threshold:.6f}" in new.claim
 

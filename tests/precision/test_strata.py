@@ -34,9 +34,11 @@ def population(*parts: tuple[str, int, int], counts: float = 1.0, language: str 
     )
 
 
-def weights(certification: Population, open_products: Population, accepted: np.ndarray | None = None) -> np.ndarray:
+def weights(
+    certification: Population, unlabelled_products: Population, accepted: np.ndarray | None = None
+) -> np.ndarray:
     everything = np.ones(len(certification.categories), dtype=bool)
-    return Cells(certification, open_products).weighting(everything if accepted is None else accepted).weights
+    return Cells(certification, unlabelled_products).weighting(everything if accepted is None else accepted).weights
 
 
 def together(*populations: Population) -> Population:
@@ -48,8 +50,8 @@ def together(*populations: Population) -> Population:
     )
 
 
-def all_accepted(certification: Population, open_products: Population) -> Weighting:
-    return Cells(certification, open_products).weighting(np.ones(len(certification.categories), dtype=bool))
+def all_accepted(certification: Population, unlabelled_products: Population) -> Weighting:
+    return Cells(certification, unlabelled_products).weighting(np.ones(len(certification.categories), dtype=bool))
 
 
 def test_size_classes_are_1_2_to_5_and_6_and_more() -> None:
@@ -100,7 +102,7 @@ def test_a_category_with_too_little_evidence_is_refused_by_name_and_weighs_nothi
     filled = population(("Shoes", 1, 50), ("Toys/Dolls", 1, 30), ("Toys", 1, 20), counts=2.0)
     weighting = Cells(fold, filled).weighting(np.ones(119, dtype=bool))
     (toys,) = weighting.refused
-    assert (toys.category, toys.accepted, toys.missing, toys.open_products) == ("Toys", 19, 1, 100)
+    assert (toys.category, toys.accepted, toys.missing, toys.unlabelled_products) == ("Toys", 19, 1, 100)
     assert np.unique(weighting.weights[:100]) == pytest.approx(1.0)
     assert not weighting.weights[100:].any()
 
@@ -126,10 +128,10 @@ def test_a_first_level_category_that_would_weigh_more_than_the_limit_is_refused(
     fold = population(("Shoes", 1, 2175), ("Bags", 1, 25))
     weighting = all_accepted(fold, population(("Shoes", 1, 400), ("Bags", 1, 600)))
     (bags,) = weighting.refused
-    assert (bags.category, bags.accepted, bags.open_products, bags.why) == ("Bags", 25, 600, HEAVY)
+    assert (bags.category, bags.accepted, bags.unlabelled_products, bags.why) == ("Bags", 25, 600, HEAVY)
     assert np.unique(weighting.weights[:2175]) == pytest.approx(1.0)  # over what remains
     assert not weighting.weights[2175:].any()
-    assert weighting.open_products == 400
+    assert weighting.unlabelled_products == 400
     enough = population(("Shoes", 1, 2175), ("Bags", 1, 25 + bags.missing))
     weighting = all_accepted(enough, population(("Shoes", 1, 400), ("Bags", 1, 600)))
     assert not weighting.refused
@@ -169,8 +171,8 @@ def test_a_weight_of_exactly_the_limit_is_kept_and_one_product_may_be_missing() 
     exactly = all_accepted(fold, population(("A", 1, 200), ("B", 1, 800)))
     assert exactly.strata[0].weight == MAX_WEIGHT
     (refused,) = all_accepted(fold, population(("A", 1, 201), ("B", 1, 800))).refused
-    assert (refused.category, refused.missing, refused.open_products) == ("A", 1, 201)
-    assert isinstance(refused.open_products, int)
+    assert (refused.category, refused.missing, refused.unlabelled_products) == ("A", 1, 201)
+    assert isinstance(refused.unlabelled_products, int)
 
 
 def test_certification_products_outside_the_slices_weigh_nothing() -> None:
@@ -216,8 +218,8 @@ def test_no_weight_is_above_the_limit(seed: int, skew: float) -> None:
     cells = Cells(any_population(3000), any_population(500))
     weighting = cells.weighting(rng.random(3000) < 0.5)
     assert all(row.weight <= MAX_WEIGHT for row in weighting.strata)
-    refused = sum(row.open_products for row in (*weighting.refused, *weighting.refused_languages))
-    assert weighting.open_products + refused == pytest.approx(cells.open_products)
+    refused = sum(row.unlabelled_products for row in (*weighting.refused, *weighting.refused_languages))
+    assert weighting.unlabelled_products + refused == pytest.approx(cells.unlabelled_products)
     assert all(row.missing >= 1 for row in (*weighting.refused, *weighting.refused_languages))
 
 
@@ -241,9 +243,9 @@ def test_a_language_with_too_little_evidence_is_refused_by_name_and_never_merged
     )
     weighting = all_accepted(fold, filled)
     (french,) = weighting.refused_languages
-    assert (french.language, french.accepted, french.missing, french.open_products) == ("fr", 19, 1, 100)
+    assert (french.language, french.accepted, french.missing, french.unlabelled_products) == ("fr", 19, 1, 100)
     assert [(row.language, row.category, row.accepted) for row in weighting.refused] == [("", "Bags", 19)]
-    assert weighting.open_products == 150
+    assert weighting.unlabelled_products == 150
     assert not weighting.weights[200:219].any()
 
 

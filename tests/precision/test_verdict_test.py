@@ -391,20 +391,20 @@ def verdicts(of: DrawnProducts, **changes: Any) -> Verdicts:
 
 
 def test_the_certificate_of_a_threshold() -> None:
-    old = certificate(open_twin_share=0.4, suggest_threshold=0.7)
+    old = certificate(unlabelled_near_duplicate_rate=0.4, suggest_threshold=0.7)
     of = drawn(np.full(120, 0.8), [10])
     new = issue(old, verdicts(of), POPULATION, RULE, NOW)
     assert (new.threshold, new.accepted, new.wrong, new.groups, new.deff) == (0.8, 120, 1, 60, 1.0)
     assert (new.basis, new.status) == (CertificateBasis.VERDICTS, CertificateStatus.CONFIRMED)
     assert new.values == ("red", "green", "blue")
-    assert (new.use_number, new.tested_at, new.epoch) == (1, RULE.delta, 0)
-    assert (new.accept_rate, new.histogram, new.open_products) == (0.8, (50,) * 20, 1000)
+    assert (new.use_number, new.tested_at, new.certification_round) == (1, RULE.delta, 0)
+    assert (new.accept_rate, new.histogram, new.unlabelled_products) == (0.8, (50,) * 20, 1000)
     assert (new.languages, new.categories) == (("", "de", "en"), ("", "A", "B"))
     assert {(one.language, one.category) for one in new.unseen_slices} == {
         (language, category) for language in ("", "de", "en") for category in ("", "A", "B")
     } - {("en", "A"), ("de", "B"), ("", "")}
     assert new.expires_at == NOW + timedelta(days=30)
-    assert (new.open_twin_share, new.certification_twin_share) == (0.4, 0.4)
+    assert (new.unlabelled_near_duplicate_rate, new.certification_near_duplicate_rate) == (0.4, 0.4)
     assert new.scored_by == old.scored_by
     assert new.suggest_threshold == 0.7
     assert new.lower_bound >= 0.95

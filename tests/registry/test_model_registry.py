@@ -17,12 +17,12 @@ import pytest
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError, TemporaryFailure
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 from catalog_enrichment.registry.promotion import describe
 from catalog_enrichment.registry.trained_model import TrainedModel
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.job import write_page
 
 from .tiny_version import MODEL, certificate, config_in

@@ -24,7 +24,7 @@ TWO_LANGUAGES = replace(
     REFUSED,
     languages=("en", "fr"),
     refused_languages=(
-        RefusedLanguage("fr", accepted=3, missing=50, open_products=90, labelled_missing=300, why="few"),
+        RefusedLanguage("fr", accepted=3, missing=50, unlabelled_products=90, labelled_missing=300, why="few"),
     ),
 )
 
@@ -58,8 +58,8 @@ def test_every_reason_has_a_sentence_with_and_without_facts(reason: Reason) -> N
          "category Garden had no labelled product"),
         (Reason.UNSEEN_SLICE, {"certificate": REFUSED, "categories": ["Apparel"], "languages": ["fr"]},
          "abstains: language fr had no labelled product"),
-        (Reason.CERTIFICATE_MISMATCH, {"differing": ["numeric path (certificate a, run b)"]},
-         "differ in numeric path (certificate a, run b); run"),
+        (Reason.CERTIFICATE_MISMATCH, {"differing": ["compute type (certificate a, run b)"]},
+         "differ in compute type (certificate a, run b); run"),
         (Reason.DISAGREES_WITH_MERCHANT, {"merchant_values": ["Blue"]}, "the merchant gave 'Blue'"),
         (Reason.VALUE_NOT_IN_POOL, {}, "'Red' is not among the certified values"),
         (Reason.NOT_APPLICABLE, {"categories": ["Home"]}, "color does not apply to category Home"),
@@ -91,7 +91,7 @@ def test_what_a_mismatch_differs_in() -> None:
     assert reasons.differing_fields(issued, "fp32-cpu", images) == ["weights or preprocessing"]
     assert reasons.differing_fields(issued, None, {}) == ["weights or preprocessing"]
     assert reasons.differing_fields(issued, "bf16-cuda", images | {"max_bytes": 5, "max_pixels": 7}) == [
-        "numeric path (certificate fp32-cpu, run bf16-cuda)",
+        "compute type (certificate fp32-cpu, run bf16-cuda)",
         "images.max_bytes (certificate 20000000, run 5)",
         "images.max_pixels (certificate 50000000, run 7)",
     ]

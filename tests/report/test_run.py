@@ -79,7 +79,7 @@ def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: Sample
 def test_each_product_is_counted_once_by_its_best_value(spark: SparkSession) -> None:
     def decided(product: str, decision: str, reason: str, rank: int = 1, **given: Any) -> dict[str, Any]:
         row = prediction(product, "color", f"value {rank}", decision=decision, reason=reason, rank=rank)
-        return row | {"numeric_path": SCORED_BY.numeric_path, "category": "Garden", "language": "en"} | given
+        return row | {"compute_type": SCORED_BY.compute_type, "category": "Garden", "language": "en"} | given
 
     rows = [
         decided("a", "suggest", "near_miss"), decided("a", "publish", "certified", 2),

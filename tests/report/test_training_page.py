@@ -132,7 +132,7 @@ def test_attributes_that_can_be_written_come_first() -> None:
 
 def test_only_the_largest_refused_categories_are_listed_and_the_others_are_counted() -> None:
     (shoes,) = trained().certificates[0].refused_categories
-    many = tuple(replace(shoes, category=f"c{n}", open_products=n) for n in range(13))
+    many = tuple(replace(shoes, category=f"c{n}", unlabelled_products=n) for n in range(13))
     certificates = [certificate(refused_categories=many, languages=("en",))]
     shown = page_values(training(certificates=certificates))["partly"]
     assert [line.split(":")[0] for line in shown[:2]] == ["c12", "c11"]
@@ -140,7 +140,7 @@ def test_only_the_largest_refused_categories_are_listed_and_the_others_are_count
 
 
 def test_the_numeric_path_is_named_where_there_are_several() -> None:
-    one, other = certificate(), certificate(numeric_path="bf16-cpu")
+    one, other = certificate(), certificate(compute_type="bf16-cpu")
     assert "computed in" not in page_values(training(certificates=[one]))["can_be_written"][0]["text"]
     texts = [row["text"] for row in page_values(training(certificates=[one, other]))["can_be_written"]]
     assert ["computed in bf16-cpu" in shown for shown in texts] == [False, True]

@@ -36,7 +36,13 @@ def modality(name: str, r_at_p95: float, attribute: str = "color") -> dict[str, 
 def trained(**changes: Any) -> TrainedModel:
     """Colour is certified for products with a picture, but not for shoes; season is not certified."""
     shoes = RefusedCategory(
-        category="Shoes", accepted=3, missing=58, open_products=210, language="en", labelled_missing=640, why="too few"
+        category="Shoes",
+        accepted=3,
+        missing=58,
+        unlabelled_products=210,
+        language="en",
+        labelled_missing=640,
+        why="too few",
     )
     why = "12 labelled products without a usable picture are in the certification fold and at least 59 are needed"
     no_picture = f"{why}: about 313 more such labelled products"
@@ -44,7 +50,7 @@ def trained(**changes: Any) -> TrainedModel:
         "artifact": Path("model"), "params": {}, "history": [], "held_out": [], "seconds": {"fit": 90.0},
         "warnings": ["color: the picture is hardly used"],
         "certificates": [
-            certificate(refused_categories=(shoes,), languages=("en",), accept_rate=0.4, open_products=1500),
+            certificate(refused_categories=(shoes,), languages=("en",), accept_rate=0.4, unlabelled_products=1500),
             certificate(modality=Modality.TEXT_ONLY, threshold=None, why_abstains=no_picture),
             abstention(),
         ],

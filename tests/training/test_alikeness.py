@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
-from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH
+from catalog_enrichment.precision.earlier_uses import GOLD_ROUND
 from catalog_enrichment.precision.pool import select_pool
 from catalog_enrichment.precision.scored_labels import ChoosingScores
 from catalog_enrichment.precision.verdict_test import fewest_products
@@ -190,7 +190,7 @@ def test_uses_of_a_gold_sample_are_counted_apart() -> None:
     market, uses = without_value(0.5), Uses()
     none = market.scores.max(axis=1) == 0.6
     certificate = certified(market, gold(market, ~market.labelled & (market.groups % 2 == 0), ~none), uses)
-    assert certificate.epoch == GOLD_EPOCH
+    assert certificate.certification_round == GOLD_ROUND
 
 
 def test_gold_products_of_a_content_group_that_trained_do_not_certify() -> None:
@@ -235,7 +235,7 @@ def test_a_category_in_which_merchants_hardly_ever_give_a_value_is_named_with_th
     names = {0: "Beauty/Perfume", 1: "Beauty/Make-up", 2: "Apparel/Topwear", 3: "Shoes"}
     market.dataset.categories = [names[group % 4] for group in market.groups.tolist()]
     perfume = market.groups % 4 == 0
-    labels = replace(market.labels, labelled=market.labelled & ~perfume, unfilled=~market.labelled | perfume)
+    labels = replace(market.labels, labelled=market.labelled & ~perfume, unlabelled=~market.labelled | perfume)
     (row,) = seldom_given(market.dataset, {"color": labels}, np.full(market.count, 2.0))
     assert row == {
         "attribute": "color", "category": "Beauty/Perfume", "products": 800, "labelled": 0,
@@ -247,5 +247,5 @@ def test_a_category_in_which_merchants_hardly_ever_give_a_value_is_named_with_th
 def test_an_attribute_that_is_given_nowhere_or_often_enough_names_no_category(labelled_share: float) -> None:
     market = Marketplace()
     given = np.arange(market.count) % 100 < 100 * labelled_share
-    labels = replace(market.labels, labelled=given, unfilled=~given)
+    labels = replace(market.labels, labelled=given, unlabelled=~given)
     assert seldom_given(market.dataset, {"color": labels}, np.ones(market.count)) == []

@@ -70,7 +70,7 @@ def test_products_whose_picture_could_not_be_reached_count_on_no_path() -> None:
     in_fold = np.isin(unreachable, market.folds.certification).sum()
     assert in_fold > 0
     assert text_only.certification_products == counted.certification_products - in_fold
-    assert text_only.open_products == counted.open_products - (unreachable >= 1200).sum()
+    assert text_only.unlabelled_products == counted.unlabelled_products - (unreachable >= 1200).sum()
     assert both.certification_products == market.dataset.has_image[market.folds.certification].sum()
 
 
@@ -111,7 +111,7 @@ def test_labels_are_kept_where_nothing_could_be_tested() -> None:
     market.scores[market.folds.choosing] = 1 - market.scores[market.folds.choosing]
     assert "every value was wrong too often" in market.certificate(uses=uses).why_abstains
     market, filled = Marketplace(), Marketplace().labels
-    labels = replace(filled, unfilled=np.zeros(1600, dtype=bool))
+    labels = replace(filled, unlabelled=np.zeros(1600, dtype=bool))
     certificate = market.certifier(uses).certify_one(labels, Modality.BOTH)
     assert "there are no unlabelled products" in certificate.why_abstains
     assert uses.calls == []
@@ -207,8 +207,10 @@ def test_twins_in_training_are_counted_among_the_open_products() -> None:
     market.groups[1200:1300] = market.groups[0]
     certificate = market.certificate()
     open_with_picture = market.dataset.has_image[1200:]
-    assert certificate.open_twin_share == pytest.approx(open_with_picture[:100].sum() / open_with_picture.sum())
-    assert certificate.certification_twin_share == 0
+    assert certificate.unlabelled_near_duplicate_rate == pytest.approx(
+        open_with_picture[:100].sum() / open_with_picture.sum()
+    )
+    assert certificate.certification_near_duplicate_rate == 0
 
 
 def test_group_sizes_are_counted_over_labelled_and_unlabelled_products() -> None:
@@ -238,13 +240,13 @@ def test_an_unlabelled_product_stands_for_at_least_itself() -> None:
     """Some of the products in no fold are counted as labelled, e.g. by a value of another attribute."""
     market = Marketplace()
     market.dataset.counts["unlabelled"] = 100  # 400 are in no fold
-    assert market.certificate().open_products == 360
+    assert market.certificate().unlabelled_products == 360
 
 
 def test_unlabelled_products_stand_for_those_that_were_not_kept() -> None:
     market = Marketplace()
     market.dataset.counts["unlabelled"] = 4000  # 400 are kept
-    assert market.certificate().open_products == 3600
+    assert market.certificate().unlabelled_products == 3600
 
 
 def test_certification_on_the_choosing_products_is_refused() -> None:

@@ -122,7 +122,7 @@ def test_single_valued_labels(mixed):
     assert labels.classes.tolist() == [0, 1, 2, 3] * 2 + [NOT_LEARNED, NOT_LEARNED, UNLABELLED, UNLABELLED, UNLABELLED]
     assert labels.labelled.tolist() == [True] * 10 + [False] * 3
     assert labels.unlearned.tolist() == [0] * 8 + [1, 1, 0, 0, 0]
-    assert labels.unfilled.tolist() == [False] * 11 + [True, True]
+    assert labels.unlabelled.tolist() == [False] * 11 + [True, True]
 
 
 def test_values_outside_the_dictionary_never_become_labels(mixed):
@@ -137,7 +137,7 @@ def test_multi_valued_labels(mixed):
     assert labels.truth[11].tolist() == [False, False, True]
     assert labels.unlearned[11] == 1
     assert not labels.learnable[8:11].any()
-    assert labels.unfilled[8:11].all()
+    assert labels.unlabelled[8:11].all()
 
 
 def test_attribute_without_a_label_has_no_values(mixed):
@@ -146,35 +146,35 @@ def test_attribute_without_a_label_has_no_values(mixed):
     assert set(labels.classes.tolist()) == {UNLABELLED}
 
 
-def with_adopted(rows, adopted):
-    """Batches as `catalog.adopted.scan_products` returns them; ``adopted``: product id -> attributes."""
+def with_adopted(rows, self_derived):
+    """Batches as `catalog.self_derived.scan_products` returns them; ``self_derived``: product id -> attributes."""
     for batch in batches(rows, size=7):
-        names = [adopted.get(product_id, []) for product_id in batch.column("product_id").to_pylist()]
+        names = [self_derived.get(product_id, []) for product_id in batch.column("product_id").to_pylist()]
         yield batch.append_column("adopted_attributes", pa.array(names, pa.list_(pa.string())))
 
 
 def test_an_adopted_value_is_no_label_and_its_product_is_not_open_either(tmp_path):
     rows = [product(n) for n in range(8)]
-    adopted = {"p00001": ["color"], "p00002": ["material"], "p00003": ["color", "material"], "p00004": ["season"]}
+    self_derived = {"p00001": ["color"], "p00002": ["material"], "p00003": ["color", "material"], "p00004": ["season"]}
     options = LoadOptions(
         attributes=["color", "material"], square=Square(16), max_chars=100, images=ImagesConfig(), workdir=tmp_path,
         max_unlabelled=100,
     )  # fmt: skip
-    dataset = load_dataset(with_adopted(rows, adopted), DICTIONARY, options)
-    position = {name: dataset.ids.index(name) for name in adopted}
+    dataset = load_dataset(with_adopted(rows, self_derived), DICTIONARY, options)
+    position = {name: dataset.ids.index(name) for name in self_derived}
     color, material = dataset.labels("color"), dataset.labels("material", min_count=1)
     for labels, out in ((color, {"p00001", "p00003"}), (material, {"p00002", "p00003"})):
-        assert {name for name in adopted if not labels.labelled[position[name]]} == out
+        assert {name for name in self_derived if not labels.labelled[position[name]]} == out
         assert not labels.truth[[position[name] for name in out]].any()
         assert not labels.unlearned.any()
-        assert not labels.unfilled.any()
+        assert not labels.unlabelled.any()
     assert color.truth.sum() == 6
-    assert (dataset.counts["labelled"], dataset.counts["unlabelled"], dataset.counts["adopted"]) == (7, 1, 3)
+    assert (dataset.counts["labelled"], dataset.counts["unlabelled"], dataset.counts["self_derived"]) == (7, 1, 3)
 
 
 def test_values_that_only_adopted_products_have_are_not_learned(tmp_path):
     rows = [product(n) for n in range(8)]
-    adopted = {f"p{n:05d}": ["color"] for n in range(0, 8, 4)}
+    self_derived = {f"p{n:05d}": ["color"] for n in range(0, 8, 4)}
     options = LoadOptions(
         attributes=["color"],
         square=Square(16),
@@ -183,6 +183,6 @@ def test_values_that_only_adopted_products_have_are_not_learned(tmp_path):
         workdir=tmp_path,
         max_unlabelled=0,
     )
-    dataset = load_dataset(with_adopted(rows, adopted), DICTIONARY, options)
+    dataset = load_dataset(with_adopted(rows, self_derived), DICTIONARY, options)
     assert len(dataset) == 6
     assert dataset.labels("color").values == tuple(COLORS)[1:]

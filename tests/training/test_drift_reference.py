@@ -32,7 +32,7 @@ def dataset() -> Dataset:
         picture_reasons=[None] * n,
         updated_at=[None] * n,
         merchant=[{}] * 6 + [{"color": ("red",)}],
-        adopted=[frozenset()] * n,
+        self_derived=[frozenset()] * n,
     )
 
 
@@ -53,7 +53,7 @@ def test_strata_have_the_products_to_fill_of_their_path() -> None:
     both, without = drift_reference(
         data, labels, scores(TOP, list(range(7))), [certificate(threshold=0.95, values=("red",)), text], None
     )
-    assert (both["attribute"], both["modality"], both["numeric_path"]) == ("color", "both", "fp32-cpu")
+    assert (both["attribute"], both["modality"], both["compute_type"]) == ("color", "both", "fp32-cpu")
     facts = {(one["language"], one["category"]): (one["products"], one["accepted"]) for one in both["strata"]}
     # green has .69 and .8, and is not in the pool
     assert facts == {("en", "Shirts"): (3, 2), ("fr", "Shirts"): (1, 1), ("fr", "Toys"): (1, 0)}

@@ -12,9 +12,9 @@ from catalog_enrichment.training.folds import (
     GroupedProducts,
     VariantKey,
     content_groups,
+    near_duplicate_rate,
     split_folds,
     stratified_parts,
-    twins_share,
 )
 from catalog_enrichment.training.task import split_of
 
@@ -71,7 +71,7 @@ def test_groups_are_not_divided_and_every_product_is_in_one_fold():
     assert sorted(np.concatenate(parts).tolist()) == list(range(3000))
     groups_by_part = [set(groups[part].tolist()) for part in parts]
     assert sum(map(len, groups_by_part)) == len(set.union(*groups_by_part))
-    assert twins_share(folds.test, folds.train, groups) == 0
+    assert near_duplicate_rate(folds.test, folds.train, groups) == 0
 
 
 def fold_of(folds: Folds, product: int) -> str:
@@ -142,8 +142,8 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_products():
 
 
 def test_twins_share_counts_products():
-    assert twins_share(np.array([0, 1]), np.array([2]), np.array([5, 6, 5])) == 0.5
-    assert twins_share(np.array([], dtype=np.int64), np.array([2]), np.array([5, 6, 5])) == 0
+    assert near_duplicate_rate(np.array([0, 1]), np.array([2]), np.array([5, 6, 5])) == 0.5
+    assert near_duplicate_rate(np.array([], dtype=np.int64), np.array([2]), np.array([5, 6, 5])) == 0
 
 
 STRATIFIED = FoldsConfig(stratify=True)

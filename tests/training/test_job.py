@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from catalog_enrichment.catalog import label_uses
-from catalog_enrichment.catalog.adopted import COLUMN
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.self_derived import COLUMN
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.registry.model_registry import ModelVersion, Registry
 from catalog_enrichment.registry.references import EarlyGate
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import job
 from catalog_enrichment.training.certification import EarlierCandidates
 
@@ -34,8 +34,8 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
     sample = sample_catalog.build(tmp_path / "sample")
     catalog = LakeCatalog(sample.config.path("catalog"))
     catalog.append_rows("products", [product("a", merchant_attributes=[("color", ["Red"])]), product("b")], "import")
-    adopted = {"product_id": "a", "attribute": "color", "value": "Red", "run_id": "enrich-1", "adopted_at": START}
-    catalog.append_rows("adopted", [adopted], "import")
+    self_derived = {"product_id": "a", "attribute": "color", "value": "Red", "run_id": "enrich-1", "adopted_at": START}
+    catalog.append_rows("self_derived", [self_derived], "import")
     label_uses.use_labels(catalog, label_uses.Fold("color", ["a", "z"], 0), "old")
     read: list[dict[str, Any]] = []
 
@@ -46,7 +46,7 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
         use = earlier.use_labels("color", ["a"], "new", 1)
         assert earlier.refusal("color", []) == "color is worse"
         assert earlier.lost({}) == "{} lack a value"
-        assert (use.number, use.epoch) == (2, 1)  # 1 of the products was used before
+        assert (use.number, use.certification_round) == (2, 1)  # 1 of the products was used before
         raise StoppedError
 
     monkeypatch.setattr("catalog_enrichment.training.train.train", train)
@@ -57,7 +57,7 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
     with pytest.raises(StoppedError):
         job.train_model(sample.config)
     assert {row["product_id"]: row[COLUMN] for row in read} == {"a": ["color"], "b": []}
-    assert label_uses.earlier_uses(catalog).epoch == 1
+    assert label_uses.earlier_uses(catalog).certification_round == 1
 
 
 def test_a_page_that_cannot_be_written_or_stored_is_a_warning_because_the_version_is_registered(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from catalog_enrichment.catalog import ledger, people_labels
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.people_labels import Said
+from catalog_enrichment.catalog.people_labels import HumanLabel
 from catalog_enrichment.config.schema import ImagesConfig, TrainingConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.inputs.square import Square
@@ -64,13 +64,13 @@ def catalog(tmp_path: Path) -> LakeCatalog:
 
 def test_right_and_wrong_values_are_labels_with_their_source(catalog: LakeCatalog) -> None:
     assert people_labels.labels(catalog) == {
-        "yes": {"color": Said(("red",), (), "label")},
-        "other": {"color": Said(("green",), ("red",), "label")},
-        "no": {"color": Said((), ("red",), "label")},
-        "both": {"material": Said(("cotton", "wool"), (), "label")},
-        "merchant": {"color": Said(("red",), (), "label")},
-        "suggested": {"color": Said((), ("green",), "suggestions")},
-        "half": {"color": Said((), ("green",), "suggestions")},
+        "yes": {"color": HumanLabel(("red",), (), "label")},
+        "other": {"color": HumanLabel(("green",), ("red",), "label")},
+        "no": {"color": HumanLabel((), ("red",), "label")},
+        "both": {"material": HumanLabel(("cotton", "wool"), (), "label")},
+        "merchant": {"color": HumanLabel(("red",), (), "label")},
+        "suggested": {"color": HumanLabel((), ("green",), "suggestions")},
+        "half": {"color": HumanLabel((), ("green",), "suggestions")},
     }
 
 
@@ -90,20 +90,20 @@ def test_the_newest_word_about_a_value_counts(catalog: LakeCatalog) -> None:
     catalog.append_rows("runs", [run_row("audit-2", kind="audit", attempt=1)], "audit-2#1")
     found = {product: said["color"] for product, said in people_labels.labels(catalog).items() if "color" in said}
     assert found == {
-        "yes": Said((), ("red",), "audit"),
-        "no": Said(("red",), (), "audit"),
-        "other": Said(("green",), ("red",), "audit"),
-        "both": Said(("red",), (), "audit"),
-        "merchant": Said(("red",), (), "label"),
-        "suggested": Said((), ("green",), "suggestions"),
-        "half": Said((), ("green",), "suggestions"),
+        "yes": HumanLabel((), ("red",), "audit"),
+        "no": HumanLabel(("red",), (), "audit"),
+        "other": HumanLabel(("green",), ("red",), "audit"),
+        "both": HumanLabel(("red",), (), "audit"),
+        "merchant": HumanLabel(("red",), (), "label"),
+        "suggested": HumanLabel((), ("green",), "suggestions"),
+        "half": HumanLabel((), ("green",), "suggestions"),
     }
 
 
 def test_what_a_person_set_is_a_label_as_long_as_it_stands(catalog: LakeCatalog) -> None:
     def said(number: int, product: str, *values: str, at: int) -> list[dict[str, object]]:
         stamp = ledger.RunStamp(f"set_value-{number}", None, None, SETTLED + timedelta(minutes=at))
-        return ledger.said_by_person({"product_id": product, "content_hash": "c"}, "color", values, stamp)
+        return ledger.human_assertions({"product_id": product, "content_hash": "c"}, "color", values, stamp)
 
     model = {"source": "model", "reason": "certified", "event_id": "m", "run_id": "enrich-1", "value": "red"}
     first, undone = said(1, "new", "red", at=1), said(2, "undone", "red", at=2)
@@ -121,10 +121,10 @@ def test_what_a_person_set_is_a_label_as_long_as_it_stands(catalog: LakeCatalog)
     ]
     catalog.append_rows("attribute_values", events, "events")
     found = people_labels.labels(catalog)
-    assert found["new"] == {"color": Said(("green",), (), "correction")}
-    assert found["no"] == {"color": Said(("green",), (), "correction")}, "later than the verdict"
-    assert found["other"] == {"color": Said(("green",), ("red",), "label")}, "earlier than the verdict"
-    assert found["yes"] == {"color": Said(("red",), (), "label")}, "the same, which came from the verdict"
+    assert found["new"] == {"color": HumanLabel(("green",), (), "correction")}
+    assert found["no"] == {"color": HumanLabel(("green",), (), "correction")}, "later than the verdict"
+    assert found["other"] == {"color": HumanLabel(("green",), ("red",), "label")}, "earlier than the verdict"
+    assert found["yes"] == {"color": HumanLabel(("red",), (), "label")}, "the same, which came from the verdict"
     assert not {"undone", "removed", "of model"} & set(found)
 
 
@@ -167,8 +167,8 @@ def test_they_train_and_nothing_is_measured_by_them(catalog: LakeCatalog, tmp_pa
     assert labels.truth[place["other"]].tolist() == [False, True]
     assert labels.truth[place["merchant"]].tolist() == [False, True], "the merchant's word counts"
     assert not labels.labelled[place["yes"]]
-    assert not labels.unfilled[place["yes"]]
-    assert labels.unfilled[place["both"]]
+    assert not labels.unlabelled[place["yes"]]
+    assert labels.unlabelled[place["both"]]
     assert data.labels("material").truth[place["both"]].tolist() == [True, True]
 
     refused = labels.refused
@@ -178,7 +178,7 @@ def test_they_train_and_nothing_is_measured_by_them(catalog: LakeCatalog, tmp_pa
         "suggested": [False, True],
         "half": [False, True],
     }
-    assert not (labels.labelled | labels.unfilled)[[place["no"], place["suggested"], place["half"]]].any()
+    assert not (labels.labelled | labels.unlabelled)[[place["no"], place["suggested"], place["half"]]].any()
     assert labels.in_loss[place["no"]]
 
     settings = TrainingConfig(recipe="r", min_label_count=1, attributes=["color"])
@@ -231,7 +231,7 @@ def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog
         "m3": [False, True],  # nobody said what else is right
         "m4": [True, False],  # a shop's manager answered, not two reviewers
     }
-    assert all(labels.labelled[place[name]] and not labels.unfilled[place[name]] for name in found)
+    assert all(labels.labelled[place[name]] and not labels.unlabelled[place[name]] for name in found)
     assert data.counts["overturned"] == 2
     material = data.labels("material").truth[place["half"]].tolist()
     assert material == [True, True], "of several values a confirmed one is added to the merchant's"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.training import loop
@@ -207,7 +207,7 @@ def test_automatic_precision_is_bf16_where_the_machine_multiplies_it(
     explicit = {numbers: run(task, replace(spec, precision=numbers)) for numbers in ("fp32", "bf16")}  # type: ignore[arg-type]
     assert not same(explicit["fp32"], explicit["bf16"])
     for numbers, problem in (("bf16", ""), ("fp32", "the processor has no avx512_bf16")):
-        monkeypatch.setattr(numeric_paths, "why_not", lambda name, _, no=problem: no if name == "bf16" else "")
+        monkeypatch.setattr(compute_types, "why_not", lambda name, _, no=problem: no if name == "bf16" else "")
         assert same(run(task, spec), explicit[numbers])
 
 

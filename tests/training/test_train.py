@@ -12,7 +12,7 @@ import pytest
 from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, PrecisionConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import artifact, ensemble, numeric_paths
+from catalog_enrichment.models import artifact, compute_types, ensemble
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import LabelUse
@@ -51,12 +51,12 @@ def trained(tmp_path_factory) -> TrainedModel:
     uses: list[tuple[str, int]] = []
     candidates: list[str] = []
 
-    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
         assert candidate not in candidates  # of the same weights, but each attribute and path has its own grid
         candidates.append(candidate)
         assert not (folder / "w" / "artifact" / "certificates.json").exists()  # before the labels are read
         uses.append((attribute, len(set(product_ids))))
-        return LabelUse(2, epoch)
+        return LabelUse(2, certification_round)
 
     earlier = EarlierCandidates(use_labels=second_candidate, next_use=lambda *_: 2)
     settings = config(folder, unimodal_baselines=True)
@@ -117,7 +117,7 @@ def test_counts_add_up_and_certification_shares_no_group(trained):
     assert lineage["products_read"] == lineage["opted_out"] + lineage["labelled"] + lineage["unlabelled"] == 940
     assert lineage["opted_out"] == 20
     assert sum(lineage["folds"].values()) == lineage["labelled"] == 720
-    assert lineage["twins_share_test"] == 0
+    assert lineage["near_duplicate_rate_test"] == 0
     assert lineage["with_image"] == 900
 
 
@@ -156,8 +156,8 @@ def test_certificates_expire_after_the_configured_days(trained):
     assert certificate.data_window == "2026-01-01/2026-01-01"
 
 
-def first_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
-    return LabelUse(1, epoch)
+def first_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
+    return LabelUse(1, certification_round)
 
 
 FIRST = EarlierCandidates(use_labels=first_use)
@@ -248,7 +248,7 @@ def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_wit
 
 
 def test_an_interrupted_training_continues(tmp_path) -> None:
-    settings = config(tmp_path, checkpoints="checkpoints", label_uses_per_epoch=1)
+    settings = config(tmp_path, checkpoints="checkpoints", label_uses_per_round=1)
 
     class Killed(Exception):
         pass
@@ -261,11 +261,11 @@ def test_an_interrupted_training_continues(tmp_path) -> None:
         train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", FIRST, kill)
     lines: list[str] = []
     # its first start has recorded its use: without its checkpoint it would draw a new certification fold
-    own_use = EarlierUses(uses={"color": 1}, first_epoch={"p00000": 0})
+    own_use = EarlierUses(uses={"color": 1}, first_round={"p00000": 0})
     again = EarlierCandidates(use_labels=first_use, uses=own_use)
     resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", again, lines.append)
-    assert (resumed.lineage["label_epoch"], resumed.lineage["label_epoch_reason"]) == (0, "")
-    assert {certificate.epoch for certificate in resumed.certificates} == {0}
+    assert (resumed.lineage["certification_round"], resumed.lineage["certification_round_reason"]) == (0, "")
+    assert {certificate.certification_round for certificate in resumed.certificates} == {0}
     assert any("continues after epoch 2" in line for line in lines)
     fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", FIRST, silent)
     assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)
@@ -275,20 +275,20 @@ def test_a_training_after_the_last_use_of_a_certification_fold_draws_a_new_one_a
     lines: list[str] = []
     certified: list[tuple[str, int]] = []
 
-    def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
-        certified.extend((product, epoch) for product in product_ids)
-        return LabelUse(1, epoch)
+    def use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
+        certified.extend((product, certification_round) for product in product_ids)
+        return LabelUse(1, certification_round)
 
-    uses = EarlierUses(epoch=0, uses={"material": 5}, first_epoch={f"p{n:05d}": 0 for n in range(150)})
+    uses = EarlierUses(certification_round=0, uses={"material": 5}, first_round={f"p{n:05d}": 0 for n in range(150)})
     settings = config(tmp_path, set={"fit.epochs": 3})
     earlier = EarlierCandidates(use_labels=use, uses=uses)
     model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
-    assert model.lineage["label_epoch"] == 1
-    assert {certificate.epoch for certificate in model.certificates} == {1}
+    assert model.lineage["certification_round"] == 1
+    assert {certificate.certification_round for certificate in model.certificates} == {1}
     (said,) = [line for line in lines if line.startswith("certification labels: ")]
-    assert said == f"certification labels: {model.lineage['label_epoch_reason']}"
-    assert "the labels of material were used 5 times in epoch 0" in said
-    assert all(product not in uses.first_epoch and epoch == 1 for product, epoch in certified)
+    assert said == f"certification labels: {model.lineage['certification_round_reason']}"
+    assert "the labels of material were used 5 times in certification round 0" in said
+    assert all(product not in uses.first_round and used == 1 for product, used in certified)
 
 
 def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_labels_and_says_so(tmp_path) -> None:
@@ -318,29 +318,29 @@ def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_label
 def test_a_number_type_that_this_machine_does_not_multiply_is_refused_before_anything_is_read(
     tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(numeric_paths, "why_not", lambda numbers, _: "no bf16 here" if numbers == "bf16" else "")
-    settings = config(tmp_path, numeric_paths=["fp32", "bf16"])
-    with pytest.raises(ConfigError, match=r"training\.numeric_paths: not bf16 on this machine: no bf16 here"):
+    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: "no bf16 here" if numbers == "bf16" else "")
+    settings = config(tmp_path, compute_types=["fp32", "bf16"])
+    with pytest.raises(ConfigError, match=r"training\.compute_types: not bf16 on this machine: no bf16 here"):
         train(iter(()), DICTIONARY, settings, tmp_path / "w", EarlierCandidates(use_labels=None), silent)
 
 
 def test_every_numeric_path_is_certified_by_one_use_of_the_labels_and_compared(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "")  # processors without bf16 compute it slowly
+    monkeypatch.setattr(compute_types, "why_not", lambda *_: "")  # processors without bf16 compute it slowly
     uses: list[str] = []
 
-    def first_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+    def first_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
         uses.append(attribute)
-        return LabelUse(len(uses), epoch)
+        return LabelUse(len(uses), certification_round)
 
-    settings = config(tmp_path, numeric_paths=["fp32", "bf16"], attributes=["color"])
+    settings = config(tmp_path, compute_types=["fp32", "bf16"], attributes=["color"])
     earlier = EarlierCandidates(use_labels=first_use, next_use=lambda *_: len(uses) + 1)
     model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, silent)
     color = [c for c in model.certificates if c.modality is Modality.BOTH]
-    assert [c.numeric_path for c in color] == ["fp32-cpu", "bf16-cpu"]
+    assert [c.compute_type for c in color] == ["fp32-cpu", "bf16-cpu"]
     assert all(c.threshold is not None and c.steps for c in color)
     assert uses == ["color"]  # both tests read the same labels, and share the probability of an error
     assert {(c.use_number, c.delta) for c in color} == {(1, 0.025)}
-    (row,) = model.tables["numeric_paths"]
+    (row,) = model.tables["compute_types"]
     assert (row["attribute"], row["path"], row["reference"]) == ("color", "bf16-cpu", "fp32-cpu")
     assert 0 < row["mean_difference"] <= row["max_difference"] <= row["tolerance"]
     accepted = row["accepted_by_both"], row["accepted_by_reference_only"], row["accepted_by_path_only"]

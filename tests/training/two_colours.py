@@ -34,9 +34,9 @@ class Uses:
     number: int = 1
     calls: list[tuple[str, list[str], str]] = field(default_factory=list)
 
-    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
         self.calls.append((attribute, list(product_ids), candidate))
-        return LabelUse(number=self.number, epoch=epoch)
+        return LabelUse(number=self.number, certification_round=certification_round)
 
 
 @dataclass

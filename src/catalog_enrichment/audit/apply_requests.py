@@ -19,10 +19,10 @@ from catalog_enrichment.audit.review_requests import Request, RequestKind, Reque
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations import lookup, rollback, set_value
 from catalog_enrichment.operations.commands import ANY_CONFIG
 from catalog_enrichment.records import NOTHING_TO_DO, Cardinality, RunStatus
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context

@@ -25,6 +25,7 @@ from catalog_enrichment.audit.proposal_verdicts import JudgedProposals, Path
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, GateRefused, RegistryError
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations.commands import ANY_CONFIG, command
 from catalog_enrichment.precision import verdict_certificate, verdict_test
 from catalog_enrichment.precision.certificate import Certificate
@@ -33,7 +34,6 @@ from catalog_enrichment.precision.verdict_certificate import Verdicts
 from catalog_enrichment.precision.verdict_test import Needed, Step, VerdictTest, verdicts_needed
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.report.tables import Column, aligned_table, count, text
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import PrecisionConfig
@@ -62,7 +62,7 @@ class _Tested:
 
     @property
     def name(self) -> str:
-        return f"{PATHS[self.old.modality]}, {self.old.numeric_path}"
+        return f"{PATHS[self.old.modality]}, {self.old.compute_type}"
 
     def verdicts(self, model: ResolvedModel) -> Verdicts:
         head = model.heads[self.old.attribute]
@@ -80,7 +80,7 @@ class _Tested:
         certified, undecided = self.test.certified, self.test.undecided
         return {
             "modality": self.old.modality.value,
-            "numeric_path": self.old.numeric_path,
+            "compute_type": self.old.compute_type,
             "old": self.old.certificate_id,
             "old_threshold": self.old.threshold,
             "drawn": len(self.judged.drawn),
@@ -162,7 +162,7 @@ def _tested(
     """Return the tests of the certificates of ``attribute`` that proposals were drawn of."""
     found = []
     for old in model.certificates:
-        if old.attribute != attribute or (of_path := judged.get((old.modality, old.numeric_path))) is None:
+        if old.attribute != attribute or (of_path := judged.get((old.modality, old.compute_type))) is None:
             continue
         test = verdict_test.run_tests(of_path.drawn, rule.target, rule.delta, rule.step)
         if test is None:
@@ -178,7 +178,7 @@ def _run_id(name: str, version: str, attribute: str, tested: Sequence[_Tested], 
     evidence = [
         (
             one.old.modality.value,
-            one.old.numeric_path,
+            one.old.compute_type,
             one.judged.drawn.product_ids,
             one.judged.drawn.wrong_scores.tolist(),
             one.judged.drawn.settled.tolist(),

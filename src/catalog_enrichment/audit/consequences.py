@@ -49,7 +49,7 @@ say of suggestions comes as requests."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LedgerPlan:
     """What should be so after the verdicts."""
 
     refused: frozenset[verdicts.Key]
@@ -67,7 +67,7 @@ class Wanted:
     """The pairs whose earlier set was :data:`NOTHING` and is not any more, each with the values that stay refused."""
 
 
-def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary) -> Wanted:
+def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary) -> LedgerPlan:
     """``new``: verdicts that count from now on; ``before``: item id -> the verdict that counted until now."""
     now = dict(before) | {row["item_id"]: row for row in new}
     unknown = 0
@@ -86,7 +86,7 @@ def wanted(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary
             if was == NOTHING:
                 freed[pair] = frozenset(value for _, _, value in verdicts.refused_values(about))
     refused, allowed = changed(new, before)
-    return Wanted(refused, allowed, human, unknown, said_at, freed)
+    return LedgerPlan(refused, allowed, human, unknown, said_at, freed)
 
 
 def _about(pair: Pair, said: Mapping[str, Row]) -> list[Row]:
@@ -135,7 +135,7 @@ def _gives(row: Row) -> bool:
     return gives and row["purpose"] in _GIVING
 
 
-def publish(catalog: Catalog, record: RunRecord, wish: Wanted) -> int:
+def publish(catalog: Catalog, record: RunRecord, plan_: LedgerPlan) -> int:
     """Commit the events once, then derive what readers see. Returns how many events the run wrote."""
     events = catalog.read("attribute_values")
     if catalog.committed("attribute_values", record.run_id):
@@ -148,44 +148,44 @@ def publish(catalog: Catalog, record: RunRecord, wish: Wanted) -> int:
             for row in runs.rows(catalog, ["run_id", "kind", "finished_at"])
             if row["kind"] == RunKind.AUDIT
         }
-        planned = catalog.checkpoint(record.run_id, "events", plan(catalog, wish, stamp, own))
+        planned = catalog.checkpoint(record.run_id, "events", plan(catalog, plan_, stamp, own))
     written = catalog.append("attribute_values", planned, record.run_id)
     catalog.refresh_current_values(record.run_id, planned)
     catalog.drop_checkpoints(record.run_id)
     return written
 
 
-def plan(catalog: Catalog, wish: Wanted, stamp: ledger.RunStamp, own_runs: Collection[str]) -> DataFrame:
+def plan(catalog: Catalog, plan_: LedgerPlan, stamp: ledger.RunStamp, own_runs: Collection[str]) -> DataFrame:
     """The events (contract `attribute_values`). ``own_runs``: earlier runs of audit_ingest, whose human sets may be
     taken back."""
     from pyspark.sql import functions as F
 
-    ids = sorted({key[0] for key in (*wish.refused, *wish.allowed, *wish.human)})
+    ids = sorted({key[0] for key in (*plan_.refused, *plan_.allowed, *plan_.human)})
     spark = catalog.read("products").sparkSession
     of = F.broadcast(spark.createDataFrame([(one,) for one in ids], "product_id string"))
     events = catalog.read("attribute_values").join(of, "product_id", "left_semi")
     products = catalog.read("products").join(of, "product_id", "left_semi")
-    standing = ledger.active(events)
-    human, dropped = _human_events(products, standing, wish, stamp, own_runs)
-    by_models = standing.where(F.col("source") == Source.MODEL.value)
+    active = ledger.active(events)
+    human, dropped = _human_events(products, active, plan_, stamp, own_runs)
+    by_models = active.where(F.col("source") == Source.MODEL.value)
     emptied = [_pair(row) for row in human if row["value"] == ledger.NO_VALUE]
-    gone = _of_keys(by_models, wish.refused).unionByName(_of_pairs(by_models, emptied)).dropDuplicates(["event_id"])
+    gone = _of_keys(by_models, plan_.refused).unionByName(_of_pairs(by_models, emptied)).dropDuplicates(["event_id"])
     gone = gone.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value))
-    retracted = ledger.retract(with_replaced(standing, gone), stamp)
-    planned = retracted.unionByName(ledger.retract(dropped, stamp)).unionByName(_brought_back(events, wish, stamp))
+    retracted = ledger.retract(with_replaced(active, gone), stamp)
+    planned = retracted.unionByName(ledger.retract(dropped, stamp)).unionByName(_brought_back(events, plan_, stamp))
     rows = [tuple(row.get(name) for name in contract.columns("attribute_values")) for row in human]
     return planned.unionByName(spark.createDataFrame(rows, contract.spark_schema("attribute_values")))
 
 
-def _brought_back(events: DataFrame, wish: Wanted, stamp: ledger.RunStamp) -> DataFrame:
+def _brought_back(events: DataFrame, plan_: LedgerPlan, stamp: ledger.RunStamp) -> DataFrame:
     """Reinstate events for what an earlier verdict retracted and nobody says is wrong any more."""
     from pyspark.sql import functions as F
 
     by_verdict = (F.col("op") == Op.RETRACT.value) & (F.col("reason") == Reason.REFUSED_BY_PERSON.value)
     retracts = events.where(by_verdict & F.col("undoes").isNull())
-    still_refused = [(*pair, value) for pair, values in wish.freed.items() for value in values]
-    of_freed = _of_keys(_of_pairs(retracts, wish.freed), still_refused, "left_anti")
-    again = _of_keys(retracts, wish.allowed).unionByName(of_freed)
+    still_refused = [(*pair, value) for pair, values in plan_.freed.items() for value in values]
+    of_freed = _of_keys(_of_pairs(retracts, plan_.freed), still_refused, "left_anti")
+    again = _of_keys(retracts, plan_.allowed).unionByName(of_freed)
     ids = again.select(F.col("refers_to").alias("event_id")).distinct()
     asserts = events.where(F.col("op") == Op.ASSERT.value).join(ids, "event_id", "left_semi")
     fallen = asserts.join(ledger.active(events).select("event_id"), "event_id", "left_anti")
@@ -193,18 +193,18 @@ def _brought_back(events: DataFrame, wish: Wanted, stamp: ledger.RunStamp) -> Da
 
 
 def _human_events(
-    products: DataFrame, standing: DataFrame, wish: Wanted, stamp: ledger.RunStamp, own_runs: Collection[str]
+    products: DataFrame, active: DataFrame, plan_: LedgerPlan, stamp: ledger.RunStamp, own_runs: Collection[str]
 ) -> tuple[list[dict[str, Any]], DataFrame]:
-    """Asserts of the human sets that do not stand yet, as rows, and the standing events of sets to take back."""
+    """Asserts of the human sets that do not stand yet, as rows, and the active events of sets to take back."""
     from pyspark.sql import functions as F
 
-    pairs = sorted(pair for pair, values in wish.human.items() if not values)
+    pairs = sorted(pair for pair, values in plan_.human.items() if not values)
     spark = products.sparkSession
     of = spark.createDataFrame(pairs, "product_id string, attribute string")
-    people = standing.where(F.col("source") == Source.HUMAN.value)
+    people = active.where(F.col("source") == Source.HUMAN.value)
     own = people.where(F.col("run_id").isin(sorted(own_runs))).join(F.broadcast(of), ["product_id", "attribute"])
     dropped = own.withColumn("contradiction", F.lit(Reason.SUPERSEDED.value))
-    if not any(wish.human.values()):
+    if not any(plan_.human.values()):
         return [], dropped
     seen = ledger.newest_sets(people).select("product_id", "attribute", "values").collect()
     said = {(row["product_id"], row["attribute"]): tuple(row["values"]) for row in seen}
@@ -212,17 +212,17 @@ def _human_events(
     rows = products.select("product_id", "content_hash", "merchant_attributes").collect()
     found = {row["product_id"]: row for row in rows}
     new = []
-    for (product_id, attribute), values in sorted(wish.human.items()):
+    for (product_id, attribute), values in sorted(plan_.human.items()):
         product = found.get(product_id)
         pair = (product_id, attribute)
         if not values or product is None or said.get(pair) == values:
             continue
-        if pair in others and pair in wish.said_at and others[pair] > wish.said_at[pair]:
+        if pair in others and pair in plan_.said_at and others[pair] > plan_.said_at[pair]:
             continue
         if (product["merchant_attributes"] or {}).get(attribute):
             continue
         given = [value for value in values if value != ledger.NO_VALUE]
-        new += ledger.said_by_person(product.asDict(), attribute, given, stamp)
+        new += ledger.human_assertions(product.asDict(), attribute, given, stamp)
     return new, dropped
 
 

@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ReviewedItem:
     """A drawn row with its verdict."""
 
     row: Row
@@ -65,7 +65,7 @@ class AttributeAudit:
         )
 
 
-def with_verdict(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[str]) -> list[Judged]:
+def with_verdict(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[str]) -> list[ReviewedItem]:
     """The rows of written values that have enough verdicts, in their order.
 
     ``drawn``: rows of `audits`; ``said``: item id -> the verdict that counts; ``disputed``: ids of items.
@@ -75,15 +75,15 @@ def with_verdict(drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collec
         if row["purpose"] != Purpose.AUDIT.value:
             continue
         if row["item_id"] in disputed:
-            found.append(Judged(row, None, False))
+            found.append(ReviewedItem(row, None, False))
         elif verdict := said.get(row["item_id"]):
-            found.append(Judged(row, Answer(verdict["answer"]), verdicts.is_wrong(verdict)))
+            found.append(ReviewedItem(row, Answer(verdict["answer"]), verdicts.is_wrong(verdict)))
     return found
 
 
 def judged(
     drawn: Sequence[Row], said: Mapping[str, Row], disputed: Collection[str], of_one_run: Collection[str] = ()
-) -> list[Judged]:
+) -> list[ReviewedItem]:
     """The rows that estimates rest on: of :func:`with_verdict` the first one about each value of a certificate.
 
     A value that is right stays and may be drawn and judged again, in every sample; a wrong one is retracted and is not
@@ -97,7 +97,7 @@ def judged(
     for row in drawn:
         if row["purpose"] == Purpose.PROPOSALS.value and row["item_id"] in said:
             proposals.setdefault(_key(row), row["drawn_at"])
-    first: dict[_Value, Judged] = {}
+    first: dict[_Value, ReviewedItem] = {}
     for one in with_verdict(drawn, said, disputed):
         if not (_key(one.row) in proposals and proposals[_key(one.row)] < one.row["drawn_at"]):
             first.setdefault(_value(one.row), one)
@@ -128,7 +128,7 @@ class _Shares:
     wrong value that was retracted is a lost row, too: the later sample would have drawn it at the rate of all.
     """
 
-    def __init__(self, drawn: Sequence[Row], first: Mapping[_Value, Judged], of_one_run: Collection[str]) -> None:
+    def __init__(self, drawn: Sequence[Row], first: Mapping[_Value, ReviewedItem], of_one_run: Collection[str]) -> None:
         """Arguments: as of :func:`judged`; ``first``: the first judged row of each value."""
         rows = [
             row
@@ -176,7 +176,7 @@ def _distance(row: Row) -> float:
     return float(row["score"] or 0.0) - float(row["threshold"] or 0.0)
 
 
-def by_attribute(rows: Iterable[Judged], since: Mapping[str, datetime], rate: float) -> dict[str, AttributeAudit]:
+def by_attribute(rows: Iterable[ReviewedItem], since: Mapping[str, datetime], rate: float) -> dict[str, AttributeAudit]:
     """The alarm of every attribute with verdicts: that of the model version with the highest wealth; ``rate``: the
     error rate that is allowed.
 
@@ -184,7 +184,7 @@ def by_attribute(rows: Iterable[Judged], since: Mapping[str, datetime], rate: fl
     older one would count for those of a new one. ``since``: attribute -> when it was switched on again or certified
     anew; samples before that do not count.
     """
-    of_version: dict[tuple[str, str], list[Judged]] = {}
+    of_version: dict[tuple[str, str], list[ReviewedItem]] = {}
     for one in rows:
         name = one.row["attribute"]
         if one.row["stratum"] == UNIFORM and not (name in since and one.row["drawn_at"] < since[name]):
@@ -196,7 +196,7 @@ def by_attribute(rows: Iterable[Judged], since: Mapping[str, datetime], rate: fl
     return dict(sorted(found.items()))
 
 
-def _audit_of(rows: Sequence[Judged], model_version: str, rate: float) -> AttributeAudit:
+def _audit_of(rows: Sequence[ReviewedItem], model_version: str, rate: float) -> AttributeAudit:
     wrong = [one.wrong for one in rows if one.answer is not Answer.CANNOT_TELL]
     return AttributeAudit(
         model_version=model_version,
@@ -208,16 +208,16 @@ def _audit_of(rows: Sequence[Judged], model_version: str, rate: float) -> Attrib
     )
 
 
-def by_certificate(rows: Iterable[Judged], alpha: float) -> dict[tuple[str, str], AuditEstimate]:
+def by_certificate(rows: Iterable[ReviewedItem], alpha: float) -> dict[tuple[str, str], AuditEstimate]:
     """(attribute, certificate id) -> the precision of what readers see of it, from both strata by their weights."""
-    of_certificate: dict[tuple[str, str], list[Judged]] = {}
+    of_certificate: dict[tuple[str, str], list[ReviewedItem]] = {}
     for one in rows:
         if one.row["certificate_id"] and one.row["stratum"] != SAME_PRODUCT and one.share > 0:
             of_certificate.setdefault((one.row["attribute"], one.row["certificate_id"]), []).append(one)
     return {key: estimate(audited_rows(ones), alpha) for key, ones in sorted(of_certificate.items())}
 
 
-def audited_rows(rows: Sequence[Judged]) -> AuditedRows:
+def audited_rows(rows: Sequence[ReviewedItem]) -> AuditedRows:
     return AuditedRows(
         wrong=np.array([one.wrong for one in rows], dtype=bool),
         unsure=np.array([one.answer in (None, Answer.CANNOT_TELL) for one in rows], dtype=bool),

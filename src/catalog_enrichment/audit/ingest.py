@@ -17,15 +17,15 @@ from catalog_enrichment.catalog import gold_labels, runs, switches, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations.commands import command
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from catalog_enrichment.audit.estimates import AttributeAudit, Judged
+    from catalog_enrichment.audit.estimates import AttributeAudit, ReviewedItem
     from catalog_enrichment.audit.items import Outcome
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.catalog.base import Catalog
@@ -52,12 +52,12 @@ def audit_ingest(
             catalog.refresh_current_values("catch-up")
         with stages("read") as stage:
             before = verdicts.newest(catalog)
-            new, disputed = new_verdicts(catalog, store, verdicts.taken_in(catalog))
+            new, disputed = new_verdicts(catalog, store, verdicts.ingested(catalog))
             stage.rows_out = len(new)
         record.run_id = make_run_id(RunKind.AUDIT, [[*map(str, sorted(row.items()))] for row in new])
         audit = _audit(context, before, before | {row["item_id"]: row for row in new}, disputed)
-        wish = consequences.wanted(new, before, context.dictionary)
-        summary = _summary(record, new, wish, audit)
+        plan_ = consequences.wanted(new, before, context.dictionary)
+        summary = _summary(record, new, plan_, audit)
         said = (before | {row["item_id"]: row for row in new}).values()
         summary["gold_answers"] = gold_labels.counts(gold_labels.labels_of(verdicts.drawn(catalog), said))
         if dry_run or not new:
@@ -66,7 +66,7 @@ def audit_ingest(
             rows = [row | {"run_id": record.run_id} for row in new]
             stage.rows_out = catalog.append_rows(verdicts.VERDICTS, rows, record.run_id)
         with stages("publish") as stage:
-            stage.rows_out = consequences.publish(catalog, record, wish)
+            stage.rows_out = consequences.publish(catalog, record, plan_)
             record.count(events=stage.rows_out, verdicts=len(new))
         with stages("conclude"):
             switches.write(catalog, audit.pauses(record.run_id), record.run_id)
@@ -79,9 +79,9 @@ def audit_ingest(
     return summary
 
 
-def new_verdicts(catalog: Catalog, store: ReviewStore, taken_in: Mapping[str, Row]) -> tuple[list[Row], set[str]]:
+def new_verdicts(catalog: Catalog, store: ReviewStore, ingested: Mapping[str, Row]) -> tuple[list[Row], set[str]]:
     """Rows of `verdicts`, without a run, of settled items of drawn samples that say another thing than what was
-    ``taken_in``; and the ids of disputed items."""
+    ``ingested``; and the ids of disputed items."""
     known = {row["item_id"] for row in verdicts.drawn(catalog)}
     rows, disputed = [], set()
     for sample in store.samples():
@@ -90,7 +90,7 @@ def new_verdicts(catalog: Catalog, store: ReviewStore, taken_in: Mapping[str, Ro
                 disputed.add(outcome.item.item_id)
             elif outcome.state is ItemState.SETTLED and outcome.item.item_id in known:
                 row = _row(outcome, sample.purpose.value)
-                was = taken_in.get(row["item_id"])
+                was = ingested.get(row["item_id"])
                 if was is None or any(row[name] != was[name] for name in ("answer", "right_values")):
                     rows.append(row)
     return sorted(rows, key=lambda row: str(row["item_id"])), disputed
@@ -114,7 +114,7 @@ def _row(outcome: Outcome, purpose: str) -> Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class Active:
     """What was so before this run."""
 
     alarms: frozenset[tuple[str, str]]
@@ -132,7 +132,7 @@ class Audit:
         self,
         attributes: dict[str, AttributeAudit],
         certificates: dict[tuple[str, str], AuditEstimate],
-        before: Standing,
+        before: Active,
         rule: tuple[float, float],
     ) -> None:
         """``rule``: target and alpha."""
@@ -188,18 +188,18 @@ def _audit(context: Context, before: Mapping[str, Row], said: Mapping[str, Row],
     drawn, asked = verdicts.drawn(catalog), verdicts.sample_windows(catalog)
     since = _resumed(switches.history(catalog))
 
-    def judged(verdicts_: Mapping[str, Row]) -> list[Judged]:
+    def judged(verdicts_: Mapping[str, Row]) -> list[ReviewedItem]:
         return estimates.judged(drawn, verdicts_, disputed, verdicts.of_one_run(asked))
 
     rows, error_rate = judged(said), 1 - rule.target
     earlier = estimates.by_attribute(judged(before), since, error_rate)
-    standing = Standing(
+    active = Active(
         alarms=frozenset((name, one.model_version) for name, one in earlier.items() if one.alarm),
         stopped=_stopped(catalog),
         confirmed=verdicts.confirmed(catalog),
     )
     attributes = estimates.by_attribute(rows, since, error_rate)
-    return Audit(attributes, estimates.by_certificate(rows, rule.delta), standing, (rule.target, rule.delta))
+    return Audit(attributes, estimates.by_certificate(rows, rule.delta), active, (rule.target, rule.delta))
 
 
 def _stopped(catalog: Catalog) -> frozenset[str]:
@@ -221,7 +221,7 @@ def _resumed(past: Sequence[Switch]) -> dict[str, datetime]:
     }
 
 
-def _summary(record: RunRecord, new: Sequence[Row], wish: consequences.Wanted, audit: Audit) -> dict[str, Any]:
+def _summary(record: RunRecord, new: Sequence[Row], plan_: consequences.LedgerPlan, audit: Audit) -> dict[str, Any]:
     answers: dict[str, int] = {}
     for row in new:
         answers[row["answer"]] = answers.get(row["answer"], 0) + 1
@@ -229,10 +229,10 @@ def _summary(record: RunRecord, new: Sequence[Row], wish: consequences.Wanted, a
         "run_id": record.run_id if new else None,
         "verdicts": len(new),
         "answers": dict(sorted(answers.items())),
-        "refused": len(wish.refused),
-        "human_sets": sum(bool(values) and values != consequences.NOTHING for values in wish.human.values()),
-        "without_value": sum(values == consequences.NOTHING for values in wish.human.values()),
-        "unknown_values": wish.unknown,
+        "refused": len(plan_.refused),
+        "human_sets": sum(bool(values) and values != consequences.NOTHING for values in plan_.human.values()),
+        "without_value": sum(values == consequences.NOTHING for values in plan_.human.values()),
+        "unknown_values": plan_.unknown,
         "events": 0,
         "attributes": {name: one.to_dict() for name, one in audit.attributes.items()},
         "certificates": {

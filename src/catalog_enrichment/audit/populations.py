@@ -138,7 +138,7 @@ def _left_to_models(catalog: Catalog, rows: DataFrame) -> DataFrame:
 
     products = catalog.read("products").where(~F.col("opt_out")).select("product_id", "content_hash")
     rows = rows.join(products, ["product_id", "content_hash"], "left_semi")
-    return rows.join(ledger.left_to_people(catalog.read("attribute_values")), _PAIR, "left_anti")
+    return rows.join(ledger.human_owned(catalog.read("attribute_values")), _PAIR, "left_anti")
 
 
 def _without(rows: DataFrame, pairs: Collection[Pair]) -> DataFrame:

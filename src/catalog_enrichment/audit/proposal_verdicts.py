@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 Path = tuple[Modality, str]
-"""Modality path and numeric path: what a certificate of an attribute is for."""
+"""Modality path and compute type: what a certificate of an attribute is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedProposals:
-    """The drawn products of one modality path and numeric path, n of them, in the order of the draws."""
+    """The drawn products of one modality path and compute type, n of them, in the order of the draws."""
 
     drawn: DrawnProducts
     content_hashes: tuple[str, ...]
@@ -74,7 +74,7 @@ def read(catalog: Catalog, registry: Registry, model: ResolvedModel, attribute: 
     if not of_path:
         raise DataContractError(
             f"the proposals for {attribute} that were drawn of version {', '.join(versions)} name none of its "
-            "certificates, so their numeric path is not known: draw a new sample"
+            "certificates, so their compute type is not known: draw a new sample"
         )
     said = verdicts.newest(catalog)
     return {path: judged(of_path[path], said) for path in sorted(of_path)}
@@ -133,7 +133,7 @@ def _same_files(registry: Registry, version: str, other: str) -> bool:
 def _paths(registry: Registry, model: ResolvedModel, versions: Sequence[str]) -> dict[str, Path]:
     """Certificate id -> its paths, of ``model`` and of ``versions`` with the same files."""
     models = [model, *(registry.resolve(version=version) for version in versions if version != model.version)]
-    return {one.certificate_id: (one.modality, one.numeric_path) for of in models for one in of.certificates}
+    return {one.certificate_id: (one.modality, one.compute_type) for of in models for one in of.certificates}
 
 
 def _why_nothing(attribute: str, version: str, drawn_of: Sequence[str]) -> str:

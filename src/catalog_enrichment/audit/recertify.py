@@ -21,13 +21,13 @@ from catalog_enrichment.catalog import label_uses, runs, switches
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.precision import recertify
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus
 from catalog_enrichment.precision.certify import LabelUse, spent_delta
 from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.recertify import AuditedFold
 from catalog_enrichment.records import DRY_RUN, Cardinality, RunKind, RunStatus, make_run_id, stable_hash
-from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
@@ -198,7 +198,7 @@ def _counted(
 
 def _test(catalog: Catalog, old: Certificate, fold: AuditedFold, rule: PrecisionConfig) -> tuple[label_uses.Fold, str]:
     """The fold and the candidate of a test, for the table `label_uses`."""
-    of = label_uses.Fold(old.attribute, fold.product_ids, label_uses.earlier_uses(catalog).epoch)
+    of = label_uses.Fold(old.attribute, fold.product_ids, label_uses.earlier_uses(catalog).certification_round)
     grid = recertify.grid(old, fold, rule, 1).tolist()
     return of, stable_hash("recertified", old.certificate_id, rule.target, rule.delta, grid)
 
@@ -208,7 +208,7 @@ def _use(catalog: Catalog, old: Certificate, fold: AuditedFold, rule: PrecisionC
     of, candidate = _test(catalog, old, fold, rule)
     number = label_uses.next_number(catalog, of, candidate)
     if recertify.why_untestable(old, fold, rule, number):
-        return LabelUse(number=number, epoch=of.epoch)
+        return LabelUse(number=number, certification_round=of.certification_round)
     return label_uses.use_labels(catalog, of, candidate)
 
 

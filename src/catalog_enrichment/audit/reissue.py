@@ -68,10 +68,10 @@ def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Cert
 def without_accepted(reference: list[dict[str, Any]], issued: Iterable[Certificate]) -> list[dict[str, Any]]:
     """Return the reference for drift checks without the accepted products of the ``issued`` certificates: how many
     products the new thresholds accept was not counted by stratum, and the old numbers would look like drift."""
-    new = {(one.attribute, one.modality.value, one.numeric_path) for one in issued}
+    new = {(one.attribute, one.modality.value, one.compute_type) for one in issued}
 
     def kept(entry: dict[str, Any]) -> dict[str, Any]:
-        if (entry["attribute"], entry["modality"], entry["numeric_path"]) not in new:
+        if (entry["attribute"], entry["modality"], entry["compute_type"]) not in new:
             return entry
         strata = [{name: one[name] for name in one if name != "accepted"} for one in entry["strata"]]
         return entry | {"strata": strata}

@@ -43,9 +43,9 @@ from catalog_enrichment.catalog import gold_labels, runs, switches, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations.commands import ANY_CONFIG, command
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, make_run_id, stable_hash
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -19,8 +19,8 @@ from catalog_enrichment.audit.review_requests import Request, RequestKind
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog import runs, verdicts
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunKind, make_run_id
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +57,8 @@ def take_in(context: Context, store: ReviewStore, answered: Sequence[Request]) -
         catalog.append_rows(verdicts.VERDICTS, landed, record.run_id)
         events = 0
         if refused or allowed:
-            wish = consequences.Wanted(refused, allowed, human={}, unknown=0)
-            events = consequences.publish(catalog, record, wish)
+            plan_ = consequences.LedgerPlan(refused, allowed, human={}, unknown=0)
+            events = consequences.publish(catalog, record, plan_)
         record.count(events=events, verdicts=len(rows))
         runs.write(catalog, record)
     return events

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.audit.items import Item, Purpose, Sample
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog import verdicts
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations.suggestions import open_suggestions
 from catalog_enrichment.records import NOTHING_TO_DO, RunStatus, stable_hash
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.catalog.storage import MARKER, Storage
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.storage import MARKER, Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

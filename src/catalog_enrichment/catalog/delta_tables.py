@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-    from catalog_enrichment.storage import Storage
+    from catalog_enrichment.catalog.storage import Storage
 
 COMMIT_RETRIES = 100
 """How often a commit is tried again after a concurrent one; appends do not conflict, they only wait."""
@@ -24,7 +24,7 @@ COMMIT_RETRIES = 100
 COMMIT_POINTS = ("products", "attribute_values")
 """The tables whose commits decide what a run has done; ``current_values`` is derived from them."""
 
-FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "adopted")
+FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "self_derived")
 """The tables that only the holder of the write lease changes, the commit points first. To the others any job adds rows:
 a training the labels that it used, and a job that has lost its lease that it failed."""
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH, EarlierUses
+from catalog_enrichment.precision.earlier_uses import GOLD_ROUND, EarlierUses
 from catalog_enrichment.records import stable_hash, strictly_later
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Fold:
 
     attribute: str
     product_ids: Sequence[str]
-    epoch: int
-    """The certification fold that the products were drawn for, from 0; ``GOLD_EPOCH``: a gold sample."""
+    certification_round: int
+    """The certification fold that the products were drawn for, from 0; ``GOLD_ROUND``: a gold sample."""
 
 
 def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> LabelUse:
@@ -43,16 +43,16 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
     A candidate is a model and what is tested of it (:func:`catalog_enrichment.precision.certify.candidate_key`).
 
     The use number is 1 + the largest number of other candidates that used any of the products before this candidate
-    did, in any epoch. The same candidate on the same products gets the same number again, and nothing is written.
+    did, in any certification round. The same candidate on the same products gets the same number again, and nothing is written.
     ``earlier``: candidates, oldest first, that were certified before the catalog kept this table. Which products they
-    used is not known: they are recorded for every product of epoch 0 that has no use of the attribute yet. Raises
+    used is not known: they are recorded for every product of certification round 0 that has no use of the attribute yet. Raises
     GateRefused if another training holds the table for ``LOCK_SECONDS``.
     """
     attribute, product_ids = fold.attribute, fold.product_ids
-    with catalog.locked(TABLE, LOCK_SECONDS) as still_held:
+    with catalog.locked(TABLE, LOCK_SECONDS) as assert_lease:
         uses, newest = _first_uses(catalog, fold)
         now = strictly_later(datetime.now(UTC), newest)
-        before = earlier if fold.epoch == 0 else []
+        before = earlier if fold.certification_round == 0 else []
         times = {name: now + timedelta(microseconds=place) for place, name in enumerate([*before, candidate])}
         new = {
             (product, name): times[name]
@@ -62,45 +62,53 @@ def use_labels(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[s
         }
         if new:
             rows = [
-                {"attribute": attribute, "product_id": product, "epoch": fold.epoch, "candidate": name, "used_at": time}
+                {
+                    "attribute": attribute,
+                    "product_id": product,
+                    "certification_round": fold.certification_round,
+                    "candidate": name,
+                    "used_at": time,
+                }
                 for (product, name), time in new.items()
             ]
-            still_held()
+            assert_lease()
             catalog.append_rows(TABLE, rows, stable_hash(TABLE, attribute, sorted(new), now.isoformat()))
         for (product, name), time in new.items():
             uses[product][name] = time
         number = 1 + max((_used_before(uses[product], candidate) for product in product_ids), default=0)
-        return LabelUse(number=number, epoch=fold.epoch)
+        return LabelUse(number=number, certification_round=fold.certification_round)
 
 
 def next_number(catalog: Catalog, fold: Fold, candidate: str, earlier: Sequence[str] = ()) -> int:
     """The number that :func:`use_labels` would give now; nothing is recorded."""
     uses, newest = _first_uses(catalog, fold)
-    before = 0 if newest or fold.epoch != 0 else len(set(earlier) - {candidate})
+    before = 0 if newest or fold.certification_round != 0 else len(set(earlier) - {candidate})
     return 1 + max((before + _used_before(uses[product], candidate) for product in fold.product_ids), default=0)
 
 
 def earlier_uses(catalog: Catalog) -> EarlierUses:
-    """All uses of merchants' labels so far, as :func:`catalog_enrichment.training.epochs.folds_of_epoch` needs them."""
+    """All uses of merchants' labels so far, as :func:`catalog_enrichment.training.epochs.folds_of_round` needs them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    batches = list(catalog.scan(TABLE, ["attribute", "product_id", "epoch", "candidate"]))
-    table = pa.Table.from_batches(batches).filter(pc.field("epoch") != GOLD_EPOCH) if batches else None
+    batches = list(catalog.scan(TABLE, ["attribute", "product_id", "certification_round", "candidate"]))
+    table = pa.Table.from_batches(batches).filter(pc.field("certification_round") != GOLD_ROUND) if batches else None
     if table is None or not table.num_rows:
         return EarlierUses()
-    epoch = pc.max(table.column("epoch")).as_py()
-    first = table.group_by("product_id").aggregate([("epoch", "min")])
+    certification_round = pc.max(table.column("certification_round")).as_py()
+    first = table.group_by("product_id").aggregate([("certification_round", "min")])
     candidates = (
-        table.filter(pc.equal(table.column("epoch"), epoch))
+        table.filter(pc.equal(table.column("certification_round"), certification_round))
         .group_by(["attribute", "product_id"])
         .aggregate([("candidate", "count_distinct")])
     )
     most = candidates.group_by("attribute").aggregate([("candidate_count_distinct", "max")])
     return EarlierUses(
-        epoch=epoch,
+        certification_round=certification_round,
         uses={row["attribute"]: row["candidate_count_distinct_max"] for row in most.to_pylist()},
-        first_epoch=dict(zip(first["product_id"].to_pylist(), first["epoch_min"].to_pylist(), strict=True)),
+        first_round=dict(
+            zip(first["product_id"].to_pylist(), first["certification_round_min"].to_pylist(), strict=True)
+        ),
     )
 
 
@@ -122,7 +130,7 @@ def _first_uses(catalog: Catalog, fold: Fold) -> tuple[FirstUses, datetime | Non
     for batch in catalog.scan(TABLE):
         rows = batch.filter(pc.equal(batch.column("attribute"), fold.attribute)).to_pylist()
         for row in rows:
-            if (row["epoch"] == GOLD_EPOCH) != (fold.epoch == GOLD_EPOCH):
+            if (row["certification_round"] == GOLD_ROUND) != (fold.certification_round == GOLD_ROUND):
                 continue
             time = row["used_at"]
             newest = time if newest is None else max(newest, time)

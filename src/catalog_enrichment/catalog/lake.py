@@ -29,11 +29,11 @@ from catalog_enrichment.catalog.delta_tables import (
     names_of,
 )
 from catalog_enrichment.catalog.lease import FENCE, Lease
+from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
+from catalog_enrichment.catalog.storage import FolderStorage, Storage
 from catalog_enrichment.catalog.table_versions import TableVersions
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, TemporaryFailure
-from catalog_enrichment.frames import empty_frame, few_ids, persisted_frames, with_ids
-from catalog_enrichment.object_storage import ObjectStorage, storage_of
-from catalog_enrichment.storage import FolderStorage, Storage
+from catalog_enrichment.spark.frames import empty_frame, few_ids, persisted_frames, with_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa

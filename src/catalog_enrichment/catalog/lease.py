@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
 
 if TYPE_CHECKING:
-    from catalog_enrichment.object_storage import ObjectStorage
+    from catalog_enrichment.catalog.object_storage import ObjectStorage
 
 FENCE = "lease"
 """Delta application transaction whose version is the token of the writer."""
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LeaseRecord:
     """What the lease's object says."""
 
     holder: str
@@ -72,7 +72,7 @@ class Lease:
         holder does, for the refusal of others."""
         self._largest_token, self._doing = largest_token, doing
         self._storage, self._path, self._seconds = storage, f"_leases/{name}.json", seconds
-        self._mine: Held | None = None
+        self._mine: LeaseRecord | None = None
         self._tag = ""
         self._alive_at = 0.0
         self._changing = threading.Lock()
@@ -124,7 +124,7 @@ class Lease:
 
     # the object
 
-    def _acquire(self, wait_seconds: float) -> Held:
+    def _acquire(self, wait_seconds: float) -> LeaseRecord:
         limit, seen, unchanged_since = _now() + wait_seconds, "", _now()
         while True:
             before_request = _now()
@@ -145,7 +145,7 @@ class Lease:
                 seen, unchanged_since = tag, _now()
             time.sleep(min(_POLL_SECONDS, present.seconds / 10))
 
-    def _expired(self, present: Held, put_at: float, unchanged_since: float) -> bool:
+    def _expired(self, present: LeaseRecord, put_at: float, unchanged_since: float) -> bool:
         """Whether the last sign of life is too old: by this process's own clock, or at once by the store's."""
         if _now() - unchanged_since > present.seconds:
             return True
@@ -158,10 +158,10 @@ class Lease:
         # one second: stores round their times
         return found is not None and found[2] - put_at > present.seconds + 1
 
-    def _put(self, present: Held | None, tag: str | None) -> Held | None:
+    def _put(self, present: LeaseRecord | None, tag: str | None) -> LeaseRecord | None:
         """Put the lease as its new holder; None if another was faster."""
         before = present.token if present else self._largest_token()
-        mine = Held(
+        mine = LeaseRecord(
             holder=str(uuid.uuid4()),
             by=f"{socket.gethostname()}, process {os.getpid()}",
             token=before + 1,
@@ -179,7 +179,7 @@ class Lease:
         self._tag = found[1]
         return mine
 
-    def _change(self, change: Callable[[Held], Held]) -> None:
+    def _change(self, change: Callable[[LeaseRecord], LeaseRecord]) -> None:
         """Put the lease again: a sign of life. Raises TemporaryFailure if it is another's now."""
         with self._changing:
             if self._mine is None:
@@ -197,10 +197,10 @@ class Lease:
                 tag = tag or found[1]
             self._tag, self._mine, self._alive_at = tag, mine, before_request
 
-    def _read(self) -> tuple[Held, str, float] | None:
+    def _read(self) -> tuple[LeaseRecord, str, float] | None:
         """The lease, its entity tag, and when it was put by the store's clock."""
         found = self._storage.read_tagged(self._path)
-        return (Held(**json.loads(found[0])), found[1], found[2]) if found else None
+        return (LeaseRecord(**json.loads(found[0])), found[1], found[2]) if found else None
 
     def _beat(self, done: threading.Event) -> None:
         while not done.wait(self._seconds / 3):

@@ -6,7 +6,7 @@ can be undone in any order. A person asserts the whole set of a product and attr
 there is none. A value stands, that is, it has not been retracted, by a replay of the events in force::
 
     event in force    no event in force undoes it
-    value standing    its assert is in force, and the last retract or reinstate in force that a run made by itself
+    value active    its assert is in force, and the last retract or reinstate in force that a run made by itself
                       (``undoes`` is null) does not leave it retracted
 
 Pure functions over Spark DataFrames, without UDFs. The order of events is that of ``asserted_at``: one time per
@@ -27,7 +27,7 @@ from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Rea
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.frames import Persist
+    from catalog_enrichment.spark.frames import Persist
 
 
 BROADCAST_CORRECTIONS = 500_000
@@ -57,7 +57,7 @@ class RunStamp:
 
 
 @dataclass(frozen=True, slots=True)
-class StandingValues:
+class ActiveValues:
     """The values that stand at one version of the ledger."""
 
     version: int
@@ -65,12 +65,12 @@ class StandingValues:
     events: DataFrame
     """The assert events whose values stand."""
 
-    def without(self, gone: DataFrame) -> StandingValues:
+    def without(self, gone: DataFrame) -> ActiveValues:
         """All but the events whose ids are in the column ``event_id`` of ``gone``."""
-        return StandingValues(self.version, self.events.join(gone.select("event_id"), "event_id", "left_anti"))
+        return ActiveValues(self.version, self.events.join(gone.select("event_id"), "event_id", "left_anti"))
 
-    def after(self, changes: DataFrame) -> StandingValues:
-        """What stands after the next commit, if that commit adds ``changes``: asserts, and retracts of standing values.
+    def after(self, changes: DataFrame) -> ActiveValues:
+        """What stands after the next commit, if that commit adds ``changes``: asserts, and retracts of active values.
 
         Not for changes that were committed before, nor for the events of a rollback (``undoes``), which need a replay
         of the whole ledger.
@@ -80,7 +80,7 @@ class StandingValues:
         retracted = changes.where(F.col("op") == Op.RETRACT.value).select(F.col("refers_to").alias("event_id"))
         kept = self.without(retracted).events
         created = max(self.version, 0)  # making the table is its version 0
-        return StandingValues(created + 1, kept.unionByName(changes.where(F.col("op") == Op.ASSERT.value)))
+        return ActiveValues(created + 1, kept.unionByName(changes.where(F.col("op") == Op.ASSERT.value)))
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class LedgerState:
         """Of all events. One aggregation, when it is first asked for."""
         return Totals.of(self.events)
 
-    def standing(self) -> StandingValues:
+    def active(self) -> ActiveValues:
         """The values that stand, by a replay of all events."""
-        return StandingValues(self.version, active(self.events, self.totals.corrections))
+        return ActiveValues(self.version, active(self.events, self.totals.corrections))
 
-    def standing_of(self, some: Callable[[DataFrame], DataFrame], persist: Persist) -> StandingValues:
+    def standing_of(self, some: Callable[[DataFrame], DataFrame], persist: Persist) -> ActiveValues:
         """The values that stand about some products: ``some`` keeps the events about these, which are read once."""
-        return StandingValues(self.version, active(persist(some(self.events)), self.totals.corrections))
+        return ActiveValues(self.version, active(persist(some(self.events)), self.totals.corrections))
 
     def before(self, run_id: str) -> LedgerState:
         """The ledger without the events of ``run_id``."""
@@ -163,7 +163,7 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
     )
 
 
-def said_by_person(
+def human_assertions(
     product: Mapping[str, Any], attribute: str, values: Sequence[str], stamp: RunStamp
 ) -> list[dict[str, Any]]:
     """The assert events, as rows, of the whole set of ``values`` that a person gave; of no values: that there is none.
@@ -184,17 +184,17 @@ def said_by_person(
     return [usual | {"value": one, "event_id": event_id(*key, one, Op.ASSERT)} for one in values or [NO_VALUE]]
 
 
-def retractions(standing: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
+def retractions(active: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
     """The retract events for what is :func:`contradicted`."""
-    return retract(contradicted(standing, decided), stamp)
+    return retract(contradicted(active, decided), stamp)
 
 
-def retract(standing: DataFrame, stamp: RunStamp) -> DataFrame:
-    """The retract events for all of ``standing``; its column ``contradiction`` is their reason."""
+def retract(active: DataFrame, stamp: RunStamp) -> DataFrame:
+    """The retract events for all of ``active``; its column ``contradiction`` is their reason."""
     from pyspark.sql import functions as F
 
     return _record(
-        standing,
+        active,
         stamp,
         op=F.lit(Op.RETRACT.value),
         refers_to=F.col("event_id"),
@@ -211,8 +211,8 @@ def reinstate(fallen: DataFrame, stamp: RunStamp) -> DataFrame:
     return _record(fallen, stamp, op=F.lit(Op.REINSTATE.value), **given)
 
 
-def contradicted(standing: DataFrame, decided: DataFrame) -> DataFrame:
-    """The standing model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
+def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
+    """The active model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
 
     PRECISION, "One version at a time". Only where the run publishes nothing for the product and attribute; where it
     does, its set replaces the old one by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
@@ -233,7 +233,7 @@ def contradicted(standing: DataFrame, decided: DataFrame) -> DataFrame:
     content_changed = ~F.col("content_hash").eqNullSafe(F.col("new_content"))
     reason = F.when(content_changed, Reason.CONTENT_CHANGED.value).otherwise(Reason.SUPERSEDED.value)
     return (
-        standing.where(F.col("source") == Source.MODEL.value)
+        active.where(F.col("source") == Source.MODEL.value)
         .join(decisions.where(~F.col("published")), ["product_id", "attribute"])
         .where(content_changed | (F.col("judged") & ~F.col("administrative")))
         .withColumn("contradiction", reason)
@@ -277,7 +277,7 @@ def active(events: DataFrame, corrections: int | None = None) -> DataFrame:
     return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
 
 
-def left_to_people(events: DataFrame) -> DataFrame:
+def human_owned(events: DataFrame) -> DataFrame:
     """product_id and attribute of every value that a person gave, or said is not there, and that stands."""
     from pyspark.sql import functions as F
 
@@ -286,17 +286,17 @@ def left_to_people(events: DataFrame) -> DataFrame:
     return of_people.select("product_id", "attribute").distinct()
 
 
-def current_values(products: DataFrame, standing: DataFrame) -> DataFrame:
+def current_values(products: DataFrame, active: DataFrame) -> DataFrame:
     """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
 
     The merchant's set (I1); else the newest human set, which may say that there is none; else the whole set of the
-    newest run with a standing value. Products that are gone have nothing, and where the merchant opted out no model's
+    newest run with a active value. Products that are gone have nothing, and where the merchant opted out no model's
     value is seen.
     """
     from pyspark.sql import functions as F
 
     merchant = _merchant_values(products)
-    of_products = standing.join(products.select("product_id", "opt_out"), "product_id")
+    of_products = active.join(products.select("product_id", "opt_out"), "product_id")
     visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
     removed = (F.col("source") == Source.HUMAN.value) & F.array_contains("values", NO_VALUE)
     others = visible.where(~removed).join(merchant, ["product_id", "attribute"], "left_anti")
@@ -315,12 +315,12 @@ CURRENT_VALUES_FROM = {
 """Table -> the columns that :func:`active` and :func:`current_values` need."""
 
 
-def newest_sets(standing: DataFrame) -> DataFrame:
+def newest_sets(active: DataFrame) -> DataFrame:
     """Per product and attribute the set of one run: the newest human one, else the newest."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    sets = standing.groupBy("product_id", "attribute", "source", "run_id").agg(
+    sets = active.groupBy("product_id", "attribute", "source", "run_id").agg(
         F.array_sort(F.collect_set("value")).alias("values"),
         F.max("asserted_at").alias("asserted_at"),
         F.max("model_version").alias("model_version"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.checkpoints import STAGING
 from catalog_enrichment.catalog.delta_tables import COMMIT_RETRIES, files_of, names_of
-from catalog_enrichment.storage import Storage, Stored
+from catalog_enrichment.catalog.storage import Storage, Stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,7 @@ _ROWS_OF_IMPORT = re.compile(rf"{STAGING}/[^/]+/rows-[^/]+/[^/]+\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class FileSet:
     """Files of a storage, or folders with all in them."""
 
     storage: Storage
@@ -77,16 +77,16 @@ class Maintenance:
 
     # files that no version needs
 
-    def unreferenced_files(self, table: str) -> Paths:
+    def unreferenced_files(self, table: str) -> FileSet:
         """Files of versions superseded longer ago than the retention, and as old files of killed or repeated tasks."""
         # deltalake only looks for them: its own deletion adds commits, and with them another version, to the log
         names = self._open(table).vacuum(
             retention_hours=self.retention_hours, dry_run=True, enforce_retention_duration=False, full=True
         )
         there = {one.name: one for one in self.lake.storage.files(table) if one.path == f"{table}/{one.name}"}
-        return Paths(self.lake.storage, [there[name] for name in names if name in there])
+        return FileSet(self.lake.storage, [there[name] for name in names if name in there])
 
-    def leftover_folders(self, finished: set[str]) -> Paths:
+    def leftover_folders(self, finished: set[str]) -> FileSet:
         """Checkpoints of the runs ``finished``, and other checkpoints and unfinished tables older than the retention.
 
         A run that was killed is resumed from its checkpoints while they are there; later it computes them again.
@@ -94,18 +94,18 @@ class Maintenance:
         storage = self.lake.storage
         checkpoints = [one for one in storage.folders(STAGING) if one.name in finished or self._old(one)]
         unfinished = [one for one in storage.folders() if one.name.startswith("_new-") and self._old(one)]
-        return Paths(storage, checkpoints + unfinished, folders=True)
+        return FileSet(storage, checkpoints + unfinished, folders=True)
 
     def _old(self, one: Stored) -> bool:
         return one.modified < time.time() - self.retention_hours * 3600
 
-    def unnamed_pictures(self, store: StoredPictures) -> Paths:
+    def unnamed_pictures(self, store: StoredPictures) -> FileSet:
         """Pictures of ``store`` that no product of any version still there names, put there before the retention.
 
         Nor a checkpoint of an import that may be resumed: it does not put its pictures there again.
         """
         named = self._named_pictures()
-        return Paths(store.storage, [one for one in store.files() if one.name not in named and self._old(one)])
+        return FileSet(store.storage, [one for one in store.files() if one.name not in named and self._old(one)])
 
     def _named_pictures(self) -> set[str]:
         """The versions of all pictures without a URI in the files of the products table, superseded ones as well, and
@@ -130,12 +130,12 @@ class Maintenance:
 
     # small files
 
-    def small_files(self, table: str, at_least: int) -> Paths:
+    def small_files(self, table: str, at_least: int) -> FileSet:
         """The files below :data:`SMALL_BYTES` of the newest version; none if they are fewer than ``at_least``."""
         files = [Stored(name, size, 0.0) for name, size, _ in files_of(self._open(table)) if size < SMALL_BYTES]
-        return Paths(self.lake.storage.below(table), files if len(files) >= max(at_least, 2) else [])
+        return FileSet(self.lake.storage.below(table), files if len(files) >= max(at_least, 2) else [])
 
-    def compact(self, table: str, small: Paths, run_id: str) -> int:
+    def compact(self, table: str, small: FileSet, run_id: str) -> int:
         """Put the rows of the files ``small`` into few files, in one commit; returns how many files that made.
 
         The rows, the transactions of earlier runs and the bound on row groups stay as they were. Concurrent appends do
@@ -177,11 +177,11 @@ class Maintenance:
         checkpoints = [int(entry.name[:20]) for entry in self._log(table) if entry.name.endswith(".checkpoint.parquet")]
         return self.lake.version(table) - max(checkpoints, default=-1)
 
-    def expired_log_entries(self, table: str) -> Paths:
+    def expired_log_entries(self, table: str) -> FileSet:
         """Log entries older than :data:`LOG_RETENTION_HOURS` that come before the newest version."""
         limit, newest = time.time() - LOG_RETENTION_HOURS * 3600, self.lake.version(table)
         expired = [entry for entry in self._log(table) if int(entry.name[:20]) < newest and entry.modified < limit]
-        return Paths(self.lake.storage, sorted(expired, key=lambda entry: entry.path))
+        return FileSet(self.lake.storage, sorted(expired, key=lambda entry: entry.path))
 
     def _log(self, table: str) -> list[Stored]:
         """The entries and checkpoints of the table's log."""

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog_enrichment.catalog.part_files import batches_of, conform, rows_per_group
-from catalog_enrichment.frames import empty_frame
-from catalog_enrichment.storage import MARKER
+from catalog_enrichment.catalog.storage import MARKER
+from catalog_enrichment.spark.frames import empty_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-    from catalog_enrichment.storage import Storage
+    from catalog_enrichment.catalog.storage import Storage
 
 SPLIT_BYTES = 32 * 2**20
 """Most compressed bytes that a task reads, but for one row group."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog_enrichment.storage import Storage
+from catalog_enrichment.catalog.storage import Storage
 
 ROW_GROUP_BYTES = 16 * 2**20
 """Most bytes of rows, uncompressed, that a row group holds (one row may be larger); bounds a reader's memory."""

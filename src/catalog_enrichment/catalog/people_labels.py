@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger, verdicts
-from catalog_enrichment.catalog.replay import standing
+from catalog_enrichment.catalog.replay import active
 from catalog_enrichment.records import Op, Source
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
 
 COLUMN = "labels_by_people"
-"""Column that :func:`with_labels` adds: as JSON, attribute -> the fields of :class:`Said`."""
+"""Column that :func:`with_labels` adds: as JSON, attribute -> the fields of :class:`HumanLabel`."""
 
 CORRECTION = "correction"
 """Source of a label that a person gave outside of samples."""
@@ -43,7 +43,7 @@ _OF_EVENT = ("event_id", "op", "product_id", "attribute", "value", "source", "ru
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class HumanLabel:
     """What people said about one attribute of one product."""
 
     right: tuple[str, ...]
@@ -55,7 +55,7 @@ class Said:
     value then, as a label."""
 
 
-def labels(catalog: Catalog) -> dict[str, dict[str, Said]]:
+def labels(catalog: Catalog) -> dict[str, dict[str, HumanLabel]]:
     """Product id -> attribute -> what people said; not where they could not tell, or said that there is no value."""
     known = verdicts.newest(catalog).values()
     gold = {_pair(row) for row in known if row["purpose"] == verdicts.GOLD}
@@ -63,8 +63,8 @@ def labels(catalog: Catalog) -> dict[str, dict[str, Said]]:
     human = {pair: given for pair, given in _human_sets(catalog).items() if pair not in gold}
     for pair, (at, values) in human.items():
         if pair not in found or (found[pair][0] < at and set(found[pair][1].right) != set(values)):
-            found[pair] = (at, Said(values, (), CORRECTION))
-    by_product: defaultdict[str, dict[str, Said]] = defaultdict(dict)
+            found[pair] = (at, HumanLabel(values, (), CORRECTION))
+    by_product: defaultdict[str, dict[str, HumanLabel]] = defaultdict(dict)
     for (product_id, attribute), (_, said) in sorted(found.items()):
         if said.right or said.wrong:
             by_product[product_id][attribute] = said
@@ -88,13 +88,13 @@ def _pair(row: Row) -> Pair:
     return (row["product_id"], row["attribute"])
 
 
-def _of_verdicts(rows: Iterable[Row]) -> dict[Pair, tuple[datetime, Said]]:
+def _of_verdicts(rows: Iterable[Row]) -> dict[Pair, tuple[datetime, HumanLabel]]:
     """When the newest word was said, and what all of them come to: of several values that were each confirmed all are
     right, a right value that was given replaces them."""
-    found: dict[Pair, tuple[datetime, Said]] = {}
+    found: dict[Pair, tuple[datetime, HumanLabel]] = {}
     for row in sorted(rows, key=lambda row: row["settled_at"]):
         pair, value = _pair(row), {row["value"]} - {""}
-        _, before = found.get(pair, (None, Said((), (), "")))
+        _, before = found.get(pair, (None, HumanLabel((), (), "")))
         right, wrong = set(before.right), set(before.wrong)
         if row["answer"] == "yes":
             right, wrong = right | value, wrong - value
@@ -108,7 +108,7 @@ def _of_verdicts(rows: Iterable[Row]) -> dict[Pair, tuple[datetime, Said]]:
         else:
             continue
         by_two = len(row["reviewers"]) > 1 and row["purpose"] != verdicts.OF_MANAGERS
-        said = Said(tuple(sorted(right)), tuple(sorted(wrong)), row["purpose"], by_two)
+        said = HumanLabel(tuple(sorted(right)), tuple(sorted(wrong)), row["purpose"], by_two)
         found[pair] = (row["settled_at"], said)
     return found
 
@@ -120,7 +120,7 @@ def _human_sets(catalog: Catalog) -> dict[Pair, tuple[datetime, tuple[str, ...]]
         events[row["product_id"], row["attribute"]].append(row)
     found = {}
     for pair, rows in events.items():
-        stands = standing(rows)
+        stands = active(rows)
         if stands:
             newest = max(stands, key=lambda row: (row["asserted_at"], row["run_id"]))
             values = tuple(sorted(row["value"] for row in stands if row["run_id"] == newest["run_id"]))

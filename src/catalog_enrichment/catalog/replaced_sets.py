@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 _KEY = ["product_id", "attribute"]
 
 
-def with_replaced(standing: DataFrame, gone: DataFrame) -> DataFrame:
+def with_replaced(active: DataFrame, gone: DataFrame) -> DataFrame:
     """``gone`` and the older model values that would be seen again without it, with the contradiction SUPERSEDED.
 
-    ``standing``: assert events whose values stand; ``gone``: those of them to retract, with ``contradiction``. Older
+    ``active``: assert events whose values stand; ``gone``: those of them to retract, with ``contradiction``. Older
     values are added only where nothing of the newest model set of a product and attribute is left.
     """
     from pyspark.sql import functions as F
 
     touched = gone.select(*_KEY).distinct()
-    model = standing.where(F.col("source") == Source.MODEL.value).join(touched, _KEY, "left_semi")
+    model = active.where(F.col("source") == Source.MODEL.value).join(touched, _KEY, "left_semi")
     rest = model.join(gone.select("event_id"), "event_id", "left_anti")
     newest = ledger.newest_sets(model).select(*_KEY, "run_id")
     emptied = newest.join(rest, [*_KEY, "run_id"], "left_anti").select(*_KEY)

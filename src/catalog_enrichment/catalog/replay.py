@@ -10,7 +10,7 @@ from catalog_enrichment.records import Op
 Row = Mapping[str, Any]
 
 
-def standing(events: Sequence[Row]) -> list[Row]:
+def active(events: Sequence[Row]) -> list[Row]:
     """The assert events whose values stand: the replay of :mod:`catalog.ledger`, of a few events, without Spark."""
     return [event for event in events if event["op"] == Op.ASSERT.value and _stands(event, events)]
 

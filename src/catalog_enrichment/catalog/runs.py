@@ -21,8 +21,8 @@ from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.failures import described
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring import logs
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunKind, RunStatus, make_run_id, strictly_later
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, Row

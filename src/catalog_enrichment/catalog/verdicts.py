@@ -58,7 +58,7 @@ def of_one_run(windows: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(run_id for run_id, window in windows.items() if window.get("run_id"))
 
 
-def taken_in(catalog: Catalog) -> dict[str, Row]:
+def ingested(catalog: Catalog) -> dict[str, Row]:
     """Item id -> the verdict that was taken in last, also by a run that was rolled back since."""
     return {row["item_id"]: row for row in _taken_in(catalog)}
 

@@ -6,7 +6,7 @@ import argparse
 
 from catalog_enrichment.cli.command import Summary, config_options, job
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.stages import to_stderr
+from catalog_enrichment.monitoring.stages import to_stderr
 
 
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:

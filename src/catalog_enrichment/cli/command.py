@@ -18,13 +18,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from catalog_enrichment import failures, masking, threads
+from catalog_enrichment import failures, masking, resources
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused
 from catalog_enrichment.monitoring import after_job, logs
 from catalog_enrichment.monitoring.outcome import Outcome
-from catalog_enrichment.stages import to_stderr
+from catalog_enrichment.monitoring.stages import to_stderr
 
 Summary = dict[str, Any]
 JobFunction = Callable[[Config, argparse.Namespace], Summary]
@@ -66,7 +66,7 @@ def _run(
     add_arguments: Callable[[argparse.ArgumentParser], None] | None,
     settings: Mapping[str, str],
 ) -> int:
-    threads.sleep_while_waiting()
+    resources.sleep_while_waiting()
     parser = parser_of(function)
     parser.add_argument(
         "--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml for a shipped one"

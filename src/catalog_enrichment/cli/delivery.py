@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from catalog_enrichment.cli.command import Summary, job
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import RunStatus
-from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from catalog_enrichment import failures
 from catalog_enrichment.cli.command import Summary, job, non_negative
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import RunKind, RunStatus
-from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -124,7 +124,7 @@ def _resolve_model(config: Config) -> ResolvedModel:
     dictionary, registry = load_dictionary(config), Registry(config)
     model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
     registry.check_labels(model, dictionary)
-    model = model.for_run(config.enrich.numeric_path, dictionary.enabled)
+    model = model.for_run(config.enrich.compute_type, dictionary.enabled)
     for warning in registry.check_validity(model, dictionary, datetime.now(UTC)):
         to_stderr(f"warning: {warning}")
     return model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.cli.command import Summary, config_options, job
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.stages import to_stderr
+from catalog_enrichment.monitoring.stages import to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import Registry

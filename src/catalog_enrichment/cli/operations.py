@@ -8,8 +8,8 @@ from pathlib import Path
 from catalog_enrichment.cli.command import Summary, config_options, job, non_negative
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import RunKind, RunStatus, Source
-from catalog_enrichment.stages import to_stderr
 
 
 def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
 def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
     """Undo a run, a model version's runs or what a certificate allowed, or one attribute of them. Undoing a rollback
     brings the values back."""
-    from catalog_enrichment.audit.take_back import take_back
+    from catalog_enrichment.audit.revoke import revoke
     from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.operations import rollback, version_rollback
     from catalog_enrichment.operations.set_value import login_name
@@ -36,7 +36,7 @@ def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
         raise ConfigError("--attribute is for a run or a model version: a certificate is about one attribute")
     with open_for_writing(config, "rollback_run") as context:
         if args.certificate:
-            return take_back(context.catalog, args.certificate, login_name(), args.dry_run)
+            return revoke(context.catalog, args.certificate, login_name(), args.dry_run)
         if args.model_version is not None:
             model = version_rollback.ModelVersion(config.mlflow.model_name, args.model_version, args.attribute)
             return version_rollback.rollback_version(context.catalog, model, args.dry_run)

@@ -16,11 +16,11 @@ from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.models.spec import ModelSpec, Recipe
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.dataset import Dataset, Labels
-from catalog_enrichment.training.folds import Division, Folds, GroupedProducts, Index, twins_share
+from catalog_enrichment.training.folds import Division, Folds, GroupedProducts, Index, near_duplicate_rate
 from catalog_enrichment.training.task import Split, Task, labels_of, load, settings_of, split_of, task_of
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def lineage(data: ComparisonData, settings: CompareConfig) -> dict[str, Any]:
     dataset, folds, groups = data.split.dataset, data.split.folds, data.split.groups
     return {
         **dataset.counts,
-        "label_epoch": data.split.epoch.number,
+        "certification_round": data.split.certification_round.number,
         "with_image": int(dataset.has_image.sum()),
         "folds": folds.sizes(),
         "chosen_on": len(next(iter(data.tasks.values())).folds.choosing),
@@ -131,7 +131,7 @@ def lineage(data: ComparisonData, settings: CompareConfig) -> dict[str, Any]:
         "judged": len(data.evaluation_index),
         "judged_groups": len(np.unique(groups[data.evaluation_index])),
         "content_groups": len(np.unique(groups)),
-        "twins_share_judged": twins_share(data.evaluation_index, folds.train, groups),
+        "near_duplicate_rate_judged": near_duplicate_rate(data.evaluation_index, folds.train, groups),
         "learned_values": {name: len(labels.values) for name, labels in data.labels.items()},
         "dictionary_hash": dataset.dictionary.hash(),
     }

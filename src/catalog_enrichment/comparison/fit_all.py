@@ -26,8 +26,8 @@ from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.models.vote import majority
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, ModelScores
 from catalog_enrichment.training.fit import check_buildable, fit, set_threads

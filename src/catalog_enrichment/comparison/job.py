@@ -9,15 +9,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import adopted, label_uses
+from catalog_enrichment.catalog import label_uses, self_derived
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.comparison.models import compare_settings, compared_models
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunStatus, flatten_keys
 from catalog_enrichment.registry.mlflow_run import ComparisonRun, ModelRun
 from catalog_enrichment.registry.mlflow_store import Store
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def compare_models(config: Config) -> dict[str, Any]:
         from catalog_enrichment.comparison.tables import build_comparison
 
         with stages("compare") as stage:
-            source = CatalogProducts(lambda: adopted.scan_products(catalog), label_uses.earlier_uses(catalog))
+            source = CatalogProducts(lambda: self_derived.scan_products(catalog), label_uses.earlier_uses(catalog))
             data = load_data(source, dictionary, config, workdir, stages)
             fitted = fit_all(data, config, workdir, stages, fit)
             stage.rows_in = fitted.lineage["products_read"]

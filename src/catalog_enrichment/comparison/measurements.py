@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Floats
 from catalog_enrichment.comparison.results import FittedModels
 from catalog_enrichment.precision import bootstrap
 from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
+from catalog_enrichment.precision.classification_metrics import Floats
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import BOTH, ModelScores, measures
 from catalog_enrichment.training.folds import Index

@@ -138,7 +138,7 @@ class TrainingConfig:
     attributes: list[str] = field(default_factory=list)
     """Attributes to learn; empty: every enabled attribute of the dictionary."""
     folds: FoldsConfig = field(default_factory=FoldsConfig)
-    label_uses_per_epoch: int = 5
+    label_uses_per_round: int = 5
     """After so many candidates of one certification fold a new one is drawn, of products that never certified, if they
     are enough (PRECISION, certificate 6)."""
     min_label_count: int = 20
@@ -150,7 +150,7 @@ class TrainingConfig:
     checkpoints: str = ""
     """Folder from which an interrupted training resumes, with the same result; empty: it starts again. Every stage of a
     fit writes a file there, whose name is a hash of its inputs; delete them when the model is registered."""
-    numeric_paths: list[Literal["fp32", "bf16"]] = field(default_factory=lambda: ["fp32"])
+    compute_types: list[Literal["fp32", "bf16"]] = field(default_factory=lambda: ["fp32"])
     """Number types to certify, on the same folds: each gets its own certificates. The first is the one that is
     evaluated and that the promotion gate compares. All of them share `precision.delta`; each scores all products."""
     threads: int = 0
@@ -163,12 +163,12 @@ class TrainingConfig:
     """Folder for temporary files of the fit; empty: a temporary folder of this machine."""
 
     def __post_init__(self) -> None:
-        _within("training.label_uses_per_epoch", self.label_uses_per_epoch, 1, 2**31)
+        _within("training.label_uses_per_round", self.label_uses_per_round, 1, 2**31)
         _within("training.min_label_count", self.min_label_count, 1, 2**31)
         _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
         _within("training.threads", self.threads, 0, 4096)
-        if not self.numeric_paths or len(set(self.numeric_paths)) < len(self.numeric_paths):
-            raise ValueError(f"training.numeric_paths must name each number type once, not {self.numeric_paths}")
+        if not self.compute_types or len(set(self.compute_types)) < len(self.compute_types):
+            raise ValueError(f"training.compute_types must name each number type once, not {self.compute_types}")
         _within("training.processes", self.processes, 1, 4096)
         if self.on_cluster and not self.shared_path:
             raise ValueError("training.on_cluster needs training.shared_path, a folder that every node can read")
@@ -215,7 +215,7 @@ class EnrichConfig:
     """Score at most this many products, newest first; 0: all."""
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
-    numeric_path: Literal["auto", "fp32", "bf16"] = "auto"
+    compute_type: Literal["auto", "fp32", "bf16"] = "auto"
     """Number type of the scores. auto: of those that the model version may write most with the fastest, if the driver's
     processor (or GPU) computes it fast; the log says which and why. Where the machines that start runs differ, name
     one: a run in another type is another run, which decides again what another certificate could change."""

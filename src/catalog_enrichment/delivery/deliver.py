@@ -14,8 +14,8 @@ from catalog_enrichment.delivery.feed import Step
 from catalog_enrichment.delivery.position import Position
 from catalog_enrichment.delivery.postgres_errors import server
 from catalog_enrichment.delivery.sink import PostgresSink
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts
-from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog

@@ -13,9 +13,9 @@ from catalog_enrichment.delivery.differences import DELETE, UPSERT
 from catalog_enrichment.delivery.feed import Step
 from catalog_enrichment.delivery.position import Position, PositionFiles
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.operations.value_files import Format, require_free
 from catalog_enrichment.records import NOTHING_TO_DO, RunStatus
-from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog

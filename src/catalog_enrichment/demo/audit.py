@@ -24,8 +24,8 @@ from catalog_enrichment.cli.command import ended
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_for_writing
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import Source
-from catalog_enrichment.stages import to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config

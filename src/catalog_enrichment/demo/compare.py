@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import threads
+from catalog_enrichment import resources
 from catalog_enrichment.comparison.job import compare_models
 from catalog_enrichment.comparison.models import compared_models
 from catalog_enrichment.config.load import load_config
@@ -25,7 +25,7 @@ from catalog_enrichment.context import open_for_writing
 from catalog_enrichment.demo import marketplace
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest.job import import_products
-from catalog_enrichment.stages import Stages, to_stderr
+from catalog_enrichment.monitoring.stages import Stages, to_stderr
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--products", type=int, default=3000, help="size of a generated marketplace")
     parser.add_argument("--seed", type=int, default=7, help="seed of a generated marketplace")
     args = parser.parse_args(argv)
-    threads.sleep_while_waiting()
+    resources.sleep_while_waiting()
     try:
         config = load_config(args.config, args.set)
         if args.data:

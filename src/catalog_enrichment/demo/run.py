@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import threads
+from catalog_enrichment import resources
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_context
 from catalog_enrichment.demo import marketplace, results
@@ -26,12 +26,12 @@ from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest import job as import_job
+from catalog_enrichment.monitoring.stages import Stages, to_stderr
 from catalog_enrichment.records import add_counts
 from catalog_enrichment.registry.mlflow_store import Store
 from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
 from catalog_enrichment.report import run as run_report
 from catalog_enrichment.report.tables import aligned_table
-from catalog_enrichment.stages import Stages, to_stderr
 from catalog_enrichment.training import job as training_job
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wholesale", type=int, default=1500, help="rows of the shop without pictures")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args(argv)
-    threads.sleep_while_waiting()
+    resources.sleep_while_waiting()
     folder = args.folder.resolve()
     try:
         config = load_config("config:demo.toml", [f"root={json.dumps(str(folder))}", *args.set])
@@ -82,7 +82,7 @@ def run(config: Config, products: int, wholesale: int, seed: int) -> dict[str, A
         )
         to_stderr(f"champion is now {config.mlflow.model_name} version {promoted['model_version']}")
     with stages("enrich"):
-        model = registry.resolve().for_run(config.enrich.numeric_path, context.dictionary.enabled)
+        model = registry.resolve().for_run(config.enrich.compute_type, context.dictionary.enabled)
         registry.check_labels(model, context.dictionary)
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):

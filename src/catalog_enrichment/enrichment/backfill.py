@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import category_filters, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
-from catalog_enrichment.enrichment.request import InForce, RunRequest, Window
+from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
 from catalog_enrichment.enrichment.select import fingerprint, read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.monitoring.stages import Stage, Stages, add_seconds
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
-from catalog_enrichment.stages import Stage, Stages, add_seconds
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
@@ -55,7 +55,7 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
     config, catalog = context.config, context.catalog
     _require_known(context, window)
     with Stages(context.say)("estimate") as stage, persisted_frames() as persist:
-        request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
+        request = RunRequest.of(config, context.dictionary, model, window, RuntimeOverrides.read(catalog))
         selection = select_products(catalog, request, read_ledger(catalog), persist)
         rate = products_per_second(catalog)
         stage.rows_in, stage.rows_out = selection.seen, selection.rows
@@ -95,8 +95,8 @@ def _require_known(context: Context, window: Window) -> None:
 
 def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
     """Estimate, then enrich chunk by chunk. Returns the merged summary with one entry per chunk."""
-    in_force = InForce.read(context.catalog)
-    request = RunRequest.of(context.config, context.dictionary, model, window, in_force)
+    overrides = RuntimeOverrides.read(context.catalog)
+    request = RunRequest.of(context.config, context.dictionary, model, window, overrides)
     record = request.record(context.config, Stages(context.say), parent_run_id=None)
     record.kind = RunKind.BACKFILL
     summaries: list[dict[str, Any]] = []

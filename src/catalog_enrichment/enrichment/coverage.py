@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment.catalog import category_filters, coverage_groups
 from catalog_enrichment.catalog.coverage_groups import BY, COVERAGE_KEY, Groups, bounded, from_rows, moved, to_rows
-from catalog_enrichment.frames import few_ids, largest_groups, with_ids
 from catalog_enrichment.records import Source
+from catalog_enrichment.spark.frames import few_ids, largest_groups, with_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.dictionary import Dictionary
-    from catalog_enrichment.enrichment.since_last_run import Changed
+    from catalog_enrichment.enrichment.since_last_run import IncrementalScope
 
 KEY = COVERAGE_KEY
 """In `runs.attributes`: :meth:`Coverage.to_dict`."""
@@ -99,7 +99,7 @@ def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
     return Coverage(versions, dictionary.hash(), found.counts, tuple(dictionary.enabled), groups)
 
 
-def now(catalog: Catalog, dictionary: Dictionary, changed: Changed | None) -> Coverage:
+def now(catalog: Catalog, dictionary: Dictionary, changed: IncrementalScope | None) -> Coverage:
     """:func:`count`; from that of the last run, where only ``changed`` differs and the tables of then can be read."""
     last = changed.whole_catalog_since if changed else None
     kept = _kept(last, dictionary) if last else None

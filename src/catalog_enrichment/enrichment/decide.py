@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.catalog.ledger import StandingValues
+    from catalog_enrichment.catalog.ledger import ActiveValues
     from catalog_enrichment.enrichment.request import RunRequest
 
 
@@ -58,45 +58,45 @@ class DecisionRules:
             now=now,
         )
 
-    def scored_by(self, numeric_path: str) -> ScoredBy:
+    def scored_by(self, compute_type: str) -> ScoredBy:
         """What gave a product's scores; the number type and device are the executor's."""
         return ScoredBy(
             weights_hash=self.weights_hash,
             preprocessing_hash=self.preprocessing_hash,
             max_image_bytes=self.images.max_bytes,
             max_image_pixels=self.images.max_pixels,
-            numeric_path=numeric_path,
+            compute_type=compute_type,
         )
 
 
 def decide_once(
-    catalog: Catalog, request: RunRequest, scored: DataFrame, standing: StandingValues, run_id: str
+    catalog: Catalog, request: RunRequest, scored: DataFrame, active: ActiveValues, run_id: str
 ) -> DataFrame:
     """The run's decisions (contract `predictions`) but for the provisional cap, or those that it landed before it was
     killed.
 
-    ``standing``: the values of the scored products that stand.
+    ``active``: the values of the scored products that stand.
     """
     from pyspark.sql import functions as F
 
     if (earlier := landed.read(catalog, run_id)) is not None:
         return earlier
     with_scores = scored.where(F.col("error").isNull())
-    products = with_scores.join(_standing_attributes(standing.events), "product_id", "left")
+    products = with_scores.join(_standing_attributes(active.events), "product_id", "left")
     rules = DecisionRules.of(request, run_id, datetime.now(UTC))
     return catalog.checkpoint(run_id, attempt_name("decided"), decide_rows(products, rules))
 
 
 def under_cap(
-    catalog: Catalog, request: RunRequest, decided: DataFrame, standing: StandingValues, run_id: str
+    catalog: Catalog, request: RunRequest, decided: DataFrame, active: ActiveValues, run_id: str
 ) -> DataFrame:
-    """``decided`` without what has no room under the provisional cap; ``standing``: all values of the catalog that
+    """``decided`` without what has no room under the provisional cap; ``active``: all values of the catalog that
     stand. Decisions that were landed stay as they are."""
     if catalog.committed("predictions", run_id):
         return decided
-    if not (attributes := provisional_cap.may_exceed(decided, standing.events, request.cap)):
+    if not (attributes := provisional_cap.may_exceed(decided, active.events, request.cap)):
         return decided
-    capped = provisional_cap.withhold(decided, standing.events, request.cap, attributes)
+    capped = provisional_cap.withhold(decided, active.events, request.cap, attributes)
     return catalog.checkpoint(run_id, attempt_name("capped"), capped)
 
 
@@ -140,7 +140,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
             category=product["category"],
             language=product["language"],
             now=rules.now,
-            scored_by=rules.scored_by(product["numeric_path"]),
+            scored_by=rules.scored_by(product["compute_type"]),
             standard=rules.standard,
         )
         for decision in decide(candidates, inputs):
@@ -160,23 +160,23 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
                 "threshold": decision.threshold,
                 "model_name": rules.model_name,
                 "model_version": rules.model_version,
-                "numeric_path": product["numeric_path"],
+                "compute_type": product["compute_type"],
                 "category": product["category"],
                 "language": product["language"],
                 "run_id": rules.run_id,
             }
 
 
-def _standing_attributes(standing: DataFrame) -> DataFrame:
-    """Per product ``human_attributes``, those with a standing human value, and ``with_picture``.
+def _standing_attributes(active: DataFrame) -> DataFrame:
+    """Per product ``human_attributes``, those with a active human value, and ``with_picture``.
 
-    ``with_picture``: attribute and content hash of the standing model values that were decided with a picture.
+    ``with_picture``: attribute and content hash of the active model values that were decided with a picture.
     """
     from pyspark.sql import functions as F
 
     human = F.when(F.col("source") == Source.HUMAN.value, F.col("attribute"))
     used_picture = (F.col("source") == Source.MODEL.value) & (F.col("modality") == Modality.BOTH.value)
-    return standing.groupBy("product_id").agg(
+    return active.groupBy("product_id").agg(
         F.collect_set(human).alias("human_attributes"),
         F.collect_set(F.when(used_picture, F.struct("attribute", "content_hash"))).alias("with_picture"),
     )

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import runs, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches, stratum_name
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.frames import with_ids
 from catalog_enrichment.inference import udf
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
 from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
 from catalog_enrichment.records import Modality, RunKind, RunStatus
 from catalog_enrichment.report.withheld import DRIFT
+from catalog_enrichment.spark.frames import with_ids
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -82,7 +82,7 @@ def check(context: Context, request: RunRequest, selection: Selection, scored: D
         for key, changes in _masked(context, request, selection, scored, names).items():
             if key in both:
                 both[key] = (both[key][0], replace(both[key][1], masked=changes))
-    return Drift(len(large), len(now), new_pauses(both, request.in_force.switches, bounds))
+    return Drift(len(large), len(now), new_pauses(both, request.overrides.switches, bounds))
 
 
 def new_pauses(
@@ -115,7 +115,7 @@ def write(catalog: Catalog, found: Drift, run_id: str, begun: datetime) -> None:
         switches.write(catalog, pauses, f"{run_id}#{DRIFT}")
 
 
-def catch_up(catalog: Catalog) -> None:
+def write_missing_pauses(catalog: Catalog) -> None:
     """Write the pauses of the newest finished run, if it was killed before it could."""
     known = runs.rows(catalog, ["run_id", "kind", "status", "started_at", "finished_at"])
     done = [row for row in known if row["kind"] == RunKind.ENRICH.value and row["status"] == RunStatus.SUCCEEDED.value]
@@ -139,7 +139,7 @@ def read_reference(model: ResolvedModel) -> Strata:
     """The reference of the model's certificates."""
     from catalog_enrichment.models import artifact
 
-    paths = {one.numeric_path for one in model.certificates}
+    paths = {one.compute_type for one in model.certificates}
     return {
         (row["attribute"], stratum_name(row["modality"], one["language"], one["category"])): StratumScores(
             products=one["products"],
@@ -148,7 +148,7 @@ def read_reference(model: ResolvedModel) -> Strata:
             masked={name: Share(*numbers) for name, numbers in one["masked"].items()},
         )
         for row in artifact.read_drift(model.artifact)
-        if row["numeric_path"] in paths
+        if row["compute_type"] in paths
         for one in row["strata"]
     }
 
@@ -165,7 +165,7 @@ def strata(scored: DataFrame, model: ResolvedModel) -> Strata:
             same = (F.col("attribute") == one.attribute) & (F.col("modality") == one.modality.value)
             in_pool = F.col("value").isin(list(one.values))
             accepted = accepted | (same & in_pool & (F.col("score") >= one.threshold))
-    rows = _to_fill(scored).withColumns({"accepted": accepted, "stratum": stratum()})
+    rows = _unlabelled(scored).withColumns({"accepted": accepted, "stratum": stratum()})
     products = rows.groupBy("product_id", "attribute", "stratum").agg(
         F.max("score").alias("top"), F.max("accepted").alias("accepted")
     )
@@ -182,7 +182,7 @@ def strata(scored: DataFrame, model: ResolvedModel) -> Strata:
     return found
 
 
-def _to_fill(scored: DataFrame) -> DataFrame:
+def _unlabelled(scored: DataFrame) -> DataFrame:
     """A row per candidate of the products and pending attributes without a merchant's value."""
     from pyspark.sql import functions as F
 
@@ -208,7 +208,7 @@ def _masked(
     from catalog_enrichment.enrichment.withheld import stratum
 
     config = context.config
-    with_picture = _to_fill(scored).where((F.col("modality") == Modality.BOTH.value) & (F.col("rank") == 1))
+    with_picture = _unlabelled(scored).where((F.col("modality") == Modality.BOTH.value) & (F.col("rank") == 1))
     order = (F.xxhash64(F.lit("masked"), "product_id"), "product_id")
     sample = with_picture.select("product_id").distinct().orderBy(*order).limit(config.drift.masked_products)
     ids = sample.toArrow()["product_id"].combine_chunks()

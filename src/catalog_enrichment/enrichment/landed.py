@@ -27,13 +27,13 @@ def read(catalog: Catalog, run_id: str) -> DataFrame | None:
 
 
 def void(
-    catalog: Catalog, run_id: str, certificates: Iterable[Certificate], standing: DataFrame, cap: ProvisionalCap
+    catalog: Catalog, run_id: str, certificates: Iterable[Certificate], active: DataFrame, cap: ProvisionalCap
 ) -> bool:
     """Whether ``run_id`` has landed decisions that must not be published any more (I2).
 
     A certificate has expired since, a reviewer has refused a value, or other runs have taken the room under the
     provisional cap. (A switch that was moved makes another run.) Not after the run's
-    commit to the ledger: then its values are visible. ``certificates``: the model's; ``standing``: the assert events
+    commit to the ledger: then its values are visible. ``certificates``: the model's; ``active``: the assert events
     whose values stand.
     """
     from pyspark.sql import functions as F
@@ -52,8 +52,8 @@ def void(
         )
         if decided.where(published).join(keys, ["product_id", "attribute", "value"], "left_semi").limit(1).count():
             return True
-    attributes = provisional_cap.may_exceed(decided, standing, cap)
+    attributes = provisional_cap.may_exceed(decided, active, cap)
     if not attributes:
         return False
-    fitting = provisional_cap.withhold(decided, standing, cap, attributes)
+    fitting = provisional_cap.withhold(decided, active, cap, attributes)
     return bool(fitting.where(published).count() < decided.where(published).count())

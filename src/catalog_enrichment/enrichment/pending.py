@@ -86,7 +86,7 @@ def with_pending(
     newest = newest_decisions(of_products(predictions) if of_products else predictions, succeeded)
     events = catalog.read("attribute_values")
     newest = newest.join(_withdrawn(events, succeeded, taken_back), ["product_id", "attribute"], "left")
-    by_person = ledger.left_to_people(events).withColumn("by_person", F.lit(True))
+    by_person = ledger.human_owned(events).withColumn("by_person", F.lit(True))
     newest = newest.join(by_person, ["product_id", "attribute"], "left")
     undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
     newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment import coverage, drift, publish, score, select, summary
-from catalog_enrichment.enrichment.request import InForce, RunRequest, Window
-from catalog_enrichment.frames import persisted_frames
-from catalog_enrichment.stages import Stages
+from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
+from catalog_enrichment.monitoring.stages import Stages
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context
@@ -38,8 +38,8 @@ def enrich(
     """
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     if not dry_run:
-        drift.catch_up(catalog)
-    request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
+        drift.write_missing_pauses(catalog)
+    request = RunRequest.of(config, context.dictionary, model, window, RuntimeOverrides.read(catalog))
     model = request.model
     context.say(model.why_numbers)
     record = request.record(config, stages, parent_run_id)
@@ -73,8 +73,8 @@ def enrich(
                 request = replace(request, drifted=drifted.pauses)
                 decided, changes = publish.decide_and_plan(catalog, request, state, selection, scored)
                 before = coverage.now(catalog, context.dictionary, selection.changed)
-                tried = summary.Tried(selection, scored, decided, changes, before, drifted)
-                summary.record_decisions(record, catalog, request, tried)
+                outcome = summary.RunOutcome(selection, scored, decided, changes, before, drifted)
+                summary.record_decisions(record, catalog, request, outcome)
                 stage.count(selection.rows, changes.published, note=f"retract {changes.retracted}")
             over_cap = publish.over_cap(catalog, changes, config.enrich.max_changes, run_id)
             if dry_run:

@@ -55,16 +55,16 @@ class ProvisionalCap:
         return ~F.coalesce(F.col("certificate_id").isin(sorted(self.confirmed)), F.lit(False))
 
 
-def may_exceed(decided: DataFrame, standing: DataFrame, cap: ProvisionalCap) -> list[str]:
+def may_exceed(decided: DataFrame, active: DataFrame, cap: ProvisionalCap) -> list[str]:
     """Attributes with values to publish that may be more than the room: those to :func:`withhold` from.
 
-    ``decided``: rows of the contract `predictions`; ``standing``: the assert events whose values stand. One
+    ``decided``: rows of the contract `predictions`; ``active``: the assert events whose values stand. One
     aggregation, which counts replaced values twice.
     """
     from pyspark.sql import functions as F
 
     published = decided.where((F.col("decision") == Decision.PUBLISH.value) & cap.provisional())
-    there = standing.where((F.col("source") == Source.MODEL.value) & cap.provisional())
+    there = active.where((F.col("source") == Source.MODEL.value) & cap.provisional())
     rows = published.select("attribute", F.lit(1).alias("new")).unionByName(
         there.select("attribute", F.lit(0).alias("new"))
     )
@@ -73,7 +73,7 @@ def may_exceed(decided: DataFrame, standing: DataFrame, cap: ProvisionalCap) -> 
     return sorted(row["attribute"] for row in over.collect())
 
 
-def withhold(decided: DataFrame, standing: DataFrame, cap: ProvisionalCap, attributes: Collection[str]) -> DataFrame:
+def withhold(decided: DataFrame, active: DataFrame, cap: ProvisionalCap, attributes: Collection[str]) -> DataFrame:
     """``decided`` with an abstention, reason PROVISIONAL_CAP, in place of each value of ``attributes`` without room.
 
     A product's whole set is published or waits. Certificate id, threshold and score stay.
@@ -81,7 +81,7 @@ def withhold(decided: DataFrame, standing: DataFrame, cap: ProvisionalCap, attri
     from pyspark.sql import functions as F
 
     is_published = F.col("decision") == Decision.PUBLISH.value
-    mine, there = (rows.where(F.col("attribute").isin(sorted(attributes))) for rows in (decided, standing))
+    mine, there = (rows.where(F.col("attribute").isin(sorted(attributes))) for rows in (decided, active))
     retracted = ledger.contradicted(there, mine).select("event_id")
     held = _standing_sets(there.join(retracted, "event_id", "left_anti"), cap)
     sets = mine.where(is_published).groupBy(*_KEY)
@@ -98,14 +98,14 @@ def withhold(decided: DataFrame, standing: DataFrame, cap: ProvisionalCap, attri
     return decided.join(waits, _KEY, "left").withColumns(changed).select(*decided.columns)
 
 
-def waiting_claims(waiting: DataFrame, standing: DataFrame, cap: ProvisionalCap) -> tuple[DataFrame, DataFrame]:
+def waiting_claims(waiting: DataFrame, active: DataFrame, cap: ProvisionalCap) -> tuple[DataFrame, DataFrame]:
     """``waiting`` with the column ``claim``, and the room that there is now per attribute, for :func:`fitting`.
 
     ``waiting``: product_id, attribute, values (how many wait) and score, of decisions with the reason PROVISIONAL_CAP.
     """
     from pyspark.sql import functions as F
 
-    held = _standing_sets(standing, cap)
+    held = _standing_sets(active, cap)
     room = _room(held.select("attribute", F.col("held").alias("values")), cap)
     both = waiting.join(held, _KEY, "left").withColumn("held", F.coalesce("held", F.lit(0)))
     return _claims(both.withColumn("wanted", F.col("values"))).drop("held", "wanted"), room
@@ -126,19 +126,19 @@ def fitting(claims: DataFrame, room: DataFrame, cap: ProvisionalCap) -> DataFram
     return some_room.withColumn("taken", F.sum("claim").over(up_to_here)).where(F.col("taken") <= left).select(*_KEY)
 
 
-def _standing_sets(standing: DataFrame, cap: ProvisionalCap) -> DataFrame:
+def _standing_sets(active: DataFrame, cap: ProvisionalCap) -> DataFrame:
     """Per product and attribute ``held``: the values of its newest model set, where the certificate is provisional."""
     from pyspark.sql import functions as F
 
-    newest = ledger.newest_sets(standing.where(F.col("source") == Source.MODEL.value))
+    newest = ledger.newest_sets(active.where(F.col("source") == Source.MODEL.value))
     return newest.where(cap.provisional()).select(*_KEY, F.size("values").alias("held"))
 
 
-def _room(standing: DataFrame, cap: ProvisionalCap) -> DataFrame:
-    """Attribute and ``room``, negative above the cap. ``standing``: attribute, values."""
+def _room(active: DataFrame, cap: ProvisionalCap) -> DataFrame:
+    """Attribute and ``room``, negative above the cap. ``active``: attribute, values."""
     from pyspark.sql import functions as F
 
-    return standing.groupBy("attribute").agg((F.lit(cap.limit) - F.sum("values")).alias("room"))
+    return active.groupBy("attribute").agg((F.lit(cap.limit) - F.sum("values")).alias("room"))
 
 
 def _claims(sets: DataFrame) -> DataFrame:

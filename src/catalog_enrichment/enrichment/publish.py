@@ -47,28 +47,28 @@ def decide_and_plan(
 
     What is retracted without a decision makes room under the provisional cap.
     """
-    standing = selection.standing
-    withdrawn = selection.withdrawn.unionByName(of_refused(standing.events, scored))
-    rest = standing.without(withdrawn)
+    active = selection.active
+    withdrawn = selection.withdrawn.unionByName(of_refused(active.events, scored))
+    rest = active.without(withdrawn)
     decided = decide.decide_once(catalog, request, scored, rest, selection.run_id)
     decided = withheld.withhold(catalog, request, decided, scored, selection.run_id)
-    decided = decide.under_cap(catalog, request, decided, state.standing().without(withdrawn), selection.run_id)
+    decided = decide.under_cap(catalog, request, decided, state.active().without(withdrawn), selection.run_id)
     stamp = request.stamp(selection.run_id, state)
     return decided, plan_changes(catalog, stamp, rest.events, decided, withdrawn)
 
 
 def plan_changes(
-    catalog: Catalog, stamp: ledger.RunStamp, standing: DataFrame, decided: DataFrame, withdrawn: DataFrame
+    catalog: Catalog, stamp: ledger.RunStamp, active: DataFrame, decided: DataFrame, withdrawn: DataFrame
 ) -> Changes:
     """The ledger events of a run: assertions, and retractions of what its decisions contradict and of ``withdrawn``.
 
-    ``standing``: the assert events whose values stand, without ``withdrawn`` (see :mod:`withdrawn`). Computed once,
+    ``active``: the assert events whose values stand, without ``withdrawn`` (see :mod:`withdrawn`). Computed once,
     into a checkpoint of this attempt; of a run that is resumed after its commit, those committed.
     """
     if catalog.committed("attribute_values", stamp.run_id):
         ledger_rows = catalog.read("attribute_values")
         return _counted(ledger_rows.where(ledger_rows["run_id"] == stamp.run_id))
-    retracted = ledger.retractions(standing, decided, stamp).unionByName(ledger.retract(withdrawn, stamp))
+    retracted = ledger.retractions(active, decided, stamp).unionByName(ledger.retract(withdrawn, stamp))
     planned = ledger.assertions(decided, stamp).unionByName(retracted)
     return _counted(catalog.checkpoint(stamp.run_id, decide.attempt_name("changes"), planned))
 

@@ -13,7 +13,7 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.enrichment import pending
 from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
 from catalog_enrichment.enrichment.since_last_run import RequestIdentity
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.records import RunKind, make_run_id, stable_hash
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config, EnrichConfig, ImagesConfig
     from catalog_enrichment.dictionary import Attribute, Dictionary
+    from catalog_enrichment.monitoring.stages import Stages
     from catalog_enrichment.registry.model_registry import ResolvedModel
-    from catalog_enrichment.stages import Stages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class RuntimeOverrides:
     """What people and audits have said beside the config, as it is when a run begins."""
 
     switches: Switches = field(default_factory=Switches)
@@ -75,7 +75,7 @@ class InForce:
     """Certificates that an audit has confirmed."""
 
     @classmethod
-    def read(cls, catalog: Catalog) -> InForce:
+    def read(cls, catalog: Catalog) -> RuntimeOverrides:
         return cls(switches.read(catalog), verdicts.confirmed(catalog))
 
     def rules(self, config: EnrichConfig) -> EnrichConfig:
@@ -104,7 +104,7 @@ class RunRequest:
     standard: Standard
     config_hash: str
     """Of the config and the switches: another hash is another run, and decides again what was paused."""
-    in_force: InForce = field(default_factory=InForce)
+    overrides: RuntimeOverrides = field(default_factory=RuntimeOverrides)
     drifted: tuple[Switch, ...] = ()
     """Strata that this run pauses."""
 
@@ -115,25 +115,25 @@ class RunRequest:
         dictionary: Dictionary,
         model: ResolvedModel,
         window: Window,
-        in_force: InForce | None = None,
+        overrides: RuntimeOverrides | None = None,
     ) -> RunRequest:
-        """Raises ConfigError if the model version cannot compute as `enrich.numeric_path` says."""
-        in_force = in_force or InForce()
-        model = model.for_run(config.enrich.numeric_path, dictionary.enabled)
-        off = in_force.switches.off_attributes()
+        """Raises ConfigError if the model version cannot compute as `enrich.compute_type` says."""
+        overrides = overrides or RuntimeOverrides()
+        model = model.for_run(config.enrich.compute_type, dictionary.enabled)
+        off = overrides.switches.off_attributes()
         enabled = tuple(dictionary[name] for name in dictionary.enabled if name not in off)
-        hashed, switched = config_hash(config, dictionary, model.numbers), in_force.switches.identity()
+        hashed, switched = config_hash(config, dictionary, model.numbers), overrides.switches.identity()
         return cls(
             model=model,
             attributes=tuple(attribute for attribute in enabled if attribute.name in model.heads),
             enabled=enabled,
             window=window,
-            rules=in_force.rules(config.enrich),
+            rules=overrides.rules(config.enrich),
             images=config.images,
-            cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates, in_force.confirmed),
+            cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates, overrides.confirmed),
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
             config_hash=stable_hash(hashed, switched) if switched else hashed,
-            in_force=in_force,
+            overrides=overrides,
         )
 
     def identity(self) -> RequestIdentity:
@@ -175,5 +175,5 @@ def config_hash(config: Config, dictionary: Dictionary, numbers: str) -> str:
     """
     off = (sorted(config.enrich.disabled_shops), sorted(config.enrich.disabled_categories))
     precision = (config.precision.target, config.precision.delta, config.precision.provisional_cap)
-    others = () if numbers == numeric_paths.FP32 else (numbers,)
+    others = () if numbers == compute_types.FP32 else (numbers,)
     return stable_hash(dictionary.hash(), config.hash("images"), *precision, off, *others)

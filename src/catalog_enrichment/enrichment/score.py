@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.enrichment.scored_before import scored_before
-from catalog_enrichment.frames import FEW_PRODUCTS, arrow_batch_rows
 from catalog_enrichment.inference import udf
 from catalog_enrichment.records import QuarantineStage
+from catalog_enrichment.spark.frames import FEW_PRODUCTS, arrow_batch_rows
 from catalog_enrichment.validation.quarantine import quarantine_rows
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.enrichment.select import Selection
-    from catalog_enrichment.frames import Persist
     from catalog_enrichment.registry.model_registry import ResolvedModel
+    from catalog_enrichment.spark.frames import Persist
 
 SCORED = "scored"
 """The checkpoint that a run reads when it is started again; the others belong to one attempt."""

@@ -37,13 +37,13 @@ def scored_before(catalog: Catalog, ready: DataFrame, model: ResolvedModel, conf
     from pyspark.sql import functions as F
 
     found = _runs(catalog, model, config)
-    paths = sorted({one.numeric_path for one in model.certificates})
+    paths = sorted({one.compute_type for one in model.certificates})
     if not found or not paths:
         return None
     no_picture_failed = F.col("image_reason").isNull() | (F.col("image_reason") == Reason.NO_IMAGE.value)
     candidates = (
         catalog.read("predictions")
-        .where(F.col("run_id").isin(found) & F.col("numeric_path").isin(paths) & no_picture_failed)
+        .where(F.col("run_id").isin(found) & F.col("compute_type").isin(paths) & no_picture_failed)
         .join(ready.select("content_hash").distinct(), "content_hash", "left_semi")
     )
     known = ready.join(_rows(candidates), "content_hash")
@@ -62,7 +62,7 @@ def _rows(candidates: DataFrame) -> DataFrame:
     products = candidates.groupBy("content_hash", "run_id", "product_id").agg(
         F.array_sort(F.collect_list(one)).alias("candidates"),
         F.array_sort(F.collect_set("attribute")).alias("of_attributes"),
-        *[F.first(name).alias(name) for name in ("modality", "numeric_path", "image_reason")],
+        *[F.first(name).alias(name) for name in ("modality", "compute_type", "image_reason")],
     )
     nothing = F.lit(None).cast("string")
     scored = F.struct(
@@ -72,7 +72,7 @@ def _rows(candidates: DataFrame) -> DataFrame:
                 *[of[name].alias(name) for name in ("attribute", "value", "rank", "score", "attention")]
             ),
         ).alias("candidates"),
-        *("modality", "numeric_path", "image_reason"),
+        *("modality", "compute_type", "image_reason"),
         nothing.alias("error"),
         nothing.alias("detail"),
     ).cast(SCORED_TYPE)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract, resources
 from catalog_enrichment.catalog import category_filters, runs
-from catalog_enrichment.catalog.ledger import LedgerState, StandingValues
+from catalog_enrichment.catalog.ledger import ActiveValues, LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import landed, pending, provisional_cap, since_last_run
-from catalog_enrichment.enrichment.since_last_run import Changed
+from catalog_enrichment.enrichment.since_last_run import IncrementalScope
 from catalog_enrichment.enrichment.withdrawn import values_off
 from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.frames import FEW_PRODUCTS
 from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
+from catalog_enrichment.spark.frames import FEW_PRODUCTS
 from catalog_enrichment.validation.snapshot import check_snapshot
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
     from catalog_enrichment.config.schema import Config, EnrichConfig
     from catalog_enrichment.enrichment.request import RunRequest
-    from catalog_enrichment.frames import Persist
+    from catalog_enrichment.spark.frames import Persist
 
 READY = "ready"
 
@@ -43,12 +43,17 @@ class Candidates:
 
     status: DataFrame
     """With what is pending and why they are skipped, persisted."""
-    changed: Changed | None
+    changed: IncrementalScope | None
     """None: all of the window."""
 
     @classmethod
     def of(
-        cls, catalog: Catalog, request: RunRequest, products: DataFrame, changed: Changed | None, persist: Persist
+        cls,
+        catalog: Catalog,
+        request: RunRequest,
+        products: DataFrame,
+        changed: IncrementalScope | None,
+        persist: Persist,
     ) -> Candidates:
         status = pending.with_pending(catalog, products, request.scope(), changed.of if changed else None)
         return cls(persist(status.withColumn("status", _status(request.rules))), changed)
@@ -66,7 +71,7 @@ class Selection:
     """For scoring; 0: two per core."""
     rows: int
     """How many they are."""
-    changed: Changed | None
+    changed: IncrementalScope | None
     """What was looked at; None: all products of the window."""
     seen: int
     """Products in the window: rows + the sum of ``skipped``."""
@@ -76,18 +81,18 @@ class Selection:
     """Hash of everything about these products that a decision rests on."""
     waiting: dict[str, int]
     """Attribute -> values of the window's products that wait under the provisional cap and are not decided again."""
-    standing: StandingValues
+    active: ActiveValues
     """The values of the products looked at that stand, persisted."""
     left_open: int
     """Products that a later run may have to look at although nothing has changed."""
     withdrawn: DataFrame
-    """Standing values of the window's products to retract without a decision (:mod:`withdrawn`)."""
+    """Active values of the window's products to retract without a decision (:mod:`withdrawn`)."""
     withdrawals: int
     """How many they are."""
     run_id: str
 
     @classmethod
-    def nothing(cls, changed: Changed, state: LedgerState, products: DataFrame) -> Selection:
+    def nothing(cls, changed: IncrementalScope, state: LedgerState, products: DataFrame) -> Selection:
         """Of a window without any product to look at; ``products``: all of it, which gives the columns."""
         from pyspark.sql import functions as F
 
@@ -102,7 +107,7 @@ class Selection:
             left_open=0,
             fingerprint=stable_hash(),
             waiting={},
-            standing=StandingValues(state.version, state.events.limit(0)),
+            active=ActiveValues(state.version, state.events.limit(0)),
             withdrawn=state.events.limit(0).withColumn("contradiction", F.lit(None).cast("string")),
             withdrawals=0,
             run_id=make_run_id(RunKind.ENRICH, "nothing"),
@@ -161,15 +166,15 @@ def _select(
     from pyspark.sql import functions as F
 
     window, status, changed = request.window, candidates.status, candidates.changed
-    standing = state.standing_of(changed.of, persist) if changed else state.standing()
-    standing = replace(standing, events=persist(standing.events))
-    withdrawn = without_decision(standing.events, status, request.rules, request.enabled, request.attributes)
-    withdrawn = persist(values_off(standing.events, status, withdrawn, request.in_force.switches))
+    active = state.standing_of(changed.of, persist) if changed else state.active()
+    active = replace(active, events=persist(active.events))
+    withdrawn = without_decision(active.events, status, request.rules, request.enabled, request.attributes)
+    withdrawn = persist(values_off(active.events, status, withdrawn, request.overrides.switches))
     withdrawals, retracted = _count_and_hash(withdrawn)
     counts, open_later, any_waiting = _status_counts(status)
     waiting: dict[str, int] = {}
     if any_waiting:
-        all_standing = state.standing().without(withdrawn).events
+        all_standing = state.active().without(withdrawn).events
         status, waiting = _open_where_room(status, all_standing, request, persist)
         counts, open_later, _ = _status_counts(status)
     ready = status.where(F.col("status") == READY)
@@ -195,21 +200,21 @@ def _select(
         left_open=counts.get(Reason.OVER_LIMIT.value, 0) + open_later,
         fingerprint=inputs,
         waiting=waiting,
-        standing=standing,
+        active=active,
         withdrawn=withdrawn,
         withdrawals=withdrawals,
-        run_id=_unused(catalog, request, state.standing().events, run_id),
+        run_id=_unused(catalog, request, state.active().events, run_id),
     )
 
 
-def _unused(catalog: Catalog, request: RunRequest, standing: DataFrame, run_id: str) -> str:
+def _unused(catalog: Catalog, request: RunRequest, active: DataFrame, run_id: str) -> str:
     """``run_id``, or the next id that follows from it if a run of that id is over.
 
     It has succeeded, and what it did was rolled back; or it was killed, and what it landed must not be published any
     more.
     """
     finished = runs.succeeded_ids(catalog)
-    while run_id in finished or landed.void(catalog, run_id, request.model.certificates, standing, request.cap):
+    while run_id in finished or landed.void(catalog, run_id, request.model.certificates, active, request.cap):
         run_id = make_run_id(RunKind.ENRICH, run_id, "again")
     return run_id
 
@@ -239,14 +244,14 @@ def _status_counts(status: DataFrame) -> tuple[dict[str, int], int, bool]:
 
 
 def _open_where_room(
-    status: DataFrame, standing: DataFrame, request: RunRequest, persist: Persist
+    status: DataFrame, active: DataFrame, request: RunRequest, persist: Persist
 ) -> tuple[DataFrame, dict[str, int]]:
     """``status`` with those waiting values pending that there is room for, and the values that go on waiting."""
     from pyspark.sql import functions as F
 
     could_be_scored = status.where(F.col("status").isin(*_WAITING_STATUSES))
     waiting = could_be_scored.select("product_id", F.explode("waiting").alias("one")).select("product_id", "one.*")
-    claims, room = provisional_cap.waiting_claims(waiting, standing, request.cap)
+    claims, room = provisional_cap.waiting_claims(waiting, active, request.cap)
     fitting = provisional_cap.fitting(claims, room, request.cap).withColumn("fits", F.lit(True))
     marked = persist(claims.join(fitting, ["product_id", "attribute"], "left"))
     counts = marked.groupBy("attribute").agg(

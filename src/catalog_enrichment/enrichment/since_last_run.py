@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment.pending import SEEN_BY_TRYING
-from catalog_enrichment.frames import few_ids, with_ids
 from catalog_enrichment.records import Reason, RunKind, RunStatus
+from catalog_enrichment.spark.frames import few_ids, with_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -61,7 +61,7 @@ class LastRun(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class IncrementalScope:
     """The products of a window that have changed since the last run, or were left open."""
 
     ids: DataFrame
@@ -89,7 +89,7 @@ class Changed:
         return rows.join(self.ids, "product_id", "left_semi")
 
 
-def changed(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> Changed | None:
+def changed(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> IncrementalScope | None:
     """What to look at of ``products``, those of the window asked for; None: all of them."""
     last = last_run(_succeeded(catalog), request, catalog.written_versions("attribute_values")[0])
     if last is None:
@@ -104,7 +104,7 @@ def changed(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> 
     if ids is None:
         return None
     others = sum(by_import.values()) - len(ids)
-    return Changed(with_ids(products.sparkSession, ids), len(ids), others, since, last, request.window)
+    return IncrementalScope(with_ids(products.sparkSession, ids), len(ids), others, since, last, request.window)
 
 
 def last_run(succeeded: Iterable[Mapping[str, Any]], request: RequestIdentity, ledger_version: int) -> LastRun | None:

@@ -103,7 +103,7 @@ def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class RunOutcome:
     """What a run selected, scored and decided, before anything of it is published."""
 
     selection: Selection
@@ -115,13 +115,13 @@ class Tried:
     drifted: Drift
 
 
-def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, tried: Tried) -> None:
+def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, outcome: RunOutcome) -> None:
     """Put the numbers of the decisions into ``record``, and print what waits and what needs attention."""
-    counted = decision_counts(tried.decided, tried.scored)
-    record.attributes = attributes(counted, tried.changes, tried.before, request.model, tried.selection.waiting)
-    record.attributes |= {by_shop.KEY: counted.by_shop.row(), withheld.DRIFT: tried.drifted.to_dict()}
-    record.attributes |= refusals.found(catalog, request, tried.decided)
-    record.count(left_open=tried.selection.left_open + left_open(tried.decided, record))
+    counted = decision_counts(outcome.decided, outcome.scored)
+    record.attributes = attributes(counted, outcome.changes, outcome.before, request.model, outcome.selection.waiting)
+    record.attributes |= {by_shop.KEY: counted.by_shop.row(), withheld.DRIFT: outcome.drifted.to_dict()}
+    record.attributes |= refusals.found(catalog, request, outcome.decided)
+    record.count(left_open=outcome.selection.left_open + left_open(outcome.decided, record))
     say_what_needs_attention(record)
 
 

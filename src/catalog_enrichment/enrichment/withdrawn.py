@@ -1,4 +1,4 @@
-"""Standing model values that no decision replaces, and that the run itself retracts (PRECISION, One version at a time).
+"""Active model values that no decision replaces, and that the run itself retracts (PRECISION, One version at a time).
 
     SWITCHED_OFF       the attribute, the shop, the category, the value or its certificate is switched off, or the
                        attribute does not apply to the product's category
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 def withdrawn(
-    standing: DataFrame,
+    active: DataFrame,
     products: DataFrame,
     rules: EnrichConfig,
     enabled: Sequence[Attribute],
     with_head: Sequence[Attribute],
 ) -> DataFrame:
-    """The rows of ``standing`` (assert events) to retract; ``contradiction`` says why.
+    """The rows of ``active`` (assert events) to retract; ``contradiction`` says why.
 
     ``products``: product_id, content_hash, shop_id, category and ``refused`` (this version could not score the
     content), of the run's window; values of other products are left alone. ``rules``: disabled shops and categories;
@@ -56,11 +56,11 @@ def withdrawn(
     switched_off = F.coalesce("off", F.lit(False)) | ~allowed
     stale = _other_content() & (F.col("refused") | ~decidable)
     reason = F.when(switched_off, Reason.SWITCHED_OFF.value).when(stale, Reason.CONTENT_CHANGED.value)
-    joined = _of_model(standing).join(facts, "product_id").withColumn("contradiction", reason)
-    return joined.where(F.col("contradiction").isNotNull()).select(*standing.columns, "contradiction")
+    joined = _of_model(active).join(facts, "product_id").withColumn("contradiction", reason)
+    return joined.where(F.col("contradiction").isNotNull()).select(*active.columns, "contradiction")
 
 
-def values_off(standing: DataFrame, products: DataFrame, withdrawn: DataFrame, off: Switches) -> DataFrame:
+def values_off(active: DataFrame, products: DataFrame, withdrawn: DataFrame, off: Switches) -> DataFrame:
     """``withdrawn`` and the values of ``products`` that are switched off, or whose certificate is.
 
     Where a value is switched off the set that it replaced is not seen again: a newer decision had replaced it. Where a
@@ -72,7 +72,7 @@ def values_off(standing: DataFrame, products: DataFrame, withdrawn: DataFrame, o
     certificates = off.targets(Scope.CERTIFICATE, State.OFF)
     if not values and not certificates:
         return withdrawn
-    rest = standing.join(products.select("product_id"), "product_id", "left_semi")
+    rest = active.join(products.select("product_id"), "product_id", "left_semi")
     rest = _of_model(rest.join(withdrawn.select("event_id"), "event_id", "left_anti"))
     is_off, by_certificate = F.lit(False), F.coalesce(F.col("certificate_id").isin(certificates), F.lit(False))
     for one in values:
@@ -85,17 +85,17 @@ def values_off(standing: DataFrame, products: DataFrame, withdrawn: DataFrame, o
     return withdrawn.unionByName(found.select(*withdrawn.columns))
 
 
-def of_refused(standing: DataFrame, scored: DataFrame) -> DataFrame:
-    """Rows of ``standing`` on other content, of products that this run could not score; ``scored`` has ``error``."""
+def of_refused(active: DataFrame, scored: DataFrame) -> DataFrame:
+    """Rows of ``active`` on other content, of products that this run could not score; ``scored`` has ``error``."""
     from pyspark.sql import functions as F
 
     refused = scored.where(F.col("error").isNotNull()).select("product_id", F.col("content_hash").alias("new_content"))
-    stale = _of_model(standing).join(refused, "product_id").where(_other_content())
-    return stale.select(*standing.columns, F.lit(Reason.CONTENT_CHANGED.value).alias("contradiction"))
+    stale = _of_model(active).join(refused, "product_id").where(_other_content())
+    return stale.select(*active.columns, F.lit(Reason.CONTENT_CHANGED.value).alias("contradiction"))
 
 
-def _of_model(standing: DataFrame) -> DataFrame:
-    return standing.where(standing["source"] == Source.MODEL.value)
+def _of_model(active: DataFrame) -> DataFrame:
+    return active.where(active["source"] == Source.MODEL.value)
 
 
 def _other_content() -> Column:

@@ -19,7 +19,7 @@ from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
 from catalog_enrichment.inputs.images import first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.records import Reason
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def score_batches(
 ) -> Iterator[list[ScoredRow]]:
     """Score batches lazily, in order; yields one list per batch, one row per product in input order.
 
-    A batch is scored in forward passes of at most ``rows`` products (0: :data:`numeric_paths.ROWS`), sorted by length.
+    A batch is scored in forward passes of at most ``rows`` products (0: :data:`compute_types.ROWS`), sorted by length.
     ``without_text``: by the pictures alone.
     """
     scored, passes = _ScoredContents(), ForwardPasses(predictor, rows, without_text)
@@ -79,7 +79,7 @@ def score_batches(
             for number, positions in enumerate(divided, start=1):
                 yield _Part(share, to_score.at(positions), positions, is_last=number == len(divided))
 
-    threads = _decoding_threads(predictor.numeric_path)
+    threads = _decoding_threads(predictor.compute_type)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoder:
         submitted = ((part, decoder.submit(_decode, part.batch, predictor.square, limits)) for part in parts())
         found: dict[int, ScoredRow] = {}
@@ -93,10 +93,10 @@ def score_batches(
 T = TypeVar("T")
 
 
-def _decoding_threads(numeric_path: str) -> int:
+def _decoding_threads(compute_type: str) -> int:
     """Threads that decode the next forward passes' pictures: one beside a CPU that scores, as it has no core to spare;
     up to eight for a GPU."""
-    return 1 if numeric_paths.device_of(numeric_path) == "cpu" else min(8, os.cpu_count() or 1)
+    return 1 if compute_types.device_of(compute_type) == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _taken_ahead(items: Iterator[T], number: int) -> Iterator[T]:

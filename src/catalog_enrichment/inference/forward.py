@@ -10,7 +10,7 @@ import numpy as np
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.precision.units import top_candidates
 from catalog_enrichment.records import Modality, Reason
 
@@ -38,7 +38,7 @@ class ScoredRow:
 
     candidates: list[ScoredCandidate]
     modality: str = Modality.BOTH.value
-    numeric_path: str | None = None
+    compute_type: str | None = None
     """Number type and device that computed the scores; None without scores."""
     image_reason: str | None = None
     error: str | None = None
@@ -49,12 +49,12 @@ class ForwardPasses:
     """Scores products by a predictor; after a pass for which the memory was too small, in passes of half its size."""
 
     def __init__(self, predictor: Scorer, rows: int = 0, without_text: bool = False) -> None:
-        """``rows``: most products per pass; 0: :data:`numeric_paths.ROWS`. ``without_text``: the model does not get
+        """``rows``: most products per pass; 0: :data:`compute_types.ROWS`. ``without_text``: the model does not get
         the texts, as where training masks them; a product without a title is refused all the same."""
-        device = numeric_paths.device_of(predictor.numeric_path)
+        device = compute_types.device_of(predictor.compute_type)
         self._predictor, self._without_text = predictor, without_text
         self._tokens = TOKENS[device]
-        self.rows = rows or numeric_paths.ROWS[device]
+        self.rows = rows or compute_types.ROWS[device]
 
     def divide(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> list[list[int]]:
         """The positions of the products of each pass. Texts of like length go together: a pass is padded to its
@@ -94,16 +94,16 @@ class ForwardPasses:
                 attention = None if np.isnan(weight) else weight
                 row += [ScoredCandidate(name, one.value, one.rank, one.score, attention) for one in candidates]
         return [
-            _row(title, picture is not None, candidates, predictor.numeric_path)
+            _row(title, picture is not None, candidates, predictor.compute_type)
             for title, picture, candidates in zip(batch.titles, batch.pictures, rows, strict=True)
         ]
 
 
-def _row(title: str | None, has_picture: bool, candidates: list[ScoredCandidate], numeric_path: str) -> ScoredRow:
+def _row(title: str | None, has_picture: bool, candidates: list[ScoredCandidate], compute_type: str) -> ScoredRow:
     if not clean_text(title, max_chars=100):
         return ScoredRow([], error=Reason.EMPTY_TITLE.value, detail="nothing is left of the title after cleaning")
     modality = Modality.BOTH if has_picture else Modality.TEXT_ONLY
-    return ScoredRow(candidates, modality.value, numeric_path)
+    return ScoredRow(candidates, modality.value, compute_type)
 
 
 def _is_out_of_memory(problem: Exception) -> bool:

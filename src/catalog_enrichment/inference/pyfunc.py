@@ -38,8 +38,8 @@ class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._predictor = ensemble.load(folder)
         contents = artifact.read_certificates(folder) if (folder / artifact.CERTIFICATES).exists() else []
         issued = [Certificate.from_dict(content) for content in contents]
-        path = self._predictor.numeric_path
-        self._certificates = {(one.attribute, one.modality): one for one in issued if one.numeric_path == path}
+        path = self._predictor.compute_type
+        self._certificates = {(one.attribute, one.modality): one for one in issued if one.compute_type == path}
         self._limits = _limits(list(self._certificates.values()))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002

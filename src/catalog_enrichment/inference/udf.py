@@ -46,7 +46,7 @@ class ShippedModel:
     artifact_hash: str
     folder: str
     numbers: str
-    """Number type to compute in (models.numeric_paths)."""
+    """Number type to compute in (models.compute_types)."""
 
     def directory(self) -> Path:
         """Where Spark unpacked the files on this machine."""

@@ -26,11 +26,11 @@ def predictor(artifact_hash: str, directory: Path, device: str, numbers: str) ->
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from PIL import Image
 
-    from catalog_enrichment.models import ensemble, numeric_paths
+    from catalog_enrichment.models import compute_types, ensemble
 
     # a picture with too many pixels gets a reason of its own in place of Pillow's warning
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    numeric_paths.require(numbers, device)
+    compute_types.require(numbers, device)
     return ensemble.load(directory, device, numbers)
 
 

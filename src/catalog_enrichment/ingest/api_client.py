@@ -1,7 +1,7 @@
 """Asks an HTTP API for pages: at the configured rate, again after what may pass, and never past the checks of hosts.
 
 Runs on the driver and in tasks, which share the rate by a file beside the pages. Connections go to checked addresses
-(:mod:`catalog_enrichment.inputs.web_hosts`); redirects and links are checked as the first URL is, and the token is sent
+(:mod:`catalog_enrichment.web.hosts`); redirects and links are checked as the first URL is, and the token is sent
 to the host of `source.path` only. No Spark here.
 """
 
@@ -24,10 +24,10 @@ from catalog_enrichment.config.fetch import FetchConfig
 from catalog_enrichment.config.remote_source import ApiConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.ingest.api_pages import BrokenPage, KeptPages, PageHead, PagePaths, parse_page
-from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched, PrivateHosts
 from catalog_enrichment.inputs.picture_sources import without_secrets
-from catalog_enrichment.inputs.web_hosts import REDIRECTS, RETRIED, WebHosts, body_within, discard, join, retry_after
 from catalog_enrichment.records import Reason
+from catalog_enrichment.web.hosts import REDIRECTS, RETRIED, WebHosts, body_within, discard, join, retry_after
+from catalog_enrichment.web.limits import Deadline, NotFetched, PrivateHosts
 
 _MAX_REDIRECTS = 5
 _LONGEST_PAUSE = 60.0
@@ -68,7 +68,7 @@ class _Refused(Exception):
         self.status = status
 
 
-class Pace:
+class RateLimiter:
     """Gives every request of all processes that share a folder a time of its own, 1 / rate apart."""
 
     def __init__(self, folder: Path, per_second: float) -> None:
@@ -108,7 +108,7 @@ class ApiClient:
         self.request, self._api = request, request.api
         fetch = FetchConfig(schemes=("http", "https"), private_hosts=self._api.private_hosts, threads=1)
         self._hosts = WebHosts(fetch, PrivateHosts(self._api.private_hosts, "source.api.private_hosts"))
-        self._pace = Pace(Path(request.folder), self._api.requests_per_second)
+        self._rate = RateLimiter(Path(request.folder), self._api.requests_per_second)
         next_path = self._api.next_path if self._api.paging in ("cursor", "next_url") else None
         self._paths = PagePaths(self._api.items, next_path, self._api.total)
 
@@ -120,7 +120,7 @@ class ApiClient:
         """
         where = f"{self.request.shown}: page {number}"
         for attempt in range(self._api.retries + 1):
-            self._pace.wait(self.request.stop_at)
+            self._rate.wait(self.request.stop_at)
             pause = self._api.retry_seconds * 2**attempt
             broken: BrokenPage | None = None
             try:
@@ -133,7 +133,7 @@ class ApiClient:
                 problem, asked = str(busy), busy.retry_after
                 if asked is not None:
                     pause = max(pause, asked) if asked > _LONGEST_PAUSE else max(min(pause, _LONGEST_PAUSE), asked)
-                    self._pace.hold(asked)
+                    self._rate.hold(asked)
             except BrokenPage as found:
                 problem, broken = str(found), found
             except NotFetched as found:

@@ -28,8 +28,8 @@ from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, fetch_on
 from catalog_enrichment.ingest.api_pages import KeptPages, PageHead, check_pages, fingerprint
 from catalog_enrichment.ingest.json_documents import open_documents
 from catalog_enrichment.ingest.source_frame import FileLocation, SourceFrame
+from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.stages import Say
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import session
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.ingest import feeds
 from catalog_enrichment.ingest.frequent_values import MIN_COUNT, by_value, dictionary_of
 from catalog_enrichment.ingest.source_feed import remote_feed
-from catalog_enrichment.stages import to_stderr
+from catalog_enrichment.monitoring.stages import to_stderr
+from catalog_enrichment.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

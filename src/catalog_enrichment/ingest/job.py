@@ -1,7 +1,7 @@
 """The import job: a snapshot of the merchants' products into the catalog's products table.
 
     read, normalise -> validate snapshot -> row rules -> merge by product_id -> try some pictures -> quarantine,
-    adopted, products, current values
+    self_derived, products, current values
 
 The source is read once, into a checkpoint that all later steps read, and files that were imported before not at all.
 Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
@@ -18,15 +18,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract, resources
-from catalog_enrichment.catalog import adopted, runs
+from catalog_enrichment.catalog import runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, outcomes, picture_sample, unchanged
 from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
 from catalog_enrichment.ingest.source_feed import RemoteFeed, remote_feed
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.validation import by_shop
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import RowRule, flag_rows, load_rules
@@ -93,7 +93,7 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], remote: R
         repeated = _count_merchant_values(context, record, snapshot)
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
-    marked = sum(record.by_reason("adopted").values())
+    marked = sum(record.by_reason("self_derived").values())
     if not (snapshot.changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
         catalog.drop_checkpoints(run_id)
         context.say(f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already")
@@ -104,7 +104,7 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], remote: R
         _try_pictures(context, record, snapshot.accepted_rows(), may_refuse=not committed)
     with stages("publish") as stage:
         stage.quarantined = catalog.append("quarantine", quarantined, run_id)
-        catalog.append(adopted.TABLE, repeated, run_id)  # before the products: see adopted.scan_products
+        catalog.append(self_derived.TABLE, repeated, run_id)  # before the products: see self_derived.scan_products
         if snapshot.changes:
             written, changed = snapshot.written_products(run_id), snapshot.changed_products()
             stage.rows_out = catalog.replace_products("products", written, changed, run_id)
@@ -164,7 +164,7 @@ def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[R
 
 
 def _count_merchant_values(context: Context, record: RunRecord, snapshot: ComparedSnapshot) -> DataFrame:
-    """Count the merchants' values, and those of them that are adopted; returns the rows for the table `adopted`.
+    """Count the merchants' values, and those of them that are self-derived; returns the rows for the table `self_derived`.
 
     Before the products are replaced: it compares with the values that the merchants gave until now.
     """
@@ -174,9 +174,9 @@ def _count_merchant_values(context: Context, record: RunRecord, snapshot: Compar
         by_shop.UNMAPPED: counted.unmapped,
         by_shop.KEY: counted.by_shop.row(),
     }
-    repeated = adopted.newly_adopted(context.catalog, snapshot.written_rows(), record.started_at)
-    repeated = context.catalog.checkpoint(record.run_id, "adopted", repeated)
-    record.count(adopted=_by_attribute(repeated))
+    repeated = self_derived.newly_adopted(context.catalog, snapshot.written_rows(), record.started_at)
+    repeated = context.catalog.checkpoint(record.run_id, "self_derived", repeated)
+    record.count(self_derived=_by_attribute(repeated))
     return repeated
 
 
@@ -206,7 +206,7 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     """The summary where the files were imported before: its counts are those of ``last``, the run that did it."""
     context.say(f"nothing to do: run {last['run_id']} imported these files, and nothing has changed since")
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
-    record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("adopted", *_PICTURES))}
+    record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
     record.attributes = json.loads(last["attributes"])
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
@@ -260,7 +260,7 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
     """The job's JSON line: products (input rows) = new + changed + unchanged + the quarantined.
 
     ``pictures_tried``: the sampled products with pictures, ``unusable_pictures`` those of them without a usable one.
-    ``adopted``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
+    ``self_derived``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
     """
     return {
         "job": "import_products",
@@ -269,7 +269,7 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
         "products": record.counts["rows"],
         **{name: record.counts[name] for name in (NEW, CHANGED, UNCHANGED)},
         QUARANTINED: record.by_reason(QUARANTINED),
-        "adopted": record.by_reason("adopted"),
+        "self_derived": record.by_reason("self_derived"),
         "pictures_tried": record.counts.get("pictures_tried", 0),
         "unusable_pictures": record.by_reason("unusable_pictures"),
         MERCHANT_VALUES: (record.attributes or {}).get(MERCHANT_VALUES, {}),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.frames import FEW_PRODUCTS
+from catalog_enrichment.spark.frames import FEW_PRODUCTS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

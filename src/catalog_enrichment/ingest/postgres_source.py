@@ -16,8 +16,8 @@ from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.ingest.postgres_tables import TableReading, TableSnapshot, read_range
 from catalog_enrichment.ingest.source_frame import FileLocation, SourceFrame, quoted, with_origin
+from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.stages import Say
 
 if TYPE_CHECKING:
     import pyarrow as pa

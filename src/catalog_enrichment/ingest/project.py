@@ -33,7 +33,7 @@ from catalog_enrichment.ingest.project_config import (
     reason,
     relative_to,
 )
-from catalog_enrichment.stages import Say, to_stderr
+from catalog_enrichment.monitoring.stages import Say, to_stderr
 
 _WIDTH = 120
 """Characters of a line of the printed table."""

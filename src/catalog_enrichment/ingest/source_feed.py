@@ -10,7 +10,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, GateRefused
 from catalog_enrichment.failures import recognised
 from catalog_enrichment.ingest.source_frame import FileLocation, SourceFrame
-from catalog_enrichment.stages import Say
+from catalog_enrichment.monitoring.stages import Say
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -3,7 +3,7 @@
 ``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem`` and ``_corrupt_record``,
 the text of a row that could not be parsed. Columns of the source that the mapping does not name are not read, whatever
 they are called and hold. Names are compared exactly: ``Title`` and ``title`` are two columns
-(`spark.sql.caseSensitive`, :mod:`catalog_enrichment.session`).
+(`spark.sql.caseSensitive`, :mod:`catalog_enrichment.spark.session`).
 """
 
 from __future__ import annotations

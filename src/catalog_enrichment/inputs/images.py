@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.inputs.fetch_limits import Deadline
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import TRANSIENT, Reason
+from catalog_enrichment.web.limits import Deadline
 
 TOO_LARGE = "too_large:"
 """Begins the version of a picture whose bytes were not imported, because of their number; the number follows."""

@@ -20,12 +20,12 @@ from urllib.parse import unquote
 from catalog_enrichment.config.fetch import WEB_SCHEMES
 from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.errors import TemporaryFailure
-from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
-from catalog_enrichment.inputs.web_hosts import Resolve, system_resolver
 from catalog_enrichment.inputs.web_pictures import WebPictures
 from catalog_enrichment.masking import USER_AND_PASSWORD
 from catalog_enrichment.records import Reason
+from catalog_enrichment.web.hosts import Resolve, system_resolver
+from catalog_enrichment.web.limits import Deadline, NotFetched
 
 MISSING = "missing"
 """Version of a local picture that does not exist."""

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalog_enrichment.catalog.storage import FolderStorage, Storage, Stored
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.storage import FolderStorage, Storage, Stored
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import ImagesConfig
@@ -39,8 +39,8 @@ class StoredPictures:
     @classmethod
     def of(cls, images: ImagesConfig) -> StoredPictures:
         """``images``: of :meth:`Config.pictures`, which gives the settings of an object store, too."""
+        from catalog_enrichment.catalog.object_storage import ObjectStorage
         from catalog_enrichment.config.schema import StoredImagesConfig
-        from catalog_enrichment.object_storage import ObjectStorage
 
         if isinstance(images, StoredImagesConfig):
             return cls(ObjectStorage(images.store, images.store_settings))

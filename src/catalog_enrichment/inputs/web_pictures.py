@@ -1,6 +1,6 @@
 """Pictures from http and https servers.
 
-The connections are those of :mod:`catalog_enrichment.inputs.web_hosts`, to checked addresses. Redirects are followed
+The connections are those of :mod:`catalog_enrichment.web.hosts`, to checked addresses. Redirects are followed
 here, and each target is checked like the first URI. One deadline holds for all of it.
 """
 
@@ -15,8 +15,8 @@ from urllib3.util import Url
 from urllib3.util.retry import Retry
 
 from catalog_enrichment.config.fetch import FetchConfig
-from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched, PrivateHosts
-from catalog_enrichment.inputs.web_hosts import (
+from catalog_enrichment.records import Reason
+from catalog_enrichment.web.hosts import (
     REDIRECTS,
     RETRIED,
     Resolve,
@@ -27,7 +27,7 @@ from catalog_enrichment.inputs.web_hosts import (
     retry_after,
     system_resolver,
 )
-from catalog_enrichment.records import Reason
+from catalog_enrichment.web.limits import Deadline, NotFetched, PrivateHosts
 
 PAUSE_AFTER, PAUSE_SECONDS = 5, 60.0
 """After so many pictures in a row that a host did not deliver, it is not asked for so long: 1,000 pictures of a host

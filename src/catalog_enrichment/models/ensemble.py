@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
-from catalog_enrichment.models import artifact, has_value, numeric_paths
+from catalog_enrichment.models import artifact, compute_types, has_value
 from catalog_enrichment.models.predictor import Predictor, Scores
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.models.vote import majority
@@ -34,7 +34,7 @@ MEMBERS = artifact.MEMBERS
 class Scorer(Protocol):
     """Scores products: one model, or several that vote."""
 
-    numeric_path: str
+    compute_type: str
     square: Square
 
     @property
@@ -56,7 +56,7 @@ class VotingPredictor:
             )
         self._members = list(members)
         self.square = first.square
-        self.numeric_path = first.numeric_path
+        self.compute_type = first.compute_type
 
     @property
     def heads(self) -> dict[str, Head]:
@@ -82,7 +82,7 @@ class HasValueScorer:
 
     def __init__(self, scorer: Scorer, heads: has_value.Heads) -> None:
         self._scorer, self._has_value = scorer, heads
-        self.square, self.numeric_path = scorer.square, scorer.numeric_path
+        self.square, self.compute_type = scorer.square, scorer.compute_type
 
     @property
     def heads(self) -> dict[str, Head]:
@@ -108,8 +108,8 @@ def save(directory: Path, name: str, members: Sequence[Path]) -> None:
     artifact.write_model_file(directory, content)
 
 
-def load(directory: Path, device: str = "cpu", numbers: str = numeric_paths.FP32) -> Scorer:
-    """A model version of either kind, ready to score in ``numbers`` (:mod:`numeric_paths`), with its has-value heads.
+def load(directory: Path, device: str = "cpu", numbers: str = compute_types.FP32) -> Scorer:
+    """A model version of either kind, ready to score in ``numbers`` (:mod:`compute_types`), with its has-value heads.
 
     Raises ModelContractError if it is damaged.
     """

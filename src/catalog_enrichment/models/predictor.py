@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models import artifact, folding, numeric_paths
+from catalog_enrichment.models import artifact, compute_types, folding
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
 from catalog_enrichment.models.spec import Head, ModelSpec
@@ -44,19 +44,19 @@ class Predictor:
         spec: ModelSpec,
         temperatures: Mapping[str, float],
         device: str = "cpu",
-        numbers: str = numeric_paths.FP32,
+        numbers: str = compute_types.FP32,
     ) -> None:
         self._net = net.to(device).eval()
         self._preprocessor = Preprocessor(tokenizers, spec)
         self._temperatures = dict(temperatures)
         self._device, self._numbers = device, numbers
         self.square = spec.image.square
-        self.numeric_path = numeric_paths.path_name(numbers, device)
+        self.compute_type = compute_types.path_name(numbers, device)
         """Number type and device of the computation; certificates name them: others give different scores."""
 
     @classmethod
-    def load(cls, directory: Path, device: str = "cpu", numbers: str = numeric_paths.FP32) -> Predictor:
-        """Load a model version from its folder, offline. ``numbers``: number type (:mod:`numeric_paths`).
+    def load(cls, directory: Path, device: str = "cpu", numbers: str = compute_types.FP32) -> Predictor:
+        """Load a model version from its folder, offline. ``numbers``: number type (:mod:`compute_types`).
 
         Raises ModelContractError if it is damaged.
         """
@@ -76,10 +76,10 @@ class Predictor:
         """Score B products; pictures of side ``square.side``.
 
         A product's scores do not depend on the other products of the batch, except for rounding: below
-        :data:`numeric_paths.TOLERANCE`.
+        :data:`compute_types.TOLERANCE`.
         """
         inputs = self._preprocessor.inputs(batch, self._device)
-        with torch.inference_mode(), numeric_paths.computing_in(self._numbers, self._device):
+        with torch.inference_mode(), compute_types.computing_in(self._numbers, self._device):
             outputs = self._net(inputs)
             probabilities = {name: self._probabilities(name, logits) for name, logits in outputs.logits.items()}
         assert outputs.encoded is not None

@@ -211,7 +211,7 @@ class FitSpec:
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). auto: bf16 where the
     processor or GPU multiplies it, so that machines may give different weights. Scores are always fp32, or as
-    `training.numeric_paths` says."""
+    `training.compute_types` says."""
     kl_lambda: float = 0.0
     """Weight of the KL term against modality collapse (De la Comble et al. 2022, eq. 4)."""
     label_smoothing: float = 0.0

@@ -27,9 +27,9 @@ _DECIDES = ("predictions", "attribute_values", "current_values", "quarantine", "
 _VALUES = ("attribute_values", "current_values")
 
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "import_products": (("attribute_values", "predictions"), ("products", "adopted", "quarantine")),
-    "train_model": (("products", "adopted", "audits", "verdicts", "label_uses"), ("label_uses",)),
-    "compare_models": (("products", "adopted", "label_uses"), ()),
+    "import_products": (("attribute_values", "predictions"), ("products", "self_derived", "quarantine")),
+    "train_model": (("products", "self_derived", "audits", "verdicts", "label_uses"), ("label_uses",)),
+    "compare_models": (("products", "self_derived", "label_uses"), ()),
     "enrich_catalog": (_DECIDED_BY, _DECIDES),
     "backfill": (_DECIDED_BY, _DECIDES),
     "rollback_run": (("attribute_values",), (*_VALUES, "switches")),

@@ -190,7 +190,7 @@ def _expiries(run: Mapping[str, Any], enabled: Sequence[str] | None) -> Iterator
         if enabled is not None and one["attribute"] not in enabled:
             continue  # nothing is written for it, so that nothing ends
         if one.get("threshold") is not None:  # an abstention writes nothing that could end
-            labels = (one["attribute"], one["modality"], one["numeric_path"])
+            labels = (one["attribute"], one["modality"], one["compute_type"])
             yield (
                 "certificate_expiry_timestamp_seconds", labels, datetime.fromisoformat(one["expires_at"]).timestamp()
             )  # fmt: skip

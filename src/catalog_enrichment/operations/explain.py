@@ -11,10 +11,10 @@ from catalog_enrichment.catalog import ledger, runs, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switches
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.operations import lookup, ways_back
+from catalog_enrichment.operations import lookup, undo_options
 from catalog_enrichment.operations.commands import ANY_CONFIG
 from catalog_enrichment.operations.lookup import PersonSet
-from catalog_enrichment.operations.ways_back import WayBack
+from catalog_enrichment.operations.undo_options import UndoOption
 from catalog_enrichment.precision.certificate import CONTRACT, Certificate, is_below
 from catalog_enrichment.records import Decision, Modality, QuarantineStage, Reason, Source
 from catalog_enrichment.report import reasons
@@ -86,7 +86,7 @@ def explain_value(
         "history": found.history,
         "decisions": [{k: v for k, v in one.items() if k not in _OF_THE_RUN} for one in decisions],
         "undo": ways[0].command if ways else None,
-        "ways_back": [asdict(way) for way in ways],
+        "undo_options": [asdict(way) for way in ways],
     }
     for line in [*_in_words(explained, found), *(f"  {way.in_words()}" for way in ways)]:
         context.say(line)
@@ -210,7 +210,7 @@ def _about(found: Found, decision: Mapping[str, Any]) -> str:
         categories=[decision["category"] or ""],
         languages=[decision["language"] or ""],
         merchant_values=_merchant_values(found),
-        differing=reasons.differing_fields(certificate, decision["numeric_path"], images) if certificate else (),
+        differing=reasons.differing_fields(certificate, decision["compute_type"], images) if certificate else (),
     )
     return reasons.sentence(Reason(decision["reason"]), case)
 
@@ -235,13 +235,13 @@ def _ended(sentence: str) -> str:
     return f"{sentence}."
 
 
-def _ways_back(catalog: Catalog, found: Found, config: Sequence[str]) -> list[WayBack]:
-    run_id = ways_back.run_to_undo(found.current, found.person)
+def _ways_back(catalog: Catalog, found: Found, config: Sequence[str]) -> list[UndoOption]:
+    run_id = undo_options.run_to_undo(found.current, found.person)
     if run_id is None:
         return []
     product_id = found.product["product_id"]
-    others = ways_back.others_of(catalog, run_id, product_id, found.name)
-    return ways_back.ways_back((product_id, found.name), run_id, found.by_person, others, config)
+    others = undo_options.others_of(catalog, run_id, product_id, found.name)
+    return undo_options.undo_options((product_id, found.name), run_id, found.by_person, others, config)
 
 
 def _in_words(explained: dict[str, Any], found: Found) -> Iterator[str]:

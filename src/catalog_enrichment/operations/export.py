@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import category_filters, runs
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.frames import streamed
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.operations import value_files
 from catalog_enrichment.operations.value_files import Format
 from catalog_enrichment.records import Op, RunStatus
-from catalog_enrichment.stages import Say, Stages, to_stderr
+from catalog_enrichment.spark.frames import streamed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -66,11 +66,11 @@ def events_about(catalog: Catalog, product_id: str, attribute: str) -> DataFrame
     )
 
 
-def person_set(catalog: Catalog, standing: DataFrame) -> PersonSet | None:
-    """The newest set of a person among ``standing``, assert events about one attribute of one product."""
+def person_set(catalog: Catalog, active: DataFrame) -> PersonSet | None:
+    """The newest set of a person among ``active``, assert events about one attribute of one product."""
     from pyspark.sql import functions as F
 
-    newest = ledger.newest_sets(standing.where(F.col("source") == Source.HUMAN.value)).first()
+    newest = ledger.newest_sets(active.where(F.col("source") == Source.HUMAN.value)).first()
     if newest is None:
         return None
     run = runs.find(catalog, newest["run_id"])

@@ -19,16 +19,16 @@ from catalog_enrichment.catalog.maintenance import CHECKPOINT_COMMITS, Maintenan
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations import retention
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.maintenance import Paths
+    from catalog_enrichment.catalog.maintenance import FileSet
     from catalog_enrichment.config.schema import MaintenanceConfig
     from catalog_enrichment.context import Context
 
@@ -202,7 +202,7 @@ def _delete_files(job: _Job) -> int:
     return sum(work.files_deleted for work in job.tables.values()) + len(folders.paths) + len(pictures.paths)
 
 
-def _delete(job: _Job, paths: Paths) -> None:
+def _delete(job: _Job, paths: FileSet) -> None:
     if paths.paths and not job.dry_run:
         job.lake.require_held()  # another job may name these files by now
         paths.delete()

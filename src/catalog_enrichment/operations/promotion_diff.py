@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import publish, score, select
-from catalog_enrichment.enrichment.request import InForce, RunRequest, Window
-from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import Source
 from catalog_enrichment.report.promotion import KINDS, PromotionReport, ValueChange, write_promotion_report
 from catalog_enrichment.report.run import picture_of
-from catalog_enrichment.stages import Stages
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.catalog.ledger import StandingValues
+    from catalog_enrichment.catalog.ledger import ActiveValues
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -48,7 +48,7 @@ def promotion_diff(
     total = catalog.read("products", columns=["product_id"]).count()
     chunks = ceil(total / sampled_products) if sampled_products else 1
     window = Window(chunk=(0, chunks)) if chunks > 1 else Window()
-    request = RunRequest.of(config, context.dictionary, model, window, InForce.read(catalog))
+    request = RunRequest.of(config, context.dictionary, model, window, RuntimeOverrides.read(catalog))
     model = request.model
     with persisted_frames() as persist:
         with stages("select") as stage:
@@ -60,7 +60,7 @@ def promotion_diff(
         with catalog.dropping_checkpoints(run_id), stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
             _, planned = publish.decide_and_plan(catalog, request, state, selection, scored)
-            changes = persist(value_changes(catalog.read("products"), selection.standing, planned.events))
+            changes = persist(value_changes(catalog.read("products"), selection.active, planned.events))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
             samples = _samples(catalog, changes, context)
             stage.count(selection.rows)
@@ -82,10 +82,10 @@ def promotion_diff(
     }
 
 
-def value_changes(products: DataFrame, standing: StandingValues, events: DataFrame) -> DataFrame:
+def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame) -> DataFrame:
     """Per product and attribute that ``events`` touch: ``old`` and ``new`` values (sorted; null: none) and ``kind``.
 
-    ``products``: rows of the contract `products`; ``events``: what a run would add to the ledger, of which ``standing``
+    ``products``: rows of the contract `products`; ``events``: what a run would add to the ledger, of which ``active``
     are the values that stand. Kinds: added, changed (also where an older set is seen again), retracted, and unchanged
     where the run writes the same values again.
     """
@@ -94,12 +94,12 @@ def value_changes(products: DataFrame, standing: StandingValues, events: DataFra
     key = ["product_id", "attribute"]
     touched = events.select(key).distinct()
 
-    def of_model(values: StandingValues, name: str) -> DataFrame:
+    def of_model(values: ActiveValues, name: str) -> DataFrame:
         """The sets that readers see and a model wrote, as the column ``name``."""
         seen = ledger.current_values(products, values.events.join(touched, key, "left_semi"))
         return seen.where(F.col("source") == Source.MODEL.value).select(*key, F.col("values").alias(name))
 
-    both = of_model(standing, "old").join(of_model(standing.after(events), "new"), key, "full")
+    both = of_model(active, "old").join(of_model(active.after(events), "new"), key, "full")
     kind = (
         F.when(F.col("old").isNull(), "added")
         .when(F.col("new").isNull(), "retracted")

@@ -1,7 +1,7 @@
 """Which rows of `predictions` and `quarantine` no job needs any more.
 
 Only rows of succeeded runs go: a run that was killed or failed is resumed from what it has landed. The ledger, `runs`,
-`label_uses` and `adopted` are never shortened.
+`label_uses` and `self_derived` are never shortened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def old_predictions(catalog: Catalog, before: datetime) -> DataFrame:
     """product_id, attribute, run_id of the decisions that can go: superseded abstentions of runs finished ``before``.
 
     Kept are all decisions that published (`explain_value` shows them) or suggested (merchants' values that repeat
-    them are marked as adopted). Of the others, per product, attribute and model version, the newest of these runs and
+    them are marked as self_derived). Of the others, per product, attribute and model version, the newest of these runs and
     the newest of those that are rolled back: so what is pending, now and after a rollback of a newer run, is as if
     nothing had gone.
     """

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import Say, Stages, add_seconds, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
-from catalog_enrichment.stages import Say, Stages, add_seconds, to_stderr
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

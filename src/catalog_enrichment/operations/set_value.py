@@ -22,6 +22,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.dictionary import Attribute, Dictionary, fold
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.masking import masked
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations import lookup
 from catalog_enrichment.operations.commands import ANY_CONFIG, command
 from catalog_enrichment.operations.lookup import PersonSet
@@ -36,7 +37,6 @@ from catalog_enrichment.records import (
     make_run_id,
 )
 from catalog_enrichment.report import reasons
-from catalog_enrichment.stages import Stages
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
@@ -81,7 +81,7 @@ class Correction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class Active:
     """What stands about the attribute before the correction."""
 
     product: Mapping[str, Any]
@@ -126,16 +126,16 @@ def set_value(
     with runs.recorded(catalog, record, unless=dry_run):
         correction.check(context.dictionary)
         with stages("look up"):
-            standing = _standing(catalog, correction)
-            values = _allowed_values(correction, context.dictionary[correction.attribute], standing)
+            active = _active(catalog, correction)
+            values = _allowed_values(correction, context.dictionary[correction.attribute], active)
             record.window = _asked(correction, values, record.secrets)
-            record.run_id, said_before = _identify(catalog, correction, values, standing.person)
-        say(f"{correction.product_id}: {standing.product['title']}")
-        say(f"{correction.attribute} is: {lookup.seen_in_words(standing.current, standing.person)}")
+            record.run_id, said_before = _identify(catalog, correction, values, active.person)
+        say(f"{correction.product_id}: {active.product['title']}")
+        say(f"{correction.attribute} is: {lookup.seen_in_words(active.current, active.person)}")
         status: str = DRY_RUN if dry_run else NOTHING_TO_DO if said_before else RunStatus.SUCCEEDED
         if status == RunStatus.SUCCEEDED:
             with stages("publish") as stage:
-                stage.rows_out = _publish(catalog, record, standing.product, correction.attribute, values)
+                stage.rows_out = _publish(catalog, record, active.product, correction.attribute, values)
                 record.count(events={correction.attribute: stage.rows_out})
             runs.write(catalog, record)
     undo = None if dry_run and not said_before else command("rollback_run", [*config, "--run-id", record.run_id])
@@ -148,14 +148,14 @@ def set_value(
         "run_id": record.run_id,
         "product_id": correction.product_id,
         "attribute": correction.attribute,
-        "before": {name: (standing.current or {}).get(name) for name in ("values", "source", "run_id")},
+        "before": {name: (active.current or {}).get(name) for name in ("values", "source", "run_id")},
         "after": {"values": values, "source": Source.HUMAN.value},
         "undo": undo,
         "seconds": stages.seconds,
     }
 
 
-def _standing(catalog: Catalog, correction: Correction) -> Standing:
+def _active(catalog: Catalog, correction: Correction) -> Active:
     """What stands, from the products and the ledger: `current_values` may be behind after a run that was killed."""
     from pyspark.sql import functions as F
 
@@ -164,16 +164,16 @@ def _standing(catalog: Catalog, correction: Correction) -> Standing:
     events = ledger.active(lookup.events_about(catalog, correction.product_id, correction.attribute))
     seen = ledger.current_values(catalog.read("products").where(mine), events)
     current = seen.where(F.col("attribute") == correction.attribute).first()
-    return Standing(
+    return Active(
         product=product,
         current=current.asDict() if current else None,
         person=lookup.person_set(catalog, events),
     )
 
 
-def _allowed_values(correction: Correction, attribute: Attribute, standing: Standing) -> list[str]:
+def _allowed_values(correction: Correction, attribute: Attribute, active: Active) -> list[str]:
     """The values to write, in the product's language. Raises ConfigError and GateRefused."""
-    product, current = standing.product, standing.current
+    product, current = active.product, active.current
     if current is not None and current["source"] == Source.MERCHANT.value:
         raise GateRefused(f"{reasons.merchant_gave(current['values'])}: it is corrected in the merchant's feed")
     if correction.values and not attribute.applies_to(product["category"]):
@@ -210,7 +210,7 @@ def _publish(
     from pyspark.sql import functions as F
 
     at = ledger.next_asserted_at(catalog.read("attribute_values"), record.started_at)
-    events = ledger.said_by_person(product, attribute, values, ledger.RunStamp(record.run_id, None, None, at))
+    events = ledger.human_assertions(product, attribute, values, ledger.RunStamp(record.run_id, None, None, at))
     written = catalog.append_rows("attribute_values", events, record.run_id)
     mine = F.col("product_id") == product["product_id"]
     catalog.refresh_current_values(record.run_id, catalog.read("products").where(mine))

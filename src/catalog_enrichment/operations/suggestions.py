@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from catalog_enrichment.catalog import ledger, runs, verdicts
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.frames import persisted_frames
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.operations.spreadsheet import as_text
 from catalog_enrichment.records import Cardinality, Decision, RunStatus, stable_hash
 from catalog_enrichment.report import changes
-from catalog_enrichment.stages import Say, Stages, to_stderr
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -147,7 +147,7 @@ def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
         .join(F.broadcast(refused), ["product_id", "attribute", "value"], "left_anti")
         .join(products, ["product_id", "content_hash"])
         .where(~F.array_contains(merchant, F.col("value")))
-        .join(ledger.left_to_people(catalog.read("attribute_values")), ["product_id", "attribute"], "left_anti")
+        .join(ledger.human_owned(catalog.read("attribute_values")), ["product_id", "attribute"], "left_anti")
         .select(
             F.coalesce("shop_id", F.lit("unknown")).alias("shop_id"),
             *("product_id", "title", "attribute"),

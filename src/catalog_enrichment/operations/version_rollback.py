@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, RunKind, RunStatus, Source, make_run_id
-from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from catalog_enrichment.classification_metrics import Floats, ratio
 from catalog_enrichment.precision.certificate import Alikeness
+from catalog_enrichment.precision.classification_metrics import Floats, ratio
 from catalog_enrichment.precision.strata import first_level
 
 LEVEL = 0.1

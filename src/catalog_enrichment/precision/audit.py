@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from catalog_enrichment.classification_metrics import Bools, Floats
+from catalog_enrichment.precision.classification_metrics import Bools, Floats
 
 ALARM = 20.0
 """The wealth that is an alarm: under a precision of at least the target it is ever reached with probability 1/20."""

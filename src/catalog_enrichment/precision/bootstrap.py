@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints, ratio
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, ratio
 from catalog_enrichment.precision.units import Pairs, pairs_from
 from catalog_enrichment.records import Cardinality
 

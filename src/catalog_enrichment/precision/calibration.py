@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from catalog_enrichment.classification_metrics import Bools, Floats
+from catalog_enrichment.precision.classification_metrics import Bools, Floats
 from catalog_enrichment.records import Cardinality
 
 MIN_PRODUCTS = 30

@@ -56,7 +56,7 @@ class ScoredBy:
     max_image_bytes: int
     max_image_pixels: int
     """Limits of the config section [images]: a picture beyond them is unusable."""
-    numeric_path: str
+    compute_type: str
     """Number type and device, e.g. fp32-cpu."""
 
 
@@ -152,7 +152,7 @@ class RefusedCategory:
     """Accepted certification products."""
     missing: int
     """Accepted certification products that are missing."""
-    open_products: int
+    unlabelled_products: int
     language: str
     """"" for products without one."""
     labelled_missing: int
@@ -169,7 +169,7 @@ class RefusedLanguage:
     language: str
     accepted: int
     missing: int
-    open_products: int
+    unlabelled_products: int
     labelled_missing: int
     why: str
 
@@ -212,7 +212,7 @@ class Certificate:
     """Probability with which the first certificate on a label set may be wrong."""
     use_number: int
     """Number of this use of the certification labels; 1 is the first."""
-    epoch: int
+    certification_round: int
     """Number of the certification fold, from 0; a new one is drawn of products that never certified. -1: a gold
     sample."""
     tested_at: float
@@ -231,11 +231,11 @@ class Certificate:
     """Source of the labelled products, in words or as an interval."""
     certification_products: int
     """Labelled products of the certification fold on this modality path."""
-    open_products: int
+    unlabelled_products: int
     """Products to fill on this modality path, that the claim is about."""
-    certification_twin_share: float
+    certification_near_duplicate_rate: float
     """Share of the certification products with a product of their content group in training: 0, folds share none."""
-    open_twin_share: float
+    unlabelled_near_duplicate_rate: float
     """The same of the products to fill; they are easier."""
     strata: tuple[Stratum, ...]
     """The cells of the weights at the threshold; empty where every weight is one."""
@@ -247,7 +247,7 @@ class Certificate:
     preprocessing_hash: str
     max_image_bytes: int
     max_image_pixels: int
-    numeric_path: str
+    compute_type: str
     """See :class:`ScoredBy`."""
     issued_at: datetime
     expires_at: datetime
@@ -310,7 +310,7 @@ class Certificate:
         """The standard by which it was issued."""
         return Standard(target=self.target, delta=self.delta, score_type=self.score_type, unit=self.unit)
 
-    def problem(
+    def rejection_reason(
         self,
         *,
         scored_by: ScoredBy,

@@ -31,7 +31,7 @@ def certified_metrics(decisions: Sequence[HeldOutDecision], in_training: ArrayLi
     wrong = np.array([not set(row.written_values) <= set(row.true_values) for row in decisions], dtype=bool)
     measures = {
         "recall": bootstrap.ratio_of_sums(right, true),
-        "twin_share": bootstrap.ratio_of_sums(in_training, np.ones(len(decisions))),
+        "near_duplicate_rate": bootstrap.ratio_of_sums(in_training, np.ones(len(decisions))),
     }
     accepted, mistaken = int(written.sum()), int(wrong.sum())
     low, high = precision_interval(AcceptedSample.of(written, wrong, groups))

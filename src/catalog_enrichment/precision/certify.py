@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog_enrichment.classification_metrics import Floats, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.alike import Comparison
@@ -36,6 +35,7 @@ from catalog_enrichment.precision.certificate import (
     UnseenSlice,
 )
 from catalog_enrichment.precision.claim import CertificationFold
+from catalog_enrichment.precision.classification_metrics import Floats, as_scores
 from catalog_enrichment.precision.cluster import (
     AcceptedSample,
     cluster_test,
@@ -45,7 +45,7 @@ from catalog_enrichment.precision.cluster import (
 from catalog_enrichment.precision.first_threshold import Requirement, choose_grid_size
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
-from catalog_enrichment.precision.scored_labels import CertificationScores, OpenProducts
+from catalog_enrichment.precision.scored_labels import CertificationScores, UnlabelledProducts
 from catalog_enrichment.precision.strata import Cells, Slice, UniformDraw, Weighting
 from catalog_enrichment.precision.units import Units, accept_scores, units_from
 from catalog_enrichment.records import Modality, stable_hash
@@ -60,7 +60,7 @@ class LabelUse:
 
     number: int
     """How many candidates were certified on these labels, this one included: at least 1."""
-    epoch: int
+    certification_round: int
     """Number of the certification fold, from 0; a new one is drawn of products that never certified."""
 
     def __post_init__(self) -> None:
@@ -171,50 +171,58 @@ def grid_size(pool: Pool, accept: Floats, n_products: int, rule: PrecisionConfig
 
 
 def why_untestable(
-    pool: Pool, certification: CertificationScores, open_products: OpenProducts, rule: PrecisionConfig, use_number: int
+    pool: Pool,
+    certification: CertificationScores,
+    unlabelled_products: UnlabelledProducts,
+    rule: PrecisionConfig,
+    use_number: int,
 ) -> str:
     """Why no threshold could be tested with this use of the labels, which are not read; "" if one could."""
-    cells = certification.cells(open_products)
+    cells = certification.cells(unlabelled_products)
     fold = CertificationFold(len(certification.groups), certification.fold_share, certification.uniform)
-    accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
+    accept = accept_scores(_scores(pool, unlabelled_products), pool.cardinality, pool.mask)
     size = grid_size(pool, accept, fold.products, rule, use_number)
-    return claim.why_untestable(pool, open_products, cells, fold, size)
+    return claim.why_untestable(pool, unlabelled_products, cells, fold, size)
 
 
 def tested_thresholds(
-    pool: Pool, certification: CertificationScores, open_products: OpenProducts, rule: PrecisionConfig, use_number: int
+    pool: Pool,
+    certification: CertificationScores,
+    unlabelled_products: UnlabelledProducts,
+    rule: PrecisionConfig,
+    use_number: int,
 ) -> list[float]:
     """The thresholds that a certification with this use of the labels tests until one fails, the highest first; the
     labels are not read."""
-    accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
+    accept = accept_scores(_scores(pool, unlabelled_products), pool.cardinality, pool.mask)
     n_products = len(certification.groups)
     grid = threshold_grid(accept, n_products, grid_size(pool, accept, n_products, rule, use_number))
     return [float(threshold) for threshold in grid]
 
 
 def candidate_key(
-    weights_hash: str, pool: Pool, n_products: int, open_products: OpenProducts, rule: PrecisionConfig
+    weights_hash: str, pool: Pool, n_products: int, unlabelled_products: UnlabelledProducts, rule: PrecisionConfig
 ) -> str:
     """Names a candidate where uses of labels are counted: the same weights tested by another rule or on another grid
     are another one, or these tests would be free of charge.
 
     ``n_products``: of the certification fold. The grid is that of a first use: the number of the use follows the key.
     """
-    accept = accept_scores(_scores(pool, open_products), pool.cardinality, pool.mask)
+    accept = accept_scores(_scores(pool, unlabelled_products), pool.cardinality, pool.mask)
     grid = threshold_grid(accept, n_products, grid_size(pool, accept, n_products, rule, 1)).tolist()
     settings = (rule.target, rule.delta, rule.step)
     return stable_hash(weights_hash, settings, pool.values, pool.deff, grid, TEST_VERSION)
 
 
-def _scores(pool: Pool, open_products: OpenProducts) -> NDArray[Any]:
+def _scores(pool: Pool, unlabelled_products: UnlabelledProducts) -> NDArray[Any]:
     """(m, V), also without products."""
-    return np.asarray(open_products.probabilities).reshape(-1, len(pool.labels))
+    return np.asarray(unlabelled_products.probabilities).reshape(-1, len(pool.labels))
 
 
 def certify_attribute(
     pool: Pool,
     certification: CertificationScores,
-    open_products: OpenProducts,
+    unlabelled_products: UnlabelledProducts,
     rule: PrecisionConfig,
     binding: CertificateBinding,
     comparison: Comparison | None = None,
@@ -226,7 +234,7 @@ def certify_attribute(
     """
     _check_disjoint(pool, certification)
     delta = spent_delta(rule.delta, binding.use.number)
-    cells = certification.cells(open_products)
+    cells = certification.cells(unlabelled_products)
     sequencer = Sequencer(
         units_from(certification.probabilities, certification.truth, pool.cardinality, pool.mask),
         certification.groups,
@@ -234,11 +242,11 @@ def certify_attribute(
         pool.correlation,
         nothing_unexplained if comparison is None else partial(comparison.unexplained, alpha=delta / 2),
     )
-    scores = _scores(pool, open_products)
+    scores = _scores(pool, unlabelled_products)
     accept = accept_scores(scores, pool.cardinality, pool.mask)
     fold = CertificationFold(len(certification.groups), certification.fold_share, certification.uniform)
     size = grid_size(pool, accept, fold.products, rule, binding.use.number)
-    untestable = claim.why_untestable(pool, open_products, cells, fold, size)
+    untestable = claim.why_untestable(pool, unlabelled_products, cells, fold, size)
     grid = np.empty(0) if untestable else threshold_grid(accept, fold.products, size)
     # where something is unexplained, its bound has the other half of delta
     level = delta if comparison is None or comparison.result.alike else delta / 2
@@ -247,8 +255,8 @@ def certify_attribute(
     known: dict[str, Any] = {
         "values": pool.values,
         "certification_products": fold.products,
-        "open_products": round(cells.open_products),
-        "open_twin_share": open_products.twin_share,
+        "unlabelled_products": round(cells.unlabelled_products),
+        "unlabelled_near_duplicate_rate": unlabelled_products.near_duplicate_rate,
         "suggest_threshold": pool.suggest_threshold,
         **_slices(cells.slices),
         "histogram": score_histogram(as_scores(scores).max(axis=1)) if len(scores) else _NO_HISTOGRAM,
@@ -270,7 +278,7 @@ def certify_attribute(
         deff=best.deff,
         lower_bound=best.lower_bound,
         unexplained=best.unexplained,
-        open_products=round(weighting.open_products),
+        unlabelled_products=round(weighting.unlabelled_products),
         strata=weighting.strata,
         refused_categories=weighting.refused,
         refused_languages=weighting.refused_languages,
@@ -310,9 +318,9 @@ def abstention(
         "deff": 1.0,
         "lower_bound": 0.0,
         "certification_products": 0,
-        "open_products": 0,
-        "certification_twin_share": 0.0,  # folds are disjoint by content group
-        "open_twin_share": 0.0,
+        "unlabelled_products": 0,
+        "certification_near_duplicate_rate": 0.0,  # folds are disjoint by content group
+        "unlabelled_near_duplicate_rate": 0.0,
         "strata": (),
         "refused_categories": (),
         "refused_languages": (),
@@ -331,7 +339,7 @@ def abstention(
         target=rule.target,
         delta=rule.delta,
         use_number=binding.use.number,
-        epoch=binding.use.epoch,
+        certification_round=binding.use.certification_round,
         tested_at=spent_delta(rule.delta, binding.use.number),
         claim=claim.nothing_claimed(attribute, binding.modality),
         basis=binding.basis,

@@ -18,7 +18,7 @@ from catalog_enrichment.precision.certificate import (
 )
 from catalog_enrichment.precision.grid import GridSize, threshold_grid
 from catalog_enrichment.precision.pool import Pool
-from catalog_enrichment.precision.scored_labels import OpenProducts
+from catalog_enrichment.precision.scored_labels import UnlabelledProducts
 from catalog_enrichment.precision.strata import Cells, UniformDraw
 from catalog_enrichment.precision.units import accept_scores
 from catalog_enrichment.records import Cardinality, Modality
@@ -106,14 +106,14 @@ def rests_on(certificate: Certificate) -> str:
 
 def _population(certificate: Certificate) -> str:
     """PRECISION, certificate 5 and 9."""
-    open_products, labelled = certificate.open_products, certificate.certification_products
+    unlabelled_products, labelled = certificate.unlabelled_products, certificate.certification_products
     text = (
         "It holds for the population that the unlabelled products are drawn from, by language, category and "
         f"content-group size. {rests_on(certificate)}"
     )
-    if open_products < FEW_OPEN * labelled:
+    if unlabelled_products < FEW_OPEN * labelled:
         text += (
-            f" There are {open_products} unlabelled products, fewer than {FEW_OPEN} times the {labelled} certification "
+            f" There are {unlabelled_products} unlabelled products, fewer than {FEW_OPEN} times the {labelled} certification "
             "products: the share of right values among these few can differ more from it."
         )
     if refused := _refused(certificate):
@@ -139,19 +139,23 @@ def language_name(language: str) -> str:
 
 
 def why_untestable(
-    pool: Pool, open_products: OpenProducts, cells: Cells | UniformDraw, fold: CertificationFold, size: GridSize
+    pool: Pool,
+    unlabelled_products: UnlabelledProducts,
+    cells: Cells | UniformDraw,
+    fold: CertificationFold,
+    size: GridSize,
 ) -> str:
     """Why no threshold can be tested, whatever the labels of the certification fold; "" if one can."""
     if not pool.mask.any():
         return "every value was wrong too often on the choosing fold"
-    if not len(open_products.categories):
+    if not len(unlabelled_products.categories):
         return "there are no unlabelled products, whose scores the thresholds are chosen from"
     if not cells.slices:
         return (
             "no unlabelled product is in a certified language and category, as the certification fold has; label "
             "products where there are some"
         )
-    accept = accept_scores(open_products.probabilities, pool.cardinality, pool.mask)
+    accept = accept_scores(unlabelled_products.probabilities, pool.cardinality, pool.mask)
     if len(threshold_grid(accept, fold.products, size)):
         return ""
     share = float(np.isfinite(accept).mean())

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
 
 MIN_WRONG = 5
 """With fewer wrong products a fold does not determine how correlated its groups are."""

@@ -69,7 +69,7 @@ def _problem(inputs: DecisionInputs) -> Reason | None:
         return Reason.PICTURE_OUTAGE
     if inputs.certificate is None:
         return Reason.NO_CERTIFICATE
-    return inputs.certificate.problem(
+    return inputs.certificate.rejection_reason(
         scored_by=inputs.scored_by,
         standard=inputs.standard,
         modality=inputs.modality,

@@ -20,8 +20,8 @@ from math import sqrt
 import numpy as np
 from scipy import special
 
-from catalog_enrichment.classification_metrics import Floats
 from catalog_enrichment.config.audit import DriftConfig
+from catalog_enrichment.precision.classification_metrics import Floats
 
 CHANCE = 0.001
 """A difference counts that chance alone gives with a smaller probability than this: of a thousand comparisons one."""

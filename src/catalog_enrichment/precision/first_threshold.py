@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from catalog_enrichment.classification_metrics import Floats, Ints
+from catalog_enrichment.precision.classification_metrics import Floats, Ints
 from catalog_enrichment.precision.grid import GridSize, smallest_sample, thresholds_at
 from catalog_enrichment.precision.units import Units
 

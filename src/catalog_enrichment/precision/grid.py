@@ -8,7 +8,7 @@ from math import ceil, log
 import numpy as np
 from numpy.typing import ArrayLike
 
-from catalog_enrichment.classification_metrics import Floats
+from catalog_enrichment.precision.classification_metrics import Floats
 
 
 def smallest_sample(target: float, delta: float) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from catalog_enrichment.classification_metrics import Floats, Ints, ratio
+from catalog_enrichment.precision.classification_metrics import Floats, Ints, ratio
 from catalog_enrichment.precision.units import Pairs
 
 

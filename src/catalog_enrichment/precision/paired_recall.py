@@ -14,7 +14,7 @@ from math import ceil, inf, isfinite, sqrt
 import numpy as np
 from scipy import stats
 
-from catalog_enrichment.classification_metrics import Ints
+from catalog_enrichment.precision.classification_metrics import Ints
 from catalog_enrichment.records import Modality
 
 MOST_UNITS = 10_000_000

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from catalog_enrichment.classification_metrics import Bools, Ints, as_scores
 from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.precision.classification_metrics import Bools, Ints, as_scores
 from catalog_enrichment.precision.cluster import AcceptedSample, group_numbers, intraclass_correlation
 from catalog_enrichment.precision.metrics import operating_point
 from catalog_enrichment.precision.scored_labels import ChoosingScores

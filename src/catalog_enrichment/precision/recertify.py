@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Floats, Ints
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus, ThresholdTest
 from catalog_enrichment.precision.certify import LabelUse, last_passed, spent_delta
+from catalog_enrichment.precision.classification_metrics import Floats, Ints
 from catalog_enrichment.precision.cluster import AcceptedSample, cluster_test
 from catalog_enrichment.precision.grid import GridSize, smallest_sample, threshold_grid
 from catalog_enrichment.records import Cardinality, stable_hash
@@ -151,7 +151,7 @@ def _without_evidence(
         target=rule.target,
         delta=rule.delta,
         use_number=use.number,
-        epoch=use.epoch,
+        certification_round=use.certification_round,
         tested_at=spent_delta(rule.delta, use.number),
         basis=CertificateBasis.AUDIT,
         label_set_hash=stable_hash(sorted(fold.product_ids)),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
 from catalog_enrichment.precision.strata import Cells, Population, UniformDraw
 from catalog_enrichment.records import Cardinality
 
@@ -54,11 +54,11 @@ class CertificationScores(ScoredLabels):
     uniform: bool = False
     """The products are a uniform sample of the unlabelled ones, answered by people (a gold sample)."""
 
-    def cells(self, open_products: OpenProducts) -> Cells | UniformDraw:
+    def cells(self, unlabelled_products: UnlabelledProducts) -> Cells | UniformDraw:
         """The cells of the products' weights."""
         if self.uniform:
-            return UniformDraw(self.population, open_products.population)
-        return Cells(self.population, open_products.population, self.fold_share)
+            return UniformDraw(self.population, unlabelled_products.population)
+        return Cells(self.population, unlabelled_products.population, self.fold_share)
 
     @property
     def population(self) -> Population:
@@ -72,7 +72,7 @@ class CertificationScores(ScoredLabels):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OpenProducts:
+class UnlabelledProducts:
     """The products to fill on one modality path: m of them, with V scores each."""
 
     probabilities: NDArray[Any]  # (m, V) calibrated
@@ -81,7 +81,7 @@ class OpenProducts:
     group_sizes: Ints  # (m,)
     counts: Floats
     """(m,) how many products of the catalog each one stands for, where they are a sample."""
-    twin_share: float
+    near_duplicate_rate: float
     """Share with a product of their content group in training."""
 
     @property

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints, ratio
 from catalog_enrichment.precision.certificate import RefusedCategory, RefusedLanguage, Stratum
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, ratio
 
 MIN_ACCEPTED = 20
 """A cell with fewer accepted certification products is merged; a first-level category or language with fewer is
@@ -83,25 +83,25 @@ class Weighting:
     strata: tuple[Stratum, ...]
     refused: tuple[RefusedCategory, ...]
     refused_languages: tuple[RefusedLanguage, ...]
-    open_products: float
+    unlabelled_products: float
     """Products to fill that the cells represent."""
 
 
 class Cells:
     """Counts of certification and open products per slice and size class; :meth:`weighting` makes the cells."""
 
-    def __init__(self, certification: Population, open_products: Population, fold_share: float = 1.0) -> None:
+    def __init__(self, certification: Population, unlabelled_products: Population, fold_share: float = 1.0) -> None:
         """``fold_share``: of the labelled products, that in the certification fold."""
-        self.slices: list[Slice] = sorted(set(certification.slices) & set(open_products.slices))
+        self.slices: list[Slice] = sorted(set(certification.slices) & set(unlabelled_products.slices))
         """The slices with certification products and with open products; nothing is written to others."""
         self._fold_share, self._size = fold_share, len(self.slices) * len(SIZE_STARTS)
         number = {name: position for position, name in enumerate(self.slices)}
         self._combination, fold_counts = self._counted(certification, number)  # (n,), -1 outside the slices
-        _, self._open = self._counted(open_products, number)
+        _, self._open = self._counted(unlabelled_products, number)
         self._certification = fold_counts.astype(np.int64)
 
     @property
-    def open_products(self) -> float:
+    def unlabelled_products(self) -> float:
         """Products to fill in the slices."""
         return float(self._open.sum())
 
@@ -193,18 +193,18 @@ class UniformDraw:
     Nothing is refused for too little evidence in a category: the sample represents all of them together.
     """
 
-    def __init__(self, certification: Population, open_products: Population) -> None:
-        self.slices: list[Slice] = sorted(set(certification.slices) & set(open_products.slices))
+    def __init__(self, certification: Population, unlabelled_products: Population) -> None:
+        self.slices: list[Slice] = sorted(set(certification.slices) & set(unlabelled_products.slices))
         """The slices with a product of the sample. What came into the catalog after the draw, or was too rare to be
         drawn, is not certified."""
-        inside = [name in set(self.slices) for name in open_products.slices]
-        self.open_products = float(open_products.counts[np.array(inside, dtype=bool)].sum())
+        inside = [name in set(self.slices) for name in unlabelled_products.slices]
+        self.unlabelled_products = float(unlabelled_products.counts[np.array(inside, dtype=bool)].sum())
         self._weights = np.ones(len(certification.group_sizes))
 
     def weighting(self, accepted: Bools) -> Weighting:
         """Weights of one."""
         del accepted
-        return Weighting(self._weights, (), (), (), self.open_products)
+        return Weighting(self._weights, (), (), (), self.unlabelled_products)
 
 
 @dataclass(frozen=True)
@@ -250,10 +250,10 @@ class _Evidence:
         """What is known of refused slices, at these positions, and what is missing."""
         combinations = _combinations(below)
         accepted, in_fold = self.count(combinations), int(self.certification[combinations].sum())
-        open_products = float(self.open[combinations].sum())
+        unlabelled_products = float(self.open[combinations].sum())
         if why == HEAVY:  # w = MAX_WEIGHT, solved for the certification products of this category
-            allowed = MAX_WEIGHT * (self.open_total + open_products) - open_products
-            more = open_products * self.certification_total / allowed - in_fold
+            allowed = MAX_WEIGHT * (self.open_total + unlabelled_products) - unlabelled_products
+            more = unlabelled_products * self.certification_total / allowed - in_fold
             missing = max(ceil(more * accepted / in_fold), 1)
         else:
             # the accept rate of all, as if ``MIN_ACCEPTED`` more products had been seen here: it is never 0
@@ -264,7 +264,7 @@ class _Evidence:
             "accepted": accepted,
             "missing": missing,
             "labelled_missing": max(ceil(more / fold_share), missing),
-            "open_products": round(open_products),
+            "unlabelled_products": round(unlabelled_products),
             "why": why,
         }
 

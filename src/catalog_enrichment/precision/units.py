@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints, as_scores
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, as_scores
 from catalog_enrichment.records import Cardinality
 
 SCORE_TYPE = "float64 of float32"

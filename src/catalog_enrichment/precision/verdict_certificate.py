@@ -85,7 +85,7 @@ def issue(
         target=rule.target,
         delta=rule.delta,
         use_number=sequence.number,
-        epoch=0,
+        certification_round=0,
         tested_at=sequence.delta,
         status=CertificateStatus.CONFIRMED,
         basis=CertificateBasis.VERDICTS,
@@ -94,8 +94,8 @@ def issue(
         label_set_hash=label_set_hash,
         data_window=verdicts.data_window,
         certification_products=step.judged,
-        open_products=population.products,
-        certification_twin_share=old.open_twin_share,  # the drawn products are products to fill
+        unlabelled_products=population.products,
+        certification_near_duplicate_rate=old.unlabelled_near_duplicate_rate,  # the drawn products are products to fill
         strata=(),
         refused_categories=(),
         refused_languages=(),

@@ -27,8 +27,8 @@ from math import ceil, isfinite, log
 import numpy as np
 from numpy.typing import ArrayLike
 
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints
 from catalog_enrichment.precision.certify import spent_delta
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
 
 BETS = {0.35: 0.1, 0.6: 0.35, 0.75: 0.55}
 """Bets l as shares of the largest bet that keeps every factor non-negative, with their weights, which add up to 1.

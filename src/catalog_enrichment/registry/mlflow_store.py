@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from catalog_enrichment import failures
+from catalog_enrichment.catalog.object_storage import storage_of
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.object_storage import storage_of
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_model, moved_store, promotion_lock

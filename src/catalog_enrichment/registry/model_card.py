@@ -63,7 +63,7 @@ def _row(one: Certificate) -> str:
     cells = [
         one.attribute,
         PATHS[one.modality],
-        one.numeric_path,
+        one.compute_type,
         f"{one.threshold:.4f}" if one.threshold is not None else "nothing is written",
         f"{one.accepted:,}" if written else "",
         f"{one.wrong:,}" if written else "",
@@ -76,4 +76,4 @@ def _row(one: Certificate) -> str:
 
 
 def _named(one: Certificate) -> str:
-    return f"{one.attribute} (products {PATHS[one.modality]}, {one.numeric_path})"
+    return f"{one.attribute} (products {PATHS[one.modality]}, {one.compute_type})"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import dictionary, resources
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store, promotion, promotion_gate
@@ -67,27 +67,27 @@ class ResolvedModel:
     certificates: tuple[Certificate, ...]
     """Of every number type it is certified for; of one, :meth:`in_numbers`."""
     numbers: str = "fp32"
-    """Number type to compute in (models.numeric_paths)."""
+    """Number type to compute in (models.compute_types)."""
     why_numbers: str = ""
     """Why a run computes in it, a sentence; empty before :meth:`for_run`."""
 
     def for_run(self, wanted: str, enabled: Collection[str]) -> ResolvedModel:
-        """In the number type of a run. ``wanted``: `enrich.numeric_path`; ``enabled``: names of attributes.
+        """In the number type of a run. ``wanted``: `enrich.compute_type`; ``enabled``: names of attributes.
 
         Raises ConfigError if the version is not certified for ``wanted``, or this machine is none for it.
         """
         if self.why_numbers:
             return self
-        certified: dict[str, set[tuple[str, Modality]]] = {one.numeric_path: set() for one in self.certificates}
+        certified: dict[str, set[tuple[str, Modality]]] = {one.compute_type: set() for one in self.certificates}
         for one in self.certificates:
             if one.threshold is not None and one.attribute in enabled:
-                certified[one.numeric_path].add((one.attribute, one.modality))
-        chosen = numeric_paths.choose(wanted, certified)
+                certified[one.compute_type].add((one.attribute, one.modality))
+        chosen = compute_types.choose(wanted, certified)
         return replace(self.in_numbers(chosen.numbers), why_numbers=chosen.why)
 
     def in_numbers(self, numbers: str) -> ResolvedModel:
         """The model as a run uses it: computing in ``numbers``, with the certificates of that number type alone."""
-        certificates = tuple(one for one in self.certificates if numeric_paths.numbers_of(one.numeric_path) == numbers)
+        certificates = tuple(one for one in self.certificates if compute_types.numbers_of(one.compute_type) == numbers)
         return replace(self, certificates=certificates, numbers=numbers)
 
 
@@ -166,7 +166,7 @@ class Registry:
             _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
             _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
         }
-        of_first_path = [one for one in certificates if one.numeric_path == certificates[0].numeric_path]
+        of_first_path = [one for one in certificates if one.compute_type == certificates[0].compute_type]
         evidence = Evidence.from_certificates(of_first_path, trained.held_out, trained.warnings)
         client = self.connect(create=True)
         if run is None:

@@ -51,7 +51,7 @@ class ChampionAlias:
         Promoting the champion again changes nothing. ``details`` are kept with the event. Raises GateRefused if another
         version is the champion or another process is promoting.
         """
-        with self._store.promoting() as still_held:
+        with self._store.promoting() as assert_lease:
             current = self.current()
             if current != expected_current:
                 raise GateRefused(
@@ -63,7 +63,7 @@ class ChampionAlias:
                 now = self._now()
                 # tags before the alias: a killed promotion leaves no champion without its predecessor
                 self._tag(version, {_PREVIOUS: current or "", _PROMOTED_AT: now})
-                still_held()
+                assert_lease()
                 self._move(version)
                 self._record(version, {"at": now, "action": PROMOTED, "champion_before": current, **(details or {})})
 
@@ -73,7 +73,7 @@ class ChampionAlias:
         A second call restores the predecessor's predecessor. Raises RegistryError if there is no champion or it has no
         predecessor.
         """
-        with self._store.promoting() as still_held:
+        with self._store.promoting() as assert_lease:
             champion = mlflow_store.find_version(self._client(), self._model, alias=self._alias)
             previous = champion.tags.get(_PREVIOUS)
             if not previous:
@@ -81,7 +81,7 @@ class ChampionAlias:
             self._version(previous)
             now = self._now()
             self._tag(champion.version, {_WITHDRAWN_AT: now})
-            still_held()
+            assert_lease()
             self._move(previous)
             withdrawn = str(champion.version)
             self._record(previous, {"at": now, "action": WENT_BACK, "champion_before": withdrawn})

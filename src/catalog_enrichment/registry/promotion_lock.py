@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from catalog_enrichment.catalog.lease import Lease
+from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.records import stable_hash
 
 StillHeld = Callable[[], None]

@@ -25,7 +25,7 @@ class TrainedModel:
     """The recipe and the settings, as a flat mapping with dotted keys."""
     tables: dict[str, list[dict[str, Any]]]
     """See :class:`Evaluation`. Also `epochs` (the losses of every stage), `search` (the candidates for lambda),
-    `numeric_paths` and `mistakes` (:mod:`catalog_enrichment.training.mistakes`)."""
+    `compute_types` and `mistakes` (:mod:`catalog_enrichment.training.mistakes`)."""
     curves: dict[str, dict[str, Any]]
     """See :class:`Evaluation`."""
     history: list[dict[str, float]]
@@ -45,13 +45,13 @@ class TrainedModel:
 def require_certificates(heads: Collection[str], certificates: Sequence[Certificate]) -> None:
     """Raises ModelContractError unless every one of ``heads`` has a certificate for each modality path, in every
     number type; an abstention is one."""
-    certified = {(one.attribute, one.modality, one.numeric_path) for one in certificates}
+    certified = {(one.attribute, one.modality, one.compute_type) for one in certificates}
     missing = [
-        f"{name} ({path}{f', {numeric_path}' if several else ''})"
-        for numeric_path, several in _numeric_paths(certificates)
+        f"{name} ({path}{f', {compute_type}' if several else ''})"
+        for compute_type, several in _numeric_paths(certificates)
         for name in heads
         for path in Modality
-        if (name, path, numeric_path) not in certified
+        if (name, path, compute_type) not in certified
     ]
     if missing or not heads:
         raise ModelContractError(
@@ -61,6 +61,6 @@ def require_certificates(heads: Collection[str], certificates: Sequence[Certific
 
 
 def _numeric_paths(certificates: Sequence[Certificate]) -> list[tuple[str, bool]]:
-    """The numeric paths of the certificates, "" if there are none, each with whether there are several."""
-    paths = sorted({one.numeric_path for one in certificates}) or [""]
+    """The compute types of the certificates, "" if there are none, each with whether there are several."""
+    paths = sorted({one.compute_type for one in certificates}) or [""]
     return [(path, len(paths) > 1) for path in paths]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog_enrichment.catalog import coverage_groups
+from catalog_enrichment.monitoring.stages import add_seconds
 from catalog_enrichment.records import add_counts
 from catalog_enrichment.report import coverage, withheld
-from catalog_enrichment.stages import add_seconds
 from catalog_enrichment.validation import by_shop
 
 _SUMMED = ("written", "suggested", "abstained", "retracted")

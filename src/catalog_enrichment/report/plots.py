@@ -58,14 +58,14 @@ class TrainingResult(Protocol):
 def training_figures(trained: TrainingResult) -> dict[str, Figure]:
     """Every figure of a training by name: ``training_history``, ``ATTRIBUTE/precision_recall``, ..."""
     figures = {"training_history": history(trained.history)}
-    first_path = next((one.numeric_path for one in trained.certificates), "")  # the one that is evaluated
-    evaluated = [one for one in trained.certificates if one.numeric_path == first_path]
+    first_path = next((one.compute_type for one in trained.certificates), "")  # the one that is evaluated
+    evaluated = [one for one in trained.certificates if one.compute_type == first_path]
     by_attribute = {c.attribute: c for c in evaluated if c.modality == "both"}
     figures |= evaluation_figures(trained.curves, trained.tables, by_attribute)
     for certificate in trained.certificates:
         prefix = f"{certificate.attribute}/{certificate.modality.value}"
-        if certificate.numeric_path != first_path:
-            prefix = f"{prefix}/{certificate.numeric_path}"
+        if certificate.compute_type != first_path:
+            prefix = f"{prefix}/{certificate.compute_type}"
         figures[f"{prefix}/fixed_sequence"] = fixed_sequence(certificate)
         figures[f"{prefix}/scores"] = score_histogram(certificate)
     return figures

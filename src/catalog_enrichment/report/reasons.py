@@ -110,14 +110,14 @@ def images_not_allowed(products: int, of: int) -> str:
     )
 
 
-def differing_fields(certificate: Certificate, numeric_path: str | None, images: Mapping[str, int]) -> list[str]:
+def differing_fields(certificate: Certificate, compute_type: str | None, images: Mapping[str, int]) -> list[str]:
     """What of :class:`ScoredBy` explains a certificate mismatch, in words.
 
-    ``numeric_path``: of the scores; ``images``: the section [images] of the run's config. Where neither differs, it is
+    ``compute_type``: of the scores; ``images``: the section [images] of the run's config. Where neither differs, it is
     the weights or the preprocessing, which a run does not store.
     """
     facts = {
-        "numeric path": (certificate.numeric_path, numeric_path),
+        "compute type": (certificate.compute_type, compute_type),
         "images.max_bytes": (certificate.max_image_bytes, images.get("max_bytes")),
         "images.max_pixels": (certificate.max_image_pixels, images.get("max_pixels")),
     }

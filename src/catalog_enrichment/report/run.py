@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.frames import persisted_frames
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
 from catalog_enrichment.records import Cardinality, Decision, Modality, Reason, RunKind
 from catalog_enrichment.report import backfill, changes, reasons, run_numbers
@@ -25,6 +24,7 @@ from catalog_enrichment.report.html import (
     write_run_report,
 )
 from catalog_enrichment.report.index import write_index
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -163,11 +163,11 @@ def reason_counts(predictions: DataFrame, run: Mapping[str, Any]) -> list[Reason
     certificates = {(c.attribute, c.modality): c for c in certificates_of(attributes)}
     worst_first = [Decision.ABSTAIN.value, Decision.SUGGEST.value, Decision.PUBLISH.value]
     best = F.struct(F.array_position(F.lit(worst_first), F.col("decision")), -F.col("rank"))
-    facts = ("decision", "reason", "modality", "numeric_path", "category", "language")
+    facts = ("decision", "reason", "modality", "compute_type", "category", "language")
     products = predictions.groupBy("product_id", "attribute").agg(F.max_by(F.struct(*facts), best).alias("best"))
     groups = products.groupBy("attribute", "best.decision", "best.reason", "best.modality").agg(
         F.count("*").alias("products"),
-        F.min("best.numeric_path").alias("numeric_path"),
+        F.min("best.compute_type").alias("compute_type"),
         *[F.collect_set(F.coalesce(f"best.{name}", F.lit(""))).alias(name) for name in ("category", "language")],
     )
     return [_reason_count(row, certificates, config.get("images", {})) for row in groups.collect()]
@@ -184,7 +184,7 @@ def _reason_count(
         certificate=certificate,
         categories=sorted(row["category"]),
         languages=sorted(row["language"]),
-        differing=reasons.differing_fields(certificate, row["numeric_path"], images) if certificate else (),
+        differing=reasons.differing_fields(certificate, row["compute_type"], images) if certificate else (),
     )
     return ReasonCount(
         attribute=row["attribute"],

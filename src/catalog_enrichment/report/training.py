@@ -43,7 +43,7 @@ _QUALITY = (
 _CERTIFICATES = (
     Column("attribute", text("attribute"), "<"),
     Column("products", text("products"), "<"),
-    Column("numbers", text("numeric_path"), "<"),
+    Column("numbers", text("compute_type"), "<"),
     Column("written at score", text("threshold")),
     Column("certificate", text("tested"), "<"),
 )
@@ -78,7 +78,7 @@ def _certificate(certificate: Certificate) -> dict[str, Any]:
     return {
         "attribute": certificate.attribute,
         "products": claim.PATHS[certificate.modality],
-        "numeric_path": certificate.numeric_path,
+        "compute_type": certificate.compute_type,
         "threshold": "-" if certificate.threshold is None else f"{certificate.threshold:.4f}",
         "tested": claim.tested(certificate),
     }

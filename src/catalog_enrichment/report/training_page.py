@@ -80,7 +80,7 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
     """The variables of training.html.j2."""
     trained = training.trained
     certified = [one for one in trained.certificates if one.threshold is not None]
-    several_paths = len({one.numeric_path for one in trained.certificates}) > 1
+    several_paths = len({one.compute_type for one in trained.certificates}) > 1
     return {
         "training": training,
         "trained_at": min((one.issued_at.astimezone(UTC) for one in trained.certificates), default=None),
@@ -103,8 +103,8 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
 
 
 def _certified_text(certificate: Certificate, several_paths: bool) -> dict[str, str]:
-    c, open_products = certificate, certificate.open_products
-    filled = f"{c.accept_rate:.0%} of the {open_products:,} unlabelled products have such a score"
+    c, unlabelled_products = certificate, certificate.unlabelled_products
+    filled = f"{c.accept_rate:.0%} of the {unlabelled_products:,} unlabelled products have such a score"
     return {
         "attribute": c.attribute,
         "text": f"{_for_whom(c, several_paths)}: values with a score of {c.threshold:.3f} or more, of which at least "
@@ -137,14 +137,14 @@ def _seldom_given(trained: TrainedWithMistakes) -> list[dict[str, Any]]:
 
 
 def _for_whom(certificate: Certificate, several_paths: bool) -> str:
-    computed = f", computed in {certificate.numeric_path}" if several_paths else ""
+    computed = f", computed in {certificate.compute_type}" if several_paths else ""
     return f"products {claim.PATHS[certificate.modality]}{computed}"
 
 
 def _refused_slices(certificate: Certificate) -> list[str]:
     """Where a certificate allows nothing, with the labelled products that are missing there."""
     rows: list[RefusedLanguage | RefusedCategory] = [*certificate.refused_languages, *certificate.refused_categories]
-    shown = sorted(rows, key=lambda row: -row.open_products)[:MOST_REFUSED]
+    shown = sorted(rows, key=lambda row: -row.unlabelled_products)[:MOST_REFUSED]
     texts = []
     for row in shown:
         category = row.category if isinstance(row, RefusedCategory) else None
@@ -157,7 +157,7 @@ def _refused_slices(certificate: Certificate) -> list[str]:
         )
         where = claim.language_name(row.language) if category is None else category or "products without a category"
         sentence = reasons.sentence(Reason.UNSEEN_SLICE, case)
-        texts.append(f"{where}: {sentence}. {row.open_products:,} products to fill are there.")
+        texts.append(f"{where}: {sentence}. {row.unlabelled_products:,} products to fill are there.")
     if len(rows) > len(shown):
         texts.append(f"{certificate.attribute}: {len(rows) - len(shown):,} more categories and languages like these.")
     return texts

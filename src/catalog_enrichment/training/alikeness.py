@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.models.has_value import Heads
 from catalog_enrichment.models.has_value import has_value as has_value_of
 from catalog_enrichment.precision.alike import Comparison, Product, cell_weights, matched_cells
+from catalog_enrichment.precision.classification_metrics import Bools
 from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.precision.strata import size_classes
 from catalog_enrichment.precision.units import accept_scores
@@ -91,7 +91,7 @@ class Populations:
         return np.asarray(self.unseen & ~self._for_heads) if has_head else self.unseen
 
     def _unlabelled(self, labels: Labels, scores: ModelScores, mask: Bools) -> Index:
-        return _where(scores.index, labels.unfilled & self.unseen & mask)
+        return _where(scores.index, labels.unlabelled & self.unseen & mask)
 
     def _products(self, labelled: Index, unlabelled: Index, scores: ModelScores) -> has_value.Products:
         index = np.concatenate([labelled, unlabelled])

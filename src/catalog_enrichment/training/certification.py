@@ -32,17 +32,17 @@ from catalog_enrichment.precision.certify import (
     why_untestable,
 )
 from catalog_enrichment.precision.claim import PATHS
-from catalog_enrichment.precision.earlier_uses import GOLD_EPOCH, EarlierUses
+from catalog_enrichment.precision.earlier_uses import GOLD_ROUND, EarlierUses
 from catalog_enrichment.precision.grid import smallest_sample
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, OpenProducts
+from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, UnlabelledProducts
 from catalog_enrichment.precision.units import units_from, writable_values
 from catalog_enrichment.records import Modality, stable_hash
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.folds import Index, twins_share
+from catalog_enrichment.training.folds import Index, near_duplicate_rate
 from catalog_enrichment.training.held_out import decisions_of
 from catalog_enrichment.training.task import Split
 
@@ -50,7 +50,7 @@ from catalog_enrichment.training.task import Split
 class UseLabels(Protocol):
     """Records a use of certification labels, before they are read."""
 
-    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
         """The use of the labels of ``product_ids`` by ``candidate``, a :func:`candidate_key`."""
 
 
@@ -58,7 +58,7 @@ def _no_champion(*_: object) -> str:
     return ""
 
 
-def _first_use(_attribute: str, _product_ids: Sequence[str], _candidate: str, _epoch: int) -> int:
+def _first_use(_attribute: str, _product_ids: Sequence[str], _candidate: str, _round: int) -> int:
     return 1
 
 
@@ -68,7 +68,7 @@ class EarlierCandidates:
 
     use_labels: UseLabels
     next_use: Callable[[str, Sequence[str], str, int], int] = _first_use
-    """(attribute, product ids, candidate, epoch) -> the number that the use would have, without recording one."""
+    """(attribute, product ids, candidate, certification_round) -> the number that the use would have, without recording one."""
     uses: EarlierUses = field(default_factory=EarlierUses)
     refusal: Callable[[str, Sequence[HeldOutDecision]], str] = _no_champion
     """(attribute, what a model would write on its test fold) -> why the promotion gate would refuse it for its recall;
@@ -76,23 +76,23 @@ class EarlierCandidates:
     lost: Callable[[Mapping[str, Sequence[str]]], str] = _no_champion
     """(attribute -> values that a model can write) -> why the gate would refuse it for what it cannot write."""
 
-    def used_once(self, numeric_paths: Sequence[str]) -> EarlierCandidates:
-        """The same for a model that is certified on each of these numeric paths on the same folds: all of that is one
+    def used_once(self, compute_types: Sequence[str]) -> EarlierCandidates:
+        """The same for a model that is certified on each of these compute types on the same folds: all of that is one
         use of the labels, by another candidate than one with other paths."""
-        if len(numeric_paths) == 1:
+        if len(compute_types) == 1:
             return self
         known: dict[tuple[str, tuple[str, ...]], LabelUse] = {}
 
-        def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
+        def use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
             key = (attribute, tuple(product_ids))
             if key not in known:
-                known[key] = self.use_labels(attribute, product_ids, stable_hash(candidate, *numeric_paths), epoch)
+                known[key] = self.use_labels(attribute, product_ids, stable_hash(candidate, *compute_types), certification_round)
             return known[key]
 
-        def next_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> int:
+        def next_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> int:
             used = known.get((attribute, tuple(product_ids)))
-            of_all = stable_hash(candidate, *numeric_paths)
-            return used.number if used else self.next_use(attribute, product_ids, of_all, epoch)
+            of_all = stable_hash(candidate, *compute_types)
+            return used.number if used else self.next_use(attribute, product_ids, of_all, certification_round)
 
         return replace(self, use_labels=use, next_use=next_use)
 
@@ -107,7 +107,7 @@ class Certifier:
 
     split: Split
     scores: ModelScores
-    """Of the choosing and certification folds and of the unfilled products, for the attributes learned."""
+    """Of the choosing and certification folds and of the unlabelled products, for the attributes learned."""
     rule: PrecisionConfig
     scored_by: ScoredBy
     earlier: EarlierCandidates
@@ -116,7 +116,7 @@ class Certifier:
     heads: Heads = field(default_factory=dict)
     """The has-value heads that ``scores`` are multiplied by."""
     paths: int = 1
-    """Numeric paths that share ``rule.delta``; verdicts certify each one at all of it."""
+    """Compute types that share ``rule.delta``; verdicts certify each one at all of it."""
 
     def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
         """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn."""
@@ -154,9 +154,9 @@ class Certifier:
         """
         path = self._on_path(modality)
         certification = _where(self.split.folds.certification, labels.labelled & path)
-        open_products, ids = self._open_products(labels, path), self._ids(certification)
-        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
-        number = self.earlier.next_use(labels.attribute, ids, candidate, self.split.epoch.number)
+        unlabelled_products, ids = self._unlabelled_products(labels, path), self._ids(certification)
+        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), unlabelled_products, self.rule)
+        number = self.earlier.next_use(labels.attribute, ids, candidate, self.split.certification_round.number)
         needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, number))
         if len(certification) < needed:
             why = _too_few(len(certification), needed, self._certification_share, modality)
@@ -169,16 +169,16 @@ class Certifier:
             fold_share=self._certification_share,
         )
         why = (
-            why_untestable(pool, certification_scores, open_products, self.rule, number)
-            or self._unlike(labels.attribute, comparison, pool, certification_scores, open_products, number)
+            why_untestable(pool, certification_scores, unlabelled_products, self.rule, number)
+            or self._unlike(labels.attribute, comparison, pool, certification_scores, unlabelled_products, number)
             or self._poor_on_the_test_fold(labels, path, pool)
             or self._refused_on_the_test_fold(labels, path, pool)
         )
         if why:
             return self._abstention(labels, modality, certification, why, alikeness=comparison.result)
-        use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.epoch.number)
+        use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.certification_round.number)
         binding = self._binding(modality, certification, use)
-        return certify_attribute(pool, certification_scores, open_products, self.rule, binding, comparison)
+        return certify_attribute(pool, certification_scores, unlabelled_products, self.rule, binding, comparison)
 
     def _by_gold_sample(self, labels: Labels, modality: Modality, pool: Pool, has_head: bool) -> Certificate | str:
         """Return the certificate from people's answers about a uniform sample of unlabelled products, which is
@@ -192,9 +192,9 @@ class Certifier:
         chose = np.isin(self.split.groups, self.split.groups[self.split.folds.choosing])
         fresh, path = self.populations.untouched(has_head) & ~chose, self._on_path(modality)
         index = _where(self.scores.index, labels.gold & path & fresh)
-        open_products, ids = self._open_products(labels, path), self._ids(index)
-        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), open_products, self.rule)
-        number = self.earlier.next_use(labels.attribute, ids, candidate, GOLD_EPOCH)
+        unlabelled_products, ids = self._unlabelled_products(labels, path), self._ids(index)
+        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), unlabelled_products, self.rule)
+        number = self.earlier.next_use(labels.attribute, ids, candidate, GOLD_ROUND)
         fold = CertificationScores(
             **self._scored_labels(labels, index) | {"truth": labels.gold_truth[index]},
             categories=[self.split.dataset.categories[product] for product in index],
@@ -204,15 +204,15 @@ class Certifier:
             uniform=True,
         )
         why = (
-            why_untestable(pool, fold, open_products, self.rule, number)
+            why_untestable(pool, fold, unlabelled_products, self.rule, number)
             or self._poor_on_the_test_fold(labels, path, pool)
             or self._refused_on_the_test_fold(labels, path, pool)
         )
         if why:
             return why
-        use = self.earlier.use_labels(labels.attribute, ids, candidate, GOLD_EPOCH)
+        use = self.earlier.use_labels(labels.attribute, ids, candidate, GOLD_ROUND)
         binding = replace(self._binding(modality, index, use), basis=CertificateBasis.GOLD_SAMPLE)
-        return certify_attribute(pool, fold, open_products, self.rule, binding)
+        return certify_attribute(pool, fold, unlabelled_products, self.rule, binding)
 
     def _unlike(
         self,
@@ -220,7 +220,7 @@ class Certifier:
         comparison: Comparison,
         pool: Pool,
         certification: CertificationScores,
-        open_products: OpenProducts,
+        unlabelled_products: UnlabelledProducts,
         number: int,
     ) -> str:
         """Why merchants' labels say too little about the unlabelled products, whatever the labels are; "" if they say
@@ -229,7 +229,7 @@ class Certifier:
         if found.alike:
             enough = found.noticeable_share <= self.rule.noticeable_share
             return "" if enough else claim.why_not_compared(attribute, found, self._verdicts)
-        tested = tested_thresholds(pool, certification, open_products, self.rule, number)
+        tested = tested_thresholds(pool, certification, unlabelled_products, self.rule, number)
         if min(map(comparison.unexplained, tested), default=0.0) < 1 - self.rule.target:
             return ""
         return claim.why_unlike(attribute, found, self._verdicts)
@@ -270,7 +270,9 @@ class Certifier:
         self, labels: Labels, modality: Modality, certification: Index, why: str, **known: Any
     ) -> Certificate:
         """An abstention without a use of the labels; ``known``: further fields."""
-        binding = self._binding(modality, certification, LabelUse(number=1, epoch=self.split.epoch.number))
+        binding = self._binding(
+            modality, certification, LabelUse(number=1, certification_round=self.split.certification_round.number)
+        )
         known |= {"certification_products": len(certification)}
         return abstention(labels.attribute, why, self.rule, binding, **known)
 
@@ -294,16 +296,16 @@ class Certifier:
             "groups": self.split.groups[index],
         }
 
-    def _open_products(self, labels: Labels, path: NDArray[np.bool_]) -> OpenProducts:
+    def _unlabelled_products(self, labels: Labels, path: NDArray[np.bool_]) -> UnlabelledProducts:
         dataset, groups = self.split.dataset, self.split.groups
-        unfilled = _where(self.scores.index, labels.unfilled & path)
-        return OpenProducts(
-            probabilities=self.scores.at(labels.attribute, unfilled),
-            categories=[dataset.categories[product] for product in unfilled],
-            languages=[dataset.languages[product] for product in unfilled],
-            group_sizes=self._group_sizes[unfilled],
-            counts=self.represented[unfilled],
-            twin_share=twins_share(unfilled, self.split.folds.train, groups),
+        unlabelled = _where(self.scores.index, labels.unlabelled & path)
+        return UnlabelledProducts(
+            probabilities=self.scores.at(labels.attribute, unlabelled),
+            categories=[dataset.categories[product] for product in unlabelled],
+            languages=[dataset.languages[product] for product in unlabelled],
+            group_sizes=self._group_sizes[unlabelled],
+            counts=self.represented[unlabelled],
+            near_duplicate_rate=near_duplicate_rate(unlabelled, self.split.folds.train, groups),
         )
 
     def _ids(self, index: Index) -> list[str]:

@@ -70,7 +70,7 @@ class Labels:
     """(N,): the merchant gives a value, learned or not. Evaluation and certification use these products."""
     unlearned: NDArray[np.int64]
     """(N,): number of true values that are not learned; they count in the denominator of recall."""
-    unfilled: NDArray[np.bool_]
+    unlabelled: NDArray[np.bool_]
     """(N,): the attribute applies and the merchant gives no value: what enrichment would fill."""
     refused: NDArray[np.bool_] | None = None
     """(N, V): people said that this value is wrong, and nobody what is right; None: of no product."""
@@ -133,12 +133,12 @@ class Dataset:
     gold: list[dict[str, tuple[str, ...]]] = field(default_factory=list)
     """Attribute -> people's answer in a gold sample, where the merchant gives no label: the right values, none where
     the product has none or they could not tell. They train nothing."""
-    adopted: list[frozenset[str]] = field(default_factory=list)
+    self_derived: list[frozenset[str]] = field(default_factory=list)
     """Attributes for which the merchant repeats what this system wrote or suggested (PRECISION, certificate 7)."""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1, 3), dtype=np.uint8))
     """(N, S, S, 3) RGB, memory-mapped, read-only; undefined for a product without a usable picture."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Products read, opted out, adopted, labelled, labelled or with a value refused by people (by source), unlabelled,
+    """Products read, opted out, self_derived, labelled, labelled or with a value refused by people (by source), unlabelled,
     not kept, and unusable pictures by reason."""
     unusable: UnusablePictures = field(default_factory=UnusablePictures)
     """The products that have pictures, and those of them without a usable one."""
@@ -170,12 +170,12 @@ class Dataset:
         the counts are used, nothing about any single product.
 
         A value that is not in the dictionary is labelled but never learned: whatever the model predicts there counts as
-        wrong. The truth is unknown, and the product is neither labelled nor unfilled, where the merchant gives several
-        values of an attribute that can have one, and where a value is adopted: the merchant's other values do not say
+        wrong. The truth is unknown, and the product is neither labelled nor unlabelled, where the merchant gives several
+        values of an attribute that can have one, and where a value is self-derived: the merchant's other values do not say
         that it is wrong.
 
         What people said (``people``, ``refused``) is in truth and refused, but such a product is neither labelled nor
-        unfilled: whom people were asked about depends on the scores, so their words train and nothing is measured or
+        unlabelled: whom people were asked about depends on the scores, so their words train and nothing is measured or
         certified by them.
         """
         attribute = self.dictionary[name]
@@ -183,7 +183,7 @@ class Dataset:
         single = attribute.cardinality is Cardinality.ONE
         unknown = np.array(
             [
-                name in self.adopted[product] or (single and len(values) > 1)
+                name in self.self_derived[product] or (single and len(values) > 1)
                 for product, values in enumerate(merchant_values)
             ],
             dtype=bool,
@@ -240,7 +240,7 @@ class Dataset:
 
 
 def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, options: LoadOptions) -> Dataset:
-    """Read product rows (contract `products`, or `catalog.adopted.scan_products`), without those that opted out.
+    """Read product rows (contract `products`, or `catalog.self_derived.scan_products`), without those that opted out.
 
     The pixels are written to ``pixels.u8`` in ``options.workdir``. An unusable picture raises nothing: it is counted
     by reason, and the product has no image.
@@ -303,9 +303,9 @@ def _assign_slots(
             dataset.counts["opted_out"] += 1
             continue
         row["merchant"] = _merchant_values(row["merchant_attributes"])
-        row["adopted"] = frozenset(row.get("adopted_attributes") or ())
-        dataset.counts["adopted"] += not row["adopted"].isdisjoint(options.attributes)
-        given = {name for name in options.attributes if row["merchant"].get(name) and name not in row["adopted"]}
+        row["self_derived"] = frozenset(row.get("adopted_attributes") or ())
+        dataset.counts["self_derived"] += not row["self_derived"].isdisjoint(options.attributes)
+        given = {name for name in options.attributes if row["merchant"].get(name) and name not in row["self_derived"]}
         overturned = _overturned(row, given, dataset.dictionary)
         row["merchant"] |= overturned
         dataset.counts["overturned"] += bool(overturned)
@@ -380,7 +380,7 @@ def _store_row(dataset: Dataset, slot: int, row: dict[str, Any], options: LoadOp
         (dataset.people, row["people"]),
         (dataset.refused, row["refused"]),
         (dataset.gold, row["gold"]),
-        (dataset.adopted, row["adopted"]),
+        (dataset.self_derived, row["self_derived"]),
     ]
     for column, value in columns:
         column[slot : slot + 1] = [value]  # appends at the end, else overwrites the replaced product

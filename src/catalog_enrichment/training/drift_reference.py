@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.classification_metrics import as_scores
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import score_histogram
+from catalog_enrichment.precision.classification_metrics import as_scores
 from catalog_enrichment.precision.drift import MASKED
 from catalog_enrichment.precision.strata import first_level
 from catalog_enrichment.precision.units import accept_scores
@@ -37,14 +37,14 @@ def drift_reference(
     certificates: Sequence[Certificate],
     score_masked: ScoreMasked | None,
 ) -> list[dict[str, Any]]:
-    """An entry per certificate, plain data. ``certificates``: those of the numeric path of ``scores``;
+    """An entry per certificate, plain data. ``certificates``: those of the compute type of ``scores``;
     ``score_masked``: None for a model of one modality."""
     masked = _masked_scores(dataset, labels, scores, score_masked)
     return [
         {
             "attribute": one.attribute,
             "modality": one.modality.value,
-            "numeric_path": one.numeric_path,
+            "compute_type": one.compute_type,
             "strata": _strata(dataset, labels[one.attribute], scores, one, masked),
         }
         for one in certificates
@@ -58,7 +58,7 @@ def _masked_scores(
     """Masked modality -> scores of the sampled products: those to fill that have the smallest hashes."""
     if score_masked is None:
         return {}
-    open_somewhere = np.any([label.unfilled for label in labels.values()], axis=0) & dataset.has_image
+    open_somewhere = np.any([label.unlabelled for label in labels.values()], axis=0) & dataset.has_image
     index = scores.index[open_somewhere[scores.index]]
     order = np.argsort([stable_hash("masked", dataset.ids[product]) for product in index.tolist()], kind="stable")
     sample = np.sort(index[order[:MASKED_PRODUCTS]])
@@ -72,8 +72,8 @@ def _strata(
     certificate: Certificate,
     masked: Mapping[str, ModelScores],
 ) -> list[dict[str, Any]]:
-    to_fill = label.unfilled & dataset.on_path(certificate.modality)
-    index = scores.index[to_fill[scores.index]]
+    unlabelled = label.unlabelled & dataset.on_path(certificate.modality)
+    index = scores.index[unlabelled[scores.index]]
     names = [(dataset.languages[product], first_level(dataset.categories[product])) for product in index.tolist()]
     found = []
     for language, category in sorted(set(names)):

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment import classification_metrics
-from catalog_enrichment.classification_metrics import Bools, Floats, Ints, ratio
-from catalog_enrichment.precision import bootstrap, metrics
+from catalog_enrichment.precision import bootstrap, classification_metrics, metrics
+from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, ratio
 from catalog_enrichment.precision.units import pairs_from
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index

@@ -126,11 +126,15 @@ def split_folds(labelled: Index, products: GroupedProducts, config: FoldsConfig)
 
 
 def redraw_certification(
-    folds: Folds, products: GroupedProducts, config: FoldsConfig, epoch: int, certified_before: NDArray[np.bool_]
+    folds: Folds,
+    products: GroupedProducts,
+    config: FoldsConfig,
+    certification_round: int,
+    certified_before: NDArray[np.bool_],
 ) -> Folds:
-    """The folds of a later ``epoch``: a new certification fold of products that never certified, the same test fold.
+    """The folds of a later ``certification_round``: a new certification fold of products that never certified, the same test fold.
 
-    ``folds``: the split of epoch 0. ``certified_before`` (N,): products that certified in an earlier epoch. The new
+    ``folds``: the split of certification round 0. ``certified_before`` (N,): products that certified in an earlier certification round. The new
     certification fold is drawn from the content groups without such a product, each with the same probability, large
     ones too, until it has its share; it is smaller if they are fewer. The other groups, but for those of the test
     fold, fill train and choosing by their shares.
@@ -138,7 +142,9 @@ def redraw_certification(
     rest = np.sort(np.concatenate([folds.train, folds.choosing, folds.certification]))
     labelled = len(rest) + len(folds.test)
     fresh = never_certified(rest, products.groups, certified_before)
-    division = Division(products, _large(labelled, config), config.stratify, (config.seed, "epoch", epoch))
+    division = Division(
+        products, _large(labelled, config), config.stratify, (config.seed, "certification_round", certification_round)
+    )
     share = min(config.certification * labelled / max(len(fresh), 1), 1.0)
     certification, _ = division.parts(fresh, np.array([share, 1 - share]))
     others = np.setdiff1d(rest, certification)
@@ -261,7 +267,7 @@ def _stratify(
     return folds.tolist()
 
 
-def twins_share(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
+def near_duplicate_rate(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
     """Share of the products at ``index`` whose content group is also in ``reference``; 0 for an empty index."""
     return float(np.isin(groups[index], groups[reference]).mean()) if len(index) else 0.0
 

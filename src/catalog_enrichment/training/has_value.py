@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.classification_metrics import Bools, Floats
 from catalog_enrichment.precision.alike import Comparison, Side, side_of
+from catalog_enrichment.precision.classification_metrics import Bools, Floats
 from catalog_enrichment.records import stable_hash
 
 COMPONENTS = 32

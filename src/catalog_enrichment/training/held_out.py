@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis
+from catalog_enrichment.precision.classification_metrics import Bools
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.precision.units import writable_values
 from catalog_enrichment.records import Modality
@@ -88,7 +88,7 @@ def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
     """(n,): the products of ``index`` to which the certificate may write, the day it was issued."""
     paths = _paths(dataset)
     problems = [
-        certificate.problem(
+        certificate.rejection_reason(
             scored_by=certificate.scored_by,
             standard=certificate.standard,
             modality=paths[product],

@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import adopted, gold_labels, label_uses, people_labels
+from catalog_enrichment.catalog import gold_labels, label_uses, people_labels, self_derived
 from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.models.recipe_files import load_model_recipe
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunStatus
 from catalog_enrichment.registry.model_registry import Registry
-from catalog_enrichment.stages import Stages
 from catalog_enrichment.training import launcher
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train_model(config: Config) -> dict[str, Any]:
         from catalog_enrichment.training.train import train
 
         with stages("train") as stage:
-            products = people_labels.with_labels(catalog, adopted.scan_products(catalog))
+            products = people_labels.with_labels(catalog, self_derived.scan_products(catalog))
             products = gold_labels.with_gold_labels(catalog, products)
             earlier = _earlier_candidates(catalog, registry)
             with_losses = partial(fit, on_epoch=run.epoch)
@@ -125,12 +125,12 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
 
     before_table = registry.certified_without_label_uses()
 
-    def use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> LabelUse:
-        fold = label_uses.Fold(attribute, product_ids, epoch)
+    def use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
+        fold = label_uses.Fold(attribute, product_ids, certification_round)
         return label_uses.use_labels(catalog, fold, candidate, before_table)
 
-    def next_use(attribute: str, product_ids: Sequence[str], candidate: str, epoch: int) -> int:
-        return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, epoch), candidate, before_table)
+    def next_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> int:
+        return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, certification_round), candidate, before_table)
 
     gate = registry.early_gate()
     return EarlierCandidates(
@@ -144,8 +144,8 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
     """The most important fields; all of them are in the model version's certificates.json."""
-    counts = ("accepted", "wrong", "lower_bound", "epoch", "use_number")
+    counts = ("accepted", "wrong", "lower_bound", "certification_round", "use_number")
     return {
         name: getattr(certificate, name)
-        for name in ("attribute", "modality", "numeric_path", "threshold", *counts, "why_abstains")
+        for name in ("attribute", "modality", "compute_type", "threshold", *counts, "why_abstains")
     }

@@ -39,7 +39,7 @@ def fitting_resources(config: Config, job: str) -> Iterator[tuple[Path, Fitter]]
         if settings.processes == 1:
             yield workdir, fit
             return
-        from catalog_enrichment import session
+        from catalog_enrichment.spark import session
         from catalog_enrichment.training.distributed import distributed_fitter
 
         spark = session.start(config, job)

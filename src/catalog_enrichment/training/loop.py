@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.models import numeric_paths
+from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.network import ModelInputs, MultiModalNet, parameter_groups
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.records import stable_hash
@@ -173,7 +173,7 @@ class _Loop:
         self._device = next(network.parameters()).device
         self._network, self._objective = network, objective.to(self._device)
         if spec.precision == "auto":
-            spec = replace(spec, precision="bf16" if numeric_paths.fastest(str(self._device)) == "bf16" else "fp32")
+            spec = replace(spec, precision="bf16" if compute_types.fastest(str(self._device)) == "bf16" else "fp32")
         self._spec, self._inputs = spec, inputs
         self._epoch = 0
         self._shared_random = self._process_random = np.random.default_rng(spec.seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import predictions
+from catalog_enrichment.precision.classification_metrics import predictions
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores

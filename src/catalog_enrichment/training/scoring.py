@@ -9,11 +9,11 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import has_value, numeric_paths
+from catalog_enrichment.models import compute_types, has_value
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.precision.calibration import fit_temperature
+from catalog_enrichment.precision.classification_metrics import Bools
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.fit import Fitted
@@ -53,7 +53,7 @@ def score(
     Products with texts of like length are scored together, as enrichment does: little is spent on padding.
     """
     order = _by_length(predictor, dataset, index)
-    size = numeric_paths.ROWS[numeric_paths.device_of(predictor.numeric_path)]
+    size = compute_types.ROWS[compute_types.device_of(predictor.compute_type)]
     starts = range(0, len(order), size)
     scores = []
     for start in with_progress(starts, progress, size, "scored"):

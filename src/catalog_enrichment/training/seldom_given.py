@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Floats
+from catalog_enrichment.precision.classification_metrics import Floats
 from catalog_enrichment.precision.strata import first_level
 from catalog_enrichment.training.dataset import Dataset, Labels
 
@@ -32,7 +32,7 @@ def seldom_given(dataset: Dataset, labels: Mapping[str, Labels], represented: Fl
     """
     rows = []
     for name, label in labels.items():
-        products, labelled = _counted(dataset, label.labelled | label.unfilled, represented), Counter[str]()
+        products, labelled = _counted(dataset, label.labelled | label.unlabelled, represented), Counter[str]()
         labelled.update(_counted(dataset, label.labelled, represented))
         seldom = [
             category

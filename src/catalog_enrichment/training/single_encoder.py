@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models.compute_types import default_device
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import MultiModalNet, build_network
-from catalog_enrichment.models.numeric_paths import default_device
 from catalog_enrichment.models.spec import FitSpec, FusionSpec, Head, ModelSpec
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.examples import Examples

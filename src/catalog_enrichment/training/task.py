@@ -20,7 +20,7 @@ from catalog_enrichment.models.spec import ModelSpec, Recipe
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
-from catalog_enrichment.training.epochs import Epoch, folds_of_epoch
+from catalog_enrichment.training.certification_rounds import CertificationRound, folds_of_round
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, content_groups, half_of_groups
 
@@ -39,7 +39,7 @@ class Split:
     groups: NDArray[np.int64]
     """(N,) content group of each product."""
     folds: Folds
-    epoch: Epoch = field(default_factory=Epoch)
+    certification_round: CertificationRound = field(default_factory=CertificationRound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +143,14 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
     truth = np.concatenate([label.truth for label in labels], axis=1)
     products = GroupedProducts(dataset.ids, groups, truth)
     attributes = attributes_of(settings, dataset.dictionary)
-    folds, epoch = folds_of_epoch(labelled, products, settings, attributes, earlier)
+    folds, certification_round = folds_of_round(labelled, products, settings, attributes, earlier)
     if empty := [name for name, size in folds.sizes().items() if not size]:
         raise DataContractError(
             f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, too few "
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
-    return Split(dataset, groups, _with_people(folds, dataset, groups), epoch)
+    return Split(dataset, groups, _with_people(folds, dataset, groups), certification_round)
 
 
 def _with_people(folds: Folds, dataset: Dataset, groups: NDArray[np.int64]) -> Folds:

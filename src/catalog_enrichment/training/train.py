@@ -16,36 +16,36 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from catalog_enrichment import resources
-from catalog_enrichment.classification_metrics import Bools
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models import artifact, ensemble, numeric_paths
+from catalog_enrichment.models import artifact, compute_types, ensemble
 from catalog_enrichment.models.ensemble import Scorer
 from catalog_enrichment.models.has_value import Heads
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FusionSpec, Recipe, SearchSpec
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.certified_metrics import certified_metrics
+from catalog_enrichment.precision.classification_metrics import Bools
 from catalog_enrichment.precision.earlier_uses import EarlierUses
 from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.records import Modality, flatten_keys, stable_hash
 from catalog_enrichment.registry.trained_model import TrainedModel
-from catalog_enrichment.stages import Stages
-from catalog_enrichment.training import epochs
+from catalog_enrichment.training import certification_rounds
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates, data_window, label_set
+from catalog_enrichment.training.compute_type_differences import compute_type_differences
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.drift_reference import ScoreMasked, drift_reference
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.fit import Fitted, check_buildable, fit, set_threads
-from catalog_enrichment.training.folds import Index, twins_share
+from catalog_enrichment.training.folds import Index, near_duplicate_rate
 from catalog_enrichment.training.held_out import held_out_decisions
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.mistakes import mistakes, pictures_of
-from catalog_enrichment.training.numeric_differences import numeric_differences
 from catalog_enrichment.training.scoring import MaskedInput, score, temperatures, with_has_value
 from catalog_enrichment.training.seldom_given import seldom_given
 from catalog_enrichment.training.single_encoder import device, modalities_used
@@ -74,9 +74,9 @@ def train(
     or attribute, DataContractError for too little data.
     """
     stages, settings = Stages(say=progress), settings_of(config)
-    for numbers in settings.numeric_paths:
-        if problem := numeric_paths.why_not(numbers, device()):
-            raise ConfigError(f"training.numeric_paths: not {numbers} on this machine: {problem}")
+    for numbers in settings.compute_types:
+        if problem := compute_types.why_not(numbers, device()):
+            raise ConfigError(f"training.compute_types: not {numbers} on this machine: {problem}")
     set_threads(settings.threads)
     recipe = load_model_recipe(resources.locate(settings.recipe, config.path(".")), settings.set)
     members = _members(recipe)
@@ -91,8 +91,8 @@ def train(
         labels = labels_of(dataset, settings)
         split = _split(dataset, config, recipe, earlier.uses)
         tasks = _tasks(split, labels, members)
-    if split.epoch.reason:
-        progress(f"certification labels: {split.epoch.reason}")
+    if split.certification_round.reason:
+        progress(f"certification labels: {split.certification_round.reason}")
     if lost := earlier.lost({name: label.values for name, label in tasks[0].labels.items()}):
         progress(f"warning: nothing will be certified, because the promotion gate would refuse the model. {lost}")
         earlier = replace(earlier, refusal=lambda *_: lost)
@@ -101,7 +101,7 @@ def train(
     with stages("calibrate"):
         folder = _save_artifact(workdir / "artifact", recipe, tasks, fitted)
         # everything below is scored as enrichment does
-        predictors = [ensemble.load(folder, device(), numbers) for numbers in settings.numeric_paths]
+        predictors = [ensemble.load(folder, device(), numbers) for numbers in settings.compute_types]
     with stages("score") as stage:
         to_score = _products_to_score(split, labels)
         scores_by_path = [score(predictor, dataset, to_score, progress) for predictor in predictors]
@@ -112,7 +112,7 @@ def train(
         stage.rows_out = len(heads)
         if heads:
             artifact.write_has_value(folder, heads)
-            predictors = [ensemble.load(folder, device(), numbers) for numbers in settings.numeric_paths]
+            predictors = [ensemble.load(folder, device(), numbers) for numbers in settings.compute_types]
             scores_by_path = [with_has_value(scores, heads, dataset.has_image) for scores in scores_by_path]
     with stages("certify"):
         certifiers = _certifiers(split, config, folder, earlier, predictors, scores_by_path, populations, heads)
@@ -132,7 +132,7 @@ def train(
         with stages("baselines"):
             _add_baselines(evaluation, members[0], split, tasks[0], fit_one)
     tables = _paths_table(scores_by_path, certificates_by_path, labels, split)
-    for row in tables.get("numeric_paths", []):
+    for row in tables.get("compute_types", []):
         if row["max_difference"] > row["tolerance"]:
             progress(
                 f"warning: scores of {row['attribute']} in {row['path']} differ by up to {row['max_difference']:.2f} "
@@ -200,8 +200,8 @@ def _split(dataset: Dataset, config: Config, recipe: Recipe | Ensemble, earlier:
     of_products = stable_hash(dataset.ids, [sorted(values.items()) for values in (*dataset.merchant, *by_people)])
     chosen = (asdict(settings.folds), settings.attributes, settings.min_label_count)
     fingerprint = stable_hash(asdict(recipe), chosen, of_products)
-    split = split_of(dataset, settings, epochs.resumed(earlier, checkpoints, fingerprint))
-    epochs.remember(split.epoch, checkpoints, fingerprint)
+    split = split_of(dataset, settings, certification_rounds.resumed(earlier, checkpoints, fingerprint))
+    certification_rounds.remember(split.certification_round, checkpoints, fingerprint)
     return split
 
 
@@ -231,9 +231,9 @@ def _save_member(folder: Path, recipe: Recipe, task: Task, fitted: Fitted) -> No
 
 
 def _products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
-    """The choosing, certification and test folds, and the products with an unfilled attribute (for the threshold
+    """The choosing, certification and test folds, and the products with an unlabelled attribute (for the threshold
     grid, the weights and the drift reference)."""
-    selected = np.any([label.unfilled for label in labels.values()], axis=0)
+    selected = np.any([label.unlabelled for label in labels.values()], axis=0)
     for index in (split.folds.choosing, split.folds.certification, split.folds.test):
         selected[index] = True
     return np.flatnonzero(selected)
@@ -266,9 +266,9 @@ def _certifiers(
     populations: Populations,
     heads: Heads,
 ) -> list[Certifier]:
-    """One for every numeric path. They use the labels once, and share the probability that a certificate is wrong."""
+    """One for every compute type. They use the labels once, and share the probability that a certificate is wrong."""
     rule = replace(config.precision, delta=config.precision.delta / len(predictors))
-    earlier, now = earlier.used_once([predictor.numeric_path for predictor in predictors]), datetime.now(UTC)
+    earlier, now = earlier.used_once([predictor.compute_type for predictor in predictors]), datetime.now(UTC)
     return [
         Certifier(
             split,
@@ -292,7 +292,7 @@ def _scored_by(folder: Path, config: Config, predictor: Scorer) -> ScoredBy:
         preprocessing_hash=artifact.preprocessing_hash(folder),
         max_image_bytes=config.images.max_bytes,
         max_image_pixels=config.images.max_pixels,
-        numeric_path=predictor.numeric_path,
+        compute_type=predictor.compute_type,
     )
 
 
@@ -353,13 +353,13 @@ def _paths_table(
     labels: Mapping[str, Labels],
     split: Split,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The table `numeric_paths`: what each further numeric path changes against the first; no table if there is one."""
+    """The table `compute_types`: what each further compute type changes against the first; no table if there is one."""
     rows = [
         row
         for of_path, issued in zip(scores[1:], certificates[1:], strict=True)
-        for row in numeric_differences(scores[0], of_path, certificates[0], issued, labels, split.dataset)
+        for row in compute_type_differences(scores[0], of_path, certificates[0], issued, labels, split.dataset)
     ]
-    return {"numeric_paths": rows} if rows else {}
+    return {"compute_types": rows} if rows else {}
 
 
 def _params(config: Config, recipe: Recipe | Ensemble) -> dict[str, Any]:
@@ -385,19 +385,19 @@ def _lineage(split: Split, labels: Mapping[str, Labels], certificates: Sequence[
         "fold_groups": {name: len(np.unique(split.groups[index])) for name, index in folds.items()},
         "content_groups": len(np.unique(split.groups)),
         "largest_group": int(np.bincount(split.groups).max()),
-        "twins_share_test": twins_share(folds.test, folds.train, split.groups),
-        "twins_share_unlabelled": twins_share(unlabelled, folds.train, split.groups),
+        "near_duplicate_rate_test": near_duplicate_rate(folds.test, folds.train, split.groups),
+        "near_duplicate_rate_unlabelled": near_duplicate_rate(unlabelled, folds.train, split.groups),
         "data_window": data_window(dataset, folds.certification),
         "label_set_hash": label_set([dataset.ids[product] for product in folds.certification.tolist()]),
-        "label_epoch": split.epoch.number,
-        "label_epoch_reason": split.epoch.reason,
+        "certification_round": split.certification_round.number,
+        "certification_round_reason": split.certification_round.reason,
         "label_uses": _label_uses(certificates),
         "dictionary_hash": dataset.dictionary.hash(),
     }
 
 
 def _label_uses(certificates: Sequence[Certificate]) -> dict[str, int]:
-    """Attribute -> number of the use of its labels, of products with a picture; on any numeric path."""
+    """Attribute -> number of the use of its labels, of products with a picture; on any compute type."""
     of_both = [one for one in certificates if one.modality is Modality.BOTH]
     return {name: max(one.use_number for one in of_both if one.attribute == name) for name in _attributes(of_both)}
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.frames import largest_groups
+from catalog_enrichment.spark.frames import largest_groups
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -16,7 +16,7 @@ from catalog_enrichment.audit.review_requests import Request, RequestKind, Reque
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.audit.suggestion_samples import as_sample, offer_suggestions
 from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.replay import standing
+from catalog_enrichment.catalog.replay import active
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.operations.explain import explain_value
@@ -154,7 +154,7 @@ def test_the_replay_of_a_few_events_is_that_of_the_ledger(more: list[Any], value
     events = [{"refers_to": None, "undoes": None} | event for event in EVENTS]
     for number, (op, value, changes) in enumerate(more, 3):
         events.append({"undoes": None} | _event(number, op, value, **changes))
-    assert {event["value"] for event in standing(events)} == values
+    assert {event["value"] for event in active(events)} == values
     person = person_set(events, RUNS)
     assert (person.values if person else None) == (("Blue",) if "Blue" in values else None)
 

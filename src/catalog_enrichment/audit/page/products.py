@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger, runs
-from catalog_enrichment.catalog.replay import standing
+from catalog_enrichment.catalog.replay import active
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary, fold
 from catalog_enrichment.operations import explain, lookup
@@ -145,7 +145,7 @@ def _rolled_back(attempts: Sequence[Row], attribute: str) -> set[str]:
 
 def person_set(events: Sequence[Row], attempts: Sequence[Row]) -> PersonSet | None:
     """The newest set of a person that stands, of the events about one attribute of a product."""
-    said = [event for event in standing(events) if event["source"] == Source.HUMAN.value]
+    said = [event for event in active(events) if event["source"] == Source.HUMAN.value]
     if not said:
         return None
     run_id = max(said, key=lambda event: (event["asserted_at"], event["run_id"]))["run_id"]

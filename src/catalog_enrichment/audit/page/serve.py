@@ -21,7 +21,7 @@ from catalog_enrichment.catalog.lake import LakeCatalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
-from catalog_enrichment.stages import Say, to_stderr
+from catalog_enrichment.monitoring.stages import Say, to_stderr
 
 DEFAULT_PORT = 8765
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from catalog_enrichment.classification_metrics import f1, predictions
 from catalog_enrichment.models.fusion.base import (
     EncoderOutputs,
     Fusion,
@@ -29,6 +28,7 @@ from catalog_enrichment.models.fusion.base import (
 )
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.models.vote import majority
+from catalog_enrichment.records import Cardinality
 
 
 class DecisionFusion(Fusion):
@@ -159,5 +159,12 @@ def _inputs(experts: Sequence[Sequence[torch.Tensor]], attribute: int, head: Hea
 
 
 def _macro_f1(logits: torch.Tensor, truth: torch.Tensor, head: Head) -> float:
-    predicted = predictions(probabilities(logits, head).numpy(), head.cardinality)
-    return f1(predicted, truth.numpy() > 0.5).macro
+    """Return the mean F1 over the labels that occur in ``truth`` or among the predicted values."""
+    found = probabilities(logits, head)
+    if head.cardinality is Cardinality.ONE:
+        predicted = nn.functional.one_hot(found.argmax(dim=1), found.shape[1]).bool()
+    else:
+        predicted = found >= 0.5
+    right = (predicted & (truth > 0.5)).sum(dim=0).double()
+    either = (predicted.sum(dim=0) + (truth > 0.5).sum(dim=0)).double()
+    return float((2 * right / either)[either > 0].mean()) if either.any() else 0.0

@@ -25,7 +25,7 @@ class Others(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
+class UndoOption:
     does: str
     """What the command does, after "to "."""
     command: str
@@ -73,22 +73,22 @@ def others_of(catalog: Catalog, run_id: str, product_id: str, attribute: str) ->
     return Others(*(int(number or 0) for number in row or ()))
 
 
-def ways_back(
+def undo_options(
     key: tuple[str, str], run_id: str, by_person: bool, others: Others, config: Sequence[str] = ANY_CONFIG
-) -> list[WayBack]:
+) -> list[UndoOption]:
     """How to take back what stands about ``key``, a product id and an attribute; the one value first.
 
     ``run_id``: :func:`run_to_undo`; ``by_person``: whether a person ran it; ``config``: options of the commands.
     """
     whole_run = command("rollback_run", [*config, "--run-id", run_id])
     if by_person and not others.values:
-        return [WayBack("undo what the person said", whole_run)]
+        return [UndoOption("undo what the person said", whole_run)]
     of_attribute = command("rollback_run", [*config, "--run-id", run_id, "--attribute", key[1]])
     ways = [
-        WayBack("remove this value alone", command("set_value", [*config, "--remove"], key)),
-        WayBack("correct this value alone", command("set_value", config, [*key, "VALUE"])),
-        WayBack(f"take back {key[1]} in its whole run", of_attribute, *others[:2]),
+        UndoOption("remove this value alone", command("set_value", [*config, "--remove"], key)),
+        UndoOption("correct this value alone", command("set_value", config, [*key, "VALUE"])),
+        UndoOption(f"take back {key[1]} in its whole run", of_attribute, *others[:2]),
     ]
     if others.values > others.attribute_values:
-        ways.append(WayBack("take back its whole run", whole_run, *others[2:]))
+        ways.append(UndoOption("take back its whole run", whole_run, *others[2:]))
     return ways

@@ -1,7 +1,7 @@
 """Where the files of a catalog are: a folder that all machines share, or a place in an object store.
 
 Both are :class:`Storage`: files with names, relative to its root and with ``/`` between the parts. Pickled, it goes to
-Spark's tasks with what they need to use it. :mod:`catalog_enrichment.object_storage` is the object store.
+Spark's tasks with what they need to use it. :mod:`catalog_enrichment.catalog.object_storage` is the object store.
 """
 
 from __future__ import annotations

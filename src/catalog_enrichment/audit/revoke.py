@@ -13,8 +13,8 @@ from catalog_enrichment.catalog import ledger, runs, switches
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, Reason, RunKind, RunStatus, make_run_id
-from catalog_enrichment.stages import Say, Stages, to_stderr
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.base import Catalog
 
 
-def take_back(
+def revoke(
     catalog: Catalog, certificate_id: str, who: str, dry_run: bool = False, say: Say = to_stderr
 ) -> dict[str, Any]:
     """Switch the certificate off and retract every value that stands under it. Returns the summary.
@@ -30,13 +30,13 @@ def take_back(
     Raises ConfigError for a certificate under which nothing was ever written.
     """
     stages = Stages(say)
-    record = RunRecord(kind=RunKind.TAKE_BACK, stages=stages)
+    record = RunRecord(kind=RunKind.REVOKE, stages=stages)
     record.window = {"certificate_id": certificate_id, "by": who}
     with runs.recorded(catalog, record, unless=dry_run):
         with stages("plan") as stage:
             events = catalog.read("attribute_values")
             _require_written(events, certificate_id)
-            record.run_id = make_run_id(RunKind.TAKE_BACK, certificate_id, _earlier(catalog, record))
+            record.run_id = make_run_id(RunKind.REVOKE, certificate_id, _earlier(catalog, record))
             planned = _planned(catalog, events, certificate_id, record)
             counts = {row["attribute"]: row["count"] for row in planned.groupBy("attribute").count().collect()}
             record.count(events=counts)
@@ -64,8 +64,8 @@ def _planned(catalog: Catalog, events: DataFrame, certificate_id: str, record: R
         return events.where(F.col("run_id") == record.run_id)
     catalog.drop_checkpoints(record.run_id)  # a plan that was never carried out may be out of date
     stamp = ledger.RunStamp(record.run_id, None, None, ledger.next_asserted_at(events, record.started_at))
-    standing = ledger.active(events).where(F.col("certificate_id") == certificate_id)
-    gone = standing.withColumn("contradiction", F.lit(Reason.SWITCHED_OFF.value))
+    active = ledger.active(events).where(F.col("certificate_id") == certificate_id)
+    gone = active.withColumn("contradiction", F.lit(Reason.SWITCHED_OFF.value))
     return catalog.checkpoint(record.run_id, "events", ledger.retract(gone, stamp))
 
 
@@ -74,7 +74,7 @@ def _earlier(catalog: Catalog, record: RunRecord) -> int:
     from pyspark.sql import functions as F
 
     mine = F.get_json_object("window", "$.certificate_id") == (record.window or {})["certificate_id"]
-    return int(runs.succeeded(catalog).where((F.col("kind") == RunKind.TAKE_BACK.value) & mine).count())
+    return int(runs.succeeded(catalog).where((F.col("kind") == RunKind.REVOKE.value) & mine).count())
 
 
 def _require_written(events: DataFrame, certificate_id: str) -> None:

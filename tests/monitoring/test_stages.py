@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalog_enrichment.stages import Stages, add_seconds
+from catalog_enrichment.monitoring.stages import Stages, add_seconds
 
 
 def test_stages_of_one_name_are_added_up_and_each_is_kept() -> None:

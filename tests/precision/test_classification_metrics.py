@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from catalog_enrichment import classification_metrics
+from catalog_enrichment.precision import classification_metrics
 from catalog_enrichment.records import Cardinality
 
 RNG = np.random.default_rng(7)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog.adopted import newly_adopted
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.self_derived import newly_adopted
 
 from .catalog_rows import START, prediction, product, run_row
 
@@ -57,12 +57,12 @@ def test_a_value_is_adopted_if_a_model_wrote_it_or_suggested_it_before_the_merch
     before_the_table = {(name, "color", "Red", "run-1") for name in ("stored", "marked")}
 
     found = newly_adopted(catalog, frame, START)
-    assert found.columns == contract.columns("adopted")
+    assert found.columns == contract.columns("self_derived")
     assert values_and_runs(found) == written | before_the_table
     assert {row["adopted_at"].timestamp() for row in found.collect()} == {START.timestamp()}
 
     mark = {"product_id": "twice", "attribute": "color", "value": "Red", "run_id": "run-1", "adopted_at": START}
-    catalog.append_rows("adopted", [mark], "import")
+    catalog.append_rows("self_derived", [mark], "import")
     assert values_and_runs(newly_adopted(catalog, frame, START)) == written - {("twice", "color", "Red", "run-1")}
 
 

@@ -7,8 +7,8 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import java
 from catalog_enrichment.monitoring import jvm_output
+from catalog_enrichment.spark import java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment import java
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.spark import java
 
 from .sample_catalog import PRODUCTS, build, listing
 

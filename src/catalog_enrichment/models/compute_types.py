@@ -93,13 +93,13 @@ def require(numbers: str, device: str) -> None:
     """Raises ConfigError if this machine should not compute in ``numbers``: a worker unlike the driver."""
     if problem := why_not(numbers, device):
         raise ConfigError(
-            f"this worker cannot score in {numbers}: {problem}. Set enrich.numeric_path = 'fp32', or run on machines "
+            f"this worker cannot score in {numbers}: {problem}. Set enrich.compute_type = 'fp32', or run on machines "
             "that are alike"
         )
 
 
 def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
-    """The number type of a run. ``wanted``: `enrich.numeric_path`; ``certified``: numeric path -> what it may write.
+    """The number type of a run. ``wanted``: `enrich.compute_type`; ``certified``: compute type -> what it may write.
 
     Automatically the fastest type of those that may write most. Workers look at their own processor (:func:`require`);
     here only paths of this machine's kind of device can be judged. Raises ConfigError if ``wanted`` is not certified,
@@ -111,14 +111,14 @@ def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
     if wanted != AUTO:
         if wanted not in paths:
             raise ConfigError(
-                f"enrich.numeric_path = {wanted!r}: the model version is certified for {sorted(paths)}. Train one "
-                f"with training.numeric_paths = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose another path"
+                f"enrich.compute_type = {wanted!r}: the model version is certified for {sorted(paths)}. Train one "
+                f"with training.compute_types = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose another path"
             )
-        return Choice(wanted, f"scores are computed in {wanted}, as enrich.numeric_path says")
+        return Choice(wanted, f"scores are computed in {wanted}, as enrich.compute_type says")
     refused = {numbers: problem for numbers, path in paths.items() if (problem := _why_not_here(path))}
     usable = {numbers: len(certified[path]) for numbers, path in paths.items() if numbers not in refused}
     if not usable:
-        raise ConfigError(f"no numeric path of the model version is for this machine: {_listed(refused)}")
+        raise ConfigError(f"no compute type of the model version is for this machine: {_listed(refused)}")
     refused |= dict.fromkeys(set(FASTEST_FIRST) - set(paths), "the model version is not certified for it")
     refused |= {numbers: "it may write less" for numbers, size in usable.items() if size < max(usable.values())}
     chosen = next(numbers for numbers in FASTEST_FIRST if numbers in usable and numbers not in refused)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from catalog_enrichment.training.certification_rounds import CertificationRound, folds_of_round, remember, resumed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
 from catalog_enrichment.precision.earlier_uses import EarlierUses
-from catalog_enrichment.training.epochs import Epoch, folds_of_epoch, remember, resumed
 from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, redraw_certification, split_folds
 
 SHARES = FoldsConfig(train=0.50, choosing=0.12, certification=0.30, test=0.08)
-SETTINGS = TrainingConfig(recipe="any", label_uses_per_epoch=2, folds=SHARES)
+SETTINGS = TrainingConfig(recipe="any", label_uses_per_round=2, folds=SHARES)
 COLOR = ("color",)
 
 
@@ -28,7 +28,7 @@ class Catalog:
     seed: int = 0
     settings: TrainingConfig = SETTINGS
     uses: list[tuple[str, int, int]] = field(default_factory=list)
-    """Product id, epoch, number of the candidate."""
+    """Product id, certification round, number of the candidate."""
     candidates: int = 0
 
     def products(self, count: int | None = None) -> tuple[Index, GroupedProducts]:
@@ -40,40 +40,40 @@ class Catalog:
 
     @property
     def earlier(self) -> EarlierUses:
-        newest = max((epoch for _, epoch, _ in self.uses), default=0)
+        newest = max((current for _, current, _ in self.uses), default=0)
         counts: dict[str, int] = {}
         first: dict[str, int] = {}
-        for product, epoch, _ in self.uses:
-            counts[product] = counts.get(product, 0) + (epoch == newest)
-            first[product] = min(epoch, first.get(product, epoch))
-        return EarlierUses(epoch=newest, uses={"color": max(counts.values(), default=0)}, first_epoch=first)
+        for product, current, _ in self.uses:
+            counts[product] = counts.get(product, 0) + (current == newest)
+            first[product] = min(current, first.get(product, current))
+        return EarlierUses(certification_round=newest, uses={"color": max(counts.values(), default=0)}, first_round=first)
 
-    def train(self) -> tuple[Folds, Epoch]:
+    def train(self) -> tuple[Folds, CertificationRound]:
         labelled, products = self.products()
-        folds, epoch = folds_of_epoch(labelled, products, self.settings, COLOR, self.earlier)
+        folds, current = folds_of_round(labelled, products, self.settings, COLOR, self.earlier)
         self.candidates += 1
-        self.uses += [(products.ids[product], epoch.number, self.candidates) for product in folds.certification]
-        return folds, epoch
+        self.uses += [(products.ids[product], current.number, self.candidates) for product in folds.certification]
+        return folds, current
 
 
 def parts(folds: Folds) -> list[set[int]]:
     return [set(index.tolist()) for _, index in folds.items()]
 
 
-def test_epochs_follow_each_other_until_too_few_products_never_certified() -> None:
+def test_rounds_follow_each_other_until_too_few_products_never_certified() -> None:
     """The certification fold has 30%, the test fold 8%: three folds, then the last one goes on."""
     catalog = Catalog()
     trained = [catalog.train() for _ in range(11)]
-    assert [epoch.number for _, epoch in trained] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]
-    reasons = [epoch.reason for _, epoch in trained]
+    assert [current.number for _, current in trained] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]
+    reasons = [current.reason for _, current in trained]
     assert reasons[1] == reasons[3] == ""
     drawn = len(trained[2][0].certification)
     assert reasons[2] == (
-        "the labels of color were used 2 times in epoch 0 (training.label_uses_per_epoch = 2): epoch 1 has a new fold "
+        "the labels of color were used 2 times in certification round 0 (training.label_uses_per_round = 2): certification round 1 has a new fold "
         f"of {drawn} products that never certified"
     )
-    assert "used 2 times in epoch 2" in reasons[6]
-    assert "epoch 2 goes on: " in reasons[6]
+    assert "used 2 times in certification round 2" in reasons[6]
+    assert "certification round 2 goes on: " in reasons[6]
     assert "never certified, a new fold needs 300" in reasons[6]
     catalog.count = 2000  # a thousand more labelled products
     assert catalog.train()[1].number == 3
@@ -103,15 +103,15 @@ def test_within_an_epoch_the_fold_stays_though_its_products_have_certified_in_it
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 3))
-def test_no_product_certifies_in_two_epochs_and_no_group_is_in_two_folds(seed: int, stratify: bool, uses: int) -> None:
-    config = replace(SETTINGS, folds=FoldsConfig(seed=seed % 100, stratify=stratify), label_uses_per_epoch=uses)
+def test_no_product_certifies_in_two_rounds_and_no_group_is_in_two_folds(seed: int, stratify: bool, uses: int) -> None:
+    config = replace(SETTINGS, folds=FoldsConfig(seed=seed % 100, stratify=stratify), label_uses_per_round=uses)
     catalog = Catalog(count=400, seed=seed, settings=config)
     for _ in range(6):
-        folds, epoch = catalog.train()
+        folds, current = catalog.train()
         _, products = catalog.products()
         groups = [set(products.groups[index].tolist()) for _, index in folds.items()]
         assert sum(map(len, groups)) == len(set.union(*groups))
-        assert epoch.number <= catalog.candidates // uses
+        assert current.number <= catalog.candidates // uses
     assert len({(product, number) for product, number, _ in catalog.uses}) == len(
         {product for product, _, _ in catalog.uses}
     )
@@ -123,8 +123,8 @@ def test_no_product_certifies_in_two_epochs_and_no_group_is_in_two_folds(seed: i
 )
 def test_the_attribute_with_the_most_uses_decides_of_those_that_are_trained(uses: dict[str, int], number: int) -> None:
     labelled, products = Catalog().products()
-    earlier = EarlierUses(uses=uses, first_epoch={"p00000": 0})
-    assert folds_of_epoch(labelled, products, SETTINGS, ("color", "size"), earlier)[1].number == number
+    earlier = EarlierUses(uses=uses, first_round={"p00000": 0})
+    assert folds_of_round(labelled, products, SETTINGS, ("color", "size"), earlier)[1].number == number
 
 
 def test_as_many_products_as_the_folds_share_are_enough() -> None:
@@ -134,8 +134,8 @@ def test_as_many_products_as_the_folds_share_are_enough() -> None:
     outside = np.setdiff1d(labelled, split_folds(labelled, products, SETTINGS.folds).test)
     for fresh, number in ((300, 1), (299, 0)):
         certified = {products.ids[product]: 0 for product in outside[fresh:]}
-        earlier = EarlierUses(uses={"color": 2}, first_epoch=certified)
-        assert folds_of_epoch(labelled, products, SETTINGS, COLOR, earlier)[1].number == number
+        earlier = EarlierUses(uses={"color": 2}, first_round=certified)
+        assert folds_of_round(labelled, products, SETTINGS, COLOR, earlier)[1].number == number
 
 
 def test_where_a_fold_would_be_empty_the_old_epoch_goes_on() -> None:
@@ -147,17 +147,17 @@ def test_where_a_fold_would_be_empty_the_old_epoch_goes_on() -> None:
     assert not np.isin(first.test, np.flatnonzero(certified)).any()
     assert all(first.sizes().values())
     assert not all(redraw_certification(first, products, SETTINGS.folds, 1, certified).sizes().values())
-    earlier = EarlierUses(uses={"color": 2}, first_epoch={products.ids[n]: 0 for n in np.flatnonzero(certified)})
-    folds, epoch = folds_of_epoch(labelled, products, SETTINGS, COLOR, earlier)
-    assert epoch.number == 0
+    earlier = EarlierUses(uses={"color": 2}, first_round={products.ids[n]: 0 for n in np.flatnonzero(certified)})
+    folds, current = folds_of_round(labelled, products, SETTINGS, COLOR, earlier)
+    assert current.number == 0
     assert parts(folds) == parts(first)
 
 
-def test_the_draws_of_different_epochs_are_independent() -> None:
+def test_the_draws_of_different_rounds_are_independent() -> None:
     labelled, products = Catalog().products()
     first, nobody = split_folds(labelled, products, SETTINGS.folds), np.zeros(1000, dtype=bool)
     drawn = [
-        set(redraw_certification(first, products, SETTINGS.folds, epoch, nobody).certification) for epoch in (1, 2)
+        set(redraw_certification(first, products, SETTINGS.folds, current, nobody).certification) for current in (1, 2)
     ]
     assert len(drawn[0] & drawn[1]) == pytest.approx(300 * 300 / 920, abs=40)
 
@@ -179,12 +179,12 @@ def test_large_groups_are_drawn_for_a_new_fold_with_the_same_probability_as_prod
 
 
 def test_a_training_that_was_interrupted_goes_on_in_its_epoch(tmp_path: Path) -> None:
-    own_use = EarlierUses(epoch=1, uses={"color": 2}, first_epoch={"a": 0, "b": 1})
+    own_use = EarlierUses(certification_round=1, uses={"color": 2}, first_round={"a": 0, "b": 1})
     assert resumed(own_use, tmp_path / "checkpoints", "f") == own_use
-    remember(Epoch(1), tmp_path / "checkpoints", "f")
+    remember(CertificationRound(1), tmp_path / "checkpoints", "f")
     assert resumed(own_use, tmp_path / "checkpoints", "f") == replace(own_use, uses={})
     assert resumed(own_use, tmp_path / "checkpoints", "another") == own_use
-    later = replace(own_use, epoch=2, uses={"color": 1})
-    assert resumed(later, tmp_path / "checkpoints", "f").epoch == 1
-    remember(Epoch(1), None, "f")
+    later = replace(own_use, certification_round=2, uses={"color": 1})
+    assert resumed(later, tmp_path / "checkpoints", "f").certification_round == 1
+    remember(CertificationRound(1), None, "f")
     assert resumed(own_use, None, "f") == own_use

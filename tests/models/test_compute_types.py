@@ -8,8 +8,8 @@ import torch
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import numeric_paths
-from catalog_enrichment.models.numeric_paths import BF16, FP32, choose
+from catalog_enrichment.models import compute_types
+from catalog_enrichment.models.compute_types import BF16, FP32, choose
 from catalog_enrichment.models.predictor import Predictor, Scores
 
 from .conftest import HEADS, KINDS, TEMPERATURES, network, tiny, tokenizers_of
@@ -17,12 +17,12 @@ from .conftest import HEADS, KINDS, TEMPERATURES, network, tiny, tokenizers_of
 
 @pytest.fixture
 def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numeric_paths, "why_not", lambda *_: "")
+    monkeypatch.setattr(compute_types, "why_not", lambda *_: "")
 
 
 @pytest.fixture
 def slow_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numeric_paths, "why_not", lambda numbers, _: "it has no bf16" if numbers == BF16 else "")
+    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: "it has no bf16" if numbers == BF16 else "")
 
 
 def scores(numbers: str, kind: str, variant: str, batch: ProductBatch) -> Scores:
@@ -48,9 +48,9 @@ def test_scores_in_bf16_are_others_within_the_tolerance(kind: str, variant: str,
 def test_the_path_is_named_by_number_type_and_kind_of_device() -> None:
     recipe = tiny()
     predictor = Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=BF16)
-    assert predictor.numeric_path == "bf16-cpu"
-    assert numeric_paths.path_name(FP32, "cuda:1") == "fp32-cuda"
-    assert numeric_paths.numbers_of("bf16-cuda") == BF16
+    assert predictor.compute_type == "bf16-cpu"
+    assert compute_types.path_name(FP32, "cuda:1") == "fp32-cuda"
+    assert compute_types.numbers_of("bf16-cuda") == BF16
 
 
 @pytest.mark.usefixtures("fast_bf16")
@@ -83,12 +83,12 @@ def test_auto_is_fp32_where_the_processor_does_not_multiply_bf16() -> None:
     assert chosen.numbers == FP32
     assert "bf16: it has no bf16" in chosen.why
     assert choose("bf16", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == BF16  # workers may be other machines
-    with pytest.raises(ConfigError, match="no numeric path of the model version is for this machine: bf16: it has"):
+    with pytest.raises(ConfigError, match="no compute type of the model version is for this machine: bf16: it has"):
         choose("auto", {"bf16-cpu": "c"})
 
 
 def test_a_number_type_that_is_not_certified_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ConfigError, match=r"certified for \['fp32'\]. Train one .*numeric_paths = \['fp32', 'bf16'\]"):
+    with pytest.raises(ConfigError, match=r"certified for \['fp32'\]. Train one .*compute_types = \['fp32', 'bf16'\]"):
         choose("bf16", {"fp32-cpu": "c"})
 
 
@@ -101,8 +101,8 @@ def test_processors_without_bf16_say_so(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
-    assert numeric_paths.why_not(BF16, "cpu") == ("" if fast else "the processor has no avx512_bf16")
-    assert numeric_paths.why_not(FP32, "cpu") == ""
+    assert compute_types.why_not(BF16, "cpu") == ("" if fast else "the processor has no avx512_bf16")
+    assert compute_types.why_not(FP32, "cpu") == ""
 
 
 def test_a_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +113,6 @@ def test_a_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         return len(asked) > 1
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert numeric_paths.why_not(BF16, "cuda:1") == "the GPU does not multiply bf16"
-    assert numeric_paths.why_not(BF16, "cuda:1") == ""
+    assert compute_types.why_not(BF16, "cuda:1") == "the GPU does not multiply bf16"
+    assert compute_types.why_not(BF16, "cuda:1") == ""
     assert asked == [False, False]  # an emulation is slow

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from py4j.clientserver import ClientServerConnection
 
-from catalog_enrichment import contract, session
-from catalog_enrichment.frames import empty_frame
+from catalog_enrichment import contract
+from catalog_enrichment.spark import session
+from catalog_enrichment.spark.frames import empty_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

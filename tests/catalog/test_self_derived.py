@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from catalog_enrichment.catalog.adopted import COLUMN, scan_products
 from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.self_derived import COLUMN, scan_products
 
 from .catalog_rows import START, product
 
@@ -29,8 +29,10 @@ def test_products_are_scanned_with_the_attributes_that_repeat_what_was_written_h
         ("repeats", "material", "Silk"),
         ("repeats", "size", "Red"),
     ]
-    adopted = [dict(zip(("product_id", "attribute", "value"), row, strict=True)) for row in rows]
-    catalog.append_rows("adopted", [row | {"run_id": "enrich-1", "adopted_at": START} for row in adopted], "import")
+    self_derived = [dict(zip(("product_id", "attribute", "value"), row, strict=True)) for row in rows]
+    catalog.append_rows(
+        "self_derived", [row | {"run_id": "enrich-1", "adopted_at": START} for row in self_derived], "import"
+    )
 
     found = {row["product_id"]: row[COLUMN] for batch in scan_products(catalog) for row in batch.to_pylist()}
     assert found == {name: [] for name in given} | {"repeats": ["color", "material"]}
@@ -47,16 +49,16 @@ def test_a_catalog_without_adopted_values_is_scanned_as_it_is(tmp_path: Path) ->
 
 
 def test_products_that_are_imported_during_the_scan_are_not_read_without_their_marks(tmp_path: Path) -> None:
-    """An import commits to `adopted` and then replaces the products; here it does so while `adopted` is read."""
+    """An import commits to `self_derived` and then replaces the products; here it does so while `self_derived` is read."""
 
     class Importing(LakeCatalog):
         def scan(
             self, table: str, columns: Sequence[str] | None = None, version: int | None = None
         ) -> Iterator[pa.RecordBatch]:
             yield from super().scan(table, columns, version)
-            if table == "adopted":
+            if table == "self_derived":
                 mark = {"product_id": "a", "attribute": "color", "value": "Red", "run_id": "enrich-1"}
-                self.append_rows("adopted", [mark | {"adopted_at": START}], "second")
+                self.append_rows("self_derived", [mark | {"adopted_at": START}], "second")
                 self.append_rows("products", [product("a", merchant_attributes=[("color", ["Red"])])], "second")
 
     catalog = Importing(tmp_path / "catalog")

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.classification_metrics import Bools
-from catalog_enrichment.models.numeric_paths import TOLERANCE, numbers_of
+from catalog_enrichment.models.compute_types import TOLERANCE, numbers_of
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.classification_metrics import Bools
 from catalog_enrichment.precision.units import writable_values
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
 
 
-def numeric_differences(
+def compute_type_differences(
     reference: ModelScores,
     other: ModelScores,
     reference_certificates: Sequence[Certificate],
@@ -35,12 +35,12 @@ def numeric_differences(
             _accepted(scores, [one for one in certificates if one.attribute == name], labels[name], dataset)
             for scores, certificates in ((reference, reference_certificates), (other, other_certificates))
         )
-        path = next(one.numeric_path for one in other_certificates if one.attribute == name)
+        path = next(one.compute_type for one in other_certificates if one.attribute == name)
         rows.append(
             {
                 "attribute": name,
                 "path": path,
-                "reference": next(one.numeric_path for one in reference_certificates if one.attribute == name),
+                "reference": next(one.compute_type for one in reference_certificates if one.attribute == name),
                 "products": len(differences),
                 "max_difference": float(differences.max(initial=0.0)),
                 "mean_difference": float(differences.mean()) if len(differences) else 0.0,

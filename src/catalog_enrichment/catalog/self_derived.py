@@ -1,4 +1,4 @@
-"""The table `adopted`: merchant values that repeat what this system wrote or suggested (PRECISION, certificate 7).
+"""The table `self_derived`: merchant values that repeat what this system wrote or suggested (PRECISION, certificate 7).
 
 Such a value may be the model's own answer that the merchant took over. As a label it would teach and certify the model
 with its own output, so training leaves it out.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.catalog.base import Catalog
 
-TABLE = "adopted"
+TABLE = "self_derived"
 
 COLUMN = "adopted_attributes"
 """Column that :func:`scan_products` adds."""
@@ -30,12 +30,12 @@ _VALUE = ["product_id", "attribute", "value"]
 
 
 def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
-    """Rows of the contract `adopted` for the merchant values, imported or stored, that are adopted and not marked yet.
+    """Rows of the contract `self_derived` for the merchant values, imported or stored, that are self-derived and not marked yet.
 
     ``imported``: product_id and normalised merchant_attributes, of the new and changed products. A value is only
-    written where the merchant gives none, so a merchant value that was written here before is adopted. Suggestions are
-    made where the merchant gives values too: one is adopted only if the stored product does not have it. Of a catalog
-    that has no table `adopted` yet, made by an earlier release, the values of all stored products are looked at, too.
+    written where the merchant gives none, so a merchant value that was written here before is self-derived. Suggestions are
+    made where the merchant gives values too: one is self-derived only if the stored product does not have it. Of a catalog
+    that has no table `self_derived` yet, made by an earlier release, the values of all stored products are looked at, too.
     """
     from pyspark.sql import functions as F
 
@@ -50,23 +50,25 @@ def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFr
 
 
 def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
-    """The products without Spark, and :data:`COLUMN`: the attributes for which the merchant gives an adopted value.
+    """The products without Spark, and :data:`COLUMN`: the attributes for which the merchant gives an self-derived value.
 
-    Holds the table `adopted` in memory. It is read after the version of the products is chosen: an import commits to
-    `adopted` before it replaces the products, so that every adopted value of that version is marked.
+    Holds the table `self_derived` in memory. It is read after the version of the products is chosen: an import commits to
+    `self_derived` before it replaces the products, so that every self_derived value of that version is marked.
     """
     import pyarrow as pa
 
     version = catalog.version("products")
-    adopted = defaultdict(set)
+    self_derived = defaultdict(set)
     for batch in catalog.scan(TABLE, _VALUE):
         for row in batch.to_pylist():
-            adopted[row["product_id"]].add((row["attribute"], row["value"]))
+            self_derived[row["product_id"]].add((row["attribute"], row["value"]))
     for batch in catalog.scan("products", version=version):
         ids, given = (batch.column(name).to_pylist() for name in ("product_id", "merchant_attributes"))
         names = [
             sorted(
-                name for name, values in merchant or () if any((name, v) in adopted.get(i, ()) for v in values or ())
+                name
+                for name, values in merchant or ()
+                if any((name, v) in self_derived.get(i, ()) for v in values or ())
             )
             for i, merchant in zip(ids, given, strict=True)
         ]

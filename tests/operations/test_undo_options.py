@@ -9,7 +9,7 @@ import pytest
 
 from catalog_enrichment.operations.commands import command, quoted
 from catalog_enrichment.operations.lookup import PersonSet, seen_in_words
-from catalog_enrichment.operations.ways_back import Others, WayBack, run_to_undo, ways_back
+from catalog_enrichment.operations.undo_options import Others, UndoOption, run_to_undo, undo_options
 
 KEY = ("p1", "color")
 BY_MODEL = {"values": ["Blue", "Red"], "source": "model", "run_id": "enrich-1", "model_version": "7"}
@@ -35,7 +35,7 @@ def test_a_positional_argument_with_a_dash_is_no_option() -> None:
 
 
 def test_a_models_value_is_removed_or_corrected_alone_or_taken_back_with_others() -> None:
-    ways = ways_back(KEY, "enrich-1", False, Others(40, 40, 97, 60), ["--config", "my shop.toml"])
+    ways = undo_options(KEY, "enrich-1", False, Others(40, 40, 97, 60), ["--config", "my shop.toml"])
     assert [way.in_words() for way in ways] == [
         "to remove this value alone: set_value --config 'my shop.toml' --remove p1 color",
         "to correct this value alone: set_value --config 'my shop.toml' p1 color VALUE",
@@ -48,16 +48,16 @@ def test_a_models_value_is_removed_or_corrected_alone_or_taken_back_with_others(
 
 
 def test_a_run_that_wrote_no_other_attribute_is_named_once() -> None:
-    assert len(ways_back(KEY, "enrich-1", False, Others(1, 1, 1, 1))) == 3
-    alone = ways_back(KEY, "enrich-1", False, Others())
+    assert len(undo_options(KEY, "enrich-1", False, Others(1, 1, 1, 1))) == 3
+    alone = undo_options(KEY, "enrich-1", False, Others())
     assert [way.other_values for way in alone] == [0, 0, 0]
-    assert WayBack("x", "y", 1, 1).in_words() == "to x: y (takes back 1 other value of 1 product, too)"
+    assert UndoOption("x", "y", 1, 1).in_words() == "to x: y (takes back 1 other value of 1 product, too)"
 
 
 def test_what_a_person_said_is_undone_by_its_run() -> None:
-    [way] = ways_back(KEY, "set_value-1", True, Others())
+    [way] = undo_options(KEY, "set_value-1", True, Others())
     assert way.command == "rollback_run --config FILE --run-id set_value-1"
-    together = ways_back(KEY, "audit-1", True, Others(0, 0, 3, 2))
+    together = undo_options(KEY, "audit-1", True, Others(0, 0, 3, 2))
     assert [way.command.split()[0] for way in together] == ["set_value", "set_value", "rollback_run", "rollback_run"]
 
 

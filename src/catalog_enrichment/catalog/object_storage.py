@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import failures
+from catalog_enrichment.catalog.storage import MARKER, FolderStorage, Storage, Stored
 from catalog_enrichment.config.catalog import CATALOG_STORES, CLIENT_SETTINGS
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
-from catalog_enrichment.storage import MARKER, FolderStorage, Storage, Stored
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -29,8 +29,8 @@ from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import create_urllib3_context
 
 from catalog_enrichment.config.fetch import WEB_SCHEMES, FetchConfig
-from catalog_enrichment.inputs.fetch_limits import Deadline, NotFetched, PrivateHosts
 from catalog_enrichment.records import Reason
+from catalog_enrichment.web.limits import Deadline, NotFetched, PrivateHosts
 
 Resolve = Callable[[str, int], Sequence[str]]
 """(host, port) -> its addresses. Raises OSError if there are none."""

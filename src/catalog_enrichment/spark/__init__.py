@@ -1,0 +1,1 @@
+"""How Spark is started, and what jobs share of its DataFrames."""
