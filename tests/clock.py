@@ -9,7 +9,7 @@ import pytest
 
 
 def set_back(patch: pytest.MonkeyPatch, days: float) -> None:
-    """From now on every module of the package that asks for the time gets one that is ``days`` earlier."""
+    """Set the clock of every module of the package back by ``days``."""
 
     class SetBack(datetime):
         @classmethod

@@ -44,7 +44,7 @@ _LONGEST_FIRST = (
     "training/",
     "ingest/",
 )
-"""Files below tests/ whose tests take minutes. One process runs all tests of a file (--dist loadfile): the last one is
+"""Files below tests/ whose tests take minutes. A process runs all tests of a file (--dist loadfile): the last file is
 to be short, or the other process waits for it."""
 
 
@@ -65,8 +65,6 @@ def spark() -> Iterator[SparkSession]:
     """A local session; a task that fails once fails the test."""
     from pyspark.sql import SparkSession
 
-    from catalog_enrichment.spark.session import remember_functions
-
     session = (
         SparkSession.builder.master("local[2]")
         .appName("tests")
@@ -85,7 +83,6 @@ def spark() -> Iterator[SparkSession]:
         .config("spark.log.level", "ERROR")
         .getOrCreate()
     )
-    remember_functions(session)
     yield session
     session.stop()
 
@@ -140,7 +137,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> S
     scratch = tmp_path_factory.mktemp("artifacts")
     sample_catalog.register(sample, scratch, seed=1)
     sample_catalog.register(sample, scratch, seed=2)
-    sample.registry.promote("1", expected_current=None)
+    sample.promotion.promote("1", expected_current=None)
     return sample
 
 

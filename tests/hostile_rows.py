@@ -31,20 +31,8 @@ TEXTS: list[str] = [
     " ", "\u00a0", "  lead", "trail  ",
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    3.5,
-    10**30,
-    1e308,
-    [],
-    {},
-    ["a", 1, None],
-    [[["x"]]],
-    {"en": "a", "n": {"m": []}},
-]
+    None, True, False, 0, -1, 3.5, 10**30, 1e308, [], {}, ["a", 1, None], [[["x"]]], {"en": "a", "n": {"m": []}},
+]  # fmt: skip
 """What a JSON document may hold where a text is expected."""
 TIMES: list[Any] = [
     None, "", "2026-01-01", "2026-01-01T00:00:00Z", "yesterday", "0000-00-00", "0001-01-01T00:00:00Z",
@@ -53,23 +41,9 @@ TIMES: list[Any] = [
 ]  # fmt: skip
 FLAGS: list[Any] = [None, True, False, "", "true", "no", "perhaps", 0, 1, 2, "0"]
 KEYS = [
-    "Title",
-    "TITLE",
-    "_source_uri",
-    "_metadata",
-    "_corrupt_record",
-    "_row_number",
-    "_file_stem",
-    "",
-    " ",
-    "a.b",
-    "a`b",
-    "a b",
-    "$",
-    "0",
-    "x" * 300,
-    "é",
-]
+    "Title", "TITLE", "_source_uri", "_metadata", "_corrupt_record", "_row_number", "_file_stem", "", " ", "a.b",
+    "a`b", "a b", "$", "0", "x" * 300, "é",
+]  # fmt: skip
 """Keys that no mapping names."""
 BROKEN = [
     "[]", "[{}]", "{}{}", '{"mark": "%s"}{"title": "second"}', '{"mark": "%s"} {}', '{"mark": "%s"},{}',
@@ -81,14 +55,14 @@ BROKEN = [
     "mark,%s", "\0%s", '{"mark": "%s"} // comment', '[%s' + "[" * 3_000,
     '{"mark": "%s", "a": ' + '{"a":' * 2_000,
 ]  # fmt: skip
-"""Lines that are not one JSON object; %s is the row's mark."""
+"""Lines that are no JSON object, or several; %s is the row's mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostileRow:
     mark: str
     record: dict[str, Any] | None
-    """None for a line that is not one JSON object."""
+    """None for a line of :data:`BROKEN`."""
     line: str
     """The row as a JSON line."""
 
@@ -99,7 +73,7 @@ def texts() -> st.SearchStrategy[str]:
 
 
 def sample(count: int, seed: int) -> list[HostileRow]:
-    """``count`` rows: one in ten broken, of the others one in ten with an id that another row has; always the same."""
+    """Return ``count`` rows, always the same: a tenth is broken, a tenth of the others has an id of another row."""
     chosen = random.Random(seed)
     return [_row(number, chosen) for number in range(count)]
 
@@ -141,10 +115,6 @@ def _product_id(number: int, chosen: random.Random) -> Any:
 
 def _value(chosen: random.Random) -> Any:
     return chosen.choice(VALUES) if chosen.random() < 0.1 else _text(chosen)
-
-
-def _texts(chosen: random.Random) -> list[str]:
-    return [_text(chosen) for _ in range(chosen.choice([0, 1, 300]))]
 
 
 def _text(chosen: random.Random) -> str:

@@ -13,7 +13,7 @@ WHY = "no sign of life"
 
 @contextmanager
 def lost_lock(*_: Any) -> Iterator[Callable[[], None]]:
-    """In place of `catalog.locked` and of `promotion_lock.held`: the guard that it yields refuses."""
+    """Stands for `catalog.locked` and `Store.promoting`: the function that it yields refuses."""
 
     def lost() -> None:
         raise TemporaryFailure(WHY)

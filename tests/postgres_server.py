@@ -18,7 +18,7 @@ USER = "tests"
 
 
 class PostgresServer:
-    """A server over ``folder``, which may be made by an earlier one. Needs the programs of PostgreSQL 13 or newer."""
+    """A server over ``folder``, which an earlier server may have made. Needs the programs of PostgreSQL 13 or newer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -78,8 +78,8 @@ class PostgresServer:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd="/", check=False)
         if done.returncode:
             log = self.folder / "server.log"
-            said = log.read_text()[-2000:] if log.is_file() else ""
-            raise RuntimeError(f"{program} ended with {done.returncode} as {getpass.getuser()}: {said}")
+            end = log.read_text()[-2000:] if log.is_file() else ""
+            raise RuntimeError(f"{program} ended with {done.returncode} as {getpass.getuser()}: {end}")
 
 
 def is_alive(process: psutil.Process) -> bool:

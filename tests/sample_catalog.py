@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
@@ -29,6 +29,7 @@ from catalog_enrichment.ingest import job
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.model_registry import Registry, ResolvedModel
+from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.registry.trained_model import TrainedModel
 
 from . import sample_certificate
@@ -103,8 +104,12 @@ class SampleCatalog:
     def registry(self) -> Registry:
         return Registry(self.config)
 
+    @property
+    def promotion(self) -> Promotion:
+        return Promotion(self.registry)
+
     def context(self) -> Context:
-        catalog = LakeCatalog(self.config.path("catalog"), self.spark)
+        catalog = Catalog(self.config.path("catalog"), self.spark)
         assert self.spark is not None
         return Context(self.config, self.spark, catalog, load_dictionary(self.config))
 
@@ -149,7 +154,7 @@ def random_artifact(sample: SampleCatalog, folder: Path, seed: int) -> Path:
     """The folder of a model with random weights and a head per attribute; without certificates."""
     import torch
 
-    from catalog_enrichment.inputs.tokenizer import TextTokenizer
+    from catalog_enrichment.inputs.text import TextTokenizer
     from catalog_enrichment.models import artifact
     from catalog_enrichment.models.network import Head, build_network
     from catalog_enrichment.models.spec import BertSize, FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
@@ -227,16 +232,14 @@ def certificate(name: str, path: Modality, threshold: float | None, scored_by: S
 
 def values(sample: SampleCatalog, source: str | None = None) -> dict[tuple[str, str], tuple[str, ...]]:
     """What readers see: (product, attribute) -> values, of one source or of all."""
-    rows = [
-        row for batch in LakeCatalog(sample.config.path("catalog")).scan("current_values") for row in batch.to_pylist()
-    ]
+    rows = [row for batch in Catalog(sample.config.path("catalog")).scan("current_values") for row in batch.to_pylist()]
     return {
         (row["product_id"], row["attribute"]): tuple(row["values"]) for row in rows if source in (None, row["source"])
     }
 
 
 def table(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
-    return [row for batch in LakeCatalog(sample.config.path("catalog")).scan(name) for row in batch.to_pylist()]
+    return [row for batch in Catalog(sample.config.path("catalog")).scan(name) for row in batch.to_pylist()]
 
 
 def enrich(sample: SampleCatalog, window: Window | None = None, **options: Any) -> dict[str, Any]:

@@ -18,21 +18,21 @@ STANDARD = Standard(target=0.95, delta=0.05)
 
 
 def certificate(**changes: Any) -> Certificate:
-    """The usual certificate, with some fields changed."""
+    """Return the usual certificate, with some fields changed."""
     content: dict[str, Any] = {
         "attribute": "color", "modality": Modality.BOTH, "values": ("red", "green"), "threshold": 0.9,
         "accepted": 400, "wrong": 8, "groups": 300, "deff": 1.2, "lower_bound": 0.9641, "target": 0.95, "delta": 0.05,
-        "use_number": 1, "certification_round": 1, "tested_at": 0.05, "claim": "at least 95.0% are right", "label_set_hash": "l",
-        "data_window": "all", "certification_products": 1000, "unlabelled_products": 5000, "certification_near_duplicate_rate": 0.0,
-        "unlabelled_near_duplicate_rate": 0.5, "strata": (), "refused_categories": (), **asdict(SCORED_BY), "issued_at": ISSUED_AT,
+        "use_number": 1, "certification_round": 1, "tested_at": 0.05, "claim": "at least 95.0% are right",
+        "label_set_hash": "l", "data_window": "all", "certification_products": 1000, "unlabelled_products": 5000,
+        "unlabelled_near_duplicate_rate": 0.5, **asdict(SCORED_BY), "issued_at": ISSUED_AT,
         "expires_at": ISSUED_AT + timedelta(days=90), "suggest_threshold": 0.7, "categories": ("",),
-        "languages": ("en",), "accept_rate": 0.4, "histogram": (0,) * 20, "steps": (),
+        "languages": ("en",), "accept_rate": 0.4,
     }  # fmt: skip
     return Certificate(**(content | changes))
 
 
 def abstention(**changes: Any) -> Certificate:
-    """A certificate that writes nothing."""
+    """Return a certificate that writes nothing."""
     nothing = {"threshold": None, "why_abstains": "poor", "accepted": 0, "wrong": 0, "groups": 0, "lower_bound": 0.0,
                "accept_rate": 0.0}  # fmt: skip
     return certificate(**(nothing | changes))

@@ -105,7 +105,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Sam
     sample.feed(rows)
     sample.import_products()
     sample_catalog.register(sample, tmp_path_factory.mktemp("artifacts"))
-    sample.registry.promote("1", expected_current=None)
+    sample.promotion.promote("1", expected_current=None)
     pipeline.enrich(sample.context(), sample.model(), Window())
     return sample
 

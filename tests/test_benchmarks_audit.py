@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from audit_loop import problems, report
 from audit_reviewers import NOISE, answer, judge, with_noise
 
-from catalog_enrichment.audit.items import Answer, Item, ItemState
+from catalog_enrichment.audit.review_records import Answer, Item, ItemState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.records import Cardinality
@@ -51,9 +51,9 @@ def test_reviewers_know_the_truth_and_say_the_right_value_where_there_is_one() -
 
 def test_two_in_a_hundred_verdicts_are_the_opposite() -> None:
     chance = random.Random(1)
-    said = Counter(with_noise(("yes",), chance) for _ in range(20_000))
-    assert set(said) == {("yes",), ("no",)}
-    assert said["no",] / 20_000 == pytest.approx(NOISE, abs=0.004)
+    answers = Counter(with_noise(("yes",), chance) for _ in range(20_000))
+    assert set(answers) == {("yes",), ("no",)}
+    assert answers["no",] / 20_000 == pytest.approx(NOISE, abs=0.004)
     wrong = {with_noise(("other", "Red"), chance) for _ in range(1000)}
     assert wrong == {("other", "Red"), ("yes",)}
     assert {with_noise(("cannot_tell",), chance) for _ in range(1000)} == {("cannot_tell",)}
@@ -62,27 +62,27 @@ def test_two_in_a_hundred_verdicts_are_the_opposite() -> None:
 def test_reviewers_judge_over_the_pages_interface_until_all_is_settled(config: Config, tmp_path: Path) -> None:
     items = [item(n, value=("Red", "Green", "Blue")[n % 3]) for n in range(24)]
     several = [item(n, attribute="material", cardinality=Cardinality.MANY, value="Silk") for n in range(3)]
-    truth = {(one.product_id, "color"): frozenset({"Red"}) for one in items[:-1]}
-    truth |= {(one.product_id, "material"): frozenset({"Wool", "Cotton"}) for one in several}
+    truth = {(question.product_id, "color"): frozenset({"Red"}) for question in items[:-1]}
+    truth |= {(question.product_id, "material"): frozenset({"Wool", "Cotton"}) for question in several}
     truth[items[0].product_id, "color"] = frozenset({"Mauve"})
     with ReviewStore(tmp_path / "review.sqlite") as store:
         store.add_sample(sample(), [*items, *several])
         with served(config, store) as port:
             figures = judge(port, "s1", truth, {name: list(values) for name, values in KNOWN.items()})
         assert figures["items"] == 27
-        outcomes = {one.item.item_id: one for one in store.outcomes("s1")}
+        outcomes = {outcome.item.item_id: outcome for outcome in store.outcomes("s1")}
         names = {verdict.reviewer for of_item in store.verdicts("s1").values() for verdict in of_item}
-    assert {one.state for one in outcomes.values()} == {ItemState.SETTLED}
+    assert {outcome.state for outcome in outcomes.values()} == {ItemState.SETTLED}
     assert names == {"Reviewer 1", "Reviewer 2"} | ({"Adjudicator"} if figures["disputed"] else set())
 
-    def said(of: Item) -> tuple[Answer | None, tuple[str, ...]]:
+    def verdict(of: Item) -> tuple[Answer | None, tuple[str, ...]]:
         return outcomes[of.item_id].answer, outcomes[of.item_id].right_values
 
-    assert said(items[0]) == (Answer.NO, ()), "the dictionary does not have the right value"
-    assert said(items[1]) == (Answer.OTHER, ("Red",))
-    assert said(items[3]) == (Answer.YES, ())
-    assert said(items[-1]) == (Answer.CANNOT_TELL, ())
-    assert said(several[0]) == (Answer.NO, ())
+    assert verdict(items[0]) == (Answer.NO, ()), "the dictionary does not have the right value"
+    assert verdict(items[1]) == (Answer.OTHER, ("Red",))
+    assert verdict(items[3]) == (Answer.YES, ())
+    assert verdict(items[-1]) == (Answer.CANNOT_TELL, ())
+    assert verdict(several[0]) == (Answer.NO, ())
 
 
 def closed() -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_what_is_not_as_it_should_be_is_said(where: tuple[Any, ...], value: Any,
     for key in where[:-1]:
         part = part[key]
     part[where[-1]] = value
-    assert any(says in one for one in problems(result))
+    assert any(says in problem for problem in problems(result))
     assert "color" in report(result)
 
 

@@ -41,7 +41,7 @@ def found(*products: tuple[int, str, float | None]) -> pa.Table:
 
 
 def outcome(*seconds: float, **more: object) -> Outcome:
-    return Outcome([Measured(one, 100 * one) for one in seconds], products=100, **more)  # type: ignore[arg-type]
+    return Outcome([Measured(taken, 100 * taken) for taken in seconds], products=100, **more)  # type: ignore[arg-type]
 
 
 def test_rates_are_the_lowest_the_median_and_the_highest_of_the_rounds() -> None:
@@ -117,13 +117,8 @@ def test_the_fastest_batch_size_is_that_of_the_shortest_pass() -> None:
 
 
 def test_only_plain_alloc_has_allocator_settings() -> None:
-    inherited = {
-        "MALLOC_ARENA_MAX": "7",
-        "OMP_NUM_THREADS": "9",
-        "LD_PRELOAD": "x.so",
-        "HOME": "here",
-        "PYTHONPATH": "p",
-    }
+    inherited = {"MALLOC_ARENA_MAX": "7", "OMP_NUM_THREADS": "9", "LD_PRELOAD": "x.so"}
+    inherited |= {"HOME": "here", "PYTHONPATH": "p"}
     for name, kind in CONTENDERS.items():
         given = environment(kind, inherited)
         settings = {key: value for key, value in given.items() if key.startswith("MALLOC_")}
@@ -135,7 +130,7 @@ def test_only_plain_alloc_has_allocator_settings() -> None:
 
 
 @pytest.mark.parametrize("problem", ["", "no bf16 here"])
-def test_tolerances_are_those_of_the_numeric_path(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
+def test_tolerances_are_those_of_the_compute_type(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
     monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: problem if numbers == "bf16" else "")
     bf16 = {name for name, kind in CONTENDERS.items() if kind.tolerance("fastest") == TOLERANCES["bf16"]}
     assert bf16 == {"plain_bf16"} | (set() if problem else {"ours"})
@@ -143,7 +138,7 @@ def test_tolerances_are_those_of_the_numeric_path(monkeypatch: pytest.MonkeyPatc
     assert CONTENDERS["ours_eager"].tolerance("bf16") == TOLERANCES["fp32"]
 
 
-def test_a_world_has_every_product_once_in_files_of_one_size(tmp_path: Path) -> None:
+def test_a_world_has_every_product_once_in_files_of_equal_size(tmp_path: Path) -> None:
     products = [Product(f"title {number}", "", bytes([number])) for number in range(10)]
     write_world(tmp_path / "world", products, files=4)
     files = files_of(tmp_path / "world")
@@ -172,25 +167,19 @@ def test_products_of_a_file_are_those_with_title_and_picture_repeated_if_few(tmp
     picture = sink.getvalue()
     titles, pictures = ["a", None, " ", "b", "c"], [picture, picture, picture, b"broken", picture]
     pq.write_table(pa.table({"title": titles, "image": pictures}), tmp_path / "listings.parquet")
-    assert [one.title for one in read_products(tmp_path / "listings.parquet", 5)] == ["a", "c", "a", "c", "a"]
+    assert [product.title for product in read_products(tmp_path / "listings.parquet", 5)] == ["a", "c", "a", "c", "a"]
 
 
 def test_generated_products_have_pictures_of_224_pixels() -> None:
     products = read_products(None, 12)
-    assert len({one.title for one in products}) > 6
-    assert {Image.open(io.BytesIO(one.image)).size for one in products} == {(224, 224)}
+    assert len({product.title for product in products}) > 6
+    assert {Image.open(io.BytesIO(product.image)).size for product in products} == {(224, 224)}
 
 
 def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     texts = dict.fromkeys(("path", "artifact", "artifact_hash", "model_uri", "tracking_uri", "config", "answer"), "x")
-    job = Job(
-        contender="plain",
-        workers=2,
-        pictures="p",
-        warm_up="w",
-        runs=(Run(folder="f", batch=3, predictions="p"),),
-        **texts,
-    )
+    run = Run(folder="f", batch=3, predictions="p")
+    job = Job(contender="plain", workers=2, pictures="p", warm_up="w", runs=(run,), **texts)
     job.write(tmp_path / "job.json")
     assert Job.read(tmp_path / "job.json") == job
 
@@ -212,8 +201,3 @@ def test_resident_memory_is_of_this_process_and_those_below() -> None:
     import os
 
     assert 10 < resident_mib(os.getpid()) < 100_000
-
-
-def test_every_contender_is_described() -> None:
-    text = (BENCHMARKS / "README.md").read_text()
-    assert [name for name in CONTENDERS if f"| `{name}` |" not in text] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,4 +101,22 @@ def test_without_java_the_message_says_what_to_install(tmp_path: Path) -> None:
     assert ended.returncode == 2
     message = json.loads(ended.stdout.splitlines()[-1])["message"]
     assert "there is no java in PATH. Spark needs Java 17" in message
-    assert "catalog-enrichment[java]" in message
+    assert "apt-get install openjdk-17-jre-headless" in message
+
+
+SHOWS = """
+import os, sys
+from catalog_enrichment import cli
+cli.train_model(["--config", "nosuch.toml"])
+print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_a_job_lets_threads_sleep_before_torch_is_imported(
+    given: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    command = [sys.executable, "-c", SHOWS]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == f"{expected} False"

@@ -1,4 +1,4 @@
-"""README, RUNBOOK, CONTRIBUTING and docs/ name every job, make target and room, and only what exists."""
+"""The documents name only what exists; docs/architecture.md names every room, and its reading paths are short."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalog_enrichment"
 README, RUNBOOK, CONTRIBUTING = (ROOT / name for name in ("README.md", "deploy/RUNBOOK.md", "CONTRIBUTING.md"))
 OTHERS = (ROOT / "examples" / "README.md", ROOT / "deploy" / "README.md")
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 DOCUMENTS = [README, RUNBOOK, CONTRIBUTING, *OTHERS, *sorted((ROOT / "docs").glob("*.md"))]
 JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 TARGETS = re.findall(r"^([a-z_-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -53,30 +54,27 @@ def flags_of_every_job(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return flags
 
 
-def test_the_readme_has_every_job() -> None:
-    assert JOBS
-    in_table = re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE)
-    assert [job for job in JOBS if job not in in_table] == []
-
-
-def test_the_readme_has_every_make_target() -> None:
-    assert {"demo", "test", "constraints"} <= set(TARGETS)
-    named = re.findall(r"`make ([a-z_-]+)", README.read_text())
-    assert [target for target in TARGETS if target not in named] == []
-
-
-def test_the_readme_has_every_room() -> None:
-    tree = README.read_text().split("## Where things are")[1].split("\n## ")[0]
+def test_the_architecture_names_every_room_and_every_file_of_the_shared_ground() -> None:
+    text = ARCHITECTURE.read_text()
     rooms = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()}
-    assert set(re.findall(r"^      (\w+)/ ", tree, re.MULTILINE)) == rooms
-    shared = tree.split("shared by all rooms:")[1].split("\n    jobs/")[0]
-    at_the_root = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
-    assert set(re.findall(r"\w+", shared)) == at_the_root
+    assert set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == rooms
+    shared = {file.name for file in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", text, re.MULTILINE)) == shared
 
 
-def test_the_readme_has_every_recipe_and_the_models_table_no_other() -> None:
+def test_a_reading_path_names_at_most_five_files_that_exist() -> None:
+    section = ARCHITECTURE.read_text().split("## Reading paths")[1].split("\n## ")[0]
+    paths = section.split("\n### ")[1:]
+    assert len(paths) >= 8
+    for path in paths:
+        files = re.findall(r"^\d\. `([\w/.]+)`", path, re.MULTILINE)
+        assert 1 <= len(files) <= 5, path.splitlines()[0]
+        assert [file for file in files if not (PACKAGE / file).is_file()] == [], path.splitlines()[0]
+
+
+def test_the_table_of_recipes_has_every_recipe_and_no_other() -> None:
     recipes = {file.stem for file in resources.folder("recipes").glob("*.toml")}
-    table = README.read_text().split("| recipe | paper |")[1].split("\n\n")[0]
+    table = (ROOT / "docs" / "data-scientist.md").read_text().split("| recipe | paper |")[1].split("\n\n")[0]
     first_cells = "".join(re.findall(r"^\|([^|]+)\|", table, re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", first_cells)) == recipes
 

@@ -89,7 +89,7 @@ def test_the_ten_lines_of_the_readme_end_with_written_values(shop: tuple[Path, l
     folder, (project, imported, trained, promoted, tried, enriched) = shop
     assert list(project["attributes"]) == ["colour"]
     assert imported["products"] == 1400
-    assert [one["attribute"] for one in trained["certificates"] if one["threshold"] is not None] == ["colour"]
+    assert [row["attribute"] for row in trained["certificates"] if row["threshold"] is not None] == ["colour"]
     assert (promoted["status"], tried["status"], enriched["status"]) == ("promoted", "dry_run", "succeeded")
     written = enriched["attributes"]["colour"]["written"]
     assert written > 100

@@ -18,7 +18,7 @@ import pytest
 
 from catalog_enrichment import cli
 
-from .report.test_html import ParsedPage
+from .report.test_run_page import ParsedPage
 from .sample_catalog import SampleCatalog, listing, table
 
 HTML = '</style></title></bdi><script>alert("x")</script><img src=x onerror=alert(1)><a href="javascript:alert(1)">red'
@@ -27,17 +27,9 @@ PATH = "../../../escaped"
 FORMULA = "=cmd|'/C calc'!A0"
 TERMINAL = "\x1b]0;owned\x07\x1b[2J\u202egreen"
 HOSTILE = [
-    HTML,
-    SQL,
-    PATH,
-    FORMULA,
-    TERMINAL,
-    "/escaped",
-    "%2e%2e/escaped",
-    "nul\x00",
-    "new\nline",
-    '"><svg onload=alert(1)>',
-]
+    HTML, SQL, PATH, FORMULA, TERMINAL,
+    *("/escaped", "%2e%2e/escaped", "nul\x00", "new\nline", '"><svg onload=alert(1)>'),
+]  # fmt: skip
 IN_FEED, SIGNED, IN_CONFIG, IN_ENVIRONMENT = "secret-of-feed", "secret-signature", "secret-of-config", "secret-of-env"
 SETTINGS = [
     "--set", "source.min_volume_ratio=0",
@@ -51,7 +43,7 @@ OUTPUT, VALUES = "suggestions", "values.csv"
 
 
 def hostile_rows() -> list[str]:
-    """Three products per text, one of them with the text in every place; and three rows for quarantine."""
+    """Three products per text, of which the third has the text in every place; and three rows for quarantine."""
     rows = []
     for number, text in enumerate(HOSTILE):
         # with a usable picture in a certified category: the values of the second are written

@@ -35,7 +35,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> SampleCatalog:
 def run(
     launcher: Sequence[str], name: str, sample: SampleCatalog, cwd: Path, *arguments: str
 ) -> tuple[int, dict[str, object]]:
-    """Exit code and summary of one job, started from ``cwd``."""
+    """Run a job from ``cwd``; returns its exit code and summary."""
     command = [*launcher, str(ROOT / "jobs" / f"{name}.py"), "--config", str(sample.file), *arguments]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400, check=False)
@@ -118,11 +118,11 @@ def test_contracts_end_with_exit_2_and_gates_with_exit_3(
 def test_while_one_job_writes_another_is_refused_before_spark_starts(
     template: SampleCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.catalog.lake import Catalog
 
     monkeypatch.setenv("JAVA_HOME", "/nonexistent")
     sample = template.copy_to(tmp_path / "sample")
-    with LakeCatalog(sample.config.path("catalog")).writing():
+    with Catalog(sample.config.path("catalog")).writing():
         code, refused = run(PYTHON, "import_products", sample, tmp_path)
     assert (code, refused["error"]) == (3, "GateRefused")
     assert "another job is writing" in str(refused["message"])

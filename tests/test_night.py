@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import cli
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 
 from . import sample_catalog
 from .postgres_server import free_port
@@ -34,7 +34,7 @@ RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
 
 @dataclass(frozen=True)
 class Entry:
-    """One of the ten, as the RUNBOOK has it."""
+    """An entry of the RUNBOOK's list."""
 
     title: str
     exit_code: int
@@ -55,13 +55,13 @@ def entries() -> list[Entry]:
         proven = re.search(r"^Proven: `(\S+)`$", text, re.MULTILINE)
         assert typed
         assert proven
-        commands = tuple(" ".join(one.split()) for one in re.findall(r"`([^`]+)`", typed[1]) if "--config" in one)
+        commands = tuple(" ".join(code.split()) for code in re.findall(r"`([^`]+)`", typed[1]) if "--config" in code)
         found.append(Entry(text.partition("\n")[0], int(code), pattern(message), commands, proven[1]))
     return found
 
 
 def pattern(message: str) -> re.Pattern[str]:
-    """Of a message whose words in capital letters stand for anything; it may end earlier than the real one."""
+    """Return the pattern of a message, or of its start; words in capital letters stand for anything."""
     parts = re.split(r"\b[A-Z]+\b", " ".join(message.split()))
     return re.compile(".+?".join(re.escape(part).replace(r"\ ", r"\s+") for part in parts), re.DOTALL)
 
@@ -85,12 +85,12 @@ def assert_seen(number: int, code: int, summary: dict[str, Any]) -> None:
 
 def test_there_are_ten_and_each_names_a_test_that_exists() -> None:
     ten = entries()
-    assert [one.title.split()[0] for one in ten] == [str(number) for number in range(1, 11)]
-    for one in ten:
-        file, _, name = one.test.partition("::")
+    assert [listed.title.split()[0] for listed in ten] == [str(number) for number in range(1, 11)]
+    for listed in ten:
+        file, _, name = listed.test.partition("::")
         defined = {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}
-        assert name in defined, one.test
-        assert one.typed, one.title
+        assert name in defined, listed.test
+        assert listed.typed, listed.title
 
 
 def test_1_mlflow_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_1_mlflow_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.slow
 def test_2_the_job_before_has_not_ended(sample: SampleCatalog, capsys: pytest.CaptureFixture[str]) -> None:
     config = {"CONFIG": str(sample.file)}
-    with LakeCatalog(sample.config.path("catalog")).writing():
+    with Catalog(sample.config.path("catalog")).writing():
         assert_seen(2, *run("import_products --config CONFIG", capsys, **config))
     (listed, again) = entry(2).typed
     assert run(listed, capsys, **config)[1]["listed"] >= 1
@@ -145,15 +145,15 @@ def test_6_all_certificates_have_expired(
     valid = sample_catalog.certificate
 
     def ended_yesterday(*arguments: Any) -> Any:
-        one = valid(*arguments)
+        issued = valid(*arguments)
         return replace(
-            one, issued_at=one.issued_at - timedelta(days=91), expires_at=one.expires_at - timedelta(days=91)
+            issued, issued_at=issued.issued_at - timedelta(days=91), expires_at=issued.expires_at - timedelta(days=91)
         )
 
     with monkeypatch.context() as patch:
         patch.setattr(sample_catalog, "certificate", ended_yesterday)
         version = sample_catalog.register(sample, tmp_path, seed=4)
-    sample.registry.promote(version, expected_current="1")
+    sample.promotion.promote(version, expected_current="1")
     assert_seen(6, *run("enrich_catalog --config CONFIG", capsys, CONFIG=str(sample.file)))
     go_back = entry(6).typed[-1]
     assert run(go_back, capsys, CONFIG=str(sample.file))[1]["model_version"] == "1"
@@ -235,7 +235,7 @@ def test_10_sparks_jvm_is_killed(sample: SampleCatalog) -> None:
             if re.search(r"INFO .*\bselect\b", line):
                 break
         children = psutil.Process(process.pid).children(recursive=True)
-        (jvm,) = [one for one in children if one.name() == "java"]
+        (jvm,) = [child for child in children if child.name() == "java"]
         os.kill(jvm.pid, signal.SIGKILL)
         output, _ = process.communicate(timeout=600)
         assert_seen(10, process.returncode, json.loads(output.splitlines()[-1]))

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_enrichment import cli
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.registry import promotion_lock
+from catalog_enrichment.registry.mlflow_store import Store
 from catalog_enrichment.spark import session
 
 from . import object_sample, sample_catalog
@@ -80,7 +80,7 @@ def test_a_second_job_is_refused_while_the_first_one_writes(
     sample: SampleCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "start", lambda *_: pytest.fail("Spark was started"))
-    with LakeCatalog.of(load_config(sample.file)).writing():
+    with Catalog.of(load_config(sample.file)).writing():
         code, summary, _ = job(sample, "import_products")
     assert (code, summary["status"]) == (3, "refused")
     assert "another job is writing to this catalog (s3://" in summary["message"]
@@ -88,17 +88,16 @@ def test_a_second_job_is_refused_while_the_first_one_writes(
 
 def test_one_process_at_a_time_promotes(sample: SampleCatalog) -> None:
     """With a server for MLflow there is no folder for a lock's file."""
-    config = load_config(sample.file, ["mlflow.timeout_seconds=1"])
-    other = load_config(sample.file, ["mlflow.timeout_seconds=1", "mlflow.model_name=another"])
-    with promotion_lock.held(config, None):
-        with (
-            pytest.raises(GateRefused, match="another process is promoting catalog-enrichment"),
-            promotion_lock.held(config, None),
-        ):
+    server = ["mlflow.tracking_uri='http://127.0.0.1:9'", "mlflow.timeout_seconds=1"]
+    store = Store(load_config(sample.file, server))
+    other = Store(load_config(sample.file, [*server, "mlflow.model_name=another"]))
+    with store.promoting():
+        refused = pytest.raises(GateRefused, match="another process is promoting catalog-enrichment")
+        with refused, Store(load_config(sample.file, server)).promoting():
             pytest.fail("two promote")
-        with promotion_lock.held(other, None):
+        with other.promoting():
             pass
-    with promotion_lock.held(config, None):
+    with store.promoting():
         pass
 
 
@@ -113,12 +112,12 @@ def test_the_whole_flow_on_an_object_store(sample: SampleCatalog, spark: SparkSe
     for one in (sample, folder):
         one.file.write_text(one.file.read_text() + "[maintenance]\ncompact_files = 3\nretention_hours = 0\n")
         sample_catalog.register(one, tmp_path / one.folder.name, seed=1)
-        one.registry.promote("1", expected_current=None)
+        one.promotion.promote("1", expected_current=None)
         one.feed(rows)
         code, summary, printed = job(one, "import_products")
         assert (code, summary["new"]) == (0, sample_catalog.PRODUCTS)
         if one is sample:
-            with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
+            with killed_at(Catalog, "refresh_current_values", unless_label="catch-up"):
                 job(one, "enrich_catalog", "--no-report")
         code, enriched, more = job(one, "enrich_catalog")
         assert code == 0, enriched
@@ -126,7 +125,7 @@ def test_the_whole_flow_on_an_object_store(sample: SampleCatalog, spark: SparkSe
         assert job(one, "enrich_catalog")[1]["status"] == "nothing_to_do"
         run_id = enriched["run_id"]
         assert job(one, "rollback_run", "--run-id", run_id)[0] == 0
-        lake = LakeCatalog.of(load_config(one.file))
+        lake = Catalog.of(load_config(one.file))
         assert not any(row["run_id"] == run_id for row in object_sample.rows(lake, "current_values"))
         assert job(one, "set_value", "p001", "color", "Red", "--by", "tester")[0] == 0
         before = values(lake)
@@ -141,16 +140,16 @@ def test_the_whole_flow_on_an_object_store(sample: SampleCatalog, spark: SparkSe
     assert seen[0]
 
 
-def values(lake: LakeCatalog) -> list[tuple[Any, ...]]:
+def values(lake: Catalog) -> list[tuple[Any, ...]]:
     names = ("product_id", "attribute", "values", "source")
     return sorted(tuple(row[name] for name in names) for row in object_sample.rows(lake, "current_values"))
 
 
 SLEEPER = """
 import sys
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
-lake = LakeCatalog.of(load_config(sys.argv[1]))
+lake = Catalog.of(load_config(sys.argv[1]))
 with lake.writing():
     print("holding", flush=True)
     sys.stdin.readline()
@@ -168,7 +167,7 @@ def test_a_process_that_was_stopped_past_its_lease_commits_nothing(sample: Sampl
         assert sleeper.stdout.readline() == "holding\n"
         sleeper.send_signal(signal.SIGSTOP)
         begin = time.monotonic()
-        lake = LakeCatalog.of(load_config(sample.file))
+        lake = Catalog.of(load_config(sample.file))
         with lake.writing():
             assert time.monotonic() - begin > 1, "the lease had not expired"
             sleeper.send_signal(signal.SIGCONT)

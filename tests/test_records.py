@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from catalog_enrichment.records import Op, RunKind, add_counts, event_id, flatten_keys, make_run_id, stable_hash
+import pytest
+
+from catalog_enrichment.records import (
+    EarlierUses,
+    LabelUse,
+    Op,
+    RunKind,
+    add_counts,
+    event_id,
+    flatten_keys,
+    make_run_id,
+    stable_hash,
+)
 
 
 def test_hashes_do_not_depend_on_key_order_or_process() -> None:
@@ -30,3 +42,13 @@ def test_counts_merge_by_addition() -> None:
 
 def test_nested_keys_are_joined_by_dots() -> None:
     assert flatten_keys({"a": 1, "b": {"c": {"d": 2}, "e": [3]}}) == {"a": 1, "b.c.d": 2, "b.e": [3]}
+
+
+def test_a_label_use_counts_itself() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        LabelUse(number=0, certification_round=1)
+
+
+def test_products_certified_before_a_round_if_their_first_round_is_earlier() -> None:
+    uses = EarlierUses(certification_round=2, first_round={"a": 0, "b": 1, "c": 2})
+    assert [uses.certified_before(number) for number in range(3)] == [frozenset(), {"a"}, {"a", "b"}]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import cli
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.errors import GateRefused
 
 from .sample_catalog import SampleCatalog, build, table
@@ -51,8 +51,8 @@ def test_a_run_whose_certificates_have_expired_leaves_a_row_unless_another_job_w
     def expired(*_: Any) -> None:
         raise GateRefused("all certificates have expired")
 
-    monkeypatch.setattr("catalog_enrichment.cli.enrich._resolve_model", expired)
-    with LakeCatalog(untrained.config.path("catalog")).writing() if held else nullcontext():
+    monkeypatch.setattr("catalog_enrichment.cli.import_and_enrich._resolve_model", expired)
+    with Catalog(untrained.config.path("catalog")).writing() if held else nullcontext():
         assert cli.enrich_catalog(["--config", str(untrained.file)]) == 3
     assert "all certificates have expired" in capsys.readouterr().out
     assert statuses(untrained) == ([] if held else [("enrich", "refused")])

@@ -1,4 +1,4 @@
-"""The command blocks of the RUNBOOK, run in their order on a catalog after its first run, and what each one leaves."""
+"""The command blocks of the RUNBOOK, run in their order on a catalog after its first run, and what each leaves."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ def commands() -> list[str]:
 def test_every_command_of_the_runbook_does_what_its_section_says(
     enriched: SampleCatalog, run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    enriched.registry.promote("2", expected_current="1")
-    product = next(one for one, attribute in sorted(values(enriched, "model")) if attribute == "color")
+    enriched.promotion.promote("2", expected_current="1")
+    product = next(product_id for product_id, attribute in sorted(values(enriched, "model")) if attribute == "color")
     names = {"CONFIG": str(enriched.file), "ID": product, "NAME": "color", "VALUE": "Red", "RUN": run["run_id"]}
     names["N"] = "1"
     after: dict[str, tuple[dict[str, Any], dict[Any, Any]]] = {}
     for line in commands():
         name, *arguments = [names.get(word, word) for word in shlex.split(line)]
         code = getattr(cli, name)(arguments)
-        said = capsys.readouterr()
-        assert code == 0, f"{line}: {said.err[-2000:]}"
-        after[line] = json.loads(said.out.splitlines()[-1]), values(enriched)
-        names["ROLLBACK"] = after[line][0].get("run_id")  # a rollback of a rollback names the one before
+        printed = capsys.readouterr()
+        assert code == 0, f"{line}: {printed.err[-2000:]}"
+        after[line] = json.loads(printed.out.splitlines()[-1]), values(enriched)
+        names["ROLLBACK"] = after[line][0].get("run_id")  # a rollback of a rollback names the rollback before
 
     def left(line: str) -> tuple[dict[str, Any], dict[Any, Any]]:
         return after.pop(line)
 
     assert left("list_runs --config CONFIG --status refused --status failed")[0]["listed"] == 0
     assert left("explain_value --config CONFIG --product-id ID --attribute NAME")[0]["product_id"] == product
-    said, seen = left('set_value --config CONFIG ID NAME VALUE --reason "the picture shows it"')
+    summary, seen = left('set_value --config CONFIG ID NAME VALUE --reason "the picture shows it"')
     assert seen[product, "color"] == ("Red",)
     assert (product, "color") not in left("set_value --config CONFIG ID NAME --remove")[1]
-    said, seen = left("rollback_run --config CONFIG --run-id RUN --attribute NAME")
-    assert said["events"]["color"] > 1
+    summary, seen = left("rollback_run --config CONFIG --run-id RUN --attribute NAME")
+    assert summary["events"]["color"] > 1
     materials = {key for key in seen if key[1] == "material"}
     assert materials
     for upkeep in ("maintain_catalog --config CONFIG --dry-run", "maintain_catalog --config CONFIG"):
         assert left(upkeep)[1] == seen, "upkeep changes nothing that readers see"
     assert left("promote_model --config CONFIG --go-back")[0]["model_version"] == "1"
     assert enriched.model().version == "1"
-    said, _ = left("rollback_run --config CONFIG --model-version N --dry-run")
-    assert (said["status"], set(said["events"])) == ("dry_run", {"material"}), "the colours were rolled back before"
-    said, seen = left("rollback_run --config CONFIG --model-version N")
-    assert said["undoes"] == [run["run_id"]]
+    summary, _ = left("rollback_run --config CONFIG --model-version N --dry-run")
+    assert (summary["status"], set(summary["events"])) == ("dry_run", {"material"}), "colours were rolled back before"
+    summary, seen = left("rollback_run --config CONFIG --model-version N")
+    assert summary["undoes"] == [run["run_id"]]
     assert not materials & seen.keys(), "only models gave materials"
-    said, seen = left("rollback_run --config CONFIG --run-id ROLLBACK")
+    summary, seen = left("rollback_run --config CONFIG --run-id ROLLBACK")
     assert materials <= seen.keys()
     estimate = "backfill --config CONFIG --category Apparel --updated-from 2026-01-01 --estimate"
     assert left(estimate)[0]["status"] == "estimate"

@@ -53,8 +53,8 @@ for file in resources.folder('config').glob('*.toml'):
     resources.locate(loaded.mlflow.promotion_policy)
 for table in contract.TABLES:
     assert contract.columns(table)
-from catalog_enrichment.delivery import revisions
-assert list((revisions.FOLDER / 'versions').glob('v0001_*.py')) and (revisions.FOLDER / 'env.py').is_file()
+from catalog_enrichment.delivery import postgres
+assert list((postgres.FOLDER / 'versions').glob('v0001_*.py')) and (postgres.FOLDER / 'env.py').is_file()
 import catalog_enrichment, pathlib
 package = pathlib.Path(catalog_enrichment.__file__).parent
 assert (package / 'py.typed').exists()

@@ -17,8 +17,8 @@ from pathlib import Path
 from moto.server import ThreadedMotoServer
 
 from catalog_enrichment import cli
-from catalog_enrichment.config.load import load_config
 from catalog_enrichment.catalog.object_storage import storage_of
+from catalog_enrichment.config.load import load_config
 
 CONFIG = Path(__file__).parents[1] / "minimal" / "config.toml"
 

@@ -23,7 +23,9 @@ from catalog_enrichment.models.fusion.base import (
 
 
 class GatedMultimodalUnit(VectorFusion):
-    """One gate per unit of the joint vector, learned with the heads."""
+    """A gate per unit of the joint vector, learned with the heads."""
+
+    kind = "gated_multimodal_unit"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:

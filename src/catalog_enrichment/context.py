@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment import dictionary, resources
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.catalog.base import Catalog
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
@@ -38,49 +37,45 @@ class Context:
     say: Say = to_stderr
     """Prints one line of progress."""
 
-    def lake(self) -> LakeCatalog:
-        """The catalog, for work on its files. Raises TypeError if it is not a lake."""
-        if not isinstance(self.catalog, LakeCatalog):
-            raise TypeError(f"{type(self.catalog).__name__} has no files")
-        return self.catalog
-
 
 def load_dictionary(config: Config) -> Dictionary:
-    """The attribute dictionary the config names."""
+    """Return the attribute dictionary that the config names."""
     return dictionary.load(resources.locate(config.catalog.dictionary, config.path(".")))
 
 
-def open_context(config: Config, app_name: str, lake: LakeCatalog | None = None) -> Context:
-    """Start Spark and open the catalog, or use ``lake``, whose write lock the job holds. What can be wrong with config
-    and registry is checked before calling this."""
+def open_context(config: Config, app_name: str, catalog: Catalog | None = None) -> Context:
+    """Start Spark and open the catalog, or use ``catalog``, whose write lock the job holds.
+
+    Callers check before what can be wrong with config and registry.
+    """
     attributes = load_dictionary(config)
-    lake = lake or LakeCatalog.of(config)
+    catalog = catalog or Catalog.of(config)
     spark = session.start(config, app_name)
-    return Context(config, spark, lake.on(spark), attributes)
+    return Context(config, spark, catalog.on(spark), attributes)
 
 
 @contextmanager
 def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
-    """:func:`open_context` for the jobs that change the catalog: one at a time.
+    """Do as :func:`open_context` for the jobs that change the catalog, of which one runs at a time.
 
     Raises GateRefused, before Spark starts, if another job is writing to the same catalog, and ConfigError if
     `catalog.path` cannot be a folder or `images.store` is another catalog's.
     """
     load_dictionary(config)  # a config that cannot be used makes no folder for the lock
-    lake = LakeCatalog.of(config)
-    if folder := lake.storage.folder:
+    catalog = Catalog.of(config)
+    if folder := catalog.storage.folder:
         _make_folder(folder)
-    with lake.writing():
-        StoredPictures.of(config.pictures()).claim(lake.storage.folder or lake.storage.uri)
-        yield open_context(config, app_name, lake)
+    with catalog.writing():
+        StoredPictures.of(config.pictures()).claim(folder or catalog.storage.uri)
+        yield open_context(config, app_name, catalog)
 
 
 @contextmanager
 def recording_refusals(config: Config, kind: RunKind, unless: bool = False) -> Iterator[None]:
-    """For what a run checks before it takes the write lock: if it raises, a row in `runs` says why.
+    """Run checks that a run makes before it takes the write lock: if they raise, a row in `runs` says why.
 
-    ``unless``: write none, as for a dry run. Nor is there one where there is no catalog yet, the dictionary cannot be
-    loaded, or another job has the lock.
+    ``unless``: write no row, as for a dry run. No row is written either where there is no catalog yet, the dictionary
+    cannot be loaded, or another job has the lock.
     """
     load_dictionary(config)
     record = RunRecord(kind=kind, config=config.without_secrets(), secrets=config.secrets())
@@ -94,13 +89,13 @@ def recording_refusals(config: Config, kind: RunKind, unless: bool = False) -> I
 
 def _record_refusal(config: Config, record: RunRecord, problem: Exception) -> None:
     try:
-        lake = LakeCatalog.of(config)
-        folder = lake.storage.folder
-        if not (folder.is_dir() if folder else next(lake.storage.files(), None)):
+        catalog = Catalog.of(config)
+        folder = catalog.storage.folder
+        if not (folder.is_dir() if folder else next(catalog.storage.files(), None)):
             return  # there is no catalog yet
-        with lake.writing():
-            runs.write_unsuccessful(lake, record, problem)
-    except Exception as unrecorded:  # the first error is the one to report
+        with catalog.writing():
+            runs.write_unsuccessful(catalog, record, problem)
+    except Exception as unrecorded:  # the first error is to be reported
         problem.add_note(f"This attempt has no row in the table runs: {unrecorded}")
 
 

@@ -1,7 +1,6 @@
-"""The data contracts of the catalog's tables, read from schemas/tables/NAME.vN.json.
+"""The data contracts of the catalog's tables, read from schemas/tables/NAME.v1.json.
 
-The files have the JSON form that both Spark and Delta read:
-``StructType.fromJson`` reads them for Spark, ``deltalake.Schema.from_json`` for the writer.
+The files have the JSON form that both Spark (``StructType.fromJson``) and Delta (``deltalake.Schema.from_json``) read.
 """
 
 from __future__ import annotations
@@ -16,43 +15,43 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql.types import StructType
 
-TABLES = {
-    "products": 2,
-    "predictions": 2,
-    "attribute_values": 1,
-    "current_values": 1,
-    "quarantine": 1,
-    "runs": 3,
-    "label_uses": 1,
-    "self_derived": 1,
-    "audits": 1,
-    "verdicts": 1,
-    "switches": 1,
-    "confirmations": 1,
-}
-"""Every table of the catalog and the contract version this code writes."""
+TABLES = (
+    "products",
+    "predictions",
+    "attribute_values",
+    "current_values",
+    "quarantine",
+    "runs",
+    "label_uses",
+    "self_derived",
+    "audits",
+    "verdicts",
+    "switches",
+    "confirmations",
+)
+"""Every table of the catalog."""
 
 
 @cache
 def table_json(name: str) -> str:
-    """The contract of table ``name`` as JSON text."""
-    return resources.locate(f"schemas:tables/{name}.v{TABLES[name]}.json").read_text()
+    """Return the contract of table ``name`` as JSON text."""
+    return resources.locate(f"schemas:tables/{name}.v1.json").read_text()
 
 
 def columns(name: str) -> list[str]:
-    """Column names of table ``name``, in order."""
+    """Return the column names of table ``name``, in order."""
     return [field["name"] for field in json.loads(table_json(name))["fields"]]
 
 
 def spark_schema(name: str) -> StructType:
-    """The contract as a Spark schema."""
+    """Return the contract as a Spark schema."""
     from pyspark.sql.types import StructType
 
     return StructType.fromJson(json.loads(table_json(name)))
 
 
 def arrow_schema(name: str) -> pa.Schema:
-    """The contract as an Arrow schema; timestamps are microseconds in UTC."""
+    """Return the contract as an Arrow schema; timestamps are microseconds in UTC."""
     import pyarrow as pa
     from deltalake import Schema
 

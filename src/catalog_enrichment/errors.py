@@ -13,7 +13,7 @@
                                               store, a lost JVM or worker): run the job again when that is mended
 
 Any other exception is a bug (exit 1, with its traceback), unless :mod:`catalog_enrichment.failures` recognises its
-cause. A bad row raises nothing: it gets a :class:`~catalog_enrichment.records.Reason` and goes to quarantine or is
+cause. A bad row raises nothing: it gets a :class:`~catalog_enrichment.reasons.Reason` and goes to quarantine or is
 scored on text alone.
 
 Every message says what happened, where, and what to do about it.
@@ -44,7 +44,7 @@ class DataContractError(CatalogEnrichmentError):
 
 
 class RegistryError(CatalogEnrichmentError):
-    """The model registry is damaged, or does not hold the model, version or alias asked for."""
+    """The model registry is damaged, or does not have the requested model, version or alias."""
 
     exit_code = 2
 
@@ -61,7 +61,7 @@ class GateRefused(CatalogEnrichmentError):
     exit_code = 3
 
     def __init__(self, message: str, summary: Mapping[str, Any] | None = None) -> None:
-        """``summary``: what the gate found, for the job's JSON summary."""
+        """Take the message and, for the job's JSON summary, what the gate found."""
         super().__init__(message)
         self.summary = dict(summary or {})
 

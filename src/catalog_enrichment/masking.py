@@ -1,8 +1,8 @@
 """Masks secrets in what leaves the program: messages, progress, tables, MLflow; and control characters for a terminal.
 
 A secret is known by its place: user and password of a URI, a parameter or setting whose name says so (`token=`,
-`fs.s3a.secret.key`), an environment variable with such a name. The values that the config and the environment hold are
-masked wherever they occur, those that only a message or a feed has are masked by these places.
+`fs.s3a.secret.key`), an environment variable with such a name. Secrets of the config and of the environment are masked
+wherever they occur; a secret that only a message or a feed has is masked in such a place.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 
 def masked(text: str, secrets: Collection[str] = ()) -> str:
-    """``text`` without the ``secrets``, users and passwords of URIs, and values whose name tells a secret."""
+    """Return ``text`` without the ``secrets``, users and passwords of URIs, and values whose name tells a secret."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     text = _PRIVATE_KEY.sub(MASK, text)
@@ -53,12 +53,12 @@ def masked(text: str, secrets: Collection[str] = ()) -> str:
 
 
 def tells_secret(name: str) -> bool:
-    """Whether a setting of this name, or dotted key, holds a secret."""
+    """Return whether a setting with this name, or dotted key, holds a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def masked_content(content: Any, secrets: Collection[str] = (), name: str = "") -> Any:
-    """Plain data with every text :func:`masked`; of a setting whose ``name`` tells a secret the whole value."""
+    """Return plain data with every text :func:`masked`, and every value whole whose ``name`` tells a secret."""
     if isinstance(content, Mapping):
         return {
             masked(key, secrets) if isinstance(key, str) else key: masked_content(value, secrets, str(key))
@@ -72,7 +72,7 @@ def masked_content(content: Any, secrets: Collection[str] = (), name: str = "") 
 
 
 def secrets_in(content: Any, name: str = "") -> frozenset[str]:
-    """The secret values in plain data, e.g. a config or the environment, in every form that they are printed in."""
+    """Return the secrets in plain data, for example a config, in every form in which they are printed."""
     if isinstance(content, Mapping):
         return frozenset().union(*(secrets_in(value, str(key)) for key, value in content.items()))
     if isinstance(content, list | tuple):
@@ -88,19 +88,19 @@ def secrets_in(content: Any, name: str = "") -> frozenset[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """As it is written, decoded from a URI, with line breaks escaped as in JSON and in Python, and line by line."""
+    """Yield the secret as it is, decoded from a URI, escaped as in JSON and in Python, and line by line."""
     yield from (secret, unquote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1])
     yield from secret.splitlines()
 
 
 def printable(text: str) -> str:
-    """``text`` for a terminal: control characters but tab and line feed are replaced by a question mark."""
+    """Replace control characters, which a terminal would obey, by question marks; tab and line feed stay."""
     return _CONTROL.sub("?", text)
 
 
 @contextmanager
 def masked_output(secrets: Collection[str]) -> Iterator[None]:
-    """Masks what this process prints meanwhile, libraries included; ``secrets`` may grow."""
+    """Mask what this process prints inside the block, libraries included; ``secrets`` may grow."""
     with redirect_stdout(_Masked(sys.stdout, secrets)), redirect_stderr(_Masked(sys.stderr, secrets)):
         yield
 

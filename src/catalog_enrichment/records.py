@@ -1,5 +1,5 @@
-"""Enumerations that the whole package shares (decisions, reasons, modality paths, ledger operations), stable ids and
-ordered times.
+"""Enumerations that the whole package shares (decisions, modality paths, ledger operations), stable ids, ordered times
+and the uses of certification labels.
 
 Imports neither Spark nor torch, so that every room can use it, on the driver and on executors.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -92,106 +93,19 @@ NOTHING_TO_DO, DRY_RUN = "nothing_to_do", "dry_run"
 """Statuses of a job's summary that change nothing and leave no row in the `runs` table."""
 
 
-class Reason(StrEnum):
-    """Why a row was quarantined, a picture was not used, a product was skipped, or a value was not written."""
-
-    # quarantine: the row
-    UNPARSEABLE_ROW = "unparseable_row"
-    MISSING_ID = "missing_id"
-    DUPLICATE_ID = "duplicate_id"
-    EMPTY_TITLE = "empty_title"
-    TEXT_TOO_LONG = "text_too_long"
-    SCORING_FAILED = "scoring_failed"
-    # a picture that cannot be used: the product takes the text-only path
-    NO_IMAGE = "no_image"
-    IMAGE_NOT_ALLOWED = "image_not_allowed"
-    IMAGE_UNREACHABLE = "image_unreachable"
-    IMAGE_MISSING = "image_missing"
-    IMAGE_EMPTY = "image_empty"
-    IMAGE_TRUNCATED = "image_truncated"
-    IMAGE_NOT_AN_IMAGE = "image_not_an_image"
-    IMAGE_TOO_LARGE = "image_too_large"
-    IMAGE_UNREADABLE = "image_unreadable"
-    # skipped: not scored in this run
-    OPTED_OUT = "opted_out"
-    NOT_APPLICABLE = "not_applicable"
-    SHOP_DISABLED = "shop_disabled"
-    ALREADY_SCORED = "already_scored"
-    ALREADY_QUARANTINED = "already_quarantined"
-    OVER_LIMIT = "over_limit"
-    UNCHANGED = "unchanged"
-    # decisions
-    CERTIFIED = "certified"
-    DISAGREES_WITH_MERCHANT = "disagrees_with_merchant"
-    AGREES_WITH_MERCHANT = "agrees_with_merchant"
-    HUMAN_VALUE_STANDS = "human_value_stands"
-    REFUSED_BY_PERSON = "refused_by_person"
-    """A reviewer said that the value is wrong; also the reason of the event that retracts it."""
-    NEAR_MISS = "near_miss"
-    BELOW_THRESHOLD = "below_threshold"
-    VALUE_NOT_IN_POOL = "value_not_in_pool"
-    NO_CERTIFICATE = "no_certificate"
-    CERTIFICATE_MISMATCH = "certificate_mismatch"
-    CERTIFICATE_EXPIRED = "certificate_expired"
-    UNSEEN_SLICE = "unseen_slice"
-    PAUSED = "paused"
-    PROVISIONAL_CAP = "provisional_cap"
-    PICTURE_OUTAGE = "picture_outage"
-    # events without a decision of their own: what a person says
-    SET_BY_PERSON = "set_by_person"
-    REMOVED_BY_PERSON = "removed_by_person"
-    # retract events without a decision of their own
-    CONTENT_CHANGED = "content_changed"
-    SWITCHED_OFF = "switched_off"
-    SUPERSEDED = "superseded"
-    ROLLED_BACK = "rolled_back"
-
-
-TRANSIENT = frozenset({Reason.IMAGE_UNREACHABLE})
-"""Reasons about a picture that may be gone when it is tried again: no decision is made on the text alone."""
-
-JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL, Reason.REFUSED_BY_PERSON})
-"""Reasons that a score was too low to be published, or the value is known to be wrong: older model values of the
-attribute are retracted."""
-
-WITHDRAWN = frozenset({Reason.SWITCHED_OFF, Reason.CONTENT_CHANGED})
-"""Reasons of retractions that need no decision: a value that was retracted so after its attribute's newest decision is
-decided again as soon as a run may decide it."""
-
-ABOUT_MERCHANT = frozenset({Reason.AGREES_WITH_MERCHANT, Reason.DISAGREES_WITH_MERCHANT})
-"""Reasons that hold as long as the merchant gives a value: without it the attribute is pending again."""
-
-ABOUT_PERSON = frozenset({Reason.HUMAN_VALUE_STANDS})
-"""Reasons that hold as long as what a person said stands: without it the attribute is pending again."""
-
-ADMINISTRATIVE = frozenset(
-    {
-        Reason.NO_CERTIFICATE,
-        Reason.CERTIFICATE_MISMATCH,
-        Reason.CERTIFICATE_EXPIRED,
-        Reason.UNSEEN_SLICE,
-        Reason.PAUSED,
-        Reason.PROVISIONAL_CAP,
-        Reason.PICTURE_OUTAGE,
-    }
-)
-"""Reasons that the score was not used: on the same content older model values stand, and the attribute is pending
-again when what the reason rests on has changed."""
-
-
 def stable_hash(*parts: Any) -> str:
-    """Hex SHA-256 over the JSON of ``parts``: equal parts give equal hashes in every process and on every machine."""
+    """Return hex SHA-256 over the JSON of ``parts``: equal parts give equal hashes everywhere."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_run_id(kind: RunKind, *identity: Any) -> str:
-    """Run id: the kind and 20 hex digits of the hash of kind and ``identity`` (contract `runs`)."""
+    """Return a run id: the kind and 20 hex digits of the hash of kind and ``identity`` (contract `runs`)."""
     return f"{kind.value}-{stable_hash(kind.value, *identity)[:20]}"
 
 
 def event_id(run_id: str, product_id: str, attribute: str, value: str, op: Op, refers_to: str = "") -> str:
-    """Ledger event id: SHA-256 over ``length:text`` of each part, in order. Repeating a run repeats its ids.
+    """Return a ledger event id: SHA-256 over ``length:text`` of each part, in order. Repeating a run repeats its ids.
 
     With the lengths (in characters) no two different events join to the same text; Spark SQL computes the same id.
     ``refers_to`` is a part because one run can retract the same value of several earlier runs.
@@ -201,7 +115,7 @@ def event_id(run_id: str, product_id: str, attribute: str, value: str, op: Op, r
 
 
 def strictly_later(now: datetime, newest: datetime | None) -> datetime:
-    """``now``, or the first microsecond after ``newest`` if that is later; in UTC.
+    """Return ``now``, or the first microsecond after ``newest`` if that is later; in UTC.
 
     Times that are made so are an order that a clock set back does not reverse.
     """
@@ -210,7 +124,7 @@ def strictly_later(now: datetime, newest: datetime | None) -> datetime:
 
 
 def add_counts(*counts: dict[str, int]) -> dict[str, int]:
-    """The sum of the counters, name by name, sorted by name."""
+    """Return the sum of the counters, name by name, sorted by name."""
     total: dict[str, int] = {}
     for counter in counts:
         for name, number in counter.items():
@@ -219,8 +133,42 @@ def add_counts(*counts: dict[str, int]) -> dict[str, int]:
 
 
 def flatten_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one dict with dotted keys, as MLflow's params need them."""
+    """Return nested mappings as a dict with dotted keys, as MLflow's params need them."""
     flat: dict[str, Any] = {}
     for name, value in content.items():
         flat |= flatten_keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+GOLD_ROUND = -1
+"""Certification round of the uses of gold samples. They are counted apart from those of merchants' labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelUse:
+    """One use of certification labels by one candidate (PRECISION, certificate 6)."""
+
+    number: int
+    """How many candidates were certified on these labels, this one included: at least 1."""
+    certification_round: int
+    """Number of the certification fold, from 0; the next is drawn of products that never certified."""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError(f"the number of a label use includes this one, so it is at least 1, not {self.number}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierUses:
+    """The uses of certification labels by all earlier candidates, registered or not. Without arguments: none."""
+
+    certification_round: int = 0
+    """The newest certification round; 0 where nothing was certified yet."""
+    uses: Mapping[str, int] = field(default_factory=dict)
+    """Attribute -> the largest number of candidates that used one product's label in that certification round."""
+    first_round: Mapping[str, int] = field(default_factory=dict)
+    """Product id -> the first certification round in which a label of it was used, of any attribute."""
+
+    def certified_before(self, certification_round: int) -> frozenset[str]:
+        """Return the ids of the products that certified, for any attribute, in an earlier certification round."""
+        return frozenset(product for product, first in self.first_round.items() if first < certification_round)

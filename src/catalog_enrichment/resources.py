@@ -2,7 +2,7 @@
 
 In a wheel they are inside the package (pyproject force-includes them), in a checkout in folders of the repository.
 A reference ``kind:relative/path``, for example ``schemas:attributes/demo.v1.json``, names a shipped file; any other
-text is a path of the user's.
+text is the path of a user's file. Also sets how threads wait, which must happen before torch is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CHECKOUT_FOLDERS = {"schemas": "schemas", "recipes": "mlflow/recipes", "policy"
 
 
 def folder(kind: str) -> Path:
-    """The folder of shipped files of one kind: ``schemas``, ``recipes``, ``policy`` or ``config``."""
+    """Return the folder of shipped files of a kind: ``schemas``, ``recipes``, ``policy`` or ``config``."""
     if kind not in _CHECKOUT_FOLDERS:
         raise ConfigError(f"no shipped files of kind {kind!r}; the kinds are {sorted(_CHECKOUT_FOLDERS)}")
     packaged = Path(str(files("catalog_enrichment"))) / "_shipped" / kind
@@ -27,7 +27,7 @@ def folder(kind: str) -> Path:
 
 
 def locate(reference: str, base: Path | None = None) -> Path:
-    """The absolute path of a shipped file (``kind:path``) or of a user's file (relative to ``base``).
+    """Return the absolute path of a shipped file (``kind:path``) or of a user's file (relative to ``base``).
 
     Raises ConfigError, listing the files of the folder, if the file does not exist.
     """
@@ -41,9 +41,9 @@ def locate(reference: str, base: Path | None = None) -> Path:
 
 
 def sleep_while_waiting() -> None:
-    """Let the threads of torch sleep where they wait for each other, unless the environment says otherwise.
+    """Let the threads of torch sleep while they wait for each other, unless the environment says otherwise.
 
-    By default they spin: where another program has one of the cores, each of thousands of short waits then takes the
-    scheduler's whole time slice. Without effect after torch has been imported.
+    By default they spin: if another program runs on a core, each of thousands of short waits then takes the scheduler's
+    whole time slice. Without effect after torch has been imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from catalog_enrichment.audit.items import Answer, Item, Purpose, Sample, Verdict
+from catalog_enrichment.audit.review_records import Answer, Item, ItemOutcome, Purpose, ReviewSample, Verdict
+from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.records import Cardinality
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def sample(sample_id: str = "s1", **changes: Any) -> Sample:
+def sample(sample_id: str = "s1", **changes: Any) -> ReviewSample:
     given = {"purpose": Purpose.AUDIT, "drawn_at": START, "reviewers": 2, "title": "Colours of one run"}
-    return Sample(sample_id=sample_id, **given | changes)
+    return ReviewSample(sample_id=sample_id, **given | changes)
 
 
 def item(number: int, sample_id: str = "s1", **changes: Any) -> Item:
@@ -37,3 +38,7 @@ def item(number: int, sample_id: str = "s1", **changes: Any) -> Item:
 def verdict(of: Item, reviewer: str, answer: Answer = Answer.YES, *right: str, **changes: Any) -> Verdict:
     given: dict[str, Any] = {"answered_at": START + timedelta(minutes=1), "seconds": 2.5}
     return Verdict(item_id=of.item_id, reviewer=reviewer, answer=answer, right_values=right, **given | changes)
+
+
+def outcome(store: ReviewStore, of: Item) -> ItemOutcome:
+    return next(found for found in store.outcomes(of.sample_id) if found.item.item_id == of.item_id)

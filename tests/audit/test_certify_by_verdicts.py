@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,18 @@ import pytest
 
 from catalog_enrichment import cli
 from catalog_enrichment.audit import certify_by_verdicts, proposal_verdicts, reissue
-from catalog_enrichment.audit.draw_request import Population
-from catalog_enrichment.audit.items import Answer
+from catalog_enrichment.audit.draws import SampledPopulation
+from catalog_enrichment.audit.review_records import Answer
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, RegistryError
 from catalog_enrichment.precision.certificate import CertificateBasis, CertificateStatus
 from catalog_enrichment.records import Modality, RunKind
-from catalog_enrichment.registry.model_registry import PromotionRequest
+from catalog_enrichment.registry.promotion import PromotionRequest
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
+from . import audit_rows
+from .audit_rows import by_item, said
 from .reviewers import drawn, ingested, items_of, judge
 
 LOOSE = ("precision.target=0.6", "precision.delta=0.4", "precision.suggest_precision=0.5")
@@ -29,15 +30,15 @@ LOOSE = ("precision.target=0.6", "precision.delta=0.4", "precision.suggest_preci
 
 def certified(sample: SampleCatalog, attribute: str = "color", **request: Any) -> dict[str, Any]:
     context = sample.context()
-    with context.lake().writing():
+    with context.catalog.writing():
         return certify_by_verdicts.certify_by_verdicts(
-            context, sample.registry, certify_by_verdicts.Request(attribute, **request)
+            context, sample.registry, certify_by_verdicts.CertifyRequest(attribute, **request)
         )
 
 
 def proposals(sample: SampleCatalog, attribute: str = "color", **given: Any) -> str:
     """Draw proposals of version 1; return the sample's id."""
-    asked: dict[str, Any] = {"population": Population.PROPOSALS, "model_version": "1", "uniform": 50}
+    asked: dict[str, Any] = {"population": SampledPopulation.PROPOSALS, "model_version": "1", "uniform": 50}
     return str(drawn(sample, **asked | {"attributes": (attribute,)} | given)["sample_id"])
 
 
@@ -106,7 +107,7 @@ def test_verdicts_certify_a_version_that_is_promoted_and_writes(enriched: Sample
     assert len(certify_rows(loose)) == 4
     assert loose.registry.resolve(alias="candidate").version == "3"
 
-    promoted = loose.registry.promote_through_gate(PromotionRequest())
+    promoted = loose.promotion.through_gate(PromotionRequest())
     assert promoted["status"] == "promoted", promoted
     summary = enrich(loose)
     assert summary["known"] > 0, "scores of the same weights are not computed again"
@@ -185,27 +186,18 @@ def test_bad_input(enriched: SampleCatalog, capsys: pytest.CaptureFixture[str]) 
 
 # --- rows to products -----------------------------------------------------------------------------------------------
 
-AT = datetime(2026, 5, 1, tzinfo=UTC)
-
 
 def row(product: str, value: str = "Red", score: float = 0.9, **changes: Any) -> dict[str, Any]:
-    content = {
-        "item_id": f"{changes.get('sample_id', 's')} {product} {value}", "sample_id": "s", "product_id": product,
-        "value": value, "score": score, "stratum": "uniform", "content_hash": f"c-{product}", "drawn_at": AT,
-        "lowest": 0.5, "model_version": "1", "certificate_id": "k",
-    }  # fmt: skip
-    return content | changes
-
-
-def said(of: dict[str, Any], answer: str, *right_values: str) -> dict[str, Any]:
-    return {of["item_id"]: of | {"answer": answer, "right_values": list(right_values)}}
+    item_id = f"{changes.get('sample_id', 's')} {product} {value}"
+    given = {"item_id": item_id, "product_id": product, "value": value, "score": score, "content_hash": f"c-{product}"}
+    return audit_rows.drawn(0, **given | {"lowest": 0.5} | changes)
 
 
 def test_products_are_in_the_order_of_the_draw_with_what_people_said() -> None:
     one, two, three, four, five, six = (row(f"p{number}", score=0.9 - number / 100) for number in range(6))
-    verdicts = (
-        said(one, "yes") | said(two, "no") | said(three, "none") | said(four, "cannot_tell")
-        | said(five, "other", "Blue") | said(six, "other", "Red")
+    verdicts = by_item(
+        said(one, "yes"), said(two, "no"), said(three, "none"), said(four, "cannot_tell"),
+        said(five, "other", "Blue"), said(six, "other", "Red"),
     )  # fmt: skip
     found = proposal_verdicts.judged([two, one, three, four, five, six, row("p9")], verdicts)
     assert found.drawn.product_ids == ("p1", "p0", "p2", "p3", "p4", "p5", "p9")
@@ -219,18 +211,18 @@ def test_products_are_in_the_order_of_the_draw_with_what_people_said() -> None:
 def test_all_values_of_a_product_count_and_all_have_to_be_settled() -> None:
     high, low = row("p1", "Cotton", 0.9), row("p1", "Wool", 0.6, stratum="same_product")
     other = row("p2", "Cotton", 0.8)
-    verdicts = said(high, "yes") | said(low, "no") | said(other, "yes")
+    verdicts = by_item(said(high, "yes"), said(low, "no"), said(other, "yes"))
     found = proposal_verdicts.judged([high, low, other], verdicts).drawn
     assert (found.scores.tolist(), found.wrong_scores.tolist()) == ([0.9, 0.8], [0.6, -np.inf])
     assert found.settled.tolist() == [True, True]
-    unsettled = proposal_verdicts.judged([high, low, other], said(high, "yes") | said(other, "yes")).drawn
+    unsettled = proposal_verdicts.judged([high, low, other], by_item(said(high, "yes"), said(other, "yes"))).drawn
     assert unsettled.settled.tolist() == [False, True]
     assert proposal_verdicts.judged([row("p3", stratum="near_threshold")], {}).drawn.product_ids == ()
 
 
 def test_a_product_of_two_samples_is_in_both() -> None:
     first, again = row("p1"), row("p1", sample_id="t", lowest=0.8)
-    found = proposal_verdicts.judged([first, again], said(again, "yes")).drawn
+    found = proposal_verdicts.judged([first, again], by_item(said(again, "yes"))).drawn
     assert found.samples.tolist() == [0, 1]
     assert found.settled.tolist() == [False, True]
     assert found.lowest.tolist() == [0.5, 0.8]

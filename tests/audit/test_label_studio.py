@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.audit import label_studio
-from catalog_enrichment.audit.items import Answer, ItemState, Purpose
-from catalog_enrichment.audit.page.pictures import Pictures
-from catalog_enrichment.audit.review_requests import RequestKind
+from catalog_enrichment.audit.page.site import ScaledPictures
+from catalog_enrichment.audit.review_records import Answer, ItemState, Purpose, RequestKind
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
@@ -32,7 +31,7 @@ def store(page_store: ReviewStore) -> ReviewStore:
 
 
 def _export(store: ReviewStore, config: Config, target: Path) -> list[dict[str, Any]]:
-    pictures = Pictures(config.pictures())
+    pictures = ScaledPictures(config.pictures())
     label_studio.export_tasks(store, "s1", load_dictionary(config), pictures, target)
     tasks: list[dict[str, Any]] = json.loads(target.read_text())
     return [task["data"] for task in tasks]
@@ -62,7 +61,7 @@ def test_a_task_carries_everything_that_label_studio_needs(
     pictured = item(3, "s1b", images=((str(Path(site_config.root) / "feed" / "3.jpg"), "1"),))
     store.add_sample(sample("s1b"), [pictured])
     label_studio.export_tasks(
-        store, "s1b", load_dictionary(site_config), Pictures(site_config.pictures()), tmp_path / "pictured.json"
+        store, "s1b", load_dictionary(site_config), ScaledPictures(site_config.pictures()), tmp_path / "pictured.json"
     )
     (data,) = (task["data"] for task in json.loads((tmp_path / "pictured.json").read_text()))
     assert data["question"] == "color is Red. Is it correct?"

@@ -1,36 +1,44 @@
-"""After an alarm: new certificates from uniform verdicts, the same weights, and no forward pass."""
+"""After an alarm: which paused attributes are certified again, by which verdicts, with the same weights."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from catalog_enrichment.audit import recertify
-from catalog_enrichment.audit.fresh_labels import audited_fold
-from catalog_enrichment.audit.items import Answer, Item
+from catalog_enrichment.audit import recertify_model as job
+from catalog_enrichment.audit.recertify_model import DrawnRows, RecertifyRequest, audited_fold
+from catalog_enrichment.audit.review_records import Answer, Item
 from catalog_enrichment.catalog import switches
+from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
-from catalog_enrichment.precision import recertify as recertification
-from catalog_enrichment.precision.certificate import CertificateStatus
+from catalog_enrichment.models import artifact
+from catalog_enrichment.precision import verdict_certificates
+from catalog_enrichment.precision.certificate import Certificate, CertificateStatus
 from catalog_enrichment.records import Cardinality, Modality
 
-from ..sample_catalog import SampleCatalog, enrich, killed_at, table, values
+from ..catalog.catalog_rows import run_row
+from ..sample_catalog import SampleCatalog, enrich, killed_at, register, table, values
+from ..sample_certificate import certificate
+from . import audit_rows
+from .audit_rows import START, by_item, said
 from .reviewers import drawn, ingested, judge
 
 LOOSE = ("precision.target=0.6", "precision.suggest_precision=0.5", "precision.delta=0.4")
 COLOR = {"attributes": ("color",), "uniform": 50, "near": 0}
+HISTOGRAM = [0] * 18 + [500, 500]
 
 
-def recertified(sample: SampleCatalog, **request: Any) -> dict[str, Any]:
-    catalog = sample.context().catalog
+def recertified(sample: SampleCatalog, *attributes: str, dry_run: bool = False) -> dict[str, Any]:
+    catalog, request = Catalog.of(sample.config), RecertifyRequest(attributes, dry_run)
     with catalog.writing():
-        return recertify.recertify_model(
-            sample.config, catalog, sample.registry, load_dictionary(sample.config), recertify.Request(**request)
-        )
+        return job.recertify_model(sample.config, catalog, sample.registry, load_dictionary(sample.config), request)
 
 
 def scores_of(sample: SampleCatalog) -> dict[tuple[str, str], float]:
@@ -74,7 +82,7 @@ def test_certified_again_without_training_or_scoring(enriched: SampleCatalog) ->
     with pytest.raises(GateRefused, match="at least 59 are needed"):
         recertified(enriched)
     with pytest.raises(ConfigError, match="'material'"):
-        recertified(enriched, attributes=("material",))
+        recertified(enriched, "material")
     assert enriched.registry.champion() == "1"
 
     loose = enriched.with_settings(*LOOSE)
@@ -111,20 +119,6 @@ def test_certified_again_without_training_or_scoring(enriched: SampleCatalog) ->
 
 
 @pytest.mark.slow
-def test_killed_before_the_switch_it_is_switched_on_without_another_version(enriched: SampleCatalog) -> None:
-    paused_after_an_alarm(enriched)
-    loose = enriched.with_settings(*LOOSE)
-    with killed_at(switches, "write"):
-        recertified(loose)
-    version = loose.registry.champion()
-    assert version != "1"
-    done = recertified(loose)
-    assert done["status"] == "succeeded"
-    assert loose.registry.champion() == version
-    assert [one.attribute for one in switches.read(loose.context().catalog).entries if one.attribute] == []
-
-
-@pytest.mark.slow
 def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every product has both materials of this nonsense model; of a third of them Wool is refused."""
     material = {"attributes": ("material",), "uniform": 90, "near": 0}
@@ -136,7 +130,7 @@ def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog, mo
     assert set(seen) == {("Cotton",), ("Cotton", "Wool")}
 
     loose = enriched.with_settings(*LOOSE)
-    monkeypatch.setattr(recertification, "FIRST_EXPECTED", 8)  # the catalog is small
+    monkeypatch.setattr(verdict_certificates, "FIRST_EXPECTED", 8)  # the catalog is small
     single = drawn(loose, **material, seed=1)
     judge(loose, single["sample_id"], lambda _: Answer.YES)
     ingested(loose)
@@ -157,24 +151,208 @@ def _is_third_wool(item: Item) -> bool:
     return item.value == "Wool" and int(item.product_id[1:]) % 3 == 1
 
 
+# --- without Spark ---------------------------------------------------------------------------------------------------
+
+
+def pause(attribute: str, who: str = "audit_ingest") -> Switch:
+    run_id = "ingest-1" if who == "audit_ingest" else None
+    return Switch(
+        scope=Scope.ATTRIBUTE, attribute=attribute, state=State.PAUSED, who=who, why="alarm", run_id=run_id
+    )  # fmt: skip
+
+
+def row(number: int, **given: Any) -> dict[str, Any]:
+    """Return a row of `audits` that was drawn a day after START."""
+    usual = {"drawn_at": START + timedelta(days=1), "value": "Red", "score": 0.5 + number / 1000}
+    return audit_rows.drawn(number, **usual | given)
+
+
+def audited(catalog: Catalog, name: str, rows: list[dict[str, Any]], answer: str = "yes") -> None:
+    """A sample drawn now, and the ingest of its verdicts."""
+    now = datetime.now(UTC)
+    drawn = [
+        one | {"run_id": f"draw-{name}", "sample_id": name, "item_id": f"{name}-{one['item_id']}", "drawn_at": now}
+        for one in rows
+    ]
+    catalog.append_rows("audits", drawn, f"draw-{name}")
+    catalog.append_rows("verdicts", [said(one, answer, run_id=f"ingest-{name}") for one in drawn], f"in-{name}")
+    window = '{"whole_products": true}'
+    times = {"started_at": now, "finished_at": now}
+    runs = [
+        run_row(f"draw-{name}", kind="sample", attempt=1, window=window, **times),
+        run_row(f"ingest-{name}", kind="audit", attempt=1, **times),
+    ]
+    catalog.append_rows("runs", runs, f"runs-{name}")
+
+
+def writing(sample: SampleCatalog) -> dict[str, Certificate]:
+    """Attribute -> the champion's certificate that writes."""
+    return {one.attribute: one for one in sample.model().certificates if one.threshold is not None}
+
+
+@pytest.fixture
+def paused(sample: SampleCatalog, tmp_path: Path) -> SampleCatalog:
+    """A champion with drift references; color and material are paused by an audit, and nothing is judged."""
+    stratum = {"language": "en", "category": "Apparel", "products": 1000, "accepted": 460, "histogram": HISTOGRAM}
+    entries = [
+        {"attribute": name, "modality": "both", "compute_type": "fp32-cpu", "strata": [stratum | {"masked": {}}]}
+        for name in ("color", "material")
+    ]
+    thresholds = {"color": 0.5, "material": 0.5}
+    version = register(sample, tmp_path, thresholds=thresholds, drift=entries)
+    sample.promotion.promote(version, expected_current=sample.registry.champion())
+    switches.write(Catalog.of(sample.config), [pause("color"), pause("material")])
+    return sample
+
+
+def test_of_two_paused_attributes_one_passes_and_the_other_stays_as_it_was(paused: SampleCatalog) -> None:
+    catalog, old = Catalog.of(paused.config), writing(paused)
+    color, material = (old[name].certificate_id for name in ("color", "material"))
+    audited(catalog, "s1", [row(n, certificate_id=color) for n in range(100)])
+    few = [row(n, attribute="material", value="Wool", certificate_id=material) for n in range(100, 130)]
+    audited(catalog, "s2", few)
+
+    dry = recertified(paused, dry_run=True)
+    counted = [(one["attribute"], one["drawn"], one["judged"], one["needed"]) for one in dry["certificates"]]
+    assert (dry["status"], counted) == ("dry_run", [("color", 100, 100, 59), ("material", 30, 30, 59)])
+    assert not {"threshold", "wrong", "why_abstains", "lower_bound"} & set(dry["certificates"][0])
+    assert table(paused, "label_uses") == []
+
+    before = paused.registry.champion()
+    with killed_at(switches, "write"):
+        recertified(paused)
+    again = paused.registry.champion()
+    assert again != before
+    done = recertified(paused)
+    assert "30 uniformly drawn" in done["certificates"][0]["why_abstains"]
+    assert (done["switched_on"], paused.registry.champion()) == (["color"], again), (
+        "switched on without another version"
+    )
+    now = {str(one): one.state.value for one in switches.read(catalog).entries}
+    assert now == {"attribute material": "paused", f"certificate {color}": "paused"}
+    new = writing(paused)
+    assert new["material"] == old["material"], "what was not certified again keeps its certificate"
+    assert new["color"].status is CertificateStatus.CONFIRMED
+    reference = {one["attribute"]: one["strata"][0] for one in artifact.read_drift(paused.model().artifact)}
+    assert "accepted" not in reference["color"], "it was counted at the old threshold"
+    assert (reference["color"]["histogram"], reference["material"]["accepted"]) == (HISTOGRAM, 460)
+
+    with pytest.raises(GateRefused, match=r"material \(both\): 30 uniformly drawn .* at least 59 are needed"):
+        recertified(paused)
+    more = [row(n, attribute="material", value="Wool", certificate_id=material) for n in range(130, 190)]
+    audited(catalog, "s3", more)
+    assert recertified(paused)["attributes"] == ["material"]
+    assert [one.scope for one in switches.read(catalog).entries] == [Scope.CERTIFICATE, Scope.CERTIFICATE]
+
+
+def test_a_version_trained_after_the_alarm_is_not_certified_again_by_it(paused: SampleCatalog) -> None:
+    version = register(paused, paused.folder / "scratch", seed=1, thresholds={"color": 0.5, "material": None})
+    paused.promotion.promote(version, expected_current=paused.registry.champion())
+    with pytest.raises(GateRefused, match="0 uniformly drawn values were judged") as refused:
+        recertified(paused)
+    assert "material: the champion has no certificate that writes it" in str(refused.value)
+    assert len(switches.read(Catalog.of(paused.config)).of(Scope.ATTRIBUTE, State.PAUSED)) == 2
+
+
+def test_what_a_person_paused_is_taken_only_by_its_name(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog")
+    switches.write(catalog, [pause("color", who="ann"), pause("material")])
+    assert [one.attribute for one in job.paused_attributes(catalog, ())] == ["material"]
+    assert [one.attribute for one in job.paused_attributes(catalog, ("color",))] == ["color"]
+    switches.write(catalog, [replace(pause("material"), state=State.ON)])
+    with pytest.raises(ConfigError, match=r"by people: color \(ann: alarm\)"):
+        job.paused_attributes(catalog, ())
+
+
+def test_what_a_person_moves_meanwhile_stays_so(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog")
+    switches.write(catalog, [pause("color"), pause("material")])
+    pauses = job.paused_attributes(catalog, ())
+    off = Switch(scope=Scope.ATTRIBUTE, attribute="color", state=State.OFF, who="ann", why="all of it is wrong")
+    old = certificate()
+    switches.write(catalog, [off, replace(off, scope=Scope.CERTIFICATE, attribute="", target=old.certificate_id)])
+    switches.write(catalog, job.switches_after(catalog, pauses, [old], "recertify-1"))
+    now = {str(one): one.state for one in switches.read(catalog).entries}
+    assert now == {"attribute color": State.OFF, f"certificate {old.certificate_id}": State.OFF}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lineage", "done"),
+    [
+        ({}, {"recertified_from": "1", "attributes": ["color"]}, True),
+        ({"status": CertificateStatus.PROVISIONAL}, {"recertified_from": "1", "attributes": ["color"]}, False),
+        ({}, {"label_set_hash": "trained since"}, False),
+        ({}, {"recertified_from": "1", "attributes": ["material"]}, False),
+        ({"issued_at": START - timedelta(days=1)}, {"recertified_from": "1", "attributes": ["color"]}, False),
+        ({"threshold": None, "why_abstains": "poor"}, {"recertified_from": "1", "attributes": ["color"]}, False),
+        ({"attribute": "material"}, {"recertified_from": "1", "attributes": ["color"]}, False),
+    ],
+)
+def test_which_version_was_certified_since_the_pause(
+    changes: dict[str, Any], lineage: dict[str, Any], done: bool
+) -> None:
+    usual = {"status": CertificateStatus.CONFIRMED, "issued_at": START + timedelta(days=1)}
+    champion = certificate(**usual | changes)
+    assert job.done_before([champion], lineage, replace(pause("color"), at=START)) is done
+
+
+def test_only_values_that_nobody_judged_before_the_pause_count_once_and_of_samples_of_everything() -> None:
+    before = [row(n, item_id=f"b{n}", sample_id="before", drawn_at=START - timedelta(days=1)) for n in (1, 2)]
+    rows = [row(n) for n in range(1, 6)] + [row(6, stratum="near_threshold"), row(7, run_id="sample-of-one-run")]
+    again = [row(n, item_id=f"a{n}", sample_id="again", run_id="sample-2") for n in (3, 4)]
+    verdicts = by_item(*(said(of, "yes") for of in [before[0], *rows[:3], again[1]]))
+    old = replace(certificate(), threshold=0.5)
+    drawn = DrawnRows([*before, *rows, *again], verdicts, frozenset({"sample-of-one-run"}))
+    mine = [one | {"certificate_id": old.certificate_id} for one in drawn.rows]
+    drawn = replace(drawn, rows=mine)
+    fold = drawn.fold(old, START, Cardinality.ONE)
+    assert sorted(fold.product_ids) == ["p2", "p3", "p4", "p5"], "p1 was judged before the pause"
+    wrong = dict(zip(fold.product_ids, (fold.wrong_scores > 0).tolist(), strict=True))
+    assert wrong == {"p2": False, "p3": False, "p4": False, "p5": True}, "of p4 the item counts that was judged"
+    assert drawn.number_judged(fold, old) == 3
+    near = [row(n, item_id=f"n{n}", sample_id="near", stratum="near_threshold") for n in (3, 5)]
+    later = [one | {"drawn_at": START + timedelta(days=2)} for one in mine]
+    first = [one | {"certificate_id": old.certificate_id} for one in near]
+    after = DrawnRows([*first, *later], verdicts | by_item(said(near[0], "yes")), frozenset({"sample-of-one-run"}))
+    assert set(after.fold(old, START, Cardinality.ONE).product_ids) == {"p1", "p2", "p4", "p5"}, "p3: judged as near"
+    assert drawn.fold(replace(old, modality=Modality.TEXT_ONLY), START, Cardinality.ONE).product_ids == ()
+
+
+def test_only_audits_of_written_values_are_a_new_fold_and_a_product_without_a_value_is_wrong_in_it() -> None:
+    old = replace(certificate(), threshold=0.5)
+    mine = {"certificate_id": old.certificate_id}
+    rows = [row(n, **mine) for n in range(1, 4)]
+    others = [row(n, item_id=f"o{n}", sample_id=name, purpose=name, **mine)
+              for n, name in ((3, "proposals"), (4, "proposals"), (5, "label"))]  # fmt: skip
+    answers = [said(of, "none" if of is rows[1] else "yes") for of in [*rows, *others]]
+    fold = DrawnRows([*others, *rows], by_item(*answers)).fold(old, START, Cardinality.ONE)
+    wrong = dict(zip(fold.product_ids, (fold.wrong_scores > 0).tolist(), strict=True))
+    assert wrong == {"p1": False, "p2": True, "p3": False}
+
+
+def test_who_was_not_asked_or_cannot_tell_counts_as_wrong_in_a_new_certificate() -> None:
+    rows = [audit_rows.drawn(n, content_hash=f"h{n // 2}", score=0.9 + n / 100) for n in range(4)]
+    verdicts = by_item(said(0, "yes"), said(1, "cannot_tell"), said(2, "no"))
+    fold = audited_fold(rows, rows, verdicts, Cardinality.ONE)
+    assert fold.wrong_scores.tolist() == [-np.inf, 0.91, 0.92, 0.93]
+    assert fold.weights.tolist() == [1, 1, 1, 1]
+    assert fold.groups.tolist() == [0, 0, 1, 1]
+    assert fold.scores.tolist() == [0.9, 0.91, 0.92, 0.93]
+    assert fold.data_window == "2026-05-01/2026-05-01"
+    assert len(audited_fold([], [], {}, Cardinality.ONE).groups) == 0
+
+
 def test_of_several_values_one_that_is_wrong_or_not_judged_counts() -> None:
     def row(product: str, value: str, score: float, stratum: str = "uniform", sample: str = "s") -> dict[str, Any]:
-        return {
-            "item_id": f"{sample} {product} {value}", "sample_id": sample, "product_id": product, "value": value,
-            "score": score, "stratum": stratum, "purpose": "audit", "content_hash": None,
-            "drawn_at": datetime(2026, 5, 1, tzinfo=UTC),
-        }  # fmt: skip
-
-    def said(of: dict[str, Any], answer: str) -> dict[str, Any]:
-        return {of["item_id"]: of | {"answer": answer, "right_values": []}}
+        given = {"item_id": f"{sample} {product} {value}", "sample_id": sample, "product_id": product, "value": value}
+        return audit_rows.drawn(0, **given, score=score, stratum=stratum, content_hash=None)
 
     right, also = row("p1", "Cotton", 0.9), row("p1", "Wool", 0.8, "same_product")
     mixed, wrong, unsure = row("p2", "Cotton", 0.95), row("p2", "Wool", 0.85, "same_product"), row("p2", "Silk", 0.7)
     alone, elsewhere = row("p3", "Cotton", 0.6), row("p3", "Wool", 0.99, sample="another")
     rows = [right, mixed, unsure, alone]
-    verdicts = (
-        said(right, "yes") | said(also, "yes") | said(mixed, "yes") | said(wrong, "no") | said(unsure, "cannot_tell")
-    )
+    answers = ((right, "yes"), (also, "yes"), (mixed, "yes"), (wrong, "no"), (unsure, "cannot_tell"))
+    verdicts = by_item(*(said(of, answer) for of, answer in answers))
     fold = audited_fold(rows, [*rows, also, wrong, elsewhere], verdicts, Cardinality.MANY)
     assert fold.scores.tolist() == [0.9, 0.95, 0.95, 0.6]
     assert fold.wrong_scores.tolist() == [-np.inf, 0.85, 0.85, 0.6]

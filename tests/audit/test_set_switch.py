@@ -9,7 +9,7 @@ import pytest
 
 from catalog_enrichment import cli
 from catalog_enrichment.catalog import switches
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.switches import Scope, State
 
 from .. import sample_catalog
@@ -18,7 +18,7 @@ from .. import sample_catalog
 def test_a_switch_is_moved_listed_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = sample_catalog.build(tmp_path / "sample")
     config = ["--config", str(sample.file)]
-    catalog = LakeCatalog(sample.config.path("catalog"))
+    catalog = Catalog(sample.config.path("catalog"))
     off = ["value", "Red", "--attribute", "color", "--state", "off", "--reason", "mixed up", "--by", "ann"]
     with catalog.writing():
         assert cli.set_switch([*config, *off]) == 0

@@ -4,6 +4,11 @@
     python tests/benchmarks/audit.py --loop [--folder DIR] [--products N] [--uniform N]  # generated marketplace
     python tests/benchmarks/audit.py --loop --data FILE.parquet                          # real listings
 
+The simulation draws up to AUDITS verdicts per audit and true precision, and counts alarms. "If oversampled" takes rows
+for uniform draws of which 40% come from near the threshold, where errors are four times as frequent: the alarm must not
+use such rows. A certificate counts as confirmed when the lower bound reaches the target, looked at after every 20
+verdicts.
+
 The loop (:mod:`audit_loop`): import, train, promote and enrich by an honest version; two reviewers who are wrong in 2%
 of their verdicts, and an adjudicator, judge a sample on the page; certified, audited and true precision are printed.
 Then a version whose scores were made over-confident on purpose (the calibration's temperatures are multiplied by 0.1,
@@ -24,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.precision.audit import AuditedRows, estimate, first_alarm
+from catalog_enrichment.precision.audit_statistics import ALARM, AuditedRows, estimate, wealth
 
 RATE, AUDITS = 0.05, 3000
 
@@ -50,6 +55,12 @@ def simulated(runs: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def first_alarm(wrong: np.ndarray, rate: float) -> int | None:
+    """Return after how many verdicts the wealth reached ALARM for the first time; None if it never did."""
+    reached = np.flatnonzero(wealth(wrong, rate) >= ALARM)
+    return int(reached[0]) + 1 if len(reached) else None
 
 
 def _until_confirmed(random: np.random.Generator, precision: float) -> int | None:

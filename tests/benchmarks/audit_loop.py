@@ -28,11 +28,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from audit_reviewers import Truth, judge, page
 
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.registry.model_registry import Registry
+from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.registry.trained_model import TrainedModel
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -86,7 +87,7 @@ class World:
     def true_precision(self) -> dict[str, dict[str, Any]]:
         """Attribute -> share of right ones, and number, of the model values that readers see, where that is known."""
         right: dict[str, list[bool]] = {}
-        for batch in LakeCatalog.of(self.config).scan("current_values"):
+        for batch in Catalog.of(self.config).scan("current_values"):
             for row in batch.to_pylist():
                 known = self.truth.get((row["product_id"], row["attribute"]))
                 if row["source"] == "model" and known is not None:
@@ -196,13 +197,15 @@ def over_confident(world: World) -> tuple[str, dict[str, Any]]:
         artifact.write_certificates(target, [one.to_dict() for one in certificates])
         trained = TrainedModel(
             artifact=target, certificates=certificates, metrics={}, params={}, tables={}, curves={}, history=[],
-            warnings=[], held_out=registry.held_out(model.version) or [], seconds={},
+            warnings=[], held_out=registry.held_out(model.version), seconds={},
             lineage={"labelled": 0, "label_set_hash": certificates[0].label_set_hash},
         )  # fmt: skip
         version = registry.register(trained).version
     gate = world.job("promote_model", "--to-version", version, codes=(0, 3))
     if gate["exit_code"]:
-        registry.promote(version, expected_current=model.version, details={"reason": "over-confident on purpose"})
+        Promotion(registry).promote(
+            version, expected_current=model.version, details={"reason": "over-confident on purpose"}
+        )
     return version, {"exit_code": gate["exit_code"], "message": gate.get("message") or gate.get("reasons")}
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.monitoring.stages import Stages
 
 if TYPE_CHECKING:
-    from catalog_enrichment.comparison.results import FittedModels
+    from catalog_enrichment.comparison.compared_models import FittedModels
     from catalog_enrichment.comparison.tables import Comparison
     from catalog_enrichment.training.dataset import Labels
     from catalog_enrichment.training.folds import Index
@@ -34,12 +34,11 @@ def compare_on_unlabelled(
     ``truth``: attribute -> product id -> values. Values that the models did not learn stay in every denominator.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # read when torch is loaded
-    from catalog_enrichment.comparison.data import CatalogProducts, load_data, with_picture
-    from catalog_enrichment.comparison.fit_all import fit_all
-    from catalog_enrichment.comparison.models import compare_settings
+    from catalog_enrichment.comparison.compared_models import compare_settings
+    from catalog_enrichment.comparison.fit_all import CatalogProducts, fit_all, load_data, with_picture
     from catalog_enrichment.comparison.tables import build_comparison
 
-    catalog = LakeCatalog.of(config)
+    catalog = Catalog.of(config)
     with tempfile.TemporaryDirectory() as folder:
         workdir, stages = Path(folder), Stages()
         data = load_data(
@@ -50,7 +49,7 @@ def compare_on_unlabelled(
     comparisons = {}
     for name, members in subsets.items():
         labels = {
-            attribute: _labels_from_truth(learned, truth[attribute], fitted.ids, members)
+            attribute: _labels_from_truth(learned, truth[attribute], data.split.dataset.ids, members)
             for attribute, learned in fitted.labels.items()
         }
         has_truth = np.any([label.labelled for label in labels.values()], axis=0)

@@ -1,4 +1,7 @@
-"""A small catalog that goes through a chain of jobs; each job can be started again from the state before it."""
+"""A small catalog that goes through a chain of jobs; each job can be started again from the state before it.
+
+The chain: two imports, two enrichments, a backfill of two chunks with another model version, a rollback, the upkeep.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment import cli
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.storage import Storage
 
 from .. import object_sample, sample_catalog
@@ -24,9 +27,9 @@ from .fault_states import Contents, contents
 
 SPARK = """
 [spark]
-shuffle_partitions = 2
 driver_memory = "1g"
 [spark.conf]
+"spark.sql.shuffle.partitions" = "2"
 "spark.sql.codegen.wholeStage" = "false"
 [maintenance]
 compact_files = 3
@@ -114,7 +117,7 @@ def build(folder: Path, server: ObjectStoreServer | None = None) -> World:
     sample.file.write_text(sample.file.read_text() + SPARK)
     for seed in (1, 2):
         sample_catalog.register(sample, folder / "artifacts", seed=seed)
-    sample.registry.promote("1", expected_current=None)
+    sample.promotion.promote("1", expected_current=None)
     sample.feed(first_feed())
     world = World(folder, sample, _steps())
     if server is None:
@@ -169,7 +172,7 @@ def second_feed() -> list[dict[str, Any] | str]:
 
 
 def _last_enrichment(world: World) -> str:
-    found = [row for batch in LakeCatalog(world.place()).scan("runs") for row in batch.to_pylist()]
+    found = [row for batch in Catalog(world.place()).scan("runs") for row in batch.to_pylist()]
     runs = [row for row in found if row["kind"] == "enrich"]
     plain = [row for row in runs if row["parent_run_id"] is None]
     return str(max(plain, key=lambda row: row["finished_at"])["run_id"])

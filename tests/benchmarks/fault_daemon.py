@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment.catalog import part_files
-from catalog_enrichment.inference import worker
+from catalog_enrichment.inference import udf
 
-_write_part, _predictor = part_files.write_part, worker.predictor
+_write_part, _predictor = part_files.write_part, udf.task_predictor
 
 
 def write_part(*arguments: Any) -> Any:
@@ -53,5 +53,5 @@ if __name__ == "__main__":
     from pyspark.daemon import manager
 
     part_files.write_part = write_part
-    worker.predictor = predictor
+    udf.task_predictor = predictor
     manager()

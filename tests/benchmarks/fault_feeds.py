@@ -1,4 +1,8 @@
-"""Hostile rows in every source format: each is found again among the products or in quarantine, once (I7)."""
+"""Hostile rows in every source format: each is found again among the products or in quarantine, once (I7).
+
+Half of the rows are from the corpus of tests/hostile_rows.py, half are made by hypothesis. Each row has a mark, by
+which it is found.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 
 from .. import hostile_rows, sample_catalog
 from ..hostile_rows import HostileRow

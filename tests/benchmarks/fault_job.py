@@ -20,8 +20,9 @@ from typing import Any
 
 def trace_boundaries(reached: Callable[[str], None]) -> Callable[[], None]:
     """Call ``reached`` with the name of every boundary from now on; returns a function that ends it."""
-    from catalog_enrichment.catalog.lake import LakeCatalog
-    from catalog_enrichment.catalog.maintenance import Maintenance, Paths
+    from catalog_enrichment.catalog.checkpoints import Checkpoints
+    from catalog_enrichment.catalog.delta_tables import DeltaTables
+    from catalog_enrichment.catalog.maintenance import FileSet, Maintenance
     from catalog_enrichment.monitoring.stages import Stage
 
     undo: list[tuple[type, str, Any]] = []
@@ -40,13 +41,13 @@ def trace_boundaries(reached: Callable[[str], None]) -> Callable[[], None]:
         undo.append((owner, name, original))
         setattr(owner, name, traced)
 
-    wrap(LakeCatalog, "_commit", True, True, lambda _, delta, *_rest: f"commit {_table(delta)}")
-    wrap(LakeCatalog, "checkpoint", False, True, lambda _, _id, name, *_rest: f"checkpoint {name.split('-')[0]}")
-    wrap(LakeCatalog, "drop_checkpoints", True, False, lambda *_: "drop_checkpoints")
+    wrap(DeltaTables, "commit", True, True, lambda _, delta, *_rest: f"commit {_table(delta)}")
+    wrap(Checkpoints, "get_or_compute", False, True, lambda _, _id, name, *_rest: f"checkpoint {name.split('-')[0]}")
+    wrap(Checkpoints, "drop", True, False, lambda *_: "drop_checkpoints")
     wrap(Stage, "line", False, True, lambda stage: f"stage {stage.name}")
     wrap(Maintenance, "compact", True, True, lambda _, table, *_rest: f"compact {table}")
     wrap(Maintenance, "shorten_log", True, True, lambda _, table: f"shorten_log {table}")
-    wrap(Paths, "delete", True, True, lambda *_: "delete")
+    wrap(FileSet, "delete", True, True, lambda *_: "delete")
 
     def stop() -> None:
         for owner, name, original in reversed(undo):

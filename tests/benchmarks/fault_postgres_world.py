@@ -21,7 +21,7 @@ PRODUCTS = 3_000
 DELIVERY = """
 import sys
 from pathlib import Path
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.delivery import connection, deliver, differences
 from catalog_enrichment.errors import CatalogEnrichmentError
@@ -30,7 +30,7 @@ config = load_config(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    deliver.deliver_values(LakeCatalog.of(config), config.delivery)
+    deliver.deliver_values(Catalog.of(config), config.delivery)
 except CatalogEnrichmentError as problem:
     print(problem, file=sys.stderr)
     sys.exit(problem.exit_code)

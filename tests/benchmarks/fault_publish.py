@@ -1,4 +1,4 @@
-"""A small process publishes one run, without Spark, and is killed; readers see all of the run or none (I4).
+"""A small process publishes a run, without Spark, and is killed; readers see all of the run or none (I4).
 
     python -m tests.benchmarks.fault_publish CATALOG NUMBER ACTION STOP_AT
 
@@ -24,13 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment.catalog import maintenance, part_files, runs
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.object_storage import ObjectStorage
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.records import RunKind
 
+from ..catalog.catalog_rows import parts_of
 from .fault_outcomes import Outcome
 from .fault_processes import ROOT, environment
 from .fault_states import Contents, contents, difference
@@ -42,13 +44,13 @@ VALUES = 200
 LEASE_SECONDS = 2
 """Of a catalog in an object store: a process that was killed is taken for dead after it."""
 
-STEPS = {PUBLISH: 40, CLEAN_UP: 16}
-"""Steps of one process, of a clean-up at least so many; a number beyond the last one would kill nothing."""
+STEPS = {PUBLISH: 30, CLEAN_UP: 16}
+"""Steps of a process, of a clean-up at least so many; a number beyond the last step would kill nothing."""
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def publish(lake: LakeCatalog, number: int) -> None:
+def publish(lake: Catalog, number: int) -> None:
     """What an enrichment does after it has decided, without Spark. Doing it again changes nothing."""
     run_id = f"run-{number:03d}"
     values = [(f"p{i:04d}", "color", "Red" if (i + number) % 2 else "Blue") for i in range(VALUES)]
@@ -78,15 +80,15 @@ def publish(lake: LakeCatalog, number: int) -> None:
         runs.write(lake, record)
 
 
-def refresh(lake: LakeCatalog, seen: list[dict[str, Any]], run_id: str) -> None:
+def refresh(lake: Catalog, seen: list[dict[str, Any]], run_id: str) -> None:
     """`refresh_current_values` with rows that the driver has: the same commit, with the sources' versions."""
     if lake.current_values_stale():
-        delta = lake._create("current_values")
-        parts = lake._row_parts("current_values", seen)
-        assert lake._commit(delta, parts, "overwrite", run_id, lake._source_versions())
+        delta = lake.tables.create("current_values")
+        sources = {table: lake.version(table) for table in COMMIT_POINTS}
+        assert lake.tables.commit(delta, parts_of(lake, "current_values", *seen), run_id, sources, overwrite=True)
 
 
-def clean_up(lake: LakeCatalog, number: int) -> None:
+def clean_up(lake: Catalog, number: int) -> None:
     upkeep = Maintenance(lake, 0)
     with lake.writing():
         for table in upkeep.tables:
@@ -99,7 +101,7 @@ def clean_up(lake: LakeCatalog, number: int) -> None:
         upkeep.leftover_folders(runs.succeeded_ids(lake)).delete()
 
 
-ACTIONS: dict[str, Callable[[LakeCatalog, int], None]] = {PUBLISH: publish, CLEAN_UP: clean_up}
+ACTIONS: dict[str, Callable[[Catalog, int], None]] = {PUBLISH: publish, CLEAN_UP: clean_up}
 
 
 def main(catalog: str, number: str, action: str, stop_at: str) -> None:
@@ -121,20 +123,20 @@ def main(catalog: str, number: str, action: str, stop_at: str) -> None:
         return counted
 
     for owner, name in (
-        (LakeCatalog, "_commit"), (LakeCatalog, "_row_parts"), (LakeCatalog, "_create"), (Maintenance, "compact"),
-        (Maintenance, "shorten_log"), (maintenance.Paths, "delete"), (part_files, "write_part"),
+        (DeltaTables, "commit"), (DeltaTables, "create"), (Maintenance, "compact"), (Maintenance, "shorten_log"),
+        (maintenance.FileSet, "delete"), (part_files, "write_part"),
     ):  # fmt: skip
         setattr(owner, name, step(getattr(owner, name)))
     print("ready", flush=True)
     ACTIONS[action](lake, int(number))
 
 
-def lake_at(catalog: str) -> LakeCatalog:
+def lake_at(catalog: str) -> Catalog:
     """The catalog in a folder, or in an object store that the environment's variables describe."""
     if "://" not in catalog:
-        return LakeCatalog(Path(catalog))
+        return Catalog(Path(catalog))
     settings = CatalogConfig(path=catalog, dictionary="").store_settings()
-    return LakeCatalog(ObjectStorage(catalog, settings), lease_seconds=LEASE_SECONDS)
+    return Catalog(ObjectStorage(catalog, settings), lease_seconds=LEASE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outc
     at_steps = Outcome("SIGKILL of a publishing process at its steps", "publish")
     at_random = Outcome("SIGKILL of a publishing process at random moments", "publish")
     place = at.uri or str(folder / "killed")
-    killed, whole = lake_at(place), LakeCatalog(folder / "undisturbed")
+    killed, whole = lake_at(place), Catalog(folder / "undisturbed")
     seconds = {action: _seconds(f"{place}-timing", action) for action in ACTIONS}
     before = contents(killed.storage)
     for number in range(times):
@@ -187,7 +189,7 @@ def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outc
     return [at_steps, at_random]
 
 
-def part_of_a_run(lake: LakeCatalog, before: Contents, after: Contents, run_id: str) -> str | None:
+def part_of_a_run(lake: Catalog, before: Contents, after: Contents, run_id: str) -> str | None:
     """What is wrong with what readers see after the kill; None if each table has all of the run or nothing of it."""
     now = contents(lake.storage)
     for table in ("attribute_values", "current_values", "runs"):

@@ -1,8 +1,8 @@
 """What a catalog holds, without times: equal for a job that was disturbed and run again, and one that was not.
 
-Equality is that of I5: products, quarantine, predictions, ledger, what readers see, label uses, self_derived values, and the
-succeeded runs with their counts. Scores are compared to four decimals. Left out are times, the attempts that failed,
-and the runs of maintain_catalog, whose counts are those of what was left to do.
+Equality is that of I5: products, quarantine, predictions, ledger, what readers see, label uses, self-derived values,
+and the succeeded runs with their counts. Scores are compared to four decimals. Left out are times, the attempts that
+failed, and the runs of maintain_catalog, whose counts are those of what was left to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.storage import Storage
 
 LEFT_OUT = {"seconds", "stages", "validation", "config", "attempt", "error", "table_versions"}
@@ -40,7 +40,7 @@ class Difference:
 
 def contents(catalog: Path | Storage) -> Contents:
     """All tables of the catalog in ``catalog``, read as its readers do."""
-    lake = LakeCatalog(catalog)
+    lake = Catalog(catalog)
     rows = {name: [row for batch in lake.scan(name) for row in batch.to_pylist()] for name in contract.TABLES}
     succeeded = {row["run_id"] for row in rows["runs"] if row["status"] == "succeeded"}
     for name in ("predictions", "quarantine"):

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 
 from .fault_catalog import World
@@ -43,6 +43,7 @@ CONF = {
     "spark.speculation.quantile": "0.3",
     "spark.speculation.minTaskRuntime": "100ms",
     "spark.python.daemon.module": "tests.benchmarks.fault_daemon",
+    "spark.sql.shuffle.partitions": "2",
 }
 
 
@@ -79,7 +80,7 @@ def faults(world: World, number: int) -> Iterator[Outcome]:
 
 def _orphans(world: World) -> int:
     """Files of tasks that were repeated, in the tables that are only appended to."""
-    upkeep = Maintenance(LakeCatalog(world.catalog), 0)
+    upkeep = Maintenance(Catalog(world.catalog), 0)
     tables = [name for name in ("predictions", "quarantine", "attribute_values") if name in upkeep.tables]
     return sum(len(upkeep.unreferenced_files(name).paths) for name in tables)
 

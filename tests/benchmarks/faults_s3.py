@@ -1,4 +1,8 @@
-"""Faults of a catalog in an object store: what it holds afterwards, against one that nobody disturbed."""
+"""Faults of a catalog in an object store: what it holds afterwards, against one that nobody disturbed.
+
+The server is that of tests/object_store.py: moto with a journal on the disk, so that a killed server comes back with
+what it had acknowledged.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,17 @@ One model version with random weights, the same products for all: with their pic
 (large). In every round every contender has a process of its own, which starts, loads the model, warms up, and only then
 scores both worlds: JVM, session, model and warm-up are never timed. Rounds take all contenders in turn, each time from
 another first one, so that a busy moment of the machine does not fall on one contender. With several batch sizes a first
-round, which does not count, chooses each contender's. Nothing is deduplicated or skipped.
+round, which does not count, chooses each contender's. Nothing is deduplicated or skipped. inference_contenders.py says
+how each contender is built, inference_version.py and inference_worlds.py what is scored.
+
+- Timed: from the Parquet files until all predictions are in the main process (on Spark as an Arrow table). Ray Data and
+  Daft start new workers for every pass; the clock starts when these are warm, and stops when the last predictions
+  arrive (Ray Data) or were made (Daft, which delivers them after its workers have ended).
+- Memory: the largest sum of the resident sets of the contender's process tree during its timed parts, sampled five
+  times per second. Shared pages count in each process; so does Ray's object store. `bare` holds all inputs.
+- Same predictions: the probability of a product's best value is compared with the probability that `plain` gives to
+  that value, and with its highest. The tolerance is 1e-4 in fp32 and 0.15 in bf16: random image encoders amplify
+  rounding more than trained ones.
 
 Exits with 3 if predictions differ from those of plain by more than the tolerance, with 1 if a contender failed. The
 last line is one JSON object.

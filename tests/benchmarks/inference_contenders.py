@@ -1,6 +1,23 @@
 """The contenders by name, their environment, and the process of one of them.
 
-python tests/benchmarks/inference_contenders.py JOB.json        (started by inference.py)
+    python tests/benchmarks/inference_contenders.py JOB.json        (started by inference.py)
+
+- `bare`: the forward pass alone, in fp32; decoded pictures and token ids are in memory before the clock starts.
+- `plain`: decode, tokenize and forward in sequence, without Spark: fp32 eager PyTorch, as many processes as cores.
+- `plain_alloc`: `plain` with glibc's allocator told to keep freed memory (ALLOCATOR).
+- `plain_bf16`: `plain` with the forward pass under autocast to bfloat16.
+- `ours`: the UDF of the scoring stage in the session that the jobs start, on the compute type of `--path` (by default
+  the fastest of this processor). Pictures are in the catalog's store, as after an import; the workers read them there.
+- `ours_eager`: the same in fp32.
+- `ours_arrow`: the same engine inside mapInArrow, in fp32.
+- `spark_udf`: `mlflow.pyfunc.spark_udf` on the registered version with `env_manager="local"`. Its Python workers keep
+  the model, which mlflow would load again in every task. It calls the model in chunks of at most 64 products.
+- `predict_batch_udf`: `pyspark.ml.functions.predict_batch_udf` over the model of `plain`.
+- `ray`: Ray Data, `map_batches` of a class on an ActorPoolStrategy of one actor per core, blocks of one batch.
+- `daft`: Daft, a batch method of a `daft.cls` class, `max_concurrency` one per core, each in its own process.
+
+Every process has one thread. On Spark a file is a task, four files per core. No contender but `plain_alloc` is given
+allocator settings; the settings that the jobs give their own workers belong to `ours`.
 """
 
 from __future__ import annotations

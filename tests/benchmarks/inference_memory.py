@@ -93,8 +93,8 @@ def write_pictures(folder: Path) -> None:
 def measure(root: Path, products: int) -> dict[str, object]:
     from pyspark.sql import functions as F
 
-    from catalog_enrichment.config.fetch import FetchConfig
-    from catalog_enrichment.config.schema import EnrichConfig, ImagesConfig
+    from catalog_enrichment.config.images import FetchConfig, ImagesConfig
+    from catalog_enrichment.config.schema import EnrichConfig
     from catalog_enrichment.inference import udf
 
     pictures = root / "pictures"

@@ -33,7 +33,7 @@ class PlainModel:
         """Raises ModelContractError if ``folder`` is not an undamaged model version."""
         import torch
 
-        from catalog_enrichment.config.schema import ImagesConfig
+        from catalog_enrichment.config.images import ImagesConfig
         from catalog_enrichment.models import artifact
         from catalog_enrichment.models.preprocess import Preprocessor
 

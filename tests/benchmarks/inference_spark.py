@@ -101,7 +101,7 @@ class OursEager(OnSpark):
         return EnrichConfig().batch_rows
 
     def query(self, products: DataFrame, batch: int) -> DataFrame:
-        from catalog_enrichment.config.schema import ImagesConfig
+        from catalog_enrichment.config.images import ImagesConfig
         from catalog_enrichment.inference import udf
 
         limits = ImagesConfig(store=self.job.pictures)
@@ -127,7 +127,7 @@ class Ours(OursEager):
 
     def __init__(self, job: Job) -> None:
         certified = compute_types.FASTEST_FIRST if job.path == "fastest" else (job.path,)
-        paths = {compute_types.path_name(numbers, "cpu"): ["all"] for numbers in certified}
+        paths = {compute_types.name_of(numbers, "cpu"): ["all"] for numbers in certified}
         self.path = compute_types.choose(compute_types.AUTO, paths).numbers
         super().__init__(job)
 
@@ -213,10 +213,10 @@ def _arrow_scorer(
     model: Any, pictures: str, rows: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def score(incoming: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from catalog_enrichment.config.schema import ImagesConfig
-        from catalog_enrichment.inference import engine, udf, worker
+        from catalog_enrichment.config.images import ImagesConfig
+        from catalog_enrichment.inference import engine, udf
 
-        predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
+        predictor = udf.task_predictor(model.artifact_hash, model.directory(), udf.task_device(), model.numbers)
         waiting: deque[pa.Array] = deque()  # the engine reads one batch ahead
 
         def undecoded() -> Iterator[engine.UndecodedBatch]:

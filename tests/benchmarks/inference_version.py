@@ -101,8 +101,7 @@ def register_version(root: Path, products: Sequence[Product], workers: int, spec
 def _save_model(folder: Path, products: Sequence[Product], spec: ModelSpec) -> Path:
     import torch
 
-    from catalog_enrichment.inputs.text import clean_text
-    from catalog_enrichment.inputs.tokenizer import TextTokenizer
+    from catalog_enrichment.inputs.text import TextTokenizer, clean_text
     from catalog_enrichment.models import artifact
     from catalog_enrichment.models.network import build_network
 

@@ -1,5 +1,8 @@
 """The products that the contenders score, as Parquet files: with the pictures as they are, and with large ones.
 
+`small` has the pictures as they are (generated ones are JPEGs of 224 px). `large` has them enlarged to 1,000 to 1,600
+pixels on the shorter side, with some noise.
+
 Columns: row (0..N-1), title, description, image (encoded), picture (its SHA-256, by which a catalog keeps it). Every
 product has a title and a picture that can be decoded.
 """
@@ -115,8 +118,8 @@ def _generated(count: int) -> Iterator[Product]:
 
 
 def _listed(data: Path, count: int) -> Iterator[Product]:
+    from catalog_enrichment.config.images import ImagesConfig
     from catalog_enrichment.config.load import load_config
-    from catalog_enrichment.config.schema import ImagesConfig
     from catalog_enrichment.inputs.images import decode_image
     from catalog_enrichment.inputs.square import Square
 

@@ -51,11 +51,11 @@ from promise_worlds import (
 
 from catalog_enrichment.config.schema import PrecisionConfig, TrainingConfig
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
-from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
-from catalog_enrichment.precision.metrics import operating_point
+from catalog_enrichment.precision.certify import CertificateBinding, certify_attribute
+from catalog_enrichment.precision.classification_metrics import operating_point
 from catalog_enrichment.precision.pool import select_pool
-from catalog_enrichment.precision.scored_labels import UnlabelledProducts
-from catalog_enrichment.records import Modality
+from catalog_enrichment.precision.units import UnlabelledProducts
+from catalog_enrichment.records import LabelUse, Modality
 from catalog_enrichment.training.folds import GroupedProducts, redraw_certification, split_folds
 
 RULE = PrecisionConfig(target=TARGET)
@@ -69,7 +69,7 @@ BINDING = CertificateBinding(
         weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
     ),
     label_set_hash="l",
-    use=LabelUse(number=1, epoch=0),
+    use=LabelUse(number=1, certification_round=0),
     data_window="simulated",
     issued_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
@@ -142,7 +142,7 @@ def certify(
     world: World, choosing: Sample, certification: Sample, filled: UnlabelledProducts, use: int = 1
 ) -> Certificate:
     pool = select_pool(choosing_scores(world, choosing), RULE)
-    binding = replace(BINDING, use=LabelUse(number=use, epoch=0))
+    binding = replace(BINDING, use=LabelUse(number=use, certification_round=0))
     return certify_attribute(pool, certification_scores(world, certification), filled, RULE, binding)
 
 
@@ -217,10 +217,12 @@ def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> l
     return outcomes
 
 
-def epochs_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
-    """The outcomes of ten candidates, five in each of two epochs whose folds the product's functions draw of the same
-    labelled products. The sixth is the best one of the first epoch, certified again: it was chosen by the old labels,
-    which the new fold has none of."""
+def rounds_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
+    """Return the outcomes of ten candidates, five in each of two certification rounds.
+
+    The product's functions draw the folds of both rounds from the same labelled products. The sixth candidate is the
+    best of the first round, certified again: it was chosen by the old labels, of which the new fold has none.
+    """
     rng = np.random.default_rng(seed)
     sample = draw(world, rng, labelled)
     index = np.arange(len(sample))
@@ -234,8 +236,8 @@ def epochs_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
     )
     models = [another_model(world, sample, rng, common) for _ in range(USES_PER_ROUND)]
     outcomes: list[Outcome] = []
-    for epoch, folds in enumerate((first, second)):
-        if epoch:
+    for certification_round, folds in enumerate((first, second)):
+        if certification_round:
             best = outcomes.index(best_of(outcomes))
             models = [models[best]] + [another_model(world, sample, rng, common) for _ in models[1:]]
         for use, model in enumerate(models, start=1):
@@ -282,7 +284,7 @@ def tasks(draws: int | None) -> list[Task]:
         *((f"shift/{tilt}x", unweighted_draw, world, 10_000, number(1000)) for tilt, world in tilted),
         *((f"few/{name}", one_draw, world, 10_000, number(1000)) for name, world in FEW.items()),
         ("uses", uses_draw, base, 10_000, number(1000)),
-        ("epochs", epochs_draw, base, 10_000, number(1000)),
+        ("rounds", rounds_draw, base, 10_000, number(1000)),
         ("versions", versions_draw, base, 10_000, number(20)),
         *((f"others/{name}", one_draw, world, 5000, number(1000)) for name, world in OTHERS.items()),
         *((f"none/{name}", none_draw, *where, number(200)) for name, where in NONE_WORLDS.items()),
@@ -351,11 +353,13 @@ def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[s
             for k in (3, 10):
                 found["uses"][str(k)] = rates([best_of(draw_outcomes[:k]) for draw_outcomes in outcomes])
             others += [(f"use {k} of the labels", rates([row[k - 1] for row in outcomes])) for k in range(1, 11)]
-        elif kind == "epochs":
-            others.append(("epochs: best of 10 candidates in two", rates([best_of(row) for row in outcomes])))
+        elif kind == "rounds":
+            others.append(
+                ("certification rounds: best of 10 candidates in two", rates([best_of(row) for row in outcomes]))
+            )
             for k in range(1, USES_PER_ROUND + 1):
                 second = [row[USES_PER_ROUND + k - 1] for row in outcomes]
-                others.append((f"use {k} of the labels of a second epoch", rates(second)))
+                others.append((f"use {k} of the labels of a second round", rates(second)))
         else:
             visible, stood = (float(np.mean(column)) for column in zip(*outcomes, strict=True))
             found["versions"]["4"] = {"visible_precision": round(visible, 4), "draws": len(outcomes)}

@@ -33,15 +33,15 @@ from promise_worlds import (
 from scipy import special
 
 from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
-from catalog_enrichment.models.has_value import has_value as has_value_of
-from catalog_enrichment.precision.alike import Comparison, cell_weights
+from catalog_enrichment.models.has_value import has_value
+from catalog_enrichment.precision.alike import AlikenessTest, cell_weights
 from catalog_enrichment.precision.certificate import ScoredBy
-from catalog_enrichment.precision.certify import CertificateBinding, LabelUse, certify_attribute
-from catalog_enrichment.precision.classification_metrics import Bools, Floats
+from catalog_enrichment.precision.certify import CertificateBinding, certify_attribute
 from catalog_enrichment.precision.pool import Pool, select_pool
+from catalog_enrichment.precision.units import Bools, Floats
 from catalog_enrichment.precision.verdict_test import DrawnProducts, run_tests
-from catalog_enrichment.records import Modality
-from catalog_enrichment.training import has_value
+from catalog_enrichment.records import LabelUse, Modality
+from catalog_enrichment.training.alikeness import TwoSides, compared, head_of
 
 RULE = PrecisionConfig(target=TARGET)
 FOLDS = FoldsConfig()
@@ -167,10 +167,10 @@ def none_draw(world: NoneWorld, labelled: int, seed: int) -> Outcome:
     vectors = {name: features(rng, np.ones(len(fold), dtype=bool), world.auc) for name, fold in folds.items()}
     filled = unlabelled(world, rng, world.unlabelled)
     half = np.arange(len(filled.right)) % 2 == 0
-    head = has_value.head(_products(vectors["choosing"], filled.features[half]))
+    head = head_of(_products(vectors["choosing"], filled.features[half]))
 
     def scored(sample: Sample, of: Floats) -> Sample:
-        return sample if head is None else replace(sample, scores=sample.scores * has_value_of(head, of)[:, None])
+        return sample if head is None else replace(sample, scores=sample.scores * has_value(head, of)[:, None])
 
     folds = {name: scored(fold, vectors[name]) for name, fold in folds.items()}
     open_sample = scored(filled.sample, filled.features)
@@ -182,8 +182,8 @@ def none_draw(world: NoneWorld, labelled: int, seed: int) -> Outcome:
         np.concatenate([vectors[name] for name in held_out]), filled.features[compared],
     )  # fmt: skip
     certificate = certify_attribute(
-        pool, certification_scores(WORLD, folds["certification"]), unlabelled_products(WORLD, open_sample), RULE, BINDING,
-        comparison,
+        pool, certification_scores(WORLD, folds["certification"]), unlabelled_products(WORLD, open_sample), RULE,
+        BINDING, comparison,
     )  # fmt: skip
     truth = population(world)
     accept = scored(truth.sample, truth.features).scores[:, 0]
@@ -233,7 +233,7 @@ BINDING = CertificateBinding(
         weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
     ),
     label_set_hash="l",
-    use=LabelUse(number=1, epoch=0),
+    use=LabelUse(number=1, certification_round=0),
     data_window="simulated",
     issued_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
@@ -274,19 +274,18 @@ def judged_wrong(rng: np.random.Generator, wrong: Bools) -> Bools:
     return np.asarray(np.where(first == second, first, third))
 
 
-def _products(labelled: Floats, others: Floats) -> has_value.Products:
+def _products(labelled: Floats, others: Floats) -> TwoSides:
     count = len(labelled) + len(others)
     weights = np.concatenate(cell_weights([""] * len(labelled), [""] * len(others)))
-    return has_value.Products(
+    return TwoSides(
         labelled=np.arange(count) < len(labelled), vectors=np.concatenate([labelled, others]),
         groups=np.arange(count), weights=weights,
     )  # fmt: skip
 
 
-def _comparison(scores: Floats, others: Floats, vectors: Floats, of_others: Floats) -> Comparison:
+def _comparison(scores: Floats, others: Floats, vectors: Floats, of_others: Floats) -> AlikenessTest:
     products, both = _products(vectors, of_others), np.concatenate([scores, others])
-    outputs = has_value.told_apart(products, both, [""] * len(both))
-    return Comparison(*has_value.sides(both, outputs, products))
+    return compared(products, both, [""] * len(both))
 
 
 def _judged(accept: Floats, right: Bools, threshold: float | None) -> tuple[float, int]:

@@ -10,7 +10,8 @@ from promise_worlds import LABELS, Sample, World, category_names
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import Candidate
-from catalog_enrichment.records import JUDGED, Decision, Modality, Reason
+from catalog_enrichment.reasons import JUDGED, Reason
+from catalog_enrichment.records import Decision, Modality
 
 
 def visible_precision(versions: Sequence[tuple[Certificate, Sample]]) -> tuple[float, float]:

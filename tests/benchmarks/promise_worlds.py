@@ -17,8 +17,14 @@ import numpy as np
 from scipy import special
 
 from catalog_enrichment.config.schema import FoldsConfig
-from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, UnlabelledProducts
+from catalog_enrichment.precision.units import (
+    Bools,
+    CertificationScores,
+    ChoosingScores,
+    Floats,
+    Ints,
+    UnlabelledProducts,
+)
 from catalog_enrichment.records import Cardinality
 
 VALUES = 20

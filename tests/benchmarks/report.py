@@ -134,7 +134,7 @@ def write_page(path: Path, samples: int) -> Path:
     import numpy as np
     from PIL import Image
 
-    from catalog_enrichment.report.html import Sample, write_run_report
+    from catalog_enrichment.report.run_page import Sample, write_run_report
 
     from ..report.report_samples import full_report
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from catalog_enrichment.audit.items import Answer, Verdict
+from catalog_enrichment.audit.review_records import Answer, Verdict
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.demo.audit import draw
+from catalog_enrichment.demo.audit_demo import draw
 
 from ..audit.review_server import served
 

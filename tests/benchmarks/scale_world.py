@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog.base import Catalog
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.inference import udf
@@ -181,7 +180,7 @@ def grow_ledger(catalog: Catalog, events: int, products: int) -> int:
     """Append ``events`` values that eight earlier runs wrote; all of them stand. Returns how many there are."""
     from pyspark.sql import functions as F
 
-    assert isinstance(catalog, LakeCatalog)
+    assert isinstance(catalog, Catalog)
     number, names = F.col("id"), list(ATTRIBUTES)
     run = (number * 8 / events).cast("int")
     values: dict[str, Column] = {

@@ -30,11 +30,11 @@ import pyarrow as pa
 from inference_worlds import read_products
 
 from catalog_enrichment import contract, resources
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Recipe
+from catalog_enrichment.models.text_encoders import build_tokenizer
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import fit
 from catalog_enrichment.training.dataset import LoadOptions, load_dataset

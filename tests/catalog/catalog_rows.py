@@ -6,11 +6,17 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from catalog_enrichment import contract
+from catalog_enrichment.catalog import part_files
 from catalog_enrichment.catalog.ledger import RunStamp
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.catalog.part_files import Part
 
 START = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 
@@ -50,6 +56,26 @@ def prediction(product_id: str, attribute: str, value: str, **given: Any) -> dic
 def stamp(run_id: str, step: int) -> RunStamp:
     """The stamp of the run that came at ``step``."""
     return RunStamp(run_id, "m", str(step), START + timedelta(minutes=step))
+
+
+def event(number: int, **given: Any) -> dict[str, Any]:
+    """A row of the ledger, by which the run of the same number asserts a value."""
+    return {
+        "event_id": f"event-{number}", "product_id": f"p{number:02d}", "attribute": "color", "value": "Red",
+        "op": "assert", "source": "model", "run_id": f"run-{number:02d}", "asserted_at": START, **given,
+    }  # fmt: skip
+
+
+def scanned(catalog: Catalog, table: str, version: int | None = None) -> list[dict[str, Any]]:
+    return [row for batch in catalog.scan(table, version=version) for row in batch.to_pylist()]
+
+
+def parts_of(catalog: Catalog, table: str, *rows: dict[str, Any]) -> list[Part]:
+    """One written file with ``rows``, which no version of the table has yet; no file for no rows."""
+    schema = contract.arrow_schema(table)
+    batches = pa.Table.from_pylist(list(rows), schema=schema).to_batches()
+    part = part_files.write_part(batches, catalog.storage.below(table), schema)
+    return [part] if part else []
 
 
 def run_row(run_id: str, **given: Any) -> dict[str, Any]:

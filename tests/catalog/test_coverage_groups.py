@@ -59,12 +59,9 @@ def test_what_is_brought_up_to_date_is_what_is_counted_anew() -> None:
             assert sum(n for key, n in narrow.items() if (key[0], key[3]) == (by, False)) == len(products)
 
 
-def test_a_group_that_goes_away_is_not_kept() -> None:
+def test_groups_that_are_new_grow_or_go_away_take_the_names_that_they_deserve() -> None:
     gone = {("shop", "s", "color", False): -2, ("shop", "s", "color", True): -1}
     assert moved({("shop", "s", "color", False): 2, ("shop", "s", "color", True): 1}, gone) == {}
-
-
-def test_a_group_that_is_new_and_larger_takes_the_name_of_a_smaller_one() -> None:
     assert moved({("shop", "a", "color", False): 5}, {("shop", "b", "color", False): 6}, limit=1) == {
         ("shop", "b", "color", False): 6,
         ("shop", None, "color", False): 5,

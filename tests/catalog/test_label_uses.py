@@ -5,16 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.label_uses import Fold, earlier_uses
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.errors import GateRefused, TemporaryFailure
-from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.earlier_uses import GOLD_ROUND, EarlierUses
+from catalog_enrichment.records import GOLD_ROUND, EarlierUses, LabelUse
 
 from ..lost_lock import WHY, lost_lock
 
@@ -22,39 +20,31 @@ FOLD = ["p1", "p2", "p3"]
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> LakeCatalog:
-    return LakeCatalog(tmp_path / "catalog")
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "catalog")
 
 
 def use_labels(
-    catalog: LakeCatalog,
-    attribute: str,
-    product_ids: list[str],
-    candidate: str,
-    certification_round: int = 0,
-    **earlier: Any,
+    catalog: Catalog, attribute: str, product_ids: list[str], candidate: str, certification_round: int = 0
 ) -> LabelUse:
-    return label_uses.use_labels(catalog, Fold(attribute, product_ids, certification_round), candidate, **earlier)
+    return label_uses.use_labels(catalog, Fold(attribute, product_ids, certification_round), candidate)
 
 
-def rows(catalog: LakeCatalog) -> list[tuple[str, str, str]]:
+def rows(catalog: Catalog) -> list[tuple[str, str, str]]:
     found = [row for batch in catalog.scan("label_uses") for row in batch.to_pylist()]
     return sorted((row["attribute"], row["product_id"], row["candidate"]) for row in found)
 
 
-def test_each_new_candidate_on_the_same_labels_gets_the_next_number(catalog: LakeCatalog) -> None:
+def test_each_new_candidate_on_the_same_labels_gets_the_next_number_and_keeps_it(catalog: Catalog) -> None:
     assert [use_labels(catalog, "color", FOLD, name).number for name in "abc"] == [1, 2, 3]
-
-
-def test_certifying_the_same_candidate_again_is_no_use(catalog: LakeCatalog) -> None:
-    for name in "abc":
-        use_labels(catalog, "color", FOLD, name)
     version = catalog.version("label_uses")
-    assert [use_labels(catalog, "color", FOLD, name).number for name in "abc"] == [1, 2, 3]
+    again = Catalog(catalog.storage.folder)
+    assert [use_labels(again, "color", FOLD, name).number for name in "abc"] == [1, 2, 3]
     assert catalog.version("label_uses") == version
+    assert use_labels(catalog, "material", FOLD, "d").number == 1, "attributes are counted apart"
 
 
-def test_the_next_number_is_the_largest_of_any_product(catalog: LakeCatalog) -> None:
+def test_the_next_number_is_the_largest_of_any_product(catalog: Catalog) -> None:
     assert label_uses.next_number(catalog, Fold("color", [], 0), "a") == 1
     for product, name in (("p1", "a"), ("p2", "b"), ("p2", "c")):
         use_labels(catalog, "color", [product], name)
@@ -64,9 +54,10 @@ def test_the_next_number_is_the_largest_of_any_product(catalog: LakeCatalog) -> 
     ]  # fmt: skip
     assert label_uses.next_number(catalog, Fold("color", FOLD, 0), "d") == 3
     assert catalog.version("label_uses") == version
+    assert use_labels(catalog, "color", FOLD, "d").number == 3
 
 
-def test_a_use_that_was_recorded_twice_counts_from_its_first_time(catalog: LakeCatalog) -> None:
+def test_a_use_that_was_recorded_twice_counts_from_its_first_time(catalog: Catalog) -> None:
     times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
     for name, at in zip("aba", times, strict=True):
         row = {"attribute": "color", "product_id": "p1", "certification_round": 0, "candidate": name, "used_at": at}
@@ -75,7 +66,7 @@ def test_a_use_that_was_recorded_twice_counts_from_its_first_time(catalog: LakeC
     assert use_labels(catalog, "color", ["p1"], "a").number == 1
 
 
-def test_the_count_does_not_restart_when_products_join_or_leave_the_fold(catalog: LakeCatalog) -> None:
+def test_the_count_does_not_restart_when_products_join_or_leave_the_fold(catalog: Catalog) -> None:
     use_labels(catalog, "color", FOLD, "a")
     use_labels(catalog, "color", ["p3", "p4"], "b")
     assert use_labels(catalog, "color", ["p4", "p5", "p6"], "c").number == 2
@@ -83,101 +74,59 @@ def test_the_count_does_not_restart_when_products_join_or_leave_the_fold(catalog
     assert use_labels(catalog, "color", ["p9"], "e").number == 2
 
 
-def test_the_largest_number_on_any_product_counts_and_not_the_number_of_all_candidates(catalog: LakeCatalog) -> None:
-    for product, name in (("p1", "a"), ("p2", "b"), ("p2", "c")):
-        use_labels(catalog, "color", [product], name)
-    assert use_labels(catalog, "color", FOLD, "d").number == 3
-
-
-def test_a_candidate_that_meets_a_new_product_is_later_there_than_those_before_it(catalog: LakeCatalog) -> None:
+def test_a_candidate_that_meets_a_new_product_is_later_there_than_those_before_it(catalog: Catalog) -> None:
     use_labels(catalog, "color", ["p1"], "a")
     use_labels(catalog, "color", ["p1", "p2"], "b")
     assert use_labels(catalog, "color", ["p1"], "a").number == 1
     assert use_labels(catalog, "color", ["p1", "p2"], "a").number == 2
 
 
-def test_attributes_are_counted_apart(catalog: LakeCatalog) -> None:
-    use_labels(catalog, "color", FOLD, "a")
-    assert use_labels(catalog, "material", FOLD, "b").number == 1
-
-
-def test_another_process_finds_the_uses(catalog: LakeCatalog) -> None:
-    use_labels(catalog, "color", FOLD, "a")
-    assert use_labels(LakeCatalog(catalog.path), "color", FOLD, "b").number == 2
-
-
-def test_one_row_is_written_per_product_and_candidate(catalog: LakeCatalog) -> None:
+def test_one_row_is_written_per_product_and_candidate(catalog: Catalog) -> None:
     use_labels(catalog, "color", ["p1", "p2", "p1"], "a")
     use_labels(catalog, "color", ["p1", "p3"], "a")
     assert rows(catalog) == [("color", product, "a") for product in ("p1", "p2", "p3")]
 
 
-def test_candidates_from_before_the_table_count_once_and_are_recorded(catalog: LakeCatalog) -> None:
-    assert use_labels(catalog, "color", FOLD, "new", earlier=("v1", "v2")).number == 3
-    assert use_labels(catalog, "color", FOLD, "newer", earlier=("v1", "v2")).number == 4
-    assert len(rows(catalog)) == 4 * len(FOLD)
-    assert use_labels(catalog, "color", FOLD, "v2", earlier=("v1", "v2")).number == 2
-
-
-def test_candidates_from_before_the_table_are_recorded_for_every_fold_of_the_first_epoch(catalog: LakeCatalog) -> None:
-    """The products without a picture are a fold of their own, and certify after those with one."""
-    with_picture = use_labels(catalog, "color", FOLD, "a", earlier=("v1", "v2"))
-    without = use_labels(catalog, "color", ["p4", "p5"], "a", earlier=("v1", "v2"))
-    assert (with_picture.number, without.number) == (3, 3)
-    joined = use_labels(catalog, "color", [*FOLD, "p6"], "b", earlier=("v1", "v2"))
-    assert joined.number == 4
-    assert len(rows(catalog)) == 3 * len(FOLD) + 3 * 2 + len(FOLD) + 3
-    never_certified = use_labels(catalog, "color", ["p9"], "c", certification_round=1, earlier=("v1", "v2"))
-    assert never_certified.number == 1
-
-
-def test_a_candidate_from_before_the_table_that_certifies_again_is_not_counted_twice(catalog: LakeCatalog) -> None:
-    assert use_labels(catalog, "color", FOLD, "v1", earlier=("v1", "v2")).number == 2
-    assert use_labels(catalog, "color", FOLD, "v1", earlier=("v1", "v2")).number == 2
-
-
-def test_a_use_that_a_fast_clock_dated_ahead_still_counts(catalog: LakeCatalog) -> None:
+def test_a_use_that_a_fast_clock_dated_ahead_still_counts(catalog: Catalog) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=1)
     row = {"attribute": "color", "product_id": "p1", "certification_round": 0, "candidate": "a", "used_at": ahead}
     catalog.append_rows("label_uses", [row], "run-1")
     assert [use_labels(catalog, "color", FOLD, name).number for name in "bc"] == [2, 3]
 
 
-def test_no_label_is_no_use(catalog: LakeCatalog) -> None:
+def test_no_label_is_no_use(catalog: Catalog) -> None:
     assert use_labels(catalog, "color", [], "a").number == 1
     assert rows(catalog) == []
 
 
-def test_candidates_that_certify_at_the_same_time_get_different_numbers(catalog: LakeCatalog) -> None:
+def test_candidates_that_certify_at_the_same_time_get_different_numbers(catalog: Catalog) -> None:
     def use(name: str) -> int:
-        return use_labels(LakeCatalog(catalog.path), "color", FOLD, name).number
+        return use_labels(Catalog(catalog.storage.folder), "color", FOLD, name).number
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(use, "abcd")) == [1, 2, 3, 4]
 
 
 def test_a_training_that_cannot_record_its_uses_does_not_certify(
-    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(label_uses, "LOCK_SECONDS", 0)
     with catalog.locked("label_uses", 0), pytest.raises(GateRefused, match="label_uses"):
-        use_labels(LakeCatalog(catalog.path), "color", FOLD, "a")
+        use_labels(Catalog(catalog.storage.folder), "color", FOLD, "a")
 
 
-def test_a_training_that_slept_past_its_lock_records_no_use(
-    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_slept_past_its_lock_records_no_use(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "locked", lost_lock)
     with pytest.raises(TemporaryFailure, match=WHY):
         use_labels(catalog, "color", FOLD, "a")
     assert rows(catalog) == []
 
 
-def test_before_the_first_certification_there_are_no_earlier_uses(catalog: LakeCatalog) -> None:
+def test_before_the_first_certification_there_are_no_earlier_uses(catalog: Catalog) -> None:
     assert earlier_uses(catalog) == EarlierUses()
 
 
-def test_what_the_next_training_learns_of_the_uses_before_it(catalog: LakeCatalog) -> None:
+def test_what_the_next_training_learns_of_the_uses_before_it(catalog: Catalog) -> None:
     use_labels(catalog, "color", ["p1", "p2"], "a")
     use_labels(catalog, "color", ["p2", "p3"], "b")
     use_labels(catalog, "color", ["p2", "p3"], "b")  # the same candidate again
@@ -188,7 +137,7 @@ def test_what_the_next_training_learns_of_the_uses_before_it(catalog: LakeCatalo
     )
 
 
-def test_uses_are_counted_in_the_newest_epoch_and_first_uses_in_all(catalog: LakeCatalog) -> None:
+def test_uses_are_counted_in_the_newest_round_and_first_uses_in_all(catalog: Catalog) -> None:
     for name in "abc":
         use_labels(catalog, "color", ["p1"], name)
     use = use_labels(catalog, "color", ["p5", "p6"], "d", certification_round=1)
@@ -201,7 +150,7 @@ def test_uses_are_counted_in_the_newest_epoch_and_first_uses_in_all(catalog: Lak
     assert found.certified_before(2) == {"p1", "p5", "p6"}
 
 
-def test_a_product_that_certified_in_two_epochs_certified_in_the_first_of_them(catalog: LakeCatalog) -> None:
+def test_a_product_that_certified_in_two_rounds_certified_in_the_first_of_them(catalog: Catalog) -> None:
     """Otherwise it could be drawn as one that never certified when certification round 1 is read again."""
     for certification_round, name in enumerate("abc"):
         use_labels(catalog, "color", ["p1"], name, certification_round=certification_round)
@@ -210,24 +159,23 @@ def test_a_product_that_certified_in_two_epochs_certified_in_the_first_of_them(c
     assert found.certified_before(1) == {"p1"}
 
 
-def test_a_product_that_certified_in_an_earlier_epoch_counts_with_all_its_uses(catalog: LakeCatalog) -> None:
+def test_a_product_that_certified_in_an_earlier_round_counts_with_all_its_uses(catalog: Catalog) -> None:
     """Folds overlap only where two trainings ran at once; then delta is shared all the same."""
     use_labels(catalog, "color", ["p1"], "a")
     assert use_labels(catalog, "color", ["p1", "p2"], "b", certification_round=1).number == 2
 
 
-def test_the_next_number_is_the_one_that_a_use_gets_and_records_nothing(catalog: LakeCatalog) -> None:
+def test_the_next_number_is_the_one_that_a_use_gets_and_records_nothing(catalog: Catalog) -> None:
     fold = Fold("color", FOLD, 0)
-    assert label_uses.next_number(catalog, fold, "b", ["old", "b"]) == 2
     assert [use_labels(catalog, "color", FOLD, name).number for name in "ab"] == [1, 2]
     assert [label_uses.next_number(catalog, fold, name) for name in ("a", "b", "c", "c")] == [1, 2, 3, 3]
     assert use_labels(catalog, "color", FOLD, "c").number == 3
 
 
-def test_uses_of_a_gold_sample_and_of_merchants_labels_are_counted_apart(catalog: LakeCatalog) -> None:
+def test_uses_of_a_gold_sample_and_of_merchants_labels_are_counted_apart(catalog: Catalog) -> None:
     for candidate in ("a", "b"):
         label_uses.use_labels(catalog, Fold("color", ["p1"], GOLD_ROUND), candidate)
-    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_ROUND), "c", ["old"]) == 3
+    assert label_uses.next_number(catalog, Fold("color", ["p1"], GOLD_ROUND), "c") == 3
     assert label_uses.next_number(catalog, Fold("color", ["p1"], 0), "c") == 1
     assert label_uses.earlier_uses(catalog) == EarlierUses()
     label_uses.use_labels(catalog, Fold("color", ["p1"], 0), "c")

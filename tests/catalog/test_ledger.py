@@ -26,7 +26,8 @@ def asserted(spark: SparkSession, run: ledger.RunStamp, *predictions: dict[str, 
 
 
 def retracted(spark: SparkSession, events: DataFrame, run: ledger.RunStamp, *predictions: dict[str, Any]) -> DataFrame:
-    return kept(spark, ledger.retractions(ledger.active(events), frame(spark, "predictions", predictions), run))
+    decided = frame(spark, "predictions", predictions)
+    return kept(spark, ledger.retract(ledger.contradicted(ledger.active(events), decided), run))
 
 
 def seen(spark: SparkSession, events: DataFrame, *products: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
@@ -99,27 +100,29 @@ def test_a_merchant_value_is_never_overwritten_i1(spark: SparkSession) -> None:
 
 
 def test_the_whole_set_of_the_newest_run_is_shown_and_a_human_set_before_it(spark: SparkSession) -> None:
-    old = asserted(spark, stamp("z-old", 1), prediction("a", "material", "Wool"), prediction("a", "material", "Silk"))
-    new = asserted(spark, stamp("a-new", 2), prediction("a", "material", "Wool"), prediction("a", "material", "Cotton"))
-    assert seen(spark, old.union(new), product("a")) == {("a", "material"): ("model", "a-new", ["Cotton", "Wool"])}
-
+    size = prediction("a", "size", "M")
+    old = asserted(spark, stamp("z-old", 1), *[prediction("a", "material", value) for value in ("Wool", "Silk")], size)
+    new = asserted(spark, stamp("a-new", 2), *[prediction("a", "material", value) for value in ("Wool", "Cotton")])
+    assert seen(spark, old.union(new), product("a")) == {
+        ("a", "material"): ("model", "a-new", ["Cotton", "Wool"]), ("a", "size"): ("model", "z-old", ["M"]),
+    }  # fmt: skip
     human = old.selectExpr("* except (source)", "'human' as source").select(*old.columns)
-    assert seen(spark, human.union(new), product("a")) == {("a", "material"): ("human", "z-old", ["Silk", "Wool"])}
+    assert seen(spark, human.union(new), product("a"))["a", "material"] == ("human", "z-old", ["Silk", "Wool"])
 
 
 def test_a_person_can_say_that_there_is_no_value_until_that_is_undone_i6(spark: SparkSession) -> None:
-    def said(run: str, step: int, *values: str) -> DataFrame:
+    def given(run: str, step: int, *values: str) -> DataFrame:
         by = ledger.RunStamp(run, None, None, stamp(run, step).asserted_at)
         return frame(spark, "attribute_values", ledger.human_assertions(product("a"), "color", values, by))
 
     written = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
-    removed = kept(spark, written, said("removed", 2))
+    removed = kept(spark, written, given("removed", 2))
     later_run = kept(spark, removed, asserted(spark, stamp("run-3", 3), prediction("a", "color", "Blue")))
-    corrected = kept(spark, later_run, said("corrected", 4, "Green", "Teal"))
+    corrected = kept(spark, later_run, given("corrected", 4, "Green", "Teal"))
     undone = kept(spark, later_run, ledger.undo(later_run, "removed", None, stamp("undo-5", 5)))
     without_model = kept(spark, removed, ledger.undo(removed, "run-1", None, stamp("undo-6", 6)))
     shown = [seen(spark, events, product("a")) for events in (removed, later_run, corrected, undone, without_model)]
-    assert [one.get(("a", "color")) for one in shown] == [
+    assert [values.get(("a", "color")) for values in shown] == [
         None, None, ("human", "corrected", ["Green", "Teal"]), ("model", "run-3", ["Blue"]), None,
     ]  # fmt: skip
     assert shown[0]["a", "size"] == ("model", "run-1", ["M"])
@@ -213,10 +216,10 @@ NEWEST_DECISIONS: dict[str, tuple[list[tuple[str, str]], str]] = {
     "a near miss alone": ([("suggest", "near_miss")], "retracted"),
     "suggestions alone": ([("suggest", "near_miss"), ("suggest", "value_not_in_pool")], "retracted"),
     "beside the merchant's": ([("abstain", "agrees_with_merchant"), ("abstain", "below_threshold")], "retracted"),
-    "about the merchant's": ([("suggest", "disagrees_with_merchant")], "stands"),
-    "about a human's": ([("abstain", "human_value_stands")], "stands"),
-    **{reason: ([("abstain", reason)], "stands") for reason in ADMINISTRATIVE},
-    "one value waits": ([("abstain", "provisional_cap"), ("abstain", "below_threshold")], "stands"),
+    "about the merchant's": ([("suggest", "disagrees_with_merchant")], "stays"),
+    "about a human's": ([("abstain", "human_value_stands")], "stays"),
+    **{reason: ([("abstain", reason)], "stays") for reason in ADMINISTRATIVE},
+    "one value waits": ([("abstain", "provisional_cap"), ("abstain", "below_threshold")], "stays"),
 }
 """Newest decision on the same content -> its rows (decision, reason), what becomes of the older model value."""
 
@@ -238,7 +241,7 @@ def test_the_newest_decision_counts_as_the_table_of_the_promise_says(spark: Spar
     )
 
     shown = {name: values for (name, _), (*_, values) in seen(spark, events, *map(product, NEWEST_DECISIONS)).items()}
-    fates = {("Blue",): "replaced", ("Red",): "stands", (): "retracted"}
+    fates = {("Blue",): "replaced", ("Red",): "stays", (): "retracted"}
     assert {name: fates[tuple(shown.get(name, ()))] for name in NEWEST_DECISIONS} == {
         name: fate for name, (_, fate) in NEWEST_DECISIONS.items()
     }
@@ -341,15 +344,7 @@ def test_a_value_that_a_run_retracted_does_not_come_back_with_its_run_i6(spark: 
     assert seen(spark, events, product("a")) == {("a", "color"): ("model", "run-1", ["Red"])}
 
 
-def test_each_attribute_of_a_product_has_its_own_newest_set(spark: SparkSession) -> None:
-    older = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
-    newer = asserted(spark, stamp("run-2", 2), prediction("a", "color", "Blue"))
-    assert seen(spark, kept(spark, older, newer), product("a")) == {
-        ("a", "color"): ("model", "run-2", ["Blue"]), ("a", "size"): ("model", "run-1", ["M"]),
-    }  # fmt: skip
-
-
-def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(spark: SparkSession) -> None:
+def test_totals_of_a_ledger_and_what_was_active_before_one_of_its_runs(spark: SparkSession) -> None:
     first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
     given = prediction("c", "color", "Red")
     human = frame(spark, "attribute_values", [
@@ -362,32 +357,54 @@ def test_what_a_run_needs_of_the_ledger_and_what_stood_before_one_of_its_runs(sp
     assert (totals.human_events, totals.corrections) == (1, 2)
     assert totals.run_ids == {"run-1", "audit-1", "rollback-1"}
     assert totals.last_asserted_at == stamp("any", 3).asserted_at
-    stands = {name: {row["product_id"] for row in state.before(name).active().events.collect()}
+    active = {name: {row["product_id"] for row in state.before(name).active().events.collect()}
               for name in ("rollback-1", "audit-1", "none")}  # fmt: skip
-    assert stands == {"rollback-1": {"a", "b", "c"}, "audit-1": set(), "none": {"c"}}
+    assert active == {"rollback-1": {"a", "b", "c"}, "audit-1": set(), "none": {"c"}}
     assert state.before("rollback-1").active().version == 7
-    read: list[DataFrame] = []
-
-    def persist(rows: DataFrame) -> DataFrame:
-        read.append(rows)
-        return rows
-
-    of_b = state.before("rollback-1").standing_of(lambda rows: rows.where("product_id = 'b'"), persist)
+    of_b = state.before("rollback-1").active_of(lambda rows: rows.where("product_id = 'b'"), lambda rows: rows)
     assert [row["product_id"] for row in of_b.events.collect()] == ["b"]
-    assert len(read) == 1
 
 
-def test_what_stands_after_a_commit_follows_from_what_stood_before_and_its_events(spark: SparkSession) -> None:
+def test_what_is_active_after_a_commit_follows_from_what_was_active_before_and_its_events(spark: SparkSession) -> None:
     first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("b", "color", "Red"))
     before = ledger.ActiveValues(3, ledger.active(first))
     changed = frame(
         spark, "predictions", [prediction("a", "color", "Blue", decision="abstain", content_hash="content-2")]
     )
     new = asserted(spark, stamp("run-2", 2), prediction("c", "color", "Green"))
-    changes = new.unionByName(ledger.retractions(before.events, changed, stamp("run-2", 2)))
+    changes = new.unionByName(ledger.retract(ledger.contradicted(before.events, changed), stamp("run-2", 2)))
     after = before.after(changes)
     replayed = ledger.active(first.unionByName(changes))
     assert after.version == 4
     assert {row["event_id"] for row in after.events.collect()} == {row["event_id"] for row in replayed.collect()}
     assert {row["product_id"] for row in after.events.collect()} == {"b", "c"}
     assert ledger.ActiveValues(-1, first.limit(0)).after(new).version == 1
+
+
+def material(product_id: str, value: str, run: int, **given: Any) -> dict[str, Any]:
+    return {
+        "event_id": f"{product_id} {value} {run}", "op": "assert", "source": "model", "product_id": product_id,
+        "attribute": "material", "value": value, "run_id": f"run-{run}", "asserted_at": START + timedelta(hours=run),
+        **given,
+    }  # fmt: skip
+
+
+def test_an_older_set_is_retracted_where_nothing_of_the_newest_one_is_left(spark: SparkSession) -> None:
+    rows = [
+        material("emptied", "wool", 1), material("emptied", "silk", 1), material("emptied", "linen", 2),
+        material("emptied", "hemp", 2),
+        material("partly", "wool", 1), material("partly", "linen", 2), material("partly", "silk", 2),
+        material("untouched", "wool", 1), material("untouched", "linen", 2),
+        material("emptied", "red", 1, attribute="color"),
+        material("emptied", "cotton", 1, source="human"),
+        material("old one goes", "wool", 1), material("old one goes", "linen", 2),
+    ]  # fmt: skip
+    from pyspark.sql import functions as F
+
+    active = frame(spark, "attribute_values", rows)
+    ids = ["emptied linen 2", "emptied hemp 2", "partly linen 2", "old one goes wool 1"]
+    gone = active.where(F.col("event_id").isin(ids)).withColumn("contradiction", F.lit("audit_wrong"))
+    found = {row["event_id"]: row["contradiction"] for row in ledger.with_replaced(active, gone).collect()}
+    assert found == dict.fromkeys(ids, "audit_wrong") | dict.fromkeys(
+        ["emptied wool 1", "emptied silk 1"], "superseded"
+    )

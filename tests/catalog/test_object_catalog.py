@@ -1,4 +1,4 @@
-"""A catalog in an object store does what one in a folder does: on a real S3 server, with Spark."""
+"""A catalog in an object store does the same as in a folder: on a real S3 server, with Spark."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment import contract, failures
-from catalog_enrichment.catalog import maintenance, object_frames, part_files
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog import maintenance
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
-from catalog_enrichment.catalog.object_frames import Piece, read_splits, splits_of
 from catalog_enrichment.catalog.object_storage import ObjectStorage
-from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
+from catalog_enrichment.catalog.part_files import Piece, read_splits
+from catalog_enrichment.errors import ConfigError, TemporaryFailure
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 from ..object_store import CREDENTIALS
-from .catalog_rows import START, frame, prediction, product
+from .catalog_rows import START, event, frame, prediction, product, scanned
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from ..object_store import ObjectStoreServer
-
-MIB = 2**20
 
 
 @pytest.fixture
@@ -38,19 +36,8 @@ def place(object_store: ObjectStoreServer) -> ObjectStorage:
 
 
 @pytest.fixture
-def lake(place: ObjectStorage, spark: SparkSession) -> LakeCatalog:
-    return LakeCatalog(place, spark, lease_seconds=2)
-
-
-def event(number: int) -> dict[str, Any]:
-    return {
-        "event_id": f"event-{number}", "op": "assert", "source": "model", "asserted_at": START,
-        "product_id": f"p{number}", "attribute": "color", "value": "Red", "run_id": f"run-{number}",
-    }  # fmt: skip
-
-
-def scanned(lake: LakeCatalog, table: str, version: int | None = None) -> list[dict[str, Any]]:
-    return [row for batch in lake.scan(table, version=version) for row in batch.to_pylist()]
+def lake(place: ObjectStorage, spark: SparkSession) -> Catalog:
+    return Catalog(place, spark, lease_seconds=2)
 
 
 # the store
@@ -87,12 +74,15 @@ def test_only_the_first_makes_an_object_and_only_who_has_seen_it_changes_it(plac
 def test_files_and_folders_are_listed_below_a_root_only(place: ObjectStorage) -> None:
     for path in ("a/x", "a/b/y", "ab/z", "c"):
         place.put(path, path.encode())
-    assert sorted(one.path for one in place.files("a")) == ["a/b/y", "a/x"]
-    assert sorted(one.path for one in place.below("a").files()) == ["b/y", "x"]
-    assert [(one.path, one.size) for one in sorted(place.folders(), key=lambda one: one.path)] == [("a", 8), ("ab", 4)]
-    assert [one.path for one in place.folders("a")] == ["a/b"]
+    assert sorted(file.path for file in place.files("a")) == ["a/b/y", "a/x"]
+    assert sorted(file.path for file in place.below("a").files()) == ["b/y", "x"]
+    assert [(file.path, file.size) for file in sorted(place.folders(), key=lambda file: file.path)] == [
+        ("a", 8),
+        ("ab", 4),
+    ]
+    assert [file.path for file in place.folders("a")] == ["a/b"]
     place.discard("a")
-    assert sorted(one.path for one in place.files()) == ["ab/z", "c"]
+    assert sorted(file.path for file in place.files()) == ["ab/z", "c"]
 
 
 def test_a_large_object_is_read_in_ranges(place: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +110,7 @@ def test_the_storage_travels_with_its_secrets_and_does_not_print_them(place: Obj
     assert pickle.loads(pickle.dumps(place.below("x"))).below("y").uri == f"{place.uri}/x/y"
     assert pickle.loads(pickle.dumps(place)).read("a") == b"1"
     for secret in CREDENTIALS.values():
-        assert secret not in f"{place!r} {place} {LakeCatalog(place).location('runs')}"
+        assert secret not in f"{place!r} {place} {Catalog(place).location('runs')}"
 
 
 @pytest.mark.parametrize(
@@ -158,62 +148,26 @@ def test_a_store_that_refuses_the_credentials_is_a_config_error() -> None:
 # tasks that read
 
 
-def test_splits_share_small_files_divide_large_ones_and_use_all_cores() -> None:
-    small = [(f"s{number:02d}", MIB, 10) for number in range(40)]
-    splits = splits_of([*small, ("large", 100 * MIB, 1000)], parallelism=2)
-    pieces = [piece for split in splits for piece in split]
-    assert sorted(pieces, key=lambda piece: (piece.name, piece.part)) == sorted(
-        [Piece(name) for name, _, _ in small] + [Piece("large", part, 4) for part in range(4)],
-        key=lambda piece: (piece.name, piece.part),
-    )
-    assert max(len(split) for split in splits) <= 16
-    assert len(splits_of(small, parallelism=8)) >= 8
-    assert [len(split) for split in splits_of(small[:1], parallelism=8)] == [1]
-    assert splits_of([], parallelism=2) == []
-
-
 def test_a_task_reads_its_splits_once_whatever_batches_the_numbers_come_in(place: ObjectStorage) -> None:
     for name in "abc":
         with place.sink(name) as file:
             pq.write_table(pa.table({"id": [f"{name}{number}" for number in range(4)]}), file, row_group_size=1)
-    splits, schema = (
-        [[Piece("a")], [Piece("b", 0, 2)], [Piece("b", 1, 2), Piece("c")]],
-        pa.schema([("id", pa.string())]),
-    )
+    splits = [[Piece("a", 1)], [Piece("b", 1, 0, 2)], [Piece("b", 1, 1, 2), Piece("c", 1)]]
+    schema = pa.schema([("id", pa.string())])
     batches = [pa.RecordBatch.from_pydict({"id": ids}) for ids in ([3, 4], [], [5, 6, 7], [8])]
 
     def read(given: list[pa.RecordBatch]) -> list[str]:
-        return [one for batch in read_splits(given, place, splits, 3, schema) for one in batch["id"].to_pylist()]
+        return [name for batch in read_splits(given, place, splits, 3, schema) for name in batch["id"].to_pylist()]
 
     assert read(batches[:1]) == ["b0", "b2"]
     assert read(batches) == ["b0", "b2", "b1", "b3", "c0", "c1", "c2", "c3"]
     assert read([]) == []
 
 
-def test_a_task_writes_all_its_rows_into_one_file_and_tells_its_size(
-    place: ObjectStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where a table is too large for the memory and is written piece by piece."""
-    schema = pa.schema([("id", pa.int64()), ("name", pa.string())])
-    batches = [pa.RecordBatch.from_pydict({"name": ["x"] * size, "id": range(size)}) for size in (3, 0, 2, 4)]
-    for at_most, writes in ((object_frames.CHECKPOINT_BYTES, [9]), (1, [3, 2, 4])):
-        monkeypatch.setattr(object_frames, "CHECKPOINT_BYTES", at_most)
-        [told] = [row for batch in object_frames.write_checkpoint(iter(batches), place, schema)
-                  for row in batch.to_pylist()]  # fmt: skip
-        content = place.read(told["name"])
-        assert (told["rows"], told["size"]) == (9, len(content))
-        groups = pq.read_metadata(pa.BufferReader(content))
-        assert [groups.row_group(one).num_rows for one in range(groups.num_row_groups)] == writes
-        table = pq.read_table(pa.BufferReader(content))
-        assert table.schema.names == ["id", "name"]
-        assert table["id"].to_pylist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
-    assert list(object_frames.write_checkpoint(iter(batches[1:2]), place, schema)) == []
-
-
 # tables, with Spark
 
 
-def test_a_table_is_written_read_replaced_and_read_as_it_was(lake: LakeCatalog, spark: SparkSession) -> None:
+def test_a_table_is_written_read_replaced_and_read_as_it_was(lake: Catalog, spark: SparkSession) -> None:
     assert (lake.version("products"), lake.read("products").count()) == (-1, 0)
     images = [{"bytes": None, "uri": "https://x", "version": "v"}]
     rows = [product(f"p{n}", title=f"t{n}", images=images, merchant_attributes={"color": ["Red", "Blue"]},
@@ -234,7 +188,7 @@ def test_a_table_is_written_read_replaced_and_read_as_it_was(lake: LakeCatalog, 
     assert few.where("title = 'new'").count() == 2
     assert lake.read("products", before).count() == 300
     assert lake.read("products", -1).count() == 0
-    assert lake.readable("products", before)
+    assert lake.tables.readable("products", before)
     joined = few.join(lake.read("products", before, ["product_id"]), "product_id").union(
         few.limit(1).select(few.columns)
     )
@@ -243,23 +197,8 @@ def test_a_table_is_written_read_replaced_and_read_as_it_was(lake: LakeCatalog, 
     assert not lake.committed("products", "import-3")
 
 
-def test_a_null_in_a_required_column_is_refused(lake: LakeCatalog, spark: SparkSession) -> None:
-    broken = frame(spark, "products", [product("p")]).selectExpr("*").drop("product_id").selectExpr(
-        "cast(null as string) product_id", "*"
-    )  # fmt: skip
-    with pytest.raises(DataContractError, match=r"null in required columns: product_id"):
-        lake.append("products", broken, "import-1")
-    assert scanned(lake, "products") == []
-
-
-def test_a_file_that_is_not_in_the_store_is_not_committed(lake: LakeCatalog) -> None:
-    part = part_files.Part("part-nosuch.parquet", 10, 1, "{}")
-    with pytest.raises(ConfigError, match=r"s3://.*part-nosuch.parquet was written by an executor but is not here"):
-        lake.check_parts("products", [part])
-
-
-def test_a_stage_is_computed_once_and_again_only_if_its_marker_is_gone(lake: LakeCatalog, spark: SparkSession) -> None:
-    accumulator = spark.sparkContext.accumulator(0)
+def test_a_stage_is_computed_once_and_again_only_if_its_marker_is_gone(lake: Catalog, spark: SparkSession) -> None:
+    accumulator, checkpoints = spark.sparkContext.accumulator(0), lake.checkpoints
 
     def count(batches: Any) -> Any:
         for batch in batches:
@@ -268,57 +207,46 @@ def test_a_stage_is_computed_once_and_again_only_if_its_marker_is_gone(lake: Lak
 
     rows = frame(spark, "predictions", [prediction(f"p{n}", "color", "Red") for n in range(20)]).repartition(3)
     scored = rows.mapInArrow(count, rows.schema)
-    assert not lake.has_checkpoint("run-1", "scored")
+    assert not checkpoints.has("run-1", "scored")
     for attempt in (1, 2):
-        stored = lake.checkpoint("run-1", "scored", scored)
-        assert (sorted(map(str, stored.collect())), accumulator.value) == (sorted(map(str, rows.collect())), 20), (
-            attempt
-        )
-    assert lake.has_checkpoint("run-1", "scored")
-    assert not lake.has_checkpoint("run-1", "score")
-    [marker] = [one.path for one in lake.storage.files("_staging") if one.name == "_SUCCESS"]
+        stored = sorted(map(str, checkpoints.get_or_compute("run-1", "scored", scored).collect()))
+        assert (stored, accumulator.value) == (sorted(map(str, rows.collect())), 20), attempt
+    assert [checkpoints.has("run-1", name) for name in ("scored", "score")] == [True, False]
+    [marker] = [file.path for file in lake.storage.files("_staging") if file.name == "_SUCCESS"]
     lake.storage.delete([marker])
-    assert not lake.has_checkpoint("run-1", "scored")
-    again = lake.checkpoint("run-1", "scored", scored)
+    assert not checkpoints.has("run-1", "scored")
+    again = checkpoints.get_or_compute("run-1", "scored", scored)
     assert (again.count(), accumulator.value) == (20, 40), "what the first attempt left is not read twice"
-    assert lake.checkpoint("run-1", "nothing", rows.limit(0)).count() == 0
-    assert lake.checkpoint("run-1", "nothing", rows).count() == 0
-    with lake.dropping_checkpoints("run-1", keep=("scored",)):
-        assert lake.remember("run-1", "note", {"n": 1}) == {"n": 1} == lake.remember("run-1", "note", {"n": 2})
-    assert lake.remember("run-1", "note", {"n": 2}) == {"n": 2}
-    assert lake.has_checkpoint("run-1", "scored")
-    lake.drop_checkpoints("run-1")
+    assert checkpoints.get_or_compute("run-1", "nothing", rows.limit(0)).count() == 0
+    assert checkpoints.get_or_compute("run-1", "nothing", rows).count() == 0
+    with checkpoints.dropping("run-1", keep=("scored",)):
+        assert [checkpoints.remember("run-1", "note", {"n": n}) for n in (1, 2)] == [{"n": 1}] * 2
+    assert checkpoints.remember("run-1", "note", {"n": 2}) == {"n": 2}
+    assert checkpoints.has("run-1", "scored")
+    checkpoints.drop("run-1")
     assert list(lake.storage.files("_staging")) == []
 
 
-def test_what_readers_see_is_refreshed(lake: LakeCatalog, spark: SparkSession) -> None:
-    lake.append("products", frame(spark, "products", [product(f"p{n}") for n in range(3)]), "import-1")
+def test_what_readers_see_is_refreshed(lake: Catalog, spark: SparkSession) -> None:
+    lake.append("products", frame(spark, "products", [product(f"p{n:02d}") for n in range(3)]), "import-1")
     lake.append_rows("attribute_values", [event(1)], "run-1")
     assert lake.refresh_current_values("run-1")
     assert not lake.refresh_current_values("run-1")
     lake.append_rows("attribute_values", [event(2)], "run-2")
-    changed = lake.read("products", columns=["product_id"]).where("product_id = 'p2'")
+    changed = lake.read("products", columns=["product_id"]).where("product_id = 'p02'")
     assert lake.refresh_current_values("run-2", changed)
     assert {row["product_id"]: row["values"] for row in scanned(lake, "current_values")} == {
-        "p1": ["Red"],
-        "p2": ["Red"],
+        "p01": ["Red"],
+        "p02": ["Red"],
     }
-
-
-def test_spark_does_not_take_a_large_table_for_a_small_one(place: ObjectStorage, spark: SparkSession) -> None:
-    """It would send it to every task of a join. By what the store says of the files; nothing is read."""
-    schema = contract.spark_schema("predictions")
-    stored = object_frames.StoredTable(place, [(f"f{n}", 300 * MIB, 4_000_000) for n in range(10)])
-    plan = stored.frame(spark, schema)._jdf.queryExecution().optimizedPlan().stats().sizeInBytes()
-    assert int(plan) >= 10 * 4_000_000 * 8, "a number per row, far above what is sent to every task (10 MB)"
 
 
 # upkeep
 
 
-def test_small_files_become_one_and_unneeded_files_go(lake: LakeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_become_one_and_unneeded_files_go(lake: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
-        lake.append_rows("attribute_values", [event(number)], f"run-{number}")
+        lake.append_rows("attribute_values", [event(number)], f"run-{number:02d}")
     lake.confirm_current_values("refresh")
     before = scanned(lake, "attribute_values")
     with lake.writing():
@@ -333,26 +261,22 @@ def test_small_files_become_one_and_unneeded_files_go(lake: LakeCatalog, monkeyp
         unneeded = upkeep.unreferenced_files("attribute_values")
         assert len(unneeded.paths) == 13
         unneeded.delete()
-        assert len([one for one in lake.storage.files("attribute_values") if one.name.endswith(".parquet")]) == 1
+        assert len([file for file in lake.storage.files("attribute_values") if file.name.endswith(".parquet")]) == 1
+        lake.checkpoints.remember("finished", "note", {})
+        leftover = upkeep.leftover_folders({"finished"})
+        assert [(folder.name, folder.size) for folder in leftover.paths] == [("finished", 2)]
+        leftover.delete()
+        assert list(lake.storage.folders("_staging")) == []
         assert upkeep.commits_since_checkpoint("attribute_values") == 14
         upkeep.shorten_log("attribute_values")
         assert upkeep.commits_since_checkpoint("attribute_values") == 0
         assert not upkeep.expired_log_entries("attribute_values").paths
     assert sorted(map(str, scanned(lake, "attribute_values"))) == sorted(map(str, before))
-    assert lake.append_rows("attribute_values", [event(3)], "run-3") == 1, "its run is not forgotten"
-
-
-def test_leftover_checkpoints_go_by_age_and_those_of_finished_runs_at_once(lake: LakeCatalog) -> None:
-    for run_id in ("finished", "interrupted"):
-        lake.remember(run_id, "note", {})
-    leftover = Maintenance(lake, 24).leftover_folders({"finished"})
-    assert [(one.name, one.size) for one in leftover.paths] == [("finished", 2)]
-    leftover.delete()
-    assert [one.name for one in lake.storage.folders("_staging")] == ["interrupted"]
+    assert lake.append_rows("attribute_values", [event(3)], "run-03") == 1, "its run is not forgotten"
 
 
 def test_pictures_are_kept_by_content_and_go_when_no_product_names_them(
-    lake: LakeCatalog, place: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+    lake: Catalog, place: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = StoredPictures(place.below("pictures"))
     store.claim(place.uri)
@@ -369,9 +293,9 @@ def test_pictures_are_kept_by_content_and_go_when_no_product_names_them(
     assert not Maintenance(lake, 24).unnamed_pictures(store).paths
     monkeypatch.setattr(maintenance.time, "time", lambda now=maintenance.time.time: now() + 2)
     unnamed = Maintenance(lake, 0).unnamed_pictures(store)
-    assert [one.name for one in unnamed.paths] == ["b" * 64]
+    assert [file.name for file in unnamed.paths] == ["b" * 64]
     unnamed.delete()
-    assert [one.name for one in store.files()] == ["a" * 64]
+    assert [file.name for file in store.files()] == ["a" * 64]
 
 
 def test_a_conditional_put_names_the_generation_where_the_store_has_them(

@@ -1,3 +1,5 @@
+"""What a task writes and which files it reads; reading from an object store is in test_object_catalog."""
+
 from __future__ import annotations
 
 import json
@@ -9,10 +11,12 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import part_files
+from catalog_enrichment.catalog.part_files import DataFile
 from catalog_enrichment.catalog.storage import FolderStorage
 
 from .catalog_rows import START, product
 
+MIB = 2**20
 PRODUCTS = contract.arrow_schema("products")
 
 
@@ -43,14 +47,12 @@ def test_a_part_says_its_size_rows_and_ranges(tmp_path: Path) -> None:
 def test_rows_of_other_products_are_kept_row_group_by_row_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a file of an older contract, which lacks a column."""
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
     names = ["b", "é", "a", "c", "d"]
     part = part_files.write_part(products(*[product(name) for name in names]), FolderStorage(tmp_path), PRODUCTS)
     assert part is not None
     assert pq.ParquetFile(tmp_path / part.name).num_row_groups > 1
-    older = pa.Table.from_pylist([product("old")], schema=PRODUCTS).drop_columns(["imported_by"])
-    pq.write_table(older, tmp_path / "older.parquet")
+    pq.write_table(pa.Table.from_pylist([product("old")], schema=PRODUCTS), tmp_path / "older.parquet")
     groups = [["older.parquet"], [part.name]]
 
     gone, numbers = pa.array(["é", "d", "x"]), pa.RecordBatch.from_pydict({"id": [1, 0]})
@@ -116,21 +118,14 @@ def test_a_task_says_what_it_wrote_in_one_row(tmp_path: Path) -> None:
 
 
 def test_a_task_whose_rows_break_the_contract_says_so_and_writes_no_rows(tmp_path: Path) -> None:
-    broken = pa.RecordBatch.from_pylist([{"product_id": None}], schema=PRODUCTS)
+    broken = pa.RecordBatch.from_pylist([{"product_id": "a"}, {"product_id": None}], schema=PRODUCTS)
 
     [batch] = part_files.write_parts([broken], FolderStorage(tmp_path), PRODUCTS)
 
     (row,) = batch.to_pylist()
     assert (row["size"], row["rows"], row["stats"]) == (0, 0, "")
     assert row["problem"].startswith("null in required columns: product_id (in at least 1 rows)")
-
-
-def test_a_nullable_column_that_the_rows_lack_is_null() -> None:
-    [batch] = products(product("a", title="t"))
-    lacking = batch.drop_columns(["title", "updated_at"])
-
-    assert part_files.conform(lacking, PRODUCTS).to_pylist()[0]["title"] is None
-    assert part_files.conform(lacking, PRODUCTS).schema == PRODUCTS
+    assert "opt_out (in at least 2 rows)" in row["problem"]
 
 
 def test_batches_are_joined_up_to_the_size_of_a_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,15 +137,6 @@ def test_batches_are_joined_up_to_the_size_of_a_row_group(monkeypatch: pytest.Mo
     assert part_files.rows_per_group(PRODUCTS.empty_table()) == 1
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
     assert part_files.rows_per_group(pa.Table.from_batches(batches)) == 1
-
-
-def test_small_batches_share_a_row_group(tmp_path: Path) -> None:
-    batches = [batch for i in range(50) for batch in products(product(f"p{i}"))]
-
-    part = part_files.write_part(batches, FolderStorage(tmp_path), PRODUCTS)
-
-    assert part is not None
-    assert pq.ParquetFile(tmp_path / part.name).num_row_groups == 1
 
 
 def test_columns_are_found_by_name_and_instants_survive_another_time_zone() -> None:
@@ -165,12 +151,17 @@ def test_columns_are_found_by_name_and_instants_survive_another_time_zone() -> N
     assert part_files.conform(tokyo, PRODUCTS).equals(batch)
 
 
-def test_a_null_in_a_required_column_is_reported(tmp_path: Path) -> None:
-    broken = pa.RecordBatch.from_pylist([{"product_id": "a"}, {"product_id": None}], schema=PRODUCTS)
+def test_files_go_together_in_their_order_up_to_a_size() -> None:
+    assert part_files.grouped([3, 4, 5, 20, 1, 9, 1], int, 10) == [[3, 4], [5], [20], [1, 9], [1]]
+    assert part_files.grouped([], int, 10) == []
 
-    part = part_files.write_part([broken], FolderStorage(tmp_path), PRODUCTS)
 
-    assert part is not None
-    assert part.problem is not None
-    assert "product_id (in at least 1 rows)" in part.problem
-    assert "opt_out (in at least 2 rows)" in part.problem
+def test_splits_share_small_files_divide_large_ones_and_use_all_cores() -> None:
+    small = [DataFile(f"s{number:02d}", MIB, 10) for number in range(40)]
+    splits = part_files.splits_of([*small, DataFile("large", 100 * MIB, 1000)], parallelism=2)
+    pieces = [(piece.file, piece.part, piece.parts) for split in splits for piece in split]
+    assert sorted(pieces) == sorted([(file.name, 0, 1) for file in small] + [("large", part, 4) for part in range(4)])
+    assert max(len(split) for split in splits) <= 16
+    assert len(part_files.splits_of(small, parallelism=8)) >= 8
+    assert [len(split) for split in part_files.splits_of(small[:1], parallelism=8)] == [1]
+    assert part_files.splits_of([], parallelism=2) == []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import DataContractError, GateRefused
@@ -25,20 +24,20 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, spark: SparkSession) -> LakeCatalog:
-    return LakeCatalog(tmp_path / "catalog", spark)
+def catalog(tmp_path: Path, spark: SparkSession) -> Catalog:
+    return Catalog(tmp_path / "catalog", spark)
 
 
 def record(run_id: str = "enrich-1", **fields: Any) -> RunRecord:
     return RunRecord(kind=RunKind.ENRICH, run_id=run_id, stages=Stages(say=lambda _: None), **fields)
 
 
-def rows(catalog: LakeCatalog) -> list[dict[str, Any]]:
+def rows(catalog: Catalog) -> list[dict[str, Any]]:
     found = [row for batch in catalog.scan("runs") for row in batch.to_pylist()]
     return sorted(found, key=lambda row: (row["run_id"], row["attempt"]))
 
 
-def test_a_succeeded_run_has_one_row_with_all_that_its_record_says(catalog: LakeCatalog) -> None:
+def test_a_succeeded_run_has_one_row_with_all_that_its_record_says(catalog: Catalog) -> None:
     done = record(model_name="m", model_version="3", window={"categories": ["A"]}, config={"root": "."})
     done.count(products=5, quarantined={"empty_title": 1, "missing_id": 2}, skipped={})
     done.attributes, done.validation = {"decisions": {}}, {"success": True}
@@ -56,16 +55,16 @@ def test_a_succeeded_run_has_one_row_with_all_that_its_record_says(catalog: Lake
     assert row["started_at"] <= row["finished_at"] <= datetime.now(UTC)
 
 
-def test_counts_of_a_mapping_are_found_by_reason(catalog: LakeCatalog) -> None:
-    one = record()
-    one.count(skipped={"opted_out": 2, "already_scored": 1}, skipped_total=3, predicted=4)
-    assert one.by_reason("skipped") == {"already_scored": 1, "opted_out": 2}
-    assert one.by_reason("quarantined") == {}
-    one.count(predicted=5)
-    assert one.counts["predicted"] == 5
+def test_counts_of_a_mapping_are_found_by_reason_and_sorted() -> None:
+    counted = record()
+    counted.count(skipped={"opted_out": 2, "already_scored": 1}, skipped_total=3, predicted=4)
+    assert list(counted.by_reason("skipped").items()) == [("already_scored", 1), ("opted_out", 2)]
+    assert counted.by_reason("quarantined") == {}
+    counted.count(predicted=5)
+    assert counted.counts["predicted"] == 5
 
 
-def test_refused_and_failed_attempts_have_rows_and_readers_see_the_succeeded_one(catalog: LakeCatalog) -> None:
+def test_refused_and_failed_attempts_have_rows_and_readers_see_the_succeeded_one(catalog: Catalog) -> None:
     from pyspark.sql import functions as F
 
     with pytest.raises(GateRefused), runs.recorded(catalog, record()):
@@ -82,19 +81,19 @@ def test_refused_and_failed_attempts_have_rows_and_readers_see_the_succeeded_one
         (3, "succeeded", None),
     ]
     assert [row["attempt"] for row in runs.succeeded(catalog).collect()] == [3]
-    assert runs.every_attempt(catalog).count() == 3
+    assert catalog.read("runs").count() == 3
     found = runs.find(catalog, "enrich-1")
     assert found is not None
     assert found["attempt"] == 3
 
 
-def test_a_dry_run_leaves_no_row(catalog: LakeCatalog) -> None:
+def test_a_dry_run_leaves_no_row(catalog: Catalog) -> None:
     with pytest.raises(GateRefused), runs.recorded(catalog, record(), unless=True):
         raise GateRefused("no")
     assert rows(catalog) == []
 
 
-def test_an_attempt_that_ends_before_its_run_id_is_known_has_one_of_its_own(catalog: LakeCatalog) -> None:
+def test_an_attempt_that_ends_before_its_run_id_is_known_has_one_of_its_own(catalog: Catalog) -> None:
     for _ in range(2):
         with pytest.raises(GateRefused), runs.recorded(catalog, record(run_id="")):
             raise GateRefused("no")
@@ -105,18 +104,18 @@ def test_an_attempt_that_ends_before_its_run_id_is_known_has_one_of_its_own(cata
 
 
 def test_an_attempt_that_cannot_be_recorded_still_ends_with_its_own_error(
-    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(LakeCatalog, "append_rows", full)
+    monkeypatch.setattr(Catalog, "append_rows", full)
     with pytest.raises(GateRefused, match="over the cap") as caught, runs.recorded(catalog, record()):
         raise GateRefused("over the cap")
     assert "no space left" in "".join(caught.value.__notes__)
 
 
-def test_a_long_error_is_cut(catalog: LakeCatalog) -> None:
+def test_a_long_error_is_cut(catalog: Catalog) -> None:
     with pytest.raises(ValueError), runs.recorded(catalog, record()):  # noqa: PT011
         raise ValueError("x" * 10_000)
     assert len(rows(catalog)[0]["error"]) == runs.ERROR_CHARACTERS
@@ -125,10 +124,8 @@ def test_a_long_error_is_cut(catalog: LakeCatalog) -> None:
 def test_a_stored_error_and_its_config_have_no_secrets(tmp_path: Path) -> None:
     settings = ["spark.conf={'spark.hadoop.fs.s3a.secret.key' = 'hunter2'}", "mlflow.tracking_uri='http://u:p4ss@h'"]
     config = load_config(build(tmp_path / "sample").file, settings)
-    catalog, attempt = (
-        LakeCatalog(tmp_path / "catalog"),
-        record(config=config.without_secrets(), secrets=config.secrets()),
-    )
+    catalog = Catalog(tmp_path / "catalog")
+    attempt = record(config=config.without_secrets(), secrets=config.secrets())
     with pytest.raises(ValueError), runs.recorded(catalog, attempt):  # noqa: PT011
         raise ValueError("no access with hunter2 to s3a://a:p4ss2@bucket?sig=p4ss3")
     (row,) = rows(catalog)
@@ -137,20 +134,20 @@ def test_a_stored_error_and_its_config_have_no_secrets(tmp_path: Path) -> None:
     assert "p4ss" not in row["config"]
 
 
-def test_the_newest_run_is_the_one_that_finished_last(catalog: LakeCatalog) -> None:
+def test_the_newest_run_is_the_one_that_finished_last(catalog: Catalog) -> None:
     from pyspark.sql import functions as F
 
     for number in (1, 2):
-        one = record(f"enrich-{number}")
-        one.count(predicted=number)
-        runs.write(catalog, one)
+        counted = record(f"enrich-{number}")
+        counted.count(predicted=number)
+        runs.write(catalog, counted)
     runs.write(catalog, record("enrich-3"))
     newest = runs.newest(catalog, F.col("counts")["predicted"] > 0)
     assert newest is not None
     assert newest["run_id"] == "enrich-2"
 
 
-def test_the_latest_attempt_of_every_run_whatever_its_status(catalog: LakeCatalog) -> None:
+def test_the_latest_attempt_of_every_run_whatever_its_status(catalog: Catalog) -> None:
     for run_id in ("enrich-1", "enrich-2"):
         with pytest.raises(GateRefused), runs.recorded(catalog, record(run_id)):
             raise GateRefused("no")
@@ -162,7 +159,7 @@ def test_the_latest_attempt_of_every_run_whatever_its_status(catalog: LakeCatalo
     }  # fmt: skip
 
 
-def test_succeeded_runs_are_found_by_their_ids(catalog: LakeCatalog) -> None:
+def test_succeeded_runs_are_found_by_their_ids(catalog: Catalog) -> None:
     for run_id in ("enrich-1", "enrich-2"):
         runs.write(catalog, record(run_id))
     with pytest.raises(GateRefused), runs.recorded(catalog, record("enrich-3")):
@@ -172,13 +169,7 @@ def test_succeeded_runs_are_found_by_their_ids(catalog: LakeCatalog) -> None:
     assert [row and row["run_id"] for row in found] == ["enrich-1", "enrich-2", None]
 
 
-def test_counts_by_reason_are_sorted() -> None:
-    counted = record()
-    counted.count(quarantined={"missing_id": 1, "empty_title": 2}, skipped={"opted_out": 3}, products=6)
-    assert list(counted.by_reason("quarantined").items()) == [("empty_title", 2), ("missing_id", 1)]
-
-
-def test_what_is_rolled_back_by_attribute_and_a_rollback_of_a_rollback(catalog: LakeCatalog) -> None:
+def test_what_is_rolled_back_by_attribute_and_a_rollback_of_a_rollback(catalog: Catalog) -> None:
     def roll_back(run_id: str, of: str, attribute: str | None = None) -> None:
         window = None if attribute is None else {"attribute": attribute}
         undoing = RunRecord(kind=RunKind.ROLLBACK, run_id=run_id, parent_run_id=of, window=window, stages=Stages(print))
@@ -207,9 +198,7 @@ def test_json_columns_are_sorted_and_take_paths_and_times() -> None:
     assert runs.as_json(None) is None
 
 
-def test_runs_keep_their_order_where_the_clock_is_set_back(
-    catalog: LakeCatalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_keep_their_order_where_the_clock_is_set_back(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyspark.sql import functions as F
 
     for days in range(4):
@@ -222,7 +211,7 @@ def test_runs_keep_their_order_where_the_clock_is_set_back(
     assert newest["run_id"] == "enrich-3"
 
 
-def test_rows_of_runs_that_did_not_succeed_do_not_count_as_done(catalog: LakeCatalog, spark: SparkSession) -> None:
+def test_rows_of_runs_that_did_not_succeed_do_not_count_as_done(catalog: Catalog, spark: SparkSession) -> None:
     for run_id in ("enrich-1", "enrich-2", "enrich-3"):
         row = prediction("a", "color", run_id, run_id=run_id)
         catalog.append("predictions", frame(spark, "predictions", [row]), run_id)
@@ -232,18 +221,3 @@ def test_rows_of_runs_that_did_not_succeed_do_not_count_as_done(catalog: LakeCat
         raise GateRefused("no")
     assert {row["value"] for row in runs.of_succeeded(catalog, "predictions").collect()} == {"enrich-1", "enrich-3"}
     assert {row["value"] for row in runs.of_succeeded(catalog, "predictions", "m").collect()} == {"enrich-1"}
-
-
-def test_nothing_else_names_the_table() -> None:
-    """html.py asks the contract for the column names of a row; contract.py and lineage.py list the tables; the `runs`
-    of moved_store.py is MLflow's."""
-    package = Path(contract.__file__).parent
-    named = re.compile(r"""["']runs["']""")
-    files = {str(file.relative_to(package)) for file in package.rglob("*.py") if named.search(file.read_text())}
-    assert files == {
-        "catalog/runs.py",
-        "contract.py",
-        "monitoring/lineage.py",
-        "registry/moved_store.py",
-        "report/html.py",
-    }

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from catalog_enrichment import contract
-from catalog_enrichment.audit import switching
+from catalog_enrichment.audit import set_switch
 from catalog_enrichment.catalog import switches
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
@@ -29,7 +29,7 @@ def switch(scope: Scope, state: State, target: str = "", attribute: str = "", **
 
 
 def test_the_newest_row_of_a_target_counts(tmp_path: Path) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog")
+    catalog = Catalog(tmp_path / "catalog")
     assert switches.read(catalog).entries == ()
     off = switch(Scope.SHOP, State.OFF, "s1")
     switches.write(catalog, [off, switch(Scope.SHOP, State.PAUSED, "s2"), switch(Scope.CATEGORY, State.OFF, "s1")])
@@ -47,7 +47,7 @@ def test_the_newest_row_of_a_target_counts(tmp_path: Path) -> None:
 
 
 def test_i5_a_row_that_changes_nothing_is_not_written(tmp_path: Path) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog")
+    catalog = Catalog(tmp_path / "catalog")
     off = switch(Scope.ATTRIBUTE, State.OFF, attribute="color")
     assert switches.write(catalog, [switch(Scope.ATTRIBUTE, State.ON, attribute="color")]) == []
     assert len(switches.write(catalog, [off, off])) == 1
@@ -58,13 +58,13 @@ def test_i5_a_row_that_changes_nothing_is_not_written(tmp_path: Path) -> None:
 
 
 def test_a_switch_can_be_moved_while_a_job_writes(tmp_path: Path) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog")
+    catalog = Catalog(tmp_path / "catalog")
     with catalog.writing():
         red = switch(Scope.VALUE, State.OFF, "Red", attribute="color")
-        done = switching.set_switch(LakeCatalog(tmp_path / "catalog"), COLOR, red)
+        done = set_switch.set_switch(Catalog(tmp_path / "catalog"), COLOR, red)
     assert done["status"] == "succeeded"
     assert done["not_on"][0].startswith("value color = Red is off: tests (ann, 20")
-    again = switching.set_switch(catalog, COLOR, red)
+    again = set_switch.set_switch(catalog, COLOR, red)
     assert again["status"] == "nothing_to_do"
 
 
@@ -81,7 +81,7 @@ def test_a_switch_can_be_moved_while_a_job_writes(tmp_path: Path) -> None:
 def test_a_switch_of_a_name_that_the_catalog_does_not_have_is_refused(
     tmp_path: Path, good: Switch, misspelled: str, nearest: str
 ) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog")
+    catalog = Catalog(tmp_path / "catalog")
     usual = {"title": "", "images": [], "merchant_attributes": {}, "updated_at": datetime(2026, 5, 1, tzinfo=UTC)}
     of_shop = product("p1", shop_id="shop-17", category="Apparel/Hats", language="en", **usual)
     catalog.append_rows("products", [of_shop], "products")
@@ -89,15 +89,15 @@ def test_a_switch_of_a_name_that_the_catalog_does_not_have_is_refused(
     numbers = {"score": 0.9, "threshold": 0.8, "asserted_at": usual["updated_at"]}
     catalog.append_rows("attribute_values", [event | numbers], "events")
     with pytest.raises(ConfigError, match=f"nothing in the catalog has the {good.scope.value} .*{nearest}"):
-        switching.set_switch(catalog, COLOR, replace(good, target=misspelled))
+        set_switch.set_switch(catalog, COLOR, replace(good, target=misspelled))
     assert switches.history(catalog) == []
-    assert switching.set_switch(catalog, COLOR, good)["status"] == "succeeded"
+    assert set_switch.set_switch(catalog, COLOR, good)["status"] == "succeeded"
     on = replace(good, target=misspelled, state=State.ON)
-    assert switching.set_switch(catalog, COLOR, on)["status"] == "nothing_to_do"
+    assert set_switch.set_switch(catalog, COLOR, on)["status"] == "nothing_to_do"
 
 
 def test_what_a_run_pauses_stays_off_where_somebody_switched_it_off(tmp_path: Path) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog")
+    catalog = Catalog(tmp_path / "catalog")
     off, pause = (switch(Scope.ATTRIBUTE, state, attribute="color") for state in (State.OFF, State.PAUSED))
     switches.write(catalog, [off])
     assert switches.write(catalog, [replace(pause, run_id="ingest-1")]) == []
@@ -127,5 +127,5 @@ def test_identity_is_what_decisions_rest_on(tmp_path: Path) -> None:
 )
 def test_a_switch_that_cannot_be_is_refused(tmp_path: Path, asked: Switch, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        switching.set_switch(LakeCatalog(tmp_path / "catalog"), COLOR, asked)
+        set_switch.set_switch(Catalog(tmp_path / "catalog"), COLOR, asked)
     assert not (tmp_path / "catalog" / "switches").exists()

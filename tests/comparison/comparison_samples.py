@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog_enrichment.comparison.data import CatalogProducts, load_data
-from catalog_enrichment.comparison.fit_all import fit_all
-from catalog_enrichment.comparison.results import FittedModels
+from catalog_enrichment.comparison.compared_models import FittedModels, ModelResults
+from catalog_enrichment.comparison.fit_all import CatalogProducts, ComparisonData, fit_all, load_data
 from catalog_enrichment.comparison.tables import Comparison, ComparisonTable
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.precision import metrics
-from catalog_enrichment.precision.units import pairs_from
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.precision import classification_metrics
+from catalog_enrichment.precision.classification_metrics import pairs_from
+from catalog_enrichment.records import Cardinality, EarlierUses
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.fit import fit
@@ -81,22 +80,27 @@ def config(folder: Path, *overrides: str, text: str = COMPARE) -> Config:
     return load_config(folder / "config.toml", list(overrides))
 
 
+def load(rows: list[dict], config: Config, workdir: Path, earlier: EarlierUses = EarlierUses()) -> ComparisonData:  # noqa: B008
+    source = CatalogProducts(lambda: batches(rows), earlier)
+    return load_data(source, DICTIONARY, config, workdir, Stages(silent))
+
+
 def fit_models(
     rows: list[dict], config: Config, workdir: Path, progress: Progress = silent, fit: Fitter = fit
 ) -> FittedModels:
-    stages = Stages(progress)
-    data = load_data(CatalogProducts(lambda: batches(rows)), DICTIONARY, config, workdir, stages)
-    return fit_all(data, config, workdir, stages, fit)
+    return fit_all(load(rows, config, workdir), config, workdir, Stages(progress), fit)
 
 
 def table(comparison: Comparison, title: str, attribute: str = "color") -> ComparisonTable:
     """The only table of ``attribute`` whose title starts with ``title``."""
-    (match,) = [one for one in comparison.tables if one.title.startswith(title) and one.attribute == attribute]
+    (match,) = [t for t in comparison.tables if t.asked.title.startswith(title) and t.attribute == attribute]
     return match
 
 
-def labelled_products(fitted: FittedModels, attribute: str) -> np.ndarray:
-    return fitted.evaluation_index[fitted.labels[attribute].labelled[fitted.evaluation_index]]
+def mean_metric(name: str, results: ModelResults, fitted: FittedModels, attribute: str, view: str = "both") -> float:
+    """The mean over the seeds of :func:`plain_metric`, on the labelled evaluation products."""
+    rows = fitted.labelled(attribute)
+    return float(np.mean([plain_metric(name, fit.scores[view], fitted, attribute, rows) for fit in results.fits]))
 
 
 def plain_metric(name: str, scores: ModelScores, fitted: FittedModels, attribute: str, rows: np.ndarray) -> float:
@@ -132,7 +136,7 @@ def plain_metric(name: str, scores: ModelScores, fitted: FittedModels, attribute
         return float(np.mean(f1_by_value)) if f1_by_value else 0.0
     pairs = pairs_from(probability, truth, labels.cardinality)
     if name == "r_at_p95_macro":
-        return metrics.r_at_p_macro(pairs)
+        return classification_metrics.r_at_p_macro(pairs)
     best = 0
     for threshold in pairs.scores:
         accepted = pairs.scores >= threshold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalog_enrichment.comparison.results import FittedModels
+from catalog_enrichment.comparison.compared_models import FittedModels
 from catalog_enrichment.comparison.tables import Comparison, build_comparison
 from catalog_enrichment.config.schema import Config
 

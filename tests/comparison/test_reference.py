@@ -7,7 +7,7 @@ import pytest
 
 from catalog_enrichment.comparison.reference import Reference, color_histograms, title_words
 from catalog_enrichment.config.comparison import REFERENCES
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.precision import classification_metrics
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset

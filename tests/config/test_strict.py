@@ -63,19 +63,12 @@ def test_every_kind_of_field_is_built() -> None:
         rows=7,
         visible=False,
     )
+    column = Column(name="b", width=3)
     assert table == Table(
-        title="t",
-        columns=[Column(name="a"), Column(name="b", width=3)],
-        widest=Column(name="b", width=3),
-        names={"a": "A"},
-        options={"deep": {"list": [1, "x", None]}},
-        margins=(1.0, 2.5),
-        sizes=(3, 4),
-        kind="wide",
-        scale=2.0,
-        rows=7,
+        title="t", columns=[Column(name="a"), column], widest=column, names={"a": "A"},
+        options={"deep": {"list": [1, "x", None]}}, margins=(1.0, 2.5), sizes=(3, 4), kind="wide", scale=2.0, rows=7,
         visible=False,
-    )
+    )  # fmt: skip
     assert [type(number) for number in (*table.margins, table.scale)] == [float, float, float]
 
 
@@ -95,7 +88,6 @@ def test_what_was_built_is_built_again_from_its_plain_data() -> None:
         ({"columns": [{"name": "a", "width": 0}]}, "columns.0: width must be at least 1, not 0"),
         ({"columns": [{"width": 2}]}, "missing key 'columns.0.name'. Available keys: ['name', 'width']"),
         ({"columns": [{"name": "a", "wdth": 2}]}, "unknown key 'columns.0.wdth'. Available keys: ['name', 'width']"),
-        ({"columns": None}, "columns must be a list, not None"),
         ({"names": {"a": 3}}, "names.a must be of type str, not 3"),
         ({"names": ["a"]}, "names must be a table of keys, not ['a']"),
         ({"options": 3}, "options must be a table of keys, not 3"),
@@ -105,14 +97,11 @@ def test_what_was_built_is_built_again_from_its_plain_data() -> None:
         ({"rows": 1.0}, "rows must be of type int, not 1.0"),
         ({"rows": "1"}, "rows must be of type int, not '1'"),
         ({"scale": True}, "scale must be of type float, not True"),
-        ({"scale": "1"}, "scale must be of type float, not '1'"),
         ({"visible": 1}, "visible must be of type bool, not 1"),
-        ({"visible": "true"}, "visible must be of type bool, not 'true'"),
         ({"kind": "narrow"}, "kind must be one of ['plain', 'wide'], not 'narrow'"),
         ({"kind": ["plain"]}, "kind must be one of ['plain', 'wide'], not ['plain']"),
         ({"margins": [1]}, "margins must be a list of 2 values, not [1]"),
         ({"margins": [1, "x"]}, "margins.1 must be of type float, not 'x'"),
-        ({"margins": 1}, "margins must be a list of 2 values, not 1"),
         ({"sizes": [1, True]}, "sizes.1 must be of type int, not True"),
         ({"sizes": "12"}, "sizes must be a list, not '12'"),
     ],
@@ -148,13 +137,6 @@ def test_all_problems_are_in_one_message() -> None:
     ]
 
 
-def test_the_values_check_of_a_class_runs_only_on_values_of_the_right_type() -> None:
-    assert problems_of(columns=[{"name": 3, "width": "0"}]) == [
-        "columns.0.name must be of type str, not 3",
-        "columns.0.width must be of type int, not '0'",
-    ]
-
-
 def test_null_is_allowed_only_where_a_value_is_optional() -> None:
     assert build(widest=None).widest is None
     assert build(options={"x": None}).options == {"x": None}
@@ -171,6 +153,12 @@ def test_dates_and_times_of_toml_are_texts_where_a_text_is_expected() -> None:
 def test_long_values_are_cut_in_the_message() -> None:
     (problem,) = problems_of(rows="x" * 10_000)
     assert len(problem) < 300
+
+
+def test_values_out_of_their_ranges_are_refused_by_name() -> None:
+    strict.check_ranges("table", Table(title="t", rows=3), rows=(3, 3), scale=(0.5, 1))
+    with pytest.raises(ValueError, match=r"table.rows must lie in \[0, 2.5\], not 3"):
+        strict.check_ranges("table", Table(title="t", rows=3), scale=(0, 1), rows=(0, 2.5))
 
 
 def test_a_refusal_of_the_class_becomes_a_config_error() -> None:

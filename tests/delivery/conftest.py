@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from catalog_enrichment.config.delivery import DeliveryConfig
+from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.delivery import deliver
 
 from ..postgres_server import PostgresServer

@@ -11,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.delivery.position import TABLE, Position
+from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.delivery.differences import TABLE
+from catalog_enrichment.delivery.feed import Position
+
+from ..catalog.catalog_rows import parts_of
 
 START = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 
@@ -38,21 +41,21 @@ class Versions:
     """A catalog whose table `current_values` gets the versions that a test wants."""
 
     def __init__(self, folder: Path) -> None:
-        self.catalog = LakeCatalog(folder)
+        self.catalog = Catalog(folder)
         self.numbers = 0
 
     def show(self, state: Mapping[Key, Mapping[str, Any]], run_id: str, files: int = 2) -> Position:
         """Commit ``state``, in ``files`` files, as the run ``run_id`` does; the position of a consumer that has it."""
         rows = [{"product_id": key[0], "attribute": key[1], **row} for key, row in state.items()]
-        delta = self.catalog._create(TABLE)
-        parts = [part for number in range(files) for part in self.catalog._row_parts(TABLE, rows[number::files])]
+        delta = self.catalog.tables.create(TABLE)
+        parts = [part for number in range(files) for part in parts_of(self.catalog, TABLE, *rows[number::files])]
         self.numbers += 1
         sources = {"products": self.numbers, "attribute_values": self.numbers}
-        assert self.catalog._commit(delta, parts, "overwrite", run_id, sources)
+        assert self.catalog.tables.commit(delta, parts, run_id, sources, overwrite=True)
         return self.position()
 
     def position(self) -> Position:
-        return Position(str(self.catalog.identity(TABLE)), self.catalog.version(TABLE))
+        return Position(str(self.catalog.tables.identity(TABLE)), self.catalog.version(TABLE))
 
     def seen(self, version: int | None = None) -> State:
         """What readers see, read as they do."""

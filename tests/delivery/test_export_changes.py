@@ -1,4 +1,4 @@
-"""export_changes and delivery_status: files of changes for any consumer, and how far each one is."""
+"""export_changes and delivery_status: files of changes for any consumer, and how far each consumer is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment.catalog.maintenance import Maintenance
-from catalog_enrichment.delivery import change_files, export
-from catalog_enrichment.delivery.export import ChangesRequest
-from catalog_enrichment.delivery.position import TABLE, Position, PositionFiles
+from catalog_enrichment.delivery import change_files
+from catalog_enrichment.delivery.differences import TABLE
+from catalog_enrichment.delivery.export_changes import ChangesRequest, PositionFiles, export_changes
+from catalog_enrichment.delivery.feed import Position
 from catalog_enrichment.errors import ConfigError, DataContractError
 
 from .conftest import Database
@@ -30,7 +31,7 @@ def positions(tmp_path: Path) -> PositionFiles:
 
 def written(versions: Versions, positions: PositionFiles, output: Path, **request: Any) -> dict[str, Any]:
     asked = ChangesRequest(output=str(output), **request)
-    return export.export_changes(versions.catalog, positions, asked, say=lambda _: None)
+    return export_changes(versions.catalog, positions, asked, say=lambda _: None)
 
 
 def lines(file: str | Path) -> list[dict[str, Any]]:
@@ -70,7 +71,10 @@ def test_csv_and_parquet_have_the_same_rows(versions: Versions, positions: Posit
     for suffix in ("jsonl", "csv", "parquet"):
         written(versions, positions, tmp_path / f"changes.{suffix}", since="start")
     expected = lines(tmp_path / "changes.jsonl")
-    assert [row["op"] for row in expected] == ["reset", "upsert", "upsert", "end"]
+    newest = str(versions.position())
+    assert [(row["op"], row.get("position")) for row in expected] == [
+        ("reset", newest), ("upsert", None), ("upsert", None), ("end", newest),
+    ]  # fmt: skip
     with (tmp_path / "changes.csv").open(newline="") as opened:
         found = list(csv.DictReader(opened))
     lists = {"values", "changed_by"}
@@ -179,7 +183,7 @@ def test_what_cannot_be_asked(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
     with pytest.raises(ConfigError, match=says):
-        export.export_changes(versions.catalog, positions, ChangesRequest(**request_of), say=lambda _: None)
+        export_changes(versions.catalog, positions, ChangesRequest(**request_of), say=lambda _: None)
 
 
 def test_a_damaged_position_is_said(positions: PositionFiles) -> None:
@@ -203,9 +207,8 @@ def test_the_status_tells_how_many_runs_each_consumer_lacks(
         return summary
 
     versions.show({("a", "color"): value("Red")}, "run-1")
-    assert [row["snapshot"] for row in run("delivery_status", "--json")["consumers"]] == [
-        "the consumer has no position yet"
-    ]
+    (new,) = run("delivery_status", "--json")["consumers"]
+    assert (new["snapshot"], new["moved_at"]) == ("the consumer has no position yet", None)
     run("export_changes", "--consumer", "search", "--output", str(tmp_path / "search"))
     versions.show({("a", "color"): value("Blue")}, "run-2")
     run("deliver_values")
@@ -215,6 +218,7 @@ def test_the_status_tells_how_many_runs_each_consumer_lacks(
     numbers = {name: (row["lag_commits"], row["lag_runs"]) for name, row in found.items()}
     assert numbers == {"postgres": (2, 2), "search": (3, 2)}
     assert found["search"]["waiting_runs"] == ["run-2", "run-3"]
+    assert found["postgres"]["moved_at"]
     assert found["search"]["behind_since"] <= found["postgres"]["behind_since"]
     assert found["search"]["behind_seconds"] >= found["postgres"]["behind_seconds"] >= 0
     code, summary, output = job("delivery_status", capsys, "--config", file)
@@ -225,9 +229,7 @@ def test_the_status_tells_how_many_runs_each_consumer_lacks(
     run("deliver_values")
     Maintenance(versions.catalog, 0).unreferenced_files(TABLE).delete()
     found = {row["consumer"]: row for row in run("delivery_status", "--json")["consumers"]}
-    assert (found["postgres"]["lag_commits"], found["postgres"]["lag_runs"], found["postgres"]["snapshot"]) == (
-        0, 0, None,
-    )  # fmt: skip
+    assert [found["postgres"][name] for name in ("lag_commits", "lag_runs", "snapshot")] == [0, 0, None]
     assert (found["search"]["lag_runs"], found["search"]["behind_since"]) == (None, None)
     assert "upkeep has deleted" in found["search"]["snapshot"]
 
@@ -254,20 +256,7 @@ def test_the_file_of_a_run_has_no_position_to_go_on_from(
     versions.show({("a", "color"): value("Red")}, "run-1")
     versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-2")
     summary = written(versions, positions, tmp_path / "run.jsonl", run_id="run-2")
-    rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    rows = lines(tmp_path / "run.jsonl")
     assert [row["op"] for row in rows] == ["upsert", "end"]
     assert all("position" not in row for row in rows)
     assert "position" not in summary
-
-
-def test_a_snapshot_tells_its_position_at_the_beginning_too(
-    versions: Versions, positions: PositionFiles, tmp_path: Path
-) -> None:
-    versions.show({("a", "color"): value("Red")}, "run-1")
-    written(versions, positions, tmp_path / "all.jsonl", since="start")
-    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
-    assert [(row["op"], row.get("position")) for row in rows] == [
-        ("reset", str(versions.position())),
-        ("upsert", None),
-        ("end", str(versions.position())),
-    ]

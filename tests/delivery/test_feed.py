@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.delivery import differences, feed
 from catalog_enrichment.delivery.change_files import rows_of
-from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.delivery.position import TABLE, Position
+from catalog_enrichment.delivery.differences import TABLE
+from catalog_enrichment.delivery.feed import Position, Step
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
 
+from ..catalog.catalog_rows import run_row
 from .histories import KINDS, State, Versions, World, applied, value
 
 PRODUCTS = [f"p{number}" for number in range(6)]
@@ -112,9 +113,9 @@ def test_every_column_of_a_row_counts(versions: Versions, other: dict[str, Any])
 
 
 def test_texts_with_the_separator_are_not_taken_for_others(versions: Versions) -> None:
-    one = {("a", "b\x1fvc"): value("Red", "Blue"), ("a\x1fvb", "c"): value("Red\x1fvBlue")}
-    first = versions.show(one, "run-1")
-    versions.show(dict(zip(one, reversed(one.values()), strict=True)), "run-2")
+    state = {("a", "b\x1fvc"): value("Red", "Blue"), ("a\x1fvb", "c"): value("Red\x1fvBlue")}
+    first = versions.show(state, "run-1")
+    versions.show(dict(zip(state, reversed(state.values()), strict=True)), "run-2")
     assert [row[2:] for row in told(versions, first)] == [
         ("a", "b\x1fvc", ["Red\x1fvBlue"]),
         ("a\x1fvb", "c", ["Red", "Blue"]),
@@ -142,7 +143,7 @@ def test_upkeep_that_joins_files_changes_nothing_but_the_position(versions: Vers
 
 
 def test_a_consumer_whose_version_upkeep_has_deleted_gets_a_snapshot(versions: Versions) -> None:
-    """Never a gap: it is told to forget what it has."""
+    """There is never a gap: the consumer is told to discard what it has."""
     first = versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
     second = versions.show({("a", "color"): value("Blue")}, "run-2")
     versions.show({("a", "color"): value("Blue"), ("c", "color"): value("Red")}, "run-3")
@@ -160,8 +161,8 @@ def test_commits_that_the_log_does_not_list_any_more_leave_no_gap(versions: Vers
     first = versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
     versions.show({("a", "color"): value("Blue")}, "run-2")
     versions.show({("a", "color"): value("Blue"), ("c", "color"): value("Red")}, "run-3")
-    versions.catalog._open(TABLE).create_checkpoint()  # type: ignore[union-attr]
-    (versions.catalog.path / TABLE / "_delta_log" / f"{first.version + 1:020d}.json").unlink()
+    versions.catalog.tables.open(TABLE).create_checkpoint()  # type: ignore[union-attr]
+    (versions.catalog.storage.folder / TABLE / "_delta_log" / f"{first.version + 1:020d}.json").unlink()
     with pytest.raises(TemporaryFailure, match="was deleted while it was read"):
         changes(versions, [Step(first.catalog_id, first.version + 1, first.version + 2)])
     have = applied(versions.seen(first.version), changes(versions, feed.steps(versions.catalog, first, 100)))
@@ -189,22 +190,9 @@ def test_a_position_of_another_catalog_or_of_the_future_gives_a_snapshot(version
     assert feed.steps(versions.catalog, here, 100) == []
 
 
-def test_a_new_consumer_gets_everything(versions: Versions) -> None:
-    versions.show({("a", "color"): value("Red")}, "run-1")
-    (step,) = feed.steps(versions.catalog, None, 100)
-    assert (step.kind, step.after) == ("snapshot", -1)
-    assert applied({}, changes(versions, [step])) == versions.seen()
-
-
 def test_a_catalog_without_values_is_said_so(versions: Versions) -> None:
     with pytest.raises(ConfigError, match="run import_products first"):
         feed.steps(versions.catalog, None, 100)
-
-
-def run_row(run_id: str, **given: Any) -> dict[str, Any]:
-    from ..catalog import catalog_rows
-
-    return catalog_rows.run_row(run_id, **given)
 
 
 def test_the_changes_of_a_run_and_of_a_backfills_chunks(versions: Versions) -> None:
@@ -245,6 +233,5 @@ def test_large_tables_are_compared_range_by_range_with_the_same_result(
     whole = told(versions, first)
     monkeypatch.setattr(differences, "ROWS_AT_A_TIME", rows_at_a_time)
     monkeypatch.setattr(differences, "SAMPLED", 1)
-    assert differences._bounds(versions.catalog, first.version, first.version + 1)
     assert told(versions, first) == whole
     assert len(whole) == 2 * len(ids[::7])

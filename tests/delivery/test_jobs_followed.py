@@ -51,7 +51,7 @@ def test_the_database_follows_what_jobs_do(enriched: SampleCatalog, run: dict[st
     change(enriched, int(opted_out[1:]), opt_out=True)
     of_product = [key for key in written if key[0] == opted_out]
     assert delivered()["deleted"] == len(of_product)
-    import_run = catalog.commits("current_values", catalog.version("current_values") - 1)[0].run_id
+    import_run = catalog.tables.commits("current_values", catalog.version("current_values") - 1)[0].run_id
     (step,) = feed.steps_of_run(catalog, str(import_run))
     told = [(row["op"], row["product_id"]) for batch in step.changes(catalog) for row in batch.to_pylist()]
     assert told == [("delete", opted_out)] * len(of_product)

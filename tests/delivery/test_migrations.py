@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from catalog_enrichment.delivery import connection, deliver, revisions
+from catalog_enrichment.delivery import deliver, postgres
 from catalog_enrichment.errors import ConfigError, DataContractError
 
 from .conftest import ROLE, Database, with_settings
@@ -23,16 +23,16 @@ def migrate(database: Database) -> dict[str, Any]:
 
 
 def test_the_known_revisions_are_those_of_the_migrations() -> None:
-    script = ScriptDirectory.from_config(revisions.alembic_config(None, S, ROLE))  # type: ignore[arg-type]
-    assert tuple(reversed([one.revision for one in script.walk_revisions()])) == revisions.KNOWN
-    assert script.get_heads() == [revisions.NEEDED]
+    script = ScriptDirectory.from_config(postgres.alembic_config(None, S, ROLE))  # type: ignore[arg-type]
+    assert tuple(found.revision for found in script.walk_revisions())[::-1] == postgres.KNOWN
+    assert script.get_heads() == [postgres.KNOWN[-1]]
 
 
 def test_migrating_twice_changes_nothing_and_keeps_the_rows(database: Database, versions: Versions) -> None:
     versions.show({("a", "color"): value("Red")}, "run-1")
     database.deliver(versions)
     database.query(f"INSERT INTO {S}.merchant_values VALUES ('a', 'color', '{{Green}}')")
-    assert migrate(database)["revision_before"] == revisions.NEEDED
+    assert migrate(database)["revision_before"] == "0001"
     assert database.rows() == versions.seen()
     assert database.readers_see() == {("a", "color"): (["Green"], "merchant")}
 
@@ -60,8 +60,7 @@ def test_tables_of_an_older_program_are_refused_until_they_are_migrated(
     database: Database, monkeypatch: pytest.MonkeyPatch, versions: Versions
 ) -> None:
     versions.show({("a", "color"): value("Red")}, "run-1")
-    monkeypatch.setattr(revisions, "NEEDED", "0002")
-    monkeypatch.setattr(revisions, "KNOWN", ("0001", "0002"))
+    monkeypatch.setattr(postgres, "KNOWN", ("0001", "0002"))
     with pytest.raises(DataContractError, match="revision 0001, this program needs 0002: run deliver_values --migrate"):
         database.deliver(versions)
 
@@ -124,7 +123,7 @@ def test_another_schema_has_tables_of_its_own(database: Database, versions: Vers
 
 
 def test_the_migration_can_be_taken_back(database: Database) -> None:
-    with connection.connected(database.config, for_migration=True) as opened:
-        command.downgrade(revisions.alembic_config(opened, S, ROLE), "base")
+    with postgres.connected(database.config, for_migration=True) as opened:
+        command.downgrade(postgres.alembic_config(opened, S, ROLE), "base")
     tables = database.query("SELECT tablename FROM pg_tables WHERE schemaname = %s", (S,))
     assert tables == [("alembic_version",)]

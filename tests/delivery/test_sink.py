@@ -11,11 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.delivery import deliver, feed
 from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.delivery.position import TABLE
-from catalog_enrichment.delivery.sink import PostgresSink
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
 
 from .conftest import ROLE, Database, with_settings
@@ -83,20 +80,6 @@ def test_many_waiting_commits_are_one_step(database: Database, versions: Version
     )
 
 
-def test_a_database_that_was_not_delivered_to_for_too_long_gets_a_snapshot(
-    database: Database, versions: Versions
-) -> None:
-    versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
-    database.deliver(versions)
-    versions.show({("b", "color"): value("Blue")}, "run-2")
-    versions.show({("b", "color"): value("Blue"), ("c", "color"): value("Blue")}, "run-3")
-    Maintenance(versions.catalog, 0).unreferenced_files(TABLE).delete()
-    summary = database.deliver(versions)
-    assert "upkeep has deleted files" in summary["snapshot"]
-    assert (summary["upserted"], summary["deleted"]) == (2, 1)
-    assert database.rows() == versions.seen()
-
-
 def test_a_dry_run_writes_nothing(database: Database, versions: Versions) -> None:
     versions.show({("a", "color"): value("Red")}, "run-1")
     database.deliver(versions)
@@ -110,7 +93,7 @@ def test_a_dry_run_writes_nothing(database: Database, versions: Versions) -> Non
 
 
 def test_i1_the_role_is_refused_at_merchants_columns(database: Database) -> None:
-    """Those of this schema and those of the marketplace's own tables."""
+    """Merchants' values are in a table of this schema and in the marketplace's own tables."""
     database.query("CREATE TABLE products (product_id text PRIMARY KEY, title text, merchant_colour text)")
     database.query("INSERT INTO products VALUES ('a', 'Shirt', 'Green')")
     for statement in (
@@ -202,7 +185,7 @@ def test_i4_a_delivery_that_dies_anywhere_leaves_the_step_before_and_is_finished
 
 
 class Raced:
-    """Batches during which something else happens; ``then`` is called when the first one is asked for."""
+    """Batches during which something else happens; ``then`` is called when the first batch is asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
         original = Step.changes
@@ -234,7 +217,7 @@ def test_of_two_deliveries_at_once_one_gives_up_and_nothing_is_applied_twice(
 
 
 def test_a_step_begins_only_from_the_position_that_it_starts_at(database: Database, versions: Versions) -> None:
-    """A delivery that planned before another one finished does not apply its old plan."""
+    """A delivery that planned before another delivery finished does not apply its old plan."""
     first = versions.show({("a", "color"): value("Red")}, "run-1")
     (old,) = feed.steps(versions.catalog, None, 100)
     database.deliver(versions)
@@ -332,14 +315,3 @@ def test_characters_that_postgresql_cannot_hold(database: Database, versions: Ve
     versions.show({}, "run-2")
     assert database.deliver(versions)["skipped"] == 1
     assert database.rows() == {}
-
-
-def test_the_status_says_when_the_position_was_moved(database: Database, versions: Versions) -> None:
-    versions.show({("a", "color"): value("Red")}, "run-1")
-    with deliver.open_sink(database.config) as sink:
-        assert isinstance(sink, PostgresSink)
-        assert (sink.position(), sink.status()["moved_at"]) == (None, None)
-    database.deliver(versions)
-    position, more = deliver.consumer_status(database.config)
-    assert position == versions.position()
-    assert more["moved_at"]

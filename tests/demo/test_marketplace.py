@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from catalog_enrichment import dictionary, resources
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.config.schema import ImagesConfig
 from catalog_enrichment.demo import pictures
 from catalog_enrichment.demo.marketplace import Marketplace, generate
 from catalog_enrichment.dictionary import Dictionary

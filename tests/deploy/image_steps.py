@@ -37,9 +37,7 @@ class State:
     root: Path
     context: Path
     arguments: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(
-        default_factory=lambda: {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    )
+    environment: dict[str, str] = field(default_factory=lambda: {"PATH": PATH})
     shell: list[str] = field(default_factory=lambda: ["/bin/sh", "-c"])
     folder: str = "/"
     user: str = "0"
@@ -56,7 +54,7 @@ def steps(dockerfile: Path) -> list[Step]:
 
 
 def run(state: State, step: Step) -> None:
-    """Carry out one step. Raises RuntimeError for an instruction that is not known here, and where a command fails."""
+    """Carry out a step. Raises RuntimeError for an instruction that is not known here, and if a command fails."""
     match step.instruction:
         case "FROM":
             state.folder, state.user, state.shell = "/", "0", ["/bin/sh", "-c"]

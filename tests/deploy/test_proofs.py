@@ -23,9 +23,9 @@ def test_the_last_line_says_of_each_proof_whether_it_ran(
     def bad() -> None:
         proofs._run(["sh", "-c", "echo why; exit 3"], 10)
 
-    monkeypatch.setattr(proofs, "PROOFS", (good, missing))
+    monkeypatch.setattr(proofs, "PROOFS", {"good": good, "missing": missing})
     assert proofs.main([]) == 0
-    monkeypatch.setattr(proofs, "PROOFS", (good, missing, bad))
+    monkeypatch.setattr(proofs, "PROOFS", {"good": good, "missing": missing, "bad": bad})
     assert proofs.main([]) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {
         "good": "ok",
@@ -55,23 +55,9 @@ def test_tests_that_are_skipped_prove_nothing(tmp_path: Path, capsys: pytest.Cap
         proofs._tests(str(tmp_path / "test_some.py"))
 
 
-def test_a_proof_of_which_a_test_was_skipped_is_not_ok() -> None:
-    """The disk-full test needs root; the others of the runbook pass without it."""
-    skipped = "SKIPPED [1] tests/test_night.py:188: only an administrator mounts a small disk"
-    said = proofs._why_incomplete(["....s", skipped, "11 passed, 1 skipped in 300.00s (0:05:00)"])
-    assert said == "1 of 12: only an administrator mounts a small disk"
-    assert proofs._why_incomplete([".....", "12 passed, 3 deselected in 300.00s"]) is None
-    assert proofs._why_incomplete(["no tests ran in 0.01s"]) == "0 of 0: no tests ran in 0.01s"
-
-
-def test_a_package_that_is_not_installed_is_found_beside_the_environment() -> None:
-    with proofs._beside("json", "no-such-package") as environment:
-        assert environment == {}
-
-
 def test_the_readme_of_deploy_has_every_proof() -> None:
     text = (proofs.DEPLOY / "README.md").read_text()
     rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
-    assert sorted(name for name, _ in rows) == sorted(proof.__name__ for proof in proofs.PROOFS)
+    assert sorted(name for name, _ in rows) == sorted(proofs.PROOFS)
     wrong = [name for name, printed in rows if not printed.endswith("`ok`") and "`not_run: " not in printed]
     assert wrong == [], "copy what `make ops` printed: a proof ends with ok, or with not_run and its reason"

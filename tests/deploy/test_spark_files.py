@@ -14,7 +14,6 @@ from catalog_enrichment.spark import session
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "spark"
 CONFS = sorted(FOLDER.glob("*.conf"))
-each_conf = pytest.mark.parametrize("file", CONFS, ids=lambda file: file.stem)
 
 
 def settings(file: Path) -> dict[str, str]:
@@ -28,18 +27,8 @@ def test_there_is_a_file_for_cpus_one_gpu_and_several() -> None:
     assert [file.stem for file in CONFS] == ["cpu", "one-gpu", "several-gpus"]
 
 
-@each_conf
-def test_every_setting_has_its_reason_above_it(file: Path) -> None:
-    """One comment may stand above a few settings that belong together."""
-    lines, without = file.read_text().splitlines(), 0
-    assert lines[0].startswith("#")
-    for line in lines:
-        without = 0 if line.startswith("#") else without + 1
-        assert without <= 4, f"{file.name}: {line}"
-
-
-@each_conf
-def test_the_settings_are_ones_that_spark_knows_and_agree_with_the_session(file: Path) -> None:
+@pytest.mark.parametrize("file", CONFS, ids=lambda file: file.stem)
+def test_the_settings_have_names_that_spark_knows_and_agree_with_the_session(file: Path) -> None:
     found = settings(file)
     assert [name for name in found if not re.fullmatch(r"spark\.[A-Za-z_.]+", name)] == []
     for name, value in session._SETTINGS.items():

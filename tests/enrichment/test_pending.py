@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.enrichment.pending import RETRY_AFTER, DecisionScope, with_pending
-from catalog_enrichment.records import ADMINISTRATIVE, Cardinality, Modality, Reason
+from catalog_enrichment.reasons import ADMINISTRATIVE, Reason
+from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import ResolvedModel
 
 from .. import sample_catalog
@@ -33,9 +35,9 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 Row = dict[str, Any]
 
 
-def model(version: str) -> ResolvedModel:
+def model(version: str, name: str = "m") -> ResolvedModel:
     return ResolvedModel(
-        name="m", version=version, artifact=Path(), artifact_hash="", weights_hash="weights", preprocessing_hash="p",
+        name=name, version=version, artifact=Path(), artifact_hash="", weights_hash="weights", preprocessing_hash="p",
         heads={}, certificates=(CERTIFICATE,),
     )  # fmt: skip
 
@@ -47,7 +49,7 @@ def decided(product_id: str, reason: str, run: str = "run-1", **given: Any) -> R
 
 
 def finished(run: str, at: datetime = LONG_AGO, **given: Any) -> Row:
-    """A row of `runs`; the config is the one asked for."""
+    """A row of `runs`; the config is that of the request."""
     return run_row(run, attempt=1, model_name="m", finished_at=at, config_hash=CONFIG_HASH, **given)
 
 
@@ -60,17 +62,18 @@ def pending(
     version: str = "1",
     config_hash: str = CONFIG_HASH,
     taken_back: Collection[str] = (),
+    name: str = "m",
 ) -> set[str]:
     """The products whose colour is pending. Where a decision says that a person's value stands it does; not of those
     products that are in ``taken_back``."""
-    catalog = LakeCatalog(folder / "catalog", spark)
+    catalog = Catalog(folder / "catalog", spark)
     catalog.append_rows("predictions", predictions, "test")
     human_owned = [row["product_id"] for row in predictions if row["reason"] == "human_value_stands"]
-    if said := [event for one in human_owned for event in human_assertions(one, one in taken_back)]:
+    if said := [event for name in human_owned for event in human_assertions(name, name in taken_back)]:
         catalog.append_rows("attribute_values", said, "people")
     catalog.append_rows("runs", runs, "test")
-    frame_of_products = frame(spark, "products", [SLICE | one for one in products])
-    rows = with_pending(catalog, frame_of_products, DecisionScope([COLOR], model(version), config_hash))
+    frame_of_products = frame(spark, "products", [SLICE | row for row in products])
+    rows = with_pending(catalog, frame_of_products, DecisionScope([COLOR], model(version, name), config_hash))
     return {row["product_id"] for row in rows.select("product_id", "pending").collect() if row["pending"]}
 
 
@@ -114,9 +117,13 @@ def test_what_a_reason_rests_on_opens_it_again(spark: SparkSession, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("asked", "open_again"),
-    [({"version": "2"}, set(NOTHING_CHANGED)), ({"config_hash": "config-2"}, SEEN_BY_TRYING | {Reason.PAUSED})],
+    [
+        ({"version": "2"}, set(NOTHING_CHANGED)),
+        ({"name": "another model"}, set(NOTHING_CHANGED)),
+        ({"config_hash": "config-2"}, SEEN_BY_TRYING | {Reason.PAUSED}),
+    ],
 )
-def test_another_version_decides_everything_and_another_config_what_a_switch_or_only_trying_can_show(
+def test_another_version_or_model_decides_everything_and_another_config_what_a_switch_or_only_trying_can_show(
     spark: SparkSession, tmp_path: Path, asked: dict[str, str], open_again: set[str]
 ) -> None:
     predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
@@ -215,7 +222,7 @@ def test_a_decision_of_another_version_counts_unless_it_was_rolled_back(spark: S
 
 
 def test_content_that_this_version_could_not_score_is_refused_once(spark: SparkSession, tmp_path: Path) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog", spark)
+    catalog = Catalog(tmp_path / "catalog", spark)
     cases = {
         "refused": {}, "refused twice": {}, "other version": {"model_version": "2"},
         "other content": {"content_hash": "content-0"}, "of an import": {"model_version": None},
@@ -237,3 +244,81 @@ def test_what_a_person_took_back_is_not_written_again_by_the_same_version(spark:
     undo = finished("undo", later(2), parent_run_id="run-1", window='{"attribute": null}') | {"kind": "rollback"}
     runs = [finished("run-1", later(1)), undo]
     assert pending(spark, tmp_path, [decided("a", "certified")], runs, [product("a")]) == set()
+
+
+def test_what_was_retracted_since_its_decision_is_pending(spark: SparkSession, tmp_path: Path) -> None:
+    undo = finished("undo", later(9), parent_run_id="off-2", window='{"attribute": null}')
+    undo_first = finished("undo-1", later(9), parent_run_id="run-0", window='{"attribute": null}')
+    runs = [
+        finished("run-0", later(1)),
+        finished("run-1", later(1)),
+        *[finished(f"off-{n}", later(2)) for n in (1, 2)],
+        finished("run-3", later(3)),
+        undo | {"kind": "rollback"},
+        undo_first | {"kind": "rollback"},
+    ]
+    cases = {
+        "switched off": ("run-1", "off-1", "switched_off", None),
+        "refused content": ("run-1", "off-1", "content_changed", None),
+        "superseded": ("run-1", "off-1", "superseded", None),
+        "by a rollback": ("run-1", "off-1", "switched_off", "event"),
+        "rolled back": ("run-1", "off-2", "switched_off", None),
+        "never finished": ("run-1", "killed", "switched_off", None),
+        "decided since": ("run-3", "off-1", "switched_off", None),
+        "with a decision": ("run-3", "run-3", "content_changed", None),
+        "taken back by a person": ("run-0", "off-1", "switched_off", None),
+    }
+    predictions = [decided(name, "certified", run) for name, (run, *_) in cases.items()]
+    events = [
+        {"event_id": name, "product_id": name, "attribute": "color", "value": "Red", "op": "retract", "run_id": run}
+        | {"reason": reason, "undoes": undoes, "source": "model", "asserted_at": LONG_AGO}
+        for name, (_, run, reason, undoes) in cases.items()
+    ]
+    catalog = Catalog(tmp_path / "catalog", spark)
+    catalog.append("attribute_values", frame(spark, "attribute_values", events), "test")
+    products = [product(name) for name in cases]
+    found = pending(spark, tmp_path, predictions, runs, products)
+    assert found == {"switched off", "refused content"}
+
+
+def capped(product_id: str, run: str = "run-1", **given: Any) -> dict[str, Any]:
+    return decided(product_id, **({"reason": "provisional_cap", "run": run} | given))
+
+
+def test_what_waits_and_with_which_score(spark: SparkSession, tmp_path: Path) -> None:
+    predictions = [
+        capped("single"),
+        capped("two", score=0.95), capped("two", value="Blue", rank=2, score=0.91),
+        capped("two", value="Green", rank=3, score=0.2, reason="below_threshold"),
+        capped("earlier", score=0.5), capped("earlier", value="Blue", rank=2, score=0.4),
+        capped("earlier", "run-2", score=0.8),
+        capped("published since"), decided("published since", "certified", "run-2"),
+        capped("merchant"),
+        capped("not applicable", category="Home"),
+        capped("other content", content_hash="content-0"),
+        capped("other certificate", certificate_id="other"),
+        capped("rolled back", "run-3"),
+        decided("published and rolled back", "certified", "run-3"),
+    ]  # fmt: skip
+    runs = [finished(f"run-{n}", later(n)) for n in (1, 2, 3)]
+    undo = finished("undo", later(4), parent_run_id="run-3", window='{"attribute": null}') | {"kind": "rollback"}
+    catalog = Catalog(tmp_path / "catalog", spark)
+    catalog.append_rows("predictions", predictions, "test")
+    catalog.append_rows("runs", [*runs, undo], "test")
+    given = {"merchant": {"color": ["Red"]}}
+    names = {row["product_id"] for row in predictions} - {"not applicable"} | {"new"}
+    products = [SLICE | product(name, merchant_attributes=given.get(name)) for name in names]
+    products += [SLICE | product("not applicable", category="Home")]
+    of_apparel = replace(COLOR, categories=("Apparel",))
+
+    found = with_pending(
+        catalog, frame(spark, "products", products), DecisionScope([of_apparel], model("1"), CONFIG_HASH)
+    )
+
+    rows = {row["product_id"]: row for row in found.select("product_id", "pending", "waiting").collect()}
+    waiting = {name: [tuple(values) for values in row["waiting"]] for name, row in rows.items() if row["waiting"]}
+    assert waiting == {
+        "single": [("color", 1, 0.99)], "two": [("color", 2, 0.91)], "earlier": [("color", 1, 0.8)]
+    }  # fmt: skip
+    pending = {name for name, row in rows.items() if row["pending"]}
+    assert pending == {"new", "other content", "other certificate"}

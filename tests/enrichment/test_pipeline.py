@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from catalog_enrichment.catalog import runs
-from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.enrichment import decide, pipeline, publish, score
+from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.enrichment import decisions, pipeline, score
 from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.report import run as run_report
 
 from ..sample_catalog import PRODUCTS, SampleCatalog, change, enrich, killed_at, ledger_of, table, values
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    pass
 
 
 def test_i7_counts_add_up_and_every_applicable_attribute_has_one_decision(run: dict[str, Any]) -> None:
@@ -63,7 +62,7 @@ def test_i2_without_a_picture_nothing_is_written(enriched: SampleCatalog) -> Non
 
 def test_i3_every_row_of_a_run_carries_the_one_version_it_resolved(sample: SampleCatalog) -> None:
     model = sample.model()
-    sample.registry.promote("2", expected_current="1")  # the alias moves while the run goes on
+    sample.promotion.promote("2", expected_current="1")  # the alias moves while the run goes on
     pipeline.enrich(sample.context(), model, Window())
     assert {row["model_version"] for row in table(sample, "predictions")} == {"1"}
     assert {row["model_version"] for row in table(sample, "attribute_values")} == {"1"}
@@ -81,9 +80,9 @@ def test_i5_running_again_changes_nothing_and_says_so(enriched: SampleCatalog) -
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        pytest.param(decide, "decide_once", id="scored", marks=pytest.mark.slow),
+        pytest.param(decisions, "decide_once", id="scored", marks=pytest.mark.slow),
         pytest.param(score, "quarantined", id="predictions landed", marks=pytest.mark.slow),
-        pytest.param(LakeCatalog, "refresh_current_values", id="ledger committed"),
+        pytest.param(Catalog, "refresh_current_values", id="ledger committed"),
         pytest.param(runs, "write", id="readers served", marks=pytest.mark.slow),
     ],
 )
@@ -104,7 +103,7 @@ def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
 
 @pytest.mark.slow
 def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(sample: SampleCatalog) -> None:
-    with killed_at(publish, "refuse_over_cap"):
+    with killed_at(decisions, "refuse_too_many_changes"):
         enrich(sample)
     change(sample, 1, color="Blue")
     enrich(sample)
@@ -115,7 +114,7 @@ def test_i1_a_merchant_value_that_arrives_while_a_run_lies_dead_is_respected(sam
 
 @pytest.mark.slow
 def test_a_dry_run_does_not_even_finish_what_was_killed(sample: SampleCatalog) -> None:
-    with killed_at(LakeCatalog, "refresh_current_values", unless_label="catch-up"):
+    with killed_at(Catalog, "refresh_current_values", unless_label="catch-up"):
         enrich(sample)
     before = values(sample)
     enrich(sample, dry_run=True)
@@ -139,13 +138,68 @@ def test_the_runs_row_has_what_its_id_is_a_hash_of(enriched: SampleCatalog, run:
     assert (row["run_id"], row["model_version"], row["window"]) == (run["run_id"], "1", "{}")
 
 
+def test_the_cap_on_changes_refuses_before_anything_is_written(sample: SampleCatalog) -> None:
+    with pytest.raises(GateRefused, match=r"enrich\.max_changes = 3"):
+        enrich(sample.with_settings("enrich.max_changes=3"))
+    assert not table(sample, "predictions")
+    assert not values(sample, "model")
+    refused = [row for row in table(sample, "runs") if row["kind"] == "enrich"]
+    assert [(row["attempt"], row["status"]) for row in refused] == [(1, "refused")]
+    assert "enrich.max_changes = 3" in refused[0]["error"]
+    done = enrich(sample)
+    attempts = {(row["attempt"], row["status"]) for row in table(sample, "runs") if row["run_id"] == done["run_id"]}
+    assert attempts == {(1, "refused"), (2, "succeeded")}
+
+
 @pytest.mark.slow
-def test_what_a_run_caches_is_released(sample: SampleCatalog, spark: SparkSession) -> None:
-    cached = spark._jsparkSession.sharedState().cacheManager()
-    assert cached.isEmpty()
-    with pytest.raises(GateRefused):
-        enrich(sample.with_settings("enrich.max_changes=0"))
-    assert cached.isEmpty()
-    run = enrich(sample)
-    run_report.write_report(sample.context().catalog, sample.config, run["run_id"])
-    assert cached.isEmpty()
+def test_a_dry_run_over_the_cap_shows_the_changes_and_keeps_only_scores_of_a_refused_attempt(
+    sample: SampleCatalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def checkpoints() -> list[str]:
+        return [folder.name.rpartition("-")[0] for folder in (sample.folder / "catalog" / "_staging").glob("*/*")]
+
+    capped = sample.with_settings("enrich.max_changes=0")
+    shown = enrich(capped, dry_run=True)
+    assert (shown["status"], checkpoints()) == ("dry_run", [])
+    printed = capsys.readouterr().err
+    assert "would publish" in printed
+    assert "warning: this run would be refused: the run would change" in printed
+    for _ in range(2):
+        with pytest.raises(GateRefused):
+            enrich(capped)
+    assert checkpoints() == ["scored"]
+    assert enrich(capped, dry_run=True)["would_be_refused"] == shown["would_be_refused"]
+    assert checkpoints() == ["scored"], "the run with a higher cap must not score again"
+    assert "would_be_refused" not in enrich(sample, dry_run=True)
+
+
+@pytest.mark.slow
+def test_the_cap_does_not_refuse_what_readers_see_already(sample: SampleCatalog) -> None:
+    with killed_at(runs, "write"):
+        enrich(sample)
+    assert enrich(sample.with_settings("enrich.max_changes=0"))["status"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_after_its_commit_shows_what_others_committed_meanwhile(sample: SampleCatalog) -> None:
+    with killed_at(Catalog, "refresh_current_values", unless_label="catch-up"):
+        enrich(sample, Window(product_ids=("p001",)))
+    catalog = sample.context().catalog
+    with killed_at(Catalog, "refresh_current_values", unless_label="catch-up"):
+        enrich(sample, Window(product_ids=("p002",)))
+    [run_id] = {row["run_id"] for row in table(sample, "attribute_values") if row["product_id"] == "p001"}
+    nothing = decisions.Changes(catalog.read("attribute_values").limit(0), 0, {})
+    decisions.publish(catalog, nothing, run_id)
+    assert {"p001", "p002"} <= {product for product, _ in values(sample, "model")}
+
+
+@pytest.mark.slow
+def test_readers_see_the_same_after_a_run_as_after_a_replay_of_the_ledger(enriched: SampleCatalog) -> None:
+    """The run derives current values from what was seen before and its own products; here from all events."""
+    change(enriched, 1, title="Another thing altogether", image=None)
+    change(enriched, 2, title="Something else")
+    enrich(enriched)
+    catalog = enriched.context().catalog
+    replayed = ledger.current_values(catalog.read("products"), ledger.active(catalog.read("attribute_values")))
+    assert values(enriched) == {(row.product_id, row.attribute): tuple(row["values"]) for row in replayed.collect()}
+    assert not catalog.current_values_stale()

@@ -51,8 +51,8 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
     decided = frame(spark, "predictions", rows)
     counted = decision_counts(decided, scored)
     assert counted.by_attribute == {
-        "color": {"written": 0, "suggested": 1, "abstained": 5, "waiting": 0},
-        "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2},
+        "color": {"written": 0, "suggested": 1, "abstained": 5, "waiting": 0, "tried_again": 0},
+        "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2, "tried_again": 0},
     }
     assert counted.by_shop.row() == {
         "shops": {
@@ -84,6 +84,16 @@ def test_a_run_warns_where_most_pictures_may_not_be_read(not_allowed: int, warns
     assert bool(said) is warns
 
 
+@pytest.mark.parametrize(("strata", "lines"), [(6, 1), (4, 0)])
+def test_a_run_says_how_many_strata_it_compared_if_not_all(strata: int, lines: int) -> None:
+    said: list[str] = []
+    record = RunRecord(kind=RunKind.ENRICH, stages=Stages(said.append))
+    record.count(predicted=1, unusable_images={})
+    record.attributes = {"drift": {"compared": 4, "strata": strata, "pauses": []}}
+    say_what_needs_attention(record)
+    assert [line.startswith(f"drift: compared 4 of {strata} strata") for line in said] == [True] * lines
+
+
 def test_a_runs_row_has_the_certificates_of_attributes_that_it_did_not_decide_too() -> None:
     """Theirs expire as well, and an alert is made of the row of the last run."""
     both = (certificate(attribute="color"), certificate(attribute="material"))
@@ -94,4 +104,4 @@ def test_a_runs_row_has_the_certificates_of_attributes_that_it_did_not_decide_to
     changes: Any = SimpleNamespace(retracted_by_attribute={})
     found = attributes(counted, changes, before, model, waiting={})
     assert list(found["decisions"]) == ["color"]
-    assert [one["attribute"] for one in found["certificates"]] == ["color", "material"]
+    assert [issued["attribute"] for issued in found["certificates"]] == ["color", "material"]

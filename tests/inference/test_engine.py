@@ -2,25 +2,21 @@ from __future__ import annotations
 
 import copy
 import io
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
-from catalog_enrichment.config.fetch import FetchConfig
-from catalog_enrichment.config.schema import ImagesConfig
-from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.inference import engine, udf
+from catalog_enrichment.config.images import FetchConfig, ImagesConfig
+from catalog_enrichment.inference import engine
 from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
 from catalog_enrichment.inference.forward import ScoredRow
 from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
 
@@ -259,55 +255,6 @@ class Small:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._predictor, name)
-
-
-def test_no_batches_no_rows(predictor: Predictor) -> None:
-    assert list(score_batches(predictor, [], LIMITS)) == []
-
-
-def test_a_folder_is_loaded_once_per_process(predictor: Predictor, tmp_path: Path) -> None:
-    from catalog_enrichment.inference import worker
-
-    folder = sample_catalog.random_artifact(sample_catalog.build(tmp_path / "sample"), tmp_path, seed=4)
-    first = worker.predictor("hash", folder, "cpu", "fp32")
-    assert worker.predictor("hash", folder, "cpu", "fp32") is first
-    assert worker.predictor("another hash", folder, "cpu", "fp32") is not first
-
-
-def test_a_worker_that_is_no_machine_for_the_number_type_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from catalog_enrichment.inference import worker
-
-    monkeypatch.setattr(compute_types, "why_not", lambda *_: "the processor has no avx512_bf16")
-    with pytest.raises(ConfigError, match="this worker cannot score in bf16: the processor has no avx512_bf16"):
-        worker.predictor("a hash", tmp_path, "cpu", "bf16")
-
-
-def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields(predictor: Predictor) -> None:
-    (rows,) = score_batches(predictor, [batch(range(3))], LIMITS)
-    rows[1] = ScoredRow([], error="empty_title", detail="nothing")
-    rows[2] = replace(rows[2], candidates=[replace(one, attention=None) for one in rows[2].candidates])
-    column = udf.to_arrow(rows)
-    assert [asdict(row) for row in rows] == column.to_pylist()
-    candidate = pa.struct(
-        {name: pa.string() for name in ("attribute", "value")}
-        | {"rank": pa.int32(), "score": pa.float64(), "attention": pa.float64()}
-    )
-    texts = {name: pa.string() for name in ("modality", "compute_type", "image_reason", "error", "detail")}
-    assert column.type == pa.struct({"candidates": pa.list_(candidate), **texts})
-    assert udf.to_arrow([]).type == column.type
-    pandas = udf.as_pandas(column)
-    assert list(pandas) == [field.name for field in column.type]
-    assert pa.Array.from_pandas(pandas["candidates"]).to_pylist() == column.field("candidates").to_pylist()
-
-
-def test_the_spark_type_follows_from_the_dataclass() -> None:
-    candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
-    assert (
-        f"struct<candidates:array<{candidate}>,modality:string,compute_type:string,image_reason:string,error:string,"
-        "detail:string>"
-    ) == udf.SCORED_TYPE
 
 
 def test_columns_of_different_lengths_are_refused() -> None:

@@ -40,7 +40,3 @@ def test_products_whose_texts_cannot_be_read_are_passed_on_in_their_order() -> N
 
     predictor: Any = SimpleNamespace(compute_type="fp32-cpu", text_lengths=refuse)
     assert ForwardPasses(predictor, rows=2).divide(["a", 3.5, "b"], [None] * 3) == [[0, 1], [2]]  # type: ignore[list-item]
-
-
-def test_no_products_no_passes() -> None:
-    assert passes([]) == []

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inference import engine
 from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.product_batch import ProductBatch

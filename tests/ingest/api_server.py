@@ -60,29 +60,29 @@ class Api:
         more = number * self.size < len(self.items)
         if not some and number > 1 and self.after_last != 200:
             return self.after_last, {}, b"no such page"
-        following = f"{self.url}{path}?page={number + 1}"
+        following = f"{path}?page={number + 1}"
         body = {
             "data": {"items": some},
             "meta": {"total": len(self.items) if self.total is None else self.total, "request": time.time()},
             "next": f"after-{number}" if more else None,
-            "links": {"next": f"{path}?page={number + 1}" if more else None},
+            "links": {"next": following if more else None},
             **self.extra,
         }
-        headers = (
-            {"Link": f'<{self.url}{path}?page=1>; rel="first", <{following}>; title="a, b"; rel="next"'} if more else {}
-        )
-        return 200, headers | {"X-Total": str(len(self.items))}, json.dumps(body).encode()
+        headers = {"X-Total": str(len(self.items))}
+        if more:
+            first, second = f'<{self.url}{path}?page=1>; rel="first"', f'<{self.url}{following}>; title="a, b"'
+            headers["Link"] = f'{first}, {second}; rel="next"'
+        return 200, headers, json.dumps(body).encode()
 
 
-def busy(times: int, status: int = 503, **headers: str) -> Fault:
+def busy(times: int = 10**6, status: int = 503, **headers: str) -> Fault:
     """The first ``times`` requests of the page get this status."""
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda _, before, __: (status, given, b"busy") if before < times else None
+    return body(b"busy", times, status, **headers)
 
 
-def body(content: bytes, times: int = 10**6, **headers: str) -> Fault:
+def body(content: bytes, times: int = 10**6, status: int = 200, **headers: str) -> Fault:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda _, before, __: (200, given, content) if before < times else None
+    return lambda _, before, __: (status, given, content) if before < times else None
 
 
 @contextmanager
@@ -92,33 +92,22 @@ def serving(api: Api) -> Iterator[Api]:
 
         def do_GET(self) -> None:
             status, headers, content = api.answer(self.path, {k.lower(): v for k, v in self.headers.items()})
-            if "X-Drip" in headers:
-                self._drip(content)
-                return
-            cut = "X-Cut" in headers
+            cut, drip = "X-Cut" in headers, "X-Drip" in headers
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content) + 10 * cut))
             self.end_headers()
-            self.wfile.write(content)
-            self.close_connection = cut
-
-        def _drip(self, content: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.close_connection = True
-            for byte in content:
+            self.close_connection = cut or drip
+            for part in [bytes([byte]) for byte in content] if drip else [content]:
                 try:
-                    self.wfile.write(bytes([byte]))
-                    self.wfile.flush()
+                    self.wfile.write(part)
                 except OSError:
                     return
-                time.sleep(0.02)
+                time.sleep(0.02 * drip)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing is printed."""
+            """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

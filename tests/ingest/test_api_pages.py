@@ -59,30 +59,23 @@ def test_a_page_without_its_list_is_broken(text: str, path: str, says: str) -> N
 
 
 def test_the_next_page_is_a_text_or_number_or_nothing() -> None:
-    def next_of(value: str) -> str | None:
-        return parse_page(
-            1, f'{{"items": [], "paging": {{"next": {value}}}}}', PagePaths("items", "paging.next", ""), {}
-        ).next
+    in_page, in_header = PagePaths("items", "paging.next", ""), PagePaths("items", None, "")
 
-    assert [next_of(value) for value in ('"abc"', "7", "0", "null", '""', "false")] == [
-        "abc",
-        "7",
-        "0",
-        None,
-        None,
-        None,
-    ]
-    assert parse_page(1, '{"items": []}', PagePaths("items", "paging.next", ""), {"link": "ignored"}).next is None
-    assert parse_page(1, '{"items": []}', PagePaths("items", None, ""), {"link": "/p?page=2"}).next == "/p?page=2"
+    def next_of(value: str) -> str | None:
+        return parse_page(1, f'{{"items": [], "paging": {{"next": {value}}}}}', in_page, {}).next
+
+    assert [next_of(value) for value in ('"abc"', "7", "0")] == ["abc", "7", "0"]
+    assert [next_of(value) for value in ("null", '""', "false")] == [None] * 3
+    assert parse_page(1, '{"items": []}', in_page, {"link": "ignored"}).next is None
+    assert parse_page(1, '{"items": []}', in_header, {"link": "/p?page=2"}).next == "/p?page=2"
     with pytest.raises(BrokenPage, match=r"'paging.next' is neither"):
         next_of("[1]")
 
 
 def test_the_total_is_in_the_page_or_in_a_header() -> None:
     def total(path: str) -> int | None:
-        return parse_page(
-            1, '{"items": [], "n": "12", "b": true}', PagePaths("items", None, path), {"x-total": "34"}
-        ).total
+        text = '{"items": [], "n": "12", "b": true}'
+        return parse_page(1, text, PagePaths("items", None, path), {"x-total": "34"}).total
 
     assert (total("n"), total("header:X-Total"), total("")) == (12, 34, None)
     for path in ("absent", "b", "items", "header:absent"):
@@ -90,9 +83,9 @@ def test_the_total_is_in_the_page_or_in_a_header() -> None:
             total(path)
 
 
-def test_what_is_beside_the_items_is_no_part_of_their_hash() -> None:
-    one, other = (f'{{"data": {{"items": [{{"a": 1}}]}}, "at": {at}}}' for at in (1, 2))
-    assert parse_page(1, one, PATHS, {}).items_hash == parse_page(9, other, PATHS, {}).items_hash
+def test_the_hash_of_a_page_is_that_of_its_items() -> None:
+    first, second = (f'{{"data": {{"items": [{{"a": 1}}]}}, "at": {at}}}' for at in (1, 2))
+    assert parse_page(1, first, PATHS, {}).items_hash == parse_page(9, second, PATHS, {}).items_hash
     assert head(1, ["1", "2"]).items_hash != head(1, ["12"]).items_hash
     assert fingerprint([head(1, ["1"]), head(2, ["2"])]) != fingerprint([head(1, ["2"]), head(2, ["1"])])
     assert fingerprint([head(1, ["1"])]) == fingerprint([head(1, ["1"], total=5)])
@@ -114,6 +107,9 @@ def test_pages_are_kept_and_found_again(tmp_path: Path) -> None:
     assert 1.9 < pages.age_hours() < 2.1
     (pages.folder / "started.json").write_text("cut o")
     assert pages.age_hours() == float("inf")
+    pages.discard()
+    pages.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_page_twice_and_a_total_that_is_not_reached_are_refused() -> None:
@@ -122,4 +118,4 @@ def test_the_same_page_twice_and_a_total_that_is_not_reached_are_refused() -> No
         check_pages([head(1, ["1"]), head(2, ["2"]), head(3, ["1"])], "http://api/x")
     with pytest.raises(DataContractError, match="announces 4 products and gave 3 on 2 pages"):
         check_pages([head(1, ["1", "2"], 3), head(2, ["3"], 4)], "http://api/x")
-    check_pages([head(1, ["1", "2"], 4), head(2, ["3"], 3)], "http://api/x")  # one was deleted meanwhile
+    check_pages([head(1, ["1", "2"], 4), head(2, ["3"], 3)], "http://api/x")  # a product was deleted meanwhile

@@ -69,8 +69,8 @@ def test_merchant_values_are_counted_and_the_most_frequent_that_are_not_canonica
         [(None, "missing_id"), ("s4", "empty_title"), ("s2", "empty_title")], "shop_id string, problem string"
     )
     found = count_merchant_values(frame, DICTIONARY, refused)
-    assert found.counts == {"brand": {"mapped": 0, "unmapped": 1}, "color": {"mapped": 4, "unmapped": 8}}
-    assert found.unmapped == {
+    assert found["merchant_values"] == {"brand": {"mapped": 0, "unmapped": 1}, "color": {"mapped": 4, "unmapped": 8}}
+    assert found["unmapped_value"] == {
         "brand": [["Corvo", "en", 1]],
         "color": [["see picture", "de", 3], ["rot", "", 2], ["y", "", 1]],
     }
@@ -80,13 +80,13 @@ def test_merchant_values_are_counted_and_the_most_frequent_that_are_not_canonica
         "": {"unmapped_value.color": 2, "missing_id": 1},
         "s4": {"empty_title": 1},
     }
-    assert found.by_shop.row() == {"shops": shops, "others": {"shops": 0, "problems": {}}}
+    assert found["shops"] == {"shops": shops, "others": {"shops": 0, "problems": {}}}
     monkeypatch.setattr(by_shop, "LIMIT", 2)
     monkeypatch.setattr(merchant_values, "MOST_UNMAPPED", 1)
     few = count_merchant_values(frame, DICTIONARY, refused)
-    assert few.counts == found.counts
-    assert few.unmapped == {name: values[:1] for name, values in found.unmapped.items()}
-    assert few.by_shop.row() == {
+    assert few["merchant_values"] == found["merchant_values"]
+    assert few["unmapped_value"] == {name: values[:1] for name, values in found["unmapped_value"].items()}
+    assert few["shops"] == {
         "shops": {shop: shops[shop] for shop in ("s1", "s2")},
         "others": {"shops": 2, "problems": {"empty_title": 1, "missing_id": 1, "unmapped_value.color": 2}},
     }
@@ -104,10 +104,8 @@ def test_a_batch_is_normalised_as_each_product_alone() -> None:
     spellings, given = Spellings(DICTIONARY), pa.array(rows, kind)
 
     def alone(values: list[tuple[str, list[str]]], language: str | None) -> list[tuple[str, list[str]]]:
-        return [
-            (name, list(dict.fromkeys(spellings.canonical(name, language, one) for one in ones)))
-            for name, ones in values
-        ]
+        looked_up = ((name, [spellings.canonical(name, language, value) for value in given]) for name, given in values)
+        return [(name, list(dict.fromkeys(canonical))) for name, canonical in looked_up]
 
     expected = [None if row is None else alone(row, name) for row, name in zip(rows, languages, strict=True)]
     found = normalised(given, pa.array(languages), spellings)

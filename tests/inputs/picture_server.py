@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 Answer = Callable[[socket.socket], None]
 
@@ -33,7 +35,7 @@ def silence(connection: socket.socket) -> None:
 
 
 class PictureServer:
-    """``answers``: path -> one answer, or a list of answers that are given one after the other (the last one again)."""
+    """``answers``: path -> an answer, or a list of answers that are given in turn (the last again and again)."""
 
     def __init__(self, context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.answers: dict[str, Answer | list[Answer]] = {}
@@ -105,3 +107,32 @@ def picture_server(context: ssl.SSLContext | None = None, address: str = "127.0.
         yield server
     finally:
         server.close()
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A certificate for ``name`` that signs itself, with its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = signed.public_bytes(serialization.Encoding.PEM)
+    pem += key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = folder / "certificate.pem"
+    file.write_bytes(pem)
+    return file

@@ -1,4 +1,4 @@
-"""Every picture case of the house, with real encoded bytes."""
+"""Pictures to a square, with real encoded bytes; and the counts of unusable pictures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, features
 
-from catalog_enrichment.config.fetch import FetchConfig
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import FetchConfig, ImagesConfig
 from catalog_enrichment.inputs import images as images_module
-from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
+from catalog_enrichment.inputs.images import (
+    MIN_TRIED,
+    UnusablePictures,
+    decode_image,
+    first_usable,
+    first_usable_of_each,
+)
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources
 from catalog_enrichment.inputs.square import Square
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 from catalog_enrichment.web.limits import Deadline
 
 LIMITS = ImagesConfig()
@@ -67,11 +72,6 @@ def test_a_wide_picture_is_kept_whole_on_a_white_square() -> None:
     assert close(square[16, 0], RED)
     assert close(square[16, 31], RED)
     assert close(square[9, 16], RED)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (3000, 2), (7, 5)])
-def test_tiny_and_extreme_shapes_decode(shape: tuple[int, int]) -> None:
-    pixels(encoded(Image.new("RGB", shape, RED)))
 
 
 def test_a_large_jpeg_decoded_at_reduced_scale_looks_like_the_full_decode() -> None:
@@ -343,6 +343,44 @@ def test_one_fetched_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatc
     assert most == 1
 
 
-def test_a_process_has_one_set_of_sources_per_config() -> None:
-    assert picture_sources(ImagesConfig()) is picture_sources(ImagesConfig())
-    assert picture_sources(ImagesConfig(max_bytes=5)) is not picture_sources(ImagesConfig())
+# ---- products without a usable picture
+
+
+def pictures(**by_reason: int) -> UnusablePictures:
+    """usable=3, image_missing=2: three usable ones and two that are missing."""
+    counted = UnusablePictures()
+    for reason, count in by_reason.items():
+        counted.add([(None if reason == "usable" else Reason(reason), f"/a/{reason}.jpg: details")] * count)
+    return counted
+
+
+def test_products_without_any_picture_do_not_count() -> None:
+    counted = pictures(usable=3, no_image=50, image_missing=2)
+    assert (counted.tried, counted.unusable, dict(counted.by_reason)) == (5, 2, {"image_missing": 2})
+
+
+@pytest.mark.parametrize(
+    ("usable", "missing", "max_unusable", "too_many"),
+    [
+        (2, 18, 0.9, False),
+        (1, 19, 0.9, True),
+        (0, MIN_TRIED - 1, 0.9, False),
+        (0, MIN_TRIED, 0.9, True),
+        (0, MIN_TRIED, 1.0, False),
+        (20, 1, 0.0, True),
+        (21, 0, 0.0, False),
+    ],
+)
+def test_more_than_the_share_of_enough_products_is_too_many(
+    usable: int, missing: int, max_unusable: float, too_many: bool
+) -> None:
+    assert pictures(usable=usable, image_missing=missing).too_many(max_unusable) is too_many
+
+
+def test_the_sentence_names_the_most_frequent_reason_and_its_first_example() -> None:
+    assert pictures(usable=3).sentence() == ""
+    assert pictures(image_truncated=2, usable=1, image_missing=5).sentence() == (
+        "7 of 8 products with pictures have no usable picture, most often image_missing (5), for example "
+        "/a/image_missing.jpg: details. Is source.image_folder the right folder, and is it there?"
+    )
+    assert pictures(image_truncated=1).sentence().endswith("/a/image_truncated.jpg: details.")

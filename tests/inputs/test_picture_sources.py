@@ -12,12 +12,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from catalog_enrichment.config.fetch import FetchConfig
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import FetchConfig, ImagesConfig
 from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs import picture_sources as module
 from catalog_enrichment.inputs.picture_sources import Fetched, PictureSources, without_secrets
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 
 PICTURE = b"an encoded picture"
 
@@ -269,6 +268,7 @@ def test_limits_out_of_range_are_refused(value: dict[str, Any]) -> None:
 def test_messages_have_no_passwords_and_no_signatures() -> None:
     text = "GET https://user:pass@cdn.test/a.jpg?sig=secret failed, see s3://key:secret@bucket/x#secret"
     assert without_secrets(text) == "GET https://cdn.test/a.jpg failed, see s3://bucket/x"
+    assert without_secrets("no https://u:p@ssw0rd@cdn.test/a@2x.jpg") == "no https://cdn.test/a@2x.jpg"
 
 
 def test_messages_have_one_line_and_no_control_characters() -> None:

@@ -2,17 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
-
-PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)
-
-
-def test_a_batch_has_the_length_of_its_columns() -> None:
-    assert len(ProductBatch([], [], [])) == 0
-    assert len(ProductBatch(["a", None], [None, "b"], [PICTURE, None])) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.square import Square, product_box
 
@@ -59,14 +59,6 @@ def test_proportions_are_kept_and_the_rest_is_white() -> None:
     assert bottom - top >= 56
     assert (pixels[:, :8] == 255).all()
     assert (pixels[:, -8:] == 255).all()
-
-
-def test_a_product_that_touches_a_side_loses_the_other_margins_only() -> None:
-    left, top, right, bottom = red_box(fitted(product((0, 50, 100, 150))))
-    assert left <= 1
-    assert 1 <= SIDE - right <= 5
-    assert 1 <= top <= 4
-    assert 1 <= SIDE - bottom <= 4
 
 
 def scene(size: int = 120) -> Image.Image:

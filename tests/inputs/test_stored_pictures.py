@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.ingest.kept_pictures import put_pictures
+from catalog_enrichment.ingest.product_columns import put_pictures
 from catalog_enrichment.inputs.images import TOO_LARGE, first_usable, first_usable_of_each
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 
 from ..sample_catalog import jpeg
 

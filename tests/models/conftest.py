@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import (
@@ -23,7 +23,7 @@ from catalog_enrichment.models.spec import (
     ModelSpec,
     Recipe,
     TextSpec,
-    fusion_kinds,
+    fusion_files,
 )
 from catalog_enrichment.records import Cardinality
 
@@ -34,7 +34,7 @@ HEADS = {  # not in alphabetical order, and one name that torch's ModuleDict wou
 }
 TEMPERATURES = {"type": 1.0, "color.main": 2.5, "material": 0.7}
 SIZE = 32
-KINDS = fusion_kinds()
+KINDS = list(fusion_files())
 VARIANTS = ("pair lcnet", "apart lcnet", "pair second vit", "apart second vit", "pair regions")
 """How the encoders differ: title and description as one text or apart, a second text encoder, what sees the picture."""
 

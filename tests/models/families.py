@@ -1,6 +1,6 @@
-"""Tiny text encoders of four families, as their authors would leave them in a folder: tokenizer and random weights.
+"""Tiny text encoders, a family per code path, as their authors would leave them in a folder: tokenizer and weights.
 
-Real tokenizer classes over vocabularies of a few words; nothing is downloaded.
+Real tokenizer classes over vocabularies of a few words, and random weights; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 
 
 
 def japanese(folder: Path) -> Path:
-    """Words by MeCab with ipadic, then WordPiece, as in Tohoku University's BERT."""
+    """A BERT with token types whose tokenizer is written in Python and needs packages: MeCab with ipadic, WordPiece."""
     folder.mkdir(parents=True)
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(JAPANESE) + "\n", encoding="utf-8")
@@ -54,7 +54,7 @@ def japanese(folder: Path) -> Path:
 
 
 def camembert(folder: Path) -> Path:
-    """A unigram vocabulary under CamemBERT's own marks; positions are numbered from behind the padding's id, 1."""
+    """A RoBERTa: no token types, and positions are numbered from behind the padding's id, 1."""
     learned = Tokenizer(models.Unigram())
     learned.pre_tokenizer = pre_tokenizers.Metaspace()
     learned.train_from_iterator(
@@ -75,8 +75,8 @@ def camembert(folder: Path) -> Path:
     return _saved(folder, tokenizer, CamembertModel(config))
 
 
-def flaubert(folder: Path, pre_norm: bool = False) -> Path:
-    """Words by Moses, then byte pairs. ``pre_norm`` as in FlauBERT small, large and base uncased."""
+def flaubert(folder: Path) -> Path:
+    """An XLM that takes token types for words; the pre-norm kind (small, large, base uncased) needs a cache."""
     folder.mkdir(parents=True)
     pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "ro", "rou", "ge</w>", "rouge</w>"]
     vocabulary = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{number}>" for number in range(10)), *pieces]
@@ -89,21 +89,12 @@ def flaubert(folder: Path, pre_norm: bool = False) -> Path:
         n_layers=2,
         n_heads=2,
         max_position_embeddings=POSITIONS,
-        pre_norm=pre_norm,
+        pre_norm=True,
     )
     return _saved(folder, FlaubertTokenizer(*map(str, files)), FlaubertModel(config))
 
 
-def flaubert_that_normalises_first(folder: Path) -> Path:
-    return flaubert(folder, pre_norm=True)
-
-
-FAMILIES = {
-    "japanese": japanese,
-    "camembert": camembert,
-    "flaubert": flaubert,
-    "flaubert that normalises first": flaubert_that_normalises_first,
-}
+FAMILIES = {"japanese": japanese, "camembert": camembert, "flaubert": flaubert}
 
 
 def reading(folders: dict[str, Path], first: str, second: str | None = None) -> Recipe:

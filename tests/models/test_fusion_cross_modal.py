@@ -49,17 +49,6 @@ def test_cross_modal_attention_is_equations_1_to_4(texts: str) -> None:
         every_product([w_3 @ total + bias for total in summed], fused.logits[attribute])  # eq. 4, before its softmax
 
 
-def test_the_gate_uses_the_first_token_and_the_attention_all_tokens() -> None:
-    fusion, encoded = randomised("cross_modal"), views()
-    assert encoded.image is not None
-    before = fusion(encoded).logits[0]
-    fusion.get_submodule("on_image").get_parameter("value.weight").data.zero_()
-    assert not torch.allclose(fusion(encoded).logits[0][HAS_IMAGE], before[HAS_IMAGE])
-    silent = fusion(encoded).logits[0]
-    encoded.image.tokens[:] = 7.0
-    torch.testing.assert_close(fusion(encoded).logits[0], silent)  # without values, the picture is nothing
-
-
 def test_padding_is_neither_attended_to_nor_summed() -> None:
     fusion, encoded = randomised("cross_modal"), views()
     before = fusion(encoded).logits

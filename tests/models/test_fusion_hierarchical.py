@@ -13,12 +13,10 @@ from catalog_enrichment.models.fusion.base import EncoderOutputs, Fusion
 from catalog_enrichment.models.fusion.hierarchical import Projection
 
 from .plain import (
-    HAS_DESCRIPTION,
     HAS_IMAGE,
     HEADS,
     TEXTS,
     B,
-    H,
     every_product,
     linear,
     numbers,
@@ -86,32 +84,6 @@ def test_every_join_at_every_level_is_equation_1(joins: tuple[str, str, str]) ->
         fused = fusion(encoded)
         for attribute in range(len(HEADS)):
             every_product([linear(top, fusion, f"classifiers.{attribute}") for top in tops], fused.logits[attribute])
-
-
-def test_the_head_has_three_layers() -> None:
-    fusion = randomised("hierarchical", "two encoders apart")
-    layers = [name for name, value in fusion.named_parameters() if value.ndim == 2]
-    assert layers == ["hidden.0.weight", "hidden.2.weight", "classifiers.0.weight", "classifiers.1.weight"]
-
-
-@pytest.mark.parametrize(
-    ("fields", "texts", "modalities", "width"),
-    [("average", "add", "average", H), ("concat", "add", "add", 2 * H), ("concat", "concat", "concat", 8 * H)],
-)
-def test_a_concatenation_doubles_the_width(fields: str, texts: str, modalities: str, width: int) -> None:
-    options = {"fields": fields, "texts": texts, "modalities": modalities}
-    fusion = randomised("hierarchical", "two encoders apart", options=options)
-    assert weight(fusion, "hidden.0.weight").shape[1] == width
-
-
-def test_an_average_leaves_out_what_is_missing() -> None:
-    """A product without description and picture is its title, not a quarter of it."""
-    fusion, encoded = randomised("hierarchical", "apart", options={"hidden": 5}), views("apart")
-    (single,) = np.flatnonzero(~HAS_DESCRIPTION & ~HAS_IMAGE)
-    top = numbers(encoded.texts[0].vector)[single]
-    for layer in ("hidden.0", "hidden.2"):
-        top = np.maximum(linear(top, fusion, layer), 0)
-    every_product([linear(top, fusion, "classifiers.0")], fusion(encoded).logits[0][[single]])
 
 
 @pytest.mark.parametrize(("image", "text"), [(10, 6), (6, 6), (4, 10), (1, 3), (5, 1)])

@@ -8,11 +8,10 @@ import torch
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models.network import (
     ModelInputs,
     ModelOutputs,
-    MultiModalNet,
     build_network,
     parameter_groups,
 )
@@ -82,17 +81,6 @@ def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_positions(
         assert view.mask.any(dim=1).equal(view.present)
 
 
-def test_picture_tokens_may_be_of_another_width_than_the_picture(batch: ProductBatch) -> None:
-    recipe = tiny("cross_modal")
-    recipe = replace(
-        recipe, model=replace(recipe.model, image=replace(recipe.model.image, name="mobilenetv3_small_050"))
-    )
-    net = network(recipe)
-    assert net.image is not None
-    assert net.image.token_width != net.image.width
-    assert net(inputs_of(recipe, batch)).logits["type"].shape == (6, 3)
-
-
 def test_a_single_modality_builds_only_its_own_encoder() -> None:
     text_only, image_only = (network(tiny(kind, "apart second vit")) for kind in ("text_only", "image_only"))
     assert text_only.image is None
@@ -108,37 +96,6 @@ def test_two_text_encoders_read_the_same_fields() -> None:
     model = replace(recipe.model, second_text=replace(recipe.model.second_text, fields="pair"))
     with pytest.raises(ConfigError, match="apart, or neither"):
         build_network(model, HEADS, tokenizers_of(recipe))
-
-
-@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
-def test_text_only_ignores_pictures_and_image_only_ignores_texts(variant: str, batch: ProductBatch) -> None:
-    inputs = inputs_of(tiny("concat", variant), batch)
-    other_picture = replace(inputs, pixels=inputs.pixels + 1)
-    flipped = {
-        name: tuple(replace(tokens, input_ids=tokens.input_ids.flip(0)) for tokens in texts)
-        for name, texts in inputs.texts.items()
-    }
-    for kind, other in (("text_only", other_picture), ("image_only", replace(inputs, texts=flipped))):
-        net = network(tiny(kind, variant))
-        first, second = net(inputs).logits, net(other).logits
-        assert all(torch.equal(first[name], second[name]) for name in HEADS)
-
-
-@pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_values_under_a_missing_picture_or_description_do_not_change_scores(
-    kind: str, variant: str, batch: ProductBatch
-) -> None:
-    recipe = tiny(kind, variant)
-    net, inputs = network(recipe), inputs_of(recipe, batch)
-    pixels = inputs.pixels.clone()
-    pixels[~inputs.has_image] = 1e3
-    texts = {}
-    for name, read in inputs.texts.items():
-        ids = [torch.where(tokens.present[:, None], tokens.input_ids, 7) for tokens in read]
-        texts[name] = tuple(replace(tokens, input_ids=other) for tokens, other in zip(read, ids, strict=True))
-    before, after = net(inputs).logits, net(replace(inputs, pixels=pixels, texts=texts)).logits
-    assert all(torch.equal(before[name], after[name]) for name in HEADS)
 
 
 def test_values_under_a_missing_picture_do_not_change_the_batch_statistics(batch: ProductBatch) -> None:
@@ -201,18 +158,6 @@ def test_parameter_groups_hold_every_weight_once_at_its_parts_rate(kind: str) ->
         assert rate[id(weight)] == (rates[name.partition(".")[0]], 0.1 if weight.ndim > 1 else 0.0)
 
 
-def test_inputs_move_as_one(batch: ProductBatch) -> None:
-    moved = inputs_of(tiny("concat", "apart second vit"), batch).to("meta")
-    assert len(moved) == 6
-    tensors = [moved.pixels, moved.has_image]
-    for texts in moved.texts.values():
-        for tokens in texts:
-            assert tokens.token_type_ids is not None
-            tensors += [tokens.input_ids, tokens.attention_mask, tokens.token_type_ids, tokens.present]
-    assert len(tensors) == 2 + 4 * 4
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
-
-
 def test_each_text_encoder_reads_by_its_own_tokenizer(batch: ProductBatch) -> None:
     recipe = tiny("concat", "apart second vit")
     inputs = inputs_of(recipe, batch)
@@ -239,6 +184,13 @@ def test_inputs_that_do_not_fit_are_refused(tokenizers: dict[str, TextTokenizer]
         Preprocessor(tokenizers, tiny().model).inputs(ProductBatch(["a"], [""], [np.zeros((8, 8, 3), dtype=np.uint8)]))
 
 
-def test_the_heads_belong_to_the_fusion(net: MultiModalNet) -> None:
-    names = [name for name in net.state_dict() if "classifiers" in name]
-    assert names == [f"fusion.classifiers.{index}.{part}" for index in range(3) for part in ("weight", "bias")]
+def test_inputs_move_as_one(batch: ProductBatch) -> None:
+    moved = inputs_of(tiny("concat", "apart second vit"), batch).to("meta")
+    assert len(moved) == 6
+    tensors = [moved.pixels, moved.has_image]
+    for texts in moved.texts.values():
+        for tokens in texts:
+            assert tokens.token_type_ids is not None
+            tensors += [tokens.input_ids, tokens.attention_mask, tokens.token_type_ids, tokens.present]
+    assert len(tensors) == 2 + 4 * 4
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

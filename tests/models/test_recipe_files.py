@@ -10,12 +10,12 @@ import pytest
 
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.encoders import build_tokenizer
 from catalog_enrichment.models.fusion import build_fusion
 from catalog_enrichment.models.fusion.base import FusionShape
 from catalog_enrichment.models.network import build_network
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, Head, Recipe
+from catalog_enrichment.models.text_encoders import build_tokenizer
 from catalog_enrichment.records import Cardinality
 
 from .conftest import load_single_recipe
@@ -193,28 +193,6 @@ def test_every_shipped_recipe_loads_and_builds(file: Path) -> None:
         build_network(recipe.model, heads, tokenizers)
 
 
-SECOND = """
-[model.second_text]
-max_length = 24
-fields = "apart"
-[model.second_text.bert]
-hidden = 16
-[model.fusion]
-kind = "decision"
-[model.fusion.options]
-layers = 1
-[fit]
-"""
-
-
-def test_a_second_text_encoder_and_a_fusion_with_options_are_read(tmp_path: Path) -> None:
-    recipe = load_single_recipe(write(tmp_path, RECIPE.replace("[fit]\n", SECOND)))
-    assert list(recipe.model.texts) == ["text", "second_text"]
-    assert [text.texts_read for text in recipe.model.texts.values()] == [1, 2]
-    assert recipe.model.max_chars == recipe.model.texts["second_text"].max_chars > recipe.model.text.max_chars
-    assert (recipe.model.fusion.kind, recipe.model.fusion.options) == ("decision", {"layers": 1})
-
-
 def test_an_ensemble_is_recipes_of_its_folder_with_changes(tmp_path: Path) -> None:
     write(tmp_path, RECIPE)
     file = tmp_path / "vote.toml"
@@ -239,6 +217,7 @@ def test_an_ensemble_is_recipes_of_its_folder_with_changes(tmp_path: Path) -> No
             '["recipe.toml", {recipe = "recipe.toml", "model.image.size" = 96}]',
             r"image\.trim, not 64 and false and 96 and false",
         ),
+        ('["recipe.toml", {recipe = "recipe.toml", "model.image.trim" = true}]', "64 and false and 64 and true"),
         ('["recipe.toml", "recipe.toml"]\nvote = 3', r"unknown key \['vote'\]"),
     ],
 )

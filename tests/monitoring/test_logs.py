@@ -1,3 +1,5 @@
+"""The log of a job: its lines as text and as JSON, libraries, Spark's output, and what programs get back."""
+
 from __future__ import annotations
 
 import json
@@ -7,37 +9,31 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from catalog_enrichment import masking
-from catalog_enrichment.config.monitoring import LogsConfig
-from catalog_enrichment.monitoring import jvm_output, logs
+from catalog_enrichment.config.operations import LogsConfig
+from catalog_enrichment.monitoring import logs
 from catalog_enrichment.monitoring.stages import Stages, to_stderr
 
 HEAD = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
-class Stderr:
-    """What was written to the file descriptor, by this process and by others."""
-
-    def __init__(self, captured: pytest.CaptureFixture[str]) -> None:
-        self._captured = captured
-
-    def getvalue(self) -> str:
-        return self._captured.readouterr().err
+Stderr = Callable[[], str]
 
 
 @pytest.fixture
 def stderr(capfd: pytest.CaptureFixture[str]) -> Iterator[Stderr]:
-    yield Stderr(capfd)
+    """Returns what was written to the file descriptor, by this process and by others."""
+    yield lambda: capfd.readouterr().err
     logs.stop()
 
 
 def test_before_the_start_lines_are_printed_as_they_are(stderr: Stderr) -> None:
     to_stderr("warning: as it is")
-    assert stderr.getvalue() == "warning: as it is\n"
+    assert stderr() == "warning: as it is\n"
 
 
 def test_every_line_has_time_level_and_as_soon_as_it_is_known_the_run_id(stderr: Stderr) -> None:
@@ -49,7 +45,7 @@ def test_every_line_has_time_level_and_as_soon_as_it_is_known_the_run_id(stderr:
         run_ids.append("enrich-1")
         to_stderr("\ntable\nof two lines\n")
     to_stderr("report: page.html")
-    lines = stderr.getvalue().splitlines()
+    lines = stderr().splitlines()
     assert [re.sub(HEAD, "TIME", line) for line in lines] == [
         "TIME INFO    enrich_catalog starts",
         "TIME INFO    enrich_catalog not known yet",
@@ -59,7 +55,7 @@ def test_every_line_has_time_level_and_as_soon_as_it_is_known_the_run_id(stderr:
     ]
 
 
-def test_a_chunks_lines_have_its_id_and_later_ones_that_of_the_backfill(stderr: Stderr) -> None:
+def test_a_chunks_lines_have_its_id_and_later_lines_the_id_of_the_backfill(stderr: Stderr) -> None:
     logs.start(LogsConfig(format="text"), "backfill")
     with logs.of_run(lambda: "backfill-1"):
         with logs.of_run(lambda: ""):
@@ -67,7 +63,7 @@ def test_a_chunks_lines_have_its_id_and_later_ones_that_of_the_backfill(stderr: 
         with logs.of_run(lambda: "enrich-2"):
             to_stderr("in the chunk")
         to_stderr("between the chunks")
-    assert [line.split()[2] for line in stderr.getvalue().splitlines()] == ["backfill-1", "enrich-2", "backfill-1"]
+    assert [line.split()[2] for line in stderr().splitlines()] == ["backfill-1", "enrich-2", "backfill-1"]
 
 
 def test_as_json_a_message_is_one_object_and_a_stage_has_its_numbers(stderr: Stderr) -> None:
@@ -75,7 +71,7 @@ def test_as_json_a_message_is_one_object_and_a_stage_has_its_numbers(stderr: Std
     with logs.of_run(lambda: "enrich-1"), Stages()("score") as stage:
         stage.count(10, 9, 1)
     to_stderr("two\nlines")
-    first, second = map(json.loads, stderr.getvalue().splitlines())
+    first, second = map(json.loads, stderr().splitlines())
     assert (first["level"], first["job"], first["run_id"]) == ("INFO", "enrich_catalog", "enrich-1")
     assert first["stage"] | {"seconds": 0.0} == {
         "name": "score", "rows_in": 10, "rows_out": 9, "quarantined": 1, "note": "", "seconds": 0.0,
@@ -91,7 +87,7 @@ def test_levels(stderr: Stderr) -> None:
     to_stderr("left out")
     to_stderr("warning: a certificate expires soon")
     to_stderr("x: ConfigError: no", logging.ERROR)
-    assert [line.split(maxsplit=1)[1] for line in stderr.getvalue().splitlines()] == [
+    assert [line.split(maxsplit=1)[1] for line in stderr().splitlines()] == [
         "WARNING x a certificate expires soon",
         "ERROR   x x: ConfigError: no",
     ]
@@ -108,7 +104,7 @@ def test_libraries_are_heard_from_warning_on_and_in_the_same_form(stderr: Stderr
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("an old call", FutureWarning, stacklevel=1)
-    first, second, *_ = stderr.getvalue().splitlines()
+    first, second, *_ = stderr().splitlines()
     assert first.endswith("WARNING x mlflow.store: deprecated option")
     assert "WARNING x py.warnings:" in second
     assert "FutureWarning: an old call" in second
@@ -118,11 +114,11 @@ def test_control_characters_and_secrets_do_not_reach_the_log(stderr: Stderr) -> 
     with masking.masked_output({"hunter22"}):
         logs.start(LogsConfig(format="json"), "x")
         to_stderr("shop \x1b]0;owned\x07 password hunter22")
-    assert json.loads(stderr.getvalue())["message"] == "shop ?]0;owned? password ***"
+    assert json.loads(stderr())["message"] == "shop ?]0;owned? password ***"
 
 
 def _captured(program: str) -> None:
-    with jvm_output.captured():
+    with logs.jvm_output():
         process = subprocess.Popen([sys.executable, "-c", program])
     process.wait()
     for thread in threading.enumerate():
@@ -149,23 +145,21 @@ def test_what_spark_prints_has_its_level_and_the_chatter_of_every_start_is_left_
     with masking.masked_output(set()):
         logs.start(LogsConfig(format="text"), "x")
         _captured(SAYS)
-    assert [line.split(maxsplit=1)[1] for line in stderr.getvalue().splitlines()] == [
+    assert [line.split(maxsplit=1)[1] for line in stderr().splitlines()] == [
         "ERROR   x spark: Executor: Exception in task 0.0 password=***",
         "ERROR   x spark: java.lang.RuntimeException: no",
         "INFO    x spark: Executor: done",
     ]
 
 
-def test_only_programs_that_are_started_meanwhile_are_captured(
-    stderr: Stderr,
-) -> None:
+def test_only_programs_that_are_started_meanwhile_are_captured(stderr: Stderr) -> None:
     logs.start(LogsConfig(format="text"), "x")
     _captured("pass")
     subprocess.run([sys.executable, "-c", "import os; os.write(2, b'crash')"], check=True)
-    assert stderr.getvalue() == "crash"
+    assert stderr() == "crash"
     logs.stop()
     _captured("import os; os.write(2, b'not started')")
-    assert stderr.getvalue() == "not started"
+    assert stderr() == "not started"
 
 
 def test_a_program_that_calls_a_job_keeps_its_own_loggers(stderr: Stderr) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from catalog_enrichment import cli
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.monitoring import after_job, metrics
-from catalog_enrichment.monitoring.outcome import Outcome
+from catalog_enrichment.monitoring.metrics import Outcome
 
 from ..sample_certificate import abstention, certificate
 
@@ -57,10 +58,10 @@ def read(folder: Path) -> dict[tuple[str, ...], float]:
     found = {}
     for file in folder.iterdir():
         for family in text_string_to_metric_families(file.read_text()):
-            for one in family.samples:
-                labels = dict(one.labels)
+            for sample in family.samples:
+                labels = dict(sample.labels)
                 assert (labels.pop("catalog"), labels.pop("program")) == ("my shop", "enrich_catalog")
-                found[(one.name.removeprefix(metrics.PREFIX), *labels.values())] = one.value
+                found[(sample.name.removeprefix(metrics.PREFIX), *labels.values())] = sample.value
     return found
 
 
@@ -68,7 +69,8 @@ def test_a_runs_numbers(config: Config) -> None:
     metrics.write(config, outcome())
     folder = config.path("prom")
     assert [file.name for file in folder.iterdir()] == ["catalog_enrichment_my_shop_enrich_catalog.prom"]
-    one = certificate()
+    certified = certificate()
+    labels = (certified.attribute, certified.modality.value, certified.compute_type)
     assert read(folder) == {
         ("last_finished_timestamp_seconds",): 1000,
         ("last_success_timestamp_seconds",): 1000,
@@ -89,9 +91,7 @@ def test_a_runs_numbers(config: Config) -> None:
         ("values", "color", "abstained"): 1,
         ("values", "color", "retracted"): 0,
         ("coverage_ratio", "color"): 0.75,
-        ("certificate_expiry_timestamp_seconds", one.attribute, one.modality.value, one.compute_type): (
-            one.expires_at.timestamp()
-        ),
+        ("certificate_expiry_timestamp_seconds", *labels): certified.expires_at.timestamp(),
     }
 
 
@@ -146,14 +146,12 @@ def test_a_runs_row_has_the_coverage_of_every_attribute(config: Config) -> None:
 
 
 def test_expiries_are_those_of_the_runs_model_and_of_enabled_attributes(config: Config) -> None:
-    """A night that decides only one attribute has the certificates of all; a model without one ends its series."""
-    both = [certificate(attribute="color"), certificate(attribute="material"), certificate(attribute="size")]
-    metrics.write(config, replace(outcome(), run={"attributes": {"certificates": [one.to_dict() for one in both]}}))
-    assert set(of("certificate_expiry_timestamp_seconds", config)) == {"color", "material"}
-    metrics.write(config, replace(outcome(), run={"attributes": {"certificates": [both[1].to_dict()]}}))
-    assert set(of("certificate_expiry_timestamp_seconds", config)) == {"material"}
-    metrics.write(config, replace(outcome(), run={"attributes": {"certificates": []}}))
-    assert of("certificate_expiry_timestamp_seconds", config) == {}
+    """A night that decides a single attribute has the certificates of all; a model without certificates ends them."""
+    cases = {("color", "material", "size"): {"color", "material"}, ("material",): {"material"}, (): set()}
+    for attributes, expected in cases.items():
+        certificates = [certificate(attribute=name).to_dict() for name in attributes]
+        metrics.write(config, replace(outcome(), run={"attributes": {"certificates": certificates}}))
+        assert set(of("certificate_expiry_timestamp_seconds", config)) == expected
 
 
 def test_values_that_waited_count_as_0_when_none_waits(config: Config) -> None:
@@ -165,7 +163,7 @@ def test_values_that_waited_count_as_0_when_none_waits(config: Config) -> None:
 
 
 def test_an_alarm_ends_when_the_audit_has_no_verdict_any_more(config: Config) -> None:
-    """After recertify_model only verdicts of newer samples count: the first morning has none."""
+    """After recertify_model only verdicts of newer samples count: the first morning has no verdicts."""
     alarm = {"color": {"verdicts": 50, "wrong": 10, "alarm": True}}
     audited = replace(outcome(3, attributes=alarm), job="audit_ingest", run={})
     metrics.write(config, audited)
@@ -178,15 +176,10 @@ def test_an_alarm_ends_when_the_audit_has_no_verdict_any_more(config: Config) ->
 
 
 def test_an_audit_has_its_alarms(config: Config) -> None:
-    audited = {
-        "color": {"verdicts": 50, "wrong": 10, "alarm": True},
-        "size": {"verdicts": 0, "wrong": 0, "alarm": False},
-    }
-    metrics.write(config, outcome(3, attributes=audited))
-    found = read(config.path("prom"))
-    assert (found[("audit_alarm", "color")], found[("audit_alarm", "size")]) == (1, 0)
-    assert found[("audit_wrong_ratio", "color")] == 0.2
-    assert ("audit_wrong_ratio", "size") not in found
+    alarm = {"verdicts": 50, "wrong": 10, "alarm": True}
+    metrics.write(config, outcome(3, attributes={"color": alarm, "size": {"verdicts": 0, "wrong": 0, "alarm": False}}))
+    assert of("audit_alarm", config) == {"color": 1, "size": 0}
+    assert of("audit_wrong_ratio", config) == {"color": 0.2}
 
 
 def test_a_damaged_file_of_an_earlier_attempt_is_replaced(config: Config) -> None:
@@ -248,6 +241,10 @@ def test_jobs_that_only_look_leave_the_metrics_alone(config: Config, job: str) -
     assert not config.path("prom").exists()
 
 
+def settings(folder: Path) -> list[str]:
+    return ["--config", "config:demo.toml", "--set", f"root='{folder}'", "--set", "metrics.folder=prom"]
+
+
 @pytest.mark.parametrize(
     ("job", "options"),
     [
@@ -260,24 +257,12 @@ def test_a_job_that_was_only_asked_leaves_them_alone_also_where_it_is_refused(
     tmp_path: Path, job: str, options: list[str]
 ) -> None:
     """A person looks, and the night's numbers stay."""
-    from catalog_enrichment import cli
-
-    settings = ["--config", "config:demo.toml", "--set", f"root='{tmp_path}'", "--set", "metrics.folder=prom"]
-    settings += [
-        "--set",
-        f"mlflow.tracking_uri='sqlite:///{tmp_path}/none/mlflow.db'",
-        "--set",
-        "catalog.dictionary=no",
-    ]
-    assert getattr(cli, job)([*settings, *options]) == 2
+    assert getattr(cli, job)([*settings(tmp_path), "--set", "catalog.dictionary=no", *options]) == 2
     assert not (tmp_path / "prom").exists()
 
 
 def test_a_jobs_main_writes_them_also_when_it_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from catalog_enrichment import cli
-
-    options = ["--config", "config:demo.toml", "--set", f"root='{tmp_path}'", "--set", "metrics.folder=prom"]
-    assert cli.enrich_catalog(options) == 2
+    assert cli.enrich_catalog(settings(tmp_path)) == 2
     assert json.loads(capsys.readouterr().out)["exit_code"] == 2
     (file,) = (tmp_path / "prom").iterdir()
     assert 'last_exit_code{catalog="demo-enrichment",program="enrich_catalog"} 2.0' in file.read_text()

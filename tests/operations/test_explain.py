@@ -1,27 +1,217 @@
-"""Who wrote a value, why, and the way back."""
+"""Who wrote a value, why readers see it or none, and how to undo it."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
+from catalog_enrichment.config.schema import EnrichConfig
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.operations import explain
+from catalog_enrichment.operations.explain import PersonSet, ValueFacts, explain_value, seen_in_words, why
+from catalog_enrichment.records import Cardinality
 
+from ..catalog.catalog_rows import START, prediction
 from ..sample_catalog import SampleCatalog, values
+from ..sample_certificate import SCORED_BY, certificate
+
+CERTIFICATE = certificate()
+RUN = {"certificates": [CERTIFICATE.to_dict()]}
+IMAGES = {"max_bytes": SCORED_BY.max_image_bytes, "max_pixels": 7}
+SWITCHES = EnrichConfig(disabled_shops=["off"], disabled_categories=["Apparel/Hats"])
+PRODUCT = {
+    "product_id": "a", "shop_id": "s", "category": "Apparel", "opt_out": False, "content_hash": "content-1",
+    "merchant_attributes": None,
+}  # fmt: skip
 
 
-def explained(sample: SampleCatalog, product_id: str, attribute: str) -> dict[str, Any]:
-    context = sample.context()
-    return explain.explain_value(context, product_id, attribute)
+def decided(reason: str, decision: str = "abstain", **given: Any) -> dict[str, Any]:
+    row = prediction("a", "color", "Red", reason=reason, decision=decision, score=0.71, run_id="run-1")
+    facts = {"category": "Apparel", "language": "en", "certificate_id": CERTIFICATE.certificate_id}
+    of_run = {"attributes": json.dumps(RUN), "config": json.dumps({"images": IMAGES}), "decided_at": START}
+    return row | facts | {"compute_type": SCORED_BY.compute_type} | of_run | given
+
+
+def seen(source: str, run: str | None = "run-1") -> dict[str, Any]:
+    return {"values": ["Red"], "source": source, "run_id": run}
+
+
+def quarantined(**given: Any) -> list[dict[str, Any]]:
+    return [{"content_hash": "content-1", "reason": "scoring_failed", "detail": "OSError"} | given]
+
+
+def switched(scope: Scope, state: State = State.OFF, **given: str) -> Switch:
+    return Switch(scope=scope, state=state, who="ann", why="wrong feed", **given)
+
+
+LOW = decided("below_threshold")
+ROLLED_BACK = [{"op": "assert", "reason": None}, {"op": "retract", "reason": "rolled_back"}]
+
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "merchant": (
+        {"current": seen("merchant", None), "product": {"merchant_attributes": {"color": ["Blue"]}}},
+        "the merchant gave 'Blue', and a merchant's value is never changed.",
+    ),
+    "human": ({"current": seen("human")}, "a person gave a value, which stands"),
+    "human, with who and why": (
+        {"current": seen("human"), "person": PersonSet(values=("Red",), run_id="run-1", by="ann", reason="see seam")},
+        "a person gave a value (ann: see seam), which stands before a model's; only a person changes it.",
+    ),
+    "removed": (
+        {"person": PersonSet(values=(), run_id="run-1", by="ann"), "decisions": [decided("certified", "publish")]},
+        "a person said that there is no color (ann): no model writes one until that is undone.",
+    ),
+    "merchant before a person": (
+        {"current": seen("merchant", None), "product": {"merchant_attributes": {"color": ["Blue"]}},
+         "person": PersonSet(values=(), run_id="run-1")},
+        "the merchant gave 'Blue', and a merchant's value is never changed.",
+    ),
+    "taken back by the person": (
+        {"decisions": [decided("human_value_stands")]},
+        "color was left to a person, whose word was taken back: the next run of enrich_catalog decides it.",
+    ),
+    "written": (
+        {"current": seen("model"), "decisions": [decided("certified", "publish", score=0.95)]},
+        "'Red' is written: its score 0.950 is at or above the certified threshold 0.900.",
+    ),
+    "stands": (
+        {"current": seen("model"),
+         "decisions": [decided("certificate_mismatch", run_id="run-2"), decided("certified", "publish")]},
+        "It stands, although in the newest decision color of this product abstains: the certificate is about other "
+        "scores, which differ in images.max_pixels (certificate 50000000, run 7)",
+    ),
+    "rolled back newest": (
+        {"current": seen("model"), "rolled_back": ["run-2"],
+         "decisions": [decided("certified", "publish", run_id="run-2", value="Blue"),
+                       decided("certified", "publish", score=0.95)]},
+        "is at or above the certified threshold 0.900. It is seen because run run-2, which wrote 'Blue' instead, was "
+        "rolled back; rolling back the rollback undoes that.",
+    ),
+    "rolled back abstention": (
+        {"current": seen("model"), "rolled_back": ["run-3"],
+         "decisions": [LOW | {"run_id": "run-3"}, decided("no_certificate", run_id="run-2"),
+                       decided("certified", "publish")]},
+        "It is seen because run run-3, which did not write it, was rolled back; rolling back the rollback undoes that. "
+        "It stands, although in the newest decision color of this product is not written",
+    ),
+    "no decision stored": (
+        {"current": seen("model")}, "'Red' was written by run run-1, whose decision about it is not stored."
+    ),
+    "older content": (
+        {"current": seen("model"), "decisions": [decided("certified", "publish")],
+         "history": [{"run_id": run, "content_hash": f"content-{n}"} for n, run in enumerate(["run-1", "run-0"])]},
+        "It was written for older content: the next run decides on the new content, or retracts it.",
+    ),
+    "seen until the next run": (
+        {"current": seen("model"), "decisions": [decided("certified", "publish")], "product": {"shop_id": "off"}},
+        "The next run retracts it: ",
+    ),
+    "opted out": ({"product": {"opt_out": True}, "decisions": [LOW]}, "the merchant opted out"),
+    "shop": ({"product": {"shop_id": "off"}}, "shop off is in enrich.disabled_shops"),
+    "shop by a switch": (
+        {"switched": Switches((switched(Scope.SHOP, target="s"),))},
+        "shop s is switched off by ann (wrong feed): set_switch --state on switches it on again.",
+    ),
+    "attribute by a switch, value seen": (
+        {"current": seen("model"), "switched": Switches((switched(Scope.ATTRIBUTE, attribute="color"),))},
+        "The next run retracts it: attribute color is switched off by ann",
+    ),
+    "category by a switch": (
+        {"switched": Switches((switched(Scope.CATEGORY, target="Apparel"),))}, "category Apparel is switched off"
+    ),
+    "others by switches": (
+        {
+            "switched": Switches(
+                (
+                    switched(Scope.SHOP, target="other"),
+                    switched(Scope.ATTRIBUTE, attribute="material"),
+                    switched(Scope.CATEGORY, target="Home"),
+                    switched(Scope.SHOP, target="s", state=State.PAUSED),
+                )
+            )
+        },
+        "no finished run has decided color",
+    ),
+    "attribute": ({"enabled": False, "decisions": [LOW]}, "color is switched off"),
+    "not applicable": ({"product": {"category": "Home"}}, "color does not apply to category Home"),
+    "category": (
+        {"product": {"category": "Apparel/Hats/Caps"}}, "category Apparel/Hats is in enrich.disabled_categories"
+    ),
+    "never scored": ({}, "no finished run has decided color of this product yet"),
+    "quarantined": ({"quarantined": quarantined()}, "could not score this content (scoring_failed: OSError)"),
+    "quarantined before": ({"quarantined": quarantined(content_hash="content-0")}, "no finished run has decided"),
+    "quarantined since": (
+        {"quarantined": quarantined(), "decisions": [LOW | {"content_hash": "content-0"}]}, "could not score"
+    ),
+    "abstains": (
+        {"decisions": [LOW, decided("near_miss", "suggest", rank=2)]},
+        "its score 0.710 is below the certified threshold 0.900; a better model, from more labelled products",
+    ),
+    "content changed": (
+        {"decisions": [LOW | {"content_hash": "content-0"}]}, "The content has changed since: the next run decides."
+    ),
+    "rolled back": (
+        {"decisions": [decided("certified", "publish")], "history": ROLLED_BACK}, "was taken back by a rollback"
+    ),
+    "not finished": ({"decisions": [decided("certified", "publish")]}, "no finished run has decided"),
+    "run without attributes": ({"decisions": [LOW | {"attributes": None, "config": None}]}, "below the certified"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_why(case: str) -> None:
+    given, expected = CASES[case]
+    attribute = Attribute(
+        name="color", cardinality=Cardinality.ONE, values=("Red",), categories=("Apparel",),
+        enabled=given.get("enabled", True),
+    )  # fmt: skip
+    facts = ValueFacts(
+        product=PRODUCT | given.get("product", {}), attribute=attribute, current=given.get("current"),
+        decisions=given.get("decisions", []), history=given.get("history", []),
+        quarantined=given.get("quarantined", []), rolled_back=given.get("rolled_back", ()),
+        person=given.get("person"), switched=given.get("switched", Switches()),
+    )  # fmt: skip
+    text = why(facts, SWITCHES)
+    assert ("older content" in text) == (case == "older content")
+    assert expected in text
+    assert text.endswith(".")
+
+
+BY_MODEL = {"values": ["Blue", "Red"], "source": "model", "run_id": "enrich-1", "model_version": "7"}
+BY_PERSON = BY_MODEL | {"source": "human", "run_id": "set_value-1"}
+BY_MERCHANT = BY_MODEL | {"source": "merchant", "run_id": None}
+REMOVED = PersonSet(values=(), run_id="set_value-1", by="ann")
+GIVEN = PersonSet(values=("Blue",), run_id="set_value-1", by="ann", reason="seam")
+
+
+@pytest.mark.parametrize(
+    ("current", "person", "words", "run_id"),
+    [
+        (None, None, "no value", None),
+        (None, REMOVED, "no value, as ann said in run set_value-1", "set_value-1"),
+        (BY_MODEL, REMOVED, "Blue, Red, by model version 7, run enrich-1", "enrich-1"),
+        (BY_PERSON, GIVEN, "Blue, Red, by ann, run set_value-1", "set_value-1"),
+        (BY_PERSON, None, "Blue, Red, by a person, run set_value-1", "set_value-1"),
+        (BY_MERCHANT, REMOVED, "Blue, Red, by the merchant", None),
+    ],
+)
+def test_what_readers_see_in_words_and_the_run_that_is_to_be_undone(
+    current: Any, person: PersonSet | None, words: str, run_id: str | None
+) -> None:
+    attribute = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",))
+    facts = ValueFacts(product=PRODUCT, attribute=attribute, current=current, decisions=[], history=[], person=person)
+    assert seen_in_words(current, person) == words
+    assert facts.run_to_undo == run_id
 
 
 def test_explain_names_writer_certificate_history_and_the_way_back(
     enriched: SampleCatalog, run: dict[str, Any]
 ) -> None:
-    told = explained(enriched, "p001", "color")
+    told = explain_value(enriched.context(), "p001", "color")
     assert told["current"]["source"] == "model"
     assert told["current"]["run_id"] == run["run_id"]
     assert told["certificate"]["certificate_id"] == told["current"]["certificate_id"]
@@ -36,13 +226,13 @@ def test_explain_names_writer_certificate_history_and_the_way_back(
     assert told["undo_options"][-1]["command"] == f"rollback_run --config FILE --run-id {run['run_id']}"
     assert "is written: its score" in told["why"]
     assert {"N", "K", "G"} <= {number["name"] for number in told["certificate_numbers"]}
-    merchants = explained(enriched, "p003", "color")
+    merchants = explain_value(enriched.context(), "p003", "color")
     assert merchants["current"]["source"] == "merchant"
     assert (merchants["undo"], merchants["undo_options"]) == (None, [])
     with pytest.raises(ConfigError, match="nosuch"):
-        explained(enriched, "nosuch", "color")
+        explain_value(enriched.context(), "nosuch", "color")
     with pytest.raises(ConfigError, match="size"):
-        explained(enriched, "p001", "size")
+        explain_value(enriched.context(), "p001", "size")
 
 
 def test_a_row_that_its_import_refused_is_explained(sample: SampleCatalog) -> None:
@@ -50,4 +240,4 @@ def test_a_row_that_its_import_refused_is_explained(sample: SampleCatalog) -> No
     row = {"product_id": "p030", "stage": "import", "reason": "empty_title", "run_id": "import-1"}
     catalog.append_rows("quarantine", [row | {"quarantined_at": datetime.now(UTC)}], "import-1")
     with pytest.raises(ConfigError, match="the row is in quarantine: its title is empty"):
-        explained(sample, "p030", "color")
+        explain_value(sample.context(), "p030", "color")

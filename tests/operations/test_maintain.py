@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_enrichment import cli
-from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.maintenance import Maintenance, Paths
+from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.catalog.maintenance import FileSet, Maintenance
 from catalog_enrichment.config.schema import MaintenanceConfig
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
-from catalog_enrichment.operations import maintain, retention, rollback
+from catalog_enrichment.operations import maintain, rollback
 
 from ..catalog.catalog_rows import prediction, product, run_row
 from ..clock import set_back
@@ -28,17 +28,12 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def lake(spark: SparkSession, tmp_path: Path) -> LakeCatalog:
-    return LakeCatalog(tmp_path / "lake", spark)
+def lake(spark: SparkSession, tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "lake", spark)
 
 
-def write_runs(lake: LakeCatalog, **days_ago: float) -> None:
-    """A succeeded enrichment per run id, finished so many days before NOW."""
-    for run_id, days in days_ago.items():
-        write_run(lake, run_id, days)
-
-
-def write_run(lake: LakeCatalog, run_id: str, days: float, **given: Any) -> None:
+def write_run(lake: Catalog, run_id: str, days: float, **given: Any) -> None:
+    """Write the row of a succeeded enrichment that finished ``days`` before NOW."""
     row = run_row(run_id, finished_at=NOW - timedelta(days=days), **given)
     lake.append_rows("runs", [row], f"{run_id}#1")
 
@@ -62,9 +57,10 @@ def test_a_second_catalog_with_the_same_store_is_refused(tmp_path: Path, capsys:
     assert "keeps the pictures of the catalog" in capsys.readouterr().out
 
 
-def test_only_superseded_abstentions_of_old_succeeded_runs_go(lake: LakeCatalog) -> None:
+def test_only_superseded_abstentions_of_old_succeeded_runs_go(lake: Catalog) -> None:
     abstain = {"decision": "abstain", "reason": "below_threshold"}
-    write_runs(lake, oldest=30, other=30, older=20, old=15, young=5)
+    for run_id, days in {"oldest": 30, "other": 30, "older": 20, "old": 15, "young": 5}.items():
+        write_run(lake, run_id, days)
     write_run(lake, "undoing", 4, kind="rollback", parent_run_id="old")
     write_run(lake, "broken", 25, status="failed")
     rows = [
@@ -85,14 +81,12 @@ def test_only_superseded_abstentions_of_old_succeeded_runs_go(lake: LakeCatalog)
     ]
     lake.append_rows("predictions", rows, "rows")
 
-    old = retention.old_predictions(lake, NOW - timedelta(days=10))
-    assert [tuple(row) for row in old.collect()] == [("a", "color", "oldest")]
-    kept = retention.kept_predictions(lake, old)
-    assert kept.count() == len(rows) - 1
-    assert not retention.old_predictions(lake, NOW - timedelta(days=30)).count()
+    old = maintain.old_predictions(lake, NOW - timedelta(days=10)).collect()
+    assert [tuple(row) for row in old] == [("a", "color", "oldest")]
+    assert not maintain.old_predictions(lake, NOW - timedelta(days=30)).count()
 
 
-def test_quarantined_rows_that_a_job_looks_for_stay(lake: LakeCatalog) -> None:
+def test_quarantined_rows_that_a_job_looks_for_stay(lake: Catalog) -> None:
     for run_id, days, source in (("i1", 30, "a"), ("i2", 20, "a"), ("i3", 25, "b"), ("i4", 5, "b")):
         write_run(lake, run_id, days, kind="import", config_hash=source)
     write_run(lake, "e1", 30)
@@ -105,7 +99,7 @@ def test_quarantined_rows_that_a_job_looks_for_stay(lake: LakeCatalog) -> None:
     rows += [quarantined("e1", "decode", product_id="p", content_hash=text) for text in ("now", "before")]
     lake.append_rows("quarantine", rows, "rows")
 
-    kept = retention.kept_quarantine(lake, NOW - timedelta(days=10)).collect()
+    kept = maintain.kept_quarantine(lake, NOW - timedelta(days=10)).collect()
     found = sorted((row["detail"], row["content_hash"]) for row in kept)
     assert found == [("e1", "now"), ("i2", None), ("i4", None), ("killed", None)]
 
@@ -114,7 +108,7 @@ def test_quarantined_rows_that_a_job_looks_for_stay(lake: LakeCatalog) -> None:
 def test_after_the_upkeep_readers_and_later_runs_are_as_before(
     template: SampleCatalog, enriched: SampleCatalog, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample = enriched.with_settings("maintenance.compact_files=3", "maintenance.keep_predictions_days=300")
+    sample = enriched.with_settings("maintenance.compact_files=3", "maintenance.keep_days=300")
     change(sample, 5, title="Another thing", image="nosuch.jpg")  # without a picture it abstains, again
     enrich(sample)
     kept = {name: table(sample, name) for name in ("attribute_values", "products")}
@@ -127,7 +121,7 @@ def test_after_the_upkeep_readers_and_later_runs_are_as_before(
         set_back(later, -301)
         preview = maintain.maintain_catalog(sample.context(), dry_run=True)
         assert (values(sample), len(table(sample, "predictions"))) == (before, len(predictions))
-        for owner, name in ((LakeCatalog, "replace"), (Maintenance, "compact"), (Paths, "delete")):
+        for owner, name in ((Catalog, "replace"), (Maintenance, "compact"), (FileSet, "delete")):
             with killed_at(owner, name):
                 maintain.maintain_catalog(sample.context())
             assert values(sample) == before

@@ -53,7 +53,9 @@ def test_kinds_of_changes(spark: SparkSession) -> None:
     ]
     active = ledger.ActiveValues(2, ledger.active(earlier[0].unionByName(earlier[1])))
     decided, run = frame(spark, "predictions", PLANNED), stamp("run-3", 3)
-    events = ledger.assertions(decided, run).unionByName(ledger.retractions(active.events, decided, run))
+    events = ledger.assertions(decided, run).unionByName(
+        ledger.retract(ledger.contradicted(active.events, decided), run)
+    )
 
     changes = value_changes(products, active, events)
 
@@ -85,7 +87,7 @@ def test_the_diff_of_a_promotion_is_what_an_enrichment_then_changes(enriched: Sa
     assert not list((enriched.config.path("catalog") / "_staging").glob("*/*"))
     assert (found["products"], found["catalog_products"]) == (PRODUCTS, PRODUCTS)
 
-    enriched.registry.promote("2", expected_current="1")
+    enriched.promotion.promote("2", expected_current="1")
     enrich(enriched)
     after = values(enriched, "model")
     expected: dict[str, Counter[str]] = {name: Counter() for name in found["attributes"]}
@@ -117,6 +119,6 @@ def test_the_diff_of_a_version_that_has_decided_everything_is_empty(enriched: Sa
     with persisted_frames() as persist:
         state = select.read_ledger(context.catalog)
         run_id = select.select_products(context.catalog, request, state, persist).run_id
-    context.catalog.checkpoint(run_id, "scored", context.spark.range(1))
+    context.catalog.checkpoints.get_or_compute(run_id, "scored", context.spark.range(1))
     assert {sum(kinds.values()) for kinds in promotion_diff(enriched, "1")["attributes"].values()} == {0}
     assert [path.parent.name for path in (enriched.config.path("catalog") / "_staging").glob("*/*")] == [run_id]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import cli
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.operations import explain, rollback, set_value
@@ -136,7 +136,7 @@ def test_a_correction_stands_before_every_model_until_it_is_undone_i1_i5_i6(
 def test_no_model_writes_what_a_person_said_until_that_is_undone(enriched: SampleCatalog) -> None:
     """Neither another version, nor on other content; afterwards it is decided again."""
     corrected, removed = say(enriched, *KEY, "Red"), say(enriched, *KEY)
-    enriched.registry.promote("2", expected_current="1")
+    enriched.promotion.promote("2", expected_current="1")
     change(enriched, 1, title="Another title")
     newer = enrich(enriched)
     assert KEY not in values(enriched)
@@ -159,7 +159,7 @@ def test_a_correction_that_was_killed_is_finished_and_can_be_made_again_after_it
     enriched: SampleCatalog,
 ) -> None:
     before = values(enriched)
-    with killed_at(LakeCatalog, "refresh_current_values"):
+    with killed_at(Catalog, "refresh_current_values"):
         say(enriched, "p002", "material", "wool", "Cotton")
     assert values(enriched) == before
     assert not attempts(enriched)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import suggestions
@@ -66,7 +66,7 @@ def test_file_names_are_different_and_safe_and_plain_ids_keep_theirs(tmp_path: P
 
 
 def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: Any, tmp_path: Path) -> None:
-    catalog = LakeCatalog(tmp_path / "catalog", spark)
+    catalog = Catalog(tmp_path / "catalog", spark)
     shops = {"1": "x/" * 150, "2": "..\0", "3": "plain", "4": ""}
     human_owned = ledger.human_assertions(product("5"), "color", [], stamp("set_value-1", 1))
     catalog.append_rows("attribute_values", human_owned, "set_value-1")

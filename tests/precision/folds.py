@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, UnlabelledProducts
+from catalog_enrichment.precision.units import CertificationScores, ChoosingScores, UnlabelledProducts
 from catalog_enrichment.records import Cardinality
 
 LABELS = ("red", "green", "blue")

@@ -1,4 +1,4 @@
-"""Comparison of labelled and unlabelled products, on simulated scores."""
+"""AlikenessTest of labelled and unlabelled products, on simulated scores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog_enrichment.precision import alike
-from catalog_enrichment.precision.alike import Comparison, Side, cell_weights, matched_cells, side_of
+from catalog_enrichment.precision.alike import LEVEL, AlikenessTest, Side, cell_weights, matched_cells, side_of
+from catalog_enrichment.precision.strata import MAX_WEIGHT
 
 
 def side(scores: Any, has_value: Any = None, groups: Any = None, weights: Any = None) -> Side:
@@ -29,15 +29,21 @@ def drawn(seed: int, size: int, without: float = 0.0, offset: int = 0) -> Side:
     return side(scores, rng.standard_normal(size) - 2.0 * none, offset + np.arange(size))
 
 
-def compared(seed: int, without: float, n: int = 2000, m: int = 3000) -> Comparison:
-    return Comparison(drawn(seed, n), drawn(seed + 500, m, without, offset=n))
+def sides(seed: int, without: float, n: int = 2000, m: int = 3000) -> tuple[Side, Side]:
+    return drawn(seed, n), drawn(seed + 500, m, without, offset=n)
+
+
+def compared(seed: int, without: float, n: int = 2000, m: int = 3000) -> AlikenessTest:
+    return AlikenessTest(*sides(seed, without, n, m))
 
 
 def test_products_that_are_alike_are_seldom_found_different() -> None:
+    assert compared(0, 0.0).result.alike
+    assert compared(0, 0.0).unexplained(0.5) == 0.0
     found = [compared(seed, 0.0, 400, 600).result for seed in range(200)]
-    assert np.mean([not one.alike for one in found]) <= 2 * alike.LEVEL
-    assert 0.4 < np.mean([one.score_p_value for one in found]) < 0.6
-    assert 0.4 < np.mean([one.auc_p_value for one in found]) < 0.6
+    assert np.mean([not result.alike for result in found]) <= 2 * LEVEL
+    assert 0.4 < np.mean([result.score_p_value for result in found]) < 0.6
+    assert 0.4 < np.mean([result.auc_p_value for result in found]) < 0.6
 
 
 def test_a_tenth_without_a_value_is_found() -> None:
@@ -45,7 +51,7 @@ def test_a_tenth_without_a_value_is_found() -> None:
 
 
 def test_a_score_test_alone_finds_products_that_the_classifier_does_not_know() -> None:
-    result = Comparison(
+    result = AlikenessTest(
         side(drawn(1, 2000).scores), side(drawn(2, 2000, 0.2).scores, groups=2000 + np.arange(2000))
     ).result
     assert result.auc_p_value >= 0.5
@@ -56,7 +62,7 @@ def test_a_score_test_alone_finds_products_that_the_classifier_does_not_know() -
 def test_a_classifier_alone_finds_products_with_the_scores_of_the_others() -> None:
     rng = np.random.default_rng(3)
     known = rng.standard_normal(2000) - 3.0 * (np.arange(2000) < 200)
-    result = Comparison(drawn(4, 2000), side(drawn(5, 2000).scores, known, 2000 + np.arange(2000))).result
+    result = AlikenessTest(drawn(4, 2000), side(drawn(5, 2000).scores, known, 2000 + np.arange(2000))).result
     assert result.score_p_value > 0.05
     assert result.auc_p_value < 1e-4
     assert 0.5 < result.auc < 0.6
@@ -64,28 +70,23 @@ def test_a_classifier_alone_finds_products_with_the_scores_of_the_others() -> No
 
 def test_a_classifier_that_ranks_the_wrong_way_round_is_no_difference() -> None:
     first, second = drawn(1, 1000), drawn(2, 1000, offset=1000)
-    result = Comparison(first, side(second.scores, second.has_value + 3.0, second.groups)).result
+    result = AlikenessTest(first, side(second.scores, second.has_value + 3.0, second.groups)).result
     assert result.auc < 0.1
     assert result.auc_p_value > 0.99
 
 
 def test_copies_of_products_are_no_further_evidence() -> None:
-    once = compared(7, 0.04, 500, 700)
-    copied = [
-        side(*(np.repeat(column, 8) for column in (one.scores, one.has_value, one.groups)))
-        for one in (once._labelled, once._unlabelled)
-    ]
-    many = Comparison(*copied)
-    assert many.result.auc == pytest.approx(once.result.auc)
-    assert many.result.auc_p_value == pytest.approx(once.result.auc_p_value)
-    assert many.result.score_p_value == pytest.approx(once.result.score_p_value, abs=0.02)
-    assert many.result.noticeable_share == pytest.approx(once.result.noticeable_share, rel=0.02)
+    pair = sides(7, 0.04, 500, 700)
+    copied = [side(*(np.repeat(column, 8) for column in (of.scores, of.has_value, of.groups))) for of in pair]
+    once, many = AlikenessTest(*pair).result, AlikenessTest(*copied).result
+    assert (many.auc, many.auc_p_value) == pytest.approx((once.auc, once.auc_p_value))
+    assert many.score_p_value == pytest.approx(once.score_p_value, abs=0.02)
+    assert many.noticeable_share == pytest.approx(once.noticeable_share, rel=0.02)
 
 
 def test_a_group_on_both_sides_says_nothing_about_their_difference() -> None:
     """The same products on both sides: no noise, and no difference."""
-    one = drawn(1, 300)
-    result = Comparison(one, one).result
+    result = AlikenessTest(drawn(1, 300), drawn(1, 300)).result
     assert (result.score_distance, result.auc) == (0.0, pytest.approx(0.5))
     assert result.alike
 
@@ -99,7 +100,7 @@ def test_weights_make_the_labelled_products_represent_the_unlabelled() -> None:
     assert first[100] == second[100] == 0
     assert second[:100].tolist() == [1.0] * 100
     heavy, _ = cell_weights(["a"] * 999 + ["b"], ["a"] + ["b"] * 999)
-    assert heavy[-1] == alike.MAX_WEIGHT
+    assert heavy[-1] == MAX_WEIGHT
 
 
 def test_categories_that_differ_in_number_but_not_in_scores_are_alike_when_weighted() -> None:
@@ -108,14 +109,17 @@ def test_categories_that_differ_in_number_but_not_in_scores_are_alike_when_weigh
     scores = [np.where(cell, rng.beta(9, 1, 2000), rng.beta(3, 2, 2000)) for cell in cells]
     weights = cell_weights(*(cell.tolist() for cell in cells))
     groups = [np.arange(2000), np.arange(2000, 4000)]
-    assert Comparison(*(side(s, None, g, w) for s, g, w in zip(scores, groups, weights, strict=True))).result.alike
-    assert not Comparison(*(side(s, None, g) for s, g in zip(scores, groups, strict=True))).result.alike
+    assert AlikenessTest(*(side(s, None, g, w) for s, g, w in zip(scores, groups, weights, strict=True))).result.alike
+    assert not AlikenessTest(*(side(s, None, g) for s, g in zip(scores, groups, strict=True))).result.alike
 
 
 def test_a_category_that_both_sides_have_often_is_a_cell_of_its_own() -> None:
-    labelled = [("en", "Apparel/Top", 0)] * 80 + [("en", "Apparel/Bottom", 0)] * 20 + [("en", "Apparel/Rare", 0)] * 25
-    unlabelled = [("en", "Apparel/Top", 0)] * 20 + [("en", "Apparel/Bottom", 0)] * 80 + [("en", "Apparel/Rare", 0)] * 2
-    first, second = matched_cells(labelled, unlabelled)
+    """Rare and Other are seldom unlabelled, so they share the cell of the rest."""
+
+    def side_with(**numbers: int) -> list[tuple[str, str, int]]:
+        return [("en", f"Apparel/{name}", 0) for name, number in numbers.items() for _ in range(number)]
+
+    first, second = matched_cells(side_with(Top=80, Bottom=20, Rare=25, Other=25), side_with(Top=20, Bottom=80, Rare=2))
     assert len({*first[:80], *first[80:100], *first[100:]}) == 3
     assert (first[0], first[80], first[100]) == (second[0], second[20], second[100])
     weights, _ = cell_weights(first, second)
@@ -139,29 +143,25 @@ def test_size_classes_are_apart_where_each_has_enough_labelled_products(labelled
     assert (cell_weights(first, second)[0] > 0).all(), "nothing is left out of the comparison"
 
 
-def test_where_the_sides_are_alike_nothing_is_unexplained() -> None:
-    comparison = compared(0, 0.0)
-    assert comparison.result.alike
-    assert comparison.unexplained(0.5) == 0.0
-
-
 @pytest.mark.parametrize("without", [0.2, 0.5])
 def test_what_the_labelled_products_do_not_explain_covers_those_without_a_value(without: float) -> None:
     """The upper bound is nearly always above the truth, and not much more than noise above it."""
     excess = []
     for seed in range(10):
-        comparison = compared(seed, without)
+        labelled, unlabelled = sides(seed, without)
+        comparison, none = AlikenessTest(labelled, unlabelled), np.arange(3000) < round(without * 3000)
         for threshold in (0.5, 0.8):
-            accepted = comparison._unlabelled.scores >= threshold
-            none = np.arange(3000) < round(without * 3000)
-            excess.append(comparison.unexplained(threshold) - float(none[accepted].mean()))
+            truth = float(none[unlabelled.scores >= threshold].mean())
+            excess.append(comparison.unexplained(threshold) - truth)
     assert np.mean(np.array(excess) > 0) >= 0.8
     assert min(excess) > -0.03
     assert np.mean(excess) < 0.15
 
 
 def test_nothing_is_explained_where_labelled_products_do_not_reach_the_threshold() -> None:
-    comparison = Comparison(side(np.linspace(0, 0.5, 500)), side(np.linspace(0.4, 1, 500), groups=500 + np.arange(500)))
+    comparison = AlikenessTest(
+        side(np.linspace(0, 0.5, 500)), side(np.linspace(0.4, 1, 500), groups=500 + np.arange(500))
+    )
     assert comparison.unexplained(0.6) == 1.0
     assert comparison.unexplained(2.0) == 1.0
 
@@ -177,23 +177,18 @@ def test_what_would_be_noticed_falls_with_the_number_of_products() -> None:
         have = np.random.default_rng(seed).beta(8, 1, 400)
         unlabelled = np.random.default_rng(seed + 99).beta(8, 1, 800)
         unlabelled[: round(share * 800)] = rng.random(round(share * 800)) * np.median(have)
-        return not Comparison(side(have), side(unlabelled, groups=400 + np.arange(800))).result.alike
+        return not AlikenessTest(side(have), side(unlabelled, groups=400 + np.arange(800))).result.alike
 
     assert np.mean([found(seed) for seed in range(60)]) > 0.65
 
 
 def test_without_products_on_a_side_nothing_is_compared() -> None:
     empty = side([])
-    result = Comparison(empty, drawn(1, 100)).result
+    result = AlikenessTest(empty, drawn(1, 100)).result
     assert (result.labelled, result.unlabelled, result.noticeable_share) == (0, 100, 1.0)
     assert result.alike
 
 
 def test_the_share_below_what_nine_in_ten_labelled_products_reach() -> None:
     labelled, unlabelled = side(np.linspace(0.01, 1, 100)), side([0.05] * 7 + [0.5] * 3, groups=100 + np.arange(10))
-    assert Comparison(labelled, unlabelled).result.below_tenth == pytest.approx(0.7)
-
-
-def test_sides_with_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="one entry per product"):
-        Side(np.zeros(2), np.zeros(2), np.zeros(3), np.ones(2))
+    assert AlikenessTest(labelled, unlabelled).result.below_tenth == pytest.approx(0.7)

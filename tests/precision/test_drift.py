@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catalog_enrichment.config.audit import DriftConfig
+from catalog_enrichment.config.operations import DriftConfig
 from catalog_enrichment.precision.drift import Share, StratumScores, by_chance, drifted, stability_index
 
 BOUNDS = DriftConfig()
@@ -54,7 +54,8 @@ def test_within_the_bounds_or_too_little_to_compare(now: StratumScores) -> None:
     assert drifted(scores(image=Share(50, 500)), now, BOUNDS) == []
 
 
-def test_a_small_reference_is_not_compared() -> None:
+def test_just_enough_is_compared() -> None:
+    assert drifted(scores(image=Share(5, 50)), scores(image=Share(40, 50)), BOUNDS) != []
     assert drifted(scores(accepted=0, products=199), scores(), BOUNDS) == []
     assert drifted(scores(accepted=0, products=200), scores(), BOUNDS) != []
 

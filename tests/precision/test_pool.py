@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.precision.classification_metrics import Pairs, pairs_from
 from catalog_enrichment.precision.pool import select_pool, significantly_bad, suggest_threshold
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores
+from catalog_enrichment.precision.units import WRITABLE_RANKS, ChoosingScores
 from catalog_enrichment.records import Cardinality
 
 from .folds import choosing
@@ -40,8 +41,6 @@ def test_a_value_that_is_wrong_on_the_choosing_fold_stays_out_of_the_pool() -> N
     pool = select_pool(choosing(), RULE)
     assert pool.values == ("red", "green")
     assert pool.choosing_threshold is not None
-    blue = pool.value_counts[2]
-    assert (blue.value, blue.right, blue.in_pool) == ("blue", 0, False)
     top = choosing().probabilities.argmax(axis=1)
     assert np.array_equal(np.isneginf(pool.units.accept), top == 2)  # the first threshold is chosen without blue
 
@@ -65,7 +64,6 @@ def test_where_no_threshold_reaches_the_target_the_best_fifth_of_scores_is_judge
     pool = select_pool(fold(rows), RULE)
     assert pool.choosing_threshold is None
     assert pool.values == ("red", "blue")  # green is wrong 5 of 5 times; blue lies below the 80% quantile
-    assert [count.accepted for count in pool.value_counts] == [15, 5, 0]
 
 
 def test_an_empty_choosing_fold_knows_nothing_against_a_value() -> None:
@@ -113,53 +111,33 @@ def test_errors_at_the_threshold_count_for_the_design_effect() -> None:
     assert pool.deff == pytest.approx(1.5, abs=0.05)  # between that and the observed 2
 
 
-def several(scores: list[list[float]], true: list[list[int]]) -> ChoosingScores:
-    """Products with the given scores and true values of a multi-valued attribute with five values."""
-    truth = np.array([[value in row for value in range(5)] for row in true])
-    return ChoosingScores(
-        attribute="material", labels=tuple("abcde"), cardinality=Cardinality.MANY, probabilities=np.array(scores),
-        truth=truth, groups=np.arange(len(scores)),
-    )  # fmt: skip
-
-
 def test_only_the_three_values_that_can_be_written_are_counted_and_suggested() -> None:
-    four = several([[0.9, 0.8, 0.7, 0.6, 0.1]] * 40, [[0, 1, 2]] * 40)
-    assert suggest_threshold(four, 0.76, below=None) == pytest.approx(0.7)
-    # no threshold reaches the target: values are judged at the best scores' quantile, and at it only
-    level = several([[0.9] * 4 + [0.1]] * 40, [[0, 1, 3]] * 40)
-    assert [count.accepted for count in select_pool(level, RULE).value_counts] == [40, 40, 40, 0, 0]
-    right = several([[0.9, 0.8, 0.7, 0.6, 0.1]] * 40, [[0, 1, 2, 3]] * 40)
-    assert suggest_threshold(right, 0.9, below=None) == pytest.approx(0.7)
+    def pairs(true: list[int]) -> Pairs:
+        truth = np.tile(np.isin(np.arange(5), true), (40, 1))
+        return pairs_from(np.tile([0.9, 0.8, 0.7, 0.6, 0.1], (40, 1)), truth, Cardinality.MANY, WRITABLE_RANKS)
+
+    assert suggest_threshold(pairs([0, 1, 2]), 0.76, below=None) == pytest.approx(0.7)
+    assert suggest_threshold(pairs([0, 1, 2, 3]), 0.9, below=None) == pytest.approx(0.7)
+    # the fourth value is always wrong: it is never written and so not judged
+    level = ChoosingScores(
+        attribute="material", labels=tuple("abcde"), cardinality=Cardinality.MANY,
+        probabilities=np.tile([0.9] * 4 + [0.1], (40, 1)), truth=np.tile([True] * 3 + [False] * 2, (40, 1)),
+        groups=np.arange(40),
+    )  # fmt: skip
+    assert select_pool(level, RULE).values == tuple("abcde")
 
 
 def test_what_is_at_the_threshold_is_written_and_not_suggested() -> None:
-    rows = [(0, 0.75, False)] * 10 + [(0, 0.5, True)] * 10
-    assert suggest_threshold(fold(rows), 0.8, below=0.75) == 0.5
-
-
-def test_scores_that_do_not_fit_their_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="fold of color: scores, truth, groups and labels do not fit"):
-        choosing(labels=("red", "green"))
-
-
-def test_the_pool_is_chosen_on_the_choosing_fold_only() -> None:
-    assert select_pool.__annotations__["choosing"] == "ChoosingScores"
-    assert not issubclass(CertificationScores, ChoosingScores)
+    rows = fold([(0, 0.75, False)] * 10 + [(0, 0.5, True)] * 10)
+    assert suggest_threshold(pairs_from(rows.probabilities, rows.truth, Cardinality.ONE), 0.8, below=0.75) == 0.5
 
 
 def test_what_is_suggested_is_judged_without_what_is_written() -> None:
     """1,000 right pairs above .9 must not excuse wrong ones below: from .6 on 9 in 10 are right, below 1 in 10."""
     scores = np.concatenate([np.full(1000, 0.95), np.linspace(0.6, 0.8, 100), np.linspace(0.1, 0.5, 100)])
     right = np.concatenate([np.ones(1000, bool), np.arange(100) % 10 != 0, np.arange(100) % 10 == 0])
-    two_values = ChoosingScores(
-        attribute="color",
-        labels=("red", "green"),
-        cardinality=Cardinality.ONE,
-        probabilities=np.column_stack([scores, np.zeros_like(scores)]),
-        truth=np.column_stack([right, ~right]),
-        groups=np.arange(len(scores)),
-    )
-    actual = suggest_threshold(two_values, 0.8, below=0.9)
+    pairs = Pairs(scores, right, np.zeros(len(scores), dtype=np.int64), np.array([right.sum(), 0]))
+    actual = suggest_threshold(pairs, 0.8, below=0.9)
     assert actual is not None
     assert 0.4 < actual <= 0.6
-    assert suggest_threshold(two_values, 0.8, below=None) == pytest.approx(0.1, abs=0.05)
+    assert suggest_threshold(pairs, 0.8, below=None) == pytest.approx(0.1, abs=0.05)

@@ -10,16 +10,42 @@ from hypothesis.extra.numpy import arrays
 
 from catalog_enrichment.precision.units import (
     accept_scores,
-    pairs_from,
+    as_scores,
+    ratio,
     top_candidates,
     units_from,
     writable_values,
 )
 from catalog_enrichment.records import Cardinality
 
+from .folds import choosing
+
 ONE, MANY = Cardinality.ONE, Cardinality.MANY
 LABELS = ("red", "green", "blue", "black", "white")
 GRID = st.sampled_from([0.0, 0.25, 0.5, 0.7, 0.9, 1.0])  # few values: ties are the point
+
+
+def test_scores_are_the_float32_probabilities_as_float64() -> None:
+    scores = as_scores([0.9])
+    assert scores.dtype == np.float64
+    assert scores.tolist() == [float(np.float32(0.9))] != [0.9]
+    ((candidate,),) = top_candidates([[0.1, 0.9]], LABELS[:2], ONE)
+    assert candidate.score == accept_scores([[0.1, 0.9]], ONE, [True, True])[0] == scores[0]
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 0.1], [np.inf, 0.1], [0.1], []])
+def test_scores_that_cannot_be_used_are_refused(bad: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"NaN|do not fit"):
+        top_candidates([bad], LABELS[:2], ONE)
+
+
+def test_a_ratio_is_0_where_the_denominator_is_0() -> None:
+    assert ratio([1, 2, 0], [2, 0, 0]).tolist() == [0.5, 0.0, 0.0]
+
+
+def test_a_fold_whose_scores_do_not_fit_its_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match="fold of color: scores, truth, groups and labels do not fit"):
+        choosing(labels=("red", "green"))
 
 
 def test_one_value_attribute_has_one_candidate_and_ties_keep_label_order() -> None:
@@ -33,44 +59,24 @@ def test_many_value_attribute_has_up_to_three_candidates_best_first() -> None:
     assert [c.score for c in first] == [float(np.float32(score)) for score in (0.9, 0.9, 0.5)]
     assert len(top_candidates([[0.1, 0.9]], LABELS[:2], MANY)[0]) == 2
     assert top_candidates(np.zeros((0, 5)), LABELS, MANY) == []
-
-
-def test_equal_scores_keep_the_order_of_the_labels_also_where_there_are_many() -> None:
-    labels = tuple(f"v{number:03d}" for number in range(200))
-    (candidates,) = top_candidates([[0.5, 0.75] * 100], labels, MANY)
+    many = tuple(f"v{number:03d}" for number in range(200))
+    (candidates,) = top_candidates([[0.5, 0.75] * 100], many, MANY)
     assert [c.value for c in candidates] == ["v001", "v003", "v005"]
 
 
-def test_the_number_of_values_that_can_be_written_is_a_limit_everywhere() -> None:
+def test_a_value_that_cannot_be_written_is_not_accepted() -> None:
     scores, pool = [[0.9, 0.8, 0.7, 0.6, 0.5]], [False, False, False, True, False]
-    assert len(top_candidates(scores, LABELS, MANY, limit=1)[0]) == 1
-    assert len(top_candidates(scores, LABELS, MANY, limit=4)[0]) == 4
     assert accept_scores(scores, MANY, pool)[0] == -np.inf
-    assert accept_scores(scores, MANY, pool, limit=4)[0] == float(np.float32(0.6))
-    assert units_from(scores, [[False] * 5], MANY, pool, limit=4).counts(0.6) == (1, 1)
-    assert len(pairs_from(scores, [[True] * 5], MANY).scores) == 5
-    assert len(pairs_from(scores, [[True] * 5], MANY, limit=2).scores) == 2
+    assert units_from(scores, [[False] * 5], MANY, pool).counts(0.6) == (0, 0)
 
 
 def test_the_values_that_would_be_written() -> None:
     scores = np.array([[0.9, 0.75, 0.5, 0.25, 0.75], [0.75, 0.5, 0.9, 0.5, 0.5]])
     pool = [True, True, True, False, True]
-    one, many = (writable_values(scores, cardinality, pool, 0.75).tolist() for cardinality in (ONE, MANY))
-    assert one == [[True, False, False, False, False], [False, False, True, False, False]]
-    assert many == [[True, True, False, False, True], [True, False, True, False, False]]
+    single, several = (writable_values(scores, cardinality, pool, 0.75).tolist() for cardinality in (ONE, MANY))
+    assert single == [[True, False, False, False, False], [False, False, True, False, False]]
+    assert several == [[True, True, False, False, True], [True, False, True, False, False]]
     assert not writable_values(scores, ONE, [False, True, True, True, True], 0.75)[0].any()
-
-
-def test_scores_go_through_float32_once() -> None:
-    ((candidate,),) = top_candidates([[0.1, 0.9]], LABELS[:2], ONE)
-    assert candidate.score == float(np.float32(0.9)) != 0.9
-    assert accept_scores([[0.1, 0.9]], ONE, [True, True])[0] == candidate.score
-
-
-@pytest.mark.parametrize("bad", [[np.nan, 0.1], [np.inf, 0.1], [0.1], []])
-def test_scores_that_cannot_be_used_are_refused(bad: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"NaN|do not fit"):
-        top_candidates([bad], LABELS[:2], ONE)
 
 
 def test_single_valued_unit_is_the_top_value_and_never_a_runner_up_from_the_pool() -> None:
@@ -107,18 +113,6 @@ def test_units_count_what_the_candidates_would_write(
     assert np.array_equal(units.accept, accept_scores(probabilities, cardinality, pool))
 
 
-def test_pairs_count_every_true_pair_as_positive() -> None:
-    truth = [[True, True, False], [False, False, True]]
-    one = pairs_from([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]], truth, ONE)
-    assert one.correct.tolist() == [True, False]
-    assert one.positives.tolist() == [1, 1, 1]
-    assert one.total == 3
-    many = pairs_from([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]], truth, MANY)
-    assert (len(many.scores), int(many.correct.sum()), many.total) == (6, 3, 3)
-
-
-def test_no_products_are_no_units_and_no_pairs() -> None:
-    empty, none = np.empty((0, 3)), np.empty((0, 3), dtype=bool)
+def test_no_products_are_no_units() -> None:
     for cardinality in (ONE, MANY):
-        assert len(units_from(empty, none, cardinality, [True] * 3)) == 0
-        assert pairs_from(empty, none, cardinality).total == 0
+        assert len(units_from(np.empty((0, 3)), np.empty((0, 3), dtype=bool), cardinality, [True] * 3)) == 0

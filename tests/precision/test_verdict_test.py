@@ -1,9 +1,8 @@
-"""Certificates by verdicts: the wealth, the fixed thresholds, the prefix that is settled, and what is still needed."""
+"""The test by verdicts: the wealth, the fixed thresholds, the prefix that is settled, and what is still needed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision import verdict_certificate, verdict_test
-from catalog_enrichment.precision.certificate import CertificateBasis, CertificateStatus
-from catalog_enrichment.precision.verdict_certificate import UnlabelledPopulation, Verdicts, issue, same_evidence
+from catalog_enrichment.precision import verdict_test
 from catalog_enrichment.precision.verdict_test import (
     BETS,
     DrawnProducts,
-    Step,
+    VerdictStep,
     fewest_products,
     highest_wealth,
     lower_bound,
@@ -28,9 +24,6 @@ from catalog_enrichment.precision.verdict_test import (
     verdicts_needed,
     wealth,
 )
-from catalog_enrichment.records import Cardinality
-
-from ..sample_certificate import certificate
 
 TARGET, DELTA, RATIO = 0.95, 0.05, 1.05
 FEWEST = 85
@@ -61,7 +54,7 @@ def both(first: DrawnProducts, second: DrawnProducts, lowest: float, names: str 
         settled=np.append(first.settled, second.settled),
         lowest=np.append(first.lowest, np.full(len(second), lowest)),
         samples=np.append(first.samples, second.samples + first.samples.max() + 1),
-        product_ids=(*first.product_ids, *(one.replace("p", names) for one in second.product_ids)),
+        product_ids=(*first.product_ids, *(name.replace("p", names) for name in second.product_ids)),
     )
 
 
@@ -74,24 +67,15 @@ def result_of(of: DrawnProducts) -> verdict_test.VerdictTest:
 # --- the wealth -----------------------------------------------------------------------------------------------------
 
 
-def test_the_weights_of_the_bets_add_up_to_one() -> None:
-    assert sum(BETS.values()) == pytest.approx(1.0)
-    assert all(0 < bet < 1 for bet in BETS)
-
-
 def test_the_wealth_by_hand() -> None:
     right = sum(weight * (1 + bet / 0.95 * 0.05) for bet, weight in BETS.items())
     then_wrong = sum(weight * (1 + bet / 0.95 * 0.05) * (1 - bet) for bet, weight in BETS.items())
     assert wealth([0, 1], TARGET).tolist() == pytest.approx([right, then_wrong])
     assert wealth([], TARGET).tolist() == []
-    assert highest_wealth([], TARGET) == 1.0
-    assert highest_wealth([1, 1], TARGET) == 1.0
-
-
-def test_the_wealth_is_a_fair_game_at_the_target() -> None:
-    """The expected factor of one product is 1: P(wrong) = .05."""
-    step = 0.95 * wealth([0], TARGET)[0] + 0.05 * wealth([1], TARGET)[0]
-    assert step == pytest.approx(1.0)
+    assert highest_wealth([], TARGET) == highest_wealth([1, 1], TARGET) == 1.0
+    assert sum(BETS.values()) == pytest.approx(1.0)
+    # a fair game at the target: the expected factor of a product is 1
+    assert 0.95 * wealth([0], TARGET)[0] + 0.05 * wealth([1], TARGET)[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("delta", "expected"), [(DELTA, FEWEST), (DELTA / 6, 134)])
@@ -157,15 +141,12 @@ def test_the_order_of_the_draw_does_not_move_thresholds_and_ties_stay_together(
     assert all(earlier > later for earlier, later in zip(sequence.thresholds, sequence.thresholds[1:], strict=False))
 
 
-def test_nothing_drawn_is_no_test() -> None:
-    assert run_tests(drawn([]), TARGET, DELTA, RATIO) is None
-
-
-def test_one_score_for_all_is_one_threshold() -> None:
+def test_equal_scores_are_a_single_threshold() -> None:
     assert result_of(drawn(np.full(FEWEST, 0.7))).certified is not None
     assert result_of(drawn(np.full(FEWEST - 1, 0.7))).certified is None
     (step,) = result_of(drawn(np.full(FEWEST, 0.7))).steps
     assert (step.threshold, step.drawn, step.judged, step.wrong, step.waiting) == (0.7, FEWEST, FEWEST, 0, 0)
+    assert run_tests(drawn([]), TARGET, DELTA, RATIO) is None
 
 
 def test_the_sequence_stops_at_the_first_threshold_that_is_not_certified() -> None:
@@ -186,21 +167,16 @@ def test_the_sequence_stops_at_the_first_threshold_that_is_not_certified() -> No
 
 def test_a_value_is_wrong_from_its_own_score_down() -> None:
     """Of a product with several values the lower one is wrong: it counts where the lower one would be written."""
-    scores, wrong_scores = np.linspace(0.6, 0.9, 400), np.full(400, -np.inf)
-    wrong_scores[:] = 0.5
-    test = result_of(drawn(scores, wrong_scores=wrong_scores))
-    assert test.certified is not None
-    assert test.certified.threshold == 0.6
-    wrong_scores[:] = 0.6
-    test = result_of(drawn(scores, wrong_scores=wrong_scores))
-    assert test.undecided is not None
-    assert test.undecided.threshold == 0.6
+    scores = np.linspace(0.6, 0.9, 400)
+    below, at = (result_of(drawn(scores, wrong_scores=np.full(400, wrong))) for wrong in (0.5, 0.6))
+    assert (below.steps[-1].threshold, below.undecided) == (0.6, None)
+    assert (at.steps[-1].threshold, at.undecided) == (0.6, at.steps[-1])
 
 
 # --- what is settled ------------------------------------------------------------------------------------------------
 
 
-def test_only_products_before_the_first_unsettled_one_count() -> None:
+def test_only_products_before_the_first_unsettled_product_count() -> None:
     settled = np.ones(200, dtype=bool)
     settled[FEWEST - 1] = False
     test = result_of(drawn(np.full(200, 0.9), settled=settled))
@@ -224,14 +200,14 @@ def test_an_unsettled_product_blocks_only_the_thresholds_that_accept_it() -> Non
 # --- several samples ------------------------------------------------------------------------------------------------
 
 
-def test_a_second_sample_goes_on_where_the_first_one_ended() -> None:
+def test_a_second_sample_goes_on_where_the_first_ended() -> None:
     first = drawn(np.full(FEWEST - 1, 0.9))
     assert result_of(first).certified is None
     more = both(first, drawn([0.9]), lowest=0.0)
     assert result_of(more).certified is not None
     again = both(first, drawn([0.9]), lowest=0.0, names="p")  # the first product once more
     assert result_of(again).certified is None
-    assert result_of(again).steps[0].drawn == FEWEST - 1
+    assert again.at(0.9).tolist() == list(range(FEWEST - 1))  # where it was drawn first
 
 
 def test_a_sample_from_a_higher_score_counts_at_its_scores_only() -> None:
@@ -274,32 +250,27 @@ def test_a_sample_from_a_lower_score_without_lower_scores_adds_nothing() -> None
     assert sequence.thresholds == (0.9,)
 
 
-def test_of_two_certified_sequences_the_lower_certified_threshold_counts_not_the_lower_tested_one() -> None:
-    """The second sequence is certified at .9 and fails at .1; the first one is certified at .7."""
+def test_of_two_certified_sequences_the_lower_certified_threshold_counts_not_the_lower_tested_threshold() -> None:
+    """The second sequence is certified at .9 and fails at .1; the first is certified at .7."""
     first, high = drawn(np.full(100, 0.7), lowest=np.full(100, 0.6)), drawn(np.full(140, 0.9))
     low = drawn(np.full(200, 0.1), range(200))
     of = both(both(first, high, lowest=0.8), low, lowest=0.0, names="r")
-    assert [one.thresholds for one in sequences(of, TARGET, DELTA, RATIO)] == [(0.7,), (0.9, 0.1)]
+    assert [sequence.thresholds for sequence in sequences(of, TARGET, DELTA, RATIO)] == [(0.7,), (0.9, 0.1)]
     test = result_of(of)
     assert test.certified is not None
     assert (test.sequence.number, test.certified.threshold) == (1, 0.7)
 
 
-def test_of_two_certified_sequences_the_lower_threshold_counts() -> None:
-    first = drawn(np.full(FEWEST, 0.5))
-    assert result_of(both(first, drawn(np.full(140, 0.9)), lowest=0.8)).sequence.number == 1
-
-
 # --- what is still needed -------------------------------------------------------------------------------------------
 
 
-def step(judged: int, wrong: int, **changes: Any) -> Step:
+def step(judged: int, wrong: int, **changes: Any) -> VerdictStep:
     reached = highest_wealth(np.append(np.ones(wrong), np.zeros(judged - wrong)), TARGET)
     content: dict[str, Any] = {
         "threshold": 0.5, "sampled": judged, "drawn": judged, "judged": judged, "waiting": 0, "wrong": wrong,
         "wealth": reached, "lower_bound": 0.0, "certified": False,
     }  # fmt: skip
-    return Step(**(content | changes))
+    return VerdictStep(**(content | changes))
 
 
 def test_needed_at_best_is_what_certifies_without_a_further_error() -> None:
@@ -354,111 +325,14 @@ def test_false_certificates_at_exactly_the_target_are_rare(population: int) -> N
         if population
         else list(rng.random((1000, 1500)) < 0.05)
     )
-    false = np.mean([highest_wealth(one, TARGET) >= 1 / DELTA for one in verdicts])
+    false = np.mean([highest_wealth(row, TARGET) >= 1 / DELTA for row in verdicts])
     assert false <= (0.02 if population else 0.05 + 2 * 0.007)
-
-
-def test_false_certificates_over_all_thresholds_are_rare() -> None:
-    rng = np.random.default_rng(1)
-    false = 0
-    for _ in range(200):
-        scores = rng.random(500)
-        false += result_of(drawn(scores, np.flatnonzero(rng.random(500) < 0.05))).certified is not None
-    assert false / 200 <= 0.05 + 2 * 0.0154
 
 
 def test_verdicts_until_certified() -> None:
     rng = np.random.default_rng(2)
     needed = [np.argmax(wealth(row, TARGET) >= 20) + 1 for row in rng.random((400, 1500)) < 0.01]
     assert 110 <= np.median(needed) <= 130
-
-
-# --- the certificate ------------------------------------------------------------------------------------------------
-
-NOW = datetime(2026, 6, 1, tzinfo=UTC)
-RULE = PrecisionConfig(valid_days=30)
-POPULATION = UnlabelledPopulation(
-    products=1000, histogram=(50,) * 20, accept_rate=0.8, slices={("en", "A"), ("de", "B"), ("", "")}
-)
-
-
-def verdicts(of: DrawnProducts, **changes: Any) -> Verdicts:
-    content: dict[str, Any] = {
-        "drawn": of, "content_hashes": tuple(f"c{place // 2}" for place in range(len(of))), "test": result_of(of),
-        "data_window": "2026-05-01/2026-05-02", "values": ("red", "green", "blue"), "cardinality": Cardinality.ONE,
-    }  # fmt: skip
-    return Verdicts(**(content | changes))
-
-
-def test_the_certificate_of_a_threshold() -> None:
-    old = certificate(unlabelled_near_duplicate_rate=0.4, suggest_threshold=0.7)
-    of = drawn(np.full(120, 0.8), [10])
-    new = issue(old, verdicts(of), POPULATION, RULE, NOW)
-    assert (new.threshold, new.accepted, new.wrong, new.groups, new.deff) == (0.8, 120, 1, 60, 1.0)
-    assert (new.basis, new.status) == (CertificateBasis.VERDICTS, CertificateStatus.CONFIRMED)
-    assert new.values == ("red", "green", "blue")
-    assert (new.use_number, new.tested_at, new.certification_round) == (1, RULE.delta, 0)
-    assert (new.accept_rate, new.histogram, new.unlabelled_products) == (0.8, (50,) * 20, 1000)
-    assert (new.languages, new.categories) == (("", "de", "en"), ("", "A", "B"))
-    assert {(one.language, one.category) for one in new.unseen_slices} == {
-        (language, category) for language in ("", "de", "en") for category in ("", "A", "B")
-    } - {("en", "A"), ("de", "B"), ("", "")}
-    assert new.expires_at == NOW + timedelta(days=30)
-    assert (new.unlabelled_near_duplicate_rate, new.certification_near_duplicate_rate) == (0.4, 0.4)
-    assert new.scored_by == old.scored_by
-    assert new.suggest_threshold == 0.7
-    assert new.lower_bound >= 0.95
-    (only,) = new.steps
-    assert only.passed
-    assert only.p_value == pytest.approx(1 / result_of(of).steps[0].wealth)
-    assert new.from_dict(new.to_dict()) == new
-    for words in ("120 such products", "1 wrong", "0.800000", "95.0% are right", "with text and picture"):
-        assert words in new.claim
-
-
-def test_a_certificate_counts_only_what_was_judged() -> None:
-    settled = np.arange(200) < 120
-    of = drawn(np.full(200, 0.8), [10, 150], settled=settled)
-    assert of.judged_at(0.8).tolist() == list(range(120))
-    new = issue(certificate(), verdicts(of), POPULATION, RULE, NOW)
-    assert (new.accepted, new.wrong, new.groups, new.certification_products) == (120, 1, 60, 120)
-    assert new.steps[0].groups == 60
-    later = drawn(np.full(200, 0.8), [10], settled=settled)  # what is said behind the judged ones is no evidence yet
-    assert same_evidence(new, issue(certificate(), verdicts(later), POPULATION, RULE, NOW))
-
-
-def test_suggestions_below_a_threshold_only() -> None:
-    old, of = certificate(suggest_threshold=0.85), verdicts(drawn(np.full(120, 0.8)))
-    assert issue(old, of, POPULATION, RULE, NOW).suggest_threshold is None
-
-
-def test_a_second_sequence_says_its_share_of_delta() -> None:
-    of = both(drawn(np.linspace(0.1, 0.6, 300), range(300)), drawn(np.full(140, 0.9)), lowest=0.8)
-    new = issue(certificate(), verdicts(of), POPULATION, RULE, NOW)
-    assert (new.use_number, new.tested_at) == (2, RULE.delta / 6)
-    assert "at most 0.00833" in new.claim
-
-
-def test_the_same_verdicts_are_the_same_evidence_at_any_time() -> None:
-    of = verdicts(drawn(np.full(120, 0.8), [10]))
-    one = issue(certificate(), of, POPULATION, RULE, NOW)
-    later = issue(certificate(), of, POPULATION, RULE, NOW + timedelta(days=1))
-    assert one.certificate_id != later.certificate_id
-    assert same_evidence(one, later)
-    other = issue(certificate(), verdicts(drawn(np.full(120, 0.8), [11])), POPULATION, RULE, NOW)
-    assert not same_evidence(one, other)
-    assert not same_evidence(one, replace(one, basis=CertificateBasis.AUDIT))
-
-
-def test_nothing_is_issued_for_a_threshold_that_is_not_certified() -> None:
-    with pytest.raises(ValueError, match="no threshold is certified"):
-        issue(certificate(), verdicts(drawn(np.full(20, 0.8))), POPULATION, RULE, NOW)
-
-
-def test_the_claim_of_several_values_is_about_products() -> None:
-    of = verdicts(drawn(np.full(120, 0.8)), cardinality=Cardinality.MANY)
-    assert "products given values" in issue(certificate(), of, POPULATION, RULE, NOW).claim
-    assert "products given values" in verdict_certificate.claim_by_verdicts(certificate(), Cardinality.MANY)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from .tiny_version import CERTIFIED, MODEL, certificate, config_in
 @pytest.fixture(scope="session")
 def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact of a model version without certificates."""
-    from catalog_enrichment.inputs.tokenizer import TextTokenizer
+    from catalog_enrichment.inputs.text import TextTokenizer
     from catalog_enrichment.models import artifact
     from catalog_enrichment.models.network import Head, build_network
     from catalog_enrichment.models.spec import BertSize, FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
@@ -45,7 +45,7 @@ def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
         artifact=folder,
         certificates=certificates,
         metrics=dict(CERTIFIED),
-        params={"recipe": "tiny", "epochs": 1, "training.shared_path": "s3a://key:hunter2@bucket/x"},
+        params={"recipe": "tiny", "epochs": 1, "training.checkpoints": "s3a://key:hunter2@bucket/x"},
         tables={"certified": [{"attribute": "color"}]},
         curves={},
         history=[{"epoch": 1.0, "train_loss": 0.5}],

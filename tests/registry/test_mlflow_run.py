@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.records import Modality
-from catalog_enrichment.registry import mlflow_run, model_card
+from catalog_enrichment.registry import mlflow_run
 from catalog_enrichment.registry.mlflow_run import ComparisonRun, ModelRun
 from catalog_enrichment.registry.mlflow_store import Store
 from catalog_enrichment.registry.model_registry import Registry
-from catalog_enrichment.registry.trained_model import TrainedModel
+from catalog_enrichment.registry.trained_model import LONGEST, TrainedModel, model_card, shortened
 
 from .tiny_version import MODEL, certificate, config_in
 
@@ -47,7 +47,7 @@ def test_a_training_is_seen_while_it_goes_on_and_lasts_as_long_as_it_took(
         assert steps(registry, run.run_id, "fit/image/validation_loss/color") == [(1, 1.5), (2, 1.0)]
         assert steps(registry, run.run_id, "fit/demo 0/train_loss") == [(1, 1.0), (2, 1.0)]
         time.sleep(1.1)
-        version = registry.register(replace(trained, seconds={"fit": 12.5}), {}, run)
+        version = registry.register(replace(trained, seconds={"fit": 12.5}), run)
     assert version.run_id == run.run_id
     ended = client.get_run(run.run_id)
     assert ended.info.status == "FINISHED"
@@ -92,7 +92,7 @@ def test_the_run_that_mlflow_run_made_is_the_trainings_run(
     made = client.create_run(store._experiment(), tags=project).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", made)
     with registry.training_run("demo", "train_model") as run:
-        registry.register(trained, {}, run)
+        registry.register(trained, run)
     assert run.run_id == made
     data = client.get_run(made).data
     assert data.tags["recipe"] == "demo"
@@ -121,7 +121,7 @@ def test_a_version_describes_what_its_certificates_allow_and_has_an_example_that
     both = trained.certificates[0]
     assert by_path["with text and picture"] == {
         "attribute": "color", "products": "with text and picture", "numbers": "fp32-cpu", "threshold": "0.9000",
-        "accepted": "400", "wrong": "8", "precision at least": "0.964", "written of the open": "40%",
+        "accepted": "400", "wrong": "8", "precision at least": "0.964", "written of the unlabelled": "40%",
         "status": "provisional", "valid until": f"{both.expires_at:%Y-%m-%d}",
     }  # fmt: skip
     assert by_path["without a usable picture"]["threshold"] == "nothing is written"
@@ -144,10 +144,10 @@ def test_a_description_that_is_too_long_says_what_is_missing(trained: TrainedMod
     certificates = [
         replace(one, attribute=f"a{number:03d}") for number in range(60) for one in trained.certificates
     ]  # fmt: skip
-    text = model_card.model_card(replace(trained, certificates=certificates))
-    assert 4800 < len(text) <= model_card.LONGEST
+    text = model_card(replace(trained, certificates=certificates))
+    assert 4800 < len(text) <= LONGEST
     missing = int(text.splitlines()[-1].split()[0])
-    everything = model_card.shortened(["x" * 10] * 10, longest=200)
+    everything = shortened(["x" * 10] * 10, longest=200)
     assert everything == "\n".join(["x" * 10] * 10)
     whole = 2 + 1 + 2 + len(certificates) + 2 + len(certificates) // 2
     assert len(text.splitlines()) - 2 + missing == whole
@@ -156,7 +156,7 @@ def test_a_description_that_is_too_long_says_what_is_missing(trained: TrainedMod
 
 def test_a_value_that_has_the_tables_sign_does_not_break_it(trained: TrainedModel) -> None:
     broken = replace(certificate(Modality.BOTH, "w", 0.9), attribute="size|cm")
-    text = model_card.model_card(replace(trained, certificates=[broken]))
+    text = model_card(replace(trained, certificates=[broken]))
     assert "| size/cm |" in text
 
 

@@ -53,7 +53,7 @@ def shop(server: MlflowServer, template: SampleCatalog, tmp_path_factory: pytest
             patch.setenv(name, value)
         for seed in (1, 2):
             sample_catalog.register(sample, folder, seed=seed)
-        sample.registry.promote("1", expected_current=None)
+        sample.promotion.promote("1", expected_current=None)
     return sample
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig
+from catalog_enrichment.config.catalog import CatalogConfig
+from catalog_enrichment.config.schema import Config, MlflowConfig
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
 

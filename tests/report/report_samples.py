@@ -14,7 +14,7 @@ from catalog_enrichment.catalog.coverage_groups import to_rows
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.report.html import ReasonCount, RunReport, Sample
+from catalog_enrichment.report.run_page import ReasonCount, RunReport, Sample
 from catalog_enrichment.validation.by_shop import largest
 
 from .. import sample_certificate

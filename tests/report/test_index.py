@@ -14,7 +14,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.report.index import SHOWN, write_index
 
 from .report_samples import NASTY, NOW
-from .test_html import ParsedPage
+from .test_run_page import ParsedPage
 
 
 class Runs:
@@ -55,7 +55,7 @@ def test_runs_are_listed_newest_first_with_links_to_the_reports_that_exist(tmp_p
     text, parsed = page(
         tmp_path, run(1), run(2), run(3, status="failed", attributes=None, error=f"{NASTY}\nsecond line")
     )
-    assert "2026-03-03 09:33 enrich enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
+    assert "2026-03-03 09:33 UTC enrich enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
     assert text.index("enrich-3") < text.index("enrich-2") < text.index("enrich-1")
     assert parsed.links == ["enrich-2.html"]
     assert NASTY in text

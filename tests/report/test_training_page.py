@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.report.html import PAGE
+from catalog_enrichment.report.run_page import PAGE
 from catalog_enrichment.report.training_page import RegisteredTraining, page_values, write_training_page
 
 from .report_samples import NASTY, abstention, certificate, picture
-from .test_html import ParsedPage
+from .test_run_page import ParsedPage
 from .training_samples import CURVE, epoch, mistake, modality, trained
 
 
@@ -30,7 +30,7 @@ def text(folder: Path, **changes: Any) -> str:
 
 
 def attribute(name: str = "color", **changes: Any) -> dict[str, Any]:
-    (found,) = [one for one in page_values(training(**changes))["attributes"] if one["name"] == name]
+    (found,) = [row for row in page_values(training(**changes))["attributes"] if row["name"] == name]
     return found
 
 
@@ -74,7 +74,7 @@ def test_a_table_scrolls_in_its_own_box(source: str) -> None:
         "least 95.6% are right (7 of 340 tested products were wrong). 40% of the 1,500 unlabelled products have such a "
         "score. The labels are merchants' values.",
         "Except in: Shoes: color is not written there: about 640 more labelled products of Shoes are needed to certify "
-        "it. 210 products to fill are there.",
+        "it. 210 unlabelled products are there.",
         "color , products without a usable picture: 12 labelled products without a usable picture are in the "
         "certification fold and at least 59 are needed: about 313 more such labelled products.",
         "season , products with text and picture: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712).",
@@ -127,7 +127,7 @@ def test_a_version_that_can_write_everything_asks_for_no_labels(tmp_path: Path) 
 
 def test_attributes_that_can_be_written_come_first() -> None:
     values = page_values(training(certificates=[abstention("age"), certificate("season")]))
-    assert [one["name"] for one in values["attributes"]] == ["season", "age"]
+    assert [row["name"] for row in values["attributes"]] == ["season", "age"]
 
 
 def test_only_the_largest_refused_categories_are_listed_and_the_others_are_counted() -> None:
@@ -140,9 +140,9 @@ def test_only_the_largest_refused_categories_are_listed_and_the_others_are_count
 
 
 def test_the_numeric_path_is_named_where_there_are_several() -> None:
-    one, other = certificate(), certificate(compute_type="bf16-cpu")
-    assert "computed in" not in page_values(training(certificates=[one]))["can_be_written"][0]["text"]
-    texts = [row["text"] for row in page_values(training(certificates=[one, other]))["can_be_written"]]
+    first, other = certificate(), certificate(compute_type="bf16-cpu")
+    assert "computed in" not in page_values(training(certificates=[first]))["can_be_written"][0]["text"]
+    texts = [row["text"] for row in page_values(training(certificates=[first, other]))["can_be_written"]]
     assert ["computed in bf16-cpu" in shown for shown in texts] == [False, True]
     assert "computed in fp32-cpu" in texts[0]
 
@@ -216,8 +216,8 @@ def test_more_mistakes_are_folded_and_their_pictures_are_not_decoded_before_they
 
 
 def test_mistakes_are_shown_of_an_attribute_without_metrics(tmp_path: Path) -> None:
-    """All its test products are without a usable picture, and the metrics are about those with one."""
-    shown = text(tmp_path, tables={"mistakes": [mistake(attribute="season", said="winter", modality="text_only")]})
+    """All its test products are without a usable picture, and the metrics are about products with a picture."""
+    shown = text(tmp_path, tables={"mistakes": [mistake(attribute="season", predicted="winter", modality="text_only")]})
     assert "season Mistakes on the test products" in shown
     assert "predicted winter , score 0.910" in shown
 

@@ -23,7 +23,7 @@ def epoch(number: int, train: float, validation: float, stage: str = "toy", reci
 
 def mistake(**changes: Any) -> dict[str, Any]:
     content = {
-        "attribute": "color", "product_id": "p1", "title": "A red shirt", "true": ["red"], "said": "navy & white",
+        "attribute": "color", "product_id": "p1", "title": "A red shirt", "true": ["red"], "predicted": "navy & white",
         "score": 0.91, "modality": "both", "attention": 0.25, "written": True,
     }  # fmt: skip
     return content | changes
@@ -66,14 +66,14 @@ def trained(**changes: Any) -> TrainedModel:
         },
         "tables": {
             "confusions": [
-                {"attribute": "color", "true": "navy", "said": "blue", "products": 9},
-                *({"attribute": "color", "true": f"c{n}", "said": "red", "products": 8 - n} for n in range(7)),
+                {"attribute": "color", "true": "navy", "predicted": "blue", "products": 9},
+                *({"attribute": "color", "true": f"c{n}", "predicted": "red", "products": 8 - n} for n in range(7)),
             ],
             "modalities": [modality("both", 0.4), modality("image_masked", 0.31), modality("text_masked", 0.399)],
             "values": [{"attribute": "color", "value": NASTY, "support": 30, "precision": 0.9, "recall": 0.8,
                         "f1": 0.85, "r_at_p95": 0.7}],
             "epochs": [epoch(1, 0.9, 0.8, "image"), epoch(1, 1.0, 0.9), epoch(2, 0.5, 0.7), epoch(3, 0.3, 0.75)],
-            "mistakes": [mistake(), mistake(product_id="p2", title=NASTY, said="<b>green</b>", written=False)],
+            "mistakes": [mistake(), mistake(product_id="p2", title=NASTY, predicted="<b>green</b>", written=False)],
         },
         "pictures": {"p1": picture()},
     }  # fmt: skip

@@ -1,62 +1,51 @@
-"""What the driver sends to the JVM, and frames without rows."""
+"""A machine without Java, or with an old version of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
 
 import pytest
-from py4j.clientserver import ClientServerConnection
 
-from catalog_enrichment import contract
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.spark import session
-from catalog_enrichment.spark.frames import empty_frame
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-REFLECTION = "r\n"
-"""A message that asks what the JVM has."""
 
 
-def test_the_jvm_is_asked_once_for_a_function(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyspark.sql import functions as F
-
-    sent: list[str] = []
-    send = ClientServerConnection.send_command
-
-    def recorded(self: ClientServerConnection, command: str, *rest: Any, **more: Any) -> Any:
-        sent.append(command)
-        return send(self, command, *rest, **more)
-
-    session.remember_functions(spark)
-    column = F.upper(F.coalesce(F.col("title"), F.lit("")))
-    monkeypatch.setattr(ClientServerConnection, "send_command", recorded)
-    again = F.upper(F.coalesce(F.col("title"), F.lit("")))
-    assert str(again) == str(column)
-    assert sent
-    assert [command for command in sent if command.startswith(REFLECTION)] == []
+def installed(folder: Path, release: str | None) -> Path:
+    """A folder of a Java runtime, whose java does nothing."""
+    program = folder / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    if release is not None:
+        (folder / "release").write_text(f'IMPLEMENTOR="x"\nJAVA_VERSION="{release}"\nOS_NAME="Linux"\n')
+    return program
 
 
-def test_a_function_that_the_jvm_lacks_is_an_error_as_before(spark: SparkSession) -> None:
-    session.remember_functions(spark)
-    functions: Any = spark.sparkContext._jvm.functions  # type: ignore[union-attr]
-    with pytest.raises(Exception, match="no_such_function"):
-        functions.no_such_function()
+@pytest.mark.parametrize(("release", "major"), [("1.8.0_292", 8), ("11.0.2", 11), ("16.0.1", 16)])
+def test_a_java_that_is_too_old_is_refused_with_the_ways_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, major: int
+) -> None:
+    installed(tmp_path, release)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"is Java {major}\. Spark needs Java 17 or newer.*apt-get install openjdk"):
+        session.require_java()
 
 
-@pytest.mark.parametrize("table", ["predictions", "products", "runs"])
-def test_an_empty_frame_has_the_contracts_columns(spark: SparkSession, table: str) -> None:
-    schema = contract.spark_schema(table)
-    frame = empty_frame(spark, schema)
-    assert [(f.name, f.dataType.simpleString()) for f in frame.schema] == [
-        (f.name, f.dataType.simpleString()) for f in schema
-    ]
-    assert frame.count() == 0
+@pytest.mark.parametrize("release", ["17.0.15", "25", None])
+def test_a_java_that_is_new_enough_or_does_not_say_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str | None
+) -> None:
+    program = installed(tmp_path / "jdk", release)
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "usr" / "java").symlink_to(program)  # as Debian's /usr/bin/java is
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "usr"))
+    session.require_java()
+    assert "JAVA_HOME" not in os.environ
 
 
-def test_what_is_joined_to_an_empty_frame_is_left_out(spark: SparkSession) -> None:
-    empty = empty_frame(spark, contract.spark_schema("predictions"))
-    rows = spark.range(3).selectExpr("cast(id as string) as product_id")
-    plan = rows.join(empty, "product_id", "left_anti")._jdf.queryExecution().optimizedPlan().toString()
-    assert "Join" not in plan
-    assert rows.join(empty, "product_id", "left_anti").count() == 3
+def test_a_wrong_java_home_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nosuch"))
+    with pytest.raises(ConfigError, match=f"no java in JAVA_HOME={tmp_path}/nosuch"):
+        session.require_java()

@@ -1,4 +1,4 @@
-"""Labelled against unlabelled products of a training, and what certificates make of it."""
+"""Labelled against unlabelled products of a training, what certificates make of it, and has-value classifiers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catalog_enrichment.models.has_value import has_value
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
-from catalog_enrichment.precision.earlier_uses import GOLD_ROUND
 from catalog_enrichment.precision.pool import select_pool
-from catalog_enrichment.precision.scored_labels import ChoosingScores
+from catalog_enrichment.precision.units import ChoosingScores
 from catalog_enrichment.precision.verdict_test import fewest_products
-from catalog_enrichment.records import Modality
-from catalog_enrichment.training.alikeness import Populations
+from catalog_enrichment.records import GOLD_ROUND, Modality
+from catalog_enrichment.training.alikeness import Populations, TwoSides, compared, head_of
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.seldom_given import seldom_given
 from catalog_enrichment.training.task import Split
 
 from .two_colours import Marketplace, Uses
@@ -116,13 +115,20 @@ def certified(market: Marketplace, labels: Labels, uses: Uses | None = None) -> 
     return market.certifier(uses).certify_one(labels, Modality.BOTH)
 
 
-def test_a_gold_sample_certifies_what_merchants_labels_cannot() -> None:
-    market, uses = without_value(0.5), Uses()
-    none = market.scores.max(axis=1) == 0.6
+def half_answered() -> tuple[Marketplace, Labels, Any]:
+    """Half of the unlabelled products have no value; people answered rightly for half of both. Returns (N,) answered
+    too."""
+    market = without_value(0.5)
     answered = ~market.labelled & (market.groups % 2 == 0)
-    certificate = certified(market, gold(market, answered, ~none), uses)
+    return market, gold(market, answered, market.scores.max(axis=1) != 0.6), answered
+
+
+def test_a_gold_sample_certifies_what_merchants_labels_cannot() -> None:
+    (market, labels, answered), uses = half_answered(), Uses()
+    certificate = certified(market, labels, uses)
     assert certificate.threshold is not None
     assert certificate.threshold > 0.6
+    assert certificate.certification_round == GOLD_ROUND, "its uses are counted apart"
     assert (certificate.basis, certificate.status) == (CertificateBasis.GOLD_SAMPLE, CertificateStatus.CONFIRMED)
     counted = answered & market.dataset.has_image
     assert certificate.certification_products == counted.sum()
@@ -164,20 +170,16 @@ def test_where_merchants_labels_certify_the_gold_sample_is_kept() -> None:
 
 def test_a_category_that_no_gold_product_came_from_is_not_certified() -> None:
     """It may have come into the catalog after the draw."""
-    market = without_value(0.5)
-    none = market.scores.max(axis=1) == 0.6
+    market, labels, _ = half_answered()
     later = ~market.labelled & (market.groups % 4 == 1)
-    market.dataset.categories = ["Perfume" if one else "Apparel" for one in later.tolist()]
-    answered = ~market.labelled & (market.groups % 2 == 0)
-    certificate = certified(market, gold(market, answered, ~none))
+    market.dataset.categories = np.where(later, "Perfume", "Apparel").tolist()
+    certificate = certified(market, labels)
     assert certificate.threshold is not None
     assert certificate.categories == ("Apparel",)
 
 
 def test_a_gold_sample_is_not_used_for_a_model_that_the_promotion_gate_would_refuse() -> None:
-    market, uses = without_value(0.5), Uses()
-    none = market.scores.max(axis=1) == 0.6
-    labels = gold(market, ~market.labelled & (market.groups % 2 == 0), ~none)
+    (market, labels, _), uses = half_answered(), Uses()
     folds = replace(market.folds, test=market.folds.train[:400])
     certifier = market.certifier(uses, folds=folds, refusal=lambda *_: "color: 0.500 against 0.700")
     certificate = certifier.certify_one(labels, Modality.BOTH)
@@ -186,20 +188,11 @@ def test_a_gold_sample_is_not_used_for_a_model_that_the_promotion_gate_would_ref
     assert "The gold sample: not tested" in certificate.why_abstains
 
 
-def test_uses_of_a_gold_sample_are_counted_apart() -> None:
-    market, uses = without_value(0.5), Uses()
-    none = market.scores.max(axis=1) == 0.6
-    certificate = certified(market, gold(market, ~market.labelled & (market.groups % 2 == 0), ~none), uses)
-    assert certificate.certification_round == GOLD_ROUND
-
-
 def test_gold_products_of_a_content_group_that_trained_do_not_certify() -> None:
-    market = without_value(0.5)
-    none = market.scores.max(axis=1) == 0.6
-    answered = ~market.labelled & (market.groups % 2 == 0)
+    market, labels, answered = half_answered()
     twins = answered & (np.arange(market.count) >= 2800)
     market.groups = np.where(twins, market.groups - 1400, market.groups)
-    certificate = certified(market, gold(market, answered, ~none))
+    certificate = certified(market, labels)
     assert certificate.certification_products == (answered & ~twins & market.dataset.has_image).sum()
 
 
@@ -212,6 +205,7 @@ def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled
     populations = Populations(split, ~np.isin(market.groups, market.groups[market.folds.train]))
     heads = populations.heads({"color": market.labels}, scores)
     assert set(heads) == {("color", Modality.BOTH)}, "too few products have no picture"
+    assert replace(populations, with_heads=False).heads({"color": market.labels}, scores) == {}
     pool = select_pool(
         ChoosingScores(
             attribute="color", labels=("Red", "Blue"), cardinality=market.labels.cardinality,
@@ -230,22 +224,80 @@ def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled
     assert row["certification"] > row["unlabelled"] + 0.2
 
 
-def test_a_category_in_which_merchants_hardly_ever_give_a_value_is_named_with_the_dictionarys_line() -> None:
-    market = Marketplace()
-    names = {0: "Beauty/Perfume", 1: "Beauty/Make-up", 2: "Apparel/Topwear", 3: "Shoes"}
-    market.dataset.categories = [names[group % 4] for group in market.groups.tolist()]
-    perfume = market.groups % 4 == 0
-    labels = replace(market.labels, labelled=market.labelled & ~perfume, unlabelled=~market.labelled | perfume)
-    (row,) = seldom_given(market.dataset, {"color": labels}, np.full(market.count, 2.0))
-    assert row == {
-        "attribute": "color", "category": "Beauty/Perfume", "products": 800, "labelled": 0,
-        "categories": ["Apparel", "Beauty/Make-up", "Shoes"],
-    }  # fmt: skip
+# --- classifiers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labelled_share", [0.0, 0.06])
-def test_an_attribute_that_is_given_nowhere_or_often_enough_names_no_category(labelled_share: float) -> None:
-    market = Marketplace()
-    given = np.arange(market.count) % 100 < 100 * labelled_share
-    labels = replace(market.labels, labelled=given, unlabelled=~given)
-    assert seldom_given(market.dataset, {"color": labels}, np.ones(market.count)) == []
+def generated(seed: int = 0, without: float = 0.5, apart: float = 4.0, size: int = 600) -> TwoSides:
+    """Half labelled, half unlabelled; the vectors of the share of the latter that has no value are ``apart``."""
+    rng = np.random.default_rng(seed)
+    labelled = np.arange(size) < size // 2
+    vectors = rng.standard_normal((size, 6)) * np.array([3.0, 1, 1, 1, 1, 0.1])
+    none = ~labelled & (rng.random(size) < without)
+    vectors[none, 1] += apart
+    return TwoSides(labelled=labelled, vectors=vectors, groups=np.arange(size), weights=np.ones(size))
+
+
+def test_a_head_gives_products_without_a_value_a_small_probability() -> None:
+    products = generated()
+    head = head_of(products)
+    assert head is not None
+    assert head.shape == (7,)
+    assert head.dtype == np.float32
+    factors = has_value(head, products.vectors)
+    none = products.vectors[:, 1] > 2.5
+    assert factors[none & ~products.labelled].mean() < 0.2
+    assert factors[products.labelled & ~none].mean() > 0.85
+    assert factors.max() <= 1.0
+
+
+def test_there_is_no_head_where_nothing_tells_the_sides_apart() -> None:
+    assert [head_of(generated(seed, without=0.0)) is None for seed in range(10)] == [True] * 10
+
+
+def test_there_is_no_head_for_a_few_products() -> None:
+    assert head_of(generated(size=16)) is None
+
+
+def test_a_head_does_not_learn_what_the_weights_make_equal() -> None:
+    """A difference in the mix of categories is no reason to think that a product has no value."""
+    rng = np.random.default_rng(1)
+    labelled = np.arange(2000) < 1000
+    kind = rng.random(2000) < np.where(labelled, 0.9, 0.1)
+    vectors = rng.standard_normal((2000, 3))
+    vectors[:, 0] += 3 * kind
+    weights = np.where(labelled, np.where(kind, 0.1 / 0.9, 0.9 / 0.1), 1.0)
+    plain = TwoSides(labelled=labelled, vectors=vectors, groups=np.arange(2000), weights=np.ones(2000))
+    weighted = TwoSides(labelled=labelled, vectors=vectors, groups=np.arange(2000), weights=weights)
+    assert head_of(plain) is not None
+    assert head_of(weighted) is None
+
+
+def test_copies_on_both_sides_are_not_told_apart_by_having_been_seen() -> None:
+    """A group is in one part of the cross-fit: a classifier never scores a copy of a product that it was fitted to."""
+    rng = np.random.default_rng(2)
+    vectors = np.repeat(rng.standard_normal((100, 20)), 10, axis=0)
+    groups = np.repeat(np.arange(100), 10)
+    labelled = groups < 50
+    products = TwoSides(labelled=labelled, vectors=vectors, groups=groups, weights=np.ones(1000))
+    assert compared(products, np.full(1000, 0.9), [""] * 1000).result.auc < 0.65
+
+
+def test_the_comparison_reads_scores_and_categories() -> None:
+    products = generated(without=0.0)
+    nothing = np.full(len(products), 0.9)
+    low = np.where(products.labelled, 0.9, np.linspace(0.1, 0.9, len(products)))
+    no_value = np.where(products.labelled, 0.9, -np.inf)
+    perfume = ~products.labelled & (np.arange(len(products)) % 3 == 0)
+    categories, everywhere = np.where(perfume, "Perfume", "Shirts").tolist(), [""] * len(products)
+    assert compared(products, nothing, everywhere).result.auc == pytest.approx(0.5, abs=0.06)
+    assert compared(products, low, everywhere).result.auc > 0.8
+    assert compared(products, no_value, everywhere).result.auc == pytest.approx(1.0)
+    assert compared(products, nothing, categories).result.auc > 0.6
+
+
+def test_a_path_with_products_on_one_side_only_is_not_told_apart() -> None:
+    for size in (0, 50):
+        vectors = np.random.default_rng(0).standard_normal((size, 3))
+        products = TwoSides(np.ones(size, dtype=bool), vectors, np.arange(size), np.ones(size))
+        result = compared(products, np.full(size, 0.5), [""] * size).result
+        assert (result.auc, result.noticeable_share) == (0.5, 1.0)

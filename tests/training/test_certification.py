@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog_enrichment.precision.paired_recall import HeldOutDecision
-from catalog_enrichment.records import Modality, Reason
+from catalog_enrichment.precision.certified_recall import HeldOutDecision
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Modality
 from catalog_enrichment.training.certification import data_window, label_set
 
 from ..sample_certificate import SCORED_BY
@@ -80,7 +81,9 @@ def test_labels_are_used_once_per_certificate_with_the_products_that_are_counted
     ((attribute, product_ids, candidate),) = uses.calls
     assert (attribute, len(candidate)) == ("color", 64)
     assert len(product_ids) == certificate.certification_products
-    assert certificate.label_set_hash == label_set(product_ids)
+    counted = market.folds.certification[market.dataset.has_image[market.folds.certification]]
+    assert [market.dataset.ids[product] for product in counted] == product_ids
+    assert certificate.label_set_hash == label_set(market.dataset, counted)
     assert (certificate.use_number, certificate.tested_at) == (3, pytest.approx(0.05 / 12))
 
 
@@ -229,7 +232,7 @@ def test_where_unlabelled_products_are_a_sample_group_sizes_count_the_labelled_a
     market.groups[800:1200] = np.concatenate([10_000 + np.arange(200), 20_000 + np.arange(200) // 10])
     market.groups[1200:1600] = np.concatenate([30_000 + np.arange(200) // 2, 20_000 + np.arange(200) // 10])
     market.dataset.counts["unlabelled"] = 4000
-    rows = {row.name: (row.certification_products, row.open_share) for row in market.certificate().strata}
+    rows = {row.name: (row.certification_products, row.unlabelled_share) for row in market.certificate().strata}
     assert rows == {"Apparel, groups of 1": (200, 0.5), "Apparel, groups of 6+": (200, 0.5)}
     assert market.certificate().steps[0].groups == 220
     market.dataset.counts["unlabelled"] = 400  # all are there: the pairs are pairs, and none to fill is alone
@@ -256,11 +259,9 @@ def test_certification_on_the_choosing_products_is_refused() -> None:
         market.certificate(folds=same_fold_twice)
 
 
-def test_a_label_set_is_the_product_ids_in_any_order() -> None:
-    assert label_set(["a", "b"]) == label_set(["b", "a"]) != label_set(["a", "c"])
-
-
-def test_the_data_window_of_no_times_is_unknown() -> None:
+def test_a_label_set_is_the_product_ids_in_any_order_and_a_data_window_without_times_unknown() -> None:
     market = Marketplace()
+    first, again, other = (label_set(market.dataset, np.array(index)) for index in ([0, 1], [1, 0], [0, 2]))
+    assert first == again != other
     market.dataset.updated_at[:] = [None] * market.count
     assert data_window(market.dataset, np.arange(5)) == "unknown"

@@ -47,7 +47,7 @@ def test_two_processes_give_the_weights_of_one(toy_task: Callable[..., Task], sp
     deterministic = recipe(fusion="concat", epochs=2, augment=False, image_dropout=0.0, optimizer="sgd", batch_size=20)
     task = replace(task, folds=replace(task.folds, train=task.folds.train[:56]))  # the last batch is smaller
     lines: list[str] = []
-    fit_distributed = distributed_fitter(spark, tmp_path / "group", processes=2, local=True)
+    fit_distributed = distributed_fitter(tmp_path / "group", processes=2)
     told: list[tuple[str, float]] = []
     grouped = fit_distributed(
         deterministic, task, lines.append, None, lambda stage, row: told.append((stage, row["train_loss"]))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from catalog_enrichment.catalog import label_uses
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.self_derived import COLUMN
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.registry.model_registry import ModelVersion, Registry
-from catalog_enrichment.registry.references import EarlyGate
+from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.training import job
 from catalog_enrichment.training.certification import EarlierCandidates
 
@@ -27,14 +28,14 @@ class StoppedError(Exception):
     """The test has seen what it wanted."""
 
 
-def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
+def test_training_reads_which_values_are_self_derived_and_which_labels_were_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PRECISION, certificate 6 and 7."""
     sample = sample_catalog.build(tmp_path / "sample")
-    catalog = LakeCatalog(sample.config.path("catalog"))
+    catalog = Catalog(sample.config.path("catalog"))
     catalog.append_rows("products", [product("a", merchant_attributes=[("color", ["Red"])]), product("b")], "import")
-    self_derived = {"product_id": "a", "attribute": "color", "value": "Red", "run_id": "enrich-1", "adopted_at": START}
+    self_derived = {"product_id": "a", "attribute": "color", "value": "Red", "run_id": "enrich-1", "found_at": START}
     catalog.append_rows("self_derived", [self_derived], "import")
     label_uses.use_labels(catalog, label_uses.Fold("color", ["a", "z"], 0), "old")
     read: list[dict[str, Any]] = []
@@ -50,10 +51,8 @@ def test_training_reads_which_values_are_adopted_and_which_labels_were_used(
         raise StoppedError
 
     monkeypatch.setattr("catalog_enrichment.training.train.train", train)
-    gate = EarlyGate(cast(Any, None), None, {})
-    monkeypatch.setattr(EarlyGate, "worse", lambda _self, attribute, _decisions: f"{attribute} is worse")
-    monkeypatch.setattr(EarlyGate, "lost", lambda _self, labels: f"{labels} lack a value")
-    monkeypatch.setattr(Registry, "early_gate", lambda _: gate)
+    gate = SimpleNamespace(worse=lambda name, _: f"{name} is worse", lost=lambda labels: f"{labels} lack a value")
+    monkeypatch.setattr(Promotion, "early_gate", lambda _: gate)
     with pytest.raises(StoppedError):
         job.train_model(sample.config)
     assert {row["product_id"]: row[COLUMN] for row in read} == {"a": ["color"], "b": []}

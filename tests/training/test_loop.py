@@ -15,7 +15,6 @@ from catalog_enrichment.training import loop
 from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.loop import FitInputs, learning_rate_factor
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single_encoder import heads_of
 from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
@@ -33,7 +32,7 @@ def task(toy_task: Callable[..., Task]) -> Task:
 
 def network(task: Task, seed: int = 0) -> MultiModalNet:
     torch.manual_seed(seed)
-    return build_network(recipe().model, heads_of(task.labels), task.tokenizers)
+    return build_network(recipe().model, task.heads, task.tokenizers)
 
 
 def run(task: Task, spec: FitSpec, progress=silent, start: MultiModalNet | None = None, **fit_inputs) -> MultiModalNet:

@@ -9,15 +9,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from catalog_enrichment.config.schema import CatalogConfig, Config, MlflowConfig, PrecisionConfig, TrainingConfig
+from catalog_enrichment.config.catalog import CatalogConfig
+from catalog_enrichment.config.schema import Config, MlflowConfig, PrecisionConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import artifact, compute_types, ensemble
-from catalog_enrichment.models.predictor import Predictor
+from catalog_enrichment.models import artifact, compute_types
+from catalog_enrichment.models.predictor import Predictor, load_predictor
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.precision.earlier_uses import EarlierUses
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import EarlierUses, LabelUse, Modality
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.training.certification import EarlierCandidates
 from catalog_enrichment.training.train import train
@@ -51,12 +50,12 @@ def trained(tmp_path_factory) -> TrainedModel:
     uses: list[tuple[str, int]] = []
     candidates: list[str] = []
 
-    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
+    def second_candidate(attribute: str, product_ids: Sequence[str], candidate: str, current: int) -> LabelUse:
         assert candidate not in candidates  # of the same weights, but each attribute and path has its own grid
         candidates.append(candidate)
         assert not (folder / "w" / "artifact" / "certificates.json").exists()  # before the labels are read
         uses.append((attribute, len(set(product_ids))))
-        return LabelUse(2, certification_round)
+        return LabelUse(2, current)
 
     earlier = EarlierCandidates(use_labels=second_candidate, next_use=lambda *_: 2)
     settings = config(folder, unimodal_baselines=True)
@@ -143,7 +142,7 @@ def test_the_worst_mistakes_on_the_test_fold_are_kept_with_their_pictures(traine
     wrong = trained.tables["mistakes"]
     assert {row["product_id"] for row in wrong} <= {row.product_id for row in trained.held_out}
     assert 0 < len(wrong) <= 2 * 24  # report.samples per attribute
-    assert all(row["said"] not in row["true"] for row in wrong)
+    assert all(row["predicted"] not in row["true"] for row in wrong)
     with_picture = {row["product_id"] for row in wrong if row["modality"] == "both"}
     assert set(trained.pictures) == with_picture
     assert all(picture.startswith(b"\xff\xd8") for picture in trained.pictures.values())
@@ -156,31 +155,40 @@ def test_certificates_expire_after_the_configured_days(trained):
     assert certificate.data_window == "2026-01-01/2026-01-01"
 
 
-def first_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
-    return LabelUse(1, certification_round)
+def first_use(attribute: str, product_ids: Sequence[str], candidate: str, current: int) -> LabelUse:
+    return LabelUse(1, current)
 
 
 FIRST = EarlierCandidates(use_labels=first_use)
 
 
-def run(folder, rows, **training):
-    return train(batches(rows), DICTIONARY, config(folder, **training), folder / "w", FIRST, silent)
+def run(folder, rows, progress=silent, earlier=FIRST, workdir="w", **training) -> TrainedModel:
+    return train(batches(rows), DICTIONARY, config(folder, **training), folder / workdir, earlier, progress)
 
 
-def test_no_labelled_product_is_refused_with_what_to_check(tmp_path):
-    with pytest.raises(DataContractError, match=r"0 of 30 products are labelled.*source\.mapping"):
-        run(tmp_path, [easy(n, merchant_attributes=[]) for n in range(30)])
+PLACEHOLDER = easy(0)["images"]
 
 
-def test_too_few_labelled_products_are_refused(tmp_path):
-    with pytest.raises(DataContractError, match="training needs at least 100"):
-        run(tmp_path, [easy(n) for n in range(99)])
-
-
-def test_one_placeholder_picture_for_all_is_refused(tmp_path):
-    same = easy(0)["images"]
-    with pytest.raises(DataContractError, match="placeholder picture"):
-        run(tmp_path, [easy(n, images=same) for n in range(120)])
+@pytest.mark.parametrize(
+    ("rows", "training", "error", "message"),
+    [
+        (
+            [easy(n, merchant_attributes=[]) for n in range(30)],
+            {},
+            DataContractError,
+            r"0 of 30 products are labelled.*source\.mapping",
+        ),
+        ([easy(n) for n in range(99)], {}, DataContractError, "training needs at least 100"),
+        ([], {}, DataContractError, "0 of 0 products"),
+        ([easy(n, images=PLACEHOLDER) for n in range(120)], {}, DataContractError, "placeholder picture"),
+        ([easy(n) for n in range(120)], {"min_label_count": 1000}, DataContractError, "min_label_count"),
+        ([easy(0)], {"attributes": ["size"]}, ConfigError, r"size.*Enabled"),
+    ],
+    ids=["no labels", "few labels", "no products", "one picture for all", "rare values", "unknown attribute"],
+)
+def test_data_that_cannot_be_trained_on_are_refused(tmp_path, rows, training, error, message) -> None:
+    with pytest.raises(error, match=message):
+        run(tmp_path, rows, **training)
 
 
 def test_pictures_that_are_all_missing_are_refused_with_an_example(tmp_path):
@@ -190,27 +198,14 @@ def test_pictures_that_are_all_missing_are_refused_with_an_example(tmp_path):
     with pytest.raises(GateRefused, match=r"120 of 120 .* image_not_allowed \(120\), for example /.*/elsewhere/a.jpg"):
         run(tmp_path, rows)
     few = [easy(n) for n in range(80)] + [easy(n, images=missing) for n in range(80, 99)]
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(DataContractError, match="at least 100"):
-        train(batches(few), DICTIONARY, config(tmp_path), tmp_path / "w", FIRST, said.append)
-    assert [line for line in said if line.startswith("warning: 19 of 99 products with pictures have no usable one")]
+        run(tmp_path, few, lines.append)
+    assert [
+        line for line in lines if line.startswith("warning: 19 of 99 products with pictures have no usable picture")
+    ]
     with pytest.raises(DataContractError, match="at least 100"):  # the text alone needs no pictures
         run(tmp_path, rows[:99], set={"model.fusion.kind": "text_only"})
-
-
-def test_values_that_are_all_too_rare_are_refused(tmp_path):
-    with pytest.raises(DataContractError, match="min_label_count"):
-        run(tmp_path, [easy(n) for n in range(120)], min_label_count=1000)
-
-
-def test_no_products_at_all_are_refused(tmp_path):
-    with pytest.raises(DataContractError, match="0 of 0 products"):
-        run(tmp_path, [])
-
-
-def test_attribute_that_the_dictionary_lacks_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"size.*Enabled"):
-        run(tmp_path, [easy(0)], attributes=["size"])
 
 
 def test_config_without_training_section_is_a_config_error(tmp_path):
@@ -221,34 +216,32 @@ def test_config_without_training_section_is_a_config_error(tmp_path):
 
 @pytest.mark.slow
 def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(tmp_path) -> None:
-    settings = config(tmp_path, recipe="vote.toml")
     (tmp_path / "vote.toml").write_text(
         'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
         '"model.fusion.kind" = "late" }]\n'
     )
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", FIRST, silent)
+    model = run(tmp_path, catalog(), recipe="vote.toml")
     artifact.verify(model.artifact)
-    voters = ensemble.load(model.artifact)
+    voters = load_predictor(model.artifact)
     assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
     assert {certificate.weights_hash for certificate in model.certificates} == {artifact.weights_hash(model.artifact)}
     titles = ["red cotton", "green wool"]
     predicted = voters.predict(ProductBatch(titles, ["", ""], [None, None])).probabilities["color"].argmax(axis=1)
     assert [voters.heads["color"].labels[value] for value in predicted] == ["Red", "Green"]
     assert json.loads(json.dumps(model.params, default=str))["recipe"] == "vote"
-    assert [model.params[f"member_{number:02d}.fit.epochs"] for number in (0, 1)] == [5, 3]
+    assert [model.params[f"member_{number:02d}.fit.epochs"] for number in (0, 1)] == [4, 3]
 
 
 def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_with_masked_inputs(tmp_path) -> None:
     changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
-    settings = config(tmp_path, set=changes, unimodal_baselines=True)
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", FIRST, silent)
+    model = run(tmp_path, catalog(), set=changes, unimodal_baselines=True)
     assert {name: model.params[name] for name in changes} == changes
     assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
     assert model.warnings == []
 
 
 def test_an_interrupted_training_continues(tmp_path) -> None:
-    settings = config(tmp_path, checkpoints="checkpoints", label_uses_per_round=1)
+    settings = {"checkpoints": "checkpoints", "label_uses_per_round": 1}
 
     class Killed(Exception):
         pass
@@ -258,16 +251,16 @@ def test_an_interrupted_training_continues(tmp_path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(batches(catalog()), DICTIONARY, settings, tmp_path / "w1", FIRST, kill)
+        run(tmp_path, catalog(), kill, **settings)
     lines: list[str] = []
     # its first start has recorded its use: without its checkpoint it would draw a new certification fold
     own_use = EarlierUses(uses={"color": 1}, first_round={"p00000": 0})
     again = EarlierCandidates(use_labels=first_use, uses=own_use)
-    resumed = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w2", again, lines.append)
+    resumed = run(tmp_path, catalog(), lines.append, again, "w2", **settings)
     assert (resumed.lineage["certification_round"], resumed.lineage["certification_round_reason"]) == (0, "")
     assert {certificate.certification_round for certificate in resumed.certificates} == {0}
     assert any("continues after epoch 2" in line for line in lines)
-    fresh = train(batches(catalog()), DICTIONARY, config(tmp_path), tmp_path / "w3", FIRST, silent)
+    fresh = run(tmp_path, catalog(), workdir="w3")
     assert artifact.weights_hash(resumed.artifact) == artifact.weights_hash(fresh.artifact)
 
 
@@ -275,19 +268,18 @@ def test_a_training_after_the_last_use_of_a_certification_fold_draws_a_new_one_a
     lines: list[str] = []
     certified: list[tuple[str, int]] = []
 
-    def use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
-        certified.extend((product, certification_round) for product in product_ids)
-        return LabelUse(1, certification_round)
+    def use(attribute: str, product_ids: Sequence[str], candidate: str, current: int) -> LabelUse:
+        certified.extend((product, current) for product in product_ids)
+        return LabelUse(1, current)
 
     uses = EarlierUses(certification_round=0, uses={"material": 5}, first_round={f"p{n:05d}": 0 for n in range(150)})
-    settings = config(tmp_path, set={"fit.epochs": 3})
     earlier = EarlierCandidates(use_labels=use, uses=uses)
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
+    model = run(tmp_path, catalog(), lines.append, earlier, set={"fit.epochs": 3})
     assert model.lineage["certification_round"] == 1
     assert {certificate.certification_round for certificate in model.certificates} == {1}
-    (said,) = [line for line in lines if line.startswith("certification labels: ")]
-    assert said == f"certification labels: {model.lineage['certification_round_reason']}"
-    assert "the labels of material were used 5 times in certification round 0" in said
+    reason = model.lineage["certification_round_reason"]
+    assert [line for line in lines if line.startswith("certification labels: ")] == [f"certification labels: {reason}"]
+    assert "the labels of material were used 5 times in certification round 0" in reason
     assert all(product not in uses.first_round and used == 1 for product, used in certified)
 
 
@@ -304,9 +296,8 @@ def test_a_model_that_lacks_values_of_the_champion_keeps_the_certification_label
         raise AssertionError("a label was used")
 
     earlier = EarlierCandidates(use_labels=no_use, lost=lost)
-    settings = config(tmp_path, set={"fit.epochs": 3})
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, lines.append)
-    heads = ensemble.load(model.artifact).heads
+    model = run(tmp_path, catalog(), lines.append, earlier, set={"fit.epochs": 3})
+    heads = load_predictor(model.artifact).heads
     assert seen == [{name: head.labels for name, head in heads.items()}]
     [warning] = [line for line in lines if "cannot write ['Autumn']" in line]
     assert warning.startswith("warning: nothing will be certified")
@@ -319,22 +310,20 @@ def test_a_number_type_that_this_machine_does_not_multiply_is_refused_before_any
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: "no bf16 here" if numbers == "bf16" else "")
-    settings = config(tmp_path, compute_types=["fp32", "bf16"])
     with pytest.raises(ConfigError, match=r"training\.compute_types: not bf16 on this machine: no bf16 here"):
-        train(iter(()), DICTIONARY, settings, tmp_path / "w", EarlierCandidates(use_labels=None), silent)
+        run(tmp_path, [], compute_types=["fp32", "bf16"])
 
 
-def test_every_numeric_path_is_certified_by_one_use_of_the_labels_and_compared(tmp_path, monkeypatch) -> None:
+def test_every_compute_type_is_certified_by_one_use_of_the_labels_and_compared(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compute_types, "why_not", lambda *_: "")  # processors without bf16 compute it slowly
     uses: list[str] = []
 
-    def first_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
+    def first_use(attribute: str, product_ids: Sequence[str], candidate: str, current: int) -> LabelUse:
         uses.append(attribute)
-        return LabelUse(len(uses), certification_round)
+        return LabelUse(len(uses), current)
 
-    settings = config(tmp_path, compute_types=["fp32", "bf16"], attributes=["color"])
     earlier = EarlierCandidates(use_labels=first_use, next_use=lambda *_: len(uses) + 1)
-    model = train(batches(catalog()), DICTIONARY, settings, tmp_path / "w", earlier, silent)
+    model = run(tmp_path, catalog(), earlier=earlier, compute_types=["fp32", "bf16"], attributes=["color"])
     color = [c for c in model.certificates if c.modality is Modality.BOTH]
     assert [c.compute_type for c in color] == ["fp32-cpu", "bf16-cpu"]
     assert all(c.threshold is not None and c.steps for c in color)
@@ -346,4 +335,4 @@ def test_every_numeric_path_is_certified_by_one_use_of_the_labels_and_compared(t
     accepted = row["accepted_by_both"], row["accepted_by_reference_only"], row["accepted_by_path_only"]
     assert 0 < sum(accepted) <= row["products"]
     by_reference = {row.product_id for row in model.held_out if row.written_values}
-    assert by_reference  # what the gate compares is the first path's
+    assert by_reference  # the gate compares the decisions of the first compute type

@@ -11,8 +11,8 @@ import numpy as np
 
 from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.certify import LabelUse
-from catalog_enrichment.records import Cardinality, Modality, Reason
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Cardinality, LabelUse, Modality
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates
 from catalog_enrichment.training.dataset import Dataset, Labels
@@ -34,7 +34,9 @@ class Uses:
     number: int = 1
     calls: list[tuple[str, list[str], str]] = field(default_factory=list)
 
-    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
+    def __call__(
+        self, attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int
+    ) -> LabelUse:
         self.calls.append((attribute, list(product_ids), candidate))
         return LabelUse(number=self.number, certification_round=certification_round)
 

@@ -11,7 +11,7 @@ import pytest
 
 from catalog_enrichment import resources
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 from catalog_enrichment.validation.rows import flag_rows, load_rules
 
 SCHEMA = (

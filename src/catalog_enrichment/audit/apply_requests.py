@@ -1,9 +1,16 @@
-"""Applies what people asked for on the page: each request by the operation that the command line has for it.
+"""apply_requests: does to the catalog what people asked for on the page, by the operations of the command line.
 
-What is said about suggestions is taken in first, in one run (:mod:`suggestion_answers`); then the requests are applied
-in the order in which they came. One that cannot be applied is marked so with the reason, which the page shows, and the
-others go on. A request whose job was killed is applied again, and every operation that was done already changes nothing
-the second time.
+Answers to suggestions are ingested first, in one run of the kind `audit`:
+
+    refused, or another value is right    the value is not written for this product again, by no model version, and is
+                                          not suggested again; where it was written meanwhile it is retracted
+    accepted                              a value that was refused before may be written again
+    the product has no such value         as refused
+    all but the last                      training labels, with the source `suggestions` (catalog.human_labels)
+
+Then the requests are applied in the order in which they came. A request that cannot be applied is marked so with the
+reason, which the page shows, and the others go on. A request whose job was killed is applied again, and every operation
+that was done already changes nothing the second time.
 """
 
 from __future__ import annotations
@@ -14,36 +21,40 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.audit import suggestion_answers
-from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
+from catalog_enrichment.audit import consequences
+from catalog_enrichment.audit.ingest_verdicts import run_id_of
+from catalog_enrichment.audit.review_records import Answer, ChangeRequest, Item, Purpose, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import review_tables, runs
+from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.operations import lookup, rollback, set_value
+from catalog_enrichment.operations import explain, rollback, set_value
 from catalog_enrichment.operations.commands import ANY_CONFIG
-from catalog_enrichment.records import NOTHING_TO_DO, Cardinality, RunStatus
+from catalog_enrichment.records import NOTHING_TO_DO, Cardinality, RunKind, RunStatus
 
 if TYPE_CHECKING:
     from catalog_enrichment.context import Context
 
+_ANSWERS = {RequestKind.ACCEPT: Answer.YES, RequestKind.REFUSE: Answer.NO, RequestKind.SET: Answer.OTHER}
 
-def waiting(store: ReviewStore) -> list[Request]:
-    """What is to be applied, oldest first."""
+
+def waiting(store: ReviewStore) -> list[ChangeRequest]:
+    """Return the requests to apply, oldest first."""
     return store.requests(state=RequestState.WAITING)
 
 
 def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] = ANY_CONFIG) -> dict[str, Any]:
-    """Apply every waiting request; returns the job's summary. For a job that holds the catalog's write lock.
+    """Apply every waiting request. Return the job's summary. For a job that holds the catalog's write lock.
 
     ``config``: options of the commands in messages. Temporary failures and bugs end the job; what was applied until
     then stays applied.
     """
     stages, ended = Stages(context.say), Counter[str]()
     requests = waiting(store)
-    if answered := [request for request in requests if suggestion_answers.is_answer(request)]:
+    if answers := [request for request in requests if is_answer(request)]:
         with stages("answers") as stage:
-            stage.rows_in, stage.rows_out = len(answered), suggestion_answers.take_in(context, store, answered)
+            stage.rows_in, stage.rows_out = len(answers), _ingest_answers(context, store, answers)
     with stages("apply") as stage:
         for request in requests:
             run_id = ""
@@ -59,13 +70,13 @@ def apply_requests(context: Context, store: ReviewStore, config: Sequence[str] =
     return {"status": status, "requests": dict(sorted(ended.items())), "seconds": stages.seconds}
 
 
-def _apply(context: Context, store: ReviewStore, request: Request, config: Sequence[str]) -> tuple[str, str]:
-    """Do what is asked for; returns the outcome for people, and the id of the run that wrote a set, if one did.
+def _apply(context: Context, store: ReviewStore, request: ChangeRequest, config: Sequence[str]) -> tuple[str, str]:
+    """Apply a request. Return the outcome for people, and the id of the run that wrote a set, if one did.
 
     Raises ConfigError and GateRefused.
     """
     if request.kind is RequestKind.REFUSE:
-        return _refuse(context, store, request), ""
+        return _undo_answers(context, store, request), ""
     if request.kind is RequestKind.UNDO:
         summary = rollback.rollback_run(context.catalog, request.run_id, request.attribute, say=context.say)
         done = summary["status"] == RunStatus.SUCCEEDED
@@ -80,25 +91,25 @@ def _apply(context: Context, store: ReviewStore, request: Request, config: Seque
     )
     correction.check(context.dictionary)
     summary = set_value.set_value(context, correction, dry_run=False, config=config)
-    if summary["status"] == NOTHING_TO_DO:
-        own = _wrote(context, summary["run_id"], request)  # the job was killed after it had written the set
-        return "a person has said so already", summary["run_id"] if own else ""
     run_id = str(summary["run_id"])
+    if summary["status"] == NOTHING_TO_DO:
+        own = _wrote(context, run_id, request)  # the job was killed after it had written the set
+        return "a person has said so already", run_id if own else ""
     return f"{request.attribute} is {', '.join(summary['after']['values']) or 'no value'}, by run {run_id}", run_id
 
 
-def _wrote(context: Context, run_id: str, request: Request) -> bool:
-    """Whether the run set the value for this request, and not for another word of a person."""
+def _wrote(context: Context, run_id: str, request: ChangeRequest) -> bool:
+    """Return whether the run set the value for this request, and not for another statement of a person."""
     for row in runs.rows(context.catalog, ["run_id", "window", "started_at", "finished_at"]):
         if row["run_id"] == run_id and row["started_at"] >= request.asked_at:
             return bool(json.loads(row["window"] or "{}").get("by") == request.by)
     return False
 
 
-def _refuse(context: Context, store: ReviewStore, request: Request) -> str:
-    """Take back the sets that earlier answers to the same suggestion wrote; returns the outcome for people.
+def _undo_answers(context: Context, store: ReviewStore, request: ChangeRequest) -> str:
+    """Undo the sets that earlier answers to the refused suggestion wrote. Return the outcome for people.
 
-    Newest first, so that none of them is seen again in between. A set that somebody gave otherwise stands.
+    Newest first, so that none of them is seen again in between. A set that somebody gave otherwise is kept.
     """
     outcome = "refused: it is not written or suggested for this product again"
     for answer in reversed(store.applied_answers(request.item_id)):
@@ -109,9 +120,10 @@ def _refuse(context: Context, store: ReviewStore, request: Request) -> str:
     return outcome
 
 
-def _values(context: Context, request: Request) -> tuple[str, ...]:
-    """The whole set to write: an accepted suggestion joins the values that readers see, where there can be several."""
-    attribute = lookup.known_attribute(context.dictionary, request.attribute)
+def _values(context: Context, request: ChangeRequest) -> tuple[str, ...]:
+    """Return the whole set to write: an accepted suggestion joins the values that readers see, if there can be
+    several."""
+    attribute = explain.known_attribute(context.dictionary, request.attribute)
     if request.kind is not RequestKind.ACCEPT or attribute.cardinality is Cardinality.ONE:
         return request.values
     import pyarrow.compute as pc
@@ -121,3 +133,58 @@ def _values(context: Context, request: Request) -> tuple[str, ...]:
         for row in batch.filter(pc.equal(batch.column("product_id"), request.product_id)).to_pylist():
             seen |= set(row["values"]) if row["attribute"] == request.attribute else set()
     return tuple(sorted(seen | set(request.values)))
+
+
+# --- answers to suggestions -----------------------------------------------------------------------------------------
+
+
+def is_answer(request: ChangeRequest) -> bool:
+    """Return whether the request answers a suggestion."""
+    return request.kind is RequestKind.REFUSE or bool(request.item_id and request.kind in _ANSWERS)
+
+
+def _ingest_answers(context: Context, store: ReviewStore, answers: Sequence[ChangeRequest]) -> int:
+    """Write the answers to `verdicts` and retract what they refuse. Return how many events the ledger got.
+
+    Killed anywhere and started again it ends the same: the run's id is a hash of the answers.
+    """
+    catalog = context.catalog
+    record = RunRecord(kind=RunKind.AUDIT, stages=Stages(context.say), config=context.config.without_secrets())
+    record.window = {"suggestions": len(answers)}
+    with runs.recorded(catalog, record):
+        catalog.refresh_current_values("catch-up")  # an earlier run may have been killed before it could
+        given = sorted(
+            (verdict_row(store, request) for request in answers), key=lambda row: (row["settled_at"], row["item_id"])
+        )
+        rows = list({row["item_id"]: row for row in given}.values())  # the newest answer to each
+        record.run_id = run_id_of(rows)
+        refused, allowed = consequences.refused_and_allowed(rows, review_tables.newest(catalog))
+        catalog.append_rows(review_tables.VERDICTS, [row | {"run_id": record.run_id} for row in rows], record.run_id)
+        events = 0
+        if refused or allowed:
+            events = consequences.publish(catalog, record, consequences.LedgerPlan(refused, allowed))
+        record.count(events=events, verdicts=len(rows))
+        runs.write(catalog, record)
+    return events
+
+
+def verdict_row(store: ReviewStore, request: ChangeRequest) -> dict[str, Any]:
+    """Return the row of `verdicts`, without a run. A refusal that names no suggestion is about its value."""
+    answer = _ANSWERS[request.kind]
+    if request.kind is RequestKind.SET and not request.values:
+        answer = Answer.NONE
+    row: dict[str, Any] = {
+        "purpose": Purpose.SUGGESTIONS.value,
+        "product_id": request.product_id,
+        "attribute": request.attribute,
+        "answer": answer.value,
+        "right_values": sorted(request.values) if request.kind is RequestKind.SET else [],
+        "reviewers": [request.by],
+        "settled_at": request.asked_at,
+    }
+    if request.item_id:
+        item = store.item(request.item_id)
+        return row | {"item_id": item.item_id, "sample_id": item.sample_id, "value": item.value}
+    (value,) = request.values
+    item_id = Item.id_of("requests", request.product_id, request.attribute, value)
+    return row | {"item_id": item_id, "sample_id": "requests", "value": value}

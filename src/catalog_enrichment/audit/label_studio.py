@@ -1,7 +1,7 @@
-"""Samples to Label Studio and its results back, as the JSON files that it imports and exports.
+"""label_studio: writes samples as tasks for Label Studio and reads its results, as the JSON files that it uses.
 
 A task carries the item's texts, the attribute's values and the first picture as a data URI, so that Label Studio needs
-no access to the shops' pictures. The results are verdicts of the people who annotated.
+no access to the shops' pictures. The results are verdicts of the annotators.
 https://labelstud.io/guide/tasks.html, https://labelstud.io/guide/export.html
 """
 
@@ -15,10 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment.audit.items import Answer, Item, Verdict
-from catalog_enrichment.audit.page.pictures import Pictures
-from catalog_enrichment.audit.page.site import request_of
-from catalog_enrichment.audit.review_rows import check_verdict, person_key
+from catalog_enrichment.audit.page.site import ScaledPictures
+from catalog_enrichment.audit.review_records import Answer, Item, Verdict, person_key, request_of
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
@@ -44,11 +42,11 @@ LABELING_CONFIG = """<View>
 
 
 def export_tasks(
-    store: ReviewStore, sample_id: str, dictionary: Dictionary, pictures: Pictures, target: Path
+    store: ReviewStore, sample_id: str, dictionary: Dictionary, pictures: ScaledPictures, target: Path
 ) -> dict[str, Any]:
-    """Write the sample's tasks to ``target`` and the labeling interface beside it; returns the job's summary.
+    """Write the sample's tasks to ``target`` and the labeling interface beside it. Return the job's summary.
 
-    Raises ConfigError for a file that is there, DataContractError for an unknown sample.
+    Raises ConfigError if the file exists, DataContractError for an unknown sample.
     """
     if target.exists():
         raise ConfigError(f"{target} is there already: name another file")
@@ -56,7 +54,7 @@ def export_tasks(
     interface = target.with_suffix(".labeling.xml")
     scratch = target.with_name(f".{target.name}.unfinished")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch.open("w", encoding="utf-8") as file:  # one task after the other: pictures are large
+    with scratch.open("w", encoding="utf-8") as file:  # a task at a time: pictures are large
         file.write("[")
         for number, item in enumerate(items):
             file.write(",\n" if number else "\n")
@@ -67,7 +65,7 @@ def export_tasks(
     return {"status": RunStatus.SUCCEEDED, "tasks": len(items), "file": str(target), "interface": str(interface)}
 
 
-def _task(item: Item, dictionary: Dictionary, pictures: Pictures) -> dict[str, Any]:
+def _task(item: Item, dictionary: Dictionary, pictures: ScaledPictures) -> dict[str, Any]:
     picture = pictures.get(*item.images[0]) if item.images else None
     encoded = base64.b64encode(picture.data).decode() if picture else ""
     asked = f"{item.attribute} is {item.value}. Is it correct?" if item.value else f"What is the {item.attribute}?"
@@ -95,13 +93,13 @@ _NO_PICTURE = (
 
 
 def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> dict[str, Any]:
-    """Add the annotations in ``source``, Label Studio's export in the format JSON; returns the job's summary.
+    """Add the annotations in ``source``, Label Studio's export in the format JSON. Return the job's summary.
 
     An answer to a suggestion asks for the same change as on the page. A person's newest annotation of an item counts;
-    one that is not newer than the person's verdict in the store is known already, so importing the same file again adds
-    nothing. Skipped (cancelled) annotations are counted and left out; one that cannot be a verdict is counted and named
-    under ``refused``. Raises ConfigError for a file that cannot be read and DataContractError for one that is no such
-    export.
+    an annotation that is not newer than the person's verdict in the store is known already, so importing the same file
+    again adds nothing. Skipped (cancelled) annotations are counted and left out; what cannot be a verdict is counted
+    and named under ``refused``. Raises ConfigError for a file that cannot be read and DataContractError for a file that
+    is no such export.
     """
     counts, refused = Counter[str](), list[str]()
     newest: dict[tuple[str, str], Verdict] = {}
@@ -112,8 +110,10 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
         try:
             verdict = _verdict(data, annotation)
             item = store.item(verdict.item_id)
-            check_verdict(verdict, item, store.sample(item.sample_id).purpose)
-            _check_values(dictionary, item.attribute, verdict)
+            verdict.check(item, store.sample(item.sample_id).purpose)
+            known = dictionary[item.attribute].values if item.attribute in dictionary else ()
+            if unknown := sorted(set(verdict.right_values) - set(known)):
+                raise DataContractError(f"{unknown} is not among the values of {item.attribute}")
             key = (verdict.item_id, person_key(verdict.reviewer))
             newest.pop(key, None)  # the order stays that of time
             newest[key] = verdict
@@ -121,22 +121,16 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
             counts["refused"] += 1
             refused.append(f"annotation {number} of item {data.get('item_id')!r}: {problem}")
     for (item_id, person), verdict in newest.items():
-        earlier = [one for one in store.verdicts_of(item_id) if person_key(one.reviewer) == person]
-        known = any(one.answered_at >= verdict.answered_at for one in earlier)
+        own = [given for given in store.verdicts_of(item_id) if person_key(given.reviewer) == person]
+        is_old = any(given.answered_at >= verdict.answered_at for given in own)
         item = store.item(item_id)
         request = request_of(store.sample(item.sample_id), item, verdict)
-        counts["added" if not known and store.add_verdict(verdict, request) else "known"] += 1
+        counts["added" if not is_old and store.add_verdict(verdict, request) else "known"] += 1
     return {"status": RunStatus.SUCCEEDED, "annotations": dict(sorted(counts.items())), "refused": refused[:100]}
 
 
-def _check_values(dictionary: Dictionary, attribute: str, verdict: Verdict) -> None:
-    known = dictionary[attribute].values if attribute in dictionary else ()
-    if unknown := sorted(set(verdict.right_values) - set(known)):
-        raise DataContractError(f"{unknown} is not among the values of {attribute}")
-
-
 def _annotations(source: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """(data of the task, annotation), oldest first, so that a person's newest one counts."""
+    """Yield (data of the task, annotation), oldest first, so that a person's newest annotation counts."""
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -149,12 +143,13 @@ def _annotations(source: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str,
     found: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (task["data"], annotation) for task in tasks for annotation in task["annotations"]
     ]
-    yield from sorted(found, key=lambda one: str(one[1].get("updated_at") or one[1].get("created_at") or ""))
+    yield from sorted(found, key=lambda pair: str(pair[1].get("updated_at") or pair[1].get("created_at") or ""))
 
 
 def _verdict(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> Verdict:
-    """Raises ValueError, KeyError or TypeError for an annotation of another interface."""
-    chosen = {one["from_name"]: one["value"]["choices"] for one in annotation["result"] if one["type"] == "choices"}
+    """Return the verdict. Raises ValueError, KeyError or TypeError for an annotation of another interface."""
+    results = [result for result in annotation["result"] if result["type"] == "choices"]
+    chosen = {result["from_name"]: result["value"]["choices"] for result in results}
     (answer,) = chosen["answer"]
     at = datetime.fromisoformat(str(annotation.get("updated_at") or annotation["created_at"]))
     right = chosen.get("right_values", []) if answer == Answer.OTHER.value else []
@@ -169,7 +164,7 @@ def _verdict(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> Verdict:
 
 
 def _person(completed_by: Any) -> str:
-    """The annotator's email, or number in Label Studio."""
+    """Return the annotator's email, or number in Label Studio."""
     if isinstance(completed_by, Mapping):
         return str(completed_by.get("email") or f"Label Studio {completed_by['id']}")
     return f"Label Studio {completed_by}"

@@ -1,4 +1,4 @@
-"""A model version with the files of another version and some new certificates: no training, the same scores."""
+"""Registers a model version with the files of another version and some new certificates: no training, equal scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import ModelVersion, Registry, ResolvedModel
 
 RECERTIFIED, BY_VERDICTS = "recertified_from", "certified_from"
-"""Keys of the lineage of such a version: the version whose files it has, by the job that made it."""
+"""Keys of the lineage of such a version, by the job that made it: the version whose files it has."""
 
 
 def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Certificate], key: str) -> ModelVersion:
@@ -28,26 +28,23 @@ def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Cert
     """
     from catalog_enrichment.models import artifact
 
-    certificates = [issued.get(one.certificate_id, one) for one in model.certificates]
-    replaced = {(one.attribute, one.modality) for one in issued.values()}
+    new = list(issued.values())
+    certificates = [issued.get(old.certificate_id, old) for old in model.certificates]
+    replaced = {(certificate.attribute, certificate.modality) for certificate in new}
+    attributes = {certificate.attribute for certificate in new}
+    held_out = [row for row in registry.held_out(model.version) if (row.attribute, row.modality) not in replaced]
+    lineage: dict[str, Any] = {
+        key: model.version,
+        "attributes": sorted(attributes),
+        "label_set_hash": stable_hash(sorted(certificate.label_set_hash for certificate in new)),
+        "labelled": 0,
+    }
     with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
         target = Path(folder) / "artifact"
         shutil.copytree(model.artifact, target)
-        artifact.write_certificates(target, [one.to_dict() for one in certificates])
-        if reference := artifact.read_drift(target):  # a version of an older release has none
-            artifact.write_drift(target, without_accepted(reference, issued.values()))
-        held_out = [
-            row
-            for row in registry.held_out(model.version) or []
-            if (row.attribute, row.modality) not in replaced
-            and not (row.modality is None and row.attribute in {name for name, _ in replaced})
-        ]
-        lineage: dict[str, Any] = {
-            key: model.version,
-            "attributes": sorted({one.attribute for one in issued.values()}),
-            "label_set_hash": stable_hash(sorted(one.label_set_hash for one in issued.values())),
-            "labelled": 0,
-        }
+        artifact.write_certificates(target, [certificate.to_dict() for certificate in certificates])
+        if reference := artifact.read_drift(target):
+            artifact.write_drift(target, _without_accepted(reference, new))
         return registry.register(
             TrainedModel(
                 artifact=target,
@@ -65,22 +62,22 @@ def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Cert
         )
 
 
-def without_accepted(reference: list[dict[str, Any]], issued: Iterable[Certificate]) -> list[dict[str, Any]]:
+def _without_accepted(reference: list[dict[str, Any]], issued: Iterable[Certificate]) -> list[dict[str, Any]]:
     """Return the reference for drift checks without the accepted products of the ``issued`` certificates: how many
     products the new thresholds accept was not counted by stratum, and the old numbers would look like drift."""
-    new = {(one.attribute, one.modality.value, one.compute_type) for one in issued}
+    keys = {(new.attribute, new.modality.value, new.compute_type) for new in issued}
 
     def kept(entry: dict[str, Any]) -> dict[str, Any]:
-        if (entry["attribute"], entry["modality"], entry["compute_type"]) not in new:
+        if (entry["attribute"], entry["modality"], entry["compute_type"]) not in keys:
             return entry
-        strata = [{name: one[name] for name in one if name != "accepted"} for one in entry["strata"]]
+        strata = [{name: stratum[name] for name in stratum if name != "accepted"} for stratum in entry["strata"]]
         return entry | {"strata": strata}
 
     return [kept(entry) for entry in reference]
 
 
 def ancestors(registry: Registry, version: str) -> list[str]:
-    """Return ``version`` and the versions whose files it has, the newest first; the last one was trained."""
+    """Return ``version`` and the versions whose files it has, the newest first; the last version was trained."""
     found = [version]
     while before := _before(registry.lineage(found[-1])):
         found.append(before)

@@ -1,16 +1,23 @@
-"""The file of the review store: one SQLite database in write-ahead mode, with its version checked."""
+"""The file of the review store: a SQLite database in write-ahead mode with a version, and its rows as records."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from catalog_enrichment.audit.review_records import ChangeRequest, Item, ReviewSample, Verdict
 from catalog_enrichment.errors import DataContractError, TemporaryFailure
+
+Record = ReviewSample | Item | Verdict | ChangeRequest
+R = TypeVar("R", ReviewSample, Item, Verdict, ChangeRequest)
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x43455256
@@ -49,10 +56,10 @@ CREATE INDEX requests_of_product ON requests (product_id, attribute);
 
 
 class ReviewFile:
-    """The file ``path``, made with its folder if it is not there. For several threads and processes of one machine.
+    """The file ``path``, made with its folder if it is not there. For several threads and processes of a machine.
 
-    Raises DataContractError for a file that is no review store or one of another version, and TemporaryFailure where
-    the file is locked, the disk is full or the storage does not answer.
+    Raises DataContractError for a file that is no review store or has another version, and TemporaryFailure where the
+    file is locked, the disk is full or the storage does not answer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,9 +94,16 @@ class ReviewFile:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
+    def _insert(self, table: str, row: Mapping[str, Any]) -> int:
+        """Add a row, given as column -> value. Return its number."""
+        names = ", ".join(f'"{name}"' for name in row)
+        places = ", ".join("?" * len(row))
+        cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", tuple(row.values()))
+        return int(cursor.lastrowid or 0)
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """A block that is committed as a whole or, after an exception, not at all; blocks can be nested."""
+        """Commit the block as a whole or, after an exception, not at all; blocks can be nested."""
         with self._lock, _explained(self.path):
             if self._connection.in_transaction:
                 yield
@@ -117,7 +131,7 @@ class ReviewFile:
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _check_kind(self) -> None:
-        """Before anything is changed: the file is empty, or a review store of this version."""
+        """Check, before anything is changed, that the file is empty or a review store of this version."""
         with self._writing():
             application, version = self._pragma("application_id"), self._pragma("user_version")
             if application != APPLICATION_ID and (application or self._rows("SELECT 1 FROM sqlite_master")):
@@ -143,3 +157,42 @@ def _explained(path: Path) -> Iterator[None]:
         ) from problem
     except sqlite3.DatabaseError as problem:
         raise DataContractError(f"{path} is no review store, or is damaged: {problem}. Name another file") from problem
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def as_text(time: datetime) -> str:
+    """Return ``time`` in ISO 8601, in UTC, with microseconds, so that texts sort as times do.
+
+    Raises ValueError for a time without a time zone.
+    """
+    if time.tzinfo is None:
+        raise ValueError(f"a time in the review store needs a time zone, {time!r} has none")
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """Return the fields of a record as columns: tuples as JSON, times as text, enumerations by value."""
+    return {name: _plain(getattr(record, name)) for name in record.__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return as_text(value)
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
+    return value.value if isinstance(value, Enum) else value
+
+
+def read(kind: type[R], row: Mapping[str, Any]) -> R:
+    """Return the record of a row; columns that are no fields of ``kind`` are left out."""
+    return kind(**{name: _typed(hint, row[name]) for name, hint in get_type_hints(kind).items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if get_origin(hint) is tuple:
+        return tuple(tuple(part) if isinstance(part, list) else part for part in json.loads(value))
+    if datetime in (hint, *get_args(hint)):
+        return None if value is None else datetime.fromisoformat(value)
+    return hint(value) if isinstance(hint, type) and issubclass(hint, (Enum, bool)) else value

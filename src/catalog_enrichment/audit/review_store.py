@@ -1,30 +1,38 @@
-"""The review store: one SQLite file with what reviewers are asked and what they answer.
+"""The review store: a SQLite file with the questions to reviewers, their verdicts, and the changes that people ask for.
 
-The page's server and jobs use it at the same time, from several processes and threads of one machine. It is in
+The page's server and jobs use it at the same time, from several processes and threads of a machine. It is in
 write-ahead mode, which needs a local disk: SQLite does not support it on a network file system. Rows are never changed
 or deleted but for a verdict's time of withdrawal and a request's end, so that every answer stays known.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from catalog_enrichment.audit import review_rows
-from catalog_enrichment.audit.items import Item, ItemState, Outcome, Sample, Verdict
-from catalog_enrichment.audit.review_file import ReviewFile
-from catalog_enrichment.audit.review_outcomes import outcome_of, said, state_of
-from catalog_enrichment.audit.review_requests import Request, RequestState
+from catalog_enrichment.audit.review_file import ReviewFile, as_text, read, to_row
+from catalog_enrichment.audit.review_records import (
+    ChangeRequest,
+    Item,
+    ItemOutcome,
+    ItemState,
+    RequestState,
+    ReviewSample,
+    Verdict,
+    outcome_of,
+    person_key,
+    plain_name,
+    state_of,
+)
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import stable_hash
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of one sample, and of one person in it."""
+    """The progress of a sample, and of a person in it."""
 
     items: int
     open: int
@@ -33,28 +41,23 @@ class Progress:
     mine: int
     """Items that the person judged."""
     left: int
-    """Items that still need the person's verdict or another one's."""
+    """Items that still need the person's verdict or another person's."""
 
 
 class ReviewStore(ReviewFile):
-    """The store in the file ``path``, made with its folder if it is not there. For several threads and processes.
-
-    Raises DataContractError for a file that is no review store or one of another version, and TemporaryFailure where
-    the file is locked, the disk is full or the storage does not answer.
-    """
+    """The review store in the file ``path``."""
 
     # samples and items
 
-    def add_sample(self, sample: Sample, items: Sequence[Item]) -> bool:
+    def add_sample(self, sample: ReviewSample, items: Sequence[Item]) -> bool:
         """Add a sample with its items; False, and nothing changes, if it is there already with the same items.
 
-        Raises DataContractError if it is there with other items, and for items that are not the sample's or repeat.
+        Raises DataContractError if it is there with other items, and for items of another sample or repeated items.
         """
-        review_rows.check_sample(sample, items)
+        sample.check(items)
         with self._writing():
-            known = {
-                row["item_id"] for row in self._rows("SELECT item_id FROM items WHERE sample_id = ?", sample.sample_id)
-            }
+            rows = self._rows("SELECT item_id FROM items WHERE sample_id = ?", sample.sample_id)
+            known = {row["item_id"] for row in rows}
             if self._rows("SELECT 1 FROM samples WHERE sample_id = ?", sample.sample_id):
                 if known == {item.item_id for item in items}:
                     return False
@@ -62,70 +65,53 @@ class ReviewStore(ReviewFile):
                     f"{self.path}: the sample {sample.sample_id} is there with {len(known)} other items. Nothing was "
                     "written; draw the new sample under a new id"
                 )
-            self._connection.execute(
-                "INSERT INTO samples VALUES (?, ?, ?, ?, ?)",
-                (
-                    sample.sample_id,
-                    sample.purpose.value,
-                    review_rows.text(sample.drawn_at),
-                    sample.reviewers,
-                    sample.title,
-                ),
-            )
-            self._connection.executemany(
-                f"INSERT INTO items ({', '.join(review_rows.OF_ITEM)}, position) VALUES ({', '.join('?' * 13)})",
-                [(*review_rows.item_row(item), position) for position, item in enumerate(items)],
-            )
+            self._insert("samples", to_row(sample))
+            for position, item in enumerate(items):
+                self._insert("items", to_row(item) | {"position": position})
         return True
 
-    def samples(self) -> list[Sample]:
-        """All samples, newest first."""
+    def samples(self) -> list[ReviewSample]:
+        """Return all samples, newest first."""
         return [
-            review_rows.sample(row) for row in self._rows("SELECT * FROM samples ORDER BY drawn_at DESC, sample_id")
+            read(ReviewSample, row) for row in self._rows("SELECT * FROM samples ORDER BY drawn_at DESC, sample_id")
         ]
 
-    def sample(self, sample_id: str) -> Sample:
-        """Raises DataContractError if there is none of this id."""
+    def sample(self, sample_id: str) -> ReviewSample:
+        """Return the sample. Raises DataContractError if there is none with this id."""
         for row in self._rows("SELECT * FROM samples WHERE sample_id = ?", sample_id):
-            return review_rows.sample(row)
-        raise DataContractError(
-            f"{self.path} has no sample {sample_id!r}; it has {[s.sample_id for s in self.samples()]}"
-        )
+            return read(ReviewSample, row)
+        known = [sample.sample_id for sample in self.samples()]
+        raise DataContractError(f"{self.path} has no sample {sample_id!r}; it has {known}")
 
     def items(self, sample_id: str) -> list[Item]:
-        """In the order in which they were added. Raises DataContractError for an unknown sample."""
+        """Return the items in the order in which they were added. Raises DataContractError for an unknown sample."""
         self.sample(sample_id)
-        return [
-            review_rows.item(row)
-            for row in self._rows("SELECT * FROM items WHERE sample_id = ? ORDER BY position", sample_id)
-        ]
+        rows = self._rows("SELECT * FROM items WHERE sample_id = ? ORDER BY position", sample_id)
+        return [read(Item, row) for row in rows]
 
     def item(self, item_id: str) -> Item:
-        """Raises DataContractError if there is none of this id."""
+        """Return the item. Raises DataContractError if there is none with this id."""
         for row in self._rows("SELECT * FROM items WHERE item_id = ?", item_id):
-            return review_rows.item(row)
+            return read(Item, row)
         raise DataContractError(f"{self.path} has no item {item_id!r}: it was not drawn into this store")
 
     # verdicts
 
-    def add_verdict(self, verdict: Verdict, request: Request | None = None) -> bool:
+    def add_verdict(self, verdict: Verdict, request: ChangeRequest | None = None) -> bool:
         """Keep a verdict; False if the person's verdict on the item is the same already.
 
-        ``request``: kept with it, or not at all. Raises DataContractError for an unknown item, right values that the
-        answer or the attribute cannot have, a name that is blank, an adjudicator who judged the item before, and an
-        adjudication of an item that is not disputed.
+        ``request``: kept with the verdict, or neither is. Raises DataContractError for an unknown item, for what cannot
+        be a verdict (:meth:`Verdict.check`), for an adjudicator who judged the item before, and for an adjudication of
+        an item that is not disputed.
         """
         with self._writing():
             item = self.item(verdict.item_id)
-            review_rows.check_verdict(verdict, item, self.sample(item.sample_id).purpose)
+            verdict.check(item, self.sample(item.sample_id).purpose)
             counting = self.verdicts_of(verdict.item_id)
-            mine = [
-                one
-                for one in counting
-                if review_rows.person_key(one.reviewer) == review_rows.person_key(verdict.reviewer)
-            ]
-            same_role = [one for one in mine if one.adjudicates == verdict.adjudicates]
-            if any(said(one) == said(verdict) for one in same_role):
+            person = person_key(verdict.reviewer)
+            mine = [known for known in counting if person_key(known.reviewer) == person]
+            same_role = [known for known in mine if known.adjudicates == verdict.adjudicates]
+            if any(known.content == verdict.content for known in same_role):
                 return False
             if verdict.adjudicates:
                 self._check_adjudication(item, verdict, counting)
@@ -134,40 +120,44 @@ class ReviewStore(ReviewFile):
                     f"{verdict.reviewer} adjudicated the item {verdict.item_id} and has seen the others' verdicts: "
                     "another person reviews it"
                 )
-            self._connection.execute(
-                "INSERT INTO verdicts (item_id, reviewer, person, answer, right_values, adjudicates, answered_at, "
-                "seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(
-                        verdict.item_id,
-                        review_rows.plain_name(verdict.reviewer),
-                        review_rows.person_key(verdict.reviewer),
-                    ),
-                    *(verdict.answer.value, json.dumps(verdict.right_values, ensure_ascii=False)),
-                    *(int(verdict.adjudicates), review_rows.text(verdict.answered_at), float(verdict.seconds)),
-                ),
-            )
-            self._withdraw_requests(verdict.item_id, verdict.reviewer)
+            self._insert("verdicts", to_row(verdict) | {"reviewer": plain_name(verdict.reviewer), "person": person})
+            self._withdraw_requests(verdict.item_id, person)
             if request is not None:
                 self.add_request(request)
         return True
 
+    def _check_adjudication(self, item: Item, verdict: Verdict, counting: Sequence[Verdict]) -> None:
+        person = person_key(verdict.reviewer)
+        if any(not known.adjudicates and person_key(known.reviewer) == person for known in counting):
+            raise DataContractError(
+                f"{verdict.reviewer} judged the item {item.item_id}: another person adjudicates what is disputed"
+            )
+        state, _ = state_of(self.sample(item.sample_id).reviewers, counting)
+        if state is not ItemState.DISPUTED and not any(known.adjudicates for known in counting):
+            raise DataContractError(
+                f"the item {item.item_id} is {state.value}, not disputed: there is nothing to adjudicate"
+            )
+
     def withdraw_verdict(self, item_id: str, reviewer: str, at: datetime | None = None) -> bool:
-        """Take back the person's newest verdict on the item, and the request that came with it if it still waits; an
-        older verdict of the person counts again. False if there is none."""
+        """Withdraw the person's newest verdict on the item, and the request that came with it if it still waits.
+
+        An older verdict of the person counts again. False if there is none.
+        """
+        person = person_key(reviewer)
         with self._writing():
             changed = self._connection.execute(
                 "UPDATE verdicts SET withdrawn_at = ? WHERE verdict_id = (SELECT max(verdict_id) FROM verdicts "
                 "WHERE item_id = ? AND person = ? AND withdrawn_at IS NULL)",
-                (review_rows.text(at or datetime.now(UTC)), item_id, review_rows.person_key(reviewer)),
+                (as_text(at or datetime.now(UTC)), item_id, person),
             ).rowcount
-            self._withdraw_requests(item_id, reviewer)
+            self._withdraw_requests(item_id, person)
         return changed > 0
 
     def withdraw_answer(self, item_id: str, reviewer: str) -> bool:
-        """Take back the person's answer to a suggestion, so that it is asked again; False if there is none.
+        """Withdraw the person's answer to a suggestion, so that it is asked again; False if there is none.
 
-        Of several answers the newest one; the older ones, too, unless one was applied: their requests are gone.
+        Of several answers the newest is withdrawn; the older ones, too, unless one was applied: their requests are
+        gone.
         """
         with self._writing():
             found = self.withdraw_verdict(item_id, reviewer)
@@ -176,44 +166,48 @@ class ReviewStore(ReviewFile):
         return found
 
     def verdicts(self, sample_id: str) -> dict[str, list[Verdict]]:
-        """Item id -> the verdicts that count, oldest first; items without one are left out."""
+        """Return item id -> the verdicts that count, oldest first; items without a verdict are left out."""
         return dict(self._counting("i.sample_id = ?", sample_id))
 
     def verdicts_of(self, item_id: str) -> list[Verdict]:
-        """The verdicts on one item that count, oldest first."""
+        """Return the verdicts on an item that count, oldest first."""
         return self._counting("v.item_id = ?", item_id)[item_id]
 
-    def outcomes(self, sample_id: str) -> list[Outcome]:
-        """Every item of the sample and what its verdicts come to. Raises DataContractError for an unknown sample."""
+    def outcomes(self, sample_id: str) -> list[ItemOutcome]:
+        """Return the outcome of every item of the sample. Raises DataContractError for an unknown sample."""
         reviewers = self.sample(sample_id).reviewers
         counting = self._counting("i.sample_id = ?", sample_id)
         return [outcome_of(item, reviewers, counting.get(item.item_id, [])) for item in self.items(sample_id)]
 
-    def outcome(self, item_id: str) -> Outcome:
-        """Of one item."""
-        item = self.item(item_id)
-        return outcome_of(item, self.sample(item.sample_id).reviewers, self.verdicts_of(item_id))
-
-    def newest_of(self, sample_id: str, reviewer: str, limit: int = 1, adjudicates: bool = False) -> list[Verdict]:
-        """The person's newest verdicts in the sample as a reviewer, or as an adjudicator; newest first."""
+    def newest_verdict(self, sample_id: str, reviewer: str, adjudicates: bool = False) -> Verdict | None:
+        """Return the person's newest verdict in the sample as a reviewer, or as an adjudicator; None without one."""
         rows = self._rows(
             "SELECT c.* FROM counting c JOIN items i USING (item_id) WHERE i.sample_id = ? AND c.person = ? "
-            "AND c.adjudicates = ? ORDER BY c.verdict_id DESC LIMIT ?",
-            *(sample_id, review_rows.person_key(reviewer), int(adjudicates), limit),
+            "AND c.adjudicates = ? ORDER BY c.verdict_id DESC LIMIT 1",
+            *(sample_id, person_key(reviewer), int(adjudicates)),
         )
-        return [review_rows.verdict(row) for row in rows]
+        return read(Verdict, rows[0]) if rows else None
 
-    # what to ask next
+    def _counting(self, condition: str, value: str) -> defaultdict[str, list[Verdict]]:
+        """Return item id -> the verdicts that count, in the order in which they came, where ``condition`` holds."""
+        rows = self._rows(
+            f"SELECT v.* FROM counting v JOIN items i USING (item_id) WHERE {condition} ORDER BY v.verdict_id", value
+        )
+        found: defaultdict[str, list[Verdict]] = defaultdict(list)
+        for row in rows:
+            found[row["item_id"]].append(read(Verdict, row))
+        return found
+
+    # the next questions
 
     def queue(self, sample_id: str, reviewer: str, limit: int = 1, shop_id: str = "") -> list[Item]:
-        """The next items for a person: those that the person has not judged and that have too few verdicts.
+        """Return the next items for a person: those with too few verdicts and none of the person.
 
-        First those that others have begun, so that items get settled; the rest in an order of the person's own, so that
-        several people seldom judge the same item at the same moment, with the items about one product after each
+        First come items that others have begun, so that items get settled; the rest in an order of the person's own, so
+        that several people seldom judge the same item at the same moment, with the items about a product after each
         other. The order stays the same from call to call.
         """
-        reviewers = self.sample(sample_id).reviewers
-        person = review_rows.person_key(reviewer)
+        reviewers, person = self.sample(sample_id).reviewers, person_key(reviewer)
         rows = self._rows(
             "SELECT i.item_id, i.product_id, i.position, count(c.verdict_id) AS given, "
             "coalesce(max(c.adjudicates), 0) AS adjudicated, "
@@ -226,15 +220,16 @@ class ReviewStore(ReviewFile):
         return [self.item(row["item_id"]) for row in wanted[:limit]]
 
     def progress(self, sample_id: str, reviewer: str = "", shop_id: str = "") -> Progress:
-        """``shop_id``: of this shop's items alone. Asked for with every verdict: the items' texts are not read."""
-        reviewers, person = self.sample(sample_id).reviewers, review_rows.person_key(reviewer)
+        """Return the progress; with ``shop_id`` for this shop's items only. Does not read the items' texts: the page
+        asks for it with every verdict."""
+        reviewers, person = self.sample(sample_id).reviewers, person_key(reviewer)
         counting = self._counting("i.sample_id = ?", sample_id)
         ids = self._rows(
             "SELECT item_id FROM items WHERE sample_id = ? AND (? = '' OR shop_id = ?)", sample_id, shop_id, shop_id
         )
         of_items = [counting.get(row["item_id"], []) for row in ids]
         states = [state_of(reviewers, verdicts)[0] for verdicts in of_items]
-        mine = [any(review_rows.person_key(one.reviewer) == person for one in verdicts) for verdicts in of_items]
+        mine = [any(person_key(verdict.reviewer) == person for verdict in verdicts) for verdicts in of_items]
         return Progress(
             items=len(of_items),
             open=states.count(ItemState.OPEN),
@@ -246,49 +241,27 @@ class ReviewStore(ReviewFile):
 
     # requests
 
-    def add_request(self, request: Request) -> int:
-        """Keep a request for the next job; returns its id."""
+    def add_request(self, request: ChangeRequest) -> int:
+        """Keep a request for the next job; return its id. Raises DataContractError for a blank name."""
         if not request.by.strip():
             raise DataContractError("a request needs the name of the person who asks")
+        row = to_row(request) | {"by": plain_name(request.by)}
+        del row["request_id"]
         with self._writing():
-            cursor = self._connection.execute(
-                'INSERT INTO requests (kind, product_id, attribute, "values", run_id, "by", reason, asked_at, item_id, '
-                "state, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
-                (
-                    *(request.kind.value, request.product_id, request.attribute, json.dumps(request.values)),
-                    *(
-                        request.run_id,
-                        review_rows.plain_name(request.by),
-                        request.reason,
-                        review_rows.text(request.asked_at),
-                    ),
-                    *(request.item_id, RequestState.WAITING.value),
-                ),
-            )
-        return int(cursor.lastrowid or 0)
+            return self._insert("requests", row)
 
-    def requests(self, after: int = 0, state: RequestState | None = None) -> list[Request]:
-        """Requests with an id above ``after``, oldest first; of one ``state``, if given."""
-        rows = self._rows(
-            "SELECT * FROM requests WHERE request_id > ? AND (? IS NULL OR state = ?) ORDER BY request_id",
-            *(after, state, state),
-        )
-        return [review_rows.request(row) for row in rows]
+    def requests(self, after: int = 0, state: RequestState | None = None) -> list[ChangeRequest]:
+        """Return the requests with an id above ``after``, oldest first; only those in ``state``, if given."""
+        return self._requests("request_id > ? AND (? IS NULL OR state = ?)", after, state, state)
 
-    def requests_about(self, product_id: str) -> list[Request]:
-        """Everything that was asked about a product, oldest first."""
-        rows = self._rows("SELECT * FROM requests WHERE product_id = ? ORDER BY request_id", product_id)
-        return [review_rows.request(row) for row in rows]
+    def requests_about(self, product_id: str) -> list[ChangeRequest]:
+        """Return the requests about a product, oldest first."""
+        return self._requests("product_id = ?", product_id)
 
-    def applied_answers(self, item_id: str, person: str = "") -> list[Request]:
-        """The requests that a suggestion's answers were and that a job has applied, oldest first; of one person or of
-        all."""
-        rows = self._rows(
-            "SELECT * FROM requests WHERE item_id = ? AND item_id != '' AND state = ? ORDER BY request_id",
-            *(item_id, RequestState.APPLIED.value),
-        )
-        found = [review_rows.request(row) for row in rows]
-        return [one for one in found if not person or review_rows.person_key(one.by) == review_rows.person_key(person)]
+    def applied_answers(self, item_id: str, person: str = "") -> list[ChangeRequest]:
+        """Return the applied requests of a suggestion's answers, oldest first; of all people, or of ``person``."""
+        found = self._requests("item_id = ? AND item_id != '' AND state = ?", item_id, RequestState.APPLIED.value)
+        return [request for request in found if not person or person_key(request.by) == person_key(person)]
 
     def mark_applied(
         self,
@@ -300,59 +273,33 @@ class ReviewStore(ReviewFile):
     ) -> bool:
         """Note what became of a waiting request; False, and nothing changes, if it waits no more.
 
-        ``state``: REFUSED where it cannot be done, WITHDRAWN where the person took it back. ``run_id``: of the run that
-        wrote a set, for :attr:`Request.run_id`.
+        ``state``: REFUSED where it cannot be done, WITHDRAWN where the person withdrew it. ``run_id``: the run that
+        wrote a set, for :attr:`ChangeRequest.run_id`.
         """
         with self._writing():
             changed = self._connection.execute(
                 "UPDATE requests SET state = ?, outcome = ?, ended_at = ?, run_id = CASE ? WHEN '' THEN run_id ELSE ? "
                 "END WHERE request_id = ? AND state = ?",
-                (
-                    *(state.value, outcome, review_rows.text(at), run_id, run_id),
-                    *(request_id, RequestState.WAITING.value),
-                ),
+                (state.value, outcome, as_text(at), run_id, run_id, request_id, RequestState.WAITING.value),
             ).rowcount
         return changed > 0
 
     def withdraw_request(self, request_id: int, by: str) -> bool:
-        """Take back a waiting request, and the answer to a suggestion that it came with; False if it waits no more."""
+        """Withdraw a waiting request, and the answer to a suggestion that it came with; False if it waits no more."""
         with self._writing():
             now = datetime.now(UTC)
             if not self.mark_applied(request_id, f"taken back by {by}", now, RequestState.WITHDRAWN):
                 return False
-            (row,) = self._rows("SELECT * FROM requests WHERE request_id = ?", request_id)
-            request = review_rows.request(row)
+            (request,) = self._requests("request_id = ?", request_id)
             if request.item_id:
                 self.withdraw_answer(request.item_id, request.by)
         return True
 
-    def _withdraw_requests(self, item_id: str, reviewer: str) -> None:
-        for request in self.requests(state=RequestState.WAITING):
-            if request.item_id == item_id and review_rows.person_key(request.by) == review_rows.person_key(reviewer):
+    def _withdraw_requests(self, item_id: str, person: str) -> None:
+        for request in self._requests("item_id = ? AND state = ?", item_id, RequestState.WAITING.value):
+            if person_key(request.by) == person:
                 self.mark_applied(request.request_id, "", datetime.now(UTC), RequestState.WITHDRAWN)
 
-    # checks and rows
-
-    def _check_adjudication(self, item: Item, verdict: Verdict, counting: Sequence[Verdict]) -> None:
-        if any(
-            not one.adjudicates and review_rows.person_key(one.reviewer) == review_rows.person_key(verdict.reviewer)
-            for one in counting
-        ):
-            raise DataContractError(
-                f"{verdict.reviewer} judged the item {item.item_id}: another person adjudicates what is disputed"
-            )
-        outcome = outcome_of(item, self.sample(item.sample_id).reviewers, counting)
-        if outcome.state is not ItemState.DISPUTED and not any(one.adjudicates for one in counting):
-            raise DataContractError(
-                f"the item {item.item_id} is {outcome.state.value}, not disputed: there is nothing to adjudicate"
-            )
-
-    def _counting(self, condition: str, value: str) -> defaultdict[str, list[Verdict]]:
-        """Item id -> the verdicts that count, in the order in which they came. ``condition`` is text of this file."""
-        rows = self._rows(
-            f"SELECT v.* FROM counting v JOIN items i USING (item_id) WHERE {condition} ORDER BY v.verdict_id", value
-        )
-        found: defaultdict[str, list[Verdict]] = defaultdict(list)
-        for row in rows:
-            found[row["item_id"]].append(review_rows.verdict(row))
-        return found
+    def _requests(self, condition: str, *values: str | int | None) -> list[ChangeRequest]:
+        rows = self._rows(f"SELECT * FROM requests WHERE {condition} ORDER BY request_id", *values)
+        return [read(ChangeRequest, row) for row in rows]

@@ -1,4 +1,1 @@
-"""The catalog: Delta tables (lake), the ledger of values, the tables that have a file of their own, category filters.
-
-Start at base.py.
-"""
+"""The catalog: its Delta tables (start at lake.py), the ledger of values, and tables that have a file of their own."""

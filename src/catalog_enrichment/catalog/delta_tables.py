@@ -1,122 +1,242 @@
-"""The Delta tables of a lake catalog: opened, made from their contracts, and fenced against earlier holders."""
+"""The Delta tables of a catalog: opened, made from their contracts, their versions, commits, and the fence of the lock.
+
+The run id is the Delta application transaction of a run's commit, and its number of rows is the transaction's version:
+so the log says which runs wrote what, also after old log entries are cleaned up.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog.lease import FENCE
-from catalog_enrichment.errors import DataContractError, TemporaryFailure
+from catalog_enrichment.catalog import locks
+from catalog_enrichment.catalog.locks import FENCE
+from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
+    from catalog_enrichment.catalog.part_files import DataFile, Part
     from catalog_enrichment.catalog.storage import Storage
 
 COMMIT_RETRIES = 100
-"""How often a commit is tried again after a concurrent one; appends do not conflict, they only wait."""
+"""How often a commit is tried again after a concurrent commit; appends do not conflict, they only wait."""
 
 COMMIT_POINTS = ("products", "attribute_values")
 """The tables whose commits decide what a run has done; ``current_values`` is derived from them."""
 
 FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "self_derived")
-"""The tables that only the holder of the write lease changes, the commit points first. To the others any job adds rows:
+"""The tables that only the holder of the write lock changes, the commit points first. To the others any job adds rows:
 a training the labels that it used, and a job that has lost its lease that it failed."""
 
+DIFFERING_ROWS = 65_536
+"""Rows in a batch of :meth:`DeltaTables.scan_differing`; only for tables without pictures."""
 
 _FENCE_RUN = "fence-"
-"""How the run ids of commits begin that change no row."""
+"""Prefix of the run ids of commits that change no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit of a table."""
+
+    version: int
+    run_id: str | None
+    """The run that made it; None for the creation of the table."""
+    committed_at: datetime
 
 
 class DeltaTables:
-    """The tables in ``storage``, by name."""
+    """The tables in ``storage``, by name, and the lock of the job that changes them."""
 
-    storage: Storage
+    def __init__(self, storage: Storage, lease_seconds: float) -> None:
+        self.storage = storage
+        self.lock = locks.lock(storage, "writing", lease_seconds, fenced=self)
+
+    def open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        """Return the table at its newest version or at ``version``; None if it does not exist, or for version -1."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        place = self.storage.below(table)
+        uri, options = place.delta_uri, place.delta_options
+        if version == -1:
+            return None
+        if place.folder is not None:
+            return DeltaTable(uri, version) if DeltaTable.is_deltatable(uri) else None
+        try:  # to ask first whether it is a table would be another request
+            return DeltaTable(uri, version, options)
+        except TableNotFoundError:
+            return None
+
+    def create(self, table: str) -> DeltaTable:
+        """Return the table, made from its contract on first use. Raises DataContractError if it has another shape."""
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
+        delta, place = self.open(table), self.storage.below(table)
+        if delta is None:
+            _make(place, contract.table_json(table))
+            delta = DeltaTable(place.delta_uri, storage_options=place.delta_options)
+        stored = pa.schema(delta.schema().to_arrow())
+        if not stored.equals(contract.arrow_schema(table)):
+            raise DataContractError(
+                f"{self.location(table)} does not have the columns of contract {table}.v1: it has "
+                f"{json.dumps(stored.names)}. A newer release or another program changed it: use that release, or "
+                "restore the table"
+            )
+        return delta
+
+    def location(self, table: str) -> str:
+        return self.storage.below(table).uri
+
+    # versions
 
     def version(self, table: str) -> int:
-        delta = self._open(table)
+        delta = self.open(table)
         return -1 if delta is None else int(delta.version())
 
     def written_versions(self, table: str, count: int = 1) -> list[int]:
-        delta = self._open(table)
+        """Return the newest ``count`` versions that a run or a person made, newest first.
+
+        Before the first they are -1 and below. Versions that change no row and only keep an earlier holder of the write
+        lease away are left out.
+        """
+        delta = self.open(table)
         newest = -1 if delta is None else int(delta.version())
         if delta is None or not delta.transaction_version(FENCE):
             return [newest - number for number in range(count)]
         looked_at = 4 * count
         while True:  # as a rule once: there is a fence only where a job has died
             history = delta.history(looked_at)
-            written = [int(one["version"]) for one in history if not str(one.get("run_id")).startswith(_FENCE_RUN)]
+            written = [int(row["version"]) for row in history if not str(row.get("run_id")).startswith(_FENCE_RUN)]
             if len(written) >= count or len(history) < looked_at:
                 oldest = written[-1] if written else -1
                 return (written + [oldest - 1 - number for number in range(count)])[:count]
             looked_at *= 4
 
     def readable(self, table: str, version: int) -> bool:
+        """Return whether this version, or -1, can still be read: later upkeep may have deleted its files."""
         from deltalake.exceptions import DeltaError
 
         place = self.storage.below(table)
         try:
-            return version == -1 or all(place.size(name) is not None for name in names_of(self._open(table, version)))
+            return all(place.size(name) is not None for name in names_of(self.open(table, version)))
         except DeltaError:  # its log entries are gone
             return False
 
-    def committed(self, table: str, run_id: str) -> bool:
-        return self._rows_of(table, run_id) is not None
+    def identity(self, table: str) -> str | None:
+        """Return an id of the table, None if there is none. A table that is removed and made again gets another id."""
+        delta = self.open(table)
+        return None if delta is None else str(delta.metadata().id)
 
-    def location(self, table: str) -> str:
-        return self.storage.below(table).uri
+    def commits(self, table: str, after: int) -> list[Commit]:
+        """Return the commits that made the versions later than ``after``, oldest first."""
+        delta = self.open(table)
+        newer = 0 if delta is None else int(delta.version()) - after
+        if delta is None or newer <= 0:
+            return []
+        found = [
+            Commit(int(row["version"]), row.get("run_id"), datetime.fromtimestamp(row["timestamp"] / 1000, UTC))
+            for row in delta.history(newer)
+        ]
+        return sorted((commit for commit in found if commit.version > after), key=lambda commit: commit.version)
 
-    def _rows_of(self, table: str, run_id: str) -> int | None:
-        delta = self._open(table)
+    def scan_differing(
+        self, table: str, version: int, other: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of ``version`` in files that the version ``other`` does not have, without Spark.
+
+        Version -1 has no rows. Some of the rows may be in ``other`` as well, in another file. Raises FileNotFoundError
+        where upkeep has deleted a file.
+        """
+        from deltalake.exceptions import DeltaError
+
+        from catalog_enrichment.catalog.part_files import read_files
+
+        try:
+            names = sorted(set(names_of(self.open(table, version))) - set(names_of(self.open(table, other))))
+        except DeltaError as problem:
+            raise FileNotFoundError(f"version {version} or {other} of {self.location(table)}: {problem}") from problem
+        yield from read_files(self.storage.below(table), names, DIFFERING_ROWS, schema_of(table, columns))
+
+    def rows_of(self, table: str, run_id: str) -> int | None:
+        """Return how many rows ``run_id`` has committed to ``table``; None if it has committed nothing."""
+        delta = self.open(table)
         return None if delta is None else delta.transaction_version(run_id)
 
-    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
+    # commits
 
-        place = self.storage.below(table)
-        uri, options = place.delta_uri, place.delta_options
-        if place.folder is not None:
-            return DeltaTable(uri, version) if DeltaTable.is_deltatable(uri) else None
-        try:  # to ask first whether it is a table would be one more request
-            return DeltaTable(uri, version, options)
-        except TableNotFoundError:
-            return None
+    def commit(
+        self,
+        delta: DeltaTable,
+        parts: Sequence[Part],
+        run_id: str,
+        transactions: Mapping[str, int],
+        *,
+        overwrite: bool = False,
+        replaced: Sequence[str] | None = None,
+    ) -> bool:
+        """Make one atomic commit on top of ``delta``; False if a concurrent commit excludes it.
 
-    def _create(self, table: str) -> DeltaTable:
-        """The table, made from its contract on first use. Raises DataContractError if it has another shape."""
-        import pyarrow as pa
-        from deltalake import DeltaTable, Schema
+        The files ``parts`` are added, with ``overwrite`` in place of all others. ``replaced``: names of files whose
+        rows ``parts`` have; then the commit changes no rows.
+        """
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import AddAction, RemoveAction
 
-        delta = self._open(table)
-        if delta is None:
-            _make(self.storage.below(table), contract.table_json(table))
-            place = self.storage.below(table)
-            delta = DeltaTable(place.delta_uri, storage_options=place.delta_options)
-        stored = pa.schema(delta.schema().to_arrow())
-        missing = _missing_columns(stored, contract.arrow_schema(table))
-        if missing is not None and not len(missing):
-            return delta
-        if missing is not None:
-            # an older contract, which lacked some nullable columns: they are null in the rows that are there
-            delta.alter.add_columns(Schema.from_arrow(missing).fields)
-            return DeltaTable(delta.table_uri, storage_options=self.storage.delta_options)
-        raise DataContractError(
-            f"{self.location(table)} does not have the columns of contract {table}.v{contract.TABLES[table]}: it has "
-            f"{json.dumps(stored.names)}. Tables of older releases are migrated when they are opened: a newer release "
-            "wrote this one (use that release), or something else changed it (restore it)"
+        table = Path(unquote(delta.table_uri)).name
+        self._check_parts(table, parts)
+        self.assert_lease(delta, table)
+        token = self.lock.token if table in FENCED else None
+        fence = {} if token is None else {FENCE: token}
+        properties = CommitProperties(
+            custom_metadata={"run_id": run_id, "rows": sum(part.rows for part in parts)},
+            max_commit_retries=COMMIT_RETRIES,
+            app_transactions=[Transaction(name, number) for name, number in (dict(transactions) | fence).items()],
         )
+        now, changes_rows = int(datetime.now(UTC).timestamp() * 1000), replaced is None
+        actions: list[Any] = [AddAction(part.name, part.size, {}, now, changes_rows, part.stats) for part in parts]
+        actions += [RemoveAction(name, False, now) for name in replaced or ()]
+        try:
+            mode = "overwrite" if overwrite else "append"
+            delta.create_write_transaction(actions, mode, delta.schema(), commit_properties=properties)
+        except CommitFailedError:
+            return False
+        return True
 
-    # the lease
+    def _check_parts(self, table: str, parts: Sequence[Part]) -> None:
+        """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both."""
+        if problems := sorted({part.problem for part in parts if part.problem}):
+            raise DataContractError(f"table {table}: {'; '.join(problems)}. Nothing was written")
+        place = self.storage.below(table)
+        for part in parts:
+            if place.size(part.name) != part.size:
+                raise ConfigError(
+                    f"{place.uri}/{part.name} was written by an executor but is not here: catalog.path must be a "
+                    "folder that the driver and all executors share, or in an object store"
+                )
+
+    # the fence
+
+    def assert_lease(self, delta: DeltaTable, table: str) -> None:
+        """Raise TemporaryFailure if another job may hold the lease under which this job writes."""
+        if table in FENCED:
+            self.lock.assert_held(known_token=delta.transaction_version(FENCE) or 0)
 
     def largest_token(self) -> int:
-        """The largest token of a lease that a table knows; 0 if none does."""
-        opened = [self._open(table) for table in FENCED]
+        """Return the largest token of a lease that a table knows; 0 without any."""
+        opened = [self.open(table) for table in FENCED]
         return max((delta.transaction_version(FENCE) or 0 for delta in opened if delta), default=0)
 
     def fence(self, token: int) -> None:
@@ -126,7 +246,7 @@ class DeltaTables:
         """
         before = {table: self.version(table) for table in COMMIT_POINTS}
         for table in FENCED:
-            if table in COMMIT_POINTS or self._open(table):
+            if table in COMMIT_POINTS or self.open(table):
                 self._fence(table, token, before)
 
     def _fence(self, table: str, token: int, before: dict[str, int]) -> None:
@@ -134,7 +254,7 @@ class DeltaTables:
         from deltalake.exceptions import CommitFailedError
 
         for _ in range(COMMIT_RETRIES):
-            delta = self._create(table)
+            delta = self.create(table)
             transactions = [Transaction(FENCE, token)]
             if table == "current_values" and all(delta.transaction_version(name) == before[name] for name in before):
                 now = {name: self.version(name) for name in before}
@@ -145,15 +265,17 @@ class DeltaTables:
                 max_commit_retries=COMMIT_RETRIES,
                 app_transactions=transactions,
             )
-            with suppress(CommitFailedError):  # the earlier holder committed at this moment: once more, after it
+            with suppress(CommitFailedError):  # the earlier holder committed at this moment: try again, after it
                 delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)
                 return
         raise TemporaryFailure(f"{self.location(table)} cannot be fenced: other jobs kept writing to it. Run again")
 
 
 def _make(place: Storage, columns: str) -> None:
-    """Make an empty table, if there is none; of several processes the first one wins, and deltalake alone would let
-    each of them make the table again."""
+    """Make an empty table, if there is none: of several processes the first succeeds.
+
+    deltalake alone would let each of them make the table again.
+    """
     from deltalake import DeltaTable, Schema
 
     if place.folder is not None:
@@ -161,10 +283,8 @@ def _make(place: Storage, columns: str) -> None:
     with tempfile.TemporaryDirectory(
         prefix="_new-", dir=place.folder.parent if place.folder else None, ignore_cleanup_errors=True
     ) as scratch:
-        folder = Path(scratch)
-        if place.folder is not None:
-            folder = folder / "table"
-            folder.mkdir()
+        folder = Path(scratch, "table")
+        folder.mkdir()
         DeltaTable.create(folder.as_uri(), Schema.from_json(columns))
         if place.folder is not None:
             with suppress(OSError):
@@ -174,26 +294,27 @@ def _make(place: Storage, columns: str) -> None:
             place.put_new(first, (folder / first).read_bytes())
 
 
-def _missing_columns(stored: pa.Schema, expected: pa.Schema) -> pa.Schema | None:
-    """The columns to add to ``stored`` to make it ``expected``; None if adding nullable columns does not do it."""
+def schema_of(table: str, columns: Sequence[str] | None = None) -> pa.Schema:
+    """Return the contract as an Arrow schema, of all columns or of ``columns``."""
     import pyarrow as pa
 
-    missing = pa.schema([field for field in expected if field.name not in stored.names])
-    others_equal = all(name in expected.names and expected.field(name) == stored.field(name) for name in stored.names)
-    return missing if others_equal and all(field.nullable for field in missing) else None
+    whole = contract.arrow_schema(table)
+    return whole if columns is None else pa.schema([whole.field(name) for name in columns])
 
 
 def names_of(delta: DeltaTable | None) -> list[str]:
-    """The files of this version, by name: no table here has partitions, so that none is in a folder."""
+    """Return the files of this version, by name: no table here has partitions, so that none is in a folder."""
     return [] if delta is None else [uri.rpartition("/")[2] for uri in delta.file_uris()]
 
 
-def files_of(delta: DeltaTable | None) -> list[tuple[str, int, int]]:
-    """Name, bytes and rows of the files of a version, oldest first."""
+def files_of(delta: DeltaTable | None) -> list[DataFile]:
+    """Return the files of this version, oldest first."""
     import pyarrow as pa
+
+    from catalog_enrichment.catalog.part_files import DataFile
 
     if delta is None:
         return []
     actions = pa.table(delta.get_add_actions()).sort_by("modification_time")
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    return [(name, size, rows or 0) for name, size, rows in zip(*columns, strict=True)]
+    return [DataFile(name, size, rows or 0) for name, size, rows in zip(*columns, strict=True)]

@@ -1,16 +1,16 @@
-"""The ledger of values (contract `attribute_values`): its events, the values that stand, what readers see, undoing.
+"""The ledger of values (contract `attribute_values`): its events, the active values, what readers see, undoing.
 
 Events are only appended. A run asserts values; a later run may retract them; a rollback undoes events. A rollback's
 event names the event that it ``undoes``, so a rollback of a rollback restores what the first one undid, and two runs
 can be undone in any order. A person asserts the whole set of a product and attribute, or with :data:`NO_VALUE` that
-there is none. A value stands, that is, it has not been retracted, by a replay of the events in force::
+there is no value. Which values are active follows from a replay of the events in force::
 
     event in force    no event in force undoes it
-    value active    its assert is in force, and the last retract or reinstate in force that a run made by itself
+    value active      its assert is in force, and the last retract or reinstate in force that a run made by itself
                       (``undoes`` is null) does not leave it retracted
 
-Pure functions over Spark DataFrames, without UDFs. The order of events is that of ``asserted_at``: one time per
-run, strictly increasing from run to run (:func:`next_asserted_at`).
+:func:`active` is the replay in Spark SQL, without UDFs; :func:`active_rows` is the same for few events, without Spark.
+The order of events is that of ``asserted_at``: one time per run, later than that of every run before it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,37 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.records import ADMINISTRATIVE, JUDGED, Decision, Op, Reason, Source, event_id, strictly_later
+from catalog_enrichment.reasons import ADMINISTRATIVE, JUDGED, Reason
+from catalog_enrichment.records import Decision, Op, Source, event_id, strictly_later
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.spark.frames import Persist
 
-
 BROADCAST_CORRECTIONS = 500_000
-"""Most ids of values that do not stand that are sent to every executor: about 70 MB."""
-
+"""Most ids of inactive values that are sent to every executor: about 70 MB."""
 
 NO_VALUE = ""
 """Value of the event by which a person says that a product has no value of an attribute. It is an assert, so that it
-stands before what models assert, is undone and is replaced as a value is; readers see no value."""
+goes before what models assert, is undone and is replaced as a value is; readers see no value."""
+
+CURRENT_VALUES_FROM = {
+    "products": ("product_id", "opt_out", "merchant_attributes"),
+    "attribute_values": (
+        *("event_id", "product_id", "attribute", "value", "op", "source", "run_id", "asserted_at", "model_version"),
+        *("certificate_id", "refers_to", "undoes"),
+    ),
+}
+"""Table -> the columns that :func:`active` and :func:`current_values` need."""
+
+_KEY = ["product_id", "attribute"]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class RunStamp:
-    """What every event of one run carries."""
+    """The columns that every event of a run has alike."""
 
     run_id: str
     model_name: str | None
@@ -58,22 +69,21 @@ class RunStamp:
 
 @dataclass(frozen=True, slots=True)
 class ActiveValues:
-    """The values that stand at one version of the ledger."""
+    """The active values at one version of the ledger."""
 
     version: int
-    """Of the table `attribute_values`; -1: there is no event yet."""
+    """Version of the table `attribute_values`; -1: there is no event yet."""
     events: DataFrame
-    """The assert events whose values stand."""
+    """The assert events of the active values."""
 
     def without(self, gone: DataFrame) -> ActiveValues:
-        """All but the events whose ids are in the column ``event_id`` of ``gone``."""
+        """Return all but the events whose ids are in the column ``event_id`` of ``gone``."""
         return ActiveValues(self.version, self.events.join(gone.select("event_id"), "event_id", "left_anti"))
 
     def after(self, changes: DataFrame) -> ActiveValues:
-        """What stands after the next commit, if that commit adds ``changes``: asserts, and retracts of active values.
+        """Return the active values after a next commit of ``changes``: asserts, and retracts of active values.
 
-        Not for changes that were committed before, nor for the events of a rollback (``undoes``), which need a replay
-        of the whole ledger.
+        Not for the events of a rollback (``undoes``), which need a replay of the whole ledger.
         """
         from pyspark.sql import functions as F
 
@@ -85,47 +95,43 @@ class ActiveValues:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """What a run needs to know of one version of the ledger."""
+    """What a run needs to know about one version of the ledger."""
 
     version: int
-    """Of the table `attribute_values`; -1: there is no event yet."""
+    """Version of the table `attribute_values`; -1: there is no event yet."""
     events: DataFrame
     """The whole ledger."""
 
     @cached_property
     def totals(self) -> Totals:
-        """Of all events. One aggregation, when it is first asked for."""
+        """The totals of all events: one aggregation, when it is first asked for."""
         return Totals.of(self.events)
 
     def active(self) -> ActiveValues:
-        """The values that stand, by a replay of all events."""
+        """Return the active values, by a replay of all events."""
         return ActiveValues(self.version, active(self.events, self.totals.corrections))
 
-    def standing_of(self, some: Callable[[DataFrame], DataFrame], persist: Persist) -> ActiveValues:
-        """The values that stand about some products: ``some`` keeps the events about these, which are read once."""
+    def active_of(self, some: Callable[[DataFrame], DataFrame], persist: Persist) -> ActiveValues:
+        """Return the active values about some products: ``some`` keeps their events, which are read once."""
         return ActiveValues(self.version, active(persist(some(self.events)), self.totals.corrections))
 
     def before(self, run_id: str) -> LedgerState:
-        """The ledger without the events of ``run_id``."""
+        """Return the ledger without the events of ``run_id``."""
         from pyspark.sql import functions as F
 
         return replace(self, events=self.events.where(F.col("run_id") != run_id))
 
-    def next_asserted_at(self, now: datetime) -> datetime:
-        """``now``, or the first microsecond after the newest event if that is later; in UTC."""
-        return strictly_later(now, self.totals.last_asserted_at)
-
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all events of a ledger."""
+    """Numbers over all events of a ledger."""
 
     last_asserted_at: datetime | None
-    """Of the newest event, in UTC; None: there is no event yet."""
+    """Time of the newest event, in UTC; None: there is no event yet."""
     human_events: int
     """How many events people have added."""
     corrections: int
-    """How many events refer to another one."""
+    """How many events refer to another event."""
     run_ids: frozenset[str]
 
     @classmethod
@@ -142,21 +148,20 @@ class Totals:
 
 
 def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
-    """``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
+    """Return ``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
     return strictly_later(now, Totals.of(events).last_asserted_at)
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
-    """An assert event for every row of ``decided`` (contract `predictions`) whose decision is to publish."""
+    """Return an assert event for every row of ``decided`` (contract `predictions`) whose decision is to publish."""
     from pyspark.sql import functions as F
 
-    none = F.lit(None).cast("string")
     return _record(
         decided.where(F.col("decision") == Decision.PUBLISH.value),
         stamp,
         op=F.lit(Op.ASSERT.value),
-        refers_to=none,
-        undoes=none,
+        refers_to=F.lit(None),
+        undoes=F.lit(None),
         source=F.lit(Source.MODEL.value),
         model_name=F.lit(stamp.model_name),
         model_version=F.lit(stamp.model_version),
@@ -166,7 +171,7 @@ def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:
 def human_assertions(
     product: Mapping[str, Any], attribute: str, values: Sequence[str], stamp: RunStamp
 ) -> list[dict[str, Any]]:
-    """The assert events, as rows, of the whole set of ``values`` that a person gave; of no values: that there is none.
+    """Return the assert events, as rows, of the whole set of ``values`` that a person gave; no values: there is none.
 
     ``product``: its product_id and content_hash.
     """
@@ -181,50 +186,40 @@ def human_assertions(
         "asserted_at": stamp.asserted_at,
     }
     key = (stamp.run_id, product["product_id"], attribute)
-    return [usual | {"value": one, "event_id": event_id(*key, one, Op.ASSERT)} for one in values or [NO_VALUE]]
-
-
-def retractions(active: DataFrame, decided: DataFrame, stamp: RunStamp) -> DataFrame:
-    """The retract events for what is :func:`contradicted`."""
-    return retract(contradicted(active, decided), stamp)
+    return [usual | {"value": value, "event_id": event_id(*key, value, Op.ASSERT)} for value in values or [NO_VALUE]]
 
 
 def retract(active: DataFrame, stamp: RunStamp) -> DataFrame:
-    """The retract events for all of ``active``; its column ``contradiction`` is their reason."""
+    """Return the retract events for all of ``active``; its column ``contradiction`` is their reason."""
+    return _act(Op.RETRACT, active, stamp)
+
+
+def reinstate(inactive: DataFrame, stamp: RunStamp) -> DataFrame:
+    """Return the reinstate events for the assert events ``inactive``; their column ``contradiction`` is the reason."""
+    return _act(Op.REINSTATE, inactive, stamp)
+
+
+def _act(op: Op, asserts: DataFrame, stamp: RunStamp) -> DataFrame:
     from pyspark.sql import functions as F
 
-    return _record(
-        active,
-        stamp,
-        op=F.lit(Op.RETRACT.value),
-        refers_to=F.col("event_id"),
-        undoes=F.lit(None).cast("string"),
-        reason=F.col("contradiction"),
-    )
-
-
-def reinstate(fallen: DataFrame, stamp: RunStamp) -> DataFrame:
-    """The reinstate events for the assert events ``fallen``; their column ``contradiction`` is the reason."""
-    from pyspark.sql import functions as F
-
-    given = {"refers_to": F.col("event_id"), "undoes": F.lit(None).cast("string"), "reason": F.col("contradiction")}
-    return _record(fallen, stamp, op=F.lit(Op.REINSTATE.value), **given)
+    reason = F.col("contradiction")
+    return _record(asserts, stamp, op=F.lit(op.value), refers_to=F.col("event_id"), undoes=F.lit(None), reason=reason)
 
 
 def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
-    """The active model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
+    """Return the active model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
 
     PRECISION, "One version at a time". Only where the run publishes nothing for the product and attribute; where it
     does, its set replaces the old one by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
-    Reason SUPERSEDED: on the same content the score is now too low (records.JUDGED). A value stands if the newest
-    decision did not use the score (records.ADMINISTRATIVE) or was only about a merchant's or a human's value.
+    Reason SUPERSEDED: on the same content the score is now too low (reasons.JUDGED). A value stays active if the newest
+    decision did not use the score (reasons.ADMINISTRATIVE) or was only about a merchant's or a human's value.
     """
     from pyspark.sql import functions as F
 
     def any_row_for(reasons: Collection[Reason]) -> Column:
         return F.max(F.col("reason").isin([reason.value for reason in reasons]))
 
-    decisions = decided.groupBy("product_id", "attribute").agg(
+    decisions = decided.groupBy(_KEY).agg(
         F.first("content_hash").alias("new_content"),
         F.max(F.col("decision") == Decision.PUBLISH.value).alias("published"),
         any_row_for(JUDGED).alias("judged"),
@@ -234,14 +229,31 @@ def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
     reason = F.when(content_changed, Reason.CONTENT_CHANGED.value).otherwise(Reason.SUPERSEDED.value)
     return (
         active.where(F.col("source") == Source.MODEL.value)
-        .join(decisions.where(~F.col("published")), ["product_id", "attribute"])
+        .join(decisions.where(~F.col("published")), _KEY)
         .where(content_changed | (F.col("judged") & ~F.col("administrative")))
         .withColumn("contradiction", reason)
     )
 
 
+def with_replaced(active: DataFrame, gone: DataFrame) -> DataFrame:
+    """Return ``gone``, active values to retract, and the older values that would be seen again without it (SUPERSEDED).
+
+    A set that a newer set replaced stays active, and no reader sees it until the newer set is retracted. A rollback
+    wants that; a retraction of values that are wrong or switched off does not. Older values are added only where
+    nothing of the newest model set of a product and attribute is left.
+    """
+    from pyspark.sql import functions as F
+
+    model = active.where(F.col("source") == Source.MODEL.value).join(gone.select(_KEY).distinct(), _KEY, "left_semi")
+    rest = model.join(gone.select("event_id"), "event_id", "left_anti")
+    newest = newest_sets(model).select(*_KEY, "run_id")
+    emptied = newest.join(rest, [*_KEY, "run_id"], "left_anti").select(_KEY)
+    older = rest.join(emptied, _KEY).withColumn("contradiction", F.lit(Reason.SUPERSEDED.value))
+    return gone.unionByName(older.select(*gone.columns))
+
+
 def undo(events: DataFrame, run_ids: str | Collection[str], attribute: str | None, stamp: RunStamp) -> DataFrame:
-    """The events that take back what a run, or several, did (to ``attribute``, if given) and is still in force (I6).
+    """Return the events that take back what a run, or several, did (to ``attribute``, if given) and is in force (I6).
 
     An assert or reinstate is answered by a retract, a retract by a reinstate. Undoing twice gives no rows; undoing
     the undoing restores what it took. Later runs keep their effect.
@@ -263,101 +275,42 @@ def undo(events: DataFrame, run_ids: str | Collection[str], attribute: str | Non
     )
 
 
-def active(events: DataFrame, corrections: int | None = None) -> DataFrame:
-    """The assert events whose values stand.
+def active_rows(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the assert events of the active values among a few ``events``, without Spark; see :func:`active`."""
+    return [event for event in events if event["op"] == Op.ASSERT.value and _is_active(event, events)]
 
-    ``corrections``: how many of a larger set of events refer to another one, if that is known. Few are broadcast, so
+
+def _is_active(asserted: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> bool:
+    acts = [event for event in events if event["refers_to"] == asserted["event_id"]]
+    acts.sort(key=lambda event: (event["asserted_at"], event["run_id"], event["op"], event["event_id"]))
+    undone: set[str] = set()
+    for act in reversed(acts):
+        if act["undoes"] is not None and act["event_id"] not in undone:
+            undone.add(act["undoes"])
+    in_force = [act for act in acts if act["undoes"] is None and act["event_id"] not in undone]
+    retracted = bool(in_force) and in_force[-1]["op"] == Op.RETRACT.value
+    return asserted["event_id"] not in undone and not retracted
+
+
+def active(events: DataFrame, corrections: int | None = None) -> DataFrame:
+    """Return the assert events of the active values.
+
+    ``corrections``: how many of a larger set of events refer to another event, if that is known. Few are broadcast, so
     that the asserts, which may be very many, are not shuffled.
     """
     from pyspark.sql import functions as F
 
-    fallen = _replay(events).where(~F.col("stands")).select(F.col("assert_id").alias("event_id"))
+    inactive = _replay(events).where(~F.col("active")).select(F.col("assert_id").alias("event_id"))
     if corrections is not None and corrections <= BROADCAST_CORRECTIONS:
-        fallen = F.broadcast(fallen)
-    return events.where(F.col("op") == Op.ASSERT.value).join(fallen, "event_id", "left_anti")
-
-
-def human_owned(events: DataFrame) -> DataFrame:
-    """product_id and attribute of every value that a person gave, or said is not there, and that stands."""
-    from pyspark.sql import functions as F
-
-    # whatever refers to a person's event has the same source
-    of_people = active(events.where(F.col("source") == Source.HUMAN.value))
-    return of_people.select("product_id", "attribute").distinct()
-
-
-def current_values(products: DataFrame, active: DataFrame) -> DataFrame:
-    """What the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
-
-    The merchant's set (I1); else the newest human set, which may say that there is none; else the whole set of the
-    newest run with a active value. Products that are gone have nothing, and where the merchant opted out no model's
-    value is seen.
-    """
-    from pyspark.sql import functions as F
-
-    merchant = _merchant_values(products)
-    of_products = active.join(products.select("product_id", "opt_out"), "product_id")
-    visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
-    removed = (F.col("source") == Source.HUMAN.value) & F.array_contains("values", NO_VALUE)
-    others = visible.where(~removed).join(merchant, ["product_id", "attribute"], "left_anti")
-    return merchant.unionByName(others, allowMissingColumns=True).select(
-        *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
-    )
-
-
-CURRENT_VALUES_FROM = {
-    "products": ("product_id", "opt_out", "merchant_attributes"),
-    "attribute_values": (
-        *("event_id", "product_id", "attribute", "value", "op", "source", "run_id", "asserted_at", "model_version"),
-        *("certificate_id", "refers_to", "undoes"),
-    ),
-}
-"""Table -> the columns that :func:`active` and :func:`current_values` need."""
-
-
-def newest_sets(active: DataFrame) -> DataFrame:
-    """Per product and attribute the set of one run: the newest human one, else the newest."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    sets = active.groupBy("product_id", "attribute", "source", "run_id").agg(
-        F.array_sort(F.collect_set("value")).alias("values"),
-        F.max("asserted_at").alias("asserted_at"),
-        F.max("model_version").alias("model_version"),
-        F.max("certificate_id").alias("certificate_id"),
-    )
-    human_first = F.when(F.col("source") == Source.HUMAN.value, 0).otherwise(1)
-    newest = Window.partitionBy("product_id", "attribute").orderBy(
-        human_first, F.col("asserted_at").desc(), F.col("run_id").desc()
-    )
-    return sets.withColumn("recency", F.row_number().over(newest)).where("recency = 1").drop("recency")
-
-
-def history(events: DataFrame, product_id: str, attribute: str) -> DataFrame:
-    """Every event about one value set, oldest first."""
-    from pyspark.sql import functions as F
-
-    mine = events.where((F.col("product_id") == product_id) & (F.col("attribute") == attribute))
-    return mine.orderBy("asserted_at", "run_id", "op", "value")
-
-
-def _merchant_values(products: DataFrame) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    given = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "given"))
-    named = F.filter("given", lambda value: value.isNotNull() & (F.trim(value) != ""))
-    return given.select(
-        "product_id",
-        "attribute",
-        F.array_sort(F.array_distinct(named)).alias("values"),
-        F.lit(Source.MERCHANT.value).alias("source"),
-    ).where(F.size("values") > 0)
+        inactive = F.broadcast(inactive)
+    return events.where(F.col("op") == Op.ASSERT.value).join(inactive, "event_id", "left_anti")
 
 
 def _replay(events: DataFrame) -> DataFrame:
-    """For every assert that later events refer to: assert_id, whether it ``stands``, the event ids ``undone``.
+    """Return, for every assert that later events refer to: assert_id, whether it is ``active``, the ids ``undone``.
 
-    Read from the newest event to the oldest, an event is in force unless one already read, itself in force, undoes it.
+    Read from the newest event to the oldest, an event is in force unless an event already read, itself in force, undoes
+    it.
     """
     from pyspark.sql import functions as F
 
@@ -370,15 +323,71 @@ def _replay(events: DataFrame) -> DataFrame:
     newest = "try_element_at(filter(acts, act -> act.undoes IS NULL AND NOT array_contains(undone, act.event_id)), -1)"
     retracted = f"coalesce({newest}.op = '{Op.RETRACT.value}', false)"
     replayed = later.agg(acts.alias("acts")).withColumn("undone", undone)
-    stands = f"NOT array_contains(undone, assert_id) AND NOT {retracted} AS stands"
-    return replayed.selectExpr("assert_id", "undone", stands)
+    is_active = f"NOT array_contains(undone, assert_id) AND NOT {retracted} AS active"
+    return replayed.selectExpr("assert_id", "undone", is_active)
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+def human_owned(events: DataFrame) -> DataFrame:
+    """Return product_id and attribute of every active value that a person gave, or said is not there."""
+    from pyspark.sql import functions as F
+
+    # whatever refers to a person's event has the same source
+    return active(events.where(F.col("source") == Source.HUMAN.value)).select(_KEY).distinct()
+
+
+def current_values(products: DataFrame, active: DataFrame) -> DataFrame:
+    """Return what the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
+
+    The merchant's set (I1); else the newest human set, which may say that there is no value; else the whole set of the
+    newest run with an active value. Products that are gone have nothing, and where the merchant opted out no model's
+    value is seen.
+    """
+    from pyspark.sql import functions as F
+
+    merchant = _merchant_values(products)
+    of_products = active.join(products.select("product_id", "opt_out"), "product_id")
+    visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
+    removed = (F.col("source") == Source.HUMAN.value) & F.array_contains("values", NO_VALUE)
+    others = visible.where(~removed).join(merchant, _KEY, "left_anti")
+    return merchant.unionByName(others, allowMissingColumns=True).select(
+        *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
+    )
+
+
+def _merchant_values(products: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    given = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "given"))
+    named = F.filter("given", lambda value: value.isNotNull() & (F.trim(value) != ""))
+    values = F.array_sort(F.array_distinct(named)).alias("values")
+    merchant = F.lit(Source.MERCHANT.value).alias("source")
+    return given.select(*_KEY, values, merchant).where(F.size("values") > 0)
+
+
+def newest_sets(active: DataFrame) -> DataFrame:
+    """Return per product and attribute the set of one run: the newest human set, else the newest set."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    sets = active.groupBy(*_KEY, "source", "run_id").agg(
+        F.array_sort(F.collect_set("value")).alias("values"),
+        *[F.max(name).alias(name) for name in ("asserted_at", "model_version", "certificate_id")],
+    )
+    human_first = F.when(F.col("source") == Source.HUMAN.value, 0).otherwise(1)
+    newest = Window.partitionBy(*_KEY).orderBy(human_first, F.col("asserted_at").desc(), F.col("run_id").desc())
+    return sets.withColumn("recency", F.row_number().over(newest)).where("recency = 1").drop("recency")
+
+
+def history(events: DataFrame, product_id: str, attribute: str) -> DataFrame:
+    """Return every event about one product and attribute, oldest first."""
+    from pyspark.sql import functions as F
+
+    mine = events.where((F.col("product_id") == product_id) & (F.col("attribute") == attribute))
+    return mine.orderBy("asserted_at", "run_id", "op", "value")
 
 
 def _record(rows: DataFrame, stamp: RunStamp, **given: Column) -> DataFrame:
-    """Ledger rows: the stamp, the ``given`` columns, and for every other column what ``rows`` carry."""
+    """Return ledger rows: the stamp, the ``given`` columns, and for every other column what ``rows`` have."""
     from pyspark.sql import functions as F
 
     micros = (stamp.asserted_at - _EPOCH) // timedelta(microseconds=1)

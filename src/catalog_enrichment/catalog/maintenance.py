@@ -1,4 +1,4 @@
-"""Upkeep of the lake catalog's files: files that no version needs, small files, long Delta logs, old checkpoints.
+"""Upkeep of a catalog's files: files that no version needs, small files, long Delta logs, old checkpoints.
 
 Nothing here changes what a table's newest version holds, and each step can be interrupted and done again. Only for the
 job that holds the catalog's write lock. Readers keep what they have open: a file goes only when no version newer than
@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.checkpoints import STAGING
-from catalog_enrichment.catalog.delta_tables import COMMIT_RETRIES, files_of, names_of
+from catalog_enrichment.catalog.delta_tables import files_of, names_of
 from catalog_enrichment.catalog.storage import Storage, Stored
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from deltalake import DeltaTable
 
-    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 SMALL_BYTES = 32 * 2**20
 """A file below this is joined with others."""
 
 TARGET_BYTES = 128 * 2**20
-"""Compressed bytes up to which small files are joined into one."""
+"""Compressed bytes up to which small files are joined into one file."""
 
 CHECKPOINT_COMMITS = 10
 """Commits since a table's last Delta checkpoint after which another is made: opening a table reads all of them."""
@@ -38,13 +37,12 @@ CHECKPOINT_COMMITS = 10
 LOG_RETENTION_HOURS = 30 * 24
 """Delta's own default (`delta.logRetentionDuration`), which ``cleanup_metadata`` applies to log entries."""
 
-
 _ROWS_OF_IMPORT = re.compile(rf"{STAGING}/[^/]+/rows-[^/]+/[^/]+\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class FileSet:
-    """Files of a storage, or folders with all in them."""
+    """Files of a storage, or folders with everything in them."""
 
     storage: Storage
     paths: Sequence[Stored] = ()
@@ -52,140 +50,137 @@ class FileSet:
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return sum(one.size for one in self.paths)
+        """Return the bytes of all of them."""
+        return sum(path.size for path in self.paths)
 
     def delete(self) -> None:
         if self.folders:
             for folder in self.paths:
                 self.storage.discard(folder.path)
         else:
-            self.storage.delete(one.path for one in self.paths)
+            self.storage.delete(file.path for file in self.paths)
 
 
 class Maintenance:
-    """What can be cleaned up in ``lake``; files younger than ``retention_hours`` are never deleted."""
+    """The files of ``catalog`` that can be cleaned up; files younger than ``retention_hours`` are never deleted."""
 
-    def __init__(self, lake: LakeCatalog, retention_hours: int) -> None:
-        self.lake = lake
-        self.retention_hours = retention_hours
+    def __init__(self, catalog: Catalog, retention_hours: int) -> None:
+        self.catalog, self._storage = catalog, catalog.storage
+        self._retention_hours = retention_hours
 
     @cached_property
     def tables(self) -> list[str]:
         """The tables that exist, in the contract's order."""
-        return [name for name in contract.TABLES if self.lake.version(name) >= 0]
+        return [name for name in contract.TABLES if self.catalog.version(name) >= 0]
 
     # files that no version needs
 
     def unreferenced_files(self, table: str) -> FileSet:
-        """Files of versions superseded longer ago than the retention, and as old files of killed or repeated tasks."""
+        """Return files of versions superseded longer ago than the retention, and as old files of killed or repeated
+        tasks."""
         # deltalake only looks for them: its own deletion adds commits, and with them another version, to the log
         names = self._open(table).vacuum(
-            retention_hours=self.retention_hours, dry_run=True, enforce_retention_duration=False, full=True
+            retention_hours=self._retention_hours, dry_run=True, enforce_retention_duration=False, full=True
         )
-        there = {one.name: one for one in self.lake.storage.files(table) if one.path == f"{table}/{one.name}"}
-        return FileSet(self.lake.storage, [there[name] for name in names if name in there])
+        there = {file.name: file for file in self._files_in(table)}
+        return FileSet(self._storage, [there[name] for name in names if name in there])
 
     def leftover_folders(self, finished: set[str]) -> FileSet:
-        """Checkpoints of the runs ``finished``, and other checkpoints and unfinished tables older than the retention.
+        """Return checkpoints of the runs ``finished``, and other checkpoints and unfinished tables older than the
+        retention.
 
         A run that was killed is resumed from its checkpoints while they are there; later it computes them again.
         """
-        storage = self.lake.storage
-        checkpoints = [one for one in storage.folders(STAGING) if one.name in finished or self._old(one)]
-        unfinished = [one for one in storage.folders() if one.name.startswith("_new-") and self._old(one)]
-        return FileSet(storage, checkpoints + unfinished, folders=True)
-
-    def _old(self, one: Stored) -> bool:
-        return one.modified < time.time() - self.retention_hours * 3600
+        checkpoints = [run for run in self._storage.folders(STAGING) if run.name in finished or self._is_old(run)]
+        unfinished = [table for table in self._storage.folders() if table.name.startswith("_new-")]
+        return FileSet(
+            self._storage, checkpoints + [table for table in unfinished if self._is_old(table)], folders=True
+        )
 
     def unnamed_pictures(self, store: StoredPictures) -> FileSet:
-        """Pictures of ``store`` that no product of any version still there names, put there before the retention.
+        """Return pictures of ``store`` that no product of any version still there names, put there before the
+        retention.
 
-        Nor a checkpoint of an import that may be resumed: it does not put its pictures there again.
+        Pictures that a checkpoint of an import names stay: an import that is resumed does not store them again.
         """
         named = self._named_pictures()
-        return FileSet(store.storage, [one for one in store.files() if one.name not in named and self._old(one)])
+        return FileSet(store.storage, [file for file in store.files() if file.name not in named and self._is_old(file)])
 
     def _named_pictures(self) -> set[str]:
-        """The versions of all pictures without a URI in the files of the products table, superseded ones as well, and
-        in the rows of imports that are not over."""
+        """Return the versions of all pictures without a URI in the files of the products table, superseded files as
+        well, and in the rows of imports that are not over."""
         import pyarrow as pa
 
         named: set[str] = set()
-        storage = self.lake.storage
-        for one in storage.files(STAGING):
-            if _ROWS_OF_IMPORT.fullmatch(one.path):
-                named.update(_own_pictures(storage, one.path))
-        for one in storage.files("products"):
-            if one.path != f"products/{one.name}" or not one.name.endswith(".parquet"):
+        for file in self._storage.files(STAGING):
+            if _ROWS_OF_IMPORT.fullmatch(file.path):
+                named.update(_own_pictures(self._storage, file.path))
+        for file in self._files_in("products"):
+            if not file.name.endswith(".parquet"):
                 continue
             try:
-                named.update(_own_pictures(storage, one.path))
+                named.update(_own_pictures(self._storage, file.path))
             except pa.ArrowInvalid:
-                if one.name in names_of(self._open("products")):
+                if file.name in names_of(self._open("products")):
                     raise
                 # else a killed task left it half written
         return named
 
+    def _files_in(self, table: str) -> Iterator[Stored]:
+        """Yield the files of the table's folder, without its log."""
+        return (file for file in self._storage.files(table) if file.path == f"{table}/{file.name}")
+
+    def _is_old(self, stored: Stored) -> bool:
+        return stored.modified < time.time() - self._retention_hours * 3600
+
     # small files
 
     def small_files(self, table: str, at_least: int) -> FileSet:
-        """The files below :data:`SMALL_BYTES` of the newest version; none if they are fewer than ``at_least``."""
-        files = [Stored(name, size, 0.0) for name, size, _ in files_of(self._open(table)) if size < SMALL_BYTES]
-        return FileSet(self.lake.storage.below(table), files if len(files) >= max(at_least, 2) else [])
+        """Return the newest version's files below :data:`SMALL_BYTES`; none if they are fewer than ``at_least``."""
+        files = [Stored(file.name, file.size, 0.0) for file in files_of(self._open(table)) if file.size < SMALL_BYTES]
+        return FileSet(self._storage.below(table), files if len(files) >= max(at_least, 2) else [])
 
     def compact(self, table: str, small: FileSet, run_id: str) -> int:
-        """Put the rows of the files ``small`` into few files, in one commit; returns how many files that made.
+        """Put the rows of the files ``small`` into few files, in one commit; return how many files that made.
 
         The rows, the transactions of earlier runs and the bound on row groups stay as they were. Concurrent appends do
         not conflict. Returns 0, with nothing changed, if another job replaced the table in between.
         """
-        from deltalake import CommitProperties, Transaction
-        from deltalake.exceptions import CommitFailedError
-        from deltalake.transaction import AddAction, RemoveAction
+        from catalog_enrichment.catalog.lake import SCAN_ROWS
+        from catalog_enrichment.catalog.part_files import grouped, read_files, write_part
 
-        from catalog_enrichment.catalog.part_files import write_part
-
-        delta, now = self._open(table), int(time.time() * 1000)
-        fresh = not self.lake.current_values_stale()
-        self.lake.require_lease(delta, table)
+        tables, delta = self.catalog.tables, self._open(table)
+        fresh = not self.catalog.current_values_stale()
+        tables.assert_lease(delta, table)
         schema, place = contract.arrow_schema(table), small.storage
-        written = [write_part(_rows(place, group, schema), place, schema) for group in _groups(small.paths)]
+        written = [
+            write_part(read_files(place, [file.name for file in group], SCAN_ROWS, schema), place, schema)
+            for group in grouped(small.paths, lambda file: file.size, TARGET_BYTES)
+        ]
         parts = [part for part in written if part is not None]
-        self.lake.check_parts(table, parts)
-        added = [AddAction(part.name, part.size, {}, now, False, part.stats) for part in parts]
-        removed = [RemoveAction(file.name, False, now) for file in small.paths]
-        transactions = {run_id: sum(part.rows for part in parts), **self.lake.fencing(table)}
-        properties = CommitProperties(
-            custom_metadata={"run_id": run_id},
-            max_commit_retries=COMMIT_RETRIES,
-            app_transactions=[Transaction(name, number) for name, number in transactions.items()],
-        )
-        try:
-            delta.create_write_transaction([*added, *removed], "append", delta.schema(), commit_properties=properties)
-        except CommitFailedError:
+        rows, names = sum(part.rows for part in parts), [file.name for file in small.paths]
+        if not tables.commit(delta, parts, run_id, {run_id: rows}, replaced=names):
             return 0
-        if fresh and self.lake.current_values_stale():  # only by the commit of this moment
-            self.lake.confirm_current_values(run_id)
-        return len(added)
+        if fresh and self.catalog.current_values_stale():  # only by the commit of this moment
+            self.catalog.confirm_current_values(run_id)
+        return len(parts)
 
     # the Delta log
 
     def commits_since_checkpoint(self, table: str) -> int:
-        """How many log entries a reader of the newest version has to read."""
+        """Return how many log entries a reader of the newest version has to read."""
         checkpoints = [int(entry.name[:20]) for entry in self._log(table) if entry.name.endswith(".checkpoint.parquet")]
-        return self.lake.version(table) - max(checkpoints, default=-1)
+        return self.catalog.version(table) - max(checkpoints, default=-1)
 
     def expired_log_entries(self, table: str) -> FileSet:
-        """Log entries older than :data:`LOG_RETENTION_HOURS` that come before the newest version."""
-        limit, newest = time.time() - LOG_RETENTION_HOURS * 3600, self.lake.version(table)
+        """Return log entries older than :data:`LOG_RETENTION_HOURS` that come before the newest version."""
+        limit, newest = time.time() - LOG_RETENTION_HOURS * 3600, self.catalog.version(table)
         expired = [entry for entry in self._log(table) if int(entry.name[:20]) < newest and entry.modified < limit]
-        return FileSet(self.lake.storage, sorted(expired, key=lambda entry: entry.path))
+        return FileSet(self._storage, sorted(expired, key=lambda entry: entry.path))
 
     def _log(self, table: str) -> list[Stored]:
-        """The entries and checkpoints of the table's log."""
-        return [entry for entry in self.lake.storage.files(f"{table}/_delta_log") if entry.name[:20].isdigit()]
+        """Return the entries and checkpoints of the table's log."""
+        return [entry for entry in self._storage.files(f"{table}/_delta_log") if entry.name[:20].isdigit()]
 
     def shorten_log(self, table: str) -> None:
         """Make a Delta checkpoint of the newest version, and delete the log entries that have expired."""
@@ -194,41 +189,17 @@ class Maintenance:
         delta.cleanup_metadata()
 
     def _open(self, table: str) -> DeltaTable:
-        from deltalake import DeltaTable
-
-        place = self.lake.storage.below(table)
-        return DeltaTable(place.delta_uri, storage_options=place.delta_options)
+        delta = self.catalog.tables.open(table)
+        if delta is None:
+            raise FileNotFoundError(f"there is no table {self.catalog.location(table)}")
+        return delta
 
 
 def _own_pictures(storage: Storage, path: str) -> Iterator[str]:
-    """The versions of the pictures without a URI in one file of products. Older files hold the pictures themselves,
-    which are not read."""
+    """Yield the versions of the pictures without a URI in one file of products; the column of bytes is not read."""
     columns = [f"images.list.element.{name}" for name in ("uri", "version")]
     with storage.parquet(path) as parquet:
         for group in range(parquet.num_row_groups):
             pictures = parquet.read_row_group(group, columns=columns)["images"].combine_chunks().flatten()
             own = pictures.filter(pictures.field("uri").is_null())
             yield from own.field("version").drop_null().to_pylist()
-
-
-def _groups(files: Sequence[Stored]) -> Iterator[list[str]]:
-    """The names of the files in their order, in groups of up to :data:`TARGET_BYTES`."""
-    group: list[str] = []
-    size = 0
-    for file in files:
-        if group and size + file.size > TARGET_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(file.name)
-        size += file.size
-    if group:
-        yield group
-
-
-def _rows(place: Storage, names: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    from catalog_enrichment.catalog.lake import SCAN_ROWS
-    from catalog_enrichment.catalog.part_files import batches_of
-
-    for name in names:
-        with place.parquet(name) as parquet:
-            yield from batches_of(parquet, SCAN_ROWS, schema.names)

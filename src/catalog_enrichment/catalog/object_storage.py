@@ -1,8 +1,8 @@
 """A catalog's files in an object store (Amazon S3 and stores with its API, Google Cloud Storage, Azure), by obstore.
 
-No jars: Spark's tasks and the driver read and write the objects themselves, and deltalake keeps the tables' logs with
-the same settings. The store must know conditional puts, as S3, Google and Azure do: only the first of several writers
-may create an object, and only who knows its present entity tag may replace it.
+Spark's tasks and the driver read and write the objects themselves, without jars, and deltalake keeps the tables' logs
+with the same settings. The store must know conditional puts, as S3, Google and Azure do: only the first of several
+writers may create an object, and a writer may replace an object only if it knows the present entity tag.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import from_url
+
 from catalog_enrichment import failures
 from catalog_enrichment.catalog.storage import MARKER, FolderStorage, Storage, Stored
 from catalog_enrichment.config.catalog import CATALOG_STORES, CLIENT_SETTINGS
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
 
 WHOLE_BYTES = 4 * 2**20
-"""An object up to this size is read by one request."""
+"""An object up to this size is read by a single request."""
 
 RETRY_SECONDS = 90
 """How long a request is tried again while the store does not answer or says that it is overloaded."""
@@ -44,7 +48,7 @@ _DELETED_AT_ONCE = 1000
 
 
 def storage_of(config: Config) -> Storage:
-    """Where `catalog.path` is. Reads the environment: only for the driver, which sends it to the tasks."""
+    """Return the place of `catalog.path`. Reads the environment: only for the driver, which sends it to the tasks."""
     path = config.catalog.path
     if "://" in path:
         return ObjectStorage(path.rstrip("/"), config.catalog.store_settings())
@@ -88,7 +92,6 @@ class ObjectStorage:
         return replace(self, prefix=f"{self.prefix}{name}/")
 
     def parquet(self, path: str) -> pq.ParquetFile:
-        import obstore
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -101,8 +104,6 @@ class ObjectStorage:
 
     @contextmanager
     def sink(self, path: str) -> Iterator[Path]:
-        import obstore
-
         # first on the disk: an upload that ends early must not look like a whole object
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "object")
@@ -110,27 +111,18 @@ class ObjectStorage:
             obstore.put(self._store, self._key(path), file)
 
     def read(self, path: str) -> bytes:
-        import obstore
-
         return bytes(obstore.get(self._store, self._key(path)).bytes())
 
     def size(self, path: str) -> int | None:
-        import obstore
-
         try:
             return int(obstore.head(self._store, self._key(path))["size"])
         except FileNotFoundError:
             return None
 
     def put(self, path: str, data: bytes) -> None:
-        import obstore
-
         obstore.put(self._store, self._key(path), data)
 
     def put_new(self, path: str, data: bytes) -> bool:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
         try:
             obstore.put(self._store, self._key(path), data, mode="create")
         except AlreadyExistsError:
@@ -138,9 +130,7 @@ class ObjectStorage:
         return True
 
     def read_tagged(self, path: str) -> tuple[bytes, str, float] | None:
-        """The object, what tells its version and when it was put by the store's clock; None if there is none."""
-        import obstore
-
+        """Return the object, a tag of its version and when it was put by the store's clock; None if it is not there."""
         try:
             found = obstore.get(self._store, self._key(path))
         except FileNotFoundError:
@@ -148,52 +138,43 @@ class ObjectStorage:
         return bytes(found.bytes()), _tag(found.meta), found.meta["last_modified"].timestamp()
 
     def replace_tagged(self, path: str, data: bytes, tag: str) -> str | None:
-        """Write the object if it is still the version ``tag``; returns the new one, None where it was another."""
-        import obstore
-        from obstore.exceptions import PreconditionError
-
+        """Write the object if it is still the version ``tag``, and return the new tag; None where it was another."""
         try:
             return _tag(obstore.put(self._store, self._key(path), data, mode=json.loads(tag)))
         except (PreconditionError, FileNotFoundError):
             return None
 
     def files(self, folder: str = "") -> Iterator[Stored]:
-        import obstore
-
         below = self._key(f"{folder}/" if folder else "")
         for batch in obstore.list(self._store, below or None):
-            for one in batch:
-                path = one["path"].removeprefix(self.prefix)
-                yield Stored(path, int(one["size"]), one["last_modified"].timestamp())
+            for meta in batch:
+                path = meta["path"].removeprefix(self.prefix)
+                yield Stored(path, int(meta["size"]), meta["last_modified"].timestamp())
 
     def folders(self, folder: str = "") -> Iterator[Stored]:
         start = f"{folder}/" if folder else ""
         found: dict[str, Stored] = {}
-        for one in self.files(folder):
-            name, below, _ = one.path.removeprefix(start).partition("/")
+        for file in self.files(folder):
+            name, below, _ = file.path.removeprefix(start).partition("/")
             if below:
                 before = found.get(name, Stored(f"{start}{name}", 0, 0.0))
-                found[name] = Stored(before.path, before.size + one.size, max(before.modified, one.modified))
+                found[name] = Stored(before.path, before.size + file.size, max(before.modified, file.modified))
         yield from found.values()
 
     def delete(self, paths: Iterable[str]) -> None:
-        import obstore
-
         keys = [self._key(path) for path in paths]
         for begin in range(0, len(keys), _DELETED_AT_ONCE):
             obstore.delete(self._store, keys[begin : begin + _DELETED_AT_ONCE])
 
     def discard(self, folder: str) -> None:
-        paths = [one.path for one in self.files(folder)]
-        # the marker first: without it what is left of a checkpoint is none
+        paths = [file.path for file in self.files(folder)]
+        # the marker first: without it the rest of a checkpoint is not read
         self.delete(path for path in paths if path.endswith(f"/{MARKER}"))
         self.delete(path for path in paths if not path.endswith(f"/{MARKER}"))
 
     def check(self) -> None:
-        """Ask the store once. Raises ConfigError where it refuses or has no such bucket, and TemporaryFailure where it
-        does not answer within some seconds."""
-        import obstore
-
+        """Ask the store once. Raises ConfigError if it refuses or has no such bucket, and TemporaryFailure if it does
+        not answer within some seconds."""
         store = _connect(self.location, self.settings, _CHECK_RETRIES, _CHECK_SECONDS)
         try:
             obstore.list_with_delimiter(store, "_nothing")
@@ -233,8 +214,6 @@ class _Ranges(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        import obstore
-
         end = self._size if size is None or size < 0 else min(self._at + size, self._size)
         if end <= self._at:
             return b""
@@ -245,10 +224,7 @@ class _Ranges(io.RawIOBase):
 
 @cache
 def _connect(location: str, settings: tuple[tuple[str, str], ...], retries: int, seconds: int) -> Any:
-    """The store of this process: all threads and tasks share its connections. Raises ConfigError."""
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
+    """Return the store of this process, whose connections all threads and tasks share. Raises ConfigError."""
     given = dict(settings)
     client: dict[str, Any] = {name: given.pop(name) for name in list(given) if name in CLIENT_SETTINGS}
     for name in ("allow_http", "allow_invalid_certificates"):
@@ -271,6 +247,6 @@ def _connect(location: str, settings: tuple[tuple[str, str], ...], retries: int,
 
 
 def _tag(meta: Any) -> str:
-    """What a conditional put is told of the version that it replaces: S3 and Azure compare the entity tag, Google the
-    generation, which is the `version` of obstore."""
+    """Return what a conditional put compares: the entity tag on S3 and Azure, on Google the generation, which obstore
+    calls `version`."""
     return json.dumps({name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None})

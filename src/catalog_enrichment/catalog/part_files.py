@@ -1,21 +1,36 @@
-"""What a Spark task does to write a table: its rows into one new parquet file with a unique name.
+"""Parquet files of tables and checkpoints: how Spark's tasks write and read them, and which files go together.
 
-The driver makes the files part of the table in one commit. A file of a task that failed, was tried twice or whose
-driver died is never referenced: readers do not see it.
+A task writes its rows into a new file with a unique name. The driver makes the files part of a table in one commit:
+a file of a task that failed, was tried twice or whose driver died is never referenced, and readers do not see it.
+
+Spark reads the files of a folder itself. Those of an object store are read by tasks of our own, without a Hadoop file
+system: Spark asks no more of such a frame than its columns, and cannot leave out columns or row groups. So a caller
+that needs few columns says so (``columns`` of :meth:`Catalog.read`).
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from math import ceil
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalog_enrichment.catalog.storage import Storage
+from catalog_enrichment.spark.frames import empty_frame
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+T = TypeVar("T")
 
 ROW_GROUP_BYTES = 16 * 2**20
 """Most bytes of rows, uncompressed, that a row group holds (one row may be larger); bounds a reader's memory."""
@@ -26,12 +41,25 @@ KEPT_BATCH_ROWS = 65_536
 STATISTICS_COLUMNS = ("product_id", "run_id")
 """Columns whose range is recorded per file, so that Delta readers can skip files."""
 
+SPLIT_BYTES = 32 * 2**20
+"""Most compressed bytes of an object store that a task reads, except for a single row group that is larger."""
+
+OPEN_BYTES = 2**20
+"""Opening a file of an object store costs about as much as reading this number of bytes."""
+
+FRAME_BATCH_ROWS = 4096
+"""Rows of a batch that a task hands to Spark; a row group bounds its bytes."""
+
 PART_SCHEMA = "name string, size long, rows long, stats string, problem string"
+
+_PART_ARROW = pa.schema(
+    {"name": pa.string(), "size": pa.int64(), "rows": pa.int64(), "stats": pa.string(), "problem": pa.string()}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file to commit, or the reason why there is none."""
+    """A file to commit, or the reason why there is none."""
 
     name: str
     """Relative to the table's folder."""
@@ -42,6 +70,36 @@ class Part:
     """Delta's per-file statistics, JSON."""
     problem: str | None = None
     """How the rows break the contract; then nothing may be committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file of a table or checkpoint."""
+
+    name: str
+    """Relative to the table's or checkpoint's folder."""
+    size: int
+    """Bytes."""
+    rows: int
+
+
+def grouped(items: Iterable[T], cost: Callable[[T], int], limit: int) -> list[list[T]]:
+    """Return ``items`` in their order, in groups whose costs sum to at most ``limit``.
+
+    An item that costs more is a group of its own.
+    """
+    groups: list[list[T]] = []
+    room = 0
+    for item in items:
+        if not groups or cost(item) > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(item)
+        room -= cost(item)
+    return groups
+
+
+# writing
 
 
 @dataclass(slots=True)
@@ -62,52 +120,6 @@ class _Ranges:
         return json.dumps({"numRecords": rows, "minValues": self.low, "maxValues": self.high})
 
 
-def write_parts(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The task: :func:`write_part` in the shape of mapInArrow; one row per file (:data:`PART_SCHEMA`)."""
-    part = write_part(batches, place, schema)
-    if part is not None:
-        columns = [[part.name], [part.size], [part.rows], [part.stats], [part.problem]]
-        types = [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, names=["name", "size", "rows", "stats", "problem"])
-
-
-def write_kept_parts(
-    batches: Iterable[pa.RecordBatch],
-    groups: Sequence[Sequence[str]],
-    gone: pa.Array,
-    place: Storage,
-    schema: pa.Schema,
-) -> Iterator[pa.RecordBatch]:
-    """The task that keeps the rows of a table's files but for those about the products ``gone``.
-
-    ``batches``: one column with the numbers of the ``groups`` of files to write together, as one file each.
-    """
-    for batch in batches:
-        for number in batch.column(0).to_pylist():
-            yield from write_parts(kept_rows(place, groups[number], gone, schema), place, schema)
-
-
-def kept_rows(place: Storage, files: Iterable[str], gone: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows of the parquet ``files`` of ``place`` whose ``product_id`` is not in ``gone``."""
-    for file in files:
-        with place.parquet(file) as parquet:
-            # a file that an older contract wrote may lack columns: they are null there
-            for batch in batches_of(parquet, KEPT_BATCH_ROWS, schema.names):
-                yield batch.filter(pc.invert(pc.is_in(batch.column("product_id"), value_set=gone)))
-
-
-def batches_of(
-    parquet: pq.ParquetFile, rows: int, columns: Sequence[str], groups: Iterable[int] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """``columns`` of an open file in batches of at most ``rows``; ``groups``: only of these row groups.
-
-    A row group at a time: a batch may else span several, and a file of an object store be fetched whole.
-    """
-    for group in range(parquet.num_row_groups) if groups is None else groups:
-        yield from parquet.iter_batches(rows, row_groups=[group], columns=list(columns))
-
-
 def write_part(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Part | None:
     """Write all rows to one file in ``place``, the table's; None, and no file, for no rows.
 
@@ -122,7 +134,7 @@ def write_part(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Sch
     ranges, rows = _Ranges(), 0
     with place.sink(name) as target:
         with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-            for table in _chain(first, filled):
+            for table in chain([first], filled):
                 if problem := missing_values(table):
                     return Part(name, 0, 0, "", problem)
                 writer.write_table(table, row_group_size=rows_per_group(table))
@@ -132,8 +144,39 @@ def write_part(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Sch
     return Part(name, size, rows, ranges.to_json(rows))
 
 
+def write_parts(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Do the work of a task of mapInArrow: :func:`write_part`, and one row about the file (:data:`PART_SCHEMA`)."""
+    part = write_part(batches, place, schema)
+    if part is not None:
+        columns = [[part.name], [part.size], [part.rows], [part.stats], [part.problem]]
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, _PART_ARROW.types, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_PART_ARROW)
+
+
+def write_kept_parts(
+    batches: Iterable[pa.RecordBatch],
+    groups: Sequence[Sequence[str]],
+    gone: pa.Array,
+    place: Storage,
+    schema: pa.Schema,
+) -> Iterator[pa.RecordBatch]:
+    """Do the work of a task that keeps the rows of a table's files but for those about the products ``gone``.
+
+    ``batches``: one column with the numbers of the ``groups`` of files to write together, as one file each.
+    """
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            yield from write_parts(_kept_rows(place, groups[number], gone, schema), place, schema)
+
+
+def _kept_rows(place: Storage, files: Iterable[str], gone: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the parquet ``files`` of ``place`` whose ``product_id`` is not in ``gone``."""
+    for batch in read_files(place, files, KEPT_BATCH_ROWS, schema):
+        yield batch.filter(pc.invert(pc.is_in(batch.column("product_id"), value_set=gone)))
+
+
 def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Batches in the contract's columns and types, joined up to about :data:`ROW_GROUP_BYTES`."""
+    """Yield the batches in the columns and types of ``schema``, joined up to about :data:`ROW_GROUP_BYTES`."""
     waiting: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
@@ -146,30 +189,108 @@ def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of ``schema``, by name and cast; a nullable column that ``batch`` lacks is null."""
-    arrays = [_column(batch, field) for field in schema]
+    """Return the columns of ``schema``, by name and cast."""
+    arrays = [batch.column(field.name).cast(field.type) for field in schema]
     # nulls in required columns are looked for later; from_arrays does not look
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    if field.nullable and field.name not in batch.schema.names:
-        return pa.nulls(batch.num_rows, field.type)
-    return batch.column(field.name).cast(field.type)
-
-
 def missing_values(table: pa.Table) -> str | None:
-    """Which required columns have nulls, in words; None if none."""
+    """Return in words which required columns have nulls; None if none has."""
     nulls = {f.name: table[f.name].null_count for f in table.schema if not f.nullable}
     columns = [f"{name} (in at least {count} rows)" for name, count in nulls.items() if count]
     return f"null in required columns: {', '.join(columns)}" if columns else None
 
 
 def rows_per_group(table: pa.Table) -> int:
-    """How many rows of ``table`` fit a row group, at least one."""
+    """Return how many rows of ``table`` fit a row group, at least one."""
     return max(1, int(table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
 
 
-def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from rest
+# reading
+
+
+def batches_of(
+    parquet: pq.ParquetFile, rows: int, schema: pa.Schema, groups: Iterable[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns of ``schema`` of an open file in batches of at most ``rows``; ``groups``: of these row groups.
+
+    It reads a row group at a time: a batch may else span several, and a file of an object store be fetched whole.
+    """
+    for group in range(parquet.num_row_groups) if groups is None else groups:
+        for batch in parquet.iter_batches(rows, row_groups=[group], columns=schema.names):
+            yield conform(batch, schema)
+
+
+def read_files(place: Storage, files: Iterable[str], rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the parquet ``files`` of ``place``, in batches of at most ``rows``."""
+    for file in files:
+        with place.parquet(file) as parquet:
+            yield from batches_of(parquet, rows, schema)
+
+
+def frame_of(spark: SparkSession, place: Storage, files: Sequence[DataFile], schema: StructType) -> DataFrame:
+    """Return the rows of ``files`` of ``place`` as a frame with the columns of ``schema``, all of which may be null."""
+    if not files:
+        return empty_frame(spark, schema)
+    if place.folder is not None:
+        return spark.read.schema(schema).parquet(*[f"file://{place.folder / file.name}" for file in files])
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    splits = splits_of(files, spark.sparkContext.defaultParallelism)
+    # Spark takes the frame to have as many rows as the range, of usual size: it must not send a large table to
+    # every task because it thinks it small
+    width = max(1, ceil(sum(file.rows for file in files) / len(splits)))
+    numbers = spark.range(0, width * len(splits), 1, len(splits))
+    nullable = as_nullable(schema)
+    arrow = to_arrow_schema(nullable, timezone="UTC")
+    task = partial(read_splits, place=place, splits=splits, width=width, schema=arrow)
+    return numbers.mapInArrow(task, nullable)
+
+
+def as_nullable(schema: StructType) -> StructType:
+    """Return the same columns, all of which may be null."""
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(column.name, column.dataType, True) for column in schema])
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The row groups of one file whose number leaves the remainder ``part`` when it is divided by ``parts``."""
+
+    file: str
+    size: int
+    """Bytes."""
+    part: int = 0
+    parts: int = 1
+
+
+def splits_of(files: Sequence[DataFile], parallelism: int) -> list[list[Piece]]:
+    """Return the pieces that each task reads: small files together, large files in several pieces, at least one split
+    per core where there is as much to read."""
+    total = sum(file.size + OPEN_BYTES for file in files)
+    limit = min(SPLIT_BYTES, max(OPEN_BYTES, ceil(total / max(parallelism, 1))))
+    pieces: list[Piece] = []
+    for file in sorted(files, key=lambda file: (-file.size, file.name)):
+        parts = max(1, ceil(file.size / SPLIT_BYTES))
+        pieces += [Piece(file.name, file.size // parts, part, parts) for part in range(parts)]
+    return grouped(pieces, lambda piece: piece.size + OPEN_BYTES, limit)
+
+
+def read_splits(
+    batches: Iterable[pa.RecordBatch], place: Storage, splits: Sequence[Sequence[Piece]], width: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Do the work of a task: yield the rows of the splits of which ``batches`` have numbers, ``width`` to a split."""
+    done: set[int] = set()
+    for batch in batches:  # to the end: a worker that leaves input unread is not used again
+        if not batch.num_rows:
+            continue
+        numbers = batch.column(0)
+        for split in range(numbers[0].as_py() // width, numbers[-1].as_py() // width + 1):
+            if split not in done:
+                done.add(split)
+                for piece in splits[split]:
+                    with place.parquet(piece.file) as parquet:
+                        groups = range(piece.part, parquet.num_row_groups, piece.parts)
+                        yield from batches_of(parquet, FRAME_BATCH_ROWS, schema, groups)

@@ -1,10 +1,9 @@
 """The table `runs`, read and written here alone: one row per recorded attempt of a run, keyed by run id and attempt.
 
-An attempt that succeeds writes its row last, so the row says that everything else of the run has landed. One that is
-refused or fails leaves a row as well; a killed one leaves none. Readers get the succeeded attempts unless they ask.
-
-``finished_at`` is the order of the runs. It increases strictly from row to row, also where the clock is set back: then
-it is the first microsecond after the newest row.
+An attempt that succeeds writes its row last, so the row says that everything else of the run is stored. An attempt
+that is refused or fails leaves a row as well; a killed attempt leaves none. Readers get the succeeded attempts unless
+they ask. ``finished_at`` is the order of the runs: it increases strictly from row to row, also where the clock is set
+back.
 """
 
 from __future__ import annotations
@@ -27,35 +26,40 @@ from catalog_enrichment.records import RunKind, RunStatus, make_run_id, strictly
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, Row
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 TABLE = "runs"
 
 ERROR_CHARACTERS = 4000
 """Length to which a stored error message is cut."""
 
+_PLAIN = ("run_id", "parent_run_id", "model_name", "model_version", "config_hash", "input_fingerprint", "counts",
+          "started_at")  # fmt: skip
+_AS_JSON = ("config", "window", "attributes", "validation")
+"""Columns that a :class:`RunRecord` has as they are, and those that are its plain data as JSON."""
+
 
 @dataclass(kw_only=True, slots=True)
 class RunRecord:
-    """What is known of one attempt of a run, from its first stage to its row (contract `runs`)."""
+    """The facts about one attempt of a run, from its first stage to its row (contract `runs`)."""
 
     kind: RunKind
     run_id: str = ""
-    """Empty until what it is a hash of is known, or the attempt has ended without."""
+    """Empty until its inputs are known."""
     stages: Stages = field(default_factory=Stages)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     parent_run_id: str | None = None
-    """The backfill that a chunk belongs to, or the run that a rollback takes back."""
+    """The backfill that a chunk belongs to, or the run that a rollback undoes."""
     model_name: str | None = None
     model_version: str | None = None
     config_hash: str | None = None
     config: dict[str, Any] | None = None
     """The resolved config without its secrets."""
     secrets: Collection[str] = ()
-    """Of the config: what an error message must not say."""
+    """Secrets of the config, which an error message must not say."""
     input_fingerprint: str | None = None
     window: dict[str, Any] | None = None
-    """The slice of the catalog that was asked for."""
+    """The requested slice of the catalog."""
     counts: dict[str, int] = field(default_factory=dict)
     """Numbers that add up (I7), by name; a number per reason is called `quarantined.empty_title`."""
     attributes: dict[str, Any] | None = None
@@ -72,7 +76,7 @@ class RunRecord:
                 self.counts[name] = number
 
     def by_reason(self, name: str) -> dict[str, int]:
-        """Reason -> number, for the counts that were set as a mapping under ``name``."""
+        """Return reason -> number, for the counts that were set as a mapping under ``name``."""
         prefix = f"{name}."
         return {key.removeprefix(prefix): n for key, n in sorted(self.counts.items()) if key.startswith(prefix)}
 
@@ -80,10 +84,10 @@ class RunRecord:
 def write(
     catalog: Catalog, record: RunRecord, status: RunStatus = RunStatus.SUCCEEDED, error: str | None = None
 ) -> None:
-    """Append the record's row as the run's next attempt. The last write of a run that succeeds.
+    """Append the record's row as the run's next attempt: the last write of a run that succeeds.
 
     A run that has succeeded gets no further row. Only for the job that holds the catalog's write lock: two writers
-    would give two attempts one number. Reads three columns of the whole table, which has a few rows a day.
+    would give two attempts the same number. Reads three columns of the whole table, which has a few rows a day.
     """
     known = rows(catalog, ["run_id", "status", "finished_at"])
     earlier = [row["status"] for row in known if row["run_id"] == record.run_id]
@@ -91,40 +95,27 @@ def write(
         return
     attempt = len(earlier) + 1
     newest = known[-1]["finished_at"] if known else None
+    others = [table for table in contract.TABLES if table != TABLE] if status is RunStatus.SUCCEEDED else []
     row = {
-        "run_id": record.run_id,
+        **{name: getattr(record, name) for name in _PLAIN},
+        **{name: as_json(getattr(record, name)) for name in _AS_JSON},
         "attempt": attempt,
-        "parent_run_id": record.parent_run_id,
         "kind": record.kind.value,
         "status": status.value,
-        "model_name": record.model_name,
-        "model_version": record.model_version,
-        "config_hash": record.config_hash,
-        "config": as_json(record.config),
-        "input_fingerprint": record.input_fingerprint,
-        "window": as_json(record.window),
-        "counts": record.counts,
-        "attributes": as_json(record.attributes),
         "seconds": record.stages.seconds,
         "stages": record.stages.rows(),
-        "validation": as_json(record.validation),
         "error": error,
-        "table_versions": _table_versions(catalog) if status is RunStatus.SUCCEEDED else None,
-        "started_at": record.started_at,
+        "table_versions": {table: catalog.tables.written_versions(table)[0] for table in others} or None,
         "finished_at": strictly_later(datetime.now(UTC), newest),
     }
     catalog.append_rows(TABLE, [row], f"{record.run_id}#{attempt}")
 
 
-def _table_versions(catalog: Catalog) -> dict[str, int]:
-    return {table: catalog.written_versions(table)[0] for table in contract.TABLES if table != TABLE}
-
-
 @contextmanager
 def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Iterator[None]:
-    """When the block raises, write a row with the error: `refused` for a GateRefused, `failed` for any other error.
+    """Run a block; if it raises, write a row with the error: `refused` for a GateRefused, else `failed`.
 
-    ``unless``: write none, as for a dry run. The lines of the log have the run's id from the time when it is known.
+    ``unless``: write no row, as for a dry run. The lines of the log have the run's id from the time when it is known.
     """
     with logs.of_run(lambda: record.run_id):
         try:
@@ -138,41 +129,41 @@ def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Itera
 def write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:
     """Write the row of an attempt that ``problem`` ended; where that fails too, add a note to ``problem``.
 
-    An attempt that ended before its run id was known gets one of its own. Only under the write lock, as :func:`write`.
+    An attempt that ended before its run id was known gets an id of its own. Only under the write lock (:func:`write`).
     """
     record.run_id = record.run_id or make_run_id(record.kind, record.config_hash, record.started_at.isoformat())
     status = RunStatus.REFUSED if isinstance(problem, GateRefused) else RunStatus.FAILED
     try:
         error = masked(described(problem), record.secrets)
         write(catalog, record, status, error[:ERROR_CHARACTERS])
-    except Exception as unrecorded:  # the first error is the one to report
+    except Exception as unrecorded:  # the first error is to be reported
         problem.add_note(f"This attempt has no row in the table runs: {unrecorded}")
 
 
 def succeeded(catalog: Catalog) -> DataFrame:
-    """The rows of the succeeded attempts: at most one per run."""
+    """Return the rows of the succeeded attempts: at most one per run."""
     from pyspark.sql import functions as F
 
-    return every_attempt(catalog).where(F.col("status") == RunStatus.SUCCEEDED.value)
+    return catalog.read(TABLE).where(F.col("status") == RunStatus.SUCCEEDED.value)
 
 
 def succeeded_ids(catalog: Catalog) -> set[str]:
-    """Ids of the runs that have succeeded."""
+    """Return the ids of the runs that have succeeded."""
     known = rows(catalog, ["run_id", "status", "finished_at"])
     return {row["run_id"] for row in known if row["status"] == RunStatus.SUCCEEDED.value}
 
 
 def rows(catalog: Catalog, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """``columns`` (``finished_at`` among them) of all rows, also of attempts that were refused or failed, in the order
-    of the runs; no Spark."""
+    """Return ``columns`` (``finished_at`` among them) of all rows, also of attempts that were refused or failed, in the
+    order of the runs, without Spark."""
     found = [row for batch in catalog.scan(TABLE, columns) for row in batch.to_pylist()]
     return sorted(found, key=lambda row: row["finished_at"])
 
 
 def add_attributes(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
-    """Set ``attributes`` in ``rows`` (with ``run_id`` and ``finished_at``); no Spark.
+    """Set ``attributes`` in ``rows`` (with ``run_id`` and ``finished_at``), without Spark.
 
-    The column is by far the largest of the table: that of all runs is never held at once.
+    The column is by far the largest of the table: it is never held for all runs at once.
     """
     wanted = {(row["run_id"], row["finished_at"]): row for row in rows}
     for row in wanted.values():
@@ -186,45 +177,40 @@ def add_attributes(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
                 wanted[key]["attributes"] = texts[number].as_py()
 
 
-def every_attempt(catalog: Catalog) -> DataFrame:
-    """All rows, also of attempts that were refused or failed."""
-    return catalog.read(TABLE)
-
-
 def latest_attempts(catalog: Catalog) -> DataFrame:
-    """The newest row of every run, whatever its status: a failed attempt may have published before it failed."""
+    """Return the newest row of every run, whatever its status: a failed attempt may have published before it failed."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    newest = Window.partitionBy("run_id").orderBy(F.desc_nulls_last("attempt"))
-    return every_attempt(catalog).withColumn("age", F.row_number().over(newest)).where("age = 1").drop("age")
+    newest = Window.partitionBy("run_id").orderBy(F.desc("attempt"))
+    return catalog.read(TABLE).withColumn("age", F.row_number().over(newest)).where("age = 1").drop("age")
 
 
 def find(catalog: Catalog, run_id: str) -> Row | None:
-    """The row of the succeeded attempt of ``run_id``; None if there is none."""
+    """Return the row of the succeeded attempt of ``run_id``; None if there is none."""
     from pyspark.sql import functions as F
 
     return succeeded(catalog).where(F.col("run_id") == run_id).first()
 
 
 def newest(catalog: Catalog, condition: Column) -> Row | None:
-    """The succeeded run that finished last among those that fulfil ``condition``; None if there is none."""
+    """Return the succeeded run that finished last among those that fulfil ``condition``; None if there is none."""
     from pyspark.sql import functions as F
 
     return succeeded(catalog).where(condition).orderBy(F.desc("finished_at")).first()
 
 
 def newest_of(catalog: Catalog, kind: RunKind) -> Row | None:
-    """The succeeded run of this kind that finished last; None if there is none."""
+    """Return the succeeded run of this kind that finished last; None if there is none."""
     from pyspark.sql import functions as F
 
     return newest(catalog, F.col("kind") == kind.value)
 
 
 def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[str]]:
-    """Attribute -> ids of the runs whose work on it is taken back by a rollback that is itself not taken back.
+    """Return attribute -> ids of the runs whose work on it is undone by a rollback that is itself not undone.
 
-    No Spark.
+    Without Spark.
     """
     known = rows(catalog, ["run_id", "parent_run_id", "kind", "status", "window", "finished_at"])
     undone: dict[str, set[str]] = {name: set() for name in attributes}
@@ -241,9 +227,9 @@ def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[st
 
 
 def of_succeeded(catalog: Catalog, table: str, model_name: str | None = None) -> DataFrame:
-    """The rows of ``table`` that succeeded runs wrote, of any model or of the model called ``model_name``.
+    """Return the rows of ``table`` that succeeded runs wrote, for any model or the model called ``model_name``.
 
-    A run that was killed, refused or failed may have landed rows too; they do not count as done.
+    A run that was killed, refused or failed may have stored rows too; they do not count as done.
     """
     from pyspark.sql import functions as F
 
@@ -254,5 +240,5 @@ def of_succeeded(catalog: Catalog, table: str, model_name: str | None = None) ->
 
 
 def as_json(content: dict[str, Any] | None) -> str | None:
-    """The text that the columns config, window, attributes and validation have for ``content``."""
+    """Return the text that the columns config, window, attributes and validation have for ``content``."""
     return None if content is None else json.dumps(content, sort_keys=True, default=str)

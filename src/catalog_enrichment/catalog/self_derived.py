@@ -19,64 +19,63 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 TABLE = "self_derived"
 
-COLUMN = "adopted_attributes"
+COLUMN = "self_derived_attributes"
 """Column that :func:`scan_products` adds."""
 
 _VALUE = ["product_id", "attribute", "value"]
 
 
-def newly_adopted(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
-    """Rows of the contract `self_derived` for the merchant values, imported or stored, that are self-derived and not marked yet.
+def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
+    """Return rows of the contract `self_derived` for imported merchant values that are not marked yet.
 
-    ``imported``: product_id and normalised merchant_attributes, of the new and changed products. A value is only
-    written where the merchant gives none, so a merchant value that was written here before is self-derived. Suggestions are
-    made where the merchant gives values too: one is self-derived only if the stored product does not have it. Of a catalog
-    that has no table `self_derived` yet, made by an earlier release, the values of all stored products are looked at, too.
+    ``imported``: product_id and normalised merchant_attributes, of the new and changed products. Values are only
+    written where the merchant gives none, so a merchant value that was written here before is self-derived. Suggestions
+    are made where the merchant gives values too: a suggested value is self-derived only if the stored product does not
+    have it.
     """
     from pyspark.sql import functions as F
 
-    products, given = catalog.read("products"), _values(imported)
-    stored = _values(products.join(imported.select("product_id"), "product_id", "left_semi"))
-    all_given = given if catalog.version(TABLE) >= 0 else given.union(_values(products)).distinct()
-    written = _written(catalog).join(all_given, _VALUE, "left_semi")
+    given = _values(imported)
+    stored = _values(catalog.read("products").join(imported.select("product_id"), "product_id", "left_semi"))
+    written = _written(catalog).join(given, _VALUE, "left_semi")
     suggested = _suggested(catalog).join(given.join(stored, _VALUE, "left_anti"), _VALUE, "left_semi")
     own = written.unionByName(suggested).join(catalog.read(TABLE), _VALUE, "left_anti")
     rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))
-    return rows.withColumn("adopted_at", F.lit(at)).select(contract.columns(TABLE))
+    return rows.withColumn("found_at", F.lit(at)).select(contract.columns(TABLE))
 
 
 def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
-    """The products without Spark, and :data:`COLUMN`: the attributes for which the merchant gives an self-derived value.
+    """Yield the products without Spark, and :data:`COLUMN`: the attributes for which a merchant value is self-derived.
 
-    Holds the table `self_derived` in memory. It is read after the version of the products is chosen: an import commits to
-    `self_derived` before it replaces the products, so that every self_derived value of that version is marked.
+    Holds the table `self_derived` in memory. It is read after the version of the products is chosen: an import commits
+    to `self_derived` before it replaces the products, so that every self-derived value of that version is marked.
     """
     import pyarrow as pa
 
     version = catalog.version("products")
-    self_derived = defaultdict(set)
+    marked = defaultdict(set)
     for batch in catalog.scan(TABLE, _VALUE):
         for row in batch.to_pylist():
-            self_derived[row["product_id"]].add((row["attribute"], row["value"]))
+            marked[row["product_id"]].add((row["attribute"], row["value"]))
     for batch in catalog.scan("products", version=version):
         ids, given = (batch.column(name).to_pylist() for name in ("product_id", "merchant_attributes"))
         names = [
             sorted(
                 name
                 for name, values in merchant or ()
-                if any((name, v) in self_derived.get(i, ()) for v in values or ())
+                if any((name, value) in marked.get(product_id, ()) for value in values or ())
             )
-            for i, merchant in zip(ids, given, strict=True)
+            for product_id, merchant in zip(ids, given, strict=True)
         ]
         yield batch.append_column(COLUMN, pa.array(names, pa.list_(pa.string())))
 
 
 def _values(products: DataFrame) -> DataFrame:
-    """product_id, attribute, value: one row per merchant value."""
+    """Return product_id, attribute, value: one row per merchant value."""
     from pyspark.sql import functions as F
 
     sets = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "values"))
@@ -84,17 +83,15 @@ def _values(products: DataFrame) -> DataFrame:
 
 
 def _written(catalog: Catalog) -> DataFrame:
-    """product_id, attribute, value, run_id, at: every value that a run wrote, also where it was undone."""
+    """Return product_id, attribute, value, run_id, at: every value that a run wrote, also where it was undone."""
     from pyspark.sql import functions as F
 
-    written = catalog.read("attribute_values").where(
-        (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
-    )
-    return written.select(*_VALUE, "run_id", F.col("asserted_at").alias("at"))
+    by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
+    return catalog.read("attribute_values").where(by_model).select(*_VALUE, "run_id", F.col("asserted_at").alias("at"))
 
 
 def _suggested(catalog: Catalog) -> DataFrame:
-    """The columns of :func:`_written`: every value that a run suggested."""
+    """Return the columns of :func:`_written`: every value that a run suggested."""
     from pyspark.sql import functions as F
 
     finished = runs.succeeded(catalog).select("run_id", "finished_at")

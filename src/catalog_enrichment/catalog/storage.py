@@ -1,7 +1,7 @@
-"""Where the files of a catalog are: a folder that all machines share, or a place in an object store.
+"""The place of a catalog's files: a folder that all machines share, or a place in an object store (object_storage.py).
 
-Both are :class:`Storage`: files with names, relative to its root and with ``/`` between the parts. Pickled, it goes to
-Spark's tasks with what they need to use it. :mod:`catalog_enrichment.catalog.object_storage` is the object store.
+Both are a :class:`Storage`: files with names, relative to its root and with ``/`` between the parts. A storage is
+pickled into Spark's tasks with everything that they need to use it.
 """
 
 from __future__ import annotations
@@ -19,32 +19,31 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-
 MARKER = "_SUCCESS"
 """The file of a checkpoint that is there when all others are; in an object store it lists them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One file."""
+    """A file, or a folder with everything below it."""
 
     path: str
     """Relative to the storage."""
     size: int
     """Bytes."""
     modified: float
-    """When it was written, in seconds since 1970, by the clock of the storage."""
+    """When it was last written, in seconds since 1970, by the clock of the storage."""
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Return the last part of the path."""
         return self.path.rpartition("/")[2]
 
 
 class Storage(Protocol):
     """Files below one root.
 
-    Every method raises what the library behind it raises; :mod:`catalog_enrichment.failures` knows which outages it is.
+    Every method raises the errors of the library behind it; :mod:`catalog_enrichment.failures` knows the outages.
     """
 
     @property
@@ -53,48 +52,48 @@ class Storage(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """The root as a local folder; None where there is none."""
+        """The root as a local folder; None for an object store."""
 
     @property
     def delta_uri(self) -> str:
-        """The root as deltalake wants it."""
+        """The root as a URI for deltalake."""
 
     @property
     def delta_options(self) -> dict[str, str] | None:
-        """deltalake's ``storage_options``: settings and credentials. Never to be printed."""
+        """deltalake's ``storage_options``: settings and credentials, which must not be printed."""
 
     def below(self, name: str) -> Storage:
-        """The part of it below ``name``."""
+        """Return the storage below ``name``."""
 
     def parquet(self, path: str) -> pq.ParquetFile:
-        """A parquet file, open; to be closed. Raises FileNotFoundError."""
+        """Open a parquet file, which the caller closes. Raises FileNotFoundError."""
 
     def sink(self, path: str) -> AbstractContextManager[Path]:
-        """A local file to write; the file ``path`` is there, whole, after the block, and not after an error."""
+        """Give a local file to write. After the block the file ``path`` is there, whole; after an error it is not."""
 
     def read(self, path: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """Return the content of a file. Raises FileNotFoundError."""
 
     def size(self, path: str) -> int | None:
-        """Bytes of the file; None if it is not there."""
+        """Return the bytes of a file; None if it is not there."""
 
     def put(self, path: str, data: bytes) -> None:
-        """Write the file whole, in place of an earlier one; others see the one or the other."""
+        """Write a file, in place of an earlier file. Readers see the old content or the new, never a mixture."""
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Write the file if there is none, also where several do it at once; returns whether this call did."""
+        """Write a file that is not there, and return whether this call did it: of several at once, the first does."""
 
     def files(self, folder: str = "") -> Iterator[Stored]:
-        """All files below ``folder``, at any depth."""
+        """Yield all files below ``folder``, at any depth."""
 
     def folders(self, folder: str = "") -> Iterator[Stored]:
-        """The folders in ``folder``, with the bytes of all below each and when the last of it was written."""
+        """Yield the folders in ``folder``, with the bytes of all files below each and the newest of their times."""
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete these files; one that is not there is no error."""
+        """Delete these files; a file that is not there is no error."""
 
     def discard(self, folder: str) -> None:
-        """Delete all below ``folder``, so that nobody takes the half of it for the whole."""
+        """Delete everything below ``folder``, so that no half of it is taken for the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +165,11 @@ class FolderStorage:
 
     def folders(self, folder: str = "") -> Iterator[Stored]:
         where = self.root / folder
-        for one in sorted(where.iterdir()) if where.is_dir() else ():
-            if one.is_dir():
-                below = [path.stat() for path in (one, *one.rglob("*"))]
+        for found in sorted(where.iterdir()) if where.is_dir() else ():
+            if found.is_dir():
+                below = [path.stat() for path in (found, *found.rglob("*"))]
                 size = sum(status.st_size for status in below if not stat.S_ISDIR(status.st_mode))
-                yield Stored(one.relative_to(self.root).as_posix(), size, max(status.st_mtime for status in below))
+                yield Stored(found.relative_to(self.root).as_posix(), size, max(status.st_mtime for status in below))
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:

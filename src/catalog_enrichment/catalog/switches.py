@@ -1,11 +1,11 @@
 """The table `switches`, read and written here alone: what a person, an audit or a drift check switched off.
 
-    paused   nothing new is written; what is written stands (the reason of the decisions is `paused`)
+    paused   nothing new is written, and written values stay (the reason of the decisions is `paused`)
     off      the same, and what models wrote is retracted by the next run that looks at the product
     on       as if there had never been a switch
 
-The table is append-only; the newest row of a scope, attribute and target counts. Writing one needs no lock, so that a
-switch can be thrown while a run is going on: the run reads the table again before it lands its decisions.
+The table is append-only; the newest row of a scope, attribute and target counts. Writing a row needs no lock, so that a
+switch can be thrown while a run is going on: the run reads the table again before it stores its decisions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.records import stable_hash, strictly_later
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 TABLE = "switches"
 
+_PLAIN = ("who", "why", "at", "run_id")
+"""Columns that a :class:`Switch` has as they are."""
+
 
 class Scope(StrEnum):
-    """What a switch is about."""
+    """The kind of thing that a switch is about."""
 
     ATTRIBUTE = "attribute"
     CATEGORY = "category"
@@ -52,7 +55,7 @@ OF_ATTRIBUTE = frozenset({Scope.ATTRIBUTE, Scope.VALUE, Scope.STRATUM})
 class Switch:
     scope: Scope
     attribute: str = ""
-    """Of :data:`OF_ATTRIBUTE`; empty for the other scopes."""
+    """For the scopes in :data:`OF_ATTRIBUTE`; empty for the others."""
     target: str = ""
     """Category path, shop id, value, certificate id or stratum; empty for an attribute."""
     state: State
@@ -68,7 +71,7 @@ class Switch:
         return (self.scope.value, self.attribute, self.target)
 
     def __str__(self) -> str:
-        """What it is about, e.g. ``value color = Navy Blue``."""
+        """Name the scope and target, e.g. ``value color = Navy Blue``."""
         if self.scope is Scope.ATTRIBUTE:
             return f"attribute {self.attribute}"
         of = f"{self.attribute} = " if self.scope is Scope.VALUE else f"{self.attribute} " if self.attribute else ""
@@ -77,74 +80,74 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """What is not on."""
+    """The switches that are not on."""
 
     entries: tuple[Switch, ...] = ()
 
     def identity(self) -> list[tuple[str, ...]]:
-        """The part that a decision rests on, in one order."""
-        return sorted((*one.key, one.state.value) for one in self.entries)
+        """Return the part that a decision rests on, sorted."""
+        return sorted((*switch.key, switch.state.value) for switch in self.entries)
 
     def of(self, scope: Scope, *states: State) -> list[Switch]:
-        """Those of one scope that are in one of ``states``."""
-        return [one for one in self.entries if one.scope is scope and one.state in states]
+        """Return the switches of one scope that are in one of ``states``."""
+        return [switch for switch in self.entries if switch.scope is scope and switch.state in states]
 
     def targets(self, scope: Scope, *states: State) -> list[str]:
-        return sorted(one.target for one in self.of(scope, *states))
+        return sorted(switch.target for switch in self.of(scope, *states))
 
     def off_attributes(self) -> frozenset[str]:
-        return frozenset(one.attribute for one in self.of(Scope.ATTRIBUTE, State.OFF))
+        return frozenset(switch.attribute for switch in self.of(Scope.ATTRIBUTE, State.OFF))
 
     def with_more(self, more: Iterable[Switch]) -> Switches:
-        """With switches that are not written yet."""
+        """Return these and ``more``, which are not written yet."""
         return Switches(_newest([*self.entries, *more]))
 
 
 def stratum_name(modality: str, language: str, category: str) -> str:
-    """The target of a stratum: modality path, language and first-level category, "" for products without one."""
+    """Return the target of a stratum: modality path, language and first-level category, "" for none."""
     return f"{modality}/{language}/{category.partition('/')[0]}"
 
 
 def read(catalog: Catalog) -> Switches:
-    """What is not on now. No Spark."""
+    """Return what is not on now, without Spark."""
     return Switches(_newest(history(catalog)))
 
 
 def history(catalog: Catalog) -> list[Switch]:
-    """Every row, oldest first."""
+    """Return every row, oldest first."""
     rows = [row for batch in catalog.scan(TABLE) for row in batch.to_pylist()]
-    return sorted((_of_row(row) for row in rows), key=lambda one: str(one.at))
+    return sorted((_of_row(row) for row in rows), key=lambda switch: str(switch.at))
 
 
 def write(catalog: Catalog, switches: Sequence[Switch], label: str = "") -> list[Switch]:
-    """Append the rows, in order, one microsecond apart; those that change nothing are left out. Returns the others.
+    """Append the rows, in order, one microsecond apart, without those that change nothing. Return the rows written.
 
-    What a run pauses and somebody has switched off stays off: what models wrote there is to go, and not to stand.
+    A run does not pause what somebody has switched off: what models wrote there is to go, and not to stay.
 
-    ``label``: the id under which the same rows are written once only (a run's id); without one they are new.
+    ``label``: the id under which the same rows are written once only (a run's id); without it they are new.
     """
     if label and catalog.committed(TABLE, label):
         return []
     past = history(catalog)
-    now = {one.key: one.state for one in _newest(past)}
+    now = {switch.key: switch.state for switch in _newest(past)}
     last, written = (past[-1].at if past else None), []
-    for one in switches:
-        was = now.get(one.key, State.ON)
-        if was is one.state or (one.run_id and (was, one.state) == (State.OFF, State.PAUSED)):
+    for switch in switches:
+        was = now.get(switch.key, State.ON)
+        if was is switch.state or (switch.run_id and (was, switch.state) == (State.OFF, State.PAUSED)):
             continue
-        now[one.key] = one.state
+        now[switch.key] = switch.state
         last = strictly_later(datetime.now(UTC), last)
-        written.append(replace(one, at=last))
-    rows = [_to_row(one) for one in written]
+        written.append(replace(switch, at=last))
+    rows = [_to_row(switch) for switch in written]
     if rows or label:
         catalog.append_rows(TABLE, rows, label or stable_hash(TABLE, rows))
     return written
 
 
 def _newest(switches: Iterable[Switch]) -> tuple[Switch, ...]:
-    """Of each key the last one, where it is not on."""
-    last = {one.key: one for one in switches}
-    return tuple(one for _, one in sorted(last.items()) if one.state is not State.ON)
+    """Return the last switch of each key, where it is not on."""
+    last = {switch.key: switch for switch in switches}
+    return tuple(switch for _, switch in sorted(last.items()) if switch.state is not State.ON)
 
 
 def _of_row(row: dict[str, Any]) -> Switch:
@@ -153,7 +156,7 @@ def _of_row(row: dict[str, Any]) -> Switch:
         attribute=row["attribute"] or "",
         target=row["target"],
         state=State(row["state"]),
-        **{name: row[name] for name in ("who", "why", "at", "run_id")},
+        **{name: row[name] for name in _PLAIN},
     )
 
 
@@ -165,5 +168,5 @@ def _to_row(switch: Switch) -> dict[str, Any]:
         "attribute": switch.attribute or None,
         "target": switch.target,
         "state": switch.state.value,
-        **{name: getattr(switch, name) for name in ("who", "why", "at", "run_id")},
+        **{name: getattr(switch, name) for name in _PLAIN},
     }

@@ -1,14 +1,15 @@
 """The jobs: each function here is the ``main`` of a console script and of ``jobs/NAME.py``.
 
-The files have the arguments of each job and one call into its room. What all jobs have in common, exit codes among it:
-:mod:`catalog_enrichment.cli.command`.
+The files have the arguments of each job and a call into its room; :mod:`catalog_enrichment.cli.command` has what all
+jobs share, such as the exit codes.
 """
 
 from catalog_enrichment.cli.audit import audit_ingest, audit_sample, recertify_model, set_switch
 from catalog_enrichment.cli.delivery import deliver_values, delivery_status, export_changes
-from catalog_enrichment.cli.enrich import backfill, enrich_catalog
+from catalog_enrichment.cli.import_and_enrich import backfill, enrich_catalog, import_products, init_project
 from catalog_enrichment.cli.models import certify_model, compare_models, promote_model, train_model
-from catalog_enrichment.cli.operations import (
+from catalog_enrichment.cli.review import apply_requests, label_studio, offer_suggestions, serve_audit
+from catalog_enrichment.cli.values import (
     explain_value,
     export_suggestions,
     export_values,
@@ -17,8 +18,6 @@ from catalog_enrichment.cli.operations import (
     rollback_run,
     set_value,
 )
-from catalog_enrichment.cli.products import import_products, init_project
-from catalog_enrichment.cli.review import apply_requests, label_studio, offer_suggestions, serve_audit
 
 __all__ = [
     "apply_requests",

@@ -1,4 +1,4 @@
-"""What the command lines of all jobs have in common: arguments, config, one call, one JSON line, the exit code.
+"""The common part of the jobs' command lines: arguments, config, a call, a JSON line, the exit code.
 
 Errors in the config and the registry are found before Spark starts. Progress goes to stderr; the last line of stdout is
 the JSON summary.
@@ -16,26 +16,31 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from catalog_enrichment import failures, masking, resources
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import CatalogEnrichmentError, GateRefused
 from catalog_enrichment.monitoring import after_job, logs
-from catalog_enrichment.monitoring.outcome import Outcome
 from catalog_enrichment.monitoring.stages import to_stderr
+from catalog_enrichment.records import RunStatus
+
+if TYPE_CHECKING:
+    from catalog_enrichment.monitoring.metrics import Outcome
 
 Summary = dict[str, Any]
 JobFunction = Callable[[Config, argparse.Namespace], Summary]
 
-
 _ONLY_ASKS = ("dry_run", "estimate", "history")
-"""Options with which a job changes nothing: how it then ends, also by a refusal, is told to nobody else."""
+"""Options with which a job changes nothing: how it ends, also a refusal, is in no metrics and no lineage."""
 
 
 class Main(Protocol):
-    """Parses ``argv`` (default: the command line), runs the job, prints its summary; returns the exit code."""
+    """A job's entry point: parses ``argv`` (default: the command line), runs the job, prints its summary.
+
+    Returns the exit code.
+    """
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
@@ -44,7 +49,7 @@ def job(
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Callable[[JobFunction], Main]:
-    """Decorator: makes the job's ``main`` of a function (config, arguments) -> summary.
+    """Decorate a function (config, arguments) -> summary: makes the job's ``main`` of it.
 
     The function's name is the job's name and its docstring the text of --help. ``settings`` maps arguments to the
     config keys that they set.
@@ -69,7 +74,7 @@ def _run(
     resources.sleep_while_waiting()
     parser = parser_of(function)
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml for a shipped one"
+        "--config", required=True, metavar="FILE", help="TOML file, or config:NAME.toml for a shipped file"
     )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override; repeatable")
     if add_arguments:
@@ -88,7 +93,7 @@ def _run(
         return function(config, args)
 
     def report(outcome: Outcome) -> None:
-        for config in configs:  # none where it could not be loaded
+        for config in configs:  # empty if the config could not be loaded
             after_job.report(config, outcome)
 
     only_asked = any(getattr(args, option, False) for option in _ONLY_ASKS)
@@ -96,7 +101,7 @@ def _run(
 
 
 def _toml(value: object) -> str:
-    """A text, number or list of texts as TOML: JSON, in which TOML allows neither halves of characters nor DEL."""
+    """Return a text, number or list of texts as TOML: JSON without escaped surrogates, and with DEL escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -105,8 +110,21 @@ def parser_of(function: Callable[..., Summary | int]) -> argparse.ArgumentParser
     return argparse.ArgumentParser(function.__name__, description=function.__doc__, epilog=epilog)
 
 
+def repeatable(parser: argparse.ArgumentParser, *names: str, help: str, **settings: Any) -> None:
+    """Add an option that may be given several times; its value is a list, empty by default."""
+    parser.add_argument(*names, action="append", default=[], help=f"{help}; repeatable", **settings)
+
+
+def listed(rows: list[dict[str, Any]], key: str, as_table: Callable[..., str], as_json: bool) -> Summary:
+    """Print the rows as a table, or return them in the summary under ``key``."""
+    if as_json:
+        return {"status": RunStatus.SUCCEEDED, key: rows}
+    to_stderr(as_table(rows))
+    return {"status": RunStatus.SUCCEEDED, "listed": len(rows)}
+
+
 def config_options(args: argparse.Namespace) -> list[str]:
-    """The options that give another job the same config."""
+    """Return the options that give another job the same config."""
     return ["--config", args.config, *(word for override in args.set for word in ("--set", override))]
 
 
@@ -124,6 +142,8 @@ def ended(name: str, run: Callable[[set[str]], Summary], report: Callable[[Outco
     with masking.masked_output(secrets):
         code, summary = _outcome(name, run, secrets)
         if report:
+            from catalog_enrichment.monitoring.metrics import Outcome
+
             report(Outcome(name, code, summary, started_at, time.time()))
         logs.stop()
     summary = masking.masked_content(summary | {"exit_code": code}, secrets)
@@ -132,7 +152,7 @@ def ended(name: str, run: Callable[[set[str]], Summary], report: Callable[[Outco
 
 
 def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -> tuple[int, Summary]:
-    """Run the job: exit code and summary. It adds the config's ``secrets`` as soon as they are known."""
+    """Run the job, which adds the config's ``secrets`` as soon as they are known; returns exit code and summary."""
     try:
         return 0, {"job": name} | run(secrets)
     except CatalogEnrichmentError as problem:
@@ -145,8 +165,8 @@ def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -
 
 
 def _error(name: str, problem: CatalogEnrichmentError) -> Summary:
-    """Say what is wrong on stderr; the job's summary."""
-    error, refused = type(problem).__name__, isinstance(problem, GateRefused)
+    """Print what is wrong on stderr; returns the job's summary."""
+    error = type(problem).__name__
     to_stderr(f"{name}: {error}: {problem}", logging.ERROR)
-    summary = {"job": name, "status": "refused" if refused else "error", "error": error, "message": str(problem)}
-    return summary | problem.summary if isinstance(problem, GateRefused) else summary
+    summary = {"job": name, "status": "error", "error": error, "message": str(problem)}
+    return summary | {"status": "refused"} | problem.summary if isinstance(problem, GateRefused) else summary

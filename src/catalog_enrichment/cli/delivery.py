@@ -1,21 +1,16 @@
-"""The jobs that hand values on: each function is the ``main`` of a console script and of ``jobs/NAME.py``.
-
-None of them starts Spark or takes the catalog's write lock. Exit codes: those of :mod:`catalog_enrichment.cli.command`.
-"""
+"""The jobs that hand values on. They neither start Spark nor take the catalog's write lock."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.cli.command import Summary, job
+from catalog_enrichment.cli.command import Summary, job, listed
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.monitoring.stages import to_stderr
-from catalog_enrichment.records import RunStatus
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 
 def _changes_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +32,9 @@ def _changes_arguments(parser: argparse.ArgumentParser) -> None:
 @job(_changes_arguments)
 def export_changes(config: Config, args: argparse.Namespace) -> Summary:
     """Write what changed for readers since a position or by a run, in commit order, with the next position."""
-    from catalog_enrichment.delivery import export
-    from catalog_enrichment.delivery.position import PositionFiles
+    from catalog_enrichment.delivery import export_changes as changes
 
-    request = export.ChangesRequest(
+    request = changes.ChangesRequest(
         output=args.output,
         kind=args.format,
         since=args.since,
@@ -49,8 +43,8 @@ def export_changes(config: Config, args: argparse.Namespace) -> Summary:
         net=args.net,
         overwrite=args.overwrite,
     )
-    positions = PositionFiles(config.path(config.delivery.positions))
-    return export.export_changes(_catalog(config), positions, request)
+    positions = changes.PositionFiles(config.path(config.delivery.positions))
+    return changes.export_changes(_catalog(config), positions, request)
 
 
 def _deliver_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,17 +73,14 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
 def delivery_status(config: Config, args: argparse.Namespace) -> Summary:
     """List the consumers of deliver_values and export_changes: how far each is, and how many runs it has not had."""
     from catalog_enrichment.delivery import status
-    from catalog_enrichment.delivery.position import PositionFiles
+    from catalog_enrichment.delivery.export_changes import PositionFiles
 
     positions = PositionFiles(config.path(config.delivery.positions))
     found = status.delivery_status(_catalog(config), config.delivery, positions)
-    if args.json:
-        return {"status": RunStatus.SUCCEEDED, "consumers": found}
-    to_stderr(status.as_table(found))
-    return {"status": RunStatus.SUCCEEDED, "listed": len(found)}
+    return listed(found, "consumers", status.as_table, args.json)
 
 
 def _catalog(config: Config) -> Catalog:
-    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.catalog.lake import Catalog
 
-    return LakeCatalog.of(config)
+    return Catalog.of(config)

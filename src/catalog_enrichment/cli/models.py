@@ -1,4 +1,4 @@
-"""Train, compare, certify and promote model versions."""
+"""The jobs that train, compare, certify and promote model versions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,9 @@ def compare_models(config: Config, _: argparse.Namespace) -> Summary:
 
 def _certify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--by-verdicts",
-        metavar="ATTRIBUTE",
-        required=True,
+        "--by-verdicts", metavar="ATTRIBUTE", required=True,
         help="certify this attribute by people's verdicts on proposals drawn with audit_sample --of proposals",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--model-version", metavar="VERSION", help="certify this version; default: the candidate, else the champion"
     )
@@ -49,7 +47,7 @@ def certify_model(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.registry.model_registry import Registry
 
-    request = by_verdicts.Request(args.by_verdicts, args.model_version, args.dry_run)
+    request = by_verdicts.CertifyRequest(args.by_verdicts, args.model_version, args.dry_run)
     with open_for_writing(config, "certify_model") as context:
         return by_verdicts.certify_by_verdicts(context, Registry(config), request, config_options(args))
 
@@ -71,31 +69,32 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
 @job(_promote_arguments)
 def promote_model(config: Config, args: argparse.Namespace) -> Summary:
     """Compare the candidate with the champion by the promotion policy; if it passes, make it the champion."""
-    from catalog_enrichment.registry import promotion
-    from catalog_enrichment.registry.model_registry import PromotionRequest, Registry
+    from catalog_enrichment.registry.model_registry import Registry
+    from catalog_enrichment.registry.promotion import Promotion, PromotionRequest, describe
 
     registry = Registry(config)
+    promotion = Promotion(registry)
     if args.history:
-        history = registry.history()
+        history = promotion.history()
         for event in history:
-            to_stderr(promotion.describe(event))
+            to_stderr(describe(event))
         return {"status": "history", "model_name": config.mlflow.model_name, "history": history}
     if args.go_back:
-        return registry.go_back()
+        return promotion.go_back()
     request = PromotionRequest(
         version=args.to_version, expected_current=args.expect_current, dry_run=args.dry_run, override=args.override
     )
-    summary = registry.promote_through_gate(request)
+    summary = promotion.through_gate(request)
     return summary | _promotion_diff(config, registry, summary, args.all_products) if args.dry_run else summary
 
 
 def _promotion_diff(config: Config, registry: Registry, gate: Summary, all_products: bool) -> Summary:
-    """What the catalog's readers would see change after the promotion; empty if there are no products yet."""
-    from catalog_enrichment.catalog.lake import LakeCatalog
+    """Return what readers of the catalog would see change after the promotion; empty if there are no products."""
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.context import open_context
     from catalog_enrichment.operations import promotion_diff
 
-    if LakeCatalog.of(config).version("products") < 0:
+    if Catalog.of(config).version("products") < 0:
         return {}
     model = registry.resolve(version=gate["model_version"])
     sampled_products = 0 if all_products else promotion_diff.SAMPLED_PRODUCTS

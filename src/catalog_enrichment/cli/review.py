@@ -1,11 +1,11 @@
-"""The jobs around the review page: serve it, apply what people asked for on it, suggestions, Label Studio."""
+"""The jobs around the review page: serve it, apply the requests made on it, offer suggestions, Label Studio."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from catalog_enrichment.cli.command import Summary, job
+from catalog_enrichment.cli.command import Summary, job, repeatable
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import NOTHING_TO_DO
@@ -50,19 +50,19 @@ def apply_requests(config: Config, args: argparse.Namespace) -> Summary:
 
 def _offer_arguments(parser: argparse.ArgumentParser) -> None:
     _store_argument(parser)
-    parser.add_argument("--shop", action="append", default=[], help="only of this shop id; repeatable")
+    repeatable(parser, "--shop", help="only of this shop id")
 
 
 @job(_offer_arguments)
 def offer_suggestions(config: Config, args: argparse.Namespace) -> Summary:
     """Put the open suggestions on the page, for each shop's manager to accept or refuse."""
-    from catalog_enrichment.audit import suggestion_samples
+    from catalog_enrichment.audit import sampling
     from catalog_enrichment.audit.page import serve
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.context import open_context
 
     with ReviewStore(serve.store_path(config, args.store)) as store:
-        return suggestion_samples.offer_suggestions(open_context(config, "offer_suggestions"), store, args.shop)
+        return sampling.offer_suggestions(open_context(config, "offer_suggestions"), store, args.shop)
 
 
 def _label_studio_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def label_studio(config: Config, args: argparse.Namespace) -> Summary:
     """Write a sample as tasks for Label Studio, or add its results to the review store."""
     from catalog_enrichment.audit import label_studio as files
     from catalog_enrichment.audit.page import serve
-    from catalog_enrichment.audit.page.pictures import Pictures
+    from catalog_enrichment.audit.page.site import ScaledPictures
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.context import load_dictionary
 
@@ -88,6 +88,6 @@ def label_studio(config: Config, args: argparse.Namespace) -> Summary:
             return files.import_results(store, dictionary, Path(args.results))
         newest = [sample.sample_id for sample in store.samples()][:1]
         if not (args.sample or newest):
-            raise ConfigError(f"{store.path} has no sample to export: audit_sample draws one")
+            raise ConfigError(f"{store.path} has no sample to export: draw it with audit_sample")
         sample_id = args.sample or newest[0]
-        return files.export_tasks(store, sample_id, dictionary, Pictures(config.pictures()), Path(args.export))
+        return files.export_tasks(store, sample_id, dictionary, ScaledPictures(config.pictures()), Path(args.export))

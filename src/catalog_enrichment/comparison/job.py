@@ -10,23 +10,23 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import label_uses, self_derived
-from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.comparison.models import compare_settings, compared_models
+from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.comparison.compared_models import compare_settings, compared_models
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunStatus, flatten_keys
 from catalog_enrichment.registry.mlflow_run import ComparisonRun, ModelRun
 from catalog_enrichment.registry.mlflow_store import Store
-from catalog_enrichment.training import launcher
+from catalog_enrichment.training.distributed import fitting_resources
 
 if TYPE_CHECKING:
-    from catalog_enrichment.comparison.results import FittedModels, ModelResults
+    from catalog_enrichment.comparison.compared_models import FittedModels, ModelResults
     from catalog_enrichment.comparison.tables import Comparison
     from catalog_enrichment.config.schema import Config
 
 FOLDER = "comparison"
-"""Under `report.path`."""
+"""The report's folder under `report.path`."""
 
 
 def compare_models(config: Config) -> dict[str, Any]:
@@ -38,17 +38,16 @@ def compare_models(config: Config) -> dict[str, Any]:
     """
     stages, settings = Stages(), compare_settings(config)
     compared_models(config)  # a bad recipe fails here, before torch is loaded
-    dictionary, catalog = load_dictionary(config), LakeCatalog.of(config)
+    dictionary, catalog = load_dictionary(config), Catalog.of(config)
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
     store = Store(config)
     store.client(create=True)
 
     started = datetime.now(UTC)
-    with launcher.fitting_resources(config, "compare_models") as (workdir, fit):
-        from catalog_enrichment.comparison.data import CatalogProducts, load_data
-        from catalog_enrichment.comparison.fit_all import fit_all
-        from catalog_enrichment.comparison.report import write_comparison
+    with fitting_resources(config, "compare_models") as (workdir, fit):
+        from catalog_enrichment.comparison.comparison_page import write_comparison
+        from catalog_enrichment.comparison.fit_all import CatalogProducts, fit_all, load_data
         from catalog_enrichment.comparison.tables import build_comparison
 
         with stages("compare") as stage:
@@ -82,7 +81,7 @@ def compare_models(config: Config) -> dict[str, Any]:
 
 
 def _about(config: Config, fitted: FittedModels, started: datetime) -> dict[str, Any]:
-    """The facts at the top of the report."""
+    """Return the facts at the top of the report."""
     settings, lineage, folds = compare_settings(config), fitted.lineage, fitted.lineage["folds"]
     return {
         "products": f"{lineage['products_read']:,} read, {lineage['labelled']:,} labelled",
@@ -99,8 +98,7 @@ def _about(config: Config, fitted: FittedModels, started: datetime) -> dict[str,
 
 
 def _model_run(results: ModelResults, fitted: FittedModels, comparison: Comparison) -> ModelRun:
-    """The MLflow run of a model: the tables' metrics are means over the seeds; all else is of the first seed."""
-    from catalog_enrichment.report.plots import evaluation_figures
+    """Return the MLflow run of a model: the tables' metrics are means over the seeds; all else is of the first seed."""
     from catalog_enrichment.training.evaluation import Evaluation
 
     first, evaluation = results.fits[0], Evaluation()
@@ -117,19 +115,18 @@ def _model_run(results: ModelResults, fitted: FittedModels, comparison: Comparis
         row |= {f"label_permille/{name}": value for name, value in share_metrics.items()}
     return ModelRun(
         name=results.name,
-        seconds=sum(one.seconds for one in results.fits),
+        seconds=sum(fit.seconds for fit in results.fits),
         params=_params(results),
         metrics=metrics,
         steps=steps,
         tables=evaluation.tables | ({"search": first.search} if first.search else {}),
         curves=evaluation.curves,
-        figures=evaluation_figures(evaluation.curves, evaluation.tables),
         warnings=[warning for warning in comparison.warnings if warning.startswith(f"{results.name}: ")],
     )
 
 
 def _params(results: ModelResults) -> dict[str, Any]:
-    """MLflow's parameters: the modalities (`sees`) and the recipe, or the recipes of all members."""
+    """Return MLflow's parameters: the modalities (`sees`) and the recipe, or the recipes of all members."""
     modalities = {"sees": results.modalities_used}
     if not results.members:
         return {"recipe": results.name} | modalities

@@ -18,10 +18,10 @@ from catalog_enrichment.config.comparison import REFERENCES
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.folds import Index, where
 
 if TYPE_CHECKING:
-    from catalog_enrichment.training.single_encoder import ModalitiesUsed
+    from catalog_enrichment.training.task import ModalitiesUsed
 
 MODALITIES: dict[str, ModalitiesUsed] = dict(zip(REFERENCES, ("text", "image", "both"), strict=True))
 """Reference -> the modalities that it uses."""
@@ -36,7 +36,7 @@ _PICTURES_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The features of N products, and the labels of those that are trained on."""
+    """The features of N products, and the labels of the products that are trained on."""
 
     features: Mapping[str, Any]
     """Name (see REFERENCES) -> (N, F) sparse matrix."""
@@ -45,7 +45,8 @@ class Reference:
 
     @classmethod
     def of(cls, dataset: Dataset, labels: Mapping[str, Labels], train: Index) -> Reference:
-        """``train``: the products whose labels are learned; the TF-IDF vocabulary is of their titles."""
+        """Compute the features. ``train``: the products whose labels are learned; the TF-IDF vocabulary is of their
+        titles."""
         from scipy.sparse import csr_matrix, hstack
 
         words = title_words(dataset.titles, train)
@@ -60,7 +61,7 @@ class Reference:
         # the matrices are so small that more threads are 20 times slower (measured)
         with threadpool_limits(limits=1):
             probabilities = {
-                attribute: _probabilities(features, labels, self.train[labels.learnable[self.train]], index)
+                attribute: _probabilities(features, labels, where(self.train, labels.learnable), index)
                 for attribute, labels in self.labels.items()
             }
         return ModelScores(index, probabilities)
@@ -97,7 +98,7 @@ def color_histograms(dataset: Dataset) -> NDArray[np.float64]:
 
 
 def _probabilities(features: Any, labels: Labels, train: Index, index: Index) -> NDArray[np.float64]:
-    """(n, V). A value that no product in ``train`` has gets the probability 0, one that all have gets 1."""
+    """(n, V): a value that no product in ``train`` has gets the probability 0, a value that all have gets 1."""
     truth = labels.truth[train]
     if labels.cardinality is Cardinality.ONE:
         probabilities = np.zeros((len(index), len(labels.values)))
@@ -111,7 +112,7 @@ def _probabilities(features: Any, labels: Labels, train: Index, index: Index) ->
 def _fit_and_predict(
     features: Any, target: NDArray[Any], train: Index, index: Index
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The C classes in ``target``, and (n, C) probabilities of the products at ``index``."""
+    """Return the C classes in ``target``, and (n, C) probabilities of the products at ``index``."""
     from sklearn.linear_model import LogisticRegression
 
     classes = np.unique(target).astype(np.int64)

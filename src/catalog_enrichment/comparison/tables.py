@@ -1,25 +1,177 @@
-"""The tables, warnings and summary of a comparison, computed from the fitted models' scores. numpy only."""
+"""The metrics, rankings, tables, warnings and summary of a comparison, computed from the fitted models' scores. numpy
+only.
+
+Every metric has a bootstrap interval, and two models are compared by the paired difference, over content groups. With
+several seeds a metric is the mean over the models of all seeds, and its interval is that of the mean: it says how the
+metric varies between samples of products. The standard deviation over the seeds is reported beside it. The p-values of
+the rankings are not corrected for the number of models that the best model was chosen from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from catalog_enrichment.comparison.measurements import HEADINGS, Measurements, MetricEstimate, MetricKey
-from catalog_enrichment.comparison.rankings import Ranking, rank_models
-from catalog_enrichment.comparison.results import VIEWS, FitResult, FittedModels, ModelResults
-from catalog_enrichment.config.comparison import CompareConfig, CompareTable, Metric
-from catalog_enrichment.precision.bootstrap import Difference
-from catalog_enrichment.training.evaluation import ATTENTION_BINS, BOTH
-from catalog_enrichment.training.modality_collapse import collapse_warnings
+from catalog_enrichment.comparison.compared_models import VIEWS, FitResult, FittedModels, ModelResults
+from catalog_enrichment.config.comparison import REFERENCES, CompareConfig, CompareTable, Metric
+from catalog_enrichment.precision import bootstrap
+from catalog_enrichment.precision.bootstrap import Difference, Measure, Resamples
+from catalog_enrichment.precision.units import Floats
+from catalog_enrichment.training.evaluation import BOTH, Evaluation, collapse_warnings, measures
 
+HEADINGS: dict[str, str] = {
+    "accuracy": "accuracy",
+    "f1_micro": "micro-F1",
+    "f1_macro": "macro-F1",
+    "f1_weighted": "weighted F1",
+    "f1_head": "macro-F1 of the head",
+    "f1_tail": "macro-F1 of the tail",
+    "r_at_p95_micro": "R@P95 micro",
+    "r_at_p95_macro": "R@P95 macro",
+}
+"""Metric -> its heading in a table. All metrics are shares, 0..1."""
 SUMMARY_METRICS: dict[str, Metric] = {"r_at_p95": "r_at_p95_micro", "macro_f1": "f1_macro", "accuracy": "accuracy"}
 """Key of the job's JSON summary -> metric."""
 ALL_MODELS_COLUMNS: tuple[Metric, ...] = ("accuracy", "f1_macro", "r_at_p95_micro")
 MASKED_METRIC: Metric = "r_at_p95_micro"
 """Metric of the table of masked inputs and of the collapse warnings."""
+RANKED_BY: tuple[Metric, ...] = ("r_at_p95_micro", "f1_macro")
+"""The measures that name a best model; the first is the measure that certification profits from."""
+
+
+# --- measurements ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEstimate:
+    """A metric with its 95% bootstrap interval by content group."""
+
+    estimate: float
+    low: float
+    high: float
+    spread: float | None = None
+    """Standard deviation over the seeds; None for one seed."""
+
+
+class MetricKey(NamedTuple):
+    """One metric of one model."""
+
+    model: str
+    attribute: str
+    metric: str
+    label_share: float | None = None
+    """None: the fit with all labels."""
+    view: str = BOTH
+
+
+class Measurements:
+    """Every metric is computed once; all models are measured on the same products and resamples."""
+
+    def __init__(self, fitted: FittedModels, resamples: int) -> None:
+        self._fitted, self._resamples = fitted, resamples
+        self._estimates: dict[MetricKey, MetricEstimate] = {}
+
+    def estimate(self, key: MetricKey) -> MetricEstimate:
+        if key not in self._estimates:
+            by_seed = self._measures(key)
+            interval = bootstrap.intervals({key.metric: _mean(by_seed)}, self._resamples_of(key.attribute))[key.metric]
+            spread = float(np.std([measure.estimate for measure in by_seed], ddof=1)) if len(by_seed) > 1 else None
+            self._estimates[key] = MetricEstimate(interval.estimate, interval.low, interval.high, spread)
+        return self._estimates[key]
+
+    def difference(self, key: MetricKey, baseline: str) -> Difference:
+        """Return the metric less the same metric of the model ``baseline``."""
+        model, base = (_mean(self._measures(measured)) for measured in (key, key._replace(model=baseline)))
+        return bootstrap.difference(model, base, self._resamples_of(key.attribute))
+
+    def mlflow_metrics(self, model: str) -> dict[float | None, dict[str, float]]:
+        """Return share of the labels (None: all) -> MLflow's metric name -> value, of every estimate so far."""
+        by_share: dict[float | None, dict[str, float]] = {}
+        for key, estimate in self._estimates.items():
+            if key.model != model or key.view != BOTH:
+                continue
+            name, values = f"{key.attribute}/{key.metric}", by_share.setdefault(key.label_share, {})
+            values |= {name: estimate.estimate, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            if estimate.spread is not None:
+                values[f"{name}_spread"] = estimate.spread
+        return by_share
+
+    def _measures(self, key: MetricKey) -> list[Measure]:
+        """Return a measure per seed."""
+        labels, index = self._fitted.labels[key.attribute], self._fitted.labelled(key.attribute)
+        scores = [fit.scores[key.view] for fit in self._fitted.results(key.model, key.label_share).fits]
+        return [measures(of_seed.at(labels.attribute, index), labels, index)[key.metric] for of_seed in scores]
+
+    def _resamples_of(self, attribute: str) -> Resamples:
+        return Resamples(self._fitted.groups[self._fitted.labelled(attribute)], self._resamples)
+
+
+def _mean(by_seed: Sequence[Measure]) -> Measure:
+    """Return the mean of one metric over several models."""
+    if len(by_seed) == 1:
+        return by_seed[0]
+
+    def mean(weights: bootstrap.Counts) -> Floats:
+        return np.asarray(np.mean([measure(weights) for measure in by_seed], axis=0), dtype=np.float64)
+
+    return Measure(by_seed[0].products, mean)
+
+
+# --- rankings ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """The models of one attribute by one measure."""
+
+    attribute: str
+    metric: Metric
+    estimates: dict[str, MetricEstimate]
+    """Model -> its estimate, the best first; equal models in the order of the config."""
+    lead: Difference | None
+    """The best less the next; None if there is only one model."""
+    best_network: str
+    best_reference: str
+    """The best of TF-IDF, colour histogram and both; either is "" if there is none."""
+    network_lead: Difference | None
+    """The best network less the best reference; None if either is missing."""
+
+    @property
+    def best(self) -> str:
+        return next(iter(self.estimates))
+
+    @property
+    def next_best(self) -> str:
+        """The second; "" if there is only one model."""
+        return next(iter(list(self.estimates)[1:]), "")
+
+
+def rank_models(fitted: FittedModels, measurements: Measurements) -> list[Ranking]:
+    """Return a ranking per attribute and measure."""
+    return [_ranking(attribute, metric, fitted, measurements) for attribute in fitted.labels for metric in RANKED_BY]
+
+
+def _ranking(attribute: str, metric: Metric, fitted: FittedModels, measurements: Measurements) -> Ranking:
+    keys = {name: MetricKey(name, attribute, metric) for name in fitted.models}
+    unsorted = {name: measurements.estimate(key) for name, key in keys.items()}
+    names = sorted(unsorted, key=lambda name: -unsorted[name].estimate)  # stable: equal models keep their order
+    network = next((name for name in names if name not in REFERENCES), "")
+    reference = next((name for name in names if name in REFERENCES), "")
+    return Ranking(
+        attribute=attribute,
+        metric=metric,
+        estimates={name: unsorted[name] for name in names},
+        lead=measurements.difference(keys[names[0]], names[1]) if len(names) > 1 else None,
+        best_network=network,
+        best_reference=reference,
+        network_lead=measurements.difference(keys[network], reference) if network and reference else None,
+    )
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +193,14 @@ class TableRow:
 class ComparisonTable:
     """One table about one attribute."""
 
-    title: str
+    asked: CompareTable
+    """Title, kind, paper, baseline and note."""
     attribute: str
     columns: Mapping[str, str]
     """Key -> heading."""
     rows: Sequence[TableRow]
     products: int
     """Number of labelled products that the models are evaluated on."""
-    kind: str = "plain"
-    paper: str = ""
-    baseline: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +220,7 @@ class Comparison:
 
 
 def build_comparison(fitted: FittedModels, settings: CompareConfig) -> Comparison:
-    """Per attribute: a table of all models, every table of the config, and a table of masked inputs."""
+    """Build, per attribute, a table of all models, every table of the config, and a table of masked inputs."""
     measurements = Measurements(fitted, settings.resamples)
     tables = list(_tables(fitted, settings, measurements))
     summary = {name: _summary(results, fitted, measurements) for name, results in fitted.models.items()}
@@ -110,7 +259,7 @@ def _tables(fitted: FittedModels, settings: CompareConfig, measurements: Measure
 
 
 def _without_failed(asked: CompareTable, failed: Mapping[str, str]) -> CompareTable | None:
-    """The table without the models that could not be fitted; None if no model is left."""
+    """Return the table without the models that could not be fitted; None if no model is left."""
     recipes = [name for name in asked.recipes if name not in failed]
     if recipes == asked.recipes or not recipes:
         return asked if recipes else None
@@ -130,75 +279,61 @@ class _TableBuilder:
     measurements: Measurements
 
     def metrics(self, asked: CompareTable) -> ComparisonTable:
-        """A column per metric."""
-        rows = []
-        for name in asked.recipes:
-            keys: dict[str, MetricKey] = {m: MetricKey(name, self.attribute, m) for m in asked.metrics}
-            rows.append(self._row(keys, asked.baseline, self.fitted.models[name].seconds))
+        """Build a column per metric."""
+        keys = {str(metric): MetricKey("", self.attribute, metric) for metric in asked.metrics}
+        rows = [self._row(name, keys, asked.baseline) for name in asked.recipes]
         return self._table(asked, {metric: HEADINGS[metric] for metric in asked.metrics}, rows)
 
     def label_shares(self, asked: CompareTable, metric: str, shares: Sequence[float]) -> ComparisonTable:
-        """A column per share of the labels; the seconds are the sum over the shares."""
+        """Build a column per share of the labels; the seconds are the sum over the shares."""
+        keys = {repr(share): MetricKey("", self.attribute, metric, share) for share in shares}
         rows = []
         for name in asked.recipes:
-            keys = {repr(share): MetricKey(name, self.attribute, metric, share) for share in shares}
             seconds = sum(self.fitted.by_label_share[name, share].seconds for share in shares)
-            rows.append(self._row(keys, asked.baseline, seconds))
+            rows.append(replace(self._row(name, keys, asked.baseline), seconds=seconds))
         asked = replace(asked, title=f"{asked.title}: {HEADINGS[metric]} at shares of the labels")
         return self._table(asked, {repr(share): f"{100 * share:g}%" for share in shares}, rows)
 
     def masked_inputs(self) -> ComparisonTable:
-        """A column per view, and a row per model that uses both modalities."""
-        rows = []
-        for name, results in self.fitted.models.items():
-            if _has_masked_views(results):
-                keys = {view: MetricKey(name, self.attribute, MASKED_METRIC, view=view) for view in VIEWS}
-                rows.append(self._row(keys, "", results.seconds))
+        """Build a column per view, and a row per model that uses both modalities."""
+        keys = {view: MetricKey("", self.attribute, MASKED_METRIC, view=view) for view in VIEWS}
+        names = [name for name, results in self.fitted.models.items() if _has_masked_views(results)]
         asked = CompareTable(
             title="One input masked",
             paper="De la Comble et al. 2022, section 4.2: modality collapse",
-            recipes=[row.name for row in rows],
+            recipes=names,
             metrics=[MASKED_METRIC],
         )
         columns = {BOTH: HEADINGS[MASKED_METRIC], "image_masked": "picture masked", "text_masked": "text masked"}
-        return self._table(asked, columns, rows)
+        return self._table(asked, columns, [self._row(name, keys, "") for name in names])
 
-    def _row(self, keys: Mapping[str, MetricKey], baseline: str, seconds: float) -> TableRow:
-        """``keys``: column -> what is measured, all of one model. ``baseline``: "" for a table without differences."""
-        results = self.fitted.models[next(iter(keys.values())).model]
+    def _row(self, name: str, keys: Mapping[str, MetricKey], baseline: str) -> TableRow:
+        """Build the row of a model. ``keys``: column -> metric; ``baseline``: "" for a table without differences."""
+        results, keys = self.fitted.models[name], {column: key._replace(model=name) for column, key in keys.items()}
         differences = {}
-        if baseline and results.name != baseline:
+        if baseline and name != baseline:
             differences = {column: self.measurements.difference(key, baseline) for column, key in keys.items()}
         return TableRow(
-            name=results.name,
+            name=name,
             modalities_used=results.modalities_used,
-            seconds=seconds,
+            seconds=results.seconds,
             estimates={column: self.measurements.estimate(key) for column, key in keys.items()},
             differences=differences,
             notes=tuple(filter(None, (results.note, _chosen(results, self.attribute)))),
         )
 
     def _table(self, asked: CompareTable, columns: Mapping[str, str], rows: list[TableRow]) -> ComparisonTable:
-        return ComparisonTable(
-            title=asked.title,
-            attribute=self.attribute,
-            columns=columns,
-            rows=rows,
-            products=len(self.fitted.labelled(self.attribute)),
-            kind=asked.kind,
-            paper=asked.paper,
-            baseline=asked.baseline,
-            note=asked.note,
-        )
+        products = len(self.fitted.labelled(self.attribute))
+        return ComparisonTable(asked=asked, attribute=self.attribute, columns=columns, rows=rows, products=products)
 
 
 def _has_masked_views(results: ModelResults) -> bool:
-    """True for a model of both modalities that was also scored with either masked."""
+    """Return True for a model of both modalities that was also scored with either masked."""
     return results.modalities_used == "both" and set(VIEWS) <= set(results.fits[0].scores)
 
 
 def _chosen(results: ModelResults, attribute: str) -> str:
-    """The values that were chosen on the choosing fold for ``attribute`` or for the whole model, seed by seed."""
+    """Name the values that were chosen on the choosing fold for ``attribute`` or for the whole model, seed by seed."""
     parts = []
     for key in results.fits[0].chosen:
         chosen_for, slash, name = key.rpartition("/")
@@ -211,7 +346,7 @@ def _chosen(results: ModelResults, attribute: str) -> str:
 def _summary(
     results: ModelResults, fitted: FittedModels, measurements: Measurements
 ) -> dict[str, dict[str, float] | float]:
-    """One model's part of the job's JSON summary."""
+    """Return the model's part of the job's JSON summary."""
     by_attribute: dict[str, dict[str, float] | float] = {
         attribute: {
             key: round(measurements.estimate(MetricKey(results.name, attribute, metric)).estimate, 4)
@@ -223,7 +358,7 @@ def _summary(
 
 
 def _collapse_warnings(fitted: FittedModels, measurements: Measurements) -> list[str]:
-    """Modality collapse of each model. The baselines are the first model of the text alone and of the image alone."""
+    """Warn of modality collapse. The baselines are the first model of the text alone and of the image alone."""
     unimodal = {
         f"{modality}_only": results.name
         for modality in ("text", "image")
@@ -242,17 +377,14 @@ def _collapse_warnings(fitted: FittedModels, measurements: Measurements) -> list
                 {"attribute": attribute, "modality": view, MASKED_METRIC: measurements.estimate(key).estimate}
                 for view, key in keys.items()
             ]
-        attention = _attention_histograms(results.fits[0], fitted)
+        attention = _attention(results.fits[0], fitted)
         warnings += [f"{name}: {warning}" for warning in collapse_warnings(rows, attention)]
     return warnings
 
 
-def _attention_histograms(result: FitResult, fitted: FittedModels) -> dict[str, dict[str, list[float]]]:
-    """Attribute -> histogram of the weight on the text, as :func:`collapse_warnings` takes it."""
-    histograms = {}
+def _attention(result: FitResult, fitted: FittedModels) -> dict[str, dict[str, list[float]]]:
+    """Return attribute -> histogram of the weight on the text."""
+    evaluation = Evaluation()
     for attribute in fitted.labels:
-        weights = result.scores[BOTH].weights(attribute, fitted.evaluation_index)
-        if weights is not None and np.isfinite(weights).any():
-            counts, edges = np.histogram(weights[np.isfinite(weights)], bins=ATTENTION_BINS, range=(0.0, 1.0))
-            histograms[attribute] = {"edges": edges.tolist(), "counts": counts.tolist()}
-    return histograms
+        evaluation.add_attention(attribute, result.scores[BOTH].weights(attribute, fitted.evaluation_index))
+    return evaluation.curves.get("attention", {})

@@ -6,12 +6,13 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from catalog_enrichment.config.strict import check_ranges
+
 CATALOG_STORES = {"s3": "aws_", "gs": "google_", "az": "azure_"}
-"""Scheme of a catalog in an object store -> how the names of its settings begin."""
+"""Scheme of a catalog in an object store -> prefix of the names of its settings."""
 
 CLIENT_SETTINGS = frozenset({"allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout"})
-"""Settings of the connection, of every object store."""
-
+"""Settings of the connection, for every object store."""
 
 _ENVIRONMENT: dict[str, dict[str, tuple[str, ...]]] = {
     "s3": {
@@ -35,7 +36,7 @@ _ENVIRONMENT: dict[str, dict[str, tuple[str, ...]]] = {
         "azure_storage_client_secret": ("AZURE_CLIENT_SECRET",),
     },
 }
-"""Setting -> the environment variables that give it where the config does not: the first that is set."""
+"""Setting -> the environment variables that are read, in this order, where the config does not give the setting."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,17 +45,17 @@ class CatalogConfig:
     """Folder of the lake catalog's Delta tables, which all executors share, or a place in an object store:
     `s3://BUCKET/PATH`, `gs://...`, `az://CONTAINER/PATH`. Relative paths start at the config file's `root`."""
     dictionary: str
-    """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped one, or a path."""
+    """The attribute dictionary: `schemas:attributes/NAME.json` for a shipped file, or a path."""
     storage: dict[str, str] = field(default_factory=dict)
     """Settings of the object store, by the names of obstore and deltalake: `aws_endpoint`, `aws_region`,
     `azure_storage_account_name`, `allow_http`, `timeout`, ... Credentials are better in the environment of the job
     (`AWS_ACCESS_KEY_ID`, ...), which sends them to the executors."""
     lease_seconds: int = 60
-    """In an object store: a job whose sign of life is older than this is taken for dead, and another may write. Until
-    then another job waits to see which it is."""
+    """In an object store, a job whose last sign of life is older than this is taken for dead, and another job may
+    write. Until then the other job waits."""
 
     def __post_init__(self) -> None:
-        within("catalog.lease_seconds", self.lease_seconds, 2, 3600)
+        check_ranges("catalog", self, lease_seconds=(2, 3600))
         scheme, separator, rest = self.path.partition("://")
         if not separator:
             if self.storage:
@@ -78,9 +79,9 @@ class CatalogConfig:
             )
 
     def store_settings(self) -> tuple[tuple[str, str], ...]:
-        """Settings and credentials of the object store: `storage`, and what it lacks from this process's environment.
+        """Return settings and credentials of the object store: `storage`, completed from this process's environment.
 
-        Only for the driver: tasks get them with their work. Never to be printed.
+        Only for the driver: tasks get the settings with their work. They must never be printed.
         """
         given = {name.lower(): value for name, value in self.storage.items()}
         found: dict[str, str] = {}
@@ -91,9 +92,3 @@ class CatalogConfig:
         if settings.get("aws_endpoint", "").startswith("http://"):
             settings.setdefault("allow_http", "true")
         return tuple(sorted(settings.items()))
-
-
-def within(name: str, value: float, low: float, high: float) -> None:
-    """Raises ValueError unless ``low`` <= ``value`` <= ``high``."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value!r}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 REFERENCES = ("reference_text", "reference_image", "reference_both")
-"""Models without a recipe that every comparison fits; see `comparison/reference.py`."""
+"""Models without a recipe that every comparison fits (`comparison/reference.py`)."""
 
 Metric = Literal[
     "accuracy", "f1_micro", "f1_macro", "f1_weighted", "f1_head", "f1_tail", "r_at_p95_micro", "r_at_p95_macro"
@@ -14,7 +14,7 @@ Metric = Literal[
 TableKind = Literal["plain", "modalities", "mergers", "label_shares"]
 
 _RESERVED = ("job", "status", "exit_code", "error", "message", "report", "markdown", "mlflow_run_id")
-"""Keys of the job's summary, where each model's results are under the model's name."""
+"""Keys of the job's summary that are not models: each model's results are there under the model's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +24,9 @@ class CompareRecipe:
     name: str
     """Its name in the tables."""
     recipe: str = ""
-    """`recipes:NAME.toml` or a path, of one model or of an ensemble; empty: `training.recipe`."""
+    """`recipes:NAME.toml` or a path, for a model or an ensemble; empty: `training.recipe`."""
     set: dict[str, Any] = field(default_factory=dict)
-    """Changed keys of the recipe, "model.fusion.kind" = "late"; of every member of an ensemble."""
+    """Changed keys of the recipe, "model.fusion.kind" = "late". For an ensemble, they change every member."""
     members: list[str] = field(default_factory=list)
     """Names of at least two other models, which vote; instead of `recipe` and `set`."""
     note: str = ""
@@ -51,7 +51,7 @@ class CompareTable:
     metrics: list[Metric]
     """Columns, in this order."""
     paper: str = ""
-    """The paper and the table that this one reproduces."""
+    """The paper, and its table, that this table reproduces."""
     kind: TableKind = "plain"
     """`modalities` adds the modalities that each model uses; `mergers` needs a baseline; `label_shares` has a column
     per share of the labels, and takes `label_share_recipes` only."""
@@ -111,7 +111,7 @@ class CompareConfig:
         self._check_names(names)
 
     def _check_names(self, names: list[str]) -> None:
-        """Raises ValueError if a list names a model that does not exist."""
+        """Raise ValueError if a list names a model that does not exist."""
         names_with_recipe = [recipe.name for recipe in self.recipes if not recipe.members]
         used = {"compare.label_share_recipes": (self.label_share_recipes, names)}
         for recipe in self.recipes:

@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog_enrichment import masking
-from catalog_enrichment.config.audit import AuditConfig, DriftConfig
 from catalog_enrichment.config.catalog import CatalogConfig
-from catalog_enrichment.config.catalog import within as _within
 from catalog_enrichment.config.comparison import CompareConfig
-from catalog_enrichment.config.delivery import DeliveryConfig
-from catalog_enrichment.config.fetch import FetchConfig
-from catalog_enrichment.config.monitoring import LineageConfig, LogsConfig, MetricsConfig
+from catalog_enrichment.config.images import ImagesConfig, StoredImagesConfig
+from catalog_enrichment.config.operations import (
+    AuditConfig,
+    DeliveryConfig,
+    DriftConfig,
+    LineageConfig,
+    LogsConfig,
+    MetricsConfig,
+)
 from catalog_enrichment.config.source import SourceConfig
+from catalog_enrichment.config.strict import check_ranges
 from catalog_enrichment.records import stable_hash
 
 
@@ -31,13 +36,8 @@ class SparkConfig:
     """Ignored under spark-submit, which sets its own."""
     driver_memory: str = "2g"
     """Heap of the JVM, as Spark writes sizes. Ignored under spark-submit."""
-    shuffle_partitions: int = 8
-    """Tasks of every shuffle (`spark.sql.shuffle.partitions`). Ignored under spark-submit."""
     conf: dict[str, str] = field(default_factory=dict)
     """Further Spark settings, passed on unchanged."""
-
-    def __post_init__(self) -> None:
-        _within("spark.shuffle_partitions", self.shuffle_partitions, 1, 100_000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,58 +50,13 @@ class MlflowConfig:
     """MLflow experiment of the trainings and comparisons; made if it does not exist."""
     model_name: str = "catalog-enrichment"
     """Name of the registered model, whose versions the jobs train and run."""
-    champion_alias: str = "champion"
-    """Registry alias of the version that the batch jobs run."""
-    candidate_alias: str = "candidate"
-    """Registry alias of the version that was trained last."""
-    promotion_policy: str = "policy:promotion.v2.toml"
+    promotion_policy: str = "policy:promotion.v1.toml"
     """Rules of promote_model: `policy:NAME.toml` for a shipped file, or a path relative to `root`."""
     timeout_seconds: int = 10
     """How long to wait for a tracking server before giving up."""
 
     def __post_init__(self) -> None:
-        _within("mlflow.timeout_seconds", self.timeout_seconds, 1, 3600)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImagesConfig:
-    """Limits on one picture, beyond which it counts as unusable, and on the share of unusable ones."""
-
-    max_bytes: int = 20_000_000
-    """Size of the encoded picture, bytes."""
-    max_pixels: int = 50_000_000
-    """Width x height as declared in the header, checked before any pixel is decoded."""
-    max_per_product: int = 20
-    """Pictures of one product that are tried at most, in the feed's order, until one is usable."""
-    store: str = ""
-    """Folder of the pictures that merchants send as bytes, which all executors share; each is there once, by its hash.
-    Of one catalog only: maintain_catalog removes what its products do not name. Empty: `pictures` in `catalog.path`.
-    Relative paths start at `root`."""
-    fetch: FetchConfig = field(default_factory=FetchConfig)
-    sample: int = 200
-    """Products with pictures whose pictures an import tries before it writes anything; 0: none."""
-    max_unusable: float = 0.9
-    """Refuse (exit 3) an import or training where more of the products with pictures have no usable one. 1: never."""
-
-    def __post_init__(self) -> None:
-        if "://" in self.store:
-            raise ValueError(f"images.store is a folder that all executors share, not a URI like {self.store!r}")
-        _within("images.max_bytes", self.max_bytes, 1, 2**31)
-        _within("images.max_pixels", self.max_pixels, 1, 2**31)
-        _within("images.max_per_product", self.max_per_product, 1, 10_000)
-        _within("images.sample", self.sample, 0, 100_000)
-        _within("images.max_unusable", self.max_unusable, 0, 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredImagesConfig(ImagesConfig):
-    """`[images]` for those who open pictures of a catalog in an object store, where `store` is then as well."""
-
-    store_settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Settings and credentials of the store."""
-
-    def __post_init__(self) -> None:
-        """Nothing: the config has been checked, and ``store`` is a URI here."""
+        check_ranges("mlflow", self, timeout_seconds=(1, 3600))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +66,7 @@ class FoldsConfig:
     train: float = 0.48
     """The weights are fitted on it."""
     choosing: float = 0.10
-    """Everything that is chosen, is chosen on it: the epoch, lambda, the late fusion's weights, models and recipes, the
+    """Everything that is chosen is chosen on it: the epoch, lambda, the late fusion's weights, models and recipes, the
     temperature, the pool of values, the suggestion threshold, the first threshold of the certification."""
     certification: float = 0.34
     """Only to certify; used once per candidate (PRECISION, certificate 6)."""
@@ -132,46 +87,41 @@ class FoldsConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     recipe: str
-    """`recipes:NAME.toml` for a shipped one, or a path. It defines the model and its fit."""
+    """`recipes:NAME.toml` for a shipped recipe, or a path. It defines the model and its fit."""
     set: dict[str, Any] = field(default_factory=dict)
-    """Changed recipe keys: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`; of every member of a vote."""
+    """Changed recipe keys: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`. For a vote, they change every
+    member."""
     attributes: list[str] = field(default_factory=list)
     """Attributes to learn; empty: every enabled attribute of the dictionary."""
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     label_uses_per_round: int = 5
-    """After so many candidates of one certification fold a new one is drawn, of products that never certified, if they
-    are enough (PRECISION, certificate 6)."""
+    """After so many candidates of one certification fold, a new fold is drawn from products that never certified, if
+    they are enough (PRECISION, certificate 6)."""
     min_label_count: int = 20
     """Values with fewer labelled products are not learned."""
     max_unlabelled: int = 20_000
     """Unlabelled products scored for the threshold grid and the drift reference."""
+    has_value: bool = True
+    """Multiply scores by the probability that the product has a value at all, where labelled and unlabelled products
+    differ. false: where all unlabelled products have a value, which their shops never give."""
     unimodal_baselines: bool = True
     """Also fit the recipe image-only and text-only, for the report."""
     checkpoints: str = ""
     """Folder from which an interrupted training resumes, with the same result; empty: it starts again. Every stage of a
     fit writes a file there, whose name is a hash of its inputs; delete them when the model is registered."""
     compute_types: list[Literal["fp32", "bf16"]] = field(default_factory=lambda: ["fp32"])
-    """Number types to certify, on the same folds: each gets its own certificates. The first is the one that is
-    evaluated and that the promotion gate compares. All of them share `precision.delta`; each scores all products."""
+    """Number types to certify, on the same folds: each gets its own certificates. The first is evaluated, and the
+    promotion gate compares it. All of them share `precision.delta`; each scores all products."""
     threads: int = 0
     """torch threads; 0: all cores."""
     processes: int = 1
-    """Processes that fit together, through Spark's TorchDistributor: one per GPU where there are GPUs."""
-    on_cluster: bool = False
-    """Run the processes as Spark tasks instead of on the driver; `shared_path` must then be readable by every node."""
-    shared_path: str = ""
-    """Folder for temporary files of the fit; empty: a temporary folder of this machine."""
+    """Processes that fit together on this machine, through Spark's TorchDistributor: one per GPU if there are GPUs."""
 
     def __post_init__(self) -> None:
-        _within("training.label_uses_per_round", self.label_uses_per_round, 1, 2**31)
-        _within("training.min_label_count", self.min_label_count, 1, 2**31)
-        _within("training.max_unlabelled", self.max_unlabelled, 0, 2**31)
-        _within("training.threads", self.threads, 0, 4096)
+        check_ranges("training", self, label_uses_per_round=(1, 2**31), min_label_count=(1, 2**31))
+        check_ranges("training", self, max_unlabelled=(0, 2**31), threads=(0, 4096), processes=(1, 4096))
         if not self.compute_types or len(set(self.compute_types)) < len(self.compute_types):
             raise ValueError(f"training.compute_types must name each number type once, not {self.compute_types}")
-        _within("training.processes", self.processes, 1, 4096)
-        if self.on_cluster and not self.shared_path:
-            raise ValueError("training.on_cluster needs training.shared_path, a folder that every node can read")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,21 +138,17 @@ class PrecisionConfig:
     valid_days: int = 90
     """Days until a certificate expires."""
     noticeable_share: float = 0.25
-    """Merchants' labels certify only where there are enough products to compare labelled with unlabelled ones: if this
-    share of the unlabelled products had no value and low scores, the comparison would notice it with probability .8.
+    """Merchants' labels certify only where labelled and unlabelled products are enough for a comparison: if this share
+    of the unlabelled products had no value and low scores, the comparison would notice it with probability .8.
     1: whatever their number."""
     provisional_cap: int = 10_000
     """At most this many values per attribute stand under provisional certificates, those with the highest scores; the
     others wait until an audit confirms the certificate (PRECISION, certificate 11). Lowering it retracts nothing."""
 
     def __post_init__(self) -> None:
-        _within("precision.target", self.target, 0.5, 0.9999)
-        _within("precision.delta", self.delta, 1e-6, 0.5)
-        _within("precision.step", self.step, 1.001, 10.0)
-        _within("precision.suggest_precision", self.suggest_precision, 0.0, self.target)
-        _within("precision.valid_days", self.valid_days, 1, 3650)
-        _within("precision.noticeable_share", self.noticeable_share, 0.01, 1.0)
-        _within("precision.provisional_cap", self.provisional_cap, 0, 2**40)
+        check_ranges("precision", self, target=(0.5, 0.9999), delta=(1e-6, 0.5), step=(1.001, 10))
+        check_ranges("precision", self, suggest_precision=(0, self.target), noticeable_share=(0.01, 1))
+        check_ranges("precision", self, valid_days=(1, 3650), provisional_cap=(0, 2**40))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,15 +162,15 @@ class EnrichConfig:
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
     compute_type: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number type of the scores. auto: of those that the model version may write most with the fastest, if the driver's
-    processor (or GPU) computes it fast; the log says which and why. Where the machines that start runs differ, name
-    one: a run in another type is another run, which decides again what another certificate could change."""
+    """Number type of the scores. auto: the fastest of the types with which the model version may write most, if the
+    driver's processor (or GPU) computes it fast; the log says which and why. Name a type where the machines that start
+    runs differ: a run in another type is another run, which decides again what another certificate could change."""
     batch_rows: int = 512
-    """Products per Arrow batch of the scoring; within one, texts of like length are scored together."""
+    """Products per Arrow batch of the scoring; within a batch, texts of like length are scored together."""
     batch_bytes: str = "16m"
     """A batch closes earlier at this many bytes."""
     forward_rows: int = 0
-    """Most products per forward pass; 0: 32 on a CPU, 256 on a GPU. Long texts make it fewer, and so does a pass for
+    """Most products per forward pass; 0: 32 on a CPU, 256 on a GPU. Long texts make them fewer, and so does a pass for
     which the memory was too small."""
     partitions: int = 0
     """Tasks of the scoring stage; 0: two per core."""
@@ -236,9 +182,9 @@ class EnrichConfig:
     """great_expectations suite that the products must pass before a run: `schemas:PATH`, or relative to `root`."""
 
     def __post_init__(self) -> None:
-        for name in ("max_products", "max_changes", "partitions", "forward_rows"):
-            _within(f"enrich.{name}", getattr(self, name), 0, 2**40)
-        _within("enrich.batch_rows", self.batch_rows, 1, 100_000)
+        limit = (0, 2**40)
+        check_ranges("enrich", self, max_products=limit, max_changes=limit, partitions=limit, forward_rows=limit)
+        check_ranges("enrich", self, batch_rows=(1, 100_000))
         if not re.fullmatch(r"[1-9]\d*[bkmg]?", self.batch_bytes):
             raise ValueError(f"enrich.batch_bytes must be a size like 16m, not {self.batch_bytes!r}")
 
@@ -261,7 +207,7 @@ class BackfillConfig:
     """Products per chunk. Every chunk is a run: readers see all of it or none."""
 
     def __post_init__(self) -> None:
-        _within("backfill.chunk_products", self.chunk_products, 1, 2**40)
+        check_ranges("backfill", self, chunk_products=(1, 2**40))
         for name in ("updated_from", "updated_until"):
             if getattr(self, name):
                 object.__setattr__(self, name, _utc_time(f"backfill.{name}", getattr(self, name)))
@@ -274,19 +220,14 @@ class MaintenanceConfig:
     are older than this. Longer than any job takes, because a reader keeps the version that it opened; less than 24
     needs `maintain_catalog --force`, more than a week is refused: Delta forgets then when a file was superseded."""
     compact_files: int = 16
-    """A table with this many files below 32 MiB gets fewer, larger ones."""
-    keep_predictions_days: int = 400
-    """Abstentions of runs that finished longer ago are deleted where a newer decision exists; 0 keeps all of them.
-    What was published or suggested is always kept."""
-    keep_quarantine_days: int = 400
-    """The same for quarantined rows that are neither of the newest import of their source nor of a product's present
-    content; 0 keeps all of them."""
+    """A table with this many files below 32 MiB gets fewer, larger files."""
+    keep_days: int = 400
+    """Rows of runs that finished longer ago are deleted where no job needs them; 0 keeps all of them. Such rows are
+    abstentions with a newer decision (what was published or suggested is always kept), and quarantined rows that are
+    neither of the newest import of their source nor of a product's present content."""
 
     def __post_init__(self) -> None:
-        _within("maintenance.retention_hours", self.retention_hours, 0, 168)
-        _within("maintenance.compact_files", self.compact_files, 3, 100_000)
-        for name in ("keep_predictions_days", "keep_quarantine_days"):
-            _within(f"maintenance.{name}", getattr(self, name), 0, 36_500)
+        check_ranges("maintenance", self, retention_hours=(0, 168), compact_files=(3, 100_000), keep_days=(0, 36_500))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,7 +238,7 @@ class ReportConfig:
     """Products shown per attribute."""
 
     def __post_init__(self) -> None:
-        _within("report.samples", self.samples, 0, 1000)
+        check_ranges("report", self, samples=(0, 1000))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -329,12 +270,14 @@ class Config:
     lineage: LineageConfig = field(default_factory=LineageConfig)
 
     def path(self, relative: str) -> Path:
-        """An absolute path for one of this config's paths."""
+        """Return the absolute path of a path in this config."""
         return (Path(self.root) / Path(relative).expanduser()).resolve()
 
     def pictures(self) -> ImagesConfig:
-        """`[images]` for those who open pictures, with absolute folders: `fetch.allowed_folders` are by default those
-        of the source, `store` is in the catalog."""
+        """Return `[images]` for code that opens pictures, with absolute folders.
+
+        By default `fetch.allowed_folders` are those of the source, and `store` is in the catalog.
+        """
         given = self.images.fetch.allowed_folders
         folders = tuple(folder if "://" in folder else str(self.path(folder)) for folder in given)
         if not given and self.source is not None:
@@ -343,26 +286,26 @@ class Config:
         fetch = replace(self.images.fetch, allowed_folders=folders)
         if "://" not in store:
             return replace(self.images, store=str(self.path(store)), fetch=fetch)
-        given_images = {one.name: getattr(self.images, one.name) for one in fields(ImagesConfig)}
+        images = {field.name: getattr(self.images, field.name) for field in fields(ImagesConfig)}
         settings = self.catalog.store_settings()
-        return StoredImagesConfig(**given_images | {"store": store, "fetch": fetch}, store_settings=settings)
+        return StoredImagesConfig(**images | {"store": store, "fetch": fetch}, store_settings=settings)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def secrets(self) -> frozenset[str]:
-        """Passwords, keys and tokens in URIs and in settings whose name tells a secret, and the source's."""
+        """Return passwords, keys and tokens in URIs and in settings whose name tells a secret, and the source's."""
         return masking.secrets_in(self.as_dict()) | (self.source.secrets() if self.source else frozenset())
 
     def without_secrets(self) -> dict[str, Any]:
-        """The config for storing and printing."""
+        """Return the config for storing and printing."""
         content: dict[str, Any] = masking.masked_content(self.as_dict(), self.secrets())
         return content
 
     def hash(self, *sections: str) -> str:
-        """Hash of the named sections (all, if none is named): the config's part of a run id.
+        """Return the hash of the named sections (all, if none is named): the config's part of a run id.
 
-        How a catalog's store is reached is not part of it: another endpoint or key leaves the run the same.
+        The way to reach a catalog's store is not part of it: another endpoint or key leaves the run the same.
         """
         content = self.as_dict()
         for name in ("storage", "lease_seconds"):
@@ -371,7 +314,7 @@ class Config:
 
 
 def _utc_time(name: str, text: str) -> str:
-    """An ISO 8601 date or time as a time in UTC, in the one form that Spark casts, too; without a zone it is in UTC."""
+    """Return an ISO 8601 date or time as a time in UTC, in a form that Spark casts; a time without a zone is in UTC."""
     try:
         time = datetime.fromisoformat(text)
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -1,4 +1,4 @@
-"""Plain data (TOML, JSON) to frozen dataclasses, strictly: the one parser of configs, recipes and policies.
+"""Plain data (TOML, JSON) to frozen dataclasses, strictly: the only parser of configs, recipes and policies.
 
 Uses the standard library alone, because recipes are read on machines that have only torch, transformers and timm.
 """
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def build(kind: type[T], content: Any, where: str) -> T:
-    """An instance of the dataclass ``kind`` from plain data. ``where``, usually a file name, starts the error message.
+    """Build an instance of the dataclass ``kind`` from plain data. ``where``, usually a file name, starts the message.
 
     Raises ConfigError with every problem, each with its dotted key: an unknown key (with the available keys),
     a missing key, a wrong type, or a value for which the class raises ValueError.
@@ -33,7 +33,7 @@ def build(kind: type[T], content: Any, where: str) -> T:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The content of a TOML file. Raises ConfigError, naming the file, if it is not TOML or not UTF-8."""
+    """Return the content of a TOML file. Raises ConfigError, naming the file, if it is not TOML or not UTF-8."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
@@ -41,15 +41,23 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def construct(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """``kind(**values)``. Raises ConfigError where the class raises ValueError."""
+    """Return ``kind(**values)``. Raises ConfigError where the class raises ValueError."""
     try:
         return kind(**values)
     except ValueError as problem:
         raise ConfigError(f"{where}: {problem}") from None
 
 
+def check_ranges(section: str, values: Any, **ranges: tuple[float, float]) -> None:
+    """Raise ValueError unless every attribute of ``values`` that is a key of ``ranges`` lies in its closed range."""
+    for name, (low, high) in ranges.items():
+        value = getattr(values, name)
+        if not low <= value <= high:
+            raise ValueError(f"{section}.{name} must lie in [{low:g}, {high:g}], not {value!r}")
+
+
 def _dataclass(kind: type[Any], content: Any, key: str, problems: list[str]) -> Any:
-    """The instance; None if a problem was added to ``problems``."""
+    """Return the instance; None if a problem was added to ``problems``."""
     if not isinstance(content, Mapping):
         problems.append(f"{key or 'the content'} must be a table of keys, not {_shown(content, key)}")
         return None

@@ -1,23 +1,24 @@
-"""Writes changes to one file: JSON lines, CSV or parquet, the same rows in each.
+"""Writes changes to a file: JSON lines, CSV or parquet, the same rows in each.
 
-A file is a sequence of rows that are applied from top to bottom. ``op`` says what a row does::
+The rows of a file are applied from top to bottom. ``op`` says what a row does::
 
-    reset     forget everything: what follows is a snapshot
+    reset     discard everything: a snapshot follows
     upsert    the product's attribute now has these values, from this source
     delete    the product's attribute has no value any more
-    end       the last row: with it applied, the consumer is at ``position``; a file without it is not complete
+    end       the last row: the consumer is now at ``position``; a file without this row is not complete
 
-The file of a single run has no position: what other runs did in between is not in it.
+The file of a single run has no position: it does not have what other runs did in between.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,10 @@ import pyarrow as pa
 from catalog_enrichment.catalog.part_files import row_groups, rows_per_group
 from catalog_enrichment.delivery import differences
 from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.operations.value_files import FORMATS, Format
+from catalog_enrichment.operations.exported_values import Format
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 RESET, END = "reset", "end"
 
@@ -42,21 +43,17 @@ SCHEMA = pa.schema(
         ("position", pa.string()),
     ]
 )
-"""``version`` grows from commit to commit, ``changed_by`` are the runs that made it. Of reset and end everything about
-a value is null; ``position``, CATALOG:VERSION, is null but in these two."""
-
-__all__ = ["END", "FORMATS", "RESET", "SCHEMA", "rows_of", "write"]
+"""``version`` grows from commit to commit, ``changed_by`` are the runs that made it. Only reset and end have a
+``position``, CATALOG:VERSION, and they have no columns of a value."""
 
 _JSON_ROWS = 10_000
-"""Rows that are Python objects at a time."""
-
-_Write = Callable[[pa.Table], None]
+"""Rows that are turned into Python objects at a time."""
 
 
 def rows_of(catalog: Catalog, steps: Iterable[Step], to_follow: bool = True) -> Iterator[pa.RecordBatch]:
-    """The rows of a file (SCHEMA) with the changes of ``steps``, at least one, in their order.
+    """Yield the rows of a file (SCHEMA) with the changes of ``steps``, at least one step, in their order.
 
-    ``to_follow``: the steps have no gap, so that a consumer that has applied them is at the last one's position.
+    ``to_follow``: the steps have no gap, so that a consumer that has applied them is at the position of the last step.
     """
     step = None
     for step in steps:
@@ -81,14 +78,11 @@ def _marker(op: str, step: Step, to_follow: bool) -> pa.RecordBatch:
 
 
 def write(batches: Iterable[pa.RecordBatch], target: Path, kind: Format) -> Counter[str]:
-    """Write ``batches`` of SCHEMA to ``target``; returns op -> rows.
-
-    To another file in the same folder, which takes the place of ``target`` when it is complete and on the disk.
-    """
+    """Write ``batches`` of SCHEMA to ``target``; returns op -> rows. ``target`` is only replaced by a whole file."""
     scratch = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:12]}.tmp")
     counts: Counter[str] = Counter()
     try:
-        with _WRITERS[kind](scratch) as put:
+        with _writer(scratch, kind) as put:
             for table in row_groups(batches, SCHEMA):
                 put(table)
                 for pair in table["op"].value_counts().to_pylist():
@@ -102,56 +96,40 @@ def write(batches: Iterable[pa.RecordBatch], target: Path, kind: Format) -> Coun
 
 
 @contextmanager
-def _jsonl(file: Path) -> Iterator[_Write]:
-    """A JSON object per line, without the keys that are null."""
+def _writer(file: Path, kind: Format) -> Iterator[Callable[[pa.Table], None]]:
+    """Open ``file`` and yield the function that writes a table to it.
 
-    def put(table: pa.Table) -> None:
-        for batch in table.to_batches(max_chunksize=_JSON_ROWS):
-            for row in batch.to_pylist():
-                known = {name: value for name, value in _plain(row).items() if value is not None}
-                stream.write(json.dumps(known, ensure_ascii=False) + "\n")
+    JSON lines leave out the keys that are null. In CSV, which has a header, null is an empty cell and a list its JSON
+    text; the file is for programs, so that no text is changed to protect spreadsheets.
+    """
+    if kind == "parquet":
+        import pyarrow.parquet as pq
 
-    with file.open("w", encoding="utf-8", newline="\n") as stream:
-        yield put
-
-
-@contextmanager
-def _csv(file: Path) -> Iterator[_Write]:
-    """With a header, in UTF-8; null is an empty cell, a list its JSON text. For programs: no text is changed to protect
-    spreadsheets."""
-    import csv
-
-    def put(table: pa.Table) -> None:
-        for batch in table.to_batches(max_chunksize=_JSON_ROWS):
-            for row in batch.to_pylist():
-                writer.writerow([_cell(value) for value in _plain(row).values()])
-
+        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as parquet:
+            yield lambda table: parquet.write_table(table, row_group_size=rows_per_group(table))
+        return
     with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(SCHEMA.names)
+        cells = csv.writer(stream)
+        if kind == "csv":
+            cells.writerow(SCHEMA.names)
+
+        def put(table: pa.Table) -> None:
+            for row in _plain_rows(table):
+                if kind == "csv":
+                    cells.writerow(_json(value) if isinstance(value, list) else value for value in row.values())
+                else:
+                    stream.write(_json({name: value for name, value in row.items() if value is not None}) + "\n")
+
         yield put
 
 
-@contextmanager
-def _parquet(file: Path) -> Iterator[_Write]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        yield lambda table: writer.write_table(table, row_group_size=rows_per_group(table))
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False)
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """With ``asserted_at`` in ISO 8601, in UTC."""
-    at = row["asserted_at"]
-    return row | {"asserted_at": None if at is None else at.isoformat()}
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
-
-
-_WRITERS: dict[Format, Callable[[Path], AbstractContextManager[_Write]]] = {
-    "csv": _csv,
-    "jsonl": _jsonl,
-    "parquet": _parquet,
-}
+def _plain_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows with ``asserted_at`` in ISO 8601, in UTC."""
+    for batch in table.to_batches(max_chunksize=_JSON_ROWS):
+        for row in batch.to_pylist():
+            at = row["asserted_at"]
+            yield row | {"asserted_at": at and at.isoformat()}

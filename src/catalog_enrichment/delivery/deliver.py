@@ -7,25 +7,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.config.delivery import DeliveryConfig
-from catalog_enrichment.delivery import connection, feed, revisions
+from catalog_enrichment.config.operations import DeliveryConfig
+from catalog_enrichment.delivery import feed, postgres
 from catalog_enrichment.delivery.differences import DELETE
-from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.delivery.position import Position
-from catalog_enrichment.delivery.postgres_errors import server
+from catalog_enrichment.delivery.feed import Position, Step
 from catalog_enrichment.delivery.sink import PostgresSink
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 
 @contextmanager
 def open_sink(config: DeliveryConfig) -> Iterator[PostgresSink]:
-    """The checked sink. Raises ConfigError, DataContractError or TemporaryFailure where it cannot be used."""
-    with connection.connected(config) as opened:
-        sink = PostgresSink(opened, config.schema)
+    """Open and check the sink. Raises ConfigError, DataContractError or TemporaryFailure if it cannot be used."""
+    with postgres.connected(config) as connection:
+        sink = PostgresSink(connection, config.schema)
         sink.check()
         yield sink
 
@@ -35,8 +33,8 @@ def deliver_values(
 ) -> dict[str, Any]:
     """Apply every step that the database has not had; returns the job's summary.
 
-    A step is committed before the next one begins, so that what a job did before it was killed is not done again.
-    ``snapshot``: everything is written again, and what is not in the catalog is deleted.
+    A step is committed before the next one begins: a job that runs after a killed job goes on after its last step.
+    ``snapshot``: write everything again, and delete what is not in the catalog.
     """
     stages = Stages(say)
     with open_sink(config) as sink:
@@ -62,14 +60,13 @@ def deliver_values(
     if examples:
         say(f"warning: {totals['skipped']:,} rows with a NUL character in their key were left out: {examples[:5]}")
     status: str = RunStatus.SUCCEEDED if found else NOTHING_TO_DO
-    reasons = [step.snapshot for step in found if step.snapshot]
     return {
         "status": DRY_RUN if dry_run else status,
-        "database": server(config.uri),
+        "database": postgres.server(config.uri),
         "since": str(start) if start else None,
         "position": str(since) if since else None,
         "steps": len(found),
-        "snapshot": reasons[0] if reasons else None,
+        "snapshot": next((step.snapshot for step in found if step.snapshot), None),
         **totals,
         "seconds": stages.seconds,
     }
@@ -77,27 +74,27 @@ def deliver_values(
 
 def migrate(config: DeliveryConfig, say: Say = to_stderr) -> dict[str, Any]:
     """Make or change the tables in the database, and give the role its rights; returns the job's summary."""
-    uri = config.migration_uri or config.uri
-    with connection.connected(config, for_migration=True) as opened:
-        before, after = revisions.migrate(opened, config.schema, config.role)
-    say(f"schema {config.schema} in {server(uri)}: revision {before or 'none'} -> {after}, rights for {config.role}")
-    return {"status": RunStatus.SUCCEEDED, "database": server(uri), "revision_before": before, "revision": after}
+    database = postgres.server(config.migration_uri or config.uri)
+    with postgres.connected(config, for_migration=True) as connection:
+        before, after = postgres.migrate(connection, config.schema, config.role)
+    say(f"schema {config.schema} in {database}: revision {before or 'none'} -> {after}, rights for {config.role}")
+    return {"status": RunStatus.SUCCEEDED, "database": database, "revision_before": before, "revision": after}
 
 
 def consumer_status(config: DeliveryConfig) -> tuple[Position | None, dict[str, Any]]:
-    """The position of the database, and what else is known of it."""
+    """Return the position of the database, when it was moved, and about how many rows the database has."""
     with open_sink(config) as sink:
         return sink.position(), sink.status()
 
 
 def _counted(catalog: Catalog, step: Step, say: Say) -> dict[str, int]:
-    """What the step would do, as rows that it has: the database may have some of them already."""
+    """Count the rows of the step, and say them. The database may have some of them already."""
     rows = deletes = 0
     for batch in step.changes(catalog):
         rows += batch.num_rows
         deletes += batch.column("op").to_pylist().count(DELETE)
     counts = {"staged": rows, "upserted": rows - deletes, "deleted": deletes}
-    say(f"would deliver {_line(step, counts | {'skipped': 0})}")
+    say(f"would deliver {_line(step, counts)}")
     return counts
 
 

@@ -1,8 +1,8 @@
-"""How two versions of `current_values` differ, row by row, in bounded memory and without Spark.
+"""Compares two versions of `current_values`, row by row, in bounded memory and without Spark.
 
 Files that both versions have are not read. The others are split by ranges of product ids, and the rows of a range are
-compared by their keys: a row that the older version has not, or has otherwise, is an upsert, a key that only the older
-one has is a delete.
+compared by their keys: a row that the older version does not have, or has with other content, is an upsert; a key that
+only the older version has is a delete.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_enrichment import contract
-from catalog_enrichment.delivery.position import TABLE
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
+
+TABLE = "current_values"
+"""The table that readers see."""
+
+NOTHING = -1
+"""The version before the first: it has no rows."""
 
 UPSERT, DELETE = "upsert", "delete"
 
@@ -39,7 +44,7 @@ SCHEMA = pa.schema(
         ("asserted_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""Of a delete everything after ``attribute`` is null. Otherwise the columns of `current_values`."""
+"""The columns of `current_values` after ``op``. For deletes, all columns after ``attribute`` are null."""
 
 KEY = ("product_id", "attribute")
 
@@ -47,26 +52,23 @@ ROWS_AT_A_TIME = 500_000
 """Rows of both versions that are compared at a time: about 400 MB."""
 
 SAMPLED = 64
-"""Every so many rows one is drawn for the bounds of the ranges."""
-
-_Parts = Sequence[Callable[[], pa.Table]]
-"""Per range of product ids a function that reads its rows."""
+"""The bounds of the ranges are drawn from every 64th row."""
 
 
 def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatch]:
-    """What makes of version ``before`` (-1: no rows) version ``after``: rows of SCHEMA, each key at most once.
+    """Yield rows of SCHEMA that turn version ``before`` into version ``after``, each key at most once.
 
-    Ordered by product and attribute, unless ``before`` is -1.
+    The rows are ordered by product and attribute, unless ``before`` is :data:`NOTHING`.
     """
-    if before == -1:
-        for batch in catalog.scan_differing(TABLE, after, -1):
+    if before == NOTHING:
+        for batch in catalog.tables.scan_differing(TABLE, after, NOTHING):
             yield from _with_op(pa.Table.from_batches([batch]), UPSERT).to_batches()
         return
     bounds = _bounds(catalog, before, after)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if bounds else None
         old, new = (
-            _in_ranges(catalog.scan_differing(TABLE, version, other), bounds, folder and folder / str(version))
+            _in_ranges(catalog.tables.scan_differing(TABLE, version, other), bounds, folder and folder / str(version))
             for version, other in ((before, after), (after, before))
         )
         for read_old, read_new in zip(old, new, strict=True):
@@ -74,51 +76,42 @@ def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatc
 
 
 def difference(old: pa.Table, new: pa.Table) -> pa.Table:
-    """Rows of SCHEMA, by product and attribute: those of ``new`` that are not in ``old``, and the keys that only
+    """Return rows of SCHEMA, ordered by key: the rows of ``new`` that ``old`` does not have, and the keys that only
     ``old`` has."""
     old_keys, new_keys = _keys(old), _keys(new)
     place = pc.index_in(new_keys, value_set=old_keys).combine_chunks()
-    before = old.take(place.drop_null())
-    after = new.filter(pc.is_valid(place))
+    before, after = old.take(place.drop_null()), new.filter(pc.is_valid(place))
     upserts = pa.concat_tables([new.filter(pc.is_null(place)), after.filter(pc.invert(_same(before, after)))])
-    gone = old.filter(pc.invert(pc.is_in(old_keys, value_set=new_keys)))
-    found = pa.concat_tables([_with_op(upserts, UPSERT), _with_op(gone.select(KEY), DELETE)])
-    return found.sort_by([(name, "ascending") for name in KEY])
+    deletes = old.filter(pc.invert(pc.is_in(old_keys, value_set=new_keys))).select(KEY)
+    rows = pa.concat_tables([_with_op(upserts, UPSERT), _with_op(deletes, DELETE)])
+    return rows.sort_by([(name, "ascending") for name in KEY])
 
 
 def _same(before: pa.Table, after: pa.Table) -> pa.ChunkedArray:
-    """Per row of two tables of the same keys whether all other columns are equal; two nulls are."""
+    """Compare two tables with the same keys row by row: true where all other columns are equal or both null."""
     same = pa.chunked_array([pa.array([True] * after.num_rows, pa.bool_())])
-    for name in after.column_names:
-        if name in KEY:
-            continue
-        one, other = _comparable(before[name]), _comparable(after[name])
-        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
-        same = pc.and_(same, pc.or_(pc.fill_null(pc.equal(one, other), False), both_null))
+    for name in set(after.column_names).difference(KEY):
+        left, right = _comparable(before[name]), _comparable(after[name])
+        both_null = pc.and_(pc.is_null(left), pc.is_null(right))
+        same = pc.and_(same, pc.or_(pc.fill_null(pc.equal(left, right), False), both_null))
     return same
 
 
 def _with_op(rows: pa.Table, op: str) -> pa.Table:
-    """``rows`` in the columns of SCHEMA; those that it lacks are null."""
-    columns = [
-        pa.array([op] * rows.num_rows, field.type)
-        if field.name == "op"
-        else (rows[field.name] if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type))
-        for field in SCHEMA
-    ]
-    return pa.Table.from_arrays(
-        [column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+    """Return ``rows`` in the columns of SCHEMA; columns that it lacks are null."""
+    columns = {name: rows[name] for name in rows.column_names} | {"op": pa.array([op] * rows.num_rows, pa.string())}
+    empty = pa.nulls(rows.num_rows)
+    return pa.Table.from_arrays([columns.get(field.name, empty).cast(field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def _keys(rows: pa.Table) -> pa.ChunkedArray:
-    """Per row a text; two rows have the same if and only if their keys are equal."""
+    """Return one text per row; two rows have the same text if and only if their keys are equal."""
     texts = [_escaped(rows[name].cast(pa.large_string())) for name in KEY]
     return pc.binary_join_element_wise(*texts, pa.scalar("\x1f", pa.large_string()))
 
 
 def _escaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts without the separator \\x1f, different ones for different texts; null is n, other texts begin with v."""
+    """Return texts without the separator \\x1f, one for each text; null becomes n, every other text begins with v."""
     for given, written in (("\\", "\\\\"), ("\x1f", "\\u")):
         if pc.any(pc.match_substring(texts, given)).as_py():  # hardly ever, and to look is faster than to replace
             texts = pc.replace_substring(texts, given, written)
@@ -127,7 +120,7 @@ def _escaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column, or of one of lists their elements joined to a text: Arrow does not compare lists."""
+    """Return the column; for a column of lists, their elements joined to texts: Arrow does not compare lists."""
     if not pa.types.is_list(column.type):
         return column
     return pa.chunked_array([_joined(chunk) for chunk in column.chunks], pa.large_string())
@@ -143,10 +136,10 @@ def _joined(lists: pa.Array) -> pa.Array:
 
 
 def _bounds(catalog: Catalog, before: int, after: int) -> list[str]:
-    """Product ids between ranges with about ROWS_AT_A_TIME rows of both versions; empty if there are no more."""
+    """Return the product ids between ranges of about ROWS_AT_A_TIME rows of both versions; empty for a single range."""
     rows, sample = 0, []
     for version, other in ((before, after), (after, before)):
-        for batch in catalog.scan_differing(TABLE, version, other, ["product_id"]):
+        for batch in catalog.tables.scan_differing(TABLE, version, other, ["product_id"]):
             rows += batch.num_rows
             sample.append(batch.column(0).take(pa.array(range(0, batch.num_rows, SAMPLED), pa.int64())))
     ranges = ceil(rows / ROWS_AT_A_TIME)
@@ -157,8 +150,11 @@ def _bounds(catalog: Catalog, before: int, after: int) -> list[str]:
     return sorted({ids[len(ids) * number // ranges].as_py() for number in range(1, ranges)}, key=str.encode)
 
 
-def _in_ranges(batches: Iterator[pa.RecordBatch], bounds: Sequence[str], folder: Path | None) -> _Parts:
-    """The rows by the ranges between ``bounds``: in memory without bounds, else in a file of ``folder`` each."""
+def _in_ranges(
+    batches: Iterator[pa.RecordBatch], bounds: Sequence[str], folder: Path | None
+) -> list[Callable[[], pa.Table]]:
+    """Return a function per range between ``bounds`` that reads its rows: from memory without bounds, else from a file
+    in ``folder``."""
     schema = contract.arrow_schema(TABLE)
     if folder is None:
         table = pa.Table.from_batches(list(batches), schema)

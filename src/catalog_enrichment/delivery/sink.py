@@ -1,7 +1,7 @@
 """The PostgreSQL sink: applies a step exactly once.
 
-Staging, rows, position and the record of the delivery are one transaction. It begins only from the position that the
-step starts at, so a step that was applied, by this job before it was killed or by another one, is not applied again.
+Staging, rows, position and the record of the delivery are one transaction. It goes through only from the position that
+the step starts at: a step that was applied, by this job before it was killed or by another job, is not applied again.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.delivery import revisions
+from catalog_enrichment.delivery import postgres
 from catalog_enrichment.delivery.differences import DELETE
-from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.delivery.position import Position
+from catalog_enrichment.delivery.feed import Position, Step
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
 if TYPE_CHECKING:
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOCK = 0x6361_7461_6C6F_6732
-"""Key of the advisory lock that one delivery at a time has; the schema's name is mixed in."""
+"""Key of the advisory lock of the delivery at work; the schema's name is mixed in."""
 
 _TYPES = ("bool", "text", "text", "text[]", "text", "text", "text", "text", "timestamptz")
-"""Of the columns of _STAGE, which are those of differences.SCHEMA."""
+"""The types of the columns of _STAGE, which are the columns of differences.SCHEMA."""
 
 _STAGE = """
 CREATE TEMPORARY TABLE staged (
@@ -65,10 +64,10 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 @dataclass(slots=True)
 class Applied:
-    """What one step did to the table, in rows: one per product and attribute."""
+    """The rows that a step changed in the table; a row is a product's attribute."""
 
     staged: int = 0
-    """Changes that the step has."""
+    """All changes of the step."""
     upserted: int = 0
     deleted: int = 0
     skipped: int = 0
@@ -83,7 +82,7 @@ class Applied:
 class PostgresSink:
     """The tables of ``schema``, over a connection with autocommit.
 
-    Its methods raise psycopg's errors: use it inside :func:`connection.connected`.
+    Its methods raise psycopg's errors: use it inside :func:`postgres.connected`.
     """
 
     def __init__(self, connection: psycopg.Connection, schema: str) -> None:
@@ -94,7 +93,7 @@ class PostgresSink:
 
         DataContractError for a schema of another revision, ConfigError for a role with too many rights.
         """
-        revisions.require(self._connection, self._schema)
+        postgres.require_newest(self._connection, self._schema)
         rights = "INSERT, UPDATE, DELETE, TRUNCATE"
         asked = "SELECT current_user, has_table_privilege(%s, %s) OR has_any_column_privilege(%s, 'INSERT, UPDATE')"
         table = f"{self._schema}.merchant_values"
@@ -106,12 +105,12 @@ class PostgresSink:
             )
 
     def position(self) -> Position | None:
-        """What the table holds; None: nothing was delivered yet."""
+        """Return the position of what the table holds; None if nothing was delivered yet."""
         row = self._row(self._sql("SELECT catalog_id, version FROM {schema}.position"))
         return None if row[0] is None else Position(row[0], row[1])
 
     def status(self) -> dict[str, Any]:
-        """When the position was moved, and how many rows the table has, by the planner's estimate."""
+        """Return when the position was moved, and how many rows the table has, by the planner's estimate."""
         moved_at, rows = self._row(
             self._sql("SELECT moved_at, (SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass)"
                       " FROM {schema}.position"),
@@ -148,8 +147,8 @@ class PostgresSink:
         return applied
 
     def _lock(self) -> None:
-        """Until the transaction ends. Raises TemporaryFailure if another delivery has it."""
-        # of the transaction, not of the session: connection pools hand sessions on
+        """Lock deliveries until the transaction ends. Raises TemporaryFailure if another delivery has the lock."""
+        # a lock of the transaction, not of the session: connection pools hand sessions on
         asked = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, %s))"
         if not self._row(asked, (self._schema, LOCK))[0]:
             raise TemporaryFailure(
@@ -181,8 +180,10 @@ def _moved(since: Position | None, found: Position | None) -> TemporaryFailure:
 
 
 def _rows(batches: Iterable[pa.RecordBatch], applied: Applied) -> Iterator[tuple[Any, ...]]:
-    """The rows to stage, counted in ``applied``. A NUL character, which PostgreSQL cannot hold, is replaced in a value;
-    a row with one in its key is left out."""
+    """Yield the rows to stage, and count them in ``applied``.
+
+    A NUL character, which PostgreSQL cannot hold, is replaced in a value; a row with a NUL in its key is left out.
+    """
     for batch in batches:
         for op, product_id, attribute, values, *others in zip(
             *(column.to_pylist() for column in batch.columns), strict=True

@@ -1,4 +1,4 @@
-"""How far each consumer is: its position, and the commits and runs that it has not had."""
+"""Lists how far each consumer is: its position, and the commits and runs that it has not had."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.config.delivery import DeliveryConfig
+from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.delivery import deliver, feed
-from catalog_enrichment.delivery.position import TABLE, Position, PositionFiles
-from catalog_enrichment.delivery.postgres_errors import server
-from catalog_enrichment.report.tables import Column, aligned_table
+from catalog_enrichment.delivery.differences import TABLE
+from catalog_enrichment.delivery.export_changes import PositionFiles
+from catalog_enrichment.delivery.feed import Position
+from catalog_enrichment.delivery.postgres import server
+from catalog_enrichment.monitoring.text_tables import Column, aligned_table
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 DATABASE = "postgres"
 """Name of the database of `[delivery]` in the list."""
 
 
 def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: PositionFiles) -> list[dict[str, Any]]:
-    """One row per consumer: the database of `delivery.uri`, if there is one, and every consumer of export_changes.
+    """Return a row per consumer: the database of `delivery.uri`, if it is set, and every consumer of export_changes.
 
-    ``lag_commits`` counts versions and ``lag_runs`` runs that came after the position, None where it cannot be told
-    because the next delivery is a snapshot; ``snapshot`` says why. ``behind_since`` is the time of the first of them.
+    ``lag_commits`` and ``lag_runs`` count the versions and runs after the position; they are None where the next
+    delivery is a snapshot, and ``snapshot`` says why. ``behind_since`` is the time of the first version after it.
     """
     rows = []
     if config.uri:
@@ -37,7 +39,7 @@ def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: Positio
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """What :func:`delivery_status` returns as text for a terminal."""
+    """Return the rows of :func:`delivery_status` as text for a terminal."""
     return aligned_table(rows, _COLUMNS) if rows else "no consumer has had anything yet, and delivery.uri is empty"
 
 
@@ -45,7 +47,7 @@ def _lag(catalog: Catalog, position: Position | None) -> dict[str, Any]:
     found = feed.steps(catalog, position, 2**31)
     snapshot = found[0].snapshot if found else ""
     runs = list(dict.fromkeys(run_id for step in found for run_id in step.run_ids))
-    waiting = [] if snapshot or position is None else catalog.commits(TABLE, position.version)
+    waiting = [] if snapshot or position is None else catalog.tables.commits(TABLE, position.version)
     since = waiting[0].committed_at if waiting else None
     return {
         "position": str(position) if position else None,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
+from catalog_enrichment.comparison.compared_models import compared_models
 from catalog_enrichment.comparison.job import compare_models
-from catalog_enrichment.comparison.models import compared_models
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.context import open_for_writing
 from catalog_enrichment.demo import marketplace
@@ -67,7 +67,7 @@ def run(config: Config, products: int, seed: int) -> dict[str, Any]:
     stages, source = Stages(), config.path(config.source.path)
     if not source.exists():
         if not products or source.name != "products.jsonl":  # the name of a generated marketplace
-            raise ConfigError(f"source.path: no such file: {source}. Name one: make compare DATA=FILE")
+            raise ConfigError(f"source.path: no such file: {source}. Name a file: make compare DATA=FILE")
         with stages("generate") as stage:
             stage.rows_out = marketplace.generate(source.parent, products, seed, progress=sys.stderr.isatty()).rows
     with stages("import"), open_for_writing(config, "compare") as context:

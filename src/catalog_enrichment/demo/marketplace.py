@@ -45,7 +45,7 @@ class ProductType(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """One product of the feed, with its true values."""
+    """A product of the feed, with its true values."""
 
     product_id: str
     shop: str
@@ -118,7 +118,7 @@ _GERMAN_SHOP = "feinwerk"
 _WHOLESALER = "granary"
 """Shop without pictures."""
 _WHOLESALER_FILLS = 0.74
-"""Probability that it fills in an attribute."""
+"""Return the probability that it fills in an attribute."""
 _BRANDS = ("Arden", "Bellmont", "Corvo", "Delane", "Estrel", "Fenwick", "Galdo", "Halden", "Ivanti", "Jorvik")
 _WHOLESALE_BRANDS = ("Kestrel", "Lowry", "Marlow", "Norden", "Orsino", "Pell", "Quimby", "Rostand", "Selby", "Thorne")
 _ADJECTIVES = ("classic", "slim", "relaxed", "everyday", "lightweight", "premium", "vintage", "cozy", "modern", "bold")
@@ -223,7 +223,7 @@ def _new_listing(product_id: str, number: int, rng: random.Random) -> Listing:
 
 
 def _wholesale_listings(count: int, rng: random.Random) -> Iterator[Listing]:
-    """Listings without pictures; a twin has the wording of the one before and another colour."""
+    """Yield listings without pictures; a twin has the wording of the listing before it and another colour."""
     listing: Listing | None = None
     for number in range(count):
         product_id = f"w{number:05d}"
@@ -240,12 +240,12 @@ def _wholesale_listings(count: int, rng: random.Random) -> Iterator[Listing]:
 
 
 def _weighted_choice(weights: dict[T, int], rng: random.Random) -> T:
-    """One of the keys, drawn with its weight."""
+    """Draw a key with its weight."""
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
 def _draw_faults(products: int, rng: random.Random) -> dict[int, str]:
-    """Row number -> its fault. Only odd rows are broken, so that the row before a broken one is valid."""
+    """Return row number -> its fault. Only odd rows are broken, so that the row before a broken one is valid."""
     faults = [
         name
         for name, count in (_ROW_FAULTS | _PICTURE_FAULTS).items()
@@ -259,7 +259,7 @@ def _draw_faults(products: int, rng: random.Random) -> dict[int, str]:
 
 
 def _row(listing: Listing, rng: random.Random) -> dict[str, Any]:
-    """One row of the feed without its pictures."""
+    """Return a row of the feed without its pictures."""
     title, description = _wording(listing)
     return {
         "id": listing.product_id,
@@ -275,8 +275,10 @@ def _row(listing: Listing, rng: random.Random) -> dict[str, Any]:
 
 
 def _wording(listing: Listing) -> tuple[str, str]:
-    """Title and description. Every random value is drawn, also where it is not used, so that twins differ in the colour
-    only."""
+    """Return title and description.
+
+    Every random value is drawn, also where it is not used, so that twins differ in the colour only.
+    """
     rng = random.Random(listing.wording)
     color = _COLORS[listing.color].words[rng.randrange(3)]
     materials = [rng.choice(_MATERIALS[material]) for material in listing.materials]
@@ -307,7 +309,7 @@ def _insert(word: str, phrase: str, title: list[str] | None, sentences: list[str
 
 
 def _merchant_values(listing: Listing, rng: random.Random) -> dict[str, Any]:
-    """The merchant's value of every attribute; None where it was not filled in."""
+    """Return the merchant's value of every attribute; None where it was not filled in."""
     has_origin = listing.product_type.category.startswith(_ORIGIN_CATEGORIES)
     color_error, material_error = _error(listing, listing.color_shown), _error(listing, listing.material_shown)
     color = _attribute_values((listing.color,), list(_COLORS), color_error, listing.shop, rng)
@@ -321,14 +323,14 @@ def _merchant_values(listing: Listing, rng: random.Random) -> dict[str, Any]:
 
 
 def _error(listing: Listing, shown: ShownIn) -> float:
-    """Probability that the merchant's value is wrong."""
+    """Return the probability that the merchant's value is wrong."""
     return _WRONG_WHOLESALE if listing.shop == _WHOLESALER else _WRONG_BY_PLACES[sum(shown)]
 
 
 def _attribute_values(
     truth: tuple[str, ...], pool: list[str], error: float, shop: str, rng: random.Random
 ) -> list[str]:
-    """The merchant's values of one attribute, in the merchant's spelling; [] if it was not filled in."""
+    """Return the merchant's values of an attribute, in the merchant's spelling; [] if it was not filled in."""
     if rng.random() >= _SHOPS.get(shop, _WHOLESALER_FILLS):
         return []
     values = list(truth)
@@ -342,7 +344,7 @@ def _attribute_values(
 
 
 def _line(row: dict[str, Any], fault: str) -> str:
-    """The row as JSON, with the fault."""
+    """Return the row as JSON, with the fault."""
     if fault == "no id":
         row["id"] = None
     elif fault == "empty title":

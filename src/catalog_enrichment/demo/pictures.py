@@ -1,8 +1,8 @@
 """The pictures of the generated marketplace: an object in its colour, below it a swatch of every material.
 
 A swatch has the undyed colour and the texture of its material. A picture that does not show the colour is a grey shape
-with a black outline; one that does not show the material has no swatches. Light, tint, position and noise vary between
-pictures; the same seed gives the same bytes.
+with a black outline; a picture that does not show the material has no swatches. Light, tint, position and noise vary
+between pictures; the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SWATCH_HEIGHT = 32
 
 
 def render(outline: str, rgb: tuple[int, int, int] | None, materials: tuple[str, ...], seed: int) -> NDArray[np.uint8]:
-    """One picture, (SIZE, SIZE, 3) uint8. ``rgb`` None: without the colour; ``materials`` (): without swatches."""
+    """Return a picture, (SIZE, SIZE, 3) uint8. ``rgb`` None: without the colour; ``materials`` (): without swatches."""
     rng = np.random.default_rng(seed)
     shape, edge = _silhouette(outline, rng)
     ramp = np.linspace(-1, 1, SIZE)
@@ -73,7 +73,7 @@ def render(outline: str, rgb: tuple[int, int, int] | None, materials: tuple[str,
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """``pixels`` (h, w, 3) encoded as JPEG."""
+    """Return ``pixels`` (h, w, 3) encoded as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
@@ -81,7 +81,7 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 @cache
 def bomb(side: int = 12_000) -> bytes:
-    """A decompression bomb: a PNG of about 18 kB with ``side`` x ``side`` pixels."""
+    """Return a decompression bomb: a PNG of about 18 kB with ``side`` x ``side`` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -92,7 +92,7 @@ def bomb(side: int = 12_000) -> bytes:
 
 
 def _silhouette(outline: str, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the shape and of its outline, each (SIZE, SIZE), with a small random rotation, shift and scale."""
+    """Return masks of the shape and its outline, each (SIZE, SIZE), with a small random rotation, shift and scale."""
     angle, scale = rng.uniform(-0.12, 0.12), SIZE * rng.uniform(0.72, 0.86)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     corners = (np.array(_OUTLINES[outline]) / 100 - 0.5) @ rotation * scale + SIZE / 2 + rng.uniform(-4, 4, 2)
@@ -104,7 +104,7 @@ def _silhouette(outline: str, rng: np.random.Generator) -> tuple[NDArray[np.bool
 
 
 def _swatches(materials: tuple[str, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """The swatches side by side, (_SWATCH_HEIGHT, SIZE, 3)."""
+    """Return the swatches side by side, (_SWATCH_HEIGHT, SIZE, 3)."""
     swatches = []
     for name in materials:
         texture = np.roll(_textures()[name], rng.integers(0, 48, 2), (0, 1))
@@ -115,7 +115,7 @@ def _swatches(materials: tuple[str, ...], rng: np.random.Generator) -> NDArray[n
 
 @cache
 def _textures() -> dict[str, NDArray[np.float64]]:
-    """Material -> its texture, (SIZE, SIZE): 1 is darkest, 0 is lightest."""
+    """Return material -> its texture, (SIZE, SIZE): 1 is darkest, 0 is lightest."""
     y, x = np.mgrid[:SIZE, :SIZE] * (2 * np.pi / SIZE)  # every period divides SIZE, so that np.roll leaves no edge
     grain = np.random.default_rng(0).choice([0.0, 1.0], (SIZE // 8, SIZE // 8))
     return {

@@ -1,6 +1,7 @@
 """Backfill: the pipeline over a chosen slice, in chunks that are runs of their own, with an estimate first.
 
-To resume one, start it again: a chunk that is done has nothing to do, one that was killed reads its checkpoints.
+To resume a backfill, start it again: a chunk that is done has nothing to do, a chunk that was killed reads its
+checkpoints.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import category_filters, runs
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
@@ -17,17 +18,55 @@ from catalog_enrichment.enrichment.select import fingerprint, read_ledger, selec
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Stage, Stages, add_seconds
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
+from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
+_COUNTED = ("products", "predicted", "skipped")
+
+
+def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
+    """Estimate, then enrich chunk by chunk. Returns the merged summary with an entry per chunk."""
+    catalog = context.catalog
+    request = RunRequest.of(context.config, context.dictionary, model, window, RuntimeOverrides.read(catalog))
+    record = request.record(context.config, Stages(context.say), parent_run_id=None)
+    record.kind = RunKind.BACKFILL
+    summaries: list[dict[str, Any]] = []
+    resumed = False
+    with runs.recorded(catalog, record, unless=dry_run):
+        expected = estimate(context, model, window)
+        _identify(record, catalog, request)
+        for number in range(expected["chunks"]):
+            chunk = replace(window, chunk=(number, expected["chunks"]))
+            context.say(f"chunk {number + 1} of {expected['chunks']}")
+            summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
+            earlier = _earlier_attempt(catalog, record.run_id, chunk, summaries[-1])
+            resumed = resumed or earlier is not None
+            _add_chunk(record, earlier or summaries[-1])
+    merged = _merged(summaries)
+    if resumed and not dry_run and runs.find(catalog, record.run_id) is None:
+        merged["status"] = RunStatus.SUCCEEDED  # it was killed after its last chunk
+    if merged["status"] == RunStatus.SUCCEEDED:
+        runs.write(catalog, record)
+    names = ("run_id", "status", "products", "predicted")
+    return merged | {
+        "run_id": record.run_id,
+        "model_version": model.version,
+        "estimate": expected,
+        "chunks": [{name: summary[name] for name in names} for summary in summaries],
+    }
+
+
+# --- the slice and its estimate --------------------------------------------------------------------------------------
+
 
 def window_of(config: Config) -> Window:
-    """The slice that the config's ``backfill`` section names. Raises ConfigError if its id file cannot be read."""
+    """Return the slice that the section `backfill` names. Raises ConfigError if its file of ids cannot be read."""
     section = config.backfill
     ids = list(section.product_ids)
     if section.product_ids_file:
@@ -48,9 +87,10 @@ def window_of(config: Config) -> Window:
 
 
 def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str, Any]:
-    """What a backfill of ``window`` would take: products, chunks, and seconds at the rate of the newest run.
+    """Return what a backfill of ``window`` would take: products, chunks, and seconds at the rate of the newest run.
 
-    Raises ConfigError for a category that no product is in: a misspelled one would pass as a slice of 0 products.
+    Raises ConfigError for a category that no product is in (a misspelled category would pass as a slice of 0 products),
+    and for product ids of which the catalog has none.
     """
     config, catalog = context.config, context.catalog
     _require_known(context, window)
@@ -76,8 +116,6 @@ def estimate(context: Context, model: ResolvedModel, window: Window) -> dict[str
 
 
 def _require_known(context: Context, window: Window) -> None:
-    """Raise ConfigError for a category that no product is in, and for product ids of which the catalog has none. Ids
-    that it lacks beside others are said."""
     products = context.catalog.read("products", columns=["product_id", "category"])
     category_filters.require_known(products, window.categories, "backfill.categories")
     if not window.product_ids:
@@ -93,42 +131,25 @@ def _require_known(context: Context, window: Window) -> None:
         context.say(f"warning: {asked - known:,} of the {asked:,} product ids are not in the catalog")
 
 
-def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bool = False) -> dict[str, Any]:
-    """Estimate, then enrich chunk by chunk. Returns the merged summary with one entry per chunk."""
-    overrides = RuntimeOverrides.read(context.catalog)
-    request = RunRequest.of(context.config, context.dictionary, model, window, overrides)
-    record = request.record(context.config, Stages(context.say), parent_run_id=None)
-    record.kind = RunKind.BACKFILL
-    summaries: list[dict[str, Any]] = []
-    resumed = False
-    with runs.recorded(context.catalog, record, unless=dry_run):
-        expected = estimate(context, model, window)
-        _identify(record, context.catalog, request)
-        for number in range(expected["chunks"]):
-            chunk = replace(window, chunk=(number, expected["chunks"]))
-            context.say(f"chunk {number + 1} of {expected['chunks']}")
-            summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
-            earlier = _earlier_attempt(context.catalog, record.run_id, chunk, summaries[-1])
-            resumed = resumed or earlier is not None
-            _add_chunk(record, earlier or summaries[-1])
-    merged = _merged(summaries)
-    if resumed and not dry_run and runs.find(context.catalog, record.run_id) is None:
-        merged["status"] = RunStatus.SUCCEEDED  # it was killed after its last chunk
-    if merged["status"] == RunStatus.SUCCEEDED:
-        runs.write(context.catalog, record)
-    return merged | {
-        "run_id": record.run_id,
-        "model_version": model.version,
-        "estimate": expected,
-        "chunks": [{name: one[name] for name in ("run_id", "status", "products", "predicted")} for one in summaries],
-    }
+def products_per_second(catalog: Catalog) -> float | None:
+    """Return scored products per second, over all stages, of the newest succeeded run that scored any; else None."""
+    from pyspark.sql import functions as F
+
+    row = runs.newest(catalog, F.col("counts")["predicted"] > 0)
+    if row is None or not row["seconds"]:
+        return None
+    seconds = max(sum(row["seconds"].values()), 1e-3)
+    return round(float(row["counts"]["predicted"] / seconds), 2)
+
+
+# --- the backfill's own row ------------------------------------------------------------------------------------------
 
 
 def _identify(record: RunRecord, catalog: Catalog, request: RunRequest) -> None:
     """Set the fingerprint and the id that all chunks of this slice share, also when it is started again half done.
 
-    The id is the last finished one's if that had the same inputs; else it also covers that one, so that inputs that
-    change back make another backfill.
+    The id is that of the last finished backfill if it had the same inputs; else it also covers that id, so that inputs
+    that change back make another backfill.
     """
     from pyspark.sql import functions as F
 
@@ -147,7 +168,7 @@ def _identify(record: RunRecord, catalog: Catalog, request: RunRequest) -> None:
 def _earlier_attempt(
     catalog: Catalog, backfill_id: str, chunk: Window, summary: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """What :func:`_add_chunk` needs of a chunk that is done already, by an attempt of this backfill that was killed."""
+    """Return the numbers for :func:`_add_chunk` of a chunk that a killed attempt of this backfill has done already."""
     from pyspark.sql import functions as F
 
     if summary["status"] != NOTHING_TO_DO:
@@ -165,40 +186,30 @@ def _earlier_attempt(
 
 def _add_chunk(record: RunRecord, summary: dict[str, Any]) -> None:
     """Add a chunk's counts and seconds to the backfill's record."""
-    record.count(**{name: record.counts.get(name, 0) + summary[name] for name in ("products", "predicted", "skipped")})
+    record.count(**{name: record.counts.get(name, 0) + summary[name] for name in _COUNTED})
     record.stages.done += [Stage(name, seconds=seconds) for name, seconds in summary["seconds"].items()]
 
 
 def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The summary of the whole backfill: the chunks' counts and seconds added up."""
+    """Return the summary of the whole backfill: the chunks' counts and seconds added up."""
     statuses = {summary["status"] for summary in summaries}
-    attributes = sorted({name for summary in summaries for name in summary["attributes"]})
+    added = ("skipped_reasons", "quarantined", "waiting")
+    listed = ("paused", "drifted")
     return {
-        **{name: sum(summary[name] for summary in summaries) for name in ("products", "predicted", "skipped")},
+        **{name: sum(summary[name] for summary in summaries) for name in _COUNTED},
         "status": RunStatus.SUCCEEDED if RunStatus.SUCCEEDED in statuses else min(statuses),
-        "skipped_reasons": add_counts(*(summary["skipped_reasons"] for summary in summaries)),
-        "quarantined": add_counts(*(summary["quarantined"] for summary in summaries)),
-        "attributes": {name: _decisions(summaries, name) for name in attributes},
-        "waiting": add_counts(*(summary["waiting"] for summary in summaries)),
-        "paused": sorted({line for summary in summaries for line in summary["paused"]}),
-        "drifted": sorted({line for summary in summaries for line in summary["drifted"]}),
+        **{name: add_counts(*(summary[name] for summary in summaries)) for name in added},
+        "attributes": _decisions([summary["attributes"] for summary in summaries]),
+        **{name: sorted({line for summary in summaries for line in summary[name]}) for name in listed},
         "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 
 
-def _decisions(summaries: list[dict[str, Any]], attribute: str) -> dict[str, int]:
-    numbers = [summary["attributes"][attribute] for summary in summaries if attribute in summary["attributes"]]
-    return add_counts(
-        *({name: chunk[name] for name in ("written", "suggested", "abstained", "retracted")} for chunk in numbers)
-    )
-
-
-def products_per_second(catalog: Catalog) -> float | None:
-    """Scored products per second, over all stages, of the newest succeeded run that scored any; None if none did."""
-    from pyspark.sql import functions as F
-
-    row = runs.newest(catalog, F.col("counts")["predicted"] > 0)
-    if row is None or not row["seconds"]:
-        return None
-    seconds = max(sum(row["seconds"].values()), 1e-3)
-    return round(float(row["counts"]["predicted"] / seconds), 2)
+def _decisions(chunks: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, int]]:
+    """Return attribute -> its numbers of decisions, added up over the chunks."""
+    kinds = ("written", "suggested", "abstained", "retracted")
+    numbers: dict[str, list[dict[str, int]]] = {}
+    for chunk in chunks:
+        for name, found in chunk.items():
+            numbers.setdefault(name, []).append({kind: found[kind] for kind in kinds})
+    return {name: add_counts(*found) for name, found in sorted(numbers.items())}

@@ -1,4 +1,4 @@
-"""How many products have a value, before and after a run: counted once, then kept up to date by what changed.
+"""The number of products with a value, before and after a run: counted once, then kept up to date by what changed.
 
 A run's row keeps the whole numbers that it ended with, per attribute and per category and shop. The next run counts
 only the products that changed since, as they were then and as they are now; where it has to look at all products, it
@@ -12,28 +12,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.catalog import category_filters, coverage_groups
+from catalog_enrichment.catalog import coverage_groups
 from catalog_enrichment.catalog.coverage_groups import BY, COVERAGE_KEY, Groups, bounded, from_rows, moved, to_rows
 from catalog_enrichment.records import Source
+from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import few_ids, largest_groups, with_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.dictionary import Dictionary
-    from catalog_enrichment.enrichment.since_last_run import IncrementalScope
-
-KEY = COVERAGE_KEY
-"""In `runs.attributes`: :meth:`Coverage.to_dict`."""
+    from catalog_enrichment.enrichment.select import IncrementalScope, LastRun
 
 BEFORE = "coverage-before"
 """The note of a run that is started again: :meth:`Coverage.before` of its first attempt."""
 
-APPLICABLE = "applicable"
+_APPLICABLE = "applicable"
 
 _ALL = "all"
-"""In place of one of :data:`BY`: products of every category and shop."""
+"""In place of a kind of group (:data:`BY`): products of every category and shop."""
 
 _SOURCES = ("products", "current_values")
 """The tables that coverage is counted in."""
@@ -55,10 +53,10 @@ class Coverage:
     """Of the largest categories and shops, the others summed."""
 
     def numbers(self) -> dict[str, dict[str, Any]]:
-        """Attribute -> products it applies to, those with a merchant value, and the share with any value."""
+        """Return attribute -> products it applies to, those with a merchant value, and the share with any value."""
         found: dict[str, dict[str, Any]] = {}
         for name in self.names:
-            applicable = self.counts.get((name, APPLICABLE), 0)
+            applicable = self.counts.get((name, _APPLICABLE), 0)
             covered = sum(self.counts.get((name, source.value), 0) for source in Source)
             found[name] = {
                 "applicable": applicable,
@@ -68,18 +66,18 @@ class Coverage:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole numbers, for the run's row."""
+        """Return the whole numbers, for the run's row."""
         counts: dict[str, dict[str, int]] = {name: {} for name in self.names}
         for (name, kind), number in sorted(self.counts.items()):
             counts[name][kind] = number
         return {"dictionary": self.dictionary, "counts": counts, "groups": to_rows(self.groups)}
 
     def before(self) -> dict[str, Any]:
-        """What a run's row says of the coverage before the run: :meth:`numbers` and the groups."""
+        """Return what a run's row says of the coverage before the run: :meth:`numbers` and the groups."""
         return {"numbers": self.numbers(), "groups": to_rows(self.groups)}
 
-    def moved(self, catalog: Catalog, dictionary: Dictionary, changed: DataFrame) -> Coverage:
-        """This coverage brought up to date, where only products with a ``product_id`` in ``changed`` differ."""
+    def updated(self, catalog: Catalog, dictionary: Dictionary, changed: DataFrame) -> Coverage:
+        """Return the coverage now, where only products with a ``product_id`` in ``changed`` differ."""
         versions = _versions(catalog)
         if versions == self.versions:
             return self
@@ -92,37 +90,38 @@ class Coverage:
 
 
 def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
-    """The coverage of the whole catalog: one aggregation, however many attributes there are."""
+    """Return the coverage of the whole catalog: one aggregation, however many attributes there are."""
     versions = _versions(catalog)
     found = _summed(_facts(catalog, dictionary, versions))
     groups = bounded(found.groups, coverage_groups.LIMIT)
     return Coverage(versions, dictionary.hash(), found.counts, tuple(dictionary.enabled), groups)
 
 
-def now(catalog: Catalog, dictionary: Dictionary, changed: IncrementalScope | None) -> Coverage:
-    """:func:`count`; from that of the last run, where only ``changed`` differs and the tables of then can be read."""
-    last = changed.whole_catalog_since if changed else None
-    kept = _kept(last, dictionary) if last else None
-    if changed is None or kept is None or not all(catalog.readable(table, kept.versions[table]) for table in _SOURCES):
+def now(catalog: Catalog, dictionary: Dictionary, scope: IncrementalScope | None) -> Coverage:
+    """Return the coverage now: that of the last run where only products of ``scope`` differ and the tables of then can
+    be read, brought up to date; else :func:`count`."""
+    kept = _kept(scope.last, dictionary) if scope and scope.last.whole_catalog else None
+    readable = kept is not None and all(catalog.tables.readable(table, kept.versions[table]) for table in _SOURCES)
+    if scope is None or kept is None or not readable:
         return count(catalog, dictionary)
-    return kept.moved(catalog, dictionary, changed.ids)
+    return kept.updated(catalog, dictionary, scope.ids)
 
 
 def after(catalog: Catalog, dictionary: Dictionary, before: Coverage, changes: DataFrame) -> Coverage:
-    """The coverage after a run that started with ``before`` and made the ``changes`` (contract `attribute_values`)."""
+    """Return the coverage after a run that started with ``before``; ``changes``: its ledger events."""
     ids = few_ids(changes)
     if ids is None:
         return count(catalog, dictionary)
-    return before.moved(catalog, dictionary, with_ids(changes.sparkSession, ids))
+    return before.updated(catalog, dictionary, with_ids(changes.sparkSession, ids))
 
 
-def _kept(last: Mapping[str, Any], dictionary: Dictionary) -> Coverage | None:
-    """What the row of the run ``last`` keeps; None if it keeps nothing, no groups, or that of another dictionary."""
-    kept = last["attributes"].get(KEY)
-    if kept is None or kept["dictionary"] != dictionary.hash() or "groups" not in kept:
+def _kept(last: LastRun, dictionary: Dictionary) -> Coverage | None:
+    """Return the coverage that the row of the run ``last`` keeps; None if it is about another dictionary."""
+    kept = last.attributes[COVERAGE_KEY]
+    if kept["dictionary"] != dictionary.hash():
         return None
     counts = {(name, kind): number for name, row in kept["counts"].items() for kind, number in row.items()}
-    versions = {table: last["table_versions"][table] for table in _SOURCES}
+    versions = {table: last.table_versions[table] for table in _SOURCES}
     return Coverage(versions, kept["dictionary"], counts, tuple(dictionary.enabled), from_rows(kept["groups"]))
 
 
@@ -133,42 +132,42 @@ def _versions(catalog: Catalog) -> dict[str, int]:
 def _facts(
     catalog: Catalog, dictionary: Dictionary, versions: Mapping[str, int], only: DataFrame | None = None
 ) -> DataFrame:
-    """``attribute``, ``kind``, ``category`` and ``shop``, one row for each product and kind to count.
+    """Return ``attribute``, ``kind``, ``category`` and ``shop``, a row for each product and kind to count.
 
     ``only``: with the ``product_id`` of the products to count; None: all.
     """
     from pyspark.sql import functions as F
 
     products = catalog.read("products", versions["products"], ["product_id", "category", "shop_id"])
-    seen = ["product_id", "attribute", "source"]
-    visible = catalog.read("current_values", versions["current_values"], seen)
+    columns = ["product_id", "attribute", "source"]
+    visible = catalog.read("current_values", versions["current_values"], columns)
     if only is not None:
         products, visible = (frame.join(only, "product_id", "left_semi") for frame in (products, visible))
     applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
     names = F.array(*[F.when(condition, F.lit(name)) for name, condition in applies.items()]).cast("array<string>")
     group = [F.coalesce(name, F.lit("")).alias(by) for by, name in (("category", "category"), ("shop", "shop_id"))]
-    applicable = products.select(F.explode(F.array_compact(names)).alias("attribute"), F.lit(APPLICABLE), *group)
+    applicable = products.select(F.explode(F.array_compact(names)).alias("attribute"), F.lit(_APPLICABLE), *group)
     inside = F.lit(False)
     for name, condition in applies.items():
         inside = inside | ((F.col("attribute") == name) & condition)
-    seen = visible.join(products, "product_id").where(inside)
-    return applicable.union(seen.select("attribute", "source", *group)).toDF("attribute", "kind", *BY)
+    covered = visible.join(products, "product_id").where(inside)
+    return applicable.union(covered.select("attribute", "source", *group)).toDF("attribute", "kind", *BY)
 
 
 class _Sums(NamedTuple):
     counts: dict[tuple[str, str], int]
     """As :attr:`Coverage.counts`."""
     groups: Groups
-    """Those that were asked for and the `coverage_groups.LIMIT` largest others of each kind; the rest summed."""
+    """The groups that were asked for and the `coverage_groups.LIMIT` largest others of each kind; the rest summed."""
 
 
 def _summed(
     facts: DataFrame, less: DataFrame | None = None, known: Iterable[tuple[str, str | None, str, bool]] = ()
 ) -> _Sums:
-    """How many ``facts`` there are, minus those of ``less``: in all, per category and per shop.
+    """Return the number of ``facts`` minus those of ``less``: in all, per category and per shop.
 
     ``known``: keys of groups that keep their name, however small they are. The driver gets no other group than those
-    of :class:`_Sums`; what the rest sums up to is the difference to the numbers of all products.
+    of :class:`_Sums`; the rest sums up to the difference to the numbers of all products.
     """
     from pyspark.sql import functions as F
 
@@ -178,7 +177,7 @@ def _summed(
     sets = [("attribute", "kind"), *(("attribute", "kind", by) for by in BY)]
     sums = signed.groupingSets(sets, "attribute", "kind", *BY).agg(F.sum("sign").alias("products"))
     by = F.coalesce(*(F.when(F.col(by).isNotNull(), by) for by in BY), F.lit(_ALL))
-    applicable = F.when(F.col("kind") == APPLICABLE, F.col("products"))
+    applicable = F.when(F.col("kind") == _APPLICABLE, F.col("products"))
     groups = (
         sums.where("products != 0")
         .groupBy(by.alias("by"), F.coalesce(*BY).alias("name"))
@@ -193,7 +192,7 @@ def _summed(
 
 
 def _with_the_rest(rows: Iterable[Mapping[str, Any]]) -> _Sums:
-    """``rows``: ``by``, ``name`` and ``numbers`` of the groups with a name, and of :data:`_ALL` products."""
+    """Return the sums; ``rows``: ``by``, ``name`` and ``numbers`` of the named groups, and of :data:`_ALL` products."""
     counts: dict[tuple[str, str], int] = {}
     groups: Counter[tuple[str, str | None, str, bool]] = Counter()
     for row in rows:
@@ -201,8 +200,8 @@ def _with_the_rest(rows: Iterable[Mapping[str, Any]]) -> _Sums:
             attribute, kind, products = number["attribute"], number["kind"], number["products"]
             if row["by"] == _ALL:
                 counts[attribute, kind] = products
-                groups.update({(by, None, attribute, kind != APPLICABLE): products for by in BY})
+                groups.update({(by, None, attribute, kind != _APPLICABLE): products for by in BY})
             else:
-                groups[row["by"], row["name"], attribute, kind != APPLICABLE] += products
-                groups[row["by"], None, attribute, kind != APPLICABLE] -= products
+                groups[row["by"], row["name"], attribute, kind != _APPLICABLE] += products
+                groups[row["by"], None, attribute, kind != _APPLICABLE] -= products
     return _Sums(counts, {key: products for key, products in groups.items() if products})

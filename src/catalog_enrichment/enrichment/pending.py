@@ -4,23 +4,24 @@ The newest decision counts, whichever version made it: content that changes back
 again, are decided again. Decisions of other versions whose run was rolled back do not count; those of this version do,
 so that it does not write again what a person took back.
 
-A decision is open again when what its reason rests on has changed:
+A decision is open again when the fact behind its reason has changed:
+
     about the merchant's value    the merchant took the value away
-    about a person's              nothing that a person said stands any more: it was rolled back
+    about a person's value        no value of a person is active any more: it was rolled back
     administrative                the attribute and modality path have another certificate, or the product another
                                   category or language than the decision consulted; it was paused and a switch was
                                   moved since; its certificate was confirmed, and it waited under the provisional cap
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
-    its value was withdrawn       a later run retracted it because it was switched off or the content changed; the
-                                  attribute applies, is switched on and has this content now
+    its value was retracted       a later run retracted it without a decision (:mod:`policy`); the attribute applies,
+                                  is switched on and has this content now
+
 With nothing of this changed, a run has nothing to do (I5).
 
 Values that wait under the provisional cap are administrative, too: another certificate opens them again. Otherwise they
-are listed as ``waiting``, and a run opens as many of them, highest stored scores first, as there is room for
-(:mod:`provisional_cap`): where the cap was raised, or values were retracted or rolled back. The others are not scored,
-so a catalog with a million waiting values is not scored every day. What waited in a run that a person rolled back does
-not wait any more: the same version does not write the rest of what was taken back.
+are listed as ``waiting``, and a run opens as many of them, highest stored scores first, as there is room for: where the
+cap was raised, or values were retracted or rolled back. The others are not scored, so a catalog with a million waiting
+values is not scored every day. What waited in a run that a person rolled back does not wait any more.
 """
 
 from __future__ import annotations
@@ -30,21 +31,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.catalog import category_filters, ledger, runs
+from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.records import ABOUT_MERCHANT, ABOUT_PERSON, ADMINISTRATIVE, WITHDRAWN, Op, Reason
+from catalog_enrichment.reasons import (
+    ABOUT_MERCHANT,
+    ABOUT_PERSON,
+    ADMINISTRATIVE,
+    SEEN_BY_TRYING,
+    WITHOUT_DECISION,
+    Reason,
+)
+from catalog_enrichment.records import Op
+from catalog_enrichment.spark import category_filters
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 RETRY_AFTER = timedelta(hours=12)
-"""How long a decision for one of :data:`SEEN_BY_TRYING` counts: less than a day, so that a daily run tries again."""
-
-SEEN_BY_TRYING = frozenset({Reason.CERTIFICATE_MISMATCH, Reason.PICTURE_OUTAGE})
-"""Administrative reasons that only scoring can find gone: the executors' device, pictures that can be fetched again."""
+"""How long a decision for one of SEEN_BY_TRYING counts: less than a day, so that a daily run tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,58 +69,73 @@ def with_pending(
     catalog: Catalog,
     products: DataFrame,
     scope: DecisionScope,
-    of_products: Callable[[DataFrame], DataFrame] | None = None,
+    about_products: Callable[[DataFrame], DataFrame] | None = None,
 ) -> DataFrame:
-    """Adds ``applicable`` and ``pending`` (names of attributes), ``waiting``, ``tried_again``, ``earlier_runs`` and
-    ``refused``.
+    """Return ``products`` with six more columns.
 
-    ``waiting``: attribute, values and score of what waits under the provisional cap and is not pending for another
-    reason; the score is the lowest of the set. ``tried_again``: a decision counts now that is tried again later.
-    ``earlier_runs``: the newest decisions' attributes and runs; what is decided again gets another run id by it.
-    ``refused``: this version could not score this content. A run that was killed has no row in `runs`: its products
-    are still pending, and its checkpoints are used again.
+    ``applicable`` and ``pending``: names of attributes. ``waiting``: attribute, values and score of what waits under
+    the provisional cap and is not pending for another reason; the score is the lowest of the set. ``tried_again``: a
+    decision counts now that is tried again later. ``earlier_runs``: the newest decisions' attributes and runs; what is
+    decided again gets another run id by it. ``refused``: this version could not score this content. A run that was
+    killed has no row in `runs`: its products are still pending, and its checkpoints are used again.
 
-    ``of_products``: keeps of a table the rows about ``products``, where these are not all products.
+    ``about_products``: keeps the rows of a table that are about ``products``; None: these are all products.
     """
     from pyspark.sql import functions as F
 
-    key = ["product_id", "content_hash"]
-    attributes, model = scope.attributes, scope.model
-    names = [attribute.name for attribute in attributes]
-    taken_back = runs.rolled_back(catalog, names)
-    succeeded = runs.succeeded(catalog)
-    predictions = _decisions_that_count(catalog, names, model, taken_back)
-    newest = newest_decisions(of_products(predictions) if of_products else predictions, succeeded)
-    events = catalog.read("attribute_values")
-    newest = newest.join(_withdrawn(events, succeeded, taken_back), ["product_id", "attribute"], "left")
-    by_person = ledger.human_owned(events).withColumn("by_person", F.lit(True))
-    newest = newest.join(by_person, ["product_id", "attribute"], "left")
-    undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)  # a person's rollback counts more
-    newest = newest.withColumn("withdrawn_at", F.when(~undone, F.col("withdrawn_at")))
-    decisions = newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
-    failed = runs.of_succeeded(catalog, "quarantine", model.name).where(F.col("model_version") == model.version)
-    refused = failed.select(*key, F.lit(True).alias("refused")).distinct()
+    content = ["product_id", "content_hash"]
+    rolled_back = runs.rolled_back(catalog, [attribute.name for attribute in scope.attributes])
+    decisions = _decisions(catalog, scope, rolled_back, about_products or (lambda rows: rows))
+    failed = runs.of_succeeded(catalog, "quarantine", scope.model.name)
+    failed = failed.where(F.col("model_version") == scope.model.version)
+    refused = failed.select(*content, F.lit(True).alias("refused")).distinct()
     earlier_runs = F.transform("decisions", lambda newest: F.concat_ws(" ", newest["attribute"], newest["run_id"]))
+    retried = F.exists("decisions", lambda decision: decision["retried"] & _still_counts(decision, scope))
     return (
         products.join(decisions, "product_id", "left")
-        .join(refused, key, "left")
+        .join(refused, content, "left")
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
-        .withColumn("applicable", _applicable(attributes))
+        .withColumn("applicable", _applicable(scope.attributes))
         .withColumn("pending", F.array_except("applicable", _decided(scope)))
-        .withColumn("waiting", _waiting(scope, taken_back))
-        .withColumn("tried_again", _tried_again(scope))
+        .withColumn("waiting", _waiting(scope, rolled_back))
+        .withColumn("tried_again", F.coalesce(retried, F.lit(False)))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
         .drop("decisions")
     )
 
 
+# --- the newest decisions --------------------------------------------------------------------------------------------
+
+
+def _decisions(
+    catalog: Catalog,
+    scope: DecisionScope,
+    rolled_back: Mapping[str, Collection[str]],
+    about_products: Callable[[DataFrame], DataFrame],
+) -> DataFrame:
+    """Return per product ``decisions``: the newest decision of each attribute, with what has become of its value."""
+    from pyspark.sql import functions as F
+
+    succeeded, events = runs.succeeded(catalog), catalog.read("attribute_values")
+    predictions = catalog.read("predictions").where(F.col("attribute").isin([each.name for each in scope.attributes]))
+    counts = _by(F.col("model_name"), F.col("model_version"), scope.model) | ~_in_rolled_back(rolled_back)
+    newest = newest_decisions(about_products(predictions.where(counts)), succeeded)
+    retractions = _retractions(events, succeeded, rolled_back)
+    human = ledger.human_owned(events).withColumn("by_person", F.lit(True))
+    for facts in (retractions, human):
+        newest = newest.join(facts, ["product_id", "attribute"], "left")
+    # a person's rollback counts more than a retraction
+    newest = newest.withColumn("retracted_at", F.when(~_in_rolled_back(rolled_back), F.col("retracted_at")))
+    return newest.groupBy("product_id").agg(F.collect_list(F.struct(*newest.columns)).alias("decisions"))
+
+
 def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
-    """Per product and attribute the decision of the run in ``succeeded`` that finished last: one row.
+    """Return per product and attribute the decision of the run in ``succeeded`` that finished last: one row.
 
     Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
-    content_hash, modality, certificate_id, category, language, and whether any row of the decision has a reason of the
-    kind: about_merchant, about_person, administrative, retried, paused. Also capped_values, how many rows have the
-    reason PROVISIONAL_CAP, and capped_score, the lowest score of these. One aggregation.
+    content_hash, modality, certificate_id, category, language; about_merchant, about_person, administrative, retried,
+    paused (whether a row of the decision has a reason of the kind); capped_values and capped_score (number of rows with
+    the reason PROVISIONAL_CAP, and the lowest score of these). One aggregation.
     """
     from pyspark.sql import functions as F
 
@@ -128,7 +150,7 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
     }
 
     def largest_of_newest_run(*columns: Column | str) -> Column:
-        """For a Boolean column: whether it is true in any row of the newest run."""
+        """Return of a Boolean column whether it is true in any row of the newest run."""
         return F.max(F.struct(*run, *columns))
 
     flags = {kind: F.col("reason").isin([reason.value for reason in reasons]) for kind, reasons in kinds.items()}
@@ -153,95 +175,50 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
     )
 
 
-def _decisions_that_count(
-    catalog: Catalog, names: Sequence[str], model: ResolvedModel, taken_back: Mapping[str, Collection[str]]
-) -> DataFrame:
-    """Predictions about the attributes ``names``, without those that a rollback took back from other versions."""
-    from pyspark.sql import functions as F
-
-    own = (F.col("model_name") == model.name) & (F.col("model_version") == model.version)
-    undone = is_taken_back(F.col("attribute"), F.col("run_id"), taken_back)
-    return catalog.read("predictions").where(F.col("attribute").isin(names) & (own | ~undone))
-
-
-def _withdrawn(events: DataFrame, succeeded: DataFrame, taken_back: Mapping[str, Collection[str]]) -> DataFrame:
-    """Per product and attribute ``withdrawn_at``: when the newest run finished that retracted a value for one of the
-    reasons WITHDRAWN and was not rolled back."""
+def _retractions(events: DataFrame, succeeded: DataFrame, rolled_back: Mapping[str, Collection[str]]) -> DataFrame:
+    """Return per product and attribute ``retracted_at``: when the newest run finished that retracted a value without a
+    decision and was not rolled back."""
     from pyspark.sql import functions as F
 
     by_run = (F.col("op") == Op.RETRACT.value) & F.col("undoes").isNull()
-    for_reason = F.col("reason").isin([reason.value for reason in WITHDRAWN])
-    events = events.where(by_run & for_reason).where(~is_taken_back(F.col("attribute"), F.col("run_id"), taken_back))
+    for_reason = F.col("reason").isin([reason.value for reason in WITHOUT_DECISION])
+    events = events.where(by_run & for_reason & ~_in_rolled_back(rolled_back))
     finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at")), "run_id")
-    return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("withdrawn_at"))
+    return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("retracted_at"))
 
 
-def is_taken_back(attribute: Column, run_id: Column, taken_back: Mapping[str, Collection[str]]) -> Column:
-    """Whether the run's work on the attribute is rolled back; ``taken_back``: attribute -> run ids."""
+def _in_rolled_back(rolled_back: Mapping[str, Collection[str]]) -> Column:
+    """Return :func:`is_rolled_back` of a row."""
+    from pyspark.sql import functions as F
+
+    return is_rolled_back(F.col("attribute"), F.col("run_id"), rolled_back)
+
+
+def is_rolled_back(attribute: Column, run_id: Column, rolled_back: Mapping[str, Collection[str]]) -> Column:
+    """Return whether the run's work on the attribute is rolled back; ``rolled_back``: attribute -> run ids."""
     from pyspark.sql import functions as F
 
     undone = F.lit(False)
-    for name, run_ids in taken_back.items():
+    for name, run_ids in rolled_back.items():
         undone = undone | ((attribute == name) & run_id.isin(sorted(run_ids)))
     return undone
 
 
-def _decided(scope: DecisionScope) -> Column:
-    """The attributes whose newest decision :func:`_still_counts`."""
-    from pyspark.sql import functions as F
-
-    counting = F.filter("decisions", lambda decision: _still_counts(decision, scope))
-    names = F.transform(counting, lambda decision: decision["attribute"])
-    return F.coalesce(names, F.array().cast("array<string>"))
-
-
-def _waiting(scope: DecisionScope, taken_back: Mapping[str, Collection[str]]) -> Column:
-    """What waits under the provisional cap: decisions that count, not rolled back, where the merchant has no value."""
-    from pyspark.sql import functions as F
-
-    def waits(decision: Column) -> Column:
-        undone = is_taken_back(decision["attribute"], decision["run_id"], taken_back)
-        of_interest = F.array_contains("applicable", decision["attribute"]) & ~_by_merchant(decision) & ~undone
-        return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, scope)
-
-    return F.transform(
-        F.filter("decisions", waits),
-        lambda decision: F.struct(
-            decision["attribute"].alias("attribute"),
-            decision["capped_values"].alias("values"),
-            decision["capped_score"].alias("score"),
-        ),
-    )
-
-
-def _tried_again(scope: DecisionScope) -> Column:
-    """Whether a decision that counts now will not when RETRY_AFTER has passed."""
-    from pyspark.sql import functions as F
-
-    of_interest = F.exists("decisions", lambda decision: decision["retried"] & _still_counts(decision, scope))
-    return F.coalesce(of_interest, F.lit(False))
+# --- whether a decision counts, as a column; plain columns are the product's ------------------------------------------
 
 
 def _still_counts(decision: Column, scope: DecisionScope) -> Column:
-    """Whether the decision is about this version and content, and not open again."""
+    """Return whether the decision is about this version and content, and not open again."""
     from pyspark.sql import functions as F
 
-    own = (decision["model_name"] == scope.model.name) & (decision["model_version"] == scope.model.version)
-    withdrawn_since = F.coalesce(decision["withdrawn_at"] > decision["finished_at"], F.lit(False))
+    own = _by(decision["model_name"], decision["model_version"], scope.model)
     same_content = decision["content_hash"] == F.col("content_hash")
-    return own & same_content & ~withdrawn_since & ~_open_again(decision, scope)
-
-
-def _by_merchant(decision: Column) -> Column:
-    """Whether the merchant gives a value for the decision's attribute."""
-    from pyspark.sql import functions as F
-
-    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
-    return F.coalesce(F.array_contains(given, decision["attribute"]), F.lit(False))
+    retracted_since = F.coalesce(decision["retracted_at"] > decision["finished_at"], F.lit(False))
+    return own & same_content & ~retracted_since & ~_open_again(decision, scope)
 
 
 def _open_again(decision: Column, scope: DecisionScope) -> Column:
-    """Whether something has changed that the decision's reason rests on. Plain columns are the product's."""
+    """Return whether the fact behind the decision's reason has changed."""
     from pyspark.sql import functions as F
 
     consulted_other = ~(
@@ -255,7 +232,7 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
     other_config = ~decision["config_hash"].eqNullSafe(scope.config_hash)
     confirmed = (decision["capped_values"] > 0) & decision["certificate_id"].isin(sorted(scope.confirmed))
     return (
-        (decision["about_merchant"] & ~_by_merchant(decision))
+        (decision["about_merchant"] & ~_given_by_merchant(decision))
         | (decision["about_person"] & decision["by_person"].isNull())
         | (decision["administrative"] & consulted_other)
         | (decision["retried"] & (~recent | other_config))
@@ -264,20 +241,61 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
     )
 
 
+def _by(model_name: Column, model_version: Column, model: ResolvedModel) -> Column:
+    return (model_name == model.name) & (model_version == model.version)
+
+
+def _given_by_merchant(decision: Column) -> Column:
+    """Return whether the merchant gives a value for the decision's attribute."""
+    from pyspark.sql import functions as F
+
+    given = F.map_keys(F.map_filter("merchant_attributes", lambda _, values: F.size(values) > 0))
+    return F.coalesce(F.array_contains(given, decision["attribute"]), F.lit(False))
+
+
 def _certificate_in_force(decision: Column, model: ResolvedModel) -> Column:
-    """The id of the model's certificate for the decision's attribute and modality path; null without one."""
+    """Return the id of the model's certificate for the decision's attribute and modality path; null without any."""
     from pyspark.sql import functions as F
 
     certificate_id = F.lit(None).cast("string")
-    for one in model.certificates:
-        same = (decision["attribute"] == one.attribute) & (decision["modality"] == one.modality.value)
-        certificate_id = F.when(same, one.certificate_id).otherwise(certificate_id)
+    for issued in model.certificates:
+        same = (decision["attribute"] == issued.attribute) & (decision["modality"] == issued.modality.value)
+        certificate_id = F.when(same, issued.certificate_id).otherwise(certificate_id)
     return certificate_id
 
 
 def _applicable(attributes: Sequence[Attribute]) -> Column:
-    """The names of the attributes that apply to the product's category."""
+    """Return the names of the attributes that apply to the product's category."""
     from pyspark.sql import functions as F
 
     names = [F.when(category_filters.applies(attribute), F.lit(attribute.name)) for attribute in attributes]
     return F.array_compact(F.array(*names)) if names else F.array().cast("array<string>")
+
+
+def _decided(scope: DecisionScope) -> Column:
+    """Return the names of the attributes whose newest decision :func:`_still_counts`."""
+    from pyspark.sql import functions as F
+
+    counting = F.filter("decisions", lambda decision: _still_counts(decision, scope))
+    names = F.transform(counting, lambda decision: decision["attribute"])
+    return F.coalesce(names, F.array().cast("array<string>"))
+
+
+def _waiting(scope: DecisionScope, rolled_back: Mapping[str, Collection[str]]) -> Column:
+    """Return what waits under the cap: of decisions that count, not rolled back, where the merchant gives no value."""
+    from pyspark.sql import functions as F
+
+    def waits(decision: Column) -> Column:
+        undone = is_rolled_back(decision["attribute"], decision["run_id"], rolled_back)
+        applicable = F.array_contains("applicable", decision["attribute"])
+        of_interest = applicable & ~_given_by_merchant(decision) & ~undone
+        return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, scope)
+
+    return F.transform(
+        F.filter("decisions", waits),
+        lambda decision: F.struct(
+            decision["attribute"].alias("attribute"),
+            decision["capped_values"].alias("values"),
+            decision["capped_score"].alias("score"),
+        ),
+    )

@@ -1,27 +1,26 @@
-"""What a run is asked to do: the slice of the catalog, the model version, the rules and switches in force."""
+"""What a run is asked to do: the slice of the catalog, the model version, and the rules and switches in force."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.catalog import category_filters, ledger, runs, switches, verdicts
-from catalog_enrichment.catalog.ledger import LedgerState
+from catalog_enrichment.catalog import ledger, review_tables, runs, switches
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
-from catalog_enrichment.enrichment import pending
-from catalog_enrichment.enrichment.provisional_cap import ProvisionalCap
-from catalog_enrichment.enrichment.since_last_run import RequestIdentity
-from catalog_enrichment.models import compute_types
-from catalog_enrichment.precision.certificate import Standard
-from catalog_enrichment.records import RunKind, make_run_id, stable_hash
+from catalog_enrichment.enrichment.pending import DecisionScope
+from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, Standard
+from catalog_enrichment.records import RunKind, make_run_id, stable_hash, strictly_later
+from catalog_enrichment.spark import category_filters
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.config.schema import Config, EnrichConfig, ImagesConfig
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.config.images import ImagesConfig
+    from catalog_enrichment.config.schema import Config, EnrichConfig
     from catalog_enrichment.dictionary import Attribute, Dictionary
     from catalog_enrichment.monitoring.stages import Stages
     from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -38,17 +37,17 @@ class Window:
     chunk: tuple[int, int] | None = None
     """(i, n): the i-th of n chunks by hash of the product id."""
     max_products: int = 0
-    """Newest first; 0: all."""
+    """Newest first; 0: all. Applied by :mod:`select` to the products that need scoring."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields that restrict; of the product ids only their hash, since there may be a million of them."""
+        """Return the fields that restrict; of the product ids only a hash, since there may be a million of them."""
         restrictions = {name: value for name, value in asdict(self).items() if value}
         if self.product_ids:
             restrictions["product_ids"] = stable_hash(sorted(self.product_ids))
         return restrictions
 
     def select(self, products: DataFrame) -> DataFrame:
-        """The products inside the window (``max_products`` is applied later, to those that need scoring)."""
+        """Return the products inside the window."""
         from pyspark.sql import functions as F
 
         if self.product_ids:
@@ -68,24 +67,48 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOverrides:
-    """What people and audits have said beside the config, as it is when a run begins."""
+    """What people and audits have decided beside the config, as it is when a run begins."""
 
     switches: Switches = field(default_factory=Switches)
     confirmed: frozenset[str] = frozenset()
-    """Certificates that an audit has confirmed."""
+    """Ids of the certificates that an audit has confirmed."""
 
     @classmethod
     def read(cls, catalog: Catalog) -> RuntimeOverrides:
-        return cls(switches.read(catalog), verdicts.confirmed(catalog))
+        return cls(switches.read(catalog), review_tables.confirmed(catalog))
 
-    def rules(self, config: EnrichConfig) -> EnrichConfig:
-        """The config with the shops and categories that are switched off."""
-        shops, categories = (self.switches.targets(scope, State.OFF) for scope in (Scope.SHOP, Scope.CATEGORY))
-        return replace(
-            config,
-            disabled_shops=[*config.disabled_shops, *shops],
-            disabled_categories=[*config.disabled_categories, *categories],
-        )
+
+@dataclass(frozen=True, slots=True)
+class ProvisionalCap:
+    """The cap on values under provisional certificates (:mod:`policy` applies it)."""
+
+    limit: int
+    """Values per attribute that may be active under provisional certificates (`precision.provisional_cap`)."""
+    confirmed: frozenset[str]
+    """Ids of the confirmed certificates: the model's that were issued as confirmed, and those that an audit has
+    confirmed since. Every other certificate counts as provisional."""
+
+    @classmethod
+    def of(
+        cls, limit: int, certificates: Iterable[Certificate], audited: frozenset[str] = frozenset()
+    ) -> ProvisionalCap:
+        confirmed = [c.certificate_id for c in certificates if c.status is CertificateStatus.CONFIRMED]
+        return cls(limit, audited.union(confirmed))
+
+    def provisional(self) -> Column:
+        """Return whether a row's certificate is provisional."""
+        from pyspark.sql import functions as F
+
+        return ~F.coalesce(F.col("certificate_id").isin(sorted(self.confirmed)), F.lit(False))
+
+
+class RequestIdentity(NamedTuple):
+    """The columns of `runs` that are equal for two runs with the same request."""
+
+    model_name: str | None
+    model_version: str | None
+    config_hash: str | None
+    window: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +116,22 @@ class RunRequest:
     """What a run is asked to do, fixed on the driver before any product is read."""
 
     model: ResolvedModel
-    """In the number type of the run, with its certificates alone."""
+    """In the number type of the run, with the certificates of that type."""
     attributes: tuple[Attribute, ...]
     """Enabled attributes that the model has a head for."""
     enabled: tuple[Attribute, ...]
     window: Window
     rules: EnrichConfig
+    """The config's, with the shops and categories that are switched off."""
     images: ImagesConfig
     cap: ProvisionalCap
     standard: Standard
     config_hash: str
     """Of the config and the switches: another hash is another run, and decides again what was paused."""
-    overrides: RuntimeOverrides = field(default_factory=RuntimeOverrides)
+    switches: Switches
+    """In force when the run began."""
     drifted: tuple[Switch, ...] = ()
-    """Strata that this run pauses."""
+    """Pauses of strata that this run found to have drifted."""
 
     @classmethod
     def of(
@@ -117,34 +142,38 @@ class RunRequest:
         window: Window,
         overrides: RuntimeOverrides | None = None,
     ) -> RunRequest:
-        """Raises ConfigError if the model version cannot compute as `enrich.compute_type` says."""
+        """Return the request. Raises ConfigError if the model version cannot compute as `enrich.compute_type` says."""
         overrides = overrides or RuntimeOverrides()
+        switched = overrides.switches
         model = model.for_run(config.enrich.compute_type, dictionary.enabled)
-        off = overrides.switches.off_attributes()
+        off = switched.off_attributes()
         enabled = tuple(dictionary[name] for name in dictionary.enabled if name not in off)
-        hashed, switched = config_hash(config, dictionary, model.numbers), overrides.switches.identity()
         return cls(
             model=model,
             attributes=tuple(attribute for attribute in enabled if attribute.name in model.heads),
             enabled=enabled,
             window=window,
-            rules=overrides.rules(config.enrich),
+            rules=replace(
+                config.enrich,
+                disabled_shops=[*config.enrich.disabled_shops, *switched.targets(Scope.SHOP, State.OFF)],
+                disabled_categories=[*config.enrich.disabled_categories, *switched.targets(Scope.CATEGORY, State.OFF)],
+            ),
             images=config.images,
             cap=ProvisionalCap.of(config.precision.provisional_cap, model.certificates, overrides.confirmed),
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
-            config_hash=stable_hash(hashed, switched) if switched else hashed,
-            overrides=overrides,
+            config_hash=config_hash(config, dictionary, model.numbers, switched),
+            switches=switched,
         )
 
     def identity(self) -> RequestIdentity:
         window = runs.as_json(self.window.as_dict())
         return RequestIdentity(self.model.name, self.model.version, self.config_hash, window)
 
-    def scope(self) -> pending.DecisionScope:
-        return pending.DecisionScope(self.attributes, self.model, self.config_hash, self.cap.confirmed)
+    def scope(self) -> DecisionScope:
+        return DecisionScope(self.attributes, self.model, self.config_hash, self.cap.confirmed)
 
     def record(self, config: Config, stages: Stages, parent_run_id: str | None) -> RunRecord:
-        """The record of one attempt; its run id is known once the products are selected."""
+        """Return the record of an attempt; its run id is known once the products are selected."""
         return RunRecord(
             kind=RunKind.ENRICH,
             stages=stages,
@@ -158,22 +187,21 @@ class RunRequest:
         )
 
     def run_id(self, *inputs: object) -> str:
-        """Same window, config, model version and ``inputs``: same run."""
+        """Return the run's id. Same window, config, model version and ``inputs``: same run."""
         model = self.model
         return make_run_id(RunKind.ENRICH, self.window.as_dict(), self.config_hash, model.name, model.version, inputs)
 
-    def stamp(self, run_id: str, state: LedgerState) -> ledger.RunStamp:
-        """What every ledger event of the run carries."""
-        asserted_at = state.next_asserted_at(datetime.now(UTC))
+    def stamp(self, run_id: str, state: ledger.LedgerState) -> ledger.RunStamp:
+        """Return what every ledger event of the run carries."""
+        asserted_at = strictly_later(datetime.now(UTC), state.totals.last_asserted_at)
         return ledger.RunStamp(run_id, self.model.name, self.model.version, asserted_at)
 
 
-def config_hash(config: Config, dictionary: Dictionary, numbers: str) -> str:
-    """The config's part of a run id: what can change a score or a decision, and nothing else.
+def config_hash(config: Config, dictionary: Dictionary, numbers: str, switched: Switches) -> str:
+    """Return the config's part of a run id: what can change a score or a decision, and nothing else.
 
-    ``numbers``: number type of the scores; fp32, which all had before there were others, leaves no trace.
+    ``numbers``: number type of the scores.
     """
     off = (sorted(config.enrich.disabled_shops), sorted(config.enrich.disabled_categories))
     precision = (config.precision.target, config.precision.delta, config.precision.provisional_cap)
-    others = () if numbers == compute_types.FP32 else (numbers,)
-    return stable_hash(dictionary.hash(), config.hash("images"), *precision, off, *others)
+    return stable_hash(dictionary.hash(), config.hash("images"), *precision, off, numbers, switched.identity())

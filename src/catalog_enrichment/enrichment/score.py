@@ -1,21 +1,36 @@
-"""Scores of the selected products, by the UDF of inference/ or known from earlier runs, and how many got none."""
+"""The scores of the selected products: checked, known from earlier runs or computed by the UDF of inference/.
+
+A model version computes the scores of a content once. The same content comes again with another seller's listing, with
+a category or a merchant's value that changed, with a new certificate or more room under the provisional cap, and when a
+text changes back. A version that was certified anew has the weights of the old version, and so its scores. Every
+candidate that was decided is kept in `predictions` with its score, so that only the decision has to be taken again.
+
+Scores are taken where everything that gives a score is the same (precision.certificate.ScoredBy, and the config section
+[images]), and where no picture failed: a picture that could not be read or fetched is tried again.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.enrichment.scored_before import scored_before
+from catalog_enrichment import resources
+from catalog_enrichment.catalog import runs
+from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.inference import udf
-from catalog_enrichment.records import QuarantineStage
+from catalog_enrichment.inference.udf import SCORED_TYPE
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import QuarantineStage, RunKind, RunStatus
 from catalog_enrichment.spark.frames import FEW_PRODUCTS, arrow_batch_rows
 from catalog_enrichment.validation.quarantine import quarantine_rows
+from catalog_enrichment.validation.snapshot import check_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.enrichment.select import Selection
     from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -24,28 +39,40 @@ if TYPE_CHECKING:
 SCORED = "scored"
 """The checkpoint that a run reads when it is started again; the others belong to one attempt."""
 
-_COLUMNS = ("product_id", "content_hash", "shop_id", "category", "language", "merchant_attributes", "pending")
+_KEY = ["product_id", "content_hash"]
+_COLUMNS = (*_KEY, "shop_id", "category", "language", "merchant_attributes", "pending")
 _CONTENT = ("title", "description", "images")
+
+
+def check_products(selection: Selection, config: Config) -> dict[str, Any]:
+    """Return the great_expectations document of the selected products. Raises DataContractError, naming what failed."""
+    suite = resources.locate(config.enrich.snapshot_suite, config.path("."))
+    products = _with_content(selection.source, selection.ready, selection.rows, config.enrich.partitions)
+    report = check_snapshot(products.drop("images"), suite, {"min_rows": 1})
+    if not report.success:
+        failures = "\n  - ".join(report.failures)
+        raise DataContractError(f"the products fail {suite.name}; nothing was written:\n  - {failures}")
+    return report.document
 
 
 def score(
     catalog: Catalog, run_id: str, selection: Selection, model: ResolvedModel, config: Config, persist: Persist
 ) -> DataFrame:
-    """The selected products with their scores (inference.udf.SCORED_TYPE), without their texts and pictures.
+    """Return the selected products with their scores (SCORED_TYPE), without their texts and pictures.
 
     Scored once per ``run_id``, into the checkpoint :data:`SCORED`, in batches of `enrich.batch_rows`. ``known``: the
-    scores are an earlier run's (:mod:`scored_before`).
+    scores are an earlier run's.
     """
     from pyspark.sql import functions as F
 
     ready, rows = selection.ready, selection.rows
-    known = scored_before(catalog, ready.select(*_COLUMNS), model, config)
+    known = known_scores(catalog, ready.select(*_COLUMNS), model, config)
     if known is not None:
         known = persist(known)
         if rows > FEW_PRODUCTS:  # with few left, pictures of the others need not be shuffled
             rows -= known.count()
         ready = ready.join(known.select("product_id"), "product_id", "left_anti")
-    products = selection.with_pictures(ready, rows).select(*_COLUMNS, *_CONTENT)
+    products = _with_content(selection.source, ready, rows, config.enrich.partitions).select(*_COLUMNS, *_CONTENT)
     spark = products.sparkSession
     shipped = udf.ship(spark, model.artifact, model.artifact_hash, model.numbers)
     scored = udf.scored(products, shipped, config.pictures(), config.enrich.forward_rows).drop("title", "description")
@@ -53,19 +80,115 @@ def score(
     if known is not None:
         scored = scored.unionByName(known.withColumn("known", F.lit(True)))
     with arrow_batch_rows(spark, config.enrich.batch_rows):
-        return catalog.checkpoint(run_id, SCORED, scored)
+        return catalog.checkpoints.get_or_compute(run_id, SCORED, scored)
 
 
-def kept(catalog: Catalog, run_id: str, dry_run: bool) -> list[str]:
-    """The checkpoint of the scores, if it stays where nothing is published. To be asked before :func:`score`.
+def _with_content(products: DataFrame, ready: DataFrame, rows: int, partitions: int) -> DataFrame:
+    """Return ``products`` whose key is among the about ``rows`` keys of ``ready``, with ``pending``.
+
+    ``partitions``: for scoring; 0: two per core. Pictures are shuffled at most once, and where few products of the
+    window are ready only theirs: their keys are broadcast, and the shuffle comes after the join; it brings equal
+    contents to one task, which scores them once. Too many keys to broadcast are joined in the partitions that the
+    scoring needs, so that the join's shuffle is the only shuffle; every picture of the window takes part in it.
+    """
+    from pyspark.sql import functions as F
+
+    keys = ready.select(*_KEY, "pending")
+    count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
+    if rows <= FEW_PRODUCTS:
+        return products.join(F.broadcast(keys), _KEY).repartition(count, "content_hash")
+    # with fewer partitions than Spark's setting it would shuffle both sides, pictures and all, once more
+    count = max(count, int(str(products.sparkSession.conf.get("spark.sql.shuffle.partitions"))))
+    return products.repartition(count, *_KEY).join(keys.repartition(count, *_KEY).hint("shuffle_hash"), _KEY)
+
+
+def kept_checkpoints(catalog: Catalog, run_id: str, dry_run: bool) -> list[str]:
+    """Return the checkpoint of the scores, if it stays where nothing is published. To be asked before :func:`score`.
 
     A dry run leaves no scores of its own; those of a run that was refused or killed are for that run.
     """
-    return [SCORED] if not dry_run or catalog.has_checkpoint(run_id, SCORED) else []
+    return [SCORED] if not dry_run or catalog.checkpoints.has(run_id, SCORED) else []
+
+
+# --- known scores ----------------------------------------------------------------------------------------------------
+
+
+def known_scores(catalog: Catalog, ready: DataFrame, model: ResolvedModel, config: Config) -> DataFrame | None:
+    """Return the products of ``ready`` whose scores are known, with the columns of SCORED_TYPE added.
+
+    ``ready``: product_id, content_hash, ``pending`` (the attributes to decide), and any others. None where no run can
+    have scores: then nothing is read.
+    """
+    from pyspark.sql import functions as F
+
+    found = _runs_with_equal_scores(catalog, model, config)
+    paths = sorted({certificate.compute_type for certificate in model.certificates})
+    if not found or not paths:
+        return None
+    no_picture_failed = F.col("image_reason").isNull() | (F.col("image_reason") == Reason.NO_IMAGE.value)
+    candidates = (
+        catalog.read("predictions")
+        .where(F.col("run_id").isin(found) & F.col("compute_type").isin(paths) & no_picture_failed)
+        .join(ready.select("content_hash").distinct(), "content_hash", "left_semi")
+    )
+    known = ready.join(_scores_of_contents(candidates), "content_hash")
+    all_pending = F.size(F.array_except("pending", "of_attributes")) == 0
+    return known.where(all_pending).select(*ready.columns, "scored.*")
+
+
+def _scores_of_contents(candidates: DataFrame) -> DataFrame:
+    """Return per content of rows of `predictions` ``scored``, a struct of SCORED_TYPE, and ``of_attributes``.
+
+    A single product and run gives all scores of a content: the product with the most attributes.
+    """
+    from pyspark.sql import functions as F
+
+    row = F.struct("attribute", "rank", "value", "score", "attention")
+    products = candidates.groupBy("content_hash", "run_id", "product_id").agg(
+        F.array_sort(F.collect_list(row)).alias("candidates"),
+        F.array_sort(F.collect_set("attribute")).alias("of_attributes"),
+        *[F.first(name).alias(name) for name in ("modality", "compute_type", "image_reason")],
+    )
+    nothing = F.lit(None).cast("string")
+    fields = ("attribute", "value", "rank", "score", "attention")
+    in_order = F.transform("candidates", lambda row: F.struct(*[row[name].alias(name) for name in fields]))
+    scored = F.struct(
+        in_order.alias("candidates"),
+        *("modality", "compute_type", "image_reason"),
+        nothing.alias("error"),
+        nothing.alias("detail"),
+    ).cast(SCORED_TYPE)
+    most = F.struct(F.size("of_attributes"), "run_id", "product_id")
+    return products.groupBy("content_hash").agg(
+        F.max_by(scored, most).alias("scored"), F.max_by("of_attributes", most).alias("of_attributes")
+    )
+
+
+def _runs_with_equal_scores(catalog: Catalog, model: ResolvedModel, config: Config) -> list[str]:
+    """Return the ids of the succeeded runs whose scores this run would compute again."""
+    images = json.loads(runs.as_json(config.without_secrets()) or "{}").get("images")
+    columns = ("run_id", "kind", "status", "finished_at", "model_name", "config", "attributes")
+
+    def is_same(row: Mapping[str, Any]) -> bool:
+        if (row["kind"], row["status"]) != (RunKind.ENRICH.value, RunStatus.SUCCEEDED.value):
+            return False
+        if row["model_name"] != model.name:
+            return False
+        certificates = json.loads(row["attributes"] or "{}").get("certificates", [])
+        weights = {(certificate["weights_hash"], certificate["preprocessing_hash"]) for certificate in certificates}
+        # not the version: recertify_model gives the same weights another version, a new registry others the same
+        return weights == {(model.weights_hash, model.preprocessing_hash)} and (
+            json.loads(row["config"] or "{}").get("images") == images
+        )
+
+    return sorted(row["run_id"] for row in runs.rows(catalog, columns) if is_same(row))
+
+
+# --- counts and problems ---------------------------------------------------------------------------------------------
 
 
 def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
-    """``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + all quarantined (I7).
+    """Return ``predicted``, ``quarantined`` and ``unusable_images`` (by reason): rows = predicted + quarantined (I7).
 
     ``unusable_images`` counts products that were scored by their text alone; ``known`` those of ``predicted`` whose
     scores an earlier run computed, if there are any. Raises RuntimeError if a product is missing; then nothing is
@@ -85,31 +208,31 @@ def count_scored(scored: DataFrame, selection: Selection) -> dict[str, Any]:
     }
 
 
-def problems(scored: DataFrame) -> DataFrame:
-    """``shop_id`` and ``problem`` of the products without scores or without a usable picture, for by_shop."""
-    from pyspark.sql import functions as F
-
-    return scored.select("shop_id", F.coalesce("error", "image_reason").alias("problem")).where("problem IS NOT NULL")
-
-
-def note(counts: Mapping[str, int]) -> str:
-    """Of the stage's line: how many scores needed no forward pass."""
-    return f"{counts['known']:,} known from earlier runs" if counts.get("known") else ""
-
-
-def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFrame:
-    """Quarantine rows for the products that could not be scored."""
-    from pyspark.sql import functions as F
-
-    failed = scored.where(F.col("error").isNotNull()).select(
-        "product_id", "content_hash", F.col("error").alias("reason"), "detail"
-    )
-    return quarantine_rows(failed, QuarantineStage.DECODE, run_id, model_version=model.version)
-
-
 def _by_reason(groups: list[Any], column: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for group in groups:
         if group[column] is not None:
             counts[group[column]] = counts.get(group[column], 0) + group["count"]
     return dict(sorted(counts.items()))
+
+
+def note(counts: Mapping[str, int]) -> str:
+    """Return the note of the stage's line: how many scores needed no forward pass."""
+    return f"{counts['known']:,} known from earlier runs" if counts.get("known") else ""
+
+
+def problems(scored: DataFrame) -> DataFrame:
+    """Return ``shop_id`` and ``problem`` of the products without scores or without a usable picture, for by_shop."""
+    from pyspark.sql import functions as F
+
+    return scored.select("shop_id", F.coalesce("error", "image_reason").alias("problem")).where("problem IS NOT NULL")
+
+
+def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFrame:
+    """Return quarantine rows for the products that could not be scored."""
+    from pyspark.sql import functions as F
+
+    failed = scored.where(F.col("error").isNotNull()).select(
+        "product_id", "content_hash", F.col("error").alias("reason"), "detail"
+    )
+    return quarantine_rows(failed, QuarantineStage.DECODE, run_id, model_version=model.version)

@@ -1,126 +1,77 @@
-"""Which products a run scores, and for which attributes: the window asked for, less what needs no scoring (I5, I7).
+"""Which products a run scores: the window asked for, less what needs no scoring (I5, I7).
 
-What is pending: :mod:`catalog_enrichment.enrichment.pending`.
+:func:`select_products` decides it from top to bottom; :mod:`pending` says which attributes of a product are open.
+
+A run settles its window but for what it leaves open: decisions that are tried again after a while, and values that wait
+under the provisional cap. Until a product, the ledger, the config or the model version changes, another run would
+decide nothing else. Imports mark the products that they changed, so the next run looks at these and at what was left
+open (:class:`IncrementalScope`), and its cost follows the change. It looks at all products where the last run
+
+    had another request    another model version, config or window; a backfill or a rollback came after it
+    left products over     beyond `enrich.max_products`
+    is not the last        to have written to the ledger: a person did, or a run that was killed
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment import contract, resources
-from catalog_enrichment.catalog import category_filters, runs
+from catalog_enrichment import contract
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.ledger import ActiveValues, LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment import landed, pending, provisional_cap, since_last_run
-from catalog_enrichment.enrichment.since_last_run import IncrementalScope
-from catalog_enrichment.enrichment.withdrawn import values_off
-from catalog_enrichment.enrichment.withdrawn import withdrawn as without_decision
-from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.records import Reason, RunKind, make_run_id, stable_hash
-from catalog_enrichment.spark.frames import FEW_PRODUCTS
-from catalog_enrichment.validation.snapshot import check_snapshot
+from catalog_enrichment.enrichment import pending, policy
+from catalog_enrichment.enrichment.request import RequestIdentity, RunRequest
+from catalog_enrichment.reasons import SEEN_BY_TRYING, Reason
+from catalog_enrichment.records import RunKind, RunStatus, make_run_id, stable_hash
+from catalog_enrichment.spark import category_filters
+from catalog_enrichment.spark.frames import few_ids, with_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
-    from catalog_enrichment.config.schema import Config, EnrichConfig
-    from catalog_enrichment.enrichment.request import RunRequest
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.config.schema import EnrichConfig
     from catalog_enrichment.spark.frames import Persist
 
 READY = "ready"
 
-_WAITING_STATUSES = (READY, Reason.ALREADY_SCORED.value)
+_CAN_BE_SCORED = (READY, Reason.ALREADY_SCORED.value)
 """Statuses of products that could be scored, if values of theirs wait."""
 
-_KEY = ["product_id", "content_hash"]
 
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The products that a run looks at."""
-
-    status: DataFrame
-    """With what is pending and why they are skipped, persisted."""
-    changed: IncrementalScope | None
-    """None: all of the window."""
-
-    @classmethod
-    def of(
-        cls,
-        catalog: Catalog,
-        request: RunRequest,
-        products: DataFrame,
-        changed: IncrementalScope | None,
-        persist: Persist,
-    ) -> Candidates:
-        status = pending.with_pending(catalog, products, request.scope(), changed.of if changed else None)
-        return cls(persist(status.withColumn("status", _status(request.rules))), changed)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """The products of a run."""
+    """The products that a run scores, and the values that it retracts without a decision."""
 
+    run_id: str
     ready: DataFrame
-    """Those to score, with ``pending``, the attributes to decide; without texts and pictures."""
+    """The products to score, with ``pending``, the attributes to decide; without texts and pictures."""
+    rows: int = 0
+    """Number of these products."""
     source: DataFrame
     """Products with texts and pictures, those of ``ready`` among them."""
-    partitions: int
-    """For scoring; 0: two per core."""
-    rows: int
-    """How many they are."""
-    changed: IncrementalScope | None
-    """What was looked at; None: all products of the window."""
+    scope: IncrementalScope | None
+    """The products looked at; None: all products of the window."""
     seen: int
     """Products in the window: rows + the sum of ``skipped``."""
-    skipped: dict[str, int]
+    skipped: Mapping[str, int]
     """Reason -> products of the window that are not scored."""
-    fingerprint: str
+    fingerprint: str = ""
     """Hash of everything about these products that a decision rests on."""
-    waiting: dict[str, int]
+    waiting: Mapping[str, int] = field(default_factory=dict)
     """Attribute -> values of the window's products that wait under the provisional cap and are not decided again."""
-    active: ActiveValues
-    """The values of the products looked at that stand, persisted."""
-    left_open: int
+    left_open: int = 0
     """Products that a later run may have to look at although nothing has changed."""
-    withdrawn: DataFrame
-    """Active values of the window's products to retract without a decision (:mod:`withdrawn`)."""
-    withdrawals: int
-    """How many they are."""
-    run_id: str
-
-    @classmethod
-    def nothing(cls, changed: IncrementalScope, state: LedgerState, products: DataFrame) -> Selection:
-        """Of a window without any product to look at; ``products``: all of it, which gives the columns."""
-        from pyspark.sql import functions as F
-
-        return cls(
-            ready=products.limit(0).withColumn("pending", F.array().cast("array<string>")),
-            source=products,
-            partitions=0,
-            rows=0,
-            changed=changed,
-            seen=changed.others,
-            skipped={Reason.UNCHANGED.value: changed.others} if changed.others else {},
-            left_open=0,
-            fingerprint=stable_hash(),
-            waiting={},
-            active=ActiveValues(state.version, state.events.limit(0)),
-            withdrawn=state.events.limit(0).withColumn("contradiction", F.lit(None).cast("string")),
-            withdrawals=0,
-            run_id=make_run_id(RunKind.ENRICH, "nothing"),
-        )
-
-    @property
-    def products(self) -> DataFrame:
-        """Those to score, with everything."""
-        return self.with_pictures(self.ready, self.rows)
-
-    def with_pictures(self, ready: DataFrame, rows: int) -> DataFrame:
-        """``ready``, all of it or about ``rows`` of it, with everything; partitioned for scoring."""
-        return _with_pictures(self.source, ready.select(*_KEY, "pending"), rows, self.partitions)
+    active: ActiveValues
+    """The active values of the products looked at, persisted."""
+    retracted: DataFrame
+    """The active values of the window's products to retract without a decision (:mod:`policy`)."""
+    retractions: int = 0
+    """Number of these values."""
 
     def identify(self, record: RunRecord) -> str:
         """Set the record's run id and counts of the selection; returns the run id."""
@@ -130,130 +81,155 @@ class Selection:
 
 
 def read_ledger(catalog: Catalog) -> LedgerState:
-    """The newest version of the ledger, for the whole run."""
+    """Return the newest version of the ledger, for the whole run."""
     version = catalog.version("attribute_values")
     return LedgerState(version, catalog.read("attribute_values", version))
 
 
 def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, persist: Persist) -> Selection:
-    """Every product of the window that is new, changed, or has an attribute this model version has not decided.
+    """Select every product of the window that is new, changed, or has an attribute this model version has not decided.
 
-    Looked at is what changed since the last run, or was left open (:mod:`since_last_run`). Values that wait under the
-    provisional cap are decided again where there is room for them. A run that committed to the ledger and was killed
-    before its row in `runs` is found again: it looks at the values that stood before it (I5).
+    Values that wait under the provisional cap are decided again where there is room for them. A run that committed to
+    the ledger and was killed before its row in `runs` is found again: it looks at the values that were active before
+    it (I5).
     """
     columns = [name for name in contract.columns("products") if name not in ("images", "title", "description")]
     products = request.window.select(catalog.read("products", columns=columns))
-    changed = since_last_run.changed(catalog, request.identity(), products)
-    if changed is None:
-        candidates = Candidates.of(catalog, request, products, None, persist)
-        finished = runs.succeeded_ids(catalog)
-        for run_id in sorted(one for one in state.totals.run_ids - finished if one.startswith(RunKind.ENRICH.value)):
-            selection = _select(catalog, request, state.before(run_id), candidates, persist)
+    scope = incremental_scope(catalog, request.identity(), products)
+    if scope is not None and not scope.number:
+        return _nothing(scope, state, request.window.select(catalog.read("products")))
+    looked_at = scope.among(products) if scope else products
+    status = pending.with_pending(catalog, looked_at, request.scope(), scope.about if scope else None)
+    status = persist(status.withColumn("status", _status(request.rules)))
+    if scope is None:  # else the last run was the last to write to the ledger: none was killed after it had
+        unfinished = state.totals.run_ids - runs.succeeded_ids(catalog)
+        for run_id in sorted(name for name in unfinished if name.startswith(RunKind.ENRICH.value)):
+            selection = _selected(catalog, request, state.before(run_id), status, None, persist)
             if selection.run_id == run_id:
                 return selection
-    elif changed.number:  # the last run was the last to write to the ledger: none was killed after it had
-        candidates = Candidates.of(catalog, request, changed.among(products), changed, persist)
-    else:
-        return Selection.nothing(changed, state, request.window.select(catalog.read("products")))
-    return _select(catalog, request, state, candidates, persist)
+    return _selected(catalog, request, state, status, scope, persist)
 
 
-def _select(
-    catalog: Catalog, request: RunRequest, state: LedgerState, candidates: Candidates, persist: Persist
-) -> Selection:
-    """The selection by the values that stand in ``state``."""
+def _nothing(scope: IncrementalScope, state: LedgerState, products: DataFrame) -> Selection:
+    """Return the selection in a window without a product to look at; ``products``: all of it, for the columns."""
     from pyspark.sql import functions as F
 
-    window, status, changed = request.window, candidates.status, candidates.changed
-    active = state.standing_of(changed.of, persist) if changed else state.active()
-    active = replace(active, events=persist(active.events))
-    withdrawn = without_decision(active.events, status, request.rules, request.enabled, request.attributes)
-    withdrawn = persist(values_off(active.events, status, withdrawn, request.overrides.switches))
-    withdrawals, retracted = _count_and_hash(withdrawn)
-    counts, open_later, any_waiting = _status_counts(status)
-    waiting: dict[str, int] = {}
-    if any_waiting:
-        all_standing = state.active().without(withdrawn).events
-        status, waiting = _open_where_room(status, all_standing, request, persist)
-        counts, open_later, _ = _status_counts(status)
-    ready = status.where(F.col("status") == READY)
-    rows = counts.pop(READY, 0)
-    if 0 < window.max_products < rows:
-        ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(window.max_products)
-        counts[Reason.OVER_LIMIT.value] = rows - window.max_products
-        rows = window.max_products
-    if changed and changed.others:
-        counts[Reason.UNCHANGED.value] = changed.others
-    products = window.select(catalog.read("products"))
-    products = changed.among(products) if changed else products
-    inputs = fingerprint(ready, "pending", "earlier_runs")
-    run_id = request.run_id(inputs, state.totals.human_events, *([retracted] if withdrawals else []))
+    no_events = state.events.limit(0)
     return Selection(
-        ready=ready,
+        run_id=make_run_id(RunKind.ENRICH, "nothing"),
+        ready=products.limit(0).withColumn("pending", F.array().cast("array<string>")),
         source=products,
-        partitions=request.rules.partitions,
-        rows=rows,
-        changed=changed,
-        seen=rows + sum(counts.values()),
-        skipped=dict(sorted(counts.items())),
-        left_open=counts.get(Reason.OVER_LIMIT.value, 0) + open_later,
-        fingerprint=inputs,
-        waiting=waiting,
-        active=active,
-        withdrawn=withdrawn,
-        withdrawals=withdrawals,
-        run_id=_unused(catalog, request, state.active().events, run_id),
+        scope=scope,
+        seen=scope.others,
+        skipped={Reason.UNCHANGED.value: scope.others} if scope.others else {},
+        active=ActiveValues(state.version, no_events),
+        retracted=no_events.withColumn("contradiction", F.lit(None).cast("string")),
     )
 
 
-def _unused(catalog: Catalog, request: RunRequest, active: DataFrame, run_id: str) -> str:
-    """``run_id``, or the next id that follows from it if a run of that id is over.
-
-    It has succeeded, and what it did was rolled back; or it was killed, and what it landed must not be published any
-    more.
-    """
-    finished = runs.succeeded_ids(catalog)
-    while run_id in finished or landed.void(catalog, run_id, request.model.certificates, active, request.cap):
-        run_id = make_run_id(RunKind.ENRICH, run_id, "again")
-    return run_id
-
-
-def _count_and_hash(events: DataFrame) -> tuple[int, str]:
-    """How many ledger events there are, and a hash of them and of the reason to retract them."""
+def _selected(
+    catalog: Catalog,
+    request: RunRequest,
+    state: LedgerState,
+    status: DataFrame,
+    scope: IncrementalScope | None,
+    persist: Persist,
+) -> Selection:
+    """Return the selection by the values that are active in ``state``; ``status``: the products looked at."""
     from pyspark.sql import functions as F
 
-    row_hash = F.xxhash64("event_id", "contradiction")
-    row = events.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
-    return (int(row[0]), stable_hash(*(str(value) for value in row))) if row else (0, "")
+    most = request.window.max_products
+    active = state.active_of(scope.about, persist) if scope else state.active()
+    active = replace(active, events=persist(active.events))
+    retracted = persist(policy.to_retract(active.events, status, request))
+    retractions, retracted_hash = _counted(retracted, F.xxhash64("event_id", "contradiction"))
+    counts, waiting = _status_counts(status), dict[str, int]()
+    if counts.any_waiting:
+        others = state.active().without(retracted).events
+        status, waiting = _with_room(status, others, request, persist)
+        counts = _status_counts(status)
+    ready, rows, inputs = status.where(F.col("status") == READY), counts.ready, counts.fingerprint
+    skipped = dict(counts.skipped)
+    if 0 < most < rows:
+        ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(most)
+        skipped[Reason.OVER_LIMIT.value] = rows - most
+        rows, inputs = _counted(ready, _input_hash())
+    if scope and scope.others:
+        skipped[Reason.UNCHANGED.value] = scope.others
+    products = request.window.select(catalog.read("products"))
+    run_id = request.run_id(inputs, state.totals.human_events, *([retracted_hash] if retractions else []))
+    return Selection(
+        run_id=_unused(catalog, request, state.active().events, run_id),
+        ready=ready,
+        rows=rows,
+        source=scope.among(products) if scope else products,
+        scope=scope,
+        seen=rows + sum(skipped.values()),
+        skipped=dict(sorted(skipped.items())),
+        fingerprint=inputs,
+        waiting=waiting,
+        left_open=skipped.get(Reason.OVER_LIMIT.value, 0) + counts.tried_again,
+        active=active,
+        retracted=retracted,
+        retractions=retractions,
+    )
 
 
-def _status_counts(status: DataFrame) -> tuple[dict[str, int], int, bool]:
-    """Status -> products; how many products have decisions that are tried again later; and whether values of products
-    that could be scored wait under the provisional cap."""
+def _status(rules: EnrichConfig) -> Column:
+    """Return READY, or why the product is not scored."""
+    from pyspark.sql import functions as F
+
+    not_applicable = (F.size("applicable") == 0) | category_filters.below(rules.disabled_categories)
+    return (
+        F.when(F.col("opt_out"), Reason.OPTED_OUT.value)
+        .when(F.col("shop_id").isin(rules.disabled_shops), Reason.SHOP_DISABLED.value)
+        .when(not_applicable, Reason.NOT_APPLICABLE.value)
+        .when(F.col("refused"), Reason.ALREADY_QUARANTINED.value)
+        .when(F.size("pending") == 0, Reason.ALREADY_SCORED.value)
+        .otherwise(READY)
+    )
+
+
+class _StatusCounts(NamedTuple):
+    ready: int
+    fingerprint: str
+    """Hash of the ready products."""
+    skipped: Mapping[str, int]
+    tried_again: int
+    """Products with decisions that are tried again later."""
+    any_waiting: bool
+    """Whether values of products that could be scored wait under the provisional cap."""
+
+
+def _status_counts(status: DataFrame) -> _StatusCounts:
+    """Count the products of all statuses, in one query."""
     from pyspark.sql import functions as F
 
     groups = status.groupBy("status").agg(
-        F.count("*").alias("products"),
+        *_sums(_input_hash()),
         F.count_if("tried_again").alias("tried_again"),
         F.max(F.size("waiting") > 0).alias("any_waiting"),
     )
-    rows = groups.collect()
-    any_waiting = any(row["any_waiting"] for row in rows if row["status"] in _WAITING_STATUSES)
-    return {row["status"]: row["products"] for row in rows}, sum(row["tried_again"] for row in rows), any_waiting
+    rows = {row["status"]: row for row in groups.collect()}
+    ready = rows.get(READY)
+    return _StatusCounts(
+        ready=ready["rows"] if ready else 0,
+        fingerprint=_hash_of(ready),
+        skipped={name: row["rows"] for name, row in rows.items() if name != READY},
+        tried_again=sum(row["tried_again"] for row in rows.values()),
+        any_waiting=any(rows[name]["any_waiting"] for name in _CAN_BE_SCORED if name in rows),
+    )
 
 
-def _open_where_room(
+def _with_room(
     status: DataFrame, active: DataFrame, request: RunRequest, persist: Persist
 ) -> tuple[DataFrame, dict[str, int]]:
-    """``status`` with those waiting values pending that there is room for, and the values that go on waiting."""
+    """Return ``status`` with the waiting values pending that there is room for, and the numbers of the others."""
     from pyspark.sql import functions as F
 
-    could_be_scored = status.where(F.col("status").isin(*_WAITING_STATUSES))
-    waiting = could_be_scored.select("product_id", F.explode("waiting").alias("one")).select("product_id", "one.*")
-    claims, room = provisional_cap.waiting_claims(waiting, active, request.cap)
-    fitting = provisional_cap.fitting(claims, room, request.cap).withColumn("fits", F.lit(True))
-    marked = persist(claims.join(fitting, ["product_id", "attribute"], "left"))
+    could_be_scored = status.where(F.col("status").isin(*_CAN_BE_SCORED))
+    waiting = could_be_scored.select("product_id", F.inline("waiting"))
+    marked = persist(policy.with_room(waiting, active, request.cap))
     counts = marked.groupBy("attribute").agg(
         F.sum(F.when(F.col("fits"), 0).otherwise(F.col("values"))).alias("waiting"), F.count("fits").alias("opened")
     )
@@ -266,58 +242,152 @@ def _open_where_room(
     return status, {row["attribute"]: row["waiting"] for row in rows if row["waiting"]}
 
 
-def check_products(selection: Selection, config: Config) -> dict[str, Any]:
-    """The great_expectations document of the selected products. Raises DataContractError, naming what failed."""
-    suite = resources.locate(config.enrich.snapshot_suite, config.path("."))
-    report = check_snapshot(selection.products.drop("images"), suite, {"min_rows": 1})
-    if not report.success:
-        failures = "\n  - ".join(report.failures)
-        raise DataContractError(f"the products fail {suite.name}; nothing was written:\n  - {failures}")
-    return report.document
+def _unused(catalog: Catalog, request: RunRequest, active: DataFrame, run_id: str) -> str:
+    """Return ``run_id``, or the next id that follows from it if a run of that id is over.
 
-
-def fingerprint(products: DataFrame, *more: str) -> str:
-    """Hash of a set of products, whatever the order of the rows. Text and pictures: content_hash.
-
-    ``more``: further columns to cover, arrays of strings.
+    It has succeeded, and its work was rolled back; or it was killed, and what it landed must not be published any more.
     """
+    finished = runs.succeeded_ids(catalog)
+    while run_id in finished or not policy.may_resume(catalog, request, active, run_id):
+        run_id = make_run_id(RunKind.ENRICH, run_id, "again")
+    return run_id
+
+
+# --- hashes of sets of rows, whatever their order --------------------------------------------------------------------
+
+
+def fingerprint(products: DataFrame) -> str:
+    """Return a hash of the products, but for decisions about them. ``content_hash`` covers texts and pictures."""
+    return _counted(products, _product_hash())[1]
+
+
+def _product_hash(*lists: Column) -> Column:
     from pyspark.sql import functions as F
 
     merchant_values = F.to_json(F.array_sort(F.map_entries("merchant_attributes")))
-    lists = [F.to_json(F.col(name)) for name in more]
-    row_hash = F.xxhash64(*_KEY, "shop_id", "category", "language", merchant_values, *lists)
-    row = products.agg(F.count("*"), F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)).first()
-    return stable_hash(*(str(value) for value in row or ()))
+    return F.xxhash64("product_id", "content_hash", "shop_id", "category", "language", merchant_values, *lists)
 
 
-def _with_pictures(products: DataFrame, ready: DataFrame, rows: int, partitions: int) -> DataFrame:
-    """``products`` whose key is among the ``rows`` keys of ``ready``, in partitions for scoring (0: two per core).
+def _input_hash() -> Column:
+    """Return the hash of a product to score, also of the attributes to decide and the runs that decided them before."""
+    from pyspark.sql import functions as F
 
-    Pictures are shuffled at most once, and where few products of the window are ready only theirs: their keys are
-    broadcast, and the shuffle comes after the join; it brings equal contents to one task, which scores them once. Too
-    many keys to broadcast are joined in the partitions that the scoring needs, so that the join's shuffle is the only
-    one; every picture of the window takes part in it.
+    return _product_hash(F.to_json("pending"), F.to_json("earlier_runs"))
+
+
+def _counted(rows: DataFrame, row_hash: Column) -> tuple[int, str]:
+    """Return the number of rows and the hash of them all."""
+    row = rows.agg(*_sums(row_hash)).first()
+    return (row["rows"] if row else 0), _hash_of(row)
+
+
+def _sums(row_hash: Column) -> list[Column]:
+    from pyspark.sql import functions as F
+
+    total, mixed = F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)
+    return [F.count("*").alias("rows"), total.alias("total"), mixed.alias("mixed")]
+
+
+def _hash_of(row: Any) -> str:
+    return stable_hash(*(str(row[name]) for name in ("rows", "total", "mixed"))) if row else stable_hash()
+
+
+# --- the products since the last run ---------------------------------------------------------------------------------
+
+
+class LastRun(NamedTuple):
+    """The last run with the same request."""
+
+    imports: list[str]
+    """Ids of the imports before it."""
+    left_open: bool
+    """Whether it left something to look at again although nothing has changed."""
+    whole_catalog: bool
+    """Whether its window was the whole catalog."""
+    attributes: Mapping[str, Any]
+    table_versions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class IncrementalScope:
+    """The products of a window that have changed since the last run, or were left open."""
+
+    ids: DataFrame
+    """Their ``product_id``; joins send it to every task."""
+    number: int
+    others: int
+    """The number of other products in the window."""
+    imports: tuple[str, ...]
+    """Ids of the imports that changed products."""
+    last: LastRun
+
+    def among(self, products: DataFrame) -> DataFrame:
+        """Return the ``products`` to look at. An import writes products to files of their own: few files are read."""
+        return self.about(products) if self.last.left_open else products.where(_imported_by(self.imports))
+
+    def about(self, rows: DataFrame) -> DataFrame:
+        """Return the ``rows`` that are about one of these products."""
+        return rows.join(self.ids, "product_id", "left_semi")
+
+
+_DECIDE_NOTHING = (RunKind.IMPORT.value, RunKind.MAINTAIN.value, RunKind.SAMPLE.value)
+
+
+def incremental_scope(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> IncrementalScope | None:
+    """Return which of ``products``, those of the window asked for, to look at; None: all of them."""
+    last = last_run(_succeeded(catalog), request, catalog.tables.written_versions("attribute_values")[0])
+    if last is None:
+        return None
+    # the imports also of products that an import wrote before it was killed
+    by_import = {row["imported_by"]: row["count"] for row in products.groupBy("imported_by").count().collect()}
+    since = tuple(sorted(run_id for run_id in by_import if run_id not in last.imports))
+    chosen = products.where(_imported_by(since)).select("product_id")
+    if last.left_open:
+        chosen = chosen.union(products.select("product_id").join(_left_open(catalog), "product_id", "left_semi"))
+    ids = few_ids(chosen)
+    if ids is None:
+        return None
+    others = sum(by_import.values()) - len(ids)
+    return IncrementalScope(with_ids(products.sparkSession, ids), len(ids), others, since, last)
+
+
+def last_run(succeeded: Iterable[Mapping[str, Any]], request: RequestIdentity, ledger_version: int) -> LastRun | None:
+    """Return the last run, if it had the same request and nobody has written to the ledger since; else None.
+
+    ``succeeded``: rows of the contract `runs`, in any order; ``ledger_version``: of the ledger now.
     """
+    rows = sorted(succeeded, key=lambda row: row["finished_at"])
+    last = next((row for row in reversed(rows) if row["kind"] not in _DECIDE_NOTHING), None)
+    if last is None or last["kind"] != RunKind.ENRICH.value:
+        return None
+    same_request = tuple(last[name] for name in RequestIdentity._fields) == request
+    versions, counts = dict(last["table_versions"] or {}), dict(last["counts"] or {})
+    if not same_request or versions.get("attribute_values") != ledger_version:
+        return None
+    if counts.get(f"skipped.{Reason.OVER_LIMIT.value}"):
+        return None
+    imports = [row for row in rows if row["kind"] == RunKind.IMPORT.value]
+    before = [row["run_id"] for row in imports if row["finished_at"] < last["finished_at"]]
+    whole, attributes = request.window == runs.as_json({}), json.loads(last.get("attributes") or "{}")
+    return LastRun(before, counts["left_open"] > 0, whole, attributes, versions)
+
+
+def _imported_by(imports: Iterable[str]) -> Column:
     from pyspark.sql import functions as F
 
-    count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
-    if rows <= FEW_PRODUCTS:
-        return products.join(F.broadcast(ready), _KEY).repartition(count, "content_hash")
-    # with fewer partitions than Spark's setting it would shuffle both sides, pictures and all, once more
-    count = max(count, int(str(products.sparkSession.conf.get("spark.sql.shuffle.partitions"))))
-    return products.repartition(count, *_KEY).join(ready.repartition(count, *_KEY).hint("shuffle_hash"), _KEY)
+    return F.col("imported_by").isin(*imports)
 
 
-def _status(rules: EnrichConfig) -> Column:
-    """READY, or why the product is not scored."""
+def _left_open(catalog: Catalog) -> DataFrame:
+    """Return ``product_id`` of the products with a decision that can be open still; some may be settled since."""
     from pyspark.sql import functions as F
 
-    not_applicable = (F.size("applicable") == 0) | category_filters.below(rules.disabled_categories)
-    return (
-        F.when(F.col("opt_out"), Reason.OPTED_OUT.value)
-        .when(F.col("shop_id").isin(rules.disabled_shops), Reason.SHOP_DISABLED.value)
-        .when(not_applicable, Reason.NOT_APPLICABLE.value)
-        .when(F.col("refused"), Reason.ALREADY_QUARANTINED.value)
-        .when(F.size("pending") == 0, Reason.ALREADY_SCORED.value)
-        .otherwise(READY)
-    )
+    reasons = [reason.value for reason in (*SEEN_BY_TRYING, Reason.PROVISIONAL_CAP)]
+    return catalog.read("predictions").where(F.col("reason").isin(reasons)).select("product_id").distinct()
+
+
+def _succeeded(catalog: Catalog) -> list[dict[str, Any]]:
+    columns = ("run_id", "kind", "status", "counts", "attributes", "table_versions", "finished_at")
+    batches = catalog.scan(runs.TABLE, (*columns, *RequestIdentity._fields))
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    return [row for row in rows if row["status"] == RunStatus.SUCCEEDED.value]

@@ -1,7 +1,7 @@
-"""The engine under the UDF: decode, tokenize, forward, candidates. Knows neither Spark nor MLflow.
+"""The engine under the UDF: decode, tokenize, forward, candidates. It knows neither Spark nor MLflow.
 
-Fetching and decoding the pictures of the next forward pass overlaps with this one. A row never raises: one that
-cannot be scored carries a Reason instead of candidates.
+Pictures of the next forward pass are fetched and decoded during a forward pass. A row never raises: a row that cannot
+be scored carries a Reason instead of candidates.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
 from catalog_enrichment.inputs.images import first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.models import compute_types
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 
 if TYPE_CHECKING:
-    from catalog_enrichment.models.ensemble import Scorer
+    from catalog_enrichment.models.predictor import Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class UndecodedBatch:
     images: Sequence[Sequence[Mapping[str, Any]] | None]
     """Per product, the ordered pictures (contract `products`): structs of bytes, uri, version."""
     contents: Sequence[str] | None = None
-    """Per product, the hash of all of these; of products with the same one is scored. None: every product is."""
+    """Per product, the hash of all of these. Among products with the same hash, a single product is scored. None: every
+    product is scored."""
 
     def __post_init__(self) -> None:
         if not len(self.titles) == len(self.descriptions) == len(self.images) == len(self.contents or self.titles):
@@ -45,7 +46,7 @@ class UndecodedBatch:
         return len(self.titles)
 
     def at(self, positions: Sequence[int]) -> UndecodedBatch:
-        """The products at these positions."""
+        """Return the products at these positions."""
         return UndecodedBatch(
             [self.titles[position] for position in positions],
             [self.descriptions[position] for position in positions],
@@ -54,7 +55,7 @@ class UndecodedBatch:
 
 
 REMEMBERED_CONTENTS = 10_000
-"""Contents whose rows a task keeps: about 20 MB."""
+"""The contents whose rows a task keeps: about 20 MB."""
 
 
 def score_batches(
@@ -64,10 +65,10 @@ def score_batches(
     rows: int = 0,
     without_text: bool = False,
 ) -> Iterator[list[ScoredRow]]:
-    """Score batches lazily, in order; yields one list per batch, one row per product in input order.
+    """Score batches lazily, in order; yield a list per batch, with a row per product in input order.
 
     A batch is scored in forward passes of at most ``rows`` products (0: :data:`compute_types.ROWS`), sorted by length.
-    ``without_text``: by the pictures alone.
+    With ``without_text`` the pictures alone are scored.
     """
     scored, passes = _ScoredContents(), ForwardPasses(predictor, rows, without_text)
 
@@ -94,13 +95,13 @@ T = TypeVar("T")
 
 
 def _decoding_threads(compute_type: str) -> int:
-    """Threads that decode the next forward passes' pictures: one beside a CPU that scores, as it has no core to spare;
-    up to eight for a GPU."""
+    """Return the threads that decode the next forward passes' pictures: 1 on a CPU, which has no core to spare, up to 8
+    for a GPU."""
     return 1 if compute_types.device_of(compute_type) == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _taken_ahead(items: Iterator[T], number: int) -> Iterator[T]:
-    """The items; ``number`` more are taken from ``items`` before one is given."""
+    """Yield the items; ``number`` more are taken from ``items`` before an item is given."""
     waiting = deque(islice(items, number))
     for item in items:
         waiting.append(item)
@@ -110,28 +111,28 @@ def _taken_ahead(items: Iterator[T], number: int) -> Iterator[T]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The products of a batch that are scored in one forward pass."""
+    """The products of a batch that are scored in a forward pass."""
 
     share: _Share
     batch: UndecodedBatch
     positions: list[int]
-    """Of the products, in ``share.positions``."""
+    """The products' positions in ``share.positions``."""
     is_last: bool
-    """Of its batch."""
+    """The part is the last of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What of a batch has to be scored."""
+    """The products of a batch that have to be scored."""
 
     contents: Sequence[str]
-    """Per product."""
+    """Each product's content."""
     positions: list[int]
-    """Of the products to score: the first of each content that has no row yet."""
+    """The positions of the products to score: the first of each content that has no row yet."""
     found: dict[str, ScoredRow]
-    """Content -> its row, of those scored before."""
+    """Content -> its row, where it was scored before."""
     remember: bool
-    """Whether later batches may need the rows."""
+    """Later batches may need the rows."""
 
 
 class _ScoredContents:
@@ -149,7 +150,7 @@ class _ScoredContents:
         return _Share(contents, positions, found, remember=batch.contents is not None)
 
     def rows(self, share: _Share, scored: Sequence[ScoredRow]) -> list[ScoredRow]:
-        """A row for every product of the batch; ``scored``: those of the products at ``share.positions``."""
+        """Return a row for every product of the batch; ``scored``: the rows of the products at ``share.positions``."""
         own = {share.contents[position]: row for position, row in zip(share.positions, scored, strict=True)}
         if share.remember:
             self._rows |= own

@@ -1,4 +1,4 @@
-"""Forward passes over decoded products: of what size, and what happens when one fails."""
+"""Forward passes over decoded products: their size, and the repetition of a pass that fails."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.precision.units import top_candidates
-from catalog_enrichment.records import Modality, Reason
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Modality
 
 if TYPE_CHECKING:
-    from catalog_enrichment.models.ensemble import Scorer
+    from catalog_enrichment.models.predictor import Scorer
 
 TOKENS = {"cpu": 8_192, "cuda": 131_072}
-"""Most tokens per forward pass, padding included: longer texts, fewer products."""
+"""The most tokens per forward pass, padding included: the longer the texts, the fewer the products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,12 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """One product's scores, or the reason why it has none."""
+    """A product's scores, or the reason why it has none."""
 
     candidates: list[ScoredCandidate]
     modality: str = Modality.BOTH.value
     compute_type: str | None = None
-    """Number type and device that computed the scores; None without scores."""
+    """The compute type of the scores; None without scores."""
     image_reason: str | None = None
     error: str | None = None
     detail: str | None = None
@@ -50,18 +51,20 @@ class ForwardPasses:
 
     def __init__(self, predictor: Scorer, rows: int = 0, without_text: bool = False) -> None:
         """``rows``: most products per pass; 0: :data:`compute_types.ROWS`. ``without_text``: the model does not get
-        the texts, as where training masks them; a product without a title is refused all the same."""
+        the texts, as where training masks them; a product without a title is refused nevertheless."""
         device = compute_types.device_of(predictor.compute_type)
         self._predictor, self._without_text = predictor, without_text
         self._tokens = TOKENS[device]
         self.rows = rows or compute_types.ROWS[device]
 
     def divide(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> list[list[int]]:
-        """The positions of the products of each pass. Texts of like length go together: a pass is padded to its
-        longest text."""
+        """Return the positions of the products of each pass.
+
+        Texts of like length go together, because a pass is padded to its longest text.
+        """
         try:
             lengths = self._predictor.text_lengths(titles, descriptions)
-        except (RuntimeError, ValueError, TypeError, AttributeError):  # of a product that scoring will refuse
+        except (RuntimeError, ValueError, TypeError, AttributeError):  # scoring will refuse the product
             lengths = np.zeros(len(titles), dtype=np.int64)
         passes: list[list[int]] = []
         for position in np.argsort(lengths, kind="stable").tolist():
@@ -73,7 +76,7 @@ class ForwardPasses:
         return passes
 
     def score(self, batch: ProductBatch) -> list[ScoredRow]:
-        """A row per product. A pass that fails is repeated in halves, so that only bad products are lost."""
+        """Return a row per product. A pass that fails is repeated in halves, so that only bad products are lost."""
         try:
             return self._score(batch)
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, MemoryError) as problem:
@@ -92,7 +95,7 @@ class ForwardPasses:
             found = top_candidates(scores.probabilities[name], head.labels, head.cardinality)
             for row, candidates, weight in zip(rows, found, scores.attention[name].tolist(), strict=True):
                 attention = None if np.isnan(weight) else weight
-                row += [ScoredCandidate(name, one.value, one.rank, one.score, attention) for one in candidates]
+                row += [ScoredCandidate(name, top.value, top.rank, top.score, attention) for top in candidates]
         return [
             _row(title, picture is not None, candidates, predictor.compute_type)
             for title, picture, candidates in zip(batch.titles, batch.pictures, rows, strict=True)

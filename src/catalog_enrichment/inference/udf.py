@@ -1,14 +1,19 @@
 """Scoring on Spark: ship a resolved model to the executors, score with an Iterator pandas UDF.
 
-The driver resolves the model and ships its files; executors do not use the registry.
+The driver resolves the model and ships its files; executors do not use the registry. A Python worker loads a model once
+per device, by artifact hash. Its cache is in this importable module because Spark pickles what a UDF's closure
+captures: a global of ``__main__`` would be new in every task.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -19,13 +24,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-    from catalog_enrichment.config.schema import ImagesConfig
+    from catalog_enrichment.config.images import ImagesConfig
+    from catalog_enrichment.models.predictor import Scorer
 
 _SPARK_TYPES = {str: "string", int: "int", float: "double"}
 
 
 def spark_type(annotation: Any) -> str:
-    """The Spark type of a field of :class:`~catalog_enrichment.inference.forward.ScoredRow`, as DDL."""
+    """Return the Spark type of a field of :class:`~catalog_enrichment.inference.forward.ScoredRow`, as DDL."""
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     if is_dataclass(annotation):
         fields = (f"{name}:{spark_type(kind)}" for name, kind in get_type_hints(annotation).items())
@@ -36,20 +42,20 @@ def spark_type(annotation: Any) -> str:
 
 
 SCORED_TYPE = spark_type(forward.ScoredRow)
-"""One product's scores, or why it has none."""
+"""The type of a product's scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShippedModel:
-    """What a worker needs to find its model; part of the UDF's closure."""
+    """A model on the workers; part of the UDF's closure."""
 
     artifact_hash: str
     folder: str
     numbers: str
-    """Number type to compute in (models.compute_types)."""
+    """The number type to compute in (:mod:`~catalog_enrichment.models.compute_types`)."""
 
     def directory(self) -> Path:
-        """Where Spark unpacked the files on this machine."""
+        """Return the folder where Spark unpacked the files on this machine."""
         from pyspark import SparkFiles
 
         return Path(SparkFiles.getRootDirectory()) / self.folder
@@ -68,10 +74,10 @@ def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) 
 def scored(
     products: DataFrame, model: ShippedModel, limits: ImagesConfig, rows: int = 0, without_text: bool = False
 ) -> DataFrame:
-    """``products`` without their pictures, with the columns of SCORED_TYPE added.
+    """Return ``products`` without their pictures, with the columns of SCORED_TYPE added.
 
-    ``products``: title, description, images, content_hash, and any others. ``rows``: most products per forward pass,
-    0: as many as suit the worker's device. ``without_text``: by the pictures alone.
+    ``products`` has title, description, images, content_hash, and any other columns. ``rows`` is the most products per
+    forward pass; 0: as many as suit the worker's device. With ``without_text`` the pictures alone are scored.
     """
     score = scoring_udf(model, limits, rows, without_text)
     with_scores = products.withColumn("scored", score("title", "description", "images", "content_hash"))
@@ -79,17 +85,15 @@ def scored(
 
 
 def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, without_text: bool = False) -> Any:
-    """The Iterator pandas UDF: (title, description, images, content_hash) -> one struct of SCORED_TYPE, in order.
+    """Return the Iterator pandas UDF: (title, description, images, content_hash) -> a struct of SCORED_TYPE, in order.
 
-    Not deterministic to Spark, so that it scores the rows that it is given, once: otherwise it moves a filter on the
-    scores below a join before them, and what the join drops is scored too.
+    It is not deterministic to Spark, so that Spark scores each row once: otherwise it moves a filter on the scores
+    below a join before them, and rows that the join drops are scored too.
     """
     from pyspark.sql.functions import pandas_udf
 
     def score(columns: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
-        from catalog_enrichment.inference import worker
-
-        predictor = worker.predictor(model.artifact_hash, model.directory(), worker.task_device(), model.numbers)
+        predictor = task_predictor(model.artifact_hash, model.directory(), task_device(), model.numbers)
         batches = (engine.UndecodedBatch(*map(list, columns_of_batch)) for columns_of_batch in columns)
         for found in engine.score_batches(predictor, batches, limits, rows, without_text):
             yield as_pandas(to_arrow(found))
@@ -99,8 +103,43 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, withou
     return pandas_udf(score, returnType=SCORED_TYPE).asNondeterministic()
 
 
+@cache
+def task_predictor(artifact_hash: str, directory: Path, device: str, numbers: str) -> Scorer:  # noqa: ARG001
+    """Load the predictor of an artifact, once per process.
+
+    ``artifact_hash`` is the identity: a reused worker never serves an old model. Raises ConfigError if this machine
+    should not compute in ``numbers``.
+    """
+    # fork plus tokenizer threads can deadlock, and a worker has one core anyway
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from PIL import Image
+
+    from catalog_enrichment.models import compute_types
+    from catalog_enrichment.models.predictor import load_predictor
+
+    # a picture with too many pixels gets a reason of its own in place of Pillow's warning
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    compute_types.require(numbers, device)
+    return load_predictor(directory, device, numbers)
+
+
+def task_device() -> str:
+    """Return the GPU that Spark gave this task; without GPU scheduling, partitions share the GPUs; without GPUs, the
+    CPU."""
+    import torch
+    from pyspark import TaskContext
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    task = TaskContext.get()
+    given = task.resources().get("gpu") if task else None
+    if given:
+        return f"cuda:{given.addresses[0]}"
+    return f"cuda:{task.partitionId() % torch.cuda.device_count()}" if task else "cuda:0"
+
+
 def to_arrow(rows: Sequence[forward.ScoredRow]) -> pa.StructArray:
-    """Rows as Arrow, of the type SCORED_TYPE. Column by column: no dict is made for a row or a candidate."""
+    """Return rows as Arrow, of the type SCORED_TYPE. It goes by columns: no dict is made for a row or a candidate."""
     import numpy as np
     import pyarrow as pa
 
@@ -112,7 +151,7 @@ def to_arrow(rows: Sequence[forward.ScoredRow]) -> pa.StructArray:
 
 
 def _struct(kind: type[Any], rows: Sequence[Any], given: dict[str, pa.Array]) -> pa.StructArray:
-    """The fields of ``rows``, dataclasses of one ``kind``, but for those ``given``."""
+    """Return the fields of ``rows``, dataclasses of the same ``kind``, with the columns that are ``given``."""
     import pyarrow as pa
 
     types = {"string": pa.string(), "int": pa.int32(), "double": pa.float64()}
@@ -124,7 +163,7 @@ def _struct(kind: type[Any], rows: Sequence[Any], given: dict[str, pa.Array]) ->
 
 
 def as_pandas(structs: pa.StructArray) -> pd.DataFrame:
-    """A column per field, which pandas holds as it is in Arrow, and Spark takes from it without a copy."""
+    """Return a column per field, which pandas holds as it is in Arrow, and Spark takes from it without a copy."""
     import pandas as pd
 
     columns = {field.name: structs.field(field.name) for field in structs.type}

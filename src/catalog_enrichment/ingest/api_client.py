@@ -1,41 +1,38 @@
-"""Asks an HTTP API for pages: at the configured rate, again after what may pass, and never past the checks of hosts.
+"""Asks an HTTP API for pages: at the configured rate, again after a failure that may pass, and only allowed hosts.
 
-Runs on the driver and in tasks, which share the rate by a file beside the pages. Connections go to checked addresses
-(:mod:`catalog_enrichment.web.hosts`); redirects and links are checked as the first URL is, and the token is sent
-to the host of `source.path` only. No Spark here.
+Runs on the driver and in tasks, which share the rate by a file beside the pages. Redirects and links are checked as the
+first URL is, and the token is sent to the host of `source.path` only. No Spark here.
 """
 
 from __future__ import annotations
 
 import codecs
-import random
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from catalog_enrichment.config.fetch import FetchConfig
-from catalog_enrichment.config.remote_source import ApiConfig
+from catalog_enrichment.config.images import WEB_SCHEMES, FetchConfig
+from catalog_enrichment.config.source import ApiConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.ingest.api_pages import BrokenPage, KeptPages, PageHead, PagePaths, parse_page
 from catalog_enrichment.inputs.picture_sources import without_secrets
-from catalog_enrichment.records import Reason
-from catalog_enrichment.web.hosts import REDIRECTS, RETRIED, WebHosts, body_within, discard, join, retry_after
-from catalog_enrichment.web.limits import Deadline, NotFetched, PrivateHosts
+from catalog_enrichment.web.hosts import WebHosts, body_within, discard, redirect_target
+from catalog_enrichment.web.limits import Deadline, DeadlineMissed, NotAllowed
+from catalog_enrichment.web.retries import Busy, RateLimiter, check_not_busy, pause_seconds
 
 _MAX_REDIRECTS = 5
-_LONGEST_PAUSE = 60.0
 _USER_AGENT = "catalog-enrichment"
 _BEYOND_THE_END = frozenset({400, 404, 416, 422})
-"""What servers answer to a page after the last one, if they do not answer with an empty one."""
+"""Statuses that servers give for a page after the last one, if they do not give an empty page."""
 _NEXT_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$&+.^`|~*-]+\s*=\s*(?:\"[^\"]*\"|[^\s\",;]+))*)")
-"""One entry of the header `Link` (RFC 8288): the target and its parameters."""
+"""An entry of the header `Link` (RFC 8288): the target and its parameters."""
+_GO_ON = "The pages so far are kept: run again to go on"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +42,7 @@ class ApiRequest:
     url: str
     api: ApiConfig
     folder: str
-    """Of the kept pages."""
+    """The folder of the kept pages."""
     token: str = field(default="", repr=False)
     stop_at: float = float("inf")
     """Time in seconds since 1970 after which no page is asked for."""
@@ -55,8 +52,12 @@ class ApiRequest:
         return KeptPages(Path(self.folder))
 
     @property
+    def rate(self) -> RateLimiter:
+        return RateLimiter(Path(self.folder), self.api.requests_per_second)
+
+    @property
     def shown(self) -> str:
-        """The URL for messages and for the rows' origin."""
+        """Return the URL for messages and for the rows' origin."""
         return without_secrets(self.url)
 
 
@@ -68,96 +69,55 @@ class _Refused(Exception):
         self.status = status
 
 
-class RateLimiter:
-    """Gives every request of all processes that share a folder a time of its own, 1 / rate apart."""
-
-    def __init__(self, folder: Path, per_second: float) -> None:
-        self._folder, self._step = folder, 1 / per_second
-
-    def wait(self, stop_at: float) -> None:
-        """Sleep until this request's time. Raises TemporaryFailure if that is after ``stop_at``."""
-        at = self._reserve(self._step, self._step)
-        if at > stop_at:
-            raise TemporaryFailure("source.api.seconds are over. The pages so far are kept: run again to go on")
-        time.sleep(max(0.0, at - time.time()))
-
-    def hold(self, seconds: float) -> None:
-        """Let no process ask before ``seconds`` are over."""
-        self._reserve(seconds, 0.0)
-
-    def _reserve(self, at_least: float, step: float) -> float:
-        """The next free time, after which the one following is at least ``at_least`` from now, and ``step`` later."""
-        from filelock import FileLock
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / "pace"
-        with FileLock(self._folder / "pace.lock"):
-            free = 0.0
-            with suppress(OSError, ValueError):
-                free = float(file.read_text())
-            now = time.time()
-            at = max(now, free)
-            file.write_text(repr(max(at + step, now + at_least)))
-        return at
-
-
 class ApiClient:
     """Fetches pages and keeps them; for one thread."""
 
     def __init__(self, request: ApiRequest) -> None:
-        self.request, self._api = request, request.api
-        fetch = FetchConfig(schemes=("http", "https"), private_hosts=self._api.private_hosts, threads=1)
-        self._hosts = WebHosts(fetch, PrivateHosts(self._api.private_hosts, "source.api.private_hosts"))
-        self._rate = RateLimiter(Path(request.folder), self._api.requests_per_second)
+        self.request, self._api, self._rate = request, request.api, request.rate
+        fetch = FetchConfig(schemes=WEB_SCHEMES, private_hosts=self._api.private_hosts, threads=1)
+        self._hosts = WebHosts(fetch, "source.api.private_hosts")
         next_path = self._api.next_path if self._api.paging in ("cursor", "next_url") else None
         self._paths = PagePaths(self._api.items, next_path, self._api.total)
 
     def fetch(self, number: int, url: str, may_be_after_the_last: bool = False) -> PageHead | None:
-        """Fetch and keep a page; None for a page after the last one, where that is possible.
+        """Fetch and keep a page; return None for a page after the last one, where that is possible.
 
         Raises ConfigError where the API refuses access or the host is not allowed, DataContractError for a page that is
         broken or refused, TemporaryFailure where the server does not answer.
         """
         where = f"{self.request.shown}: page {number}"
         for attempt in range(self._api.retries + 1):
-            self._rate.wait(self.request.stop_at)
-            pause = self._api.retry_seconds * 2**attempt
-            broken: BrokenPage | None = None
+            if not self._rate.wait(self.request.stop_at):
+                raise TemporaryFailure(f"source.api.seconds are over. {_GO_ON}")
+            asked: float | None = None
+            broken = False
             try:
                 return self._attempt(number, url, attempt)
             except _Refused as refused:
                 if may_be_after_the_last and refused.status in _BEYOND_THE_END:
                     return None
                 raise self._refusal(refused, where, number) from None
-            except _Busy as busy:
-                problem, asked = str(busy), busy.retry_after
-                if asked is not None:
-                    pause = max(pause, asked) if asked > _LONGEST_PAUSE else max(min(pause, _LONGEST_PAUSE), asked)
-                    self._rate.hold(asked)
+            except NotAllowed as found:
+                raise ConfigError(f"{where}: {without_secrets(str(found))}") from None
+            except Busy as busy:
+                problem, asked = str(busy), busy.asked_seconds
+                self._rate.hold(asked or 0.0)
             except BrokenPage as found:
-                problem, broken = str(found), found
-            except NotFetched as found:
-                if found.reason is Reason.IMAGE_NOT_ALLOWED:
-                    raise ConfigError(f"{where}: {without_secrets(found.detail)}") from None
-                problem = found.detail
+                problem, broken = str(found), True
+            except DeadlineMissed as found:
+                problem = str(found)
             except (HTTPError, OSError) as found:
                 problem = without_secrets(f"{type(found).__name__}: {found}")
             if attempt < self._api.retries:
-                self._pause(pause, where, problem)
+                self._pause(pause_seconds(attempt, self._api.retry_seconds, asked), f"{where}: {problem}")
         if broken:
             raise DataContractError(f"{where} is broken: {problem}. Nothing was imported")
-        raise TemporaryFailure(
-            f"{where}: {problem}, after {self._api.retries + 1} attempts. The pages so far are kept: run again to go on"
-        )
+        raise TemporaryFailure(f"{where}: {problem}, after {self._api.retries + 1} attempts. {_GO_ON}")
 
-    def _pause(self, seconds: float, where: str, problem: str) -> None:
-        wait = seconds if seconds > _LONGEST_PAUSE else min(seconds, _LONGEST_PAUSE)
-        wait *= random.uniform(1.0, 1.25)  # tasks that failed together do not come back together
-        if time.time() + wait > self.request.stop_at:
-            raise TemporaryFailure(
-                f"{where}: {problem}, and source.api.seconds are over. The pages so far are kept: run again to go on"
-            )
-        time.sleep(wait)
+    def _pause(self, seconds: float, why: str) -> None:
+        if time.time() + seconds > self.request.stop_at:
+            raise TemporaryFailure(f"{why}, and source.api.seconds are over. {_GO_ON}")
+        time.sleep(seconds)
 
     def _attempt(self, number: int, url: str, attempt: int) -> PageHead:
         deadline = Deadline(min(self._api.page_seconds, max(0.001, self.request.stop_at - time.time())))
@@ -170,34 +130,28 @@ class ApiClient:
                     f"{self.request.shown}: page {number} names a next page on another host, "
                     f"{without_secrets(absolute)}: it is not followed"
                 )
-            head = PageHead(head.number, head.items, head.items_hash, absolute, head.total)
+            head = replace(head, next=absolute)
         self.request.pages.put(head, text)
         return head
 
     def _text(self, url: str, attempt: int, deadline: Deadline) -> tuple[str, dict[str, str]]:
-        """The body of the answer, and its headers by lower-case name. Follows redirects."""
+        """Follow redirects; return the body of the answer, and its headers by lower-case name."""
         for _ in range(_MAX_REDIRECTS + 1):
             parsed = self._hosts.parse(url)
             response = self._hosts.open(parsed, attempt, deadline, self._headers(url))
-            target = response.headers.get("Location")
-            if response.status in REDIRECTS and target:
-                discard(response)
-                url = join(parsed, target)
-                if _is_plain_after_tls(self.request.url, url):
-                    raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "redirected from https to http")
-                continue
-            return self._body(response, deadline)
-        raise NotFetched(Reason.IMAGE_NOT_ALLOWED, f"more than {_MAX_REDIRECTS} redirects")
+            target = redirect_target(response, parsed)
+            if target is None:
+                return self._body(response, deadline)
+            url = target
+            if urlsplit(self.request.url).scheme == "https" and urlsplit(url).scheme == "http":
+                raise NotAllowed("redirected from https to http")
+        raise NotAllowed(f"more than {_MAX_REDIRECTS} redirects")
 
     def _body(self, response: urllib3.BaseHTTPResponse, deadline: Deadline) -> tuple[str, dict[str, str]]:
-        status = response.status
-        if status in RETRIED or status >= 500:
-            busy = _Busy(status, retry_after(response))
-            response.close()
-            raise busy
-        if status != 200:
+        check_not_busy(response)
+        if response.status != 200:
             discard(response)
-            raise _Refused(status)
+            raise _Refused(response.status)
         body = body_within(response, self._api.page_bytes)
         deadline.check()
         if body is None:
@@ -206,12 +160,11 @@ class ApiClient:
                 "Ask for fewer items per page, or raise it"
             )
         headers = {name.lower(): value for name, value in response.headers.items()}
-        links = response.headers.get("Link")
-        headers["link"] = next_link(links) if links else ""
+        headers["link"] = next_link(response.headers.get("Link") or "")
         return body.decode(_charset(headers.get("content-type", "")), "replace").removeprefix("\ufeff"), headers
 
     def _headers(self, url: str) -> Mapping[str, str]:
-        """With the token only for the host of `source.path`."""
+        """Return the headers of a request, with the token only for the host of `source.path`."""
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
         if _origin(url) != _origin(self.request.url):
             return headers
@@ -234,16 +187,11 @@ class ApiClient:
         )
 
 
-class _Busy(Exception):
-    """An answer that may be another one in a moment."""
-
-    def __init__(self, status: int, wait: float | None) -> None:
-        super().__init__(f"HTTP {status}")
-        self.retry_after = wait
-
-
 def page_url(request: ApiRequest, number: int, before: PageHead | None, items_before: int) -> str:
-    """The URL of page ``number`` (from 1). ``before``: the page before it; ``items_before``: of all pages before."""
+    """Return the URL of page ``number`` (from 1).
+
+    ``before``: the page before it; ``items_before``: the number of items on all pages before.
+    """
     api = request.api
     parts = urlsplit(request.url)
     query = parse_qsl(parts.query, keep_blank_values=True)
@@ -261,17 +209,20 @@ def page_url(request: ApiRequest, number: int, before: PageHead | None, items_be
 
 
 def is_last(api: ApiConfig, head: PageHead) -> bool:
-    """Whether no page follows. Of numbers and offsets only a page without items is known to be the last: one with fewer
-    than were asked for may be the server's limit."""
+    """Return whether no page follows.
+
+    With numbers and offsets, only a page without items is known to be the last page: a page with fewer items than were
+    asked for may be the server's limit.
+    """
     if api.paging in ("number", "offset"):
         return head.items == 0
     return api.paging == "none" or head.next is None
 
 
 def fetch_onwards(request: ApiRequest) -> Iterator[PageHead]:
-    """Fetch and keep the pages that follow those that are kept, one after the other, until the last one.
+    """Fetch and keep the pages that follow the kept pages, one after the other, until the last page.
 
-    Raises as :meth:`ApiClient.fetch`, and DataContractError for a page that was there before, or too many pages.
+    Raises as :meth:`ApiClient.fetch`, and DataContractError for too many pages. Stops at a page that was there before.
     """
     client, api, known = ApiClient(request), request.api, request.pages.heads()
     number, before, items = 1, None, 0
@@ -295,7 +246,7 @@ def fetch_onwards(request: ApiRequest) -> Iterator[PageHead]:
 
 
 def next_link(links: str) -> str:
-    """The target of rel="next" in a header `Link` (RFC 8288), as it is written there; empty if there is none."""
+    """Return the target of rel="next" in a header `Link` (RFC 8288), as it is written there; empty if there is none."""
     for target, parameters in _NEXT_LINK.findall(links):
         found = re.search(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s\",;]+))", parameters, re.IGNORECASE)
         if found and "next" in (found[1] or found[2]).lower().split():
@@ -308,12 +259,8 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _is_plain_after_tls(first: str, then: str) -> bool:
-    return urlsplit(first).scheme == "https" and urlsplit(then).scheme == "http"
-
-
 def _charset(content_type: str) -> str:
-    """Of the header `Content-Type`; UTF-8 where it names none that is known."""
+    """Return the charset of the header `Content-Type`; UTF-8 where it names no known charset."""
     found = re.search(r"charset\s*=\s*\"?([\w.:-]+)", content_type, re.IGNORECASE)
     try:
         return "utf-8" if found is None else codecs.lookup(found[1]).name

@@ -1,7 +1,7 @@
-"""Pages of an HTTP API: what is in one, and where those that were fetched are kept.
+"""Pages of an HTTP API: what a page contains, and the folder in which fetched pages are kept.
 
-A page is kept as it came, in a file of its own, below one line that says what was found in it. It is written under
-another name and renamed, so that a file that is there is whole. No Spark and no network here.
+A page is kept as it came, below one line that says what was found in it. A file that is there is whole. Neither Spark
+nor network are needed here.
 
 ::
 
@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,13 @@ from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import stable_hash
 
 _DECODER = json.JSONDecoder(strict=False)
-"""Control characters in a text make one product unusable, not the page: the item is looked at again when it is read."""
+"""Control characters in a text make one product unusable, not the page: items are parsed again when they are read."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HEADER = "header:"
 
 
 class BrokenPage(Exception):
-    """A page that is not what the config says; only inside the files that fetch."""
+    """A page that is not what the config says. Only inside the files that fetch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,33 @@ class PageHead:
     """What is known of a page without reading its body."""
 
     number: int
-    """From 1, in the order of the pages, whatever the API counts."""
+    """Its place in the order of the pages, from 1, whatever the API counts."""
     items: int
     items_hash: str
-    """SHA-256 of the items' texts: of two pages the same, if the server gave one page twice."""
+    """SHA-256 of the items' texts. Two pages have the same if the server gave one page twice."""
     next: str | None
     """Cursor or URL of the next page; None if there is none, and where pages are asked for by number or offset."""
     total: int | None
     """Number of all products, as this page says; None if it does not."""
 
 
-def parse_page(number: int, text: str, paths: PagePaths, headers: dict[str, str]) -> PageHead:
-    """What is in a page. ``headers``: of the answer, names in lower case; ``link`` is the URL of rel="next" there.
+@dataclass(frozen=True, slots=True)
+class PagePaths:
+    """Places in a page: names joined by dots."""
 
-    Raises BrokenPage if the text is not JSON, has no list at the configured place, or no usable next page or total.
+    items: str
+    """The list of products; empty: the page is the list."""
+    next: str | None
+    """The next cursor or URL; None: it is in the header `Link`, or nowhere."""
+    total: str
+    """The number of all products, or `header:NAME`; empty: nowhere."""
+
+
+def parse_page(number: int, text: str, paths: PagePaths, headers: dict[str, str]) -> PageHead:
+    """Return what is in a page.
+
+    ``headers``: of the answer, by lower-case name; ``link`` is the URL of rel="next" there. Raises BrokenPage if the
+    text is not JSON, has no list at the configured place, or no usable next page or total.
     """
     try:
         page = json.loads(text, strict=False)
@@ -74,39 +89,27 @@ def parse_page(number: int, text: str, paths: PagePaths, headers: dict[str, str]
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PagePaths:
-    """Where in a page things are: names joined by dots."""
-
-    items: str
-    """Empty: the page is the list."""
-    next: str | None
-    """None: in the header `Link`, or nowhere."""
-    total: str
-    """Or `header:NAME`; empty: nowhere."""
-
-
 def item_spans(text: str, path: str) -> list[tuple[int, int]]:
-    """(start, end) in ``text`` of every item of the list at ``path``, so that items can be kept as they were written.
+    """Return (start, end) in ``text`` of every item of the list at ``path``, which are kept as they were written.
 
     Raises ValueError for text that is not JSON, BrokenPage if there is no list.
     """
     at = _skip(text, 0)
     names = path.split(".") if path else []
     for depth, name in enumerate(names):
-        found = [start for key, start in _members(text, at) if key == name] if text[at : at + 1] == "{" else []
+        members = list(_members(text, at)) if text[at : at + 1] == "{" else []
+        found = [start for key, start in members if key == name]
         if not found:
-            keys = sorted({key for key, _ in _members(text, at)}) if text[at : at + 1] == "{" else []
             place = ".".join(names[:depth]) or "its top"
-            raise BrokenPage(f"there is no {name!r} at {place}. Available: {keys[:30]}")
-        at = found[-1]  # of a repeated key the last one, as JSON parsers do
+            raise BrokenPage(f"there is no {name!r} at {place}. Available: {sorted({key for key, _ in members})[:30]}")
+        at = found[-1]  # JSON parsers take the last of a repeated key
     if text[at : at + 1] != "[":
         raise BrokenPage(f"there is no list at {path!r}" if path else "it is not a list; set source.api.items")
     return list(_elements(text, at))
 
 
 def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
-    """(key, start of its value) of the object that starts at ``at``."""
+    """Yield (key, start of its value) of the object that starts at ``at``."""
     at = _skip(text, at + 1)
     while text[at : at + 1] != "}":
         key, at = _DECODER.raw_decode(text, at)
@@ -136,7 +139,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _at(page: Any, path: str) -> Any:
-    """The value at ``path``; None where it, or something on the way, is missing."""
+    """Return the value at ``path``; None where it, or something on the way, is missing."""
     for name in path.split("."):
         page = page.get(name) if isinstance(page, dict) else None
     return page
@@ -158,7 +161,7 @@ class KeptPages:
         self.folder = folder
 
     def put(self, head: PageHead, text: str) -> None:
-        """Keep a page; one of the same number is replaced."""
+        """Keep a page, in place of a page of the same number."""
         self.folder.mkdir(parents=True, exist_ok=True)
         started = self.folder / "started.json"
         if not started.exists():
@@ -167,7 +170,7 @@ class KeptPages:
         _write_whole(self._file(head.number), line + b"\n" + text.encode("utf-8", "surrogatepass"))
 
     def heads(self) -> dict[int, PageHead]:
-        """Number -> what is known of every page that is kept."""
+        """Return number -> head of every page that is kept, in order."""
         return {head.number: head for head in map(_head, sorted(self.folder.glob("*.page")))}
 
     def head(self, number: int) -> PageHead | None:
@@ -175,13 +178,13 @@ class KeptPages:
         return _head(file) if file.is_file() else None
 
     def items(self, number: int, path: str) -> list[str]:
-        """The texts of the page's items, as the server wrote them."""
+        """Return the texts of the page's items, as the server wrote them."""
         _, _, body = self._file(number).read_bytes().partition(b"\n")
         text = body.decode("utf-8", "replace")
         return [text[start:end] for start, end in item_spans(text, path)]
 
     def age_hours(self) -> float:
-        """Since the first page was fetched; infinite where that is not known, 0 where there are no pages."""
+        """Return the hours since the first page was fetched; infinity if that is unknown, 0 without pages."""
         if not any(self.folder.glob("*.page")):
             return 0.0
         try:
@@ -189,6 +192,13 @@ class KeptPages:
         except (OSError, ValueError, KeyError, TypeError):
             return float("inf")
         return max(0.0, time.time() - started) / 3600
+
+    def discard(self) -> None:
+        """Remove the folder, in one step for its readers."""
+        gone = self.folder.with_name(f"_gone-{uuid.uuid4()}")
+        with suppress(FileNotFoundError):
+            self.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:08d}.page"
@@ -206,15 +216,15 @@ def _write_whole(file: Path, content: bytes) -> None:
 
 
 def fingerprint(heads: Sequence[PageHead]) -> str:
-    """Hash of all items of all pages, in their order."""
+    """Return a hash of all items of all pages, in their order."""
     return stable_hash("http_api", [(head.items, head.items_hash) for head in heads])
 
 
 def check_pages(heads: Sequence[PageHead], url: str) -> None:
-    """Raises DataContractError where the pages cannot be all products, each once.
+    """Raise DataContractError if the pages cannot be all products, each once.
 
-    ``heads``: in order. The same page twice means that the server takes no notice of the parameter; fewer items than
-    the last total mean that pages are cut off or that products have moved between them meanwhile.
+    ``heads``: in order. The same page twice means that the server ignores the parameter. Fewer items than the last
+    total mean that pages are cut off, or that products moved between pages during the fetch.
     """
     seen: dict[str, int] = {}
     for head in heads:

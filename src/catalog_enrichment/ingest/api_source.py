@@ -1,109 +1,95 @@
-"""Products from an HTTP API as a source: fetches its pages by Spark's Python data source, then reads the kept pages.
+"""Products from an HTTP API as a source: fetches its pages in Spark tasks, then reads the kept pages.
 
 The first page is fetched by the driver. Where the API gives the number of products and pages are asked for by number or
-offset, the others are fetched by several tasks; otherwise one task fetches one after the other. A task gives no error
-to Spark, which would repeat it: it gives a row that says what happened, and the driver raises it.
+offset, the others are fetched by several tasks; otherwise one task fetches one page after the other. A task raises no
+error, as Spark would repeat it: it gives a row that says what happened, and the driver raises the error.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from catalog_enrichment import errors
-from catalog_enrichment.config.remote_source import ApiConfig
-from catalog_enrichment.config.source import SourceConfig
+from catalog_enrichment.config.source import ApiConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, fetch_onwards, is_last, page_url
 from catalog_enrichment.ingest.api_pages import KeptPages, PageHead, check_pages, fingerprint
-from catalog_enrichment.ingest.json_documents import open_documents
-from catalog_enrichment.ingest.source_frame import FileLocation, SourceFrame
+from catalog_enrichment.ingest.json_files import open_documents
+from catalog_enrichment.ingest.source_frame import Location, SourceFrame, read_in_tasks
 from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.datasource import DataSource
 
-_FORMAT = "catalog_enrichment_api_pages"
 _OUTCOME = "page int, items int, error string, message string"
 
 
 @dataclass(frozen=True, slots=True)
-class ApiFeed:
-    """One source that is an API, in one import."""
+class ApiSource:
+    """An API, in one import."""
 
     spark: SparkSession
     request: ApiRequest
     say: Say
 
     @property
-    def location(self) -> FileLocation:
+    def location(self) -> Location:
         url = self.request.shown
-        return FileLocation(url, url.rsplit("/", 1)[0] if url.count("/") > 2 else url)
+        return Location(url, url.rsplit("/", 1)[0] if url.count("/") > 2 else url)
 
-    def fingerprint(self, imported: str | None) -> str:
-        """Fetch the pages that are not kept yet; the hash of all their items.
+    def fingerprint(self, imported: str) -> str:
+        """Fetch the pages that are not kept yet, and return the hash of all items.
 
-        ``imported``: that of the last import. If it is that of pages which were complete before, an import was killed
-        after it had finished with them: all are fetched anew.
+        If all pages were kept before and were imported already, an import was killed after it had finished with them:
+        all are fetched anew.
         """
-        if fetch_all(self.spark, self.request, self.say) == 0 and self._hash() == imported:
+        if fetch_all(self.spark, self.request, self.say) == 0 and fingerprint(self._heads()) == imported:
             self.say("the kept pages were imported before: all pages are fetched anew")
-            self.forget()
+            self.discard()
             fetch_all(self.spark, self.request, self.say)
         heads = self._heads()
         check_pages(heads, self.request.shown)
-        return self._hash()
+        return fingerprint(heads)
 
-    def open(self, wanted: Sequence[str]) -> SourceFrame:
-        fetch_all(self.spark, self.request, self.say)  # nothing, where the fingerprint was asked for
-        return open_documents(_items(self.spark, self.request, [head.number for head in self._heads()]), wanted)
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        fetch_all(self.spark, self.request, self.say)  # fetches nothing after fingerprint()
+        return open_documents(_items(self.spark, self.request, [head.number for head in self._heads()]), names)
 
-    def release(self) -> None:
-        """Nothing is held open."""
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Remove the kept pages: they are imported, or cannot be."""
-        discard(Path(self.request.folder))
+        self.request.pages.discard()
 
     def _heads(self) -> list[PageHead]:
-        """In order."""
         return list(self.request.pages.heads().values())
 
-    def _hash(self) -> str:
-        return fingerprint(self._heads())
 
+def api_source(spark: SparkSession, url: str, api: ApiConfig, folder: Path, say: Say) -> ApiSource:
+    """Return the source at ``url``, without kept pages that are too old.
 
-def api_feed(spark: SparkSession, source: SourceConfig, folder: Path, say: Say) -> ApiFeed:
-    """``folder``: where pages are kept, in a folder per source. Pages that are too old are removed.
-
-    Raises ConfigError if the environment variable with the token is not set.
+    ``folder``: each API has a folder in it for its pages. Raises ConfigError if the environment variable with the token
+    is not set.
     """
-    api = source.api
-    if api is None:
-        raise ConfigError('source.format = "http_api" needs a section [source.api]')
-    key = stable_hash(source.path, api.content_keys(), api.auth_env, api.auth_header)[:20]  # a token has its own pages
-    request = ApiRequest(url=source.path, api=api, folder=str(folder / f"pages-{key}"), token=_token(api))
+    key = stable_hash(url, api.content_keys(), api.auth_env, api.auth_header)[:20]  # a token has its own pages
+    request = ApiRequest(url=url, api=api, folder=str(folder / f"pages-{key}"), token=_token(api))
     age = request.pages.age_hours()
     if age > api.keep_hours or (age and not api.keep_hours):
         say(f"the pages that an interrupted import left are older than {api.keep_hours:g} hours: all are fetched anew")
-        discard(Path(request.folder))
-    for name in ("pace", "pace.lock"):  # the times of an earlier import, perhaps by another clock
-        with suppress(FileNotFoundError):
-            (Path(request.folder) / name).unlink()
-    return ApiFeed(spark, replace(request, stop_at=time.time() + api.seconds), say)
+        request.pages.discard()
+    request.rate.reset()
+    return ApiSource(spark, replace(request, stop_at=time.time() + api.seconds), say)
 
 
 def _token(api: ApiConfig) -> str:
@@ -117,16 +103,8 @@ def _token(api: ApiConfig) -> str:
     return token
 
 
-def discard(folder: Path) -> None:
-    """Remove a folder of pages, at once for those who look for it."""
-    gone = folder.with_name(f"_gone-{uuid.uuid4()}")
-    with suppress(FileNotFoundError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
 def fetch_all(spark: SparkSession, request: ApiRequest, say: Say) -> int:
-    """Fetch and keep every page that is not kept yet; returns how many were fetched. Raises as :class:`ApiClient`."""
+    """Fetch and keep every page that is not kept yet; return how many were fetched. Raises as :class:`ApiClient`."""
     kept = request.pages.heads()
     if kept:
         say(f"{len(kept):,} pages of an interrupted import are kept, {sum(h.items for h in kept.values()):,} products")
@@ -145,7 +123,7 @@ def fetch_all(spark: SparkSession, request: ApiRequest, say: Say) -> int:
 
 
 def _missing(api: ApiConfig, first: PageHead, kept: dict[int, PageHead]) -> list[int]:
-    """The numbers of the pages that the total announces and that are neither kept nor the first one."""
+    """Return the numbers of the pages that the total announces and that are neither kept nor the first page."""
     if not api.in_parallel or first.total is None:
         return []
     pages = min(math.ceil(first.total / api.page_size), api.max_pages)
@@ -153,24 +131,34 @@ def _missing(api: ApiConfig, first: PageHead, kept: dict[int, PageHead]) -> list
 
 
 def _is_complete(request: ApiRequest) -> bool:
-    """Whether the kept pages reach, without a gap, to one that is known to be the last."""
+    """Return whether the kept pages reach, without a gap, to a page that is known to be the last page."""
     heads = request.pages.heads()
-    gapless = takewhile(lambda head: head is not None, (heads.get(number) for number in count(1)))
-    return any(is_last(request.api, head) for head in gapless if head is not None)
+    for number in count(1):
+        if number not in heads:
+            return False
+        if is_last(request.api, heads[number]):
+            return True
+    return False
 
 
 def _in_tasks(spark: SparkSession, request: ApiRequest, lanes: Sequence[list[int] | None]) -> int:
-    """Fetch the pages of every lane in a task of its own; None: those that follow what is kept. Raises what they
-    would, and ConfigError where the driver does not find a page that a task has kept."""
-    spark.dataSource.register(_data_source(lambda lane: _fetch_lane(request, lane), list(lanes)))
-    rows = spark.read.format(_FORMAT).load().collect()
+    """Fetch the pages of every lane in its own task; None: the pages that follow the kept pages.
+
+    Raises what the tasks would raise, and ConfigError where the driver does not find a page that a task has kept.
+    """
+
+    def fetch(lane: list[int] | None) -> Iterator[tuple[int | None, int | None, str, str]]:
+        return _fetch_lane(request, lane)
+
+    rows = read_in_tasks(spark, "api_pages", lanes, fetch, _OUTCOME).collect()
     problems = [row for row in rows if row["error"]]
     if problems:
-        # a wrong config or contract would fail again: it is what to mend first
+        # a wrong config or contract comes first: it would fail again at the next try
         worst = min(problems, key=lambda row: (row["error"] == "TemporaryFailure", row["page"] or 0))
         kinds = Counter(row["error"] for row in problems)
         others = len(problems) - 1
-        raise _error(worst["error"], worst["message"] + (f" ({others} more tasks: {dict(kinds)})" if others else ""))
+        kind: type[CatalogEnrichmentError] = getattr(errors, worst["error"])
+        raise kind(worst["message"] + (f" ({others} more tasks: {dict(kinds)})" if others else ""))
     kept = request.pages.heads()
     if lost := sorted({row["page"] for row in rows if row["items"]} - set(kept)):
         raise ConfigError(
@@ -180,13 +168,8 @@ def _in_tasks(spark: SparkSession, request: ApiRequest, lanes: Sequence[list[int
     return len(rows)
 
 
-def _error(name: str, message: str) -> CatalogEnrichmentError:
-    kind: type[CatalogEnrichmentError] = getattr(errors, name)
-    return kind(message)
-
-
 def _fetch_lane(request: ApiRequest, lane: list[int] | None) -> Iterator[tuple[int | None, int | None, str, str]]:
-    """Fetch the pages of one task (runs on executors): a row per page, and one for what ended it too early."""
+    """Fetch the pages of one task; yield a row per page, and a row for an error that ended it. Runs on executors."""
     number: int | None = None
     try:
         if lane is None:
@@ -202,59 +185,29 @@ def _fetch_lane(request: ApiRequest, lane: list[int] | None) -> Iterator[tuple[i
         yield number, None, type(problem).__name__, str(problem)
 
 
-def _data_source(
-    fetch: Callable[[list[int] | None], Iterator[tuple[Any, ...]]], lanes: list[list[int] | None]
-) -> type[DataSource]:
-    """Spark's Python data source whose partitions are the lanes; the class carries the request, the token included, so
-    that it is in no option, plan or log."""
-    from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
-
-    class Lane(InputPartition):  # type: ignore[misc]
-        def __init__(self, pages: list[int] | None) -> None:
-            super().__init__(None)
-            self.pages = pages
-
-    class PagesReader(DataSourceReader):  # type: ignore[misc]
-        def partitions(self) -> Sequence[InputPartition]:
-            return [Lane(pages) for pages in lanes]
-
-        def read(self, partition: Any) -> Iterator[tuple[Any, ...]]:
-            return fetch(partition.pages)
-
-    class ApiPages(DataSource):  # type: ignore[misc]
-        @classmethod
-        def name(cls) -> str:
-            return _FORMAT
-
-        def schema(self) -> str:
-            return _OUTCOME
-
-        def reader(self, schema: Any) -> DataSourceReader:  # noqa: ARG002  the base's signature
-            return PagesReader()
-
-    return ApiPages
-
-
 def _items(spark: SparkSession, request: ApiRequest, numbers: Sequence[int]) -> DataFrame:
-    """One row per item of the kept pages: text, document, path (URL and page), row_number (from 1 in its page)."""
+    """Return a row per item: text, document, path (URL and page), row_number (from 1 in its page)."""
     folder, shown, path = request.folder, request.shown, request.api.items
     tasks = max(1, min(len(numbers), 4 * spark.sparkContext.defaultParallelism))
     pages = spark.createDataFrame([(number,) for number in numbers], "page int").repartition(tasks)
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return item_batches(batches, folder, shown, path)
+        return _item_batches(batches, folder, shown, path)
 
     return pages.mapInArrow(read, "text string, document string, path string, row_number bigint")
 
 
-def item_batches(batches: Iterator[pa.RecordBatch], folder: str, shown: str, path: str) -> Iterator[pa.RecordBatch]:
-    """The items of the pages whose numbers are in ``batches``, one batch per page (runs on executors)."""
+def _item_batches(batches: Iterator[pa.RecordBatch], folder: str, shown: str, path: str) -> Iterator[pa.RecordBatch]:
+    """Yield the items of the pages whose numbers are in ``batches``, a batch per page. Runs on executors."""
     import pyarrow as pa
 
     for batch in batches:
         for number in batch.column(0).to_pylist():
             texts = [text.encode("utf-8", "replace").decode() for text in KeptPages(Path(folder)).items(number, path)]
-            uri = f"{shown}#page={number}"
-            columns = [pa.array(texts, pa.string()), pa.array(texts, pa.string())]
-            columns += [pa.array([uri] * len(texts), pa.string()), pa.array(range(1, len(texts) + 1), pa.int64())]
-            yield pa.RecordBatch.from_arrays(columns, ["text", "document", "path", "row_number"])
+            columns = {
+                "text": pa.array(texts, pa.string()),
+                "document": pa.array(texts, pa.string()),
+                "path": pa.array([f"{shown}#page={number}"] * len(texts), pa.string()),
+                "row_number": pa.array(range(1, len(texts) + 1), pa.int64()),
+            }
+            yield pa.RecordBatch.from_pydict(columns)

@@ -1,4 +1,4 @@
-"""What the values of a file's column look like, from a sample of its rows: the facts that guesses are made from."""
+"""What the values of a file's columns look like in a sample of its rows: the facts that guesses are made from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?")
 _MOSTLY = 0.99
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 _LONGEST_LIST = 10_000
-"""Characters of a text that is tried as a list."""
+"""Characters. A longer text is not tried as a list."""
+_ADDRESS = re.compile(r"(?:https?|ftp|s3a?|gs|file)://\S+", re.IGNORECASE)
+_PICTURE_FILE = re.compile(r"[^\n]*\.(?:jpe?g|png|webp|gif|bmp|tiff?)(?:[?#]\S*)?", re.IGNORECASE)
 
 
 class Kind(StrEnum):
@@ -43,83 +45,100 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Column:
+class FileColumn:
     name: str
     kind: Kind
     texts: list[list[str]]
-    """Per sampled row its values as the import reads them, none for an empty cell. Empty for bytes."""
+    """The values of each sampled row as the import reads them, none for an empty cell. Empty for bytes."""
     problem: str = ""
-    """Why no mapping can name it."""
+    """Why no mapping can name the column."""
 
     @cached_property
     def words(self) -> str:
-        """The name in lower case, without accents, its words apart: `productDisplayName` is product display name."""
+        """Return the name in lower case, without accents, in words: `productDisplayName` is product display name."""
         apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.name)
         plain = "".join(c for c in unicodedata.normalize("NFKD", apart) if not unicodedata.combining(c))
         return fold(plain)
 
     @cached_property
     def first_texts(self) -> list[str]:
-        """The first value of every row that has one."""
+        """Return the first value of every row that has a value."""
         return [texts[0] for texts in self.texts if texts]
 
     @property
     def filled(self) -> float:
-        """Share of the rows that have a value."""
+        """Return the share of the rows that have a value."""
         return len(self.first_texts) / len(self.texts) if self.texts else 0.0
 
     @cached_property
     def different(self) -> int:
-        """Number of different cells."""
+        """Return the number of different cells."""
         return len({tuple(texts) for texts in self.texts if texts})
 
     @property
     def distinct(self) -> float:
-        """Different cells per cell with a value."""
+        """Return the number of different cells per cell with a value."""
         return self.different / len(self.first_texts) if self.first_texts else 0.0
 
     @cached_property
     def characters(self) -> float:
-        """Mean length of a value."""
+        """Return the mean length of a value."""
         return sum(map(len, self.first_texts)) / max(len(self.first_texts), 1)
 
     @cached_property
     def words_per_text(self) -> float:
         return sum(len(text.split()) for text in self.first_texts) / max(len(self.first_texts), 1)
 
+    @cached_property
+    def picture_share(self) -> float:
+        """Return the share of the values that end like a picture's file or address."""
+        return self._share(_PICTURE_FILE)
+
+    @cached_property
+    def address_share(self) -> float:
+        """Return the share of the values that are addresses."""
+        return self._share(_ADDRESS)
+
+    @property
+    def looks_like_files(self) -> bool:
+        """Return whether the values are addresses or names of picture files."""
+        return self.picture_share >= 0.8 or self.address_share >= 0.8
+
+    def _share(self, pattern: re.Pattern[str]) -> float:
+        return sum(bool(pattern.fullmatch(text)) for text in self.first_texts) / max(len(self.first_texts), 1)
+
     def fact(self) -> str:
-        """The column in a few words."""
+        """Return the column in a few words."""
         if self.kind in (Kind.PICTURE, Kind.BYTES):
             return str(self.kind)
         values = "one value" if self.different == 1 else f"{self.different:,} different values"
         return f"{self.kind}, {values}, filled in {percent(self.filled)} of the rows"
 
 
-def columns_of(sample: FileSample) -> tuple[dict[str, Column], dict[str, float]]:
-    """The file's columns, in its order; and the texts that mean "no value" -> their share of the cells of the column
-    that has most of them."""
+def columns_of(sample: FileSample) -> tuple[dict[str, FileColumn], dict[str, float]]:
+    """Return the file's columns, in order, and the texts that mean "no value" -> their largest share of a column."""
     empty = _empty_texts(sample)
     columns = {name: _column(name, values, empty) for name, values in sample.columns.items()}
-    columns |= {name: Column(name, Kind.UNUSABLE, [], why) for name, why in sample.unusable.items()}
+    columns |= {name: FileColumn(name, Kind.UNUSABLE, [], why) for name, why in sample.unusable.items()}
     return columns, empty
 
 
 def percent(share: float) -> str:
-    """``0.9996`` is `over 99%`, not 100%: what is not in every row is not called so."""
+    """Return the share in percent. 0.9996 is "over 99%": "100%" is said only of what is in every row."""
     if share in (0, 1):
         return f"{share:.0%}"
     return "over 99%" if share > 0.99 else "under 1%" if share < 0.01 else f"{share:.0%}"
 
 
-def _column(name: str, values: list[Any], empty: Collection[str]) -> Column:
+def _column(name: str, values: list[Any], empty: Collection[str]) -> FileColumn:
     if problem := _problem_of_name(name):
-        return Column(name, Kind.UNUSABLE, [], problem)
+        return FileColumn(name, Kind.UNUSABLE, [], problem)
     given = [value for value in values if value is not None]
     if given and all(isinstance(value, bytes) for value in given):
         pictures = sum(value.startswith(_PICTURE_STARTS) for value in given)
-        return Column(name, Kind.PICTURE if 2 * pictures >= len(given) else Kind.BYTES, [])
+        return FileColumn(name, Kind.PICTURE if 2 * pictures >= len(given) else Kind.BYTES, [])
     texts = [[text for text in texts_of(value) if text not in empty] for value in values]
-    return Column(name, _kind(given, [row[0] for row in texts if row]), texts)
+    return FileColumn(name, _kind(given, [row[0] for row in texts if row]), texts)
 
 
 def _problem_of_name(name: str) -> str:
@@ -140,7 +159,7 @@ def _kind(given: list[Any], texts: list[str]) -> Kind:
         return Kind.LIST
     if types == {bool} or all(text.casefold() in _FLAGS for text in set(texts)):
         return Kind.FLAG
-    if all(issubclass(one, date) for one in types):
+    if all(issubclass(kind, date) for kind in types):
         return Kind.TIME
     if float in types:
         return Kind.NUMBER
@@ -151,7 +170,7 @@ def _kind(given: list[Any], texts: list[str]) -> Kind:
 
 
 def texts_of(value: Any) -> list[str]:
-    """The distinct values of a cell as the import reads an attribute's (`SelectedColumn.texts`)."""
+    """Return the distinct values of a cell as the import reads those of an attribute (`SelectedColumn.texts`)."""
     if value is None or value == "":
         return []
     items: Iterable[Any] = value if isinstance(value, list) else _listed(value)
@@ -160,7 +179,7 @@ def texts_of(value: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """The elements of a text that holds a list as JSON or Python writes it; else the value alone."""
+    """Return the elements of a text that holds a list as JSON or Python writes it; else the value alone."""
     if isinstance(value, str) and len(value) <= _LONGEST_LIST and re.fullmatch(r"\s*\[.*\]\s*", value, re.DOTALL):
         for parse in (json.loads, ast.literal_eval):
             try:
@@ -180,7 +199,7 @@ def _text(value: Any) -> str:
 
 
 def _empty_texts(sample: FileSample) -> dict[str, float]:
-    """Those of EMPTY_TEXTS that are at least a hundredth of the cells of some column -> that share."""
+    """Return the EMPTY_TEXTS that are at least a hundredth of the cells of a column -> their largest share."""
     found: dict[str, float] = {}
     for values in sample.columns.values():
         texts = [value for value in values if isinstance(value, str)]

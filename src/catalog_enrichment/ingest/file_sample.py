@@ -1,7 +1,7 @@
-"""A bounded sample of the rows of one file, also of a huge one; pyarrow and the standard library, no Spark.
+"""Reads a bounded sample of the rows of one file, however large it is, without Spark.
 
-Of a file with more than SAMPLED_ROWS rows or SAMPLED_BYTES bytes, parts are read that are spread evenly over it, since
-files are often sorted; of a compressed text only the start. Names of columns and rows are those that the import finds.
+If a file has more than SAMPLED_ROWS rows or SAMPLED_BYTES bytes, parts that are spread evenly over it are read, since
+files are often sorted; of a compressed text, only the start is read. Columns and rows are those that the import finds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.ingest.csv_records import physical_lines, read_csv, read_header
+from catalog_enrichment.ingest.csv_files import physical_lines, read_csv, read_header
 
 SAMPLED_ROWS = 20_000
 SAMPLED_BYTES = 32 * 2**20
-"""Of a text file; and of a parquet file's texts, decoded."""
+"""Bytes that are read of a text file, and decoded from the texts of a parquet file."""
 _PARTS = 16
-"""Parts of a text file that are read, if it is larger; of a parquet file, row groups: four times as many."""
+"""Parts that are read of a larger text file. Of a parquet file, four times as many row groups are read."""
 _HEAD = 2**20
 _PICTURES = 16
 """Rows whose binary columns are read."""
@@ -40,7 +40,7 @@ Row = TypeVar("Row")
 @dataclass(frozen=True, slots=True)
 class FileSample:
     format: str
-    """As in `source.format`."""
+    """A value of `source.format`."""
     why: str
     """How the format was recognised."""
     rows: int
@@ -48,7 +48,7 @@ class FileSample:
     whole: bool
     """Whether these are all rows of the file."""
     columns: dict[str, list[Any]]
-    """Name -> plain Python values, one per row. Of binary columns the first rows only."""
+    """Name -> the plain Python value of each row. Binary columns have the values of the first rows only."""
     unusable: dict[str, str] = field(default_factory=dict)
     """Columns that no mapping can name -> why."""
     broken: int = 0
@@ -56,8 +56,11 @@ class FileSample:
 
 
 def read_sample(file: Path) -> FileSample:
-    """The sample. Raises ConfigError where there is no such file or it cannot be opened, and DataContractError for an
-    empty or damaged one and for a format that is not known."""
+    """Return the sample.
+
+    Raises ConfigError for a file that does not exist or cannot be opened, and DataContractError for a file that is
+    empty, damaged or of an unknown format.
+    """
     if file.is_dir():
         raise ConfigError(f"--from {file} is a folder: name one file of it, and put the folder into source.path later")
     if not file.is_file():
@@ -79,7 +82,7 @@ def read_sample(file: Path) -> FileSample:
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Errors of the libraries that read ``file`` become errors of this package."""
+    """Turn errors of the libraries that read ``file`` into errors of this package."""
     import pyarrow as pa
 
     try:
@@ -95,7 +98,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def _head(file: Path, first: bytes) -> str:
-    """The start of a text file. Raises DataContractError where it is empty or no text."""
+    """Return the start of a text file. Raises DataContractError if it is empty or no text."""
     if first.startswith(b"\x1f\x8b") and file.suffix != ".gz":
         raise DataContractError(f"{file} is compressed with gzip: its name must end in .gz for the import to read it")
     if first.startswith(b"PK\x03\x04"):
@@ -113,7 +116,7 @@ def _head(file: Path, first: bytes) -> str:
 
 
 def _text_format(file: Path, head: str) -> tuple[str, str]:
-    """(`source.format`, how it was recognised) of a text file, by its first line."""
+    """Return `source.format` of a text file, and how it was recognised by the first line."""
     text = head.lstrip()
     line = text.split("\n")[0]
     if text[0] == "{":
@@ -146,7 +149,7 @@ def _open(file: Path) -> IO[bytes]:
 
 
 def _parts(file: Path) -> tuple[list[bytes], bool]:
-    """The parts of a text file that are read, cut at line ends, and whether they are all of it."""
+    """Return the parts of a text file that are read, cut at line ends, and whether they are the whole file."""
     with _open(file) as opened:
         if file.suffix == ".gz" or file.stat().st_size <= SAMPLED_BYTES:
             text = opened.read(SAMPLED_BYTES + 1)
@@ -160,7 +163,7 @@ def _parts(file: Path) -> tuple[list[bytes], bool]:
 
 
 def _whole_lines(text: bytes) -> bytes:
-    """Without the last line, which may be cut off."""
+    """Return the text without its last line, which may be cut off."""
     return text.rpartition(b"\n")[0]
 
 
@@ -199,12 +202,12 @@ def _json_sample(file: Path, why: str) -> FileSample:
 
 
 def _spread(rows: list[Row]) -> list[Row]:
-    """At most SAMPLED_ROWS of the rows, at equal distances."""
+    """Return at most SAMPLED_ROWS of the rows, at equal distances."""
     return rows[:: -(-len(rows) // SAMPLED_ROWS)] if rows else rows
 
 
 def _json_object(line: str) -> dict[str, Any] | None:
-    """The object on a line; None where there is none, or a key is repeated, as for the import."""
+    """Return the object on a line; None where there is none or a key is repeated, as for the import."""
 
     def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(content := dict(pairs)) < len(pairs):
@@ -219,7 +222,7 @@ def _json_object(line: str) -> dict[str, Any] | None:
 
 
 def _nested(values: Iterable[Any]) -> str:
-    """Why a column of JSON values cannot be mapped; empty: it can."""
+    """Return why a column of JSON values cannot be mapped; empty if it can."""
     for value in values:
         if isinstance(value, dict):
             return "it holds objects: write the parts that are needed into keys of their own"
@@ -263,7 +266,7 @@ def _parquet_sample(file: Path) -> FileSample:
 
 
 def _parquet_parts(opened: Any, names: list[str]) -> Iterator[Any]:
-    """Record batches of at most SAMPLED_ROWS rows in all, from row groups spread over the file; long texts are cut."""
+    """Yield batches of at most SAMPLED_ROWS rows in all, from row groups all over the file; long texts are cut."""
     groups, total = opened.num_row_groups, opened.metadata.num_rows
     read = list(range(groups))
     if total > SAMPLED_ROWS and groups > 4 * _PARTS:

@@ -1,25 +1,24 @@
-"""All guesses about one file: the source mapping, the attributes, and what was not taken."""
+"""All guesses about one file: the source mapping, the attributes, and why other columns were not taken."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.ingest.file_columns import Column, Kind, columns_of
+from catalog_enrichment.ingest.draft_dictionary import MIN_COUNT, by_value
+from catalog_enrichment.ingest.file_columns import FileColumn, Kind, columns_of, percent
 from catalog_enrichment.ingest.file_sample import FileSample
-from catalog_enrichment.ingest.frequent_values import MIN_COUNT
 from catalog_enrichment.ingest.guess_columns import (
     ROLES,
     Guess,
-    attribute_fact,
-    guess_attributes,
+    PictureColumns,
+    guess_pictures,
     guess_role,
-    readable_rows,
-    value_counts,
+    no_pictures,
+    pictures_in,
 )
-from catalog_enrichment.ingest.guess_pictures import Pictures, guess_pictures, no_pictures, pictures_in
 
 OPTIONS = {
     "id": "product_id",
@@ -30,15 +29,29 @@ OPTIONS = {
     "image": "image",
 }
 """Argument of init_project -> the catalog's column that it names; `image` feeds image_bytes or image_uris."""
-_LONGEST_NAME = 30
-"""Characters of an attribute's name."""
 NEEDED = {"product_id": "id", "title": "title"}
 """Columns that a source must have -> the argument that names them."""
+MAX_VALUES = 100
+"""An attribute with more frequent values is not guessed."""
+
+_LONGEST_NAME = 30
+"""Characters of an attribute's name."""
+_COVERED = 0.5
+"""Share of an attribute's cells that its frequent values must have. In free text they have few."""
+_WORDS_PER_VALUE = 5
+_TRUE = {"true", "t", "yes", "y", "1"}
+_ABOUT_SALES = (
+    "active, availability, available, blocked, condition, created, currency, deleted, discount, discontinued, enabled, "
+    "fulfillment, inventory, price, published, qty, quantity, rating, reviews, sale, shipping, sold, status, stock, "
+    "supplier, tax, vat, visibility, visible, warehouse, gtin, ean, upc, sku, barcode, url, link, thumbnail, seller, "
+    "merchant, shop, vendor"
+)
+"""Words in the names of columns that say how a product is sold, not what it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """What the user has named himself."""
+    """What the user has named."""
 
     columns: Mapping[str, str]
     """Column of the catalog (the values of OPTIONS) -> column of the file; empty: the file has none."""
@@ -50,6 +63,8 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
+    """All guesses about a file."""
+
     roles: dict[str, Guess]
     """Key of `source.mapping` -> its column."""
     image_folder: Guess
@@ -68,21 +83,51 @@ class Guesses:
 
 
 def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
-    """The guesses about ``file``, whose rows are sampled in ``sample``.
+    """Return the guesses about ``file``, whose rows are sampled in ``sample``.
 
     Raises ConfigError for a given column that the file does not have or that cannot be mapped, and DataContractError
     where no column can be the product id or the title.
     """
     columns, empty = columns_of(sample)
     _check_given(columns, given)
+    roles, image_folder, free = _assign_roles(columns, file, given)
+    readable = _readable_rows(columns, roles["attributes_when"].column, sample.rows)
+    # the attributes are looked at in the rows whose merchants' values may be read
+    shown = {
+        name: replace(column, texts=[texts for texts, may in zip(column.texts, readable, strict=True) if may])
+        for name, column in columns.items()
+        if column.texts
+    }
+    if given.attributes is None:
+        taken, unused = _guess_attributes([shown.get(column.name, column) for column in free], given.min_count)
+    else:
+        unused = {column.name: "not among the given --attribute columns" for column in free}
+        taken = {name: f"as given; {_fact(shown[name], given.min_count)}" for name in given.attributes}
+    names = _attribute_names([columns[name] for name in taken])
+    return Guesses(
+        roles,
+        image_folder,
+        empty,
+        attributes={names[name]: Guess(name, why) for name, why in taken.items()},
+        counts={names[name]: _value_counts(shown[name]) for name in taken},
+        several=frozenset(names[name] for name in taken if _has_several(shown[name])),
+        labelled={names[name]: len(shown[name].first_texts) for name in taken},
+        unused=unused,
+    )
+
+
+def _assign_roles(
+    columns: Mapping[str, FileColumn], file: Path, given: Given
+) -> tuple[dict[str, Guess], Guess, list[FileColumn]]:
+    """Return key of `source.mapping` -> its column, the folder of the pictures, and the columns that are left."""
     roles: dict[str, Guess] = {}
+    image_folder = Guess("", "")
     reserved = {*given.columns.values(), *(given.attributes or ())}
 
-    def free() -> list[Column]:
-        taken = reserved | {one.column for one in roles.values()}
+    def free() -> list[FileColumn]:
+        taken = reserved | {found.column for found in roles.values()}
         return [column for column in columns.values() if column.name not in taken]
 
-    pictures: Pictures | None = None
     for name in ROLES:
         roles[name] = _role(name, columns, free(), given)
         if name in NEEDED and not roles[name].column:
@@ -90,35 +135,11 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         if name == "title":  # before the others: a description is no list of addresses
             pictures = _pictures(columns, columns[roles["product_id"].column], free(), file, given)
             roles |= {"image_bytes": pictures.data, "image_uris": pictures.references}
-    assert pictures is not None
-    flag = roles["attributes_when"].column
-    readable = readable_rows(columns, flag, sample.rows)
-    if given.attributes is None:
-        taken, unused = guess_attributes(free(), readable, given.min_count)
-    else:
-        unused = {column.name: "not among the given --attribute columns" for column in free()}
-        taken = dict.fromkeys(given.attributes, "as given")
-    cells = {name: [texts for texts, may in zip(columns[name].texts, readable, strict=True) if may] for name in taken}
-    names = _attribute_names([columns[name] for name in taken])
-    counts = {names[name]: value_counts(cells[name]) for name in taken}
-    for name, why in taken.items():
-        if why == "as given":
-            shown = Column(name, columns[name].kind, cells[name])
-            fact = attribute_fact(counts[names[name]], shown, given.min_count, len(shown.texts))
-            taken[name] = f"as given; {fact}"
-    return Guesses(
-        roles,
-        pictures.folder,
-        empty,
-        {names[name]: Guess(name, why) for name, why in taken.items()},
-        counts,
-        frozenset(names[name] for name in taken if any(len(texts) > 1 for texts in cells[name])),
-        {names[name]: sum(map(bool, cells[name])) for name in taken},
-        unused,
-    )
+            image_folder = pictures.folder
+    return roles, image_folder, free()
 
 
-def _role(name: str, columns: Mapping[str, Column], free: Sequence[Column], given: Given) -> Guess:
+def _role(name: str, columns: Mapping[str, FileColumn], free: Sequence[FileColumn], given: Given) -> Guess:
     if name not in given.columns:
         return guess_role(name, free)
     if not given.columns[name]:
@@ -129,15 +150,15 @@ def _role(name: str, columns: Mapping[str, Column], free: Sequence[Column], give
 
 
 def _pictures(
-    columns: Mapping[str, Column], product_id: Column, free: Sequence[Column], file: Path, given: Given
-) -> Pictures:
+    columns: Mapping[str, FileColumn], product_id: FileColumn, free: Sequence[FileColumn], file: Path, given: Given
+) -> PictureColumns:
     if "image" not in given.columns:
         return guess_pictures(free, product_id, file)
     name = given.columns["image"]
     return pictures_in(columns[name], file) if name else no_pictures()
 
 
-def _check_given(columns: Mapping[str, Column], given: Given) -> None:
+def _check_given(columns: Mapping[str, FileColumn], given: Given) -> None:
     named = {option: given.columns[name] for option, name in OPTIONS.items() if given.columns.get(name)}
     pairs = [*named.items(), *(("attribute", name) for name in given.attributes or ())]
     for option, name in pairs:
@@ -153,7 +174,7 @@ def _check_given(columns: Mapping[str, Column], given: Given) -> None:
             raise ConfigError(f"--{option} must name a column: there is no product without it")
 
 
-def _not_found(name: str, file: Path, columns: Mapping[str, Column], why: str) -> str:
+def _not_found(name: str, file: Path, columns: Mapping[str, FileColumn], why: str) -> str:
     seen = ", ".join(f'"{column.name}" ({column.problem or column.fact()})' for column in columns.values())
     return (
         f"{file}: no column can be the {name}. Needed: {why}. Columns: {seen}. Name it with --{NEEDED[name]} COLUMN. "
@@ -161,8 +182,82 @@ def _not_found(name: str, file: Path, columns: Mapping[str, Column], why: str) -
     )
 
 
-def _attribute_names(columns: Sequence[Column]) -> dict[str, str]:
-    """Column -> the attribute's name: its words in lower case, joined by underscores; no two are the same."""
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+def _readable_rows(columns: Mapping[str, FileColumn], flag: str, rows: int) -> list[bool]:
+    """Return for each sampled row whether merchants' values may be read: all, unless the column ``flag`` forbids it."""
+    if not flag:
+        return [True] * rows
+    return [bool(texts) and texts[0].casefold() in _TRUE for texts in columns[flag].texts]
+
+
+def _guess_attributes(columns: Sequence[FileColumn], min_count: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Return column -> why it is taken as an attribute, and column -> why it is not."""
+    taken: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    seen: list[FileColumn] = []
+    for column in columns:
+        refusal = _no_attribute(column, min_count)
+        twin = next((other.name for other in seen if not refusal and _is_repeated(column, other)), "")
+        if refusal or twin:
+            refused[column.name] = refusal or f'it says the same as "{twin}"'
+        else:
+            taken[column.name] = _fact(column, min_count)
+            seen.append(column)
+    return taken, refused
+
+
+def _no_attribute(column: FileColumn, min_count: int) -> str:
+    """Return why the column is no attribute; empty if it is."""
+    if column.kind not in (Kind.TEXT, Kind.LIST):
+        return column.problem or str(column.kind)
+    if about_sales := sorted(set(_ABOUT_SALES.split(", ")) & set(column.words.split())):
+        return f'its name ("{about_sales[0]}") says how a product is sold, not what it is'
+    if column.looks_like_files:
+        return "its values are addresses or files"
+    counts = _value_counts(column)
+    frequent = [count for _, count in counts if count >= min_count]
+    if len(counts) < 2:
+        return "one value everywhere" if counts else "no value in the rows that may be read"
+    if len(frequent) < 2:
+        return f"{len(counts):,} different values, {len(frequent) or 'none'} of them in at least {min_count} rows"
+    if len(frequent) > MAX_VALUES:
+        return f"{len(frequent):,} values in at least {min_count} rows each; at most {MAX_VALUES} are guessed"
+    if sum(frequent) < _COVERED * sum(count for _, count in counts) or column.words_per_text > _WORDS_PER_VALUE:
+        return f"free text: {len(counts):,} different values"
+    return ""
+
+
+def _value_counts(column: FileColumn) -> list[tuple[str, int]]:
+    """Return (value, rows) pairs of an attribute, the most frequent first."""
+    return by_value([(text, 1) for texts in column.texts for text in texts])
+
+
+def _has_several(column: FileColumn) -> bool:
+    return any(len(texts) > 1 for texts in column.texts)
+
+
+def _fact(column: FileColumn, min_count: int) -> str:
+    """Return the attribute in a few words."""
+    counts = _value_counts(column)
+    frequent = sum(count >= min_count for _, count in counts)
+    filled = f"filled in {percent(column.filled)} of {len(column.texts):,} rows"
+    several = "; several values per product" if _has_several(column) else ""
+    return f"{frequent} of {len(counts):,} values in at least {min_count} rows; {filled}{several}"
+
+
+def _is_repeated(column: FileColumn, other: FileColumn) -> bool:
+    """Return whether each value of one column stands for one of the other, and most rows have both or none."""
+    both = [(tuple(a), tuple(b)) for a, b in zip(column.texts, other.texts, strict=True) if a and b]
+    pairs = set(both)
+    if len(pairs) < 2 or len(both) < 0.9 * max(len(column.first_texts), len(other.first_texts)):
+        return False
+    return len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+
+
+def _attribute_names(columns: Collection[FileColumn]) -> dict[str, str]:
+    """Return column -> the attribute's name: its words in lower case, joined by underscores; no two are the same."""
     names: dict[str, str] = {}
     for column in columns:
         plain = column.words[:_LONGEST_NAME].strip().replace(" ", "_") or "attribute"

@@ -1,12 +1,12 @@
-"""The import job: a snapshot of the merchants' products into the catalog's products table.
+"""The import job: brings the catalog's products table up to date with the merchants' rows of a source.
 
-    read, normalise -> validate snapshot -> row rules -> merge by product_id -> try some pictures -> quarantine,
-    self_derived, products, current values
+    look -> read, normalise -> validate snapshot -> row rules, compare with the stored products -> try some pictures ->
+    quarantine, self_derived, products, current values
 
-The source is read once, into a checkpoint that all later steps read, and files that were imported before not at all.
-Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the counts add up (I7). A killed run
-that is started again has the same run id, reuses its checkpoints and gives the same result (I5). A snapshot that
-changes nothing writes nothing.
+The source is read once, into a checkpoint that all later steps read; a source that has not changed since the last
+import is not read at all. Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the
+counts add up (I7). A killed run that is started again has the same run id, reuses its checkpoints and gives the same
+result (I5). An import that changes nothing writes nothing.
 """
 
 from __future__ import annotations
@@ -17,85 +17,82 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment import contract, resources
+from catalog_enrichment import __version__, contract, resources
 from catalog_enrichment.catalog import runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
-from catalog_enrichment.ingest import feeds, kept_pictures, merchant_values, outcomes, picture_sample, unchanged
+from catalog_enrichment.errors import DataContractError, GateRefused
+from catalog_enrichment.ingest import merchant_values, outcomes
+from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
 from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
-from catalog_enrichment.ingest.source_feed import RemoteFeed, remote_feed
-from catalog_enrichment.inputs.stored_pictures import StoredPictures
+from catalog_enrichment.ingest.product_columns import other_pictures, read_products
+from catalog_enrichment.ingest.source_frame import ProductSource
+from catalog_enrichment.ingest.sources import opened_source, source_config
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id
-from catalog_enrichment.validation import by_shop
+from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import RowRule, flag_rows, load_rules
-from catalog_enrichment.validation.snapshot import check_snapshot
+from catalog_enrichment.validation.snapshot import check_snapshot, refuse_unusable_pictures, try_pictures
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.config.schema import Config
-    from catalog_enrichment.config.source import SourceConfig
     from catalog_enrichment.context import Context
 
 OUTCOMES = "outcomes"
-"""The checkpoint of what becomes of every row."""
-
-MERCHANT_VALUES = "merchant_values"
-"""In `runs.attributes` and the summary: attribute -> values that are canonical, and those that are not."""
+"""The checkpoint of :func:`outcomes.outcomes`."""
 
 _PICTURES = ("pictures_tried", "unusable_pictures")
 """Counts of the pictures that an import tried."""
 
 
 def import_products(context: Context) -> dict[str, Any]:
-    """Bring the products table up to date with the config's source; returns the run's summary.
+    """Bring the products table up to date with the config's source; return the run's summary.
 
-    A row replaces the stored product with its id; products that are not in the snapshot stay. Raises ConfigError for an
+    A row replaces the stored product with its id; products that are not in the source stay. Raises ConfigError for an
     unusable config, DataContractError for a source that fails its validation, and GateRefused where too many pictures
     cannot be used; in each case no product was changed.
     """
-    config, catalog, source = context.config, context.catalog, _source(context.config)
-    stages = Stages(context.say)
-    record = RunRecord(kind=RunKind.IMPORT, stages=stages, config=config.without_secrets(), secrets=config.secrets())
+    config, catalog, given = context.config, context.catalog, source_config(context.config)
+    record = RunRecord(
+        kind=RunKind.IMPORT, stages=Stages(context.say), config=config.without_secrets(), secrets=config.secrets()
+    )
     with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
-        record.config_hash = unchanged.settings_hash(config, source, context.dictionary)
-        rules = load_rules(resources.locate(source.row_rules, config.path(".")))
-        merchant_values.check_attributes(source.mapping, context.dictionary)
-        with remote_feed(context.spark, config, context.say) as remote:
-            return _import(context, record, rules, remote)
+        record.config_hash = _settings_hash(context)
+        rules = load_rules(resources.locate(given.row_rules, config.path(".")))
+        merchant_values.check_attributes(given.mapping, context.dictionary)
+        with opened_source(context.spark, config, context.say) as source:
+            return _import(context, record, rules, source)
 
 
-def _import(context: Context, record: RunRecord, rules: list[RowRule], remote: RemoteFeed | None) -> dict[str, Any]:
-    config, spark, catalog, stages = context.config, context.spark, context.catalog, record.stages
-    root, source = config.path("."), _source(config)
+def _import(context: Context, record: RunRecord, rules: list[RowRule], source: ProductSource) -> dict[str, Any]:
+    catalog, stages = context.catalog, record.stages
     with stages("look"):
-        # before the files are read: what is written into them from here on is seen by the next import
+        # before the rows are read: the next import sees what is changed in the source from here on
         last = runs.newest_of(catalog, RunKind.IMPORT)
-        imported = None if last is None else last["input_fingerprint"]
-        record.input_fingerprint = feeds.fingerprint(spark, source, root, remote, imported)
-        nothing_new = last is not None and _is_unchanged(context, record, last)
-    if last is not None and nothing_new:
+        record.input_fingerprint = source.fingerprint("" if last is None else last["input_fingerprint"])
+        unchanged = last is not None and _is_unchanged(context, record, last)
+    if last is not None and unchanged:
         return _nothing_new(context, record, last)
 
     with stages("read"):
-        _move_pictures_out_of_table(context)
         record.run_id = run_id = _run_id(catalog, record, last)
-        rows = _read(context, run_id, remote)
-
+        rows = _read(context, run_id, source)
+        source.close()
     with stages("validate"):
-        record.validation = _validate_snapshot(rows, config, 0 if last is None else last["counts"]["rows"])
-
+        record.validation = _validate(rows, context.config, 0 if last is None else last["counts"]["rows"])
     with stages("compare") as stage:
         snapshot = _compare(context, record, rows, rules)
-        repeated = _count_merchant_values(context, record, snapshot)
+        record.attributes = merchant_values.count_merchant_values(
+            snapshot.accepted_rows(), context.dictionary, snapshot.problems()
+        )
+        self_derived_values = _find_self_derived(context, record, snapshot) if snapshot.changes else None
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
-    marked = sum(record.by_reason("self_derived").values())
-    if not (snapshot.changes or marked or catalog.current_values_stale() or _new_quarantine(quarantined, catalog)):
-        catalog.drop_checkpoints(run_id)
+    published = snapshot.changes or catalog.current_values_stale()
+    if not published and not (snapshot.refused and _new_quarantine(quarantined, catalog)):
+        catalog.checkpoints.drop(run_id)
         context.say(f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already")
         return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
@@ -103,107 +100,45 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], remote: R
         committed = catalog.committed("products", run_id)
         _try_pictures(context, record, snapshot.accepted_rows(), may_refuse=not committed)
     with stages("publish") as stage:
-        stage.quarantined = catalog.append("quarantine", quarantined, run_id)
-        catalog.append(self_derived.TABLE, repeated, run_id)  # before the products: see self_derived.scan_products
-        if snapshot.changes:
+        stage.quarantined = _append(catalog, "quarantine", quarantined, snapshot.refused, run_id)
+        if self_derived_values is not None:
+            marked = sum(record.by_reason("self_derived").values())
+            # before the products: see self_derived.scan_products
+            _append(catalog, self_derived.TABLE, self_derived_values, marked, run_id)
             written, changed = snapshot.written_products(run_id), snapshot.changed_products()
             stage.rows_out = catalog.replace_products("products", written, changed, run_id)
-        # without changes they are stale by what others did
+        # without changes they are stale because of another job
         catalog.refresh_current_values(run_id, snapshot.written_rows() if snapshot.changes else None)
     runs.write(catalog, record)  # the last write of the run
-    catalog.drop_checkpoints(run_id)
+    catalog.checkpoints.drop(run_id)
     return _summary(record, RunStatus.SUCCEEDED)
 
 
-def _read(context: Context, run_id: str, remote: RemoteFeed | None) -> DataFrame:
-    """The source's rows, normalised and stored: a database or an API is not needed any more then."""
-    config, catalog, source = context.config, context.catalog, _source(context.config)
-    raw = feeds.read_source(context.spark, source, config.path("."), config.pictures(), remote)
-    normalised = merchant_values.normalise_attributes(raw, context.dictionary)
-    rows = catalog.checkpoint(run_id, "rows", outcomes.with_keys(normalised))
-    if remote is not None:
-        remote.release()
-    return rows
+# --- the last import --------------------------------------------------------------------------------------------------
 
 
-def _move_pictures_out_of_table(context: Context) -> None:
-    """Put pictures that an earlier release kept in the table where they are kept now. A commit of its own: the products
-    stay as they are."""
-    catalog, products = context.catalog, context.catalog.read("products")
-    if kept_pictures.any_in_table(products):
-        moved = kept_pictures.moved(products, StoredPictures.of(context.config.pictures()))
-        catalog.replace("products", moved, f"pictures-{catalog.version('products')}")
-
-
-def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
-    """The same inputs and the same products before the import: the same run.
-
-    A run that was killed after it had committed the products is resumed if it can read again how it compared them with
-    those before.
-    """
-
-    def run_id(products_before: int) -> str:
-        inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
-        return make_run_id(RunKind.IMPORT, *inputs, products_before)
-
-    now, before = (max(version, 0) for version in catalog.written_versions("products", 2))  # 0: the table was made
-    killed = run_id(before)
-    if catalog.committed("products", killed) and catalog.has_checkpoint(killed, OUTCOMES):
-        return killed
-    return run_id(now)
-
-
-def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
-    """The outcome of every row, counted."""
-    catalog = context.catalog
-    flagged = flag_rows(rows.drop("images"), rules)
-    found = outcomes.outcomes(flagged, outcomes.with_content_state(catalog.read("products")), record.started_at)
-    snapshot = ComparedSnapshot.of(rows, catalog.checkpoint(record.run_id, OUTCOMES, found))
-    record.count(**snapshot.counts)
-    return snapshot
-
-
-def _count_merchant_values(context: Context, record: RunRecord, snapshot: ComparedSnapshot) -> DataFrame:
-    """Count the merchants' values, and those of them that are self-derived; returns the rows for the table `self_derived`.
-
-    Before the products are replaced: it compares with the values that the merchants gave until now.
-    """
-    counted = merchant_values.count_merchant_values(snapshot.accepted_rows(), context.dictionary, snapshot.problems())
-    record.attributes = {
-        MERCHANT_VALUES: counted.counts,
-        by_shop.UNMAPPED: counted.unmapped,
-        by_shop.KEY: counted.by_shop.row(),
-    }
-    repeated = self_derived.newly_adopted(context.catalog, snapshot.written_rows(), record.started_at)
-    repeated = context.catalog.checkpoint(record.run_id, "self_derived", repeated)
-    record.count(self_derived=_by_attribute(repeated))
-    return repeated
-
-
-@contextmanager
-def _dropping_checkpoints_if_refused(catalog: Catalog, record: RunRecord) -> Iterator[None]:
-    """The next attempt must look again at what this one refused: pictures may be there then, which changes versions."""
-    try:
-        yield
-    except (DataContractError, GateRefused):
-        if record.run_id:
-            catalog.drop_checkpoints(record.run_id)
-        raise
+def _settings_hash(context: Context) -> str:
+    """Return a hash of everything but the source that an import's result depends on."""
+    config, source = context.config, source_config(context.config)
+    root, images = config.path("."), config.pictures()
+    files = [resources.locate(name, root).read_text() for name in (source.row_rules, source.snapshot_suite)]
+    pictures = (images.max_bytes, images.store, images.fetch.schemes, images.fetch.allowed_folders)
+    return stable_hash(__version__, config.hash("source", "catalog"), context.dictionary.hash(), files, pictures)
 
 
 def _is_unchanged(context: Context, record: RunRecord, last: Row) -> bool:
-    """Whether ``last``, the newest import, left the catalog as this one would. No row of the files is looked at."""
+    """Return whether ``last``, the newest import, left the catalog as this import would. No row is looked at."""
     catalog = context.catalog
     same_inputs = (last["input_fingerprint"], last["config_hash"]) == (record.input_fingerprint, record.config_hash)
-    # another version: an import was killed after it had changed the products
-    same_products = (last["table_versions"] or {}).get("products") == catalog.written_versions("products")[0]
+    # the versions differ if an import was killed after it had changed the products
+    same_products = (last["table_versions"] or {}).get("products") == catalog.tables.written_versions("products")[0]
     if not (same_inputs and same_products) or catalog.current_values_stale():
         return False
-    return not unchanged.other_pictures(catalog.read("products"), context.config.pictures())
+    return not other_pictures(catalog.read("products"), context.config.pictures())
 
 
 def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, Any]:
-    """The summary where the files were imported before: its counts are those of ``last``, the run that did it."""
+    """Return the summary where ``last`` imported the same rows: its counts."""
     context.say(f"nothing to do: run {last['run_id']} imported these files, and nothing has changed since")
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
     record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
@@ -211,55 +146,114 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
-def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame, may_refuse: bool) -> None:
-    """Count which pictures of a sample can be used, and warn. Raises GateRefused where too many cannot and the import
-    ``may_refuse``: where it was killed after its products had become visible, it can only go on."""
-    images, mapping = context.config.pictures(), _source(context.config).mapping
-    if not (mapping.image_bytes or mapping.image_uris):
-        return
-    with record.stages("pictures") as stage:
-        pictures = picture_sample.try_pictures(accepted, images)
-        record.count(pictures_tried=pictures.tried, unusable_pictures=pictures.by_reason)
-        stage.count(pictures.tried, pictures.tried - pictures.unusable)
-    if may_refuse:
-        picture_sample.refuse_too_many(pictures, images.max_unusable)
-    if pictures.by_reason:
-        context.say(f"warning: {pictures.sentence()}")
+def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
+    """Return the same id for the same inputs and the same products before the import.
+
+    A run that was killed after it had committed the products is resumed, if its comparison with the products before is
+    still there.
+    """
+
+    def run_id(products_before: int) -> str:
+        inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
+        return make_run_id(RunKind.IMPORT, *inputs, products_before)
+
+    # version 0 is the empty table
+    now, before = (max(version, 0) for version in catalog.tables.written_versions("products", 2))
+    killed = run_id(before)
+    if catalog.committed("products", killed) and catalog.checkpoints.has(killed, OUTCOMES):
+        return killed
+    return run_id(now)
 
 
-def _source(config: Config) -> SourceConfig:
-    if config.source is None:
-        raise ConfigError("the config has no [source] section; import_products needs one (format, path, mapping)")
-    return config.source
+@contextmanager
+def _dropping_checkpoints_if_refused(catalog: Catalog, record: RunRecord) -> Iterator[None]:
+    """Drop the checkpoints of a refused run: pictures may be there at the next attempt, which changes versions."""
+    try:
+        yield
+    except (DataContractError, GateRefused):
+        if record.run_id:
+            catalog.checkpoints.drop(record.run_id)
+        raise
 
 
-def _validate_snapshot(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
-    """The great_expectations document of the snapshot. Raises DataContractError, which lists the failures."""
-    source = _source(config)
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+
+def _read(context: Context, run_id: str, source: ProductSource) -> DataFrame:
+    """Return the source's rows, normalised and stored."""
+    config = context.config
+    raw = read_products(source, source_config(config), config.path("."), config.pictures())
+    normalised = merchant_values.normalise_attributes(raw, context.dictionary)
+    return context.catalog.checkpoints.get_or_compute(run_id, "rows", outcomes.with_keys(normalised))
+
+
+def _validate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
+    """Return great_expectations' document of the snapshot. Raises DataContractError, which lists the failures."""
+    source = source_config(config)
     suite = resources.locate(source.snapshot_suite, config.path("."))
-    min_rows = max(1, math.ceil(source.min_volume_ratio * last_rows))
-    report = check_snapshot(raw, suite, {"min_rows": min_rows})
+    report = check_snapshot(raw, suite, {"min_rows": max(1, math.ceil(source.min_volume_ratio * last_rows))})
     if not report.success:
         failures = "\n  - ".join(report.failures)
         raise DataContractError(f"{source.path} fails {suite.name}; nothing was written:\n  - {failures}")
     return report.document
 
 
-def _by_attribute(values: DataFrame) -> dict[str, int]:
-    return {row["attribute"]: row["count"] for row in values.groupBy("attribute").count().collect()}
+def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
+    """Return the outcome of every row, counted."""
+    catalog = context.catalog
+    flagged = flag_rows(rows.drop("images"), rules)
+    found = outcomes.outcomes(flagged, outcomes.with_content_state(catalog.read("products")), record.started_at)
+    snapshot = ComparedSnapshot.of(rows, catalog.checkpoints.get_or_compute(record.run_id, OUTCOMES, found))
+    record.count(**snapshot.counts)
+    return snapshot
+
+
+def _find_self_derived(context: Context, record: RunRecord, snapshot: ComparedSnapshot) -> DataFrame:
+    """Return the rows for the table `self_derived`, counted.
+
+    To be called before the products are replaced: it compares with the values that the merchants gave until now.
+    """
+    found = self_derived.newly_found(context.catalog, snapshot.written_rows(), record.started_at)
+    stored = context.catalog.checkpoints.get_or_compute(record.run_id, "self_derived", found)
+    by_attribute = {row["attribute"]: row["count"] for row in stored.groupBy("attribute").count().collect()}
+    record.count(self_derived=by_attribute)
+    return stored
+
+
+def _try_pictures(context: Context, record: RunRecord, accepted: DataFrame, may_refuse: bool) -> None:
+    """Count which pictures of a sample can be used, and warn. Raises GateRefused if too many cannot.
+
+    ``may_refuse`` is False if the import was killed after its products had become visible: it can only go on.
+    """
+    images, mapping = context.config.pictures(), source_config(context.config).mapping
+    if not (mapping.image_bytes or mapping.image_uris):
+        return
+    with record.stages("pictures") as stage:
+        pictures = try_pictures(accepted, images)
+        record.count(pictures_tried=pictures.tried, unusable_pictures=pictures.by_reason)
+        stage.count(pictures.tried, pictures.tried - pictures.unusable)
+    if may_refuse:
+        refuse_unusable_pictures(pictures, images.max_unusable)
+    if pictures.by_reason:
+        context.say(f"warning: {pictures.sentence()}")
 
 
 def _new_quarantine(quarantined: DataFrame, catalog: Catalog) -> bool:
-    """Whether a row is not in the quarantine of a finished run yet; rows that killed runs left there do not count."""
+    """Return whether a row is not in the quarantine of a finished run yet. Rows of killed runs do not count."""
     facts = [name for name in contract.columns("quarantine") if name not in ("run_id", "quarantined_at")]
     known = runs.of_succeeded(catalog, "quarantine")
     return not quarantined.select(*facts).exceptAll(known.select(*facts)).isEmpty()
 
 
-def _summary(record: RunRecord, status: str) -> dict[str, Any]:
-    """The job's JSON line: products (input rows) = new + changed + unchanged + the quarantined.
+def _append(catalog: Catalog, table: str, rows: DataFrame, number: int, run_id: str) -> int:
+    """Append ``rows``, of which there are ``number``. Without any, no Spark job is started."""
+    return catalog.append(table, rows, run_id) if number else catalog.append_rows(table, [], run_id)
 
-    ``pictures_tried``: the sampled products with pictures, ``unusable_pictures`` those of them without a usable one.
+
+def _summary(record: RunRecord, status: str) -> dict[str, Any]:
+    """Return the job's JSON line: products (input rows) = new + changed + unchanged + quarantined.
+
+    ``pictures_tried``: the sampled products with pictures; ``unusable_pictures``: those without a usable picture.
     ``self_derived``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
     """
     return {

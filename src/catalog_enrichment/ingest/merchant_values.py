@@ -1,8 +1,9 @@
-"""Replaces merchants' attribute values by the dictionary's canonical values where it has them."""
+"""Merchants' attribute values: replaced by the dictionary's canonical values where it has them, and counted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,25 +17,37 @@ from catalog_enrichment.validation import by_shop
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+MERCHANT_VALUES = "merchant_values"
+"""In `runs.attributes` and in the summary of an import: attribute -> values that are canonical, and that are not."""
+
 MOST_UNMAPPED = 50
-"""Values per attribute that an import's row in `runs` keeps of those that the dictionary lacks."""
+"""Values per attribute that an import's row in `runs` names of the values that the dictionary lacks."""
 
 MOST_CHARACTERS = 100
-"""Longer values are no spelling of a value; they are counted and not kept."""
+"""Longer values are counted and not named: they are no spelling of a value."""
 
 _MAPPED = "mapped"
 _KINDS = {_MAPPED: "mapped", by_shop.UNMAPPED: "unmapped"}
-"""Before the dot of what is counted -> in :attr:`MerchantValues.counts`."""
+"""The part before the dot of what is counted -> its name for each attribute."""
 
 _VALUE = "value."
-"""Before the attribute: the groups of its values."""
+"""Stands before the attribute in the kind of the groups of its values."""
+
+
+def check_attributes(mapping: MappingConfig, dictionary: Dictionary) -> None:
+    """Raise ConfigError if the mapping feeds an attribute that the dictionary does not define."""
+    if unknown := sorted(set(mapping.attributes) - set(dictionary.attributes)):
+        raise ConfigError(
+            f"source.mapping.attributes: {unknown} are not in the attribute dictionary, "
+            f"which has {sorted(dictionary.attributes)}"
+        )
 
 
 def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
-    """Replaces each merchant value by its canonical value; a value that the dictionary lacks is kept as it is (I1)."""
+    """Replace each merchant value by its canonical value; a value that the dictionary lacks is kept as it is (I1)."""
     from pyspark.sql import functions as F
 
-    spellings = Spellings(dictionary)  # an executor keeps those it has looked up from batch to batch
+    spellings = Spellings(dictionary)  # an executor keeps the looked up spellings from batch to batch
 
     def normalise(given: pa.Array, languages: pa.Array) -> pa.Array:
         return normalised(given, languages, spellings)
@@ -52,7 +65,7 @@ class Spellings:
         self._known: dict[tuple[str, str | None], dict[str, str]] = {}
 
     def canonical(self, attribute: str, language: str | None, value: str) -> str:
-        """The canonical value; ``value`` itself where the dictionary has none."""
+        """Return the canonical value, or ``value`` itself where the dictionary has none."""
         if attribute not in self._dictionary:
             return value
         key = (attribute, language)
@@ -62,16 +75,15 @@ class Spellings:
 
 
 def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) -> pa.MapArray:
-    """Canonical values in place of ``given`` (attribute -> values, per product), without repetitions.
+    """Return canonical values in place of ``given`` (attribute -> values, per product), without repetitions.
 
     Every attribute, language and value of the batch is looked up once.
     """
-    products = np.diff(given.offsets)  # entries of each
+    products = np.diff(given.offsets)  # number of entries of each product
     first, last = given.offsets[0].as_py(), given.offsets[-1].as_py()
     names, lists = given.keys[first:last], given.items[first:last]
-    lengths = np.diff(lists.offsets)
     values = lists.values[lists.offsets[0].as_py() : lists.offsets[-1].as_py()]
-    entry = np.repeat(np.arange(len(lists)), lengths)  # of each value
+    entry = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))  # the entry that each value is in
 
     of_entry = names.dictionary_encode(), languages.take(np.repeat(np.arange(len(given)), products)).dictionary_encode()
     columns = [column.indices.fill_null(-1).to_numpy()[entry] for column in of_entry]
@@ -91,62 +103,54 @@ def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) ->
     kept.sort()
     ends = np.cumsum(np.bincount(entry[kept], minlength=len(lists)))
     items = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), result.dictionary.take(codes[kept]))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(products)]), pa.int32())
-    if given.null_count:  # a null offset is a null map
-        null = np.append(given.is_null().to_numpy(zero_copy_only=False), False)
-        offsets = pa.array(offsets.to_numpy(), pa.int32(), mask=null)
+    # a null offset is a null map
+    null = np.append(given.is_null().to_numpy(zero_copy_only=False), False) if given.null_count else None
+    offsets = pa.array(np.concatenate([[0], np.cumsum(products)]).astype(np.int32), pa.int32(), mask=null)
     return pa.MapArray.from_arrays(offsets, names, items)
 
 
-@dataclass(frozen=True, slots=True)
-class MerchantValues:
-    """The merchants' values of a snapshot, counted."""
+def count_merchant_values(frame: DataFrame, dictionary: Dictionary, refused: DataFrame) -> dict[str, Any]:
+    """Count the merchant values of a normalised frame, and the problems of the ``refused`` rows, in one query.
 
-    counts: dict[str, dict[str, int]]
-    """Attribute -> how many values are canonical (``mapped``) and how many are not (``unmapped``)."""
-    unmapped: dict[str, list[list[Any]]]
-    """Attribute -> its :data:`MOST_UNMAPPED` most frequent values that are not canonical, as [value, the language that
-    it was most often given in, number]."""
-    by_shop: by_shop.Counted
-    """``unmapped_value.ATTRIBUTE``: values that are not canonical; and the refused rows."""
+    ``refused``: ``shop_id`` and ``problem``. The result is `runs.attributes` of an import:
 
-
-def count_merchant_values(frame: DataFrame, dictionary: Dictionary, refused: DataFrame) -> MerchantValues:
-    """Counts the merchant values of a normalised frame, and the problems of the ``refused`` rows, in one query.
-
-    ``refused``: ``shop_id`` and ``problem``.
+    - MERCHANT_VALUES: attribute -> how many values are canonical (``mapped``) and how many are not (``unmapped``);
+    - by_shop.UNMAPPED: attribute -> its MOST_UNMAPPED most frequent values that are not canonical, as [value, the
+      language that it was most often given in, number];
+    - by_shop.KEY: the shops' problems, and as ``unmapped_value.ATTRIBUTE`` their values that are not canonical.
     """
     sums = _sums(frame, dictionary).union(by_shop.sums(refused))
     rows = by_shop.largest_of(sums, max(by_shop.LIMIT, MOST_UNMAPPED))
     counted = by_shop.Counted.of(rows)
     counts: dict[str, dict[str, int]] = {}
-    for key, number in counted.totals.items():
+    for key, number in sorted(counted.totals.items(), key=lambda item: item[0].partition(".")[2]):
         kind, _, name = key.partition(".")
         if kind in _KINDS:
             counts.setdefault(name, dict.fromkeys(_KINDS.values(), 0))[_KINDS[kind]] = number
-    totals = {key: number for key, number in counted.totals.items() if not key.startswith(f"{_MAPPED}.")}
-    values = {name: [row for row in rows if row["by"] == _VALUE + name] for name in sorted(counts)}
-    return MerchantValues(
-        dict(sorted(counts.items())),
-        {name: _most_frequent(of) for name, of in values.items() if counts[name]["unmapped"]},
-        replace(counted, totals=totals),
-    )
+    problems = {key: number for key, number in counted.totals.items() if not key.startswith(f"{_MAPPED}.")}
+    unmapped = {
+        name: _most_frequent(row for row in rows if row["by"] == _VALUE + name)
+        for name, numbers in counts.items()
+        if numbers["unmapped"]
+    }
+    shops = replace(counted, totals=problems).row()
+    return {MERCHANT_VALUES: counts, by_shop.UNMAPPED: unmapped, by_shop.KEY: shops}
 
 
 def _sums(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
-    """For :func:`by_shop.largest_of`: per shop the values that are not canonical, of all shops also the canonical ones,
-    and per value that is not canonical and not too long how often it was given in which language."""
-    import pyarrow as pa
+    """Return the sums for :func:`by_shop.largest_of`.
+
+    They are the canonical values of all shops, the values that are not canonical of each shop and of all, and how often
+    each of these was given in which language, if it is not too long.
+    """
     from pyspark.sql import functions as F
 
     canonical = [(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values]
     table = pa.table({"attribute": [name for name, _ in canonical], "value": [value for _, value in canonical]})
-    known = frame.sparkSession.createDataFrame(table, "attribute string, value string").withColumn(
-        "mapped", F.lit(_MAPPED)
-    )
+    known = frame.sparkSession.createDataFrame(table, "attribute string, value string")
     named = frame.select("language", "shop_id", F.explode("merchant_attributes").alias("attribute", "values"))
     values = named.select("language", "shop_id", "attribute", F.explode("values").alias("value"))
-    values = values.join(F.broadcast(known), ["attribute", "value"], "left")
+    values = values.join(F.broadcast(known.withColumn("mapped", F.lit(_MAPPED))), ["attribute", "value"], "left")
     unmapped = F.col("mapped").isNull()
     text = F.coalesce("value", F.lit(""))
     columns = {
@@ -172,8 +176,8 @@ def _sums(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     )
 
 
-def _most_frequent(rows: list[dict[str, Any]]) -> list[list[Any]]:
-    """``rows``: per value, its ``name``, with ``numbers``: language -> how often it was given."""
+def _most_frequent(rows: Iterator[Mapping[str, Any]]) -> list[list[Any]]:
+    """Return the most frequent values. ``rows``: ``name`` is the value, ``numbers`` how often it has each language."""
     order = sorted(rows, key=lambda row: (-sum(row["numbers"].values()), row["name"]))[:MOST_UNMAPPED]
     return [
         [
@@ -183,12 +187,3 @@ def _most_frequent(rows: list[dict[str, Any]]) -> list[list[Any]]:
         ]
         for row in order
     ]
-
-
-def check_attributes(mapping: MappingConfig, dictionary: Dictionary) -> None:
-    """Raise ConfigError if the mapping feeds an attribute that the dictionary does not define."""
-    if unknown := sorted(set(mapping.attributes) - set(dictionary.attributes)):
-        raise ConfigError(
-            f"source.mapping.attributes: {unknown} are not in the attribute dictionary, "
-            f"which has {sorted(dictionary.attributes)}"
-        )

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantined"
 
 WRITTEN = (NEW, CHANGED)
-"""Outcomes of the rows that change the products table."""
+"""The outcomes of rows that change the products table."""
 
 ACCEPTED = (NEW, CHANGED, UNCHANGED)
-"""Outcomes of the rows that are products."""
+"""The outcomes of rows that are products."""
 
 
 def with_keys(raw: DataFrame) -> DataFrame:
-    """Adds ``row_key``, unique in the checkpoint it is written to, and ``state``."""
+    """Add ``row_key``, unique in the checkpoint that it is written to, and ``state``."""
     from pyspark.sql import functions as F
 
     return with_content_state(raw).withColumn("row_key", F.monotonically_increasing_id())
 
 
 def with_content_state(products: DataFrame) -> DataFrame:
-    """Adds ``state``: a hash of every column a merchant can change except updated_at. Picture bytes are not read."""
+    """Add ``state``: a hash of every column that a merchant can change except updated_at."""
     from pyspark.sql import functions as F
 
     pictures = F.transform("images", lambda i: F.struct(i["uri"].alias("uri"), i["version"].alias("version")))
@@ -40,10 +40,10 @@ def with_content_state(products: DataFrame) -> DataFrame:
 
 
 def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
-    """One row per input row: row_key, product_id, outcome, reason, detail, and the product's updated_at.
+    """Return a row per input row: row_key, product_id, outcome, reason, detail, shop_id, updated_at.
 
-    ``shop_id`` is that of the refused rows, for counting; null for the others, so that it takes no space.
-    ``updated_at`` is the row's own time; without one, the stored time if the product is unchanged, else ``now``.
+    Only refused rows have a ``shop_id``, for counting. ``updated_at`` is the row's own time; without a time, that of
+    the stored product if it is unchanged, else ``now``. ``flagged``: with the columns that row rules add.
     """
     from pyspark.sql import functions as F
 
@@ -71,18 +71,18 @@ def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class ComparedSnapshot:
-    """A snapshot's rows, and what becomes of them."""
+    """A snapshot's rows and their outcomes."""
 
     rows: DataFrame
-    """With ``row_key``; checkpointed."""
+    """The rows with ``row_key``, checkpointed."""
     outcomes: DataFrame
-    """Of :func:`outcomes`; checkpointed."""
+    """The result of :func:`outcomes`, checkpointed."""
     counts: dict[str, Any]
-    """rows = new + changed + unchanged + quarantined (by reason); products: those that are not quarantined (I7)."""
+    """rows = products + quarantined (by reason); products = new + changed + unchanged (I7)."""
 
     @classmethod
     def of(cls, rows: DataFrame, outcomes: DataFrame) -> ComparedSnapshot:
-        """Raises RuntimeError if the rows and their outcomes do not add up."""
+        """Count the outcomes. Raises RuntimeError if they and the rows do not add up."""
         numbers: Counter[tuple[str, str | None]] = Counter()
         for row in outcomes.groupBy("outcome", "reason").count().collect():
             numbers[row["outcome"], row["reason"]] += row["count"]
@@ -96,37 +96,37 @@ class ComparedSnapshot:
 
     @property
     def refused(self) -> int:
-        """How many rows go to quarantine."""
+        """Return how many rows go to quarantine."""
         return int(self.counts["rows"] - self.counts["products"])
 
     @property
     def changes(self) -> int:
-        """How many rows change the products table."""
+        """Return how many rows change the products table."""
         return int(self.counts[NEW] + self.counts[CHANGED])
 
     def accepted_rows(self) -> DataFrame:
-        """The rows that are products."""
+        """Return the rows that are products."""
         return self._without(self.outcomes.outcome == QUARANTINED, self.refused)
 
     def written_rows(self) -> DataFrame:
-        """The rows that change the products table."""
+        """Return the rows that change the products table."""
         written = self.outcomes.outcome.isin(*WRITTEN)
         if 2 * self.changes > self.counts["rows"]:
             return self._without(~written, self.counts["rows"] - self.changes)
         return self.rows.join(_few(self.outcomes.where(written).select("row_key"), self.changes), "row_key", "semi")
 
     def refused_rows(self) -> DataFrame:
-        """The rows that go to quarantine, with ``reason`` and ``detail``."""
+        """Return the rows that go to quarantine, with ``reason`` and ``detail``."""
         reasons = self.outcomes.where(self.outcomes.outcome == QUARANTINED).select("row_key", "reason", "detail")
         return self.rows.drop("images").join(_few(reasons, self.refused), "row_key")
 
     def problems(self) -> DataFrame:
-        """``shop_id`` and ``problem`` of the rows that go to quarantine, for by_shop."""
+        """Return ``shop_id`` and ``problem`` of the rows that go to quarantine, for by_shop."""
         refused = self.outcomes.where(self.outcomes.outcome == QUARANTINED)
         return refused.select("shop_id", self.outcomes.reason.alias("problem"))
 
     def written_products(self, run_id: str) -> DataFrame:
-        """The rows that change the products table, as the import ``run_id`` writes them."""
+        """Return the rows that change the products table, as the import ``run_id`` writes them."""
         from pyspark.sql import functions as F
 
         written = self.outcomes.where(F.col("outcome").isin(*WRITTEN)).select("row_key", "updated_at")
@@ -134,17 +134,17 @@ class ComparedSnapshot:
         return products.withColumn("imported_by", F.lit(run_id)).select(contract.columns("products"))
 
     def changed_products(self) -> DataFrame:
-        """The stored products that are replaced, by ``product_id``."""
+        """Return the ``product_id`` of the stored products that are replaced."""
         return self.outcomes.where(self.outcomes.outcome == CHANGED).select("product_id")
 
     def _without(self, condition: Column, number: int) -> DataFrame:
-        """All rows but the ``number`` whose outcome fulfils ``condition``."""
+        """Return all rows but the ``number`` rows whose outcome fulfils ``condition``."""
         keys = self.outcomes.where(condition).select("row_key")
         return self.rows.join(_few(keys, number), "row_key", "left_anti")
 
 
 def _few(keys: DataFrame, number: int) -> DataFrame:
-    """The ``number`` ``keys``; broadcast, so that the joined rows are not shuffled, unless they are too many."""
+    """Return the ``number`` ``keys``, broadcast unless they are too many, so that the joined rows are not shuffled."""
     from pyspark.sql import functions as F
 
     return F.broadcast(keys) if number <= FEW_PRODUCTS else keys

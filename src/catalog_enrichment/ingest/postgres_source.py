@@ -1,8 +1,8 @@
-"""Products from PostgreSQL as a source: Spark's Python data source over the ranges of a table.
+"""Products from PostgreSQL as a source: a Spark task for each range of a table.
 
-Every import reads the table: a database has no cheap sign that is equal only where all rows are. Counters of statistics
-are lost and reset, and the numbers of transactions do not tell what a view or a foreign table shows. So the fingerprint
-is a new one each time; an import of the same rows changes nothing and says so, after it has compared them.
+Every import reads the table, because a database has no cheap sign that is equal only where all rows are: counters of
+statistics are lost and reset, and the numbers of transactions do not tell what a view or a foreign table shows. So each
+fingerprint is a new one. An import of the same rows changes nothing and says so, after it has compared them.
 """
 
 from __future__ import annotations
@@ -10,126 +10,76 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from catalog_enrichment.config.source import SourceConfig
-from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.ingest.postgres_tables import TableReading, TableSnapshot, read_range
-from catalog_enrichment.ingest.source_frame import FileLocation, SourceFrame, quoted, with_origin
+from catalog_enrichment.config.source import PostgresConfig
+from catalog_enrichment.ingest.postgres_tables import TableSnapshot, read_range
+from catalog_enrichment.ingest.source_frame import Location, SourceFrame, quoted, read_in_tasks, with_origin
 from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.datasource import DataSource
     from pyspark.sql.types import DataType
-
-_FORMAT = "catalog_enrichment_postgres"
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresFeed:
-    """One source that is a database, in one import."""
+class PostgresSource:
+    """A table, view or query of PostgreSQL, in one import."""
 
     spark: SparkSession
     snapshot: TableSnapshot
 
     @property
-    def location(self) -> FileLocation:
-        return FileLocation(self.snapshot.shown, "")  # a relative picture has no folder to be in
+    def location(self) -> Location:
+        return Location(self.snapshot.shown, "")  # a relative picture has no folder to be in
 
-    def fingerprint(self, imported: str | None) -> str:  # noqa: ARG002  as of other sources
-        """Another one each time."""
+    def fingerprint(self, imported: str) -> str:  # noqa: ARG002  the protocol's signature
+        """Return another text each time."""
         return stable_hash("postgres", uuid.uuid4().hex)
 
-    def open(self, wanted: Sequence[str]) -> SourceFrame:
-        reading = self.snapshot.reading
-        kinds = {column.name: column.type for column in reading.columns if column.name in wanted}
-        path = _literal_path(self.snapshot.shown)
-        rows = _rows(self.spark, reading, kinds)
-        frame = with_origin(rows, [quoted(name) for name in kinds], _null(), path)
-        types = {name: _spark_type(kind) for name, kind in kinds.items()}
-        return SourceFrame(frame, types, lambda: [column.name for column in reading.columns])
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        from pyspark.sql import functions as F
+        from pyspark.sql.types import DataType
 
-    def release(self) -> None:
-        """The rows are stored: the server may forget the snapshot."""
+        available = self.snapshot.reading.columns
+        types = {name: DataType.fromDDL(kind) for name, kind in available.items() if name in names}
+        columns = [quoted(name) for name in types]
+        frame = with_origin(self._rows(types), columns, F.lit(None), F.lit(self.snapshot.shown))
+        return SourceFrame(frame, types, lambda: available)
+
+    def close(self) -> None:
+        """Let the server discard the snapshot."""
         self.snapshot.close()
 
-    def forget(self) -> None:
-        """Nothing is kept."""
+    def discard(self) -> None:
+        """Do nothing: nothing is kept."""
+
+    def _rows(self, types: dict[str, DataType]) -> DataFrame:
+        """Return the columns as text, and those of the type bytea as binary."""
+        from pyspark.sql.types import BinaryType, StringType, StructField, StructType
+
+        given = {name: kind if isinstance(kind, BinaryType) else StringType() for name, kind in types.items()}
+        schema = StructType([StructField(name, kind) for name, kind in given.items()])
+        if not types:  # none of the mapped columns exists: the mapping says so, and names the columns that do
+            return self.spark.createDataFrame([], schema)
+        reading = self.snapshot.reading
+
+        def read(number: int) -> Iterator[pa.RecordBatch]:
+            return read_range(reading, schema.names, number)
+
+        return read_in_tasks(self.spark, "postgres", range(len(reading.ranges)), read, schema)
 
 
-def postgres_feed(spark: SparkSession, source: SourceConfig, say: Say) -> PostgresFeed:
-    """Raises ConfigError for what cannot be read, TemporaryFailure for a server that does not answer."""
-    if source.postgres is None:
-        raise ConfigError('source.format = "postgres" needs a section [source.postgres]')
-    snapshot = TableSnapshot(source.path, source.postgres)
+def postgres_source(spark: SparkSession, uri: str, config: PostgresConfig, say: Say) -> PostgresSource:
+    """Take a snapshot of the table or query, and say in how many ranges it is read.
+
+    Raises ConfigError for a table or query that cannot be read, TemporaryFailure for a server that does not answer.
+    """
+    snapshot = TableSnapshot(uri, config)
     ranges = len(snapshot.reading.ranges)
-    alone = ranges == 1 < source.postgres.partitions
-    note = "; a view or query is read in parallel with source.postgres.key" if alone and source.postgres.query else ""
+    alone = ranges == 1 < config.partitions
+    note = "; a view or query is read in parallel with source.postgres.key" if alone and config.query else ""
     say(f"{snapshot.shown} is read in {ranges} range{'s' * (ranges > 1)} of one snapshot{note}")
-    return PostgresFeed(spark, snapshot)
-
-
-def _rows(spark: SparkSession, reading: TableReading, kinds: dict[str, str]) -> DataFrame:
-    """The columns as text, bytea as binary."""
-    from pyspark.sql.types import BinaryType, StringType, StructField, StructType
-
-    types = {name: BinaryType() if kind == "binary" else StringType() for name, kind in kinds.items()}
-    schema = StructType([StructField(name, data_type) for name, data_type in types.items()])
-    if not kinds:  # none of the mapped columns exists: the mapping says so, with those that do
-        return spark.createDataFrame([], schema)
-    spark.dataSource.register(_data_source(reading, schema))
-    return spark.read.format(_FORMAT).load()
-
-
-def _data_source(reading: TableReading, columns: Any) -> type[DataSource]:
-    """Spark's Python data source with a partition per range; the class carries the reading, the password included, so
-    that it is in no option, plan or log."""
-    from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
-
-    class RangesReader(DataSourceReader):  # type: ignore[misc]
-        def partitions(self) -> Sequence[InputPartition]:
-            return [InputPartition(number) for number in range(len(reading.ranges))]
-
-        def read(self, partition: Any) -> Iterator[pa.RecordBatch]:
-            return read_range(reading, columns.names, partition.value)
-
-    class PostgresRanges(DataSource):  # type: ignore[misc]
-        @classmethod
-        def name(cls) -> str:
-            return _FORMAT
-
-        def schema(self) -> Any:
-            return columns
-
-        def reader(self, schema: Any) -> DataSourceReader:  # noqa: ARG002  the base's signature
-            return RangesReader()
-
-    return PostgresRanges
-
-
-def _spark_type(kind: str) -> DataType:
-    from pyspark.sql import types as T
-
-    if kind.startswith("array<"):
-        return T.ArrayType(_spark_type(kind.removeprefix("array<").removesuffix(">")))
-    known = {
-        "boolean": T.BooleanType, "smallint": T.ShortType, "int": T.IntegerType, "bigint": T.LongType,
-        "decimal": T.DecimalType, "float": T.FloatType, "double": T.DoubleType, "date": T.DateType,
-        "timestamp_ntz": T.TimestampNTZType, "timestamp": T.TimestampType, "binary": T.BinaryType,
-    }  # fmt: skip
-    return known.get(kind, T.StringType)()
-
-
-def _null() -> Any:
-    from pyspark.sql import functions as F
-
-    return F.lit(None)
-
-
-def _literal_path(shown: str) -> Any:
-    from pyspark.sql import functions as F
-
-    return F.lit(shown)
+    return PostgresSource(spark, snapshot)

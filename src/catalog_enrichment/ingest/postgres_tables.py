@@ -1,12 +1,12 @@
 """Reads a table, view or query of PostgreSQL in ranges, through several connections that see one snapshot.
 
 The driver opens a transaction, which locks what is read against being dropped or emptied (ACCESS SHARE, as any SELECT
-does), and exports its snapshot (pg_export_snapshot). It stays open until all is read. Every task opens a transaction of
-its own with that snapshot. So rows that others write, move or delete meanwhile are neither lost nor read twice.
+does), and exports its snapshot (pg_export_snapshot). It stays open until everything is read. Every task opens its own
+transaction with that snapshot. So rows that others write, move or delete meanwhile are neither lost nor read twice.
 
-Ranges are ranges of disk pages (ctid): every row of a snapshot is in exactly one of them, whatever the key is. Where
-there are no pages, in views and queries, they are ranges of a column. The server writes all values but bytea as text,
-so that one value that Spark cannot hold, such as the date `infinity`, makes one row unusable and not the import.
+The ranges are ranges of disk pages (ctid), in exactly one of which every row of a snapshot is, whatever the key is.
+Views and queries have no pages: their ranges are those of a column. The server writes all values but bytea as text, so
+that a value that Spark cannot hold, such as the date `infinity`, makes its row unusable and not the import.
 
 psycopg (the extra `postgres`) is imported where it is needed. No Spark here.
 """
@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from catalog_enrichment.config.remote_source import PostgresConfig
+from catalog_enrichment.config.source import PostgresConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from psycopg import sql
 
 FETCH_BYTES = 16 * 2**20
-"""Of the rows that a connection fetches at a time, about."""
+"""About the size of the rows that a connection fetches at a time."""
 _FIRST_ROWS = 32
 _TYPES = {
     "bool": "boolean", "int2": "smallint", "int4": "int", "int8": "bigint", "oid": "bigint", "numeric": "decimal",
@@ -39,22 +39,15 @@ _TYPES = {
 }  # fmt: skip
 """Name of a type in pg_type -> Spark's name; every other type is a text."""
 _OF_ANY_LENGTH = {"character": "bpchar", "bit": "varbit"}
-"""Types whose plain name means a length of one, and the same without a length."""
+"""Types whose plain name means a length of one -> the same types without a length."""
 _WITH_PAGES = ("r", "m", "p")
-"""Of pg_class.relkind: tables, materialized views, partitioned tables."""
+"""Values of pg_class.relkind for tables, materialized views and partitioned tables."""
 _SETTINGS = {
     "timezone": "UTC", "datestyle": "ISO, YMD", "intervalstyle": "iso_8601", "extra_float_digits": "1",
 }  # fmt: skip
-"""Of every connection, so that the server writes texts in one form."""
+"""Settings of every connection, so that the server always writes texts in the same form."""
 _PASSING = ("starting up", "shutting down", "too many", "remaining connection slots", "recovery", "not yet accepting")
-"""In messages of a server that refuses a connection now and may take it later."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableColumn:
-    name: str
-    type: str
-    """Spark's name of its values' type, without precision: `bigint`, `array<string>`."""
+"""Parts of the messages of a server that refuses a connection now and may accept it later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,25 +55,24 @@ class TableReading:
     """What a task needs to read its range."""
 
     conninfo: str = field(repr=False)
-    """With the password."""
+    """How to connect, with the password."""
     shown: str
     """Server, database and table, for messages and for the rows' origin."""
-    columns: tuple[TableColumn, ...]
-    """All that there are."""
+    columns: dict[str, str]
+    """All columns of the table or query -> Spark's name of their type, without precision: `array<string>`."""
     source: str
-    """What follows FROM, as SQL."""
+    """The SQL that follows FROM."""
     ranges: tuple[str, ...]
-    """A condition, as SQL, per task; every row fulfils exactly one of them."""
+    """The SQL condition of each task. Every row fulfils exactly one of them."""
     snapshot: str | None
-    """Exported by the driver; None for a single range, whose transaction has a snapshot of its own."""
+    """The snapshot that the driver has exported; None for a single range, whose transaction has its own."""
     config: PostgresConfig
 
     def select(self, names: Sequence[str], number: int) -> str:
-        """The statement that reads ``names`` of range ``number``: everything as text, but bytea."""
+        """Return the statement that reads ``names`` of range ``number``: everything but bytea as text."""
         from psycopg import sql
 
-        types = {column.name: column.type for column in self.columns}
-        columns = sql.SQL(", ").join(_as_text(name, types[name]) for name in names)
+        columns = sql.SQL(", ").join(_as_text(name, self.columns[name]) for name in names)
         statement = sql.SQL("SELECT {} FROM {} WHERE {}")
         parts = (columns, sql.SQL(_literal(self.source)), sql.SQL(_literal(self.ranges[number])))
         return statement.format(*parts).as_string(None)
@@ -104,8 +96,11 @@ class TableSnapshot:
     """The driver's transaction, which holds the snapshot and the locks until :meth:`close`."""
 
     def __init__(self, uri: str, config: PostgresConfig) -> None:
-        """Connects and looks at the table. Raises ConfigError for a table, key or query that cannot be read, and for a
-        server that refuses access, TemporaryFailure for one that does not answer."""
+        """Connect, and find columns and ranges.
+
+        Raises ConfigError for a table, key or query that cannot be read, and for a server that refuses access, and
+        TemporaryFailure for a server that does not answer.
+        """
         self._config = config
         self.shown = _shown(uri, config)
         self._connection = connect(_conninfo(uri, config), self.shown, config, repeatable=False)
@@ -117,27 +112,24 @@ class TableSnapshot:
             raise
 
     def close(self) -> None:
-        """End the transaction. What is still read then may fail."""
+        """End the transaction. Tasks that are still reading may fail."""
         self._connection.close()
 
     def _look(self) -> TableReading:
         connection, config = self._connection, self._config
-        # for longer than a setting of the server may allow; until it is closed
+        # the transaction stays open for longer than a setting of the server may allow
         _set(connection, "idle_in_transaction_session_timeout", "0")
         if connection.info.server_version >= 170000:
             _set(connection, "transaction_timeout", "0")
         source, kind, oid = _source(connection, config)
-        columns = _columns(connection, source)  # locks all that is read, before the snapshot is taken
-        if config.key and config.key not in {column.name for column in columns}:
-            available = sorted(column.name for column in columns)
-            raise ConfigError(f"source.postgres.key: {config.key!r} is no column. Available: {available}")
-        with connection.cursor() as cursor:
-            row = cursor.execute("SELECT pg_export_snapshot()").fetchone()
+        columns = _columns(connection, source)  # locks everything that is read, before the snapshot is taken
+        if config.key and config.key not in columns:
+            raise ConfigError(f"source.postgres.key: {config.key!r} is no column. Available: {sorted(columns)}")
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
         ranges = _ranges(connection, config, source, oid if kind in _WITH_PAGES else None)
-        given = connection.info
         reading = TableReading(
-            conninfo=_with_password(given), shown=self.shown, columns=columns, source=source, ranges=tuple(ranges),
-            snapshot=row[0] if row and len(ranges) > 1 else None, config=config,
+            conninfo=_with_password(connection.info), shown=self.shown, columns=columns, source=source,
+            ranges=tuple(ranges), snapshot=row[0] if row and len(ranges) > 1 else None, config=config,
         )  # fmt: skip
         if reading.snapshot:
             connect(reading.conninfo, self.shown, config, snapshot=reading.snapshot).close()
@@ -145,14 +137,14 @@ class TableSnapshot:
 
 
 def read_range(reading: TableReading, names: Sequence[str], number: int) -> Iterator[pa.RecordBatch]:
-    """The rows of one range in Arrow batches of about :data:`FETCH_BYTES` (runs on executors): text, bytea as binary.
+    """Yield the rows of a range in Arrow batches of about :data:`FETCH_BYTES`: text, bytea as binary.
 
-    Raises TemporaryFailure where the server ends the connection, ConfigError where the query itself fails.
+    Runs on executors. Raises TemporaryFailure where the server ends the connection, ConfigError where the query fails.
     """
     import pyarrow as pa
 
-    kinds = {column.name: column.type for column in reading.columns}
-    schema = pa.schema([(name, pa.binary() if kinds[name] == "binary" else pa.string()) for name in names])
+    types = {name: pa.binary() if reading.columns[name] == "binary" else pa.string() for name in names}
+    schema = pa.schema(types)
     connection = connect(reading.conninfo, reading.shown, reading.config, snapshot=reading.snapshot)
     with explained(reading.shown), connection, connection.cursor("catalog_enrichment", binary=True) as cursor:
         if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
@@ -160,9 +152,8 @@ def read_range(reading: TableReading, names: Sequence[str], number: int) -> Iter
         cursor.execute(_literal(reading.select(names, number)))
         rows = cursor.fetchmany(min(_FIRST_ROWS, reading.config.fetch_rows))
         while rows:
-            arrays = [
-                pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
-            ]
+            columns = zip(*rows, strict=True)
+            arrays = [pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)]
             batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
             yield batch
             row_bytes = max(1, batch.nbytes // batch.num_rows)
@@ -172,8 +163,10 @@ def read_range(reading: TableReading, names: Sequence[str], number: int) -> Iter
 def connect(
     conninfo: str, shown: str, config: PostgresConfig, *, repeatable: bool = True, snapshot: str | None = None
 ) -> psycopg.Connection[Any]:
-    """A connection in a read-only transaction: of its own snapshot, of ``snapshot``, or, if it is not ``repeatable``,
-    of a new one with every statement."""
+    """Open a connection in a read-only transaction.
+
+    It sees its own snapshot, or ``snapshot``, or, if it is not ``repeatable``, a new one with every statement.
+    """
     _psycopg()
     import psycopg
 
@@ -219,7 +212,7 @@ def _take(connection: psycopg.Connection[Any], snapshot: str, shown: str) -> Non
 
 
 def _lenient_text() -> Any:
-    """Loads texts of a database without a known encoding (SQL_ASCII): what is no UTF-8 becomes a replacement sign."""
+    """Return a loader for texts of a database without a known encoding (SQL_ASCII), which need not be UTF-8."""
     from psycopg.adapt import Loader
     from psycopg.pq import Format
 
@@ -260,13 +253,13 @@ def _conninfo(uri: str, config: PostgresConfig) -> str:
 
 
 def _with_password(info: psycopg.ConnectionInfo) -> str:
-    """What this connection was opened with, its password included: tasks have neither the driver's environment nor its
+    """Return how this connection was opened, with its password: tasks have neither the driver's environment nor its
     `~/.pgpass`."""
     from psycopg.conninfo import make_conninfo
 
     ours = ("client_encoding", "connect_timeout", "keepalives_idle", "tcp_user_timeout", "application_name")
     given = {name: value for name, value in info.get_parameters().items() if name not in ours}
-    given |= {"host": info.host, "port": str(info.port)}  # of several hosts the one that answered
+    given |= {"host": info.host, "port": str(info.port)}  # the host that answered, of several
     return make_conninfo("", **given, **({"password": info.password} if info.password else {}))
 
 
@@ -277,7 +270,7 @@ def _shown(uri: str, config: PostgresConfig) -> str:
 
 
 def _source(connection: psycopg.Connection[Any], config: PostgresConfig) -> tuple[str, str, int | None]:
-    """What follows FROM, as SQL; pg_class.relkind (empty for a query); the table's oid."""
+    """Return the SQL that follows FROM, pg_class.relkind (empty for a query), and the table's oid."""
     from psycopg import sql
 
     if config.query:
@@ -298,8 +291,8 @@ def _source(connection: psycopg.Connection[Any], config: PostgresConfig) -> tupl
     return sql.Identifier(schema, name).as_string(connection), kind, oid
 
 
-def _columns(connection: psycopg.Connection[Any], source: str) -> tuple[TableColumn, ...]:
-    """All columns of what is read. Its plan locks every table that it needs."""
+def _columns(connection: psycopg.Connection[Any], source: str) -> dict[str, str]:
+    """Return all columns of what is read, and lock every table that it needs."""
     cursor = connection.execute(_literal(f"SELECT * FROM {source} LIMIT 0"))
     described = [(column.name, column.type_code) for column in cursor.description or ()]
     names = [name for name, _ in described]
@@ -316,11 +309,11 @@ def _columns(connection: psycopg.Connection[Any], source: str) -> tuple[TableCol
     known = {
         oid: f"array<{_TYPES.get(item, 'string')}>" if item else _TYPES.get(name, "string") for oid, name, item in rows
     }
-    return tuple(TableColumn(name, known.get(oid, "string")) for name, oid in described)
+    return {name: known.get(oid, "string") for name, oid in described}
 
 
 def _ranges(connection: psycopg.Connection[Any], config: PostgresConfig, source: str, oid: int | None) -> list[str]:
-    """Conditions of which every row fulfils exactly one, at most `partitions` of them."""
+    """Return at most `partitions` conditions, of which every row fulfils exactly one."""
     if config.partitions == 1:
         return ["true"]
     if config.key:
@@ -329,8 +322,7 @@ def _ranges(connection: psycopg.Connection[Any], config: PostgresConfig, source:
 
 
 def _page_ranges(connection: psycopg.Connection[Any], oid: int, partitions: int) -> list[str]:
-    """Ranges of disk pages. Of a partitioned table each range is one in every partition; the last one has no end, since
-    the table may have grown."""
+    """Return ranges of disk pages, each in every partition; the last has no end, as the table may have grown."""
     sizes = """SELECT max(pg_relation_size(c.oid)) / current_setting('block_size')::bigint FROM pg_catalog.pg_class c
         WHERE c.oid = %(oid)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass))"""
     row = connection.execute(sizes, {"oid": oid}).fetchone()
@@ -340,7 +332,7 @@ def _page_ranges(connection: psycopg.Connection[Any], oid: int, partitions: int)
 
 
 def _key_ranges(connection: psycopg.Connection[Any], config: PostgresConfig, source: str) -> list[str]:
-    """Ranges of the key with about as many rows each; those without a key are in the first one."""
+    """Return ranges of the key with about as many rows each; rows without a key are in the first range."""
     from psycopg import sql
 
     key = sql.Identifier(config.key)
@@ -360,7 +352,7 @@ def _key_ranges(connection: psycopg.Connection[Any], config: PostgresConfig, sou
 
 
 def _between(column: str, starts: Sequence[str]) -> list[str]:
-    """Conditions for what is below the first start, between two, and from the last one on."""
+    """Return conditions for the rows below the first start, between two starts, and from the last start on."""
     if not starts:
         return ["true"]
     inner = [f"{column} >= {low} AND {column} < {high}" for low, high in pairwise(starts)]
@@ -369,7 +361,7 @@ def _between(column: str, starts: Sequence[str]) -> list[str]:
 
 @contextmanager
 def explained(shown: str) -> Iterator[None]:
-    """A block whose errors of psycopg become those of this package."""
+    """Turn psycopg's errors in a block into errors of this package."""
     psycopg = _psycopg()
     try:
         yield
@@ -378,7 +370,7 @@ def explained(shown: str) -> Iterator[None]:
 
 
 def _explained(shown: str, problem: Exception) -> CatalogEnrichmentError:
-    """The error to raise for one of psycopg. One without a code happened while a connection was opened or lost."""
+    """Return the error to raise for psycopg's. An error without a code happened as a connection was opened or lost."""
     import psycopg
 
     said, code = _first_line(problem), str(getattr(problem, "sqlstate", None) or "")

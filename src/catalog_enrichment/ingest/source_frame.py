@@ -1,33 +1,49 @@
-"""The frame that every source format is opened as: the columns that the mapping names, and four added columns.
+"""What a source is: it opens as a :class:`SourceFrame`, the columns that the mapping names and four added columns.
 
-``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem`` and ``_corrupt_record``,
-the text of a row that could not be parsed. Columns of the source that the mapping does not name are not read, whatever
-they are called and hold. Names are compared exactly: ``Title`` and ``title`` are two columns
-(`spark.sql.caseSensitive`, :mod:`catalog_enrichment.spark.session`).
+The added columns are ``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem`` and
+``_corrupt_record``, the text of a row that could not be parsed. Other columns of the source are not read, whatever
+they hold. Names are compared exactly: ``Title`` and ``title`` are two columns.
+
+A selector of the mapping is a column's name, an element of a list, or a template over columns::
+
+    genres                                  a column
+    categories[0][-1]                       the last element of the first list; indexes count as in Python
+    image_{Image_id}_{categories[0][0]}.jpg a template; null if one of its columns is null or empty
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from catalog_enrichment.errors import ConfigError, DataContractError
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.types import DataType
 
 CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM = "_corrupt_record", "_source_uri", "_row_number", "_file_stem"
 RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM)
 
+_ELEMENT = re.compile(r"(.+?)((?:\[-?\d+\])+)")
+_LIST_OPTIONS = {"mode": "PERMISSIVE", "allowBackslashEscapingAnyCharacter": "true"}
+"""Spark's JSON options for a list in a text: JSON, or with single quotes as Python writes it (allowed by default)."""
+
+Task = TypeVar("Task")
+
 
 @dataclass(frozen=True, slots=True)
-class FileLocation:
-    """A file or folder of the source."""
+class Location:
+    """Where a source is."""
 
     path: str
-    """Absolute path or URI."""
+    """Absolute path or URI, for messages."""
     folder: str
-    """``path`` if it is a folder, else the folder of the file."""
+    """Where relative paths of pictures start: ``path`` if it is a folder, else the folder that it is in."""
 
     @property
     def is_file(self) -> bool:
@@ -36,17 +52,40 @@ class FileLocation:
 
 @dataclass(frozen=True, slots=True)
 class SourceFrame:
-    """Rows of a source with the columns described above."""
+    """The rows of a source."""
 
     frame: DataFrame
+    """The columns that were asked for and exist, and the four added columns."""
     types: dict[str, DataType]
-    """Column name -> type of its values, where ``frame`` holds text. Without the four added columns."""
+    """Column name -> type of its values, also where ``frame`` holds text. Without the added columns."""
     available: Callable[[], Iterable[str]]
-    """The names of all columns of the source, for messages; may read the source."""
+    """Gives the names of all columns of the source, for messages; may read the source."""
+
+
+class ProductSource(Protocol):
+    """A source in one import: files, a database or an API."""
+
+    @property
+    def location(self) -> Location: ...
+
+    def fingerprint(self, imported: str) -> str:
+        """Return a text that equals that of another import only if both read the same rows.
+
+        ``imported``: the fingerprint of the last import, or "".
+        """
+
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        """Open the columns ``names``, as far as they exist. The rows must be read before :meth:`close`."""
+
+    def close(self) -> None:
+        """Free what reading needs: the rows are stored."""
+
+    def discard(self) -> None:
+        """Remove what was kept for a later attempt: the rows are imported, or cannot be."""
 
 
 def quoted(name: str) -> Column:
-    """The column of this name, which may hold dots and other special characters."""
+    """Return the column of this name, which may hold dots and other special characters."""
     from pyspark.sql import functions as F
 
     return F.col("`" + name.replace("`", "``") + "`")
@@ -55,7 +94,7 @@ def quoted(name: str) -> Column:
 def with_origin(
     frame: DataFrame, columns: Iterable[Column], corrupt: Column, path: Column, row_number: Column | None = None
 ) -> DataFrame:
-    """``columns`` and the four added columns. ``path``: the URL-encoded URI of the row's file."""
+    """Select ``columns`` and the four added columns. ``path``: the URL-encoded URI of the row's file."""
     from pyspark.sql import functions as F
 
     # + is not encoded in it, and try_url_decode would turn it into a space
@@ -67,3 +106,162 @@ def with_origin(
         (F.lit(None) if row_number is None else row_number).cast("bigint").alias(ROW_NUMBER),
         F.regexp_replace(F.try_url_decode(encoded), r"(?<=.)\.[^.]*$", "").alias(FILE_STEM),
     )
+
+
+def read_in_tasks(
+    spark: SparkSession, name: str, tasks: Sequence[Task], read: Callable[[Task], Iterator[Any]], schema: Any
+) -> DataFrame:
+    """Return the rows, or Arrow batches, that ``read`` gives for each of ``tasks``, by Spark's Python data source.
+
+    ``name``: that of the data source. ``read`` is sent to the executors with all that it refers to, passwords and
+    tokens included, which are so in no option, plan or log.
+    """
+    from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
+
+    class Reader(DataSourceReader):  # type: ignore[misc]
+        def partitions(self) -> Sequence[InputPartition]:
+            return [InputPartition(number) for number in range(len(tasks))]
+
+        def read(self, partition: Any) -> Iterator[Any]:
+            return read(tasks[partition.value])
+
+    class TaskSource(DataSource):  # type: ignore[misc]
+        @classmethod
+        def name(cls) -> str:
+            return f"catalog_enrichment_{name}"
+
+        def schema(self) -> Any:
+            return schema
+
+        def reader(self, schema: Any) -> DataSourceReader:  # noqa: ARG002  the base's signature
+            return Reader()
+
+    spark.dataSource.register(TaskSource)
+    return spark.read.format(TaskSource.name()).load()
+
+
+# --- selectors of the mapping -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedColumn:
+    """The column that a selector stands for."""
+
+    column: Column
+    """The column in its Spark type, or as text that holds a list as JSON or Python would write it."""
+    type: str
+    """Spark's simple name of the values' type, without precision and length."""
+    is_array: bool = False
+    """Whether ``column`` has Spark's array type; False for a list in a text."""
+
+    def text(self) -> Column:
+        return self.column.cast("string")
+
+    def joined(self, separator: str) -> Column:
+        """Return the text; the elements of a list are joined by ``separator``."""
+        from pyspark.sql import functions as F
+
+        if self.is_array:
+            return F.array_join(self.column.cast("array<string>"), separator)
+        text = self.text()
+        joined = F.array_join(_parsed_list(text), separator)
+        if self.type.startswith("array"):
+            return joined
+        return F.when(text.rlike(r"^\[[\"']"), F.coalesce(joined, text)).otherwise(text)
+
+    def texts(self, empty: list[str]) -> Column:
+        """Return the distinct values, trimmed, without blanks and the texts in ``empty``: array<string>."""
+        from pyspark.sql import functions as F
+
+        values = self.column.cast("array<string>") if self.is_array else self._list_or_text()
+        values = F.transform(values, lambda value: F.trim(F.make_valid_utf8(value)))
+        return F.array_distinct(F.filter(values, lambda v: v.isNotNull() & ~v.isin("", *empty)))
+
+    def _list_or_text(self) -> Column:
+        from pyspark.sql import functions as F
+
+        return F.coalesce(_parsed_list(self.text()), F.array(self.text()))
+
+
+def named_columns(selector: str) -> set[str]:
+    """Return every column of a source that ``selector`` can stand for or use, whether or not it exists."""
+    names = {selector}
+    if element := _ELEMENT.fullmatch(selector):
+        names.add(element[1])
+    with suppress(ConfigError):  # `select` reports an invalid template
+        for _, name in _template_parts(selector, selector):
+            names |= named_columns(name) if name not in ("", selector) else set()
+    return names
+
+
+def select(selector: str, source: SourceFrame, where: str) -> SelectedColumn:
+    """Return the column that ``selector`` stands for: a column with exactly that name, else an element or a template.
+
+    ``where`` starts the error messages. Raises DataContractError for a column that does not exist and ConfigError for
+    an invalid template.
+    """
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType
+
+    types = source.types
+    if selector in types or selector == FILE_STEM:
+        data_type = source.frame.schema[selector].dataType
+        type_name = _type_name(types.get(selector, data_type))
+        return SelectedColumn(quoted(selector), type_name, isinstance(data_type, ArrayType))
+    if "{" in selector or "}" in selector:
+        parts = []
+        for literal, name in _template_parts(selector, where):
+            parts += [F.lit(literal)] if literal else []
+            parts += [F.nullif(_template_column(name, source, where).text(), F.lit(""))] if name else []
+        return SelectedColumn(F.concat(*parts), "string")
+    element = _ELEMENT.fullmatch(selector)
+    if element and element[1] in types:
+        list_column = select(element[1], source, where)
+        return _element(list_column, types[element[1]], element[2], f"{where} {selector!r}")
+    raise DataContractError(
+        f"{where}: column {selector!r} does not exist. Available columns: {sorted(source.available())}"
+    )
+
+
+def _template_parts(template: str, where: str) -> list[tuple[str, str]]:
+    """Return (literal text, name of the column after it) pairs; the name is empty after the last text."""
+    try:
+        fields = list(string.Formatter().parse(template))
+        if any(name == "" or format_spec or conversion for _, name, format_spec, conversion in fields):
+            raise ValueError("{} holds a column's name and nothing else")
+    except ValueError as problem:
+        raise ConfigError(f"{where}: {template!r} is not a usable template: {problem}") from None
+    return [(literal, name or "") for literal, name, _, _ in fields]
+
+
+def _template_column(name: str, source: SourceFrame, where: str) -> SelectedColumn:
+    selected = select(name, source, where)
+    if re.match("array|map|struct|binary", selected.type):
+        raise DataContractError(f"{where}: {name!r} has type {selected.type}, which cannot be used in a template")
+    return selected
+
+
+def _element(selected: SelectedColumn, data_type: DataType, indexes: str, where: str) -> SelectedColumn:
+    """Return the element at ``indexes`` (``[0][-1]``), as text; null where the list is too short."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType, StringType
+
+    text = F.to_json(selected.column) if selected.is_array else selected.text()
+    for index in (int(number) for number in re.findall(r"-?\d+", indexes)):
+        if isinstance(data_type, ArrayType):
+            data_type = data_type.elementType
+        elif not isinstance(data_type, StringType):  # a text may hold a list
+            raise DataContractError(f"{where}: {_type_name(data_type)} has no elements")
+        text = F.try_element_at(_parsed_list(text), F.lit(index if index < 0 else index + 1))
+    return SelectedColumn(text, _type_name(data_type))
+
+
+def _parsed_list(text: Column) -> Column:
+    """Return the list that the text holds, null if it holds none: array<string>. Lists inside it stay text."""
+    from pyspark.sql import functions as F
+
+    return F.when(text.rlike(r"^\s*\[(?s:.*)\]\s*$"), F.from_json(text, "array<string>", _LIST_OPTIONS))
+
+
+def _type_name(data_type: DataType) -> str:
+    return re.sub(r"\(.*?\)", "", data_type.simpleString())  # decimal(10,0), char(8)

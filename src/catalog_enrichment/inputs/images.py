@@ -1,12 +1,13 @@
-"""Pictures to a square for the model; a bad picture gives a Reason, never an exception."""
+"""A product's pictures to a square for the model. A bad picture gives a Reason, never an exception."""
 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -14,17 +15,27 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from catalog_enrichment.config.schema import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
 from catalog_enrichment.inputs.square import Square
-from catalog_enrichment.records import TRANSIENT, Reason
+from catalog_enrichment.reasons import TRANSIENT, Reason
 from catalog_enrichment.web.limits import Deadline
 
 TOO_LARGE = "too_large:"
-"""Begins the version of a picture whose bytes were not imported, because of their number; the number follows."""
+"""The prefix of the version of a picture whose bytes were not imported, because of their number; the number follows."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF")
 """The formats, by Pillow's names, that are decoded. Pillow gives others to programs: it runs Ghostscript on EPS."""
+
+MIN_TRIED = 20
+"""With fewer products with pictures, a share of unusable pictures says little: it is a warning at most."""
+
+_HINTS = {
+    Reason.IMAGE_MISSING: "Is source.image_folder the right folder, and is it there?",
+    Reason.IMAGE_NOT_ALLOWED: "images.fetch says from where pictures may be fetched.",
+    Reason.IMAGE_UNREACHABLE: "Do network, DNS, certificates and the store's client work on this machine?",
+    Reason.IMAGE_TOO_LARGE: "images.max_bytes and images.max_pixels are the limits.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class Decoded:
 Pictures = Iterable[Mapping[str, Any]]
 """A product's ordered ``{bytes, uri, version}``."""
 Fetch = Callable[[str, Deadline], Fetched]
-"""(URI, the moment until which the product's pictures are fetched) -> the picture."""
+"""(URI, the deadline of the product's pictures) -> the picture."""
 
 
 def first_usable(
@@ -50,12 +61,12 @@ def first_usable(
     fetch: Fetch | None = None,
     decoding: AbstractContextManager[Any] | None = None,
 ) -> Decoded:
-    """The first picture of a product that decodes. Never raises.
+    """Return the first picture of a product that decodes. Never raises.
 
-    If none does, the reason is that of the first picture that could not be reached, else of the first: it is the
-    merchant's main picture. At most `images.max_per_product` are tried, and after `images.fetch.product_seconds` none
-    is fetched any more. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while a fetched
-    picture is decoded.
+    If no picture decodes, the reason is that of the first picture that could not be reached, else of the first picture,
+    which is the merchant's main picture. At most `images.max_per_product` are tried, and none is fetched after
+    `images.fetch.product_seconds`. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while
+    a fetched picture is decoded.
     """
     failure: Decoded | None = None
     listed, deadline = list(images) if images is not None else [], Deadline(limits.fetch.product_seconds)
@@ -82,11 +93,11 @@ def first_usable(
 
 
 def first_usable_of_each(products: Sequence[Pictures | None], square: Square, limits: ImagesConfig) -> list[Decoded]:
-    """:func:`first_usable` of every product, in order.
+    """Return :func:`first_usable` of every product, in order.
 
-    Pictures by reference are fetched by `images.fetch.threads` threads. They decode one picture at a time: a decoded
-    picture needs many times the memory of its bytes, and a worker has one core. Those of the catalog's own folder are
-    read in turn: a thread for each would cost more than the reading.
+    Pictures by reference are fetched by `images.fetch.threads` threads. They decode a single picture at a time: a
+    decoded picture needs many times the memory of its bytes, and a worker has one core. Pictures of the catalog's own
+    folder are read in turn: a thread for each would cost more than the reading.
     """
     listed = [list(images) if images is not None else [] for images in products]
     remote = "://" in limits.store
@@ -98,17 +109,17 @@ def first_usable_of_each(products: Sequence[Pictures | None], square: Square, li
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
-    """The picture that the catalog keeps under ``version``."""
+    """Return the picture that the catalog keeps under ``version``."""
     if version.startswith(TOO_LARGE):
         return Fetched(None, Reason.IMAGE_TOO_LARGE, f"{version.removeprefix(TOO_LARGE)} bytes, not imported")
     return picture_sources(limits).stored(version, deadline)
 
 
 def decode_image(data: bytes, square: Square, limits: ImagesConfig) -> Decoded:
-    """Decode one encoded picture (of one of :data:`FORMATS`) fitted into ``square``. Never raises.
+    """Decode an encoded picture of the :data:`FORMATS`, fitted into ``square``. Never raises.
 
-    Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. Of an
-    animation the first frame is used, transparency becomes white, EXIF rotation is applied.
+    Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. The first frame of
+    an animation is used, transparency becomes white, EXIF rotation is applied.
     """
     if not data:
         return Decoded(None, Reason.IMAGE_EMPTY, "zero bytes")
@@ -130,13 +141,13 @@ def decode_image(data: bytes, square: Square, limits: ImagesConfig) -> Decoded:
 
 @cache
 def _known_formats() -> tuple[str, ...]:
-    """:data:`FORMATS` without those that this Pillow does not have (AVIF came with 11.3)."""
+    """Return the :data:`FORMATS` that this Pillow has (AVIF came with 11.3)."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _decode_fetched(uri: str, fetched: Fetched, square: Square, limits: ImagesConfig) -> Decoded:
-    """The picture at ``uri``; the detail of a failure names it. Empty: a picture of the catalog's own."""
+    """Decode the picture at ``uri``, which the detail of a failure names; "" for a picture that the catalog keeps."""
     if fetched.data is None:
         return Decoded(None, fetched.reason, fetched.detail)
     decoded = decode_image(fetched.data, square, limits)
@@ -155,7 +166,7 @@ def _failure_reason(data: bytes, problem: Exception) -> Reason:
 
 
 def _is_complete(data: bytes) -> bool | None:
-    """Whether the data has its format's end marker; None if it is not JPEG, PNG, GIF or WebP.
+    """Return whether the data has its format's end marker; None if it is not JPEG, PNG, GIF or WebP.
 
     Decoders report truncated files in many ways, or only as unidentified.
     """
@@ -168,3 +179,43 @@ def _is_complete(data: bytes) -> bool | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return None
+
+
+@dataclass(slots=True)
+class UnusablePictures:
+    """Counts of products whose pictures are all unusable, among the products that have pictures."""
+
+    tried: int = 0
+    by_reason: Counter[str] = field(default_factory=Counter)
+    """Reason -> products without a usable picture."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Reason -> detail of the first of these products."""
+
+    def add(self, outcomes: Iterable[tuple[str | None, str]]) -> None:
+        """Count products by (reason or None, detail); products without any picture (NO_IMAGE) do not count."""
+        for reason, detail in outcomes:
+            if reason == Reason.NO_IMAGE:
+                continue
+            self.tried += 1
+            if reason is not None:
+                self.by_reason[str(reason)] += 1
+                self.examples.setdefault(str(reason), detail)
+
+    @property
+    def unusable(self) -> int:
+        return self.by_reason.total()
+
+    def too_many(self, max_unusable: float) -> bool:
+        """Return whether more than this share of at least MIN_TRIED products have no usable picture."""
+        return self.tried >= MIN_TRIED and self.unusable > max_unusable * self.tried
+
+    def sentence(self) -> str:
+        """Return how many products these are, the most frequent reason, and an example; "" if all are usable."""
+        if not self.by_reason:
+            return ""
+        [(reason, count)] = self.by_reason.most_common(1)
+        hint = _HINTS.get(Reason(reason), "")
+        return (
+            f"{self.unusable:,} of {self.tried:,} products with pictures have no usable picture, most often {reason} "
+            f"({count:,}), for example {self.examples[reason]}. {hint}"
+        ).rstrip()

@@ -29,6 +29,6 @@ class ProductBatch:
         return len(self.titles)
 
     def part(self, start: int, stop: int) -> ProductBatch:
-        """The products at positions ``start`` to ``stop``, the last one not included."""
+        """Return the products at the positions from ``start`` to ``stop``, without ``stop``."""
         rows = slice(start, stop)
         return ProductBatch(self.titles[rows], self.descriptions[rows], self.pictures[rows])

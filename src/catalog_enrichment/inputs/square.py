@@ -1,8 +1,8 @@
-"""How a picture is fitted into the square that a model reads.
+"""The square that a model reads, and how a picture is fitted into it.
 
 The whole picture is scaled into the square and the rest is white, like the background of most catalog pictures.
 Cropping would cut off parts of tall products; stretching would change proportions. A recipe may have the margins around
-the product cut off first. What is done here is part of what a model learned from: see `preprocess.VERSION`.
+the product cut off first. A change of this file changes the inputs of models: see `preprocess.VERSION`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from PIL import ExifTags, Image, ImageChops, ImageOps
 _WHITE = (255, 255, 255)
 _UINT16_STEP = 257  # 65535 / 255
 _ANALYSIS_SIDE = 256
-"""Margins of a larger picture are looked for in one that is shrunk to this side, pixels."""
+"""Margins of a larger picture are looked for in the picture shrunk to this side, pixels."""
 _TOLERANCE = 16
-"""Largest difference from the background's colour in a channel of 256 levels that is still background: JPEG's
-noise."""
+"""The largest difference from the background's colour, in a channel of 256 levels, that is still background: the noise
+of JPEG."""
 _MARGIN_SHARE = 0.04
-"""Margin that is left around the product, as a share of its longer side."""
+"""The margin that is left around the product, as a share of its longer side."""
 _SMALLEST_PRODUCT_SHARE = 0.1
 """Anything smaller, as a share of the picture's longer side, is taken for a speck, and the picture is left whole."""
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are the first ones outside."""
+"""Left, top, right, bottom in pixels; right and bottom are the first pixels outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """What a model's pictures are fitted into (`model.image.size` and `model.image.trim`)."""
+    """The square that a model's pictures are fitted into (`model.image.size` and `model.image.trim`)."""
 
     side: int
     """Pixels."""
@@ -40,7 +40,7 @@ class Square:
     """Cut off the margins around the product, so that it fills the square; see :func:`product_box`."""
 
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
-        """A picture just opened to uint8 (side, side, 3), RGB. EXIF rotation is applied, transparency becomes white.
+        """Fit a picture just opened into uint8 (side, side, 3), RGB, with EXIF rotation and white for transparency.
 
         Raises almost any exception for malformed data.
         """
@@ -64,11 +64,11 @@ class Square:
 
 
 def product_box(image: Image.Image) -> Box:
-    """Where an RGB or RGBA picture differs from its background, and a thin margin around that.
+    """Return the box where an RGB or RGBA picture differs from its background, with a thin margin.
 
     The background's colour is the median of the border's pixels. The box is the whole picture if fewer than three of
-    its corners have that colour (a close-up, or a scene), or if nothing or a speck differs. Limit: of a product in
-    nearly the background's colour only what differs is found, such as the print of a white shirt on white.
+    its corners have that colour (a close-up, or a scene), or if nothing or a speck differs. Limit: if a product has
+    nearly the background's colour, only the differing part is found, such as the print of a white shirt on white.
     """
     whole = (0, 0, *image.size)
     small = _on_white(_shrunk(image))
@@ -97,7 +97,7 @@ def product_box(image: Image.Image) -> Box:
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
-    """The picture itself, or one of at most :data:`_ANALYSIS_SIDE` pixels a side."""
+    """Return the picture, shrunk to at most :data:`_ANALYSIS_SIDE` pixels a side."""
     longer = max(image.size)
     if longer <= _ANALYSIS_SIDE:
         return image
@@ -115,7 +115,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _simple_mode(image: Image.Image) -> Image.Image:
-    """The picture as RGB, or as RGBA if it is partly transparent."""
+    """Return the picture as RGB, or as RGBA if it is partly transparent."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         # convert("RGB") would clip everything above 255 to white
         grey = np.clip(np.asarray(image), 0, 65535) // _UINT16_STEP
@@ -126,7 +126,7 @@ def _simple_mode(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB or RGBA to RGB."""
+    """Return an RGB or RGBA picture as RGB."""
     if image.mode == "RGB":
         return image
     canvas = Image.new("RGB", image.size, _WHITE)

@@ -1,8 +1,9 @@
-"""The pictures that merchants send as bytes: one file each, named by the hash of its content.
+"""The pictures that merchants send as bytes: a file each, named by the hash of its content.
 
 A picture is written once, whichever products have it and however often they are imported. A file is complete before it
-has its name, and never changes: writers need no lock, and a task that is tried again or was killed does no harm. What
-no product names any more is removed by maintain_catalog. So a store belongs to one catalog, which a file in it names.
+has its name, and never changes: writers need no lock, and a task that is tried again or was killed does no harm.
+maintain_catalog removes the pictures that no product names any more. So a store belongs to a single catalog, which a
+file in the store names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from catalog_enrichment.catalog.storage import FolderStorage, Storage, Stored
 from catalog_enrichment.errors import ConfigError
 
 if TYPE_CHECKING:
-    from catalog_enrichment.config.schema import ImagesConfig
+    from catalog_enrichment.config.images import ImagesConfig
 
 OWNER = "_catalog"
 """The file in a store that names its catalog, by its path from the store: both can be moved or copied together."""
@@ -27,7 +28,7 @@ OWNER = "_catalog"
 _VERSION = re.compile(r"[0-9a-f]{64}")
 """SHA-256, as hexadecimal digits."""
 _FILE = re.compile(r"(([0-9a-f]{2})([0-9a-f]{2})[0-9a-f]{60})(\.[0-9a-f-]{36})?")
-"""A picture, or what is left where its write was cut off."""
+"""A picture, or a part of it whose write was cut off."""
 
 
 class StoredPictures:
@@ -38,18 +39,18 @@ class StoredPictures:
 
     @classmethod
     def of(cls, images: ImagesConfig) -> StoredPictures:
-        """``images``: of :meth:`Config.pictures`, which gives the settings of an object store, too."""
+        """Return the store of ``images``; :meth:`Config.pictures` gives the settings of an object store, too."""
         from catalog_enrichment.catalog.object_storage import ObjectStorage
-        from catalog_enrichment.config.schema import StoredImagesConfig
+        from catalog_enrichment.config.images import StoredImagesConfig
 
         if isinstance(images, StoredImagesConfig):
             return cls(ObjectStorage(images.store, images.store_settings))
         return cls(Path(images.store))
 
     def claim(self, catalog: Path | str) -> None:
-        """Make the store that of the catalog ``catalog``, a folder or a URI, if it is not yet.
+        """Assign the store to the catalog ``catalog``, a folder or a URI, if it has no catalog yet.
 
-        Raises ConfigError if it is another catalog's: each would remove the pictures of the other.
+        Raises ConfigError if it belongs to another catalog: each would remove the pictures of the other.
         """
         own = self._from_here(catalog)
         self._storage.put_new(OWNER, own.encode())
@@ -63,7 +64,7 @@ class StoredPictures:
             )
 
     def _from_here(self, catalog: Path | str) -> str:
-        """How the marker names the catalog: relative where both are folders, or the store is in the catalog."""
+        """Return the marker's name for the catalog: relative if both are folders, or the store is in the catalog."""
         folder = self._storage.folder
         if folder is not None and "://" not in str(catalog):
             return os.path.relpath(Path(catalog).resolve(), folder.resolve())
@@ -71,8 +72,10 @@ class StoredPictures:
         return "/".join([".."] * (below.count("/") + 1)) if below != self._storage.uri else str(catalog)
 
     def path(self, version: str) -> Path:
-        """Where the picture with this SHA-256 is in the store's folder, or would be; a relative path where the store is
-        no folder. Raises ValueError for anything but such a hash."""
+        """Return the path of the picture with this SHA-256 in the store's folder, written or not.
+
+        It is relative where the store is no folder. Raises ValueError for anything but such a hash.
+        """
         return (self._storage.folder or Path()) / self._path(version)
 
     def _path(self, version: str) -> str:
@@ -81,21 +84,21 @@ class StoredPictures:
         return f"{version[:2]}/{version[2:4]}/{version}"
 
     def put(self, version: str, data: bytes) -> None:
-        """Write a picture; one that is there, with all its bytes, is only marked as used now."""
+        """Write a picture. If it is there with all its bytes, it is only marked as used now."""
         if self._storage.folder is None:
-            # written again, which marks it as used now: whether it is there would be another request
+            # written again, which marks it as used now: to ask whether it is there would be another request
             self._storage.put(self._path(version), data)
         else:
             _put_file(self.path(version), data)
 
     def get(self, version: str) -> bytes:
-        """Raises FileNotFoundError for a picture that was never written, or was removed."""
+        """Read a picture. Raises FileNotFoundError if it was never written, or was removed."""
         return self._storage.read(self._path(version))
 
     def files(self) -> Iterator[Stored]:
-        """Every file that :meth:`put` wrote; its name is the picture's version, or longer where a write was cut off.
+        """Yield the files that :meth:`put` wrote; a name is the picture's version, or longer if a write was cut off.
 
-        What others have put into the folder is not among them.
+        Files that others have put into the folder are left out.
         """
         for file in self._storage.files():
             found = _FILE.fullmatch(file.name)

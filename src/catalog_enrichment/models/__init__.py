@@ -1,5 +1,5 @@
 """Models: encoders, fusion, a head per attribute; their storage in a folder; the predictor.
 
-Read in this order: :mod:`spec` and :mod:`recipe` (the definition of a model), :mod:`fusion` and :mod:`network` (the
-mathematics), :mod:`artifact` (storage), :mod:`predictor` (use).
+Read in this order: :mod:`spec` and :mod:`recipe_files` (the definition of a model), :mod:`fusion` and :mod:`network`
+(the mathematics), :mod:`artifact` (storage), :mod:`predictor` (use).
 """

@@ -8,15 +8,19 @@
     text/encoder/config.json   as transformers saves it; absent for a model without text
     has_value.safetensors      heads that tell products with a value from others; absent without such heads
     certificates.json          the certificates; added after certification
-    drift.json                 scores by stratum at certification, for drift checks; versions of older releases lack it
+    drift.json                 scores by stratum at certification, for drift checks; added after certification
     SHA256SUMS                 checksums of all other files (readable by `sha256sum -c`)
+
+Several models that vote (Bi et al. 2020, section 3.4) are a folder as well. It has a folder with weights and model.json
+for each of them, `members/00`, `members/01` and so on; its own model.json has the name, the heads and the number of
+members; the other files are those of the vote.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +31,13 @@ from transformers import AutoConfig
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError, ModelContractError
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
+from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models import has_value, preprocess
-from catalog_enrichment.models.encoders import build_image_encoder, text_encoder_from_config
 from catalog_enrichment.models.fusion import fusion_class
+from catalog_enrichment.models.image_encoders import build_image_encoder
 from catalog_enrichment.models.network import MultiModalNet, assemble
 from catalog_enrichment.models.spec import Head, ModelSpec, Recipe
+from catalog_enrichment.models.text_encoders import text_encoder_from_config
 from catalog_enrichment.records import Cardinality, stable_hash
 
 WEIGHTS = "model.safetensors"
@@ -43,10 +48,10 @@ CERTIFICATES = "certificates.json"
 DRIFT = "drift.json"
 SUMS = "SHA256SUMS"
 MEMBERS = "members"
-"""Folder of a vote's models (:mod:`catalog_enrichment.models.ensemble`)."""
+"""The folder of the models that vote."""
 
-_FORMAT = 2
-_REMEDY = "Download the model version from the registry again, or train and register a new one"
+_FORMAT = 1
+_REMEDY = "Download the model version from the registry again, or train and register a new version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Artifact:
 
     net: MultiModalNet
     tokenizers: dict[str, TextTokenizer]
-    """By text encoder."""
+    """Text encoder -> its tokenizer."""
     spec: ModelSpec
     temperatures: dict[str, float]
     """Attribute -> divisor of its logits."""
@@ -80,6 +85,10 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save(directory / name / TOKENIZER)
+    for name, encoder in net.text_encoders().items():
+        encoder.config.save_pretrained(str(directory / name / ENCODER))
     content = {
         "format": _FORMAT,
         "recipe": recipe.name,
@@ -88,11 +97,13 @@ def save(
         "calibration": dict(temperatures),
         "preprocessing": preprocess.VERSION,
     }
-    for name, tokenizer in tokenizers.items():
-        tokenizer.save(directory / name / TOKENIZER)
-    for name, encoder in net.text_encoders().items():
-        encoder.config.save_pretrained(str(directory / name / ENCODER))
-    write_model_file(directory, content)
+    _write(directory, MODEL, content)
+
+
+def save_ensemble(directory: Path, name: str, members: Sequence[Path]) -> None:
+    """Complete a folder of models that vote; :func:`save` wrote the ``members``, folders in ``directory / MEMBERS``."""
+    labels = {attribute: asdict(head) for attribute, head in heads(members[0]).items()}
+    _write(directory, MODEL, {"ensemble": name, "members": len(members), "heads": labels})
 
 
 def load(directory: Path) -> Artifact:
@@ -102,7 +113,7 @@ def load(directory: Path) -> Artifact:
     if (content["format"], content["preprocessing"]) != (_FORMAT, preprocess.VERSION):
         raise ModelContractError(
             f"{directory} has format {content['format']} and preprocessing {content['preprocessing']}; this release "
-            f"reads {_FORMAT} and {preprocess.VERSION}. Use the release that trained it, or train a new one"
+            f"reads {_FORMAT} and {preprocess.VERSION}. Use the release that trained it, or train a new version"
         )
     try:
         spec = strict.build(ModelSpec, content["spec"], where=MODEL)
@@ -135,41 +146,37 @@ def verify(directory: Path) -> None:
 
 
 def weights_hash(directory: Path) -> str:
-    """Hash of weights, has-value heads and model.json, which determine the scores; certification does not change it."""
-    members = sorted((directory / MEMBERS).iterdir()) if (directory / MEMBERS).is_dir() else []
+    """Return the hash of weights, has-value heads and model.json, which determine the scores.
+
+    Certification does not change it.
+    """
     heads = [_sha256(file) for file in (directory / has_value.FILE,) if file.is_file()]
-    if members:
-        return stable_hash(_sha256(directory / MODEL), [weights_hash(member) for member in members], *heads)
+    if (directory / MEMBERS).is_dir():
+        members = [weights_hash(member) for member in sorted((directory / MEMBERS).iterdir())]
+        return stable_hash(_sha256(directory / MODEL), members, *heads)
     return stable_hash(_sha256(directory / WEIGHTS), _sha256(directory / MODEL), *heads)
 
 
 def preprocessing_hash(directory: Path) -> str:
-    """Hash of the preprocessing: its version, and every tokenizer's files."""
+    """Return the hash of the preprocessing: its version, and every tokenizer's files."""
     tokenizers = [file for file in _files(directory) if TOKENIZER in file.relative_to(directory).parts]
     return stable_hash(preprocess.VERSION, {str(file.relative_to(directory)): _sha256(file) for file in tokenizers})
 
 
 def heads(directory: Path) -> dict[str, Head]:
-    """Attribute -> its cardinality and labels."""
+    """Return attribute -> its cardinality and labels."""
     content = json.loads((directory / MODEL).read_text())["heads"]
     return {name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content.items()}
 
 
-def write_model_file(directory: Path, content: dict[str, Any]) -> None:
-    """Write model.json, and the checksums of all files in ``directory``."""
-    _write_json(directory / MODEL, content)
-    _write_sums(directory)
-
-
 def artifact_hash(directory: Path) -> str:
-    """Hash of all files: the identity of the whole model version, certificates included."""
+    """Return the hash of all files: the identity of the whole model version, certificates included."""
     return stable_hash({str(file.relative_to(directory)): _sha256(file) for file in _files(directory)})
 
 
 def write_certificates(directory: Path, certificates: list[dict[str, Any]]) -> None:
     """Write the certificates (plain data), abstentions included, into the model version."""
-    _write_json(directory / CERTIFICATES, certificates)
-    _write_sums(directory)
+    _write(directory, CERTIFICATES, certificates)
 
 
 def write_has_value(directory: Path, heads: has_value.Heads) -> None:
@@ -180,19 +187,18 @@ def write_has_value(directory: Path, heads: has_value.Heads) -> None:
 
 def write_drift(directory: Path, reference: list[dict[str, Any]]) -> None:
     """Write the reference for drift checks (plain data) into the model version."""
-    _write_json(directory / DRIFT, reference)
-    _write_sums(directory)
+    _write(directory, DRIFT, reference)
 
 
 def read_drift(directory: Path) -> list[dict[str, Any]]:
-    """The model version's reference for drift checks; empty for a version without one."""
+    """Return the model version's reference for drift checks; it is empty before certification."""
     file = directory / DRIFT
     reference: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     return reference
 
 
 def read_certificates(directory: Path) -> list[dict[str, Any]]:
-    """The model version's certificates. Raises ModelContractError if it was never certified."""
+    """Return the model version's certificates. Raises ModelContractError if it was never certified."""
     file = directory / CERTIFICATES
     if not file.is_file():
         raise ModelContractError(f"{directory} has no {CERTIFICATES}: it was not certified and may write nothing")
@@ -201,7 +207,7 @@ def read_certificates(directory: Path) -> list[dict[str, Any]]:
 
 
 def _portable(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec without paths of the machine it was trained on; the files themselves are in the artifact."""
+    """Return the spec without paths of the machine that trained the model; the artifact has the files themselves."""
     for name in ("text", "second_text"):
         if spec[name] and spec[name]["name"].startswith((".", "/", "~")):
             spec[name]["name"] = Path(spec[name]["name"]).name
@@ -210,7 +216,7 @@ def _portable(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _empty_network(spec: ModelSpec, heads_by_attribute: dict[str, Head], directory: Path) -> MultiModalNet:
-    """The network with random weights, built from the files of the folder only."""
+    """Return the network with random weights, built from the files of the folder only."""
     kind = fusion_class(spec.fusion.kind)
     texts = {
         name: text_encoder_from_config(
@@ -227,8 +233,10 @@ def _files(directory: Path) -> Iterator[Path]:
     return (file for file in sorted(directory.rglob("*")) if file.is_file() and file.name != SUMS)
 
 
-def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _write(directory: Path, name: str, content: Any) -> None:
+    """Write ``content`` as JSON, and the checksums of all files in ``directory``."""
+    (directory / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_sums(directory)
 
 
 def _write_sums(directory: Path) -> None:

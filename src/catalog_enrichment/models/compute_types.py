@@ -1,11 +1,12 @@
-"""The number types that scores are computed in. A certificate is bound to one: another gives other scores.
+"""The compute types of scores: a number type on a kind of device, such as fp32-cpu or bf16-cuda.
 
     fp32   as the model was trained, on every processor
-    bf16   matrix products and convolutions take numbers with 8 bits of mantissa and add them up in fp32, and hand on
-           such numbers (torch.autocast); temperature and the last softmax are fp32. Two to three times as fast as fp32
-           on processors that multiply bf16.
+    bf16   matrix products and convolutions take numbers with 8 bits of mantissa, add them up in fp32, and pass on such
+           numbers (torch.autocast); temperature and the last softmax are fp32. Two to three times as fast as fp32 on
+           processors that multiply bf16.
 
-A path is named NUMBERS-DEVICE, as fp32-cpu. A run computes in one number type on all workers.
+A certificate holds for a single compute type, because others give other scores. A run computes in the same number type
+on all workers.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from catalog_enrichment.errors import ConfigError
 FP32, BF16 = "fp32", "bf16"
 
 AUTO = "auto"
-"""In the config: the fastest certified number type of the driver's processor."""
+"""The config's word for the fastest certified number type of the driver's processor."""
 
 FASTEST_FIRST = (BF16, FP32)
 
 TOLERANCE: Mapping[str, float] = {FP32: 1e-5, BF16: 0.15}
-"""Number type -> most that a calibrated score may differ from that of the same product scored alone in fp32, where it
-is steepest: on average it is a hundredth of that. Where a majority votes, as in decision fusion, a product whose vote
-is nearly a tie may get another outcome of the vote."""
-
+"""Number type -> the most that a calibrated score may differ from the score of the same product alone in fp32, at the
+steepest point: the average difference is a hundredth of it. Where a majority votes, as in decision fusion, a product
+whose vote is nearly a tie may get another outcome of the vote."""
 
 ROWS = {"cpu": 32, "cuda": 256}
 """Products per forward pass, by kind of device. On a CPU the activations of more pictures leave its caches."""
@@ -40,38 +40,38 @@ class Choice(NamedTuple):
 
 
 def default_device() -> str:
-    """The device that this process would compute on: the GPU, if there is one."""
+    """Return the device that this process would compute on: the GPU, if there is any."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def path_name(numbers: str, device: str) -> str:
-    """``bf16``, ``cuda:1`` -> ``bf16-cuda``, as certificates name it."""
+def name_of(numbers: str, device: str) -> str:
+    """Return the compute type as certificates name it: ``bf16``, ``cuda:1`` -> ``bf16-cuda``."""
     import torch
 
     return f"{numbers}-{torch.device(device).type}"
 
 
-def numbers_of(path: str) -> str:
-    """``bf16-cuda`` -> ``bf16``."""
-    return path.partition("-")[0]
+def numbers_of(compute_type: str) -> str:
+    """Return the number type: ``bf16-cuda`` -> ``bf16``."""
+    return compute_type.partition("-")[0]
 
 
-def device_of(path: str) -> str:
-    """``bf16-cuda`` -> ``cuda``."""
-    return path.partition("-")[2]
+def device_of(compute_type: str) -> str:
+    """Return the kind of device: ``bf16-cuda`` -> ``cuda``."""
+    return compute_type.partition("-")[2]
 
 
 def computing_in(numbers: str, device: str) -> AbstractContextManager[object]:
-    """A block whose forward passes compute in ``numbers``."""
+    """Return a context in which forward passes compute in ``numbers``."""
     import torch
 
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=numbers == BF16)
 
 
 def why_not(numbers: str, device: str) -> str:
-    """Why this machine cannot compute in ``numbers``, or is no faster for it; "" if it should."""
+    """Return why this machine cannot compute in ``numbers``, or is no faster for it; "" if it should."""
     import torch
 
     if numbers != BF16:
@@ -85,12 +85,12 @@ def why_not(numbers: str, device: str) -> str:
 
 
 def fastest(device: str) -> str:
-    """The fastest number type that this machine computes in."""
+    """Return the fastest number type that this machine computes in."""
     return next(numbers for numbers in FASTEST_FIRST if not why_not(numbers, device))
 
 
 def require(numbers: str, device: str) -> None:
-    """Raises ConfigError if this machine should not compute in ``numbers``: a worker unlike the driver."""
+    """Raise ConfigError if this machine should not compute in ``numbers``: a worker unlike the driver."""
     if problem := why_not(numbers, device):
         raise ConfigError(
             f"this worker cannot score in {numbers}: {problem}. Set enrich.compute_type = 'fp32', or run on machines "
@@ -99,39 +99,40 @@ def require(numbers: str, device: str) -> None:
 
 
 def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
-    """The number type of a run. ``wanted``: `enrich.compute_type`; ``certified``: compute type -> what it may write.
+    """Return the number type of a run.
 
-    Automatically the fastest type of those that may write most. Workers look at their own processor (:func:`require`);
-    here only paths of this machine's kind of device can be judged. Raises ConfigError if ``wanted`` is not certified,
-    or no path is for this machine.
+    ``wanted`` is `enrich.compute_type`, ``certified`` is compute type -> the values that it may write. The automatic
+    choice is the fastest of the types that may write most. Workers look at their own processor (:func:`require`); the
+    driver can judge only the compute types of its own kind of device. Raises ConfigError if ``wanted`` is not
+    certified, or no compute type is for this machine.
     """
     if not certified:
         return Choice(FP32, "scores are computed in fp32: the model version has no certificate")
-    paths = {numbers_of(path): path for path in certified}
+    by_numbers = {numbers_of(compute_type): compute_type for compute_type in certified}
     if wanted != AUTO:
-        if wanted not in paths:
+        if wanted not in by_numbers:
             raise ConfigError(
-                f"enrich.compute_type = {wanted!r}: the model version is certified for {sorted(paths)}. Train one "
-                f"with training.compute_types = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose another path"
+                f"enrich.compute_type = {wanted!r}: the model version is certified for {sorted(by_numbers)}. Train "
+                f"a version with training.compute_types = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose "
+                "another number type"
             )
         return Choice(wanted, f"scores are computed in {wanted}, as enrich.compute_type says")
-    refused = {numbers: problem for numbers, path in paths.items() if (problem := _why_not_here(path))}
-    usable = {numbers: len(certified[path]) for numbers, path in paths.items() if numbers not in refused}
+    refused = {numbers: problem for numbers, name in by_numbers.items() if (problem := _why_not_here(name))}
+    usable = {numbers: len(certified[name]) for numbers, name in by_numbers.items() if numbers not in refused}
     if not usable:
         raise ConfigError(f"no compute type of the model version is for this machine: {_listed(refused)}")
-    refused |= dict.fromkeys(set(FASTEST_FIRST) - set(paths), "the model version is not certified for it")
+    refused |= dict.fromkeys(set(FASTEST_FIRST) - set(by_numbers), "the model version is not certified for it")
     refused |= {numbers: "it may write less" for numbers, size in usable.items() if size < max(usable.values())}
     chosen = next(numbers for numbers in FASTEST_FIRST if numbers in usable and numbers not in refused)
-    slower = FASTEST_FIRST[FASTEST_FIRST.index(chosen) :]
-    faster = {numbers: why for numbers, why in refused.items() if numbers not in slower}
-    besides = f" (not in {_listed(faster)})" if faster else ""
-    return Choice(chosen, f"scores are computed in {chosen}, the fastest certified path here{besides}")
+    faster = FASTEST_FIRST[: FASTEST_FIRST.index(chosen)]
+    besides = f" (not in {_listed({numbers: refused[numbers] for numbers in faster})})" if faster else ""
+    return Choice(chosen, f"scores are computed in {chosen}, the fastest certified compute type here{besides}")
 
 
-def _why_not_here(path: str) -> str:
-    """:func:`why_not` of a path on the CPU, or of this machine's GPU; of GPUs elsewhere nothing is known."""
-    device = device_of(path)
-    return why_not(numbers_of(path), device) if device in ("cpu", default_device()) else ""
+def _why_not_here(compute_type: str) -> str:
+    """Return :func:`why_not` for the CPU or this machine's GPU; nothing is known about GPUs elsewhere."""
+    device = device_of(compute_type)
+    return why_not(numbers_of(compute_type), device) if device in ("cpu", default_device()) else ""
 
 
 def _listed(refused: Mapping[str, str]) -> str:

@@ -13,31 +13,26 @@ import torch
 from torch import nn
 
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.encoders import (
-    ImageEncoder,
-    TextEncoder,
-    Tokens,
-    build_image_encoder,
-    build_text_encoder,
-)
+from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models.fusion import build_fusion, fusion_class
 from catalog_enrichment.models.fusion.base import EncoderOutput, EncoderOutputs, Fusion, FusionOutput, FusionShape
+from catalog_enrichment.models.image_encoders import ImageEncoder, build_image_encoder
 from catalog_enrichment.models.spec import FitSpec, Head, ModelSpec
+from catalog_enrichment.models.text_encoders import TextEncoder, Tokens, build_text_encoder
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInputs:
-    """One batch, ready for the network."""
+    """A batch, ready for the network."""
 
     texts: dict[str, tuple[Tokens | EncoderOutput, ...]]
-    """Text encoder -> its texts: one, or title and description; or what a frozen encoder has made of them before."""
+    """Text encoder -> its texts: a single text, or title and description; or a frozen encoder's output for them."""
     pixels: torch.Tensor
     """(B, 3, S, S) float32, normalised; any finite value where there is no picture"""
     has_image: torch.Tensor
     """(B,) bool"""
     image: EncoderOutput | None = None
-    """What a frozen image encoder has made of the pictures before; `pixels` are then not read."""
+    """A frozen image encoder's output for the pictures; `pixels` are then not read."""
 
     def __len__(self) -> int:
         return len(self.has_image)
@@ -55,7 +50,7 @@ class ModelOutputs:
     attention: dict[str, torch.Tensor] | None
     """Attribute -> (B,), the weight on the text, 1 without a picture; None if the fusion has no such weight."""
     experts: tuple[dict[str, torch.Tensor], ...] = ()
-    """Attribute -> (B, V) logits of every classifier of a decision-level fusion; the loss is theirs, not `logits`'."""
+    """Each classifier of a decision-level fusion: attribute -> (B, V) logits. The loss is theirs, not `logits`'."""
     encoded: EncoderOutputs | None = None
     """The inputs of the fusion; None for outputs that no network computed."""
 
@@ -81,12 +76,12 @@ class MultiModalNet(nn.Module):
         return ModelOutputs(self._by_attribute(fused.logits), attention, experts, encoded)
 
     def encode(self, inputs: ModelInputs) -> EncoderOutputs:
-        """The encoders' outputs, the inputs of the fusion."""
+        """Return the encoders' outputs, the inputs of the fusion."""
         texts = tuple(output for name in self.texts for output in self.encoded(name, inputs))
         return EncoderOutputs(texts, None if self.image is None else self._encoded_image(self.image, inputs))
 
     def encoded(self, name: str, inputs: ModelInputs) -> tuple[EncoderOutput, ...]:
-        """What the encoder ``name`` makes of the texts that it reads, or of the picture."""
+        """Return the outputs of the encoder ``name`` for the texts that it reads, or for the picture."""
         if name == "image":
             assert self.image is not None
             return (self._encoded_image(self.image, inputs),)
@@ -94,7 +89,7 @@ class MultiModalNet(nn.Module):
         return tuple(_encoded_text(encoder, tokens) for tokens in inputs.texts[name])
 
     def train(self, mode: bool = True) -> MultiModalNet:
-        """As nn.Module.train, but a frozen encoder stays in eval mode: no dropout, no update of batch statistics."""
+        """Do as nn.Module.train, but leave frozen encoders in eval mode: no dropout, no update of batch statistics."""
         super().train(mode)
         for encoder in self.encoders().values():
             if not any(weight.requires_grad for weight in encoder.parameters()):
@@ -105,15 +100,14 @@ class MultiModalNet(nn.Module):
         return {name: encoder for name, encoder in self.texts.items() if isinstance(encoder, TextEncoder)}
 
     def encoders(self) -> dict[str, nn.Module]:
-        """The encoders by name: text, second_text, image; only those that the fusion uses."""
+        """Return the encoders that the fusion uses, by name: text, second_text, image."""
         return dict(self.texts.items()) | ({} if self.image is None else {"image": self.image})
 
     def _by_attribute(self, scores: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(zip(self.heads, scores, strict=True))
 
     def _encoded_image(self, encoder: ImageEncoder, inputs: ModelInputs) -> EncoderOutput:
-        """Only rows with a picture go through the encoder: blank ones would cost time and, in training, bias the batch
-        statistics."""
+        """Encode the rows with a picture: blank pictures cost time and, in training, bias the batch statistics."""
         if inputs.image is not None:
             return inputs.image
         rows = inputs.has_image.nonzero().squeeze(1)
@@ -132,7 +126,7 @@ class MultiModalNet(nn.Module):
 
 
 def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mapping[str, TextTokenizer]) -> MultiModalNet:
-    """A network to fit: pretrained weights for the encoders where the spec names some, random weights elsewhere.
+    """Return a network to fit: pretrained weights for the encoders where the spec names some, random weights elsewhere.
 
     Raises ConfigError for an encoder or weights that do not exist.
     """
@@ -145,7 +139,7 @@ def build_network(spec: ModelSpec, heads: Mapping[str, Head], tokenizers: Mappin
 def assemble(
     spec: ModelSpec, heads: Mapping[str, Head], texts: Mapping[str, TextEncoder], image: ImageEncoder | None
 ) -> MultiModalNet:
-    """The network with the given encoders: ``texts`` empty or ``image`` None where the spec's fusion uses none."""
+    """Return the network with these encoders: ``texts`` empty or ``image`` None where the spec's fusion uses none."""
     kind = fusion_class(spec.fusion.kind)
     fields = {spec.texts[name].texts_read for name in texts} or {1}
     if len(fields) > 1:
@@ -173,7 +167,7 @@ def _encoded_text(encoder: TextEncoder, tokens: Tokens | EncoderOutput) -> Encod
 
 
 def parameter_groups(net: MultiModalNet, fit: FitSpec) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer, with the learning rates of text encoders, image encoder and the rest.
+    """Return parameter groups for an optimizer, with the learning rates of text encoders, image encoder and the rest.
 
     Frozen weights are left out. Biases and normalisation (fewer than two dimensions) have no weight decay.
     """

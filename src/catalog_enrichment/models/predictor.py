@@ -1,18 +1,27 @@
-"""The predictor, the same for evaluation in training, the batch and the MLflow model (I8)."""
+"""The predictor, the same for evaluation in training, the batch and the MLflow model (I8).
+
+A model version is a single model or several that vote, with or without has-value heads: :func:`load_predictor`.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models import artifact, compute_types, folding
+from catalog_enrichment.inputs.square import Square
+from catalog_enrichment.inputs.text import TextTokenizer
+from catalog_enrichment.models import artifact, compute_types, has_value
+from catalog_enrichment.models.fusion.base import majority
+from catalog_enrichment.models.image_encoders import fold_batch_norms
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
 from catalog_enrichment.models.spec import Head, ModelSpec
@@ -21,7 +30,7 @@ from catalog_enrichment.records import Cardinality
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of B products."""
+    """The scores of B products."""
 
     probabilities: dict[str, np.ndarray]
     """Attribute -> (B, V) float32, calibrated; V in the order of the head's labels. Sums to 1 over V where the
@@ -34,8 +43,31 @@ class Scores:
     """(B, D) float32: the encoders' vectors of the texts, then of the picture; 0 where a product has no such part."""
 
 
-class Predictor:
-    """A model version ready to score. Not safe for concurrent calls on one instance: its tokenizers keep state."""
+class Scorer(Protocol):
+    """A model version that scores products."""
+
+    square: Square
+    """The square that pictures are fitted into."""
+    compute_type: str
+    """Number type and device of the computation; certificates name them: other compute types give other scores."""
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """Attribute -> its cardinality and labels."""
+
+    def predict(self, batch: ProductBatch) -> Scores:
+        """Score B products; pictures of side ``square.side``.
+
+        A product's scores do not depend on the other products of the batch, except for rounding: below
+        :data:`compute_types.TOLERANCE`.
+        """
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        """Return the tokens of each product's texts, (B,). Batches of products of like length need little padding."""
+
+
+class Predictor(Scorer):
+    """A single model. Not safe for concurrent calls on an instance: its tokenizers keep state."""
 
     def __init__(
         self,
@@ -51,12 +83,11 @@ class Predictor:
         self._temperatures = dict(temperatures)
         self._device, self._numbers = device, numbers
         self.square = spec.image.square
-        self.compute_type = compute_types.path_name(numbers, device)
-        """Number type and device of the computation; certificates name them: others give different scores."""
+        self.compute_type = compute_types.name_of(numbers, device)
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu", numbers: str = compute_types.FP32) -> Predictor:
-        """Load a model version from its folder, offline. ``numbers``: number type (:mod:`compute_types`).
+        """Load a single model from its folder, offline, to score in ``numbers`` (:mod:`compute_types`).
 
         Raises ModelContractError if it is damaged.
         """
@@ -64,20 +95,14 @@ class Predictor:
         torch.backends.cudnn.allow_tf32 = False
         loaded = artifact.load(directory)
         if loaded.net.image is not None:
-            folding.fold_batch_norms(loaded.net.image, loaded.spec.image.size)
+            fold_batch_norms(loaded.net.image, loaded.spec.image.size)
         return cls(loaded.net, loaded.tokenizers, loaded.spec, loaded.temperatures, device, numbers)
 
     @property
     def heads(self) -> dict[str, Head]:
-        """Attribute -> its cardinality and labels."""
         return self._net.heads
 
     def predict(self, batch: ProductBatch) -> Scores:
-        """Score B products; pictures of side ``square.side``.
-
-        A product's scores do not depend on the other products of the batch, except for rounding: below
-        :data:`compute_types.TOLERANCE`.
-        """
         inputs = self._preprocessor.inputs(batch, self._device)
         with torch.inference_mode(), compute_types.computing_in(self._numbers, self._device):
             outputs = self._net(inputs)
@@ -87,13 +112,12 @@ class Predictor:
         return Scores(probabilities, self._attention(outputs), inputs.has_image.cpu().numpy(), vectors)
 
     def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
-        """(B,): tokens of each product's texts. Batches of products of like length need little padding."""
         return self._preprocessor.text_lengths(titles, descriptions)
 
     def _probabilities(self, attribute: str, logits: torch.Tensor) -> np.ndarray:
         scaled = logits.float() / self._temperatures[attribute]
-        one_value = self.heads[attribute].cardinality is Cardinality.ONE
-        probabilities: np.ndarray = (scaled.softmax(dim=1) if one_value else scaled.sigmoid()).cpu().numpy()
+        has_single_value = self.heads[attribute].cardinality is Cardinality.ONE
+        probabilities: np.ndarray = (scaled.softmax(dim=1) if has_single_value else scaled.sigmoid()).cpu().numpy()
         return probabilities
 
     def _attention(self, outputs: ModelOutputs) -> dict[str, np.ndarray]:
@@ -101,3 +125,80 @@ class Predictor:
             batch = len(next(iter(outputs.logits.values())))
             return {name: np.full(batch, np.nan, dtype=np.float32) for name in self.heads}
         return {name: weight.float().cpu().numpy() for name, weight in outputs.attention.items()}
+
+
+class VotingPredictor(Scorer):
+    """The majority vote of several models (Bi et al. 2020, section 3.4); see :func:`majority` for the scores.
+
+    The attention is the mean of the members', NaN if a member has none. The vectors are the first member's.
+    """
+
+    def __init__(self, members: Sequence[Predictor]) -> None:
+        first = members[0]
+        if any(member.heads != first.heads or member.square != first.square for member in members):
+            raise ModelContractError(
+                "the members of an ensemble must have the same attributes, values, model.image.size and trim"
+            )
+        self._members = list(members)
+        self.square, self.compute_type = first.square, first.compute_type
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self._members[0].heads
+
+    def predict(self, batch: ProductBatch) -> Scores:
+        scores = [member.predict(batch) for member in self._members]
+        probabilities = {}
+        for name, head in self.heads.items():
+            votes = torch.from_numpy(np.stack([score.probabilities[name] for score in scores]))
+            probabilities[name] = majority(votes, head.cardinality).numpy()
+        attention = {name: np.mean([score.attention[name] for score in scores], axis=0) for name in self.heads}
+        return Scores(probabilities, attention, scores[0].has_image, scores[0].vectors)
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        return self._members[0].text_lengths(titles, descriptions)
+
+
+class HasValueScorer(Scorer):
+    """A scorer whose probabilities are multiplied by the probability of having a value (:mod:`has_value`)."""
+
+    def __init__(self, scorer: Scorer, heads: has_value.Heads) -> None:
+        self._scorer, self._has_value = scorer, heads
+        self.square, self.compute_type = scorer.square, scorer.compute_type
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self._scorer.heads
+
+    def predict(self, batch: ProductBatch) -> Scores:
+        scores = self._scorer.predict(batch)
+        probabilities = {
+            name: values * has_value.factors(self._has_value, name, scores.vectors, scores.has_image)[:, None]
+            for name, values in scores.probabilities.items()
+        }
+        return replace(scores, probabilities=probabilities)
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        return self._scorer.text_lengths(titles, descriptions)
+
+
+def load_predictor(directory: Path, device: str = "cpu", numbers: str = compute_types.FP32) -> Scorer:
+    """Load a model version of either kind, with its has-value heads, to score in ``numbers`` (:mod:`compute_types`).
+
+    Raises ModelContractError if it is damaged.
+    """
+    scorer = _load_members(directory, device, numbers)
+    heads = has_value.load(directory)
+    return HasValueScorer(scorer, heads) if heads else scorer
+
+
+def _load_members(directory: Path, device: str, numbers: str) -> Scorer:
+    """Load the model, or the models that vote, without has-value heads."""
+    if not (directory / artifact.MEMBERS).is_dir():
+        return Predictor.load(directory, device, numbers)
+    artifact.verify(directory)
+    content = json.loads((directory / artifact.MODEL).read_text())
+    members = sorted((directory / artifact.MEMBERS).iterdir())
+    if len(members) != content["members"]:
+        raise ModelContractError(f"{directory} has {len(members)} members, not {content['members']}")
+    return VotingPredictor([Predictor.load(member, device, numbers) for member in members])

@@ -11,23 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.inputs.text import clean_text
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.encoders import Tokens
+from catalog_enrichment.inputs.text import TextTokenizer, clean_text
 from catalog_enrichment.models.network import ModelInputs
 from catalog_enrichment.models.spec import ImageSpec, ModelSpec, TextSpec
+from catalog_enrichment.models.text_encoders import Tokens
 
 VERSION = 1
-"""Stored in every artifact. Increase it when the same product would give different inputs: cleaning, text form,
-decoding, resizing or normalisation. A certificate is valid for one preprocessing."""
+"""The version in every artifact. Increase it when the same product would give different inputs: cleaning, text form,
+decoding, resizing or normalisation. A certificate is valid for a single version."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """One text of N products as arrays; the columns are :class:`Tokens`' by name."""
+    """A text of N products as arrays; the columns are those of :class:`Tokens`, by name."""
 
     columns: Mapping[str, NDArray[np.integer[Any]]]
-    """(N, T) each."""
+    """Name -> (N, T)."""
     present: NDArray[np.bool_]
     """(N,): the product has this text."""
 
@@ -47,7 +46,7 @@ class Preprocessor:
         self._spec = spec
 
     def inputs(self, batch: ProductBatch, device: torch.device | str = "cpu") -> ModelInputs:
-        """The network's inputs of B products, on ``device``. Raises ValueError if a picture is not of the model's size.
+        """Return the network's inputs of B products, on ``device``. Raises ValueError for a picture of another size.
 
         Pictures go to a GPU as bytes, from pinned memory and while the CPU goes on, and are normalised there.
         """
@@ -64,19 +63,19 @@ class Preprocessor:
     def token_ids(
         self, titles: Sequence[str | None], descriptions: Sequence[str | None]
     ) -> dict[str, tuple[TokenIds, ...]]:
-        """Text encoder -> the texts it reads, cleaned and encoded; see :meth:`TextTokenizer.encode`."""
+        """Return text encoder -> the texts it reads, cleaned and encoded; see :meth:`TextTokenizer.encode`."""
         return {
             name: _encoded(self._tokenizers[name], spec, titles, descriptions)
             for name, spec in self._spec.texts.items()
         }
 
     def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
-        """(B,): tokens of each product's texts, of all text encoders together."""
+        """Return the tokens of each product's texts, of all text encoders together: (B,)."""
         texts = [ids for read in self.token_ids(titles, descriptions).values() for ids in read]
         return np.asarray(sum(ids.columns["attention_mask"].sum(axis=1, dtype=np.int64) for ids in texts))
 
     def _stack(self, pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.uint8]:
-        """(B, S, S, 3); 0 without a picture."""
+        """Return the pictures as (B, S, S, 3), 0 without a picture."""
         size = self._spec.image.size
         stacked = np.zeros((len(pictures), size, size, 3), dtype=np.uint8)
         for row, picture in enumerate(pictures):
@@ -106,7 +105,10 @@ def _encoded(
 def normalise_pixels(
     pixels: np.ndarray, has_image: np.ndarray, spec: ImageSpec, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """uint8 (B, S, S, 3) pictures to float32 (B, 3, S, S) on ``device``: (x / 255 - mean) / std; 0 without picture."""
+    """Turn uint8 pictures (B, S, S, 3) into float32 (B, 3, S, S) on ``device``: (x / 255 - mean) / std.
+
+    A product without a picture has 0.
+    """
     side = pixels.shape[2]  # a whole line of pixels at a time: with the three channels alone nothing is vectorised
     scale = (1 / (255 * torch.tensor(spec.std))).repeat(side).to(device)
     shift = (-torch.tensor(spec.mean) / torch.tensor(spec.std)).repeat(side).to(device)

@@ -1,4 +1,4 @@
-"""Locates and loads a pretrained text encoder: from the hub, a folder, or an installed package."""
+"""Locates and loads pretrained weights: from the hub, a file or folder, or an installed package."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoModel
 from transformers.utils import logging
 
@@ -27,14 +28,16 @@ UNUSABLE = (
     SafetensorError,
     UnpicklingError,
 )
-"""Exceptions of transformers and timm for an unusable config or file."""
+"""The exceptions of transformers and timm for an unusable config or file."""
 _MAX_ERROR_CHARS = 300
-"""Characters quoted of a library's error: for a wrong weights file it lists all tensors."""
+"""The characters quoted from a library's error: for a wrong weights file it lists all tensors."""
 
 _PACKAGE = "package:"
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_TEXT_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_IMAGE_WEIGHTS_KEY = "model.image.weights"
+_IMAGE_WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin")
 _HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub. transformers alone retries for most of a minute."""
+"""The seconds to wait for the hub. transformers alone retries for most of a minute."""
 
 
 def is_package(name: str) -> bool:
@@ -42,7 +45,7 @@ def is_package(name: str) -> bool:
 
 
 def package_folders(name: str, key: str) -> list[str]:
-    """The folders of the installed package ``package:NAME``. Raises ConfigError, about ``key``, if there is none."""
+    """Return the folders of the installed package ``package:NAME``. Raises ConfigError about ``key`` without it."""
     package = name.removeprefix(_PACKAGE)
     module_spec = importlib.util.find_spec(package) if package.isidentifier() else None
     roots = list(module_spec.submodule_search_locations or []) if module_spec else []
@@ -55,9 +58,9 @@ def package_folders(name: str, key: str) -> list[str]:
 
 
 def pretrained_folder(name: str) -> str:
-    """The name to pass to transformers: hub names and folders unchanged, ``package:NAME`` as a folder.
+    """Return the name to pass to transformers: hub names and folders unchanged, ``package:NAME`` as a folder.
 
-    This is the first folder in the installed package that has a config and weights. Raises ConfigError if there is no
+    The folder is the first in the installed package that has a config and weights. Raises ConfigError if there is no
     such package or folder.
     """
     if not is_package(name):
@@ -67,18 +70,18 @@ def pretrained_folder(name: str) -> str:
         config.parent
         for root in roots
         for config in sorted(Path(root).rglob("config.json"), key=lambda file: (len(file.parts), str(file)))
-        if any((config.parent / file).is_file() for file in _WEIGHT_FILES)
+        if any((config.parent / file).is_file() for file in _TEXT_WEIGHTS)
     ]
     if not folders:
         raise ConfigError(
-            f"model.text.name: no folder of {roots[0]} holds config.json and {' or '.join(_WEIGHT_FILES)}"
+            f"model.text.name: no folder of {roots[0]} holds config.json and {' or '.join(_TEXT_WEIGHTS)}"
         )
     return str(folders[0])
 
 
 @contextmanager
 def pretrained_source(name: str) -> Iterator[tuple[str, bool]]:
-    """The name to pass to transformers for a text encoder, and whether to load it from local files only.
+    """Give the name to pass to transformers for a text encoder, and whether to load it from local files only.
 
     Inside the context, an error of loading becomes a ConfigError.
     """
@@ -97,7 +100,7 @@ def pretrained_source(name: str) -> Iterator[tuple[str, bool]]:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached. Any error counts as no: the files downloaded earlier are used then."""
+    """Return whether the hub can be reached. Any error counts as no: the files downloaded earlier are used then."""
     from huggingface_hub import constants, get_session
 
     try:
@@ -108,7 +111,7 @@ def _hub_answers() -> bool:
 
 
 def load_pretrained(name: str, local: bool) -> Any:
-    """The pretrained model in float32 (see :func:`text_encoder_from_config`).
+    """Return the pretrained model in float32 (see :func:`text_encoder_from_config`).
 
     Raises ConfigError if the file lacks weights; transformers would only warn and use random ones.
     """
@@ -124,7 +127,46 @@ def load_pretrained(name: str, local: bool) -> Any:
     return model
 
 
+def weights_file(weights: str) -> Path:
+    """Return the file that `model.image.weights` names: a path, or the first file with weights in ``package:NAME``.
+
+    Raises ConfigError if there is no such file.
+    """
+    if not is_package(weights):
+        if not Path(weights).is_file():
+            raise ConfigError(f"{_IMAGE_WEIGHTS_KEY}: no such file: {Path(weights).resolve()}")
+        return Path(weights)
+    roots = package_folders(weights, _IMAGE_WEIGHTS_KEY)
+    files = sorted(file for root in roots for file in Path(root).rglob("*") if file.suffix in _IMAGE_WEIGHTS_SUFFIXES)
+    if not files:
+        raise ConfigError(f"{_IMAGE_WEIGHTS_KEY}: no file of {roots[0]} ends with {', '.join(_IMAGE_WEIGHTS_SUFFIXES)}")
+    return files[0]
+
+
+def load_from_package(model: nn.Module, file: Path) -> None:
+    """Put the weights in ``file``, from an installed package, into a timm model without classifier.
+
+    Another implementation of the same architecture names its tensors otherwise but makes them in the same order: they
+    are taken by that order where all shapes and the last parts of the names (`running_mean`) agree, and only a
+    classifier is left over. Raises ConfigError where they do not.
+    """
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    wanted = model.state_dict()
+    if not wanted.keys() <= stored.keys():
+        pairs = list(zip(wanted.items(), stored.items(), strict=False))
+        agree = all(
+            mine.shape == theirs.shape and name.rpartition(".")[2] == other.rpartition(".")[2]
+            for (name, mine), (other, theirs) in pairs
+        )
+        if not agree or not 0 <= len(stored) - len(wanted) <= len(("weight", "bias")):
+            raise ConfigError(
+                f"{_IMAGE_WEIGHTS_KEY}: the weights in {file} are those of another architecture than model.image.name"
+            )
+        stored = {name: theirs for (name, _), (_, theirs) in pairs}
+    model.load_state_dict({name: stored[name] for name in wanted})
+
+
 def error_summary(problem: Exception) -> str:
-    """Type and first line of a library's error, at most 300 characters."""
+    """Return the type and the first line of a library's error, at most 300 characters."""
     line = str(problem).strip().partition("\n")[0]
     return f"{type(problem).__name__}: {line[:_MAX_ERROR_CHARS]}".rstrip(".: ") + "."

@@ -1,7 +1,8 @@
-"""Recipe files: read, change single keys, resolve the paths in them. Imports no torch."""
+"""Reads recipe files, changes single keys, and resolves the paths in them. Imports no torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from catalog_enrichment import resources
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.spec import Ensemble, ImageSpec, Recipe
-from catalog_enrichment.models.timm_folder import image_folder
+
+_TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pth")
 
 
 def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe | Ensemble:
@@ -40,7 +42,7 @@ def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None
 
 
 def _read_member(entry: str | dict[str, Any], folder: Path, changes: Mapping[str, Any], where: str) -> Recipe:
-    """One member of an ensemble; ``changes`` override the member's own."""
+    """Read a member of an ensemble; ``changes`` override the member's own."""
     own_changes: dict[str, Any] = {"recipe": entry} if isinstance(entry, str) else dict(entry)
     file = (folder / str(own_changes.pop("recipe", ""))).resolve()
     if not file.is_file():
@@ -69,7 +71,7 @@ def _set(content: dict[str, Any], name: str, value: Any, where: str) -> None:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with absolute paths in place of the names of files and folders in ``folder``.
+    """Return the recipe with absolute paths in place of the names of files and folders in ``folder``.
 
     A local folder of an image encoder is replaced by its content (timm name, arguments, weights), so that no artifact
     holds a path of the machine it was trained on. Keys of the recipe take precedence over the folder's.
@@ -78,7 +80,7 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     text = replace(model.text, name=_absolute(folder, model.text.name))
     second = model.second_text and replace(model.second_text, name=_absolute(folder, model.second_text.name))
     image = replace(model.image, weights=_absolute(folder, model.image.weights))
-    if exported := image_folder(folder, image.name):
+    if exported := _timm_folder(folder, image.name):
         defaults = ImageSpec()
         unset = {key: value for key, value in exported.items() if getattr(image, key) == getattr(defaults, key)}
         image = replace(image, **(unset | {"name": exported["name"], "args": exported["args"] | image.args}))
@@ -87,5 +89,31 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _absolute(folder: Path, name: str) -> str:
-    """The absolute path of the file or folder ``name`` in ``folder``; ``name`` itself where there is none."""
+    """Return the absolute path of the file or folder ``name`` in ``folder``; ``name`` itself without such a file."""
     return str((folder / name).resolve()) if name and (folder / name).exists() else name
+
+
+def _timm_folder(start: Path, name: str) -> dict[str, Any]:
+    """Return fields of ImageSpec from a folder that `timm.models.save_for_hf` wrote, without importing timm.
+
+    They are name, args, weights, and mean and std if the folder has them; none if ``name`` is not a folder. A relative
+    name starts at ``start``. Raises ConfigError for a folder without a usable config.json.
+    """
+    folder = (start / name).resolve()
+    if not folder.is_dir():
+        return {}
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        architecture, args = str(content["architecture"]), dict(content.get("model_args") or {})
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise ConfigError(
+            f"model.image.name: {folder} has no config.json with an architecture, as timm writes it: {problem!r}"
+        ) from None
+    weights = [folder / file for file in _TIMM_WEIGHTS if (folder / file).is_file()]
+    pretrained = content.get("pretrained_cfg") or {}
+    normalisation = {key: tuple(map(float, pretrained[key])) for key in ("mean", "std") if key in pretrained}
+    return normalisation | {
+        "name": architecture,
+        "args": {name: value for name, value in args.items() if name != "num_classes"},  # its classifier is not used
+        "weights": str(weights[0]) if weights else "",
+    }

@@ -1,14 +1,15 @@
 """A model and its fit as frozen dataclasses: the content of a recipe (TOML). Imports no torch.
 
-A recipe holds everything about a model and its fit; the data, the folds and the precision target are in the
-config. The text under a field is its documentation. Recipe files are read by
-:mod:`catalog_enrichment.models.recipe_files`.
+The data, the folds and the precision target are in the config. :mod:`catalog_enrichment.models.recipe_files` reads
+recipe files. The text under a field becomes its documentation.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,11 @@ Fields = Literal["pair", "apart", "title", "description"]
 Schedule = Literal["warmup_cosine", "warmup_linear", "step", "constant"]
 
 _MIN_SIDE = 32
-"""Smallest side of a picture, pixels."""
+"""The smallest side of a picture, pixels."""
 _CHARS_PER_TOKEN = 16
 """Characters kept per token. No script averages more; the limit bounds the cost of very long texts."""
+_KIND = re.compile(r'^    kind = "(\w+)"$', re.MULTILINE)
+"""The line of a fusion's class that gives its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +46,10 @@ class BertSize:
     """Dropout of hidden states and attention, in training."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "intermediate", "vocab_size"):
-            _positive(name, getattr(self, name))
+        _check_positive(self, "hidden", "layers", "intermediate", "vocab_size")
         if self.heads < 1 or self.hidden % self.heads:
             raise ValueError(f"heads must divide hidden, not {self.heads} and {self.hidden}")
-        _share("dropout", self.dropout)
+        _check_shares(self, "dropout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,11 +62,11 @@ class TextSpec:
     random_weights: bool = False
     """Use the architecture and the tokenizer of `name`, with random weights."""
     fields: Fields = "pair"
-    """`pair`: title and description as one text pair; `apart`: two texts, two vectors; else only one of them."""
+    """`pair`: title and description as a text pair; `apart`: two texts, two vectors; else a single text."""
     pooling: Pooling = "sum"
-    """How token vectors become one text vector (De la Comble et al. 2022, section 3.1)."""
+    """How token vectors become a text vector (De la Comble et al. 2022, section 3.1)."""
     max_length: int = 48
-    """Tokens read of one text, special tokens included; of title and description together with `fields = "pair"`."""
+    """Tokens read of a text, special tokens included; of title and description together with `fields = "pair"`."""
     frozen: bool = False
     """Do not fit the encoder's weights."""
 
@@ -79,7 +81,7 @@ class TextSpec:
 
     @property
     def texts_read(self) -> int:
-        """Number of texts that it reads of one product: title and description, or one text."""
+        """The number of texts of a product that the encoder reads: title and description, or a single text."""
         return 2 if self.fields == "apart" else 1
 
     @property
@@ -102,7 +104,7 @@ class ImageSpec:
     """Side of the square picture, pixels."""
     trim: bool = False
     """Cut off the margins around the product before the picture is scaled to `size`. A picture without a background of
-    one colour stays whole; of a white product on white only what differs is kept."""
+    a single colour stays whole; of a white product on white only what differs is kept."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted per RGB channel, on 0..1; the defaults are ImageNet's. Must match the pretrained weights, if any."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -118,34 +120,30 @@ class ImageSpec:
     statistics of all of them: pretrained weights are fine-tuned in less time, and batches may be small."""
 
     def __post_init__(self) -> None:
-        _not_negative("frozen_stages", self.frozen_stages)
+        _check_not_negative(self, "frozen_stages", "palette")
         if self.size < _MIN_SIDE:
-            raise ValueError(
-                f"size must be at least {_MIN_SIDE} pixels, the stride of the usual encoders, not {self.size}"
-            )
+            raise ValueError(f"size must be at least {_MIN_SIDE} pixels, an encoder's usual stride, not {self.size}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
-        if self.palette < 0:
-            raise ValueError(f"palette must not be negative, not {self.palette}")
         if self.regions < 1 or self.size % self.regions:
             raise ValueError(f"regions must divide size ({self.size}), not {self.regions}")
 
     @property
     def square(self) -> Square:
-        """How pictures are fitted into the square."""
+        """The square that pictures are fitted into."""
         return Square(self.size, self.trim)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusionSpec:
     kind: str = "modality_attention"
-    """Name of a module in `models/fusion/`."""
+    """The `kind` of a class in `models/fusion/`."""
     options: dict[str, Any] = field(default_factory=dict)
     """The fusion's settings: fields of its `Options`."""
 
     def __post_init__(self) -> None:
-        if self.kind not in (known := fusion_kinds()):
-            raise ValueError(f"there is no fusion {self.kind!r}. Available: {known}")
+        if self.kind not in (known := fusion_files()):
+            raise ValueError(f"there is no fusion {self.kind!r}. Available: {list(known)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +167,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Output of one attribute's head: its labels, in the order of the logits."""
+    """The output of an attribute's head: its labels, in the order of the logits."""
 
     cardinality: Cardinality
     labels: tuple[str, ...]
@@ -178,7 +176,7 @@ class Head:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitSpec:
     epochs: int
-    """Passes over the training fold, at most but for `min_steps`."""
+    """Most passes over the training fold, unless `min_steps` needs more."""
     min_steps: int = 0
     """Steps of the optimizer to reach by more passes than `epochs` where these have fewer (few products), unless
     `max_epochs` or `patience` ends the fit earlier. 0: none."""
@@ -189,7 +187,7 @@ class FitSpec:
     accumulate: int = 1
     """Batches whose gradients are summed per optimizer step; the effective batch is that many times larger."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """sgd: with Nesterov momentum 0.9."""
+    """`sgd` has Nesterov momentum 0.9."""
     text_learning_rate: float = 5e-5
     """For the text encoders."""
     image_learning_rate: float = 1e-4
@@ -199,7 +197,7 @@ class FitSpec:
     weight_decay: float = 0.01
     """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation of the gradient."""
     schedule: Schedule = "warmup_cosine"
-    """Of the learning rates: warm-up, then cosine or linear decay to 0; reduced every `step_epochs`; or constant."""
+    """Learning rates: warm-up, then cosine or linear decay to 0; reduction every `step_epochs` epochs; or constant."""
     warmup_share: float = 0.1
     """Share of all steps in which the learning rates rise from 0."""
     step_epochs: int = 12
@@ -209,8 +207,8 @@ class FitSpec:
     gradient_norm: float = 1.0
     """Gradients are clipped to this norm, so that an early batch with large gradients does not spoil the encoder."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Of the forward pass in training (mixed precision: weights and optimizer stay fp32). auto: bf16 where the
-    processor or GPU multiplies it, so that machines may give different weights. Scores are always fp32, or as
+    """Number type of the forward pass in training (mixed precision: weights and optimizer stay fp32). auto: bf16 where
+    the processor or GPU multiplies it, so that machines may give different weights. Scores are always fp32, or as
     `training.compute_types` says."""
     kl_lambda: float = 0.0
     """Weight of the KL term against modality collapse (De la Comble et al. 2022, eq. 4)."""
@@ -221,35 +219,26 @@ class FitSpec:
     patience: int = 0
     """Stop after this many epochs without a better validation loss; 0: never."""
     seed: int = 0
-    """Of initial weights, batches and augmentation."""
+    """Seed of initial weights, batches and augmentation."""
     augment: bool = False
     """Vary the training pictures (mirror, shift)."""
     picture_size: int = 0
     """Side to which pictures are shrunk for this fit, pixels; 0: the model's own."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "step_epochs", "step_factor", "gradient_norm"):
-            _positive(name, getattr(self, name))
-        for name in ("text_learning_rate", "image_learning_rate", "learning_rate"):
-            _positive(name, getattr(self, name))
-        for name in ("warmup_share", "image_dropout", "label_smoothing"):
-            _share(name, getattr(self, name))
-        if min(self.kl_lambda, self.weight_decay, self.patience, self.picture_size) < 0:
-            raise ValueError(
-                "kl_lambda, weight_decay, patience and picture_size must not be negative, not "
-                f"{self.kl_lambda}, {self.weight_decay}, {self.patience} and {self.picture_size}"
-            )
-        _not_negative("min_steps", self.min_steps)
-        _not_negative("max_epochs", self.max_epochs)
+        _check_positive(self, "epochs", "batch_size", "accumulate", "step_epochs", "step_factor", "gradient_norm")
+        _check_positive(self, "text_learning_rate", "image_learning_rate", "learning_rate")
+        _check_shares(self, "warmup_share", "image_dropout", "label_smoothing")
+        _check_not_negative(self, "kl_lambda", "weight_decay", "patience", "picture_size", "min_steps", "max_epochs")
         if self.min_steps and self.schedule == "step":
             raise ValueError("min_steps needs another schedule than 'step', which counts epochs")
 
     def steps_per_epoch(self, products: int) -> int:
-        """Steps of the optimizer in a pass over so many products (at least one)."""
+        """Return the steps of the optimizer in a pass over ``products`` products, at least 1."""
         return math.ceil(products / (self.batch_size * self.accumulate))
 
     def for_products(self, products: int) -> FitSpec:
-        """The same with the number of epochs that a fit on so many products (at least one) has, and no `min_steps`."""
+        """Return the spec with the epochs that a fit on ``products`` products (at least 1) has, and no `min_steps`."""
         needed = math.ceil(self.min_steps / self.steps_per_epoch(products))
         passes = min(needed, self.max_epochs or needed)
         return replace(self, epochs=max(self.epochs, passes), min_steps=0, max_epochs=0)
@@ -260,7 +249,7 @@ class AdaptSpec:
     """Self-supervision on all products, labelled or not, before the fit (Chen et al. 2022, section 3)."""
 
     method: Literal["simcse", "convirt"]
-    """simcse: texts alone, dropout makes the pairs. convirt: text and picture of a product are a pair."""
+    """`simcse`: texts alone, dropout makes the pairs. `convirt`: text and picture of a product are a pair."""
     fit: FitSpec
     temperature: float = 0.1
     """Divisor of the cosine similarities in the loss."""
@@ -272,9 +261,8 @@ class AdaptSpec:
     """Learn from at most this many products; 0: all that were read (`training.max_unlabelled` bounds them)."""
 
     def __post_init__(self) -> None:
-        _not_negative("max_products", self.max_products)
-        _positive("temperature", self.temperature)
-        _positive("projection", self.projection)
+        _check_not_negative(self, "max_products")
+        _check_positive(self, "temperature", "projection")
         if not 0 <= self.text_to_image <= 1:
             raise ValueError(f"text_to_image must lie in [0, 1], not {self.text_to_image!r}")
 
@@ -299,8 +287,7 @@ class DestructionSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.reach < self.patches:
             raise ValueError(f"reach must lie in 1..patches - 1, not {self.reach} for {self.patches} patches")
-        _not_negative("adversarial", self.adversarial)
-        _not_negative("construction", self.construction)
+        _check_not_negative(self, "adversarial", "construction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -333,8 +320,8 @@ class SearchSpec:
     """Candidates; De la Comble et al. 2022 search {0, 1e-4, 5e-4, ..., 5e-1}. Empty: only `fit.kl_lambda`."""
 
     def __post_init__(self) -> None:
-        for value in self.kl_lambda:
-            _not_negative("kl_lambda", value)
+        if min(self.kl_lambda, default=0.0) < 0:
+            raise ValueError(f"kl_lambda must not be negative, not {min(self.kl_lambda)!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -402,22 +389,30 @@ class Ensemble:
             )
 
 
-def fusion_kinds() -> list[str]:
-    """The names of all fusions: the modules of `models/fusion/`."""
-    folder = Path(__file__).parent / "fusion"
-    return sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
+@cache
+def fusion_files() -> dict[str, str]:
+    """Return the kind of every fusion, in order, with the file of `models/fusion/` that its class is in.
+
+    The kinds are read from the sources, because importing a fusion imports torch.
+    """
+    files = sorted((Path(__file__).parent / "fusion").glob("*.py"))
+    kinds = {kind: file.stem for file in files for kind in _KIND.findall(file.read_text(encoding="utf-8"))}
+    return dict(sorted(kinds.items()))
 
 
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, not {value!r}")
+def _check_positive(spec: object, *names: str) -> None:
+    for name in names:
+        if not (value := getattr(spec, name)) > 0:
+            raise ValueError(f"{name} must be positive, not {value!r}")
 
 
-def _not_negative(name: str, value: float) -> None:
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, not {value!r}")
+def _check_not_negative(spec: object, *names: str) -> None:
+    for name in names:
+        if (value := getattr(spec, name)) < 0:
+            raise ValueError(f"{name} must not be negative, not {value!r}")
 
 
-def _share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must lie in [0, 1), not {value!r}")
+def _check_shares(spec: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= (value := getattr(spec, name)) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), not {value!r}")

@@ -1,1 +1,1 @@
-"""What a job says about itself while it runs (logs, progress) and when it has ended (metrics, lineage)."""
+"""What a job tells while it runs (logs, stages) and when it has ended (metrics, lineage)."""

@@ -1,4 +1,4 @@
-"""What is told to others when a job has ended: metrics for Prometheus, a lineage event. Called once, by `command.py`.
+"""Tells others that a job has ended: metrics for Prometheus, a lineage event. `command.py` calls it once per job.
 
 The job is over by then: a file that cannot be written or a server that does not answer is a warning, and the exit code
 stays.
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import masking
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.monitoring.outcome import Outcome
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
+    from catalog_enrichment.monitoring.metrics import Outcome
 
 _LOOKS_ONLY = frozenset({"explain_value", "list_runs"})
 """Jobs that change nothing and are started by people: they say nothing about what is scheduled."""
@@ -24,7 +24,7 @@ _LOOKS_ONLY = frozenset({"explain_value", "list_runs"})
 def report(config: Config, outcome: Outcome) -> None:
     """Write and push the metrics, write and post the lineage event, as far as the config asks for them.
 
-    Not to be called for a job that was only asked (a dry run, an estimate), however it ended.
+    Not called for a job that only answered a question (a dry run, an estimate), however it ended.
     """
     asked = config.metrics.folder or config.metrics.push_url or config.lineage.file or config.lineage.url
     if not asked or outcome.job in _LOOKS_ONLY:
@@ -41,17 +41,16 @@ def report(config: Config, outcome: Outcome) -> None:
 
 
 def _run(config: Config, outcome: Outcome) -> dict[str, Any]:
-    """The newest row of the run that the summary names, in the table `runs`; empty where there is none."""
+    """Return the newest row, in the table `runs`, of the run that the summary names; empty if there is none."""
     run_id = outcome.summary.get("run_id")
     if not run_id:
         return {}
     from catalog_enrichment.catalog import runs
-    from catalog_enrichment.catalog.lake import LakeCatalog
+    from catalog_enrichment.catalog.lake import Catalog
 
     try:
-        catalog = LakeCatalog.of(config)  # asks an object store whether it answers
-        columns = ["run_id", "parent_run_id", "kind", "status"]
-        columns += ["model_name", "model_version", "counts", "finished_at"]
+        catalog = Catalog.of(config)  # asks an object store whether it answers
+        columns = ["run_id", "parent_run_id", "kind", "status", "model_name", "model_version", "counts", "finished_at"]
         rows = [row for row in runs.rows(catalog, columns) if row["run_id"] == run_id][-1:]
         runs.add_attributes(catalog, rows)
     except Exception as problem:

@@ -1,6 +1,6 @@
 """OpenLineage run events (spec 2-0-2): which tables a run read and wrote, with which model, and how it ended.
 
-One event per attempt of a job, when it has ended, as OpenLineage allows for batches: COMPLETE or FAIL.
+An attempt of a job has a single event, when it has ended, as OpenLineage allows for batches: COMPLETE or FAIL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from catalog_enrichment.records import RunStatus
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
-    from catalog_enrichment.monitoring.outcome import Outcome
+    from catalog_enrichment.monitoring.metrics import Outcome
 
 _PRODUCER = f"https://pypi.org/project/catalog-enrichment/{__version__}"
 _EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -49,38 +49,24 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "export_changes": (("current_values",), ()),
     "deliver_values": (("current_values",), ()),
 }
-"""Job -> tables of the catalog that it reads, and that it writes."""
+"""Job -> tables of the catalog that it reads, and that it writes. The other jobs have no tables in their events.
 
-UNNAMED = {
-    "runs": "has a row of every attempt of every job that writes: the event itself says what that row says",
-}
-"""Table of the catalog that no event names -> why."""
-
-WITHOUT_TABLES = {
-    "init_project": "runs before there is a catalog",
-    "promote_model": "moves an alias in MLflow; its preview is no run",
-    "maintain_catalog": "deletes files that no version names, and no row that anybody reads",
-    "explain_value": "only prints",
-    "list_runs": "only prints",
-    "delivery_status": "only prints",
-    "serve_audit": "serves a page until it is stopped; what people said there becomes data in audit_ingest",
-    "label_studio": "copies the review store to files and back; audit_ingest takes its answers in",
-}
-"""Job whose events name no table -> why."""
+The table `runs` is in no event: its rows say what the events say.
+"""
 
 
 def write(config: Config, outcome: Outcome) -> None:
-    """Append the event to `lineage.file`. Raises OSError where that cannot be written."""
+    """Append the event to `lineage.file`. Raises OSError if it cannot be written."""
     if config.lineage.file:
         file = config.path(config.lineage.file)
         file.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(event(config, outcome)) + "\n"
-        with file.open("a") as lines:  # one write of one line: two jobs that end together do not mix theirs
+        with file.open("a") as lines:  # a single write: the lines of two jobs that end together do not mix
             lines.write(line)
 
 
 def post(config: Config, outcome: Outcome) -> None:
-    """Post the event to `lineage.url`. Raises urllib3's HTTPError or OSError where nobody takes it."""
+    """Post the event to `lineage.url`. Raises urllib3's HTTPError, or OSError for a refusal."""
     if not config.lineage.url:
         return
     import urllib3
@@ -93,7 +79,10 @@ def post(config: Config, outcome: Outcome) -> None:
 
 
 def event(config: Config, outcome: Outcome) -> dict[str, Any]:
-    """The run event. Its run id is the UUID of this attempt; ``catalogEnrichment.runId`` is the catalog's run id."""
+    """Return the run event.
+
+    Its run id is the UUID of this attempt; ``catalogEnrichment.runId`` is the catalog's run id.
+    """
     summary = outcome.summary
     facets: dict[str, Any] = {
         "catalogEnrichment": _facet(_CUSTOM_FACET)
@@ -112,10 +101,12 @@ def event(config: Config, outcome: Outcome) -> dict[str, Any]:
             "programmingLanguage": "python",
         }
     read, written = TABLES.get(outcome.job, ((), ()))
+    # the same attempt has the same id: an event that is sent twice counts once
+    attempt_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{outcome.job} {summary.get('run_id')} {outcome.started_at}")
     return {
         "eventType": "FAIL" if outcome.exit_code else "COMPLETE",
         "eventTime": datetime.fromtimestamp(outcome.finished_at, UTC).isoformat(),
-        "run": {"runId": str(_attempt_id(outcome)), "facets": facets},
+        "run": {"runId": str(attempt_id), "facets": facets},
         "job": {"namespace": config.lineage.namespace, "name": outcome.job},
         "inputs": [*_sources(config, outcome.job), *(_table(config, name) for name in read)],
         "outputs": [_table(config, name) for name in written] if _wrote(outcome) else [],
@@ -125,15 +116,9 @@ def event(config: Config, outcome: Outcome) -> dict[str, Any]:
 
 
 def _wrote(outcome: Outcome) -> bool:
-    """Whether it ended well and did something, or a gate refused it (exit 3) after its run had been written: an audit's
-    alarm, drift."""
+    """Return whether the job wrote something, also if a gate (an alarm, drift) refused it after the write."""
     status = outcome.summary.get("status") if outcome.exit_code == 0 else outcome.run.get("status")
     return status == RunStatus.SUCCEEDED
-
-
-def _attempt_id(outcome: Outcome) -> uuid.UUID:
-    """The same for the same attempt, so that an event that is sent twice is one."""
-    return uuid.uuid5(uuid.NAMESPACE_URL, f"{outcome.job} {outcome.summary.get('run_id')} {outcome.started_at}")
 
 
 def _facet(schema: str) -> dict[str, str]:
@@ -141,7 +126,7 @@ def _facet(schema: str) -> dict[str, str]:
 
 
 def _sources(config: Config, job: str) -> list[dict[str, str]]:
-    """What an import reads: the feed, by the config's masked path."""
+    """Return the feed that an import reads, by the config's masked path."""
     content = config.without_secrets().get("source") or {}
     if job != "import_products" or not content.get("path"):
         return []
@@ -155,7 +140,7 @@ def _table(config: Config, name: str) -> dict[str, str]:
 
 
 def _dataset(uri: str) -> dict[str, str]:
-    """OpenLineage names a file's dataset by its storage (``file``, ``s3://bucket``) and its path in it."""
+    """Name a dataset as OpenLineage does: by its storage (``file``, ``s3://bucket``) and its path in it."""
     scheme, _, rest = uri.partition("://")
     storage, slash, path = rest.partition("/")
     if not storage:

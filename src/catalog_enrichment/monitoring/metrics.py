@@ -1,17 +1,16 @@
 """The metrics of a job's last attempt, for Prometheus: a file for node_exporter's textfile collector, or a push.
 
 Every metric has the labels ``catalog`` and ``program`` (the job: Prometheus itself uses the label ``job``). All are
-gauges, because a batch has no rate: an attempt replaces the numbers of the one before. Of the metrics in :data:`KEPT`,
-which are about the catalog, each series that an attempt does not know (a failed one has no coverage, one with nothing
-to do no certificates) remains as the attempt before it said, unless the attempt knows all series of the metric
-(:func:`complete`) or the dictionary does not have its attribute, or has it disabled.
+gauges, because a batch has no rate: an attempt replaces the numbers of the attempt before. The metrics in :data:`KEPT`
+are about the catalog: a series that the new attempt does not know (a failed attempt has no coverage) keeps its number,
+unless the attempt knows all series of the metric (:func:`complete`) or the dictionary does not enable its attribute.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +23,26 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from catalog_enrichment.config.schema import Config
-    from catalog_enrichment.monitoring.outcome import Outcome
 
 PREFIX = "catalog_enrichment_"
+
+PUSH_SECONDS = 10
+"""How long a push waits for the Pushgateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: metrics and lineage are made of it."""
+
+    job: str
+    exit_code: int
+    summary: Mapping[str, Any]
+    """The job's JSON line."""
+    started_at: float
+    """Seconds since 1970."""
+    finished_at: float
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The run's row in the table `runs`: kind, counts, attributes, error, ... Empty if there is no row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +80,12 @@ KEPT = frozenset(
 )
 """Metrics about the state of the catalog, not about the attempt."""
 
-_AUDIT = "audit_ingest"
-"""The job whose summary has the audit's alarms."""
-
 Sample = tuple[str, tuple[str, ...], float]
 """Name without the prefix, values of the labels of :data:`METRICS`, number."""
 
 
 def write(config: Config, outcome: Outcome) -> None:
-    """Replace the job's file in `metrics.folder`, atomically. Raises OSError where it cannot be written."""
+    """Replace the job's file in `metrics.folder`, atomically. Raises OSError if it cannot be written."""
     if not config.metrics.folder:
         return
     from prometheus_client import write_to_textfile
@@ -87,8 +100,8 @@ def write(config: Config, outcome: Outcome) -> None:
 def push(config: Config, outcome: Outcome) -> None:
     """Push to `metrics.push_url`, in a group of the catalog and the job.
 
-    The group's metrics of other names stay: those of :data:`KEPT`, and after a failed attempt also the numbers of the
-    one before. Raises OSError where it cannot be reached or refuses.
+    The group keeps its metrics of other names: after a failed attempt also the numbers of the attempt before. Raises
+    OSError if the gateway cannot be reached or refuses.
     """
     if not config.metrics.push_url:
         return
@@ -99,15 +112,15 @@ def push(config: Config, outcome: Outcome) -> None:
         job="catalog_enrichment",
         registry=_registry(config, outcome, []),
         grouping_key={"catalog": _catalog(config), "program": outcome.job},
-        timeout=config.metrics.push_seconds,
+        timeout=PUSH_SECONDS,
     )
 
 
 def samples(outcome: Outcome, enabled: Sequence[str] | None = None) -> Iterator[Sample]:
-    """The numbers of an attempt. Which there are depends on the job and on how it ended.
+    """Yield the numbers of an attempt, which depend on the job and on how it ended.
 
-    ``enabled``: the attributes of the dictionary; None: not known. Of what the attempt counts for all of them, those
-    that it does not name are 0.
+    ``enabled``: the attributes of the dictionary; None: not known. What the attempt counts for all of them is 0 for
+    the attributes that it does not name.
     """
     summary, seconds = outcome.summary, outcome.finished_at - outcome.started_at
     yield "last_finished_timestamp_seconds", (), outcome.finished_at
@@ -117,19 +130,17 @@ def samples(outcome: Outcome, enabled: Sequence[str] | None = None) -> Iterator[
     yield "last_duration_seconds", (), seconds
     for stage, number in _numbers(summary.get("seconds")):
         yield "stage_seconds", (stage,), number
-    quarantined = summary.get("quarantined")
     for name in ("products", "predicted", "skipped", "new", "changed", "unchanged"):
         if _is_number(summary.get(name)):
             yield "products", ("all" if name == "products" else name,), summary[name]
-    if isinstance(quarantined, Mapping):
-        yield "products", ("quarantined",), sum(number for _, number in _numbers(quarantined))
-    for name, metric in (("quarantined", "quarantined"), ("unusable_images", "unusable_images")):
+    if isinstance(summary.get("quarantined"), Mapping):
+        yield "products", ("quarantined",), sum(number for _, number in _numbers(summary["quarantined"]))
+    for name in ("quarantined", "unusable_images"):
         for reason, number in _numbers(summary.get(name)):
-            yield metric, (reason,), number
+            yield name, (reason,), number
     yield from _waiting(summary, enabled or ())
-    attributes = summary.get("attributes")
-    for attribute, numbers in attributes.items() if isinstance(attributes, Mapping) else ():
-        yield from _of_attribute(attribute, numbers)
+    for attribute, numbers in _attributes(summary).items():
+        yield from _attribute_samples(attribute, numbers)
     if "audit_alarm" in complete(outcome):
         yield from (("audit_alarm", (name,), 0) for name in enabled or () if name not in summary["attributes"])
     yield from _coverage(outcome)
@@ -137,9 +148,9 @@ def samples(outcome: Outcome, enabled: Sequence[str] | None = None) -> Iterator[
 
 
 def complete(outcome: Outcome) -> frozenset[str]:
-    """The metrics of which the attempt knows every series, so that others are of the past."""
+    """Return the metrics of which the attempt knows every series: other series end."""
     summary, of_run = outcome.summary, outcome.run.get("attributes") or {}
-    audited = outcome.job == _AUDIT and isinstance(summary.get("attributes"), Mapping)
+    audited = outcome.job == "audit_ingest" and isinstance(summary.get("attributes"), Mapping)
     known = {
         "waiting_values": isinstance(summary.get("waiting"), Mapping),
         "audit_alarm": audited,
@@ -151,31 +162,26 @@ def complete(outcome: Outcome) -> frozenset[str]:
 
 
 def _waiting(summary: Mapping[str, Any], enabled: Sequence[str]) -> Iterator[Sample]:
-    """Of a job that counts what waits, also the zeros: its summary names only attributes with such values."""
-    waiting, attributes = summary.get("waiting"), summary.get("attributes")
-    if isinstance(waiting, Mapping):
-        names = {*enabled, *(attributes if isinstance(attributes, Mapping) else ())}
-        numbers = dict.fromkeys(sorted(names), 0.0) | dict(_numbers(waiting))
+    """Yield also the zeros of a job that counts what waits: its summary names only attributes with such values."""
+    if isinstance(summary.get("waiting"), Mapping):
+        numbers = dict.fromkeys(sorted({*enabled, *_attributes(summary)}), 0.0) | dict(_numbers(summary["waiting"]))
         yield from (("waiting_values", (name,), number) for name, number in numbers.items())
 
 
 def _coverage(outcome: Outcome) -> Iterator[Sample]:
-    """Of every enabled attribute, from the run's row; else of those that the summary has."""
+    """Yield the coverage of every enabled attribute, from the run's row; else of the attributes of the summary."""
     if "coverage_ratio" in complete(outcome):
         for name, counts in outcome.run["attributes"][COVERAGE_KEY]["counts"].items():
             covered = sum(counts.get(source.value, 0) for source in Source)
             applicable = counts.get("applicable", 0)
             yield "coverage_ratio", (name,), round(covered / applicable, 4) if applicable else 0.0
         return
-    attributes = outcome.summary.get("attributes")
-    for name, numbers in attributes.items() if isinstance(attributes, Mapping) else ():
-        if isinstance(numbers, Mapping) and _is_number(numbers.get("coverage_after")):
+    for name, numbers in _attributes(outcome.summary).items():
+        if _is_number(numbers.get("coverage_after")):
             yield "coverage_ratio", (name,), numbers["coverage_after"]
 
 
-def _of_attribute(attribute: str, numbers: Any) -> Iterator[Sample]:
-    if not isinstance(numbers, Mapping):
-        return
+def _attribute_samples(attribute: str, numbers: Mapping[str, Any]) -> Iterator[Sample]:
     for decision in ("written", "suggested", "abstained", "retracted"):
         if _is_number(numbers.get(decision)):
             yield "values", (attribute, decision), numbers[decision]
@@ -186,18 +192,16 @@ def _of_attribute(attribute: str, numbers: Any) -> Iterator[Sample]:
 
 
 def _expiries(run: Mapping[str, Any], enabled: Sequence[str] | None) -> Iterator[Sample]:
-    for one in (run.get("attributes") or {}).get("certificates") or ():
-        if enabled is not None and one["attribute"] not in enabled:
-            continue  # nothing is written for it, so that nothing ends
-        if one.get("threshold") is not None:  # an abstention writes nothing that could end
-            labels = (one["attribute"], one["modality"], one["compute_type"])
-            yield (
-                "certificate_expiry_timestamp_seconds", labels, datetime.fromisoformat(one["expires_at"]).timestamp()
-            )  # fmt: skip
+    for row in (run.get("attributes") or {}).get("certificates") or ():
+        is_enabled = enabled is None or row["attribute"] in enabled
+        if is_enabled and row.get("threshold") is not None:  # else nothing is written that could end
+            labels = (row["attribute"], row["modality"], row["compute_type"])
+            expires_at = datetime.fromisoformat(row["expires_at"])
+            yield "certificate_expiry_timestamp_seconds", labels, expires_at.timestamp()
 
 
 def _registry(config: Config, outcome: Outcome, before: list[Sample]) -> CollectorRegistry:
-    """The attempt's samples, and those of ``before`` that it keeps."""
+    """Return the attempt's samples, and the samples of ``before`` that it keeps."""
     from prometheus_client import CollectorRegistry, Gauge
 
     enabled = _enabled(config)
@@ -212,7 +216,7 @@ def _registry(config: Config, outcome: Outcome, before: list[Sample]) -> Collect
 
 
 def _kept(outcome: Outcome, before: list[Sample], enabled: Sequence[str] | None) -> list[Sample]:
-    """The samples of ``before`` that the attempt does not know better, nor the dictionary (``enabled``)."""
+    """Return the samples of ``before`` that neither the attempt nor the dictionary (``enabled``) ends."""
     names = KEPT - complete(outcome)
     return [
         (name, labels, number)
@@ -222,7 +226,7 @@ def _kept(outcome: Outcome, before: list[Sample], enabled: Sequence[str] | None)
 
 
 def _enabled(config: Config) -> tuple[str, ...] | None:
-    """The attributes of the dictionary; None where it cannot be read, which the job itself has said."""
+    """Return the attributes of the dictionary; None if it cannot be read, which the job itself has said."""
     from catalog_enrichment.context import load_dictionary
 
     try:
@@ -232,18 +236,18 @@ def _enabled(config: Config) -> tuple[str, ...] | None:
 
 
 def _samples_of(file: Path) -> list[Sample]:
-    """The samples of an earlier attempt's file; none where there is no file that can be read."""
+    """Return the samples of an earlier attempt's file; none if no file can be read."""
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
         families = list(text_string_to_metric_families(file.read_text()))
     except (OSError, ValueError):
         return []
-    found = [(one.name.removeprefix(PREFIX), one.labels, one.value) for family in families for one in family.samples]
     return [
-        (name, tuple(labels.get(label, "") for label in METRICS[name].labels), value)
-        for name, labels, value in found
-        if name in METRICS
+        (name, tuple(sample.labels.get(label, "") for label in METRICS[name].labels), sample.value)
+        for family in families
+        for sample in family.samples
+        if (name := sample.name.removeprefix(PREFIX)) in METRICS
     ]
 
 
@@ -251,8 +255,15 @@ def _catalog(config: Config) -> str:
     return config.metrics.catalog or config.mlflow.model_name
 
 
+def _attributes(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the numbers per attribute of a summary; some jobs only list attributes, or have none."""
+    content = summary.get("attributes")
+    found = content.items() if isinstance(content, Mapping) else ()
+    return {str(name): numbers for name, numbers in found if isinstance(numbers, Mapping)}
+
+
 def _numbers(content: Any) -> list[tuple[str, float]]:
-    """The entries of a mapping that are numbers."""
+    """Return the entries of a mapping that are numbers."""
     return [(str(k), v) for k, v in content.items() if _is_number(v)] if isinstance(content, Mapping) else []
 
 

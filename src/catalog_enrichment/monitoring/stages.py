@@ -1,31 +1,37 @@
-"""Stage lines: what a run is doing, at what rate, and the seconds each stage took."""
+"""Stages of a run: how far a stage is while it runs, then a line with its rows, its rate and its seconds."""
 
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
-from catalog_enrichment.monitoring import logs, progress
+from catalog_enrichment.monitoring import logs
 
 Say = Callable[[str], None]
-"""Prints one line of progress."""
+"""Prints a line of progress."""
+
+_BAR_SECONDS = 0.5
+"""How often a bar is drawn."""
+
+_BAR_AFTER_SECONDS = 2.0
+"""When a bar is drawn first: short stages have no bar."""
 
 
 def to_stderr(line: str, level: int = logging.INFO) -> None:
-    """Progress goes to stderr, without control characters: the last line of stdout is the job's JSON summary.
-
-    In a job with time, level and run id (:mod:`catalog_enrichment.monitoring.logs`).
-    """
+    """Print a line on stderr (:mod:`catalog_enrichment.monitoring.logs`): stdout is for the job's JSON summary."""
     logs.say(line, level)
 
 
 @dataclass
 class Stage:
-    """What a stage did. Its ``with`` block fills in the numbers it knows."""
+    """The numbers of a stage. Its ``with`` block fills in those that it knows."""
 
     name: str
     rows_in: int | None = None
@@ -37,11 +43,11 @@ class Stage:
     def count(
         self, rows_in: int | None = None, rows_out: int | None = None, quarantined: int | None = None, note: str = ""
     ) -> None:
-        """Set what the stage did; None for a number that it does not have."""
+        """Set the numbers of the stage; None for a number that it does not have."""
         self.rows_in, self.rows_out, self.quarantined, self.note = rows_in, rows_out, quarantined, note
 
     def line(self) -> str:
-        """One INFO line: seconds, rows in, out and quarantined, rows/s."""
+        """Return the stage's line: seconds, rows in, out and quarantined, rows/s."""
         numbers = {"in": self.rows_in, "out": self.rows_out, "quarantined": self.quarantined}
         parts = [f"{label} {number:,}" for label, number in numbers.items() if number is not None]
         rows = self.rows_in or self.rows_out
@@ -51,27 +57,29 @@ class Stage:
 
 @dataclass
 class Stages:
-    """The stages of one run, in order. A job with several runs has one of these for each."""
+    """The stages of a run, in order."""
 
     say: Say = to_stderr
     done: list[Stage] = field(default_factory=list)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Stage name -> seconds; stages of the same name are added up."""
+        """Stage name -> seconds; the seconds of stages with the same name are added up."""
         return add_seconds(*({stage.name: stage.seconds} for stage in self.done))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The stages as plain data, for the column `stages` of the table `runs`."""
+        """Return the stages as plain data, for the column `stages` of the table `runs`."""
         return [asdict(stage) | {"seconds": round(stage.seconds, 2)} for stage in self.done]
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Stage]:
-        """Time a stage, show how far it is, and print its line when it ends. A stage that raises is not counted and has
-        no line."""
+        """Time a stage, show how far it is, and print its line when it ends.
+
+        A stage that raises is not counted and has no line.
+        """
         stage = Stage(name)
         start = time.perf_counter()
-        with progress.shown(name, self.say):
+        with progress_shown(name, self.say):
             yield stage
         stage.seconds = time.perf_counter() - start
         self.done.append(stage)
@@ -80,9 +88,96 @@ class Stages:
 
 
 def add_seconds(*seconds: dict[str, float]) -> dict[str, float]:
-    """Seconds per stage name, added up over several runs, rounded to hundredths."""
+    """Return the seconds per stage name, added up over several runs, rounded to hundredths."""
     total: dict[str, float] = {}
     for by_name in seconds:
         for name, value in by_name.items():
             total[name] = total.get(name, 0.0) + value
     return {name: round(value, 2) for name, value in total.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The tasks of Spark's running stages, added up."""
+
+    total: int
+    completed: int
+    running: int
+    failed: int
+
+    def __str__(self) -> str:
+        failed = f", {self.failed:,} failed attempts" if self.failed else ""
+        return f"{self.completed:,} of {self.total:,} tasks done, {self.running:,} running{failed}"
+
+
+def spark_tasks() -> Tasks | None:
+    """Return what Spark computes now; None if there is no Spark in this process or it computes nothing."""
+    if "pyspark" not in sys.modules:
+        return None
+    from pyspark import SparkContext
+
+    context = SparkContext._active_spark_context
+    if context is None:
+        return None
+    tracker = context.statusTracker()
+    stages = [stage for number in tracker.getActiveStageIds() if (stage := tracker.getStageInfo(number)) is not None]
+    if not stages:
+        return None
+    return Tasks(
+        total=sum(stage.numTasks for stage in stages),
+        completed=sum(stage.numCompletedTasks for stage in stages),
+        running=sum(stage.numActiveTasks for stage in stages),
+        failed=sum(stage.numFailedTasks for stage in stages),
+    )
+
+
+@contextmanager
+def progress_shown(stage: str, say: Say) -> Iterator[None]:
+    """Show how far ``stage`` is: a bar on stderr if that is a terminal, else a line every `logs.progress_seconds`.
+
+    Spark computes while the driver waits, so that a thread asks Spark's status tracker. Without Spark, or while it has
+    nothing to do, there is only the time.
+    """
+    settings = logs.started()
+    if settings is None or settings.progress_seconds == 0:
+        yield
+        return
+    ended = threading.Event()
+    as_bar = sys.stderr.isatty() and settings.format != "json"
+    show = partial(_bar, stage, ended) if as_bar else partial(_lines, stage, ended, say, settings.progress_seconds)
+    watcher = threading.Thread(target=_quietly, args=(show,), name=f"progress of {stage}", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join(timeout=5)  # a JVM that does not answer must not hold up the end of the job
+
+
+def _quietly(show: Callable[[], None]) -> None:
+    """Run ``show`` without raising: if Spark ends, the stage itself reports it."""
+    try:
+        show()
+    except Exception as problem:
+        logs.say(f"progress is not shown any more: {type(problem).__name__}", level=10)
+
+
+def _lines(stage: str, ended: threading.Event, say: Say, seconds: float) -> None:
+    start = time.monotonic()
+    while not ended.wait(seconds):
+        tasks = spark_tasks()
+        say(f"{stage:<12}  {time.monotonic() - start:5.0f} s so far" + (f"  {tasks}" if tasks else ""))
+
+
+def _bar(stage: str, ended: threading.Event) -> None:
+    from tqdm import tqdm
+
+    if ended.wait(_BAR_AFTER_SECONDS):
+        return
+    form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tasks [{elapsed}<{remaining}]"
+    with tqdm(total=1, desc=stage, bar_format=form, file=sys.stderr, leave=False) as bar:
+        while not ended.wait(_BAR_SECONDS):
+            tasks = spark_tasks()
+            if tasks is not None:
+                bar.total, bar.n = tasks.total, tasks.completed
+            bar.refresh()

@@ -1,1 +1,1 @@
-"""What the people who answer for the catalog do with it: undo a run, explain a value, export suggestions."""
+"""Jobs of the people who answer for the catalog: undo, correct, explain, export, list runs, clean up."""

@@ -1,4 +1,7 @@
-"""Explains a value: who wrote it or why there is none, with which certificate, its history, and how to undo it."""
+"""Explains a value: who wrote it or why there is none, with which certificate, its history, and how to undo it.
+
+Also looks up what the other operations need: a product, an attribute, and the newest set that a person gave.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,65 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import reasons
 from catalog_enrichment.catalog import ledger, runs, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switches
 from catalog_enrichment.config.schema import EnrichConfig
-from catalog_enrichment.dictionary import Attribute
-from catalog_enrichment.operations import lookup, undo_options
-from catalog_enrichment.operations.commands import ANY_CONFIG
-from catalog_enrichment.operations.lookup import PersonSet
-from catalog_enrichment.operations.undo_options import UndoOption
-from catalog_enrichment.precision.certificate import CONTRACT, Certificate, is_below
-from catalog_enrichment.records import Decision, Modality, QuarantineStage, Reason, Source
-from catalog_enrichment.report import reasons
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.operations import commands
+from catalog_enrichment.operations.commands import ANY_CONFIG, UndoOption
+from catalog_enrichment.precision import claim
+from catalog_enrichment.precision.certificate import Certificate, is_below
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Decision, Modality, QuarantineStage, Source
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from pyspark.sql import DataFrame
+
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.context import Context
 
+Row = Mapping[str, Any]
+
 _OF_THE_RUN = ("attributes", "config")
-"""Columns of a decision's run, that are not a part of the decision."""
+"""Columns of a decision's run that are not a part of the decision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class PersonSet:
+    """The newest active set that a person gave for one attribute of a product."""
+
+    values: tuple[str, ...]
+    """Sorted; empty if the person said that there is no value."""
+    run_id: str
+    by: str | None = None
+    """The person's name; None where the run's row in `runs` is missing or does not say it."""
+    reason: str | None = None
+
+    @property
+    def who_and_why(self) -> str:
+        return ": ".join(part for part in (self.by, self.reason) if part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueFacts:
     """What the tables say about one product and attribute, as rows."""
 
-    product: Mapping[str, Any]
+    product: Row
     attribute: Attribute
-    current: Mapping[str, Any] | None
-    """What readers see."""
-    decisions: Sequence[Mapping[str, Any]]
+    current: Row | None
+    """The row of `current_values`: what readers see."""
+    decisions: Sequence[Row]
     """Rows of `predictions` with ``decided_at`` and _OF_THE_RUN, newest run first, by rank."""
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[Row]
     """Ledger events, oldest first."""
-    quarantined: Sequence[Mapping[str, Any]] = ()
+    quarantined: Sequence[Row] = ()
     """Quarantine rows of the product, newest first."""
     rolled_back: Collection[str] = ()
     """Ids of the runs whose work on the attribute is rolled back."""
     person: PersonSet | None = None
-    """What a person said last and stands, also where the merchant's value is seen."""
+    """The set that a person gave, also where the merchant's value is seen."""
     switched: Switches = field(default_factory=Switches)
 
     @property
@@ -53,201 +77,296 @@ class Found:
 
     @property
     def removed(self) -> bool:
-        """Whether readers see no value because a person said that there is none."""
+        """Readers see no value because a person said that there is none."""
         return self.current is None and self.person is not None and not self.person.values
 
     @property
     def by_person(self) -> bool:
         return self.removed or (self.current is not None and self.current["source"] == Source.HUMAN.value)
 
+    @property
+    def run_to_undo(self) -> str | None:
+        """The run that gave what readers see, or by which a person said that there is no value."""
+        if self.current is not None:
+            run_id: str | None = self.current["run_id"]
+            return run_id
+        return self.person.run_id if self.removed and self.person else None
+
+    @property
+    def merchant_values(self) -> list[str]:
+        return list((self.product["merchant_attributes"] or {}).get(self.name) or ())
+
 
 def explain_value(
     context: Context, product_id: str, attribute: str, config: Sequence[str] = ANY_CONFIG
 ) -> dict[str, Any]:
-    """Who wrote a product's value or why there is none, what would change it, its certificate, history and undo.
+    """Return who wrote a product's value or why there is none, its certificate and history, and how to undo it.
 
     ``config``: options of the commands that undo it. Raises ConfigError for a product or attribute that the catalog
     does not know.
     """
-    found = _find(context.catalog, product_id, lookup.known_attribute(context.dictionary, attribute))
-    current, decisions = found.current, found.decisions
-    certificate = None if found.by_person else _certificate(decisions, current["certificate_id"] if current else None)
-    ways = _ways_back(context.catalog, found, config)
+    facts = _facts(context.catalog, product_id, known_attribute(context.dictionary, attribute))
+    certificate = None if facts.by_person else _certificate_used(facts)
+    options = _undo_options(context.catalog, facts, config)
     explained = {
         "product_id": product_id,
-        "title": found.product["title"],
+        "title": facts.product["title"],
         "attribute": attribute,
-        "merchant_values": _merchant_values(found),
-        "current": current,
-        "person": asdict(found.person) if found.person else None,
-        "why": why(found, context.config.enrich),
+        "merchant_values": facts.merchant_values,
+        "current": facts.current,
+        "person": asdict(facts.person) if facts.person else None,
+        "why": why(facts, context.config.enrich),
         "certificate": certificate,
-        "certificate_numbers": _numbers(certificate, context.config.precision.provisional_cap),
-        "history": found.history,
-        "decisions": [{k: v for k, v in one.items() if k not in _OF_THE_RUN} for one in decisions],
-        "undo": ways[0].command if ways else None,
-        "undo_options": [asdict(way) for way in ways],
+        "certificate_numbers": _certificate_numbers(certificate, context.config.precision.provisional_cap),
+        "history": facts.history,
+        "decisions": [{k: v for k, v in row.items() if k not in _OF_THE_RUN} for row in facts.decisions],
+        "undo": options[0].command if options else None,
+        "undo_options": [asdict(option) for option in options],
     }
-    for line in [*_in_words(explained, found), *(f"  {way.in_words()}" for way in ways)]:
+    for line in [*_in_words(explained, facts), *(f"  {option.in_words()}" for option in options)]:
         context.say(line)
     return explained
 
 
-def why(found: Found, rules: EnrichConfig) -> str:
-    """One or two sentences: why readers see this value or none, and what would change it.
+# --- look up --------------------------------------------------------------------------------------------------------
 
-    The second one says why the newest decision left the value as it is. ``rules``: disabled shops and categories.
-    """
-    current = found.current
-    if current and current["source"] == Source.MERCHANT.value:
-        return _ended(reasons.merchant_gave(_merchant_values(found)))
-    if found.by_person:
-        said = Reason.REMOVED_BY_PERSON if found.removed else Reason.SET_BY_PERSON
-        who_and_why = found.person.who_and_why if found.person else ""
-        return _ended(reasons.sentence(said, reasons.Case(attribute=found.name, detail=who_and_why)))
-    newest = found.decisions[0] if found.decisions else None
-    if current:
-        return " ".join(map(_ended, _why_it_stands(found, current, rules)))
-    if without_decision := _switched_off(found, rules):
-        return _ended(without_decision)
-    if newest is None or newest["content_hash"] != found.product["content_hash"]:
-        refused = [row for row in found.quarantined if row["content_hash"] == found.product["content_hash"]]
-        if refused:
-            case = reasons.Case(attribute=found.name, detail=f"{refused[0]['reason']}: {refused[0]['detail']}")
-            return _ended(reasons.sentence(Reason.ALREADY_QUARANTINED, case))
+
+def known_attribute(dictionary: Dictionary, name: str) -> Attribute:
+    """Return the attribute. Raises ConfigError if it is not in the dictionary."""
+    if name not in dictionary:
+        raise ConfigError(f"no attribute {name!r} in the dictionary; it has {sorted(dictionary.attributes)}")
+    return dictionary[name]
+
+
+def known_product(catalog: Catalog, product_id: str, attribute: str) -> dict[str, Any]:
+    """Return the product's row without pictures. Raises ConfigError, with the reason if an import refused the row."""
+    from pyspark.sql import functions as F
+
+    of_product = F.col("product_id") == product_id
+    product = catalog.read("products").where(of_product).drop("images").first()
+    if product is not None:
+        return dict(product.asDict())
+    where = f"no product {product_id!r} in the catalog ({catalog.location('products')})"
+    refused = catalog.read("quarantine").where(of_product & (F.col("stage") == QuarantineStage.IMPORT.value))
+    newest = refused.orderBy(F.desc("quarantined_at")).first()
+    case = reasons.Case(attribute=attribute, detail=(newest["detail"] if newest else None) or "")
+    raise ConfigError(f"{where}: {reasons.sentence(Reason(newest['reason']), case)}" if newest else where)
+
+
+def events_about(catalog: Catalog, product_id: str, attribute: str) -> DataFrame:
+    """Return the ledger's events about one attribute of a product: all that a replay of its values needs."""
+    from pyspark.sql import functions as F
+
+    of_this = (F.col("product_id") == product_id) & (F.col("attribute") == attribute)
+    return catalog.read("attribute_values").where(of_this)
+
+
+def person_set(catalog: Catalog, active: DataFrame) -> PersonSet | None:
+    """Return the newest set of a person among ``active``, assert events about one attribute of one product."""
+    from pyspark.sql import functions as F
+
+    newest = ledger.newest_sets(active.where(F.col("source") == Source.HUMAN.value)).first()
     if newest is None:
-        return _ended(reasons.never_scored(found.name))
-    if _published(newest):  # and readers see nothing
-        return _ended(_taken_away(found))
-    changed = newest["content_hash"] != found.product["content_hash"]
-    return _ended(_about(found, newest)) + (" The content has changed since: the next run decides." if changed else "")
+        return None
+    run = runs.find(catalog, newest["run_id"])
+    return person_set_of(newest["values"], newest["run_id"], run["window"] if run else None)
 
 
-def _why_it_stands(found: Found, current: Mapping[str, Any], rules: EnrichConfig) -> Iterator[str]:
-    """Sentences about a model value that readers see: who wrote it, and why newer facts have not changed it."""
-    run_id = current["run_id"]
-    written = [one for one in found.decisions if one["run_id"] == run_id and _published(one)]
-    yield _about(found, written[0]) if written else reasons.decision_not_stored(current["values"], run_id)
-    newest = found.decisions[0] if found.decisions else None
-    if newest and newest["run_id"] in found.rolled_back:
-        yield reasons.seen_after_rollback(newest["run_id"], newest["value"] if _published(newest) else None)
-    in_force = [one for one in found.decisions if one["run_id"] not in found.rolled_back]
-    if in_force and in_force[0]["run_id"] != run_id:
-        yield "It stands, although in the newest decision " + _about(found, in_force[0])
-    contents = {event["content_hash"] for event in found.history if event["run_id"] == run_id}
-    if switched_off := _switched_off(found, rules):
-        yield "The next run retracts it: " + switched_off
-    elif contents and found.product["content_hash"] not in contents:
-        yield "It was written for older content: the next run decides on the new content, or retracts it"
+def person_set_of(values: Collection[str], run_id: str, window: str | None) -> PersonSet:
+    """Return the set of the ledger's ``values``. ``window``: the column of the run's row in `runs`, if it has one."""
+    asked = json.loads(window or "{}")
+    given = () if ledger.NO_VALUE in values else tuple(sorted(values))
+    return PersonSet(values=given, run_id=run_id, by=asked.get("by"), reason=asked.get("reason"))
 
 
-def _find(catalog: Catalog, product_id: str, attribute: Attribute) -> Found:
+def seen_in_words(current: Row | None, person: PersonSet | None) -> str:
+    """Say what readers see and who gave it. ``current``: the row of `current_values`, None if they see no value."""
+    if current is None and person is not None and not person.values:
+        return f"no value, as {person.by or 'a person'} said in run {person.run_id}"
+    if current is None:
+        return "no value"
+    by = f"model version {current['model_version']}, run {current['run_id']}"
+    if current["source"] == Source.MERCHANT.value:
+        by = "the merchant"
+    elif current["source"] == Source.HUMAN.value:
+        by = f"{(person.by if person else None) or 'a person'}, run {current['run_id']}"
+    return f"{', '.join(current['values'])}, by {by}"
+
+
+def _facts(catalog: Catalog, product_id: str, attribute: Attribute) -> ValueFacts:
     from pyspark.sql import functions as F
 
     of_product = F.col("product_id") == product_id
     of_this = of_product & (F.col("attribute") == attribute.name)
-    product = lookup.known_product(catalog, product_id, attribute.name)
+    product = known_product(catalog, product_id, attribute.name)
     quarantine = catalog.read("quarantine").where(of_product & (F.col("stage") == QuarantineStage.DECODE.value))
     finished = runs.latest_attempts(catalog).select("run_id", F.col("finished_at").alias("decided_at"), *_OF_THE_RUN)
     decisions = catalog.read("predictions").where(of_this).join(finished, "run_id")
     current = catalog.read("current_values").where(of_this).first()
-    events = lookup.events_about(catalog, product_id, attribute.name)
-    return Found(
+    events = events_about(catalog, product_id, attribute.name)
+    return ValueFacts(
         product=product,
         attribute=attribute,
         current=current.asDict() if current else None,
         decisions=[row.asDict() for row in decisions.orderBy(F.desc("decided_at"), "rank").collect()],
         history=[row.asDict() for row in ledger.history(events, product_id, attribute.name).collect()],
         quarantined=[row.asDict() for row in quarantine.orderBy(F.desc("quarantined_at")).collect()],
-        person=lookup.person_set(catalog, ledger.active(events)),
+        person=person_set(catalog, ledger.active(events)),
         rolled_back=runs.rolled_back(catalog, [attribute.name]).get(attribute.name, ()),
         switched=switches.read(catalog),
     )
 
 
-def _switched_off(found: Found, rules: EnrichConfig) -> str:
-    """Why no run decides the attribute of this product; "" if runs do. In the order of :mod:`enrichment.select`."""
-    product, category = found.product, found.product["category"]
-    case = reasons.Case(attribute=found.name, categories=[category or ""], shop=product["shop_id"])
+# --- why ------------------------------------------------------------------------------------------------------------
+
+
+def why(facts: ValueFacts, rules: EnrichConfig) -> str:
+    """Say why readers see this value or none, why newer facts have not changed it, and what would.
+
+    ``rules``: the disabled shops and categories of the config.
+    """
+    return " ".join(f"{sentence}." for sentence in _sentences(facts, rules))
+
+
+def _sentences(facts: ValueFacts, rules: EnrichConfig) -> list[str]:
+    current, newest = facts.current, next(iter(facts.decisions), None)
+    if current and current["source"] == Source.MERCHANT.value:
+        return [reasons.merchant_gave(facts.merchant_values)]
+    if facts.by_person:
+        reason = Reason.REMOVED_BY_PERSON if facts.removed else Reason.SET_BY_PERSON
+        who_and_why = facts.person.who_and_why if facts.person else ""
+        return [reasons.sentence(reason, reasons.Case(attribute=facts.name, detail=who_and_why))]
+    if current:
+        return list(_why_active(facts, current, rules))
+    if not_decided := _why_not_decided(facts, rules):
+        return [not_decided]
+    content = facts.product["content_hash"]
+    changed = newest is None or newest["content_hash"] != content
+    refused = [row for row in facts.quarantined if changed and row["content_hash"] == content]
+    if refused:
+        detail = f"{refused[0]['reason']}: {refused[0]['detail']}"
+        return [reasons.sentence(Reason.ALREADY_QUARANTINED, reasons.Case(attribute=facts.name, detail=detail))]
+    if newest is None:
+        return [reasons.never_scored(facts.name)]
+    if _published(newest):  # and readers see nothing
+        return [_why_retracted(facts)]
+    about = _why_decided(facts, newest)
+    return [about, "The content has changed since: the next run decides"] if changed else [about]
+
+
+def _why_active(facts: ValueFacts, current: Row, rules: EnrichConfig) -> Iterator[str]:
+    """Yield sentences about a model value that readers see: who wrote it, and why newer facts have not changed it."""
+    run_id = current["run_id"]
+    written = [row for row in facts.decisions if row["run_id"] == run_id and _published(row)]
+    yield _why_decided(facts, written[0]) if written else reasons.decision_not_stored(current["values"], run_id)
+    newest = next(iter(facts.decisions), None)
+    if newest and newest["run_id"] in facts.rolled_back:
+        yield reasons.seen_after_rollback(newest["run_id"], newest["value"] if _published(newest) else None)
+    in_force = [row for row in facts.decisions if row["run_id"] not in facts.rolled_back]
+    if in_force and in_force[0]["run_id"] != run_id:
+        yield "It stands, although in the newest decision " + _why_decided(facts, in_force[0])
+    contents = {event["content_hash"] for event in facts.history if event["run_id"] == run_id}
+    if not_decided := _why_not_decided(facts, rules):
+        yield "The next run retracts it: " + not_decided
+    elif contents and facts.product["content_hash"] not in contents:
+        yield "It was written for older content: the next run decides on the new content, or retracts it"
+
+
+def _why_not_decided(facts: ValueFacts, rules: EnrichConfig) -> str:
+    """Say why no run decides the attribute of this product, in the order of :mod:`enrichment.select`; "" if runs do."""
+    product, category = facts.product, facts.product["category"] or ""
+    case = reasons.Case(attribute=facts.name, category=category, shop=product["shop_id"])
     if product["opt_out"]:
         return reasons.sentence(Reason.OPTED_OUT, case)
     if product["shop_id"] in rules.disabled_shops:
         return reasons.sentence(Reason.SHOP_DISABLED, case)
-    if not found.attribute.enabled:
-        return reasons.attribute_disabled(found.name)
-    if not found.attribute.applies_to(category):
+    if not facts.attribute.enabled:
+        return reasons.attribute_disabled(facts.name)
+    if not facts.attribute.applies_to(product["category"]):
         return reasons.sentence(Reason.NOT_APPLICABLE, case)
     for root in rules.disabled_categories:
-        if is_below(category or "", root):
+        if is_below(category, root):
             return reasons.category_disabled(root)
-    for switch in found.switched.entries:
-        about = {
-            Scope.ATTRIBUTE: switch.attribute == found.name,
+    for switch in facts.switched.entries:
+        concerns = {
+            Scope.ATTRIBUTE: switch.attribute == facts.name,
             Scope.SHOP: switch.target == product["shop_id"],
-            Scope.CATEGORY: is_below(category or "", switch.target),
+            Scope.CATEGORY: is_below(category, switch.target),
         }
-        if switch.state is State.OFF and about.get(switch.scope, False):
+        if switch.state is State.OFF and concerns.get(switch.scope, False):
             return reasons.switched_off(str(switch), switch.who, switch.why)
     return ""
 
 
-def _about(found: Found, decision: Mapping[str, Any]) -> str:
-    """The sentence of a decision's reason."""
-    if decision["reason"] == Reason.HUMAN_VALUE_STANDS.value and found.person is None:
-        return reasons.person_took_back(found.name)
-    modality = Modality(decision["modality"])
-    certificate = None
-    for content in _certificates_of_run(decision):
-        if content["certificate_id"] == decision["certificate_id"] and content.get("contract") == CONTRACT:
-            certificate = Certificate.from_dict(content)
+def _why_decided(facts: ValueFacts, decision: Row) -> str:
+    """Return the sentence of a decision's reason."""
+    if decision["reason"] == Reason.HUMAN_VALUE_STANDS.value and facts.person is None:
+        return reasons.person_took_back(facts.name)
+    content = _certificate_of(decision, decision["certificate_id"])
+    certificate = Certificate.from_dict(content) if content else None
     images = json.loads(decision["config"] or "{}").get("images", {})
     case = reasons.Case(
-        attribute=found.name,
+        attribute=facts.name,
         value=decision["value"],
         score=decision["score"],
-        modality=modality,
+        products=claim.PATHS[Modality(decision["modality"])],
         certificate=certificate,
-        categories=[decision["category"] or ""],
-        languages=[decision["language"] or ""],
-        merchant_values=_merchant_values(found),
-        differing=reasons.differing_fields(certificate, decision["compute_type"], images) if certificate else (),
+        unseen=claim.unseen(certificate, [decision["category"] or ""], [decision["language"] or ""])
+        if certificate
+        else "",
+        differing=claim.differing_fields(certificate, decision["compute_type"], images) if certificate else (),
+        merchant_values=facts.merchant_values,
     )
     return reasons.sentence(Reason(decision["reason"]), case)
 
 
-def _taken_away(found: Found) -> str:
-    """Why a value that was published is not there; the last event of the ledger says it."""
-    last = found.history[-1] if found.history else None
+def _why_retracted(facts: ValueFacts) -> str:
+    """Say why a value that was published is not there, by the last event of the ledger."""
+    last = facts.history[-1] if facts.history else None
     if last is None or last["reason"] is None or last["op"] != "retract":
-        return reasons.never_scored(found.name)
-    return reasons.sentence(Reason(last["reason"]), reasons.Case(attribute=found.name))
+        return reasons.never_scored(facts.name)
+    return reasons.sentence(Reason(last["reason"]), reasons.Case(attribute=facts.name))
 
 
-def _published(decision: Mapping[str, Any]) -> bool:
+def _published(decision: Row) -> bool:
     return bool(decision["decision"] == Decision.PUBLISH.value)
 
 
-def _merchant_values(found: Found) -> list[str]:
-    return list((found.product["merchant_attributes"] or {}).get(found.name) or ())
+# --- certificate, undo, text ----------------------------------------------------------------------------------------
 
 
-def _ended(sentence: str) -> str:
-    return f"{sentence}."
+def _certificate_used(facts: ValueFacts) -> dict[str, Any] | None:
+    """Return the certificate as the run recorded it that wrote the value, or that consulted it last."""
+    wanted = facts.current["certificate_id"] if facts.current else None
+    found = (_certificate_of(row, wanted or row["certificate_id"]) for row in facts.decisions)
+    return next(filter(None, found), None)
 
 
-def _ways_back(catalog: Catalog, found: Found, config: Sequence[str]) -> list[UndoOption]:
-    run_id = undo_options.run_to_undo(found.current, found.person)
-    if run_id is None:
+def _certificate_of(decision: Row, certificate_id: str | None) -> dict[str, Any] | None:
+    """Return a certificate of the decision's run. A run that was killed or failed has recorded none."""
+    recorded: list[dict[str, Any]] = json.loads(decision["attributes"] or "{}").get("certificates", [])
+    return next((content for content in recorded if content["certificate_id"] == certificate_id), None)
+
+
+def _certificate_numbers(certificate: Row | None, provisional_cap: int) -> list[dict[str, str]]:
+    """Return the certificate's numbers with their meanings; [] if it certifies nothing."""
+    if certificate is None or certificate["threshold"] is None:
         return []
-    product_id = found.product["product_id"]
-    others = undo_options.others_of(catalog, run_id, product_id, found.name)
-    return undo_options.undo_options((product_id, found.name), run_id, found.by_person, others, config)
+    numbers = claim.certificate_numbers(Certificate.from_dict(certificate), provisional_cap)
+    return [asdict(number) for number in numbers]
 
 
-def _in_words(explained: dict[str, Any], found: Found) -> Iterator[str]:
+def _undo_options(catalog: Catalog, facts: ValueFacts, config: Sequence[str]) -> list[UndoOption]:
+    if (run_id := facts.run_to_undo) is None:
+        return []
+    key = (facts.product["product_id"], facts.name)
+    return commands.undo_options(key, run_id, facts.by_person, commands.count_others(catalog, run_id, *key), config)
+
+
+def _in_words(explained: dict[str, Any], facts: ValueFacts) -> Iterator[str]:
     certificate = explained["certificate"]
     yield f"{explained['product_id']}: {explained['title']}"
-    yield f"{explained['attribute']}: {lookup.seen_in_words(found.current, found.person)}"
+    yield f"{explained['attribute']}: {seen_in_words(facts.current, facts.person)}"
     yield f"  why: {explained['why']}"
     for decision in explained["decisions"][:5]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
@@ -263,25 +382,3 @@ def _in_words(explained: dict[str, Any], found: Found) -> Iterator[str]:
     for event in explained["history"]:
         value = "no value" if event["value"] == ledger.NO_VALUE else repr(event["value"])
         yield f"  {event['asserted_at']:%Y-%m-%d %H:%M} {event['op']} {value} by run {event['run_id']}"
-
-
-def _certificate(decisions: Sequence[Mapping[str, Any]], certificate_id: str | None) -> dict[str, Any] | None:
-    """The certificate as it stood in the run that used it; without a current value, the last one consulted."""
-    for decision in decisions:
-        for certificate in _certificates_of_run(decision):
-            if certificate["certificate_id"] == (certificate_id or decision["certificate_id"]):
-                return certificate
-    return None
-
-
-def _numbers(certificate: Mapping[str, Any] | None, provisional_cap: int) -> list[dict[str, str]]:
-    """The certificate's numbers with what they mean; empty for an abstention or an older contract."""
-    if certificate is None or certificate.get("contract") != CONTRACT or certificate["threshold"] is None:
-        return []
-    return [
-        asdict(number) for number in reasons.certificate_numbers(Certificate.from_dict(certificate), provisional_cap)
-    ]
-
-
-def _certificates_of_run(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return list(json.loads(decision["attributes"] or "{}").get("certificates", []))

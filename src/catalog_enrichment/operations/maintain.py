@@ -1,9 +1,10 @@
-"""Upkeep of the catalog: old rows, small files, long logs, and files that nothing needs any more.
+"""Cleans up the catalog: old rows, small files, long logs, and files that nothing needs any more.
 
     retention of predictions and quarantine -> fewer, larger files -> Delta logs -> deletion of unneeded files
 
-What readers see does not change, nor what any later run does. Killed anywhere and started again, the job goes on with
-what is left; where nothing is left it says so.
+Readers and later runs notice nothing. Killed anywhere and started again, the job goes on with what is left. The ledger,
+`runs`, `label_uses` and `self_derived` are never shortened. Only rows of succeeded runs go: a run that was killed or
+failed is resumed from its rows.
 """
 
 from __future__ import annotations
@@ -14,20 +15,30 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import CHECKPOINT_COMMITS, Maintenance
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.enrichment.pending import is_rolled_back
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.operations import retention
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id
+from catalog_enrichment.records import (
+    DRY_RUN,
+    NOTHING_TO_DO,
+    Decision,
+    QuarantineStage,
+    RunKind,
+    RunStatus,
+    make_run_id,
+)
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pyspark.sql import DataFrame
 
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.catalog.maintenance import FileSet
     from catalog_enrichment.config.schema import MaintenanceConfig
     from catalog_enrichment.context import Context
@@ -35,10 +46,12 @@ if TYPE_CHECKING:
 MIN_RETENTION_HOURS = 24
 """Jobs that read a version of a table, as training does, and runs that are resumed the next day end within this."""
 
+_DECISION = ("product_id", "attribute", "run_id")
+
 
 @dataclass(slots=True)
 class TableWork:
-    """What was, or with --dry-run would be, done to one table."""
+    """What was, or with --dry-run would be, done to a table."""
 
     rows_removed: int = 0
     files_joined: int = 0
@@ -48,11 +61,10 @@ class TableWork:
     bytes_deleted: int = 0
 
     def line(self, table: str) -> str:
-        megabytes = {"joined": self.bytes_joined / 2**20, "deleted": self.bytes_deleted / 2**20}
         return (
             f"  {table:<17} rows removed {self.rows_removed:,}  files joined {self.files_joined:,} "
-            f"({megabytes['joined']:,.1f} MiB)  log entries deleted {self.log_entries_deleted:,}  "
-            f"files deleted {self.files_deleted:,} ({megabytes['deleted']:,.1f} MiB)"
+            f"({self.bytes_joined / 2**20:,.1f} MiB)  log entries deleted {self.log_entries_deleted:,}  "
+            f"files deleted {self.files_deleted:,} ({self.bytes_deleted / 2**20:,.1f} MiB)"
         )
 
 
@@ -60,7 +72,7 @@ class TableWork:
 class _Job:
     """One attempt: the catalog, its settings, and what was done so far."""
 
-    lake: LakeCatalog
+    maintenance: Maintenance
     pictures: StoredPictures
     settings: MaintenanceConfig
     record: RunRecord
@@ -69,15 +81,12 @@ class _Job:
     changed: bool = False
 
     @property
-    def maintenance(self) -> Maintenance:
-        return Maintenance(self.lake, self.settings.retention_hours)
-
-    def older_than(self, days: int) -> datetime:
-        return self.record.started_at - timedelta(days=days)
+    def lake(self) -> Catalog:
+        return self.maintenance.catalog
 
 
 def check_retention(settings: MaintenanceConfig, force: bool) -> None:
-    """Raises ConfigError for a retention that a running reader or a run to be resumed could need, unless ``force``."""
+    """Raise ConfigError for a retention that a running reader or a run to be resumed could need, unless ``force``."""
     hours = settings.retention_hours
     if hours < MIN_RETENTION_HOURS and not force:
         raise ConfigError(
@@ -87,84 +96,72 @@ def check_retention(settings: MaintenanceConfig, force: bool) -> None:
 
 
 def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
-    """Clean up the catalog's folder; returns the summary, with counts and bytes per table.
+    """Clean up the catalog's folder. Return the summary, with counts and bytes per table.
 
-    ``dry_run``: counts what would be done. Files that compaction and retention free count only when they are deleted,
-    by the first run after `maintenance.retention_hours`.
+    ``dry_run``: only count. Files that compaction and retention free count when they are deleted, by the first run
+    after `maintenance.retention_hours`.
     """
-    config, stages = context.config, Stages(context.say)
+    config, stages, lake = context.config, Stages(context.say), context.catalog
     record = RunRecord(kind=RunKind.MAINTAIN, stages=stages, config=config.without_secrets(), secrets=config.secrets())
     record.config_hash = config.hash("maintenance")
-    lake = context.lake()
-    job = _Job(lake, StoredPictures.of(config.pictures()), config.maintenance, record, dry_run)
-    job.tables = {table: TableWork() for table in job.maintenance.tables}
+    maintenance = Maintenance(lake, config.maintenance.retention_hours)
+    job = _Job(maintenance, StoredPictures.of(config.pictures()), config.maintenance, record, dry_run)
+    job.tables = {table: TableWork() for table in maintenance.tables}
     versions = {table: lake.version(table) for table in job.tables}
     record.run_id = make_run_id(RunKind.MAINTAIN, record.config_hash, versions, record.started_at.isoformat())
     with runs.recorded(lake, record, unless=dry_run):
         for name, step in _STEPS.items():
             with stages(name) as stage:
                 stage.rows_out = step(job)
-        _count(record, job.tables)
+        numbers = [asdict(work) for work in job.tables.values()]
+        record.count(**{name: sum(work[name] for work in numbers) for name in asdict(TableWork())})
         for table, work in job.tables.items():
             context.say(work.line(table))
         status: str = DRY_RUN if dry_run else RunStatus.SUCCEEDED if job.changed else NOTHING_TO_DO
         if status == RunStatus.SUCCEEDED:
             runs.write(lake, record)
-    done = {table: asdict(work) for table, work in job.tables.items() if work != TableWork()}
-    checkpoints = {"folders": record.counts["folders_deleted"], "bytes": record.counts["folder_bytes_deleted"]}
-    pictures = {"files": record.counts["pictures_deleted"], "bytes": record.counts["picture_bytes_deleted"]}
+    counts = record.counts
     return {
         "run_id": record.run_id if status == RunStatus.SUCCEEDED else None,
         "status": status,
-        "tables": done,
-        "checkpoints": checkpoints,
-        "pictures": pictures,
+        "tables": {table: asdict(work) for table, work in job.tables.items() if work != TableWork()},
+        "checkpoints": {"folders": counts["folders_deleted"], "bytes": counts["folder_bytes_deleted"]},
+        "pictures": {"files": counts["pictures_deleted"], "bytes": counts["picture_bytes_deleted"]},
         "seconds": stages.seconds,
     }
 
 
-def _count(record: RunRecord, tables: dict[str, TableWork]) -> None:
-    """Counts for the row in `runs`: the sums over the tables."""
-    numbers = [asdict(work) for work in tables.values()]
-    record.count(**{name: sum(work[name] for work in numbers) for name in asdict(TableWork())})
+# --- the steps: each returns how many rows, entries or files it has cleaned up --------------------------------------
 
 
 def _remove_rows(job: _Job) -> int:
-    """Retention of predictions and quarantine. Returns how many rows go."""
-    removed = 0
-    days = job.settings.keep_predictions_days
-    if days and "predictions" in job.tables and _finished_before(job, job.older_than(days)):
-        old = retention.old_predictions(job.lake, job.older_than(days)).persist()
-        try:
-            if not old.isEmpty():
-                removed += _replace(job, "predictions", retention.kept_predictions(job.lake, old))
-        finally:
-            old.unpersist()
-    days = job.settings.keep_quarantine_days
-    if days and "quarantine" in job.tables and _finished_before(job, job.older_than(days)):
-        removed += _replace(job, "quarantine", retention.kept_quarantine(job.lake, job.older_than(days)))
-    return removed
-
-
-def _finished_before(job: _Job, before: datetime) -> bool:
-    """Whether any run is so old; else nothing has to be read."""
+    """Remove old predictions and quarantined rows."""
     from pyspark.sql import functions as F
 
-    return not runs.succeeded(job.lake).where(F.col("finished_at") < F.lit(before)).isEmpty()
+    before = job.record.started_at - timedelta(days=job.settings.keep_days)
+    if not job.settings.keep_days or runs.succeeded(job.lake).where(F.col("finished_at") < F.lit(before)).isEmpty():
+        return 0
+    if "predictions" in job.tables:
+        with persisted_frames() as persist:
+            old = persist(old_predictions(job.lake, before))
+            if not old.isEmpty():
+                _replace(job, "predictions", job.lake.read("predictions").join(old, list(_DECISION), "left_anti"))
+    if "quarantine" in job.tables:
+        _replace(job, "quarantine", kept_quarantine(job.lake, before))
+    return sum(work.rows_removed for work in job.tables.values())
 
 
-def _replace(job: _Job, table: str, kept: DataFrame) -> int:
-    """Put ``kept`` in place of the table's rows if there are fewer of them; returns how many go."""
+def _replace(job: _Job, table: str, kept: DataFrame) -> None:
+    """Put ``kept`` in place of the table's rows if there are fewer of them."""
     removed = int(job.lake.read(table).count() - kept.count())
     job.tables[table].rows_removed = removed
     if removed and not job.dry_run:
         job.lake.replace(table, kept, job.record.run_id)
         job.changed = True
-    return removed
 
 
 def _compact(job: _Job) -> int:
-    """Join small files. Returns how many."""
+    """Join small files."""
     for table, work in job.tables.items():
         small = job.maintenance.small_files(table, job.settings.compact_files)
         if not small.paths or (not job.dry_run and not job.maintenance.compact(table, small, job.record.run_id)):
@@ -175,7 +172,7 @@ def _compact(job: _Job) -> int:
 
 
 def _shorten_logs(job: _Job) -> int:
-    """Delta checkpoints of tables with many commits, and expired log entries. Returns how many entries go."""
+    """Write Delta checkpoints of tables with many commits, and delete expired log entries."""
     for table, work in job.tables.items():
         expired = job.maintenance.expired_log_entries(table)
         if not expired.paths and job.maintenance.commits_since_checkpoint(table) < CHECKPOINT_COMMITS:
@@ -188,7 +185,7 @@ def _shorten_logs(job: _Job) -> int:
 
 
 def _delete_files(job: _Job) -> int:
-    """Files that no version of the retention needs, and what killed runs left. Returns how many files and folders."""
+    """Delete files and folders that no version of the retention needs, and files of killed runs."""
     for table, work in job.tables.items():
         unneeded = job.maintenance.unreferenced_files(table)
         work.files_deleted, work.bytes_deleted = len(unneeded.paths), unneeded.size
@@ -202,10 +199,10 @@ def _delete_files(job: _Job) -> int:
     return sum(work.files_deleted for work in job.tables.values()) + len(folders.paths) + len(pictures.paths)
 
 
-def _delete(job: _Job, paths: FileSet) -> None:
-    if paths.paths and not job.dry_run:
-        job.lake.require_held()  # another job may name these files by now
-        paths.delete()
+def _delete(job: _Job, files: FileSet) -> None:
+    if files.paths and not job.dry_run:
+        job.lake.tables.lock.assert_held()  # another job may name these files by now
+        files.delete()
         job.changed = True
 
 
@@ -216,3 +213,56 @@ _STEPS: dict[str, Callable[[_Job], int]] = {
     "vacuum": _delete_files,
 }
 """Stage name -> step, in order. Deletion comes last, when nothing of this attempt can need the files."""
+
+
+# --- retention ------------------------------------------------------------------------------------------------------
+
+
+def old_predictions(catalog: Catalog, before: datetime) -> DataFrame:
+    """Return product_id, attribute and run_id of superseded abstentions, of runs that finished ``before``.
+
+    All decisions that published (`explain_value` shows them) or suggested (merchants' values that repeat them are
+    marked as self-derived) are kept. Of the others, per product, attribute and model version, the newest of these runs
+    and the newest of the rolled back runs are kept: so the pending attributes, now and after a rollback of a newer run,
+    are the same as before.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    finished = runs.succeeded(catalog).where(F.col("finished_at") < F.lit(before)).select("run_id", "finished_at")
+    rows = catalog.read("predictions").join(F.broadcast(finished), "run_id")
+    by_decision = rows.groupBy(*_DECISION, "model_name", "model_version").agg(
+        F.max("finished_at").alias("finished_at"),
+        F.min(F.col("decision") == Decision.ABSTAIN.value).alias("abstained"),
+    )
+    names = [row["attribute"] for row in catalog.read("predictions", columns=["attribute"]).distinct().collect()]
+    undone = is_rolled_back(F.col("attribute"), F.col("run_id"), runs.rolled_back(catalog, sorted(names)))
+    newest = Window.partitionBy("product_id", "attribute", "model_name", "model_version", "undone").orderBy(
+        F.desc("finished_at"), F.desc("run_id")
+    )
+    ranked = by_decision.withColumn("undone", undone).withColumn("age", F.row_number().over(newest))
+    return ranked.where(F.col("abstained") & (F.col("age") > 1)).select(*_DECISION)
+
+
+def kept_quarantine(catalog: Catalog, before: datetime) -> DataFrame:
+    """Return the quarantine without the rows of runs that finished ``before`` and that no job looks for.
+
+    Jobs look for the rows of the newest import of each source, by its config (an import whose refused rows are known
+    has nothing to do), and for products whose present content could not be scored (they are not tried again).
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    newest = Window.partitionBy("kind", "config_hash").orderBy(F.desc("finished_at"))
+    finished = runs.succeeded(catalog).select(
+        "run_id",
+        (F.col("finished_at") < F.lit(before)).alias("old"),
+        ((F.col("kind") == RunKind.IMPORT.value) & (F.row_number().over(newest) == 1)).alias("newest_of_source"),
+    )
+    present = catalog.read("products", columns=["product_id", "content_hash"]).withColumn("present", F.lit(True))
+    rows = catalog.read("quarantine")
+    needed = F.when(F.col("stage") == QuarantineStage.DECODE.value, F.coalesce("present", F.lit(False))).otherwise(
+        F.col("newest_of_source")
+    )
+    joined = rows.join(F.broadcast(finished), "run_id", "left").join(present, ["product_id", "content_hash"], "left")
+    return joined.where(~F.coalesce("old", F.lit(False)) | needed).select(*rows.columns)

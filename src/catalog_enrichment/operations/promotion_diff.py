@@ -1,8 +1,8 @@
-"""What readers of the catalog would see change after a promotion: products are scored again, nothing is written.
+"""Shows what a promotion would change for readers of the catalog: products are scored again, nothing is written.
 
-The products, scores, decisions and events are those of an enrichment run with the version (:mod:`pipeline`), up to the
-point where the run would publish, the provisional cap included. By default a sample of the catalog is scored: it claims
-less of the room under that cap than a run does, so more values look added; all products give the exact counts.
+Products, scores, decisions and events are those of an enrichment run with the version (:mod:`pipeline`) up to the point
+where the run would publish, the provisional cap included. A sample of the catalog claims less room under that cap than
+a run does, so more values look added; all products give the exact counts.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.enrichment import publish, score, select
+from catalog_enrichment.enrichment import decisions, score, select
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import Source
-from catalog_enrichment.report.promotion import KINDS, PromotionReport, ValueChange, write_promotion_report
-from catalog_enrichment.report.run import picture_of
+from catalog_enrichment.report.promotion_page import KINDS, PromotionReport, ValueChange, write_promotion_report
+from catalog_enrichment.report.run_report import picture_of
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.catalog.ledger import ActiveValues
     from catalog_enrichment.context import Context
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 SAMPLED_PRODUCTS = 2000
-"""Products scored unless all are asked for, about."""
+"""About how many products are scored unless all are asked for."""
 SAMPLES = 50
 """Changes in the report."""
 
@@ -38,11 +38,10 @@ SAMPLES = 50
 def promotion_diff(
     context: Context, model: ResolvedModel, gate: dict[str, Any], sampled_products: int = SAMPLED_PRODUCTS
 ) -> dict[str, Any]:
-    """Score about ``sampled_products`` products (0: all) with ``model``, compare with what readers see now, and write
-    the HTML report. Returns the counts per attribute and the report's path.
+    """Score about ``sampled_products`` products (0: all) with ``model`` and compare with what readers see now.
 
-    ``gate``: the summary of the promotion gate, for the report. Products that this version has decided already do not
-    change and are not scored.
+    Writes the HTML report; returns its path and the counts per attribute. ``gate``: the summary of the promotion gate,
+    for the report. Products that this version has decided already do not change and are not scored.
     """
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     total = catalog.read("products", columns=["product_id"]).count()
@@ -57,9 +56,9 @@ def promotion_diff(
             run_id = f"diff-{selection.run_id}"  # its checkpoints are not those of the run that may follow
             selection = replace(selection, run_id=run_id)
             stage.count(selection.seen, selection.rows)
-        with catalog.dropping_checkpoints(run_id), stages("score") as stage:
+        with catalog.checkpoints.dropping(run_id), stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
-            _, planned = publish.decide_and_plan(catalog, request, state, selection, scored)
+            _, planned = decisions.decide_and_plan(catalog, request, state, selection, scored)
             changes = persist(value_changes(catalog.read("products"), selection.active, planned.events))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
             samples = _samples(catalog, changes, context)
@@ -83,11 +82,11 @@ def promotion_diff(
 
 
 def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame) -> DataFrame:
-    """Per product and attribute that ``events`` touch: ``old`` and ``new`` values (sorted; null: none) and ``kind``.
+    """Return ``old`` and ``new`` values (sorted, null for none) and the ``kind`` of change for what ``events`` touch.
 
-    ``products``: rows of the contract `products`; ``events``: what a run would add to the ledger, of which ``active``
-    are the values that stand. Kinds: added, changed (also where an older set is seen again), retracted, and unchanged
-    where the run writes the same values again.
+    ``products``: rows of the contract `products`; ``active``: the active values; ``events``: what a run would add to
+    the ledger. Kinds: added, changed (also where an older set is seen again), retracted, and unchanged where the run
+    writes the same values again.
     """
     from pyspark.sql import functions as F
 
@@ -95,7 +94,7 @@ def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame) 
     touched = events.select(key).distinct()
 
     def of_model(values: ActiveValues, name: str) -> DataFrame:
-        """The sets that readers see and a model wrote, as the column ``name``."""
+        """Return the sets that readers see and a model wrote, as the column ``name``."""
         seen = ledger.current_values(products, values.events.join(touched, key, "left_semi"))
         return seen.where(F.col("source") == Source.MODEL.value).select(*key, F.col("values").alias(name))
 
@@ -110,7 +109,7 @@ def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame) 
 
 
 def _counts(changes: DataFrame, attributes: list[str]) -> dict[str, dict[str, int]]:
-    """Attribute -> kind -> products."""
+    """Return attribute -> kind -> products."""
     counts = {name: dict.fromkeys(KINDS, 0) for name in attributes}
     for row in changes.groupBy("attribute", "kind").count().collect():
         counts[row["attribute"]][row["kind"]] = row["count"]
@@ -118,7 +117,7 @@ def _counts(changes: DataFrame, attributes: list[str]) -> dict[str, dict[str, in
 
 
 def _samples(catalog: Catalog, changes: DataFrame, context: Context) -> list[ValueChange]:
-    """SAMPLES changes, of every attribute and kind in turn, drawn by hash."""
+    """Return SAMPLES changes, of every attribute and kind in turn, drawn by hash."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 

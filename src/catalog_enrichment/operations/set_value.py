@@ -1,8 +1,8 @@
-"""What a person says about one attribute of one product: its values, or that it has none (source human).
+"""Sets the values of an attribute of a product that a person gives, or that it has none (source human).
 
-What a person said stands before what models write, now and later: a model abstains with the reason human_value_stands.
-It does not stand before the merchant's value (I1), so where the merchant gives one nothing is written. A new set of a
-person replaces the older one as a whole; `rollback_run` takes a set back, and readers see again what they saw before.
+What a person says comes before what models write, now and later: a model abstains with the reason human_value_stands.
+It does not come before the merchant's value (I1), so where the merchant gives a value nothing is written. A new set of
+a person replaces the older set as a whole; `rollback_run` takes a set back, and readers see again what they saw before.
 
 `--remove` asserts that there is no value (:data:`catalog_enrichment.catalog.ledger.NO_VALUE`) instead of retracting the
 model's: a retraction would hold only until another model version or other content is decided.
@@ -17,29 +17,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment import reasons
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.dictionary import Attribute, Dictionary, fold
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.operations import lookup
+from catalog_enrichment.operations import explain
 from catalog_enrichment.operations.commands import ANY_CONFIG, command
-from catalog_enrichment.operations.lookup import PersonSet
-from catalog_enrichment.records import (
-    DRY_RUN,
-    NOTHING_TO_DO,
-    Cardinality,
-    Reason,
-    RunKind,
-    RunStatus,
-    Source,
-    make_run_id,
-)
-from catalog_enrichment.report import reasons
+from catalog_enrichment.operations.explain import PersonSet
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Cardinality, RunKind, RunStatus, Source, make_run_id
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.context import Context
 
 SHOWN_VALUES = 20
@@ -48,21 +40,21 @@ SHOWN_VALUES = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
-    """What was asked for."""
+    """A person's request."""
 
     product_id: str
     attribute: str
     values: tuple[str, ...] = ()
     """The whole set, as typed; empty with ``remove``."""
     remove: bool = False
-    """There is to be no value."""
+    """The product has no value."""
     by: str
-    """Who says so."""
+    """The person's name."""
     reason: str | None = None
 
     def check(self, dictionary: Dictionary) -> None:
-        """What can be wrong without a look at the catalog. Raises ConfigError."""
-        attribute = lookup.known_attribute(dictionary, self.attribute)
+        """Raise ConfigError for a request that cannot be meant, without a look at the catalog."""
+        attribute = explain.known_attribute(dictionary, self.attribute)
         if bool(self.values) == self.remove:
             raise ConfigError("name the right VALUE, or --remove where the product has none; not both")
         if not self.by.strip():
@@ -72,17 +64,19 @@ class Correction:
         self.canonical_values(attribute, language=None)
 
     def canonical_values(self, attribute: Attribute, language: str | None) -> list[str]:
-        """The dictionary's values for those typed, sorted; raises ConfigError if it does not have one, or for several
-        values of an attribute that has one."""
-        values = sorted({canonical(attribute, value, language) for value in self.values})
+        """Return the dictionary's values for the typed ones, sorted.
+
+        Raises ConfigError for an unknown spelling, and for several values of an attribute with one value.
+        """
+        values = sorted({_canonical(attribute, value, language) for value in self.values})
         if attribute.cardinality is Cardinality.ONE and len(values) > 1:
             raise ConfigError(f"{attribute.name} has one value per product, and these are {len(values)}: {values}")
         return values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Active:
-    """What stands about the attribute before the correction."""
+class ValueBefore:
+    """The state of the product and attribute before the correction."""
 
     product: Mapping[str, Any]
     current: Mapping[str, Any] | None
@@ -90,13 +84,12 @@ class Active:
     person: PersonSet | None
 
 
-def canonical(attribute: Attribute, given: str, language: str | None) -> str:
-    """The canonical value of a spelling. Raises ConfigError with the nearest values if the dictionary has none."""
+def _canonical(attribute: Attribute, given: str, language: str | None) -> str:
     spellings = attribute.spellings(language)
     if value := spellings.get(fold(given)):
         return value
     close = difflib.get_close_matches(fold(given), spellings, n=10)
-    if nearest := list(dict.fromkeys(spellings[one] for one in close))[:3]:
+    if nearest := list(dict.fromkeys(spellings[name] for name in close))[:3]:
         known = f"the nearest are {nearest}"
     else:
         more = len(attribute.values) - SHOWN_VALUES
@@ -105,7 +98,7 @@ def canonical(attribute: Attribute, given: str, language: str | None) -> str:
 
 
 def login_name() -> str:
-    """Of the user who runs the program; their number where it has no name, as in a container."""
+    """Return the name of the user who runs the program; their number where they have no name, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -115,27 +108,27 @@ def login_name() -> str:
 def set_value(
     context: Context, correction: Correction, dry_run: bool = False, config: Sequence[str] = ANY_CONFIG
 ) -> dict[str, Any]:
-    """Write what a person says; nothing if a person has said it already. Returns the summary.
+    """Write what a person says, unless a person has said it already. Return the summary.
 
     ``config``: options of the command that undoes it. The row in `runs` says who and why. Raises ConfigError for an
     unknown product, attribute or value, and GateRefused where the merchant gives a value.
     """
     catalog, say, stages = context.catalog, context.say, Stages(context.say)
     record = RunRecord(kind=RunKind.SET_VALUE, stages=stages, secrets=context.config.secrets())
-    record.window = _asked(correction, correction.values, record.secrets)
+    record.window = _window(correction, correction.values, record.secrets)
     with runs.recorded(catalog, record, unless=dry_run):
         correction.check(context.dictionary)
         with stages("look up"):
-            active = _active(catalog, correction)
-            values = _allowed_values(correction, context.dictionary[correction.attribute], active)
-            record.window = _asked(correction, values, record.secrets)
-            record.run_id, said_before = _identify(catalog, correction, values, active.person)
-        say(f"{correction.product_id}: {active.product['title']}")
-        say(f"{correction.attribute} is: {lookup.seen_in_words(active.current, active.person)}")
+            before = _before(catalog, correction)
+            values = _allowed_values(correction, context.dictionary[correction.attribute], before)
+            record.window = _window(correction, values, record.secrets)
+            record.run_id, said_before = _identify(catalog, correction, values, before.person)
+        say(f"{correction.product_id}: {before.product['title']}")
+        say(f"{correction.attribute} is: {explain.seen_in_words(before.current, before.person)}")
         status: str = DRY_RUN if dry_run else NOTHING_TO_DO if said_before else RunStatus.SUCCEEDED
         if status == RunStatus.SUCCEEDED:
             with stages("publish") as stage:
-                stage.rows_out = _publish(catalog, record, active.product, correction.attribute, values)
+                stage.rows_out = _publish(catalog, record, before.product, correction.attribute, values)
                 record.count(events={correction.attribute: stage.rows_out})
             runs.write(catalog, record)
     undo = None if dry_run and not said_before else command("rollback_run", [*config, "--run-id", record.run_id])
@@ -148,42 +141,39 @@ def set_value(
         "run_id": record.run_id,
         "product_id": correction.product_id,
         "attribute": correction.attribute,
-        "before": {name: (active.current or {}).get(name) for name in ("values", "source", "run_id")},
+        "before": {name: (before.current or {}).get(name) for name in ("values", "source", "run_id")},
         "after": {"values": values, "source": Source.HUMAN.value},
         "undo": undo,
         "seconds": stages.seconds,
     }
 
 
-def _active(catalog: Catalog, correction: Correction) -> Active:
-    """What stands, from the products and the ledger: `current_values` may be behind after a run that was killed."""
+def _before(catalog: Catalog, correction: Correction) -> ValueBefore:
+    """Return the state by the products and the ledger: `current_values` may be behind after a run that was killed."""
     from pyspark.sql import functions as F
 
-    product = lookup.known_product(catalog, correction.product_id, correction.attribute)
+    product = explain.known_product(catalog, correction.product_id, correction.attribute)
     mine = F.col("product_id") == correction.product_id
-    events = ledger.active(lookup.events_about(catalog, correction.product_id, correction.attribute))
-    seen = ledger.current_values(catalog.read("products").where(mine), events)
+    active = ledger.active(explain.events_about(catalog, correction.product_id, correction.attribute))
+    seen = ledger.current_values(catalog.read("products").where(mine), active)
     current = seen.where(F.col("attribute") == correction.attribute).first()
-    return Active(
-        product=product,
-        current=current.asDict() if current else None,
-        person=lookup.person_set(catalog, events),
-    )
+    person = explain.person_set(catalog, active)
+    return ValueBefore(product=product, current=current.asDict() if current else None, person=person)
 
 
-def _allowed_values(correction: Correction, attribute: Attribute, active: Active) -> list[str]:
-    """The values to write, in the product's language. Raises ConfigError and GateRefused."""
-    product, current = active.product, active.current
+def _allowed_values(correction: Correction, attribute: Attribute, before: ValueBefore) -> list[str]:
+    """Return the values to write, in the product's language. Raises ConfigError and GateRefused."""
+    product, current = before.product, before.current
     if current is not None and current["source"] == Source.MERCHANT.value:
         raise GateRefused(f"{reasons.merchant_gave(current['values'])}: it is corrected in the merchant's feed")
     if correction.values and not attribute.applies_to(product["category"]):
-        case = reasons.Case(attribute=attribute.name, categories=[product["category"] or ""])
+        case = reasons.Case(attribute=attribute.name, category=product["category"] or "")
         raise ConfigError(reasons.sentence(Reason.NOT_APPLICABLE, case))
     return correction.canonical_values(attribute, product["language"])
 
 
-def _asked(correction: Correction, values: Sequence[str], secrets: Collection[str]) -> dict[str, Any]:
-    """The column `window` of the run's row."""
+def _window(correction: Correction, values: Sequence[str], secrets: Collection[str]) -> dict[str, Any]:
+    """Return the column `window` of the run's row."""
     asked = {"product_id": correction.product_id, "attribute": correction.attribute, "values": list(values)}
     return asked | {"by": correction.by, "reason": masked(correction.reason, secrets) if correction.reason else None}
 
@@ -191,7 +181,7 @@ def _asked(correction: Correction, values: Sequence[str], secrets: Collection[st
 def _identify(
     catalog: Catalog, correction: Correction, values: Sequence[str], person: PersonSet | None
 ) -> tuple[str, bool]:
-    """The run's id, and whether a person has said the same already and it stands: then it is that run's id.
+    """Return the run's id, and whether a person has said the same already: then it is the id of that run.
 
     A run that was killed after its commit to the ledger has no row yet: it gets its id again and is finished.
     """
@@ -206,7 +196,7 @@ def _identify(
 def _publish(
     catalog: Catalog, record: RunRecord, product: Mapping[str, Any], attribute: str, values: Sequence[str]
 ) -> int:
-    """Commit the events, then derive what readers see of the product. Returns how many events the run wrote."""
+    """Commit the events, then derive what readers see of the product. Return how many events the run wrote."""
     from pyspark.sql import functions as F
 
     at = ledger.next_asserted_at(catalog.read("attribute_values"), record.started_at)

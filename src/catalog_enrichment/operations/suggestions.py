@@ -1,4 +1,4 @@
-"""Exports suggestions for the merchants: disagreements with their values, and near misses."""
+"""The open suggestions, disagreements with merchants' values and near misses, and their export for the shops."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from catalog_enrichment.catalog import ledger, runs, verdicts
+from catalog_enrichment.catalog import ledger, review_tables, runs
+from catalog_enrichment.enrichment.decisions import confirms_merchant, suggested_change
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
-from catalog_enrichment.operations.spreadsheet import as_text
+from catalog_enrichment.operations.exported_values import without_formulas_in_spark
 from catalog_enrichment.records import Cardinality, Decision, RunStatus, stable_hash
-from catalog_enrichment.report import changes
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.dictionary import Dictionary
 
 
@@ -40,13 +40,11 @@ _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}")
 def export_suggestions(
     catalog: Catalog, dictionary: Dictionary, folder: Path, kind: Literal["csv", "parquet"], say: Say = to_stderr
 ) -> dict[str, Any]:
-    """Write the open suggestions to ``folder``, one file per shop, highest scores first; returns the job's summary.
+    """Write the open suggestions to ``folder``, a file per shop, highest scores first. Return the job's summary.
 
-    The column ``change`` says what a suggestion would do to the merchant's values (:mod:`report.changes`).
-    In CSV files, texts of merchants that a spreadsheet would take for a formula begin with an apostrophe. The files
-    are called ``NAME.csv`` or ``NAME.parquet`` (:func:`file_names`); :data:`MANIFEST` tells the shop of each. An
-    earlier export is replaced. Nothing in the catalog changes. Raises ConfigError for a folder that holds anything
-    else.
+    The files are called ``NAME.csv`` or ``NAME.parquet`` (:func:`file_names`); :data:`MANIFEST` tells the shop of each.
+    The column ``change`` says what a suggestion would do to the merchant's values. An earlier export is replaced.
+    Raises ConfigError for a folder that holds anything else.
     """
     from pyspark.sql import functions as F
 
@@ -60,7 +58,7 @@ def export_suggestions(
         of_shop = rows.sparkSession.createDataFrame(list(numbers.items()), "shop_id string, shop_number int")
         rows = rows.join(F.broadcast(of_shop), "shop_id")
         if kind == "csv":
-            rows = rows.withColumns({name: as_text(F.col(name)) for name in _OF_MERCHANTS})
+            rows = rows.withColumns({name: without_formulas_in_spark(F.col(name)) for name in _OF_MERCHANTS})
         order = ("shop_number", F.desc("score"), "product_id", "attribute", "suggested_value")
         writer = rows.repartition("shop_number").sortWithinPartitions(*order).write.mode("overwrite")
         writer = writer.partitionBy("shop_number").option("header", True).option("escape", '"')
@@ -88,7 +86,7 @@ def _write_manifest(folder: Path, manifest: dict[str, str]) -> None:
 
 
 def _earlier_export(folder: Path) -> set[str]:
-    """The files of the export that is in ``folder``. Raises ConfigError if anything else is."""
+    """Return the files of an earlier export in ``folder``. Raises ConfigError for any other file."""
     found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) if MANIFEST in found else {}
@@ -100,11 +98,10 @@ def _earlier_export(folder: Path) -> set[str]:
 
 
 def file_names(shops: Iterable[str]) -> dict[str, str]:
-    """Shop id -> name of its file, without the suffix: the id itself, or for one that is no safe file name its start
-    and a hash.
+    """Return shop id -> file name without suffix: the id, or where that is no safe file name its start and a hash.
 
     Safe are letters, digits, ``_``, ``-``, dots and spaces, up to 200 bytes, starting with a letter or digit and not
-    ending in a dot or space. Ids that differ only in case get a hash, too: some file systems take them for one.
+    ending in a dot or space. Ids that differ only in case get a hash, too: some file systems take them for the same.
     """
     shops = list(shops)
     spellings = Counter(shop.casefold() for shop in shops)
@@ -120,9 +117,9 @@ def file_names(shops: Iterable[str]) -> dict[str, str]:
 
 
 def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
-    """The suggestions of the newest decision per product and attribute that the merchant has not taken up.
+    """Return the suggestions of the newest decision per product and attribute that the merchant has not taken up.
 
-    None where a person said what the value is, or that there is none, nor a value that a person refused.
+    Left out are products and attributes for which a person gave a set, and values that a person refused.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -132,15 +129,13 @@ def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
     decisions = catalog.read("predictions").join(finished, "run_id")
     latest = decisions.withColumn("recency", F.dense_rank().over(newest)).where(F.col("recency") == 1)
     of_product = Window.partitionBy("product_id", "attribute")
-    latest = latest.withColumn(
-        "confirmed", F.coalesce(F.max(changes.gives_merchants_value()).over(of_product), F.lit(False))
-    )
+    latest = latest.withColumn("confirmed", F.max(confirms_merchant()).over(of_product))
     many = [name for name, attribute in dictionary.attributes.items() if attribute.cardinality is Cardinality.MANY]
     products = catalog.read("products").where(~F.col("opt_out"))
     products = products.select("product_id", "content_hash", "shop_id", "title", "merchant_attributes")
     merchant = F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array().cast("array<string>"))
     refused = products.sparkSession.createDataFrame(
-        sorted(verdicts.refused(catalog)), "product_id string, attribute string, value string"
+        sorted(review_tables.refused(catalog)), "product_id string, attribute string, value string"
     )
     return (
         latest.where(F.col("decision") == Decision.SUGGEST.value)
@@ -153,10 +148,7 @@ def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
             *("product_id", "title", "attribute"),
             F.concat_ws("|", merchant).alias("merchant_values"),
             F.col("value").alias("suggested_value"),
-            F.when(F.size(merchant) == 0, changes.FILL)
-            .when(F.col("attribute").isin(many) & F.col("confirmed"), changes.ADD)
-            .otherwise(changes.REPLACE)
-            .alias("change"),
+            suggested_change(merchant, many).alias("change"),
             F.round("score", 4).alias("score"),
             *("reason", "model_version", "run_id"),
         )

@@ -1,6 +1,6 @@
 """Bootstrap intervals and paired differences of accuracy, F1 and R@P95.
 
-Content groups, not products, are drawn with replacement (a cluster bootstrap): variants of one listing tend to be right
+Content groups, not products, are drawn with replacement (a cluster bootstrap): variants of a listing tend to be right
 or wrong together, and an interval that treats them as independent is too narrow. A resample is a weight per product,
 the number of times it was drawn, so nothing is copied or sorted again: accuracy and F1 are matrix products, R@P95 is a
 cumulative sum over scores that were sorted once.
@@ -17,12 +17,15 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, ratio
-from catalog_enrichment.precision.units import Pairs, pairs_from
+from catalog_enrichment.precision.classification_metrics import Pairs, pairs_from
+from catalog_enrichment.precision.units import Bools, Floats, Ints, ratio
 from catalog_enrichment.records import Cardinality
 
 Counts = NDArray[np.int32]
 """(b, n): how often every product is in each of b resamples."""
+
+CONFIDENCE = 0.95
+"""Confidence of intervals and differences."""
 
 _WEIGHTS_AT_ONCE = 4_000_000
 """Limit on b * n, which bounds the memory of a block of resamples."""
@@ -66,7 +69,7 @@ class Measure:
     function: Callable[[Counts], Floats]
 
     def __call__(self, weights: Counts) -> Floats:
-        """(b, n) weights -> (b,) values. Raises ValueError if n is not the number of products."""
+        """Return (b,) values for (b, n) weights. Raises ValueError if n is not the number of products."""
         if weights.shape[1] != self.products:
             raise ValueError(f"the resamples have {weights.shape[1]} products, the metric {self.products}")
         return self.function(weights)
@@ -97,65 +100,61 @@ class Difference:
     """Two-sided bootstrap p-value of "no difference"; never 0, at least 2 / (B + 1)."""
 
 
-def intervals(
-    measures: Mapping[str, Measure], resamples: Iterable[Counts], confidence: float = 0.95
-) -> dict[str, Interval]:
-    """The interval of every measure, all on the same resamples (a :class:`Resamples`, or blocks of weights)."""
+def intervals(measures: Mapping[str, Measure], resamples: Iterable[Counts]) -> dict[str, Interval]:
+    """Return the interval of every measure, all on the same resamples (a :class:`Resamples`, or blocks of weights)."""
     values = _values(list(measures.values()), resamples)
     return {
-        name: Interval(measure.estimate, *_percentiles(column, confidence))
+        name: Interval(measure.estimate, *_percentiles(column))
         for (name, measure), column in zip(measures.items(), values, strict=True)
     }
 
 
-def difference(first: Measure, second: Measure, resamples: Iterable[Counts], confidence: float = 0.95) -> Difference:
-    """Paired bootstrap of ``first - second``: both models are measured on each resample, which
-    cancels the difficulty of its products.
+def difference(first: Measure, second: Measure, resamples: Iterable[Counts]) -> Difference:
+    """Return the paired bootstrap of ``first - second``: both models are measured on each resample, which cancels the
+    difficulty of its products.
 
-    The p-value is twice the smaller share of resamples at or beyond 0, this data counted as one of them (Davison and
-    Hinkley 1997, section 4.4): 1 for two equal models.
+    The p-value is twice the smaller share of resamples at or beyond 0, with this data as a further resample (Davison
+    and Hinkley 1997, section 4.4): 1 for two equal models.
     """
     first_values, second_values = _values([first, second], resamples)
     differences = first_values - second_values
     beyond = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
     p_value = min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
-    return Difference(first.estimate - second.estimate, *_percentiles(differences, confidence), p_value)
+    return Difference(first.estimate - second.estimate, *_percentiles(differences), p_value)
 
 
 def accuracy(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """:func:`classification_metrics.accuracy`; both (n, V) bool."""
+    """Return :func:`classification_metrics.accuracy`; both (n, V) bool."""
     exact = (np.asarray(predicted, dtype=bool) == np.asarray(truth, dtype=bool)).all(axis=1)
-    return Measure(len(exact), lambda weights: ratio(weights @ exact.astype(np.int64), weights.sum(axis=1)))
+    return ratio_of_sums(exact, np.ones(len(exact)))
 
 
 def ratio_of_sums(numerator: ArrayLike, denominator: ArrayLike) -> Measure:
-    """The sum of ``numerator`` over that of ``denominator``, (n,) each; 0 where the latter is 0."""
+    """Return the sum of ``numerator`` over that of ``denominator``, (n,) each; 0 where the latter is 0."""
     above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     return Measure(len(above), lambda weights: ratio(weights @ above, weights @ below))
 
 
 def f1_micro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """The micro F1 of :func:`classification_metrics.f1`; both (n, V) bool."""
+    """Return the micro F1 of :func:`classification_metrics.f1`; both (n, V) bool."""
     is_predicted, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
-    hits = (is_predicted & true).sum(axis=1, dtype=np.int64)
-    occurrences = is_predicted.sum(axis=1, dtype=np.int64) + true.sum(axis=1, dtype=np.int64)
-    return Measure(len(is_predicted), lambda weights: ratio(2 * (weights @ hits), weights @ occurrences))
+    return ratio_of_sums(2 * (is_predicted & true).sum(axis=1), is_predicted.sum(axis=1) + true.sum(axis=1))
 
 
 def f1_macro(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """The macro F1 of :func:`classification_metrics.f1`, over the labels in the resample; both (n, V) bool."""
+    """Return the macro F1 of :func:`classification_metrics.f1`, over the labels in the resample; both (n, V) bool."""
     return _f1_of_labels(predicted, truth, lambda f1, occurs, _true: ratio(f1.sum(axis=1), (occurs > 0).sum(axis=1)))
 
 
 def f1_weighted(predicted: ArrayLike, truth: ArrayLike) -> Measure:
-    """The weighted F1 of :func:`classification_metrics.f1`, by label counts in the resample; both (n, V) bool."""
+    """Return the weighted F1 of :func:`classification_metrics.f1`, by label counts in the resample; both (n, V)."""
     return _f1_of_labels(predicted, truth, lambda f1, _occurs, true: ratio((f1 * true).sum(axis=1), true.sum(axis=1)))
 
 
 def _f1_of_labels(
     predicted: ArrayLike, truth: ArrayLike, average: Callable[[Floats, Floats, Floats], Floats]
 ) -> Measure:
-    """``average`` gets (b, V): F1 per label, how often it is predicted or true, how often it is true."""
+    """Return the ``average`` of (b, V): F1 per label, how often it is predicted or true, how often it is true."""
     is_predicted, true = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
     hits, is_true = (is_predicted & true).astype(np.float64), true.astype(np.float64)
     occurrences = is_predicted + is_true
@@ -175,7 +174,7 @@ def r_at_p_micro(
     unlearned: ArrayLike | None = None,
     target: float = 0.95,
 ) -> Measure:
-    """:func:`metrics.r_at_p_micro`: every resample uses its own best threshold.
+    """Return :func:`classification_metrics.r_at_p_micro`: every resample uses its own best threshold.
 
     The best of many thresholds is biased upwards, more so in a resample, and so is the interval.
 
@@ -195,7 +194,8 @@ def r_at_p_macro(
     target: float = 0.95,
     min_positives: int = 20,
 ) -> Measure:
-    """:func:`metrics.r_at_p_macro`. The values with enough positives are determined once, on the data.
+    """Return :func:`classification_metrics.r_at_p_macro`. The values with enough positives are determined once, on the
+    data.
 
     Determined per resample, a value with exactly ``min_positives`` would count as 0 in half of them, and the interval
     would lie below its estimate.
@@ -220,8 +220,8 @@ def r_at_p_macro(
 class _Sweep:
     """Pairs by falling score. At threshold t, ``balance`` = sum of gains >= 0 iff the precision is at least the target.
 
-    With the target p / q, a right pair gains q - p and a wrong one -p: whole numbers, so that a precision of exactly
-    the target counts as reached, as in :func:`metrics.operating_point`.
+    With the target p / q, a right pair gains q - p and a wrong pair -p: whole numbers, so that a precision of exactly
+    the target counts as reached, as in :func:`classification_metrics.operating_point`.
     """
 
     products: Ints  # (m,)
@@ -239,7 +239,7 @@ class _Sweep:
         return cls(products[order], right.astype(np.int64), gain, last)
 
     def hits(self, weights: Counts) -> Ints:
-        """(b,): right pairs accepted at the resample's best threshold, the lowest one with enough precision."""
+        """Return (b,) right pairs accepted at the resample's best threshold, the lowest with enough precision."""
         best, hits_so_far, balance = np.zeros((3, len(weights)), dtype=np.int64)
         to_gain = weights @ np.bincount(self.products, np.maximum(self.gain, 0), weights.shape[1]).astype(np.int64)
         for start in range(0, len(self.products), _PAIRS_AT_ONCE):
@@ -256,17 +256,17 @@ class _Sweep:
 
 
 def _products(pairs: Pairs, n: int) -> Ints:
-    """(m,) product of each pair: :func:`pairs_from` lists the products in order, each with equally many pairs."""
+    """Return the product of each pair, (m,): :func:`pairs_from` lists them in order, each with equally many pairs."""
     return np.repeat(np.arange(n, dtype=np.int64), len(pairs.scores) // max(n, 1))
 
 
 def _values(measures: Sequence[Measure], resamples: Iterable[Counts]) -> list[Floats]:
-    """(B,) values of every measure."""
+    """Return the (B,) values of every measure."""
     blocks = [[measure(weights) for measure in measures] for weights in resamples]
     return [np.concatenate(column) for column in zip(*blocks, strict=True)]
 
 
-def _percentiles(values: Floats, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
+def _percentiles(values: Floats) -> tuple[float, float]:
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,13 +1,12 @@
 """Certificates: what a model version may write (PRECISION, certificate 10). An abstention is a certificate too.
 
-Certificates are part of the model version (certificates.json, contract schemas/certificate.v2.json); every row that one
-allowed carries its id. The id is a hash of the certificate's content, so an edited certificate is refused when it is
-read.
+Certificates are part of the model version (certificates.json, contract schemas/certificate.v1.json). Every row that a
+certificate allowed carries its id, a hash of its content, so an edited certificate is refused when it is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,9 +16,10 @@ from typing import Any
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.precision.units import SCORE_TYPE, UNIT
-from catalog_enrichment.records import Modality, Reason, stable_hash
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Modality, stable_hash
 
-CONTRACT = 2
+CONTRACT = 1
 """Version of the certificate's contract, schemas/certificate.vN.json."""
 
 HISTOGRAM_BINS = 20
@@ -37,7 +37,7 @@ class CertificateBasis(StrEnum):
     """The labels that a certificate rests on."""
 
     MERCHANT_LABELS = "merchant_labels"
-    """Values that merchants gave; the unlabelled products were shown to be like the labelled ones."""
+    """Values that merchants gave; the unlabelled products were shown to be like the labelled."""
     GOLD_SAMPLE = "gold_sample"
     """Answers of people about a uniform sample of the unlabelled products."""
     VERDICTS = "verdicts"
@@ -48,7 +48,7 @@ class CertificateBasis(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredBy:
-    """What gives a score besides the product. Another value of any of these can give another score."""
+    """Everything that gives a score besides the product. Another value of any of these can give another score."""
 
     weights_hash: str
     """Identifies the model: its version number does not exist yet when the certificate is issued."""
@@ -62,7 +62,7 @@ class ScoredBy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standard:
-    """What the writer requires of a certificate: its config's section [precision], and this release's units."""
+    """The writer's requirements of a certificate: its config's section [precision], and this release's units."""
 
     target: float
     """A certificate for a lower precision must not be used."""
@@ -81,15 +81,20 @@ class Standard:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
-    """Test of one threshold of the fixed sequence. Counts and test: :class:`ClusterTest`."""
+    """Test of one threshold of the fixed sequence: "the precision is below the target"."""
 
     threshold: float
     accepted: int
+    """N: accepted products."""
     wrong: int
+    """K: wrong products among them."""
     groups: int
+    """G: content groups with an accepted product."""
     deff: float
+    """Design effect: how many accepted products count as one independent product, at least 1."""
     p_value: float
     lower_bound: float
+    """Lower bound of the precision at confidence 1 - delta; at least the target if and only if ``passed``."""
     passed: bool
     unexplained: float = 0.0
     """Share of the accepted unlabelled products that counts as wrong, whatever the labels say (:mod:`alike`)."""
@@ -106,13 +111,13 @@ class Alikeness:
     """Largest difference of the two distribution functions of the scores."""
     score_p_value: float
     auc: float
-    """Probability that the classifier ranks a labelled product above an unlabelled one; .5 where they are alike."""
+    """Probability that the classifier ranks a labelled above an unlabelled product; .5 where they are alike."""
     auc_p_value: float
     noticeable_share: float
-    """Share of unlabelled products without a value, scoring below the median of the others, that the score test notices
-    with probability .8."""
+    """Share of products without a value, scoring below the median of the others, that the score test notices with
+    probability .8."""
     below_tenth: float
-    """Share of the unlabelled products that score below what nine in ten of the labelled ones reach."""
+    """Share of the unlabelled products below the score that nine in ten labelled products reach."""
     level: float
     """Probability with which a difference is found between products that are alike."""
 
@@ -136,47 +141,41 @@ class Stratum:
     certification_products: int
     accepted: int
     """Accepted products of the certification fold."""
-    open_share: float
-    """Share of the products to fill."""
+    unlabelled_share: float
+    """Share of the unlabelled products."""
     weight: float
-    """Open share / certification share, at most ``strata.MAX_WEIGHT``."""
+    """Unlabelled share / certification share, at most ``strata.MAX_WEIGHT``."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedCategory:
-    """A first-level category of one language with products to fill and too little evidence to claim anything there."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedLanguage:
+    """A language with unlabelled products and too little evidence to claim anything there."""
 
-    category: str
-    """The category with all below it; "" for products without one."""
+    language: str
+    """"" for products without a language."""
     accepted: int
     """Accepted certification products."""
     missing: int
     """Accepted certification products that are missing."""
     unlabelled_products: int
-    language: str
-    """"" for products without one."""
     labelled_missing: int
-    """About how many more labelled products of it would be enough: a share is in the certification fold, and of these a
-    share is accepted."""
+    """About how many more labelled products would be enough: a share is in the certification fold, a share of these is
+    accepted."""
     why: str
-    """Too few accepted products, or one would stand for too many products to fill."""
+    """Too few products are accepted, or a product would stand for too many unlabelled products."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedLanguage:
-    """A language with products to fill and too little evidence, as :class:`RefusedCategory`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedCategory(RefusedLanguage):
+    """The same for a first-level category of the language."""
 
-    language: str
-    accepted: int
-    missing: int
-    unlabelled_products: int
-    labelled_missing: int
-    why: str
+    category: str
+    """The category with all below it; "" for products without a category."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnseenSlice:
-    """A certified language and a certified category that had no certification product, or nothing to fill, together."""
+    """A certified language and category without a certification product, or an unlabelled product, of both."""
 
     language: str
     category: str
@@ -184,37 +183,33 @@ class UnseenSlice:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """Values of the pool with ``score >= threshold`` may be written, for one modality path and one set of weights."""
+    """Permission to write the values of the pool with ``score >= threshold``, for one modality path and one set of
+    weights. Fields with a default are those of an abstention of which nothing is known."""
 
     contract: int = CONTRACT
     attribute: str
     modality: Modality
-    values: tuple[str, ...]
+    values: tuple[str, ...] = ()
     """The pool: the values that may be written."""
-    threshold: float | None
-    """None: an abstention; nothing is written, for the reason in ``why_abstains``."""
+    threshold: float | None = None
+    """None for an abstention: nothing is written, for the reason in ``why_abstains``."""
     why_abstains: str = ""
     score_type: str = SCORE_TYPE
     unit: str = UNIT
     """What is counted."""
-    accepted: int
-    """N: accepted units of the certification fold at the threshold."""
-    wrong: int
-    """K: wrong units among them."""
-    groups: int
-    """G: content groups with an accepted unit."""
-    deff: float
-    """Design effect: how many accepted units count as one independent unit, at least 1."""
-    lower_bound: float
-    """Lower bound of the precision at confidence 1 - ``tested_at``; 0 for an abstention."""
+    accepted: int = 0
+    wrong: int = 0
+    groups: int = 0
+    deff: float = 1.0
+    lower_bound: float = 0.0
+    """These five: of the test of the threshold (:class:`ThresholdTest`), at confidence 1 - ``tested_at``."""
     target: float
     delta: float
     """Probability with which the first certificate on a label set may be wrong."""
     use_number: int
     """Number of this use of the certification labels; 1 is the first."""
     certification_round: int
-    """Number of the certification fold, from 0; a new one is drawn of products that never certified. -1: a gold
-    sample."""
+    """Number of the certification fold, from 0; the next is drawn of products that never certified. -1: gold sample."""
     tested_at: float
     """Share of delta that this use may spend: the level of its test."""
     claim: str
@@ -222,27 +217,27 @@ class Certificate:
     status: CertificateStatus = CertificateStatus.PROVISIONAL
     basis: CertificateBasis = CertificateBasis.MERCHANT_LABELS
     alikeness: Alikeness | None = None
-    """Whether unlabelled products were found to be like the labelled ones; None where they were not compared."""
+    """The comparison of unlabelled with labelled products; None where they were not compared."""
     unexplained: float = 0.0
     """Share of the accepted unlabelled products at the threshold that counts as wrong because the labelled products do
     not explain it."""
     label_set_hash: str
     data_window: str
     """Source of the labelled products, in words or as an interval."""
-    certification_products: int
+    certification_products: int = 0
     """Labelled products of the certification fold on this modality path."""
-    unlabelled_products: int
-    """Products to fill on this modality path, that the claim is about."""
-    certification_near_duplicate_rate: float
+    unlabelled_products: int = 0
+    """Unlabelled products on this modality path, that the claim is about."""
+    certification_near_duplicate_rate: float = 0.0
     """Share of the certification products with a product of their content group in training: 0, folds share none."""
-    unlabelled_near_duplicate_rate: float
-    """The same of the products to fill; they are easier."""
-    strata: tuple[Stratum, ...]
-    """The cells of the weights at the threshold; empty where every weight is one."""
-    refused_categories: tuple[RefusedCategory, ...]
+    unlabelled_near_duplicate_rate: float = 0.0
+    """The same share of the unlabelled products; they are easier."""
+    strata: tuple[Stratum, ...] = ()
+    """The cells of the weights at the threshold; empty where every weight is 1."""
+    refused_categories: tuple[RefusedCategory, ...] = ()
     refused_languages: tuple[RefusedLanguage, ...] = ()
     unseen_slices: tuple[UnseenSlice, ...] = ()
-    """Nothing is written there: what is known of a category in one language says nothing about another one."""
+    """Nothing is written there: the results for a category in one language say nothing about another language."""
     weights_hash: str
     preprocessing_hash: str
     max_image_bytes: int
@@ -251,39 +246,32 @@ class Certificate:
     """See :class:`ScoredBy`."""
     issued_at: datetime
     expires_at: datetime
-    suggest_threshold: float | None
-    """Values with scores from here to the threshold are suggested; descriptive. None: none are."""
-    categories: tuple[str, ...]
-    """Categories with certification products and products to fill, also the refused; "" for products without one."""
-    languages: tuple[str, ...]
+    suggest_threshold: float | None = None
+    """Values with scores from here to the threshold are suggested; descriptive. None: no value is."""
+    categories: tuple[str, ...] = ()
+    """Categories with certification and unlabelled products, also the refused; "" for products without a category."""
+    languages: tuple[str, ...] = ()
     """The same of the languages."""
-    accept_rate: float
+    accept_rate: float = 0.0
     """Share of unlabelled products accepted at the threshold."""
-    histogram: tuple[int, ...]
+    histogram: tuple[int, ...] = (0,) * HISTOGRAM_BINS
     """Top scores of unlabelled products in ``HISTOGRAM_BINS`` bins: the reference for drift."""
-    steps: tuple[ThresholdTest, ...]
+    steps: tuple[ThresholdTest, ...] = ()
     """The tests of the fixed sequence, in order."""
 
     def __post_init__(self) -> None:
+        where = f"certificate for {self.attribute}"
         for name in ("issued_at", "expires_at"):
             if getattr(self, name).tzinfo is None:
-                raise ValueError(f"certificate for {self.attribute}: {name} needs a time zone")
-        if self.contract != CONTRACT:
-            raise ValueError(f"certificate for {self.attribute}: contract must be {CONTRACT}, not {self.contract}")
-        numbers = (
-            self.threshold,
-            self.suggest_threshold,
-            self.lower_bound,
-            self.accept_rate,
-            self.deff,
-            self.unexplained,
-        )
-        if not all(number is None or isfinite(number) for number in numbers):
-            raise ValueError(f"certificate for {self.attribute}: numbers must be finite, not {numbers}")
+                raise ValueError(f"{where}: {name} needs a time zone")
+        for name in ("threshold", "suggest_threshold", "lower_bound", "accept_rate", "deff", "unexplained"):
+            number = getattr(self, name)
+            if number is not None and not isfinite(number):
+                raise ValueError(f"{where}: {name} must be finite, not {number}")
         if (self.threshold is None) != bool(self.why_abstains):
             raise ValueError(
-                f"certificate for {self.attribute}: why_abstains must be set if and only if there is no "
-                f"threshold, not threshold = {self.threshold}, why_abstains = {self.why_abstains!r}"
+                f"{where}: why_abstains must be set if and only if there is no threshold, not threshold = "
+                f"{self.threshold}, why_abstains = {self.why_abstains!r}"
             )
 
     @cached_property
@@ -320,7 +308,7 @@ class Certificate:
         category: str | None,
         language: str | None,
     ) -> Reason | None:
-        """Reason why the certificate must not be used for a product at this time; None if it may be used (I2)."""
+        """Return why the certificate must not be used for a product at this time; None if it may be used (I2)."""
         if self.threshold is None or modality != self.modality:
             return Reason.NO_CERTIFICATE
         if scored_by != self.scored_by or not standard.met_by(self):
@@ -346,7 +334,7 @@ class Certificate:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for strict JSON (no NaN, no infinity), with the certificate's id."""
+        """Return plain data for strict JSON (no NaN, no infinity), with the certificate's id."""
         return self._content() | {"certificate_id": self.certificate_id}
 
     @classmethod
@@ -356,15 +344,16 @@ class Certificate:
         where = f"certificate for {content.get('attribute')!r} ({content.get('modality')!r})"
         if content.get("contract") != CONTRACT:
             raise ModelContractError(
-                f"{where} has contract version {content.get('contract', 1)}, this release reads version {CONTRACT}: it "
-                "cannot tell what was certified then. Run train_model and promote_model for a version with new "
-                "certificates; values that are written stay as they are."
+                f"{where} has contract version {content.get('contract')}, this release reads version {CONTRACT}: train "
+                "and promote a version with new certificates"
             )
-        expected = {field.name for field in fields(cls)} | {"certificate_id"}
-        if differing := expected ^ set(content):
+        names = {field.name for field in fields(cls)}
+        if differing := (names | {"certificate_id"}) ^ set(content):
             raise ModelContractError(f"{where}: fields missing or unknown: {sorted(differing)}")
         try:
-            certificate = cls(**{name: _read(name, value) for name, value in content.items() if name in _names(cls)})
+            certificate = cls(
+                **{name: _READ[name](content[name]) if name in _READ else content[name] for name in names}
+            )
         except (TypeError, ValueError) as problem:
             raise ModelContractError(f"{where} is damaged: {problem}") from None
         if certificate.certificate_id != content["certificate_id"]:
@@ -374,52 +363,33 @@ class Certificate:
         return certificate
 
     def _content(self) -> dict[str, Any]:
-        content: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        content: dict[str, Any] = asdict(self)
+        content |= {name: list(value) for name, value in content.items() if isinstance(value, tuple)}
         for name in ("issued_at", "expires_at"):
             content[name] = content[name].astimezone(UTC).isoformat(timespec="microseconds")
-        for name in ("values", "categories", "languages", "histogram"):
-            content[name] = list(content[name])
-        for name in _ROWS:
-            content[name] = [asdict(row) for row in content[name]]
-        content |= {name: getattr(self, name).value for name in ("modality", "status", "basis")}
-        content["alikeness"] = None if self.alikeness is None else asdict(self.alikeness)
-        return content
-
-
-_ROWS: dict[str, type[Any]] = {
-    "steps": ThresholdTest,
-    "strata": Stratum,
-    "refused_categories": RefusedCategory,
-    "refused_languages": RefusedLanguage,
-    "unseen_slices": UnseenSlice,
-}
-"""Fields that hold rows, with the type of a row."""
+        return content | {name: content[name].value for name in ("modality", "status", "basis")}
 
 
 def is_below(category: str, root: str) -> bool:
-    """Whether ``category`` is ``root`` or a category below it; without a category ("") only "" is."""
+    """Return whether ``category`` is ``root`` or a category below it; without a category ("") only "" is."""
     return category == root or (root != "" and category.startswith(root + "/"))
 
 
-def _names(cls: type[Certificate]) -> set[str]:
-    return {field.name for field in fields(cls)}
+def _rows(row_type: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda rows: tuple(row_type(**row) for row in rows)
 
 
-def _read(name: str, value: Any) -> Any:
-    match name:
-        case "issued_at" | "expires_at":
-            return datetime.fromisoformat(value)
-        case "modality":
-            return Modality(value)
-        case "status":
-            return CertificateStatus(value)
-        case "basis":
-            return CertificateBasis(value)
-        case "alikeness":
-            return None if value is None else Alikeness(**value)
-        case _ if name in _ROWS:
-            return tuple(_ROWS[name](**row) for row in value)
-        case "values" | "categories" | "languages" | "histogram":
-            return tuple(value)
-        case _:
-            return value
+_READ: dict[str, Callable[[Any], Any]] = {
+    "modality": Modality,
+    "status": CertificateStatus,
+    "basis": CertificateBasis,
+    "alikeness": lambda row: None if row is None else Alikeness(**row),
+    "strata": _rows(Stratum),
+    "refused_categories": _rows(RefusedCategory),
+    "refused_languages": _rows(RefusedLanguage),
+    "unseen_slices": _rows(UnseenSlice),
+    "steps": _rows(ThresholdTest),
+    **dict.fromkeys(("issued_at", "expires_at"), datetime.fromisoformat),
+    **dict.fromkeys(("values", "categories", "languages", "histogram"), tuple),
+}
+"""How :meth:`Certificate.from_dict` reads the fields whose JSON is not the field itself."""

@@ -1,14 +1,14 @@
 """The test of one threshold: an exact binomial test on the effective sample size of a clustered, weighted sample.
 
 Source: Korn and Graubard 1998; PRECISION, certificate 4. A unit is a product, a cluster is a content group. With groups
-of one product and weights of one this is the exact binomial test.
+of one product and weights of 1 this is the exact binomial test.
 
 Two additions, because few groups are wrong at a certified threshold and group sizes are skewed: if by chance the large
 groups have no error, their variance is not seen (violations of 6.4 to 7.5% in simulations where large groups are
 copies). The design effect is shrunk towards that of the correlation which the choosing fold shows, and the
 degrees of freedom are those of the effective number of groups (Satterthwaite 1946).
 
-Shapes: n products of a fold.
+Shapes: n products of a fold, G content groups with an accepted product.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.precision.certificate import ThresholdTest
+from catalog_enrichment.precision.units import Bools, Floats, Ints, bisect
 
 MIN_WRONG = 5
 """With fewer wrong products a fold does not determine how correlated its groups are."""
@@ -34,10 +35,10 @@ MOST_TIMES = 128
 
 @dataclass(frozen=True, slots=True)
 class AcceptedSample:
-    """The accepted products of a fold at one threshold, summed by content group; G groups have one."""
+    """The accepted products of a fold at one threshold, summed by content group."""
 
     weight: Floats  # (G,) summed weights of the accepted products
-    wrong_weight: Floats  # (G,) summed weights of those that are wrong
+    wrong_weight: Floats  # (G,) summed weights of the wrong products among them
     count: Ints  # (G,) accepted products
     squared_weights: float
     """Sum of the squared weights of the accepted products."""
@@ -46,7 +47,8 @@ class AcceptedSample:
 
     @classmethod
     def of(cls, accepted: Bools, wrong: Bools, groups: Ints, weights: Floats | None = None) -> AcceptedSample:
-        """(n,) accepted, (n,) wrong, (n,) group number in 0, 1, ... and (n,) weights; None: weights of one."""
+        """Return the sample of (n,) accepted, (n,) wrong, (n,) group number in 0, 1, ... and (n,) weights; without
+        ``weights`` each is 1."""
         group = groups[accepted]
         weight = np.ones(len(group)) if weights is None else weights[accepted]
         mistaken = wrong[accepted]
@@ -72,11 +74,11 @@ class AcceptedSample:
         return float(self.wrong_weight.sum()) / total if total else 0.0
 
     def deff(self, correlation: float) -> float:
-        """Design effect: the variance of the error rate over that of N independent products of equal weight, at least 1
-        and at least that of the weights.
+        """Return the design effect: the variance of the error rate over that of N independent products of equal weight,
+        at least 1 and at least that of the weights.
 
-        The mean of the observed one, which counts as many as groups are wrong, and the one of groups with the
-        intraclass ``correlation``, which counts ``PRIOR_GROUPS``.
+        It is the mean of the observed effect, which counts as many as groups are wrong, and the effect of groups with
+        the intraclass ``correlation``, which counts ``PRIOR_GROUPS``.
         """
         total, wrong_groups = float(self.weight.sum()), int(np.count_nonzero(self.wrong_weight))
         if not total:
@@ -91,7 +93,7 @@ class AcceptedSample:
         return max(1.0, blended, weighting)
 
     def _observed_deff(self) -> float | None:
-        """None where the sample has no variance (no errors, or errors only) or fewer than two groups."""
+        """Return None where the sample has no variance (no errors, or errors only) or fewer than two groups."""
         p, groups = self.error_rate, len(self.weight)
         if not 0 < p < 1 or groups < 2:
             return None
@@ -106,85 +108,73 @@ class AcceptedSample:
         return float(squares.sum() ** 2 / np.square(squares).sum()) if len(squares) else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterTest:
-    """Result of the test "the precision is below the target" at one threshold."""
-
-    accepted: int
-    """N: accepted products."""
-    wrong: int
-    """K: wrong products among them."""
-    groups: int
-    """G: content groups with an accepted product."""
-    deff: float
-    """Design effect: variance of the error rate over that of N independent products of equal weight, at least 1."""
-    p_value: float
-    lower_bound: float
-    """Lower confidence bound of the precision at 1 - delta; at least the target iff p_value <= delta."""
-
-
-def cluster_test(sample: AcceptedSample, target: float, delta: float, correlation: float = 1.0) -> ClusterTest:
-    """Test the precision of the accepted products against ``target`` at level ``delta``.
+def cluster_test(
+    sample: AcceptedSample, threshold: float, target: float, delta: float, correlation: float = 1.0
+) -> ThresholdTest:
+    """Test "the precision of the products accepted at ``threshold`` is below ``target``" at level ``delta``.
 
     ``correlation``: of errors within groups, as the choosing fold shows it (:func:`intraclass_correlation`); 1: the
     products of a group are taken as right or wrong together. The p-value is 1 with fewer than two groups.
     """
-    accepted, groups, p = sample.accepted, len(sample.weight), sample.error_rate
-    deff = sample.deff(correlation)
-    if groups < 2 or p >= 1:
-        return ClusterTest(accepted, sample.wrong, groups, deff, 1.0, 0.0)
-    n, k = _effective_counts(sample, delta, deff)
-    p_value, lower_bound = special.betainc(n - k, k + 1, target), special.betaincinv(n - k, k + 1, delta)
-    return ClusterTest(accepted, sample.wrong, groups, deff, float(p_value), float(lower_bound))
+    groups, deff = len(sample.weight), sample.deff(correlation)
+    p_value, lower_bound = 1.0, 0.0
+    if groups >= 2 and sample.error_rate < 1:
+        n, k = _effective_counts(sample, delta, deff)
+        p_value = float(special.betainc(n - k, k + 1, target))
+        lower_bound = float(special.betaincinv(n - k, k + 1, delta))
+    return ThresholdTest(
+        threshold, sample.accepted, sample.wrong, groups, deff, p_value, lower_bound, passed=p_value <= delta
+    )
 
 
 def products_needed(sample: AcceptedSample, target: float, delta: float, correlation: float) -> float:
-    """Accepted products with which the test would pass at this sample's error rate and design effect; infinite where
-    more than ``MOST_TIMES`` as many would not be enough, or nothing is known."""
+    """Return how many accepted products would pass the test at this sample's error rate and design effect; infinite
+    where more than ``MOST_TIMES`` as many would not be enough, or nothing is known."""
     if len(sample.weight) < 2 or sample.error_rate >= 1:
         return float("inf")
     n, k = _effective_counts(sample, delta, sample.deff(correlation))
+
+    def passes(times: float) -> bool:
+        return bool(special.betainc(times * (n - k), times * k + 1, target) <= delta)
+
     low, high = 1.0, 2.0
-    while special.betainc(high * (n - k), high * k + 1, target) > delta:
+    while not passes(high):
         low, high = high, 2 * high
         if high > MOST_TIMES:
             return float("inf")
-    for _ in range(40):  # bisection: the p-value falls as the counts grow
-        middle = (low + high) / 2
-        passes = special.betainc(middle * (n - k), middle * k + 1, target) <= delta
-        low, high = (low, middle) if passes else (middle, high)
-    return high * sample.accepted
+    return bisect(passes, low, high)[1] * sample.accepted  # the p-value falls as the counts grow
 
 
-def precision_interval(
-    sample: AcceptedSample, confidence: float = 0.95, correlation: float = 1.0
-) -> tuple[float, float]:
-    """Two-sided interval of the precision by Korn and Graubard (1998), by the design effect of :func:`cluster_test`;
-    (0, 1) with fewer than two groups.
+def precision_interval(sample: AcceptedSample) -> tuple[float, float]:
+    """Return the two-sided 95% interval of the precision (Korn and Graubard 1998), by the design effect of
+    :func:`cluster_test`; (0, 1) with fewer than two groups.
 
     With groups of one product it is the interval of Clopper and Pearson.
     """
     if len(sample.weight) < 2:
         return 0.0, 1.0
-    tail = (1 - confidence) / 2
-    n, k = _effective_counts(sample, tail, sample.deff(correlation))
+    tail = (1 - 0.95) / 2
+    n, k = _effective_counts(sample, tail, sample.deff(1.0))
     low = float(special.betaincinv(n - k, k + 1, tail)) if k < n else 0.0
     high = float(special.betaincinv(n - k + 1, k, 1 - tail)) if k > 0 else 1.0
     return low, high
 
 
 def _effective_counts(sample: AcceptedSample, tail: float, deff: float) -> tuple[float, float]:
-    """Effective numbers of accepted and of wrong products, n* and k* of Korn and Graubard, at the quantile ``tail``."""
-    degrees = max(sample.effective_groups - 1, 1.0)
-    correction = (_t_quantile(sample.accepted - 1, tail) / _t_quantile(degrees, tail)) ** 2
+    """Return the effective numbers of accepted and of wrong products, n* and k* of Korn and Graubard, at the quantile
+    ``tail``."""
+    degrees = np.array([sample.accepted - 1, max(sample.effective_groups - 1, 1.0)])
+    quantiles = special.stdtrit(degrees, 1 - tail)
+    correction = float(quantiles[0] / quantiles[1]) ** 2
     n = correction * sample.accepted / deff
     return n, sample.error_rate * n
 
 
 def intraclass_correlation(wrong: Bools, groups: Ints) -> float:
-    """Correlation of errors within content groups, in [0, 1], by analysis of variance (Donner 1986); (n,) each.
+    """Return the correlation of errors within content groups, in [0, 1], by analysis of variance (Donner 1986); (n,)
+    each.
 
-    1, the safe side, with fewer than ``MIN_WRONG`` wrong or right products or without a group of several.
+    It is 1, the safe side, with fewer than ``MIN_WRONG`` wrong or right products or without a group of several.
     """
     size = np.bincount(groups).astype(np.float64)
     errors = np.bincount(groups, weights=wrong)[size > 0]
@@ -199,10 +189,6 @@ def intraclass_correlation(wrong: Bools, groups: Ints) -> float:
 
 
 def group_numbers(groups: ArrayLike) -> Ints:
-    """Content groups numbered 0, 1, ... within one fold: (n,) -> (n,)."""
+    """Return content groups numbered 0, 1, ... within one fold: (n,) -> (n,)."""
     labels: NDArray[Any] = np.asarray(groups)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
-
-
-def _t_quantile(degrees: float, delta: float) -> float:
-    return float(special.stdtrit(degrees, 1 - delta))

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.precision.units import Candidate
-from catalog_enrichment.records import Decision, Modality, Reason
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Decision, Modality
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,19 +21,19 @@ class DecisionInputs:
     """Inputs of a decision in addition to the scores."""
 
     certificate: Certificate | None
-    """For this attribute and the product's modality path."""
+    """The certificate for this attribute and the product's modality path."""
     merchant_values: Sequence[str] = ()
     human_value_present: bool = False
     modality: Modality
     picture_outage: bool = False
-    """No picture could be used, but one could not be reached, or an older value of the same content, which stands, was
-    decided with one."""
+    """No picture could be used, but a picture could not be reached, or an active older value of the same content was
+    decided with a picture."""
     category: str | None
     language: str | None
     now: datetime
     scored_by: ScoredBy
     standard: Standard
-    """What the writer's config requires of a certificate."""
+    """The requirements of the writer's config."""
 
 
 class CandidateDecision(NamedTuple):
@@ -47,11 +48,8 @@ class CandidateDecision(NamedTuple):
     threshold: float | None
 
 
-_TOO_LOW = (Decision.ABSTAIN, Reason.BELOW_THRESHOLD)
-
-
 def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[CandidateDecision]:
-    """One row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7).
+    """Return a row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7).
 
     In this order: with a merchant value at most a suggestion (I1); with a human value an abstention; without a valid
     certificate an abstention (I2); else the score decides.
@@ -60,11 +58,11 @@ def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[Cand
         raise ValueError("a scored product must have at least one candidate per attribute, not none")
     certificate = inputs.certificate
     identity = (None, None) if certificate is None else (certificate.certificate_id, certificate.threshold)
-    problem = _problem(inputs)
-    return [CandidateDecision(c.value, c.rank, c.score, *_decide(c, inputs, problem), *identity) for c in candidates]
+    rejection = _rejection_reason(inputs)
+    return [CandidateDecision(c.value, c.rank, c.score, *_decide(c, inputs, rejection), *identity) for c in candidates]
 
 
-def _problem(inputs: DecisionInputs) -> Reason | None:
+def _rejection_reason(inputs: DecisionInputs) -> Reason | None:
     if inputs.picture_outage:
         return Reason.PICTURE_OUTAGE
     if inputs.certificate is None:
@@ -79,26 +77,27 @@ def _problem(inputs: DecisionInputs) -> Reason | None:
     )
 
 
-def _decide(candidate: Candidate, inputs: DecisionInputs, problem: Reason | None) -> tuple[Decision, Reason]:
-    if len(inputs.merchant_values) and candidate.value in inputs.merchant_values:
+def _decide(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | None) -> tuple[Decision, Reason]:
+    has_merchant_value = len(inputs.merchant_values) > 0
+    if has_merchant_value and candidate.value in inputs.merchant_values:
         return Decision.ABSTAIN, Reason.AGREES_WITH_MERCHANT
-    if inputs.human_value_present and not len(inputs.merchant_values):
+    if inputs.human_value_present and not has_merchant_value:
         return Decision.ABSTAIN, Reason.HUMAN_VALUE_STANDS
     certificate = inputs.certificate
-    if problem is not None or certificate is None or certificate.threshold is None:
-        return Decision.ABSTAIN, problem or Reason.NO_CERTIFICATE
+    if rejection is not None or certificate is None or certificate.threshold is None:
+        return Decision.ABSTAIN, rejection or Reason.NO_CERTIFICATE
     certified = candidate.score >= certificate.threshold
     in_pool = candidate.value in certificate.pool
-    if len(inputs.merchant_values):
+    if has_merchant_value:
         # a suggestion against a merchant value needs a value and a score that could have been published
         if not certified:
-            return _TOO_LOW
+            return Decision.ABSTAIN, Reason.BELOW_THRESHOLD
         if not in_pool:
             return Decision.ABSTAIN, Reason.VALUE_NOT_IN_POOL
         return Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT
     suggestible = certificate.suggest_from is not None and candidate.score >= certificate.suggest_from
     if not suggestible:
-        return _TOO_LOW
+        return Decision.ABSTAIN, Reason.BELOW_THRESHOLD
     if not in_pool:
         return Decision.SUGGEST, Reason.VALUE_NOT_IN_POOL
     return (Decision.PUBLISH, Reason.CERTIFIED) if certified else (Decision.SUGGEST, Reason.NEAR_MISS)

@@ -6,18 +6,23 @@ Shapes: V values of the attribute.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.classification_metrics import Bools, Ints, as_scores
+from catalog_enrichment.precision.classification_metrics import Pairs, operating_point, pairs_from
 from catalog_enrichment.precision.cluster import AcceptedSample, group_numbers, intraclass_correlation
-from catalog_enrichment.precision.metrics import operating_point
-from catalog_enrichment.precision.scored_labels import ChoosingScores
-from catalog_enrichment.precision.units import WRITABLE_RANKS, Pairs, Units, pairs_from, units_from
+from catalog_enrichment.precision.units import (
+    WRITABLE_RANKS,
+    Bools,
+    ChoosingScores,
+    Ints,
+    Units,
+    as_scores,
+    units_from,
+)
 from catalog_enrichment.records import Cardinality
 
 SLACK = 0.05
@@ -30,14 +35,19 @@ STAND_IN_QUANTILE = 0.8
 """Quantile of the choosing fold's best scores at which values are judged where no threshold reaches the target."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValueCounts:
-    """Counts of one value on the choosing fold, at the threshold where values are judged."""
+class PrecisionRule(Protocol):
+    """The fields of the config's section [precision] that certificates follow."""
 
-    value: str
-    accepted: int
-    right: int
-    in_pool: bool
+    @property
+    def target(self) -> float: ...
+    @property
+    def delta(self) -> float: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def suggest_precision(self) -> float: ...
+    @property
+    def valid_days(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +60,9 @@ class Pool:
     mask: Bools  # (V,)
     choosing_threshold: float | None
     """The lowest threshold at which the pool reaches the target on the choosing fold; None if there is none."""
-    value_counts: tuple[ValueCounts, ...]
     suggest_threshold: float | None
     correlation: float
-    """Of errors within content groups; see :func:`intraclass_correlation`."""
+    """Correlation of errors within content groups; see :func:`intraclass_correlation`."""
     deff: float
     """Design effect of the accepted products."""
     units: Units = field(repr=False)
@@ -66,35 +75,36 @@ class Pool:
         return tuple(label for label, inside in zip(self.labels, self.mask.tolist(), strict=True) if inside)
 
 
-def select_pool(choosing: ChoosingScores, rule: PrecisionConfig) -> Pool:
-    """The values of the pooled certificate, selected on the choosing fold only.
+def select_pool(choosing: ChoosingScores, rule: PrecisionRule) -> Pool:
+    """Return the values of the pooled certificate, selected on the choosing fold only.
 
     A value is dropped only if it is significantly bad at the pooled choosing threshold: the lowest at which the
     remaining values reach ``rule.target``, or where there is none the 80% quantile of the best scores. Then the
     threshold of the remaining values is lower, and they are judged again. A value with little evidence stays.
     """
     pairs = pairs_from(choosing.probabilities, choosing.truth, choosing.cardinality, WRITABLE_RANKS)
-    remaining = np.ones(len(choosing.labels), dtype=bool)
+    mask = np.ones(len(choosing.labels), dtype=bool)
     while True:
-        threshold = _pooled_threshold(choosing, remaining, rule.target)
+        units = units_from(choosing.probabilities, choosing.truth, choosing.cardinality, mask)
+        threshold = _pooled_threshold(units, rule.target)
         judged_at = _stand_in_threshold(choosing) if threshold is None else threshold
-        accepted, right = _value_counts(pairs, len(remaining), judged_at)
-        bad = remaining & significantly_bad(accepted, accepted - right, rule.target)
+        taken = pairs.scores >= judged_at
+        accepted = np.bincount(pairs.values[taken], minlength=len(mask))
+        wrong = np.bincount(pairs.values[taken & ~pairs.correct], minlength=len(mask))
+        bad = mask & significantly_bad(accepted, wrong, rule.target)
         if not bad.any():
             break
-        remaining &= ~bad
-    rows = zip(choosing.labels, accepted.tolist(), right.tolist(), remaining.tolist(), strict=True)
-    units, groups = _units(choosing, remaining), group_numbers(choosing.groups)
+        mask = mask & ~bad
+    groups = group_numbers(choosing.groups)
     correlation = intraclass_correlation(np.isfinite(units.error), groups)
     sample = AcceptedSample.of(units.accept >= judged_at, units.error >= judged_at, groups)
     return Pool(
         attribute=choosing.attribute,
         labels=choosing.labels,
         cardinality=choosing.cardinality,
-        mask=remaining,
+        mask=mask,
         choosing_threshold=threshold,
-        value_counts=tuple(ValueCounts(*row) for row in rows),
-        suggest_threshold=suggest_threshold(choosing, rule.suggest_precision, below=threshold),
+        suggest_threshold=suggest_threshold(pairs, rule.suggest_precision, below=threshold),
         correlation=correlation,
         deff=sample.deff(correlation),
         units=units,
@@ -102,25 +112,24 @@ def select_pool(choosing: ChoosingScores, rule: PrecisionConfig) -> Pool:
     )
 
 
-def significantly_bad(accepted: Ints, wrong: Ints, target: float, slack: float = SLACK) -> Bools:
-    """Whether so many wrong of the accepted have a probability of at most ``SIGNIFICANCE`` at precision
-    ``target - slack``; (V,) counts."""
-    return np.asarray(stats.binom.sf(wrong - 1, accepted, 1 - (target - slack)) <= SIGNIFICANCE, dtype=bool)
+def significantly_bad(accepted: Ints, wrong: Ints, target: float) -> Bools:
+    """Return where so many wrong of the accepted have a probability of at most ``SIGNIFICANCE`` at precision
+    ``target - SLACK``; (V,) counts -> (V,)."""
+    return np.asarray(stats.binom.sf(wrong - 1, accepted, 1 - (target - SLACK)) <= SIGNIFICANCE, dtype=bool)
 
 
-def suggest_threshold(choosing: ChoosingScores, precision: float, below: float | None) -> float | None:
-    """The lowest score from which (product, value) pairs up to ``below`` are right with ``precision``; descriptive.
+def suggest_threshold(pairs: Pairs, precision: float, below: float | None) -> float | None:
+    """Return the lowest score from which (product, value) pairs up to ``below`` are right with ``precision``;
+    descriptive.
 
     Pairs above the band are left out: they are written, and their precision is higher than that of the suggestions.
     """
-    pairs = pairs_from(choosing.probabilities, choosing.truth, choosing.cardinality, WRITABLE_RANKS)
     band = pairs.scores < (np.inf if below is None else below)
     return operating_point(pairs.scores[band], pairs.correct[band], pairs.total, precision).threshold
 
 
-def _pooled_threshold(fold: ChoosingScores, remaining: Bools, target: float) -> float | None:
-    """The lowest threshold at which the share of right products reaches ``target``; None if there is none."""
-    units = _units(fold, remaining)
+def _pooled_threshold(units: Units, target: float) -> float | None:
+    """Return the lowest threshold at which the share of right products reaches ``target``; None if there is none."""
     # a unit can become wrong at a lower threshold than it becomes accepted, so both are counted at every threshold
     thresholds = np.unique(units.accept[np.isfinite(units.accept)])
     accepted = len(units) - np.searchsorted(np.sort(units.accept), thresholds, side="left")
@@ -130,17 +139,6 @@ def _pooled_threshold(fold: ChoosingScores, remaining: Bools, target: float) -> 
 
 
 def _stand_in_threshold(fold: ChoosingScores) -> float:
-    """The ``STAND_IN_QUANTILE`` of the products' best scores; infinite without a product."""
+    """Return the ``STAND_IN_QUANTILE`` of the products' best scores; infinite without a product."""
     best = as_scores(fold.probabilities).max(axis=1)
     return float(np.quantile(best, STAND_IN_QUANTILE)) if len(best) else np.inf
-
-
-def _value_counts(pairs: Pairs, n_values: int, threshold: float) -> tuple[Ints, Ints]:
-    """(V,) accepted and right pairs of each value at ``threshold``."""
-    taken = pairs.scores >= threshold
-    accepted = np.bincount(pairs.values[taken], minlength=n_values)
-    return accepted, np.bincount(pairs.values[taken & pairs.correct], minlength=n_values)
-
-
-def _units(fold: ChoosingScores, pool: Bools) -> Units:
-    return units_from(fold.probabilities, fold.truth, fold.cardinality, pool)

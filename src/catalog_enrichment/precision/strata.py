@@ -1,14 +1,14 @@
-"""Weights of certification products, so that they represent the products to fill (PRECISION, certificate 5).
+"""Weights of certification products, so that they represent the unlabelled products (PRECISION, certificate 5).
 
-A slice is a language and a category path. Only slices with certification products and with products to fill take part.
-A cell is part of one language: a category and a class of content-group sizes. The weight of a product is its cell's
-share of the open products over its cell's share of the certification products. A cell with too little evidence (fewer
+A slice is a language and a category path. Only slices with certification products and unlabelled products take part. A
+cell is part of one language: a category and a class of content-group sizes. The weight of a product is its cell's share
+of the unlabelled products over its cell's share of the certification products. A cell with too little evidence (fewer
 than ``MIN_ACCEPTED`` accepted certification products, or a weight above ``MAX_WEIGHT``) is merged, by size first, then
 with the parent category, never across languages; a first-level category or a language with too little is refused.
 Cells depend on languages, categories, group sizes and acceptance, never on labels, so they may differ between
 thresholds.
 
-Shapes: n certification products, m open products, S slices, C = 3 S combinations of a slice and a size class.
+Shapes: n certification products, S slices, C = 3 S combinations of a slice and a size class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from catalog_enrichment.precision.certificate import RefusedCategory, RefusedLanguage, Stratum
-from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, ratio
+from catalog_enrichment.precision.units import Bools, Floats, Ints, StratifiedProducts, ratio
 
 MIN_ACCEPTED = 20
 """A cell with fewer accepted certification products is merged; a first-level category or language with fewer is
@@ -34,8 +34,8 @@ LARGE_CATEGORY = 100
 
 MAX_WEIGHT = 20.0
 """A cell that would weigh more is merged, a first-level category refused. Cutting the weight instead would count such
-products too little while they are written (11.6% violations simulated with 25 of 2,200 products for 60% of the open
-ones)."""
+products too little while they are written (11.6% violations simulated with 25 of 2,200 products for 60% of the
+unlabelled)."""
 
 FEW = f"fewer than {MIN_ACCEPTED} certification products are accepted"
 HEAVY = f"too little evidence: one certification product would stand for more than {MAX_WEIGHT:.0f}"
@@ -53,102 +53,106 @@ Item = TypeVar("Item")
 Key = TypeVar("Key")
 
 Slice = tuple[str, str]
-"""Language and category path, "" for a product without one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Population:
-    """What the cells need to know of n products."""
-
-    languages: Sequence[str]
-    """Language of each product; "" for a product without one."""
-    categories: Sequence[str]
-    """Category path of each product; "" for a product without one."""
-    group_sizes: Ints
-    """(n,) products in each product's content group."""
-    counts: Floats
-    """(n,) how many products of the catalog each product stands for."""
-
-    @property
-    def slices(self) -> list[Slice]:
-        """Language and category of each product."""
-        return list(zip(self.languages, self.categories, strict=True))
+"""Language and category path; "" for a product without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
     """Weights at one threshold."""
 
-    weights: Floats  # (n,) 0 for products of refused slices, of slices and of cells without open products
+    weights: Floats  # (n,) 0 for products of refused slices, and of slices and cells without unlabelled products
     strata: tuple[Stratum, ...]
     refused: tuple[RefusedCategory, ...]
     refused_languages: tuple[RefusedLanguage, ...]
     unlabelled_products: float
-    """Products to fill that the cells represent."""
+    """Unlabelled products that the cells represent."""
+
+
+class UniformDraw:
+    """The cells of certification products that are a uniform sample of the unlabelled: every weight is 1.
+
+    Nothing is refused for too little evidence in a category: the sample represents all of them together.
+    """
+
+    def __init__(self, certification: StratifiedProducts, unlabelled: StratifiedProducts) -> None:
+        self.slices = _common_slices(certification, unlabelled)
+        """The slices with a product of the sample. Slices that are newer than the draw, or were too rare to be drawn,
+        are not certified."""
+        known = set(self.slices)
+        inside = [name in known for name in unlabelled.slices]
+        self.unlabelled_products = float(unlabelled.counts[np.array(inside, dtype=bool)].sum())
+        self._weights = np.ones(len(certification.group_sizes))
+
+    def weighting(self, accepted: Bools) -> Weighting:
+        """Return weights of 1."""
+        del accepted
+        return Weighting(self._weights, (), (), (), self.unlabelled_products)
 
 
 class Cells:
-    """Counts of certification and open products per slice and size class; :meth:`weighting` makes the cells."""
+    """Counts of certification and unlabelled products per slice and size class; :meth:`weighting` makes the cells."""
 
-    def __init__(self, certification: Population, unlabelled_products: Population, fold_share: float = 1.0) -> None:
-        """``fold_share``: of the labelled products, that in the certification fold."""
-        self.slices: list[Slice] = sorted(set(certification.slices) & set(unlabelled_products.slices))
-        """The slices with certification products and with open products; nothing is written to others."""
+    def __init__(
+        self, certification: StratifiedProducts, unlabelled: StratifiedProducts, fold_share: float = 1.0
+    ) -> None:
+        """``fold_share``: the certification fold's share of the labelled products."""
+        self.slices = _common_slices(certification, unlabelled)
+        """The slices with certification and unlabelled products; nothing is written to others."""
         self._fold_share, self._size = fold_share, len(self.slices) * len(SIZE_STARTS)
         number = {name: position for position, name in enumerate(self.slices)}
         self._combination, fold_counts = self._counted(certification, number)  # (n,), -1 outside the slices
-        _, self._open = self._counted(unlabelled_products, number)
+        _, self._unlabelled = self._counted(unlabelled, number)
         self._certification = fold_counts.astype(np.int64)
 
     @property
     def unlabelled_products(self) -> float:
-        """Products to fill in the slices."""
-        return float(self._open.sum())
+        """Unlabelled products in the slices."""
+        return float(self._unlabelled.sum())
 
-    def _counted(self, population: Population, number: Mapping[Slice, int]) -> tuple[Ints, Floats]:
-        """Combination of each product, -1 outside the slices, and how many products each combination stands for."""
-        position = np.array([number.get(name, -1) for name in population.slices], dtype=np.int64)
-        combination = np.where(position < 0, -1, position * len(SIZE_STARTS) + size_classes(population.group_sizes))
+    def _counted(self, products: StratifiedProducts, number: Mapping[Slice, int]) -> tuple[Ints, Floats]:
+        """Return the combination of each product, -1 outside the slices, and how many products each combination stands
+        for."""
+        position = np.array([number.get(name, -1) for name in products.slices], dtype=np.int64)
+        combination = np.where(position < 0, -1, position * len(SIZE_STARTS) + size_classes(products.group_sizes))
         inside = combination >= 0
-        counts = np.bincount(combination[inside], weights=population.counts[inside], minlength=self._size)
+        counts = np.bincount(combination[inside], weights=products.counts[inside], minlength=self._size)
         return combination, counts.astype(np.float64)
 
     def weighting(self, accepted: Bools) -> Weighting:
-        """Weights of the certification products, with the cells for the ``accepted`` (n,) ones."""
+        """Return the weights of the certification products, with the cells for the ``accepted`` (n,) products."""
         counts = np.bincount(self._combination[accepted & (self._combination >= 0)], minlength=self._size)
-        evidence = _Evidence(counts.astype(np.int64), self._certification, self._open)
+        evidence = _Evidence(counts.astype(np.int64), self._certification, self._unlabelled)
         languages, roots, refused = self._covered(evidence)
-        covered = np.concatenate([np.empty(0, dtype=np.int64), *(_combinations(below) for below in roots.values())])
+        covered = _combinations([position for below in roots.values() for position in below])
         evidence = evidence.within(covered)
-        open_total = float(self._open[covered].sum())
-        weight_of = np.zeros(self._size + 1)  # the last one is for products outside the slices
+        weight_of = np.zeros(self._size + 1)  # the last place is for products outside the slices
         strata = []
         for name, combinations in self._cells(roots, evidence):
             weight_of[combinations] = weight = evidence.weight(combinations)
-            open_share = float(ratio(self._open[combinations].sum(), open_total))
-            in_fold, number = int(self._certification[combinations].sum()), int(counts[combinations].sum())
-            strata.append(Stratum(name, in_fold, number, open_share, weight))
+            share = float(ratio(self._unlabelled[combinations].sum(), evidence.unlabelled_total))
+            in_fold = int(self._certification[combinations].sum())
+            strata.append(Stratum(name, in_fold, evidence.count(combinations), share, weight))
         return Weighting(
             weight_of[self._combination],
             tuple(strata),
             tuple(
-                RefusedCategory(root, language=language, **evidence.refusal(below, why, self._fold_share))
+                RefusedCategory(language=language, category=root, **evidence.refusal(below, why, self._fold_share))
                 for (language, root), (below, why) in sorted(refused.items())
             ),
             tuple(
-                RefusedLanguage(language, **evidence.refusal(below, FEW, self._fold_share))
+                RefusedLanguage(language=language, **evidence.refusal(below, FEW, self._fold_share))
                 for language, below in sorted(languages.items())
             ),
-            open_total,
+            evidence.unlabelled_total,
         )
 
     def _covered(
         self, evidence: _Evidence
     ) -> tuple[dict[str, list[int]], dict[Slice, list[int]], dict[Slice, tuple[list[int], str]]]:
-        """Refused languages, first-level categories that are covered, and refused ones of other languages (with why).
+        """Return the refused languages, the first-level categories that are covered, and the refused categories of
+        other languages (with why), each with the positions of its slices.
 
-        All with the positions of their slices. A first-level category that would weigh too much is refused, which
-        makes the others heavier: until none does.
+        A first-level category that would weigh too much is refused, which makes the others heavier: until none does.
         """
         positions = range(len(self.slices))
         by_language = _grouped(positions, lambda position: self.slices[position][0])
@@ -167,7 +171,8 @@ class Cells:
             refused |= heavy
 
     def _cells(self, roots: Mapping[Slice, list[int]], evidence: _Evidence) -> list[tuple[str, Ints]]:
-        """Name and combinations of each cell: the category cells, divided by group size where there are enough."""
+        """Return name and combinations of each cell: the category cells, divided by group size where there are
+        enough."""
         several = len({language for language, _ in roots}) > 1
         cells = []
         for (language, root), below in sorted(roots.items()):
@@ -187,42 +192,22 @@ class Cells:
         return cells
 
 
-class UniformDraw:
-    """The cells of certification products that are a uniform sample of the unlabelled ones: every weight is 1.
-
-    Nothing is refused for too little evidence in a category: the sample represents all of them together.
-    """
-
-    def __init__(self, certification: Population, unlabelled_products: Population) -> None:
-        self.slices: list[Slice] = sorted(set(certification.slices) & set(unlabelled_products.slices))
-        """The slices with a product of the sample. What came into the catalog after the draw, or was too rare to be
-        drawn, is not certified."""
-        inside = [name in set(self.slices) for name in unlabelled_products.slices]
-        self.unlabelled_products = float(unlabelled_products.counts[np.array(inside, dtype=bool)].sum())
-        self._weights = np.ones(len(certification.group_sizes))
-
-    def weighting(self, accepted: Bools) -> Weighting:
-        """Weights of one."""
-        del accepted
-        return Weighting(self._weights, (), (), (), self.unlabelled_products)
-
-
 @dataclass(frozen=True)
 class _Evidence:
-    """Counts per combination, (C,) each; weights are relative to the combinations ``of``."""
+    """Counts per combination, (C,) each; weights are relative to the totals."""
 
     accepted: Ints
     certification: Ints
-    open: Floats
+    unlabelled: Floats
     certification_total: float = 0.0
-    open_total: float = 0.0
+    unlabelled_total: float = 0.0
 
     def within(self, combinations: Ints) -> _Evidence:
-        """Weights relative to these combinations."""
+        """Return the evidence with the totals of these combinations."""
         return replace(
             self,
             certification_total=float(self.certification[combinations].sum()),
-            open_total=float(self.open[combinations].sum()),
+            unlabelled_total=float(self.unlabelled[combinations].sum()),
         )
 
     def count(self, combinations: Ints) -> int:
@@ -232,28 +217,28 @@ class _Evidence:
         return self.count(combinations) >= MIN_ACCEPTED
 
     def present(self, combinations: Ints) -> bool:
-        return bool((self.open[combinations] > 0).any() or (self.certification[combinations] > 0).any())
+        return bool((self.unlabelled[combinations] > 0).any() or (self.certification[combinations] > 0).any())
 
     def weight(self, combinations: Ints) -> float:
-        """Share of the open products over the share of the certification products."""
-        open_share = ratio(self.open[combinations].sum(), self.open_total)
-        return float(ratio(open_share, ratio(self.certification[combinations].sum(), self.certification_total)))
+        """Return the share of the unlabelled products over the share of the certification products."""
+        share = ratio(self.unlabelled[combinations].sum(), self.unlabelled_total)
+        return float(ratio(share, ratio(self.certification[combinations].sum(), self.certification_total)))
 
     def heavy(self, combinations: Ints) -> bool:
         return self.weight(combinations) > MAX_WEIGHT
 
     def enough(self, combinations: Ints) -> bool:
-        """Whether the combinations can be a cell."""
+        """Return whether the combinations can be a cell."""
         return self.many(combinations) and not self.heavy(combinations)
 
     def refusal(self, below: Sequence[int], why: str, fold_share: float) -> dict[str, Any]:
-        """What is known of refused slices, at these positions, and what is missing."""
+        """Return the fields of a refusal of the slices at the positions ``below``."""
         combinations = _combinations(below)
         accepted, in_fold = self.count(combinations), int(self.certification[combinations].sum())
-        unlabelled_products = float(self.open[combinations].sum())
+        unlabelled = float(self.unlabelled[combinations].sum())
         if why == HEAVY:  # w = MAX_WEIGHT, solved for the certification products of this category
-            allowed = MAX_WEIGHT * (self.open_total + unlabelled_products) - unlabelled_products
-            more = unlabelled_products * self.certification_total / allowed - in_fold
+            allowed = MAX_WEIGHT * (self.unlabelled_total + unlabelled) - unlabelled
+            more = unlabelled * self.certification_total / allowed - in_fold
             missing = max(ceil(more * accepted / in_fold), 1)
         else:
             # the accept rate of all, as if ``MIN_ACCEPTED`` more products had been seen here: it is never 0
@@ -264,24 +249,9 @@ class _Evidence:
             "accepted": accepted,
             "missing": missing,
             "labelled_missing": max(ceil(more / fold_share), missing),
-            "unlabelled_products": round(unlabelled_products),
+            "unlabelled_products": round(unlabelled),
             "why": why,
         }
-
-
-def _combinations(positions: Sequence[int]) -> Ints:
-    """All size classes of the slices at ``positions``, slice by slice."""
-    starts = np.array(positions, dtype=np.int64)[:, None] * len(SIZE_STARTS)
-    return np.asarray((starts + np.arange(len(SIZE_STARTS))).ravel(), dtype=np.int64)
-
-
-def size_classes(group_sizes: ArrayLike) -> Ints:
-    """Class 0, 1, 2 of each group size, by ``SIZE_STARTS``."""
-    return np.searchsorted(np.array(SIZE_STARTS), np.asarray(group_sizes), side="right").astype(np.int64) - 1
-
-
-def first_level(category: str) -> str:
-    return category.partition("/")[0]
 
 
 def divide(
@@ -290,11 +260,12 @@ def divide(
     count: Callable[[Sequence[str]], int],
     enough: Callable[[Sequence[str]], bool],
 ) -> dict[str, str]:
-    """Category -> the category whose cells it belongs to, for the ``members`` of ``root``, which are enough together.
+    """Return category -> the category whose cells it belongs to, for the ``members`` of ``root``, which are enough
+    together.
 
-    One per large child, which is divided further, and one for the rest. A rest that is not enough takes in the smallest
-    large children. ``count``: accepted certification products of some categories; ``enough``: whether they can be a
-    cell.
+    Each large child has a cell, which is divided further, and the rest has a cell. A rest that is not enough takes in
+    the smallest large children. ``count``: accepted certification products of some categories; ``enough``: returns
+    whether they can be a cell.
     """
 
     def child(category: str) -> str:
@@ -315,13 +286,33 @@ def divide(
 
 
 def _size_division(combinations: Ints, evidence: _Evidence) -> tuple[tuple[int, ...], ...]:
-    """The finest division of the size classes of a category in which every part that occurs is enough; (k, 3)."""
+    """Return the finest division of a category's size classes in which every part that occurs is enough; (k, 3)."""
     for division in _SIZE_MERGES[:-1]:
         parts = {part: combinations[:, list(part)].ravel() for part in division}
         occurring = {part: of for part, of in parts.items() if evidence.present(of)}
         if all(evidence.enough(of) for of in occurring.values()):
             return tuple(occurring)
     return _SIZE_MERGES[-1]
+
+
+def size_classes(group_sizes: ArrayLike) -> Ints:
+    """Return class 0, 1, 2 of each group size, by ``SIZE_STARTS``."""
+    return np.searchsorted(np.array(SIZE_STARTS), np.asarray(group_sizes), side="right").astype(np.int64) - 1
+
+
+def first_level(category: str) -> str:
+    """Return the first part of a category path."""
+    return category.partition("/")[0]
+
+
+def _common_slices(certification: StratifiedProducts, unlabelled: StratifiedProducts) -> list[Slice]:
+    return sorted(set(certification.slices) & set(unlabelled.slices))
+
+
+def _combinations(positions: Sequence[int]) -> Ints:
+    """Return all size classes of the slices at ``positions``, slice by slice."""
+    starts = np.array(positions, dtype=np.int64)[:, None] * len(SIZE_STARTS)
+    return np.asarray((starts + np.arange(len(SIZE_STARTS))).ravel(), dtype=np.int64)
 
 
 def _grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

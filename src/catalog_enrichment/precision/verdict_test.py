@@ -13,7 +13,7 @@ nobody can tell counts as wrong.
                lowest score adds thresholds below those of the earlier samples. A later sample whose lowest score is
                above every threshold begins a new sequence, which has its own share of delta.
     prefix     at each threshold only the products before the first product without a settled verdict count. Products
-               that are settled first may be the easy ones.
+               that are settled first may be easy.
 
 Draws without replacement from a small population only make the test safer. Shapes: n drawn products.
 """
@@ -21,14 +21,14 @@ Draws without replacement from a small population only make the test safer. Shap
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import ceil, isfinite, log
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from catalog_enrichment.precision.certify import spent_delta
-from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints
+from catalog_enrichment.precision.thresholds import fixed_sequence, last_passed, spent_delta
+from catalog_enrichment.precision.units import Bools, Floats, Ints, bisect
 
 BETS = {0.35: 0.1, 0.6: 0.35, 0.75: 0.55}
 """Bets l as shares of the largest bet that keeps every factor non-negative, with their weights, which add up to 1.
@@ -53,8 +53,8 @@ MOST_FORECAST = 5_000
 _LARGEST_LOG = 700.0
 """Larger logarithms are cut, so that the wealth stays finite."""
 
-_HALVINGS = 40
-"""Steps of the bisection for a bound."""
+
+# --- the wealth -------------------------------------------------------------------------------------------------------
 
 
 def wealth(wrong: ArrayLike, target: float) -> Floats:
@@ -74,12 +74,8 @@ def lower_bound(wrong: ArrayLike, delta: float) -> float:
     The bound holds at every look together with probability 1 - ``delta``.
     """
     x = np.asarray(wrong, dtype=bool)
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        # the wealth against a higher target is smaller
-        low, high = (middle, high) if highest_wealth(x, middle) >= 1 / delta else (low, middle)
-    return low
+    # the wealth against a higher target is smaller
+    return bisect(lambda target: highest_wealth(x, target) < 1 / delta, 0.0, 1.0)[0]
 
 
 def fewest_products(target: float, delta: float) -> int:
@@ -99,6 +95,9 @@ def _mixture(right: ArrayLike, wrong: ArrayLike, target: float) -> Floats:
     return total
 
 
+# --- the drawn products -----------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrawnProducts:
     """The products of one modality path that were drawn, sample after sample, each in the order of its draw."""
@@ -108,7 +107,7 @@ class DrawnProducts:
     wrong_scores: Floats
     """(n,) the highest score of a value that is not known to be right; -inf where all are right."""
     settled: Bools
-    """(n,) whether all values of the product have a settled verdict."""
+    """(n,) all values of the product have a settled verdict."""
     lowest: Floats
     """(n,) the score from which on the product's sample was drawn."""
     samples: Ints
@@ -133,31 +132,31 @@ class DrawnProducts:
         Only samples from ``first_sample`` on that were drawn from ``threshold`` or from below it count. A product that
         was drawn several times counts once, where it was drawn first.
         """
-        usable = (self.scores >= threshold) & (self.lowest <= threshold) & (self.samples >= first_sample)
-        places, seen = [], set()
-        for place in np.flatnonzero(usable).tolist():
-            if self.product_ids[place] not in seen:
-                seen.add(self.product_ids[place])
-                places.append(place)
-        return np.array(places, dtype=np.int64)
+        first: dict[str, int] = {}
+        for place in np.flatnonzero(self._in_samples(threshold, first_sample) & (self.scores >= threshold)).tolist():
+            first.setdefault(self.product_ids[place], place)
+        return np.array(list(first.values()), dtype=np.int64)
 
     def number_sampled(self, threshold: float, first_sample: int = 0) -> int:
         """Return how many products the samples of :meth:`at` have, whatever their scores."""
-        usable = (self.lowest <= threshold) & (self.samples >= first_sample)
-        return len({self.product_ids[place] for place in np.flatnonzero(usable).tolist()})
+        places = np.flatnonzero(self._in_samples(threshold, first_sample)).tolist()
+        return len({self.product_ids[place] for place in places})
 
     def judged_at(self, threshold: float, first_sample: int = 0) -> Ints:
-        """Return the places of the products of :meth:`at` before the first one that is not settled."""
+        """Return the places of the products of :meth:`at` before the first that is not settled."""
         places = self.at(threshold, first_sample)
-        return places[: _prefix(self.settled[places])]
+        settled = self.settled[places]
+        return places if settled.all() else places[: int(np.argmin(settled))]
+
+    def _in_samples(self, threshold: float, first_sample: int) -> Bools:
+        return np.asarray((self.lowest <= threshold) & (self.samples >= first_sample))
 
 
-def _prefix(settled: Bools) -> int:
-    return len(settled) if settled.all() else int(np.argmin(settled))
+# --- the test ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class VerdictStep:
     """The test of one threshold."""
 
     threshold: float
@@ -166,9 +165,9 @@ class Step:
     drawn: int
     """Of these, the products with a score of at least the threshold."""
     judged: int
-    """Of these, the products before the first one that is not settled."""
+    """Of these, the products before the first that is not settled."""
     waiting: int
-    """Settled products behind the first one that is not settled; they do not count yet."""
+    """Settled products behind the first that is not settled; they do not count yet."""
     wrong: int
     """Judged products with a wrong value at or above the threshold."""
     wealth: float
@@ -176,6 +175,11 @@ class Step:
     lower_bound: float
     """Lower bound of the precision at confidence 1 - the sequence's delta."""
     certified: bool
+
+    @property
+    def passed(self) -> bool:
+        """The same, as of every test of a fixed sequence."""
+        return self.certified
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,39 +190,42 @@ class ThresholdSequence:
     """Number of the sequence, from 1."""
     delta: float
     first_sample: int
-    """Samples from this one on count."""
+    """Samples from this number on count."""
     thresholds: tuple[float, ...]
     """Strictly decreasing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerdictTest:
-    """The tests of a sequence, from the highest threshold down to the first one that is not certified."""
+    """The tests of a sequence, from the highest threshold down to the first that is not certified."""
 
     sequence: ThresholdSequence
-    steps: tuple[Step, ...]
+    steps: tuple[VerdictStep, ...]
 
     @property
-    def certified(self) -> Step | None:
+    def certified(self) -> VerdictStep | None:
         """The lowest certified threshold; None if no threshold is certified."""
-        return next((step for step in reversed(self.steps) if step.certified), None)
+        return last_passed(self.steps)
 
     @property
-    def undecided(self) -> Step | None:
+    def undecided(self) -> VerdictStep | None:
         """The first threshold that is not certified; None if all are certified."""
         return next((step for step in self.steps if not step.certified), None)
 
 
 def run_tests(drawn: DrawnProducts, target: float, delta: float, ratio: float) -> VerdictTest | None:
-    """Test every sequence; return the tests of the one with the lowest certified threshold, else of the newest one.
+    """Test every sequence; return the test with the lowest certified threshold, else that of the newest sequence.
 
     ``ratio``: see :func:`sequences`. Return None without a drawn product.
     """
-    found = [_tested(drawn, sequence, target) for sequence in sequences(drawn, target, delta, ratio)]
-    certified = [(test.certified.threshold, test) for test in found if test.certified is not None]
+    tests = []
+    for sequence in sequences(drawn, target, delta, ratio):
+        test = partial(_step, drawn, sequence, target)
+        tests.append(VerdictTest(sequence=sequence, steps=fixed_sequence(np.array(sequence.thresholds), test)))
+    certified = [(test.certified.threshold, test) for test in tests if test.certified is not None]
     if certified:
         return min(certified, key=lambda pair: pair[0])[1]
-    return found[-1] if found else None
+    return tests[-1] if tests else None
 
 
 def sequences(drawn: DrawnProducts, target: float, delta: float, ratio: float) -> list[ThresholdSequence]:
@@ -234,13 +241,11 @@ def sequences(drawn: DrawnProducts, target: float, delta: float, ratio: float) -
             continue
         scores, drawn_from = drawn.scores[of_sample], float(drawn.lowest[of_sample][0])
         if not found or drawn_from > found[-1].thresholds[0]:
-            number = len(found) + 1
-            level = spent_delta(delta, number)
+            level = spent_delta(delta, len(found) + 1)
             first = max(fewest_products(target, level), START_SHARE * len(scores))
+            thresholds = _thresholds(scores, first, ratio)
             found.append(
-                ThresholdSequence(
-                    number=number, delta=level, first_sample=sample, thresholds=_thresholds(scores, first, ratio)
-                )
+                ThresholdSequence(number=len(found) + 1, delta=level, first_sample=sample, thresholds=thresholds)
             )
             lowest = drawn_from
         elif drawn_from < lowest:
@@ -260,27 +265,16 @@ def _thresholds(scores: Floats, first: float, ratio: float) -> tuple[float, ...]
     return tuple(np.unique(chosen)[::-1].tolist())
 
 
-def _tested(drawn: DrawnProducts, sequence: ThresholdSequence, target: float) -> VerdictTest:
-    steps: list[Step] = []
-    for threshold in sequence.thresholds:
-        steps.append(_step(drawn, threshold, sequence, target))
-        if not steps[-1].certified:
-            break
-    return VerdictTest(sequence=sequence, steps=tuple(steps))
-
-
-def _step(drawn: DrawnProducts, threshold: float, sequence: ThresholdSequence, target: float) -> Step:
-    places = drawn.at(threshold, sequence.first_sample)
-    settled = drawn.settled[places]
-    judged = _prefix(settled)
-    wrong = drawn.wrong_scores[places[:judged]] >= threshold
+def _step(drawn: DrawnProducts, sequence: ThresholdSequence, target: float, threshold: float) -> VerdictStep:
+    places, judged = (of(threshold, sequence.first_sample) for of in (drawn.at, drawn.judged_at))
+    wrong = drawn.wrong_scores[judged] >= threshold
     reached = highest_wealth(wrong, target)
-    return Step(
+    return VerdictStep(
         threshold=threshold,
         sampled=drawn.number_sampled(threshold, sequence.first_sample),
         drawn=len(places),
-        judged=judged,
-        waiting=int(np.count_nonzero(settled[judged:])),
+        judged=len(judged),
+        waiting=int(np.count_nonzero(drawn.settled[places[len(judged) :]])),
         wrong=int(np.count_nonzero(wrong)),
         wealth=reached,
         lower_bound=lower_bound(wrong, sequence.delta),
@@ -288,10 +282,13 @@ def _step(drawn: DrawnProducts, threshold: float, sequence: ThresholdSequence, t
     )
 
 
+# --- the verdicts that are missing ------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needed:
-    """How many further products have to be judged until a threshold is certified, as numbers of drawn products: those
-    below the threshold are included, because reviewers judge in the order of the draw."""
+    """How many further products have to be judged until a threshold is certified, as numbers of drawn products:
+    products below the threshold are included, because reviewers judge in the order of the draw."""
 
     at_best: int
     """Without a further wrong value."""
@@ -300,10 +297,10 @@ class Needed:
     precision: float
     """The precision that the forecast expects: the share of right products so far, drawn towards the expectation."""
     left: int
-    """Drawn products behind the judged ones; what is needed beyond them has to be drawn."""
+    """Drawn products behind the judged products; for more, a sample has to be drawn."""
 
 
-def verdicts_needed(step: Step, target: float, delta: float, seed: int = 0) -> Needed:
+def verdicts_needed(step: VerdictStep, target: float, delta: float) -> Needed:
     """Forecast for a threshold that is not certified yet: see :class:`Needed`.
 
     ``delta``: of the sequence. The number is not reachable if more than half of the simulated continuations need more
@@ -312,7 +309,7 @@ def verdicts_needed(step: Step, target: float, delta: float, seed: int = 0) -> N
     error = (step.wrong + PRIOR_ERROR * PRIOR_PRODUCTS) / (step.judged + PRIOR_PRODUCTS)
     per_accepted = step.sampled / step.drawn if step.drawn else 1.0
     best = _first_reached(step, np.zeros((1, MOST_FORECAST), dtype=bool), target, delta)
-    wrong = np.random.default_rng(seed).random((FORECASTS, MOST_FORECAST)) < error
+    wrong = np.random.default_rng(0).random((FORECASTS, MOST_FORECAST)) < error
     median = float(np.median(_first_reached(step, wrong, target, delta)))
     return Needed(
         at_best=ceil(float(best[0]) * per_accepted),
@@ -320,6 +317,14 @@ def verdicts_needed(step: Step, target: float, delta: float, seed: int = 0) -> N
         precision=1 - error,
         left=round((step.drawn - step.judged) * per_accepted),
     )
+
+
+def _first_reached(step: VerdictStep, wrong: Bools, target: float, delta: float) -> Floats:
+    """Return after how many further products each continuation is certified: (paths, m) -> (paths,), inf if never."""
+    right = np.cumsum(~wrong, axis=1) + (step.judged - step.wrong)
+    total = _mixture(right, np.arange(1, wrong.shape[1] + 1) + step.judged - right, target)
+    reached = total >= 1 / delta
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
 
 
 def promising_score(drawn: DrawnProducts, test: VerdictTest, target: float) -> float | None:
@@ -337,17 +342,10 @@ def promising_score(drawn: DrawnProducts, test: VerdictTest, target: float) -> f
     return found
 
 
-def _first_reached(step: Step, wrong: Bools, target: float, delta: float) -> Floats:
-    """Return after how many further products each continuation is certified: (paths, m) -> (paths,), inf if never."""
-    right = np.cumsum(~wrong, axis=1) + (step.judged - step.wrong)
-    total = _mixture(right, np.arange(1, wrong.shape[1] + 1) + step.judged - right, target)
-    reached = total >= 1 / delta
-    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
-
-
 @cache
 def usual_verdicts(target: float, delta: float) -> tuple[int, int]:
     """Return how many verdicts certify a threshold if none is wrong, and the median number if 2 in 100 are wrong."""
-    nothing = Step(threshold=0.0, sampled=1, drawn=1, judged=0, waiting=0, wrong=0, wealth=1.0, lower_bound=0.0,
-                   certified=False)  # fmt: skip
+    nothing = VerdictStep(
+        threshold=0.0, sampled=1, drawn=1, judged=0, waiting=0, wrong=0, wealth=1.0, lower_bound=0.0, certified=False
+    )
     return fewest_products(target, delta), verdicts_needed(nothing, target, delta).likely or MOST_FORECAST

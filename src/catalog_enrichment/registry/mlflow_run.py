@@ -1,8 +1,12 @@
-"""MLflow runs: one that lasts as long as its training and gets the losses as they come, and what is logged in it."""
+"""What is logged in MLflow: a run that lasts as long as its training and gets the losses as they come, its artifacts,
+and the model with its files, code, signature and an input example."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import io
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Self
 from catalog_enrichment import __version__
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.registry import mlflow_model, model_card
+from catalog_enrichment.registry.trained_model import TrainedModel, model_card
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
-    from catalog_enrichment.precision.paired_recall import HeldOutDecision
-    from catalog_enrichment.registry.trained_model import TrainedModel
+    from catalog_enrichment.precision.certificate import Certificate
+    from catalog_enrichment.precision.certified_recall import HeldOutDecision
 
 HELD_OUT = "test_decisions.parquet"
 """Artifact with a row per labelled product of the test fold and attribute, as :class:`HeldOutDecision`."""
@@ -30,25 +35,32 @@ HELD_OUT = "test_decisions.parquet"
 LINEAGE = "lineage.json"
 """Artifact with `TrainedModel.lineage`."""
 
+MODEL = "model"
+"""Name of the logged model, and of the artifact folder inside it."""
+
+_REQUIREMENTS = ["fsspec", "mlflow", "numpy", "pandas", "pillow", "safetensors", "scipy", "timm"]
+_REQUIREMENTS += ["tokenizers", "torch", "transformers", "urllib3"]
+"""Packages that `inference/pyfunc.py` needs. This package itself is logged with the model, as code."""
+
 _PATIENCE_SECONDS = 60.0
 """After a store did not take the losses of an epoch, those of later epochs are kept for so long before the next try."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStart:
-    """What is known of a run when it starts."""
+    """The facts about a run when it starts."""
 
     name: str
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     recipe: str = ""
     job: str = ""
-    """The job that it is the run of; empty for a part of another run."""
+    """The job that starts it; empty for a part of another run."""
     parent: str = ""
-    """Run id of the run that it is a part of."""
+    """Id of the run that it is a part of."""
     comparison: str = ""
 
     def tags(self) -> dict[str, str]:
-        """The run's tags: who and what started it, as MLflow's page shows it, the recipe and the release."""
+        """Return the run's tags: who and what started it, as MLflow's page shows it, the recipe and the release."""
         from mlflow.tracking.context.registry import resolve_tags
 
         source = {"mlflow.source.name": self.job, "mlflow.source.type": "JOB"} if self.job else {}
@@ -68,24 +80,23 @@ class LoggedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRun:
-    """What is logged of one model of a comparison. The model itself is neither stored nor registered."""
+    """The facts that are logged about one model of a comparison. The model itself is neither stored nor registered."""
 
     name: str
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     seconds: float = 0.0
-    """Of its fits."""
+    """Duration of its fits."""
     steps: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Step (an epoch, a share of the labels in thousandths) -> metrics."""
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonRun:
-    """What is logged of a comparison beside its models."""
+    """The facts that are logged about a comparison beside its models."""
 
     name: str
     started_at: datetime
@@ -96,7 +107,7 @@ class ComparisonRun:
 class MlflowRun:
     """A run that has begun; as a context manager it ends as FINISHED, or as FAILED with the error as a tag.
 
-    Live numbers are for who looks at MLflow meanwhile: a store that does not take them is a warning.
+    Live numbers are for people who look at MLflow meanwhile: a store that does not take them is a warning.
     """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
@@ -109,8 +120,8 @@ class MlflowRun:
     def epoch(self, stage: str, row: Mapping[str, float]) -> None:
         """Log the numbers of an epoch of a stage's fit as `fit/STAGE/NAME`.
 
-        The step is the number of the stage's epochs so far: where several candidates for lambda are fitted, each goes
-        on where the one before it ended.
+        The step is the number of the stage's epochs so far: where several candidates for lambda are fitted, each
+        continues the numbers of the candidate before it.
         """
         from mlflow.entities import Metric
 
@@ -123,7 +134,7 @@ class MlflowRun:
             self._send()
 
     def log_files(self, params: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Params, as texts without secrets, and artifacts."""
+        """Log params, as texts without secrets, and artifacts."""
         import mlflow
 
         with mlflow.start_run(run_id=self.run_id):
@@ -160,20 +171,18 @@ class MlflowRun:
         self._waiting.clear()
 
 
-def log_training(run: MlflowRun, trained: TrainedModel, figures: Mapping[str, Figure], products: str) -> LoggedModel:
+def log_training(run: MlflowRun, trained: TrainedModel, products: str) -> LoggedModel:
     """Log a training in ``run``; ``products``: the URI of the table that it read."""
     import mlflow
 
     with mlflow.start_run(run_id=run.run_id):
-        mlflow.set_tag("mlflow.note.content", model_card.model_card(trained))
+        mlflow.set_tag("mlflow.note.content", model_card(trained))
         mlflow.log_params(as_params(trained.params))
         mlflow.log_metrics(dict(trained.metrics))
         mlflow.log_metrics({f"seconds/{stage}": seconds for stage, seconds in trained.seconds.items()})
         for step, row in enumerate(trained.history):
             numbers = {f"fit/{_as_name(name)}": value for name, value in row.items() if isinstance(value, int | float)}
             mlflow.log_metrics(numbers, step=int(row.get("epoch", step)))
-        for name, figure in figures.items():
-            mlflow.log_figure(figure, f"plots/{name}.png")
         for name, rows in trained.tables.items():
             _log_table(rows, f"tables/{name}.json")
         mlflow.log_dict(trained.curves, "curves.json")
@@ -181,7 +190,7 @@ def log_training(run: MlflowRun, trained: TrainedModel, figures: Mapping[str, Fi
         mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
         _log_lineage(trained.lineage, products)
         _log_held_out(trained.held_out)
-        return LoggedModel(run.run_id, mlflow_model.log_model(trained))
+        return LoggedModel(run.run_id, _log_model(trained))
 
 
 def log_compared(run: MlflowRun, model: ModelRun) -> None:
@@ -196,18 +205,16 @@ def log_compared(run: MlflowRun, model: ModelRun) -> None:
         for table, rows in model.tables.items():
             _log_table(rows, f"tables/{table}.json")
         mlflow.log_dict(dict(model.curves), "curves.json")
-        for figure_name, figure in model.figures.items():
-            mlflow.log_figure(figure, f"plots/{figure_name}.png")
         mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
 
 
 def as_params(content: Mapping[str, Any]) -> dict[str, str]:
-    """As texts that MLflow takes, without secrets."""
+    """Return ``content`` as texts that MLflow takes, without secrets."""
     return {name: masked(str(value))[:6000] for name, value in sorted(content.items())}
 
 
 def _as_name(name: str) -> str:
-    """A name of a metric: MLflow takes letters, digits, ``_ - . : /`` and spaces."""
+    """Return ``name`` as a name of a metric: MLflow takes letters, digits, ``_ - . : /`` and spaces."""
     return "".join(sign if sign.isalnum() or sign in "_-. :/" else "_" for sign in name)
 
 
@@ -249,3 +256,71 @@ def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
         file = Path(folder) / HELD_OUT
         pq.write_table(pa.Table.from_pylist([asdict(row) for row in decisions], schema), file)
         mlflow.log_artifact(str(file))
+
+
+def _log_model(trained: TrainedModel) -> str:
+    """Log the model in the active MLflow run; return its URI."""
+    import mlflow
+
+    import catalog_enrichment
+    from catalog_enrichment.models import artifact
+
+    package = Path(catalog_enrichment.__file__).parent
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature is given, not inferred
+        info = mlflow.pyfunc.log_model(
+            name=MODEL,
+            python_model=str(package / "inference" / "pyfunc.py"),
+            artifacts={MODEL: str(trained.artifact)},
+            signature=signature(list(artifact.heads(trained.artifact))),
+            input_example=input_example(trained.certificates),
+            pip_requirements=pins,
+            code_paths=[str(package)],
+        )
+    return str(info.model_uri)
+
+
+def signature(attributes: Sequence[str]) -> ModelSignature:
+    """Return the model's columns: in, title and optional columns; out, per attribute a list of values, each with score,
+    decision and threshold."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import Array, Object, Property
+
+    optional = [ColSpec("string", name, required=False) for name in ("description", "category", "language")]
+    optional.insert(1, ColSpec("binary", "image", required=False))
+    nullable = {"value": "string", "score": "double", "reason": "string", "threshold": "double"}
+    value = Object(
+        [
+            *(Property(name, kind, required=False) for name, kind in nullable.items()),
+            Property("decision", "string"),
+        ]
+    )
+    return ModelSignature(
+        Schema([ColSpec("string", "title"), *optional]), Schema([ColSpec(Array(value), name) for name in attributes])
+    )
+
+
+def input_example(certificates: Sequence[Certificate]) -> pd.DataFrame:
+    """Return two products in a category and a language that a certificate holds for.
+
+    They are invented, because merchants' listings do not become part of a model. The second has no picture, and empty
+    bytes say so: MLflow's server does not take null in a column of bytes.
+    """
+    import pandas as pd
+    from PIL import Image
+
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32), (20, 30, 90)).save(picture, "JPEG")
+    written = next((known for known in certificates if known.threshold is not None), None)
+    category, language = (written.categories[0], written.languages[0]) if written else ("", "")
+    return pd.DataFrame(
+        {
+            "title": ["Ladies' scarf in navy blue", "Red leather bag"],
+            "description": ["Soft wool, 180 cm long", None],
+            "image": [picture.getvalue(), b""],
+            "category": [category] * 2,
+            "language": [language] * 2,
+        }
+    )

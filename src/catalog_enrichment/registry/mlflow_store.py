@@ -1,30 +1,37 @@
-"""MLflow calls: connect with a short timeout, start runs, register and download a model's files."""
+"""MLflow calls: connect with a short timeout, start runs, register and download a model's files.
+
+MLflow records the absolute place of every artifact when it is made. So a local store that was moved is told where its
+artifacts are now.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from catalog_enrichment import failures
+from catalog_enrichment.catalog import locks
 from catalog_enrichment.catalog.object_storage import storage_of
+from catalog_enrichment.catalog.storage import FolderStorage
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.precision.paired_recall import HeldOutDecision
-from catalog_enrichment.records import Modality
-from catalog_enrichment.registry import mlflow_model, moved_store, promotion_lock
+from catalog_enrichment.precision.certified_recall import HeldOutDecision
+from catalog_enrichment.records import Modality, stable_hash
 from catalog_enrichment.registry.mlflow_run import (
     HELD_OUT,
     LINEAGE,
+    MODEL,
     ComparisonRun,
     LoggedModel,
     MlflowRun,
@@ -35,7 +42,6 @@ from catalog_enrichment.registry.mlflow_run import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -45,6 +51,14 @@ _SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
+
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns of MLflow's database with places of artifacts."""
 
 
 class Store:
@@ -61,12 +75,22 @@ class Store:
             self.uri = f"{_SQLITE}{self._file}"
         self._client: MlflowClient | None = None
 
-    def promoting(self) -> AbstractContextManager[promotion_lock.StillHeld]:
-        """A block that one process at a time can be in (see :mod:`promotion`)."""
-        return promotion_lock.held(self._config, self._file.parent if self._file else None)
+    def promoting(self) -> AbstractContextManager[locks.AssertHeld]:
+        """Run a block that one process at a time can be in (see :mod:`promotion`).
+
+        Raises GateRefused after `mlflow.timeout_seconds`. Where a promotion was killed, its lease has to expire first.
+        The function that it yields is to be called before the alias is moved: MLflow itself cannot keep a process away
+        that has slept past its lease.
+        """
+        storage = FolderStorage(self._file.parent) if self._file else storage_of(self._config)
+        model = self._settings.model_name
+        name = f"promotion-{stable_hash(model)[:16]}"  # a model's name may have characters that a key should not have
+        doing = f"another process is promoting {model}"
+        lock = locks.lock(storage, name, self._config.catalog.lease_seconds, doing)
+        return lock.held(self._settings.timeout_seconds)
 
     def client(self, create: bool) -> MlflowClient:
-        """A client, after a check that the store answers. ``create`` makes a missing sqlite store.
+        """Return a client, after a check that the store answers. ``create`` makes a missing sqlite store.
 
         Raises RegistryError if the store cannot be used, and TemporaryFailure if it does not answer.
         """
@@ -80,8 +104,10 @@ class Store:
         return self._client
 
     def start_run(self, started: RunStart) -> MlflowRun:
-        """A run in the config's experiment, which is made if it does not exist; the run that `mlflow run` made for this
-        process, if it is there."""
+        """Return a run in the config's experiment, which is made if it does not exist.
+
+        If `mlflow run` has made a run for this process, it is that run.
+        """
         client, experiment = self.client(create=True), self._experiment()
         name, tags = started.name, started.tags()
         given = os.environ.get("MLFLOW_RUN_ID") if started.job else None
@@ -95,9 +121,9 @@ class Store:
         created = client.create_run(experiment, start_time=begun, tags=tags, run_name=name)
         return MlflowRun(client, str(created.info.run_id))
 
-    def log(self, run: MlflowRun, trained: TrainedModel, figures: Mapping[str, Figure]) -> LoggedModel:
-        """Log a training in ``run``: params, metrics, history, tables, figures, lineage, the model's files."""
-        return log_training(run, trained, figures, storage_of(self._config).below("products").uri)
+    def log(self, run: MlflowRun, trained: TrainedModel) -> LoggedModel:
+        """Log a training in ``run``: params, metrics, history, tables, curves, lineage, the model's files."""
+        return log_training(run, trained, storage_of(self._config).below("products").uri)
 
     def log_comparison(self, comparison: ComparisonRun, models: Sequence[ModelRun]) -> str:
         """Log a comparison: a run with its files, and a nested run for each model. Returns the comparison's run id."""
@@ -125,7 +151,7 @@ class Store:
             raise failures.recognised(problem) or unusable from problem
 
     def register(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
-        """Make a logged model a version of the registered model; returns its number."""
+        """Make a logged model a version of the registered model; return its number."""
         import mlflow
 
         name = self._settings.model_name
@@ -134,7 +160,7 @@ class Store:
         return version
 
     def download(self, version: Any) -> Path:
-        """The version's artifact folder on local disk; for a local store, the store's own folder."""
+        """Return the version's artifact folder on local disk; for a local store, the store's own folder."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -142,42 +168,42 @@ class Store:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(uri))
             flavors = mlflow.models.Model.load(str(folder)).flavors
-            return folder / str(flavors["python_function"]["artifacts"][mlflow_model.NAME]["path"])
+            return folder / str(flavors["python_function"]["artifacts"][MODEL]["path"])
         except (MlflowException, OSError, KeyError) as problem:
             raise failures.recognised(problem) or RegistryError(
                 f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
                 "artifacts are where the store says, and that train_model logged them."
             ) from problem
 
-    def held_out(self, version: Any) -> list[HeldOutDecision] | None:
-        """What the version would write on its test fold; None if it recorded nothing."""
-        import mlflow
+    def held_out(self, version: Any) -> list[HeldOutDecision]:
+        """Return what the version would write on its test fold."""
         import pyarrow.parquet as pq
 
-        files = self.client(create=False).list_artifacts(version.run_id) if version.run_id else []
-        if HELD_OUT not in {file.path for file in files}:
-            return None
-        path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=HELD_OUT)
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(self._artifact(version, HELD_OUT)).to_pylist()
         return [_held_out_decision(row) for row in rows]
 
     def lineage(self, version: Any) -> dict[str, Any]:
-        """What was logged of where the version comes from; empty if nothing was."""
-        import mlflow
-
-        files = self.client(create=False).list_artifacts(version.run_id) if version.run_id else []
-        if LINEAGE not in {file.path for file in files}:
-            return {}
-        content: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{LINEAGE}")
+        """Return where the version comes from, as it was logged."""
+        content: dict[str, Any] = json.loads(self._artifact(version, LINEAGE).read_text())
         return content
+
+    def _artifact(self, version: Any, name: str) -> Path:
+        """Fetch a file of the version's MLflow run."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=name))
+        except (MlflowException, OSError) as problem:
+            raise failures.recognised(problem) or RegistryError(
+                f"{name} of version {version.version} cannot be fetched from {without_password(self.uri)}: {problem}"
+            ) from problem
 
     def _follow_move(self, file: Path) -> None:
         if self._artifacts is None:
             return
         try:
-            before = moved_store.follow(
-                file, self._artifacts, self._settings.experiment, self._settings.timeout_seconds
-            )
+            before = follow_move(file, self._artifacts, self._settings.experiment, self._settings.timeout_seconds)
         except (OSError, sqlite3.Error) as problem:
             unusable = RegistryError(f"the MLflow store {file} was moved and cannot be told so: {problem}")
             raise failures.recognised(problem) or unusable from problem
@@ -213,7 +239,7 @@ class Store:
         return client
 
     def _experiment(self) -> str:
-        """The id of the config's experiment, which is made if it does not exist."""
+        """Return the id of the config's experiment, which is made if it does not exist."""
         client = self.client(create=True)
         experiment = client.get_experiment_by_name(self._settings.experiment)
         if experiment is not None:
@@ -223,7 +249,7 @@ class Store:
 
 
 def _is_running(client: MlflowClient, run_id: str, experiment: str) -> bool:
-    """Whether the run is one of this store and experiment that has not ended."""
+    """Return whether this store and experiment have the run, and it has not ended."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -234,7 +260,7 @@ def _is_running(client: MlflowClient, run_id: str, experiment: str) -> bool:
 
 
 def find_version(client: MlflowClient, name: str, *, version: str = "", alias: str = "") -> Any:
-    """The model version with this number or alias. Raises RegistryError, which lists those that exist."""
+    """Return the model version with this number or alias. Raises RegistryError, which lists those that exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -247,7 +273,7 @@ def find_version(client: MlflowClient, name: str, *, version: str = "", alias: s
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Alias -> version of the registered model. Raises RegistryError if there is no such model."""
+    """Return alias -> version of the registered model. Raises RegistryError if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -257,7 +283,7 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def all_versions(client: MlflowClient, name: str) -> list[Any]:
-    """Every version of the registered model; none if there is no such model."""
+    """Return every version of the registered model; none if there is no such model."""
     versions: list[Any] = []
     token = None
     while True:
@@ -269,13 +295,13 @@ def all_versions(client: MlflowClient, name: str) -> list[Any]:
 
 
 def without_password(uri: str) -> str:
-    """``uri`` without user name and password, which urllib takes for a part of the host's name."""
+    """Return ``uri`` without user name and password, which urllib takes for a part of the host's name."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
 def _not_found(problem: MlflowException, wanted: str, client: MlflowClient, name: str) -> Exception:
-    """The error to raise: that ``wanted`` does not exist, and what does, or that the registry could not be asked."""
+    """Return the error that ``wanted`` does not exist, and what does, or that the registry could not be asked."""
     if problem.error_code in _NOT_FOUND:
         return RegistryError(f"no {wanted}: {_available(client, name)}")
     unusable = RegistryError(f"the MLflow registry cannot be asked for {wanted}: {problem}")
@@ -283,7 +309,7 @@ def _not_found(problem: MlflowException, wanted: str, client: MlflowClient, name
 
 
 def _available(client: MlflowClient, name: str) -> str:
-    """Names the models of the registry, or the versions and aliases of model ``name`` if it exists."""
+    """Name the models of the registry, or the versions and aliases of model ``name`` if it exists."""
     models = sorted(model.name for model in client.search_registered_models())
     if name not in models:
         return f"the registry has {', '.join(models) or 'no models yet'}. Run train_model first, or check model_name"
@@ -292,7 +318,7 @@ def _available(client: MlflowClient, name: str) -> str:
 
 
 def _check_server(uri: str, timeout_seconds: int) -> None:
-    """Raises TemporaryFailure if the server does not answer one request: MLflow's client would retry for minutes."""
+    """Raise TemporaryFailure if the server does not answer one request: MLflow's client would retry for minutes."""
     try:
         with urllib.request.urlopen(f"{without_password(uri).rstrip('/')}/health", timeout=timeout_seconds):
             return
@@ -309,7 +335,7 @@ def _check_server(uri: str, timeout_seconds: int) -> None:
 
 
 def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
-    """Raises RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read, and
+    """Raise RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read, and
     TemporaryFailure if another process holds it: MLflow's own client would retry for minutes."""
     if not file.exists() and not create:
         raise RegistryError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
@@ -327,7 +353,51 @@ def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
 
 
 def _held_out_decision(row: dict[str, Any]) -> HeldOutDecision:
-    """A row of the artifact; one of release 0.1.0 has no modality."""
+    """Return a row of the artifact."""
     lists = {name: tuple(row[name]) for name in ("true_values", "written_values")}
-    modality = row.get("modality")
-    return HeldOutDecision(**(row | lists | {"modality": Modality(modality) if modality else None}))
+    return HeldOutDecision(**(row | lists | {"modality": Modality(row["modality"])}))
+
+
+def follow_move(database: Path, artifacts: Path, experiment: str, timeout_seconds: int) -> Path | None:
+    """Let the store find its artifacts in ``artifacts`` (`mlflow.artifact_path`) if it was moved.
+
+    Returns where the artifacts of ``experiment`` were before; None where nothing has to be done.
+
+    A store was moved if that folder is gone and ``artifacts`` is there. All places below the old folder are changed in
+    one transaction. A copy of a store goes on using the artifacts of the original. A store without any model may have
+    just been made by `mlflow run`, with a place in the current folder: it gets ``artifacts``, too. Raises
+    sqlite3.Error.
+    """
+    if not database.exists() or not database.stat().st_size:
+        return None
+    with closing(sqlite3.connect(database, timeout=timeout_seconds)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {table for table, _ in _PLACES} <= tables:  # no store yet, or of another MLflow, which says so itself
+            return None
+        found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
+        old = _folder(found[0]) if found else None
+        if old is None or old == artifacts or old.exists():
+            return None
+        if not artifacts.is_dir() and connection.execute("SELECT count(*) FROM logged_models").fetchone()[0]:
+            return None
+        before, after = found[0].rstrip("/"), artifacts.as_uri()
+        with connection:
+            for table, column in _PLACES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ? "
+                    "ESCAPE '!'",
+                    (after, len(before) + 1, before, f"{_escaped(before)}/%"),
+                )
+        return old
+
+
+def _folder(location: str) -> Path | None:
+    """Return the folder of a place; None for a place that is no local folder."""
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def _escaped(text: str) -> str:
+    for sign in "!%_":
+        text = text.replace(sign, f"!{sign}")
+    return text

@@ -1,9 +1,8 @@
-"""Moves of the champion alias, one at a time, and their history.
+"""How a version is promoted: through the gate to the champion alias, back from it, and the history of its moves.
 
-MLflow has no compare-and-set for an alias. So every move holds a lock, compares the champion with the one that the
-caller expects, and reads the alias again afterwards. **All processes that promote must share the lock**: it is a file
-beside a sqlite store, else in the catalog's folder, or a lease in the catalog's object store. It does not cover an
-alias moved in MLflow's interface.
+MLflow has no compare-and-set for an alias. So every move holds a lock, compares the champion with the version that the
+caller expects, and reads the alias again afterwards. **All processes that promote must share the lock**: it is beside a
+sqlite store, else in the catalog's folder or object store. It does not cover an alias moved in MLflow's interface.
 
 Every move leaves an event, as JSON in a tag of the version that became the champion.
 """
@@ -13,92 +12,216 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from catalog_enrichment.config.schema import MlflowConfig
-from catalog_enrichment.errors import GateRefused, RegistryError
+from catalog_enrichment import dictionary, resources
+from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError
 from catalog_enrichment.records import strictly_later
-from catalog_enrichment.registry import mlflow_store
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from catalog_enrichment.registry import mlflow_store, promotion_gate
+from catalog_enrichment.registry.gate_evidence import Evidence, References
+from catalog_enrichment.registry.model_registry import CANDIDATE, CHAMPION, Registry, ResolvedModel
+from catalog_enrichment.registry.promotion_gate import Case, EarlyGate, GateResult, Policy, Verdict
 
 NO_CHAMPION = "none"
 """Version of the champion in arguments and messages where there is none."""
-_PREVIOUS, _PROMOTED_AT, _WITHDRAWN_AT = "previous_champion", "promoted_at", "withdrawn_at"
+_PREVIOUS, _PROMOTED_AT, _DEMOTED_AT = "previous_champion", "promoted_at", "demoted_at"
 _EVENT = "promotion."
-"""Version tags; the last is the begin of one tag per event, followed by its time."""
+"""Version tags; the last is the prefix of one tag per event, followed by its time."""
 PROMOTED, WENT_BACK = "promoted", "went_back"
 """Actions of events."""
 
 
-class ChampionAlias:
-    """The champion alias of the registered model that the config names."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromotionRequest:
+    version: str | None = None
+    """None: the candidate."""
+    expected_current: str | None = None
+    """The version that must be the champion now (NO_CHAMPION: there must be none); None: the version that the gate
+    compared with."""
+    dry_run: bool = False
+    override: str | None = None
+    """Why to promote although the gate is inconclusive; recorded with the version. What the policy refuses cannot be
+    overridden."""
 
-    def __init__(self, store: mlflow_store.Store, settings: MlflowConfig) -> None:
-        self._store = store
-        self._alias = settings.champion_alias
-        self._model = settings.model_name
+    def __post_init__(self) -> None:
+        if self.override is not None and not self.override.strip():
+            raise ConfigError("--override needs a reason, which is recorded with the version")
 
-    def current(self) -> str | None:
-        """The champion's version; None if there is none. Raises RegistryError if the model does not exist."""
-        return mlflow_store.aliases(self._client(), self._model).get(self._alias)
+
+class Promotion:
+    """The gate and the champion alias of the registered model of ``registry``."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry, self._config = registry, registry.config
+
+    # the gate
+
+    def through_gate(self, request: PromotionRequest) -> dict[str, Any]:
+        """Promote a version if the policy allows it; return the job's summary.
+
+        Raises GateRefused with every reason if the policy refuses it, or if the test products decide nothing and the
+        request does not override that.
+        """
+        policy, registry = self._policy(), self._registry
+        candidate = registry.resolve(version=request.version, alias=CANDIDATE)
+        words = resources.locate(self._config.catalog.dictionary, self._config.path("."))
+        registry.check_labels(candidate, dictionary.load(words))
+        current = registry.champion()
+        result = promotion_gate.gate(self._case(candidate, current, policy), policy)
+        inconclusive = result.verdict is Verdict.INCONCLUSIVE
+        details = {
+            "verdict": result.verdict.value,
+            "reasons": list(result.reasons),
+            "comparisons": list(result.comparisons),
+            "override": request.override if inconclusive else None,
+        }
+        summary = {
+            "model_name": registry.name,
+            "model_version": candidate.version,
+            "champion_before": current,
+            "passed": result.verdict is Verdict.PASSED,
+            **details,
+        }
+        if request.dry_run:
+            return {"status": "dry_run", **summary}
+        if result.verdict is Verdict.REFUSED or (inconclusive and not request.override):
+            raise GateRefused(_refusal(registry.name, candidate.version, result), summary)
+        expected = current if request.expected_current is None else request.expected_current
+        self.promote(candidate.version, None if expected == NO_CHAMPION else expected, details)
+        return {"status": "unchanged" if current == candidate.version else "promoted", **summary}
+
+    def early_gate(self) -> EarlyGate:
+        """Return the gate for a model that is not registered yet, with the policy and the champions as they are now."""
+        client, policy = self._registry.connect(create=True), self._policy()
+        current = self._registry.champion() if mlflow_store.all_versions(client, self._registry.name) else None
+        champion = Evidence.from_tags(current, self._registry.find(version=current).tags) if current else None
+        if champion is None:
+            return EarlyGate(policy, None, {})
+        return EarlyGate(policy, self._references(champion), self._registry.labels(champion.version))
+
+    def _case(self, candidate: ResolvedModel, current: str | None, policy: Policy) -> Case:
+        """Collect what the gate has to know; the champion's files are fetched for its labels."""
+        evidence, rule = self._evidence(candidate.version), self._config.precision
+        case = Case(candidate=evidence, champion=None, target=rule.target, delta=rule.delta, now=datetime.now(UTC))
+        if current is None:
+            return case
+        champion = self._evidence(current)
+        if current == candidate.version:
+            return replace(case, champion=champion)
+        labels = {name: head.labels for name, head in candidate.heads.items()}
+        references, own = self._references(champion, evidence.version), self._registry.held_out(candidate.version)
+        comparisons = [
+            comparison
+            for path in sorted(champion.certified & evidence.certified)
+            for comparison in references.comparisons(path, own, policy.confidence, evidence.paths[path])
+        ]
+        differences = promotion_gate.label_differences(self._registry.labels(current), labels)
+        return replace(case, champion=champion, comparisons=comparisons, label_differences=differences)
+
+    def _references(self, champion: Evidence, candidate: str = "") -> References:
+        """Return what the gate compares a candidate with; ``candidate``: its version, empty before it is registered."""
+        versions = {str(version.version): version for version in self._versions()}
+        former = [
+            evidence
+            for name in former_champions(list(versions.values()))
+            if name not in {candidate, champion.version}
+            and (evidence := Evidence.from_tags(name, versions[name].tags)) is not None
+        ]
+        held_out = self._registry.store.held_out
+        decisions = {evidence.version: held_out(versions[evidence.version]) for evidence in (champion, *former)}
+        return References(champion, former, decisions)
+
+    def _evidence(self, version: str) -> Evidence:
+        """Return the gate's evidence, as recorded when the version was registered."""
+        evidence = Evidence.from_tags(version, self._registry.find(version=version).tags)
+        if evidence is None:
+            name = self._registry.name
+            raise ModelContractError(f"{name} version {version} was not registered by train_model: no evidence")
+        return evidence
+
+    def _policy(self) -> Policy:
+        policy = resources.locate(self._config.mlflow.promotion_policy, self._config.path("."))
+        return promotion_gate.load_policy(policy)
+
+    # the champion alias
 
     def promote(self, version: str, expected_current: str | None, details: Mapping[str, Any] | None = None) -> None:
-        """Make ``version`` the champion if ``expected_current`` (None: no version) is the champion now.
+        """Make ``version`` the champion, without the gate, if ``expected_current`` (None: no version) is it now.
 
         Promoting the champion again changes nothing. ``details`` are kept with the event. Raises GateRefused if another
         version is the champion or another process is promoting.
         """
-        with self._store.promoting() as assert_lease:
-            current = self.current()
+        name = self._registry.name
+        with self._registry.store.promoting() as assert_held:
+            current = self._registry.champion()
             if current != expected_current:
                 raise GateRefused(
-                    f"the champion of {self._model} is version {current or NO_CHAMPION} now, expected was "
+                    f"the champion of {name} is version {current or NO_CHAMPION} now, expected was "
                     f"{expected_current or NO_CHAMPION}: it was promoted meanwhile. Compare with it and promote again."
                 )
             if current != version:
-                self._version(version)
+                self._registry.find(version=version)
                 now = self._now()
                 # tags before the alias: a killed promotion leaves no champion without its predecessor
                 self._tag(version, {_PREVIOUS: current or "", _PROMOTED_AT: now})
-                assert_lease()
+                assert_held()
                 self._move(version)
                 self._record(version, {"at": now, "action": PROMOTED, "champion_before": current, **(details or {})})
 
-    def go_back(self) -> tuple[str, str]:
-        """Make the champion's predecessor the champion; returns the versions (withdrawn, restored).
+    def go_back(self) -> dict[str, Any]:
+        """Make the champion's predecessor the champion again; return the job's summary.
 
         A second call restores the predecessor's predecessor. Raises RegistryError if there is no champion or it has no
         predecessor.
         """
-        with self._store.promoting() as assert_lease:
-            champion = mlflow_store.find_version(self._client(), self._model, alias=self._alias)
-            previous = champion.tags.get(_PREVIOUS)
-            if not previous:
-                raise RegistryError(f"{self._model} version {champion.version} replaced no champion: cannot go back")
-            self._version(previous)
+        name = self._registry.name
+        with self._registry.store.promoting() as assert_held:
+            champion = self._registry.find(alias=CHAMPION)
+            demoted, restored = str(champion.version), champion.tags.get(_PREVIOUS)
+            if not restored:
+                raise RegistryError(f"{name} version {demoted} replaced no champion: cannot go back")
+            self._registry.find(version=restored)
             now = self._now()
-            self._tag(champion.version, {_WITHDRAWN_AT: now})
-            assert_lease()
-            self._move(previous)
-            withdrawn = str(champion.version)
-            self._record(previous, {"at": now, "action": WENT_BACK, "champion_before": withdrawn})
-        return withdrawn, previous
+            self._tag(demoted, {_DEMOTED_AT: now})
+            assert_held()
+            self._move(restored)
+            self._record(restored, {"at": now, "action": WENT_BACK, "champion_before": demoted})
+        return {"status": "went_back", "model_name": name, "model_version": restored, "champion_before": demoted}
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return every promotion and going back, oldest first.
+
+        Keys: at, action, version, champion_before, by, and what the gate found. Of a promotion that was killed before
+        it left an event the first four are known.
+        """
+        events: list[dict[str, Any]] = []
+        for version in self._versions():
+            of_version = [json.loads(value) for key, value in version.tags.items() if key.startswith(_EVENT)]
+            promoted_at = version.tags.get(_PROMOTED_AT)
+            if promoted_at and promoted_at not in {event["at"] for event in of_version}:
+                before = version.tags.get(_PREVIOUS) or None
+                of_version.append({"at": promoted_at, "action": PROMOTED, "champion_before": before})
+            events += [{"version": str(version.version), **event} for event in of_version]
+        return sorted(events, key=lambda event: datetime.fromisoformat(event["at"]))
+
+    def _versions(self) -> list[Any]:
+        return mlflow_store.all_versions(self._registry.connect(), self._registry.name)
 
     def _now(self) -> str:
-        """Later than every promotion and withdrawal so far: their order decides who was champion."""
-        tags = [version.tags for version in mlflow_store.all_versions(self._client(), self._model)]
-        times = [of_one[name] for of_one in tags for name in (_PROMOTED_AT, _WITHDRAWN_AT) if name in of_one]
+        """Return a time later than every promotion and demotion so far: their order decides who was champion."""
+        tags = [version.tags for version in self._versions()]
+        times = [of_version[name] for of_version in tags for name in (_PROMOTED_AT, _DEMOTED_AT) if name in of_version]
         newest = max((datetime.fromisoformat(time) for time in times), default=None)
         return strictly_later(datetime.now(UTC), newest).isoformat()
 
     def _move(self, version: str) -> None:
-        self._client().set_registered_model_alias(self._model, self._alias, version)
-        if (champion := self.current()) != version:
+        self._registry.connect().set_registered_model_alias(self._registry.name, CHAMPION, version)
+        if (champion := self._registry.champion()) != version:
             raise GateRefused(
-                f"the champion of {self._model} was set to {version}, but is {champion}: the alias was moved meanwhile"
+                f"the champion of {self._registry.name} was set to {version}, but is {champion}: the alias was moved "
+                "meanwhile"
             )
 
     def _record(self, version: str, event: Mapping[str, Any]) -> None:
@@ -107,45 +230,24 @@ class ChampionAlias:
 
     def _tag(self, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self._client().set_model_version_tag(self._model, version, key, value)
-
-    def _version(self, version: str) -> Any:
-        return mlflow_store.find_version(self._client(), self._model, version=version)
-
-    def _client(self) -> MlflowClient:
-        return self._store.client(create=False)
-
-
-def history(versions: Sequence[Any]) -> list[dict[str, Any]]:
-    """The events of MLflow's ``versions``, oldest first. Keys: at, action, version, champion_before, by, and what the
-    gate found. Of a promotion that left no event (release 0.1.0, or a job killed) the first four are known."""
-    events: list[dict[str, Any]] = []
-    for version in versions:
-        of_version = [json.loads(value) for key, value in version.tags.items() if key.startswith(_EVENT)]
-        promoted_at = version.tags.get(_PROMOTED_AT)
-        if promoted_at and promoted_at not in {event["at"] for event in of_version}:
-            before = version.tags.get(_PREVIOUS) or None
-            of_version.append({"at": promoted_at, "action": PROMOTED, "champion_before": before})
-        events += [{"version": str(version.version), **event} for event in of_version]
-    return sorted(events, key=lambda event: datetime.fromisoformat(event["at"]))
+            self._registry.connect().set_model_version_tag(self._registry.name, version, key, value)
 
 
 def former_champions(versions: Sequence[Any]) -> list[str]:
-    """The versions that were promoted at some time, less those that were withdrawn by going back and not promoted
-    since."""
+    """Return the versions that were promoted at some time, without those demoted since by going back."""
     return [
         str(version.version)
         for version in versions
         if (promoted := version.tags.get(_PROMOTED_AT))
         and not (
-            (withdrawn := version.tags.get(_WITHDRAWN_AT))
-            and datetime.fromisoformat(withdrawn) > datetime.fromisoformat(promoted)
+            (demoted := version.tags.get(_DEMOTED_AT))
+            and datetime.fromisoformat(demoted) > datetime.fromisoformat(promoted)
         )
     ]
 
 
 def describe(event: Mapping[str, Any]) -> str:
-    """An event of :func:`history` in one line."""
+    """Return an event of :meth:`Promotion.history` in one line."""
     verb = "restored in place of" if event["action"] == WENT_BACK else "promoted after"
     line = f"{event['at'][:16]}  version {event['version']} {verb} {event['champion_before'] or NO_CHAMPION}"
     line += f", by {event.get('by') or 'unknown'}"
@@ -154,8 +256,16 @@ def describe(event: Mapping[str, Any]) -> str:
     return line + (f"; override: {event['override']}" if event.get("override") else "")
 
 
+def _refusal(name: str, version: str, result: GateResult) -> str:
+    advice = ""
+    if result.verdict is Verdict.INCONCLUSIVE:
+        advice = "\nLabel more products and train again, or promote with --override REASON, which is recorded."
+    reasons = "\n  - ".join(result.reasons)
+    return f"{name} version {version} stays a candidate ({result.verdict}):\n  - {reasons}{advice}"
+
+
 def _user() -> str:
-    """Name of the operating system's user; containers may have none."""
+    """Return the name of the operating system's user; containers may have none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

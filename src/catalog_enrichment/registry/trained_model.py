@@ -1,4 +1,4 @@
-"""TrainedModel: what training passes to the registry, a model version's folder and what is recorded with it."""
+"""What training passes to the registry, a model version's folder and its records, and the description made of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment.errors import ModelContractError
+from catalog_enrichment.masking import masked
 from catalog_enrichment.precision.certificate import Certificate
-from catalog_enrichment.precision.paired_recall import HeldOutDecision
+from catalog_enrichment.precision.certified_recall import HeldOutDecision
+from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality
+
+LONGEST = 5000
+"""Characters of a description that MLflow's database takes."""
+
+_COLUMNS = ["attribute", "products", "numbers", "threshold", "accepted", "wrong", "precision at least"]
+_COLUMNS += ["written of the unlabelled", "status", "valid until"]
+_HEAD = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,16 +48,19 @@ class TrainedModel:
     seconds: dict[str, float]
     """Stage -> seconds."""
     pictures: dict[str, bytes] = field(default_factory=dict)
-    """Product id -> JPEG, of the products in the table `mistakes`."""
+    """Product id -> JPEG, for the products in the table `mistakes`."""
 
 
 def require_certificates(heads: Collection[str], certificates: Sequence[Certificate]) -> None:
-    """Raises ModelContractError unless every one of ``heads`` has a certificate for each modality path, in every
-    number type; an abstention is one."""
-    certified = {(one.attribute, one.modality, one.compute_type) for one in certificates}
+    """Raise ModelContractError unless each of ``heads`` has a certificate for each modality path and number type.
+
+    An abstention is a certificate too.
+    """
+    certified = {(known.attribute, known.modality, known.compute_type) for known in certificates}
+    types = sorted({known.compute_type for known in certificates}) or [""]
     missing = [
-        f"{name} ({path}{f', {compute_type}' if several else ''})"
-        for compute_type, several in _numeric_paths(certificates)
+        f"{name} ({path}{f', {compute_type}' if len(types) > 1 else ''})"
+        for compute_type in types
         for name in heads
         for path in Modality
         if (name, path, compute_type) not in certified
@@ -60,7 +72,64 @@ def require_certificates(heads: Collection[str], certificates: Sequence[Certific
         )
 
 
-def _numeric_paths(certificates: Sequence[Certificate]) -> list[tuple[str, bool]]:
-    """The compute types of the certificates, "" if there are none, each with whether there are several."""
-    paths = sorted({one.compute_type for one in certificates}) or [""]
-    return [(path, len(paths) > 1) for path in paths]
+def model_card(trained: TrainedModel) -> str:
+    """Return the description of a model version in Markdown, at most :data:`LONGEST` characters.
+
+    It says what the version was trained on, and what each certificate allows. Lines that do not fit are counted.
+    """
+    lines = [*_about(trained), "", *_HEAD, *map(_row, trained.certificates)]
+    abstentions = [
+        f"- {_named(known)}: {known.why_abstains}" for known in trained.certificates if known.threshold is None
+    ]
+    if abstentions:
+        lines += ["", "Nothing is written where:", *abstentions]
+    if trained.warnings:
+        lines += ["", "Warnings:", *(f"- {masked(line)}" for line in trained.warnings)]
+    return shortened(lines)
+
+
+def shortened(lines: list[str], longest: int = LONGEST) -> str:
+    """Return the lines as one text; if it is longer than ``longest``, the first lines and how many more there are."""
+    text = "\n".join(lines)
+    kept = list(lines)
+    while len(text) > longest:
+        kept.pop()
+        text = "\n".join([*kept, "", f"{len(lines) - len(kept)} more lines: see certificates.json of the MLflow run."])
+    return text
+
+
+def _about(trained: TrainedModel) -> list[str]:
+    lineage = trained.lineage
+    if version := lineage.get("recertified_from"):
+        return [f"The files of version {version}, with certificates from audited values."]
+    if version := lineage.get("certified_from"):
+        return [f"The files of version {version}, with certificates from people's verdicts on its proposals."]
+    counts = f"{lineage.get('labelled', 0):,} labelled products"
+    label_set = str(lineage.get("label_set_hash", ""))[:16]
+    return [
+        f"Recipe `{trained.params.get('recipe')}`, trained on {counts} (label set `{label_set}`).",
+        "A value is written where its score is at least the threshold. A certificate's claim is about the products "
+        "that had no value when it was issued.",
+    ]
+
+
+def _row(certificate: Certificate) -> str:
+    threshold = certificate.threshold
+    cells = [certificate.attribute, PATHS[certificate.modality], certificate.compute_type]
+    if threshold is None:
+        cells += ["nothing is written", *[""] * 6]
+    else:
+        cells += [
+            f"{threshold:.4f}",
+            f"{certificate.accepted:,}",
+            f"{certificate.wrong:,}",
+            f"{certificate.lower_bound:.3f}",
+            f"{certificate.accept_rate:.0%}",
+            certificate.status.value,
+            f"{certificate.expires_at:%Y-%m-%d}",
+        ]
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _named(certificate: Certificate) -> str:
+    return f"{certificate.attribute} (products {PATHS[certificate.modality]}, {certificate.compute_type})"

@@ -1,1 +1,1 @@
-"""Reports for people: the HTML page of a run (run.py collects, html.py renders) and of a training, figures, tables."""
+"""Pages for people: of a run (run_report.py collects, run_page.py renders), of all runs, a training and a promotion."""

@@ -1,7 +1,4 @@
-"""Small line charts as SVG coordinates; `charts.html.j2` draws them in the page's colours, light or dark.
-
-The figures for MLflow are made by :mod:`plots` from the same numbers.
-"""
+"""Small charts as SVG coordinates; charts.html.j2 draws them in the page's colours, light or dark."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any
 
 WIDTH, HEIGHT = 320.0, 180.0
 """Size of the plotted area in SVG units."""
+
 MOST_POINTS = 150
 """Points of a line that are drawn."""
 
@@ -50,8 +48,10 @@ class Axes:
 def line_chart(
     title: str, axes: Axes, lines: Sequence[Line], marks: Sequence[Mark] = (), level: float | None = None
 ) -> dict[str, Any]:
-    """The variables of the macro `line_chart`. ``level``: where a horizontal line is drawn. Values outside of the axes
-    are drawn at their ends, and points that are not finite are left out."""
+    """Return the variables of the macro `line_chart`. ``level``: where a horizontal line is drawn.
+
+    Values outside of the axes are drawn at their ends, and points that are not finite are left out.
+    """
 
     def place(x: float, y: float) -> tuple[float, float]:
         return round(WIDTH * _share(x, axes.x), 1), round(HEIGHT * (1 - _share(y, axes.y)), 1)
@@ -73,24 +73,26 @@ def line_chart(
     }
 
 
-def columns(edges: Sequence[float], counts: Sequence[float]) -> list[dict[str, float]]:
-    """Bars of a histogram over [0, 1] in SVG units; the tallest has the full height. ``edges``: one more than
-    ``counts``."""
+def columns(edges: Sequence[float], counts: Sequence[float], height: float = HEIGHT) -> list[dict[str, Any]]:
+    """Return the bars of a histogram over [0, 1] in SVG units; the tallest has the full height.
+
+    ``edges``: 1 more than ``counts``.
+    """
     tallest = max(counts, default=0) or 1
     return [
         {
             "x": WIDTH * low + 0.5,
             "width": WIDTH * (high - low) - 1,
-            "y": HEIGHT * (1 - count / tallest),
-            "height": HEIGHT * count / tallest,
-            "count": count,
+            "y": height * (1 - count / tallest),
+            "height": height * count / tallest,
+            "tooltip": f"{low:.2f} to {high:.2f}: {count:,}",
         }
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most ``most`` of the points, evenly chosen, the first and the last among them."""
+    """Return at most ``most`` of the points, evenly chosen, the first and the last among them."""
     if len(points) <= most:
         return list(points)
     step = (len(points) - 1) / (most - 1)
@@ -98,7 +100,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> l
 
 
 def certified_point(curve: Mapping[str, Sequence[float]], threshold: float) -> tuple[float, float] | None:
-    """(recall, precision) of a precision-recall curve at ``threshold``; None if it accepts nothing there.
+    """Return (recall, precision) of a precision-recall curve at ``threshold``; None if it accepts nothing there.
 
     ``curve``: `thresholds` (descending), `precision` and `recall`.
     """
@@ -107,7 +109,7 @@ def certified_point(curve: Mapping[str, Sequence[float]], threshold: float) -> t
 
 
 def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The row of the epoch whose weights are kept: the first with the lowest validation loss; None without any."""
+    """Return the row of the epoch whose weights are kept: the first with the lowest validation loss; None without."""
     finite = [row for row in history if isfinite(row["validation_loss"])]
     return min(finite, key=lambda row: row["validation_loss"], default=None)
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import run_numbers, runs
 from catalog_enrichment.records import RunKind
-from catalog_enrichment.report import run_numbers
-from catalog_enrichment.report.html import environment, write_html
+from catalog_enrichment.report.run_page import TEMPLATES
+from catalog_enrichment.web import pages
 
 if TYPE_CHECKING:
-    from catalog_enrichment.catalog.base import Catalog
+    from catalog_enrichment.catalog.lake import Catalog
 
 INDEX = "index.html"
 COMPARISON = "comparison/comparison.html"
 """Where `compare_models` writes its page, in the same folder."""
 SHOWN = 200
-"""Newest runs that are listed; a backfill is one of them, with its chunks."""
+"""Newest runs that are listed; a backfill counts once, with its chunks."""
 
 _COLUMNS = (
     *("run_id", "parent_run_id", "kind", "status", "model_version", "counts", "error"),
@@ -31,24 +31,24 @@ _WIDTH, _HEIGHT = 240.0, 40.0
 class _Listed(NamedTuple):
     row: dict[str, Any]
     chunks: Sequence[dict[str, Any]]
-    """Of a backfill that succeeded, oldest first."""
+    """The chunks of a backfill that succeeded, oldest first."""
 
     @property
     def parts(self) -> Sequence[Mapping[str, Any]]:
-        """The rows with its numbers, since a backfill's own has none."""
+        """The rows with the run's numbers: a backfill's own row has none."""
         return self.chunks if self.row["kind"] == RunKind.BACKFILL else [self.row]
 
 
 def write_index(catalog: Catalog, folder: Path) -> Path:
     """Write ``folder / INDEX`` from the table `runs`, without Spark, and return its path.
 
-    The chunks of a backfill that succeeded are in its row, and have rows of their own on its page alone.
+    The chunks of a backfill that succeeded are in its row; the backfill's own page has a row for each.
     """
     listed = _listed(runs.rows(catalog, _COLUMNS))
     newest = listed[-SHOWN:]
-    runs.add_attributes(catalog, [row for one in newest for row in (one.row, *one.chunks)])
+    runs.add_attributes(catalog, [row for run in newest for row in (run.row, *run.chunks)])
     values = {
-        "listed": [_run(one, folder) for one in reversed(newest)],
+        "listed": [_run(run, folder) for run in reversed(newest)],
         "older": len(listed) - len(newest),
         "trends": _trends(newest),
         "trainings": _trainings(folder),
@@ -56,7 +56,7 @@ def write_index(catalog: Catalog, folder: Path) -> Path:
         "width": _WIDTH,
         "height": _HEIGHT,
     }
-    return write_html(folder / INDEX, environment().get_template("index.html.j2").render(values))
+    return pages.write(folder / INDEX, pages.render(TEMPLATES, "index.html.j2", values))
 
 
 def _listed(rows: Sequence[dict[str, Any]]) -> list[_Listed]:
@@ -71,7 +71,7 @@ def _listed(rows: Sequence[dict[str, Any]]) -> list[_Listed]:
 
 
 def _trainings(folder: Path) -> list[tuple[str, str]]:
-    """Version and file name of every training's page, the newest version first."""
+    """Return version and file name of every training's page, the newest version first."""
     versions = [file.stem.removeprefix("training-") for file in folder.glob("training-*.html")]
     newest_first = sorted(versions, key=lambda version: (len(version), version), reverse=True)
     return [(version, f"training-{version}.html") for version in newest_first]
@@ -102,11 +102,11 @@ def _run(listed: _Listed, folder: Path) -> dict[str, Any]:
 
 
 def _trends(listed: Sequence[_Listed]) -> list[dict[str, Any]]:
-    """A line of coverage per attribute; ``listed``: oldest first. Attributes of a single run have none."""
+    """Return a line of coverage per attribute with several runs; ``listed``: oldest first."""
     points: dict[str, list[float]] = {}
-    for one in listed:
+    for run in listed:
         last: dict[str, float] = {}
-        for part in run_numbers.writers(*one) or ():
+        for part in run_numbers.writers(*run) or ():
             for name, numbers in run_numbers.decisions(part).items():
                 if numbers.get("coverage_after") is not None:
                     last[name] = numbers["coverage_after"]

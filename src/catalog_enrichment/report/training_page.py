@@ -1,7 +1,6 @@
-"""The page of a training for people: what the version may write, what not and why, and how good the model is.
+"""The page of a training: what the version may write, what it may not write and why, and how good the model is.
 
-Everything comes from a trained model's metrics, tables and curves. Titles and values are untrusted input, which the
-template escapes.
+Everything comes from a trained model's metrics, tables and curves.
 """
 
 from __future__ import annotations
@@ -9,24 +8,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
+from catalog_enrichment import reasons
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate, RefusedCategory, RefusedLanguage
-from catalog_enrichment.records import Modality, Reason
-from catalog_enrichment.report import reasons
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Modality
 from catalog_enrichment.report.charts import Axes, Line, Mark, certified_point, columns, kept_epoch, line_chart
-from catalog_enrichment.report.html import Sample, environment, pages, thumbnail, write_html
-from catalog_enrichment.report.training import Trained
+from catalog_enrichment.report.run_page import TEMPLATES, Sample, folded, thumbnail
+from catalog_enrichment.report.training_tables import Trained
+from catalog_enrichment.web import pages
 
 MOST_CONFUSIONS = 5
 MOST_VALUES = 30
-"""Rows of the tables of one attribute."""
+"""Rows of the tables of an attribute."""
 MOST_REFUSED = 10
-"""Refused categories and languages of one certificate that are listed."""
+"""Refused categories and languages that are listed of a certificate."""
 
 _SMALL = 0.005
 """A smaller loss of R@P95 by masking an input counts as none."""
@@ -42,7 +42,7 @@ MODALITIES = {
 
 
 class TrainedWithMistakes(Trained, Protocol):
-    """What the page is made from; the registry's TrainedModel has it."""
+    """The part of a trained model that the page is made from; the registry's TrainedModel has it."""
 
     @property
     def curves(self) -> Mapping[str, Mapping[str, Any]]:
@@ -73,27 +73,25 @@ class RegisteredTraining:
 
 def write_training_page(path: Path, training: RegisteredTraining) -> Path:
     """Write the page to ``path`` and return ``path``."""
-    return write_html(path, environment().get_template("training.html.j2").render(page_values(training)))
+    return pages.write(path, pages.render(TEMPLATES, "training.html.j2", page_values(training)))
 
 
 def page_values(training: RegisteredTraining) -> dict[str, Any]:
-    """The variables of training.html.j2."""
+    """Return the variables of training.html.j2."""
     trained = training.trained
-    certified = [one for one in trained.certificates if one.threshold is not None]
-    several_paths = len({one.compute_type for one in trained.certificates}) > 1
+    certified = [c for c in trained.certificates if c.threshold is not None]
+    several_paths = len({c.compute_type for c in trained.certificates}) > 1
     return {
         "training": training,
-        "trained_at": min((one.issued_at.astimezone(UTC) for one in trained.certificates), default=None),
-        "can_be_written": [_certified_text(one, several_paths) for one in certified],
-        "cannot_be_written": [
-            _refusal_text(one, several_paths) for one in trained.certificates if one.threshold is None
-        ],
+        "trained_at": min((c.issued_at for c in trained.certificates), default=None),
+        "can_be_written": [_certified_text(c, several_paths) for c in certified],
+        "cannot_be_written": [_refusal_text(c, several_paths) for c in trained.certificates if c.threshold is None],
         "seldom_given": _seldom_given(trained),
-        "partly": [text for one in certified for text in _refused_slices(one)],
+        "partly": [text for certificate in certified for text in _refused_slices(certificate)],
         "to_do": _to_do(training, certified),
         "warnings": trained.warnings,
         "most_values": MOST_VALUES,
-        "attributes": [_attribute(trained, name, several_paths) for name in _names(trained.certificates)],
+        "attributes": [_attribute(trained, name, several_paths) for name in _certified_first(trained.certificates)],
         "stages": _stages(trained.tables.get("epochs", [])),
         "data": _data(trained),
     }
@@ -121,19 +119,18 @@ def _refusal_text(certificate: Certificate, several_paths: bool) -> dict[str, st
 
 
 def _seldom_given(trained: TrainedWithMistakes) -> list[dict[str, Any]]:
-    """Per attribute, categories in which merchants hardly ever give it, and the dictionary's line without them."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return categories in which merchants hardly ever give an attribute, and the dictionary's line without them."""
+    by_attribute: dict[str, list[Mapping[str, Any]]] = {}
     for row in trained.tables.get("seldom_given", []):
-        one = found.setdefault(
-            row["attribute"],
-            {"attribute": row["attribute"], "categories": [], "line": f'"categories": {json.dumps(row["categories"])}'},
-        )
-        one["categories"].append(f"{row['category']} ({row['labelled']:,} of {row['products']:,} products)")
-    for one in found.values():
-        more = len(one["categories"]) - MOST_REFUSED
-        shown = "; ".join(one["categories"][:MOST_REFUSED])
-        one["text"] = f"{shown}; {more:,} more" if more > 0 else shown
-    return list(found.values())
+        by_attribute.setdefault(row["attribute"], []).append(row)
+    found = []
+    for attribute, rows in by_attribute.items():
+        listed = [f"{row['category']} ({row['labelled']:,} of {row['products']:,} products)" for row in rows]
+        more = len(rows) - MOST_REFUSED
+        text = "; ".join([*listed[:MOST_REFUSED], *([f"{more:,} more"] if more > 0 else [])])
+        setting = f'"categories": {json.dumps(rows[0]["categories"])}'
+        found.append({"attribute": attribute, "text": text, "setting": setting})
+    return found
 
 
 def _for_whom(certificate: Certificate, several_paths: bool) -> str:
@@ -142,7 +139,7 @@ def _for_whom(certificate: Certificate, several_paths: bool) -> str:
 
 
 def _refused_slices(certificate: Certificate) -> list[str]:
-    """Where a certificate allows nothing, with the labelled products that are missing there."""
+    """Say where a certificate allows nothing, with the labelled products that are missing there."""
     rows: list[RefusedLanguage | RefusedCategory] = [*certificate.refused_languages, *certificate.refused_categories]
     shown = sorted(rows, key=lambda row: -row.unlabelled_products)[:MOST_REFUSED]
     texts = []
@@ -150,21 +147,19 @@ def _refused_slices(certificate: Certificate) -> list[str]:
         category = row.category if isinstance(row, RefusedCategory) else None
         case = reasons.Case(
             attribute=certificate.attribute,
-            modality=certificate.modality,
             certificate=certificate,
-            categories=[] if category is None else [category],
-            languages=[row.language],
+            unseen=claim.unseen(certificate, [] if category is None else [category], [row.language]),
         )
         where = claim.language_name(row.language) if category is None else category or "products without a category"
         sentence = reasons.sentence(Reason.UNSEEN_SLICE, case)
-        texts.append(f"{where}: {sentence}. {row.unlabelled_products:,} products to fill are there.")
+        texts.append(f"{where}: {sentence}. {row.unlabelled_products:,} unlabelled products are there.")
     if len(rows) > len(shown):
         texts.append(f"{certificate.attribute}: {len(rows) - len(shown):,} more categories and languages like these.")
     return texts
 
 
 def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> list[tuple[str, str]]:
-    """Steps as pairs of a command ("" for none) and what it is for."""
+    """Return steps as pairs of a command ("" for none) and what it is for."""
     steps = []
     if certified:
         steps = [
@@ -191,13 +186,13 @@ def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> li
     return steps
 
 
-# --- one attribute ------------------------------------------------------------------------------------------------
+# --- an attribute -------------------------------------------------------------------------------------------------
 
 
 def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> dict[str, Any]:
-    """The summary row and the section of one attribute."""
-    metrics, certificates = trained.metrics, [one for one in trained.certificates if one.attribute == name]
-    both = next((one for one in certificates if one.modality is Modality.BOTH), None)
+    """Return the summary row and the section of an attribute."""
+    metrics, certificates = trained.metrics, [c for c in trained.certificates if c.attribute == name]
+    both = next((c for c in certificates if c.modality is Modality.BOTH), None)
     curve = trained.curves.get("precision_recall", {}).get(name, {})
     bins, weights = (trained.curves.get(kind, {}).get(name) for kind in ("reliability", "attention"))
     tested_on = metrics.get(f"{name}/products")
@@ -213,10 +208,10 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "certified_precision": metrics.get(f"{name}/certified_precision"),
         "paths": [
             {
-                "products": _for_whom(one, several_paths).removeprefix("products "),
-                "certified": one.threshold is not None,
+                "products": _for_whom(c, several_paths).removeprefix("products "),
+                "certified": c.threshold is not None,
             }
-            for one in certificates
+            for c in certificates
         ],
         "precision_recall": _precision_recall(name, curve, both) if curve else None,
         "reliability": _reliability(name, bins) if bins and bins["count"] else None,
@@ -225,7 +220,7 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "modalities": _modalities(trained.tables.get("modalities", []), name),
         "confusions": sorted(_rows(trained, "confusions", name), key=lambda row: -row["products"])[:MOST_CONFUSIONS],
         "values": _rows(trained, "values", name)[:MOST_VALUES],
-        "mistakes": pages([_mistake(row, trained.pictures) for row in _rows(trained, "mistakes", name)]),
+        "mistakes": folded([_mistake(row, trained.pictures) for row in _rows(trained, "mistakes", name)]),
     }
 
 
@@ -234,7 +229,7 @@ def _rows(trained: TrainedWithMistakes, table: str, attribute: str) -> list[Mapp
 
 
 def _estimate(metrics: Mapping[str, float], name: str) -> str:
-    """In per cent, with its 95% interval where there is one: 44.2% (41.0 to 47.5)."""
+    """Return the metric in per cent, with its 95% interval where there is one: 44.2% (41.0 to 47.5)."""
     if name not in metrics:
         return "–"
     low, high = (metrics.get(f"{name}_{end}") for end in ("low", "high"))
@@ -245,7 +240,7 @@ def _estimate(metrics: Mapping[str, float], name: str) -> str:
 def _precision_recall(
     name: str, modalities: Mapping[str, Mapping[str, Sequence[float]]], certificate: Certificate | None
 ) -> dict[str, Any]:
-    """Precision against recall of the whole model, and of one input alone; the certified threshold on the first."""
+    """Draw precision against recall of the whole model, with its certified threshold, and of each input alone."""
     threshold, marks = certificate.threshold if certificate else None, []
     point = certified_point(modalities["both"], threshold) if threshold is not None and "both" in modalities else None
     if point:
@@ -265,7 +260,7 @@ def _precision_recall(
 
 
 _OTHER_INPUT = {"image_masked": "text", "text_masked": "image"}
-"""Masked input -> the one that is left, which names the line's colour."""
+"""Masked input -> the input that is left, which names the line's colour."""
 
 
 def _in_order(modalities: Iterable[str]) -> list[str]:
@@ -291,7 +286,7 @@ def _attention(weights: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def _modalities(rows: Sequence[Mapping[str, Any]], attribute: str) -> list[dict[str, Any]]:
-    """R@P95 and macro-F1 of the whole model, with an input masked and of one input alone; with what masking costs."""
+    """Return R@P95 and macro-F1 of the whole model, of masked and single inputs, and the cost of masking."""
     of_attribute = {row["modality"]: row for row in rows if row["attribute"] == attribute}
     whole, table = of_attribute.get("both"), []
     for modality in _in_order(of_attribute):
@@ -314,7 +309,7 @@ def _mistake(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[str,
     sample = Sample(
         product_id=row["product_id"],
         attribute=row["attribute"],
-        value=row["said"],
+        value=row["predicted"],
         score=row["score"],
         title=row["title"],
         modality=row["modality"],
@@ -328,7 +323,7 @@ def _mistake(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[str,
 
 
 def _stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A chart of the losses per recipe and stage, in the order in which they were fitted."""
+    """Return a chart of the losses per recipe and stage, in the order in which they were fitted."""
     by_stage: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         by_stage.setdefault((row["recipe"], row["stage"]), []).append(row)
@@ -358,7 +353,7 @@ def _stage(recipe: str, stage: str, history: Sequence[Mapping[str, Any]]) -> dic
 
 
 def _data(trained: TrainedWithMistakes) -> list[tuple[str, str]]:
-    """Facts about the training data, name and text."""
+    """Return facts about the training data, name and text."""
     lineage, seconds = trained.lineage, sum(trained.seconds.values())
     folds = ", ".join(f"{name} {size:,}" for name, size in lineage.get("folds", {}).items())
     facts = [
@@ -376,8 +371,8 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _names(certificates: Sequence[Certificate]) -> list[str]:
-    """Attributes, those with a certified path first."""
-    names = dict.fromkeys(one.attribute for one in certificates)
-    certified = {one.attribute for one in certificates if one.threshold is not None}
+def _certified_first(certificates: Sequence[Certificate]) -> list[str]:
+    """Return the attributes, those with a certified path first."""
+    names = dict.fromkeys(c.attribute for c in certificates)
+    certified = {c.attribute for c in certificates if c.threshold is not None}
     return sorted(names, key=lambda name: name not in certified)

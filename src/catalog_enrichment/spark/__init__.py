@@ -1,1 +1,1 @@
-"""How Spark is started, and what jobs share of its DataFrames."""
+"""How Spark is started, and the columns and frames that jobs share."""

@@ -1,4 +1,4 @@
-"""What a job caches in Spark and releases again, ids of products that every task gets, the batches of workers, rows
+"""Work on DataFrames that jobs share: caching, ids of products that every task gets, the size of workers' batches, rows
 that the driver streams, and the largest of many groups."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Persist = Callable[["DataFrame"], "DataFrame"]
 
 @contextmanager
 def persisted_frames() -> Iterator[Persist]:
-    """A function that persists DataFrames; all of them are unpersisted when the block ends, also by an error."""
+    """Give a function that persists DataFrames; they are unpersisted when the block ends, also by an error."""
     frames: list[DataFrame] = []
 
     def persist(frame: DataFrame) -> DataFrame:
@@ -37,7 +37,7 @@ def persisted_frames() -> Iterator[Persist]:
 
 @contextmanager
 def arrow_batch_rows(spark: SparkSession, rows: int) -> Iterator[None]:
-    """A block in which Python workers get at most ``rows`` rows per Arrow batch, of the plans that are run in it."""
+    """Run a block whose plans give Python workers at most ``rows`` rows per Arrow batch."""
     name = "spark.sql.execution.arrow.maxRecordsPerBatch"
     before = spark.conf.get(name)
     spark.conf.set(name, rows)
@@ -48,19 +48,19 @@ def arrow_batch_rows(spark: SparkSession, rows: int) -> Iterator[None]:
 
 
 def empty_frame(spark: SparkSession, schema: StructType) -> DataFrame:
-    """No rows with the columns of ``schema``. Spark sees that there are none, and leaves out what is joined to them."""
+    """Return no rows with the columns of ``schema``. Spark sees that there are none, and leaves out joins to them."""
     columns = ", ".join(f"CAST(NULL AS {field.dataType.simpleString()}) AS `{field.name}`" for field in schema)
     return spark.sql(f"SELECT {columns} LIMIT 0")
 
 
 def few_ids(products: DataFrame) -> pa.Array | None:
-    """The distinct ``product_id`` of ``products``; None if they are more than :data:`FEW_PRODUCTS`."""
+    """Return the distinct ``product_id`` of ``products``; None if they are more than :data:`FEW_PRODUCTS`."""
     ids = products.select("product_id").distinct().limit(FEW_PRODUCTS + 1).toArrow()["product_id"].combine_chunks()
     return None if len(ids) > FEW_PRODUCTS else ids
 
 
 def with_ids(spark: SparkSession, ids: pa.Array) -> DataFrame:
-    """A frame with the column ``product_id``, which joins send to every task."""
+    """Return a frame with the column ``product_id``, which joins send to every task."""
     import pyarrow as pa
     from pyspark.sql import functions as F
 
@@ -68,7 +68,7 @@ def with_ids(spark: SparkSession, ids: pa.Array) -> DataFrame:
 
 
 def streamed(frame: DataFrame) -> Iterator[pa.RecordBatch]:
-    """The rows of ``frame`` in order, in Arrow batches on the driver, which holds two partitions at a time."""
+    """Yield the rows of ``frame`` in order, in Arrow batches on the driver, which holds two partitions at a time."""
     import pyarrow as pa
 
     for row in frame.mapInArrow(_packed, "batch binary").toLocalIterator(prefetchPartitions=True):
@@ -77,7 +77,7 @@ def streamed(frame: DataFrame) -> Iterator[pa.RecordBatch]:
 
 
 def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The task of :func:`streamed`: every batch in Arrow's stream format, as one row."""
+    """Yield every batch in Arrow's stream format, as one row: the task of :func:`streamed`."""
     import pyarrow as pa
 
     for batch in batches:
@@ -88,10 +88,10 @@ def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def largest_groups(groups: DataFrame, limit: int, *first: Column, by: str) -> DataFrame:
-    """The ``limit`` groups of each ``by`` with most ``size``, equal ones by ``name``; ``first``: orders that go before.
+    """Return the ``limit`` groups of each ``by`` with most ``size``, equal sizes by ``name``.
 
-    ``groups``: ``by``, ``name`` and ``size``, one row per group. Every task drops what is not among the largest of its
-    own groups, so that the driver gets few rows however many groups there are.
+    ``first``: orders that go before. ``groups``: ``by``, ``name`` and ``size``, one row per group. Every task drops
+    what is not among the largest of its own groups, so that the driver gets few rows however many groups there are.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F

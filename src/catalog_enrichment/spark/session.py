@@ -1,19 +1,30 @@
-"""The Spark session of a job, with the settings that the code relies on."""
+"""The Spark session of a job: the settings that the code relies on, and a check that there is a Java to run it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from catalog_enrichment.monitoring import jvm_output
-from catalog_enrichment.spark import java
+from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring import logs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from catalog_enrichment.config.schema import Config
+
+OLDEST_JAVA = 17
+"""Major version that Spark needs at least."""
+
+_HOW_TO_INSTALL = (
+    f"Spark needs Java {OLDEST_JAVA} or newer. Install it (Debian: apt-get install openjdk-17-jre-headless; macOS: "
+    "brew install openjdk@17; conda install openjdk), and set JAVA_HOME if java is not on PATH"
+)
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -33,6 +44,9 @@ _SETTINGS = {
     "spark.log.level": "ERROR",
 }
 
+_SHUFFLE_PARTITIONS = "8"
+"""Tasks of every shuffle, where neither spark-submit nor `spark.conf` says otherwise."""
+
 
 def _glibc_is_at_least(*version: int) -> bool:
     name, found = platform.libc_ver()
@@ -41,73 +55,66 @@ def _glibc_is_at_least(*version: int) -> bool:
 
 _WORKER_ENVIRONMENT = {
     # glibc returns every large block to the kernel, which clears it page by page when it is asked for again: a third of
-    # the time of a forward pass. These keep what a worker has used
+    # the time of a forward pass. With these settings it keeps what a worker has used
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TOP_PAD_": str(64 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(2**30 if _glibc_is_at_least(2, 35) else 2**25),  # older ones take no more
+    "MALLOC_MMAP_THRESHOLD_": str(2**30 if _glibc_is_at_least(2, 35) else 2**25),  # older releases take no more
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
 }
-"""Of the Python workers; the config's `spark.conf` and spark-submit go before (`spark.executorEnv.NAME`)."""
+"""Variables of the Python workers. The config's `spark.conf` and spark-submit override them
+(`spark.executorEnv.NAME`)."""
 
 
 def start(config: Config, app_name: str) -> SparkSession:
-    """Start the Spark session or return the running one. Under spark-submit, it sets the master and the resources.
+    """Start the Spark session, or return the running one. Under spark-submit, that sets the master and the resources.
 
-    Raises ConfigError if the session has to start a JVM and there is no Java (:mod:`java`).
+    Raises ConfigError if the session has to start a JVM and there is no Java for it.
     """
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    settings = _SETTINGS | _worker_environment(submitted)
+    settings["spark.sql.execution.arrow.maxBytesPerBatch"] = config.enrich.batch_bytes
     builder = SparkSession.builder.appName(app_name)
-    for name, value in _SETTINGS.items():
-        builder = builder.config(name, value)
-    for name, value in _worker_environment(submitted).items():
-        builder = builder.config(name, value)
-    builder = builder.config("spark.sql.execution.arrow.maxBytesPerBatch", config.enrich.batch_bytes)
     if not submitted:
-        java.require()
+        require_java()
         # workers run this Python, not the first python3 on PATH
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = builder.master(config.spark.master).config("spark.driver.memory", config.spark.driver_memory)
-        builder = builder.config("spark.sql.shuffle.partitions", str(config.spark.shuffle_partitions))
-    for name, value in config.spark.conf.items():
+        builder = builder.master(config.spark.master)
+        settings["spark.driver.memory"] = config.spark.driver_memory
+        settings["spark.sql.shuffle.partitions"] = _SHUFFLE_PARTITIONS
+    for name, value in (settings | config.spark.conf).items():
         builder = builder.config(name, value)
-    with jvm_output.captured():
-        spark = builder.getOrCreate()
-    remember_functions(spark)
-    return spark
+    with logs.jvm_output():
+        return builder.getOrCreate()
 
 
-_CLASSES = ("functions", "org.apache.spark.sql.functions", "PythonUtils", "PythonSQLUtils")
-"""The names by which pyspark asks the JVM for what makes columns."""
+def require_java() -> None:
+    """Check that Spark will find a Java that is new enough. Raises ConfigError, which says how to install it."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
+    if found is None:
+        raise ConfigError(f"there is no java in {f'JAVA_HOME={home}' if home else 'PATH'}. {_HOW_TO_INSTALL}")
+    version = _major_version(Path(found))
+    if version is not None and version < OLDEST_JAVA:
+        raise ConfigError(f"{found} is Java {version}. {_HOW_TO_INSTALL}")
 
 
-class _Remembering:
-    """A class of the JVM whose members are asked for once."""
+def _major_version(java: Path) -> int | None:
+    """Return the version in the file `release` that every OpenJDK has; None where there is no such file.
 
-    def __init__(self, of: Any) -> None:
-        self._of = of
-
-    def __getattr__(self, name: str) -> Any:
-        member = getattr(self._of, name)
-        setattr(self, name, member)
-        return member
-
-
-def remember_functions(spark: SparkSession) -> None:
-    """Let the driver keep what py4j knows of the JVM's functions.
-
-    For each column py4j asks the JVM whether the class is there, and whether it has the function: two messages of
-    five, and a run of a few products sends ten thousand.
+    No JVM is started for it.
     """
-    jvm: Any = spark.sparkContext._jvm
-    for name in _CLASSES:
-        if not isinstance(getattr(jvm, name), _Remembering):
-            setattr(jvm, name, _Remembering(getattr(jvm, name)))
+    try:
+        text = (java.resolve().parents[1] / "release").read_text()
+    except (OSError, IndexError):
+        return None
+    found = re.search(r'^JAVA_VERSION="(?:1\.)?(\d+)', text, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _worker_environment(submitted: bool) -> dict[str, str]:
-    """Settings of Spark for :data:`_WORKER_ENVIRONMENT`, without what spark-submit has set."""
+    """Return Spark's settings for :data:`_WORKER_ENVIRONMENT`, without those that spark-submit has set."""
     from pyspark import SparkConf
 
     given = SparkConf() if submitted else SparkConf(loadDefaults=False)

@@ -1,4 +1,4 @@
-"""Certificates from scores: one for every attribute and modality path, an abstention where no threshold is certified.
+"""Certificates from scores, for every attribute and modality path; an abstention where no threshold is certified.
 
 Products without a usable picture are another population, with a certificate of their own: its pool, grid and test use
 only such products (PRECISION, certificate 8).
@@ -8,77 +8,74 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from catalog_enrichment.config.schema import PrecisionConfig
+from catalog_enrichment.config.schema import Config, PrecisionConfig
+from catalog_enrichment.models import artifact
 from catalog_enrichment.models.has_value import Heads
 from catalog_enrichment.precision import claim, verdict_test
-from catalog_enrichment.precision.alike import Comparison
+from catalog_enrichment.precision.alike import AlikenessTest
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, ScoredBy
+from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.precision.certify import (
     CertificateBinding,
-    LabelUse,
     abstention,
     candidate_key,
     certify_attribute,
-    spent_delta,
-    tested_thresholds,
     why_untestable,
 )
-from catalog_enrichment.precision.claim import PATHS
-from catalog_enrichment.precision.earlier_uses import GOLD_ROUND, EarlierUses
-from catalog_enrichment.precision.grid import smallest_sample
-from catalog_enrichment.precision.paired_recall import HeldOutDecision
 from catalog_enrichment.precision.pool import Pool, select_pool, significantly_bad
-from catalog_enrichment.precision.scored_labels import CertificationScores, ChoosingScores, UnlabelledProducts
-from catalog_enrichment.precision.units import units_from, writable_values
-from catalog_enrichment.records import Modality, stable_hash
+from catalog_enrichment.precision.thresholds import plan_thresholds, smallest_sample, spent_delta
+from catalog_enrichment.precision.units import (
+    Bools,
+    CertificationScores,
+    ChoosingScores,
+    Floats,
+    Ints,
+    UnlabelledProducts,
+    units_from,
+    writable_values,
+)
+from catalog_enrichment.records import GOLD_ROUND, EarlierUses, LabelUse, Modality, stable_hash
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.folds import Index, near_duplicate_rate
+from catalog_enrichment.training.folds import Index, near_duplicate_rate, where
 from catalog_enrichment.training.held_out import decisions_of
+from catalog_enrichment.training.scoring import SavedVersion
 from catalog_enrichment.training.task import Split
 
+UseLabels = Callable[[str, Sequence[str], str, int], LabelUse]
+"""(attribute, product ids, :func:`candidate_key`, certification round) -> the use, recorded before the labels are
+read."""
 
-class UseLabels(Protocol):
-    """Records a use of certification labels, before they are read."""
+NextUse = Callable[[str, Sequence[str], str, int], int]
+"""The same arguments -> the number that the use would have, without recording it."""
 
-    def __call__(self, attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
-        """The use of the labels of ``product_ids`` by ``candidate``, a :func:`candidate_key`."""
-
-
-def _no_champion(*_: object) -> str:
-    return ""
-
-
-def _first_use(_attribute: str, _product_ids: Sequence[str], _candidate: str, _round: int) -> int:
-    return 1
+_KEPT = "not tested, to keep the certification labels for a better model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EarlierCandidates:
-    """What a training must know of the models before it; training/job.py binds it to the catalog and the registry."""
+    """The models before a training; training/job.py binds it to the catalog and the registry."""
 
     use_labels: UseLabels
-    next_use: Callable[[str, Sequence[str], str, int], int] = _first_use
-    """(attribute, product ids, candidate, certification_round) -> the number that the use would have, without recording one."""
+    next_use: NextUse = lambda *_: 1
     uses: EarlierUses = field(default_factory=EarlierUses)
-    refusal: Callable[[str, Sequence[HeldOutDecision]], str] = _no_champion
+    refusal: Callable[[str, Sequence[HeldOutDecision]], str] = lambda *_: ""
     """(attribute, what a model would write on its test fold) -> why the promotion gate would refuse it for its recall;
     "" if it would not."""
-    lost: Callable[[Mapping[str, Sequence[str]]], str] = _no_champion
-    """(attribute -> values that a model can write) -> why the gate would refuse it for what it cannot write."""
+    lost: Callable[[Mapping[str, Sequence[str]]], str] = lambda _: ""
+    """(attribute -> values that a model can write) -> why the gate would refuse it for values that it cannot write."""
 
     def used_once(self, compute_types: Sequence[str]) -> EarlierCandidates:
-        """The same for a model that is certified on each of these compute types on the same folds: all of that is one
-        use of the labels, by another candidate than one with other paths."""
+        """Return the same for a model that is certified on each of these compute types on the same folds: that is one
+        use of the labels, by another candidate than a model with other compute types."""
         if len(compute_types) == 1:
             return self
         known: dict[tuple[str, tuple[str, ...]], LabelUse] = {}
@@ -86,7 +83,8 @@ class EarlierCandidates:
         def use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
             key = (attribute, tuple(product_ids))
             if key not in known:
-                known[key] = self.use_labels(attribute, product_ids, stable_hash(candidate, *compute_types), certification_round)
+                of_all = stable_hash(candidate, *compute_types)
+                known[key] = self.use_labels(attribute, product_ids, of_all, certification_round)
             return known[key]
 
         def next_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> int:
@@ -97,8 +95,50 @@ class EarlierCandidates:
         return replace(self, use_labels=use, next_use=next_use)
 
 
-_KEPT = "not tested, to keep the certification labels for a better model"
-NOT_LEARNED_ABSTAINS = "too few labelled products to learn a value of it"
+def certifiers(
+    split: Split, config: Config, version: SavedVersion, populations: Populations, earlier: EarlierCandidates
+) -> list[Certifier]:
+    """Return a certifier for every compute type. They use the labels once, and share the probability that a certificate
+    is wrong."""
+    count, now = len(version.predictors), datetime.now(UTC)
+    rule = replace(config.precision, delta=config.precision.delta / count)
+    earlier = earlier.used_once([predictor.compute_type for predictor in version.predictors])
+    return [
+        Certifier(
+            split=split,
+            scores=scores,
+            rule=rule,
+            scored_by=ScoredBy(
+                weights_hash=artifact.weights_hash(version.folder),
+                preprocessing_hash=artifact.preprocessing_hash(version.folder),
+                max_image_bytes=config.images.max_bytes,
+                max_image_pixels=config.images.max_pixels,
+                compute_type=predictor.compute_type,
+            ),
+            earlier=earlier,
+            issued_at=now,
+            populations=populations,
+            heads=version.heads,
+            compute_types=count,
+        )
+        for predictor, scores in zip(version.predictors, version.scores, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelledProducts:
+    """The products of one attribute and modality path that could test thresholds, before their labels are used."""
+
+    attribute: str
+    modality: Modality
+    index: Index
+    scores: CertificationScores
+    unlabelled: UnlabelledProducts
+    ids: list[str]
+    candidate: str
+    certification_round: int
+    number: int
+    """The number that the use of the labels would have."""
 
 
 @dataclass(frozen=True)
@@ -115,29 +155,30 @@ class Certifier:
     populations: Populations
     heads: Heads = field(default_factory=dict)
     """The has-value heads that ``scores`` are multiplied by."""
-    paths: int = 1
-    """Compute types that share ``rule.delta``; verdicts certify each one at all of it."""
+    compute_types: int = 1
+    """Compute types that share ``rule.delta``; verdicts certify each of them at all of it."""
 
     def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
-        """Two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to learn."""
+        """Return two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to
+        learn."""
         return [self.certify_one(label, modality) for label in labels.values() for modality in Modality]
 
     def certify_one(self, labels: Labels, modality: Modality) -> Certificate:
         """Choose the pool on the choosing fold and the threshold grid on the unlabelled products, and test the
         thresholds on merchants' labels where these can speak of unlabelled products, else on a gold sample if there is
-        one. Only products of the modality path count, all of a content group.
+        any. Only products of the modality path count, all of a content group.
 
         Which labels are used is decided without reading them.
         """
-        path = self._on_path(modality)
-        certification = _where(self.split.folds.certification, labels.labelled & path)
+        path = self.split.dataset.on_path(modality)
+        certification = where(self.split.folds.certification, labels.labelled & path)
         if labels.attribute not in self.scores.probabilities:
-            return self._abstention(labels, modality, certification, NOT_LEARNED_ABSTAINS)
-        choosing = _where(self.split.folds.choosing, labels.labelled & path)
+            return self._abstention(labels, modality, certification, "too few labelled products to learn a value of it")
+        choosing = where(self.split.folds.choosing, labels.labelled & path)
         pool = select_pool(ChoosingScores(**self._scored_labels(labels, choosing)), self.rule)
         has_head = (labels.attribute, modality) in self.heads
         comparison = self.populations.comparison(labels, modality, self.scores, pool, has_head)
-        certificate = self._by_merchants(labels, modality, pool, comparison)
+        certificate = self._by_merchants(labels, modality, certification, pool, comparison)
         if labels.gold is None or certificate.threshold is not None or certificate.steps:
             return certificate
         by_people = self._by_gold_sample(labels, modality, pool, has_head)
@@ -145,40 +186,31 @@ class Certifier:
             return by_people
         return replace(certificate, why_abstains=f"{certificate.why_abstains}. The gold sample: {by_people}")
 
-    def _by_merchants(self, labels: Labels, modality: Modality, pool: Pool, comparison: Comparison) -> Certificate:
-        """The certificate from merchants' labels.
+    def _by_merchants(
+        self, labels: Labels, modality: Modality, certification: Index, pool: Pool, comparison: AlikenessTest
+    ) -> Certificate:
+        """Return the certificate from merchants' labels.
 
         Where no test could succeed, the unlabelled products are not like the labelled ones, or the test fold already
         shows that the model is too often wrong or that the promotion gate would refuse it, the certification labels are
         not used (PRECISION, certificate 6).
         """
-        path = self._on_path(modality)
-        certification = _where(self.split.folds.certification, labels.labelled & path)
-        unlabelled_products, ids = self._unlabelled_products(labels, path), self._ids(certification)
-        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), unlabelled_products, self.rule)
-        number = self.earlier.next_use(labels.attribute, ids, candidate, self.split.certification_round.number)
-        needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, number))
+        sizes, current = self.split.folds.sizes(), self.split.certification_round.number
+        share = sizes["certification"] / sum(sizes.values())
+        products = self._products(labels, modality, pool, certification, current, fold_share=share)
+        needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, products.number))
         if len(certification) < needed:
-            why = _too_few(len(certification), needed, self._certification_share, modality)
+            why = _too_few(len(certification), needed, share, modality)
             return self._abstention(labels, modality, certification, why)
-        certification_scores = CertificationScores(
-            **self._scored_labels(labels, certification),
-            categories=[self.split.dataset.categories[product] for product in certification],
-            languages=[self.split.dataset.languages[product] for product in certification],
-            group_sizes=self._group_sizes[certification],
-            fold_share=self._certification_share,
-        )
         why = (
-            why_untestable(pool, certification_scores, unlabelled_products, self.rule, number)
-            or self._unlike(labels.attribute, comparison, pool, certification_scores, unlabelled_products, number)
-            or self._poor_on_the_test_fold(labels, path, pool)
-            or self._refused_on_the_test_fold(labels, path, pool)
+            why_untestable(pool, products.scores, products.unlabelled, self.rule, products.number)
+            or self._unlike(comparison, pool, products)
+            or self._poor_on_the_test_fold(labels, modality, pool)
+            or self._refused_on_the_test_fold(labels, modality, pool)
         )
         if why:
             return self._abstention(labels, modality, certification, why, alikeness=comparison.result)
-        use = self.earlier.use_labels(labels.attribute, ids, candidate, self.split.certification_round.number)
-        binding = self._binding(modality, certification, use)
-        return certify_attribute(pool, certification_scores, unlabelled_products, self.rule, binding, comparison)
+        return self._tested(pool, products, comparison)
 
     def _by_gold_sample(self, labels: Labels, modality: Modality, pool: Pool, has_head: bool) -> Certificate | str:
         """Return the certificate from people's answers about a uniform sample of unlabelled products, which is
@@ -190,61 +222,67 @@ class Certifier:
         assert labels.gold is not None
         assert labels.gold_truth is not None
         chose = np.isin(self.split.groups, self.split.groups[self.split.folds.choosing])
-        fresh, path = self.populations.untouched(has_head) & ~chose, self._on_path(modality)
-        index = _where(self.scores.index, labels.gold & path & fresh)
-        unlabelled_products, ids = self._unlabelled_products(labels, path), self._ids(index)
-        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), unlabelled_products, self.rule)
-        number = self.earlier.next_use(labels.attribute, ids, candidate, GOLD_ROUND)
-        fold = CertificationScores(
-            **self._scored_labels(labels, index) | {"truth": labels.gold_truth[index]},
-            categories=[self.split.dataset.categories[product] for product in index],
-            languages=[self.split.dataset.languages[product] for product in index],
-            group_sizes=self._group_sizes[index],
-            fold_share=1.0,
-            uniform=True,
-        )
+        fresh = self.populations.untouched(has_head) & ~chose
+        index = where(self.scores.index, labels.gold & self.split.dataset.on_path(modality) & fresh)
+        truth = labels.gold_truth[index]
+        products = self._products(labels, modality, pool, index, GOLD_ROUND, truth=truth, fold_share=1.0, uniform=True)
         why = (
-            why_untestable(pool, fold, unlabelled_products, self.rule, number)
-            or self._poor_on_the_test_fold(labels, path, pool)
-            or self._refused_on_the_test_fold(labels, path, pool)
+            why_untestable(pool, products.scores, products.unlabelled, self.rule, products.number)
+            or self._poor_on_the_test_fold(labels, modality, pool)
+            or self._refused_on_the_test_fold(labels, modality, pool)
         )
-        if why:
-            return why
-        use = self.earlier.use_labels(labels.attribute, ids, candidate, GOLD_ROUND)
-        binding = replace(self._binding(modality, index, use), basis=CertificateBasis.GOLD_SAMPLE)
-        return certify_attribute(pool, fold, unlabelled_products, self.rule, binding)
+        return why or self._tested(pool, products, None)
 
-    def _unlike(
-        self,
-        attribute: str,
-        comparison: Comparison,
-        pool: Pool,
-        certification: CertificationScores,
-        unlabelled_products: UnlabelledProducts,
-        number: int,
-    ) -> str:
-        """Why merchants' labels say too little about the unlabelled products, whatever the labels are; "" if they say
-        enough."""
-        found = comparison.result
+    def _products(
+        self, labels: Labels, modality: Modality, pool: Pool, index: Index, certification_round: int, **known: Any
+    ) -> _LabelledProducts:
+        """Return the products at ``index``, with the use of their labels in view; ``known``: further fields of their
+        scores."""
+        dataset = self.split.dataset
+        scores = CertificationScores(**self._scored_labels(labels, index) | self._strata(index) | known)
+        unlabelled = where(self.scores.index, labels.unlabelled & dataset.on_path(modality))
+        unlabelled_products = UnlabelledProducts(
+            probabilities=self.scores.at(labels.attribute, unlabelled),
+            counts=self.represented[unlabelled],
+            near_duplicate_rate=near_duplicate_rate(unlabelled, self.split.folds.train, self.split.groups),
+            **self._strata(unlabelled),
+        )
+        ids = [dataset.ids[product] for product in index.tolist()]
+        candidate = candidate_key(self.scored_by.weights_hash, pool, len(ids), unlabelled_products, self.rule)
+        number = self.earlier.next_use(labels.attribute, ids, candidate, certification_round)
+        return _LabelledProducts(
+            labels.attribute, modality, index, scores, unlabelled_products, ids, candidate, certification_round, number
+        )
+
+    def _tested(self, pool: Pool, products: _LabelledProducts, comparison: AlikenessTest | None) -> Certificate:
+        """Use the labels and issue the certificate; ``comparison``: None for a gold sample."""
+        fold = (products.attribute, products.ids, products.candidate, products.certification_round)
+        binding = self._binding(products.modality, products.index, self.earlier.use_labels(*fold))
+        if comparison is None:
+            binding = replace(binding, basis=CertificateBasis.GOLD_SAMPLE)
+        return certify_attribute(pool, products.scores, products.unlabelled, self.rule, binding, comparison)
+
+    def _unlike(self, comparison: AlikenessTest, pool: Pool, products: _LabelledProducts) -> str:
+        """Return why merchants' labels say too little about the unlabelled products, whatever the labels are; "" if
+        they say enough."""
+        found, attribute = comparison.result, products.attribute
+        # verdicts that certify a threshold, without a wrong value and if 2 in 100 are wrong
+        verdicts = verdict_test.usual_verdicts(self.rule.target, self.rule.delta * self.compute_types)
         if found.alike:
             enough = found.noticeable_share <= self.rule.noticeable_share
-            return "" if enough else claim.why_not_compared(attribute, found, self._verdicts)
-        tested = tested_thresholds(pool, certification, unlabelled_products, self.rule, number)
-        if min(map(comparison.unexplained, tested), default=0.0) < 1 - self.rule.target:
+            return "" if enough else claim.why_not_compared(attribute, found, verdicts)
+        delta = spent_delta(self.rule.delta, products.number)
+        plan = plan_thresholds(pool, len(products.index), products.unlabelled, self.rule, delta)
+        if min(map(comparison.unexplained, plan.grid.tolist()), default=0.0) < 1 - self.rule.target:
             return ""
-        return claim.why_unlike(attribute, found, self._verdicts)
+        return claim.why_unlike(attribute, found, verdicts)
 
-    @property
-    def _verdicts(self) -> tuple[int, int]:
-        """Verdicts that certify a threshold, without a wrong value and if 2 in 100 are wrong."""
-        return verdict_test.usual_verdicts(self.rule.target, self.rule.delta * self.paths)
-
-    def _poor_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
-        """Why the labels should be kept for a better model: at the choosing fold's threshold significantly too many
-        products of the test fold are wrong. "" if that is not so."""
+    def _poor_on_the_test_fold(self, labels: Labels, modality: Modality, pool: Pool) -> str:
+        """Return why the labels should be kept for a better model: at the choosing fold's threshold significantly too
+        many products of the test fold are wrong. "" if that is not so."""
         if pool.choosing_threshold is None:
             return ""
-        test = _where(self.split.folds.test, labels.labelled & path)
+        test = self._test_fold(labels, modality)
         scores = self.scores.at(labels.attribute, test)
         units = units_from(scores, labels.truth[test], labels.cardinality, pool.mask)
         accepted, wrong = units.counts(pool.choosing_threshold)
@@ -252,37 +290,38 @@ class Certifier:
             return ""
         return f"{_KEPT}: {wrong} of {accepted} products of the test fold are wrong at the choosing fold's threshold"
 
-    def _refused_on_the_test_fold(self, labels: Labels, path: NDArray[np.bool_], pool: Pool) -> str:
-        """Why the promotion gate would refuse the model for its recall, by what it would write to the path's products
-        of the test fold at the choosing fold's threshold; "" if it would not.
+    def _refused_on_the_test_fold(self, labels: Labels, modality: Modality, pool: Pool) -> str:
+        """Return why the promotion gate would refuse the model for its recall, by what it would write to the path's
+        products of the test fold at the choosing fold's threshold; "" if it would not.
 
         The certified threshold is not known before the labels are read. The choosing fold's threshold is an optimistic
-        stand-in: it is the lowest that reaches the target on few products, and a certified one is usually higher. Where
-        no threshold reaches the target there, nothing would be written.
+        stand-in: it is the lowest that reaches the target on few products, and a certified threshold is usually higher.
+        Where no threshold reaches the target there, nothing would be written.
         """
-        test = _where(self.split.folds.test, labels.labelled & path)
+        test = self._test_fold(labels, modality)
         threshold = np.inf if pool.choosing_threshold is None else pool.choosing_threshold
         written = writable_values(self.scores.at(labels.attribute, test), labels.cardinality, pool.mask, threshold)
         why = self.earlier.refusal(labels.attribute, decisions_of(self.split, labels, test, written))
         return f"{_KEPT}: the promotion gate would refuse it. {why}" if why else ""
 
+    def _test_fold(self, labels: Labels, modality: Modality) -> Index:
+        return where(self.split.folds.test, labels.labelled & self.split.dataset.on_path(modality))
+
     def _abstention(
         self, labels: Labels, modality: Modality, certification: Index, why: str, **known: Any
     ) -> Certificate:
-        """An abstention without a use of the labels; ``known``: further fields."""
-        binding = self._binding(
-            modality, certification, LabelUse(number=1, certification_round=self.split.certification_round.number)
-        )
+        """Return an abstention without a use of the labels; ``known``: further fields."""
+        use = LabelUse(number=1, certification_round=self.split.certification_round.number)
         known |= {"certification_products": len(certification)}
-        return abstention(labels.attribute, why, self.rule, binding, **known)
+        return abstention(labels.attribute, why, self.rule, self._binding(modality, certification, use), **known)
 
-    def _binding(self, modality: Modality, certification: Index, use: LabelUse) -> CertificateBinding:
+    def _binding(self, modality: Modality, index: Index, use: LabelUse) -> CertificateBinding:
         return CertificateBinding(
             modality=modality,
             scored_by=self.scored_by,
-            label_set_hash=label_set(self._ids(certification)),
+            label_set_hash=label_set(self.split.dataset, index),
             use=use,
-            data_window=data_window(self.split.dataset, certification),
+            data_window=data_window(self.split.dataset, index),
             issued_at=self.issued_at,
         )
 
@@ -296,37 +335,20 @@ class Certifier:
             "groups": self.split.groups[index],
         }
 
-    def _unlabelled_products(self, labels: Labels, path: NDArray[np.bool_]) -> UnlabelledProducts:
-        dataset, groups = self.split.dataset, self.split.groups
-        unlabelled = _where(self.scores.index, labels.unlabelled & path)
-        return UnlabelledProducts(
-            probabilities=self.scores.at(labels.attribute, unlabelled),
-            categories=[dataset.categories[product] for product in unlabelled],
-            languages=[dataset.languages[product] for product in unlabelled],
-            group_sizes=self._group_sizes[unlabelled],
-            counts=self.represented[unlabelled],
-            near_duplicate_rate=near_duplicate_rate(unlabelled, self.split.folds.train, groups),
-        )
-
-    def _ids(self, index: Index) -> list[str]:
-        return [self.split.dataset.ids[product] for product in index.tolist()]
-
-    def _on_path(self, modality: Modality) -> NDArray[np.bool_]:
-        return self.split.dataset.on_path(modality)
+    def _strata(self, index: Index) -> dict[str, Any]:
+        return {
+            "categories": [self.split.dataset.categories[product] for product in index],
+            "languages": [self.split.dataset.languages[product] for product in index],
+            "group_sizes": self._group_sizes[index],
+        }
 
     @cached_property
-    def _certification_share(self) -> float:
-        """Share of the labelled products that is in the certification fold."""
-        sizes = self.split.folds.sizes()
-        return sizes["certification"] / sum(sizes.values())
-
-    @cached_property
-    def _group_sizes(self) -> NDArray[np.int64]:
-        """(N,) products in each product's content group. Where the unlabelled ones are a sample, only labelled ones and
-        the product itself count, for labelled and unlabelled products alike.
+    def _group_sizes(self) -> Ints:
+        """(N,): products in each product's content group. Where the unlabelled products are a sample, only labelled
+        products and the product itself count, for labelled and unlabelled products alike.
 
         All labelled products are in the data set. Members of the group that are not in the sample would be missing for
-        most of the unlabelled products and for few of the labelled ones, whose groups would seem larger.
+        most unlabelled products and for few labelled products, whose groups would seem larger.
         """
         groups = self.split.groups
         counted = np.ones(len(groups), dtype=bool) if self._sampled == 1 else ~self._unlabelled
@@ -334,30 +356,28 @@ class Certifier:
         return np.asarray(members[groups] + ~counted, dtype=np.int64)
 
     @cached_property
-    def _unlabelled(self) -> NDArray[np.bool_]:
-        """(N,): the product is in no fold."""
-        unlabelled = np.ones(len(self.split.dataset), dtype=bool)
-        unlabelled[np.concatenate([index for _, index in self.split.folds.items()])] = False
-        return unlabelled
+    def _unlabelled(self) -> Bools:
+        return self.split.folds.outside(len(self.split.dataset))
 
     @cached_property
     def _sampled(self) -> float:
-        """How many products of the catalog each unlabelled product stands for: 1 where all are in the data set."""
+        """Products of the catalog that each unlabelled product stands for: 1 where all are in the data set."""
         return max(self.split.dataset.counts["unlabelled"] / max(int(self._unlabelled.sum()), 1), 1.0)
 
     @cached_property
-    def represented(self) -> NDArray[np.float64]:
-        """(N,) how many products of the catalog each product stands for."""
+    def represented(self) -> Floats:
+        """(N,): how many products of the catalog each product stands for."""
         return np.where(self._unlabelled, self._sampled, 1.0)
 
 
-def label_set(product_ids: Sequence[str]) -> str:
-    """Hash of a certification fold's product ids. Labels are not included: an edited one makes no new label set."""
-    return stable_hash(sorted(product_ids))
+def label_set(dataset: Dataset, index: Index) -> str:
+    """Hash the ids of a certification fold's products. Labels are not included: an edited label makes no new set."""
+    return stable_hash(sorted(dataset.ids[product] for product in index.tolist()))
 
 
 def data_window(dataset: Dataset, index: Index) -> str:
-    """First and last `updated_at` date of the products at ``index``, as an ISO interval; "unknown" if none has one."""
+    """Return the first and last `updated_at` date of the products at ``index``, as an ISO interval; "unknown" if none
+    has a date."""
     times = [time for product in index.tolist() if (time := dataset.updated_at[product]) is not None]
     return f"{min(times):%Y-%m-%d}/{max(times):%Y-%m-%d}" if times else "unknown"
 
@@ -366,11 +386,6 @@ def _too_few(count: int, needed: int, share: float, modality: Modality) -> str:
     """``share``: of the labelled products, that in the certification fold."""
     missing = ceil((needed - count) / share)
     return (
-        f"{count} labelled products {PATHS[modality]} are in the certification fold and at least {needed} are needed: "
-        f"about {missing} more such labelled products"
+        f"{count} labelled products {claim.PATHS[modality]} are in the certification fold and at least {needed} are "
+        f"needed: about {missing} more such labelled products"
     )
-
-
-def _where(index: Index, mask: NDArray[np.bool_]) -> Index:
-    """The products of ``index`` for which ``mask`` (N,) is true."""
-    return index[mask[index]]

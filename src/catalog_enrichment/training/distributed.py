@@ -1,7 +1,9 @@
-"""Fitting on several GPUs, processes or nodes, through Spark's TorchDistributor.
+"""The function that fits recipes, in this process or in several, and its temporary folder.
 
-Every process runs the same :func:`~catalog_enrichment.training.fit.fit` over its share of each batch; the result is
-that of the first process. The task is passed in a folder, which on a cluster every node must be able to read.
+Several processes of one machine, a GPU each where there are GPUs, are started through Spark's TorchDistributor. Every
+process runs the same :func:`~catalog_enrichment.training.fit.fit` over its share of each batch; the result is that of
+the first process. The task is passed in a folder. Imports torch inside functions only: a variable of its thread pool
+must be set before.
 """
 
 from __future__ import annotations
@@ -10,31 +12,25 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import distributed
 
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.models.network import build_network
-from catalog_enrichment.models.spec import Recipe
-from catalog_enrichment.training.dataset import Dataset
-from catalog_enrichment.training.fit import Fitted, fit, set_threads
-from catalog_enrichment.training.loop import OnEpoch, ignored
-from catalog_enrichment.training.single_encoder import device, heads_of
-from catalog_enrichment.training.task import Task
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from catalog_enrichment.training.loop import Progress
+    from catalog_enrichment.config.schema import Config
+    from catalog_enrichment.models.spec import Recipe
+    from catalog_enrichment.training.fit import Fitted
+    from catalog_enrichment.training.loop import OnEpoch, Progress
+    from catalog_enrichment.training.task import Task
 
 
 class Fitter(Protocol):
@@ -46,7 +42,7 @@ class Fitter(Protocol):
         task: Task,
         progress: Progress,
         checkpoints: Path | None = None,
-        on_epoch: OnEpoch = ignored,
+        on_epoch: OnEpoch = ...,
     ) -> Fitted: ...
 
 
@@ -55,14 +51,43 @@ _LOOK_SECONDS = 1.0
 """How often the driver looks for epochs that have ended."""
 
 
-def distributed_fitter(spark: SparkSession, folder: Path, processes: int, local: bool) -> Fitter:
-    """A ``fit`` with ``processes`` processes: on the driver if ``local``, else one per Spark task.
+@contextmanager
+def fitting_resources(config: Config, job: str) -> Iterator[tuple[Path, Fitter]]:
+    """Yield an empty temporary folder, and the function that fits a recipe: in this process, or in `training.processes`
+    processes, for which Spark is started with ``job`` as its application name. The folder is deleted at the end.
 
-    With GPUs every process uses one: locally the GPU of its rank, on a cluster the one that Spark's resource scheduling
-    (`spark.task.resource.gpu.amount`) assigns. ``folder`` holds the task and the result. Raises ConfigError for more
-    processes than this machine has GPUs.
+    Raises ConfigError if there is no section `[training]`.
     """
-    if local and 0 < torch.cuda.device_count() < processes:
+    settings = config.training
+    if settings is None:
+        raise ConfigError(f"the config has no [training] section: {job} does not know which recipe to fit")
+    # read when torch is loaded. Measured on shared cores: with unlimited spinning of waiting threads, training runs at
+    # 1/50 of its speed; without spinning, at 2/3
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    from catalog_enrichment.training.fit import fit
+
+    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
+        workdir = Path(folder)
+        if settings.processes == 1:
+            yield workdir, fit
+            return
+        from catalog_enrichment.spark import session
+
+        session.start(config, job)
+        yield workdir, distributed_fitter(workdir / "group", settings.processes)
+
+
+def distributed_fitter(folder: Path, processes: int) -> Fitter:
+    """Return a ``fit`` that runs ``processes`` processes on the driver. Spark must have been started.
+
+    With GPUs every process uses the GPU of its rank. ``folder`` holds the task and the result. Raises ConfigError for
+    more processes than this machine has GPUs.
+    """
+    import torch
+
+    from catalog_enrichment.training.loop import ignored
+
+    if 0 < torch.cuda.device_count() < processes:
         raise ConfigError(f"training.processes is {processes}, but this machine has {torch.cuda.device_count()} GPUs")
 
     def fit_distributed(
@@ -70,20 +95,25 @@ def distributed_fitter(spark: SparkSession, folder: Path, processes: int, local:
     ) -> Fitted:
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        progress(f"{recipe.name}: fitted by {processes} processes {'on the driver' if local else 'on the cluster'}")
+        progress(f"{recipe.name}: fitted by {processes} processes")
         _write_task(folder, recipe, task, checkpoints)
-        # locally fit_in_group selects the GPU of the rank; on a cluster Spark assigns GPUs if it is configured to
-        scheduled = not local and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
-        group = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=scheduled)
+        # without use_gpu: fit_in_group selects the GPU of the rank
+        group = TorchDistributor(num_processes=processes, local_mode=True, use_gpu=False)
         with _followed(folder / _EPOCHS, on_epoch):
-            group.run(fit_in_group, str(folder), _threads(processes, local))
+            group.run(fit_in_group, str(folder), max(1, (os.cpu_count() or 1) // processes))
         return _read_result(folder, recipe, task)
 
     return fit_distributed
 
 
 def fit_in_group(folder: str, threads: int) -> None:
-    """The function that each process runs."""
+    """Fit the task in ``folder``; each process runs this function."""
+    import torch
+    from torch import distributed
+
+    from catalog_enrichment.training.fit import fit, set_threads
+    from catalog_enrichment.training.loop import ignored
+
     gpu = torch.cuda.is_available()
     distributed.init_process_group("nccl" if gpu else "gloo")
     try:
@@ -92,17 +122,12 @@ def fit_in_group(folder: str, threads: int) -> None:
         set_threads(threads)
         recipe, task, checkpoints = _read_task(Path(folder))
         first = distributed.get_rank() == 0
-        told: OnEpoch = partial(_write_epoch, Path(folder) / _EPOCHS) if first else ignored
-        fitted = fit(recipe, task, _print if first else _discard, checkpoints, told)
+        on_epoch: OnEpoch = partial(_write_epoch, Path(folder) / _EPOCHS) if first else ignored
+        fitted = fit(recipe, task, _print if first else ignored, checkpoints, on_epoch)
         if first:
-            content = {
-                "network": {name: value.cpu() for name, value in fitted.network.state_dict().items()},
-                "history": fitted.history,
-                "chosen": fitted.chosen,
-                "search": fitted.search,
-                "stages": fitted.stages,
-            }
-            torch.save(content, Path(folder) / _RESULT)
+            content = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
+            network = {name: value.cpu() for name, value in fitted.network.state_dict().items()}
+            torch.save(content | {"network": network}, Path(folder) / _RESULT)
     finally:
         distributed.destroy_process_group()
 
@@ -143,7 +168,8 @@ def _write_task(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | No
         (folder / name).unlink(missing_ok=True)
     dataset = task.examples.dataset
     pixels = getattr(dataset.pixels, "filename", None), dataset.pixels.shape
-    plain = _with_dataset(task, _without_pixels(dataset))
+    without_pixels = replace(dataset, pixels=np.zeros((0, 1, 1, 3), dtype=np.uint8))
+    plain = replace(task, examples=replace(task.examples, dataset=without_pixels))
     with (folder / _TASK).open("wb") as sink:
         pickle.dump((recipe, plain, pixels, checkpoints), sink)
 
@@ -158,28 +184,17 @@ def _read_task(folder: Path) -> tuple[Recipe, Task, Path | None]:
 
 
 def _read_result(folder: Path, recipe: Recipe, task: Task) -> Fitted:
+    import torch
+
+    from catalog_enrichment.models.compute_types import default_device
+    from catalog_enrichment.models.network import build_network
+    from catalog_enrichment.training.fit import Fitted
+
     result = torch.load(folder / _RESULT, weights_only=True)
-    network = build_network(recipe.model, heads_of(task.labels), task.tokenizers)
-    network.load_state_dict(result["network"])
-    rows = [result[name] for name in ("history", "chosen", "search", "stages")]
-    return Fitted(network.to(device()).eval(), *rows)
-
-
-def _without_pixels(dataset: Dataset) -> Dataset:
-    return replace(dataset, pixels=np.zeros((0, 1, 1, 3), dtype=np.uint8))
-
-
-def _with_dataset(task: Task, dataset: Dataset) -> Task:
-    return replace(task, examples=replace(task.examples, dataset=dataset))
-
-
-def _threads(processes: int, local: bool) -> int:
-    return max(1, (os.cpu_count() or 1) // processes) if local else 0
+    network = build_network(recipe.model, task.heads, task.tokenizers)
+    network.load_state_dict(result.pop("network"))
+    return Fitted(network.to(default_device()).eval(), **result)
 
 
 def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _discard(_line: str) -> None:
-    """Only the first process reports progress."""

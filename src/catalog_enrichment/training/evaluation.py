@@ -1,34 +1,49 @@
-"""Metrics of a model on held-out products. numpy only.
+"""Metrics of a model on held-out products, and warnings for a fused model that uses only one modality. numpy only.
 
 There are two kinds (PRECISION, "Reporting"). Metrics of the scores (F1, R@P95, curves) are over all products of the
-fold with text and picture, so that the whole model, one with a masked input and the unimodal baselines are compared on
-the same products. Certified metrics (recall and precision at the certified thresholds) are over all labelled products
-of the fold, with and without a picture (:mod:`catalog_enrichment.precision.certified_metrics`).
+fold with text and picture, so that the whole model, its masked inputs and the unimodal baselines are compared on the
+same products. Certified metrics (recall and precision at the certified thresholds) are over all labelled products of
+the fold, with and without a picture (:mod:`catalog_enrichment.precision.certified_recall`).
 
 True values that are not learned count in every denominator. Shapes: n products, V learned values.
+
+Modality collapse (De la Comble et al. 2022, section 4.2): fusion may give one modality a weight close to 1 for almost
+all products and neglect the other. The weight is not sufficient evidence, because the neglected modality may carry no
+information (pictures rarely show the material). It is therefore compared with the recall lost when a modality is
+masked, and with the recall of a model of that modality alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.precision import bootstrap, classification_metrics, metrics
-from catalog_enrichment.precision.classification_metrics import Bools, Floats, Ints, ratio
-from catalog_enrichment.precision.units import pairs_from
+from catalog_enrichment.precision import bootstrap
+from catalog_enrichment.precision import classification_metrics as metrics
+from catalog_enrichment.precision.classification_metrics import pairs_from
+from catalog_enrichment.precision.units import Bools, Floats, Ints, ratio
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index
-from catalog_enrichment.training.modality_collapse import collapse_warnings
 
 BOTH = "both"
+"""The whole model, in tables and metric names; beside `image_masked`, `text_masked`, `image_only`, `text_only`."""
 ATTENTION_BINS = 20
 ATTENTION_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 WORST_PAIRS = 20
+
+COLLAPSED_ATTENTION = 0.95
+"""An attention weight of at least this much on one modality counts as collapsed."""
+COLLAPSED_PRODUCT_SHARE = 0.9
+"""The model has collapsed if at least this share of the products has collapsed attention."""
+MINIMUM_RECALL_DIFFERENCE = 0.05
+"""A smaller difference of R@P95 (or a smaller unimodal R@P95) is within the noise of small test folds."""
+NEGLIGIBLE_RECALL_COST = 0.01
+"""A modality is hardly used if masking it costs less R@P95 than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class ModelScores:
     attention: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Attribute -> (n,) attention weight on the text; missing if the fusion has none, NaN where it is not defined."""
     vectors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
-    """(n, D): the encoders' vectors; empty where nobody needs them."""
+    """(n, D): the encoders' vectors; empty where they are not needed."""
 
     def at(self, attribute: str, index: Index) -> NDArray[Any]:
         """(n, V) probabilities of the products at ``index``; all of them must have been scored."""
@@ -60,7 +75,7 @@ class ModelScores:
 
 @dataclass(slots=True)
 class Evaluation:
-    """All that is reported about a model, as plain data for MLflow and the training page."""
+    """The metrics, tables and curves of a model, as plain data for MLflow and the training page."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     """``attribute/metric`` for the whole model, ``attribute/modality/metric`` for masked inputs and baselines."""
@@ -91,13 +106,13 @@ class Evaluation:
             self._table("values").extend(metrics_by_value(probabilities, labels, index))
             self._table("confusions").extend(confusions(probabilities, labels, index))
             self.curves.setdefault("reliability", {})[labels.attribute] = _reliability(probabilities, labels, index)
-            self._attention(labels.attribute, scores.weights(labels.attribute, index))
+            self.add_attention(labels.attribute, scores.weights(labels.attribute, index))
             for name, interval in intervals(probabilities, labels, index, groups).items():
                 self.metrics |= {f"{prefix}/{name}_low": interval.low, f"{prefix}/{name}_high": interval.high}
 
     def add_certified(self, attribute: str, row: Mapping[str, float]) -> None:
-        """Add what the certificates of ``attribute`` would write on the test fold; ``row`` as of
-        :func:`catalog_enrichment.precision.certified_metrics.certified_metrics`."""
+        """Add the certified metrics of ``attribute`` on the test fold; ``row`` as of
+        :func:`catalog_enrichment.precision.certified_recall.certified_metrics`."""
         self.metrics |= {f"{attribute}/certified_{name}": value for name, value in row.items()}
         self._table("certified").append({"attribute": attribute, **row})
 
@@ -106,7 +121,8 @@ class Evaluation:
         self.warnings = collapse_warnings(self.tables.get("modalities", []), self.curves.get("attention", {}))
         return self.warnings
 
-    def _attention(self, attribute: str, weights: NDArray[Any] | None) -> None:
+    def add_attention(self, attribute: str, weights: NDArray[Any] | None) -> None:
+        """Add the distribution of the attention weights on the text, (n,); None for a fusion without attention."""
         if weights is None or not np.isfinite(weights).any():
             return
         known = weights[np.isfinite(weights)].astype(np.float64)
@@ -123,22 +139,22 @@ class Evaluation:
 
 
 def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, float]:
-    """Accuracy, F1 and R@P95 of one attribute; (n, V) probabilities of the products at ``index``.
+    """Return accuracy, F1 and R@P95 of one attribute; (n, V) probabilities of the products at ``index``.
 
     Values that are not learned are one class that is never predicted; it counts in accuracy, in micro and weighted F1
     and in the denominator of the micro R@P95. The macro averages are over the learned values; head and tail (Chen et
     al. 2022) divide these by their number of labelled products in the whole data set.
     """
-    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
+    predicted = metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
     all_predicted, all_true = _with_unlearned(predicted, truth, unlearned)
-    overall, known = classification_metrics.f1(all_predicted, all_true), classification_metrics.f1(predicted, truth)
-    head, tail = classification_metrics.f1_head_tail(predicted, truth, labels.truth.sum(axis=0))
+    overall, known = metrics.f1(all_predicted, all_true), metrics.f1(predicted, truth)
+    head, tail = metrics.f1_head_tail(predicted, truth, labels.truth.sum(axis=0))
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     pooled = replace(pairs, positives=np.append(pairs.positives, unlearned.sum()))
     return {
         "products": float(len(index)),
-        "accuracy": classification_metrics.accuracy(all_predicted, all_true),
+        "accuracy": metrics.accuracy(all_predicted, all_true),
         "f1_micro": overall.micro,
         "f1_macro": known.macro,
         "f1_weighted": overall.weighted,
@@ -150,11 +166,11 @@ def attribute_metrics(probabilities: NDArray[Any], labels: Labels, index: Index)
 
 
 def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, bootstrap.Measure]:
-    """The metrics of :func:`attribute_metrics`, by the same names, in a form that can be resampled."""
-    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
+    """Return the metrics of :func:`attribute_metrics`, by the same names, in a form that can be resampled."""
+    predicted = metrics.predictions(probabilities, labels.cardinality)
     truth, unlearned = labels.truth[index], labels.unlearned[index]
     all_predicted, all_true = _with_unlearned(predicted, truth, unlearned)
-    head = classification_metrics.head_labels(labels.truth.sum(axis=0))
+    head = metrics.head_labels(labels.truth.sum(axis=0))
     return {
         "accuracy": bootstrap.accuracy(all_predicted, all_true),
         "f1_micro": bootstrap.f1_micro(all_predicted, all_true),
@@ -170,18 +186,18 @@ def measures(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[
 def intervals(
     probabilities: NDArray[Any], labels: Labels, index: Index, groups: Ints | None = None
 ) -> dict[str, bootstrap.Interval]:
-    """95% bootstrap intervals of :func:`measures`; ``groups`` (N,) as in :meth:`Evaluation.add_modality`."""
+    """Return 95% bootstrap intervals of :func:`measures`; ``groups`` (N,) as in :meth:`Evaluation.add_modality`."""
     group_of_product = np.arange(len(index)) if groups is None else groups[index]
     return bootstrap.intervals(measures(probabilities, labels, index), bootstrap.Resamples(group_of_product))
 
 
 def metrics_by_value(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
-    """Support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
+    """Return support, precision, recall, F1 and R@P95 of every learned value, most frequent first."""
     truth = labels.truth[index]
-    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
+    predicted = metrics.predictions(probabilities, labels.cardinality)
     hits, support = (predicted & truth).sum(axis=0), truth.sum(axis=0)
     precision, recall = ratio(hits, predicted.sum(axis=0)), ratio(hits, support)
-    f1 = classification_metrics.f1(predicted, truth).per_label
+    f1 = metrics.f1(predicted, truth).per_label
     pairs = pairs_from(probabilities, truth, labels.cardinality)
     rows = [
         {
@@ -199,9 +215,9 @@ def metrics_by_value(probabilities: NDArray[Any], labels: Labels, index: Index) 
 
 
 def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> list[dict[str, Any]]:
-    """The most frequent pairs of a true value and a wrong prediction (`said`). A wrong prediction is paired with every
+    """Return the most frequent pairs of a true value and a wrong prediction. A wrong prediction is paired with every
     true value of the product that was not predicted."""
-    predicted = classification_metrics.predictions(probabilities, labels.cardinality)
+    predicted = metrics.predictions(probabilities, labels.cardinality)
     truth = labels.truth[index]
     pairs: Counter[tuple[str, str]] = Counter()
     for product in np.flatnonzero((predicted & ~truth).any(axis=1)):
@@ -209,13 +225,13 @@ def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> lis
         for column in np.flatnonzero(predicted[product] & ~truth[product]):
             pairs.update((true, labels.values[column]) for true in missed or ["(a value not learned)"])
     return [
-        {"attribute": labels.attribute, "true": true, "said": predicted, "products": count}
+        {"attribute": labels.attribute, "true": true, "predicted": predicted, "products": count}
         for (true, predicted), count in pairs.most_common(WORST_PAIRS)
     ]
 
 
 def _with_unlearned(predicted: Bools, truth: Bools, unlearned: Ints) -> tuple[Bools, Bools]:
-    """Predictions and truth, (n, V + 1) each: the last column stands for all values that are not learned."""
+    """Return predictions and truth, (n, V + 1) each: the last column stands for all values that are not learned."""
     never = np.zeros(len(predicted), dtype=bool)
     return np.column_stack([predicted, never]), np.column_stack([truth, unlearned > 0])
 
@@ -224,11 +240,7 @@ def _curve(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[st
     pairs = pairs_from(probabilities, labels.truth[index], labels.cardinality)
     positives = int(pairs.positives.sum() + labels.unlearned[index].sum())
     curve = metrics.precision_recall_curve(pairs.scores, pairs.correct, positives)
-    return {
-        "thresholds": _floats(curve.thresholds),
-        "precision": _floats(curve.precision),
-        "recall": _floats(curve.recall),
-    }
+    return {name: _floats(getattr(curve, name)) for name in ("thresholds", "precision", "recall")}
 
 
 def _reliability(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, Any]:
@@ -244,3 +256,113 @@ def _reliability(probabilities: NDArray[Any], labels: Labels, index: Index) -> d
 
 def _floats(values: Floats) -> list[float]:
     return [float(value) for value in values]
+
+
+# --- modality collapse -------------------------------------------------------------------------------------------
+
+
+def collapse_warnings(
+    modalities: Sequence[Mapping[str, Any]], attention: Mapping[str, Mapping[str, Sequence[float]]]
+) -> list[str]:
+    """Return a warning per attribute whose model has collapsed onto one modality.
+
+    ``modalities``: rows with `attribute`, `modality` and `r_at_p95_micro`; rows of a masked modality or a baseline
+    may be missing. ``attention``: attribute -> histogram (`edges`, `counts`) of the weight on the text, for fusions
+    that have one. A modality is neglected if either
+
+    - the other has at least COLLAPSED_ATTENTION of the attention for COLLAPSED_PRODUCT_SHARE of the products, masking
+      this one loses less than MINIMUM_RECALL_DIFFERENCE, and a model of this one alone, where it was fitted, reaches
+      MINIMUM_RECALL_DIFFERENCE; or
+    - masking this one loses less than NEGLIGIBLE_RECALL_COST, masking the other at least MINIMUM_RECALL_DIFFERENCE, and
+      the recall that is then left is less than half of that of a model of this one alone.
+    """
+    warnings: list[str] = []
+    for attribute in dict.fromkeys(str(row["attribute"]) for row in modalities):
+        recall = {row["modality"]: float(row["r_at_p95_micro"]) for row in modalities if row["attribute"] == attribute}
+        for weak, strong in (("image", "text"), ("text", "image")):
+            suspicion = _Neglect(weak, strong, recall, _collapsed_share(strong, attention.get(attribute)))
+            if suspicion.by_attention or suspicion.by_masking:
+                warnings.append(f"{attribute}: {suspicion.sentence()}")
+    return warnings
+
+
+def _collapsed_share(modality: str, histogram: Mapping[str, Sequence[float]] | None) -> float | None:
+    """Return the share of the products with at least COLLAPSED_ATTENTION on ``modality``, by the histogram of the
+    text's weight."""
+    if histogram is None:
+        return None
+    edges, counts = np.array(histogram["edges"]), np.array(histogram["counts"])
+    tolerance = 1e-9  # the edges are multiples of 0.05, rounded
+    least = edges[:-1] if modality == "text" else 1 - edges[1:]
+    return float(counts[least >= COLLAPSED_ATTENTION - tolerance].sum() / max(counts.sum(), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Neglect:
+    """The suspicion that a model of both modalities hardly uses one of them."""
+
+    weak: str
+    strong: str
+    recall: Mapping[str, float]
+    """Modality, as in the table `modalities` -> R@P95."""
+    attention: float | None
+    """Share of the products with collapsed attention on the strong modality; None without attention."""
+
+    @property
+    def cost(self) -> float | None:
+        """R@P95 lost when the weak modality is masked; None if it was not measured."""
+        return self._cost_of(self.weak)
+
+    @property
+    def unimodal(self) -> float | None:
+        """R@P95 of a model of the weak modality alone."""
+        return self.recall.get(f"{self.weak}_only")
+
+    @property
+    def collapsed(self) -> bool:
+        return self.attention is not None and self.attention >= COLLAPSED_PRODUCT_SHARE
+
+    @property
+    def by_attention(self) -> bool:
+        cheap = self.cost is None or self.cost < MINIMUM_RECALL_DIFFERENCE
+        return self.collapsed and cheap and (self.unimodal is None or self.unimodal >= MINIMUM_RECALL_DIFFERENCE)
+
+    @property
+    def by_masking(self) -> bool:
+        strong_cost = self._cost_of(self.strong)
+        if self.cost is None or strong_cost is None or self.unimodal is None:
+            return False
+        useful = min(strong_cost, self.unimodal) >= MINIMUM_RECALL_DIFFERENCE
+        return self.cost < NEGLIGIBLE_RECALL_COST and useful and self._masked(self.strong) < self.unimodal / 2
+
+    def sentence(self) -> str:
+        """Return the evidence and advice."""
+        weak, strong = ("picture" if name == "image" else name for name in (self.weak, self.strong))
+        alone, evidence = f"a model of the {weak} alone", []
+        if self.collapsed:
+            evidence.append(
+                f"attention on the {strong} >= {COLLAPSED_ATTENTION} for {self.attention:.0%} of the products"
+            )
+        if self.cost is not None:
+            lost = f"costs {100 * self.cost:.1f} points of R@P95" if self.cost > 0 else "costs no R@P95"
+            although = "" if self.unimodal is None else f" although {alone} reaches {self.unimodal:.1%}"
+            evidence.append(f"masking the {weak} {lost}{although}")
+        elif self.unimodal is not None:
+            evidence.append(f"{alone} reaches {self.unimodal:.1%} R@P95")
+        if f"{self.strong}_masked" in self.recall and self.unimodal is not None:
+            evidence.append(f"with the {strong} masked this model reaches {self._masked(self.strong):.1%}")
+        advice = "Raise fit.kl_lambda, which pulls the weights towards one half"
+        if self.attention is None:
+            advice = 'Try model.fusion.kind = "modality_attention" with fit.kl_lambda > 0'
+        unknown = f" It is not known what {alone} reaches: set training.unimodal_baselines = true."
+        return (
+            f"the {weak} is hardly used ({'; '.join(evidence)}). {advice} (De la Comble et al. 2022, section 4.2), and "
+            f"keep it if R@P95 rises.{unknown if self.unimodal is None else ''}"
+        )
+
+    def _masked(self, modality: str) -> float:
+        return self.recall[f"{modality}_masked"]
+
+    def _cost_of(self, modality: str) -> float | None:
+        known = BOTH in self.recall and f"{modality}_masked" in self.recall
+        return self.recall[BOTH] - self._masked(modality) if known else None

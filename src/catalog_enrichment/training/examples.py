@@ -1,4 +1,7 @@
-"""The data set as network inputs: texts are tokenized once; pictures are read, augmented and masked per batch."""
+"""The data set as network inputs: texts are tokenized once; pictures are read, augmented and masked per batch.
+
+Also the inputs and the spec of a model with a single encoder, for the fits of encoders by themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.encoders import Tokens
+from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor, TokenIds, normalise_pixels
-from catalog_enrichment.models.spec import ModelSpec
+from catalog_enrichment.models.spec import FusionSpec, ModelSpec
+from catalog_enrichment.models.text_encoders import Tokens
+from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.folds import Index
 
@@ -44,11 +48,11 @@ class Examples:
     texts: dict[str, tuple[TokenIds, ...]]
     """Text encoder -> the texts it reads, (N, width) int32 each."""
     lengths: NDArray[np.int64]
-    has_image: NDArray[np.bool_]
+    has_image: Bools
     picture_size: int = 0
     """Side in pixels to which pictures are shrunk; 0: not shrunk."""
     vectors: dict[str, KnownVectors] = field(default_factory=dict)
-    """Frozen encoder -> what it makes of the texts or pictures; see :meth:`with_frozen_outputs`."""
+    """Frozen encoder -> its outputs for the texts or pictures; see :meth:`with_frozen_outputs`."""
 
     @classmethod
     def of(cls, dataset: Dataset, spec: ModelSpec, tokenizers: Mapping[str, TextTokenizer]) -> Examples:
@@ -68,13 +72,17 @@ class Examples:
         return cls(dataset, spec, texts, np.asarray(lengths, dtype=np.int64), dataset.has_image)
 
     def with_picture_size(self, picture_size: int) -> Examples:
-        """The same examples with pictures shrunk to ``picture_size``."""
+        """Return the same examples with pictures shrunk to ``picture_size``."""
         return replace(self, picture_size=picture_size)
 
+    def of_encoder(self, name: str) -> Examples:
+        """Return the examples as inputs of :func:`single_encoder_spec`: the texts of the encoder ``name``."""
+        return replace(self, texts={"text": self.texts[name if name in self.texts else "text"]})
+
     def with_frozen_outputs(self, network: MultiModalNet, index: Index, pictures: bool) -> Examples:
-        """The same examples, in which the products at ``index`` have the outputs of the ``network``'s frozen encoders
-        in place of their texts, and with ``pictures`` of their pictures: they are the same in every epoch, unless the
-        pictures are varied. For a fusion that uses no tokens.
+        """Return the same examples, in which the products at ``index`` have the outputs of the ``network``'s frozen
+        encoders in place of their texts, and with ``pictures`` of their pictures: they are the same in every epoch,
+        unless the pictures are varied. For a fusion that uses no tokens.
 
         Leaves ``network`` in eval mode.
         """
@@ -97,23 +105,23 @@ class Examples:
                 encoded = {name: network.encoded(name, inputs) for name in frozen}
                 for name, outputs in encoded.items():
                     if name not in found:
-                        found[name] = [torch.zeros(len(index), one.vector.shape[1]) for one in outputs]
-                    for filled, one in zip(found[name], outputs, strict=True):
-                        filled[torch.from_numpy(chunk)] = one.vector.cpu()
+                        found[name] = [torch.zeros(len(index), output.vector.shape[1]) for output in outputs]
+                    for filled, output in zip(found[name], outputs, strict=True):
+                        filled[torch.from_numpy(chunk)] = output.vector.cpu()
         vectors = {name: KnownVectors(row_of, tuple(filled)) for name, filled in found.items()}
         return replace(self, vectors=self.vectors | vectors)
 
     def _inputs_of(self, encoders: Collection[str], index: Index) -> ModelInputs:
-        """What ``encoders`` read of the products at ``index``; no pictures for text encoders alone."""
+        """Return the inputs of ``encoders`` for the products at ``index``; no pictures for text encoders alone."""
         if "image" in encoders:
             return self.batch(index)
         texts = {name: self._texts(name, index) for name in encoders}
         return ModelInputs(texts, torch.zeros(0), torch.from_numpy(self.has_image[index]))
 
     def batch(
-        self, index: Index, masked_images: NDArray[np.bool_] | None = None, augment: np.random.Generator | None = None
+        self, index: Index, masked_images: Bools | None = None, augment: np.random.Generator | None = None
     ) -> ModelInputs:
-        """The inputs of the products at ``index`` (B,); ``masked_images`` (B,): pictures to leave out.
+        """Return the inputs of the products at ``index`` (B,); ``masked_images`` (B,): pictures to leave out.
 
         ``augment``: random numbers for :func:`augmented` pictures; None: pictures as they are.
         """
@@ -131,14 +139,11 @@ class Examples:
         normalised = normalise_pixels(pixels, has_image, self.spec.image)
         if 0 < self.picture_size < normalised.shape[-1]:
             normalised = functional.interpolate(normalised, size=self.picture_size, mode="area")
-        return ModelInputs(
-            texts=texts,
-            pixels=normalised,
-            has_image=torch.from_numpy(has_image),
-        )
+        return ModelInputs(texts, normalised, torch.from_numpy(has_image))
 
     def _texts(self, name: str, index: Index) -> tuple[Tokens | EncoderOutput, ...]:
-        """What the text encoder ``name`` reads, or its outputs where they are known for all of ``index``."""
+        """Return the texts that the encoder ``name`` reads, or its outputs where they are known for all of
+        ``index``."""
         if (rows := self._known(name, index)) is None:
             return tuple(_rows(ids, index) for ids in self.texts[name])
         present = [torch.from_numpy(ids.present[index]) for ids in self.texts[name]]
@@ -148,12 +153,13 @@ class Examples:
         )
 
     def _known(self, name: str, index: Index) -> torch.Tensor | None:
-        """(B,) rows of the vectors of the encoder ``name``, where they are known for all of ``index``."""
+        """(B,) rows of the vectors of the encoder ``name``; None unless they are known for all of ``index``."""
         known = self.vectors.get(name)
         return None if known is None or (known.row_of[index] < 0).any() else torch.from_numpy(known.row_of[index])
 
     def outputs(self, network: MultiModalNet, index: Index) -> ModelOutputs:
-        """The outputs for all products at ``index``, in its order, on the CPU. Leaves ``network`` in eval mode."""
+        """Return the outputs for all products at ``index``, in its order, on the CPU. Leaves ``network`` in eval
+        mode."""
         network.eval()
         device = next(network.parameters()).device
         order = np.argsort(self.lengths[index], kind="stable")
@@ -173,6 +179,20 @@ class Examples:
         )
 
 
+def single_encoder_spec(model: ModelSpec, name: str) -> ModelSpec:
+    """Return the model with the encoder ``name`` only (text, second_text or image), unfrozen."""
+    if name == "image":
+        return unfrozen(replace(model, second_text=None, fusion=FusionSpec(kind="image_only")))
+    return unfrozen(replace(model, text=model.texts[name], second_text=None, fusion=FusionSpec(kind="text_only")))
+
+
+def unfrozen(model: ModelSpec) -> ModelSpec:
+    """Return the model with every encoder unfrozen: a stage of its own fits an encoder that the whole model freezes."""
+    second = None if model.second_text is None else replace(model.second_text, frozen=False)
+    text, image = replace(model.text, frozen=False), replace(model.image, frozen=False)
+    return replace(model, text=text, second_text=second, image=image)
+
+
 def augmented(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
     """Mirror half of the pictures (B, S, S, 3) at random and shift each by up to SHIFT; the edge is repeated.
 
@@ -189,7 +209,7 @@ def augmented(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray
 
 
 def _joined(parts: Sequence[TokenIds]) -> TokenIds:
-    """One batch of all ``parts``, padded with masked tokens to the width of the widest."""
+    """Join all ``parts`` into a batch, padded with masked tokens to the width of the widest."""
     width = max((part.columns["input_ids"].shape[1] for part in parts), default=1)
     columns = {
         name: np.concatenate(
@@ -202,7 +222,7 @@ def _joined(parts: Sequence[TokenIds]) -> TokenIds:
 
 
 def _rows(ids: TokenIds, index: Index) -> Tokens:
-    """The texts of the products at ``index``, cut to the length of the longest."""
+    """Return the texts of the products at ``index``, cut to the length of the longest."""
     longest = max(int(ids.columns["attention_mask"][index].sum(axis=1).max(initial=1)), 1)
     columns = {name: column[index, :longest].astype(np.int64) for name, column in ids.columns.items()}
     return TokenIds(columns, ids.present[index]).tokens()

@@ -11,28 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.fusion.base import FusionOutput, probabilities
 from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.spec import AdaptSpec, FitSpec, FusionSpec, ModelSpec, Recipe
+from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.training import loop
-from catalog_enrichment.training.destruction import Destruction
+from catalog_enrichment.training.encoder_objectives import Destruction, contrast
 from catalog_enrichment.training.evaluation import attribute_metrics
-from catalog_enrichment.training.examples import Examples
+from catalog_enrichment.training.examples import Examples, single_encoder_spec, unfrozen
 from catalog_enrichment.training.label_noise import flagged_pictures, noise_model_spec
 from catalog_enrichment.training.loop import FitInputs, OnEpoch, Progress, ignored
 from catalog_enrichment.training.objectives import Classification, Objective, targets_of
-from catalog_enrichment.training.self_supervision import contrast
-from catalog_enrichment.training.single_encoder import (
-    new_network,
-    single_encoder_examples,
-    single_encoder_spec,
-    spec_without_unused_encoders,
-    unfrozen,
-)
 from catalog_enrichment.training.task import Task
 
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -41,14 +33,16 @@ Weights = dict[str, dict[str, torch.Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
+    """A fitted model, and how it was fitted."""
+
     network: MultiModalNet
     """With the weights of the best epoch, in eval mode, on the device it was fitted on."""
     history: list[dict[str, float]]
-    """One row per epoch of the whole model's fit, as of :func:`loop.run`."""
+    """A row per epoch of the whole model's fit (:func:`loop.run`)."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Chosen on the choosing fold: kl_lambda, `ATTRIBUTE/alpha`. noisy_pictures: how many were masked."""
     search: list[dict[str, Any]] = field(default_factory=list)
-    """One row per candidate for lambda, with its metrics on the choosing fold; empty for a single one."""
+    """A row per candidate for lambda, with its metrics on the choosing fold; empty for a single candidate."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """The rows of ``history`` after those of every encoder's fit before it, each with `stage`, the name of its fit."""
 
@@ -112,8 +106,8 @@ class _RecipeFitter:
     on_epoch: OnEpoch = ignored
     chosen: dict[str, float] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """Of the encoders' fits; see :class:`Fitted`."""
-    masked_images: NDArray[np.bool_] | None = None
+    """Rows of the encoders' fits; see :class:`Fitted`."""
+    masked_images: Bools | None = None
     """(N,): pictures whose label is probably wrong; set by :meth:`fit_encoders`."""
     _encoded: Examples | None = None
     """The examples of :meth:`fit_model`; every candidate for lambda begins with the same encoders."""
@@ -160,7 +154,7 @@ class _RecipeFitter:
         spec, targets = self.recipe.fit, targets_of(self.task.labels)
         network = self._network(self.recipe.model, spec, weights)
         objective = Classification(targets, kl_lambda, spec.label_smoothing)
-        inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec)
+        inputs = self._fit_inputs(self.recipe.name, self.recipe.model, spec, self.task.examples)
         inputs = replace(inputs, examples=self._with_frozen_outputs(network, inputs))
         history = loop.run(network, objective, spec, inputs, self.progress)
         stages = [*self.epochs, *_named(inputs.name, history)]
@@ -170,7 +164,7 @@ class _RecipeFitter:
         return Fitted(network, history, chosen, stages=stages)
 
     def _with_frozen_outputs(self, network: MultiModalNet, inputs: FitInputs) -> Examples:
-        """The examples of ``inputs``, with the outputs of encoders that the fit leaves as they are."""
+        """Return the examples of ``inputs``, with the outputs of encoders that the fit leaves as they are."""
         if self._encoded is None:
             rows = np.union1d(inputs.train, inputs.held_out)
             self._encoded = inputs.examples.with_frozen_outputs(network, rows, not self.recipe.fit.augment)
@@ -179,16 +173,12 @@ class _RecipeFitter:
     def _adapt_encoders(self, spec: AdaptSpec) -> Weights:
         """Fit the encoders by self-supervision; ConVIRT uses only products with a picture."""
         network, objective = self._adaptation(spec)
-        needs_pictures = spec.method == "convirt"
-        inputs = self._fit_inputs(spec.method, self._adapted_model(spec), spec.fit)
-        rows = self.task.self_supervised
-        if needs_pictures:
-            rows = rows[inputs.examples.has_image[rows]]
+        inputs = self._fit_inputs(spec.method, self._adapted_model(spec), spec.fit, self.task.examples)
+        rows, held_out, has_image = self.task.self_supervised, inputs.held_out, inputs.examples.has_image
+        if spec.method == "convirt":
+            rows, held_out = rows[has_image[rows]], held_out[has_image[held_out]]
         if spec.max_products:
             rows = np.sort(np.random.default_rng(spec.fit.seed).permutation(rows)[: spec.max_products])
-        held_out = inputs.held_out
-        if needs_pictures:
-            held_out = held_out[inputs.examples.has_image[held_out]]
         self.progress(
             f"{spec.method}: {len(rows)} of {len(self.task.examples.dataset)} products, with or without labels"
         )
@@ -197,18 +187,18 @@ class _RecipeFitter:
         return _weights(network)
 
     def _adaptation(self, spec: AdaptSpec) -> tuple[MultiModalNet, Objective]:
-        """The network and objective of the self-supervised stage."""
+        """Return the network and objective of the self-supervised stage."""
         network = self._network(unfrozen(self._adapted_model(spec)), spec.fit)
         return network, contrast(spec, network)
 
     def _adapted_model(self, spec: AdaptSpec) -> ModelSpec:
-        """A model with the encoders that are adapted; its fusion is not used."""
+        """Return a model with the encoders that are adapted; its fusion is not used."""
         return replace(self.recipe.model, fusion=FusionSpec(kind="concat" if spec.method == "convirt" else "text_only"))
 
     def _fit_encoder(self, name: str, spec: FitSpec, weights: Weights, destruction: bool = False) -> Weights:
         """Fit one encoder with linear heads, starting from its ``weights``, if there are any."""
         recipe, targets = self.recipe, targets_of(self.task.labels)
-        model, examples = single_encoder_spec(recipe.model, name), single_encoder_examples(self.task.examples, name)
+        model, examples = single_encoder_spec(recipe.model, name), self.task.examples.of_encoder(name)
         part = "image" if name == "image" else "text"
         network = self._network(model, spec, {part: weights[name]} if name in weights else {}, name)
         objective: Objective = Classification(targets, label_smoothing=spec.label_smoothing)
@@ -217,7 +207,7 @@ class _RecipeFitter:
             objective = Destruction(network, recipe.destruction, targets)
         inputs = self._fit_inputs(f"{name}{' destruction' * destruction}", model, spec, examples)
         if name == "image":
-            visible = inputs.examples.has_image & ~(self.masked_images if self.masked_images is not None else np.False_)
+            visible = examples.has_image if self.masked_images is None else examples.has_image & ~self.masked_images
             train, held_out = (rows[visible[rows]] for rows in (inputs.train, inputs.held_out))
             inputs = replace(inputs, train=train, held_out=held_out)
         self.epochs += _named(inputs.name, loop.run(network, objective, spec, inputs, self.progress))
@@ -226,15 +216,15 @@ class _RecipeFitter:
     def _network(
         self, model: ModelSpec, spec: FitSpec, weights: Weights | None = None, name: str = ""
     ) -> MultiModalNet:
-        """A new network whose encoders start from ``weights``; ``name`` as in :func:`new_network`."""
-        network = new_network(model, spec, self.task, name)
+        """Build a network whose encoders start from ``weights``; ``name`` as in :meth:`Task.new_network`."""
+        network = self.task.new_network(model, spec, name)
         for part, encoder in network.encoders().items():
             if weights and part in weights:
                 encoder.load_state_dict(weights[part])
         return network
 
     def _check_frozen(self) -> None:
-        """Raises ConfigError for an encoder, or stages of one, that would stay at random weights."""
+        """Raise ConfigError for an encoder, or stages of it, that would stay at random weights."""
         recipe, adapt = self.recipe, self.recipe.adapt
         kind = fusion_class(recipe.model.fusion.kind)
         fitted = {"text"} if adapt else set()  # of two text encoders, only the first is adapted
@@ -259,13 +249,13 @@ class _RecipeFitter:
                 "Name pretrained weights, or add a stage [text] or [image]"
             )
 
-    def _fit_inputs(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples | None = None) -> FitInputs:
+    def _fit_inputs(self, name: str, model: ModelSpec, spec: FitSpec, examples: Examples) -> FitInputs:
         return FitInputs(
             name=name,
-            examples=(examples or self.task.examples).with_picture_size(spec.picture_size),
+            examples=examples.with_picture_size(spec.picture_size),
             train=self.task.train,
             held_out=self.task.folds.choosing,
-            model=spec_without_unused_encoders(model),
+            model=model,
             masked_images=self.masked_images,
             checkpoints=self.checkpoints,
             on_epoch=self.on_epoch,
@@ -277,7 +267,7 @@ def _named(stage: str, history: Sequence[Mapping[str, float]]) -> list[dict[str,
 
 
 def _weights(network: MultiModalNet) -> Weights:
-    """Copies of the encoders' weights."""
+    """Copy the encoders' weights."""
     return {
         name: {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         for name, encoder in network.encoders().items()
@@ -285,7 +275,7 @@ def _weights(network: MultiModalNet) -> Weights:
 
 
 def _choose_fusion_parameters(network: MultiModalNet, task: Task, seed: int) -> dict[str, float]:
-    """Choose the fusion's open parameters (late fusion's alpha) on the choosing fold; `ATTRIBUTE/NAME` -> value."""
+    """Choose the fusion's free parameters (late fusion's alpha) on the choosing fold; `ATTRIBUTE/NAME` -> value."""
     rows = task.folds.choosing
     if not len(rows):
         return {}
@@ -305,7 +295,7 @@ def _choose_fusion_parameters(network: MultiModalNet, task: Task, seed: int) -> 
 
 
 def _choosing_metrics(network: MultiModalNet, task: Task) -> dict[str, float]:
-    """R@P95, macro-F1 and accuracy on the choosing fold, averaged over the attributes."""
+    """Return R@P95, macro-F1 and accuracy on the choosing fold, averaged over the attributes."""
     rows = task.folds.choosing
     outputs = task.examples.outputs(network, rows)
     metrics = []

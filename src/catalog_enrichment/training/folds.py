@@ -1,23 +1,33 @@
-"""Content groups and folds. Listings of the same content are in one group, and a group is never divided between folds.
+"""Content groups, folds and certification rounds. Listings of the same content are in one group, and a group is never
+divided between folds.
 
 The units that a certificate counts must be independent and unseen (PRECISION, "The certificate"). Single listings are
 not: the same listing exists in several colours, from several shops, with one studio picture. Two products belong to
 one content group if their titles are equal after every spelling of the dictionary and every digit is removed, or if
 their pictures are identical, or if a chain of such links connects them.
+
+The k-th use of a certification fold may spend only delta / (k (k + 1)). So after `training.label_uses_per_round` uses a
+new certification round begins (PRECISION, certificate 6): a new fold is drawn, of products that never certified, and
+its first use may spend delta again. The products of the old fold may be trained on from then on. The test fold is the
+same in every round: the promotion gate pairs versions on it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.config.schema import FoldsConfig
+from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
 from catalog_enrichment.dictionary import fold
-from catalog_enrichment.records import stable_hash
+from catalog_enrichment.precision.units import Bools, Floats, Ints
+from catalog_enrichment.records import EarlierUses, stable_hash
 
 Index = NDArray[np.int64]
 """Positions of products in the data set, ascending."""
@@ -25,6 +35,11 @@ Index = NDArray[np.int64]
 _DIGITS = re.compile(r"\d+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
 """Scripts without spaces (kana, Han, Thai): there a spelling is removed anywhere in the text."""
+
+
+def where(index: Index, mask: Bools) -> Index:
+    """Return the products of ``index`` for which ``mask`` (N,) is true."""
+    return index[mask[index]]
 
 
 class VariantKey:
@@ -39,7 +54,7 @@ class VariantKey:
         self._unspaced = re.compile("|".join(map(re.escape, unspaced))) if unspaced else None
 
     def __call__(self, title: str) -> str:
-        """The key; the folded title where nothing would remain, and "" only for a title without a word."""
+        """Return the key; the folded title where nothing would remain, "" only for a title without a word."""
         folded = fold(title)
         text = self._unspaced.sub(" ", folded) if self._unspaced else folded
         tokens = _DIGITS.sub(" ", text).split()
@@ -52,15 +67,15 @@ class VariantKey:
         return " ".join(kept) or folded
 
     def _phrase_length(self, tokens: list[str], start: int) -> int:
-        """Number of tokens of the longest spelling that begins at ``start``; 0 if none does."""
+        """Return the number of tokens of the longest spelling that begins at ``start``; 0 if none does."""
         for length in range(min(self._longest, len(tokens) - start), 0, -1):
             if tuple(tokens[start : start + length]) in self._phrases:
                 return length
         return 0
 
 
-def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words: Iterable[str]) -> NDArray[np.int64]:
-    """Group number per product, shape (N,): connected components over equal title keys and equal picture hashes.
+def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words: Iterable[str]) -> Ints:
+    """Return the group number of each product, (N,): connected components over equal title keys and picture hashes.
 
     An empty title or a missing picture links no products.
     """
@@ -91,21 +106,32 @@ class Folds:
     test: Index
 
     def items(self) -> Iterator[tuple[str, Index]]:
-        """Each fold with its name."""
+        """Yield each fold with its name."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
     def sizes(self) -> dict[str, int]:
-        """Number of products in each fold."""
+        """Return the number of products in each fold."""
         return {name: len(index) for name, index in self.items()}
+
+    @property
+    def held_out(self) -> Index:
+        """All folds but train."""
+        return np.concatenate([self.choosing, self.certification, self.test])
+
+    def outside(self, count: int) -> Bools:
+        """(count,): the product is in no fold, because it has no label of any attribute."""
+        outside = np.ones(count, dtype=bool)
+        outside[np.concatenate([self.train, self.held_out])] = False
+        return outside
 
 
 @dataclass(frozen=True, slots=True)
 class GroupedProducts:
-    """What a division of N products needs to know of them."""
+    """N products with their content groups, as a division needs them."""
 
     ids: Sequence[str]
-    groups: NDArray[np.int64]  # (N,) content group
-    truth: NDArray[np.bool_] | None = None
+    groups: Ints  # (N,) content group
+    truth: Bools | None = None
     """(N, V) the products' values, for stratification."""
 
 
@@ -126,25 +152,21 @@ def split_folds(labelled: Index, products: GroupedProducts, config: FoldsConfig)
 
 
 def redraw_certification(
-    folds: Folds,
-    products: GroupedProducts,
-    config: FoldsConfig,
-    certification_round: int,
-    certified_before: NDArray[np.bool_],
+    folds: Folds, products: GroupedProducts, config: FoldsConfig, certification_round: int, certified_before: Bools
 ) -> Folds:
-    """The folds of a later ``certification_round``: a new certification fold of products that never certified, the same test fold.
+    """Return the folds of a later ``certification_round``: a new certification fold of products that never certified,
+    the same test fold.
 
-    ``folds``: the split of certification round 0. ``certified_before`` (N,): products that certified in an earlier certification round. The new
+    ``folds``: the split of round 0. ``certified_before`` (N,): products that certified in an earlier round. The new
     certification fold is drawn from the content groups without such a product, each with the same probability, large
-    ones too, until it has its share; it is smaller if they are fewer. The other groups, but for those of the test
+    groups too, until it has its share; it is smaller if they are fewer. The other groups, but for those of the test
     fold, fill train and choosing by their shares.
     """
     rest = np.sort(np.concatenate([folds.train, folds.choosing, folds.certification]))
     labelled = len(rest) + len(folds.test)
     fresh = never_certified(rest, products.groups, certified_before)
-    division = Division(
-        products, _large(labelled, config), config.stratify, (config.seed, "certification_round", certification_round)
-    )
+    key = (config.seed, "epoch", certification_round)
+    division = Division(products, _large(labelled, config), config.stratify, key)
     share = min(config.certification * labelled / max(len(fresh), 1), 1.0)
     certification, _ = division.parts(fresh, np.array([share, 1 - share]))
     others = np.setdiff1d(rest, certification)
@@ -152,14 +174,100 @@ def redraw_certification(
     return Folds(train, choosing, certification, folds.test)
 
 
-def never_certified(index: Index, groups: NDArray[np.int64], certified_before: NDArray[np.bool_]) -> Index:
-    """The products of ``index`` whose content group has no product that certified; ``groups`` and ``certified_before``
-    are of all N products.
+def never_certified(index: Index, groups: Ints, certified_before: Bools) -> Index:
+    """Return the products of ``index`` whose content group has no product that certified; ``groups`` and
+    ``certified_before`` are of all N products.
 
     A limit: only products that are in the data set now count. The table of uses has ids and no content, so where a
     product that certified has opted out, was deleted or has another id now, its twins count as never certified.
     """
     return index[~np.isin(groups[index], groups[certified_before])]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificationRound:
+    """The number of the certification fold that a training uses."""
+
+    number: int = 0
+    reason: str = ""
+    """Why a new fold was drawn, or why the old fold goes on although it was used often; "" if neither is so."""
+
+
+def folds_of_round(
+    labelled: Index,
+    products: GroupedProducts,
+    settings: TrainingConfig,
+    attributes: Sequence[str],
+    earlier: EarlierUses,
+) -> tuple[Folds, CertificationRound]:
+    """Return the folds of the certification round that the next training belongs to.
+
+    The attribute of ``attributes`` with the most uses in the newest round decides: if its next use would exceed
+    `training.label_uses_per_round`, and the products that never certified are at least as many as the certification
+    fold's share, a new round begins; otherwise the newest goes on.
+    """
+    first, newest = split_folds(labelled, products, settings.folds), earlier.certification_round
+    drawn = _folds_of(newest, first, products, settings.folds, earlier)
+    name = max(attributes, key=lambda attribute: earlier.uses.get(attribute, 0))
+    uses, allowed = earlier.uses.get(name, 0), settings.label_uses_per_round
+    if uses < allowed:
+        return drawn, CertificationRound(newest)
+    why = (
+        f"the labels of {name} were used {uses} times in certification round {newest} (training.label_uses_per_round "
+        f"= {allowed})"
+    )
+    number = newest + 1
+    outside = np.setdiff1d(labelled, first.test)
+    fresh = never_certified(outside, products.groups, _certified_before(number, products, earlier))
+    needed = ceil(settings.folds.certification * len(labelled))
+    new = _folds_of(number, first, products, settings.folds, earlier)
+    if len(fresh) >= needed and all(new.sizes().values()):
+        size = len(new.certification)
+        began = f"{why}: certification round {number} has a new fold of {size} products that never certified"
+        return new, CertificationRound(number, began)
+    missing = f"{len(fresh)} labelled products outside the test fold never certified, a new fold needs {needed}"
+    goes_on = f"{why} and certification round {newest} goes on: {missing}. Label more"
+    return drawn, CertificationRound(newest, goes_on)
+
+
+def _folds_of(number: int, first: Folds, products: GroupedProducts, config: FoldsConfig, earlier: EarlierUses) -> Folds:
+    """Return the folds of round ``number``; ``first``: those of round 0."""
+    if not number:
+        return first
+    return redraw_certification(first, products, config, number, _certified_before(number, products, earlier))
+
+
+def _certified_before(number: int, products: GroupedProducts, earlier: EarlierUses) -> Bools:
+    """(N,): the product certified in a round before ``number``."""
+    certified = earlier.certified_before(number)
+    return np.array([product in certified for product in products.ids], dtype=bool)
+
+
+def resumed(earlier: EarlierUses, checkpoints: Path | None, fingerprint: str) -> EarlierUses:
+    """Return ``earlier``, but for an interrupted training as if its round were the newest and not used yet: its own use
+    may be recorded already, and must not make its second start draw other folds.
+
+    ``fingerprint``: a hash of all that the training depends on, under which :func:`remember` stored the round.
+    """
+    file = _round_file(checkpoints, fingerprint) if checkpoints else None
+    if file is None or not file.is_file():
+        return earlier
+    return replace(earlier, certification_round=int(json.loads(file.read_text())["certification_round"]), uses={})
+
+
+def remember(certification_round: CertificationRound, checkpoints: Path | None, fingerprint: str) -> None:
+    """Store the round of a training, so that the training continues in the same round if it is interrupted."""
+    if checkpoints is None:
+        return
+    file = _round_file(checkpoints, fingerprint)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({"certification_round": certification_round.number}))
+    partial.replace(file)
+
+
+def _round_file(checkpoints: Path, fingerprint: str) -> Path:
+    return checkpoints / f"certification_round-{fingerprint[:16]}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +280,8 @@ class Division:
     stratify: bool
     key: tuple[int | str, ...]
 
-    def parts(self, index: Index, shares: NDArray[np.float64]) -> list[Index]:
-        """``index`` in parts of the given ``shares``, which sum to 1."""
+    def parts(self, index: Index, shares: Floats) -> list[Index]:
+        """Divide ``index`` into parts of the given ``shares``, which sum to 1."""
         members: dict[int, list[int]] = {}
         for product in index.tolist():
             members.setdefault(int(self.products.groups[product]), []).append(product)
@@ -189,8 +297,8 @@ class Division:
             parts[part] += inside
         return [np.array(sorted(part), dtype=np.int64) for part in parts]
 
-    def _divide(self, groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[int]:
-        """The part of each group, so that the parts have ``target`` products."""
+    def _divide(self, groups: Sequence[Sequence[int]], target: Floats) -> list[int]:
+        """Return the part of each group, so that the parts have ``target`` products."""
         if not self.stratify:
             return _cut(groups, target)
         if self.products.truth is None:
@@ -198,22 +306,20 @@ class Division:
         return _stratify(groups, self.products.truth, target, self.key)
 
 
-def _shares(config: FoldsConfig) -> NDArray[np.float64]:
-    """The folds' shares, in the order of :class:`Folds`."""
+def _shares(config: FoldsConfig) -> Floats:
+    """Return the folds' shares, in the order of :class:`Folds`."""
     return np.array([getattr(config, field.name) for field in fields(Folds)])
 
 
 def _large(labelled: int, config: FoldsConfig) -> int:
-    """Half the smallest fold of so many labelled products; a larger group is drawn by itself."""
+    """Return half the smallest fold of so many labelled products; a larger group is drawn by itself."""
     return max(1, int(_shares(config).min() * labelled / 2))
 
 
-def stratified_parts(
-    index: Index, groups: NDArray[np.int64], truth: NDArray[np.bool_], k: int, seed: int
-) -> list[Index]:
-    """``index`` in ``k`` parts of about equal size, each with its share of every value of ``truth`` (N, V); a content
-    group is in one part only. Iterative stratification (Sechidis et al. 2011). Raises ValueError for fewer groups
-    than parts.
+def stratified_parts(index: Index, groups: Ints, truth: Bools, k: int, seed: int) -> list[Index]:
+    """Divide ``index`` into ``k`` parts of about equal size, each with its share of every value of ``truth`` (N, V); a
+    content group is in one part only. Iterative stratification (Sechidis et al. 2011). Raises ValueError for fewer
+    groups than parts.
     """
     _, position = np.unique(groups[index], return_inverse=True)
     members: list[list[int]] = [[] for _ in range(int(position.max(initial=-1)) + 1)]
@@ -225,14 +331,14 @@ def stratified_parts(
     return [np.sort(index[part_of_product == part]) for part in range(k)]
 
 
-def _draw(shares: NDArray[np.float64], key: tuple[int | str, ...], first_id: str) -> int:
-    """A part drawn with probabilities ``shares``, by a hash: the same for the same key and group."""
+def _draw(shares: Floats, key: tuple[int | str, ...], first_id: str) -> int:
+    """Draw a part with probabilities ``shares``, by a hash: the same for the same key and group."""
     position = int(stable_hash("large group", *key, first_id)[:13], 16) / 16**13
     return min(int(np.searchsorted(np.cumsum(shares), position, side="right")), len(shares) - 1)
 
 
-def _cut(groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[int]:
-    """The fold of each group: the sequence of groups is cut so that fold sizes, in products, are as ``target``."""
+def _cut(groups: Sequence[Sequence[int]], target: Floats) -> list[int]:
+    """Return the fold of each group: the sequence of groups is cut so that the folds have ``target`` products."""
     cuts = np.cumsum(target) / max(target.sum(), 1.0) * sum(map(len, groups))
     folds, counted = [], 0
     for products in groups:
@@ -243,12 +349,12 @@ def _cut(groups: Sequence[Sequence[int]], target: NDArray[np.float64]) -> list[i
 
 def _stratify(
     groups: Sequence[Sequence[int]],
-    truth: NDArray[np.bool_],
-    target: NDArray[np.float64],
+    truth: Bools,
+    target: Floats,
     key: tuple[int | str, ...],
 ) -> list[int]:
-    """The fold of each group of products: groups of the rarest value are assigned first, each to the fold that lacks
-    most of that value (Sechidis et al. 2011). A group has the values of all its members.
+    """Return the fold of each group of products: groups of the rarest value are assigned first, each to the fold that
+    lacks most of that value (Sechidis et al. 2011). A group has the values of all its members.
 
     The algorithm counts groups. The group's size, rounded to a power of two, is added as a value, so that the shares
     also hold in products.
@@ -267,12 +373,12 @@ def _stratify(
     return folds.tolist()
 
 
-def near_duplicate_rate(index: Index, reference: Index, groups: NDArray[np.int64]) -> float:
-    """Share of the products at ``index`` whose content group is also in ``reference``; 0 for an empty index."""
+def near_duplicate_rate(index: Index, reference: Index, groups: Ints) -> float:
+    """Return the share of the products at ``index`` whose content group is also in ``reference``; 0 for none."""
     return float(np.isin(groups[index], groups[reference]).mean()) if len(index) else 0.0
 
 
-def half_of_groups(ids: Sequence[str], groups: NDArray[np.int64], purpose: str) -> NDArray[np.bool_]:
+def half_of_groups(ids: Sequence[str], groups: Ints, purpose: str) -> Bools:
     """(N,): the product's content group is in the half that a hash of its smallest product id and ``purpose`` gives."""
     order = np.lexsort((np.array(ids, dtype=str), groups))
     names, first = np.unique(groups[order], return_index=True)

@@ -1,20 +1,26 @@
-"""What a version's certificates would write on its test fold: recorded with the version, for the promotion gate."""
+"""The test fold: what a version's certificates would write there (recorded with the version, for the promotion gate),
+and its worst mistakes, as a person can judge them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis
-from catalog_enrichment.precision.classification_metrics import Bools
-from catalog_enrichment.precision.paired_recall import HeldOutDecision
-from catalog_enrichment.precision.units import writable_values
+from catalog_enrichment.precision.certified_recall import HeldOutDecision
+from catalog_enrichment.precision.classification_metrics import predictions
+from catalog_enrichment.precision.units import Bools, writable_values
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index
 from catalog_enrichment.training.task import Split
+
+TITLE = 300
+"""Characters that are kept of a title."""
 
 
 def held_out_decisions(
@@ -22,9 +28,9 @@ def held_out_decisions(
 ) -> list[HeldOutDecision]:
     """Return a row per attribute that the model scores and labelled product of the test fold on a modality path.
 
-    Each product by the certificate of its path. Its true values are all of the merchant's, learned or not. The products
-    of gold samples that did not certify are test products too: their true values are people's answers, none where the
-    product has no value, so that the promotion gate sees what is written to such products.
+    The certificate of a product's path decides what is written. The true values are all of the merchant's, learned or
+    not. The products of gold samples that did not certify are test products too: their true values are people's
+    answers, none where the product has no value, so that the promotion gate sees what is written to such products.
     """
     dataset = split.dataset
     on_a_path = np.any([dataset.on_path(modality) for modality in Modality], axis=0)
@@ -45,25 +51,23 @@ def held_out_decisions(
 
 
 def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> list[HeldOutDecision]:
-    """A row per product at ``index`` of one attribute; ``written`` (n, V): which learned values are written to it."""
+    """Return a row per product at ``index`` for one attribute; ``written`` (n, V): the learned values that are written
+    to it."""
     paths = _paths(split.dataset)
     return [
         HeldOutDecision(
             product_id=split.dataset.ids[product],
             group=int(split.groups[product]),
             attribute=label.attribute,
-            true_values=_true_values(split.dataset, product, label.attribute),
+            true_values=tuple(
+                split.dataset.merchant[product].get(label.attribute)
+                or split.dataset.gold[product].get(label.attribute, ())
+            ),
             written_values=tuple(label.values[column] for column in np.flatnonzero(row)),
             modality=paths[product],
         )
         for product, row in zip(index.tolist(), written, strict=True)
     ]
-
-
-def _true_values(dataset: Dataset, product: int, attribute: str) -> tuple[str, ...]:
-    """Return the merchant's values, or people's answers in a gold sample."""
-    given = dataset.merchant[product].get(attribute)
-    return tuple(given or dataset.gold[product].get(attribute, ()))
 
 
 def _gold(split: Split, label: Labels, scores: ModelScores, certificates: Sequence[Certificate]) -> Index:
@@ -75,9 +79,9 @@ def _gold(split: Split, label: Labels, scores: ModelScores, certificates: Sequen
     usable = label.gold & ~np.isin(split.groups, split.groups[known])
     on_a_path = np.zeros(len(usable), dtype=bool)
     certified = {
-        one.modality
-        for one in certificates
-        if one.attribute == label.attribute and one.basis is CertificateBasis.GOLD_SAMPLE
+        certificate.modality
+        for certificate in certificates
+        if certificate.attribute == label.attribute and certificate.basis is CertificateBasis.GOLD_SAMPLE
     }
     for modality in set(Modality) - certified:
         on_a_path |= split.dataset.on_path(modality)
@@ -87,7 +91,7 @@ def _gold(split: Split, label: Labels, scores: ModelScores, certificates: Sequen
 def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
     """(n,): the products of ``index`` to which the certificate may write, the day it was issued."""
     paths = _paths(dataset)
-    problems = [
+    reasons = [
         certificate.rejection_reason(
             scored_by=certificate.scored_by,
             standard=certificate.standard,
@@ -98,9 +102,85 @@ def _covered(dataset: Dataset, index: Index, certificate: Certificate) -> Bools:
         )
         for product in index.tolist()
     ]
-    return np.array([problem is None for problem in problems], dtype=bool)
+    return np.array([reason is None for reason in reasons], dtype=bool)
 
 
 def _paths(dataset: Dataset) -> list[Modality]:
     """(N,): the modality path by which each product is scored."""
     return [Modality.BOTH if picture is not None else Modality.TEXT_ONLY for picture in dataset.pictures]
+
+
+def mistakes(
+    split: Split,
+    labels: Mapping[str, Labels],
+    scores: ModelScores,
+    decisions: Sequence[HeldOutDecision],
+    most: int,
+) -> list[dict[str, Any]]:
+    """Return at most ``most`` rows per attribute, a product each: those that would be written first, then by score.
+
+    ``decisions``: what the certificates would write to the test fold's products; those of gold samples among them are
+    left out. The row has the wrong value with the highest score (`predicted`), the merchant's values (`true`), the
+    score, the modality path, the weight on the text (`attention`, None if the fusion has none) and whether the value
+    would be `written`.
+    """
+    position = {split.dataset.ids[product]: product for product in split.folds.test.tolist()}
+    in_fold = [decision for decision in decisions if decision.product_id in position]
+    rows: list[dict[str, Any]] = []
+    for name in dict.fromkeys(decision.attribute for decision in in_fold):
+        of_attribute = [decision for decision in in_fold if decision.attribute == name]
+        index = [position[decision.product_id] for decision in of_attribute]
+        wrong = _wrong(split.dataset, labels[name], scores, of_attribute, index)
+        rows += sorted(wrong, key=lambda row: (not row["written"], -row["score"], row["product_id"]))[:most]
+    return rows
+
+
+def _wrong(
+    dataset: Dataset, labels: Labels, scores: ModelScores, decisions: Sequence[HeldOutDecision], index: Sequence[int]
+) -> Iterable[dict[str, Any]]:
+    """Yield a row for every product at ``index`` with a wrong value; ``decisions``: of the same products."""
+    order = np.argsort(index)  # ModelScores.at takes positions in ascending order
+    ascending = np.asarray(index, dtype=np.int64)[order]
+    probabilities = scores.at(labels.attribute, ascending)
+    weights = scores.weights(labels.attribute, ascending)
+    predicted = predictions(probabilities, labels.cardinality)
+    for row, product in enumerate(ascending.tolist()):
+        decision = decisions[int(order[row])]
+        written = np.array([value in decision.written_values for value in labels.values], dtype=bool)
+        wrong = (predicted[row] | written) & ~labels.truth[product]
+        if not wrong.any():
+            continue
+        shown = wrong & written if (wrong & written).any() else wrong
+        column = int(np.where(shown, probabilities[row], -np.inf).argmax())
+        weight = None if weights is None or not np.isfinite(weights[row]) else float(weights[row])
+        yield {
+            "attribute": labels.attribute,
+            "product_id": decision.product_id,
+            "title": dataset.titles[product][:TITLE],
+            "true": list(decision.true_values),
+            "predicted": labels.values[column],
+            "score": float(probabilities[row, column]),
+            "modality": decision.modality.value if decision.modality else "",
+            "attention": weight,
+            "written": bool(written[column]),
+        }
+
+
+def pictures_of(dataset: Dataset, product_ids: Iterable[str]) -> dict[str, bytes]:
+    """Return product id -> its picture as the model saw it, as JPEG; products without a usable picture are left
+    out."""
+    wanted = set(product_ids)
+    return {
+        name: _jpeg(dataset.pixels[product])
+        for product, name in enumerate(dataset.ids)
+        if name in wanted and dataset.pictures[product] is not None
+    }
+
+
+def _jpeg(pixels: Any) -> bytes:
+    """``pixels``: (S, S, 3) RGB."""
+    from PIL import Image
+
+    encoded = BytesIO()
+    Image.fromarray(np.asarray(pixels)).save(encoded, "JPEG", quality=85)
+    return encoded.getvalue()

@@ -12,20 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
-from catalog_enrichment.catalog import gold_labels, label_uses, people_labels, self_derived
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog import human_labels, label_uses, self_derived
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunStatus
 from catalog_enrichment.registry.model_registry import Registry
-from catalog_enrichment.training import launcher
+from catalog_enrichment.registry.promotion import Promotion
+from catalog_enrichment.training.distributed import fitting_resources
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.precision.certificate import Certificate
-    from catalog_enrichment.precision.certify import LabelUse
+    from catalog_enrichment.records import LabelUse
     from catalog_enrichment.registry.model_registry import ModelVersion
     from catalog_enrichment.registry.trained_model import TrainedModel
     from catalog_enrichment.training.certification import EarlierCandidates
@@ -44,27 +45,26 @@ def train_model(config: Config) -> dict[str, Any]:
     recipe = load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
     dictionary, registry = load_dictionary(config), Registry(config)
     registry.connect(create=True)
-    catalog = LakeCatalog.of(config)
+    catalog = Catalog.of(config)
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
 
     with (
-        launcher.fitting_resources(config, "train_model") as (workdir, fit),
+        fitting_resources(config, "train_model") as (workdir, fit),
         registry.training_run(recipe.name, "train_model") as run,
     ):
-        from catalog_enrichment.report.plots import training_figures
-        from catalog_enrichment.report.training import training_tables
+        from catalog_enrichment.report.training_tables import training_tables
         from catalog_enrichment.training.train import train
 
         with stages("train") as stage:
-            products = people_labels.with_labels(catalog, self_derived.scan_products(catalog))
-            products = gold_labels.with_gold_labels(catalog, products)
+            products = human_labels.with_labels(catalog, self_derived.scan_products(catalog))
+            products = human_labels.with_gold_labels(catalog, products)
             earlier = _earlier_candidates(catalog, registry)
             with_losses = partial(fit, on_epoch=run.epoch)
             trained = train(products, dictionary, config, workdir, earlier, stages.say, with_losses)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
-            version = registry.register(trained, training_figures(trained), run)
+            version = registry.register(trained, run)
     with reported("tables", stages):
         stages.say(f"\n{training_tables(trained)}\n")
     for warning in trained.warnings:
@@ -101,7 +101,7 @@ def write_page(
         write_training_page(page, training)
         written = True
         registry.log_page(version, page)
-    if not written:  # there may be one of an earlier registry's version of this number
+    if not written:  # there may be the page of an earlier registry's version of this number
         return None
     stages.say(f"page of the training: {page}")
     return str(page)
@@ -109,8 +109,8 @@ def write_page(
 
 @contextmanager
 def reported(what: str, stages: Stages) -> Iterator[None]:
-    """A block that shows what a registered version is like: its errors are said and not raised, since a training that
-    is repeated uses certification labels once more."""
+    """Print the errors of a block that shows a registered version, and do not raise them: a training that is repeated
+    uses certification labels once more."""
     try:
         yield
     except Exception as problem:
@@ -119,20 +119,19 @@ def reported(what: str, stages: Stages) -> Iterator[None]:
         stages.say(f"warning: the version is registered, but its {what} could not be written or stored: {problem}")
 
 
-def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCandidates:
-    """Uses are recorded in the catalog, after those of the versions that were certified before it kept them."""
+def _earlier_candidates(catalog: Catalog, registry: Registry) -> EarlierCandidates:
+    """Return what is known of earlier candidates; uses of labels are recorded in the catalog."""
     from catalog_enrichment.training.certification import EarlierCandidates
-
-    before_table = registry.certified_without_label_uses()
 
     def use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> LabelUse:
         fold = label_uses.Fold(attribute, product_ids, certification_round)
-        return label_uses.use_labels(catalog, fold, candidate, before_table)
+        return label_uses.use_labels(catalog, fold, candidate)
 
     def next_use(attribute: str, product_ids: Sequence[str], candidate: str, certification_round: int) -> int:
-        return label_uses.next_number(catalog, label_uses.Fold(attribute, product_ids, certification_round), candidate, before_table)
+        fold = label_uses.Fold(attribute, product_ids, certification_round)
+        return label_uses.next_number(catalog, fold, candidate)
 
-    gate = registry.early_gate()
+    gate = Promotion(registry).early_gate()
     return EarlierCandidates(
         use_labels=use,
         next_use=next_use,
@@ -143,7 +142,7 @@ def _earlier_candidates(catalog: LakeCatalog, registry: Registry) -> EarlierCand
 
 
 def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
-    """The most important fields; all of them are in the model version's certificates.json."""
+    """Return the most important fields; all of them are in the model version's certificates.json."""
     counts = ("accepted", "wrong", "lower_bound", "certification_round", "use_number")
     return {
         name: getattr(certificate, name)

@@ -9,34 +9,24 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog_enrichment.models.fusion.base import probabilities
-from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.spec import ModelSpec, NoiseSpec, Recipe
+from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import loop
 from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.examples import single_encoder_spec
 from catalog_enrichment.training.folds import Index, stratified_parts
 from catalog_enrichment.training.loop import FitInputs, Progress
 from catalog_enrichment.training.objectives import Classification, targets_of
-from catalog_enrichment.training.single_encoder import (
-    new_network,
-    single_encoder_examples,
-    single_encoder_spec,
-    spec_without_unused_encoders,
-)
-
-if TYPE_CHECKING:
-    from catalog_enrichment.training.task import Task
+from catalog_enrichment.training.task import Task
 
 
-def flagged_pictures(
-    recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None
-) -> NDArray[np.bool_]:
+def flagged_pictures(recipe: Recipe, task: Task, progress: Progress, checkpoints: Path | None = None) -> Bools:
     """(N,): the train fold's products whose picture is masked in the fit, because a label is probably wrong.
 
     The train fold is divided into parts, and each part is predicted by an image-only model fitted to the others. Of the
@@ -64,7 +54,7 @@ def flagged_pictures(
 
 
 def noise_model_spec(model: ModelSpec, spec: NoiseSpec) -> ModelSpec:
-    """The image-only model whose predictions are compared with the labels."""
+    """Return the image-only model whose predictions are compared with the labels."""
     image_only = single_encoder_spec(model, "image")
     if not spec.encoder:
         return image_only
@@ -73,8 +63,8 @@ def noise_model_spec(model: ModelSpec, spec: NoiseSpec) -> ModelSpec:
 
 
 def suspect_labels(label: Labels, rows: Index, probability: NDArray[np.floating]) -> Index:
-    """The products of ``rows`` (n,) whose label cleanlab flags, least self-confident first. ``probability`` (n, V): of
-    each value, from models that were not fitted to these products.
+    """Return the products of ``rows`` (n,) whose label cleanlab flags, least self-confident first. ``probability``
+    (n, V): of each value, from models that were not fitted to these products.
 
     Values that all or none of the products have are not checked.
     """
@@ -117,30 +107,24 @@ def _out_of_sample_scores(
     progress: Progress,
     checkpoints: Path | None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Attribute -> (n, V): the probabilities by the model that was not fitted to the product's part."""
+    """Return attribute -> (n, V): the probabilities by the model that was not fitted to the product's part."""
+    model, has_image = noise_model_spec(recipe.model, spec), task.examples.has_image
+    objective = Classification(targets_of(task.labels), label_smoothing=spec.fit.label_smoothing)
+    examples = task.examples.of_encoder("image").with_picture_size(spec.fit.picture_size)
     truth = np.concatenate([label.truth for label in task.labels.values()], axis=1)
     scores = {name: np.zeros((len(rows), len(label.values))) for name, label in task.labels.items()}
-    choosing = task.folds.choosing[task.examples.has_image[task.folds.choosing]]
     for number, part in enumerate(stratified_parts(rows, task.groups, truth, part_count, spec.fit.seed), start=1):
         inputs = FitInputs(
             name=f"noise {number} of {part_count}",
-            examples=single_encoder_examples(task.examples, "image").with_picture_size(spec.fit.picture_size),
+            examples=examples,
             train=np.setdiff1d(rows, part),
-            held_out=choosing,
-            model=spec_without_unused_encoders(noise_model_spec(recipe.model, spec)),
+            held_out=task.folds.choosing[has_image[task.folds.choosing]],
+            model=model,
             checkpoints=checkpoints,
         )
-        network = _fit_noise_model(recipe, spec, task, inputs, progress)
-        outputs = inputs.examples.outputs(network, part)
+        network = task.new_network(model, spec.fit)
+        loop.run(network, objective, spec.fit, inputs, progress)
+        outputs = examples.outputs(network, part)
         for name, head in network.heads.items():
             scores[name][np.searchsorted(rows, part)] = probabilities(outputs.logits[name], head).numpy()
     return scores
-
-
-def _fit_noise_model(
-    recipe: Recipe, spec: NoiseSpec, task: Task, inputs: FitInputs, progress: Progress
-) -> MultiModalNet:
-    network = new_network(noise_model_spec(recipe.model, spec), spec.fit, task)
-    objective = Classification(targets_of(task.labels), label_smoothing=spec.fit.label_smoothing)
-    loop.run(network, objective, spec.fit, inputs, progress)
-    return network

@@ -13,37 +13,37 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import distributed, nn
 
-from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.models import compute_types
+from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import ModelInputs, MultiModalNet, parameter_groups
-from catalog_enrichment.models.spec import FitSpec
+from catalog_enrichment.models.spec import FitSpec, ModelSpec
+from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Index
 from catalog_enrichment.training.objectives import Objective
 
+BUCKET = 16
+"""Products are sorted by length within buckets of this many batches, which saves padding."""
+
 Progress = Callable[[str], None]
 """Gets one line of text per stage or epoch."""
 
 OnEpoch = Callable[[str, Mapping[str, float]], None]
-"""Gets the name of a fit and the numbers of each of its epochs, when that has ended."""
+"""Gets the name of a fit and the numbers of each of its epochs, after the epoch."""
 
 
-def ignored(_stage: str, _row: Mapping[str, float]) -> None:
-    """An :data:`OnEpoch` that does nothing."""
-
-
-BUCKET = 16
-"""Products are sorted by length within buckets of this many batches, which saves padding."""
+def ignored(*_: object) -> None:
+    """Discard a line of progress or the numbers of an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +56,10 @@ class FitInputs:
     train: Index
     held_out: Index
     """Products whose loss decides which epoch is kept."""
-    model: dict[str, Any] = field(default_factory=dict)
-    """The model's spec as plain data, part of the checkpoint's file name: pooling or regions change a fit, but not the
-    shape of any weight."""
-    masked_images: NDArray[np.bool_] | None = None
+    model: ModelSpec | None = None
+    """The spec is part of the checkpoint's file name: pooling or regions change a fit, but not the shape of any
+    weight."""
+    masked_images: Bools | None = None
     """(N,): products whose picture is left out of the fit."""
     checkpoints: Path | None = None
     """Folder of checkpoints, from which an interrupted fit continues; None: no checkpoints."""
@@ -74,7 +74,7 @@ class _State:
     """Weights of the best epoch."""
     best_loss: float = math.inf
     waited: int = 0
-    """Epochs since the best one."""
+    """Epochs since the best."""
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -85,8 +85,8 @@ class _State:
 def run(
     network: MultiModalNet, objective: Objective, spec: FitSpec, inputs: FitInputs, progress: Progress
 ) -> list[dict[str, float]]:
-    """Fit ``network`` in place; returns a row per epoch: epoch, train_loss, validation_loss, and of an objective about
-    attributes `validation_loss/ATTRIBUTE`, learning_rate (the largest), products_per_second.
+    """Fit ``network`` in place; returns a row per epoch: epoch, train_loss, validation_loss, learning_rate (the
+    largest), products_per_second, and for an objective about attributes `validation_loss/ATTRIBUTE`.
 
     The weights depend only on seed, data, machine and number of threads and processes; continuing from a checkpoint
     gives the same weights. Raises DataContractError if there are no products or the loss is not finite.
@@ -116,11 +116,8 @@ def run(
             f"validation {row['validation_loss']:.3f}, {row['products_per_second']:.0f} products/s"
         )
         if row["validation_loss"] < state.best_loss:
-            state.best, state.best_loss, state.waited = (
-                copy.deepcopy(network.state_dict()),
-                row["validation_loss"],
-                0,
-            )
+            state.best, state.best_loss = copy.deepcopy(network.state_dict()), row["validation_loss"]
+            state.waited = 0
         else:
             state.waited += 1
         loop.save(state)
@@ -136,7 +133,7 @@ def run(
 
 
 def learning_rate_factor(step: int, steps: int, spec: FitSpec) -> float:
-    """The factor on the configured learning rates at ``step`` of ``steps``.
+    """Return the factor on the configured learning rates at ``step`` of ``steps``.
 
     `warmup_cosine`, `warmup_linear`: linear warm-up, then cosine or linear decay to 0. `step`: multiplied by
     ``step_factor`` every ``step_epochs``. `constant`: 1.
@@ -188,7 +185,7 @@ class _Loop:
             self._loss_module = nn.parallel.DistributedDataParallel(self._loss_module, find_unused_parameters=True)
 
     def epoch(self) -> dict[str, float]:
-        """One pass over the training products.
+        """Pass once over the training products.
 
         Random numbers depend only on seed, epoch and process, so that checkpoints need not store their state. The order
         of the batches is the same in all processes; masked pictures and dropout differ.
@@ -220,7 +217,7 @@ class _Loop:
         }
 
     def broadcast_from_first(self, number: float) -> float:
-        """The first process's ``number``, so that all processes stop at the same epoch."""
+        """Return the first process's ``number``, so that all processes stop at the same epoch."""
         if self._ranks == 1:
             return number
         value = torch.tensor([number], dtype=torch.float64, device=self._device)
@@ -231,16 +228,8 @@ class _Loop:
         """Write the checkpoint atomically; only the first process does."""
         if self._inputs.checkpoints is None or self._rank:
             return
-        content = {
-            "best": state.best,
-            "best_loss": state.best_loss,
-            "waited": state.waited,
-            "history": state.history,
-            "network": self._network.state_dict(),
-            "objective": self._objective.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-        }
+        content = {field.name: getattr(state, field.name) for field in fields(state)}
+        content |= {name: part.state_dict() for name, part in self._parts().items()}
         file = self._file()
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
@@ -249,32 +238,37 @@ class _Loop:
 
     def resume(self) -> _State | None:
         """Restore the checkpoint of the same fit; None if there is none."""
-        exists = self._inputs.checkpoints is not None and self._file().is_file()
-        if self.broadcast_from_first(float(exists)) != float(exists):
-            raise ConfigError("training.checkpoints must be a folder that all processes can read")
-        if not exists:
+        if self._inputs.checkpoints is None or not self._file().is_file():
             return None
         content = torch.load(self._file(), map_location=self._device, weights_only=True)
-        self._network.load_state_dict(content["network"])
-        self._objective.load_state_dict(content["objective"])
-        self._optimizer.load_state_dict(content["optimizer"])
-        self._schedule.load_state_dict(content["schedule"])
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
         self._epoch = len(content["history"])
-        return _State(content["best"], content["best_loss"], content["waited"], content["history"])
+        return _State(**{field.name: content[field.name] for field in fields(_State)})
+
+    def _parts(self) -> dict[str, Any]:
+        """Return the parts of the fit whose state a checkpoint has, beside :class:`_State`."""
+        return {
+            "network": self._network,
+            "objective": self._objective,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+        }
 
     def _file(self) -> Path:
-        """The checkpoint's path. Its name has a hash of all that the fit depends on, so that recipes share stages."""
+        """Return the checkpoint's path. Its name has a hash of all that the fit depends on, so that recipes share
+        stages."""
         assert self._inputs.checkpoints is not None
         slug = self._inputs.name.replace("/", "-").replace(" ", "-")
         return self._inputs.checkpoints / f"{slug}-{self._fingerprint[:16]}.pt"
 
     def _hash_of_fit(self) -> str:
-        """Hash of settings, initial weights, products, texts, pictures, labels and number of processes."""
-        examples, train = self._inputs.examples, self._inputs.train
+        """Hash settings, initial weights, products, texts, pictures, labels and number of processes."""
+        examples, train, model = self._inputs.examples, self._inputs.train, self._inputs.model
         masked = b"" if self._inputs.masked_images is None else self._inputs.masked_images.tobytes()
         return stable_hash(
             asdict(self._spec),
-            self._inputs.model,
+            {} if model is None else _used_part(model),
             self._objective.identity(),
             hashlib.sha256(b"".join(_bytes(self._network.state_dict()))).hexdigest(),
             [[examples.dataset.ids[row] for row in rows.tolist()] for rows in (train, self._inputs.held_out)],
@@ -292,7 +286,7 @@ class _Loop:
         (loss / self._spec.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _masked_images(self, index: Index) -> NDArray[np.bool_]:
+    def _masked_images(self, index: Index) -> Bools:
         """(B,): products whose picture is masked in this step. A single remaining picture is masked too, because batch
         statistics need at least two."""
         masked = self._process_random.random(len(index)) < self._spec.image_dropout
@@ -319,6 +313,13 @@ class _Loop:
         if self._ranks > 1:
             for buffer in self._network.buffers():
                 distributed.broadcast(buffer, 0)
+
+
+def _used_part(model: ModelSpec) -> dict[str, Any]:
+    """Return the spec as plain data, without the encoders that the fusion does not use: they do not influence a fit."""
+    kind, plain = fusion_class(model.fusion.kind), asdict(model)
+    unused = [*(() if kind.uses_text else ("text", "second_text")), *(() if kind.uses_image else ("image",))]
+    return {name: value for name, value in plain.items() if name not in unused}
 
 
 def _bytes(state: dict[str, torch.Tensor]) -> Iterator[bytes]:

@@ -36,15 +36,15 @@ class Objective(nn.Module):
     """A loss. Its own weights, if it has any, are fitted together with the network's and then discarded."""
 
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch, a scalar. ``index`` (B,): the products' positions in the data set."""
+        """Return the loss of a batch, a scalar. ``index`` (B,): the products' positions in the data set."""
         raise NotImplementedError
 
     def identity(self) -> str:
-        """A hash of the settings and targets; part of the checkpoint's file name (:mod:`.loop`)."""
+        """Return a hash of the settings and targets; part of the checkpoint's file name (:mod:`.loop`)."""
         return type(self).__name__
 
     def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> HeldOutLoss:
-        """The loss on held-out products."""
+        """Return the loss on held-out products."""
         network.eval()
         self.eval()
         device = next(network.parameters()).device
@@ -71,7 +71,7 @@ class Target:
 
 
 def targets_of(labels: Mapping[str, Labels]) -> dict[str, Target]:
-    """The labels of every attribute as tensors."""
+    """Return the labels of every attribute as tensors."""
     return {
         name: Target(
             label.cardinality,
@@ -101,7 +101,7 @@ class Classification(Objective):
         return total_loss(network(inputs), self._targets, index, self._kl_lambda, self._smoothing)
 
     def held_out(self, network: MultiModalNet, examples: Examples, index: Index) -> HeldOutLoss:
-        """The loss without KL term, label smoothing, dropout and augmentation, over all products at once."""
+        """Return the loss without KL term, label smoothing, dropout and augmentation, over all products at once."""
         outputs, rows = examples.outputs(network, index), torch.from_numpy(index)
         parts = {name: float(total_loss(outputs, {name: target}, rows)) for name, target in self._targets.items()}
         return HeldOutLoss(float(total_loss(outputs, self._targets, rows)), parts)
@@ -119,7 +119,7 @@ def total_loss(
     kl_lambda: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Eq. 4 of De la Comble et al. 2022, per attribute, summed over the attributes.
+    """Return the loss of eq. 4 of De la Comble et al. 2022, summed over the attributes.
 
     The paper sums both terms over the products. Here both are means over the batch: their ratio, and so the effect of
     lambda, does not depend on the batch size. The KL term of a product without a picture is 0.
@@ -140,8 +140,8 @@ def total_loss(
 def attribute_loss(
     logits: torch.Tensor, target: Target, index: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean negative log-likelihood of the learnable products at ``index``, and of those with refused values; logits
-    (B, V), index (B,).
+    """Return the mean negative log-likelihood of the learnable products at ``index``, and of those with refused values;
+    logits (B, V), index (B,).
 
     ONE: softmax cross-entropy. MANY: binary cross-entropies, summed over the values, because a product's label set is
     one observation. 0, with gradient 0, if there is no such product.
@@ -163,15 +163,15 @@ def attribute_loss(
 
 
 def _refused(logits: torch.Tensor, target: Target, index: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """(R,) negative log-likelihood of what is known of the R products of ``among`` (B,) that have refused values: that
-    the right value is another one (ONE: minus the log of the sum of the others' probabilities; MANY: binary
+    """(R,) negative log-likelihood of the answers about the R products of ``among`` (B,) that have refused values: the
+    right value is not among these (ONE: minus the log of the sum of the other probabilities; MANY: binary
     cross-entropies of the refused values alone)."""
     if target.refused is None:
         return logits.new_zeros(0)
     wrong = target.refused[index]
     rows = among & wrong.any(dim=1)
     if target.cardinality is Cardinality.ONE:
-        rows &= ~wrong.all(dim=1)  # of the learned values none is left: the right one is not learned
+        rows &= ~wrong.all(dim=1)  # no learned value is left: the right value is not learned
     wrong, scores = wrong[rows].to(logits.device), logits[rows.to(logits.device)].float()
     if target.cardinality is Cardinality.ONE:
         others = torch.logsumexp(scores.masked_fill(wrong, -torch.inf), dim=1)

@@ -1,25 +1,31 @@
-"""Scores for evaluation and certification, from the predictor that enrichment uses too (I8)."""
+"""Scores of a fitted model, from the predictor that enrichment uses too (I8), and its evaluation on the test fold."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import compute_types, has_value
-from catalog_enrichment.models.ensemble import Scorer
-from catalog_enrichment.precision.calibration import fit_temperature
-from catalog_enrichment.precision.classification_metrics import Bools
-from catalog_enrichment.training.dataset import Dataset
-from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.models import artifact, compute_types, has_value
+from catalog_enrichment.models.predictor import Predictor, Scorer, load_predictor
+from catalog_enrichment.models.spec import FusionSpec, ModelSpec, Recipe, SearchSpec
+from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
+from catalog_enrichment.precision.classification_metrics import fit_temperature
+from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.fit import Fitted
-from catalog_enrichment.training.folds import Index
-from catalog_enrichment.training.loop import Progress
-from catalog_enrichment.training.task import Task
+from catalog_enrichment.training.folds import Index, where
+from catalog_enrichment.training.loop import Progress, ignored
+from catalog_enrichment.training.task import Split, Task
+
+BASELINES: tuple[str, ...] = ("text_only", "image_only")
+"""Unimodal fusions that are fitted for comparison; also their names in tables and metrics."""
 
 MaskedInput = Literal["nothing", "image", "text"]
 """The input that is withheld from the model."""
@@ -27,12 +33,11 @@ MaskedInput = Literal["nothing", "image", "text"]
 _TOKENIZER_BATCH = 4096
 _PROGRESS_SECONDS = 10.0
 
-T = TypeVar("T")
-
 
 def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
-    """Attribute -> temperature, fitted to the choosing fold's labelled products with a picture; 1 without any."""
-    index = task.folds.choosing[task.examples.has_image[task.folds.choosing]]
+    """Return attribute -> temperature, fitted to the choosing fold's labelled products with a picture; 1 without
+    any."""
+    index = where(task.folds.choosing, task.examples.has_image)
     temperature_by_attribute = dict.fromkeys(task.labels, 1.0)
     if not len(index):
         return temperature_by_attribute
@@ -45,29 +50,80 @@ def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
     return temperature_by_attribute
 
 
+def predictor_of(fitted: Fitted, task: Task, model: ModelSpec) -> Predictor:
+    """Return the predictor of a network that is not saved."""
+    device = compute_types.default_device()
+    return Predictor(fitted.network, task.tokenizers, model, temperatures(fitted, task), device)
+
+
+def products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
+    """Return the choosing, certification and test folds, and the products with an unlabelled attribute (for the
+    threshold grid, the weights and the drift reference)."""
+    selected = np.any([label.unlabelled for label in labels.values()], axis=0)
+    selected[split.folds.held_out] = True
+    return np.flatnonzero(selected)
+
+
+def check_compute_types(numbers: Sequence[str]) -> None:
+    """Raise ConfigError for a number type that this machine cannot compute in."""
+    for name in numbers:
+        if problem := compute_types.why_not(name, compute_types.default_device()):
+            raise ConfigError(f"training.compute_types: not {name} on this machine: {problem}")
+
+
+class SavedVersion:
+    """The folder of a model version, which is scored as enrichment does, in every number type to certify."""
+
+    def __init__(self, folder: Path, numbers: Sequence[str], dataset: Dataset) -> None:
+        self.folder, self.dataset, self._numbers = folder, dataset, numbers
+        self.predictors = self._load()
+        self.scores: list[ModelScores] = []
+        """By number type, as the predictors."""
+        self.heads: has_value.Heads = {}
+        """The has-value heads that the scores are multiplied by."""
+
+    def score(self, index: Index, progress: Progress) -> None:
+        """Score the products at ``index``."""
+        self.scores = [score(predictor, self.dataset, index, progress) for predictor in self.predictors]
+
+    def add_heads(self, heads: has_value.Heads) -> None:
+        """Write has-value heads into the folder, and apply them to the scores, as :class:`HasValueScorer` does."""
+        self.heads = heads
+        if not heads:
+            return
+        artifact.write_has_value(self.folder, heads)
+        self.predictors = self._load()
+        for number, scores in enumerate(self.scores):
+            pictured = self.dataset.has_image[scores.index]
+            probabilities = {
+                name: values * has_value.factors(heads, name, scores.vectors, pictured)[:, None]
+                for name, values in scores.probabilities.items()
+            }
+            self.scores[number] = replace(scores, probabilities=probabilities)
+
+    def _load(self) -> list[Scorer]:
+        return [load_predictor(self.folder, compute_types.default_device(), numbers) for numbers in self._numbers]
+
+
 def score(
     predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, masked: MaskedInput = "nothing"
 ) -> ModelScores:
-    """Scores of the products at ``index``, with the input ``masked`` withheld from the model.
+    """Score the products at ``index``, with the input ``masked`` withheld from the model.
 
     Products with texts of like length are scored together, as enrichment does: little is spent on padding.
     """
     order = _by_length(predictor, dataset, index)
     size = compute_types.ROWS[compute_types.device_of(predictor.compute_type)]
-    starts = range(0, len(order), size)
+    with_text, with_image = masked != "text", masked != "image"
     scores = []
-    for start in with_progress(starts, progress, size, "scored"):
+    for start in _reported(range(0, len(order), size), progress):
         rows = index[order[start : start + size]].tolist()
-        with_text, with_image = masked != "text", masked != "image"
-        scores.append(
-            predictor.predict(
-                ProductBatch(
-                    [dataset.titles[row] if with_text else "" for row in rows],
-                    [dataset.descriptions[row] if with_text else "" for row in rows],
-                    [dataset.pixels[row] if with_image and dataset.pictures[row] else None for row in rows],
-                )
-            )
+        batch = ProductBatch(
+            [dataset.titles[row] if with_text else "" for row in rows],
+            [dataset.descriptions[row] if with_text else "" for row in rows],
+            [dataset.pixels[row] if with_image and dataset.pictures[row] else None for row in rows],
         )
+        scores.append(predictor.predict(batch))
     as_given = np.argsort(order, kind="stable")
     widths = {name: len(head.labels) for name, head in predictor.heads.items()}
     return ModelScores(
@@ -81,19 +137,40 @@ def score(
     )
 
 
-def with_has_value(scores: ModelScores, heads: has_value.Heads, has_image: Bools) -> ModelScores:
-    """``scores`` with the has-value ``heads`` of the model version, as :class:`ensemble.HasValueScorer` gives them;
-    ``has_image`` (N,)."""
-    pictured = has_image[scores.index]
-    probabilities = {
-        name: values * has_value.factors(heads, name, scores.vectors, pictured)[:, None]
-        for name, values in scores.probabilities.items()
-    }
-    return replace(scores, probabilities=probabilities)
+def evaluate(
+    split: Split, task: Task, version: SavedVersion, held_out: Sequence[HeldOutDecision], with_masking: bool
+) -> Evaluation:
+    """Return certified metrics and metrics of the version on the test fold, in its first number type; if
+    ``with_masking``, also with each input masked."""
+    evaluation, test = Evaluation(), where(split.folds.test, split.dataset.has_image)
+    scores_by_modality = {BOTH: version.scores[0]}
+    for masked in get_args(MaskedInput)[1:] if with_masking else ():
+        scores_by_modality[f"{masked}_masked"] = score(version.predictors[0], split.dataset, test, ignored, masked)
+    for modality, modality_scores in scores_by_modality.items():
+        for label in task.labels.values():
+            evaluation.add_modality(modality, label, modality_scores, test, split.groups)
+    for attribute in task.labels:
+        decisions = [row for row in held_out if row.attribute == attribute]
+        in_training = np.isin([row.group for row in decisions], split.groups[split.folds.train])
+        evaluation.add_certified(attribute, certified_metrics(decisions, in_training))
+    return evaluation
+
+
+def add_baselines(
+    evaluation: Evaluation, recipe: Recipe, split: Split, task: Task, fit: Callable[[Recipe, Task], Fitted]
+) -> None:
+    """Fit the recipe with one modality only and add its metrics, to show what the other modality contributes."""
+    test = where(split.folds.test, split.dataset.has_image)
+    for kind in BASELINES:
+        model = replace(recipe.model, fusion=FusionSpec(kind=kind))
+        fitted = fit(replace(recipe, name=kind, model=model, search=SearchSpec()), task)
+        scores = score(predictor_of(fitted, task, model), split.dataset, test, ignored)
+        for label in task.labels.values():
+            evaluation.add_modality(kind, label, scores, test, split.groups)
 
 
 def _by_length(predictor: Scorer, dataset: Dataset, index: Index) -> Index:
-    """Positions in ``index``, shortest texts first."""
+    """Return positions in ``index``, shortest texts first."""
     lengths = [np.empty(0, dtype=np.int64)]
     for start in range(0, len(index), _TOKENIZER_BATCH):
         rows = index[start : start + _TOKENIZER_BATCH].tolist()
@@ -102,13 +179,13 @@ def _by_length(predictor: Scorer, dataset: Dataset, index: Index) -> Index:
     return np.asarray(np.argsort(np.concatenate(lengths), kind="stable"))
 
 
-def with_progress(items: Iterable[T], progress: Progress, products_per_item: int, verb: str) -> Iterator[T]:
-    """Yields the items; every ten seconds a progress line gives the number of products done and the rate."""
+def _reported(starts: range, progress: Progress) -> Iterator[int]:
+    """Yield the positions at which batches start; every ten seconds a progress line gives the number of products
+    scored and the rate."""
     started = reported = time.perf_counter()
-    for number, item in enumerate(items):
+    for start in starts:
         now = time.perf_counter()
         if now - reported > _PROGRESS_SECONDS:
-            products = number * products_per_item
-            progress(f"{products:,} products {verb}, {products / (now - started):,.0f} products/s")
+            progress(f"{start:,} products scored, {start / (now - started):,.0f} products/s")
             reported = now
-        yield item
+        yield start

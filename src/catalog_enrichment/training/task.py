@@ -1,28 +1,40 @@
-"""The data of a fit: products are read, grouped by content, split into folds and tokenized."""
+"""The data of a fit: products are read, grouped by content, split into folds and tokenized; and its networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from catalog_enrichment.config.schema import Config, TrainingConfig
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
-from catalog_enrichment.inputs.tokenizer import TextTokenizer
-from catalog_enrichment.models.encoders import build_tokenizer
+from catalog_enrichment.inputs.text import TextTokenizer
+from catalog_enrichment.models.compute_types import default_device
 from catalog_enrichment.models.fusion import fusion_class
-from catalog_enrichment.models.spec import ModelSpec, Recipe
-from catalog_enrichment.precision.earlier_uses import EarlierUses
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.spec import Ensemble, FitSpec, Head, ModelSpec, Recipe
+from catalog_enrichment.models.text_encoders import build_tokenizer
+from catalog_enrichment.precision.units import Ints
+from catalog_enrichment.records import Cardinality, EarlierUses, stable_hash
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
-from catalog_enrichment.training.certification_rounds import CertificationRound, folds_of_round
 from catalog_enrichment.training.examples import Examples
-from catalog_enrichment.training.folds import Folds, GroupedProducts, Index, content_groups, half_of_groups
+from catalog_enrichment.training.folds import (
+    CertificationRound,
+    Folds,
+    GroupedProducts,
+    Index,
+    content_groups,
+    folds_of_round,
+    half_of_groups,
+    remember,
+    resumed,
+    where,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,13 +42,15 @@ if TYPE_CHECKING:
 MIN_LABELLED = 100
 """With fewer labelled products the folds are too small to measure anything."""
 
+ModalitiesUsed = Literal["text", "image", "both"]
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """The data set with its content groups and folds."""
 
     dataset: Dataset
-    groups: NDArray[np.int64]
+    groups: Ints
     """(N,) content group of each product."""
     folds: Folds
     certification_round: CertificationRound = field(default_factory=CertificationRound)
@@ -44,42 +58,76 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a model is fitted to: the inputs, their tokenizers, the labels of every attribute, the folds."""
+    """The data that a model is fitted to: the inputs, their tokenizers, the labels of every attribute, the folds."""
 
     examples: Examples
     tokenizers: Mapping[str, TextTokenizer]
     """Text encoder -> its tokenizer."""
     labels: Mapping[str, Labels]
     folds: Folds
-    groups: NDArray[np.int64]
+    groups: Ints
     """(N,) content group of each product."""
 
     @property
     def train(self) -> Index:
         """The train fold's products with a learned or refused value of at least one attribute."""
         in_loss = np.any([label.in_loss for label in self.labels.values()], axis=0)
-        return np.asarray(self.folds.train[in_loss[self.folds.train]])
+        return where(self.folds.train, in_loss)
 
     @property
     def self_supervised(self) -> Index:
         """Products for self-supervision: the train fold, and the unlabelled products of half of the content groups. The
         other half stays unseen, for the comparison with labelled products. No product shares a content group with a
         held-out fold."""
-        held_out = np.concatenate([index for name, index in self.folds.items() if name != "train"])
         usable = half_of_groups(self.examples.dataset.ids, self.groups, "self-supervision")
         usable[self.folds.train] = True
-        return np.flatnonzero(usable & ~np.isin(self.groups, self.groups[held_out])).astype(np.int64)
+        return np.flatnonzero(usable & ~np.isin(self.groups, self.groups[self.folds.held_out])).astype(np.int64)
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """A head per attribute, its labels in the order of the truth's columns."""
+        return {name: Head(label.cardinality, label.values) for name, label in self.labels.items()}
+
+    def new_network(self, model: ModelSpec, spec: FitSpec, name: str = "") -> MultiModalNet:
+        """Build a network for one fit, initialised with the fit's seed, on the GPU if there is one.
+
+        ``name``: the text encoder of a model that has only one. Raises ConfigError if the network cannot be built or
+        does not accept pictures of the fit's size.
+        """
+        torch.manual_seed(spec.seed)
+        tokenizers = {"text": self.tokenizers[name]} if name in self.tokenizers else self.tokenizers
+        network = build_network(model, self.heads, tokenizers)
+        fixed_size = None if network.image is None else network.image.only_side
+        if spec.picture_size and fixed_size not in (None, spec.picture_size):
+            raise ConfigError(
+                f"picture_size is {spec.picture_size}, but {model.image.name} reads pictures of {fixed_size} pixels "
+                "only"
+            )
+        return network.to(default_device())
 
 
 def settings_of(config: Config) -> TrainingConfig:
-    """The section [training]. Raises ConfigError if there is none."""
+    """Return the section [training]. Raises ConfigError if there is none."""
     if config.training is None:
         raise ConfigError("the config has no section [training]: training needs at least training.recipe")
     return config.training
 
 
+def checkpoint_folder(config: Config, workdir: Path) -> Path:
+    """Return `training.checkpoints`; otherwise a temporary folder, through which recipes share stages."""
+    checkpoints = settings_of(config).checkpoints
+    return config.path(checkpoints) if checkpoints else workdir / "stages"
+
+
+def modalities_used(models: Iterable[ModelSpec]) -> ModalitiesUsed:
+    """Return the modalities that the models use, taken together."""
+    kinds = [fusion_class(model.fusion.kind) for model in models]
+    text, image = any(kind.uses_text for kind in kinds), any(kind.uses_image for kind in kinds)
+    return "both" if text and image else "text" if text else "image"
+
+
 def attributes_of(settings: TrainingConfig, dictionary: Dictionary) -> list[str]:
-    """The attributes to learn. Raises ConfigError for one that is not enabled in the dictionary."""
+    """Return the attributes to learn. Raises ConfigError for a name that is not enabled in the dictionary."""
     names = settings.attributes or dictionary.enabled
     if unknown := [name for name in names if name not in dictionary.enabled]:
         raise ConfigError(
@@ -95,10 +143,10 @@ def load(
     recipes: Sequence[Recipe],
     workdir: Path,
 ) -> Dataset:
-    """The products, with texts and pictures as ``recipes`` need them, which all have the same `model.image.size` and
-    `trim`. The pictures are written to ``workdir``.
+    """Read the products, with texts and pictures as ``recipes`` need them, which all have the same `model.image.size`
+    and `trim`. The pictures are written to ``workdir``.
 
-    Raises GateRefused where ``recipes`` use pictures and too many of those that there should be cannot be used.
+    Raises GateRefused where ``recipes`` use pictures and too many of them are unusable.
     """
     settings = settings_of(config)
     options = LoadOptions(
@@ -110,7 +158,7 @@ def load(
         max_unlabelled=settings.max_unlabelled,
     )
     dataset = load_dataset(products, dictionary, options)
-    uses_pictures = any(fusion_class(recipe.model.fusion.kind).uses_image for recipe in recipes)
+    uses_pictures = modalities_used(recipe.model for recipe in recipes) != "text"
     if uses_pictures and dataset.unusable.too_many(config.images.max_unusable):
         raise GateRefused(
             f"{dataset.unusable.sentence()} Nothing was trained; a recipe that uses the text alone needs no pictures, "
@@ -120,30 +168,29 @@ def load(
 
 
 def labels_of(dataset: Dataset, settings: TrainingConfig) -> dict[str, Labels]:
-    """Labels of every attribute to learn, also of those for which no value can be learned."""
+    """Return the labels of every attribute to learn, also of those for which no value can be learned."""
     names = attributes_of(settings, dataset.dictionary)
     return {name: dataset.labels(name, settings.min_label_count) for name in names}
 
 
 def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -> Split:
-    """Content groups, and the folds of the next training after the ``earlier`` uses of labels.
+    """Return content groups, and the folds of the next training after the ``earlier`` uses of labels.
 
     Raises DataContractError if there are too few labelled products or content groups.
     """
-    labels = labels_of(dataset, settings).values()
-    labelled = np.flatnonzero(np.any([label.labelled for label in labels], axis=0))
+    labels = labels_of(dataset, settings)
+    labelled = np.flatnonzero(np.any([label.labelled for label in labels.values()], axis=0))
     if len(labelled) < MIN_LABELLED:
-        counts = {label.attribute: int(label.labelled.sum()) for label in labels}
+        counts = {name: int(label.labelled.sum()) for name, label in labels.items()}
         raise DataContractError(
             f"{len(labelled)} of {dataset.counts['products_read']} products are labelled, training needs at least "
             f"{MIN_LABELLED} (per attribute: {counts}). Check source.mapping.attributes and attributes_when of the "
             "import, and that the dictionary's attribute names are those in products.merchant_attributes"
         )
     groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
-    truth = np.concatenate([label.truth for label in labels], axis=1)
+    truth = np.concatenate([label.truth for label in labels.values()], axis=1)
     products = GroupedProducts(dataset.ids, groups, truth)
-    attributes = attributes_of(settings, dataset.dictionary)
-    folds, certification_round = folds_of_round(labelled, products, settings, attributes, earlier)
+    folds, certification_round = folds_of_round(labelled, products, settings, list(labels), earlier)
     if empty := [name for name, size in folds.sizes().items() if not size]:
         raise DataContractError(
             f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, too few "
@@ -153,18 +200,32 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
     return Split(dataset, groups, _with_people(folds, dataset, groups), certification_round)
 
 
-def _with_people(folds: Folds, dataset: Dataset, groups: NDArray[np.int64]) -> Folds:
-    """The products that people labelled train too, where no product of their content group is in another fold."""
-    held_out = np.concatenate([index for name, index in folds.items() if name != "train"])
-    said = [bool(right or wrong) for right, wrong in zip(dataset.people, dataset.refused, strict=True)]
-    by_people = np.flatnonzero(said).astype(np.int64)
-    more = by_people[~np.isin(groups[by_people], groups[held_out])]
+def resumable_split(dataset: Dataset, config: Config, recipe: Recipe | Ensemble, earlier: EarlierUses) -> Split:
+    """Return :func:`split_of`, in the certification round in which the same training was interrupted, if it was
+    (`training.checkpoints`)."""
+    settings = settings_of(config)
+    checkpoints = config.path(settings.checkpoints) if settings.checkpoints else None
+    by_people = (*filter(None, dataset.people), *filter(None, dataset.refused))
+    of_products = stable_hash(dataset.ids, [sorted(values.items()) for values in (*dataset.merchant, *by_people)])
+    chosen = (asdict(settings.folds), settings.attributes, settings.min_label_count)
+    fingerprint = stable_hash(asdict(recipe), chosen, of_products)
+    split = split_of(dataset, settings, resumed(earlier, checkpoints, fingerprint))
+    remember(split.certification_round, checkpoints, fingerprint)
+    return split
+
+
+def _with_people(folds: Folds, dataset: Dataset, groups: Ints) -> Folds:
+    """Add the products that people labelled to the train fold, where no product of their content group is in another
+    fold."""
+    answered = [bool(right or wrong) for right, wrong in zip(dataset.people, dataset.refused, strict=True)]
+    by_people = np.flatnonzero(answered).astype(np.int64)
+    more = by_people[~np.isin(groups[by_people], groups[folds.held_out])]
     return replace(folds, train=np.union1d(folds.train, more).astype(np.int64)) if len(more) else folds
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
-    """The task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is built of
-    the train fold.
+    """Return the task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is
+    built of the train fold.
 
     Unlabelled products add nothing to the vocabulary: held-out products would have more unknown words than they, and
     labelled and unlabelled products would differ for that reason alone. Raises DataContractError if no attribute can be
@@ -183,6 +244,6 @@ def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Tas
 
 
 def _can_be_learned(labels: Labels, train: Index) -> bool:
-    """True with enough learned values: two for an attribute of cardinality ONE, one for MANY."""
+    """Return True with enough learned values: two for an attribute of cardinality ONE, one for MANY."""
     needed = 2 if labels.cardinality is Cardinality.ONE else 1
     return len(labels.values) >= needed and bool(labels.learnable[train].any())

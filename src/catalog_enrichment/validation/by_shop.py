@@ -1,8 +1,8 @@
-"""What is wrong with the shops' products, counted: bounded, for the rows of an import and of an enrichment in `runs`.
+"""Counts the problems of each shop's products, for the rows of an import and of an enrichment in `runs`.
 
-A problem has the name of its :class:`~catalog_enrichment.records.Reason`, with the attribute behind a dot where it is
-about one: ``empty_title``, ``disagrees_with_merchant.color``. Spark keeps the shops with most problems and the sums of
-all shops; the driver never holds the others.
+A problem has the name of its :class:`~catalog_enrichment.reasons.Reason`, and after a dot the attribute, if it is about
+an attribute: ``empty_title``, ``disagrees_with_merchant.color``. Spark keeps the shops with most problems and the sums
+of all shops, so that the driver holds few rows however many shops there are.
 """
 
 from __future__ import annotations
@@ -24,28 +24,22 @@ LIMIT = 100
 """Shops that are counted by name."""
 
 UNMAPPED = "unmapped_value"
-"""The problem of a merchant's value that the dictionary lacks; no Reason, because nothing is refused for it."""
+"""The problem of a merchant's value that the dictionary lacks. It is no Reason, because nothing is refused for it."""
 
 SHOP, ALL = "shop", "all"
-"""What is counted for one group: a shop, and all shops together, whose name is null."""
+"""Kinds of groups that are counted: a shop, and all shops together, whose name is null."""
 
 Problems = Mapping[str, Mapping[str, int]]
 """Shop id, "" for none -> problem -> products, rows or values."""
 
 
-def added(*counted: Problems) -> dict[str, Counter[str]]:
-    """The sum, shop by shop and problem by problem."""
+def largest(*counted: Problems, limit: int = LIMIT) -> dict[str, Any]:
+    """Return the sum: the ``shops`` with most problems by name, and the number and the problems of the ``others``."""
     total: dict[str, Counter[str]] = {}
     for problems in counted:
         for shop, numbers in problems.items():
             total.setdefault(shop, Counter()).update(numbers)
-    return total
-
-
-def largest(*counted: Problems, limit: int = LIMIT) -> dict[str, Any]:
-    """The sum as JSON can have it: ``shops`` with most problems by name, and ``others``: their number and problems."""
-    total = {shop: numbers for shop, numbers in added(*counted).items() if numbers.total()}
-    order = sorted(total, key=lambda shop: (-total[shop].total(), shop))
+    order = sorted((s for s in total if total[s].total()), key=lambda shop: (-total[shop].total(), shop))
     named, others = order[:limit], order[limit:]
     rest = sum((total[shop] for shop in others), Counter[str]())
     return {
@@ -55,7 +49,7 @@ def largest(*counted: Problems, limit: int = LIMIT) -> dict[str, Any]:
 
 
 def merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several results of :func:`largest` added up; shops that are among the others of one may be counted twice."""
+    """Add up results of :func:`largest`. A shop that is among the others of several is counted several times."""
     rows = list(rows)
     found = largest(*(row["shops"] for row in rows))
     rest = sum((Counter(row["others"]["problems"]) for row in [*rows, found]), Counter[str]())
@@ -64,7 +58,7 @@ def merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def sums(problems: DataFrame) -> DataFrame:
-    """For :func:`largest_of`: the number of rows of ``problems`` (``shop_id``, ``problem``) per shop and in all."""
+    """Count the rows of ``problems`` (``shop_id``, ``problem``), per shop and in all, for :func:`largest_of`."""
     from pyspark.sql import functions as F
 
     found = problems.select("problem", F.coalesce("shop_id", F.lit("")).alias("name"))
@@ -76,11 +70,11 @@ def sums(problems: DataFrame) -> DataFrame:
 
 
 def largest_of(sums: DataFrame, limit: int) -> list[dict[str, Any]]:
-    """The ``limit`` groups of each kind with the largest numbers: few rows, however many groups there are.
+    """Return the ``limit`` groups of each kind with the largest numbers.
 
-    ``sums``: ``by`` (:data:`SHOP`, :data:`ALL`, or another kind of group), ``name`` (of the group; of a shop "" for
-    none), ``key`` (what is counted) and ``number``, more than 0. Returns ``by``, ``name``, ``numbers`` (``key`` and
-    ``number``) and ``groups``: how many there are of this kind.
+    ``sums``: ``by`` (:data:`SHOP`, :data:`ALL`, or another kind of group), the group's ``name`` ("" for products
+    without a shop), ``key`` (what is counted) and ``number``, more than 0. The result has ``by``, ``name``, ``numbers``
+    (``key`` -> ``number``) and ``groups``: how many groups there are of this kind.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -89,7 +83,7 @@ def largest_of(sums: DataFrame, limit: int) -> list[dict[str, Any]]:
     groups = sums.groupBy("by", "name").agg(F.sum("number").alias("size"), numbers)
     groups = groups.withColumn("groups", F.count("*").over(Window.partitionBy("by")))
     rows = largest_groups(groups, limit, by="by").select("by", "name", "numbers", "groups").toArrow().to_pylist()
-    return [row | {"numbers": {one["key"]: one["number"] for one in row["numbers"]}} for row in rows]
+    return [row | {"numbers": {entry["key"]: entry["number"] for entry in row["numbers"]}} for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +93,13 @@ class Counted:
     totals: dict[str, int]
     """Problem -> number, in all shops."""
     shops: dict[str, dict[str, int]]
-    """As :data:`Problems`, most first."""
+    """Shop id -> problem -> number, the shop with most problems first."""
     others: int
     """Shops with a problem that are not in ``shops``."""
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> Counted:
-        """``rows``: of :func:`largest_of`; the totals, and at least :data:`LIMIT` shops if there are as many."""
+        """Return the counts in ``rows`` of :func:`largest_of`, which was called with at least :data:`LIMIT`."""
         rows = list(rows)
         totals: dict[str, int] = next((row["numbers"] for row in rows if row["by"] == ALL), {})
         shops = [row for row in rows if row["by"] == SHOP]
@@ -114,7 +108,7 @@ class Counted:
         return cls(totals, named, shops[0]["groups"] - len(named) if shops else 0)
 
     def row(self) -> dict[str, Any]:
-        """As :func:`largest`."""
+        """Return the counts in the form of :func:`largest`."""
         named = sum(map(Counter, self.shops.values()), Counter[str]())
         rest = {problem: total - named[problem] for problem, total in sorted(self.totals.items())}
         return {

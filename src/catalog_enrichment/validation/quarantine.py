@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def quarantine_rows(
     frame: DataFrame, stage: QuarantineStage, run_id: str, model_version: str | None = None, at: datetime | None = None
 ) -> DataFrame:
-    """The rows of ``frame`` with the columns of the quarantine contract; columns that ``frame`` lacks are null.
+    """Return the rows of ``frame`` with the columns of the quarantine contract; columns that it lacks are null.
 
     ``frame`` must have ``reason``; it can have ``product_id``, ``detail``, ``payload``, ``source_uri``, ``row_number``
-    and ``content_hash``. ``at`` is the time of quarantine, by default now. Passwords and keys are masked in the texts
-    that come from files (:mod:`catalog_enrichment.masking`).
+    and ``content_hash``. ``at`` is the time of quarantine, by default now. Passwords and keys in texts that come from
+    files are masked (:mod:`catalog_enrichment.masking`).
     """
     from pyspark.sql import functions as F
 
@@ -32,16 +32,12 @@ def quarantine_rows(
     }
     columns = {name: F.col(name) for name in frame.columns} | run_columns
     columns |= {name: _masked(columns[name]) for name in ("detail", "payload", "source_uri") if name in columns}
-    return frame.select(
-        *[
-            columns.get(field.name, F.lit(None)).cast(field.dataType).alias(field.name)
-            for field in contract.spark_schema("quarantine")
-        ]
-    )
+    schema = contract.spark_schema("quarantine")
+    return frame.select(*(columns.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in schema))
 
 
 def _masked(text: Column) -> Column:
-    """:func:`catalog_enrichment.masking.masked` in Spark."""
+    """Return the text as :func:`catalog_enrichment.masking.masked` does."""
     from pyspark.sql import functions as F
 
     without_users = F.regexp_replace(text, USER_AND_PASSWORD, f"://{MASK}@")

@@ -1,8 +1,7 @@
 """Row rules: a bad row gets a reason and does not stop the batch (I7).
 
-The rules are in schemas/expectations/row_rules.v1.json: an ordered list of {reason, when, detail}, where ``when`` is a
-Spark SQL predicate and ``detail`` a Spark SQL expression for the message. A row gets the reason of the first rule that
-is true for it.
+The rules are in schemas/expectations/row_rules.v1.json: an ordered list of {reason, when, detail}. A row gets the
+reason of the first rule that is true for it.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ import json
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import Reason
+from catalog_enrichment.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyspark.sql import Column, DataFrame
-
-_KEYS = {"reason", "when", "detail"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +33,15 @@ class RowRule:
 def load_rules(path: Path) -> list[RowRule]:
     """Read a rules file. Raises ConfigError for broken JSON, unknown or missing keys, or an unknown reason."""
     try:
-        rows = json.loads(path.read_text())["rules"]
-        return [_rule(row) for row in rows]
+        return [_rule(row) for row in json.loads(path.read_text())["rules"]]
     except (ValueError, KeyError, TypeError) as problem:
         raise ConfigError(f"{path} is not a usable list of row rules: {problem}") from None
 
 
-def _rule(row: dict[str, str]) -> RowRule:
-    if set(row) != _KEYS:
-        raise ValueError(f"a rule has the keys {sorted(_KEYS)}, not {sorted(row)}")
+def _rule(row: dict[str, Any]) -> RowRule:
+    keys = {"reason", "when", "detail"}
+    if set(row) != keys:
+        raise ValueError(f"a rule has the keys {sorted(keys)}, not {sorted(row)}")
     known = [reason.value for reason in Reason]
     if row["reason"] not in known:
         raise ValueError(f"unknown reason {row['reason']!r}; the reasons are {known}")
@@ -52,12 +49,12 @@ def _rule(row: dict[str, str]) -> RowRule:
 
 
 def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
-    """Adds ``reason`` and ``detail`` to every row, both null if no rule is true. One pass and one window.
+    """Add ``reason`` and ``detail`` to every row, both null if no rule is true. One pass and one window.
 
     ``frame`` needs the columns that the rules name, and product_id, updated_at, payload and content_hash. Rules can use
-    ``copy_number``, which numbers the rows of one product_id: first the rows that pass the rules before
-    ``duplicate_id``, newest first. The other rules are evaluated before the window, so that it shuffles no texts.
-    Raises ConfigError if a rule is not Spark SQL over these columns.
+    ``copy_number``, which numbers the rows of a product_id: first the rows that pass the rules before ``duplicate_id``,
+    newest first. The other rules are evaluated before the window, so that it shuffles no texts. Raises ConfigError if a
+    rule is not Spark SQL over these columns.
     """
     from pyspark.errors import AnalysisException
     from pyspark.sql import Window
@@ -84,7 +81,7 @@ def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
 
 
 def _first_true(rules: Sequence[RowRule]) -> Column:
-    """struct<reason, detail> of the first rule that is true, else null."""
+    """Return the first rule that is true as struct<reason, detail>, else null."""
     from pyspark.sql import functions as F
 
     outcome = F.lit(None).cast("struct<reason: string, detail: string>")

@@ -1,8 +1,8 @@
-"""Validates a whole snapshot by a great_expectations suite, before anything is written.
+"""Validates a whole snapshot before anything is written: by a great_expectations suite, and by trying some pictures.
 
 Suites are JSON in schemas/expectations: {name, expectations: [{type, kwargs, meta, severity}], meta}. The caller gives
 the value of a kwarg ``{"$PARAMETER": name}``; ``meta.expected`` is the expectation in words. A failed expectation of
-severity ``critical`` refuses the snapshot, of another severity it is only recorded in the document.
+severity ``critical`` refuses the snapshot; a failure of another severity is only recorded in the document.
 """
 
 from __future__ import annotations
@@ -16,10 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.errors import ConfigError
+import pandas as pd
+
+from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.errors import ConfigError, GateRefused
+from catalog_enrichment.inputs.images import UnusablePictures, first_usable_of_each
+from catalog_enrichment.inputs.square import Square
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+_LOOK_AT_COLUMN = {"expect_column_to_exist", "expect_column_values_to_be_of_type"}
+"""Expectations that look at no value."""
+
+_LOOK_AT_NULLS = _LOOK_AT_COLUMN | {"expect_column_values_to_be_null", "expect_column_values_to_not_be_null"}
+"""Expectations that only ask whether there is a value."""
+
+_SIZE = 32
+"""Pixels. Whether a picture can be decoded does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,7 @@ class ValidationResult:
     document: dict[str, Any]
     """great_expectations' result document: counts and shares, no rows."""
     failures: list[str]
-    """One sentence per failed critical expectation: column, expected, observed."""
+    """A sentence for each failed critical expectation: column, expected, observed."""
 
 
 def check_snapshot(frame: DataFrame, suite_path: Path, parameters: dict[str, Any]) -> ValidationResult:
@@ -61,15 +75,8 @@ def _load(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a usable suite of expectations: {problem!r}") from None
 
 
-_OF_COLUMN = {"expect_column_to_exist", "expect_column_values_to_be_of_type"}
-"""Expectations that look at no value."""
-
-_OF_NULLS = _OF_COLUMN | {"expect_column_values_to_be_null", "expect_column_values_to_not_be_null"}
-"""Expectations that only ask whether there is a value."""
-
-
 def _validated_columns(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
-    """The columns of ``frame`` that the suite names, with as much of their values as it looks at.
+    """Return the columns of ``frame`` that the suite names, with as much of their values as it looks at.
 
     They are cached, and a million titles would not fit. A column with binary data becomes "is not null".
     """
@@ -85,9 +92,9 @@ def _validated_columns(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
         column, kind = F.col(field.name), field.dataType
         if "binary" in kind.simpleString():
             column = column.isNotNull()
-        elif asked[field.name] <= _OF_COLUMN:
+        elif asked[field.name] <= _LOOK_AT_COLUMN:
             column = F.lit(None).cast(kind)
-        elif asked[field.name] <= _OF_NULLS and kind.simpleString() == "string":
+        elif asked[field.name] <= _LOOK_AT_NULLS and kind.simpleString() == "string":
             column = F.when(column.isNotNull(), F.lit(""))
         columns.append(column.alias(field.name))
     return frame.select(*columns or [F.lit(True).alias("row")])
@@ -95,7 +102,7 @@ def _validated_columns(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
 
 @contextmanager
 def _cached(frame: DataFrame) -> Iterator[DataFrame]:
-    """Caches ``frame`` meanwhile: without a cache every expectation would read the source again."""
+    """Cache ``frame`` in the block: without a cache every expectation would read the source again."""
     frame = frame.persist()
     try:
         yield frame
@@ -132,18 +139,15 @@ def _refuses(result: dict[str, Any]) -> bool:
 
 
 def _failure(result: dict[str, Any], available: list[str], parameters: dict[str, Any]) -> str:
-    """The failed expectation as a sentence."""
+    """Return the failed expectation as a sentence."""
     config = result["expectation_config"]
     column = config["kwargs"].get("column")
     if column is not None and column not in available:
         return f"column {column!r} is missing; the columns are {sorted(available)}"
     in_words = config.get("meta", {}).get("expected")
-    expected = in_words.format(**parameters) if in_words else f"{config['type']} {_own_kwargs(config['kwargs'])}"
+    kwargs = {name: value for name, value in config["kwargs"].items() if name not in ("batch_id", "column")}
+    expected = in_words.format(**parameters) if in_words else f"{config['type']} {kwargs}"
     return f"{column or 'the snapshot'}: expected {expected}; observed {_observed(result)}"
-
-
-def _own_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if name not in ("batch_id", "column")}
 
 
 def _observed(result: dict[str, Any]) -> str:
@@ -155,3 +159,41 @@ def _observed(result: dict[str, Any]) -> str:
         return f"{failed:,} of {rows:,} rows ({100 * failed / rows if rows else 0:.1f}%) that fail"
     problem = result.get("exception_info", {})
     return f"nothing: {str(problem.get('exception_message') or problem)[:300]}"
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def try_pictures(rows: DataFrame, limits: ImagesConfig) -> UnusablePictures:
+    """Fetch and decode the pictures of `images.sample` of the rows with pictures: a wrong folder is noticed then.
+
+    This runs on the executors, as an enrichment will. The same rows are drawn every time. ``rows``: row_key,
+    product_id, images.
+    """
+    from pyspark.sql import functions as F
+
+    pictures = UnusablePictures()
+    if not limits.sample:
+        return pictures
+    with_pictures = rows.where(F.size("images.version") > 0)
+    drawn = with_pictures.orderBy(F.xxhash64("product_id"), "row_key").select("row_key").limit(limits.sample)
+    sample = rows.join(F.broadcast(drawn), "row_key").select("images")
+
+    def decode(images: pd.Series) -> pd.DataFrame:
+        decoded = first_usable_of_each(list(images), Square(_SIZE), limits)
+        return pd.DataFrame([(picture.reason, picture.detail) for picture in decoded], columns=["reason", "detail"])
+
+    outcome = F.pandas_udf(decode, "struct<reason:string,detail:string>")("images")
+    tried = sample.repartition(rows.sparkSession.sparkContext.defaultParallelism).select(outcome.alias("outcome"))
+    pictures.add((row["outcome"]["reason"], row["outcome"]["detail"]) for row in tried.collect())
+    return pictures
+
+
+def refuse_unusable_pictures(pictures: UnusablePictures, max_unusable: float) -> None:
+    """Raise GateRefused if more than this share of the tried products have no usable picture."""
+    if pictures.too_many(max_unusable):
+        raise GateRefused(
+            f"{pictures.sentence()} Nothing was imported. If it is right so, import once with "
+            "--set images.max_unusable=1",
+            {"pictures_tried": pictures.tried, "unusable_pictures": dict(pictures.by_reason)},
+        )

@@ -1,9 +1,8 @@
 """Connections to web servers whose addresses were checked.
 
-A host's name is resolved, every address is checked, and the connection goes to the very address that was checked: a
-name that resolves to a private address a moment later (DNS rebinding) changes nothing. Redirects are not followed here.
-A request's time limit holds for its whole answer, so a server that sends a byte a second is cut off. Connections are
-kept and used again. Proxies from the environment are not used: they would resolve the name.
+A host's name is resolved, every address is checked, and the connection goes to the address that was checked, so a name
+that resolves to a private address a moment later (DNS rebinding) changes nothing. Redirects are left to the caller. A
+request's time limit holds for its whole answer. Proxies from the environment are not used: they would resolve the name.
 """
 
 from __future__ import annotations
@@ -23,32 +22,27 @@ from urllib.parse import urljoin
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import LocationParseError
 from urllib3.util import Timeout, Url, parse_url
-from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import create_urllib3_context
 
-from catalog_enrichment.config.fetch import WEB_SCHEMES, FetchConfig
-from catalog_enrichment.records import Reason
-from catalog_enrichment.web.limits import Deadline, NotFetched, PrivateHosts
+from catalog_enrichment.config.images import WEB_SCHEMES, FetchConfig
+from catalog_enrichment.web.limits import Deadline, NotAllowed, PrivateHosts
 
 Resolve = Callable[[str, int], Sequence[str]]
 """(host, port) -> its addresses. Raises OSError if there are none."""
 
 CHUNK = 1 << 16
 """Bytes read from a connection at a time."""
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-RETRIED = frozenset({408, 425, 429})
-"""Statuses below 500 after which a request is worth another try."""
-
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RESOLVED_SECONDS = 60.0
-"""How long checked addresses are used. Safe, since the connection goes to the checked address."""
+"""How long checked addresses are used. That is safe: the connection goes to the checked address."""
 _HOSTS = 512
-"""Hosts whose connections and addresses are kept, those used last."""
+"""The most recently used hosts, whose connections and addresses are kept."""
 
 
 def system_resolver(host: str, port: int) -> list[str]:
-    """The addresses that the system gives for ``host``, each once."""
+    """Return the distinct addresses that the system gives for ``host``."""
     answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
@@ -58,12 +52,12 @@ class Host:
     """What is known of one scheme, host and port."""
 
     addresses: tuple[str, ...] = ()
-    """Checked; used in turn."""
+    """Checked addresses, used in turn."""
     resolved_at: float = float("-inf")
     failures: int = 0
-    """Requests in a row that were not answered, as far as the caller counts them."""
+    """Requests in a row that were not answered, if the caller counts them."""
     paused_until: float = float("-inf")
-    """Until when the caller asks nothing."""
+    """Time before which the caller asks nothing."""
     pools: dict[str, HTTPConnectionPool] = field(default_factory=dict)
     """Address -> its connections."""
 
@@ -71,29 +65,31 @@ class Host:
 class WebHosts:
     """Opens requests to http and https servers; for several threads."""
 
-    def __init__(self, config: FetchConfig, private: PrivateHosts, resolve: Resolve = system_resolver) -> None:
-        self._config, self._resolve, self._private = config, resolve, private
+    def __init__(self, config: FetchConfig, option: str, resolve: Resolve = system_resolver) -> None:
+        """``option``: the config key of ``config.private_hosts``, for messages."""
+        self._config, self._resolve = config, resolve
+        self._private = PrivateHosts(config.private_hosts, option)
         self._hosts: OrderedDict[tuple[str, str, int], Host] = OrderedDict()
         self._lock = threading.Lock()
         self._ssl_context: ssl.SSLContext | None = None
 
     def parse(self, uri: str) -> Url:
-        """Raises NotFetched for what is no URI of a scheme that is allowed, and for one with a user or password."""
+        """Parse a URI. Raises NotAllowed if it is malformed, has another scheme than allowed, or a user or password."""
         try:
             url = parse_url(uri)
             port = url.port
         except (LocationParseError, ValueError):
-            raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "not a valid URI") from None
+            raise NotAllowed("not a valid URI") from None
         if url.scheme not in WEB_SCHEMES or url.scheme not in self._config.schemes:
-            raise NotFetched(Reason.IMAGE_NOT_ALLOWED, f"scheme {url.scheme!r} is not allowed here")
+            raise NotAllowed(f"scheme {url.scheme!r} is not allowed here")
         if not url.host or port == 0 or "%" in url.host:
-            raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "not a valid URI: no host or port")
+            raise NotAllowed("not a valid URI: no host or port")
         if url.auth is not None:
-            raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "a user name or password in the URI")
+            raise NotAllowed("a user name or password in the URI")
         return url
 
     def host(self, url: Url) -> Host:
-        """What is known of the server, for :meth:`open`."""
+        """Return what is known of the server of ``url``."""
         key = (str(url.scheme), str(url.host), port_of(url))
         with self._lock:
             host = self._hosts.setdefault(key, Host())
@@ -103,7 +99,7 @@ class WebHosts:
         return host
 
     def _check_addresses(self, url: Url, host: Host, deadline: Deadline) -> None:
-        """Resolve and check. Raises NotFetched for an address that is not allowed, OSError without any."""
+        """Resolve the host and check its addresses. Raises NotAllowed for one of them, OSError if there is none."""
         now = time.monotonic()
         if now - host.resolved_at < _RESOLVED_SECONDS:
             return
@@ -111,16 +107,17 @@ class WebHosts:
         try:
             addresses = tuple(deadline.call(lambda: self._resolve(name, port_of(url))))
         except UnicodeError:  # an empty or too long label
-            raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "not a valid host name") from None
+            raise NotAllowed("not a valid host name") from None
         if not addresses:
             raise OSError(f"{name} has no address")
         self._private.check(name, addresses)
         host.addresses, host.resolved_at = addresses, now
 
     def open(self, url: Url, attempt: int, deadline: Deadline, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """The answer to a GET, its body not read yet. Raises NotFetched, OSError and urllib3's HTTPError.
+        """Send a GET and return the answer, whose body is not read yet.
 
-        ``attempt``: its number from 0; the next one goes to the next of several addresses.
+        ``attempt``: its number from 0; each attempt goes to the next of several addresses. Raises NotAllowed,
+        DeadlineMissed, OSError and urllib3's HTTPError.
         """
         host = self.host(url)
         self._check_addresses(url, host, deadline)
@@ -158,9 +155,9 @@ class WebHosts:
 
 
 class _TimedSocket:
-    """A connected socket for which ``settimeout(s)`` means s seconds for all that is read until it is called again.
+    """A connected socket whose ``settimeout(s)`` allows s seconds for everything that is read until the next call.
 
-    A socket's own time limit begins again with every byte. urllib3 calls settimeout before it reads an answer.
+    A plain socket's time limit begins again with every byte. urllib3 calls settimeout before it reads an answer.
     """
 
     def __init__(self, plain: Any) -> None:
@@ -223,28 +220,27 @@ def port_of(url: Url) -> int:
 
 
 def name_of(url: Url) -> str:
-    """The host without the brackets of an IPv6 address."""
+    """Return the host without the brackets of an IPv6 address."""
     return str(url.host).strip("[]")
 
 
-def join(url: Url, target: str) -> str:
-    """The URI of a redirect or link in the answer of ``url``. Raises NotFetched."""
+def redirect_target(response: urllib3.BaseHTTPResponse, url: Url) -> str | None:
+    """Return the URI that the answer of ``url`` redirects to, with the connection free again; None if it does not.
+
+    Raises NotAllowed for a target that is no valid URI.
+    """
+    target = response.headers.get("Location")
+    if response.status not in _REDIRECTS or not target:
+        return None
+    discard(response)
     try:
         return urljoin(url.url, target)
     except ValueError:
-        raise NotFetched(Reason.IMAGE_NOT_ALLOWED, "redirected to something that is not a valid URI") from None
-
-
-def retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Seconds that the server asks to wait; None without a header that can be read."""
-    try:
-        return Retry(0).get_retry_after(response)
-    except (HTTPError, ValueError, OverflowError):  # thousands of digits, the year 9999999
-        return None
+        raise NotAllowed("redirected to something that is not a valid URI") from None
 
 
 def body_within(response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes | None:
-    """The answer's body; None, with the connection closed, if it is larger."""
+    """Return the answer's body; None, with the connection closed, if it has more than ``max_bytes``."""
     declared = _declared_bytes(response)
     content = io.BytesIO()
     if declared is None or declared <= max_bytes:
@@ -259,7 +255,7 @@ def body_within(response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes | N
 
 
 def _declared_bytes(response: urllib3.BaseHTTPResponse) -> float | None:
-    """The length that the header declares, infinite for a number of absurd length; None without one."""
+    """Return the length that the header declares, infinity for a number of absurd length; None without a length."""
     declared = response.headers.get("Content-Length", "")
     if not declared.isdecimal():
         return None
@@ -267,7 +263,7 @@ def _declared_bytes(response: urllib3.BaseHTTPResponse) -> float | None:
 
 
 def discard(response: urllib3.BaseHTTPResponse) -> None:
-    """Leave the connection ready for the next request, or close it where that would mean reading much."""
+    """Make the connection ready for the next request, or close it if much would have to be read."""
     declared = _declared_bytes(response)
     if declared is not None and declared <= CHUNK and "Transfer-Encoding" not in response.headers:
         response.drain_conn()

@@ -1,4 +1,4 @@
-"""What a fetch of a picture may reach, and how long it may take."""
+"""Which hosts may be connected to, and how long a request may take."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from catalog_enrichment.records import Reason
-
 T = TypeVar("T")
 
 _EMBEDDING = tuple(
@@ -20,19 +18,19 @@ _EMBEDDING = tuple(
 """IPv6 networks whose addresses stand for IPv4 ones: mapped, 6to4, Teredo, NAT64 (RFC 4291, 3056, 4380,
 6052, 8215)."""
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
-"""RFC 9637, which ipaddress takes for global."""
+"""RFC 9637. The module ipaddress takes its addresses for global ones."""
 
 
-class NotFetched(Exception):
-    """A picture that was not fetched, and why; only inside the files that fetch."""
+class NotAllowed(Exception):
+    """A URI, host or redirect that is not asked, because the config does not allow it. Only inside the readers."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
+
+class DeadlineMissed(Exception):
+    """An answer that was not complete in time. Only inside the readers."""
 
 
 class Deadline:
-    """A moment before which everything that belongs to one picture, or to one product's pictures, must be done."""
+    """A moment before which a request, or a group of requests, must be done."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -40,22 +38,21 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds, more than 0. Raises NotFetched after the deadline."""
+        """Return the remaining seconds, more than 0. Raises DeadlineMissed after the deadline."""
         remaining = self._at - time.monotonic()
         if remaining <= 0:
-            raise self.missed()
+            raise self._missed()
         return remaining
 
     def check(self) -> None:
-        """Raises NotFetched after the deadline."""
+        """Raise DeadlineMissed after the deadline."""
         _ = self.remaining
 
-    def missed(self) -> NotFetched:
-        return NotFetched(Reason.IMAGE_UNREACHABLE, f"no complete answer within {self.seconds:g} s")
-
     def call(self, function: Callable[[], T]) -> T:
-        """``function()`` in a thread of its own, which is left behind if it takes too long. For calls without a time
-        limit of their own. Raises NotFetched after the deadline, and whatever the function raises."""
+        """Run ``function``, which has no time limit of its own, in a thread that is abandoned if it takes too long.
+
+        Raises DeadlineMissed after the deadline, and whatever the function raises.
+        """
         results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
         def run() -> None:
@@ -68,14 +65,17 @@ class Deadline:
         try:
             value, problem = results.get(timeout=self.remaining)
         except queue.Empty:
-            raise self.missed() from None
+            raise self._missed() from None
         if problem is not None:
             raise problem
         return value  # type: ignore[return-value]
 
+    def _missed(self) -> DeadlineMissed:
+        return DeadlineMissed(f"no complete answer within {self.seconds:g} s")
+
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to one host of the public internet; False for text that is no address."""
+    """Return whether an IP address belongs to a host of the public internet; False for text that is no address."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -88,10 +88,10 @@ def is_public(address: str) -> bool:
 
 
 class PrivateHosts:
-    """The exceptions from :func:`is_public` that the config makes."""
+    """The hosts that the config allows although they are not public."""
 
-    def __init__(self, entries: Iterable[str], option: str = "images.fetch.private_hosts") -> None:
-        """``option``: the config key of ``entries``, for messages."""
+    def __init__(self, entries: Iterable[str], option: str) -> None:
+        """``entries``: names, addresses and networks; ``option``: their key in the config, for messages."""
         self._option = option
         self._names: set[str] = set()
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
@@ -102,13 +102,12 @@ class PrivateHosts:
                 self._names.add(entry.lower())
 
     def check(self, host: str, addresses: Iterable[str]) -> None:
-        """Raises NotFetched if one of the addresses that ``host`` resolves to may not be connected to."""
+        """Raise NotAllowed if an address that ``host`` resolves to may not be connected to."""
         if host.lower() in self._names:
             return
         for address in addresses:
             if not is_public(address) and not self._has(address):
-                raise NotFetched(
-                    Reason.IMAGE_NOT_ALLOWED,
+                raise NotAllowed(
                     f"{host} has the address {address}, which is not public; {self._option} can allow it",
                 )
 

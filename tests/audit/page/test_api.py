@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from catalog_enrichment.audit.items import Answer, ItemState, Purpose
-from catalog_enrichment.audit.review_requests import RequestKind, RequestState
+from catalog_enrichment.audit.review_records import Answer, ItemState, Purpose, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.records import Cardinality
 
-from ..review_samples import item, sample, verdict
+from ..review_samples import item, outcome, sample, verdict
 from ..review_server import Client, served
 
 ONE, TWO = item(1), item(2)
@@ -60,12 +59,12 @@ def test_two_reviewers_and_an_adjudicator_settle_a_sample(store: ReviewStore, an
     (disputed,) = eve.get("/api/samples/s1/disputes")["questions"]
     assert [(one["reviewer"], one["answer"]) for one in disputed["verdicts"]] == [("Ana", "yes"), ("Ben", "no")]
     assert eve.post("/api/verdicts", _body(ONE, "other", "Navy Blue", adjudicates=True))["state"]["settled"] == 2
-    settled = store.outcome(ONE.item_id)
+    settled = outcome(store, ONE)
     assert (settled.answer, settled.right_values) == (Answer.OTHER, ("Navy Blue",))
     assert settled.reviewers == ("Ana", "Ben", "Éve Müller")
     again = eve.post("/api/samples/s1/undo", {"adjudicates": True})
     assert again["question"]["item_id"] == ONE.item_id
-    assert store.outcome(ONE.item_id).state is ItemState.DISPUTED
+    assert outcome(store, ONE).state is ItemState.DISPUTED
 
 
 def test_that_there_is_no_value_settles_a_gold_item_and_no_does_not(page_store: ReviewStore, ana: Client) -> None:
@@ -76,7 +75,7 @@ def test_that_there_is_no_value_settles_a_gold_item_and_no_does_not(page_store: 
     status, message = ana.refused("POST", "/api/verdicts", _body(asked, "no"))
     assert (status, "of a gold sample" in message) == (422, True)
     assert ana.post("/api/verdicts", _body(asked, "none"))["state"]["settled"] == 1
-    assert page_store.outcome(asked.item_id).answer is Answer.NONE
+    assert outcome(page_store, asked).answer is Answer.NONE
 
 
 def test_undo_gives_the_question_again(store: ReviewStore, ana: Client) -> None:
@@ -119,7 +118,7 @@ def test_a_name_is_kept_in_a_cookie_that_scripts_cannot_read(store: ReviewStore,
     assert "SameSite=strict" in cookie
     named = Client(ana.port, headers={"Cookie": cookie.split(";")[0]})
     named.post("/api/verdicts", _body(ONE))
-    assert store.outcome(ONE.item_id).reviewers == ("Zoë O'Neil",)
+    assert outcome(store, ONE).reviewers == ("Zoë O'Neil",)
 
 
 def test_values_come_with_their_spellings_in_all_languages(store: ReviewStore, ana: Client) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from catalog_enrichment.audit.items import Answer, ItemState, Purpose
+from catalog_enrichment.audit.review_records import Answer, ItemState, Purpose
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.records import Cardinality
 
-from ..review_samples import item, sample, verdict
+from ..review_samples import item, outcome, sample, verdict
 from ..review_server import served
 from .conftest import OpenPage
 
@@ -262,7 +262,7 @@ def test_reviewers_who_differ_about_whether_there_is_a_value_see_it_in_words(
     page.locator("[data-answer=none]").click()
     page.locator("#done").wait_for()
     assert "Saved: has none." in page.locator("#said").inner_text()
-    assert page_store.outcome(asked.item_id).answer is Answer.NONE
+    assert outcome(page_store, asked).answer is Answer.NONE
 
 
 @pytest.mark.slow

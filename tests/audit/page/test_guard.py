@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalog_enrichment.audit.page.guard import LARGEST_BODY, Guard, is_loopback, refusal
+from catalog_enrichment.audit.page.guard import LARGEST_BODY, Guard, is_loopback
 from catalog_enrichment.audit.page.serve import Listen, guard_of
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
@@ -22,7 +22,7 @@ def test_on_loopback_only_loopback_names_are_served() -> None:
     known = ("127.0.0.1:8765", "localhost:1", "LOCALHOST", "[::1]:8765", "127.9.9.9")
     unknown = ("evil.example:8765", "", "192.168.0.7:8765", "localhost.evil.example", "[::1", "127.0.0.1.evil.example")
     assert [host for host in (*known, *unknown) if guard.knows_host(host)] == list(known)
-    refused = refusal(guard, "GET", {"host": "evil.example"})
+    refused = guard.refusal("GET", {"host": "evil.example"})
     assert refused is not None
     assert refused[0] == 421
 
@@ -57,9 +57,9 @@ def test_elsewhere_addresses_and_the_public_name_are_served() -> None:
 )
 def test_a_change_comes_as_json_from_this_servers_pages(headers: dict[str, str], status: int | None) -> None:
     given = {"host": "127.0.0.1:8765"} | JSON | headers
-    found = refusal(Guard(), "POST", given)
+    found = Guard().refusal("POST", given)
     assert (found[0] if found else None) == status
-    assert refusal(Guard(), "GET", given) is None
+    assert Guard().refusal("GET", given) is None
 
 
 def test_behind_a_proxy_its_origin_is_known() -> None:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from catalog_enrichment.audit.apply_requests import apply_requests
-from catalog_enrichment.audit.items import Answer, Verdict
-from catalog_enrichment.audit.page.products import Products, person_set
-from catalog_enrichment.audit.review_requests import Request, RequestKind, RequestState
+from catalog_enrichment.audit.page.products import ProductReader, person_set
+from catalog_enrichment.audit.review_records import ChangeRequest, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
-from catalog_enrichment.audit.suggestion_samples import as_sample, offer_suggestions
-from catalog_enrichment.catalog.lake import LakeCatalog
-from catalog_enrichment.catalog.replay import active
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.operations.explain import explain_value
-from catalog_enrichment.operations.suggestions import open_suggestions
 
+from ...sample_catalog import SampleCatalog, table, values
 from ..review_server import Client
 from .conftest import OpenPage
-
-if TYPE_CHECKING:
-    from tests.sample_catalog import SampleCatalog
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script> shirt"
@@ -51,46 +46,35 @@ RUNS = [_run(1, "enrich", None, run_id="enrich-1"), _run(2, "set_value", '{"by":
 
 
 @pytest.fixture
-def catalog(site_config: Config) -> Iterator[LakeCatalog]:
-    import shutil
-
-    catalog = LakeCatalog(site_config.path("catalog"))
+def catalog(site_config: Config) -> Iterator[Catalog]:
+    catalog = Catalog(site_config.path("catalog"))
     product = {"product_id": "a/b?c", "title": HOSTILE, "shop_id": "s1", "opt_out": False, "content_hash": "c1"}
-    given = {
-        "product_id": "p2",
-        "title": "A wool cap",
-        "merchant_attributes": [("material", ["Wool"])],
-        "opt_out": False,
-    }
-    catalog.append_rows("products", [product, given | {"content_hash": "c2"}], "import-1")
+    given = {"product_id": "p2", "title": "A wool cap", "merchant_attributes": [("material", ["Wool"])]}
+    catalog.append_rows("products", [product, given | {"opt_out": False, "content_hash": "c2"}], "import-1")
     catalog.append_rows("attribute_values", EVENTS, "enrich-1")
-    current = {
-        "product_id": "a/b?c",
-        "attribute": "color",
-        "values": ["Blue"],
-        "source": "human",
-        "run_id": "set_value-2",
-    }
+    current = {"product_id": "a/b?c", "attribute": "color", "values": ["Blue"], "source": "human"}
     merchants = {"product_id": "p2", "attribute": "material", "values": ["Wool"], "source": "merchant"}
-    catalog.append_rows("current_values", [current, merchants], "enrich-1")
+    catalog.append_rows("current_values", [current | {"run_id": "set_value-2"}, merchants], "enrich-1")
     catalog.append_rows("runs", RUNS, "enrich-1")
     yield catalog
-    shutil.rmtree(catalog.path)
+    shutil.rmtree(catalog.storage.folder)
 
 
-def test_a_product_is_found_by_id_and_by_words(site_config: Config, catalog: LakeCatalog) -> None:
-    products = Products(catalog, load_dictionary(site_config), site_config.enrich)
+def explained(config: Config, catalog: Catalog) -> list[dict[str, Any]]:
+    products = ProductReader(catalog, load_dictionary(config), config.enrich)
+    return products.explained(products.product("a/b?c") or {})
+
+
+def test_a_product_is_found_by_id_and_by_words(site_config: Config, catalog: Catalog) -> None:
+    products = ProductReader(catalog, load_dictionary(site_config), site_config.enrich)
     assert [one["product_id"] for one in products.search("a/b?c")] == ["a/b?c"]
     assert [one["product_id"] for one in products.search("CAP wool")] == ["p2"]
     assert products.search("wool shirt") == []
     assert products.product("nosuch") is None
 
 
-def test_what_a_person_said_is_explained_with_its_history(site_config: Config, catalog: LakeCatalog) -> None:
-    products = Products(catalog, load_dictionary(site_config), site_config.enrich)
-    product = products.product("a/b?c")
-    assert product is not None
-    color, material = products.explained(product)
+def test_what_a_person_said_is_explained_with_its_history(site_config: Config, catalog: Catalog) -> None:
+    color, material = explained(site_config, catalog)
     assert (color["values"], color["undo_run"], color["said_by"]) == (["Blue"], "set_value-2", "Mia")
     assert color["seen"] == "Blue, by Mia, run set_value-2"
     assert "Mia: seen it" in color["why"]
@@ -99,7 +83,7 @@ def test_what_a_person_said_is_explained_with_its_history(site_config: Config, c
 
 
 def test_the_page_of_a_product_asks_for_changes_and_takes_them_back(
-    catalog: LakeCatalog, page_store: ReviewStore, ana: Client
+    catalog: Catalog, page_store: ReviewStore, ana: Client
 ) -> None:
     status, _, body = ana.send("GET", "/products?product_id=a%2Fb%3Fc")
     assert (status, b"<script>alert" in body, b"&lt;script&gt;alert" in body) == (200, False, True)
@@ -130,63 +114,25 @@ def test_the_page_of_a_product_asks_for_changes_and_takes_them_back(
     assert ana.refused("GET", "/product-pictures/0?product_id=p2")[0] == 404
 
 
-@pytest.mark.parametrize(
-    ("more", "values"),
-    [
-        ([], {"Red", "Blue"}),
-        ([("retract", "Blue", {"refers_to": "e2", "undoes": "e2"})], {"Red"}),
-        (
-            [
-                ("retract", "Blue", {"refers_to": "e2", "undoes": "e2"}),
-                ("reinstate", "Blue", {"refers_to": "e2", "undoes": "e3"}),
-            ],
-            {"Red", "Blue"},
-        ),
-        ([("retract", "Red", {"refers_to": "e1"})], {"Blue"}),
-        ([("retract", "Red", {"refers_to": "e1"}), ("reinstate", "Red", {"refers_to": "e1"})], {"Red", "Blue"}),
-        (
-            [("retract", "Red", {"refers_to": "e1"}), ("reinstate", "Red", {"refers_to": "e1", "undoes": "e3"})],
-            {"Red", "Blue"},
-        ),
-    ],
-)
-def test_the_replay_of_a_few_events_is_that_of_the_ledger(more: list[Any], values: set[str]) -> None:
-    events = [{"refers_to": None, "undoes": None} | event for event in EVENTS]
-    for number, (op, value, changes) in enumerate(more, 3):
-        events.append({"undoes": None} | _event(number, op, value, **changes))
-    assert {event["value"] for event in active(events)} == values
-    person = person_set(events, RUNS)
-    assert (person.values if person else None) == (("Blue",) if "Blue" in values else None)
+def test_the_set_of_a_person_is_none_while_it_is_retracted() -> None:
+    retract = _event(3, "retract", "Blue", refers_to="e2", undoes="e2")
+    reinstate = _event(4, "reinstate", "Blue", refers_to="e2", undoes="e3")
+    events = [{"refers_to": None, "undoes": None} | event for event in (*EVENTS, retract, reinstate)]
+    found = [person_set(events[:number], RUNS) for number in (1, 2, 3, 4)]
+    assert [person and person.values for person in found] == [None, ("Blue",), None, ("Blue",)]
 
 
-def test_that_there_is_no_value_can_be_undone(site_config: Config, catalog: LakeCatalog) -> None:
+def test_that_there_is_no_value_can_be_undone(site_config: Config, catalog: Catalog) -> None:
     catalog.append_rows("attribute_values", [_event(5, "assert", "", attribute="material")], "set_value-5")
     catalog.append_rows("runs", [_run(5, "set_value", '{"by": "Mia"}')], "set_value-5")
-    products = Products(catalog, load_dictionary(site_config), site_config.enrich)
-    product = products.product("a/b?c")
-    assert product is not None
-    material = products.explained(product)[1]
+    _, material = explained(site_config, catalog)
     assert (material["values"], material["undo_run"]) == ([], "set_value-5")
     assert material["seen"] == "no value, as Mia said in run set_value-5"
     assert material["history"][0]["value"] == "no value"
 
 
-def test_suggestions_become_one_sample_with_an_id_of_their_content(site_config: Config) -> None:
-    row = {
-        **{"product_id": "p1", "attribute": "color", "suggested_value": "Red", "shop_id": "s1", "title": None},
-        **{"description": "d", "category": "c", "language": "en", "score": 0.9},
-        "pictures": [{"uri": None, "version": "v", "bytes": None}, None],
-    }
-    sample, (only,) = as_sample(load_dictionary(site_config), [row], AT)
-    assert (sample.purpose.value, sample.reviewers, only.value, only.images) == ("suggestions", 1, "Red", (("", "v"),))
-    assert as_sample(load_dictionary(site_config), [row], AT + timedelta(days=3))[0].sample_id == sample.sample_id
-    assert as_sample(load_dictionary(site_config), [row | {"product_id": "p2"}], AT)[0].sample_id != sample.sample_id
-
-
 @pytest.mark.slow
-def test_a_correction_on_the_page_of_a_product(
-    catalog: LakeCatalog, page_store: ReviewStore, open_page: OpenPage
-) -> None:
+def test_a_correction_on_the_page_of_a_product(catalog: Catalog, page_store: ReviewStore, open_page: OpenPage) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_page("/products?product_id=a%2Fb%3Fc")
@@ -207,16 +153,14 @@ def test_requests_are_applied_once_and_the_page_says_what_explain_value_says(
     enriched: SampleCatalog, tmp_path: Path
 ) -> None:
     context = enriched.context()
-    seen = {
-        (row["product_id"], row["attribute"]): row
-        for batch in context.catalog.scan("current_values")
-        for row in batch.to_pylist()
-    }
+    seen = {(row["product_id"], row["attribute"]): row for row in table(enriched, "current_values")}
     corrected, removed = [key for key, row in sorted(seen.items()) if row["source"] == "model"][:2]
     merchants = next(key for key, row in sorted(seen.items()) if row["source"] == "merchant")
 
-    def ask(kind: RequestKind, key: tuple[str, str], *values: str, **more: Any) -> Request:
-        return Request(kind=kind, product_id=key[0], attribute=key[1], values=values, by="Mia", asked_at=AT, **more)
+    def ask(kind: RequestKind, key: tuple[str, str], *values: str, **more: Any) -> ChangeRequest:
+        return ChangeRequest(
+            kind=kind, product_id=key[0], attribute=key[1], values=values, by="Mia", asked_at=AT, **more
+        )
 
     with ReviewStore(tmp_path / "review.sqlite") as store:
         other = next(v for v in context.dictionary[corrected[1]].values if v not in seen[corrected]["values"])
@@ -230,52 +174,20 @@ def test_requests_are_applied_once_and_the_page_says_what_explain_value_says(
         assert apply_requests(context, store)["requests"] == {"applied": 3, "refused": 1}
         assert apply_requests(context, store)["status"] == "nothing_to_do"
         assert "merchant" in store.requests(state=RequestState.REFUSED)[0].outcome
-        products = Products(LakeCatalog(enriched.config.path("catalog")), context.dictionary, enriched.config.enrich)
+        products = ProductReader(Catalog(enriched.config.path("catalog")), context.dictionary, enriched.config.enrich)
         undo_run = _compared(context, products, (corrected, removed, merchants))[corrected]
-        assert products.explained(products.product(corrected[0]) or {})
         store.add_request(ask(RequestKind.UNDO, corrected, run_id=undo_run))
         assert apply_requests(context, store)["requests"] == {"applied": 1}
         _compared(context, products, (corrected, removed))
-        product = products.product(corrected[0])
-        assert product is not None
-        (after,) = (one for one in products.explained(product) if one["attribute"] == corrected[1])
-        assert after["values"] == seen[corrected]["values"]
+        assert values(enriched)[corrected] == tuple(seen[corrected]["values"])
 
 
-@pytest.mark.slow
-def test_open_suggestions_are_offered_once_in_one_sample(enriched: SampleCatalog, tmp_path: Path) -> None:
-    context = enriched.context()
-    suggested = open_suggestions(context.catalog, context.dictionary).collect()
-    assert len(suggested) > 1
-    with ReviewStore(tmp_path / "review.sqlite") as store:
-        shop = suggested[0]["shop_id"]
-        of_shop = [row for row in suggested if row["shop_id"] == shop]
-        first = offer_suggestions(context, store, [shop])
-        assert (first["status"], first["suggestions"]) == ("succeeded", len(of_shop))
-        assert offer_suggestions(context, store, [shop])["status"] == "nothing_to_do"
-        items = store.items(first["sample_id"])
-        assert {one.shop_id for one in items} == {shop}
-        store.add_verdict(
-            Verdict(item_id=items[0].item_id, reviewer="Mia", answer=Answer.NO, answered_at=AT, seconds=1)
-        )
-        second = offer_suggestions(context, store)
-        assert (second["status"], second["suggestions"]) == ("succeeded", len(suggested) - len(of_shop))
-        items += store.items(second["sample_id"])
-        asked = [(one.product_id, one.attribute, one.value, one.shop_id) for one in items]
-        assert sorted(asked) == sorted(
-            tuple(row[name] for name in ("product_id", "attribute", "suggested_value", "shop_id")) for row in suggested
-        )
-        assert {one.images[0][0].endswith(".jpg") for one in items} == {True}
-        assert offer_suggestions(context, store)["status"] == "nothing_to_do"
-
-
-def _compared(context: Any, products: Products, keys: Any) -> dict[tuple[str, str], str]:
+def _compared(context: Any, products: ProductReader, keys: Any) -> dict[tuple[str, str], str]:
     """Compare page and explain_value; returns the runs that the page offers to undo."""
     found = {}
     for product_id, attribute in keys:
-        product = products.product(product_id)
-        assert product is not None
-        (on_page,) = (one for one in products.explained(product) if one["attribute"] == attribute)
+        told = products.explained(products.product(product_id) or {})
+        (on_page,) = (one for one in told if one["attribute"] == attribute)
         explained = explain_value(context, product_id, attribute)
         assert on_page["why"] == explained["why"]
         assert on_page["values"] == ((explained["current"] or {}).get("values") or [])

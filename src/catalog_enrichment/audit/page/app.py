@@ -1,7 +1,7 @@
 """The page's web server: HTML pages for people, and the JSON interface that these pages and other programs use.
 
-Who answers is the header ``X-Reviewer`` (percent-encoded) or the cookie that /api/name sets. Names are not secrets: a
-person who has the token can give any name.
+The reviewer is named by the header ``X-Reviewer`` (percent-encoded) or the cookie that /api/name sets. Names are not
+secrets: a person who has the token can give any name.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog_enrichment.audit.items import Answer, ItemState, Purpose, Verdict
 from catalog_enrichment.audit.page import guard, html
-from catalog_enrichment.audit.page.site import APPLIED_BY, Site, check_values, question, request_of, state_of, values_of
-from catalog_enrichment.audit.page.who import (
+from catalog_enrichment.audit.page.site import (
     LONGEST_NAME,
     NAME_COOKIE,
     TOKEN_COOKIE,
     NotFoundError,
+    Site,
     UnnamedError,
-    item_of,
     reviewer_of,
-    sample_of,
     site_of,
 )
-from catalog_enrichment.audit.review_requests import Request as Asked
-from catalog_enrichment.audit.review_requests import RequestKind
-from catalog_enrichment.audit.review_rows import person_key, plain_name
+from catalog_enrichment.audit.review_records import (
+    Answer,
+    ChangeRequest,
+    ItemState,
+    Purpose,
+    RequestKind,
+    Verdict,
+    person_key,
+    plain_name,
+    request_of,
+)
 from catalog_enrichment.errors import CatalogEnrichmentError, DataContractError, TemporaryFailure
 
 STATIC = Path(__file__).parent / "static"
@@ -80,7 +85,7 @@ files = APIRouter()
 
 
 def create_app(site: Site) -> FastAPI:
-    """The server of ``site``. Nothing is fetched from another server; there is no generated documentation page."""
+    """Return the server of ``site``. Nothing is fetched from another server; there is no generated documentation."""
     app = FastAPI(title="catalog-enrichment review", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.site = site
     app.include_router(api)
@@ -98,7 +103,7 @@ def create_app(site: Site) -> FastAPI:
 async def _guarded(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
     site: Site = request.app.state.site
     headers = {name.lower(): value for name, value in request.headers.items()}
-    refused = guard.refusal(site.guard, request.method, headers)
+    refused = site.guard.refusal(request.method, headers)
     path = request.url.path
     bearer = headers.get("authorization", "").removeprefix("Bearer ")
     known = any(site.guard.knows_token(given) for given in (request.cookies.get(TOKEN_COOKIE, ""), bearer))
@@ -117,20 +122,17 @@ async def _guarded(request: Request, serve: Callable[[Request], Awaitable[Respon
     return response
 
 
+_STATUSES: dict[type[Exception], int] = {TemporaryFailure: 503, NotFoundError: 404, UnnamedError: 401}
+
+
 def _refused(_: Request, problem: Exception) -> Response:
-    status = 422
-    if isinstance(problem, TemporaryFailure):
-        status = 503
-    elif isinstance(problem, NotFoundError):
-        status = 404
-    elif isinstance(problem, UnnamedError):
-        status = 401
+    status = next((status for kind, status in _STATUSES.items() if isinstance(problem, kind)), 422)
     return JSONResponse({"error": str(problem)}, status)
 
 
 def _invalid(_: Request, problem: Exception) -> Response:
     errors = problem.errors() if isinstance(problem, RequestValidationError) else []
-    wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors)
+    wrong = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in errors)
     return JSONResponse({"error": f"the request is not understood: {wrong}"}, 422)
 
 
@@ -139,7 +141,7 @@ def _invalid(_: Request, problem: Exception) -> Response:
 
 @api.post("/token")
 def give_token(request: Request, body: TokenBody) -> Response:
-    """Takes the server's token and keeps it in a cookie."""
+    """Take the server's token and keep it in a cookie."""
     site = site_of(request)
     if not site.guard.knows_token(body.token):
         return JSONResponse({"error": "this is not the server's token; serve_audit printed it when it started"}, 401)
@@ -148,7 +150,7 @@ def give_token(request: Request, body: TokenBody) -> Response:
 
 @api.post("/name")
 def give_name(request: Request, body: NameBody) -> Response:
-    """Takes the person's name and keeps it in a cookie."""
+    """Take the person's name and keep it in a cookie."""
     name = plain_name(body.name)
     if not name or not name.isprintable():
         raise DataContractError("give a name that can be printed, so that others know whose verdicts these are")
@@ -166,78 +168,43 @@ def _with_cookie(site: Site, name: str, value: str) -> Response:
 
 @api.get("/samples")
 def samples(request: Request) -> list[dict[str, Any]]:
-    """Every sample with its progress, newest first."""
+    """Return every sample with its progress, newest first."""
     site, name = site_of(request), reviewer_of(request, needed=False)
-    return [state_of(site, sample, name) for sample in site.store.samples()]
+    return [site.state_of(sample, name) for sample in site.store.samples()]
 
 
 @api.get("/samples/{sample_id}")
 def sample(request: Request, sample_id: str, shop: str = "") -> dict[str, Any]:
     site, name = site_of(request), reviewer_of(request, needed=False)
-    return state_of(site, sample_of(site, sample_id), name, shop)
+    return site.state_of(site.sample(sample_id), name, shop)
 
 
 @api.get("/samples/{sample_id}/next")
 def next_questions(request: Request, sample_id: str, limit: int = 3, shop: str = "") -> dict[str, Any]:
-    """The next questions for the person, in the order in which they are asked, and the progress."""
+    """Return the next questions for the person, in the order in which they are asked, and the progress."""
     site, name = site_of(request), reviewer_of(request)
-    found = sample_of(site, sample_id)
+    found = site.sample(sample_id)
     queue = site.store.queue(sample_id, name, max(1, min(limit, 50)), shop)
-    return {"questions": [question(site, item) for item in queue], "state": state_of(site, found, name, shop)}
+    return {"questions": [site.question(item) for item in queue], "state": site.state_of(found, name, shop)}
 
 
 @api.get("/samples/{sample_id}/disputes")
 def disputes(request: Request, sample_id: str) -> dict[str, Any]:
-    """The disputed items with both verdicts; without those that the person judged, which another one adjudicates."""
+    """Return the disputed items with the verdicts; those that the person judged are left for another person."""
     site, name = site_of(request), reviewer_of(request)
-    found = sample_of(site, sample_id)
-    disputed = [one for one in site.store.outcomes(sample_id) if one.state is ItemState.DISPUTED]
-    mine = [one for one in disputed if person_key(name) in {person_key(other) for other in one.reviewers}]
+    found = site.sample(sample_id)
+    disputed = [outcome for outcome in site.store.outcomes(sample_id) if outcome.state is ItemState.DISPUTED]
+    mine = [outcome for outcome in disputed if person_key(name) in map(person_key, outcome.reviewers)]
     verdicts = site.store.verdicts(sample_id)
     questions = [
-        question(site, one.item) | {"verdicts": [_said(verdict) for verdict in verdicts[one.item.item_id]]}
-        for one in disputed
-        if one not in mine
+        site.question(outcome.item) | {"verdicts": list(map(_plain, verdicts[outcome.item.item_id]))}
+        for outcome in disputed
+        if outcome not in mine
     ]
-    return {"questions": questions, "for_others": len(mine), "state": state_of(site, found, name)}
+    return {"questions": questions, "for_others": len(mine), "state": site.state_of(found, name)}
 
 
-@api.post("/verdicts")
-def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
-    """Keeps the person's verdict; the same verdict sent again changes nothing."""
-    site, name = site_of(request), reviewer_of(request)
-    item = item_of(site, body.item_id)
-    given = body.model_dump() | {"right_values": tuple(body.right_values)}
-    verdict = Verdict(**given, reviewer=name, answered_at=datetime.now(UTC))
-    check_values(site, item.attribute, verdict.right_values)
-    found = site.store.sample(item.sample_id)
-    new = site.store.add_verdict(verdict, request_of(found, item, verdict))
-    return {"new": new, "state": state_of(site, found, name)}
-
-
-@api.post("/samples/{sample_id}/undo")
-def undo(request: Request, sample_id: str, body: UndoBody) -> dict[str, Any]:
-    """Takes back the person's newest verdict in the sample, as a reviewer or as an adjudicator, and gives the question
-    again. ``applied``: what a job has done by the answer to a suggestion, which stays so until there is another answer;
-    else empty."""
-    site, name = site_of(request), reviewer_of(request)
-    found = sample_of(site, sample_id)
-    for verdict in site.store.newest_of(sample_id, name, adjudicates=body.adjudicates):
-        if found.purpose is Purpose.SUGGESTIONS:
-            site.store.withdraw_answer(verdict.item_id, name)
-        else:
-            site.store.withdraw_verdict(verdict.item_id, name)
-        applied = site.store.applied_answers(verdict.item_id, name)
-        return {
-            "question": question(site, site.store.item(verdict.item_id)),
-            "answer": verdict.answer.value,
-            "applied": applied[-1].outcome if applied else "",
-            "state": state_of(site, found, name),
-        }
-    raise DataContractError("there is no verdict of yours to take back")
-
-
-def _said(verdict: Verdict) -> dict[str, Any]:
+def _plain(verdict: Verdict) -> dict[str, Any]:
     return {
         "reviewer": verdict.reviewer,
         "answer": verdict.answer.value,
@@ -246,31 +213,64 @@ def _said(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+@api.post("/verdicts")
+def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
+    """Keep the person's verdict; the same verdict sent again changes nothing."""
+    site, name = site_of(request), reviewer_of(request)
+    item = site.item(body.item_id)
+    given = body.model_dump() | {"right_values": tuple(body.right_values)}
+    verdict = Verdict(**given, reviewer=name, answered_at=datetime.now(UTC))
+    site.check_values(item.attribute, verdict.right_values)
+    found = site.store.sample(item.sample_id)
+    new = site.store.add_verdict(verdict, request_of(found, item, verdict))
+    return {"new": new, "state": site.state_of(found, name)}
+
+
+@api.post("/samples/{sample_id}/undo")
+def undo(request: Request, sample_id: str, body: UndoBody) -> dict[str, Any]:
+    """Withdraw the person's newest verdict in the sample, as a reviewer or as an adjudicator, and ask again.
+
+    ``applied``: what a job has done by the answer to a suggestion, which stays so until there is another answer; else
+    empty.
+    """
+    site, name = site_of(request), reviewer_of(request)
+    found = site.sample(sample_id)
+    if (verdict := site.store.newest_verdict(sample_id, name, body.adjudicates)) is None:
+        raise DataContractError("there is no verdict of yours to take back")
+    withdraw_it = site.store.withdraw_answer if found.purpose is Purpose.SUGGESTIONS else site.store.withdraw_verdict
+    withdraw_it(verdict.item_id, name)
+    applied = site.store.applied_answers(verdict.item_id, name)
+    return {
+        "question": site.question(site.store.item(verdict.item_id)),
+        "answer": verdict.answer.value,
+        "applied": applied[-1].outcome if applied else "",
+        "state": site.state_of(found, name),
+    }
+
+
 # --- values, pictures, requests ---------------------------------------------------------------------------------------
 
 
 @api.get("/attributes/{attribute}")
 def attribute_values(request: Request, attribute: str) -> dict[str, Any]:
-    """The values of an attribute, with their spellings in all languages."""
-    return values_of(site_of(request), attribute)
+    """Return the values of an attribute, with their spellings in all languages."""
+    return site_of(request).values_of(attribute)
 
 
 @api.get("/requests")
 def requests(request: Request, product_id: str = "", after: int = 0) -> list[dict[str, Any]]:
-    """What people asked for; of one product, if it is named."""
+    """Return what people asked for; if a product is named, only about it."""
     store = site_of(request).store
     found = store.requests_about(product_id) if product_id else store.requests(after)
-    return [html.request_in_words(one) for one in found]
+    return list(map(html.request_in_words, found))
 
 
 @api.post("/requests")
 def ask(request: Request, body: RequestBody) -> dict[str, Any]:
-    """Keeps a request about a product; a job applies it later."""
+    """Keep a request about a product; a job applies it later."""
     site, name = site_of(request), reviewer_of(request)
-    product = site.products.product(body.product_id)
-    if product is None:
-        raise NotFoundError(f"no product {body.product_id!r} in the catalog")
-    attribute = next((one for one in site.products.explained(product) if one["attribute"] == body.attribute), None)
+    explained = site.products.explained(site.product(body.product_id))
+    attribute = next((found for found in explained if found["attribute"] == body.attribute), None)
     if attribute is None:
         raise DataContractError(f"{body.attribute} does not apply to this product")
     if attribute["by_merchant"]:
@@ -279,15 +279,15 @@ def ask(request: Request, body: RequestBody) -> dict[str, Any]:
         raise DataContractError("there is nothing of this run to undo any more; load the page again")
     if attribute["cardinality"] == "one" and len(body.values) > 1:
         raise DataContractError(f"{body.attribute} has one value per product")
-    check_values(site, body.attribute, tuple(body.values))
+    site.check_values(body.attribute, tuple(body.values))
     asked = body.model_dump() | {"kind": RequestKind(body.kind), "values": tuple(body.values)}
-    request_id = site.store.add_request(Asked(**asked, by=name, asked_at=datetime.now(UTC)))
-    return {"request_id": request_id, "applied_by": APPLIED_BY}
+    request_id = site.store.add_request(ChangeRequest(**asked, by=name, asked_at=datetime.now(UTC)))
+    return {"request_id": request_id, "applied_by": html.APPLIED_BY}
 
 
 @api.delete("/requests/{request_id}")
 def withdraw(request: Request, request_id: int) -> dict[str, Any]:
-    """Takes back a request that still waits, and the answer to a suggestion that it came with."""
+    """Withdraw a request that still waits, and the answer to a suggestion that it came with."""
     site, name = site_of(request), reviewer_of(request)
     if not site.store.withdraw_request(request_id, name):
         raise DataContractError("this request does not wait any more; load the page again")
@@ -296,18 +296,16 @@ def withdraw(request: Request, request_id: int) -> dict[str, Any]:
 
 @files.get("/pictures/{item_id}/{number}")
 def picture(request: Request, item_id: str, number: int) -> Response:
-    """A picture of an item, by its place; which file or address that is, the item says and not the request."""
+    """Return a picture of an item by its place; its file or address comes from the item and not from the request."""
     site = site_of(request)
-    return _picture(site, item_of(site, item_id).images, number)
+    return _picture(site, site.item(item_id).images, number)
 
 
 @files.get("/product-pictures/{number}")
 def product_picture(request: Request, number: int, product_id: str) -> Response:
     site = site_of(request)
-    product = site.products.product(product_id)
-    if product is None:
-        raise NotFoundError(f"no product {product_id!r} in the catalog")
-    images = tuple((image["uri"] or "", image["version"] or "") for image in product["images"] or () if image)
+    stored = site.product(product_id)["images"] or ()
+    images = tuple((image["uri"] or "", image["version"] or "") for image in stored if image)
     return _picture(site, images, number)
 
 

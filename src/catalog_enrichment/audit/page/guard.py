@@ -1,16 +1,15 @@
 """Who may use the page: Host and Origin checked, a token wherever the server does not listen on loopback alone.
 
-A web page that a reviewer has open elsewhere can send requests to this server from the reviewer's browser. What it
-cannot do is send them with another Host or Origin header, read the answer, or send JSON without being asked first
-(CORS preflight, which is never answered). So a request is served if its Host is a name of this server (DNS rebinding
-comes with the attacker's name), and changes something only as JSON and with an Origin of this server.
+A web page that a reviewer has open elsewhere can send requests to this server from the reviewer's browser. It cannot
+send them with another Host or Origin header, read the answer, or send JSON without being asked first (CORS preflight,
+which is never answered). So a request is served if its Host is a name of this server (DNS rebinding comes with the
+attacker's name), and changes something only as JSON and with an Origin of this server.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-import secrets
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from catalog_enrichment.errors import ConfigError
 
 TOKEN_VARIABLE = "CATALOG_ENRICHMENT_AUDIT_TOKEN"
-"""Environment variable with the token; where it is not set, one is made and printed."""
+"""Environment variable with the token; where it is not set, a token is made and printed."""
 SHORTEST_TOKEN = 16
 LARGEST_BODY = 65_536
 """Bytes of a request's body."""
@@ -34,7 +33,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer. No script or style in the page itself is run, so that a merchant's text cannot become one."""
+"""Headers of every answer. No script or style in the page itself is run, so that no merchant's text is run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +41,9 @@ class Guard:
     host: str = "127.0.0.1"
     """Address that the server listens on."""
     public_url: str = ""
-    """Where people find it, if a proxy is between: https://audit.example.org."""
+    """The server's address for people, if a proxy is between: https://audit.example.org."""
     token: str = ""
-    """Empty: none is asked for; only on loopback."""
+    """Empty: no token is asked for; only on loopback."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.public_url)
@@ -59,11 +58,11 @@ class Guard:
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach the server by https alone: then cookies are sent by https alone."""
+        """Browsers reach the server by https alone: then cookies are sent by https alone."""
         return self.public_url.startswith("https://")
 
     def knows_host(self, header: str) -> bool:
-        """Whether the Host header names this server. On loopback: a loopback address or localhost."""
+        """Return whether the Host header names this server; on loopback a loopback address or localhost does."""
         name = _host_of(header)
         if self.public_url and name == urlsplit(self.public_url).hostname:
             return True
@@ -75,46 +74,44 @@ class Guard:
         return name in own or _is_address(name)
 
     def knows_origin(self, origin: str, host_header: str) -> bool:
-        """Whether a page with this Origin may change something: one of this server, or of its public URL."""
+        """Return whether a page with this Origin may change something: a page of this server or its public URL."""
         if self.public_url and origin.lower() == self.public_url.rstrip("/").lower():
             return True
         parts = urlsplit(origin)
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host_header.lower()
 
     def knows_token(self, given: str) -> bool:
-        """Whether ``given`` is the token, compared in constant time; True where none is asked for."""
+        """Return whether ``given`` is the token, compared in constant time; True where no token is asked for."""
         return not self.token or hmac.compare_digest(given.encode(), self.token.encode())
 
-
-def make_token() -> str:
-    return secrets.token_urlsafe(24)
+    def refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Return status and message of a request that is not served. ``headers``: names in lower case."""
+        host = headers.get("host", "")
+        if not self.knows_host(host):
+            return (
+                421,
+                f"this server is not called {host!r}; start serve_audit with --public-url if a proxy calls it so",
+            )
+        if method in SAFE:
+            return None
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
+        if (origin is not None and not self.knows_origin(origin, host)) or site not in ("same-origin", "none"):
+            return 403, "the request comes from a page of another site"
+        if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+            return 415, "send JSON, with the header Content-Type: application/json"
+        length = headers.get("content-length", "")
+        if not length.isascii() or not length.isdigit():
+            return 411, "send the header Content-Length"
+        return (413, f"send at most {LARGEST_BODY} bytes") if int(length) > LARGEST_BODY else None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine reach a server that listens on ``host``."""
+    """Return whether only programs of this machine reach a server that listens on ``host``."""
     return host.lower() == "localhost" or _is_address(host, loopback=True)
 
 
-def refusal(guard: Guard, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
-    """Status and message of a request that is not served, whoever sends it; ``headers``: names in lower case."""
-    host = headers.get("host", "")
-    if not guard.knows_host(host):
-        return 421, f"this server is not called {host!r}; start serve_audit with --public-url if a proxy calls it so"
-    if method in SAFE:
-        return None
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    if (origin is not None and not guard.knows_origin(origin, host)) or site not in ("same-origin", "none"):
-        return 403, "the request comes from a page of another site"
-    if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        return 415, "send JSON, with the header Content-Type: application/json"
-    length = headers.get("content-length", "")
-    if not length.isascii() or not length.isdigit():
-        return 411, "send the header Content-Length"
-    return (413, f"send at most {LARGEST_BODY} bytes") if int(length) > LARGEST_BODY else None
-
-
 def _host_of(header: str) -> str:
-    """The name or address in a Host header, without port and brackets; "" for one that is malformed."""
+    """Return the name or address in a Host header, without port and brackets; "" for a malformed header."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

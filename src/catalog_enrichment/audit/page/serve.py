@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Mapping
@@ -12,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment.audit.page.guard import TOKEN_VARIABLE, Guard, is_loopback, make_token
-from catalog_enrichment.audit.page.pictures import Pictures
-from catalog_enrichment.audit.page.products import Products
-from catalog_enrichment.audit.page.site import Site
+from catalog_enrichment.audit.page.guard import TOKEN_VARIABLE, Guard, is_loopback
+from catalog_enrichment.audit.page.products import ProductReader
+from catalog_enrichment.audit.page.site import ScaledPictures, Site
 from catalog_enrichment.audit.review_store import ReviewStore
-from catalog_enrichment.catalog.lake import LakeCatalog
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
@@ -28,45 +28,40 @@ DEFAULT_PORT = 8765
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listen:
-    """Where the server listens, and how people call it."""
+    """The address that the server listens on, and its address for people."""
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    """0: any that is free."""
+    """0: any free port."""
     public_url: str = ""
 
 
 def store_path(config: Config, given: str | None) -> Path:
-    """The review store's file: ``given``, else `audit.store` of the config."""
+    """Return the review store's file: ``given``, else `audit.store` of the config."""
     return Path(given).resolve() if given else config.path(config.audit.store)
 
 
 def guard_of(listen: Listen, environment: Mapping[str, str], say: Say = to_stderr) -> Guard:
-    """The token is that of :data:`TOKEN_VARIABLE`; elsewhere than on loopback one is made, and printed, if there is
-    none. Raises ConfigError for a token that is too short and a public URL that is none."""
+    """Return the guard, with the token in :data:`TOKEN_VARIABLE`; elsewhere than on loopback a missing token is made
+    and printed. Raises ConfigError for a token that is too short and a public URL that is none."""
     token = environment.get(TOKEN_VARIABLE, "").strip()
     if not token and (not is_loopback(listen.host) or listen.public_url):
-        token = make_token()
+        token = secrets.token_urlsafe(24)
         say(f"this server is reached from elsewhere and asks for a token, which is printed only here: {token}")
         say(f"(set {TOKEN_VARIABLE} to choose it)")
     return Guard(host=listen.host, public_url=listen.public_url, token=token)
 
 
 def site_of(config: Config, store: ReviewStore, guard: Guard) -> Site:
-    """What the page's handlers work on. Nothing of it starts Spark."""
+    """Return the objects that the page's handlers share. None of them starts Spark."""
     dictionary = load_dictionary(config)
-    catalog = LakeCatalog.of(config)
-    return Site(
-        store=store,
-        dictionary=dictionary,
-        pictures=Pictures(config.pictures()),
-        products=Products(catalog, dictionary, config.enrich),
-        guard=guard,
-    )
+    products = ProductReader(Catalog.of(config), dictionary, config.enrich)
+    pictures = ScaledPictures(config.pictures())
+    return Site(store=store, dictionary=dictionary, pictures=pictures, products=products, guard=guard)
 
 
 def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr) -> dict[str, Any]:
-    """Serve the page until the process gets SIGINT or SIGTERM; returns the job's summary.
+    """Serve the page until the process gets SIGINT or SIGTERM. Return the job's summary.
 
     Raises ConfigError for an address that cannot be listened on, and TemporaryFailure if another program has the port.
     """
@@ -100,7 +95,7 @@ def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr
 
 
 def bound(listen: Listen) -> socket.socket:
-    """A socket that listens on the address."""
+    """Return a socket that listens on the address."""
     if not 0 <= listen.port <= 65_535:
         raise ConfigError(f"--port must lie in [0, 65535], not {listen.port}")
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET

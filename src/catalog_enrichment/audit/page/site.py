@@ -1,114 +1,178 @@
-"""What the page's handlers work on, and what they tell the browser about items."""
+"""The objects that the page's handlers share, its scaled pictures, and what a request is about and who sends it."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
+from functools import lru_cache
+from threading import Semaphore
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
-from catalog_enrichment.audit.items import Answer, Item, Purpose, Sample, Verdict
+from PIL import Image
+
 from catalog_enrichment.audit.page.guard import Guard
-from catalog_enrichment.audit.page.pictures import Pictures
-from catalog_enrichment.audit.page.products import Products
-from catalog_enrichment.audit.review_outcomes import agreement
-from catalog_enrichment.audit.review_requests import Request, RequestKind
+from catalog_enrichment.audit.page.products import ProductReader
+from catalog_enrichment.audit.review_records import Item, ReviewSample, agreement, plain_name
 from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.inputs.images import first_usable
+from catalog_enrichment.inputs.square import Square
 
-APPLIED_BY = "apply_requests"
-"""The job that does to the catalog what people ask for on the page."""
+if TYPE_CHECKING:
+    from fastapi import Request
 
-_REQUESTS = {
-    Answer.YES: RequestKind.ACCEPT,
-    Answer.NO: RequestKind.REFUSE,
-    Answer.OTHER: RequestKind.SET,
-    Answer.NONE: RequestKind.SET,
-}
-"""Answer to a suggestion -> what is asked of the next job; "cannot tell" asks for nothing, "has none" for a set without
-values."""
+NAME_COOKIE, TOKEN_COOKIE = "audit_name", "audit_token"
+LONGEST_NAME = 80
+
+SIZE = 640
+"""Pixels of a picture's side: sharp on a phone, and about 40 kB."""
+QUALITY = 82
+KEPT = 1_500
+"""Scaled pictures that are kept in memory: about 60 MB."""
+AT_ONCE = 2
+"""Pictures that are decoded at the same time: a picture of 50 million pixels needs 150 MB."""
+
+
+class NotFoundError(Exception):
+    """Answered with status 404."""
+
+
+class UnnamedError(Exception):
+    """Answered with status 401: the request does not say who the person is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A JPEG, or why there is none: exactly one of ``data`` and ``reason`` is empty."""
+
+    data: bytes
+    reason: str = ""
+
+
+class _UnusableError(Exception):
+    """A picture that cannot be shown; the message says why."""
+
+
+class ScaledPictures:
+    """Pictures by (uri, version) of the products table, opened by the rules and limits of scoring. For several
+    threads."""
+
+    def __init__(self, limits: ImagesConfig) -> None:
+        """``limits``: with absolute folders (:meth:`Config.pictures`)."""
+        self.limits = limits
+        self._decoding = Semaphore(AT_ONCE)
+        self._scaled = lru_cache(KEPT)(self._scale)
+
+    def get(self, uri: str, version: str) -> Picture:
+        """Return the picture in a white square of :data:`SIZE`. Never raises; after a failure it is tried again."""
+        try:
+            return Picture(self._scaled(uri, version))
+        except _UnusableError as problem:
+            return Picture(b"", str(problem))
+
+    def _scale(self, uri: str, version: str) -> bytes:
+        picture = {"bytes": None, "uri": uri, "version": version}
+        decoded = first_usable([picture], Square(SIZE), self.limits, decoding=self._decoding)
+        if decoded.pixels is None:
+            raise _UnusableError(decoded.reason.value if decoded.reason else "no_image")
+        sink = io.BytesIO()
+        Image.fromarray(decoded.pixels).save(sink, format="JPEG", quality=QUALITY, optimize=True)
+        return sink.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
     store: ReviewStore
     dictionary: Dictionary
-    pictures: Pictures
-    products: Products
+    pictures: ScaledPictures
+    products: ProductReader
     guard: Guard
 
+    def sample(self, sample_id: str) -> ReviewSample:
+        """Return the sample. Raises NotFoundError."""
+        try:
+            return self.store.sample(sample_id)
+        except DataContractError:
+            raise NotFoundError(f"there is no sample {sample_id!r}") from None
 
-def question(site: Site, item: Item) -> dict[str, Any]:
-    """What a reviewer is told about an item: nothing that other people or the model's score say about it."""
-    count = min(len(item.images), site.pictures.limits.max_per_product)
-    return {
-        "item_id": item.item_id,
-        "product_id": item.product_id,
-        "shop_id": item.shop_id,
-        "title": item.title,
-        "description": item.description,
-        "category": item.category,
-        "language": item.language,
-        "attribute": item.attribute,
-        "cardinality": item.cardinality.value,
-        "value": item.value,
-        "pictures": [f"/pictures/{quote(item.item_id, safe='')}/{number}" for number in range(count)],
-    }
+    def item(self, item_id: str) -> Item:
+        """Return the item. Raises NotFoundError."""
+        try:
+            return self.store.item(item_id)
+        except DataContractError:
+            raise NotFoundError(f"there is no item {item_id!r}") from None
+
+    def product(self, product_id: str) -> dict[str, Any]:
+        """Return the product's row. Raises NotFoundError."""
+        if (found := self.products.product(product_id)) is None:
+            raise NotFoundError(f"no product {product_id!r} in the catalog")
+        return found
+
+    def question(self, item: Item) -> dict[str, Any]:
+        """Return what a reviewer is told about an item, without what other people or the model's score say about it."""
+        names = (
+            "item_id",
+            "product_id",
+            "shop_id",
+            "title",
+            "description",
+            "category",
+            "language",
+            "attribute",
+            "value",
+        )
+        count = min(len(item.images), self.pictures.limits.max_per_product)
+        pictures = [f"/pictures/{quote(item.item_id, safe='')}/{number}" for number in range(count)]
+        shown = {name: getattr(item, name) for name in names}
+        return shown | {"cardinality": item.cardinality.value, "pictures": pictures}
+
+    def values_of(self, attribute: str) -> dict[str, Any]:
+        """Return an attribute's values with all their spellings. Raises DataContractError for an unknown attribute."""
+        if attribute not in self.dictionary:
+            raise DataContractError(f"no attribute {attribute!r} in the dictionary")
+        found = self.dictionary[attribute]
+        spellings: dict[str, list[list[str]]] = {value: [] for value in found.values}
+        for language, aliases in sorted(found.aliases.items()):
+            for spelling, value in aliases.items():
+                spellings[value].append([language, spelling])
+        values = [{"value": value, "aliases": aliases} for value, aliases in spellings.items()]
+        return {"attribute": attribute, "cardinality": found.cardinality.value, "values": values}
+
+    def check_values(self, attribute: str, values: tuple[str, ...]) -> None:
+        """Raise DataContractError for values that the dictionary does not have."""
+        known = set(self.dictionary[attribute].values) if attribute in self.dictionary else set()
+        if unknown := sorted(set(values) - known):
+            raise DataContractError(f"{unknown} is not among the values of {attribute} in the dictionary")
+
+    def state_of(self, sample: ReviewSample, reviewer: str, shop_id: str = "") -> dict[str, Any]:
+        """Return the progress of the person and of the sample, and the agreement of the reviewers."""
+        progress = self.store.progress(sample.sample_id, reviewer, shop_id)
+        found = agreement(self.store.verdicts(sample.sample_id))
+        names = ("items", "open", "disputed", "settled", "mine", "left")
+        return {
+            "sample_id": sample.sample_id,
+            "title": sample.title,
+            "purpose": sample.purpose.value,
+            "reviewers": sample.reviewers,
+            "drawn_at": sample.drawn_at.isoformat(),
+            **{name: getattr(progress, name) for name in names},
+            "pairs": found.pairs,
+            "agreement": found.raw,
+            "kappa": found.kappa,
+        }
 
 
-def values_of(site: Site, attribute: str) -> dict[str, Any]:
-    """An attribute's values with all their spellings, for a search. Raises DataContractError for an unknown one."""
-    if attribute not in site.dictionary:
-        raise DataContractError(f"no attribute {attribute!r} in the dictionary")
-    found = site.dictionary[attribute]
-    spellings: dict[str, list[list[str]]] = {value: [] for value in found.values}
-    for language, aliases in sorted(found.aliases.items()):
-        for spelling, value in aliases.items():
-            spellings[value].append([language, spelling])
-    values = [{"value": value, "aliases": aliases} for value, aliases in spellings.items()]
-    return {"attribute": attribute, "cardinality": found.cardinality.value, "values": values}
+def site_of(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
 
 
-def state_of(site: Site, sample: Sample, reviewer: str, shop_id: str = "") -> dict[str, Any]:
-    """Progress of the person and of the sample, and the agreement of the reviewers."""
-    progress = site.store.progress(sample.sample_id, reviewer, shop_id)
-    found = agreement(site.store.verdicts(sample.sample_id))
-    return {
-        "sample_id": sample.sample_id,
-        "title": sample.title,
-        "purpose": sample.purpose.value,
-        "reviewers": sample.reviewers,
-        "drawn_at": sample.drawn_at.isoformat(),
-        "items": progress.items,
-        "open": progress.open,
-        "disputed": progress.disputed,
-        "settled": progress.settled,
-        "mine": progress.mine,
-        "left": progress.left,
-        "pairs": found.pairs,
-        "agreement": found.raw,
-        "kappa": found.kappa,
-    }
-
-
-def request_of(sample: Sample, item: Item, verdict: Verdict) -> Request | None:
-    """What the answer to a suggestion asks of the next job; None for other samples, and for "cannot tell"."""
-    kind = _REQUESTS.get(verdict.answer)
-    if sample.purpose is not Purpose.SUGGESTIONS or kind is None:
-        return None
-    return Request(
-        kind=kind,
-        product_id=item.product_id,
-        attribute=item.attribute,
-        values=verdict.right_values if kind is RequestKind.SET else (item.value,),
-        by=verdict.reviewer,
-        asked_at=verdict.answered_at,
-        item_id=item.item_id,
-    )
-
-
-def check_values(site: Site, attribute: str, values: tuple[str, ...]) -> None:
-    """Raises DataContractError for values that the dictionary does not have."""
-    known = set(site.dictionary[attribute].values) if attribute in site.dictionary else set()
-    if unknown := sorted(set(values) - known):
-        raise DataContractError(f"{unknown} is not among the values of {attribute} in the dictionary")
+def reviewer_of(request: Request, needed: bool = True) -> str:
+    """Return the person's name. Raises UnnamedError where the request has no name and it is ``needed``."""
+    name = plain_name(unquote(request.headers.get("x-reviewer") or request.cookies.get(NAME_COOKIE, "")))
+    if needed and not name:
+        raise UnnamedError("say who you are first: the header X-Reviewer, or the name on the first page")
+    return name[:LONGEST_NAME]

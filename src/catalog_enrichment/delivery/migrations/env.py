@@ -1,4 +1,4 @@
-"""Run by Alembic: the migrations over the connection that revisions.migrate opened, in one transaction."""
+"""Alembic runs this file: the migrations over the connection of postgres.migrate, in one transaction."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def run() -> None:
 
 
 _RELATIONS = ("delivered_values", "merchant_values", "catalog_values", "position", "deliveries", "alembic_version")
-"""What the migrations make. The schema may hold other tables, of which this role may have rights for other purposes."""
+"""What the migrations make. On other tables of the schema the role keeps its rights."""
 
 
 def _grant(connection: Connection, schema: str, role: str) -> None:
-    """All rights of ``role``, also where another role had them before; none on merchants' values."""
+    """Give ``role`` exactly the rights of a delivery: none on merchants' values."""
     for statement in (
         f"REVOKE ALL ON {', '.join(f'{schema}.{relation}' for relation in _RELATIONS)} FROM {role}",
         f"GRANT USAGE ON SCHEMA {schema} TO {role}",

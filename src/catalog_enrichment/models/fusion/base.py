@@ -1,4 +1,4 @@
-"""Inputs, outputs and base classes of the fusions.
+"""The inputs, outputs and base classes of the fusions, and the functions that several of them use.
 
 Shapes: B products, T tokens of a text, M tokens of a picture, H text width, D image width, A attributes, V values of
 an attribute, F width of a head's input.
@@ -25,7 +25,7 @@ SATURATION = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class EncoderOutput:
-    """Output of one encoder for one text, or the picture, of B products."""
+    """The output of an encoder for a text, or the picture, of B products."""
 
     vector: torch.Tensor
     """(B, H) or (B, D); 0 where the product has no such text or picture."""
@@ -38,7 +38,7 @@ class EncoderOutput:
 
     @classmethod
     def of(cls, vector: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -> EncoderOutput:
-        """The output with vector, tokens and mask set to 0 where the product is not ``present``."""
+        """Return the output with vector, tokens and mask set to 0 where the product is not ``present``."""
         return cls(
             torch.where(present[:, None], vector, torch.zeros_like(vector)),
             torch.where(present[:, None, None], tokens, torch.zeros_like(tokens)),
@@ -52,21 +52,21 @@ class EncoderOutput:
 
 @dataclass(frozen=True, slots=True)
 class EncoderOutputs:
-    """Outputs of the encoders that the fusion uses; an empty tuple and None for the others."""
+    """The outputs of the encoders that the fusion uses; an empty tuple and None for the others."""
 
     texts: tuple[EncoderOutput, ...] = ()
     """Encoder by encoder; title before description where an encoder reads them apart."""
     image: EncoderOutput | None = None
 
     def vectors(self) -> torch.Tensor:
-        """(B, sum of the widths): all vectors side by side, the texts' first."""
+        """Return all vectors side by side, the texts' first: (B, sum of the widths)."""
         outputs = self.texts if self.image is None else (*self.texts, self.image)
         return torch.cat([output.vector for output in outputs], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class FusionShape:
-    """Widths of a fusion's inputs, and its heads."""
+    """The widths of a fusion's inputs, and its heads."""
 
     texts: tuple[int, ...]
     """Width of each text vector, in the order of :attr:`EncoderOutputs.texts`."""
@@ -74,7 +74,7 @@ class FusionShape:
     """Texts of a product that each text encoder reads: 1, or 2 where title and description are apart."""
     image: int
     heads: tuple[Head, ...]
-    """One per attribute."""
+    """The head of each attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class FusionOutput:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutTargets:
-    """Labels of n products for one attribute."""
+    """The labels of n products for an attribute."""
 
     truth: torch.Tensor
     """(n, V) float."""
@@ -99,18 +99,20 @@ class HeldOutTargets:
 
 
 class Fusion(nn.Module):
-    """Base class: the encoders that are needed, and the step from their outputs to logits."""
+    """The base class: the encoders that are needed, and the step from their outputs to logits."""
 
+    kind: ClassVar[str]
+    """The fusion's name in a recipe; written as `kind = "name"`, because :func:`fusion_files` reads the source."""
     uses_text: ClassVar[bool] = True
     uses_image: ClassVar[bool] = True
     learns_modality_weights: ClassVar[bool] = False
-    """Returns attention weights, which the KL term pulls towards one half."""
+    """The fusion returns attention weights, which the KL term pulls towards 1/2."""
     uses_tokens: ClassVar[bool] = False
-    """Uses the tokens of the picture or of the texts, not only one vector of each."""
+    """The fusion uses the tokens of the picture or of the texts, not only a vector of each."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
-        """Keys of `model.fusion.options` in a recipe."""
+        """The keys of `model.fusion.options` in a recipe."""
 
     def __init__(self, shape: FusionShape, options: Any) -> None:
         super().__init__()
@@ -122,18 +124,18 @@ class Fusion(nn.Module):
     def choose_parameters(
         self, held_out: FusionOutput, targets: Sequence[HeldOutTargets], seed: int
     ) -> Mapping[str, float]:
-        """Choose the parameters that the fit does not learn, on the choosing fold. Called once, after the fit.
+        """Choose the parameters that the fit does not learn, on the choosing fold, after the fit.
 
-        ``held_out``: this fusion's output for the fold; ``targets``: one per attribute. Returns the choice by name, for
-        the log; empty for most fusions.
+        ``held_out`` is this fusion's output for the fold, ``targets`` are the labels by attribute. Returns the choice
+        by name, for the log; most fusions choose nothing.
         """
         del held_out, targets, seed
         return {}
 
 
 class VectorFusion(Fusion):
-    """Base of fusions of vectors: LayerNorm on each modality (De la Comble et al. 2022, section 4.1), then a linear
-    head per attribute.
+    """The base of fusions of vectors: LayerNorm on each modality (De la Comble et al. 2022, section 4.1), then a
+    linear head per attribute.
 
     Unimodal models are normalised too, unlike in the paper, because a sum over tokens grows with the text's length.
     """
@@ -142,67 +144,87 @@ class VectorFusion(Fusion):
         super().__init__(shape, options)
         self.text_width = sum(shape.texts) if self.uses_text else 0
         self.image_width = shape.image if self.uses_image else 0
+        self.joined_width = self.text_width + self.image_width
         if self.uses_text:
             self.text_norm = nn.LayerNorm(self.text_width)
         if self.uses_image:
             self.image_norm = nn.LayerNorm(self.image_width)
 
     def text_vector(self, encoded: EncoderOutputs) -> torch.Tensor:
-        """(B, H): all text vectors concatenated and normalised."""
+        """Return all text vectors, concatenated and normalised: (B, H)."""
         normalised: torch.Tensor = self.text_norm(torch.cat([output.vector for output in encoded.texts], dim=1))
         return normalised
 
     def image_vector(self, encoded: EncoderOutputs) -> torch.Tensor:
-        """(B, D): normalised; 0 without a picture. Masked after LayerNorm, whose output for 0 is its bias."""
+        """Return the normalised image vector (B, D), 0 without a picture: LayerNorm's output for 0 is its bias."""
         image = needed(encoded.image)
         normalised: torch.Tensor = self.image_norm(image.vector)
         return torch.where(image.present[:, None], normalised, torch.zeros_like(normalised))
 
+    def joined_vector(self, encoded: EncoderOutputs) -> torch.Tensor:
+        """Return the vectors of the modalities that the fusion uses, side by side: (B, H + D) for both."""
+        text = [self.text_vector(encoded)] if self.uses_text else []
+        image = [self.image_vector(encoded)] if self.uses_image else []
+        return torch.cat(text + image, dim=1)
+
 
 def needed(image: EncoderOutput | None) -> EncoderOutput:
-    """``image`` itself. Raises ValueError for None."""
+    """Return ``image``. Raises ValueError for None."""
     if image is None:
         raise ValueError("this fusion needs an image encoder's output, not None")
     return image
 
 
 def linear_heads(width: int, heads: Sequence[Head]) -> nn.ModuleList:
-    """A linear classifier (F to V) per attribute.
+    """Return a linear classifier (F to V) per attribute, in the order of the heads.
 
-    A list, in the order of the heads: a ModuleDict refuses attribute names such as "type" or "net.weight".
+    It is a list because a ModuleDict refuses attribute names such as "type" or "net.weight".
     """
     return nn.ModuleList(nn.Linear(width, len(head.labels)) for head in heads)
 
 
-def scored_alike(classifiers: nn.ModuleList, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Per attribute (B, V): every head gets the same ``features`` (B, F)."""
-    return tuple(classifier(features) for classifier in classifiers)
+def scored_alike(classifiers: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return logits (B, V) per attribute, where every head gets the same ``features`` (B, F)."""
+    return tuple(classifier(features) for classifier in classifiers.children())
 
 
 def probabilities(logits: torch.Tensor, head: Head) -> torch.Tensor:
-    """(B, V) in float32, whatever the number type of ``logits``."""
+    """Return the probabilities (B, V) in float32, whatever the number type of ``logits``."""
     return logits.float().softmax(dim=1) if head.cardinality is Cardinality.ONE else logits.float().sigmoid()
 
 
 def logits_of(probability: torch.Tensor, head: Head) -> torch.Tensor:
-    """The inverse of :func:`probabilities`, finite for 0 and 1."""
+    """Return the inverse of :func:`probabilities`, finite for 0 and 1."""
     if head.cardinality is Cardinality.ONE:
         return probability.clamp(min=SATURATION**2).log()
     return torch.logit(probability, eps=SATURATION)
 
 
 def cross_entropy(logits: torch.Tensor, truth: torch.Tensor, head: Head) -> torch.Tensor:
-    """Mean cross-entropy of ``truth`` (n, V) float under ``logits`` (n, V): a scalar."""
+    """Return the mean cross-entropy of ``truth`` (n, V) float under ``logits`` (n, V), a scalar."""
     if head.cardinality is Cardinality.ONE:
         return functional.cross_entropy(logits, truth.argmax(dim=1))
     return functional.binary_cross_entropy_with_logits(logits, truth)
 
 
-def kl_to_uniform(attention: torch.Tensor) -> torch.Tensor:
-    """KL(p || 1/2) per element: p log p + (1 - p) log(1 - p) + log 2 (De la Comble et al. 2022, eq. 5).
+def majority(votes: torch.Tensor, cardinality: Cardinality) -> torch.Tensor:
+    """Return the vote of K classifiers (Bi et al. 2020, section 3.4); ``votes`` (K, B, V) are their probabilities.
 
-    0 where p is exactly 1, for products without a picture (see :class:`FusionOutput`).
-    Any shape; value and gradient are finite everywhere.
+    The result is (B, V): (votes for the value + mean probability) / (K + 1). More votes always rank higher, equal votes
+    rank by mean probability. It sums to 1 over V for single-valued attributes.
+    """
+    if cardinality is Cardinality.ONE:
+        counted = torch.zeros_like(votes).scatter(2, votes.argmax(dim=2, keepdim=True), 1.0)
+    else:
+        counted = (votes >= 0.5).to(votes.dtype)
+    return (counted.sum(dim=0) + votes.mean(dim=0)) / (len(votes) + 1)
+
+
+def kl_to_uniform(attention: torch.Tensor) -> torch.Tensor:
+    """Return KL(p || 1/2) per element: p log p + (1 - p) log(1 - p) + log 2 (De la Comble et al. 2022, eq. 5).
+
+    It is 0 where p is exactly 1, for products without a picture (see :class:`FusionOutput`). ``attention`` has any
+    shape; value and gradient are finite everywhere.
     """
     p = attention.clamp(SATURATION, 1 - SATURATION)
     divergence = torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p) + math.log(2)
@@ -210,7 +232,7 @@ def kl_to_uniform(attention: torch.Tensor) -> torch.Tensor:
 
 
 def same_width(widths: Sequence[int], why: str) -> int:
-    """The width that all have. Raises ConfigError where they differ; ``why`` starts the message."""
+    """Return the common width. Raises ConfigError where the widths differ; ``why`` starts the message."""
     if len(set(widths)) != 1:
-        raise ConfigError(f"{why} needs vectors of one width, not {list(widths)}: choose encoders of the same width")
+        raise ConfigError(f"{why} needs vectors of equal width, not {list(widths)}: choose encoders of the same width")
     return widths[0]

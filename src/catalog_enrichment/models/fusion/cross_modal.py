@@ -1,4 +1,4 @@
-"""Cross-modal attention with a visual gate (Chen et al. 2021, section 3.3.3): text tokens attend to picture tokens."""
+"""Cross-modal attention: text tokens attend to picture tokens."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from catalog_enrichment.models.fusion.base import (
 
 
 class CrossModal(Fusion):
-    """h' = SA(h, h, h) + VG * SA(h, v, v) (eq. 1); the heads get the sum of h' over the tokens (eq. 4).
+    """Cross-modal attention with a visual gate (Chen et al. 2021, section 3.3.3): text tokens attend to picture tokens.
 
-    h (B, T, H): the tokens of all texts; v (B, M, D): the tokens of the picture, v_0 represents all of it. The two
-    attentions have separate parameters, because text and picture may differ in width. A term is 0 without a picture and
-    for padding. The heads have a bias in addition to the paper's W3: the sum is 0 for a product without any text.
+    h' = SA(h, h, h) + VG * SA(h, v, v) (eq. 1), where h are the tokens of all texts, v those of the picture, and v_0
+    represents the whole picture; the heads get the sum of h' over the tokens (eq. 4). The two attentions have separate
+    parameters, because text and picture may differ in width. A term is 0 without a picture and for padding. The heads
+    have a bias in addition to the paper's W3: the sum is 0 for a product without any text.
     """
 
+    kind = "cross_modal"
     uses_tokens = True
 
     def __init__(self, shape: FusionShape, options: Any) -> None:
@@ -41,7 +43,7 @@ class CrossModal(Fusion):
 
     def forward(self, encoded: EncoderOutputs) -> FusionOutput:
         image = needed(encoded.image)
-        h = torch.cat([output.tokens for output in encoded.texts], dim=1)
+        h = torch.cat([output.tokens for output in encoded.texts], dim=1)  # (B, T, H)
         words = torch.cat([output.mask for output in encoded.texts], dim=1)  # (B, T)
         gate = torch.sigmoid(self.gate_text(h) + self.gate_image(image.tokens[:, 0]).unsqueeze(1))  # eq. 3, (B, T, H)
         joined = self.within_text(h, h, words) + gate * self.on_image(h, image.tokens, image.mask)
@@ -50,7 +52,7 @@ class CrossModal(Fusion):
 
 
 class Attention(nn.Module):
-    """SA(q, k, k) of eq. 2: softmax((W_Q q)(W_K k)^T / sqrt(d_k)) W_V k, with one head of the query's width."""
+    """SA(q, k, k) of eq. 2: softmax((W_Q q)(W_K k)^T / sqrt(d_k)) W_V k, with a single head of the query's width."""
 
     def __init__(self, query: int, key: int) -> None:
         super().__init__()
@@ -59,7 +61,10 @@ class Attention(nn.Module):
         self.value = nn.Linear(key, query, bias=False)
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Queries (B, T, H) over keys (B, M, D); ``mask`` (B, M) bool. (B, T, H), 0 where there is no key at all."""
+        """Attend with queries (B, T, H) to the keys (B, M, D) that ``mask`` (B, M) shows.
+
+        Returns (B, T, H), 0 where there is no key at all.
+        """
         scores = self.query(q) @ self.key(k).transpose(1, 2) / math.sqrt(q.shape[-1])  # (B, T, M)
         scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
         no_keys = ~mask.any(dim=1)[:, None, None]  # (B, 1, 1)

@@ -1,9 +1,4 @@
-"""Decision-level fusion (Bi et al. 2020, section 3.3.2): a small network over the class probabilities of classifiers.
-
-One classifier per text vector and one for the picture are fitted separately. Then eight networks learn, each on
-seven eighths of the choosing fold, a label from all their class probabilities, keep the epoch with the best
-macro-F1 on the remaining eighth, and vote.
-"""
+"""Decision-level fusion: small networks over the class probabilities of classifiers."""
 
 from __future__ import annotations
 
@@ -22,24 +17,28 @@ from catalog_enrichment.models.fusion.base import (
     cross_entropy,
     linear_heads,
     logits_of,
+    majority,
     needed,
     probabilities,
     scored_alike,
 )
 from catalog_enrichment.models.spec import Head
-from catalog_enrichment.models.vote import majority
 from catalog_enrichment.records import Cardinality
 
 
 class DecisionFusion(Fusion):
-    """Without a picture, or a description, the classifier for it gives its bias: the frequencies of the values.
+    """Decision-level fusion (Bi et al. 2020, section 3.3.2): small networks over class probabilities.
 
-    The classifiers get normalised vectors, as those of the other fusions do. An attribute with fewer products
-    on the choosing fold than networks gets the mean of its classifiers' probabilities.
+    A classifier per text vector and another for the picture are fitted separately. Then eight networks learn, each on
+    seven eighths of the choosing fold, a label from all their class probabilities, keep the epoch with the best
+    macro-F1 on the remaining eighth, and vote. An attribute with fewer products on the choosing fold than networks gets
+    the mean of its classifiers' probabilities. Without a picture, or a description, the classifier for it gives its
+    bias: the frequencies of the values.
     """
 
+    kind = "decision"
     settled: torch.Tensor
-    """(A,) bool: the attribute's networks were fitted. Artifacts hold this name."""
+    """(A,) bool: the attribute's networks were fitted, so that their vote is used."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
@@ -65,7 +64,6 @@ class DecisionFusion(Fusion):
             nn.ModuleList(_policy(len(widths), head, options) for _ in range(options.folds)) for head in self.heads
         )
         self.policies.requires_grad_(False)  # fitted by choose_parameters() alone
-        # chosen on the choosing fold: the vote is used; the buffer keeps its name, which saved artifacts hold
         self.register_buffer("settled", torch.zeros(len(self.heads), dtype=torch.bool))
 
     def forward(self, encoded: EncoderOutputs) -> FusionOutput:
@@ -74,7 +72,7 @@ class DecisionFusion(Fusion):
             [*encoded.texts, needed(encoded.image)], self.norms, self.classifiers, strict=True
         ):
             normalised = torch.where(output.present[:, None], norm(output.vector), 0.0)
-            experts.append(scored_alike(_list(classifiers), normalised))
+            experts.append(scored_alike(classifiers, normalised))
         return FusionOutput(self._voted(tuple(experts)), experts=tuple(experts))
 
     def choose_parameters(
@@ -84,7 +82,7 @@ class DecisionFusion(Fusion):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             for index, (head, target) in enumerate(zip(self.heads, targets, strict=True)):
-                rows, policies = target.learnable, _list(self.policies[index])
+                rows, policies = target.learnable, self.policies[index].children()
                 if int(rows.sum()) < self.options.folds:
                     continue
                 inputs, truth = _inputs(held_out.experts, index, head)[rows], target.truth[rows]
@@ -95,11 +93,11 @@ class DecisionFusion(Fusion):
         return f1_by_attribute
 
     def _voted(self, experts: tuple[tuple[torch.Tensor, ...], ...]) -> tuple[torch.Tensor, ...]:
-        """Per attribute (B, V): logits of the policies' vote, or of the experts' mean where no policy was fitted."""
+        """Return the logits (B, V), per attribute, of the policies' vote, or of the experts' mean without policies."""
         scores = []
         for index, head in enumerate(self.heads):
             inputs = _inputs(experts, index, head)
-            votes = torch.stack([probabilities(policy(inputs), head) for policy in _list(self.policies[index])])
+            votes = torch.stack([probabilities(policy(inputs), head) for policy in self.policies[index].children()])
             mean = inputs.reshape(len(inputs), len(experts), len(head.labels)).mean(dim=1)
             voted = torch.where(self.settled[index], majority(votes, head.cardinality), mean)
             scores.append(logits_of(voted, head))
@@ -113,9 +111,9 @@ class DecisionFusion(Fusion):
         order: torch.Tensor,
         fold: int,
     ) -> float:
-        """Fit one network to all products of ``order`` but the ``fold``-th of ``folds`` parts.
+        """Fit a network to all products of ``order`` but the ``fold``-th of ``folds`` parts.
 
-        Keeps the epoch with the best macro-F1 on that part, and returns this F1.
+        Keep the epoch with the best macro-F1 on that part, and return this F1.
         """
         (inputs, truth), options = data, self.options
         fold_of_row = torch.arange(len(order)) % options.folds
@@ -140,12 +138,6 @@ class DecisionFusion(Fusion):
         return best
 
 
-def _list(module: nn.Module) -> nn.ModuleList:
-    """``module`` as a ModuleList, for the type checker."""
-    assert isinstance(module, nn.ModuleList)
-    return module
-
-
 def _policy(experts: int, head: Head, options: DecisionFusion.Options) -> nn.Module:
     values = len(head.labels)
     if options.layers == 1:
@@ -154,7 +146,7 @@ def _policy(experts: int, head: Head, options: DecisionFusion.Options) -> nn.Mod
 
 
 def _inputs(experts: Sequence[Sequence[torch.Tensor]], attribute: int, head: Head) -> torch.Tensor:
-    """(B, experts x V): all class probabilities side by side, without gradient. ``attribute`` is an index."""
+    """Return all class probabilities side by side, without gradient: (B, experts x V). ``attribute`` is an index."""
     return torch.cat([probabilities(expert[attribute].detach(), head) for expert in experts], dim=1)
 
 

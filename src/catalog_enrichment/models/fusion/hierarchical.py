@@ -1,5 +1,4 @@
-"""Hierarchical fusion (Tashu et al. 2022, section III): title with description, encoder with encoder, text with
-picture, each by adding, concatenating or averaging, and a three-layer network on top."""
+"""Hierarchical fusion: parts are joined level by level."""
 
 from __future__ import annotations
 
@@ -25,7 +24,13 @@ Join = Literal["add", "concat", "average"]
 
 
 class Hierarchical(Fusion):
-    """A missing text or picture is 0 in a sum or a concatenation, and is left out of an average."""
+    """Hierarchical fusion (Tashu et al. 2022, section III), with a three-layer network on top.
+
+    It joins title with description, encoder with encoder, and text with picture, each by adding, concatenating or
+    averaging. A missing text or picture is 0 in a sum or a concatenation, and is left out of an average.
+    """
+
+    kind = "hierarchical"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Options:
@@ -69,7 +74,7 @@ class Hierarchical(Fusion):
 
 
 class Projection(nn.Module):
-    """An image vector (B, D) to the text's width (B, H): 1-D convolution over the vector, then max-pooling."""
+    """The step from an image vector (B, D) to the text's width (B, H): 1-D convolution along it, then max-pooling."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,7 +91,7 @@ def joined_width(widths: Sequence[int], how: Join) -> int:
 
 
 def join(vectors: Sequence[torch.Tensor], present: Sequence[torch.Tensor], how: Join) -> torch.Tensor:
-    """Joins vectors (B, W), each 0 where not ``present`` (B,), into one (Tashu et al. 2022, section III-C)."""
+    """Join vectors (B, W), each 0 where not ``present`` (B,), into a vector (Tashu et al. 2022, section III-C)."""
     if how == "concat":
         return torch.cat(list(vectors), dim=1)
     total = torch.stack(list(vectors)).sum(dim=0)

@@ -1,4 +1,4 @@
-"""Late fusion (Chen et al. 2021, section 3.3.1): two classifiers, and one weight between their probabilities."""
+"""Late fusion: a classifier for the text and another for the picture, and a weight between their probabilities."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from catalog_enrichment.models.fusion.base import (
 )
 
 GRID = 101
-"""Number of values of alpha that are tried: 0, 0.01, ..., 1."""
+"""The number of values of alpha that are tried: 0, 0.01, ..., 1."""
 
 
 class Late(VectorFusion):
-    """p = alpha p_txt + (1 - alpha) p_img, and p_txt without a picture (p_img without a text).
+    """Late fusion (Chen et al. 2021, section 3.3.1): two classifiers, and a weight between their probabilities.
 
-    Each classifier is fitted separately. Alpha is chosen per attribute on the choosing fold, by likelihood: it
-    changes smoothly with every product, while macro-F1 is noisy on a fold of a few hundred.
+    p = alpha p_txt + (1 - alpha) p_img, and p_txt without a picture (p_img without a text). Each classifier is fitted
+    separately. Alpha is chosen per attribute on the choosing fold, by likelihood: it changes smoothly with every
+    product, while macro-F1 is noisy on a fold of a few hundred.
     """
 
+    kind = "late"
     alpha: torch.Tensor
 
     def __init__(self, shape: FusionShape, options: Any) -> None:
@@ -45,15 +47,14 @@ class Late(VectorFusion):
         image_logits = scored_alike(self.image_classifiers, self.image_vector(encoded))
         has_text = torch.stack([output.present for output in encoded.texts]).any(dim=0)
         has_image = needed(encoded.image).present
-        # without its modality a classifier repeats the other one, so that alpha has no effect on the product
+        # without its modality a classifier repeats the other classifier, so that alpha has no effect on the product
         text = _own_or_other(text_logits, image_logits, has_text | ~has_image)
         image = _own_or_other(image_logits, text_logits, has_image)
-        scores = []
-        for index, head in enumerate(self.heads):
-            alpha = self.alpha[index]
-            mixed = alpha * probabilities(text[index], head) + (1 - alpha) * probabilities(image[index], head)
-            scores.append(logits_of(mixed, head))
-        return FusionOutput(tuple(scores), experts=(text, image))
+        scores = tuple(
+            logits_of(_mixed(probabilities(text[index], head), probabilities(image[index], head), alpha), head)
+            for index, (head, alpha) in enumerate(zip(self.heads, self.alpha, strict=True))
+        )
+        return FusionOutput(scores, experts=(text, image))
 
     def choose_parameters(
         self,
@@ -70,18 +71,22 @@ class Late(VectorFusion):
             p_txt, p_img = (probabilities(expert[index][rows], head) for expert in (text, image))
             losses = []
             for alpha in torch.linspace(0, 1, GRID):
-                logits = logits_of(alpha * p_txt + (1 - alpha) * p_img, head)
+                logits = logits_of(_mixed(p_txt, p_img, alpha), head)
                 losses.append(cross_entropy(logits, target.truth[rows], head))
             self.alpha[index] = int(torch.stack(losses).argmin()) / (GRID - 1)
             chosen[f"alpha/{index}"] = float(self.alpha[index])
         return chosen
 
 
+def _mixed(p_txt: torch.Tensor, p_img: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    return alpha * p_txt + (1 - alpha) * p_img
+
+
 def _own_or_other(
     own: Sequence[torch.Tensor], other: Sequence[torch.Tensor], present: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Per attribute (B, V): a classifier's own logits where its modality is ``present`` (B,), else the other
-    classifier's, without gradient."""
+    """Return a classifier's own logits where its modality is ``present`` (B,), else the other classifier's, without
+    gradient: (B, V) per attribute."""
     return tuple(
         torch.where(present[:, None], own_logits, other_logits.detach())
         for own_logits, other_logits in zip(own, other, strict=True)

@@ -1,4 +1,4 @@
-// One question after the other. The next questions and their pictures are loaded while a person looks at this one.
+// One question after the other. The next questions and their pictures are loaded while a person looks at a question.
 import { ask, byId, element } from "./server.js";
 import { Unsent } from "./unsent.js";
 import { ValuePicker, valuesOf } from "./values.js";
@@ -77,9 +77,9 @@ async function load() {
       : await ask("GET", `${path}/next?limit=${wanted}&shop=${encodeURIComponent(shop)}`);
   showState(content.state);
   const wasEmpty = !queue.length;
-  const here = new Set(queue.map((one) => one.item_id));
-  const waiting = new Set(unsent.all().map((one) => one.item_id));
-  const fresh = content.questions.filter((one) => ![here, waiting, answered].some((set) => set.has(one.item_id)));
+  const here = new Set(queue.map((question) => question.item_id));
+  const waiting = new Set(unsent.all().map((verdict) => verdict.item_id));
+  const fresh = content.questions.filter(({ item_id }) => ![here, waiting, answered].some((set) => set.has(item_id)));
   queue.push(...fresh);
   if (wasEmpty) show(content);
   preload();
@@ -91,15 +91,15 @@ function failed(problem) {
 }
 
 function preload() {
-  for (const one of queue.slice(1, 3)) {
-    if (one.pictures.length) new Image().src = one.pictures[0];
-    valuesOf(one.attribute).catch(() => undefined);
+  for (const next of queue.slice(1, 3)) {
+    if (next.pictures.length) new Image().src = next.pictures[0];
+    valuesOf(next.attribute).catch(() => undefined);
   }
 }
 
 // --- showing -----------------------------------------------------------------------------------------------------
 
-// content: the server's answer, if it has just said what is left
+// content: the server's answer, if it has just told the progress
 function show(content) {
   const question = queue[0];
   byId("card").hidden = !question;
@@ -140,9 +140,9 @@ const button = (name) => document.querySelector(`[data-answer=${name}]`);
 function showVerdicts(verdicts) {
   byId("verdicts").hidden = !verdicts.length;
   byId("verdicts").replaceChildren(
-    ...verdicts.map((one) => {
+    ...verdicts.map((verdict) => {
       const line = element("li", "", { dir: "auto" });
-      line.append(element("strong", one.reviewer), `: ${inWords(one)}`);
+      line.append(element("strong", verdict.reviewer), `: ${inWords(verdict)}`);
       return line;
     }),
   );
@@ -167,7 +167,7 @@ function showPicture(pictures, index) {
   if (!pictures.length) return;
   picture.alt = `Picture ${index + 1} of ${pictures.length} of the product`;
   picture.src = pictures[index];
-  [...byId("thumbs").children].forEach((one, at) => one.setAttribute("aria-pressed", String(at === index)));
+  [...byId("thumbs").children].forEach((thumb, at) => thumb.setAttribute("aria-pressed", String(at === index)));
 }
 
 byId("picture").addEventListener("error", async () => {
@@ -235,7 +235,7 @@ async function undo() {
     const again = content.question;
     answered.delete(again.item_id);
     showState(content.state);
-    queue = mode === "adjudicate" ? [] : [again, ...queue.filter((one) => one.item_id !== again.item_id)];
+    queue = mode === "adjudicate" ? [] : [again, ...queue.filter((question) => question.item_id !== again.item_id)];
     if (queue.length) show();
     else await refill(); // a disputed item comes with both verdicts
     const applied = content.applied ? ` It was applied already (${content.applied}) and stays so until you answer again.` : "";

@@ -29,7 +29,7 @@ export class Unsent {
   remove(verdict) {
     const list = this.all();
     const sent = JSON.stringify(verdict);
-    const place = list.findIndex((one) => JSON.stringify(one) === sent);
+    const place = list.findIndex((verdict) => JSON.stringify(verdict) === sent);
     this.keep(list.filter((_, at) => at !== place));
   }
 

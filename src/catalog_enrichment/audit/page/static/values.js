@@ -14,8 +14,8 @@ export function valuesOf(attribute) {
 }
 
 function prepared(content) {
-  for (const one of content.values) {
-    one.keys = [one.value, ...one.aliases.map((alias) => alias[1])].map(fold);
+  for (const entry of content.values) {
+    entry.keys = [entry.value, ...entry.aliases.map((alias) => alias[1])].map(fold);
   }
   return content;
 }
@@ -35,11 +35,11 @@ export function matching(values, typed) {
     if (spelling.includes(` ${key}`)) return 2;
     return spelling.includes(key) ? 3 : 9;
   };
-  const ranked = values.map((one) => {
-    const ranks = one.keys.map(rank);
+  const ranked = values.map((entry) => {
+    const ranks = entry.keys.map(rank);
     const best = Math.min(...ranks);
     const found = ranks.indexOf(best);
-    return { one, best, alias: found > 0 ? one.aliases[found - 1] : null };
+    return { entry, best, alias: found > 0 ? entry.aliases[found - 1] : null };
   });
   return ranked.filter((entry) => entry.best < 9).sort((a, b) => a.best - b.best);
 }
@@ -70,7 +70,7 @@ export class ValuePicker {
 
   async open(attribute, cardinality, wrong) {
     const content = await valuesOf(attribute);
-    this.values = content.values.filter((one) => one.value !== wrong);
+    this.values = content.values.filter((entry) => entry.value !== wrong);
     this.many = cardinality === "many";
     this.chosen = [];
     byId("search-label").textContent = this.many ? `All right values of ${attribute}` : `The right value of ${attribute}`;
@@ -97,12 +97,12 @@ export class ValuePicker {
   show() {
     this.found = matching(this.values, this.input.value);
     this.active = this.input.value || !this.many ? 0 : -1;
-    const options = this.found.slice(0, SHOWN).map(({ one, alias }, number) => {
-      const option = element("li", one.value, { role: "option", id: `option-${number}`, dir: "auto" });
-      option.setAttribute("aria-selected", String(this.chosen.includes(one.value)));
+    const options = this.found.slice(0, SHOWN).map(({ entry, alias }, number) => {
+      const option = element("li", entry.value, { role: "option", id: `option-${number}`, dir: "auto" });
+      option.setAttribute("aria-selected", String(this.chosen.includes(entry.value)));
       if (alias) option.append(" ", element("small", `${alias[1]} (${alias[0]})`));
       option.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the field
-      option.addEventListener("click", () => this.pick(one.value));
+      option.addEventListener("click", () => this.pick(entry.value));
       return option;
     });
     this.list.replaceChildren(...options);
@@ -142,7 +142,7 @@ export class ValuePicker {
     else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return this.prevent(event, () => this.save());
     else if (event.key === "Enter") {
       const option = this.found[this.active];
-      return this.prevent(event, () => option && this.pick(option.one.value));
+      return this.prevent(event, () => option && this.pick(option.entry.value));
     } else return undefined;
     return this.prevent(event, () => this.mark());
   }
@@ -158,7 +158,7 @@ export class ValuePicker {
       this.done([value]);
       return;
     }
-    this.chosen = this.chosen.includes(value) ? this.chosen.filter((one) => one !== value) : [...this.chosen, value];
+    this.chosen = this.chosen.includes(value) ? this.chosen.filter((chosen) => chosen !== value) : [...this.chosen, value];
     this.input.value = "";
     this.show();
     this.input.focus();

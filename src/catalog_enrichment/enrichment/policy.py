@@ -1,0 +1,339 @@
+"""What keeps a scored value from being written, and what takes a written value back without a decision.
+
+Suppressed: the decision becomes an abstention, and its reason says why.
+
+    PAUSED               a switch is not on: of the attribute, category, shop, certificate, value or stratum
+    REFUSED_BY_PERSON    a reviewer said that the value is wrong
+    PROVISIONAL_CAP      there is no room under the cap on values of provisional certificates
+
+Retracted: the run itself retracts an active model value that no decision replaces (PRECISION, "One version at a time").
+
+    SWITCHED_OFF         its attribute, shop, category, value or certificate is switched off, or the attribute does not
+                         apply to the product's category
+    SUPERSEDED           it would be seen again in place of a value that is switched off
+    CONTENT_CHANGED      it was decided on other content, and this model does not decide the new content: it could not
+                         score it, or has no head for the attribute
+
+Resumed: decisions that a killed run had landed are published only if all of them still may be (:func:`may_resume`).
+
+What merchants and people gave is never touched. When the cause is gone the attribute is pending again (:mod:`pending`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from catalog_enrichment.catalog import ledger, review_tables, switches
+from catalog_enrichment.catalog.switches import Scope, State, Switches
+from catalog_enrichment.reasons import ADMINISTRATIVE, Reason
+from catalog_enrichment.records import Decision, Source
+from catalog_enrichment.spark import category_filters
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.enrichment.request import ProvisionalCap, RunRequest
+
+_KEY = ["product_id", "attribute"]
+
+_NOT_ON = (State.PAUSED, State.OFF)
+
+_UNTOUCHED_BY_SWITCHES = {Reason.AGREES_WITH_MERCHANT, Reason.HUMAN_VALUE_STANDS, *ADMINISTRATIVE}
+"""Reasons that stay as they are under a switch: nothing would be written without it either."""
+
+
+# --- suppressed by switches and reviewers ----------------------------------------------------------------------------
+
+
+def suppress(catalog: Catalog, request: RunRequest, decided: DataFrame, scored: DataFrame) -> DataFrame:
+    """Return ``decided`` with abstentions for what switches and reviewers forbid now; ``scored``: with ``shop_id``.
+
+    The switches are read once more, because scoring may have taken hours: a switch that was moved meanwhile counts. An
+    attribute, shop or category that was off when the run began was not scored at all.
+    """
+    now = switches.read(catalog).with_more(request.drifted)
+    return without_refused(without_paused(decided, scored, now), review_tables.refused(catalog))
+
+
+def without_paused(decided: DataFrame, scored: DataFrame, now: Switches) -> DataFrame:
+    """Return ``decided`` with an abstention, reason PAUSED, wherever a switch is not on."""
+    from pyspark.sql import functions as F
+
+    if not now.entries:
+        return decided
+    shops = now.targets(Scope.SHOP, *_NOT_ON)
+    of_shops = scored.where(F.col("shop_id").isin(shops)).select("product_id", F.lit(True).alias("of_shop"))
+    marked = decided.join(of_shops, "product_id", "left") if shops else decided.withColumn("of_shop", F.lit(False))
+    paused = (
+        F.coalesce("of_shop", F.lit(False))
+        | F.col("attribute").isin([switch.attribute for switch in now.of(Scope.ATTRIBUTE, *_NOT_ON)])
+        | category_filters.below(now.targets(Scope.CATEGORY, *_NOT_ON))
+        | F.coalesce(F.col("certificate_id").isin(now.targets(Scope.CERTIFICATE, *_NOT_ON)), F.lit(False))
+        | _named(now, Scope.STRATUM, stratum(), *_NOT_ON)
+    )
+    untouched = F.col("reason").isin([reason.value for reason in _UNTOUCHED_BY_SWITCHES])
+    value = _named(now, Scope.VALUE, F.col("value"), *_NOT_ON) & (F.col("decision") != Decision.ABSTAIN.value)
+    return _abstaining(marked, (paused & ~untouched) | value, Reason.PAUSED).select(*decided.columns)
+
+
+def without_refused(decided: DataFrame, refused: Collection[review_tables.Key]) -> DataFrame:
+    """Return ``decided`` with an abstention, reason REFUSED_BY_PERSON, for values that a reviewer refused."""
+    from pyspark.sql import functions as F
+
+    if not refused:
+        return decided
+    wrong = F.broadcast(_keys(decided, refused).withColumn("refused", F.lit(True)))
+    marked = decided.join(wrong, [*_KEY, "value"], "left")
+    would_be_written = F.coalesce("refused", F.lit(False)) & (F.col("decision") != Decision.ABSTAIN.value)
+    return _abstaining(marked, would_be_written, Reason.REFUSED_BY_PERSON).select(*decided.columns)
+
+
+def stratum() -> Column:
+    """Return switches.stratum_name of a row with modality, language and category."""
+    from pyspark.sql import functions as F
+
+    first_level = F.split_part(F.coalesce("category", F.lit("")), F.lit("/"), F.lit(1))
+    return F.concat_ws("/", "modality", F.coalesce("language", F.lit("")), first_level)
+
+
+def _named(now: Switches, scope: Scope, target: Column, *states: State) -> Column:
+    """Return whether a switch of ``scope`` names the row's attribute and ``target``."""
+    from pyspark.sql import functions as F
+
+    named = F.lit(False)
+    for switch in now.of(scope, *states):
+        named = named | ((F.col("attribute") == switch.attribute) & (target == switch.target))
+    return named
+
+
+def _keys(like: DataFrame, refused: Collection[review_tables.Key]) -> DataFrame:
+    return like.sparkSession.createDataFrame(sorted(refused), "product_id string, attribute string, value string")
+
+
+def _abstaining(decided: DataFrame, where: Column, reason: Reason) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    instead = {"decision": Decision.ABSTAIN.value, "reason": reason.value}
+    return decided.withColumns({name: F.when(where, value).otherwise(F.col(name)) for name, value in instead.items()})
+
+
+# --- suppressed by the cap on values of provisional certificates (PRECISION, certificate 11) -------------------------
+#
+# Merchant labels make a certificate provisional, and a uniform audit of the catalog confirms it. Until then at most
+# `precision.provisional_cap` values per attribute are active under such certificates, and what a run would publish
+# beyond that waits:
+#
+#     room     the cap less the active values. Counted is the newest model set of each product, also where a merchant's
+#              value, a human's value or an opt-out hides it from readers, because it may be seen again.
+#     claim    how many values a product needs that are not there yet. A set that replaces a set of the same size claims
+#              nothing; what the run retracts makes room.
+#     order    the highest score first (of a set its lowest score), then the product id. The first product that does not
+#              fit ends the list, so that the same products fit when the same claims are compared again.
+#
+# A rollback restores what readers saw, and so may exceed the cap; nothing is added until there is room again. The
+# chunks of a backfill are runs of their own: the highest scores come first within a chunk, not over all chunks.
+
+
+def over_provisional_cap(decided: DataFrame, active: DataFrame, cap: ProvisionalCap) -> list[str]:
+    """Return the attributes with values to publish that may be more than the room: for :func:`suppress_over_cap`.
+
+    ``decided``: rows of the contract `predictions`; ``active``: the assert events of active values. One aggregation,
+    which counts replaced values twice.
+    """
+    from pyspark.sql import functions as F
+
+    published = decided.where((F.col("decision") == Decision.PUBLISH.value) & cap.provisional())
+    there = _of_model(active).where(cap.provisional())
+    rows = published.select("attribute", F.lit(1).alias("new")).unionByName(
+        there.select("attribute", F.lit(0).alias("new"))
+    )
+    totals = rows.groupBy("attribute").agg(F.count("*").alias("values"), F.sum("new").alias("new"))
+    over = totals.where((F.col("new") > 0) & (F.col("values") > cap.limit))
+    return sorted(row["attribute"] for row in over.collect())
+
+
+def suppress_over_cap(
+    decided: DataFrame, active: DataFrame, cap: ProvisionalCap, attributes: Collection[str]
+) -> DataFrame:
+    """Return ``decided`` with an abstention, reason PROVISIONAL_CAP, for each value of ``attributes`` without room.
+
+    A product's whole set is published or waits. Certificate id, threshold and score stay.
+    """
+    from pyspark.sql import functions as F
+
+    is_published = F.col("decision") == Decision.PUBLISH.value
+    mine, there = (rows.where(F.col("attribute").isin(sorted(attributes))) for rows in (decided, active))
+    retracted = ledger.contradicted(there, mine).select("event_id")
+    held = _held(there.join(retracted, "event_id", "left_anti"), cap)
+    wanted = (
+        mine.where(is_published)
+        .groupBy(*_KEY)
+        .agg(F.count_if(cap.provisional()).alias("wanted"), F.min("score").alias("score"))
+    )
+    sets = held.join(wanted, _KEY, "full").select(
+        *_KEY, F.coalesce("held", F.lit(0)).alias("held"), F.coalesce("wanted", "held").alias("wanted"), "score"
+    )
+    room = _room(sets.select("attribute", F.least("held", "wanted").alias("values")), cap)
+    claims = sets.withColumn("claim", F.col("wanted") - F.col("held")).where("claim > 0")
+    waits = claims.join(_fitting(claims, room, cap), _KEY, "left_anti").select(*_KEY, F.lit(True).alias("waits"))
+    no_room = is_published & F.coalesce("waits", F.lit(False))
+    return _abstaining(decided.join(waits, _KEY, "left"), no_room, Reason.PROVISIONAL_CAP).select(*decided.columns)
+
+
+def with_room(waiting: DataFrame, active: DataFrame, cap: ProvisionalCap) -> DataFrame:
+    """Return ``waiting`` with ``fits``: true where there is room for the product's values now, else null.
+
+    ``waiting``: product_id, attribute, values (how many wait) and score, of decisions with the reason PROVISIONAL_CAP.
+    """
+    from pyspark.sql import functions as F
+
+    held = _held(active, cap)
+    room = _room(held.select("attribute", F.col("held").alias("values")), cap)
+    more = F.col("values") - F.coalesce("held", F.lit(0))
+    claims = waiting.join(held, _KEY, "left").withColumn("claim", F.greatest(more, F.lit(0))).drop("held")
+    return claims.drop("claim").join(_fitting(claims, room, cap).withColumn("fits", F.lit(True)), _KEY, "left")
+
+
+def _fitting(claims: DataFrame, room: DataFrame, cap: ProvisionalCap) -> DataFrame:
+    """Return product_id and attribute of the claims with room: highest scores first, up to the first without room.
+
+    ``claims``: product_id, attribute, claim, score; ``room``: attribute, room; attributes without a row have all of it.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    left = F.coalesce("room", F.lit(cap.limit))
+    best_first = Window.partitionBy("attribute").orderBy(F.desc("score"), "product_id")
+    up_to_here = best_first.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    some_room = claims.join(F.broadcast(room), "attribute", "left").where(left > 0)
+    return some_room.withColumn("taken", F.sum("claim").over(up_to_here)).where(F.col("taken") <= left).select(*_KEY)
+
+
+def _held(active: DataFrame, cap: ProvisionalCap) -> DataFrame:
+    """Return per product and attribute ``held``: the values of its newest model set, if that is provisional."""
+    from pyspark.sql import functions as F
+
+    newest = ledger.newest_sets(_of_model(active))
+    return newest.where(cap.provisional()).select(*_KEY, F.size("values").alias("held"))
+
+
+def _room(sets: DataFrame, cap: ProvisionalCap) -> DataFrame:
+    """Return attribute and ``room``, negative above the cap. ``sets``: attribute, values."""
+    from pyspark.sql import functions as F
+
+    return sets.groupBy("attribute").agg((F.lit(cap.limit) - F.sum("values")).alias("room"))
+
+
+# --- retracted without a decision ------------------------------------------------------------------------------------
+
+
+def to_retract(active: DataFrame, products: DataFrame, request: RunRequest) -> DataFrame:
+    """Return the rows of ``active`` (assert events) to retract; ``contradiction`` says why.
+
+    ``products``: product_id, content_hash, shop_id, category and ``refused`` (this version could not score the
+    content), of the run's window; values of other products are left alone.
+    """
+    from pyspark.sql import functions as F
+
+    shops, categories = request.rules.disabled_shops, request.rules.disabled_categories
+    facts = products.select(
+        "product_id",
+        "category",
+        F.col("content_hash").alias("new_content"),
+        "refused",
+        (F.col("shop_id").isin(shops) | category_filters.below(categories)).alias("off"),
+    )
+    allowed = F.lit(False)
+    for attribute in request.enabled:
+        allowed = allowed | ((F.col("attribute") == attribute.name) & category_filters.applies(attribute))
+    decidable = F.col("attribute").isin([attribute.name for attribute in request.attributes])
+    switched_off = F.coalesce("off", F.lit(False)) | ~allowed
+    stale = _on_other_content() & (F.col("refused") | ~decidable)
+    reason = F.when(switched_off, Reason.SWITCHED_OFF.value).when(stale, Reason.CONTENT_CHANGED.value)
+    joined = _of_model(active).join(facts, "product_id").withColumn("contradiction", reason)
+    retracted = joined.where(F.col("contradiction").isNotNull()).select(*active.columns, "contradiction")
+    return _with_switched_off(active, products, retracted, request.switches)
+
+
+def _with_switched_off(active: DataFrame, products: DataFrame, retracted: DataFrame, now: Switches) -> DataFrame:
+    """Return ``retracted`` and the values of ``products`` that are switched off, or whose certificate is.
+
+    Where a value is switched off the set that it replaced is not seen again: a newer decision had replaced it. Where a
+    certificate is, readers see what they saw before it wrote, as after a rollback.
+    """
+    from pyspark.sql import functions as F
+
+    certificates = now.targets(Scope.CERTIFICATE, State.OFF)
+    if not certificates and not now.of(Scope.VALUE, State.OFF):
+        return retracted
+    rest = active.join(products.select("product_id"), "product_id", "left_semi")
+    rest = _of_model(rest.join(retracted.select("event_id"), "event_id", "left_anti"))
+    rest = rest.withColumn("contradiction", F.lit(Reason.SWITCHED_OFF.value))
+    by_certificate = F.coalesce(F.col("certificate_id").isin(certificates), F.lit(False))
+    others = rest.where(~by_certificate)
+    by_value = others.where(_named(now, Scope.VALUE, F.col("value"), State.OFF))
+    found = rest.where(by_certificate).unionByName(ledger.with_replaced(others, by_value))
+    return retracted.unionByName(found.select(*retracted.columns))
+
+
+def of_refused(active: DataFrame, scored: DataFrame) -> DataFrame:
+    """Return the rows of ``active`` to retract because this run could not score the product's new content.
+
+    ``scored``: product_id, content_hash and ``error``.
+    """
+    from pyspark.sql import functions as F
+
+    refused = scored.where(F.col("error").isNotNull()).select("product_id", F.col("content_hash").alias("new_content"))
+    stale = _of_model(active).join(refused, "product_id").where(_on_other_content())
+    return stale.select(*active.columns, F.lit(Reason.CONTENT_CHANGED.value).alias("contradiction"))
+
+
+def _of_model(active: DataFrame) -> DataFrame:
+    return active.where(active["source"] == Source.MODEL.value)
+
+
+def _on_other_content() -> Column:
+    from pyspark.sql import functions as F
+
+    return ~F.col("content_hash").eqNullSafe(F.col("new_content"))
+
+
+# --- resumed ---------------------------------------------------------------------------------------------------------
+
+
+def landed_decisions(catalog: Catalog, run_id: str) -> DataFrame | None:
+    """Return the decisions that an earlier attempt of ``run_id`` landed (contract `predictions`); None without any."""
+    if not catalog.committed("predictions", run_id):
+        return None
+    rows = catalog.read("predictions")
+    return rows.where(rows["run_id"] == run_id)
+
+
+def may_resume(catalog: Catalog, request: RunRequest, active: DataFrame, run_id: str) -> bool:
+    """Return whether everything that an earlier attempt of ``run_id`` landed may still be published (I2).
+
+    Not if a certificate has expired since, a reviewer has refused a value, or other runs have taken the room under the
+    provisional cap. (A switch that was moved makes another run.) After the run's commit to the ledger its values are
+    visible, and it may resume. ``active``: the assert events of all active values.
+    """
+    from pyspark.sql import functions as F
+
+    decided = landed_decisions(catalog, run_id)
+    if decided is None or catalog.committed("attribute_values", run_id):
+        return True
+    published = decided.where(F.col("decision") == Decision.PUBLISH.value)
+    now = datetime.now(UTC)
+    expired = [c.certificate_id for c in request.model.certificates if now >= c.expires_at]
+    if not published.where(F.col("certificate_id").isin(expired)).isEmpty():
+        return False
+    refused = review_tables.refused(catalog)
+    if refused and not published.join(_keys(decided, refused), [*_KEY, "value"], "left_semi").isEmpty():
+        return False
+    attributes = over_provisional_cap(decided, active, request.cap)
+    if not attributes:
+        return True
+    fitting = suppress_over_cap(decided, active, request.cap, attributes)
+    return bool(fitting.where(F.col("decision") == Decision.PUBLISH.value).count() == published.count())

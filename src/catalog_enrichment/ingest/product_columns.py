@@ -1,0 +1,343 @@
+"""Maps a source's columns to those of a product: a row per input row, in the shape ``raw``.
+
+``raw`` has the columns of the products contract before normalisation, and
+
+- ``source_uri``, ``row_number``: the row's file and its number there (null where the format does not number rows);
+- ``payload``: the mapped columns as JSON, without pictures, cut to PAYLOAD_CHARS; null for a row that could not be
+  parsed and may hold values that must not be read (``attributes_when``);
+- ``parse_error``: why the row cannot be used, or null.
+
+A bad row gets a ``parse_error`` and raises nothing. A mapped column that is missing, or has a type that the product
+column cannot take, raises DataContractError. All text is made valid UTF-8, so that every later reader can decode it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from catalog_enrichment import contract
+from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.config.source import MappingConfig, SourceConfig
+from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.ingest.source_frame import (
+    CORRUPT,
+    FILE_STEM,
+    RESERVED,
+    ROW_NUMBER,
+    SOURCE_URI,
+    ProductSource,
+    SelectedColumn,
+    SourceFrame,
+    named_columns,
+    select,
+)
+from catalog_enrichment.inputs.images import TOO_LARGE
+from catalog_enrichment.inputs.picture_sources import picture_sources
+from catalog_enrichment.inputs.stored_pictures import StoredPictures
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+PAYLOAD_CHARS = 2_000
+_JSON = ("jsonl", "json_files", "python_lines", "http_api")
+_STRINGS = ("string", "char", "varchar")
+_WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint", "decimal")
+_TIMES = ("date", "timestamp", "timestamp_ntz")
+_ATOMS = (*_STRINGS, *_WHOLE_NUMBERS, *_TIMES, "boolean", "float", "double")
+_TEXTS = dict.fromkeys(("shop_id", "title", "description", "category", "language"), _ATOMS)
+_JOINED_BY = {"description": "\n", "category": "/"}
+"""Product columns that take a list of texts -> separator that joins its elements."""
+_KNOWN_TIMES = "0001-01-02 00:00:00 UTC", "9999-12-30 23:59:59.999999 UTC"
+"""The first and the last day are what programs write for an unknown time, and Python has no times beyond them."""
+_COLUMN_TYPES: dict[str, tuple[str, ...]] = {
+    **_TEXTS,
+    **dict.fromkeys(_JOINED_BY, (*_ATOMS, "array<string>")),
+    "product_id": (*_STRINGS, *_WHOLE_NUMBERS),  # a float id would come out as 1.0E7
+    "image_bytes": ("binary",),
+    "image_uris": (*_STRINGS, "array<string>"),
+    "opt_out": (*_STRINGS, "boolean", *_WHOLE_NUMBERS),
+    "updated_at": (*_STRINGS, *_TIMES),
+    "attributes_when": (*_STRINGS, "boolean", *_WHOLE_NUMBERS),
+}
+"""Product column -> Spark types that it can be read from."""
+_ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
+_IMAGES_TYPE = "array<struct<bytes: binary, uri: string, version: string>>"
+
+
+def read_products(source: ProductSource, config: SourceConfig, base: Path, images: ImagesConfig) -> DataFrame:
+    """Return the rows of ``source`` in the shape ``raw``; nothing is filtered, deduplicated or normalised.
+
+    Pictures that come as bytes are put into `images.store`. ``base``: the folder that `source.image_folder` starts at.
+    ``images``: :meth:`Config.pictures`. Raises DataContractError for a source that cannot be opened, and for a mapped
+    column that is missing or has an unusable type.
+    """
+    opened = source.open(_names_to_read(config))
+    columns, attributes = _select_columns(config.mapping, opened, source.location.path)
+    mapped = _map_columns(opened.frame, config, columns, attributes, _image_folder(source, config, base))
+    checked = mapped.select(
+        "*",
+        _payload(hide_corrupt=bool(config.mapping.attributes_when)).alias("payload"),
+        _parse_error(is_json=config.format in _JSON).alias("parse_error"),
+    )
+    return _with_products_types(_with_images(checked, config.mapping, images), config.mapping)
+
+
+def _image_folder(source: ProductSource, config: SourceConfig, base: Path) -> str:
+    """Return the folder that relative picture paths start at. If it does not exist, all its pictures are missing."""
+    if not config.image_folder:
+        return source.location.folder
+    if "://" in config.image_folder:
+        return config.image_folder.rstrip("/")
+    return str((base / Path(config.image_folder).expanduser()).resolve())
+
+
+# --- which columns are read -------------------------------------------------------------------------------------------
+
+
+def _selectors(mapping: MappingConfig) -> dict[str, str]:
+    """Return product column -> selector, for the columns that the source has."""
+    return {name: getattr(mapping, name) for name in _COLUMN_TYPES if getattr(mapping, name)}
+
+
+def _names_to_read(config: SourceConfig) -> list[str]:
+    """Return the names that the mapping can mean, and the key of the labels. Raises DataContractError for a reserved
+    name."""
+    names = {config.labels.key} if config.labels and config.labels.key else set()
+    for selector in (*_selectors(config.mapping).values(), *config.mapping.attributes.values()):
+        names |= named_columns(selector)
+    names.discard(FILE_STEM)
+    if reserved := sorted(names & set(RESERVED)):
+        raise DataContractError(f"mapped columns may not be called {reserved}: these names are reserved")
+    return sorted(names)
+
+
+def _select_columns(
+    mapping: MappingConfig, opened: SourceFrame, path: str
+) -> tuple[dict[str, SelectedColumn], dict[str, SelectedColumn]]:
+    """Return the source's column for each mapped product column, and for each attribute.
+
+    Raises DataContractError for a column that is missing or has an unusable type.
+    """
+
+    def checked(name: str, selector: str, usable_types: tuple[str, ...]) -> SelectedColumn:
+        where = f"source.mapping.{name}: column {selector!r} of {path}"
+        selected = select(selector, opened, where)
+        if selected.type not in usable_types:
+            raise DataContractError(
+                f"{where} has type {selected.type}, which cannot feed {name}; usable: {', '.join(usable_types)}"
+            )
+        return selected
+
+    selectors = _selectors(mapping)
+    columns = {name: checked(name, selector, _COLUMN_TYPES[name]) for name, selector in selectors.items()}
+    attributes = {
+        name: checked(f"attributes.{name}", selector, _ATTRIBUTE_TYPES) for name, selector in mapping.attributes.items()
+    }
+    return columns, attributes
+
+
+# --- their values -----------------------------------------------------------------------------------------------------
+
+
+def _map_columns(
+    frame: DataFrame,
+    config: SourceConfig,
+    selected: dict[str, SelectedColumn],
+    attributes: dict[str, SelectedColumn],
+    image_folder: str,
+) -> DataFrame:
+    """Return the product's columns, scalars still as text; ``corrupt`` is the text of a row that was not parsed."""
+    from pyspark.sql import functions as F
+
+    mapping, empty = config.mapping, config.empty_texts
+
+    def text(name: str) -> Column:
+        if name not in selected:
+            return F.lit(None).cast("string")
+        column = selected[name]
+        value = F.make_valid_utf8(column.joined(_JOINED_BY[name]) if name in _JOINED_BY else column.text())
+        return F.when(~value.isin("", *empty), value)
+
+    flag, when = F.lit(True), text("attributes_when")
+    if mapping.attributes_when_values:
+        when = F.coalesce(when.isin(mapping.attributes_when_values), F.lit(False)).cast("string")
+    if mapping.attributes_when:
+        flag = when.try_cast("boolean")
+    values = {name: column.texts(empty) for name, column in attributes.items()}
+    return frame.select(
+        *[text(name).alias(name) for name in (*_TEXTS, "opt_out", "updated_at")],
+        when.alias("attributes_when"),
+        F.nullif(F.trim(text("product_id")), F.lit("")).alias("product_id"),
+        (selected["image_bytes"].column if mapping.image_bytes else F.lit(None).cast("binary")).alias("image_bytes"),
+        _absolute_uris(selected.get("image_uris"), empty, image_folder).alias("uris"),
+        F.when(flag, _attribute_map(values)).otherwise(_attribute_map({})).alias("merchant_attributes"),
+        F.col(SOURCE_URI).alias("source_uri"),
+        F.col(ROW_NUMBER).alias("row_number"),
+        F.make_valid_utf8(F.col(CORRUPT)).alias("corrupt"),
+    )
+
+
+def _absolute_uris(selected: SelectedColumn | None, empty: list[str], folder: str) -> Column:
+    """Return absolute paths and URIs, where relative paths start at ``folder``: array<string>."""
+    from pyspark.sql import functions as F
+
+    none = F.array().cast("array<string>")
+    if selected is None:
+        return none
+    absolute = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
+    resolved = F.transform(
+        selected.texts(empty),
+        lambda uri: F.when(uri.rlike(absolute), uri).otherwise(F.concat(F.lit(folder + "/"), uri)),
+    )
+    return F.coalesce(resolved, none)
+
+
+def _attribute_map(attributes: dict[str, Column]) -> Column:
+    """Return attribute -> values, without the attributes that have no values: map<string, array<string>>."""
+    from pyspark.sql import functions as F
+
+    if not attributes:
+        return F.create_map().cast("map<string, array<string>>")
+    pairs = [part for name, values in attributes.items() for part in (F.lit(name), values)]
+    return F.map_filter(F.create_map(*pairs), lambda _, values: F.size(values) > 0)
+
+
+def _payload(hide_corrupt: bool) -> Column:
+    """Return the row as JSON, cut to PAYLOAD_CHARS. A corrupt row has its text, or null if ``hide_corrupt``."""
+    from pyspark.sql import functions as F
+
+    names = ["product_id", *_TEXTS, "opt_out", "updated_at"]
+    clipped = [F.left(F.col(name), F.lit(PAYLOAD_CHARS)).alias(name) for name in names]
+    parsed = F.to_json(F.struct(*clipped, "uris", "merchant_attributes"))
+    corrupt = F.lit(None) if hide_corrupt else F.col("corrupt")
+    payload = F.when(F.col("corrupt").isNotNull(), corrupt).otherwise(parsed)
+    return F.left(payload, F.lit(PAYLOAD_CHARS))
+
+
+def _parse_error(is_json: bool) -> Column:
+    """Return why the row cannot be used, null for a good row: it is malformed, or a value is of a wrong type."""
+    from pyspark.sql import functions as F
+
+    def excerpt(name: str) -> Column:
+        return F.left(F.col(name), F.lit(80))
+
+    malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
+    error = F.when(F.col("corrupt").isNotNull(), malformed)
+    years = F.year(F.col("updated_at").try_cast("timestamp"))  # null where it is no timestamp
+    casts = {"opt_out": "boolean", "updated_at": "timestamp", "attributes_when": "boolean"}
+    for name, data_type in casts.items():
+        invalid = F.col(name).isNotNull() & F.col(name).try_cast(data_type).isNull()
+        error = error.when(invalid, F.concat(F.lit(f"{name} is no {data_type}: "), excerpt(name)))
+    error = error.when(
+        ~years.between(1, 9999), F.concat(F.lit("updated_at is not in the years 1 to 9999: "), excerpt("updated_at"))
+    )
+    if is_json:  # the reader returns an object or array in a text column as JSON
+        for name in ("product_id", *_TEXTS):
+            nested = F.col(name).rlike(r'^(\{"|\["|\[\{)') & F.try_parse_json(F.col(name)).isNotNull()
+            error = error.when(nested, F.concat(F.lit(f"{name} is no text: "), excerpt(name)))
+    return error
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _with_images(frame: DataFrame, mapping: MappingConfig, images: ImagesConfig) -> DataFrame:
+    """Add ``images``: the picture in ``image_bytes`` first, then one struct per URI.
+
+    The bytes go into `images.store`; the struct has their version alone. The bytes of a picture with more than
+    `images.max_bytes` are not taken: no model reads them, and one picture can need more memory than Spark has.
+    """
+    from pyspark.sql import functions as F
+
+    def image(uri: Column, version: Column) -> Column:
+        return F.struct(F.lit(None).cast("binary").alias("bytes"), uri.alias("uri"), version.alias("version"))
+
+    none = F.array().cast(_IMAGES_TYPE)
+    parts = [none]
+    if mapping.image_bytes:
+        size, store = F.octet_length("image_bytes"), StoredPictures.of(images)
+        taken = F.when(size <= images.max_bytes, F.col("image_bytes"))
+        version = F.coalesce(F.sha2(taken, 256), F.concat(F.lit(TOO_LARGE), size))
+        frame = frame.withColumns({"image_version": version, "image_bytes": taken})
+
+        def put(versions: pd.Series, pictures: pd.Series) -> pd.Series:
+            put_pictures(versions, pictures, store)
+            return versions
+
+        stored = F.pandas_udf(put, "string")("image_version", "image_bytes")
+        sent = F.array(image(F.lit(None).cast("string"), stored)).cast(_IMAGES_TYPE)
+        parts.append(F.when(F.col("image_version").isNotNull(), sent).otherwise(none))
+    if mapping.image_uris:
+
+        def versions_of(uris: pd.Series) -> pd.Series:
+            return uri_versions(uris, images)
+
+        # a picture on the web has its URI as version: only rows with other pictures pass through Python
+        others = F.when(F.exists("uris", lambda uri: ~uri.rlike("^https?://")), F.col("uris"))
+        frame = frame.withColumn("versions", F.coalesce(F.pandas_udf(versions_of, "array<string>")(others), "uris"))
+        parts.append(F.zip_with("uris", "versions", image).cast(_IMAGES_TYPE))
+    return frame.withColumn("images", F.concat(*parts))
+
+
+def put_pictures(versions: pd.Series, pictures: pd.Series, store: StoredPictures) -> None:
+    """Write the pictures that have bytes; runs on executors.
+
+    A picture is in the store before any product names it, also that of a row or an import that is refused.
+    """
+    for version, data in zip(versions, pictures, strict=True):
+        if version is not None and data is not None:
+            store.put(version, bytes(data))
+
+
+def uri_versions(uris: pd.Series, images: ImagesConfig) -> pd.Series:
+    """Return the version of every URI in every row's list; runs on executors (:meth:`PictureSources.version`)."""
+    sources, realpath = picture_sources(images), cache(os.path.realpath)
+    return uris.map(lambda row: [sources.version(uri, realpath) for uri in row], na_action="ignore")
+
+
+def other_pictures(products: DataFrame, images: ImagesConfig) -> bool:
+    """Return whether a local picture of ``products`` has another size or time than when it was imported.
+
+    Pictures may change where the rows of the source have not.
+    """
+    from pyspark.sql import functions as F
+
+    def versions_of(uris: pd.Series) -> pd.Series:
+        return uri_versions(uris, images)
+
+    # all but local files have their URI as version
+    local = F.filter("images", lambda image: image["uri"].isNotNull() & (image["version"] != image["uri"]))
+    stored = products.select(local.alias("local")).where(F.size("local") > 0)
+    stored = stored.select("local.version", F.pandas_udf(versions_of, "array<string>")("local.uri").alias("now"))
+    return not stored.where(F.col("version") != F.col("now")).isEmpty()
+
+
+# --- the products contract --------------------------------------------------------------------------------------------
+
+
+def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
+    """Return the columns of the products contract in their types, and the four that only ``raw`` has."""
+    from pyspark.sql import functions as F
+
+    time = F.col("updated_at").try_cast("timestamp")
+    hashed = F.struct(
+        F.coalesce("title", F.lit("")).alias("title"),
+        F.coalesce("description", F.lit("")).alias("description"),
+        F.transform("images", lambda image: image["version"]).alias("images"),
+    )
+    columns = {
+        "shop_id": F.coalesce("shop_id", F.lit(mapping.default_shop)),
+        "language": F.coalesce("language", F.lit(mapping.default_language)),
+        "opt_out": F.coalesce(F.col("opt_out").try_cast("boolean"), F.lit(False)),
+        "updated_at": F.when(time.between(*_KNOWN_TIMES), time),
+        "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON: different contents give different texts
+        "imported_by": F.lit(None),  # set when the row is written
+    }
+    schema = contract.spark_schema("products")
+    typed = [columns.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in schema]
+    return frame.select(*typed, "source_uri", "row_number", "payload", "parse_error")

@@ -1,0 +1,362 @@
+"""Opens what the config's section `[source]` names: files of any format, a database or an API, and the labels file.
+
+Files, Parquet and Delta are opened here; csv_files.py, json_files.py, postgres_source.py and api_source.py open the
+other formats. In the text formats every column is read as text (a JSON list stays JSON), so that a value of another
+type cannot break a row or a file; ``SourceFrame.types`` has the types of the values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.config.schema import Config
+from catalog_enrichment.config.source import ApiConfig, SourceConfig
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, GateRefused
+from catalog_enrichment.failures import recognised
+from catalog_enrichment.ingest.csv_files import open_csv
+from catalog_enrichment.ingest.json_files import open_json
+from catalog_enrichment.ingest.source_frame import (
+    CORRUPT,
+    FILE_STEM,
+    ROW_NUMBER,
+    SOURCE_URI,
+    Location,
+    ProductSource,
+    SourceFrame,
+    quoted,
+    with_origin,
+)
+from catalog_enrichment.monitoring.stages import Say
+from catalog_enrichment.records import stable_hash
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_LABEL_ROW, _LABEL_CORRUPT = "_label_row", "_label_corrupt_record"
+
+
+@contextmanager
+def opened_source(spark: SparkSession, config: Config, say: Say) -> Iterator[ProductSource]:
+    """Open the config's source for one import, and close it when the block ends.
+
+    What it keeps for a later attempt is discarded when the block ends well or the rows are refused: the next import
+    must look at new rows then. An error that a task raised is raised as the driver would raise it. Raises
+    DataContractError if there is nothing at the source's path.
+    """
+    source = _source(spark, config, say)
+    try:
+        yield source
+    except (DataContractError, GateRefused):
+        source.discard()
+        raise
+    except CatalogEnrichmentError:
+        raise
+    except Exception as problem:
+        if known := recognised(problem):
+            raise known from problem
+        raise
+    else:
+        source.discard()
+    finally:
+        source.close()
+
+
+def source_config(config: Config) -> SourceConfig:
+    """Return the section `[source]`. Raises ConfigError if the config has none."""
+    if config.source is None:
+        raise ConfigError("the config has no [source] section (format, path, mapping): there is nothing to import")
+    return config.source
+
+
+def _source(spark: SparkSession, config: Config, say: Say) -> ProductSource:
+    given, base = source_config(config), config.path(".")
+    source: ProductSource
+    if given.postgres is not None:
+        from catalog_enrichment.ingest.postgres_source import postgres_source
+
+        source = postgres_source(spark, given.path, given.postgres, say)
+    elif given.api is not None:
+        from catalog_enrichment.ingest.api_source import api_source
+
+        source = api_source(spark, given.path, given.api, _pages_folder(config, given.api), say)
+    else:
+        source = FileSource(spark, given.format, locate_files(given.path, given.format, base), given.columns)
+    if given.labels is None:
+        return source
+    location = locate_files(given.labels.path, given.labels.format, base, "source.labels.path")
+    columns = ["list", given.labels.key] if given.labels.format == "id_lists" else given.labels.columns
+    return LabelledSource(source, FileSource(spark, given.labels.format, location, columns), given.labels.key)
+
+
+def _pages_folder(config: Config, api: ApiConfig) -> Path:
+    """Return the folder of an API's pages, by default that of the checkpoints, which maintain_catalog cleans up."""
+    if "://" in config.catalog.path and not api.pages_folder:
+        raise ConfigError("source.api.pages_folder is needed: a folder for pages, as catalog.path is in no folder")
+    return config.path(api.pages_folder or f"{config.catalog.path}/_staging")
+
+
+def locate_files(path: str, file_format: str, base: Path, option: str = "source.path") -> Location:
+    """Return the absolute location of a config's path. Raises DataContractError, naming ``option``, if it is empty."""
+    if "://" in path and not path.startswith("file://"):
+        uri = path.rstrip("/")
+        is_file = file_format != "delta" and "." in uri.rsplit("/", 1)[1]
+        return Location(uri, uri.rsplit("/", 1)[0] if is_file else uri)
+    local = (base / Path(path.removeprefix("file://")).expanduser()).resolve()
+    if not local.exists():
+        raise DataContractError(f"{option}: nothing at {local}. Check {option} and root in the config.")
+    if local.is_dir() and not any(_files_below(local)):
+        raise DataContractError(f"{option}: {local} is an empty folder; expected {file_format} files in it.")
+    return Location(str(local), str(local if local.is_dir() else local.parent))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files that Spark's readers do not skip."""
+    return (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith((".", "_")))
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """Files of one format."""
+
+    spark: SparkSession
+    format: str
+    """One of `source.format` and `source.labels.format`."""
+    location: Location
+    columns: Sequence[str] = ()
+    """The names of all columns, where the files do not have them: CSV and TSV without a header, and id_lists."""
+
+    def fingerprint(self, imported: str = "") -> str:  # noqa: ARG002  the protocol's signature
+        """Return a hash of the Delta version, or of the path, size and time of every file."""
+        with _refused_if_unreadable(self):
+            if self.format == "delta":
+                table = _delta_table(self.location.path)
+                return stable_hash("delta", table.metadata().id, table.version())
+            return stable_hash(self.format, self._listing())
+
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        """Open the columns ``names``, as far as they exist. Raises DataContractError for files of another format."""
+        with _refused_if_unreadable(self):
+            if self.format == "delta":
+                return _open_delta(self.spark, self.location.path, names)
+            if self.format == "parquet":
+                return _open_parquet(self.spark, self.location, names)
+            if self.format == "id_lists":
+                return _open_id_lists(self.spark, self.location, *self.columns)
+            if self.format in ("csv", "tsv"):
+                return open_csv(self.spark, "\t" if self.format == "tsv" else ",", self.location, self.columns, names)
+            return open_json(self.spark, self.format, self.location, names)
+
+    def close(self) -> None:
+        """Do nothing: files need not be closed."""
+
+    def discard(self) -> None:
+        """Do nothing: nothing was kept."""
+
+    def _listing(self) -> list[tuple[str, int, float]]:
+        """Return the path, bytes and modification time of every file, sorted."""
+        if "://" not in self.location.path:
+            path = Path(self.location.path)
+            found = []
+            for file in [path] if self.location.is_file else _files_below(path):
+                with suppress(FileNotFoundError):  # it was removed meanwhile
+                    found.append((str(file), file.stat().st_size, file.stat().st_mtime))
+            return sorted(found)
+        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(self.location.path)
+        listing = files.select("path", "length", files.modificationTime.cast("double").alias("at")).collect()
+        return sorted(tuple(file) for file in listing)
+
+
+@contextmanager
+def _refused_if_unreadable(source: FileSource) -> Iterator[None]:
+    """Turn Spark's errors in a block that opens files into DataContractErrors."""
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as problem:  # Py4JJavaError: Java errors without a PySpark class
+        java = getattr(problem, "java_exception", None)
+        reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
+        raise DataContractError(f"{source.location.path} cannot be read as {source.format}: {reason}") from None
+
+
+def _delta_table(path: str) -> Any:
+    """Return the Delta table at ``path``. Raises DataContractError if there is none or it uses unsupported features."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        table = DeltaTable(path)
+    except (TableNotFoundError, DeltaError) as problem:
+        raise DataContractError(f"{path} is not a readable Delta table: {problem}") from None
+    if unread := set(table.protocol().reader_features or ()) & {"deletionVectors", "columnMapping"}:
+        raise DataContractError(f"{path} uses {sorted(unread)}, which cannot be read here; export it as parquet.")
+    return table
+
+
+def _open_delta(spark: SparkSession, path: str, names: Sequence[str]) -> SourceFrame:
+    from pyspark.sql.types import StructType
+
+    table = _delta_table(path)
+    fields = json.loads(table.schema().to_json())["fields"]
+    files = table.file_uris()
+    if not files:
+        raise DataContractError(f"the Delta table {path} holds no rows (version {table.version()}).")
+    schema = StructType.fromJson({"type": "struct", "fields": [field for field in fields if field["name"] in names]})
+    rows = spark.read.schema(schema).option("basePath", path).parquet(*files)
+    return _parquet_frame(rows, names, [field["name"] for field in fields])
+
+
+def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str]) -> SourceFrame:
+    """Open local files also where other columns have types that Spark does not know, such as nanoseconds."""
+    import pyarrow.parquet as pq
+    from pyspark.errors import PySparkException
+    from pyspark.sql.pandas.types import from_arrow_type
+    from pyspark.sql.types import StructField, StructType
+
+    try:
+        rows = spark.read.parquet(location.path)
+        return _parquet_frame(rows, names, rows.columns)
+    except PySparkException:
+        file = Path(location.path)
+        files = [file] if location.is_file else sorted(file.rglob("[!._]*.parquet"))
+        if "://" in location.path or not files or not pq.read_metadata(files[0]).num_columns:
+            raise
+        columns = pq.read_schema(files[0])
+        read = [field for field in columns if field.name in names]
+        schema = StructType([StructField(field.name, from_arrow_type(field.type)) for field in read])
+        return _parquet_frame(spark.read.schema(schema).parquet(location.path), names, columns.names)
+
+
+def _parquet_frame(rows: DataFrame, names: Sequence[str], available: list[str]) -> SourceFrame:
+    from pyspark.sql import functions as F
+
+    types = {field.name: field.dataType for field in rows.schema if field.name in names}
+    file = rows.metadataColumn("_metadata")  # also where a column of the source is called _metadata
+    frame = with_origin(
+        rows, [quoted(name) for name in types], F.lit(None), file.getField("file_path"), file.getField("row_index")
+    )
+    return SourceFrame(frame, types, lambda: available)
+
+
+def _open_id_lists(spark: SparkSession, location: Location, name: str, key: str) -> SourceFrame:
+    """Open a JSON object of lists, {name: [id, ...]}, as rows of ``name`` and ``key``."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StringType
+
+    documents = spark.read.text(location.path, wholetext=True)
+    lists = documents.select(F.explode(F.from_json("value", "map<string, array<string>>")).alias(name, "ids"))
+    rows = lists.select(name, F.explode("ids").alias(key), F.lit(None).cast("string").alias(CORRUPT))
+    return SourceFrame(rows, {name: StringType(), key: StringType()}, lambda: [name, key])
+
+
+# --- the labels file --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSource:
+    """A source with the columns of its labels file."""
+
+    source: ProductSource
+    labels: ProductSource
+    key: str
+    """The column with the product's key in both; empty: the rows are in the same order."""
+
+    @property
+    def location(self) -> Location:
+        return self.source.location
+
+    def fingerprint(self, imported: str) -> str:
+        # a source compares its own part with that of the last import
+        return f"{self.source.fingerprint(imported.partition(':')[0])}:{self.labels.fingerprint('')}"
+
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        """Join the columns ``names`` of both. A row whose label row is corrupt is corrupt itself.
+
+        Raises DataContractError if the two do not belong together: the key is missing in one of them or is not unique
+        in the labels, no row has a label, or files joined by row order have different numbers of rows.
+        """
+        source, labels = self.source.open(names), self.labels.open(names)
+        frame, rows = source.frame, labels.frame
+        added = {name: kind for name, kind in labels.types.items() if name not in (*frame.columns, self.key)}
+        columns = [_array_or_text(rows, name).alias(name) for name in added]
+        columns.append(quoted(CORRUPT).alias(_LABEL_CORRUPT))
+        if self.key:
+            self._check_key(source, labels)
+            key = quoted(self.key).cast("string").alias(_LABEL_ROW)
+            frame, rows = frame.select("*", key), rows.select(key, *columns).where(f"{_LABEL_ROW} is not null")
+            self._check_match(frame, rows)
+        else:
+            frame = _with_row_order(frame, self.source.location)
+            rows = _with_row_order(rows, self.labels.location).select(_LABEL_ROW, *columns)
+            self._check_lengths(frame, rows)
+        joined = _with_corrupt_labels(frame.join(rows, _LABEL_ROW, "left").drop(_LABEL_ROW))
+        return SourceFrame(joined, source.types | added, lambda: {*source.available(), *labels.available()})
+
+    def close(self) -> None:
+        self.source.close()
+
+    def discard(self) -> None:
+        self.source.discard()
+
+    def _check_key(self, source: SourceFrame, labels: SourceFrame) -> None:
+        for opened, place in ((source, "the source"), (labels, self.labels.location.path)):
+            if self.key not in opened.types and not (self.key == FILE_STEM and FILE_STEM in opened.frame.columns):
+                raise DataContractError(
+                    f"source.labels.key: {place} has no column {self.key!r}. "
+                    f"Available columns: {sorted(opened.available())}"
+                )
+
+    def _check_match(self, frame: DataFrame, rows: DataFrame) -> None:
+        repeated = [
+            row[0] for row in rows.groupBy(_LABEL_ROW).count().where("count > 1").select(_LABEL_ROW).limit(3).collect()
+        ]
+        if repeated:
+            raise DataContractError(
+                f"{self.labels.location.path} has more than one row for {self.key} {', '.join(map(repr, repeated))}. "
+                "source.labels.key must be unique there."
+            )
+        if rows.join(frame.select(_LABEL_ROW), _LABEL_ROW, "left_semi").isEmpty():
+            raise DataContractError(
+                f"{self.labels.location.path} has no label for any row of the source. "
+                f"Check source.labels.key ({self.key})."
+            )
+
+    def _check_lengths(self, frame: DataFrame, rows: DataFrame) -> None:
+        source_rows, label_rows = frame.count(), rows.count()
+        if source_rows != label_rows:
+            raise DataContractError(
+                f"{self.source.location.path} has {source_rows:,} rows and {self.labels.location.path} has "
+                f"{label_rows:,}: they cannot be matched by their order. If both have a column in common, name it as "
+                "source.labels.key."
+            )
+
+
+def _array_or_text(rows: DataFrame, name: str) -> Column:
+    """Return the column as it is if it is an array, else as text, as in a source of a text format."""
+    return quoted(name) if rows.schema[name].dataType.typeName() == "array" else quoted(name).cast("string")
+
+
+def _with_row_order(frame: DataFrame, location: Location) -> DataFrame:
+    """Add ``_label_row``, which numbers the rows of the file, also those that could not be parsed."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    if not location.is_file:
+        raise DataContractError(
+            f"{location.path} is a folder: its rows have no order. Name a file, or a source.labels.key."
+        )
+    in_order = Window.partitionBy(SOURCE_URI).orderBy(ROW_NUMBER)
+    return frame.withColumn(_LABEL_ROW, F.row_number().over(in_order))
+
+
+def _with_corrupt_labels(frame: DataFrame) -> DataFrame:
+    """Make a row with a corrupt label row corrupt."""
+    from pyspark.sql import functions as F
+
+    return frame.withColumn(CORRUPT, F.coalesce(CORRUPT, _LABEL_CORRUPT)).drop(_LABEL_CORRUPT)

@@ -1,0 +1,153 @@
+"""What verdicts ask for: values that are refused or allowed again, and the sets that people give."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.audit.consequences import LedgerPlan, ledger_plan, planned_events
+from catalog_enrichment.catalog import review_tables
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.records import Cardinality
+
+from ..catalog.catalog_rows import frame, product, stamp
+from .audit_rows import START, by_item, said
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+WORDS = Dictionary(
+    {
+        "color": Attribute(name="color", cardinality=Cardinality.ONE, values=("red", "green", "blue")),
+        "material": Attribute(name="material", cardinality=Cardinality.MANY, values=("cotton", "wool", "silk")),
+    }
+)
+P1 = ("p1", "color")
+NONE = ("",)
+
+
+def test_what_verdicts_ask_for() -> None:
+    new = [said(1, "no"), said(2, "other", "green"), said(3, "yes"), said(4, "cannot_tell"), said(5, "other", "pink")]
+    plan = ledger_plan(new, {}, WORDS)
+    assert plan.refused == {(f"p{n}", "color", "red") for n in (1, 2, 5)}
+    assert plan.human == {("p2", "color"): ("green",)}
+    assert (plan.allowed, plan.unknown) == (frozenset(), 1)
+
+
+def test_a_changed_mind_allows_again_and_takes_the_human_set_back() -> None:
+    before = by_item(said(1, "no"), said(2, "other", "green"))
+    plan = ledger_plan([said(1, "yes"), said(2, "no", settled_at=START + timedelta(days=1))], before, WORDS)
+    assert plan.allowed == {("p1", "color", "red")}
+    assert plan.refused == {("p2", "color", "red")}
+    assert plan.human == {("p2", "color"): ()}
+
+
+def test_a_refused_value_comes_back_only_by_the_same_item_or_a_managers_accept() -> None:
+    key, later = ("p1", "color", "red"), START + timedelta(days=1)
+    no = said(1, "no")
+    before = by_item(no)
+
+    def of(number: int, answer: str, **given: Any) -> dict[str, Any]:
+        return said(number, answer, **{"product_id": "p1", "settled_at": later} | given)
+
+    for answer in ("cannot_tell", "yes"):  # another item, of another sample
+        assert review_tables.refused_values([no, of(7, answer)]) == {key}
+        assert ledger_plan([of(7, answer)], before, WORDS).allowed == frozenset()
+    for answer in ("cannot_tell", "yes"):
+        assert review_tables.refused_values([of(1, answer)]) == set()
+        assert ledger_plan([of(1, answer)], before, WORDS).allowed == {key}
+    accept = of(7, "yes", purpose="suggestions")
+    assert review_tables.refused_values([no, accept]) == set()
+    assert ledger_plan([accept], before, WORDS).allowed == {key}
+    earlier = of(7, "yes", purpose="suggestions", settled_at=START)
+    assert review_tables.refused_values([no, earlier]) == {key}, "the no is the newer word"
+    again = of(8, "no", settled_at=later + timedelta(days=1))
+    assert ledger_plan([again], by_item(no, accept), WORDS).refused == {key}
+
+
+def test_a_set_that_the_verdicts_gave_before_is_not_asked_for_again() -> None:
+    blue = said(1, "other", "blue")
+    assert ledger_plan([said(7, "yes", product_id="p1", value="green")], by_item(blue), WORDS).human == {}
+    newer = said(7, "other", "green", product_id="p1", settled_at=START + timedelta(days=1))
+    plan = ledger_plan([newer], by_item(blue), WORDS)
+    assert plan.human == {("p1", "color"): ("green",)}
+    assert plan.given_at == {("p1", "color"): START + timedelta(days=1)}
+
+
+def test_a_set_of_several_values_keeps_what_was_confirmed_and_drops_what_was_refused() -> None:
+    about = {"attribute": "material", "product_id": "p1"}
+    cotton, wool = said(1, "yes", **about | {"value": "cotton"}), said(2, "other", "silk", **about | {"value": "wool"})
+    assert ledger_plan([wool], by_item(cotton), WORDS).human == {("p1", "material"): ("cotton", "silk")}
+    again = said(3, "no", **about | {"value": "silk"})
+    assert ledger_plan([again], by_item(cotton, wool), WORDS).human == {("p1", "material"): ("cotton",)}
+
+
+def test_that_there_is_no_value_becomes_the_human_set_and_the_newest_word_counts() -> None:
+    none = said(1, "none")
+    for purpose in ("audit", "gold", "proposals"):
+        plan = ledger_plan([none | {"purpose": purpose}], {}, WORDS)
+        assert (plan.human, plan.refused) == ({P1: NONE}, {(*P1, "red")})
+    gold = none | {"purpose": "gold", "value": ""}
+    plan = ledger_plan([gold], {}, WORDS)
+    assert (plan.human, plan.refused) == ({P1: NONE}, frozenset())
+    for purpose in ("label", "suggestions"):
+        assert ledger_plan([none | {"purpose": purpose}], {}, WORDS).human == {}
+    assert ledger_plan([gold], by_item(gold), WORDS).human == {}, "the same word is not written again"
+
+    blue = said(2, "other", "green", product_id="p1", item_id="later")
+    earlier = blue | {"settled_at": START}
+    assert ledger_plan([blue], by_item(gold), WORDS).human == {P1: ("green",)}
+    assert ledger_plan([gold], by_item(earlier), WORDS).human == {P1: NONE}
+    unknown = blue | {"right_values": ["mauve"]}
+    plan = ledger_plan([unknown], by_item(gold), WORDS)
+    assert (plan.human, plan.unknown) == ({P1: ()}, 1)
+    many = {"attribute": "material", "purpose": "gold", "value": "", "product_id": "p1"}
+    wool = said(2, "other", "cotton", "wool", **many)
+    assert ledger_plan([wool], by_item(said(1, "none", **many)), WORDS).human == {
+        ("p1", "material"): ("cotton", "wool")
+    }
+    assert ledger_plan([said(3, "none", **many)], by_item(wool), WORDS).human == {("p1", "material"): NONE}
+
+
+def test_where_there_is_a_value_after_all_only_values_that_are_still_refused_stay_away() -> None:
+    none = said(1, "none", value="", purpose="gold")
+    refused = said(2, "no", product_id="p1", value="green")
+    plan = ledger_plan([none | {"answer": "cannot_tell"}], by_item(none, refused), WORDS)
+    assert (plan.human, plan.freed) == ({P1: ()}, {P1: frozenset({"green"})})
+    assert ledger_plan([none], by_item(refused), WORDS).freed == {}
+
+
+def test_answers_for_labels_become_no_human_value_but_refuse() -> None:
+    plan = ledger_plan(
+        [said(1, "other", "green", purpose="label"), said(2, "no", purpose="label", value="")], {}, WORDS
+    )
+    assert plan.human == {}
+    assert plan.refused == {("p1", "color", "red")}
+
+
+def test_a_value_that_is_also_among_the_right_ones_is_not_refused() -> None:
+    row = said(1, "other", "cotton", "wool", attribute="material", value="wool")
+    assert ledger_plan([row], {}, WORDS).refused == frozenset()
+
+
+def test_i1_merchants_values_and_newer_sets_of_people_are_kept_and_sets_of_earlier_ingests_replaced(
+    spark: SparkSession,
+) -> None:
+    by_merchant = product("p4", merchant_attributes={"color": ["green"]})
+    products = frame(spark, "products", [product("p1"), product("p2"), product("p3"), product("p5"), by_merchant])
+    people = {"attribute": "color", "source": "human", "op": "assert", "value": "green"}
+    sets = [("p1", "person", 2), ("p2", "person", 0), ("p3", "ingest-1", 2)]
+    events = [
+        people | {"event_id": name, "product_id": name, "run_id": run_id, "asserted_at": START + timedelta(hours=hours)}
+        for name, run_id, hours in sets
+    ]
+    human = {(name, "color"): ("blue",) for name, _, _ in sets} | {(name, "color"): NONE for name in ("p4", "p5")}
+    given_at = dict.fromkeys(human, START + timedelta(hours=1))
+    plan = LedgerPlan(frozenset(), frozenset(), human, 0, given_at)
+    ledger = frame(spark, "attribute_values", events)
+    rows = planned_events(products, ledger, plan, stamp("ingest-2", 9), {"ingest-1"}).collect()
+    assert {(row["product_id"], row["op"], row["reason"]) for row in rows} == {
+        ("p2", "assert", "set_by_person"),
+        ("p3", "assert", "set_by_person"),
+        ("p5", "assert", "removed_by_person"),
+    }

@@ -1,0 +1,237 @@
+"""Sections of a run's page: coverage, values that the dictionary lacks, what shops should correct, added up chunks."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import dictionary, reasons
+from catalog_enrichment.catalog.coverage_groups import Groups, to_rows
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.reasons import Reason
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.report import run_sections
+from catalog_enrichment.report.run_page import RunReport, write_run_report
+from catalog_enrichment.report.run_sections import backfill_row, chunk_rows, coverage_tables
+from catalog_enrichment.validation.by_shop import largest
+
+from ..test_reasons import LINES, NOT_WRITTEN
+from .report_samples import NASTY, NOW, certificate, run_row
+from .test_run_page import ParsedPage
+
+# --- coverage ---------------------------------------------------------------------------------------------------------
+
+
+def attributes(after: Groups, change: Groups) -> dict[str, Any]:
+    return {"coverage": {"groups": to_rows(after)}, "coverage_change": to_rows(change)}
+
+
+def of(name: str | None, applicable: int, covered: int, attribute: str = "color") -> Groups:
+    return {("category", name, attribute, False): applicable, ("category", name, attribute, True): covered}
+
+
+AFTER = of("Shoes", 100, 80) | of("Hats", 50, 10) | of("", 10, 9) | of("Toys", 40, 39) | of(None, 7, 7)
+CHANGE = of("Shoes", 0, 20) | of("Toys", 20, 29) | of(None, 0, 1) | of("Gone", -4, -2)
+
+
+def test_the_most_changed_come_first_then_the_weakest() -> None:
+    [table] = coverage_tables(attributes(AFTER, CHANGE), shown=4)
+    assert [(row["name"], row["products"], row["more"], row["before"], row["after"]) for row in table["rows"]] == [
+        ("Toys", 40, 29, 10 / 20, 39 / 40),
+        ("Shoes", 100, 20, 0.6, 0.8),
+        ("Gone", 0, -2, 0.5, None),
+        ("Hats", 50, 0, 0.2, 0.2),
+    ]
+    [rest] = table["rest"]
+    assert (rest["name"], rest["products"], rest["more"]) == ("other categories", 17, 1)
+    assert (rest["before"], rest["after"]) == (15 / 17, 16 / 17)
+    assert coverage_tables(attributes(AFTER, CHANGE))[0]["rows"][-1]["name"] == "no category"
+    assert coverage_tables({}) == []
+
+
+def test_the_bar_shows_what_was_there_and_what_was_gained() -> None:
+    [table] = coverage_tables(attributes(of("up", 10, 5) | of("down", 10, 2), of("up", 0, 3) | of("down", 0, -4)))
+    bars = {row["name"]: (row["start"], round(row["gain"], 6)) for row in table["rows"]}
+    assert bars == {"up": (0.2, 0.3), "down": (0.2, 0.0)}
+
+
+def test_attributes_are_rows_of_their_own() -> None:
+    [table] = coverage_tables(attributes(of("Shoes", 9, 1) | of("Shoes", 3, 3, "size"), {}))
+    assert [(row["name"], row["attribute"]) for row in table["rows"]] == [("Shoes", "color"), ("Shoes", "size")]
+
+
+# --- what the dictionary lacks, and what shops should correct ---------------------------------------------------------
+
+COLOR = Attribute(
+    name="color",
+    cardinality=Cardinality.ONE,
+    values=("Navy Blue", "Grey", "Red"),
+    aliases={"en": {"charcoal": "Grey"}},
+)
+KNOWN = Dictionary({"color": COLOR})
+GIVEN = [["navi blue", "en", 9], ["see picture", "", 7], ["Charcoals", "fr", 3], ["grey", "en", 2], ["?!", "en", 1]]
+
+
+def test_the_nearest_canonical_value_is_a_guess_and_nothing_is_guessed_where_none_is_near() -> None:
+    [found] = run_sections.unmapped_values({"unmapped_value": {"color": GIVEN, "dropped": [["x", "en", 1]]}}, KNOWN)
+    assert [(row["value"], row["products"], row["language"], row["guess"]) for row in found["values"]] == [
+        ("navi blue", 9, "en", "Navy Blue"),
+        ("see picture", 7, "en", None),
+        ("Charcoals", 3, "fr", "Grey"),
+        ("?!", 1, "en", None),
+    ]
+
+
+def test_the_snippet_is_what_the_dictionary_takes(tmp_path: Path) -> None:
+    [found] = run_sections.unmapped_values({"unmapped_value": {"color": GIVEN}}, KNOWN)
+    pasted = json.loads(found["snippet"])
+    content = {"name": "color", "cardinality": "one", "values": list(COLOR.values)} | pasted
+    file = tmp_path / "attributes.json"
+    file.write_text(json.dumps({"attributes": [content]}))
+    spellings = dictionary.load(file)["color"].spellings()
+    assert (spellings["navi blue"], spellings["charcoals"]) == ("Navy Blue", "Grey")
+    assert "see picture" not in spellings
+
+
+def test_without_a_guess_there_is_no_snippet_and_without_values_nothing() -> None:
+    [found] = run_sections.unmapped_values({"unmapped_value": {"color": [["wood", "en", 1]]}}, KNOWN)
+    assert found["snippet"] == ""
+    assert run_sections.unmapped_values({"unmapped_value": {"color": [["grey", "en", 1]]}}, KNOWN) == []
+    assert run_sections.unmapped_values({}, KNOWN) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "guess"), [("wood", None), ("wool", "Wool"), ("wools", "Wool"), ("", None), ("Wool!", "Wool")]
+)
+def test_near_is_near(value: str, guess: str | None) -> None:
+    assert run_sections.nearest(replace(COLOR, values=("Wool",), aliases={}), value) == guess
+
+
+def test_of_very_many_spellings_nothing_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_sections, "MOST_SPELLINGS", 3)
+    assert run_sections.nearest(COLOR, "navi blue") is None
+    assert run_sections.nearest(replace(COLOR, aliases={}), "navi blue") == "Navy Blue"
+
+
+def shops(*problems: dict[str, dict[str, int]], limit: int = 100) -> dict[str, Any]:
+    return run_sections.shops_to_correct(*({"shops": largest(of, limit=limit)} for of in problems))
+
+
+def test_each_shop_is_told_its_most_frequent_problems_and_what_to_do() -> None:
+    found = shops(
+        {"corner": {"empty_title": 3, "unmapped_value.color": 5}, NASTY: {"empty_title": 1}},
+        {"corner": {"no_image": 9, "disagrees_with_merchant.size": 1, "scoring_failed": 50, "below_threshold.size": 2}},
+    )
+    corner, other = found["rows"]
+    assert (corner["shop"], other["shop"], found["others"], corner["more"]) == ("corner", NASTY, 0, 0)
+    assert [(problem["number"], problem["what"]) for problem in corner["problems"]] == [
+        (9, "products without a picture"),
+        (5, "values of color that the dictionary lacks"),
+        (3, "rows without a title"),
+        (2, "products whose title and picture do not show the size"),
+        (1, "products whose size differs from what title and picture show"),
+    ]
+    assert corner["problems"][3]["to_do"] == "name the size in the title or description, or give it as a value"
+
+
+def test_shops_and_problems_that_are_not_shown_are_summed() -> None:
+    many = {f"s{n:03}": {"no_image": 100 - n} for n in range(20)}
+    many["s000"] |= {f"unmapped_value.a{n}": 1 + n for n in range(6)}
+    found = shops(many, limit=15)
+    assert len(found["rows"]) == run_sections.SHOWN_SHOPS
+    assert [len(found["rows"][0]["problems"]), found["rows"][0]["more"]] == [5, 1 + 2]
+    assert found["others"] == 20 - run_sections.SHOWN_SHOPS
+    assert found["other_problems"] == sum(100 - n for n in range(run_sections.SHOWN_SHOPS, 20))
+
+
+def test_there_is_nothing_to_tell_where_nothing_is_the_merchants_to_solve() -> None:
+    assert shops({"a": {"scoring_failed": 4}}) == run_sections.shops_to_correct({}, {}) == {}
+
+
+def test_every_quarantine_and_picture_reason_is_told_but_those_the_merchant_cannot_solve() -> None:
+    rows = ["unparseable_row", "missing_id", "duplicate_id", "empty_title", "text_too_long"]
+    pictures = [reason for reason in Reason if reason.name.startswith("IMAGE_") or reason is Reason.NO_IMAGE]
+    for reason in [*rows, *pictures]:
+        if reason != Reason.IMAGE_NOT_ALLOWED:  # for the catalog team
+            assert shops({"s": {str(reason): 1}})["rows"][0]["problems"][0]["to_do"]
+
+
+# --- backfills --------------------------------------------------------------------------------------------------------
+
+
+def chunk(number: int, more: int, **counts: int) -> dict[str, Any]:
+    covered = 10 + sum((5, 3)[:number])
+    decisions = {"color": {"merchant": 100 + number, "written": more, "suggested": 2, "abstained": 1, "retracted": 0,
+                           "coverage_before": (covered - more) / 100, "coverage_after": covered / 100}}  # fmt: skip
+    if number == 2:
+        decisions["size"] = {"written": 1, "coverage_before": None, "coverage_after": None}
+    groups = {("shop", "s", "color", False): 100, ("shop", "s", "color", True): covered}
+    attributes = {
+        "decisions": decisions, "certificates": [certificate().to_dict()], "waiting": {"color": number},
+        "coverage": {"groups": to_rows(groups)}, "coverage_change": to_rows({("shop", "s", "color", True): more}),
+        "shops": largest({"s": {"no_image": number}}),
+    }  # fmt: skip
+    return run_row() | {
+        "run_id": f"enrich-{number}", "parent_run_id": "backfill-1", "attributes": json.dumps(attributes),
+        "counts": list({"products": 10, "predicted": 8, "skipped.unchanged": 2, **counts}.items()),
+        "seconds": [("score", 2.5)], "finished_at": NOW + timedelta(minutes=number),
+    }  # fmt: skip
+
+
+CHUNKS = [chunk(1, 5), chunk(2, 3, **{"predicted": 7, "quarantined.scoring_failed": 1})]
+PARENT = run_row() | {"run_id": "backfill-1", "kind": "backfill", "attributes": None, "validation": None}
+
+
+def test_the_chunks_are_added_up() -> None:
+    row = backfill_row(PARENT, CHUNKS)
+    assert row["counts"] == {"products": 20, "predicted": 15, "skipped.unchanged": 4, "quarantined.scoring_failed": 1}
+    assert row["seconds"] == {"score": 5.0}
+    attributes = json.loads(row["attributes"])
+    assert attributes["decisions"] == {
+        "color": {"written": 8, "suggested": 4, "abstained": 2, "retracted": 0, "merchant": 102,
+                  "coverage_before": 0.1, "coverage_after": 0.18},
+        "size": {"written": 1, "suggested": 0, "abstained": 0, "retracted": 0, "merchant": None,
+                 "coverage_before": None, "coverage_after": None},
+    }  # fmt: skip
+    assert len(attributes["certificates"]) == 1
+    assert attributes["waiting"] == {"color": 3}
+
+
+def test_the_page_shows_the_sums_and_links_to_the_chunks_reports(tmp_path: Path) -> None:
+    report = RunReport(run=backfill_row(PARENT, CHUNKS), chunks=chunk_rows(CHUNKS), undo="rollback_run backfill-1")
+    page = ParsedPage(write_run_report(tmp_path / "backfill-1.html", report).read_text("utf-8"))
+    text = re.sub(r"\s+", " ", page.text)
+    assert page.open == []
+    assert page.links == ["enrich-1.html", "enrich-2.html"]
+    assert "Backfill run" in text
+    assert "20 products = 15 predicted + 4 skipped + 1 quarantined" in text
+    assert "enrich-2 10 7 4 0 2.5" in text
+    assert "s color 100 +8 10.0% 18.0%" in text
+    assert "s 3 products without a picture" in text
+    assert "do not add up" not in text
+
+
+def test_a_backfill_without_chunks_has_a_page(tmp_path: Path) -> None:
+    write_run_report(tmp_path / "b.html", RunReport(run=backfill_row(PARENT, [])))
+
+
+def test_a_backfill_says_what_its_chunks_did_not_write_and_adds_up_coverage() -> None:
+    other = {"drift": {"compared": 4, "pauses": []}, "paused": ["attribute size is off: not sold"]}
+    more = {"unseen": {"color": {"category Toys/Puzzles": 34, "category Bags": 1}}}
+    changes = [attributes({}, of("Shoes", 0, change) | of("Hats", 1, 0)) for change in (5, -5)]
+    found = [NOT_WRITTEN | changes[0], other | changes[1], more]
+    chunks = [{"attributes": json.dumps(content), "counts": {}, "seconds": {}} for content in found]
+    summed = json.loads(backfill_row({"run_id": "b"}, chunks)["attributes"])
+    assert [*reasons.drifted(summed), *reasons.not_covered(summed)] == [
+        *LINES[:2],
+        "not on: attribute size is off: not sold",
+        "color is not certified for: category Bags (1 products), category Toys/Puzzles (1,234 products)",
+        "material is not certified for: Finnish (3 products), category Hats (1 products)",
+    ]
+    assert summed["coverage_change"]["category"] == [["Hats", {"color": [2, 0]}]]
