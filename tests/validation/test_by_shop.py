@@ -30,12 +30,8 @@ def test_the_shops_with_most_problems_have_a_name_and_the_others_are_summed() ->
 
 def test_what_spark_bounds_has_the_form_of_what_is_bounded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_shop, "LIMIT", 2)
-    shops = {
-        "c": {"no_image": 2},
-        "b": {"empty_title": 2},
-        "a": {"empty_title": 1, "no_image": 2},
-        "d": {"no_image": 1},
-    }
+    shops = {"c": {"no_image": 2}, "b": {"empty_title": 2}}
+    shops |= {"a": {"empty_title": 1, "no_image": 2}, "d": {"no_image": 1}}
     rows = [{"by": SHOP, "name": shop, "numbers": numbers, "groups": 4} for shop, numbers in list(shops.items())[:3]]
     rows.append({"by": ALL, "name": None, "numbers": {"no_image": 5, "empty_title": 3}, "groups": 1})
     rows.append({"by": "value.color", "name": "rot", "numbers": {"de": 9}, "groups": 7})

@@ -10,7 +10,7 @@ import pytest
 
 from catalog_enrichment import contract, resources
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.validation.snapshot import _refuses, check_snapshot
+from catalog_enrichment.validation.snapshot import check_snapshot
 
 SOURCE = "schemas:expectations/source_snapshot.v1.json"
 PRODUCTS = "schemas:expectations/products_snapshot.v1.json"
@@ -66,21 +66,17 @@ def test_the_catalogs_products_pass_their_suite_and_pictures_are_not_read(spark:
     assert twice.failures == ["product_id: expected every product id once (share of distinct ids 1.0); observed 0.5"]
 
 
-def test_an_expectation_without_a_severity_refuses(spark: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("severity", "refused"), [(None, True), ("critical", True), ("warning", False)])
+def test_a_warning_is_recorded_but_does_not_refuse(
+    severity: str | None, refused: bool, spark: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "suite.json"
     expectation = {"type": "expect_column_values_to_be_null", "kwargs": {"column": "title"}}
-    path.write_text(json.dumps({"name": "s", "expectations": [expectation]}))
-    assert not check_snapshot(_raw(spark, ["1"]), path, {}).success
-    assert _refuses({"success": False, "expectation_config": {"type": "t"}})
-    assert not _refuses({"success": False, "expectation_config": {"severity": "warning"}})
-
-
-def test_a_warning_is_recorded_but_does_not_refuse(spark: Any, tmp_path: Path) -> None:
-    path = tmp_path / "suite.json"
-    expectation = {"type": "expect_column_values_to_be_null", "kwargs": {"column": "title"}, "severity": "warning"}
+    expectation |= {"severity": severity} if severity else {}
     path.write_text(json.dumps({"name": "s", "expectations": [expectation]}))
     report = check_snapshot(_raw(spark, ["1"]), path, {})
-    assert report.success
+    assert report.success is not refused
+    assert bool(report.failures) is refused
     assert not report.document["results"][0]["success"]
 
 

@@ -34,7 +34,7 @@ class TrainedModel:
     """The recipe and the settings, as a flat mapping with dotted keys."""
     tables: dict[str, list[dict[str, Any]]]
     """See :class:`Evaluation`. Also `epochs` (the losses of every stage), `search` (the candidates for lambda),
-    `compute_types` and `mistakes` (:mod:`catalog_enrichment.training.mistakes`)."""
+    `compute_types` and `mistakes` (:mod:`catalog_enrichment.training.held_out`)."""
     curves: dict[str, dict[str, Any]]
     """See :class:`Evaluation`."""
     history: list[dict[str, float]]

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.inputs.images import UnusablePictures, first_usable_of_each
 from catalog_enrichment.inputs.square import Square
+from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -54,8 +53,8 @@ def check_snapshot(frame: DataFrame, suite_path: Path, parameters: dict[str, Any
     ConfigError for an unusable suite or a missing parameter.
     """
     suite = _load(suite_path, parameters)
-    with _cached(_validated_columns(suite, frame)) as columns:
-        document = _validate(columns, suite, suite_path)
+    with persisted_frames() as persist:  # else every expectation would read the source again
+        document = _validate(persist(_validated_columns(suite, frame)), suite, suite_path)
         failures = [_failure(r, frame.columns, parameters) for r in document["results"] if _refuses(r)]
     return ValidationResult(not failures, document, list(dict.fromkeys(failures)))
 
@@ -98,16 +97,6 @@ def _validated_columns(suite: dict[str, Any], frame: DataFrame) -> DataFrame:
             column = F.when(column.isNotNull(), F.lit(""))
         columns.append(column.alias(field.name))
     return frame.select(*columns or [F.lit(True).alias("row")])
-
-
-@contextmanager
-def _cached(frame: DataFrame) -> Iterator[DataFrame]:
-    """Cache ``frame`` in the block: without a cache every expectation would read the source again."""
-    frame = frame.persist()
-    try:
-        yield frame
-    finally:
-        frame.unpersist()
 
 
 def _validate(frame: DataFrame, suite: dict[str, Any], path: Path) -> dict[str, Any]:
