@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.config.source import ApiConfig, LabelsConfig, SourceConfig
+from catalog_enrichment.config.source import ApiConfig, SourceConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, GateRefused
 from catalog_enrichment.failures import recognised
 from catalog_enrichment.ingest.csv_files import open_csv
@@ -75,7 +75,6 @@ def source_config(config: Config) -> SourceConfig:
 
 def _source(spark: SparkSession, config: Config, say: Say) -> ProductSource:
     given, base = source_config(config), config.path(".")
-    labels = None if given.labels is None else _labels_source(spark, given.labels, base)  # before a server is asked
     source: ProductSource
     if given.postgres is not None:
         from catalog_enrichment.ingest.postgres_source import postgres_source
@@ -87,13 +86,11 @@ def _source(spark: SparkSession, config: Config, say: Say) -> ProductSource:
         source = api_source(spark, given.path, given.api, _pages_folder(config, given.api), say)
     else:
         source = FileSource(spark, given.format, locate_files(given.path, given.format, base), given.columns)
-    return source if given.labels is None or labels is None else LabelledSource(source, labels, given.labels.key)
-
-
-def _labels_source(spark: SparkSession, labels: LabelsConfig, base: Path) -> FileSource:
-    location = locate_files(labels.path, labels.format, base, "source.labels.path")
-    columns = ["list", labels.key] if labels.format == "id_lists" else labels.columns
-    return FileSource(spark, labels.format, location, columns)
+    if given.labels is None:
+        return source
+    location = locate_files(given.labels.path, given.labels.format, base, "source.labels.path")
+    columns = ["list", given.labels.key] if given.labels.format == "id_lists" else given.labels.columns
+    return LabelledSource(source, FileSource(spark, given.labels.format, location, columns), given.labels.key)
 
 
 def _pages_folder(config: Config, api: ApiConfig) -> Path:
@@ -167,8 +164,7 @@ class FileSource:
             found = []
             for file in [path] if self.location.is_file else _files_below(path):
                 with suppress(FileNotFoundError):  # it was removed meanwhile
-                    status = file.stat()
-                    found.append((str(file), status.st_size, status.st_mtime))
+                    found.append((str(file), file.stat().st_size, file.stat().st_mtime))
             return sorted(found)
         files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(self.location.path)
         listing = files.select("path", "length", files.modificationTime.cast("double").alias("at")).collect()
