@@ -160,7 +160,9 @@ def random_artifact(sample: SampleCatalog, folder: Path, seed: int) -> Path:
     from catalog_enrichment.models.spec import BertSize, FitSpec, ImageSpec, ModelSpec, Recipe, TextSpec
 
     size = BertSize(hidden=16, layers=1, heads=2, intermediate=16, vocab_size=200)
-    spec = ModelSpec(text=TextSpec(bert=size, pooling="mean", max_length=16), image=ImageSpec(size=32))
+    tiny = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    image = ImageSpec(name="vit_tiny_patch16_224", args=tiny, size=32)
+    spec = ModelSpec(text=TextSpec(bert=size, pooling="mean", max_length=16), image=image)
     dictionary = load_dictionary(sample.config)
     heads = {name: Head(dictionary[name].cardinality, dictionary[name].values) for name in dictionary.enabled}
     tokenizer = TextTokenizer.train([listing(n)["title"] for n in range(50)], vocab_size=200)

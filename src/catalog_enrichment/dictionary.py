@@ -28,7 +28,7 @@ class Attribute:
     """false: nothing is predicted, and the next run retracts the model values."""
 
     def applies_to(self, category: str | None) -> bool:
-        """Whether a product of this category can have the attribute; True for a product without a category."""
+        """Return whether a product of this category can have the attribute; True for a product without a category."""
         if not self.categories or not category:
             return True
         return any(category == root or category.startswith(root + "/") for root in self.categories)

@@ -121,7 +121,7 @@ class Case:
     attribute: str
     value: str | None = None
     score: float | None = None
-    """None: the sentence is about many products."""
+    """The product; None where the sentence is about many products."""
     products: str = ""
     """Their modality path in words (precision.claim.PATHS)."""
     certificate: ConsultedCertificate | None = None

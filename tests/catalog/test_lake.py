@@ -265,7 +265,9 @@ def test_the_same_run_writing_twice_at_once_writes_once_i5(lake: Catalog) -> Non
 
 def interrupted(lake: Catalog, meanwhile: Callable[[], object]) -> Catalog:
     """Another catalog in the same folder, on which something happens between a run's files and its commit."""
-    slow = Catalog(lake.storage.folder, lake._spark)
+    from pyspark.sql import SparkSession
+
+    slow = Catalog(lake.storage.folder, SparkSession.getActiveSession())
     commit = slow.tables.commit
 
     def commit_late(*arguments: Any, **named: Any) -> bool:

@@ -1,4 +1,4 @@
-"""MLflow servers that answer, that fail, and that do not answer."""
+"""MLflow servers that answer, fail, or do not answer, and a local store that was moved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -24,23 +24,6 @@ from catalog_enrichment.registry.trained_model import TrainedModel
 
 from ..sample_catalog import build
 from .tiny_version import config_in
-
-
-def test_a_server_whose_uri_has_a_password_is_found() -> None:
-    class Health(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    asked: list[str] = []
-    with HTTPServer(("127.0.0.1", 0), Health) as server:
-        Thread(target=server.handle_request, daemon=True).start()
-        mlflow_store._check_server(f"http://user:secret@127.0.0.1:{server.server_port}/mlflow", timeout_seconds=5)
-    assert asked == ["/mlflow/health"]
 
 
 @contextmanager
@@ -76,6 +59,12 @@ CONNECTED = ("/health", "/experiments/search")
 DATABASE_DOWN = json.dumps({"error_code": "INTERNAL_ERROR", "message": "(OperationalError) server closed"}).encode()
 GONE = json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"}).encode()
 FORBIDDEN = json.dumps({"error_code": "PERMISSION_DENIED", "message": "not you"}).encode()
+
+
+def test_a_server_whose_uri_has_a_password_and_a_path_is_found(tmp_path: Path) -> None:
+    with mlflow_server(503, b"<html>busy", "/mlflow/health", "/experiments/search") as uri:
+        with_password = uri.replace("://", "://user:secret@") + "/mlflow"
+        assert Registry(config_in(tmp_path, tracking_uri=with_password)).connect()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +128,7 @@ def locations(store: Path) -> list[str]:
     with closing(sqlite3.connect(store)) as connection:
         return [
             place
-            for table, column in mlflow_store._PLACES
+            for table, column in mlflow_store.ARTIFACT_PLACES
             for (place,) in connection.execute(f"SELECT {column} FROM {table}")
         ]
 
@@ -217,14 +206,16 @@ def test_an_experiment_that_mlflow_run_has_just_made_gets_the_configs_place(
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_a_store_on_a_server_is_left_alone(tmp_path: Path) -> None:
-    assert mlflow_store._folder("mlflow-artifacts:/1") is None
-    assert mlflow_store._folder("s3://bucket/a") is None
-    assert mlflow_store._folder("file:///a%20b/c") == Path("/a b/c")
+def test_other_databases_and_artifacts_on_a_server_are_left_alone(tmp_path: Path) -> None:
+    def followed(name: str) -> Path | None:
+        return mlflow_store.follow_move(tmp_path / name, tmp_path / "artifacts", "e", 1)
+
     (tmp_path / "artifacts").mkdir()
-    assert mlflow_store.follow_move(tmp_path / "nosuch.db", tmp_path / "artifacts", "e", 1) is None
     (tmp_path / "empty.db").touch()
-    assert mlflow_store.follow_move(tmp_path / "empty.db", tmp_path / "artifacts", "e", 1) is None
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection, connection:
         connection.execute("CREATE TABLE experiments (name TEXT)")
-    assert mlflow_store.follow_move(tmp_path / "other.db", tmp_path / "artifacts", "e", 1) is None
+    with closing(sqlite3.connect(tmp_path / "server.db")) as connection, connection:
+        for table, column in mlflow_store.ARTIFACT_PLACES:
+            connection.execute(f"CREATE TABLE {table} (name TEXT, {column} TEXT)")
+        connection.execute("INSERT INTO experiments VALUES ('e', 's3://bucket/nosuch')")
+    assert [followed(name) for name in ("nosuch.db", "empty.db", "other.db", "server.db")] == [None] * 4

@@ -48,7 +48,7 @@ _PAIR = ["product_id", "attribute"]
 
 
 class SampledPopulation(StrEnum):
-    """What a sample is drawn of."""
+    """The population that a sample is drawn of."""
 
     ACCEPTED = "accepted"
     """Written values that readers see."""
@@ -77,9 +77,9 @@ class DrawRequest:
 
     population: SampledPopulation = SampledPopulation.ACCEPTED
     run_id: str | None = None
-    """Only what this run wrote or decided; None: all."""
+    """A run: only its values and decisions are drawn. None draws from all."""
     attributes: tuple[str, ...] = ()
-    """Empty: every attribute of the dictionary."""
+    """The attributes to draw; empty for every attribute of the dictionary."""
     uniform: int
     """How many values are drawn per attribute; for proposals how many products per attribute, for a gold sample how
     many products."""

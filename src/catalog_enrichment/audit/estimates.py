@@ -36,10 +36,10 @@ class ReviewedItem:
     row: Row
     """A row of the table `audits`."""
     answer: Answer | None
-    """None while the item is disputed."""
+    """The settled answer; None while the item is disputed."""
     wrong: bool
     share: float = 1.0
-    """What its weight is multiplied by in the bounds, at most 1; 0: it does not count there (:class:`_Shares`)."""
+    """The factor of its weight in the bounds, at most 1; 0 where it does not count (:class:`_Shares`)."""
 
     @property
     def value(self) -> _Value:
@@ -122,7 +122,7 @@ def _value(row: Row) -> _Value:
 
 
 class _Shares:
-    """What the weights of the rows of a later sample are multiplied by.
+    """The factors of the weights of the rows of a later sample.
 
     Rows near the threshold are drawn more often, so that more of them were judged before and do not count again. The
     others would then stand for too much, and errors are rarer among them. So there are two cells per certificate, near

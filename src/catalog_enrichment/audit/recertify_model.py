@@ -52,7 +52,7 @@ class RecertifyRequest:
     attributes: tuple[str, ...] = ()
     """Paused attributes to certify again; empty: all that an audit paused."""
     dry_run: bool = False
-    """Only count the labels."""
+    """A dry run: labels are counted, nothing is certified."""
 
 
 def recertify_model(

@@ -21,7 +21,7 @@ R = TypeVar("R", ReviewSample, Item, Verdict, ChangeRequest)
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x43455256
-"""In the file's header ("CERV"): tells a review store from other SQLite files."""
+"""The number in the file's header ("CERV") that tells a review store from other SQLite files."""
 WAIT_SECONDS = 30.0
 """How long a write waits for another process's write."""
 

@@ -62,7 +62,7 @@ class ReviewSample:
     reviewers: int
     """Verdicts of different people that an item needs; where they differ, an adjudicator gives another."""
     title: str
-    """What was drawn, for people."""
+    """A description of the population, for people."""
 
     def check(self, items: Sequence[Item]) -> None:
         """Raise DataContractError for items of another sample, repeated items, and a number of reviewers below 1."""
@@ -106,7 +106,7 @@ class Verdict:
     reviewer: str
     answer: Answer
     right_values: tuple[str, ...] = ()
-    """From the dictionary; only with :attr:`Answer.OTHER`."""
+    """A value of the dictionary; only with :attr:`Answer.OTHER`."""
     adjudicates: bool = False
     """An adjudicator's verdict: it settles the item, whatever the others said."""
     answered_at: datetime
@@ -205,7 +205,7 @@ class ChangeRequest:
     """Given by the store, growing."""
     state: RequestState = RequestState.WAITING
     outcome: str = ""
-    """What became of it, for people."""
+    """The outcome, for people."""
     ended_at: datetime | None = None
 
 
@@ -254,7 +254,7 @@ class ItemOutcome:
     item: Item
     state: ItemState
     answer: Answer | None
-    """None unless settled."""
+    """The settled answer; None before."""
     right_values: tuple[str, ...]
     reviewers: tuple[str, ...]
     """Everybody whose verdict counts, in order of time."""

@@ -333,6 +333,3 @@ def _select_contract(table: str, df: DataFrame) -> DataFrame:
     return df.select(
         *[name if given[name] == kind else F.col(name).cast(kind).alias(name) for name, kind in wanted.items()]
     )
-
-
-LakeCatalog = Catalog  # TEMPORARY while the rename is under way

@@ -95,7 +95,7 @@ class ActiveValues:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """What a run needs to know about one version of the ledger."""
+    """The facts that a run needs about a version of the ledger."""
 
     version: int
     """Version of the table `attribute_values`; -1: there is no event yet."""

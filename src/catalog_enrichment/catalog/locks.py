@@ -35,7 +35,7 @@ FENCE = "lease"
 """Delta application transaction whose version is the token of the writer."""
 
 WRITING = "another job is writing to this catalog"
-"""What the holder of a catalog's lock does, for the refusal of others."""
+"""The work of the holder of a catalog's lock, for the refusal of others."""
 
 AssertHeld = Callable[[], None]
 """Raises TemporaryFailure if another process may hold the lock by now. Called before anything that must not happen
@@ -76,7 +76,7 @@ class FolderLock:
 
     @property
     def token(self) -> int | None:
-        """None: while its holder lives, nobody takes such a lock over."""
+        """The fencing token; None, because nobody takes a file lock over while its holder lives."""
         return None
 
     @contextmanager

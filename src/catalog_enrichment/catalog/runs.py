@@ -3,7 +3,8 @@
 An attempt that succeeds writes its row last, so the row says that everything else of the run is stored. An attempt
 that is refused or fails leaves a row as well; a killed attempt leaves none. Readers get the succeeded attempts unless
 they ask. ``finished_at`` is the order of the runs: it increases strictly from row to row, also where the clock is set
-back.
+back. At the end are pure functions about what runs wrote, by their rows: a backfill writes nothing itself, and its
+numbers are the sums of its chunks.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class RunRecord:
 
     kind: RunKind
     run_id: str = ""
-    """Empty until its inputs are known."""
+    """The run id; empty until the inputs are known."""
     stages: Stages = field(default_factory=Stages)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     parent_run_id: str | None = None
@@ -242,3 +243,45 @@ def of_succeeded(catalog: Catalog, table: str, model_name: str | None = None) ->
 def as_json(content: dict[str, Any] | None) -> str | None:
     """Return the text that the columns config, window, attributes and validation have for ``content``."""
     return None if content is None else json.dumps(content, sort_keys=True, default=str)
+
+
+def has_succeeded(row: Mapping[str, Any]) -> bool:
+    return bool(row["status"] == RunStatus.SUCCEEDED)
+
+
+def is_chunk(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is of a chunk that succeeded; a rollback has a parent, too: the run that it takes back."""
+    return row["kind"] == RunKind.ENRICH and has_succeeded(row) and bool(row["parent_run_id"])
+
+
+def by_backfill(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return run id of a backfill -> the rows of its chunks that succeeded, in the order of ``rows``."""
+    chunks: dict[str, list[dict[str, Any]]] = {}
+    for row in filter(is_chunk, rows):
+        chunks.setdefault(row["parent_run_id"], []).append(row)
+    return chunks
+
+
+def writers(row: Mapping[str, Any], chunks: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]] | None:
+    """Return the rows whose decisions became values: the row itself, of a backfill its ``chunks``.
+
+    None for a kind of run that writes no values itself, and for an attempt that was refused or failed: its row may
+    have decisions all the same, which were made before it ended.
+    """
+    if not has_succeeded(row):
+        return None
+    return {RunKind.ENRICH: (row,), RunKind.BACKFILL: chunks}.get(row["kind"])
+
+
+def decisions(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return attribute -> its numbers, of the row's column `attributes`; {} where there are none."""
+    found: dict[str, dict[str, Any]] = json.loads(row["attributes"] or "{}").get("decisions", {})
+    return found
+
+
+def total(row: Mapping[str, Any], chunks: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """Return a number of the decisions of :func:`writers`, added up over attributes and rows; None without any rows."""
+    parts = writers(row, chunks)
+    if parts is None:
+        return None
+    return sum(int(found[name]) for part in parts for found in decisions(part).values())

@@ -120,7 +120,7 @@ class FitResult:
     scores: Mapping[str, ModelScores]
     """By view, a key of VIEWS. A reference and a fit with a share of the labels have the view `both` only."""
     seconds: float
-    """Of fit and scoring, summed over the members, without the stages that an earlier model had fitted."""
+    """The seconds of fit and scoring, summed over the members, without the stages that an earlier model had fitted."""
     chosen: Mapping[str, float] = field(default_factory=dict)
     """Values chosen on the choosing fold; this and the next two fields as of
     :class:`catalog_enrichment.training.fit.Fitted`."""

@@ -63,7 +63,7 @@ class MetricKey(NamedTuple):
     attribute: str
     metric: str
     label_share: float | None = None
-    """None: the fit with all labels."""
+    """The share of the labels that the model was fitted with; None for the fit with all of them."""
     view: str = BOTH
 
 

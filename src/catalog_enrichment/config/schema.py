@@ -200,7 +200,7 @@ class BackfillConfig:
     updated_until: str = ""
     """ISO date or time, exclusive."""
     product_ids: list[str] = field(default_factory=list)
-    """Only these products."""
+    """Ids of the products to backfill; the others are left out."""
     product_ids_file: str = ""
     """One product id per line, instead of or beside `product_ids`."""
     chunk_products: int = 50_000

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
 
 UNIFORM_SHARE = 0.7
-"""Of the sample; the rest is drawn near the threshold."""
+"""The part of the sample that is drawn uniformly; the rest is drawn near the threshold."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,7 +42,7 @@ class Coverage:
     """Counts of products, per enabled attribute."""
 
     versions: dict[str, int]
-    """Of the tables counted."""
+    """The versions of the tables counted."""
     dictionary: str
     """Hash of the dictionary: what is enabled, and where it applies."""
     counts: Mapping[tuple[str, str], int]
@@ -50,7 +50,7 @@ class Coverage:
     "applicable") -> all of these."""
     names: tuple[str, ...]
     groups: Groups
-    """Of the largest categories and shops, the others summed."""
+    """The counts of the largest categories and shops; the others are summed."""
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Return attribute -> products it applies to, those with a merchant value, and the share with any value."""
@@ -156,7 +156,7 @@ def _facts(
 
 class _Sums(NamedTuple):
     counts: dict[tuple[str, str], int]
-    """As :attr:`Coverage.counts`."""
+    """The same counts as :attr:`Coverage.counts`."""
     groups: Groups
     """The groups that were asked for and the `coverage_groups.LIMIT` largest others of each kind; the rest summed."""
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a run would add to the ledger."""
+    """The events that a run would add to the ledger."""
 
     events: DataFrame
     """Rows of the contract `attribute_values`, checkpointed."""
@@ -73,11 +73,11 @@ class DecisionRules:
     attributes: tuple[str, ...]
     """Enabled attributes the model has a head for."""
     certificates: Mapping[tuple[str, str], Certificate]
-    """By (attribute, modality path)."""
+    """The certificates by (attribute, modality path)."""
     model_name: str
     model_version: str
     scored_by: ScoredBy
-    """What gave the scores, but for the compute type, which is the executor's."""
+    """The weights and settings that gave the scores, without the compute type, which is the executor's."""
     standard: Standard
     run_id: str
     now: datetime

@@ -48,7 +48,7 @@ Stratum = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What a run found."""
+    """The result of a run's drift check."""
 
     compared: int = 0
     """Strata with a reference and enough products in it and in the run."""

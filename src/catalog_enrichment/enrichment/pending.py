@@ -56,7 +56,7 @@ RETRY_AFTER = timedelta(hours=12)
 
 @dataclass(frozen=True, slots=True)
 class DecisionScope:
-    """What a run can decide, and by what."""
+    """The attributes that a run can decide, and the rules by which it does."""
 
     attributes: Sequence[Attribute]
     model: ResolvedModel

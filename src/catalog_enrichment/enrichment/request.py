@@ -67,7 +67,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOverrides:
-    """What people and audits have decided beside the config, as it is when a run begins."""
+    """The decisions of people and audits beside the config, as they are when a run begins."""
 
     switches: Switches = field(default_factory=Switches)
     confirmed: frozenset[str] = frozenset()
@@ -113,10 +113,10 @@ class RequestIdentity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run is asked to do, fixed on the driver before any product is read."""
+    """A request for a run, fixed on the driver before any product is read."""
 
     model: ResolvedModel
-    """In the number type of the run, with the certificates of that type."""
+    """The model in the number type of the run, with the certificates of that type."""
     attributes: tuple[Attribute, ...]
     """Enabled attributes that the model has a head for."""
     enabled: tuple[Attribute, ...]
@@ -127,9 +127,9 @@ class RunRequest:
     cap: ProvisionalCap
     standard: Standard
     config_hash: str
-    """Of the config and the switches: another hash is another run, and decides again what was paused."""
+    """A hash of the config and the switches: another hash is another run, which decides again what was paused."""
     switches: Switches
-    """In force when the run began."""
+    """The switches that held when the run began."""
     drifted: tuple[Switch, ...] = ()
     """Pauses of strata that this run found to have drifted."""
 

@@ -198,7 +198,7 @@ class _StatusCounts(NamedTuple):
     tried_again: int
     """Products with decisions that are tried again later."""
     any_waiting: bool
-    """Whether values of products that could be scored wait under the provisional cap."""
+    """Values of products that could be scored wait under the provisional cap."""
 
 
 def _status_counts(status: DataFrame) -> _StatusCounts:
@@ -301,9 +301,9 @@ class LastRun(NamedTuple):
     imports: list[str]
     """Ids of the imports before it."""
     left_open: bool
-    """Whether it left something to look at again although nothing has changed."""
+    """It left something to look at again although nothing has changed."""
     whole_catalog: bool
-    """Whether its window was the whole catalog."""
+    """Its window was the whole catalog."""
     attributes: Mapping[str, Any]
     table_versions: Mapping[str, int]
 

@@ -46,7 +46,7 @@ class RunOutcome:
     decided: DataFrame
     changes: Changes
     before: Coverage
-    """Of the products that changed, as readers see it now."""
+    """The coverage of the products that changed, as readers see it now."""
     drifted: Drift
 
 

@@ -38,7 +38,7 @@ class BrokenPage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PageHead:
-    """What is known of a page without reading its body."""
+    """The facts about a page that are known without reading its body."""
 
     number: int
     """Its place in the order of the pages, from 1, whatever the API counts."""

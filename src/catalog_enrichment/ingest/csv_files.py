@@ -208,7 +208,7 @@ def physical_lines(text: str) -> list[str]:
 class _Record:
     line: int
     cells: list[str] | None
-    """None: the record's quotes are broken, and only its first physical line is taken."""
+    """The fields of the record; None where its quotes are broken, and only its first physical line is taken."""
     lines: list[str]
 
     @property

@@ -46,7 +46,7 @@ class FileSample:
     rows: int
     """Rows that were read and could be parsed."""
     whole: bool
-    """Whether these are all rows of the file."""
+    """These are all rows of the file."""
     columns: dict[str, list[Any]]
     """Name -> the plain Python value of each row. Binary columns have the values of the first rows only."""
     unusable: dict[str, str] = field(default_factory=dict)

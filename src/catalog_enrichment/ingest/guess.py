@@ -51,7 +51,7 @@ _ABOUT_SALES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """What the user has named."""
+    """The columns that the user has named."""
 
     columns: Mapping[str, str]
     """Column of the catalog (the values of OPTIONS) -> column of the file; empty: the file has none."""

@@ -52,7 +52,7 @@ _PASSING = ("starting up", "shutting down", "too many", "remaining connection sl
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableReading:
-    """What a task needs to read its range."""
+    """The range of rows that a task reads, and how it connects."""
 
     conninfo: str = field(repr=False)
     """How to connect, with the password."""

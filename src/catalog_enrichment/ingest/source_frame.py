@@ -152,7 +152,7 @@ class SelectedColumn:
     type: str
     """Spark's simple name of the values' type, without precision and length."""
     is_array: bool = False
-    """Whether ``column`` has Spark's array type; False for a list in a text."""
+    """Return whether ``column`` has Spark's array type; False for a list in a text."""
 
     def text(self) -> Column:
         return self.column.cast("string")

@@ -189,11 +189,11 @@ class FitSpec:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """`sgd` has Nesterov momentum 0.9."""
     text_learning_rate: float = 5e-5
-    """For the text encoders."""
+    """The learning rate of the text encoders."""
     image_learning_rate: float = 1e-4
-    """For the image encoder."""
+    """The learning rate of the image encoder."""
     learning_rate: float = 1e-3
-    """For all other weights: normalisation, fusion, heads."""
+    """The learning rate of all other weights: normalisation, fusion, heads."""
     weight_decay: float = 0.01
     """Not applied to biases and normalisation. With adam and sgd it is L2 regularisation of the gradient."""
     schedule: Schedule = "warmup_cosine"

@@ -53,7 +53,7 @@ class PersonSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueFacts:
-    """What the tables say about one product and attribute, as rows."""
+    """The rows of the tables about a product and an attribute."""
 
     product: Row
     attribute: Attribute

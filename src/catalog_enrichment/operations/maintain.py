@@ -51,7 +51,7 @@ _DECISION = ("product_id", "attribute", "run_id")
 
 @dataclass(slots=True)
 class TableWork:
-    """What was, or with --dry-run would be, done to a table."""
+    """The work that was, or with --dry-run would be, done on a table."""
 
     rows_removed: int = 0
     files_joined: int = 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import run_numbers, runs
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.text_tables import Column, aligned_table, count, text
 from catalog_enrichment.records import RunKind
@@ -39,7 +39,7 @@ def list_runs(
             "is that of another catalog"
         )
     newest_first = runs.rows(catalog, _READ)[::-1]
-    chunks = run_numbers.by_backfill(newest_first)
+    chunks = runs.by_backfill(newest_first)
     asked = [
         row
         for row in newest_first
@@ -64,7 +64,7 @@ def _summary(row: Row, chunks: Sequence[Row]) -> dict[str, Any]:
         "finished_at": row["finished_at"].isoformat(),
         "seconds": max(0.0, round((row["finished_at"] - row["started_at"]).total_seconds(), 1)),
         "products": counts.get("products"),
-        **{name: run_numbers.total(row, chunks, name) for name in ("written", "retracted")},
+        **{name: runs.total(row, chunks, name) for name in ("written", "retracted")},
         "note": "" if row["error"] else _note(row, counts, chunks),
     }
 

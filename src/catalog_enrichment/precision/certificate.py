@@ -196,7 +196,7 @@ class Certificate:
     why_abstains: str = ""
     score_type: str = SCORE_TYPE
     unit: str = UNIT
-    """What is counted."""
+    """The unit that is counted."""
     accepted: int = 0
     wrong: int = 0
     groups: int = 0

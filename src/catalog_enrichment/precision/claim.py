@@ -78,7 +78,7 @@ _TESTED = {
     CertificateBasis.VERDICTS: "judged proposals",
     CertificateBasis.AUDIT: "audited values",
 }
-"""What was counted, by the labels that the certificate rests on."""
+"""The noun for the counted products, by the labels that the certificate rests on."""
 
 
 def rests_on(certificate: Certificate) -> str:

@@ -139,7 +139,7 @@ def plan_thresholds(
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What the test of one threshold requires."""
+    """The requirements of the test of a threshold."""
 
     target: float
     delta: float

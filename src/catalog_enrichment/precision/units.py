@@ -164,7 +164,7 @@ class CertificationScores(ScoredLabels):
     languages: Sequence[str]
     categories: Sequence[str]
     group_sizes: Ints
-    """As in :class:`StratifiedProducts`."""
+    """See :class:`StratifiedProducts`."""
     fold_share: float
     """Share of the labelled products that is in this fold."""
     uniform: bool = False

@@ -163,9 +163,9 @@ class VerdictStep:
     sampled: int
     """Products of the samples that count at the threshold, whatever their scores."""
     drawn: int
-    """Of these, the products with a score of at least the threshold."""
+    """The number of these with a score of at least the threshold."""
     judged: int
-    """Of these, the products before the first that is not settled."""
+    """The number of these before the first that is not settled."""
     waiting: int
     """Settled products behind the first that is not settled; they do not count yet."""
     wrong: int
@@ -291,7 +291,7 @@ class Needed:
     products below the threshold are included, because reviewers judge in the order of the draw."""
 
     at_best: int
-    """Without a further wrong value."""
+    """The number of products that are needed if no further value is wrong."""
     likely: int | None
     """The median at the error rate so far; None if it is not reachable."""
     precision: float

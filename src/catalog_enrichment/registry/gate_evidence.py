@@ -59,7 +59,7 @@ class Evidence:
     """Results of a version, by attribute and modality path."""
 
     version: str
-    """Empty before the version is registered."""
+    """The version; empty before it is registered."""
     paths: dict[AttributePath, PathEvidence]
     warnings: tuple[str, ...] = ()
     """Training's warnings about modalities that the version hardly uses."""

@@ -52,7 +52,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
 
-_PLACES = (
+ARTIFACT_PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -372,7 +372,7 @@ def follow_move(database: Path, artifacts: Path, experiment: str, timeout_second
         return None
     with closing(sqlite3.connect(database, timeout=timeout_seconds)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not {table for table, _ in _PLACES} <= tables:  # no store yet, or of another MLflow, which says so itself
+        if not {table for table, _ in ARTIFACT_PLACES} <= tables:  # no store yet, or another MLflow's, which says so
             return None
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
         old = _folder(found[0]) if found else None
@@ -382,7 +382,7 @@ def follow_move(database: Path, artifacts: Path, experiment: str, timeout_second
             return None
         before, after = found[0].rstrip("/"), artifacts.as_uri()
         with connection:
-            for table, column in _PLACES:
+            for table, column in ARTIFACT_PLACES:
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ? "
                     "ESCAPE '!'",

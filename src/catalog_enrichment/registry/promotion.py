@@ -36,7 +36,7 @@ PROMOTED, WENT_BACK = "promoted", "went_back"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromotionRequest:
     version: str | None = None
-    """None: the candidate."""
+    """The version to promote; None for the candidate."""
     expected_current: str | None = None
     """The version that must be the champion now (NO_CHAMPION: there must be none); None: the version that the gate
     compared with."""

@@ -59,7 +59,7 @@ class Case:
 
     candidate: Evidence
     champion: Evidence | None
-    """None if there is no champion."""
+    """The champion's evidence; None if there is no champion."""
     comparisons: Sequence[Comparison] = ()
     label_differences: Sequence[str] = ()
     """Values of the champion's labels that the candidate's do not have (:func:`label_differences`)."""
@@ -117,7 +117,7 @@ class EarlyGate:
 
     policy: Policy
     references: References | None
-    """None if there is no champion."""
+    """The champion's references; None if there is no champion."""
     champion_labels: Mapping[str, Sequence[str]]
     """Attribute -> the values that the champion can write."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.catalog import run_numbers, runs
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.report.run_page import TEMPLATES
 from catalog_enrichment.web import pages
@@ -60,12 +60,12 @@ def write_index(catalog: Catalog, folder: Path) -> Path:
 
 
 def _listed(rows: Sequence[dict[str, Any]]) -> list[_Listed]:
-    chunks = run_numbers.by_backfill(rows)
-    backfills = {row["run_id"] for row in rows if row["kind"] == RunKind.BACKFILL and run_numbers.has_succeeded(row)}
+    chunks = runs.by_backfill(rows)
+    backfills = {row["run_id"] for row in rows if row["kind"] == RunKind.BACKFILL and runs.has_succeeded(row)}
     found = []
     for row in rows:
-        if not (run_numbers.is_chunk(row) and row["parent_run_id"] in backfills):
-            own = row["kind"] == RunKind.BACKFILL and run_numbers.has_succeeded(row)
+        if not (runs.is_chunk(row) and row["parent_run_id"] in backfills):
+            own = row["kind"] == RunKind.BACKFILL and runs.has_succeeded(row)
             found.append(_Listed(row, chunks.get(row["run_id"], []) if own else []))
     return found
 
@@ -83,7 +83,7 @@ def _run(listed: _Listed, folder: Path) -> dict[str, Any]:
     report = f"{row['run_id']}.html"
     return {
         **{name: row[name] for name in ("run_id", "kind", "status", "model_version", "finished_at")},
-        "good": run_numbers.has_succeeded(row),
+        "good": runs.has_succeeded(row),
         "minutes": (row["finished_at"] - row["started_at"]).total_seconds() / 60,
         "products": counts.get("products"),
         "predicted": counts.get("predicted"),
@@ -95,7 +95,7 @@ def _run(listed: _Listed, folder: Path) -> dict[str, Any]:
         ),
         "chunks": len(chunks),
         "chunk": row["kind"] == RunKind.ENRICH and bool(row["parent_run_id"]),
-        **{name: run_numbers.total(row, chunks, name) for name in ("written", "retracted")},
+        **{name: runs.total(row, chunks, name) for name in ("written", "retracted")},
         "report": report if (folder / report).is_file() else "",
         "error": (row["error"] or "").splitlines()[0] if row["error"] else "",
     }
@@ -106,8 +106,8 @@ def _trends(listed: Sequence[_Listed]) -> list[dict[str, Any]]:
     points: dict[str, list[float]] = {}
     for run in listed:
         last: dict[str, float] = {}
-        for part in run_numbers.writers(*run) or ():
-            for name, numbers in run_numbers.decisions(part).items():
+        for part in runs.writers(*run) or ():
+            for name, numbers in runs.decisions(part).items():
                 if numbers.get("coverage_after") is not None:
                     last[name] = numbers["coverage_after"]
         for name, coverage in last.items():

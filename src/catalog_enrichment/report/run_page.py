@@ -32,7 +32,7 @@ PAGE = 48
 """Samples of an attribute that are shown at once; the others are folded, so that the browser does not lay them out."""
 
 HISTOGRAM_HEIGHT = 72.0
-"""In SVG units."""
+"""The height of a histogram, in SVG units."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,8 @@ class Sample:
     """Weight on the text, 0..1; the weight on the picture is 1 minus this."""
     merchant_values: Sequence[str] = ()
     change: str = ""
-    """What the value would do to the merchant's values (decisions.suggested_change); "" where it is no suggestion."""
+    """The change that the value would make to the merchant's values (decisions.suggested_change); "" where it is no
+    suggestion."""
     picture: bytes | None = None
     """The encoded picture, as the catalog has it."""
 
@@ -94,7 +95,7 @@ class RunReport:
     dictionary: Dictionary | None = None
     """Without a dictionary the values that it lacks are not shown."""
     chunks: Sequence[Mapping[str, Any]] = ()
-    """Of a backfill: run_sections.chunk_rows."""
+    """The chunks of a backfill (run_sections.chunk_rows)."""
     undo: str = ""
     """The command that rolls the run back."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import reasons
-from catalog_enrichment.catalog import run_numbers, runs
+from catalog_enrichment.catalog import runs
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decisions import confirms_merchant, suggested_change
 from catalog_enrichment.precision import claim
@@ -70,8 +70,8 @@ def write_backfill_report(catalog: Catalog, config: Config, run_id: str) -> Path
     from pyspark.sql import functions as F
 
     folder = config.path(config.report.path)
-    rows = [row for row in runs.rows(catalog, _COLUMNS) if run_numbers.has_succeeded(row)]
-    chunks = run_numbers.by_backfill(rows).get(run_id, [])
+    rows = [row for row in runs.rows(catalog, _COLUMNS) if runs.has_succeeded(row)]
+    chunks = runs.by_backfill(rows).get(run_id, [])
     runs.add_attributes(catalog, chunks)
     for chunk in chunks:
         if not (folder / f"{chunk['run_id']}.html").is_file():
@@ -131,7 +131,7 @@ def _undo(run_id: str) -> str:
 def _imported(catalog: Catalog, before: datetime | None) -> RunAttributes:
     """Return the column `attributes` of the newest import (that finished ``before``); {} without any. No Spark."""
     rows = runs.rows(catalog, ["run_id", "kind", "status", "finished_at"])
-    imports = [row for row in rows if row["kind"] == RunKind.IMPORT and run_numbers.has_succeeded(row)]
+    imports = [row for row in rows if row["kind"] == RunKind.IMPORT and runs.has_succeeded(row)]
     # Spark gives times of the table without a zone, in the session's zone, which is the machine's
     newest = [row for row in imports if before is None or row["finished_at"] <= before.astimezone(UTC)][-1:]
     runs.add_attributes(catalog, newest)

@@ -96,7 +96,8 @@ MOST_SPELLINGS = 20_000
 """Spellings of an attribute; of more nothing is guessed, since every spelling is compared."""
 
 DEFAULT_LANGUAGE = "en"
-"""Of aliases from products without a language: the dictionary needs a language, and looks them up in all."""
+"""The language of suggested aliases for products without a language: the dictionary needs one, and looks aliases up in
+all languages."""
 
 
 def unmapped_values(imported: RunAttributes, dictionary: Dictionary) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ class RegisteredTraining:
     model: str
     version: str
     run_id: str
-    """Of MLflow."""
+    """The id of the MLflow run."""
 
 
 def write_training_page(path: Path, training: RegisteredTraining) -> Path:

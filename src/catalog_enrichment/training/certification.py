@@ -147,7 +147,7 @@ class Certifier:
 
     split: Split
     scores: ModelScores
-    """Of the choosing and certification folds and of the unlabelled products, for the attributes learned."""
+    """Scores of the choosing and certification folds and of the unlabelled products, for the attributes learned."""
     rule: PrecisionConfig
     scored_by: ScoredBy
     earlier: EarlierCandidates

@@ -28,7 +28,7 @@ BASELINES: tuple[str, ...] = ("text_only", "image_only")
 """Unimodal fusions that are fitted for comparison; also their names in tables and metrics."""
 
 MaskedInput = Literal["nothing", "image", "text"]
-"""The input that is withheld from the model."""
+"""The input that is masked."""
 
 _TOKENIZER_BATCH = 4096
 _PROGRESS_SECONDS = 10.0
@@ -108,7 +108,7 @@ class SavedVersion:
 def score(
     predictor: Scorer, dataset: Dataset, index: Index, progress: Progress, masked: MaskedInput = "nothing"
 ) -> ModelScores:
-    """Score the products at ``index``, with the input ``masked`` withheld from the model.
+    """Score the products at ``index``, with the input ``masked`` masked.
 
     Products with texts of like length are scored together, as enrichment does: little is spent on padding.
     """

@@ -49,7 +49,7 @@ def system_resolver(host: str, port: int) -> list[str]:
 
 @dataclass(slots=True)
 class Host:
-    """What is known of one scheme, host and port."""
+    """The facts about a scheme, host and port."""
 
     addresses: tuple[str, ...] = ()
     """Checked addresses, used in turn."""

@@ -43,7 +43,7 @@ class Guard:
     public_url: str = ""
     """The server's address for people, if a proxy is between: https://audit.example.org."""
     token: str = ""
-    """Empty: no token is asked for; only on loopback."""
+    """The token that requests must carry; empty where none is asked for, which is possible on loopback only."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.public_url)

@@ -32,7 +32,7 @@ class Listen:
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    """0: any free port."""
+    """The port; 0 for any free port."""
     public_url: str = ""
 
 
