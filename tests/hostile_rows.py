@@ -33,7 +33,7 @@ TEXTS: list[str] = [
 VALUES: list[Any] = [
     None, True, False, 0, -1, 3.5, 10**30, 1e308, [], {}, ["a", 1, None], [[["x"]]], {"en": "a", "n": {"m": []}},
 ]  # fmt: skip
-"""What a JSON document may hold where a text is expected."""
+"""Values that a JSON document may hold where a text is expected."""
 TIMES: list[Any] = [
     None, "", "2026-01-01", "2026-01-01T00:00:00Z", "yesterday", "0000-00-00", "0001-01-01T00:00:00Z",
     "9999-12-31T23:59:59Z", "-0044-03-15", "294247-01-10",
@@ -62,7 +62,7 @@ BROKEN = [
 class HostileRow:
     mark: str
     record: dict[str, Any] | None
-    """None for a line of :data:`BROKEN`."""
+    """The row; None for a line of :data:`BROKEN`."""
     line: str
     """The row as a JSON line."""
 

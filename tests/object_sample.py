@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def moved(sample: SampleCatalog, server: ObjectStoreServer, name: str = "", lease_seconds: int = 3) -> Catalog:
-    """Make the place ``name`` of the store, by default a new one, the catalog of ``sample``'s config file; returns it,
+    """Make the place ``name`` of the store, by default a new place, the catalog of ``sample``'s config file; return it,
     without Spark."""
     uri = server.uri(name or f"sample/{uuid.uuid4()}")
     storage = "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in server.storage().items()) + "}"

@@ -2,8 +2,8 @@
 
 The server is moto's, in a process of its own. moto keeps its objects in memory; here every change that it accepted is
 in a journal on the disk before the client has its answer, and a server that starts on the folder does the journal's
-changes again. So a server that was killed comes back with all that it had acknowledged, as a real one does. Changes are
-made one at a time, which makes moto's conditional puts atomic.
+changes again. So a server that was killed comes back with all that it had acknowledged, as a real server does. Changes
+are made one at a time, which makes moto's conditional puts atomic.
 
     python -m tests.object_store FOLDER PORT SECONDS_UNTIL_IT_STARTS
 """
@@ -33,7 +33,7 @@ _KEPT = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "HTTP_",
 
 
 class ObjectStoreServer:
-    """An S3 server over ``folder``, which may be made by an earlier one, with the bucket :data:`BUCKET`."""
+    """An S3 server over ``folder``, which an earlier server may have made, with the bucket :data:`BUCKET`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -59,7 +59,7 @@ class ObjectStoreServer:
 
     def restart(self, down_seconds: float) -> None:
         """Kill it; it starts again after ``down_seconds``, by itself: deltalake keeps Python's lock while it waits for
-        a server, so that no thread of this process could start one."""
+        a server, so that no thread of this process could start it."""
         self.kill()
         self._launch(down_seconds)
 
@@ -85,7 +85,7 @@ class ObjectStoreServer:
         return {"aws_endpoint": self.endpoint, "aws_region": "us-east-1"}
 
     def settings(self) -> tuple[tuple[str, str], ...]:
-        """Of an ObjectStorage."""
+        """Return the settings of an ObjectStorage."""
         named = {name.lower(): value for name, value in CREDENTIALS.items()}
         return tuple(sorted({**self.storage(), "allow_http": "true", **named}.items()))
 

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
@@ -204,13 +205,12 @@ def register(
         for name in names
         for path in Modality
     ]
-    artifact.write_certificates(target, [one.to_dict() for one in certificates])
+    artifact.write_certificates(target, [issued.to_dict() for issued in certificates])
     if drift:
         artifact.write_drift(target, list(drift))
     trained = TrainedModel(
         artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
-        params={}, tables={}, curves={}, history=[], warnings=[], seconds={},
-        held_out=[],
+        params={}, tables={}, curves={}, history=[], warnings=[], seconds={}, held_out=[],
         lineage={"label_set_hash": f"labels-{seed}", "labelled": 1},
     )  # fmt: skip
     return sample.registry.register(trained).version
@@ -233,10 +233,11 @@ def certificate(name: str, path: Modality, threshold: float | None, scored_by: S
 
 
 def values(sample: SampleCatalog, source: str | None = None) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What readers see: (product, attribute) -> values, of one source or of all."""
-    rows = [row for batch in Catalog(sample.config.path("catalog")).scan("current_values") for row in batch.to_pylist()]
+    """Return the values that readers see: (product, attribute) -> values, of a source or of all."""
     return {
-        (row["product_id"], row["attribute"]): tuple(row["values"]) for row in rows if source in (None, row["source"])
+        (row["product_id"], row["attribute"]): tuple(row["values"])
+        for row in table(sample, "current_values")
+        if source in (None, row["source"])
     }
 
 
@@ -246,6 +247,14 @@ def table(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
 
 def enrich(sample: SampleCatalog, window: Window | None = None, **options: Any) -> dict[str, Any]:
     return pipeline.enrich(sample.context(), sample.model(), window or Window(), **options)
+
+
+def run_job(name: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run a job in this process, which joins its Spark session; return exit code, summary and all that it printed."""
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(out):
+        code = getattr(cli, name)(list(arguments))
+    return code, json.loads(out.getvalue().splitlines()[-1]), out.getvalue()
 
 
 class KilledError(BaseException):
@@ -272,7 +281,7 @@ def killed_at(owner: Any, name: str, unless_label: str = "") -> Iterator[None]:
 
 
 def change(sample: SampleCatalog, number: int, **changes: Any) -> None:
-    """Import one product anew."""
+    """Import a product anew."""
     sample.feed([listing(number, **changes)])
     sample.with_settings("source.min_volume_ratio=0").import_products()
 

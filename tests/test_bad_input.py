@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catalog_enrichment.demo import pictures
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.request import Window
 
@@ -41,18 +41,6 @@ def rotated() -> bytes:
     return encoded(Image.new("RGB", (60, 30), "green"), "JPEG", exif=exif)
 
 
-def bomb() -> bytes:
-    """A PNG of 225 million pixels in a few kilobytes."""
-    side = 15_000
-    packed = zlib.compress(bytes(1 + side // 8) * side, 9)
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
-
-    header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-
-
 USABLE: dict[str, Callable[[], bytes]] = {
     "cmyk.jpg": lambda: encoded(Image.new("CMYK", (40, 40), (0, 200, 200, 10)), "JPEG"),
     "deep.png": lambda: encoded(Image.fromarray(GREY), "PNG"),
@@ -65,7 +53,7 @@ UNUSABLE: dict[str, tuple[Callable[[], bytes] | None, str]] = {
     "truncated.jpg": (lambda: sample_catalog.jpeg((200, 30, 30), size=200)[:700], "image_truncated"),
     "empty.jpg": (lambda: b"", "image_empty"),
     "text.jpg": (lambda: b"this is not a picture at all", "image_not_an_image"),
-    "bomb.png": (bomb, "image_too_large"),
+    "bomb.png": (pictures.bomb, "image_too_large"),
     "missing.jpg": (None, "image_missing"),
 }
 GOOD_TITLES = {

@@ -104,14 +104,9 @@ def closed() -> dict[str, Any]:
     }  # fmt: skip
     again = {"exit_code": 0, "attributes": ["color"], "certificates": [], "message": None}
     after = {"color": {"precision": 0.96, "values": 700}}
-    return {
-        "honest": honest,
-        "over_confident": bad,
-        "recertified": again,
-        "drifted_after": [],
-        "true_after": after,
-        "seconds": {"a": 1.0},
-    }
+    seconds = {"a": 1.0}
+    return {"honest": honest, "over_confident": bad, "recertified": again, "drifted_after": [], "true_after": after,
+            "seconds": seconds}  # fmt: skip
 
 
 @pytest.mark.parametrize(

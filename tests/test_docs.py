@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -39,19 +40,22 @@ def code_of(document: Path) -> str:
     return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", text), *re.findall(r"\]\(([^)]+)\)", text)])
 
 
-def flags_of_every_job(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The options of all jobs, and those of the programs that the documents call besides."""
-    flags = {"--output", "--min-count", "--all-files", "--help", "--room", "--file", "--sample"}
+@cache
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return each job's parser, taken where the job would use it."""
+    caught: dict[str, argparse.ArgumentParser] = {}
 
-    def collect(parser: argparse.ArgumentParser, *_: Any) -> None:
-        flags.update(option for action in parser._actions for option in action.option_strings)
+    def parse_args(parser: argparse.ArgumentParser, *_: Any) -> None:
+        caught[parser.prog] = parser
         raise SystemExit
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", collect)
-    for job in JOBS:
-        with pytest.raises(SystemExit):
-            getattr(cli, job)([])
-    return flags
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+        for job in JOBS:
+            with pytest.raises(SystemExit):
+                getattr(cli, job)([])
+    assert set(caught) == set(JOBS)
+    return caught
 
 
 def test_the_architecture_names_every_room_and_every_file_of_the_shared_ground() -> None:
@@ -107,16 +111,19 @@ def test_a_document_names_only_modules_that_exist(document: Path) -> None:
 
 
 @each_document
-def test_a_document_names_only_options_that_a_job_has(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_names_only_options_that_a_job_has(document: Path) -> None:
+    """The options of all jobs, and those of the programs that the documents call besides."""
+    known = {"--output", "--min-count", "--all-files", "--help", "--room", "--file", "--sample"}
+    known |= {option for parser in parsers().values() for action in parser._actions for option in action.option_strings}
     lines = [line for line in code_of(document).splitlines() if not re.search(r"pytest|ruff|uv |pip ", line)]
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", "\n".join(lines)))
-    assert sorted(flags - flags_of_every_job(monkeypatch)) == []
+    assert sorted(flags - known) == []
 
 
 @each_document
 def test_a_document_names_only_config_keys_that_exist(document: Path) -> None:
     sections = {field.name for field in fields(Config)}
-    keys = set(_keys(Config))
+    keys = set(keys_of(Config))
     named = re.findall(
         rf"(?<![\w./-])((?:{'|'.join(sections)})(?:\.[a-z_]+)+)(?![\w/]*\.(?:py|toml))", code_of(document)
     )
@@ -125,7 +132,7 @@ def test_a_document_names_only_config_keys_that_exist(document: Path) -> None:
     )
 
 
-def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
+def keys_of(kind: Any, prefix: str = "") -> Iterator[str]:
     """The dotted keys of a config dataclass, sections included."""
     for name, annotation in get_type_hints(kind).items():
         if name not in {field.name for field in fields(kind)}:
@@ -133,4 +140,4 @@ def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for section in (annotation, *get_args(annotation)):
             if is_dataclass(section):
-                yield from _keys(section, f"{prefix}{name}.")
+                yield from keys_of(section, f"{prefix}{name}.")

@@ -14,11 +14,14 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.context import Context, load_dictionary
+from catalog_enrichment.context import Context
 from catalog_enrichment.operations import explain, rollback
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.gate_evidence import Evidence
+
+from .object_sample import rows
+from .sample_catalog import SampleCatalog
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,19 +39,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def context_of(folder: Path, spark: SparkSession) -> Context:
-    config = load_config(folder / "config.toml")
-    return Context(config, spark, Catalog(config.path("catalog"), spark), load_dictionary(config))
-
-
-def rows_of(catalog: Catalog, table: str) -> list[dict[str, Any]]:
-    return [row for batch in catalog.scan(table) for row in batch.to_pylist()]
+    return SampleCatalog(folder, load_config(folder / "config.toml"), spark).context()
 
 
 def current_values(catalog: Catalog) -> dict[tuple[str, str], tuple[Any, ...]]:
     """(product, attribute) -> what its reader sees."""
     return {
         (row["product_id"], row["attribute"]): (row["source"], row["values"], row["run_id"], row["certificate_id"])
-        for row in rows_of(catalog, "current_values")
+        for row in rows(catalog, "current_values")
     }
 
 
@@ -62,7 +60,7 @@ def test_a_table_is_read_with_the_columns_of_its_contract(table: str, spark: Spa
     catalog = Catalog(FROZEN / "catalog", spark)
     by_spark = catalog.read(table)
     assert by_spark.columns == contract.columns(table)
-    assert by_spark.count() == len(rows_of(catalog, table)) == ROWS[table]
+    assert by_spark.count() == len(rows(catalog, table)) == ROWS[table]
 
 
 def test_the_artifact_gives_the_scores_that_were_written() -> None:
@@ -78,10 +76,10 @@ def test_the_artifact_gives_the_scores_that_were_written() -> None:
     assert artifact.weights_hash(FROZEN / "model") == version["tags"]["weights_hash"]
     catalog, limits = Catalog(FROZEN / "catalog"), load_config(FROZEN / "config.toml").pictures()
     predictor = Predictor.load(FROZEN / "model")
-    products = {row["product_id"]: row for row in rows_of(catalog, "products")}
+    products = {row["product_id"]: row for row in rows(catalog, "products")}
     written = [
         row
-        for row in rows_of(catalog, "predictions")
+        for row in rows(catalog, "predictions")
         if row["model_version"] == "2" and row["modality"] == "both" and row["attribute"] == "color" and row["value"]
     ]
     stored = [row for row in written if products[row["product_id"]]["images"][0]["uri"] is None]
@@ -103,7 +101,7 @@ def test_certificates_and_evidence_are_read_and_named_by_what_was_written() -> N
     assert {(known.attribute, known.modality) for known in certificates} == PATHS
     named = {
         row["certificate_id"]
-        for row in rows_of(Catalog(FROZEN / "catalog"), "attribute_values")
+        for row in rows(Catalog(FROZEN / "catalog"), "attribute_values")
         if row["model_version"] == "2" and row["op"] == "assert"
     }
     assert named

@@ -7,19 +7,15 @@ sequences and secrets; the config holds secrets too.
 from __future__ import annotations
 
 import csv
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalog_enrichment import cli
-
-from .report.test_run_page import ParsedPage
-from .sample_catalog import SampleCatalog, listing, table
+from .report.report_samples import ParsedPage
+from .sample_catalog import SampleCatalog, listing, run_job, table
 
 HTML = '</style></title></bdi><script>alert("x")</script><img src=x onerror=alert(1)><a href="javascript:alert(1)">red'
 SQL = "x'; DROP TABLE products; -- `y` ${spark.app.name} \\' OR 1=1"
@@ -68,13 +64,11 @@ class Ended:
 
     def job(self, label: str, name: str, *arguments: str, code: int = 0) -> dict[str, Any]:
         given = ["--config", str(self.sample.file), *SETTINGS, "--set", f"source.path={json.dumps(FEED)}", *arguments]
-        out, progress = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(progress):
-            ended_with = getattr(cli, name)(given)
-        self.printed += out.getvalue() + progress.getvalue()
-        assert ended_with == code, progress.getvalue()[-3000:]
-        self.summaries[label] = json.loads(out.getvalue().splitlines()[-1])
-        return self.summaries[label]
+        ended_with, summary, printed = run_job(name, *given)
+        self.printed += printed
+        assert ended_with == code, printed[-3000:]
+        self.summaries[label] = summary
+        return summary
 
     def written_texts(self) -> dict[Path, str]:
         """The files that the jobs wrote outside the tables, and MLflow's store, as text."""

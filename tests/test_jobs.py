@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment import cli
-
 from . import sample_catalog
-from .sample_catalog import PRODUCTS, SampleCatalog, listing, table, values
+from .sample_catalog import PRODUCTS, SampleCatalog, listing, run_job, table, values
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable]
@@ -81,15 +79,12 @@ def test_import_promote_enrich_and_roll_back_as_separate_processes(
 
 @pytest.mark.usefixtures("spark")
 @pytest.mark.slow
-def test_contracts_end_with_exit_2_and_gates_with_exit_3(
-    template: SampleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_contracts_end_with_exit_2_and_gates_with_exit_3(template: SampleCatalog, tmp_path: Path) -> None:
     """The jobs' mains in this process, which join its Spark session: a process each would cost minutes."""
     sample = template.copy_to(tmp_path / "sample")
 
     def job(name: str, *arguments: str) -> tuple[int, dict[str, object]]:
-        code = getattr(cli, name)(["--config", str(sample.file), *arguments])
-        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        code, summary, _ = run_job(name, "--config", str(sample.file), *arguments)
         assert summary["exit_code"] == code
         return code, summary
 

@@ -149,6 +149,7 @@ def test_no_exit_code_prints_a_secret_of_the_config_the_environment_or_the_messa
 @pytest.mark.parametrize(
     "setting",
     [
+        "catalog.storage.aws_secret_access_key=8472910475",  # TOML reads a number
         "catalog.path='s3a://AKIA:from-config@bucket/catalog'",
         "mlflow.tracking_uri=['https://u:from-config@h']",
         "spark.conf={'fs.s3a.secret.key' = 'from-config'",
@@ -165,11 +166,5 @@ def test_a_config_that_cannot_be_used_does_not_print_its_secrets(
     assert cli.enrich_catalog(["--config", str(sample.file), "--set", setting]) == 2
     printed = capsys.readouterr()
     assert "from-config" not in printed.out + printed.err
-
-
-def test_a_secret_that_toml_reads_as_a_number_is_not_printed(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    setting = "catalog.storage.aws_secret_access_key=8472910475"
-    assert cli.enrich_catalog(["--config", str(build(tmp_path / "sample").file), "--set", setting]) == 2
-    printed = capsys.readouterr()
-    assert "aws_secret_access_key must be of type str, not a int (not shown)" in printed.out
     assert "8472910475" not in printed.out + printed.err
+    assert not setting.endswith("=8472910475") or "must be of type str, not a int (not shown)" in printed.out

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import signal
 import subprocess
 import sys
@@ -14,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import GateRefused
@@ -23,7 +19,7 @@ from catalog_enrichment.spark import session
 
 from . import object_sample, sample_catalog
 from .object_store import CREDENTIALS
-from .sample_catalog import killed_at
+from .sample_catalog import killed_at, run_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,11 +37,7 @@ def sample(object_store: ObjectStoreServer, tmp_path: Path) -> SampleCatalog:
 
 
 def job(sample: SampleCatalog, name: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    """Exit code, summary, and all that was printed."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = getattr(cli, name)(["--config", str(sample.file), *arguments])
-    return code, json.loads(out.getvalue().splitlines()[-1]), out.getvalue()
+    return run_job(name, "--config", str(sample.file), *arguments)
 
 
 def test_jobs_without_spark_work_and_print_no_secret(sample: SampleCatalog) -> None:
@@ -109,31 +101,31 @@ def test_the_whole_flow_on_an_object_store(sample: SampleCatalog, spark: SparkSe
     folder = sample_catalog.build(tmp_path / "folder")
     rows = [sample_catalog.listing(number) for number in range(sample_catalog.PRODUCTS)]
     seen: list[list[tuple[Any, ...]]] = []
-    for one in (sample, folder):
-        one.file.write_text(one.file.read_text() + "[maintenance]\ncompact_files = 3\nretention_hours = 0\n")
-        sample_catalog.register(one, tmp_path / one.folder.name, seed=1)
-        one.promotion.promote("1", expected_current=None)
-        one.feed(rows)
-        code, summary, printed = job(one, "import_products")
+    for place in (sample, folder):
+        place.file.write_text(place.file.read_text() + "[maintenance]\ncompact_files = 3\nretention_hours = 0\n")
+        sample_catalog.register(place, tmp_path / place.folder.name, seed=1)
+        place.promotion.promote("1", expected_current=None)
+        place.feed(rows)
+        code, summary, printed = job(place, "import_products")
         assert (code, summary["new"]) == (0, sample_catalog.PRODUCTS)
-        if one is sample:
+        if place is sample:
             with killed_at(Catalog, "refresh_current_values", unless_label="catch-up"):
-                job(one, "enrich_catalog", "--no-report")
-        code, enriched, more = job(one, "enrich_catalog")
+                job(place, "enrich_catalog", "--no-report")
+        code, enriched, more = job(place, "enrich_catalog")
         assert code == 0, enriched
         assert Path(enriched["report"]).stat().st_size > 1000
-        assert job(one, "enrich_catalog")[1]["status"] == "nothing_to_do"
+        assert job(place, "enrich_catalog")[1]["status"] == "nothing_to_do"
         run_id = enriched["run_id"]
-        assert job(one, "rollback_run", "--run-id", run_id)[0] == 0
-        lake = Catalog.of(load_config(one.file))
+        assert job(place, "rollback_run", "--run-id", run_id)[0] == 0
+        lake = Catalog.of(load_config(place.file))
         assert not any(row["run_id"] == run_id for row in object_sample.rows(lake, "current_values"))
-        assert job(one, "set_value", "p001", "color", "Red", "--by", "tester")[0] == 0
+        assert job(place, "set_value", "p001", "color", "Red", "--by", "tester")[0] == 0
         before = values(lake)
-        code, cleaned, last = job(one, "maintain_catalog", "--force")
+        code, cleaned, last = job(place, "maintain_catalog", "--force")
         assert (code, cleaned["status"]) == (0, "succeeded")
         assert values(lake) == before
-        assert job(one, "export_values", "--out", str(tmp_path / f"{one.folder.name}.csv"))[0] == 0
-        assert job(one, "explain_value", "--product-id", "p001", "--attribute", "color")[0] == 0
+        assert job(place, "export_values", "--out", str(tmp_path / f"{place.folder.name}.csv"))[0] == 0
+        assert job(place, "explain_value", "--product-id", "p001", "--attribute", "color")[0] == 0
         assert not any(secret in printed + more + last for secret in CREDENTIALS.values())
         seen.append(before)
     assert seen[0] == seen[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import importlib
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from catalog_enrichment import cli, dictionary
+from catalog_enrichment import dictionary
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
@@ -30,15 +29,9 @@ from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Recipe, fusion_files
 
-from .test_docs import TARGETS, _keys
+from .test_docs import DOCUMENTS, JOBS, ROOT, TARGETS, keys_of, parsers
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "deploy/RUNBOOK.md", "examples/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
@@ -64,24 +57,6 @@ def test_the_pages_are_those_that_the_code_gives_now() -> None:
     assert {file.name for file in REFERENCE.glob("*.md")} == set(reference_pages.pages())
 
 
-@pytest.fixture(scope="module")
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    """Each job's parser, taken where the job would use it."""
-    caught: dict[str, argparse.ArgumentParser] = {}
-    with pytest.MonkeyPatch.context() as patch:
-
-        def parse_args(parser: argparse.ArgumentParser, *_: Any) -> None:
-            caught[parser.prog] = parser
-            raise SystemExit
-
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-        for job in JOBS:
-            with pytest.raises(SystemExit):
-                getattr(cli, job)([])
-    assert set(caught) == set(JOBS)
-    return caught
-
-
 def section(page: str, heading: str) -> str:
     """The text from a heading, which the page has once, to the next heading."""
     parts = re.split(r"^#+ (.+)$", (REFERENCE / page).read_text(), flags=re.MULTILINE)
@@ -90,11 +65,11 @@ def section(page: str, heading: str) -> str:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_every_argument_of_a_job_is_in_its_section(job: str, parsers: dict[str, argparse.ArgumentParser]) -> None:
+def test_every_argument_of_a_job_is_in_its_section(job: str) -> None:
     text = section("jobs.md", job)
     rows = {row.split(" | ")[0] for row in re.findall(r"^\| (`.*) \|$", text, re.MULTILINE)}
     named = {word for row in rows for word in re.findall(r"`([^` ]+)[^`]*`", row)}
-    arguments = [action for action in parsers[job]._actions if action.dest != "help"]
+    arguments = [action for action in parsers()[job]._actions if action.dest != "help"]
     wanted = {name for action in arguments for name in action.option_strings or [str(action.metavar)]}
     assert named == wanted
     for action in arguments:
@@ -103,7 +78,7 @@ def test_every_argument_of_a_job_is_in_its_section(job: str, parsers: dict[str, 
     usage = re.findall(r"^```\n(.*)\n```", text, re.MULTILINE)[0]
     required = [action.option_strings[0] for action in arguments if action.required and action.option_strings]
     assert [option for option in required if option not in usage] == []
-    assert " ".join((parsers[job].description or "").split()) in " ".join(text.split())
+    assert " ".join((parsers()[job].description or "").split()) in " ".join(text.split())
 
 
 def described(page: str, top: type[Any]) -> dict[str, str]:
@@ -127,7 +102,7 @@ def _is_section(field: dataclasses.Field[Any]) -> bool:
 @pytest.mark.parametrize(("page", "top"), [("config.md", Config), ("recipes.md", Recipe)])
 def test_every_key_has_a_row_with_type_default_and_text(page: str, top: type[Any]) -> None:
     rows = described(page, top)
-    keys = set(_keys(top))
+    keys = set(keys_of(top))
     sections = {name for name, _, _ in reference_pages.sections(top)}
     assert keys - sections <= set(rows)
     assert set(rows) <= keys
@@ -261,12 +236,10 @@ def test_the_documents_call_every_job() -> None:
 
 
 @pytest.mark.parametrize(("where", "job", "arguments"), CALLS, ids=[f"{where}-{job}" for where, job, _ in CALLS])
-def test_a_call_of_a_job_in_a_document_is_one_that_it_takes(
-    where: str, job: str, arguments: list[str], parsers: dict[str, argparse.ArgumentParser]
-) -> None:
+def test_a_job_takes_the_arguments_of_its_call_in_a_document(where: str, job: str, arguments: list[str]) -> None:
     """Placeholders are values, N is a number. A changed config key must exist."""
     try:
-        args = parsers[job].parse_args(["7" if word == "N" else word for word in arguments])
+        args = parsers()[job].parse_args(["7" if word == "N" else word for word in arguments])
     except SystemExit:
         pytest.fail(f"{where}: {job} does not take {arguments}")
     for override in getattr(args, "set", []):

@@ -1,4 +1,4 @@
-"""What a run is refused for before it takes the write lock has a row in `runs`."""
+"""A refusal before a run takes the write lock has a row in `runs`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment import cli
-
-from .sample_catalog import SampleCatalog, values
+from .sample_catalog import SampleCatalog, run_job, values
 
 RUNBOOK = Path(__file__).parents[1] / "deploy" / "RUNBOOK.md"
 
@@ -25,20 +22,16 @@ def commands() -> list[str]:
     return [line.partition("  #")[0].strip() for line in lines]
 
 
-def test_every_command_of_the_runbook_does_what_its_section_says(
-    enriched: SampleCatalog, run: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_of_the_runbook_does_what_its_section_says(enriched: SampleCatalog, run: dict[str, Any]) -> None:
     enriched.promotion.promote("2", expected_current="1")
     product = next(product_id for product_id, attribute in sorted(values(enriched, "model")) if attribute == "color")
     names = {"CONFIG": str(enriched.file), "ID": product, "NAME": "color", "VALUE": "Red", "RUN": run["run_id"]}
     names["N"] = "1"
     after: dict[str, tuple[dict[str, Any], dict[Any, Any]]] = {}
     for line in commands():
-        name, *arguments = [names.get(word, word) for word in shlex.split(line)]
-        code = getattr(cli, name)(arguments)
-        printed = capsys.readouterr()
-        assert code == 0, f"{line}: {printed.err[-2000:]}"
-        after[line] = json.loads(printed.out.splitlines()[-1]), values(enriched)
+        code, summary, printed = run_job(*(names.get(word, word) for word in shlex.split(line)))
+        assert code == 0, f"{line}: {printed[-2000:]}"
+        after[line] = summary, values(enriched)
         names["ROLLBACK"] = after[line][0].get("run_id")  # a rollback of a rollback names the rollback before
 
     def left(line: str) -> tuple[dict[str, Any], dict[Any, Any]]:

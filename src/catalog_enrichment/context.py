@@ -35,7 +35,7 @@ class Context:
     catalog: Catalog
     dictionary: Dictionary
     say: Say = to_stderr
-    """Prints one line of progress."""
+    """Prints a line of progress."""
 
 
 def load_dictionary(config: Config) -> Dictionary:
@@ -56,7 +56,7 @@ def open_context(config: Config, app_name: str, catalog: Catalog | None = None) 
 
 @contextmanager
 def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
-    """Do as :func:`open_context` for the jobs that change the catalog, of which one runs at a time.
+    """Do as :func:`open_context` for the jobs that change the catalog, which run one at a time.
 
     Raises GateRefused, before Spark starts, if another job is writing to the same catalog, and ConfigError if
     `catalog.path` cannot be a folder or `images.store` is another catalog's.
@@ -107,4 +107,4 @@ def _make_folder(path: Path) -> None:
         if problem.errno not in _NO_FOLDER:
             raise
         reason = os.strerror(problem.errno or 0)
-        raise ConfigError(f"catalog.path = {path} is no folder and cannot be made one: {reason}") from problem
+        raise ConfigError(f"catalog.path = {path} is no folder, and no folder can be made there: {reason}") from problem

@@ -16,18 +16,8 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 TABLES = (
-    "products",
-    "predictions",
-    "attribute_values",
-    "current_values",
-    "quarantine",
-    "runs",
-    "label_uses",
-    "self_derived",
-    "audits",
-    "verdicts",
-    "switches",
-    "confirmations",
+    *("products", "predictions", "attribute_values", "current_values", "quarantine", "runs", "label_uses"),
+    *("self_derived", "audits", "verdicts", "switches", "confirmations"),
 )
 """Every table of the catalog."""
 

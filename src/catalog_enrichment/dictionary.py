@@ -7,9 +7,25 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import Cardinality, stable_hash
+
+LEVELS = r"\s*(?:(?:&gt;|>|\||›|»|→)+|/)\s*"
+"""What stands between the levels of a category path in merchants' files, for Java and Python."""
+
+_NAME = re.compile(r"[^\W_][\w-]{0,59}")
+"""Attributes' names: parts of metrics in MLflow, of files and of keys."""
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+"""Control characters and those of zero width."""
+_KEPT_PUNCTUATION = frozenset("#*%")
+_KEPT_AT_DIGITS = frozenset(".,/-'\"")
+_TURKIC = ("tr", "az")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,20 +44,25 @@ class Attribute:
     """false: nothing is predicted, and the next run retracts the model values."""
 
     def applies_to(self, category: str | None) -> bool:
-        """Return whether a product of this category can have the attribute; True for a product without a category."""
-        if not self.categories or not category:
-            return True
-        return any(category == root or category.startswith(root + "/") for root in self.categories)
+        """Return whether a product of this category can have the attribute; True for a product without a category.
+
+        Case does not count.
+        """
+        return not self.categories or not category or any(is_below(category, root) for root in self.categories)
 
     def spellings(self, language: str | None = None) -> dict[str, str]:
-        """Folded spelling (:func:`fold`) -> canonical value, of the canonical values and the aliases of all languages.
+        """Return spelling (:func:`spelling`) -> canonical value, also of the aliases of all languages.
 
         A spelling in several languages has the meaning it has in ``language``; canonical values come before aliases.
         """
         canonical: dict[str, str] = {}
         for name in sorted(self.aliases, key=lambda name: name == language):  # ``language`` last: it overwrites
-            canonical.update({fold(spelling): value for spelling, value in self.aliases[name].items()})
-        return canonical | {fold(value): value for value in self.values}
+            canonical.update({spelling(text, language): value for text, value in self.aliases[name].items()})
+        return canonical | {spelling(value, language): value for value in self.values}
+
+    def canonical(self, text: str, language: str | None = None) -> str | None:
+        """Return the canonical value that ``text`` is a spelling of; None if it is of none."""
+        return text if text in self.values else self.spellings(language).get(spelling(text, language))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,52 +77,160 @@ class Dictionary:
 
     @property
     def enabled(self) -> list[str]:
-        """Names of the attributes that may be predicted, in the file's order."""
+        """Return the names of the attributes that may be predicted, in the file's order."""
         return [name for name, attribute in self.attributes.items() if attribute.enabled]
 
     def words(self) -> set[str]:
-        """Every folded spelling of every value, all attributes together."""
-        return {spelling for attribute in self.attributes.values() for spelling in attribute.spellings()}
+        """Return every folded spelling of every value, all attributes together."""
+        return {
+            fold(text)
+            for attribute in self.attributes.values()
+            for text in (*attribute.values, *(alias for aliases in attribute.aliases.values() for alias in aliases))
+        }
 
     def hash(self) -> str:
         return stable_hash([repr(attribute) for attribute in self.attributes.values()])
 
 
 def fold(text: str) -> str:
-    """Comparison key of a spelling: NFKC, case-folded, runs of spaces and punctuation replaced by one space."""
+    """Return the words of a text for searching: NFKC, case-folded, a space for runs of spaces and punctuation.
+
+    Different values can have the same words (A and A+); :func:`spelling` tells them apart.
+    """
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def spelling(text: str, language: str | None = None) -> str:
+    """Return what two spellings of one value have in common: the same for "Navy-Blue" and "navy blue".
+
+    Unicode NFKC and case folding, with Turkish dotted and dotless i where ``language`` has them; soft hyphens and
+    zero-width characters are dropped. Signs that carry meaning stay: symbols such as + < > $, combining marks, # * %,
+    and . , / - and quotes beside digits. Runs of spaces and other punctuation are one space; a text of nothing else
+    stays as it is.
+    """
+    plain = _INVISIBLE.sub("", text)
+    if language in _TURKIC:
+        plain = plain.replace("I", "\u0131").replace("\u0130", "i")
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
+    if plain.isascii() and plain.replace(" ", "").isalnum():
+        return " ".join(plain.split())
+    kept = [char if _carries_meaning(plain, place) else " " for place, char in enumerate(plain)]
+    return " ".join("".join(kept).split()) or " ".join(plain.split())
+
+
+def says_something(text: str) -> bool:
+    """Return whether a text is more than spaces and punctuation."""
+    return any(_carries_meaning(text, place) for place in range(len(text)))
+
+
+def _carries_meaning(text: str, place: int) -> bool:
+    char = text[place]
+    kind = unicodedata.category(char)
+    if kind[0] in "LNMS" or char in _KEPT_PUNCTUATION:
+        return True
+    if char not in _KEPT_AT_DIGITS:
+        return False
+    before, after = text[place - 1 : place], text[place + 1 : place + 2]
+    if char in "'\"":  # feet and inches
+        return before.isdigit()
+    if before.isdigit() and after.isdigit():
+        return True
+    return char in "-." and after.isdigit() and not before.strip()  # a sign, or .5
+
+
+def is_below(category: str, root: str) -> bool:
+    """Return whether a category path is ``root`` or lies below it. Case does not count."""
+    return f"{category.lower()}/".startswith(f"{root.lower()}/")
+
+
+def category_path(text: str) -> str:
+    """Return a category path with one slash between its levels and none around it."""
+    return re.sub("/+", "/", re.sub(LEVELS, "/", text.strip())).strip("/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _AttributeRow:
+    """An attribute as the file has it (schemas/attributes)."""
+
+    name: str
+    cardinality: Literal["one", "many"]
+    values: list[str]
+    aliases: dict[str, dict[str, str]] = field(default_factory=dict)
+    categories: list[str] = field(default_factory=list)
+    enabled: bool = True
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name {self.name!r} must be at most 60 letters, digits, _ and -, and begin with a letter or digit: it "
+                "becomes part of metrics and files"
+            )
+        if not self.values:
+            raise ValueError(f"{self.name}: values must not be empty")
+        if unusable := [value for value in self.values if not value.strip() or value != value.strip()]:
+            raise ValueError(f"{self.name}: values must not be blank or have blanks around them: {unusable[:5]}")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"{self.name}: a value is repeated: {self.values}")
+        named = {value for aliases in self.aliases.values() for value in aliases.values()}
+        if unknown := sorted(named - set(self.values)):
+            raise ValueError(f"{self.name}: aliases of values that are not listed: {unknown}")
+        for language in (None, _TURKIC[0], *self.aliases):
+            self._check_spellings(language)
+
+    def _check_spellings(self, language: str | None) -> None:
+        """Raise ValueError for two spellings of one language that are the same for the import and mean two values."""
+        meanings: dict[str, tuple[str, str]] = {}
+        aliases = self.aliases.get(language, {}) if language else {}
+        for text, value in [*((value, value) for value in self.values), *aliases.items()]:
+            first, meaning = meanings.setdefault(spelling(text, language), (text, value))
+            if meaning != value or (first != text and {first, text} <= set(self.values)):
+                where = f" in {language}" if language else ""
+                raise ValueError(
+                    f"{self.name}: {first!r} and {text!r} cannot be told apart{where}, and stand for "
+                    f"{meaning!r} and {value!r}: leave out one of them"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _File:
+    attributes: list[_AttributeRow]
+    name: str = ""
+    doc: str = ""
 
 
 def load(path: Path) -> Dictionary:
     """Read a dictionary file.
 
-    Raises ConfigError for broken JSON, unknown fields, an attribute that is defined twice or has no values, and
-    aliases of values that are not listed.
+    Raises ConfigError, naming the key, for broken JSON, repeated keys, unknown fields, wrong types, a name that cannot
+    be used, an attribute that is defined twice or has no values, aliases of values that are not listed, and two
+    spellings that cannot be told apart and mean different values.
     """
     try:
-        content = json.loads(path.read_text())
-        rows = content["attributes"]
-        attributes = [_attribute(row) for row in rows]
-    except (ValueError, KeyError, TypeError) as problem:
-        raise ConfigError(f"{path} is not a usable attribute dictionary: {problem!r}") from None
-    if len({a.name for a in attributes}) < len(attributes):
-        raise ConfigError(f"{path}: an attribute is defined twice: {[a.name for a in attributes]}")
-    for attribute in attributes:
-        unknown = {v for spellings in attribute.aliases.values() for v in spellings.values()} - set(attribute.values)
-        if unknown or not attribute.values:
-            raise ConfigError(f"{path}: {attribute.name}: aliases of values that are not listed: {sorted(unknown)}")
-    return Dictionary({attribute.name: attribute for attribute in attributes})
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
+    except OSError as problem:
+        raise ConfigError(f"{path} cannot be read: {problem.strerror}") from None
+    except ValueError as problem:
+        raise ConfigError(f"{path} is not a usable attribute dictionary: {problem}") from None
+    rows = strict.build(_File, content, where=str(path)).attributes
+    if len({row.name for row in rows}) < len(rows):
+        raise ConfigError(f"{path}: an attribute is defined twice: {[row.name for row in rows]}")
+    return Dictionary({row.name: _attribute(row) for row in rows})
 
 
-def _attribute(row: dict[str, object]) -> Attribute:
-    known = {"name", "cardinality", "values", "aliases", "categories", "enabled", "doc"}
-    if unknown := set(row) - known:
-        raise ValueError(f"unknown fields {sorted(unknown)}; available: {sorted(known)}")
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"the key {repeated[0]!r} is repeated in one object")
+    return dict(pairs)
+
+
+def _attribute(row: _AttributeRow) -> Attribute:
     return Attribute(
-        name=str(row["name"]),
-        cardinality=Cardinality(str(row["cardinality"])),
-        values=tuple(row["values"]),  # type: ignore[arg-type]
-        aliases=dict(row.get("aliases", {})),  # type: ignore[call-overload]
-        categories=tuple(row.get("categories", ())),  # type: ignore[arg-type]
-        enabled=bool(row.get("enabled", True)),
+        name=row.name,
+        cardinality=Cardinality(row.cardinality),
+        values=tuple(row.values),
+        aliases=row.aliases,
+        categories=tuple(map(category_path, row.categories)),
+        enabled=row.enabled,
     )

@@ -88,7 +88,7 @@ def _lost_jvm(link: BaseException) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rule:
-    """The errors of one cause: errno, text or link must match somewhere in the chain."""
+    """The errors of a cause: errno, text or link must match somewhere in the chain."""
 
     error: type[CatalogEnrichmentError]
     message: str
@@ -128,7 +128,7 @@ _RULES = (
     ),
     _Rule(
         error=ConfigError,
-        message="a path of the config or of an option cannot be one: {where}. Look for ~NAME of a user that is not "
+        message="a path of the config or of an option cannot be used: {where}. Look for ~NAME of a user that is not "
         "here, and for control characters",
         link=lambda link: isinstance(link, RuntimeError | ValueError),
         also="Could not determine home directory|embedded null (?:byte|character)",

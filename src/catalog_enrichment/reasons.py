@@ -127,9 +127,9 @@ class Case:
     certificate: ConsultedCertificate | None = None
     """The certificate that the decision consulted."""
     unseen: str = ""
-    """What the certificate does not cover of these products, in words (precision.claim.unseen)."""
+    """The part of these products that the certificate does not cover, in words (precision.claim.unseen)."""
     differing: Sequence[str] = ()
-    """What the certificate is bound to and the scores differ in, in words (precision.claim.differing_fields)."""
+    """The facts of the certificate in which the scores differ, in words (precision.claim.differing_fields)."""
     category: str | None = None
     """The product's category; "" for none."""
     merchant_values: Sequence[str] = ()
@@ -299,14 +299,15 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
         "limit; audit to confirm the certificate, or raise precision.provisional_cap"
     ),
     Reason.PICTURE_OUTAGE: (
-        "{case.subject} abstains: no picture could be used this time, but one may be there at the next try, or the "
-        "value that stands was decided with one; a later run tries again when the picture can be fetched"
+        "{case.subject} abstains: no picture could be used this time, but it may be there at the next try, or the "
+        "value that stands was decided with a picture; a later run tries again when the picture can be fetched"
     ),
     Reason.SET_BY_PERSON: (
         "a person gave a value{case.in_brackets}, which stands before a model's; only a person changes it"
     ),
     Reason.REMOVED_BY_PERSON: (
-        "a person said that there is no {case.attribute}{case.in_brackets}: no model writes one until that is undone"
+        "a person said that there is no {case.attribute}{case.in_brackets}: no model writes a value until that is "
+        "undone"
     ),
     Reason.CONTENT_CHANGED: (
         "the model value was retracted because the content changed; the newest decision wrote no other"

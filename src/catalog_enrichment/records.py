@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Decision(StrEnum):
-    """What happens to a product's attribute after scoring. Exactly one per scored product and attribute (I7)."""
+    """The fate of a product's attribute after scoring. A scored product and attribute has a single decision (I7)."""
 
     PUBLISH = "publish"
     SUGGEST = "suggest"
@@ -31,7 +31,7 @@ class Modality(StrEnum):
 
 
 class Op(StrEnum):
-    """What a ledger event does. ``retract`` and ``reinstate`` refer to the assert event they act on."""
+    """The effect of a ledger event. ``retract`` and ``reinstate`` refer to the assert event they act on."""
 
     ASSERT = "assert"
     RETRACT = "retract"
@@ -146,16 +146,16 @@ GOLD_ROUND = -1
 
 @dataclass(frozen=True, slots=True)
 class LabelUse:
-    """One use of certification labels by one candidate (PRECISION, certificate 6)."""
+    """A use of certification labels by a candidate (PRECISION, certificate 6)."""
 
     number: int
-    """How many candidates were certified on these labels, this one included: at least 1."""
+    """How many candidates were certified on these labels, this candidate included: at least 1."""
     certification_round: int
     """Number of the certification fold, from 0; the next is drawn of products that never certified."""
 
     def __post_init__(self) -> None:
         if self.number < 1:
-            raise ValueError(f"the number of a label use includes this one, so it is at least 1, not {self.number}")
+            raise ValueError(f"the number of a label use includes this use, so it is at least 1, not {self.number}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

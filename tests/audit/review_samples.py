@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from catalog_enrichment.audit.review_records import Answer, Item, ItemOutcome, Purpose, ReviewSample, Verdict
+from catalog_enrichment.audit.review_records import (
+    Answer,
+    ChangeRequest,
+    Item,
+    ItemOutcome,
+    Purpose,
+    RequestKind,
+    ReviewSample,
+    Verdict,
+)
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.records import Cardinality
 
@@ -38,6 +47,11 @@ def item(number: int, sample_id: str = "s1", **changes: Any) -> Item:
 def verdict(of: Item, reviewer: str, answer: Answer = Answer.YES, *right: str, **changes: Any) -> Verdict:
     given: dict[str, Any] = {"answered_at": START + timedelta(minutes=1), "seconds": 2.5}
     return Verdict(item_id=of.item_id, reviewer=reviewer, answer=answer, right_values=right, **given | changes)
+
+
+def asked(kind: RequestKind, key: tuple[str, str], *given: str, **more: Any) -> ChangeRequest:
+    """Return what Mia asks for about ``key``, a product and an attribute."""
+    return ChangeRequest(kind=kind, product_id=key[0], attribute=key[1], values=given, by="Mia", asked_at=START, **more)
 
 
 def outcome(store: ReviewStore, of: Item) -> ItemOutcome:

@@ -31,7 +31,7 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body; ``headers`` replace the usual ones, an underscore stands for a hyphen."""
+        """Return status, headers and body; ``headers`` replace the usual headers, an underscore stands for a hyphen."""
         given = dict(self.headers)
         if self.reviewer:
             given["X-Reviewer"] = quote(self.reviewer)
@@ -60,7 +60,7 @@ class Client:
         return json.loads(content)
 
     def refused(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
-        """Status and message of a request that must fail."""
+        """Return status and message of a request that must fail."""
         status, _, content = self.send(method, path, body, **headers)
         assert status >= 400, content
         return status, json.loads(content)["error"]
@@ -68,7 +68,7 @@ class Client:
 
 @contextmanager
 def served(config: Config, store: ReviewStore, guard: Guard | None = None, port: int = 0) -> Iterator[int]:
-    """The port of a server that runs until the block ends."""
+    """Yield the port of a server that runs until the block ends."""
     app = create_app(site_of(config, store, guard or Guard()))
     with bound(Listen(port=port)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
@@ -86,7 +86,7 @@ def served(config: Config, store: ReviewStore, guard: Guard | None = None, port:
 
 
 def config_of(folder: Path, attributes: list[dict[str, Any]] | None = None) -> Config:
-    """The sample catalog's config and pictures, without products; with another dictionary, if one is given."""
+    """Return the config of a sample catalog without products; with another dictionary, if ``attributes`` are given."""
     sample = build(folder)
     if attributes is not None:
         (folder / "attributes.json").write_text(json.dumps({"attributes": attributes}))

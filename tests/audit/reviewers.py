@@ -24,7 +24,7 @@ def store_of(sample: SampleCatalog) -> ReviewStore:
 
 
 def drawn(sample: SampleCatalog, **given: Any) -> dict[str, Any]:
-    """Draw a sample that one reviewer judges; return the job's summary."""
+    """Draw a sample that a single reviewer judges; return the job's summary."""
     request = DrawRequest.of(sample.config.audit, **{"reviewers": 1} | given)
     with store_of(sample) as store:
         return sampling.audit_sample(sample.context(), store, request)

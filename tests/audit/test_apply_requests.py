@@ -26,17 +26,12 @@ from catalog_enrichment.operations.suggestions import open_suggestions
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
 from . import review_samples as samples
+from .review_samples import asked
 from .reviewers import store_of
-
-AT = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def asked(kind: RequestKind, key: tuple[str, str], *given: str, **more: Any) -> ChangeRequest:
-    return ChangeRequest(kind=kind, product_id=key[0], attribute=key[1], values=given, by="Mia", asked_at=AT, **more)
 
 
 def answered(sample: SampleCatalog, item: Item, answer: Answer, *right: str) -> None:
-    """As the page does it: the verdict, and the request that follows from it."""
+    """Store the verdict and the request that follows from it, as the page does."""
     given = samples.verdict(item, "Mia", answer, *right, answered_at=datetime.now(UTC))
     with store_of(sample) as store:
         assert store.add_verdict(given, request_of(store.sample(item.sample_id), item, given))
@@ -70,11 +65,10 @@ def test_a_suggestion_that_is_open_in_an_earlier_sample_is_not_offered_again(tmp
 
 
 def test_a_manager_who_says_that_there_is_no_value_refuses_the_value_and_asks_for_an_empty_set(tmp_path: Path) -> None:
-    one = samples.item(1)
-    found = samples.sample(purpose=Purpose.SUGGESTIONS, reviewers=1)
+    item, found = samples.item(1), samples.sample(purpose=Purpose.SUGGESTIONS, reviewers=1)
     with ReviewStore(tmp_path / "review.sqlite") as store:
-        store.add_sample(found, [one])
-        request = request_of(found, one, samples.verdict(one, "Mia", Answer.NONE))
+        store.add_sample(found, [item])
+        request = request_of(found, item, samples.verdict(item, "Mia", Answer.NONE))
         assert request is not None
         assert (request.kind, request.values) == (RequestKind.SET, ())
         row = job.verdict_row(store, request)
@@ -91,7 +85,7 @@ def test_a_refused_suggestion_is_neither_written_nor_suggested_again_and_trains(
         offered = [item for item in store.items(sample_id) if item.attribute == "color"]
     refused, corrected, accepted, *rest = offered
     assert rest
-    other = next(one for one in ("Red", "Green", "Blue") if one != corrected.value)
+    other = next(color for color in ("Red", "Green", "Blue") if color != corrected.value)
     answered(enriched, refused, Answer.NO)
     answered(enriched, corrected, Answer.OTHER, other)
     answered(enriched, accepted, Answer.YES)
@@ -111,7 +105,7 @@ def test_a_refused_suggestion_is_neither_written_nor_suggested_again_and_trains(
     }
     suggestions = open_suggestions(enriched.context().catalog, context.dictionary).collect()
     still = {(row["product_id"], row["suggested_value"]) for row in suggestions}
-    assert not still & {(one.product_id, one.value) for one in (refused, corrected)}
+    assert not still & {(item.product_id, item.value) for item in (refused, corrected)}
     assert (accepted.product_id, accepted.value) in still
 
     # without the merchant's value the model would write its own
@@ -140,7 +134,6 @@ def test_a_refused_suggestion_is_neither_written_nor_suggested_again_and_trains(
         (*_, refusal) = store.requests_about(refused.product_id)
         assert "what Mia answered before is taken back by run" in refusal.outcome
         again = offer_suggestions(enriched.context(), store)
-        assert {item.item_id for item in store.items(sample_id)} >= {one.item_id for one in offered}
     assert (again["status"], again["suggestions"]) == ("nothing_to_do", 0)
 
 
@@ -155,8 +148,6 @@ def test_a_refused_value_that_was_written_meanwhile_is_retracted_once(enriched: 
         store.add_request(asked(RequestKind.REFUSE, ("p000", "material"), "Wool"))
     assert applied(enriched)["requests"] == {"applied": 2}
     assert key not in values(enriched)
-    retracts = [row for row in table(enriched, "attribute_values") if row["op"] == "retract"]
-    assert [(row["product_id"], row["value"], row["reason"]) for row in retracts] == [
-        (key[0], value, "refused_by_person")
-    ]
+    (retract,) = (row for row in table(enriched, "attribute_values") if row["op"] == "retract")
+    assert (retract["product_id"], retract["value"], retract["reason"]) == (key[0], value, "refused_by_person")
     assert enrich(enriched)["status"] == "nothing_to_do"

@@ -15,7 +15,7 @@ from catalog_enrichment.audit.review_records import Answer
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, RegistryError
-from catalog_enrichment.precision.certificate import CertificateBasis, CertificateStatus
+from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
 from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.registry.promotion import PromotionRequest
 
@@ -25,7 +25,7 @@ from .audit_rows import by_item, said
 from .reviewers import drawn, ingested, items_of, judge
 
 LOOSE = ("precision.target=0.6", "precision.delta=0.4", "precision.suggest_precision=0.5")
-"""With which a few right products certify."""
+"""Settings by which a few right products certify."""
 
 
 def certified(sample: SampleCatalog, attribute: str = "color", **request: Any) -> dict[str, Any]:
@@ -43,8 +43,14 @@ def proposals(sample: SampleCatalog, attribute: str = "color", **given: Any) -> 
 
 
 def score_of(sample: SampleCatalog) -> dict[tuple[str, str, str], float]:
-    """(product, attribute, value) -> score."""
+    """Return (product, attribute, value) -> score."""
     return {(row["product_id"], row["attribute"], row["value"]): row["score"] for row in table(sample, "predictions")}
+
+
+def of_verdicts(sample: SampleCatalog, version: str) -> list[Certificate]:
+    """Return the certificates of a version that rest on verdicts."""
+    certificates = sample.registry.resolve(version=version).certificates
+    return [issued for issued in certificates if issued.basis is CertificateBasis.VERDICTS]
 
 
 def certify_rows(sample: SampleCatalog) -> list[dict[str, Any]]:
@@ -85,10 +91,7 @@ def test_verdicts_certify_a_version_that_is_promoted_and_writes(enriched: Sample
     assert (done["status"], done["model_version"], loose.registry.champion()) == ("succeeded", "3", "1")
     model = loose.registry.resolve(alias="candidate")
     assert (model.version, model.weights_hash) == ("3", before.weights_hash)
-    (new,) = {one.certificate_id: one for one in model.certificates}.keys() - {
-        one.certificate_id for one in before.certificates
-    }
-    (color,) = (one for one in model.certificates if one.certificate_id == new)
+    (color,) = (issued for issued in model.certificates if issued not in before.certificates)
     assert (color.attribute, color.modality) == ("color", Modality.BOTH)
     assert (color.basis, color.status) == (CertificateBasis.VERDICTS, CertificateStatus.CONFIRMED)
     assert color.values == ("Red", "Green", "Blue")
@@ -114,12 +117,11 @@ def test_verdicts_certify_a_version_that_is_promoted_and_writes(enriched: Sample
     written = {
         row["product_id"]: row
         for row in table(loose, "attribute_values")
-        if row["certificate_id"] == new and row["op"] == "assert"
+        if row["certificate_id"] == color.certificate_id and row["op"] == "assert"
     }
-    assert written
     assert not none & set(written), "people said that they have none"
     assert all(row["score"] >= color.threshold for row in written.values())
-    assert set(written) <= {key[0] for key in values(loose, "model") if key[1] == "color"}
+    assert set() < set(written) <= {key[0] for key in values(loose, "model") if key[1] == "color"}
 
 
 @pytest.mark.slow
@@ -132,7 +134,7 @@ def test_killed_before_its_row_it_is_not_registered_twice(enriched: SampleCatalo
     enrich(loose, Window(max_products=1))
     with killed_at(runs, "write"):
         certified(loose, model_version="1")
-    color = next(one for one in loose.registry.resolve(version="3").certificates if one.basis == "verdicts")
+    (color,) = of_verdicts(loose, "3")
     assert set(color.categories) == {"Apparel/Topwear", "Home/Textiles"}, "at the draw there was no other"
     assert loose.registry.resolve(alias="candidate").version == "3"
     assert certify_rows(loose) == []
@@ -157,7 +159,7 @@ def test_of_several_values_a_product_is_right_if_all_are(enriched: SampleCatalog
     path = done["paths"][0]
     of_wool = {item.product_id for item in items_of(loose, sample_id) if item.value == "Wool"}
     everybody = {item.product_id for item in items_of(loose, sample_id)}
-    assert sum(one["drawn"] for one in done["paths"]) == len(everybody) > path["drawn"] > 0
+    assert sum(each["drawn"] for each in done["paths"]) == len(everybody) > path["drawn"] > 0
     of_wool &= {row["product_id"] for row in table(loose, "audits") if row["modality"] == "both"}
     step = path["certified"] or path["undecided"]
     assert step["wrong"] == sum(scores[product, "material", "Wool"] >= step["threshold"] for product in of_wool)
@@ -165,8 +167,7 @@ def test_of_several_values_a_product_is_right_if_all_are(enriched: SampleCatalog
     ingested(loose)
     done = certified(loose, "material")
     assert (done["certified_from"], done["model_version"]) == ("3", "4")
-    by_verdicts = [one for one in loose.registry.resolve(version="4").certificates if one.basis == "verdicts"]
-    assert [one.attribute for one in by_verdicts] == ["color", "material"]
+    assert [issued.attribute for issued in of_verdicts(loose, "4")] == ["color", "material"]
     assert reissue.ancestors(loose.registry, "4") == ["4", "3", "1"]
     assert certified(loose)["status"] == "nothing_to_do"
     assert loose.registry.resolve(alias="candidate").version == "4"
@@ -194,12 +195,10 @@ def row(product: str, value: str = "Red", score: float = 0.9, **changes: Any) ->
 
 
 def test_products_are_in_the_order_of_the_draw_with_what_people_said() -> None:
-    one, two, three, four, five, six = (row(f"p{number}", score=0.9 - number / 100) for number in range(6))
-    verdicts = by_item(
-        said(one, "yes"), said(two, "no"), said(three, "none"), said(four, "cannot_tell"),
-        said(five, "other", "Blue"), said(six, "other", "Red"),
-    )  # fmt: skip
-    found = proposal_verdicts.judged([two, one, three, four, five, six, row("p9")], verdicts)
+    rows = [row(f"p{number}", score=0.9 - number / 100) for number in range(6)]
+    answers = (("yes",), ("no",), ("none",), ("cannot_tell",), ("other", "Blue"), ("other", "Red"))
+    verdicts = by_item(*(said(of, *answer) for of, answer in zip(rows, answers, strict=True)))
+    found = proposal_verdicts.judged([rows[1], rows[0], *rows[2:], row("p9")], verdicts)
     assert found.drawn.product_ids == ("p1", "p0", "p2", "p3", "p4", "p5", "p9")
     assert (found.drawn.wrong_scores == -np.inf).tolist() == [False, True, False, False, False, True, False]
     assert found.drawn.settled.tolist() == [True] * 6 + [False]

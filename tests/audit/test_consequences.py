@@ -1,4 +1,4 @@
-"""What verdicts ask for: values that are refused or allowed again, and the sets that people give."""
+"""The changes that verdicts ask for: values that are refused or allowed again, and the sets that people give."""
 
 from __future__ import annotations
 
@@ -130,9 +130,7 @@ def test_a_value_that_is_also_among_the_right_ones_is_not_refused() -> None:
     assert ledger_plan([row], {}, WORDS).refused == frozenset()
 
 
-def test_i1_merchants_values_and_newer_sets_of_people_are_kept_and_sets_of_earlier_ingests_replaced(
-    spark: SparkSession,
-) -> None:
+def test_i1_values_of_merchants_and_newer_human_sets_are_kept(spark: SparkSession) -> None:
     by_merchant = product("p4", merchant_attributes={"color": ["green"]})
     products = frame(spark, "products", [product("p1"), product("p2"), product("p3"), product("p5"), by_merchant])
     people = {"attribute": "color", "source": "human", "op": "assert", "value": "green"}

@@ -1,4 +1,4 @@
-"""What verdicts do to the catalog: values retracted and blocked, human values, estimates, alarms, confirmations."""
+"""The effects of verdicts on the catalog: values retracted and blocked, human values, alarms, confirmations."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ COLOR = {"attributes": ("color",), "uniform": 50, "near": 0}
 
 
 def other_color(value: str) -> str:
-    return next(one for one in ("Red", "Green", "Blue") if one != value)
+    return next(color for color in ("Red", "Green", "Blue") if color != value)
 
 
 def events(sample: SampleCatalog, run_id: str) -> list[tuple[Any, ...]]:
-    """What a run wrote to the ledger, without times."""
+    """Return what a run wrote to the ledger, without times."""
     names = ("product_id", "attribute", "value", "op", "source", "reason")
     rows = [row for row in table(sample, "attribute_values") if row["run_id"] == run_id]
     return sorted(tuple(row[name] for name in names) for row in rows)
 
 
 def colors_of(sample: SampleCatalog) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The colours that a model wrote and readers see."""
+    """Return the colours that a model wrote and readers see."""
     return {key: value for key, value in values(sample, "model").items() if key[1] == "color"}
 
 
 def promote_new(sample: SampleCatalog, seed: int) -> None:
-    """Another version that may write everything becomes the champion."""
+    """Make another version, which may write everything, the champion."""
     before = sample.registry.champion()
     version = register(sample, sample.folder / f"scratch-{seed}", seed=seed)
     sample.promotion.promote(version, expected_current=before)
@@ -127,11 +127,10 @@ def test_a_refused_value_uncovers_nothing_and_is_not_written_by_another_version(
     version = enriched.registry.champion()
     rows = [row for row in table(enriched, "predictions") if row["model_version"] == version]
     refused = {(row["product_id"], row["value"]) for row in rows if row["reason"] == "refused_by_person"}
-    assert refused == {(row["product_id"], row["value"]) for row in rows} & {
-        (one, newer[one, a][0]) for one, a in differing
-    }
+    taken_back = {(product, newer[product, "color"][0]) for product, _ in differing}
+    assert refused == {(row["product_id"], row["value"]) for row in rows} & taken_back
     assert refused, "the third version repeats no refused value: choose another seed"
-    assert all(values(enriched).get((one, "color")) != (value,) for one, value in refused)
+    assert all(values(enriched).get((product, "color")) != (value,) for product, value in refused)
 
     # a rollback of the verdicts brings the values back, and lifts the block
     rollback_run(enriched.context().catalog, first["run_id"])
@@ -149,9 +148,7 @@ def test_a_refused_value_uncovers_nothing_and_is_not_written_by_another_version(
     ],
 )
 @pytest.mark.slow
-def test_i5_killed_anywhere_and_run_again_it_ends_as_undisturbed(
-    enriched: SampleCatalog, owner: Any, name: str, unless: str
-) -> None:
+def test_i5_killed_anywhere_it_ends_as_undisturbed(enriched: SampleCatalog, owner: Any, name: str, unless: str) -> None:
     summary = drawn(enriched, **COLOR)
     judge(enriched, summary["sample_id"], lambda item: Answer.NO if item.product_id < "p010" else ("Blue",))
     undisturbed = enriched.copy_to(enriched.folder.parent / "undisturbed")
@@ -182,9 +179,8 @@ def test_an_alarm_pauses_the_attribute_until_it_is_switched_on(enriched: SampleC
     assert report["attributes"]["color"]["wealth"] >= 20
     assert report["status"] == "succeeded"
     (row,) = table(enriched, "switches")
-    assert [row[name] for name in ("scope", "attribute", "state", "who")] == [
-        *("attribute", "color", "paused", "audit_ingest")
-    ]
+    assert (row["scope"], row["attribute"], row["state"]) == ("attribute", "color", "paused")
+    assert row["who"] == "audit_ingest"
     assert "rollback_run" in str(refused.value)
     assert "Draw and judge before you take back" in str(refused.value)
 
@@ -253,4 +249,4 @@ def test_an_alarm_is_told_once_also_where_the_attribute_is_paused_already(tmp_pa
     assert audit.alarms() == ["person", "killed", "new"]
     assert [switch.attribute for switch in audit.pauses("ingest-3")] == ["killed", "new"]
     other = replace(audit, attributes=dict.fromkeys(names, replace(wrong, model_version="4")))
-    assert "told" in other.alarms(), "another version's alarm is a new one"
+    assert "told" in other.alarms(), "the alarm of another version is new"

@@ -30,9 +30,8 @@ def store(page_store: ReviewStore) -> ReviewStore:
     return page_store
 
 
-def _export(store: ReviewStore, config: Config, target: Path) -> list[dict[str, Any]]:
-    pictures = ScaledPictures(config.pictures())
-    label_studio.export_tasks(store, "s1", load_dictionary(config), pictures, target)
+def _export(store: ReviewStore, config: Config, target: Path, sample_id: str = "s1") -> list[dict[str, Any]]:
+    label_studio.export_tasks(store, sample_id, load_dictionary(config), ScaledPictures(config.pictures()), target)
     tasks: list[dict[str, Any]] = json.loads(target.read_text())
     return [task["data"] for task in tasks]
 
@@ -40,11 +39,11 @@ def _export(store: ReviewStore, config: Config, target: Path) -> list[dict[str, 
 def _annotation(
     answer: str, *right: str, by: Any = None, at: str = "2026-03-02T10:00:00.5Z", **more: Any
 ) -> dict[str, Any]:
-    results = [{"from_name": "answer", "to_name": "listing", "type": "choices", "value": {"choices": [answer]}}]
-    if right:
-        results.append(
-            {"from_name": "right_values", "to_name": "listing", "type": "choices", "value": {"choices": list(right)}}
-        )
+    chosen = {"answer": [answer]} | ({"right_values": list(right)} if right else {})
+    results = [
+        {"from_name": name, "to_name": "listing", "type": "choices", "value": {"choices": choices}}
+        for name, choices in chosen.items()
+    ]
     by = {"id": 1, "email": "ana@example.org"} if by is None else by
     return {"completed_by": by, "result": results, "was_cancelled": False, "created_at": at, "lead_time": 4.25, **more}
 
@@ -55,15 +54,10 @@ def _results(folder: Path, *tasks: tuple[Any, list[dict[str, Any]]]) -> Path:
     return file
 
 
-def test_a_task_carries_everything_that_label_studio_needs(
-    store: ReviewStore, site_config: Config, tmp_path: Path
-) -> None:
+def test_a_task_carries_all_that_is_needed(store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
     pictured = item(3, "s1b", images=((str(Path(site_config.root) / "feed" / "3.jpg"), "1"),))
     store.add_sample(sample("s1b"), [pictured])
-    label_studio.export_tasks(
-        store, "s1b", load_dictionary(site_config), ScaledPictures(site_config.pictures()), tmp_path / "pictured.json"
-    )
-    (data,) = (task["data"] for task in json.loads((tmp_path / "pictured.json").read_text()))
+    (data,) = _export(store, site_config, tmp_path / "pictured.json", "s1b")
     assert data["question"] == "color is Red. Is it correct?"
     assert data["picture"].startswith("data:image/jpeg;base64,")
     assert base64.b64decode(data["picture"].split(",")[1]).startswith(b"\xff\xd8\xff")
@@ -74,30 +68,26 @@ def test_a_task_carries_everything_that_label_studio_needs(
     assert named <= set(data)
     choices = [node.get("value") for node in interface.iter("Choice")]
     assert choices == [answer.value for answer in Answer]
-    (unpictured,) = [
-        one for one in _export(store, site_config, tmp_path / "t.json") if one["product_id"] == TWO.product_id
-    ]
+    unpictured = _export(store, site_config, tmp_path / "t.json")[1]
+    assert unpictured["product_id"] == TWO.product_id
     assert (unpictured["title"], unpictured["picture"][:18]) == ("(no title)", "data:image/svg+xml")
     with pytest.raises(ConfigError, match="there already"):
         _export(store, site_config, tmp_path / "t.json")
 
 
 def test_results_become_verdicts_once(store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
-    one, two = _export(store, site_config, tmp_path / "t.json")
+    first_task, second_task = _export(store, site_config, tmp_path / "t.json")
     file = _results(
         tmp_path,
-        (one, [_annotation("no", at="2026-03-02T11:00:00Z"), _annotation("yes"), _annotation("no", by=7)]),
-        (two, [_annotation("other", "Blue"), _annotation("yes", "Green", by={"id": 9}, was_cancelled=True)]),
+        (first_task, [_annotation("no", at="2026-03-02T11:00:00Z"), _annotation("yes"), _annotation("no", by=7)]),
+        (second_task, [_annotation("other", "Blue"), _annotation("yes", "Green", by={"id": 9}, was_cancelled=True)]),
     )
     dictionary = load_dictionary(site_config)
     summary = label_studio.import_results(store, dictionary, file)
     assert summary["annotations"] == {"added": 3, "skipped": 1}
     first, second = store.outcomes("s1")
-    assert (first.state, first.answer, first.reviewers) == (
-        ItemState.SETTLED,
-        Answer.NO,
-        ("Label Studio 7", "ana@example.org"),
-    )
+    assert (first.state, first.answer) == (ItemState.SETTLED, Answer.NO)
+    assert first.reviewers == ("Label Studio 7", "ana@example.org")
     (only,) = store.verdicts("s1")[second.item.item_id]
     assert (only.right_values, only.seconds, only.answered_at.microsecond) == (("Blue",), 4.25, 500_000)
     assert label_studio.import_results(store, dictionary, file)["annotations"] == {"known": 3, "skipped": 1}
@@ -107,29 +97,24 @@ def test_results_become_verdicts_once(store: ReviewStore, site_config: Config, t
     assert store.outcomes("s1")[0].state is ItemState.DISPUTED
 
 
-def test_an_answer_to_a_suggestion_asks_for_the_change_that_it_asks_for_on_the_page(
-    page_store: ReviewStore, site_config: Config, tmp_path: Path
-) -> None:
+def test_answers_to_suggestions_ask_for_changes(page_store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
     three = item(3, images=())
     page_store.add_sample(sample(purpose=Purpose.SUGGESTIONS, reviewers=1), [ONE, TWO, three])
     tasks = _export(page_store, site_config, tmp_path / "t.json")
-    one, two, _ = tasks
     given = (_annotation("no"), _annotation("other", "Blue"), _annotation("none"))
     file = _results(tmp_path, *[(task, [annotation]) for task, annotation in zip(tasks, given, strict=True)])
     for _ in range(2):
         label_studio.import_results(page_store, load_dictionary(site_config), file)
     asked = {(request.kind, request.values, request.item_id) for request in page_store.requests()}
     assert asked == {
-        (RequestKind.REFUSE, (ONE.value,), one["item_id"]),
-        (RequestKind.SET, ("Blue",), two["item_id"]),
+        (RequestKind.REFUSE, (ONE.value,), ONE.item_id),
+        (RequestKind.SET, ("Blue",), TWO.item_id),
         (RequestKind.SET, (), three.item_id),
     }
     assert len(page_store.requests()) == 3
 
 
-def test_a_gold_item_is_asked_for_its_value_and_may_have_none(
-    page_store: ReviewStore, site_config: Config, tmp_path: Path
-) -> None:
+def test_a_gold_item_may_have_no_value(page_store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
     asked = item(1, value="", images=())
     page_store.add_sample(sample(purpose=Purpose.GOLD), [asked])
     (task,) = _export(page_store, site_config, tmp_path / "t.json")
@@ -141,16 +126,14 @@ def test_a_gold_item_is_asked_for_its_value_and_may_have_none(
     assert said.answer is Answer.NONE
 
 
-def test_an_annotation_that_is_no_verdict_is_named_and_the_others_count(
-    store: ReviewStore, site_config: Config, tmp_path: Path
-) -> None:
-    one, two = _export(store, site_config, tmp_path / "t.json")
+def test_annotations_that_are_no_verdict_are_named(store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
+    first, second = _export(store, site_config, tmp_path / "t.json")
     without_answer = _annotation("yes") | {"result": []}
     file = _results(
         tmp_path,
-        (one, [without_answer, _annotation("other", "Mauve"), _annotation("perhaps"), _annotation("other")]),
+        (first, [without_answer, _annotation("other", "Mauve"), _annotation("perhaps"), _annotation("other")]),
         ({"item_id": "nosuch"}, [_annotation("yes")]),
-        (two, [_annotation("yes")]),
+        (second, [_annotation("yes")]),
     )
     summary = label_studio.import_results(store, load_dictionary(site_config), file)
     assert summary["annotations"] == {"added": 1, "refused": 5}

@@ -32,6 +32,8 @@ from .reviewers import drawn, ingested, judge
 
 LOOSE = ("precision.target=0.6", "precision.suggest_precision=0.5", "precision.delta=0.4")
 COLOR = {"attributes": ("color",), "uniform": 50, "near": 0}
+OF_COLOR = {"recertified_from": "1", "attributes": ["color"]}
+"""The lineage of a version whose colours were certified again."""
 HISTOGRAM = [0] * 18 + [500, 500]
 
 
@@ -42,14 +44,14 @@ def recertified(sample: SampleCatalog, *attributes: str, dry_run: bool = False) 
 
 
 def scores_of(sample: SampleCatalog) -> dict[tuple[str, str], float]:
-    """(product, colour) -> score, of what the ledger has."""
+    """Return (product, colour) -> score, as the ledger has them."""
     rows = [row for row in table(sample, "attribute_values") if row["attribute"] == "color" and row["op"] == "assert"]
     return {(row["product_id"], row["value"]): row["score"] for row in rows}
 
 
 def paused_after_an_alarm(sample: SampleCatalog) -> tuple[list[str], float]:
-    """The champion's colours are paused by five wrong values; a second sample is drawn, and judged right from the
-    median score on. Returns the products whose colour was right, and the lowest score of the second sample."""
+    """Pause the champion's colours by five wrong values, then draw a second sample and judge it right from the median
+    score on. Return the products whose colour was right, and the lowest score of the second sample."""
     first = drawn(sample, **COLOR)
     lowest = sorted(scores_of(sample), key=scores_of(sample).__getitem__)[:5]
     # what is judged before the alarm does not count afterwards: only these are
@@ -78,7 +80,7 @@ def test_certified_again_without_training_or_scoring(enriched: SampleCatalog) ->
     with pytest.raises(ConfigError, match="no attribute is paused"):
         recertified(enriched)
     right, lowest = paused_after_an_alarm(enriched)
-    (old,) = (one for one in enriched.model().certificates if one.attribute == "color" and one.threshold is not None)
+    old = writing(enriched)["color"]
     with pytest.raises(GateRefused, match="at least 59 are needed"):
         recertified(enriched)
     with pytest.raises(ConfigError, match="'material'"):
@@ -95,18 +97,15 @@ def test_certified_again_without_training_or_scoring(enriched: SampleCatalog) ->
     assert done["model_version"] == version != "1"
     model = loose.model()
     assert model.weights_hash == enriched.registry.resolve(version="1").weights_hash
-    new = {(one.attribute, one.modality): one for one in model.certificates}
-    color = new["color", Modality.BOTH]
-    assert color.threshold is not None
-    assert color.threshold > lowest
+    color = writing(loose)["color"]
+    assert (color.threshold or 0) > lowest
     assert color.status is CertificateStatus.CONFIRMED
     assert color.certificate_id != old.certificate_id
-    before = {one.certificate_id for one in enriched.registry.resolve(version="1").certificates}
-    assert {one.certificate_id for one in model.certificates} - before == {color.certificate_id}
+    before = enriched.registry.resolve(version="1").certificates
+    assert [issued for issued in model.certificates if issued not in before] == [color]
     uses = [row for row in table(loose, "label_uses") if row["attribute"] == "color"]
     assert {row["product_id"] for row in uses} >= set(right)
-    now = {str(one): one.state.value for one in switches.read(loose.context().catalog).entries}
-    assert now == {f"certificate {old.certificate_id}": "paused"}
+    assert not_on(loose.context().catalog) == {f"certificate {old.certificate_id}": "paused"}
 
     summary = enrich(loose)
     assert summary["known"] == summary["predicted"] - 1 > 0, "only the product whose picture is missing is tried again"
@@ -120,7 +119,7 @@ def test_certified_again_without_training_or_scoring(enriched: SampleCatalog) ->
 
 @pytest.mark.slow
 def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every product has both materials of this nonsense model; of a third of them Wool is refused."""
+    """Every product has both materials of this nonsense model; Wool is refused for a third of them."""
     material = {"attributes": ("material",), "uniform": 90, "near": 0}
     first = drawn(enriched, **material)
     judge(enriched, first["sample_id"], lambda item: Answer.NO if _is_third_wool(item) else None)
@@ -141,10 +140,10 @@ def test_of_several_values_whole_products_are_judged(enriched: SampleCatalog, mo
     ingested(loose)
     done = recertified(loose)
     assert done["attributes"] == ["material"]
-    (new,) = (one for one in done["certificates"] if one["threshold"] is not None)
+    (new,) = (issued for issued in done["certificates"] if issued["threshold"] is not None)
     judged_before = sum(value == ("Cotton",) for value in seen)
     assert (new["accepted"], new["wrong"]) == (sum(map(len, seen)) - judged_before, 0)
-    assert [one.attribute for one in switches.read(loose.context().catalog).entries if one.attribute] == []
+    assert not [name for name in not_on(loose.context().catalog) if name.startswith("attribute")]
 
 
 def _is_third_wool(item: Item) -> bool:
@@ -156,9 +155,12 @@ def _is_third_wool(item: Item) -> bool:
 
 def pause(attribute: str, who: str = "audit_ingest") -> Switch:
     run_id = "ingest-1" if who == "audit_ingest" else None
-    return Switch(
-        scope=Scope.ATTRIBUTE, attribute=attribute, state=State.PAUSED, who=who, why="alarm", run_id=run_id
-    )  # fmt: skip
+    return Switch(scope=Scope.ATTRIBUTE, attribute=attribute, state=State.PAUSED, who=who, why="alarm", run_id=run_id)
+
+
+def not_on(catalog: Catalog) -> dict[str, str]:
+    """Return switch -> state of the switches that are not on."""
+    return {str(switch): switch.state.value for switch in switches.read(catalog).entries}
 
 
 def row(number: int, **given: Any) -> dict[str, Any]:
@@ -168,14 +170,14 @@ def row(number: int, **given: Any) -> dict[str, Any]:
 
 
 def audited(catalog: Catalog, name: str, rows: list[dict[str, Any]], answer: str = "yes") -> None:
-    """A sample drawn now, and the ingest of its verdicts."""
+    """Append a sample drawn now, and the ingest of its verdicts."""
     now = datetime.now(UTC)
     drawn = [
-        one | {"run_id": f"draw-{name}", "sample_id": name, "item_id": f"{name}-{one['item_id']}", "drawn_at": now}
-        for one in rows
+        given | {"run_id": f"draw-{name}", "sample_id": name, "item_id": f"{name}-{given['item_id']}", "drawn_at": now}
+        for given in rows
     ]
     catalog.append_rows("audits", drawn, f"draw-{name}")
-    catalog.append_rows("verdicts", [said(one, answer, run_id=f"ingest-{name}") for one in drawn], f"in-{name}")
+    catalog.append_rows("verdicts", [said(of, answer, run_id=f"ingest-{name}") for of in drawn], f"in-{name}")
     window = '{"whole_products": true}'
     times = {"started_at": now, "finished_at": now}
     runs = [
@@ -186,13 +188,13 @@ def audited(catalog: Catalog, name: str, rows: list[dict[str, Any]], answer: str
 
 
 def writing(sample: SampleCatalog) -> dict[str, Certificate]:
-    """Attribute -> the champion's certificate that writes."""
-    return {one.attribute: one for one in sample.model().certificates if one.threshold is not None}
+    """Return attribute -> the champion's certificate that writes."""
+    return {issued.attribute: issued for issued in sample.model().certificates if issued.threshold is not None}
 
 
 @pytest.fixture
 def paused(sample: SampleCatalog, tmp_path: Path) -> SampleCatalog:
-    """A champion with drift references; color and material are paused by an audit, and nothing is judged."""
+    """Promote a champion with drift references; an audit pauses color and material, and nothing is judged."""
     stratum = {"language": "en", "category": "Apparel", "products": 1000, "accepted": 460, "histogram": HISTOGRAM}
     entries = [
         {"attribute": name, "modality": "both", "compute_type": "fp32-cpu", "strata": [stratum | {"masked": {}}]}
@@ -205,7 +207,7 @@ def paused(sample: SampleCatalog, tmp_path: Path) -> SampleCatalog:
     return sample
 
 
-def test_of_two_paused_attributes_one_passes_and_the_other_stays_as_it_was(paused: SampleCatalog) -> None:
+def test_a_paused_attribute_that_passes_is_switched_on_and_another_stays_as_it_was(paused: SampleCatalog) -> None:
     catalog, old = Catalog.of(paused.config), writing(paused)
     color, material = (old[name].certificate_id for name in ("color", "material"))
     audited(catalog, "s1", [row(n, certificate_id=color) for n in range(100)])
@@ -213,7 +215,7 @@ def test_of_two_paused_attributes_one_passes_and_the_other_stays_as_it_was(pause
     audited(catalog, "s2", few)
 
     dry = recertified(paused, dry_run=True)
-    counted = [(one["attribute"], one["drawn"], one["judged"], one["needed"]) for one in dry["certificates"]]
+    counted = [tuple(of[name] for name in ("attribute", "drawn", "judged", "needed")) for of in dry["certificates"]]
     assert (dry["status"], counted) == ("dry_run", [("color", 100, 100, 59), ("material", 30, 30, 59)])
     assert not {"threshold", "wrong", "why_abstains", "lower_bound"} & set(dry["certificates"][0])
     assert table(paused, "label_uses") == []
@@ -228,12 +230,11 @@ def test_of_two_paused_attributes_one_passes_and_the_other_stays_as_it_was(pause
     assert (done["switched_on"], paused.registry.champion()) == (["color"], again), (
         "switched on without another version"
     )
-    now = {str(one): one.state.value for one in switches.read(catalog).entries}
-    assert now == {"attribute material": "paused", f"certificate {color}": "paused"}
+    assert not_on(catalog) == {"attribute material": "paused", f"certificate {color}": "paused"}
     new = writing(paused)
     assert new["material"] == old["material"], "what was not certified again keeps its certificate"
     assert new["color"].status is CertificateStatus.CONFIRMED
-    reference = {one["attribute"]: one["strata"][0] for one in artifact.read_drift(paused.model().artifact)}
+    reference = {entry["attribute"]: entry["strata"][0] for entry in artifact.read_drift(paused.model().artifact)}
     assert "accepted" not in reference["color"], "it was counted at the old threshold"
     assert (reference["color"]["histogram"], reference["material"]["accepted"]) == (HISTOGRAM, 460)
 
@@ -242,7 +243,7 @@ def test_of_two_paused_attributes_one_passes_and_the_other_stays_as_it_was(pause
     more = [row(n, attribute="material", value="Wool", certificate_id=material) for n in range(130, 190)]
     audited(catalog, "s3", more)
     assert recertified(paused)["attributes"] == ["material"]
-    assert [one.scope for one in switches.read(catalog).entries] == [Scope.CERTIFICATE, Scope.CERTIFICATE]
+    assert set(not_on(catalog)) == {f"certificate {color}", f"certificate {material}"}
 
 
 def test_a_version_trained_after_the_alarm_is_not_certified_again_by_it(paused: SampleCatalog) -> None:
@@ -257,8 +258,8 @@ def test_a_version_trained_after_the_alarm_is_not_certified_again_by_it(paused: 
 def test_what_a_person_paused_is_taken_only_by_its_name(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "catalog")
     switches.write(catalog, [pause("color", who="ann"), pause("material")])
-    assert [one.attribute for one in job.paused_attributes(catalog, ())] == ["material"]
-    assert [one.attribute for one in job.paused_attributes(catalog, ("color",))] == ["color"]
+    assert [switch.attribute for switch in job.paused_attributes(catalog, ())] == ["material"]
+    assert [switch.attribute for switch in job.paused_attributes(catalog, ("color",))] == ["color"]
     switches.write(catalog, [replace(pause("material"), state=State.ON)])
     with pytest.raises(ConfigError, match=r"by people: color \(ann: alarm\)"):
         job.paused_attributes(catalog, ())
@@ -272,54 +273,52 @@ def test_what_a_person_moves_meanwhile_stays_so(tmp_path: Path) -> None:
     old = certificate()
     switches.write(catalog, [off, replace(off, scope=Scope.CERTIFICATE, attribute="", target=old.certificate_id)])
     switches.write(catalog, job.switches_after(catalog, pauses, [old], "recertify-1"))
-    now = {str(one): one.state for one in switches.read(catalog).entries}
-    assert now == {"attribute color": State.OFF, f"certificate {old.certificate_id}": State.OFF}
+    assert not_on(catalog) == {"attribute color": "off", f"certificate {old.certificate_id}": "off"}
 
 
 @pytest.mark.parametrize(
     ("changes", "lineage", "done"),
     [
-        ({}, {"recertified_from": "1", "attributes": ["color"]}, True),
-        ({"status": CertificateStatus.PROVISIONAL}, {"recertified_from": "1", "attributes": ["color"]}, False),
+        ({}, OF_COLOR, True),
+        ({"status": CertificateStatus.PROVISIONAL}, OF_COLOR, False),
         ({}, {"label_set_hash": "trained since"}, False),
-        ({}, {"recertified_from": "1", "attributes": ["material"]}, False),
-        ({"issued_at": START - timedelta(days=1)}, {"recertified_from": "1", "attributes": ["color"]}, False),
-        ({"threshold": None, "why_abstains": "poor"}, {"recertified_from": "1", "attributes": ["color"]}, False),
-        ({"attribute": "material"}, {"recertified_from": "1", "attributes": ["color"]}, False),
+        ({}, OF_COLOR | {"attributes": ["material"]}, False),
+        ({"issued_at": START - timedelta(days=1)}, OF_COLOR, False),
+        ({"threshold": None, "why_abstains": "poor"}, OF_COLOR, False),
+        ({"attribute": "material"}, OF_COLOR, False),
     ],
 )
-def test_which_version_was_certified_since_the_pause(
-    changes: dict[str, Any], lineage: dict[str, Any], done: bool
-) -> None:
+def test_versions_certified_since_the_pause(changes: dict[str, Any], lineage: dict[str, Any], done: bool) -> None:
     usual = {"status": CertificateStatus.CONFIRMED, "issued_at": START + timedelta(days=1)}
     champion = certificate(**usual | changes)
     assert job.done_before([champion], lineage, replace(pause("color"), at=START)) is done
 
 
 def test_only_values_that_nobody_judged_before_the_pause_count_once_and_of_samples_of_everything() -> None:
-    before = [row(n, item_id=f"b{n}", sample_id="before", drawn_at=START - timedelta(days=1)) for n in (1, 2)]
-    rows = [row(n) for n in range(1, 6)] + [row(6, stratum="near_threshold"), row(7, run_id="sample-of-one-run")]
-    again = [row(n, item_id=f"a{n}", sample_id="again", run_id="sample-2") for n in (3, 4)]
+    old = certificate(threshold=0.5)
+
+    def mine(number: int, **given: Any) -> dict[str, Any]:
+        return row(number, certificate_id=old.certificate_id, **given)
+
+    before = [mine(n, item_id=f"b{n}", sample_id="before", drawn_at=START - timedelta(days=1)) for n in (1, 2)]
+    rows = [mine(n) for n in range(1, 6)] + [mine(6, stratum="near_threshold"), mine(7, run_id="sample-of-one-run")]
+    again = [mine(n, item_id=f"a{n}", sample_id="again", run_id="sample-2") for n in (3, 4)]
     verdicts = by_item(*(said(of, "yes") for of in [before[0], *rows[:3], again[1]]))
-    old = replace(certificate(), threshold=0.5)
     drawn = DrawnRows([*before, *rows, *again], verdicts, frozenset({"sample-of-one-run"}))
-    mine = [one | {"certificate_id": old.certificate_id} for one in drawn.rows]
-    drawn = replace(drawn, rows=mine)
     fold = drawn.fold(old, START, Cardinality.ONE)
     assert sorted(fold.product_ids) == ["p2", "p3", "p4", "p5"], "p1 was judged before the pause"
     wrong = dict(zip(fold.product_ids, (fold.wrong_scores > 0).tolist(), strict=True))
-    assert wrong == {"p2": False, "p3": False, "p4": False, "p5": True}, "of p4 the item counts that was judged"
+    assert wrong == {"p2": False, "p3": False, "p4": False, "p5": True}, "the judged item of p4 counts"
     assert drawn.number_judged(fold, old) == 3
-    near = [row(n, item_id=f"n{n}", sample_id="near", stratum="near_threshold") for n in (3, 5)]
-    later = [one | {"drawn_at": START + timedelta(days=2)} for one in mine]
-    first = [one | {"certificate_id": old.certificate_id} for one in near]
-    after = DrawnRows([*first, *later], verdicts | by_item(said(near[0], "yes")), frozenset({"sample-of-one-run"}))
+    near = [mine(n, item_id=f"n{n}", sample_id="near", stratum="near_threshold") for n in (3, 5)]
+    later = [of | {"drawn_at": START + timedelta(days=2)} for of in drawn.rows]
+    after = DrawnRows([*near, *later], verdicts | by_item(said(near[0], "yes")), frozenset({"sample-of-one-run"}))
     assert set(after.fold(old, START, Cardinality.ONE).product_ids) == {"p1", "p2", "p4", "p5"}, "p3: judged as near"
     assert drawn.fold(replace(old, modality=Modality.TEXT_ONLY), START, Cardinality.ONE).product_ids == ()
 
 
 def test_only_audits_of_written_values_are_a_new_fold_and_a_product_without_a_value_is_wrong_in_it() -> None:
-    old = replace(certificate(), threshold=0.5)
+    old = certificate(threshold=0.5)
     mine = {"certificate_id": old.certificate_id}
     rows = [row(n, **mine) for n in range(1, 4)]
     others = [row(n, item_id=f"o{n}", sample_id=name, purpose=name, **mine)
@@ -342,7 +341,7 @@ def test_who_was_not_asked_or_cannot_tell_counts_as_wrong_in_a_new_certificate()
     assert len(audited_fold([], [], {}, Cardinality.ONE).groups) == 0
 
 
-def test_of_several_values_one_that_is_wrong_or_not_judged_counts() -> None:
+def test_a_product_of_several_values_is_wrong_by_any_value_that_is_wrong_or_not_judged() -> None:
     def row(product: str, value: str, score: float, stratum: str = "uniform", sample: str = "s") -> dict[str, Any]:
         given = {"item_id": f"{sample} {product} {value}", "sample_id": sample, "product_id": product, "value": value}
         return audit_rows.drawn(0, **given, score=score, stratum=stratum, content_hash=None)

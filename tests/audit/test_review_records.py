@@ -17,7 +17,7 @@ def _pairs(*answers: tuple[Answer, Answer]) -> dict[str, list[Verdict]]:
 
 
 def test_kappa_of_a_worked_example() -> None:
-    """Of 10 pairs 8 agree; 12 of 20 answers are yes and 8 no: by chance .36 + .16 = .52, (.8 - .52) / .48."""
+    """8 of 10 pairs agree; 12 of 20 answers are yes and 8 no: by chance .36 + .16 = .52, (.8 - .52) / .48."""
     verdicts = _pairs(*[(Answer.YES, Answer.YES)] * 5, *[(Answer.NO, Answer.NO)] * 3, *[(Answer.YES, Answer.NO)] * 2)
     found = agreement(verdicts)
     assert (found.pairs, found.agreeing, found.raw) == (10, 8, 0.8)
@@ -25,9 +25,8 @@ def test_kappa_of_a_worked_example() -> None:
 
 
 def test_single_verdicts_and_adjudicators_make_no_pair() -> None:
-    one = item(1)
-    verdicts = [verdict(one, "Ana"), verdict(one, "Eve", Answer.NO, adjudicates=True)]
-    found = agreement({one.item_id: verdicts, "x": [verdict(item(2), "Ana")]})
+    verdicts = [verdict(item(1), "Ana"), verdict(item(1), "Eve", Answer.NO, adjudicates=True)]
+    found = agreement({"1": verdicts, "2": [verdict(item(2), "Ana")]})
     assert (found.pairs, found.raw, found.kappa) == (0, None, None)
 
 
@@ -37,6 +36,6 @@ def test_kappa_is_not_known_where_everybody_says_the_same() -> None:
 
 
 def test_three_reviewers_make_three_pairs() -> None:
-    one = item(1)
-    found = agreement({"1": [verdict(one, "A"), verdict(one, "B"), verdict(one, "C", Answer.OTHER, "Blue")]})
+    answers = (("A", Answer.YES), ("B", Answer.YES), ("C", Answer.OTHER, "Blue"))
+    found = agreement({"1": [verdict(item(1), *answer) for answer in answers]})
     assert (found.pairs, found.agreeing) == (3, 1)

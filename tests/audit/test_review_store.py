@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from catalog_enrichment.audit.review_records import Answer, ChangeRequest, ItemState, Purpose, RequestKind, RequestState
+from catalog_enrichment.audit.review_records import Answer, ItemState, Purpose, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.errors import DataContractError, TemporaryFailure
 from catalog_enrichment.records import Cardinality
 
-from .review_samples import START, item, outcome, sample, verdict
+from .review_samples import START, asked, item, outcome, sample, verdict
 
 ONE, TWO, THREE = item(1), item(2), item(3)
 SOON = START + timedelta(minutes=9)
@@ -57,7 +57,7 @@ def test_a_sample_is_added_once(store: ReviewStore) -> None:
         store.add_sample(sample("s2"), [ONE])
     with pytest.raises(DataContractError, match="reviewers must be 1 or more"):
         store.add_sample(sample("s2", reviewers=0), [])
-    assert [one.sample_id for one in store.samples()] == ["s1"]
+    assert [found.sample_id for found in store.samples()] == ["s1"]
 
 
 def test_two_that_agree_settle_an_item_and_two_that_differ_dispute_it(store: ReviewStore) -> None:
@@ -113,7 +113,7 @@ def test_an_adjudicator_settles_a_dispute_and_is_a_third_person(store: ReviewSto
     assert settled.reviewers == ("Ana", "Ben", "Eve")
     store.add_verdict(verdict(ONE, "Eve", Answer.OTHER, "Blue", adjudicates=True))  # on second thoughts
     assert outcome(store, ONE).right_values == ("Blue",)
-    store.add_verdict(verdict(ONE, "Fay", Answer.CANNOT_TELL, adjudicates=True))  # another one, later
+    store.add_verdict(verdict(ONE, "Fay", Answer.CANNOT_TELL, adjudicates=True))  # another adjudicator, later
     assert outcome(store, ONE).answer is Answer.CANNOT_TELL
     with pytest.raises(DataContractError, match="has seen the others' verdicts"):
         store.add_verdict(verdict(ONE, "eve", Answer.NO))
@@ -123,9 +123,9 @@ def test_the_newest_verdict_of_a_person_counts_until_it_is_withdrawn(store: Revi
     assert store.add_verdict(verdict(ONE, "Ana", Answer.YES))
     assert store.add_verdict(verdict(ONE, "ana  ", Answer.NO))
     assert not store.add_verdict(verdict(ONE, "Ana", Answer.NO, seconds=9))  # sent again after a lost answer
-    assert [one.answer for one in store.verdicts("s1")[ONE.item_id]] == [Answer.NO]
+    assert [given.answer for given in store.verdicts("s1")[ONE.item_id]] == [Answer.NO]
     assert store.withdraw_verdict(ONE.item_id, "Ana", SOON)
-    assert [one.answer for one in store.verdicts("s1")[ONE.item_id]] == [Answer.YES]
+    assert [given.answer for given in store.verdicts("s1")[ONE.item_id]] == [Answer.YES]
     assert store.withdraw_verdict(ONE.item_id, "Ana", SOON)
     assert store.verdicts("s1") == {}
     assert not store.withdraw_verdict(ONE.item_id, "Ana", SOON)
@@ -154,29 +154,29 @@ def test_a_verdict_that_says_nothing_clear_is_refused(store: ReviewStore, wrong,
 
 
 def test_a_gold_item_is_answered_with_values_or_that_there_is_none_and_not_with_yes_or_no(store: ReviewStore) -> None:
-    asked = item(8, "s2", value="")
-    store.add_sample(sample("s2", purpose=Purpose.GOLD), [asked])
+    gold = item(8, "s2", value="")
+    store.add_sample(sample("s2", purpose=Purpose.GOLD), [gold])
     with pytest.raises(DataContractError, match=r"of a gold sample .*'cannot_tell', also if the dictionary lacks"):
-        store.add_verdict(verdict(asked, "Ana", Answer.NO))
+        store.add_verdict(verdict(gold, "Ana", Answer.NO))
     with pytest.raises(DataContractError, match="cannot be called right"):
-        store.add_verdict(verdict(asked, "Ana"))
-    store.add_verdict(verdict(asked, "Ana", Answer.NONE))
-    store.add_verdict(verdict(asked, "Ben", Answer.OTHER, "Blue"))
-    assert outcome(store, asked).state is ItemState.DISPUTED
-    store.add_verdict(verdict(asked, "Eve", Answer.NONE, adjudicates=True))
-    assert outcome(store, asked).answer is Answer.NONE
+        store.add_verdict(verdict(gold, "Ana"))
+    store.add_verdict(verdict(gold, "Ana", Answer.NONE))
+    store.add_verdict(verdict(gold, "Ben", Answer.OTHER, "Blue"))
+    assert outcome(store, gold).state is ItemState.DISPUTED
+    store.add_verdict(verdict(gold, "Eve", Answer.NONE, adjudicates=True))
+    assert outcome(store, gold).answer is Answer.NONE
 
 
 def test_the_items_about_one_product_come_after_each_other(store: ReviewStore) -> None:
     names = ("color", "material", "size")
-    asked = [item(number, "s2", attribute=name, value="") for number in range(6) for name in names]
-    store.add_sample(sample("s2", purpose=Purpose.GOLD), asked)
+    items = [item(number, "s2", attribute=name, value="") for number in range(6) for name in names]
+    store.add_sample(sample("s2", purpose=Purpose.GOLD), items)
     orders = {}
     for person in ("Ana", "Ben", "Eve"):
         queue = store.queue("s2", person, limit=99)
-        assert [one.attribute for one in queue] == [*names] * 6
-        orders[person] = [one.product_id for one in queue[::3]]
-        assert [one.product_id for one in queue[2::3]] == orders[person]
+        assert [question.attribute for question in queue] == [*names] * 6
+        orders[person] = [question.product_id for question in queue[::3]]
+        assert [question.product_id for question in queue[2::3]] == orders[person]
     assert len({tuple(order) for order in orders.values()}) == 3, "each person has an order of their own"
 
 
@@ -191,7 +191,7 @@ def test_a_person_is_asked_what_others_began_then_in_an_order_of_their_own(tmp_p
         items = [item(number) for number in range(30)]
         store.add_sample(sample(), items)
         ana, ben = (store.queue("s1", name, limit=50) for name in ("Ana", "Ben"))
-        assert sorted(one.item_id for one in ana) == sorted(one.item_id for one in items)
+        assert sorted(of.item_id for of in ana) == sorted(of.item_id for of in items)
         assert ana != ben
         assert store.queue("s1", "ana ", limit=50) == ana
         store.add_verdict(verdict(ana[5], "Ana"))
@@ -199,25 +199,10 @@ def test_a_person_is_asked_what_others_began_then_in_an_order_of_their_own(tmp_p
         assert ana[5] not in store.queue("s1", "Ana", limit=50)
         store.add_verdict(verdict(ana[5], "Ben"))
         assert ana[5] not in store.queue("s1", "Eve", limit=50)
-        assert {one.shop_id for one in store.queue("s1", "Eve", limit=50, shop_id="shop-1")} == {"shop-1"}
+        assert {of.shop_id for of in store.queue("s1", "Eve", limit=50, shop_id="shop-1")} == {"shop-1"}
 
 
-def test_progress_tells_mine_from_the_samples(store: ReviewStore) -> None:
-    store.add_verdict(verdict(ONE, "Ana"))
-    store.add_verdict(verdict(ONE, "Ben", Answer.NO))
-    store.add_verdict(verdict(TWO, "Ben"))
-    ana, ben = store.progress("s1", "ana"), store.progress("s1", "Ben")
-    assert (ana.items, ana.open, ana.disputed, ana.settled, ana.mine, ana.left) == (3, 2, 1, 0, 1, 2)
-    assert (ben.mine, ben.left) == (2, 1)
-    newest = store.newest_verdict("s1", "BEN")
-    assert newest is not None
-    assert newest.item_id == TWO.item_id
-    assert store.newest_verdict("s1", "BEN", adjudicates=True) is None
-
-
-ASKED = ChangeRequest(
-    kind=RequestKind.SET, product_id="p001", attribute="color", values=("Blue",), by="Mia", asked_at=START
-)
+ASKED = asked(RequestKind.SET, ("p001", "color"), "Blue")
 
 
 def test_a_request_waits_until_a_job_says_what_became_of_it(store: ReviewStore) -> None:
@@ -225,14 +210,14 @@ def test_a_request_waits_until_a_job_says_what_became_of_it(store: ReviewStore) 
     second = store.add_request(
         replace(ASKED, kind=RequestKind.UNDO, values=(), run_id="set_value-1", product_id="p002")
     )
-    assert [one.request_id for one in store.requests(state=RequestState.WAITING)] == [first, second]
-    assert [one.request_id for one in store.requests(after=first)] == [second]
+    assert [of.request_id for of in store.requests(state=RequestState.WAITING)] == [first, second]
+    assert [of.request_id for of in store.requests(after=first)] == [second]
     assert store.mark_applied(first, "color is now Blue", SOON)
     assert not store.mark_applied(first, "again", SOON, RequestState.REFUSED)
     (about,) = store.requests_about("p001")
     assert (about.state, about.outcome, about.ended_at) == (RequestState.APPLIED, "color is now Blue", SOON)
     assert (about.values, about.by, about.asked_at) == (("Blue",), "Mia", START)
-    assert [one.request_id for one in store.requests(state=RequestState.WAITING)] == [second]
+    assert [of.request_id for of in store.requests(state=RequestState.WAITING)] == [second]
     with pytest.raises(DataContractError, match="needs the name"):
         store.add_request(replace(ASKED, by=" "))
 
@@ -242,7 +227,7 @@ def test_a_withdrawn_verdict_takes_its_waiting_request_with_it(store: ReviewStor
     store.add_verdict(verdict(ONE, "Mia"), accept)
     store.add_verdict(verdict(TWO, "Ana"), replace(accept, item_id=TWO.item_id, by="Ana"))
     store.withdraw_verdict(ONE.item_id, "mia")
-    assert [one.state for one in store.requests()] == [RequestState.WITHDRAWN, RequestState.WAITING]
+    assert [of.state for of in store.requests()] == [RequestState.WITHDRAWN, RequestState.WAITING]
     with pytest.raises(DataContractError):
         store.add_verdict(verdict(THREE, "Mia", Answer.OTHER), accept)
     with pytest.raises(DataContractError, match="needs the name"):
@@ -263,14 +248,14 @@ def test_threads_and_processes_write_at_the_same_time(store: ReviewStore) -> Non
     root = Path(__file__).parents[2]
     other = subprocess.Popen([sys.executable, "-c", code, str(store.path)], cwd=root)
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda one: store.add_verdict(verdict(one, "Ana")), items))
+        list(threads.map(lambda of: store.add_verdict(verdict(of, "Ana")), items))
     assert other.wait() == 0
-    assert {one.state for one in store.outcomes("s2")} == {ItemState.SETTLED}
+    assert {found.state for found in store.outcomes("s2")} == {ItemState.SETTLED}
 
 
 def test_a_file_that_is_something_else_is_refused_and_left_as_it_is(tmp_path: Path, store: ReviewStore) -> None:
     text, foreign, newer = (tmp_path / name for name in ("text", "foreign.sqlite", "newer.sqlite"))
-    text.write_bytes(b"not a database, but long enough to be taken for one" * 20)
+    text.write_bytes(b"not a database, but long enough to look like a database" * 20)
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE mine (a)")
     connection.close()
@@ -294,15 +279,20 @@ def test_what_was_written_is_there_after_a_restart(store: ReviewStore) -> None:
         assert again.samples() == [sample()]
 
 
-def test_the_progress_of_a_shop_counts_its_items_alone(page_store: ReviewStore) -> None:
+def test_progress_tells_mine_from_the_samples_and_a_shops_from_others(page_store: ReviewStore) -> None:
     items = [item(n) for n in range(5)]  # shop-0 has three, shop-1 two
     page_store.add_sample(sample(), items)
-    for one in items[:3]:
-        page_store.add_verdict(verdict(one, "Ana"))
+    for of in items[:3]:
+        page_store.add_verdict(verdict(of, "Ana"))
     page_store.add_verdict(verdict(items[0], "Ben"))
-    page_store.add_verdict(verdict(items[2], "Ben", Answer.NO))
-    of_shop = page_store.progress("s1", "ana ", "shop-0")
-    assert (of_shop.items, of_shop.settled, of_shop.disputed, of_shop.open) == (3, 1, 1, 1)
-    assert (of_shop.mine, of_shop.left) == (2, 1)
-    other = page_store.progress("s1", "Ben", "shop-1")
-    assert (other.items, other.open, other.mine, other.left) == (2, 2, 0, 2)
+    page_store.add_verdict(verdict(items[2], "Ben", Answer.NO, answered_at=SOON))
+    for name, shop, expected in (
+        ("ana ", "", (5, 3, 1, 1, 3, 2)), ("Ben", "", (5, 3, 1, 1, 2, 3)),
+        ("ana ", "shop-0", (3, 1, 1, 1, 2, 1)), ("Ben", "shop-1", (2, 2, 0, 0, 0, 2)),
+    ):  # fmt: skip
+        found = page_store.progress("s1", name, shop)
+        assert (found.items, found.open, found.disputed, found.settled, found.mine, found.left) == expected
+    newest = page_store.newest_verdict("s1", "BEN")
+    assert newest is not None
+    assert newest.item_id == items[2].item_id
+    assert page_store.newest_verdict("s1", "BEN", adjudicates=True) is None

@@ -44,7 +44,7 @@ LACKING = {
 
 
 def said_and_drawn(sample: SampleCatalog, **given: Any) -> tuple[list[str], dict[str, Any]]:
-    """The lines that the job says, and its summary."""
+    """Draw a sample; return the lines that the job says, and its summary."""
     lines: list[str] = []
     request = DrawRequest.of(sample.config.audit, **{"reviewers": 1} | given)
     with store_of(sample) as store:
@@ -52,18 +52,25 @@ def said_and_drawn(sample: SampleCatalog, **given: Any) -> tuple[list[str], dict
         return lines, audit_sample(context, store, request, ("--config", "my.toml"))
 
 
+def rows_of(sample: SampleCatalog, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a drawn sample in the order of the draw."""
+    rows = [row for row in table(sample, "audits") if row["sample_id"] == summary["sample_id"]]
+    return sorted(rows, key=lambda row: row["draw_order"])
+
+
 def asked(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
-    products = {row["product_id"] for row in rows}
-    return {product: {row["attribute"] for row in rows if row["product_id"] == product} for product in products}
+    """Return product -> attributes that the rows ask for."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["product_id"], set()).add(row["attribute"])
+    return found
 
 
-def test_i5_gold_samples_before_any_model_ask_for_all_that_products_lack_and_add_new_products(
-    sample: SampleCatalog,
-) -> None:
+def test_i5_gold_samples_ask_for_all_that_products_lack(sample: SampleCatalog) -> None:
     """One story on one catalog, because every run of Spark costs seconds."""
     lines, first = said_and_drawn(sample, **GOLD, uniform=10)
     assert table(sample, "predictions") == []
-    rows = sorted(table(sample, "audits"), key=lambda row: row["draw_order"])
+    rows = rows_of(sample, first)
     found = asked(rows)
     assert found == {product: LACKING[product] for product in found}
     assert (len(found), first["products"], first["items"]) == (10, 10, len(rows))
@@ -86,20 +93,17 @@ def test_i5_gold_samples_before_any_model_ask_for_all_that_products_lack_and_add
     assert any("--seed" in line for line in lines)
 
     # a product that was asked about its colour alone is asked about its material later
-    colors = drawn(sample, **GOLD, uniform=2, attributes=("color",), seed=1)
-    rows = [row for row in table(sample, "audits") if row["sample_id"] == colors["sample_id"]]
+    rows = rows_of(sample, drawn(sample, **GOLD, uniform=2, attributes=("color",), seed=1))
     without_color = {product for product, names in LACKING.items() if "color" in names} - set(found)
-    assert {row["attribute"] for row in rows} == {"color"}
+    colors = asked(rows)
     assert {row["population"] for row in rows} == {len(without_color)}
-    assert len(asked(rows).keys() & without_color) == 2
+    assert len(colors) == 2
+    assert colors == {product: {"color"} for product in colors.keys() & without_color}
 
     lines, rest = said_and_drawn(sample, **GOLD, uniform=50, seed=2)
-    rows = [row for row in table(sample, "audits") if row["sample_id"] == rest["sample_id"]]
-    only_material = {product for product in colors_of(sample, colors) if "material" in LACKING[product]}
-    expected = {product: names for product, names in LACKING.items() if product not in found}
-    expected |= {product: {"material"} for product in only_material}
-    for product in set(colors_of(sample, colors)) - only_material:
-        del expected[product]
+    rows = rows_of(sample, rest)
+    expected = {product: names - colors.get(product, set()) for product, names in LACKING.items()}
+    expected = {product: names for product, names in expected.items() if names and product not in found}
     assert asked(rows) == expected
     assert {row["probability"] for row in rows} == {1.0}
     total = len(expected)
@@ -109,10 +113,6 @@ def test_i5_gold_samples_before_any_model_ask_for_all_that_products_lack_and_add
     assert f"{total} of {total} products drawn; products per attribute: {per_attribute}" in lines
     with pytest.raises(DataContractError, match="earlier gold sample"):
         drawn(sample, **GOLD, uniform=50, seed=3)
-
-
-def colors_of(sample: SampleCatalog, summary: Mapping[str, Any]) -> set[str]:
-    return {row["product_id"] for row in table(sample, "audits") if row["sample_id"] == summary["sample_id"]}
 
 
 def of_model(sample: SampleCatalog, attribute: str = "color") -> dict[str, tuple[str, ...]]:
@@ -129,9 +129,9 @@ def test_answers_of_a_gold_sample_become_the_catalogs_values_and_labels(enriched
     """One story on one catalog, because every run of Spark costs seconds."""
     before = of_model(enriched)
     none, other, unsure, audited, *_ = sorted(before)
-    right, another = (one for one in ("Red", "Green", "Blue") if (one,) != before[other])
+    right, another = (color for color in ("Red", "Green", "Blue") if (color,) != before[other])
     summary = drawn(enriched, **GOLD, uniform=99, attributes=("color",))
-    assert set(before) <= colors_of(enriched, summary), "a value of a model makes no difference"
+    assert set(before) <= set(asked(rows_of(enriched, summary))), "a value of a model makes no difference"
     answers: dict[str, Any] = {none: Answer.NONE, other: (right,), unsure: Answer.CANNOT_TELL}
     judge(enriched, summary["sample_id"], lambda item: answers.get(item.product_id))
     written = drawn(enriched, attributes=("color",), uniform=50, near=0)
@@ -181,7 +181,7 @@ def test_answers_of_a_gold_sample_become_the_catalogs_values_and_labels(enriched
 def test_proposals_of_a_version_are_drawn_whatever_was_decided(enriched: SampleCatalog) -> None:
     """One story on one catalog, because every run of Spark costs seconds."""
     lines, first = said_and_drawn(enriched, **PROPOSALS, uniform=6)
-    rows = sorted(table(enriched, "audits"), key=lambda row: row["draw_order"])
+    rows = rows_of(enriched, first)
     without = {product for product, names in LACKING.items() if "color" in names}
     assert len({row["product_id"] for row in rows} & without) == len(rows) == 6
     assert {(row["purpose"], row["stratum"], row["model_version"]) for row in rows} == {("proposals", "uniform", "1")}
@@ -194,12 +194,11 @@ def test_proposals_of_a_version_are_drawn_whatever_was_decided(enriched: SampleC
 
     # what was judged is not asked again; the rest of the population is: published and withheld
     judged, corrected = (item.product_id for item in items_of(enriched, first["sample_id"])[:2])
-    right = next(one for one in ("Red", "Green", "Blue") if one != top[corrected]["value"])
+    right = next(color for color in ("Red", "Green", "Blue") if color != top[corrected]["value"])
     judge(enriched, first["sample_id"], lambda item: {judged: Answer.YES, corrected: (right,)}.get(item.product_id))
     assert ingested(enriched)["attributes"] == {}, "no estimate of written values rests on proposals"
     assert values(enriched, "human") == {(corrected, "color"): (right,)}
-    rest = drawn(enriched, **PROPOSALS, uniform=99, model_version="1")
-    rows = [row for row in table(enriched, "audits") if row["sample_id"] == rest["sample_id"]]
+    rows = rows_of(enriched, drawn(enriched, **PROPOSALS, uniform=99, model_version="1"))
     assert {row["product_id"] for row in rows} == without - {judged, corrected}
     assert {row["reason"] for row in rows} == {"certified", "no_certificate"}
     assert {row["threshold"] for row in rows if row["reason"] == "no_certificate"} == {None}
@@ -213,9 +212,9 @@ def test_proposals_of_a_version_are_drawn_whatever_was_decided(enriched: SampleC
         drawn(enriched, **PROPOSALS, model_version="7")
     assert """enrich_catalog --config FILE --set 'enrich.model_version="7"'""" in str(missing.value)
 
-    # of an attribute with several values the whole product is asked, and the highest value stands for it
+    # all values of a product are asked of an attribute with several values, and the highest stands for the product
     whole = drawn(enriched, population=SampledPopulation.PROPOSALS, attributes=("material",), uniform=4)
-    rows = [row for row in table(enriched, "audits") if row["sample_id"] == whole["sample_id"]]
+    rows = rows_of(enriched, whole)
     assert whole["drawn"] == {"material.same_product": 4, "material.uniform": 4}
     assert {row["probability"] for row in rows} == {4 / sum("material" in names for names in LACKING.values())}
     for product in {row["product_id"] for row in rows}:
@@ -257,15 +256,15 @@ def test_options_that_do_not_go_together_are_refused_before_spark(
 
 @pytest.fixture(scope="module")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> SampleCatalog:
-    """A catalog without products."""
+    """Build a catalog without products."""
     return build(tmp_path_factory.mktemp("bad") / "sample")
 
 
-def test_an_attribute_that_is_switched_off_or_that_no_product_lacks_is_refused(
+def test_gold_attributes_off_or_full_are_refused(
     sample_folder: SampleCatalog, spark: SparkSession, tmp_path: Path
 ) -> None:
     off = sample_folder.copy_to(tmp_path / "off")
-    dictionary = {"attributes": [one | {"enabled": one["name"] != "color"} for one in DICTIONARY["attributes"]]}
+    dictionary = {"attributes": [of | {"enabled": of["name"] != "color"} for of in DICTIONARY["attributes"]]}
     (off.folder / "attributes.json").write_text(json.dumps(dictionary))
     off = replace(off, spark=spark)
     with pytest.raises(ConfigError, match=r"\['color'\] is not enabled"):
@@ -280,7 +279,7 @@ def test_an_attribute_that_is_switched_off_or_that_no_product_lacks_is_refused(
 def test_i5_a_sample_is_in_the_table_and_in_the_review_store_once(enriched: SampleCatalog, run: dict[str, Any]) -> None:
     visible = [row for row in table(enriched, "current_values") if row["source"] == "model"]
     summary = drawn(enriched, uniform=5, near=2)
-    rows = sorted(table(enriched, "audits"), key=lambda row: row["draw_order"])
+    rows = rows_of(enriched, summary)
     items = items_of(enriched, summary["sample_id"])
     assert [item.item_id for item in items] == [row["item_id"] for row in rows]
     assert summary["drawn"]["color.uniform"] == 5
@@ -358,14 +357,14 @@ def test_open_suggestions_are_offered_once_in_one_sample(enriched: SampleCatalog
         assert (first["status"], first["suggestions"]) == ("succeeded", len(of_shop))
         assert offer_suggestions(context, store, [shop])["status"] == "nothing_to_do"
         items = store.items(first["sample_id"])
-        assert {one.shop_id for one in items} == {shop}
+        assert {item.shop_id for item in items} == {shop}
         store.add_verdict(verdict(items[0], "Mia", Answer.NO))
         second = offer_suggestions(context, store)
         assert (second["status"], second["suggestions"]) == ("succeeded", len(suggested) - len(of_shop))
         items += store.items(second["sample_id"])
-        asked = [(one.product_id, one.attribute, one.value, one.shop_id) for one in items]
-        assert sorted(asked) == sorted(
+        offered = [(item.product_id, item.attribute, item.value, item.shop_id) for item in items]
+        assert sorted(offered) == sorted(
             tuple(row[name] for name in ("product_id", "attribute", "suggested_value", "shop_id")) for row in suggested
         )
-        assert {one.images[0][0].endswith(".jpg") for one in items} == {True}
+        assert all(item.images[0][0].endswith(".jpg") for item in items)
         assert offer_suggestions(context, store)["status"] == "nothing_to_do"

@@ -23,8 +23,8 @@ def test_a_switch_is_moved_listed_and_refused(tmp_path: Path, capsys: pytest.Cap
     with catalog.writing():
         assert cli.set_switch([*config, *off]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["switch"] == "value color = Red"
-    (one,) = switches.read(catalog).of(Scope.VALUE, State.OFF)
-    assert (one.attribute, one.target, one.who, one.why) == ("color", "Red", "ann", "mixed up")
+    (switch,) = switches.read(catalog).of(Scope.VALUE, State.OFF)
+    assert (switch.attribute, switch.target, switch.who, switch.why) == ("color", "Red", "ann", "mixed up")
 
     assert cli.set_switch([*config, "--list"]) == 0
     shown = capsys.readouterr()

@@ -19,15 +19,13 @@ if the loop did not close, with what was wrong.
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark import arguments, markdown, print_json
 
 from catalog_enrichment.precision.audit_statistics import ALARM, AuditedRows, estimate, wealth
 
@@ -35,8 +33,8 @@ RATE, AUDITS = 0.05, 3000
 
 
 def simulated(runs: int) -> list[dict[str, Any]]:
-    """Per true precision: the share of audits with an alarm within AUDITS uniform draws, and the median number of draws
-    until it; the same with rows near the threshold taken for uniform ones; draws until a certificate is confirmed."""
+    """Return for each true precision the share of audits with an alarm within AUDITS uniform draws, the median draws
+    until it, the share with rows near the threshold taken for uniform draws, and draws until a confirmation."""
     random = np.random.default_rng(17)
     rows = []
     for precision in (0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.90, 0.85):
@@ -44,54 +42,53 @@ def simulated(runs: int) -> list[dict[str, Any]]:
         # 40% of the rows from near the threshold, where errors are four times as frequent
         near = np.where(random.random((runs, AUDITS)) < 0.4, 4.0, 1.0) * (1 - precision) / 1.6
         oversampled = [first_alarm(random.random(AUDITS) < row, RATE) for row in near[: runs // 4]]
-        confirmed = [_until_confirmed(random, precision) for _ in range(40)] if precision > 1 - RATE else []
+        confirmed = [_until_confirmed(random, precision) for _ in range(40)] if precision > 1 - RATE else [np.inf]
         rows.append(
             {
                 "precision": precision,
-                "alarms": float(np.mean([one is not None for one in alarms])),
-                "median_draws": _median(alarms),
-                "alarms_if_oversampled": float(np.mean([one is not None for one in oversampled])),
-                "median_draws_until_confirmed": _median(confirmed),
+                "alarms": float(np.isfinite(alarms).mean()),
+                "median_draws": _finite(np.median(alarms)),
+                "alarms_if_oversampled": float(np.isfinite(oversampled).mean()),
+                "median_draws_until_confirmed": _finite(np.median(confirmed)),
             }
         )
     return rows
 
 
-def first_alarm(wrong: np.ndarray, rate: float) -> int | None:
-    """Return after how many verdicts the wealth reached ALARM for the first time; None if it never did."""
+def first_alarm(wrong: np.ndarray, rate: float) -> float:
+    """Return after how many verdicts the wealth reached ALARM for the first time; inf if it never did."""
     reached = np.flatnonzero(wealth(wrong, rate) >= ALARM)
-    return int(reached[0]) + 1 if len(reached) else None
+    return float(reached[0]) + 1 if len(reached) else np.inf
 
 
-def _until_confirmed(random: np.random.Generator, precision: float) -> int | None:
-    """Draws until the lower bound reaches the target, by looks at every 20 verdicts."""
+def _until_confirmed(random: np.random.Generator, precision: float) -> float:
+    """Return the draws until the lower bound, looked at after every 20 verdicts, reaches the target; else inf."""
     wrong = random.random(AUDITS) >= precision
     for n in range(20, AUDITS + 1, 20):
         rows = AuditedRows(wrong[:n], np.zeros(n, dtype=bool), np.ones(n), np.ones(n))
         if estimate(rows, 0.05).lower >= 1 - RATE:
             return n
-    return None
+    return np.inf
 
 
-def _median(draws: Sequence[int | None]) -> float | None:
-    """None where fewer than half came to an end."""
-    found = np.array([np.inf if one is None else one for one in draws])
-    middle = float(np.median(found)) if len(found) else np.inf
-    return middle if np.isfinite(middle) else None
+def _finite(number: Any) -> float | None:
+    return float(number) if np.isfinite(number) else None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=2000, help="simulated audits per precision; 0: none")
     parser.add_argument("--loop", action="store_true", help="also the closed loop on a catalog")
     parser.add_argument("--data", type=Path, help="real listings, as of make fashion; else a generated marketplace")
     parser.add_argument("--folder", type=Path, default=Path("var/audit"), help="of the loop's output; emptied")
-    parser.add_argument("--products", type=int, help="default: 4,000 generated or 6,000 real ones")
+    parser.add_argument("--products", type=int, help="default: 4,000 generated or 6,000 real products")
     parser.add_argument("--uniform", type=int, default=200, help="values per attribute that a sample draws uniformly")
-    parser.add_argument("--near", type=int, default=60, help="further ones near the threshold")
+    parser.add_argument("--near", type=int, default=60, help="further values near the threshold")
     args = parser.parse_args()
     result: dict[str, Any] = {"simulated": simulated(args.runs) if args.runs else []}
-    print_simulated(result["simulated"])
+    rows = {str(row["precision"]): list(row.values())[1:] for row in result["simulated"]}
+    columns = [f"alarms within {AUDITS:,}", "median draws", "alarms if oversampled", "median draws until confirmed"]
+    print("\n".join(markdown(columns, rows, "precision")))
     problems: list[str] = []
     if args.loop:
         import audit_loop
@@ -107,18 +104,8 @@ def main() -> int:
         problems = audit_loop.problems(result)
         print(audit_loop.report(result))
         print("\n".join(problems) or "the loop closed")
-    print(json.dumps(result | {"problems": problems}))
+    print_json(result | {"problems": problems})
     return 3 if problems else 0
-
-
-def print_simulated(rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        print("precision  alarms within 3,000  median draws  alarms if oversampled  median draws until confirmed")
-    for row in rows:
-        print(
-            f"{row['precision']:9.2f} {row['alarms']:20.1%} {row['median_draws'] or '-':>13} "
-            f"{row['alarms_if_oversampled']:22.1%} {row['median_draws_until_confirmed'] or '-':>29}"
-        )
 
 
 if __name__ == "__main__":

@@ -30,12 +30,12 @@ Truth = Mapping[tuple[str, str], frozenset[str]]
 
 @dataclass
 class Person:
-    """One who asks for questions and answers them. One connection, kept open."""
+    """A reviewer who asks for questions and answers them over a connection that is kept open."""
 
     port: int
     name: str
     seconds: list[float] = field(default_factory=list)
-    """Of every verdict: from sending it to the server's answer."""
+    """Time of every verdict: from sending it to the server's answer."""
 
     def __post_init__(self) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -48,15 +48,9 @@ class Person:
 
     def say(self, question: Mapping[str, Any], said: tuple[str, ...], adjudicates: bool = False) -> None:
         """Send a verdict; ``said``: the answer, and the right values after it."""
-        body = {
-            "item_id": question["item_id"],
-            "answer": said[0],
-            "right_values": said[1:],
-            "adjudicates": adjudicates,
-            "seconds": 2.0,
-        }
+        body = {"item_id": question["item_id"], "answer": said[0], "right_values": said[1:], "adjudicates": adjudicates}
         start = time.perf_counter()
-        self._send("POST", "/api/verdicts", body)
+        self._send("POST", "/api/verdicts", body | {"seconds": 2.0})
         self.seconds.append(time.perf_counter() - start)
 
     def _send(self, method: str, path: str, body: Any) -> Any:
@@ -88,7 +82,7 @@ def page(command: Sequence[str]) -> Iterator[int]:
 
 
 def answer(question: Mapping[str, Any], truth: Truth) -> tuple[str, ...]:
-    """What somebody says who makes no mistake: yes, the right value, or no where there are several."""
+    """Return the answer of a person who makes no mistake: yes, the right value, or no where there are several."""
     right = truth.get((question["product_id"], question["attribute"]))
     if right is None:
         return ("cannot_tell",)
@@ -98,7 +92,7 @@ def answer(question: Mapping[str, Any], truth: Truth) -> tuple[str, ...]:
 
 
 def with_noise(said: tuple[str, ...], chance: random.Random) -> tuple[str, ...]:
-    """``said``, or in NOISE of the cases the opposite."""
+    """Return ``said``, or in NOISE of the cases the opposite."""
     if said[0] == "cannot_tell" or chance.random() >= NOISE:
         return said
     return ("no",) if said[0] == "yes" else ("yes",)

@@ -11,7 +11,6 @@ of the scoring stage in the first run, and `unchanged_share`, the seconds of a s
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from benchmark import arguments, print_json
 from inference_version import HEADS, SPEC, register_version
 from inference_worlds import read_products
 
@@ -59,16 +59,17 @@ def measure(root: Path, data: Path, products: int, path: str) -> dict[str, Any]:
     version = register_version(root, read_products(data, 256), workers=2, spec=spec)
     names = [{"name": n, "cardinality": head.cardinality, "values": list(head.labels)} for n, head in HEADS.items()]
     (root / "attributes.json").write_text(json.dumps({"attributes": names}))
-    version.config.write_text(version.config.read_text() + _SOURCE)
-    config = load_config(version.config, [f'enrich.compute_type="{path}"'])
+    file = Path(version.config)
+    file.write_text(file.read_text() + _SOURCE)
+    config = load_config(file, [f'enrich.compute_type="{path}"'])
 
     started = time.monotonic()
     context = open_context(config, "enrichment")
     session = time.monotonic() - started
     imported = import_products(context)
     resolved = Registry(config).resolve(version="1")
-    categories = tuple(sorted({str(one) for one in rows.column("category").to_pylist()}))
-    writing = tuple(_writes(one, path, categories) for one in resolved.certificates)
+    categories = tuple(sorted(set(map(str, rows.column("category").to_pylist()))))
+    writing = tuple(_writes(issued, path, categories) for issued in resolved.certificates)
     model = replace(resolved, certificates=writing)
     first = pipeline.enrich(context, model, Window())
     again = pipeline.enrich(context, model, Window())
@@ -82,27 +83,24 @@ def measure(root: Path, data: Path, products: int, path: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _writes(one: Certificate, path: str, categories: tuple[str, ...]) -> Certificate:
-    usual = certificate()
-    issued = {"issued_at": one.issued_at, "expires_at": one.expires_at}
-    scored_by = {
-        "weights_hash": one.weights_hash, "preprocessing_hash": one.preprocessing_hash, "compute_type": f"{path}-cpu",
-    }  # fmt: skip
-    return replace(
-        usual, attribute=one.attribute, modality=one.modality, values=HEADS[one.attribute].labels,
-        threshold=SHARES[one.attribute], suggest_threshold=SHARES[one.attribute] / 2, categories=categories,
-        **issued, **scored_by,
+def _writes(issued: Certificate, path: str, categories: tuple[str, ...]) -> Certificate:
+    """Return a certificate that writes, in place of the abstention ``issued``."""
+    same = ("attribute", "modality", "issued_at", "expires_at", "weights_hash", "preprocessing_hash")
+    threshold = SHARES[issued.attribute]
+    return certificate(
+        **{name: getattr(issued, name) for name in same}, compute_type=f"{path}-cpu", categories=categories,
+        values=HEADS[issued.attribute].labels, threshold=threshold, suggest_threshold=threshold / 2,
     )  # fmt: skip
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="Parquet: product_id, title, category, image")
     parser.add_argument("--products", type=int, default=0, help="the first so many; 0: all")
     parser.add_argument("--path", choices=("fp32", "bf16"), default="fp32", help="compute type")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="enrichment-") as folder:
-        print(json.dumps(measure(Path(folder), args.data.resolve(), args.products, args.path)))
+        print_json(measure(Path(folder), args.data.resolve(), args.products, args.path))
     return 0
 
 

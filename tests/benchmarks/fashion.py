@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from benchmark import JOBS, STAGES, arguments, markdown, print_json
 from scipy import stats
 
 from catalog_enrichment.catalog.lake import Catalog
@@ -34,11 +37,14 @@ from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.dictionary import Attribute, fold
+from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision import classification_metrics
 from catalog_enrichment.records import Source, stable_hash
 
-JOBS = Path(__file__).resolve().parents[2] / "jobs"
-STAGES = ("import_products", "train_model", "promote_model", "enrich_catalog")
+if TYPE_CHECKING:
+    from catalog_enrichment.comparison.compared_models import FittedModels
+    from catalog_enrichment.comparison.tables import Comparison
+    from catalog_enrichment.training.dataset import Labels
 
 Values = frozenset[str]
 
@@ -50,12 +56,12 @@ class Truth:
     values: dict[str, dict[str, Values]]
     """Attribute -> product id -> values; products that are not labelled, where the value is known."""
     twins: set[str]
-    """Products not labelled that share their full title with a labelled one."""
+    """Products that are not labelled and share their full title with a labelled product."""
 
 
 @dataclass(frozen=True)
 class CatalogContent:
-    """What the catalog has after the run."""
+    """The content of the catalog after the run."""
 
     merchant: dict[str, set[str]]
     """Attribute -> products with a merchant's value."""
@@ -67,7 +73,7 @@ class CatalogContent:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", required=True, type=Path, help="parquet with labelled, full_title and the attributes")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
@@ -90,14 +96,12 @@ def main() -> int:
     rates = {stage: round(products / spent, 1) for stage, spent in seconds.items()}
     print_table(attributes, seconds, rates)
     result = {"products": products, "attributes": attributes, "seconds": seconds, "products_per_second": rates}
-    print(json.dumps(result | {"model_version": trained["model_version"], "ok": none_below_target(attributes)}))
+    print_json(result | {"model_version": trained["model_version"], "ok": none_below_target(attributes)})
     return 0 if none_below_target(attributes) else 3
 
 
 def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> int:
-    """Every model of [compare] and the reference, on the products that are not labelled."""
-    from compare_on_unlabelled import compare_on_unlabelled
-
+    """Evaluate every model of [compare] and the reference on the products that are not labelled."""
     from catalog_enrichment.comparison.comparison_page import text_table, write_comparison
 
     if Catalog.of(config).version("products") < 0:
@@ -115,14 +119,70 @@ def compare(args: argparse.Namespace, config: Config, overrides: list[str]) -> i
             text = text_table(table)
             lines = (" | ".join(row) for row in [text.headings, *text.rows])
             print("\n  ".join([text.title, *lines]))
-    print(json.dumps({name: comparison.summary for name, comparison in comparisons.items()}))
+    print_json({name: comparison.summary for name, comparison in comparisons.items()})
     return 0
+
+
+def compare_on_unlabelled(
+    config: Config, truth: Mapping[str, Mapping[str, Values]], subsets: Mapping[str, Set[str] | None]
+) -> tuple[dict[str, Comparison], FittedModels]:
+    """Fit every model once; return a comparison per subset of the unlabelled products (None: all of them).
+
+    ``truth``: attribute -> product id -> values. Values that the models did not learn stay in every denominator.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # read when torch is loaded
+    from catalog_enrichment.comparison.compared_models import compare_settings
+    from catalog_enrichment.comparison.fit_all import CatalogProducts, fit_all, load_data, with_picture
+    from catalog_enrichment.comparison.tables import build_comparison
+
+    catalog = Catalog.of(config)
+    with tempfile.TemporaryDirectory() as folder:
+        workdir, stages = Path(folder), Stages()
+        data = load_data(
+            CatalogProducts(lambda: catalog.scan("products")), load_dictionary(config), config, workdir, stages
+        )
+        labelled = np.concatenate(
+            [index for _, index in data.split.folds.items()]
+        )  # the folds have all labelled products
+        others = np.setdiff1d(np.arange(len(data.split.dataset)), labelled).astype(np.int64)
+        unlabelled = with_picture(data.split, others)
+        fitted = fit_all(replace(data, evaluation_index=unlabelled), config, workdir, stages)
+    comparisons = {}
+    for name, members in subsets.items():
+        labels = {
+            attribute: _labels_from_truth(learned, truth[attribute], data.split.dataset.ids, members)
+            for attribute, learned in fitted.labels.items()
+        }
+        has_truth = np.any([label.labelled for label in labels.values()], axis=0)
+        index = fitted.evaluation_index[has_truth[fitted.evaluation_index]]
+        with_truth = replace(fitted, labels=labels, evaluation_index=index)
+        comparisons[name] = build_comparison(with_truth, compare_settings(config))
+    return comparisons, fitted
+
+
+def _labels_from_truth(
+    learned: Labels, truth: Mapping[str, Values], ids: Sequence[str], members: Set[str] | None
+) -> Labels:
+    """Return the labels of an attribute with the values of ``truth``, for ``members`` only (None: for all)."""
+    column = {value: number for number, value in enumerate(learned.values)}
+    true_values = np.zeros_like(learned.truth)
+    unlearned = np.zeros_like(learned.unlearned)
+    for product, product_id in enumerate(ids):
+        if members is not None and product_id not in members:
+            continue
+        for value in truth.get(product_id, ()):
+            if value in column:
+                true_values[product, column[value]] = True
+            else:
+                unlearned[product] += 1
+    labelled = true_values.any(axis=1) | (unlearned > 0)
+    return replace(learned, truth=true_values, unlearned=unlearned, labelled=labelled)
 
 
 def run_jobs(
     config: str, overrides: list[str], stages: Iterable[str] = STAGES
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Run the jobs as a user would; returns the summary (last line of stdout) and the seconds of each."""
+    """Run the jobs as a user would; return the summary (last line of stdout) and the seconds of each."""
     settings = [part for override in overrides for part in ("--set", override)]
     summaries, seconds = {}, {}
     for stage in stages:
@@ -156,16 +216,16 @@ def read_truth(data: Path, config: Config) -> Truth:
 
 
 def write_part(data: Path, target: Path, products: int) -> Path:
-    """``products`` of the listings, those with the smallest hash of the id, in a file of their own; returns ``target``.
-    As in ``data`` nothing but this program may read what is not labelled."""
+    """Write the ``products`` listings with the smallest hash of the id to ``target``, and return it. As in ``data``
+    nothing but this program may read the truth of listings that are not labelled."""
     rows = pq.read_table(data)
-    order = np.argsort([stable_hash("part", str(one)) for one in rows["product_id"].to_pylist()])
+    order = np.argsort([stable_hash("part", str(product_id)) for product_id in rows["product_id"].to_pylist()])
     pq.write_table(rows.take(np.sort(order[:products])), target)
     return target
 
 
 def _normalised(attribute: Attribute, raw: str | list[str]) -> Values:
-    """As the import does: the canonical value of a spelling in the dictionary, else the value as it is."""
+    """Return as the import does the canonical value of a spelling in the dictionary, else the value as it is."""
     raw_values = [raw] if isinstance(raw, str) else raw
     spellings = attribute.spellings()
     return frozenset(spellings.get(fold(value), value) for value in raw_values)
@@ -193,7 +253,7 @@ def _rows(catalog: Catalog, table: str, *columns: str) -> Iterable[dict[str, Any
 
 
 def score(attribute: Attribute, truth: Truth, content: CatalogContent) -> dict[str, Any]:
-    """One attribute's written values and predictions against the truth."""
+    """Compare the written values and predictions of an attribute with the truth."""
     name = attribute.name
     known, written, top = truth.values[name], content.written.get(name, {}), content.top.get(name, {})
     compared = {product: values for product, values in written.items() if product in known}
@@ -214,7 +274,7 @@ def score(attribute: Attribute, truth: Truth, content: CatalogContent) -> dict[s
 
 
 def _written(n: int, k: int) -> dict[str, Any]:
-    """N written, K of them wrong, with the 95% interval and the one-sided test of a precision of 95%."""
+    """Return N written, K of them wrong, with the 95% interval and the test of a precision of at least 95%."""
     low, high = stats.binomtest(n - k, n).proportion_ci() if n else (0.0, 1.0)  # Clopper and Pearson
     return {
         "written": n,
@@ -226,7 +286,7 @@ def _written(n: int, k: int) -> dict[str, Any]:
 
 
 def _predicted(known: dict[str, Values], top: dict[str, tuple[str, float]]) -> dict[str, float]:
-    """Accuracy, macro-F1 and R@P95 of the top values; a product without a prediction is a miss."""
+    """Return accuracy, macro-F1 and R@P95 of the top values; a product without a prediction is a miss."""
     products = sorted(known)
     labels = sorted({value for values in known.values() for value in values} | {value for value, _ in top.values()})
     column = {label: number for number, label in enumerate(labels)}
@@ -250,20 +310,16 @@ def _predicted(known: dict[str, Values], top: dict[str, tuple[str, float]]) -> d
 
 
 def reported(name: str, trained: dict[str, Any]) -> dict[str, Any]:
-    """The model's own metrics on its test fold, and why an attribute abstains, by modality."""
-    metrics_by_name = trained["metrics"]
+    """Return the model's own metrics on its test fold, and why an attribute abstains, by modality."""
+    metrics = trained["metrics"]
     keys = {
-        "f1_macro": f"{name}/f1_macro",
-        "r_at_p95_both": f"{name}/r_at_p95_micro",
-        "r_at_p95_text_only": f"{name}/text_only/r_at_p95_micro",
-        "r_at_p95_image_only": f"{name}/image_only/r_at_p95_micro",
-        "certified_recall": f"{name}/certified_recall",
-    }
+        "f1_macro": "f1_macro", "r_at_p95_both": "r_at_p95_micro", "r_at_p95_text_only": "text_only/r_at_p95_micro",
+        "r_at_p95_image_only": "image_only/r_at_p95_micro", "certified_recall": "certified_recall",
+    }  # fmt: skip
+    known = {short: metrics.get(f"{name}/{key}") for short, key in keys.items()}
     certificates = [certificate for certificate in trained["certificates"] if certificate["attribute"] == name]
     return {
-        "test": {
-            short: round(metrics_by_name[key], 4) if key in metrics_by_name else None for short, key in keys.items()
-        },
+        "test": {short: None if value is None else round(value, 4) for short, value in known.items()},
         "abstains": {c["modality"]: c["why_abstains"] for c in certificates if c["why_abstains"]},
     }
 
@@ -276,27 +332,19 @@ def none_below_target(attributes: dict[str, dict[str, Any]]) -> bool:
 
 
 def print_table(attributes: dict[str, dict[str, Any]], seconds: dict[str, float], rates: dict[str, float]) -> None:
-    print(f"{'attribute':<12}{'written':>8}{'wrong':>6}  {'precision [95%]':<24}{'p':>6}{'coverage':>16}  twins")
+    columns = ["written", "wrong", "precision [95%]", "p", "coverage", "twins", "accuracy", "F1", "R@P95"]
+    columns += [f"own test: {name}" for name in ("F1", "R@P95 both", "R@P95 text", "R@P95 image", "certified recall")]
+    rows = {}
     for name, row in attributes.items():
         low, high = row["interval"]
-        precision = f"{row['precision']:.3f} [{low:.3f}, {high:.3f}]" if row["written"] else "-"
-        coverage = f"{row['coverage_before']:.1%} > {row['coverage_after']:.1%}"
         without = row["without_twins"]
-        apart = f"{row['near_duplicate_rate']:.0%}; without: {without['wrong']} of {without['written']} wrong"
-        print(
-            f"{name:<12}{row['written']:>8}{row['wrong']:>6}  {precision:<24}{row['p_at_least_95']:>6.3f}{coverage:>16}"
-            f"  {apart}"
-        )
-    print(
-        f"\n{'attribute':<12}{'accuracy':>9}{'F1':>7}{'R@P95':>7} | own test: F1, R@P95 image / text / both, certified"
-    )
-    for name, row in attributes.items():
-        own = ["-" if value is None else f"{value:.3f}" for value in row["test"].values()]
-        f1, both, text, image, certified = own
-        print(
-            f"{name:<12}{row['accuracy']:>9.3f}{row['f1_macro']:>7.3f}{row['r_at_p95_micro']:>7.3f} | {f1}, "
-            f"{image} / {text} / {both}, {certified}"
-        )
+        rows[name] = [
+            *(row["written"], row["wrong"], f"{row['precision']} [{low:.3f}, {high:.3f}]", row["p_at_least_95"]),
+            f"{row['coverage_before']:.1%} > {row['coverage_after']:.1%}",
+            f"{row['near_duplicate_rate']:.0%}; without: {without['wrong']} of {without['written']} wrong",
+            *(row["accuracy"], row["f1_macro"], row["r_at_p95_micro"], *row["test"].values()),
+        ]
+    print("\n".join(markdown(columns, rows, "attribute")))
     for name, row in attributes.items():
         for modality, why in row["abstains"].items():
             print(f"{name} writes nothing on the path {modality}: {why}")

@@ -5,9 +5,6 @@ The chain: two imports, two enrichments, a backfill of two chunks with another m
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.storage import Storage
 
@@ -40,15 +36,15 @@ PRODUCTS = 60
 
 @dataclass
 class Step:
-    """One job of the chain."""
+    """A job of the chain."""
 
     name: str
     job: str
     arguments: list[str] = field(default_factory=list)
     boundaries: list[str] = field(default_factory=list)
-    """What an undisturbed run of it passes, in order."""
+    """The boundaries that an undisturbed run passes, in order."""
     seconds: float = 0.0
-    """That an undisturbed run of it takes in a process that has run others."""
+    """The time of an undisturbed run in a process that has run other jobs."""
 
 
 @dataclass
@@ -68,13 +64,13 @@ class World:
         return self.sample.folder / "catalog"
 
     def place(self, state: int | None = None) -> Path | Storage:
-        """The catalog, or the copy of it before step ``state``."""
+        """Return the place of the catalog, or of its copy before step ``state``."""
         if self.store is None:
             return self.catalog if state is None else self.folder / "states" / str(state) / "catalog"
         return self.store.below("catalog" if state is None else f"states/{state}")
 
     def save(self, number: int) -> None:
-        """Keep the present state as the one before step ``number``."""
+        """Keep the present state as the state before step ``number``."""
         shutil.copytree(self.sample.folder / "feed", self.folder / "states" / str(number) / "feed")
         if self.store is not None:
             _copy(self.store, "catalog", f"states/{number}")
@@ -98,21 +94,18 @@ class World:
 
 def _copy(store: Storage, source: str, target: str) -> None:
     store.discard(target)
-    for one in list(store.files(source)):
-        store.put(target + one.path.removeprefix(source), store.read(one.path))
+    for file in list(store.files(source)):
+        store.put(target + file.path.removeprefix(source), store.read(file.path))
 
 
 def run_here(job: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
-    """Exit code and summary of a job in this process, which joins its Spark session."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        code = getattr(cli, job)(list(arguments))
-    return code, json.loads(out.getvalue().splitlines()[-1])
+    """Run a job in this process, which joins its Spark session; return its exit code and summary."""
+    return sample_catalog.run_job(job, *arguments)[:2]
 
 
 def build(folder: Path, server: ObjectStoreServer | None = None) -> World:
-    """The catalog, its models, and the undisturbed chain of jobs; in a folder, or in the object store of ``server``.
-    Raises RuntimeError if a job of it fails."""
+    """Build the catalog and its models, in a folder or in the object store of ``server``, and run the undisturbed chain
+    of jobs. Raises RuntimeError if a job fails."""
     sample = sample_catalog.build(folder / "work")
     sample.file.write_text(sample.file.read_text() + SPARK)
     for seed in (1, 2):
@@ -165,7 +158,7 @@ def first_feed() -> list[dict[str, Any] | str]:
 
 
 def second_feed() -> list[dict[str, Any] | str]:
-    """A quarter of the products changed, ten are new, another row is broken."""
+    """Return the feed of the second import: a quarter of the products changed, ten are new, another row is broken."""
     rows = first_feed()
     rows[: PRODUCTS // 4] = [listing(number, title=f"Changed {number} blue wool") for number in range(PRODUCTS // 4)]
     return [*rows, *(listing(number) for number in range(PRODUCTS, PRODUCTS + 10)), "[]"]

@@ -1,4 +1,4 @@
-"""Python workers of Spark in which one task dies, fails or is slow.
+"""Python workers of Spark in which a task dies, fails or is slow.
 
 Used as `spark.python.daemon.module`. FAULT_HOOK is `die_scoring`, `die_writing`, `fail`, `slow` or empty. Each fault
 happens once: to the first task that makes its file in the folder FAULT_FLAGS.

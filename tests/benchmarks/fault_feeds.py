@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,41 +25,28 @@ from catalog_enrichment.reasons import Reason
 from .. import hostile_rows, sample_catalog
 from ..hostile_rows import HostileRow
 from ..sample_catalog import SampleCatalog, table
+from .benchmark import PeakMemory
 from .fault_catalog import SPARK, run_here
 from .fault_outcomes import Outcome
-from .fault_processes import peak_memory
 
 FORMATS = ["jsonl", "json_files", "python_lines", "csv", "tsv", "parquet", "delta"]
 COLUMNS = [
-    "shop",
-    "product_id",
-    "title",
-    "description",
-    "category",
-    "image",
-    "updated_at",
-    "opt_out",
-    "color",
-    "material",
+    *("shop", "product_id", "title", "description", "category", "image", "updated_at", "opt_out", "color", "material"),
 ]
-SUITE = {
-    "name": "any_rows",
-    "expectations": [
-        {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}, "severity": "critical"}
-    ],
-}
+_ANY_ROWS = {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}, "severity": "critical"}
+SUITE = {"name": "any_rows", "expectations": [_ANY_ROWS]}
 """An expectation on the whole snapshot refuses an import: here every row is to be judged."""
 
 REASONS = {reason.value for reason in Reason}
 BROKEN_PYTHON = ["%s", "{'shop': '%s'", "['%s']", "{'shop': '%s'} {}", "null %s", "{'shop': '%s', **{}}"]
-"""Lines that are not one Python dict."""
+"""Lines that are not a Python dict."""
 
 BROKEN_CELLS = ["%s", '%s,"never closed', '%s,"closed" early', "%s" + ",x" * 40]
-"""Lines that are no record of a CSV file; %s is the row's mark."""
+"""Lines that are no record of a CSV file; %s is the mark of the row."""
 
 
 def generated(count: int, number: int) -> list[HostileRow]:
-    """``count`` rows by hypothesis: texts of the corpus and any others, and any JSON where a text is expected."""
+    """Return ``count`` rows by hypothesis: texts of the corpus and others, and any JSON where a text is expected."""
     scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | hostile_rows.texts()
     anything = st.recursive(
         scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -97,14 +83,12 @@ def generated(count: int, number: int) -> list[HostileRow]:
     return rows
 
 
-def imports(folder: Path, rows_each: int, times: int) -> Iterator[Outcome]:
-    """Import ``rows_each`` rows, half of them of the corpus and half generated, ``times`` times in each format."""
-    for kind in FORMATS:
+def imports(folder: Path, rows_each: int) -> Iterator[Outcome]:
+    """Import ``rows_each`` rows in each format, half of them of the corpus and half generated."""
+    for number, kind in enumerate(FORMATS, 1):
         outcome = Outcome(f"hostile rows, {kind}", "rows")
-        for number in range(times):
-            chosen = number + times * FORMATS.index(kind) + 1
-            rows = [*hostile_rows.sample(rows_each // 2, seed=chosen), *generated(rows_each // 2, chosen)]
-            _import(folder / f"{kind}-{number}", kind, rows, outcome)
+        rows = [*hostile_rows.sample(rows_each // 2, seed=number), *generated(rows_each // 2, number)]
+        _import(folder / kind, kind, rows, outcome)
         yield outcome
 
 
@@ -116,11 +100,11 @@ def _import(folder: Path, kind: str, rows: list[HostileRow], outcome: Outcome) -
         sample.file.read_text().replace('"jsonl"', f'"{kind}"').replace("feed/products.jsonl", f"feed/{path}")
         .replace("[source.mapping]", 'snapshot_suite = "suite.json"\n[source.mapping]') + SPARK
     )  # fmt: skip
-    with peak_memory(os.getpid()) as peak:
+    with PeakMemory() as peak:
         code, summary = run_here("import_products", ["--config", str(sample.file)])
     outcome.ended(code)
     outcome.times += expected.total()
-    outcome.notes.append(f"{expected.total():,} rows: peak {peak.megabytes:,.0f} MiB")
+    outcome.notes.append(f"{expected.total():,} rows: peak {peak.mib:,.0f} MiB")
     if code:
         outcome.notes.insert(0, f"{folder.name}: {summary.get('message', '')[:300]}")
         outcome.lost += expected.total()
@@ -147,13 +131,13 @@ def _account(sample: SampleCatalog, summary: dict[str, Any], expected: Counter[s
 
 
 def mark_of(text: str) -> str:
-    """The mark in a line or payload; without one the line itself, as quarantine cuts it."""
+    """Return the mark in a line or payload; without a mark the line itself, as quarantine cuts it."""
     mark = re.search(r"mark-\d+", text)
     return mark[0] if mark else text[:2000].strip()
 
 
 def write(feed: Path, kind: str, rows: Sequence[HostileRow]) -> tuple[str, Counter[str]]:
-    """The rows as a source of this kind in the folder ``feed``; returns its name and what must be found again."""
+    """Write the rows as a source of this kind into ``feed``; return its name and the marks that must be found again."""
     records = [row for row in rows if row.record is not None]
     if kind == "jsonl":
         text = "\ufeff" + "\n\n \t\n".join(row.line for row in rows)

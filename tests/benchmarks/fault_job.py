@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.fault_job TRACE CONFIG
 
-It starts Spark and then reads one line of JSON from stdin: [stop at, job, arguments]. So it can be started before it is
+It starts Spark and then reads a line of JSON from stdin: [stop at, job, arguments]. So it can be started before it is
 needed. Boundaries are the ends of stages and checkpoints, and the moments before and after every commit and deletion.
 Each adds its name to the file TRACE as a line, after "begin". At the boundary number "stop at" (from 1; 0: never) the
 process waits for ever.

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .benchmark import called
 from .fault_catalog import Step, World, run_here
 from .fault_outcomes import Outcome
-from .fault_processes import command_line, kill, kill_tree, start, tree
+from .fault_processes import kill, kill_tree, start
 from .fault_states import contents, difference
 
 BOUNDARIES = {
@@ -32,7 +33,7 @@ LIMIT_SECONDS = 300
 
 
 class Standby:
-    """A process that has started Spark and waits for a job: the next one starts while the last one is run again."""
+    """A process that has started Spark and waits for a job: the next process starts while the last job is run again."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -42,15 +43,12 @@ class Standby:
     def _start(self) -> subprocess.Popen[bytes]:
         self.number += 1
         self.trace.unlink(missing_ok=True)
-        return start("tests.benchmarks.fault_job", [self.trace, self.world.sample.file], self.output)
+        output = self.world.folder / f"output-{self.number}"
+        return start("tests.benchmarks.fault_job", [self.trace, self.world.sample.file], output)
 
     @property
     def trace(self) -> Path:
         return self.world.folder / f"trace-{self.number}"
-
-    @property
-    def output(self) -> Path:
-        return self.world.folder / f"output-{self.number}"
 
     def run(self, step: Step, stop_at: int) -> tuple[subprocess.Popen[bytes], Path]:
         """Start the job of ``step`` in the waiting process; returns it and its trace. Call :meth:`renew` after it."""
@@ -68,10 +66,10 @@ class Standby:
 
 
 def boundaries(step: Step) -> list[int]:
-    """The numbers, from 1, of the boundaries at which the step is killed.
+    """Return the numbers, from 1, of the boundaries at which the step is killed.
 
-    Between the end of a checkpoint or commit and that of its stage nothing happens: the second one is left out. So is
-    the moment before a commit that is not a commit point: fault_publish.py has it.
+    Nothing happens between the end of a checkpoint or commit and that of its stage: the second boundary is left out. So
+    is the moment before a commit that is not a commit point: fault_publish.py has it.
     """
     chosen = BOUNDARIES[step.name]
     found = []
@@ -101,7 +99,8 @@ def at_boundaries(world: World, standby: Standby, every: int, until: float) -> I
             wait_for(lambda job=job, trace=trace, stop_at=stop_at: _reached(trace, stop_at) or job.poll() is not None)
             kill_tree(job)
             where = step.boundaries[stop_at - 1]
-            _run_again(world, standby, number, outcome, where)
+            standby.renew()
+            run_again(world, number, outcome, where)
         yield outcome
 
 
@@ -117,10 +116,9 @@ def at_random(world: World, standby: Standby, times: int, seed: int) -> Outcome:
         time.sleep(chosen.uniform(0, 1.2 * step.seconds))
         ended = job.poll() is not None
         kill_tree(job)
-        if ended:
-            standby.renew()
-        else:
-            _run_again(world, standby, number, outcome, f"{step.name}, a random moment")
+        standby.renew()
+        if not ended:
+            run_again(world, number, outcome, f"{step.name}, a random moment")
     return outcome
 
 
@@ -132,10 +130,11 @@ def of_the_jvm(world: World, standby: Standby, number: int, times: int) -> Outco
         world.restore(number)
         job, trace = standby.run(step, 0)
         wait_for(lambda trace=trace: trace.is_file() and "after stage validate" in trace.read_text())
-        kill([pid for pid in tree(job.pid) if "java" in command_line(pid)])
+        kill(called(job.pid, "java"))
         outcome.ended(exit_code(job))
         kill_tree(job)
-        _run_again(world, standby, number, outcome, "the JVM")
+        standby.renew()
+        run_again(world, number, outcome, "the JVM")
     return outcome
 
 
@@ -146,14 +145,8 @@ def exit_code(job: subprocess.Popen[bytes]) -> int:
         return 124
 
 
-def _run_again(world: World, standby: Standby, number: int, outcome: Outcome, where: str) -> None:
-    """Check what readers see, run the job again, and compare with the undisturbed chain."""
-    standby.renew()
-    run_again(world, number, outcome, where)
-
-
 def run_again(world: World, number: int, outcome: Outcome, where: str) -> None:
-    """The same, without the next process."""
+    """Check what readers see, run the job again, and compare with the undisturbed chain."""
     outcome.times += 1
     if problem := seen_by_readers(world, number):
         outcome.unexplained += 1
@@ -170,7 +163,7 @@ def run_again(world: World, number: int, outcome: Outcome, where: str) -> None:
 
 
 def seen_by_readers(world: World, number: int) -> str | None:
-    """I4: after a kill readers see what they saw before the job, or what they see after it; else what is wrong.
+    """Return what is wrong where readers see neither the state before the killed job nor that after it (I4).
 
     A backfill is a sequence of runs, each of which is seen whole or not at all: the ledger tells.
     """

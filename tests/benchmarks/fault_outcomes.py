@@ -1,4 +1,4 @@
-"""What the faults did: one outcome per fault, added up for the table and the JSON line."""
+"""The outcomes of the faults, added up for the table and the JSON line."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ BUG = 1
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one kind of fault."""
+    """The outcome of a kind of fault."""
 
     fault: str
     kind: str
     """`job`: kills of whole jobs; `publish`: of the small process; `rows`: hostile rows; `other`: no kill."""
     times: int = 0
-    """How often it was done; of rows, how many."""
+    """How often it was done; for rows, how many."""
     equal: int = 0
-    """After how many of them the job, run again, ended as an undisturbed one; of rows, how many are accounted for."""
+    """After how many of them the job, run again, ended as an undisturbed job; for rows, how many are accounted for."""
     lost: int = 0
     duplicated: int = 0
     unexplained: int = 0
     """Rows without an outcome or a known reason, and jobs that ended as a bug."""
     exit_codes: dict[int, int] = field(default_factory=dict)
-    """Of the disturbed jobs that ended by themselves -> how many."""
+    """Exit code -> how many of the disturbed jobs that ended by themselves."""
     notes: list[str] = field(default_factory=list)
 
     def ended(self, code: int) -> None:
@@ -49,7 +49,7 @@ def delta(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """The figures of the JSON line."""
 
     def total(name: str, *kinds: str) -> int:
-        return sum(getattr(one, name) for one in outcomes if not kinds or one.kind in kinds)
+        return sum(getattr(outcome, name) for outcome in outcomes if not kinds or outcome.kind in kinds)
 
     return {
         "kills": total("times", "job"),

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.delivery import connection, deliver, differences
+from catalog_enrichment.delivery import deliver, differences, postgres
 from catalog_enrichment.errors import CatalogEnrichmentError
 import deltalake, psycopg
 config = load_config(sys.argv[1])
@@ -79,10 +79,10 @@ class World:
         self.spare: subprocess.Popen[str] | None = None
         self.commits = 0
         self.seconds = 0.5
-        """Of an undisturbed delivery: the time in which a kill falls."""
+        """The time of an undisturbed delivery, in which a kill falls."""
 
     def commit(self) -> None:
-        """One to three runs change some of the products."""
+        """Change some of the products by one to three runs."""
         for _ in range(self.random.randint(1, 3)):
             self.commits += 1
             for number in self.random.sample(range(PRODUCTS), PRODUCTS // 4):
@@ -95,7 +95,7 @@ class World:
             self.versions.show(self.state, f"run-{self.commits}")
 
     def start(self) -> subprocess.Popen[str]:
-        """A delivery that has loaded everything and waits for :func:`go`. The next one is loading meanwhile."""
+        """Return a delivery that has loaded everything and waits for :func:`go`; the next delivery loads meanwhile."""
         process, self.spare = self.spare or self._loading(), self._loading()
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -116,7 +116,7 @@ class World:
     # --- what must hold ---------------------------------------------------------------------------------------------
 
     def at_a_commit(self, fault: str) -> bool:
-        """Whether the rows are those that readers of the catalog saw at the database's position."""
+        """Return whether the rows are those that readers of the catalog saw at the position of the database."""
         rows, version = self.delivered()
         expected = {} if version is None else self.versions.seen(version)
         if rows == expected:
@@ -125,7 +125,7 @@ class World:
         return False
 
     def delivered(self) -> tuple[State, int | None]:
-        """Rows and position, of one moment."""
+        """Return rows and position of the same moment."""
         while True:
             ((before,),) = self.database.query("SELECT version FROM enriched.position")
             rows = self.database.rows()
@@ -133,7 +133,7 @@ class World:
                 return rows, before
 
     def complete(self, fault: str) -> bool:
-        """Run a delivery to its end; whether every commit was delivered once and readers see what they should."""
+        """Run a delivery to its end; return whether every commit was delivered once and readers see all of it."""
         try:
             self.database.deliver(self.versions)
         except CatalogEnrichmentError as problem:

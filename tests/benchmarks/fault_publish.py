@@ -39,10 +39,10 @@ from .fault_states import Contents, contents, difference
 
 PUBLISH, CLEAN_UP = "publish", "clean_up"
 VALUES = 200
-"""Ledger events of one run."""
+"""Ledger events of a run."""
 
 LEASE_SECONDS = 2
-"""Of a catalog in an object store: a process that was killed is taken for dead after it."""
+"""Lease of a catalog in an object store: a process that was killed is taken for dead after it."""
 
 STEPS = {PUBLISH: 30, CLEAN_UP: 16}
 """Steps of a process, of a clean-up at least so many; a number beyond the last step would kill nothing."""
@@ -51,7 +51,7 @@ AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def publish(lake: Catalog, number: int) -> None:
-    """What an enrichment does after it has decided, without Spark. Doing it again changes nothing."""
+    """Publish as an enrichment does after it has decided, without Spark. Doing it again changes nothing."""
     run_id = f"run-{number:03d}"
     values = [(f"p{i:04d}", "color", "Red" if (i + number) % 2 else "Blue") for i in range(VALUES)]
     decided = {"content_hash": "c", "score": 0.99, "modality": "both", "run_id": run_id}
@@ -105,7 +105,7 @@ ACTIONS: dict[str, Callable[[Catalog, int], None]] = {PUBLISH: publish, CLEAN_UP
 
 
 def main(catalog: str, number: str, action: str, stop_at: str) -> None:
-    """The process: everything is loaded, "ready" is printed, and the action begins."""
+    """Load everything, print "ready", and begin the action."""
     lake, steps = lake_at(catalog), 0
     lake.version("runs")
 
@@ -132,7 +132,7 @@ def main(catalog: str, number: str, action: str, stop_at: str) -> None:
 
 
 def lake_at(catalog: str) -> Catalog:
-    """The catalog in a folder, or in an object store that the environment's variables describe."""
+    """Return the catalog in a folder, or in an object store that the variables of the environment describe."""
     if "://" not in catalog:
         return Catalog(Path(catalog))
     settings = CatalogConfig(path=catalog, dictionary="").store_settings()
@@ -148,11 +148,11 @@ class Place:
     during: Callable[[int], None] = lambda _: None
     """Called with the number of a process when that has begun."""
     until: float = math.inf
-    """Of time.perf_counter: then no more processes are started."""
+    """The time.perf_counter after which no more processes are started."""
 
 
 def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outcome]:
-    """Kill ``times`` processes, half at a step and half at a random moment; after each one resume and compare."""
+    """Kill ``times`` processes, half at a step and half at a random moment; resume and compare after each of them."""
     chosen = random.Random(seed)
     at_steps = Outcome("SIGKILL of a publishing process at its steps", "publish")
     at_random = Outcome("SIGKILL of a publishing process at random moments", "publish")
@@ -190,7 +190,7 @@ def kills(folder: Path, times: int, seed: int, at: Place = Place()) -> list[Outc
 
 
 def part_of_a_run(lake: Catalog, before: Contents, after: Contents, run_id: str) -> str | None:
-    """What is wrong with what readers see after the kill; None if each table has all of the run or nothing of it."""
+    """Return what readers see of a part of the run after the kill; None if each table has all of it or nothing."""
     now = contents(lake.storage)
     for table in ("attribute_values", "current_values", "runs"):
         if now[table] not in (before[table], after[table]):
@@ -205,7 +205,7 @@ def part_of_a_run(lake: Catalog, before: Contents, after: Contents, run_id: str)
 
 
 def _start(catalog: str, number: int, action: str, stop_at: int) -> subprocess.Popen[bytes]:
-    """Start the process; returns it when it is ready to act."""
+    """Start the process; return it when it is ready to act."""
     command = [sys.executable, "-m", "tests.benchmarks.fault_publish", catalog, str(number), action, str(stop_at)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -214,7 +214,7 @@ def _start(catalog: str, number: int, action: str, stop_at: int) -> subprocess.P
 
 
 def _end(process: subprocess.Popen[bytes], delay: float | None) -> int:
-    """Kill the process ``delay`` seconds from now, if given; returns how it ended."""
+    """Kill the process ``delay`` seconds from now, if given; return how it ended."""
     with process:
         if delay is not None:
             time.sleep(delay)
@@ -223,7 +223,7 @@ def _end(process: subprocess.Popen[bytes], delay: float | None) -> int:
 
 
 def _seconds(catalog: str, action: str) -> float:
-    """What the action takes in a process that nobody kills, with a little more."""
+    """Return the seconds of the action in a process that nobody kills, and a tenth more."""
     lake = lake_at(catalog)
     for number in range(3):
         publish(lake, number)

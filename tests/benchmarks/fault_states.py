@@ -1,4 +1,4 @@
-"""What a catalog holds, without times: equal for a job that was disturbed and run again, and one that was not.
+"""What a catalog holds, without times: equal for a job that was disturbed and run again, and for an undisturbed job.
 
 Equality is that of I5: products, quarantine, predictions, ledger, what readers see, label uses, self-derived values,
 and the succeeded runs with their counts. Scores are compared to four decimals. Left out are times, the attempts that
@@ -19,7 +19,7 @@ from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.storage import Storage
 
 LEFT_OUT = {"seconds", "stages", "validation", "config", "attempt", "error", "table_versions"}
-"""Columns that differ from one attempt to the next, besides the times (`*_at`, except a product's `updated_at`)."""
+"""Columns that differ between attempts, besides the times (`*_at`, except a product's `updated_at`)."""
 
 Contents = dict[str, Counter[str]]
 """Table -> its rows as JSON, each with how often it is there."""
@@ -28,7 +28,7 @@ Contents = dict[str, Counter[str]]
 @dataclass(frozen=True)
 class Difference:
     lost: int
-    """Rows that an undisturbed run has, and this one has not."""
+    """Rows that an undisturbed run has and this run lacks."""
     duplicated: int
     """Rows that are there more often than in an undisturbed run."""
     examples: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Difference:
 
 
 def contents(catalog: Path | Storage) -> Contents:
-    """All tables of the catalog in ``catalog``, read as its readers do."""
+    """Return all tables of the catalog in ``catalog``, read as its readers do."""
     lake = Catalog(catalog)
     rows = {name: [row for batch in lake.scan(name) for row in batch.to_pylist()] for name in contract.TABLES}
     succeeded = {row["run_id"] for row in rows["runs"] if row["status"] == "succeeded"}
@@ -51,7 +51,7 @@ def contents(catalog: Path | Storage) -> Contents:
 
 
 def difference(actual: Contents, expected: Contents) -> Difference:
-    """Of ``actual`` from ``expected``, over all tables."""
+    """Return the difference of ``actual`` from ``expected`` over all tables."""
     lost = [f"lost {name}: {row}" for name in expected for row in (expected[name] - actual[name]).elements()]
     more = [f"more {name}: {row}" for name in expected for row in (actual[name] - expected[name]).elements()]
     return Difference(len(lost), len(more), tuple(text[:600] for text in (*lost[:3], *more[:3])))
@@ -72,9 +72,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, list) and value and isinstance(value[0], tuple):  # a map, in no order
-        return sorted((key, _plain(one)) for key, one in value)
+        return sorted((key, _plain(element)) for key, element in value)
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(element) for element in value]
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(element) for key, element in value.items()}
     return value

@@ -26,13 +26,13 @@ def faults(world: World) -> Iterator[Outcome]:
         outcome = Outcome(fault, "other")
         world.restore(number)
         try:
-            _one(world, number, outcome, expected, broken)
+            _inflict(world, number, outcome, expected, broken)
         except PermissionError as problem:
             outcome.notes.append(f"skipped: {problem}")
         yield outcome
 
 
-def _one(
+def _inflict(
     world: World,
     number: int,
     outcome: Outcome,

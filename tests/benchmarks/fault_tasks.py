@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 
+from .benchmark import called
 from .fault_catalog import World
 from .fault_kills import exit_code, run_again, wait_for
 from .fault_outcomes import Outcome
-from .fault_processes import command_line, kill, kill_tree, start, tree
+from .fault_processes import kill, kill_tree, start
 
+EXECUTOR = "CoarseGrainedExecutorBackend"
 LOCAL, CLUSTER = "local[2]", "local-cluster[2,1,1024]"
 
 
@@ -66,8 +68,8 @@ def faults(world: World, number: int) -> Iterator[Outcome]:
         )  # fmt: skip
         if not fault.hook:
             wait_for(lambda output=output: "validate " in output.read_text(errors="replace"))
-            wait_for(lambda job=job: _executors(job.pid))
-            kill(_executors(job.pid)[:1])
+            wait_for(lambda job=job: called(job.pid, EXECUTOR))
+            kill(called(job.pid, EXECUTOR)[:1])
         outcome.ended(exit_code(job))
         kill_tree(job)
         if fault.hook:
@@ -79,11 +81,7 @@ def faults(world: World, number: int) -> Iterator[Outcome]:
 
 
 def _orphans(world: World) -> int:
-    """Files of tasks that were repeated, in the tables that are only appended to."""
+    """Return how many files of repeated tasks are in the tables that are only appended to."""
     upkeep = Maintenance(Catalog(world.catalog), 0)
     tables = [name for name in ("predictions", "quarantine", "attribute_values") if name in upkeep.tables]
     return sum(len(upkeep.unreferenced_files(name).paths) for name in tables)
-
-
-def _executors(pid: int) -> list[int]:
-    return [one for one in tree(pid) if "CoarseGrainedExecutorBackend" in command_line(one)]

@@ -14,7 +14,6 @@ or not equal.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -22,24 +21,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .benchmark import arguments, print_json
 from .fault_outcomes import Outcome, delta, table
 from .fault_processes import environment
 
 SECTIONS = ("publish", "kills", "tasks", "surroundings", "rows")
-ENRICHMENT = 1
-"""The step of the chain whose parts are killed."""
+SEED, ENRICHMENT = 10, 1
+"""ENRICHMENT: the step of the chain whose parts are killed."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="a section; repeatable")
     parser.add_argument("--every", type=int, default=1, help="kill at each n-th boundary only")
     parser.add_argument("--boundary-minutes", type=float, default=25, help="for the kills at boundaries")
     parser.add_argument("--random-kills", type=int, default=6)
     parser.add_argument("--publish-kills", type=int, default=100)
-    parser.add_argument("--rows", type=int, default=1600, help="rows of one import")
-    parser.add_argument("--imports", type=int, default=1, help="imports per format")
-    parser.add_argument("--seed", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=1600, help="rows of an import")
     args = parser.parse_args()
     os.environ.update(environment())  # before any library is imported that reads it
     outcomes, begin = [], time.perf_counter()
@@ -50,7 +48,7 @@ def main() -> int:
             print(f"{minutes:5.1f} min  {outcome.row()}", file=sys.stderr, flush=True)
     print(table(outcomes))
     figures = delta(outcomes)
-    print(json.dumps({"delta": figures}), flush=True)
+    print_json({"delta": figures})
     wrong = figures["lost"] + figures["duplicated"] + figures["unexplained"]
     return int(wrong > 0 or any(outcome.equal < outcome.times for outcome in outcomes))
 
@@ -60,7 +58,7 @@ def _outcomes(folder: Path, args: argparse.Namespace) -> Iterator[Outcome]:
 
     sections = args.only or SECTIONS
     if "publish" in sections:
-        yield from fault_publish.kills(folder / "publish", args.publish_kills, args.seed)
+        yield from fault_publish.kills(folder / "publish", args.publish_kills, SEED)
     if {"kills", "tasks", "surroundings"} & set(sections):
         from . import fault_catalog
 
@@ -70,7 +68,7 @@ def _outcomes(folder: Path, args: argparse.Namespace) -> Iterator[Outcome]:
             standby = fault_kills.Standby(world)
             try:
                 yield from fault_kills.at_boundaries(world, standby, args.every, until)
-                yield fault_kills.at_random(world, standby, args.random_kills, args.seed)
+                yield fault_kills.at_random(world, standby, args.random_kills, SEED)
                 yield fault_kills.of_the_jvm(world, standby, ENRICHMENT, 2)
             finally:
                 standby.close()
@@ -79,7 +77,7 @@ def _outcomes(folder: Path, args: argparse.Namespace) -> Iterator[Outcome]:
         if "surroundings" in sections:
             yield from fault_surroundings.faults(world)
     if "rows" in sections:
-        yield from fault_feeds.imports(folder / "rows", args.rows, args.imports)
+        yield from fault_feeds.imports(folder / "rows", args.rows)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,16 @@
 """Faults of the delivery to PostgreSQL: kills, cut connections, a server that dies, two deliveries at once.
 
-    python -m tests.benchmarks.faults_postgres                           (about 10 minutes on 2 cores)
-    python -m tests.benchmarks.faults_postgres --minutes 2               (a try)
+faults_stores.py runs it (about 10 minutes on 2 cores).
 
 A real server and a real catalog, which gets new commits before every fault while a merchant edits values all the time.
 After each fault the database must be at a commit: its rows are those that readers of the catalog saw at its position.
 Then the job runs again, and the database must have what readers see now, with every commit delivered once and in order.
-The table fault x outcome comes first; the last line is one JSON object. Exit code 1 if anything else was seen.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import sys
 import tempfile
 import threading
 import time
@@ -30,8 +26,6 @@ from tests.postgres_server import PostgresServer
 
 DELIVERY_KILLS, JOB_KILLS, OTHERS = 100, 20, 8
 """How often each fault happens: SIGKILL to deliveries, to whole jobs, every other fault."""
-
-# --- the faults -------------------------------------------------------------------------------------------------------
 
 
 def killed_delivery(world: World) -> str:
@@ -86,7 +80,7 @@ FAULTS: dict[str, Callable[[World], str]] = {
 
 
 def killed_job(world: World, number: int) -> str:
-    """SIGKILL to a whole job, of every two one to deliver_values and one to export_changes, then the job again.
+    """SIGKILL to a whole job, in turn to deliver_values and to export_changes, then the job again.
 
     Returns the outcome: "equal" if the database, or the table of who follows the files, has what readers see.
     """
@@ -114,7 +108,7 @@ def killed_job(world: World, number: int) -> str:
 
 
 def mirrored(world: World) -> State:
-    """What a consumer has that applies the files of export_changes in order and skips versions that it has."""
+    """Return the state of a consumer that applies the files of export_changes in order and skips known versions."""
     have: State = {}
     done = -1
     for file in sorted((world.folder / "files").glob("*.jsonl"), key=lambda file: int(file.stem.rpartition("-")[2])):
@@ -172,7 +166,7 @@ def merchant_edits(world: World) -> Iterator[Callable[[], int]]:
 
 
 def run(minutes: float) -> dict[str, Any]:
-    """All faults, until each happened as often as planned or the time is over; the figures of the proof."""
+    """Try all faults, until each happened as often as planned or the time is over; return the figures."""
     until = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # as root the server runs as another user
@@ -248,17 +242,3 @@ def _figures(world: World, edits_unseen: int) -> dict[str, Any]:
         "other_faults": sum(sum(outcomes.values()) for fault, outcomes in tally.outcomes.items()
                             if fault not in ("job killed", "delivery killed")),
     }  # fmt: skip
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=24.0, help="at most so long")
-    figures = run(parser.parse_args().minutes)
-    print(json.dumps(figures), flush=True)
-    wrong = any(figures[name] for name in ("lost", "duplicated", "unexplained"))
-    unequal = figures["kills"] != figures["reruns_equal"] or figures["publish_kills"] != figures["publish_equal"]
-    return int(wrong or unequal)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

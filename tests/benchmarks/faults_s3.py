@@ -1,4 +1,4 @@
-"""Faults of a catalog in an object store: what it holds afterwards, against one that nobody disturbed.
+"""Faults of a catalog in an object store: what it holds afterwards, against a catalog that nobody disturbed.
 
 The server is that of tests/object_store.py: moto with a journal on the disk, so that a killed server comes back with
 what it had acknowledged.
@@ -37,7 +37,7 @@ IMPORT, ENRICHMENT = 0, 1
 
 
 def run(minutes: float) -> dict[str, Any]:
-    """All faults in about ``minutes``; prints the table, returns the figures."""
+    """Try all faults in about ``minutes``, print the table, and return the figures."""
     until = time.perf_counter() + 60 * minutes
     os.environ.update(environment(**CREDENTIALS))  # before any library is imported that reads it
     outcomes: list[Outcome] = []
@@ -105,7 +105,7 @@ def of_the_server(world: World, standby: Standby, server: ObjectStoreServer) -> 
 
 
 def two_at_once(world: World, standby: Standby) -> Outcome:
-    """The same job twice: one writes, the other is refused."""
+    """The same job twice: a job writes, the other job is refused."""
     outcome = Outcome("two jobs at once", "other")
     for number in (IMPORT, ENRICHMENT):
         world.restore(number)
@@ -126,7 +126,7 @@ def two_at_once(world: World, standby: Standby) -> Outcome:
 
 
 def of_a_sleeping_holder(world: World, standby: Standby) -> Outcome:
-    """SIGSTOP to a job that holds the lease; another takes it over and finishes; then the first one wakes up."""
+    """SIGSTOP to a job that holds the lease; another job takes it over and finishes; then the first job wakes up."""
     outcome = Outcome("the lease's holder sleeps past its expiry", "other")
     for number, boundary in ((ENRICHMENT, "after stage score"), (ENRICHMENT, "after commit predictions")):
         world.restore(number)

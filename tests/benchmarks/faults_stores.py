@@ -13,30 +13,30 @@ store not tried, or there were fewer than 20 kills of jobs and 100 of publishing
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import sys
 from typing import Any
 
+from .benchmark import arguments, print_json
+
 STORES = {"s3": "faults_s3", "postgres": "faults_postgres"}
-"""Store -> the module beside this one whose `run(minutes)` returns its figures."""
+"""Store -> the module of this folder whose `run(minutes)` returns its figures."""
 
 MINUTES = {"s3": 32.0, "postgres": 24.0}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--only", choices=list(STORES), action="append", help="a store; repeatable")
     parser.add_argument("--minutes", type=float, help="for each store, instead of its own limit")
     args = parser.parse_args()
     figures = {store: figures_of(store, args.minutes or MINUTES[store]) for store in args.only or STORES}
-    print(json.dumps(figures), flush=True)
+    print_json(figures)
     return int(any(map(wrong, figures.values())))
 
 
 def figures_of(store: str, minutes: float) -> dict[str, Any]:
-    """The figures of one store; why there are none where its module, or what that needs, is not there."""
+    """Return the figures of a store, or why there are none where its module or a program that it needs is not there."""
     name = STORES[store]
     try:
         module = importlib.import_module(f".{name}", __package__)
@@ -46,7 +46,7 @@ def figures_of(store: str, minutes: float) -> dict[str, Any]:
 
 
 def wrong(figures: dict[str, Any]) -> bool:
-    """Whether the figures are not those of a store that lost nothing."""
+    """Return whether a store lost something, was not tried, or had too few kills."""
     kills = [("kills", "reruns_equal", 20), ("publish_kills", "publish_equal", 100)]
     unequal = any(
         figures.get(name, 0) < least or figures[name] != figures.get(equal, 0) for name, equal, least in kills

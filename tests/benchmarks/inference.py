@@ -4,12 +4,12 @@
     make bench DATA=FILE.parquet                                (a file as for make compare)
     python tests/benchmarks/inference.py --products 64 --rounds 1 --batch 32 --only plain ours        (a try)
 
-One model version with random weights, the same products for all: with their pictures as they are (small) and enlarged
-(large). In every round every contender has a process of its own, which starts, loads the model, warms up, and only then
-scores both worlds: JVM, session, model and warm-up are never timed. Rounds take all contenders in turn, each time from
-another first one, so that a busy moment of the machine does not fall on one contender. With several batch sizes a first
-round, which does not count, chooses each contender's. Nothing is deduplicated or skipped. inference_contenders.py says
-how each contender is built, inference_version.py and inference_worlds.py what is scored.
+A model version with random weights scores the same products for all: with their pictures as they are (small) and
+enlarged (large). In every round every contender has a process of its own, which starts, loads the model, warms up, and
+only then scores both worlds: JVM, session, model and warm-up are never timed. Rounds take all contenders in turn, each
+time from another first contender, so that a busy moment of the machine does not fall on a single contender. Nothing is
+deduplicated or skipped. inference_contenders.py says how each contender is built, inference_version.py and
+inference_worlds.py what is scored.
 
 - Timed: from the Parquet files until all predictions are in the main process (on Spark as an Arrow table). Ray Data and
   Daft start new workers for every pass; the clock starts when these are warm, and stops when the last predictions
@@ -17,8 +17,8 @@ how each contender is built, inference_version.py and inference_worlds.py what i
 - Memory: the largest sum of the resident sets of the contender's process tree during its timed parts, sampled five
   times per second. Shared pages count in each process; so does Ray's object store. `bare` holds all inputs.
 - Same predictions: the probability of a product's best value is compared with the probability that `plain` gives to
-  that value, and with its highest. The tolerance is 1e-4 in fp32 and 0.15 in bf16: random image encoders amplify
-  rounding more than trained ones.
+  that value, and with its highest. The tolerance is 1e-5 in fp32 and 0.15 in bf16: random image encoders amplify
+  rounding more than trained encoders.
 
 Exits with 3 if predictions differ from those of plain by more than the tolerance, with 1 if a contender failed. The
 last line is one JSON object.
@@ -39,18 +39,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from inference_contenders import CONTENDERS, TOLERANCES, environment
-from inference_job import Job, Measured, Run
-from inference_results import NOT_INSTALLED, Outcome, difference, fastest, summary, table
-from inference_version import HEADS, Version, register_version
+from benchmark import arguments, in_turn, print_json
+from inference_contenders import CONTENDERS, environment
+from inference_job import Job, Measured, Run, Version
+from inference_results import NOT_INSTALLED, Outcome, difference, summary, table
+from inference_version import HEADS, register_version
 from inference_worlds import WORLDS, read_products, store_pictures, with_large_pictures, write_world
 
 FILES_PER_WORKER = 4
 """Files of a world; in most frameworks a file is a task."""
 WARM_UP = 256
 """Products that every process scores before the clock starts, per worker."""
-TUNED_ON = 0.25
-"""Share of the products, in the small world, that a batch size is chosen on."""
 LARGE = 0.25
 """Share of the products that the large world has: its pictures take longer."""
 LIMIT_SECONDS = 1800
@@ -64,30 +63,24 @@ class Bench:
     root: Path
     version: Version
     workers: int
-    path: str
+    batch: int
     products: Mapping[str, int]
     """World -> its products."""
 
-    @property
-    def worlds(self) -> list[str]:
-        return list(self.products)
-
-    def measure(self, name: str, runs: Sequence[Run]) -> list[Measured] | None:
-        """The runs of a contender in a new process, in order; None if it failed."""
+    def measure(self, name: str) -> list[Measured] | None:
+        """Score every world in a new process of a contender; None if it failed."""
         answer, file = self.root / "answer.json", self.root / "job.json"
         answer.unlink(missing_ok=True)
         Job(
             contender=name,
+            version=self.version,
             workers=self.workers,
-            path=self.path,
-            artifact=str(self.version.artifact),
-            artifact_hash=self.version.artifact_hash,
-            model_uri=self.version.uri,
-            tracking_uri=self.version.tracking_uri,
-            config=str(self.version.config),
             pictures=str(self.root / "pictures"),
             warm_up=str(self.root / "warm_up"),
-            runs=tuple(runs),
+            batch=self.batch,
+            runs=tuple(
+                Run(folder=str(self.root / world), predictions=str(self._file(world, name))) for world in self.products
+            ),
             answer=str(answer),
         ).write(file)
         command = [sys.executable, str(Path(__file__).with_name("inference_contenders.py")), str(file)]
@@ -108,32 +101,12 @@ class Bench:
                 process.wait()
         if process.returncode or not answer.exists():
             return None
-        return [Measured(**one) for one in json.loads(answer.read_text())]
-
-    def best_batch(self, name: str, batches: Sequence[int]) -> int | None:
-        """The fastest of ``batches`` for a contender, each tried twice; None if it failed."""
-        if len(batches) == 1:
-            return batches[0]
-        tried = [*batches, *reversed(batches)]
-        found = self.measure(name, [Run(folder=str(self.root / "tuning"), batch=batch) for batch in tried])
-        if found is None:
-            return None
-        seconds = [one.seconds for one in found]
-        print(f"tried {name}: batches of {tried}: {[round(one, 2) for one in seconds]} s", file=sys.stderr, flush=True)
-        return fastest(tried, seconds)
+        return [Measured(**measured) for measured in json.loads(answer.read_text())]
 
     def round(self, name: str, outcomes: dict[str, dict[str, Outcome]]) -> None:
         """Score every world once and add what was measured; a contender that fails is left out from then on."""
-        runs = [
-            Run(
-                folder=str(self.root / world),
-                batch=outcomes[world][name].batch,
-                predictions=str(self._file(world, name)),
-            )
-            for world in self.worlds
-        ]
-        found = self.measure(name, runs)
-        for number, world in enumerate(self.worlds):
+        found = self.measure(name)
+        for number, world in enumerate(self.products):
             outcome = outcomes[world][name]
             if found is None:
                 outcome.absent, outcome.rounds = "failed", []
@@ -144,7 +117,7 @@ class Bench:
     def compare(self, name: str, outcomes: dict[str, dict[str, Outcome]]) -> None:
         """Compare the last predictions of a contender with those of plain, if there are any."""
         labels = {attribute: head.labels for attribute, head in HEADS.items()}
-        for world in self.worlds:
+        for world in self.products:
             files, outcome = (self._file(world, "plain"), self._file(world, name)), outcomes[world][name]
             if outcome.rounds and all(file.exists() for file in files):
                 found = difference(*map(pq.read_table, files), labels)
@@ -161,9 +134,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = prepare(Path(folder), args, workers)
-        outcomes = measure_all(bench, args.only, args.batch, args.rounds)
+        outcomes = measure_all(bench, args.only, args.rounds)
     print(table(outcomes))
-    print(json.dumps(summary(outcomes)))
+    print_json(summary(outcomes))
     found = [outcome for world in outcomes.values() for outcome in world.values()]
     if any(outcome.absent not in ("", NOT_INSTALLED) for outcome in found):
         return 1
@@ -176,7 +149,6 @@ def prepare(root: Path, args: argparse.Namespace, workers: int) -> Bench:
     files = FILES_PER_WORKER * workers
     write_world(root / "small", products, files)
     write_world(root / "warm_up", products[: WARM_UP * workers], 2 * workers)
-    write_world(root / "tuning", products[: max(1, round(TUNED_ON * len(products)))], files)
     store_pictures(root / "pictures", products)
     if "large" in args.worlds:
         large = with_large_pictures(products[: math.ceil(LARGE * len(products))])
@@ -187,32 +159,25 @@ def prepare(root: Path, args: argparse.Namespace, workers: int) -> Bench:
     for world, number in sizes.items():
         size = sum(file.stat().st_size for file in (root / world).iterdir())
         print(f"{world}: {number:,} products, {size / number / 1000:.1f} kB each", flush=True)
-    return Bench(root, register_version(root, products, workers), workers, args.path, sizes)
+    return Bench(root, register_version(root, products, workers), workers, args.batch, sizes)
 
 
-def measure_all(
-    bench: Bench, contenders: Sequence[str], batches: Sequence[int], rounds: int
-) -> dict[str, dict[str, Outcome]]:
-    """World -> contender -> what was measured in ``rounds`` rounds."""
-    chosen = {name: Outcome(tolerance=CONTENDERS[name].tolerance(bench.path)) for name in contenders}
-    for name, outcome in chosen.items():
-        if not CONTENDERS[name].installed:
-            outcome.absent = NOT_INSTALLED
-            continue
-        batch = bench.best_batch(name, batches)
-        outcome.batch, outcome.absent = batch or 0, "" if batch else "failed"
+def measure_all(bench: Bench, contenders: Sequence[str], rounds: int) -> dict[str, dict[str, Outcome]]:
+    """Return world -> contender -> what was measured in ``rounds`` rounds."""
     outcomes = {
         world: {
-            name: Outcome(products=products, tolerance=one.tolerance, batch=one.batch, absent=one.absent)
-            for name, one in chosen.items()
+            name: Outcome(
+                products=products,
+                tolerance=CONTENDERS[name].tolerance,
+                absent="" if CONTENDERS[name].installed else NOT_INSTALLED,
+            )
+            for name in contenders
         }
         for world, products in bench.products.items()
     }
     for number in range(rounds):
-        first = number % len(contenders)
-        running = [
-            name for name in [*contenders[first:], *contenders[:first]] if not outcomes[bench.worlds[0]][name].absent
-        ]
+        scored = next(iter(outcomes.values()))
+        running = [name for name in in_turn(contenders, number) if not scored[name].absent]
         for name in running:
             bench.round(name, outcomes)
         for name in running:
@@ -221,20 +186,17 @@ def measure_all(
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, help="Parquet file as for make compare; without it products are generated")
     parser.add_argument("--products", type=int, default=2048, help="in `small`; `large` has a quarter")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
-    parser.add_argument("--batch", type=int, nargs="+", default=[32, 64], help="sizes; each contender's best is used")
+    parser.add_argument("--batch", type=int, default=32, help="products per forward pass")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
-    parser.add_argument("--workers", type=int, default=0, help="processes that score; 0: one per core")
-    parser.add_argument("--path", default="fastest", help=f"compute type of ours: fastest, {', '.join(TOLERANCES)}")
+    parser.add_argument("--workers", type=int, default=0, help="processes that score; 0: a process per core")
     args = parser.parse_args()
-    if min(args.products, args.rounds, *args.batch) < 1 or args.workers < 0:
+    if min(args.products, args.rounds, args.batch) < 1 or args.workers < 0:
         parser.error("--products, --rounds and --batch must be at least 1, --workers at least 0")
-    if args.path not in ("fastest", *TOLERANCES):
-        parser.error(f"--path must be fastest, {' or '.join(TOLERANCES)}, not {args.path}")
     if args.data and not args.data.is_file():
         parser.error(f"--data: no such file: {args.data}")
     return args

@@ -1,4 +1,4 @@
-"""The contenders by name, their environment, and the process of one of them.
+"""The contenders by name, their environment, and the process of a contender.
 
     python tests/benchmarks/inference_contenders.py JOB.json        (started by inference.py)
 
@@ -6,18 +6,18 @@
 - `plain`: decode, tokenize and forward in sequence, without Spark: fp32 eager PyTorch, as many processes as cores.
 - `plain_alloc`: `plain` with glibc's allocator told to keep freed memory (ALLOCATOR).
 - `plain_bf16`: `plain` with the forward pass under autocast to bfloat16.
-- `ours`: the UDF of the scoring stage in the session that the jobs start, on the compute type of `--path` (by default
-  the fastest of this processor). Pictures are in the catalog's store, as after an import; the workers read them there.
+- `ours`: the UDF of the scoring stage in the session that the jobs start, on the fastest compute type of this
+  processor. Pictures are in the catalog's store, as after an import; the workers read them there.
 - `ours_eager`: the same in fp32.
 - `ours_arrow`: the same engine inside mapInArrow, in fp32.
 - `spark_udf`: `mlflow.pyfunc.spark_udf` on the registered version with `env_manager="local"`. Its Python workers keep
   the model, which mlflow would load again in every task. It calls the model in chunks of at most 64 products.
 - `predict_batch_udf`: `pyspark.ml.functions.predict_batch_udf` over the model of `plain`.
-- `ray`: Ray Data, `map_batches` of a class on an ActorPoolStrategy of one actor per core, blocks of one batch.
-- `daft`: Daft, a batch method of a `daft.cls` class, `max_concurrency` one per core, each in its own process.
+- `ray`: Ray Data, `map_batches` of a class on an ActorPoolStrategy with an actor per core, a block per batch.
+- `daft`: Daft, a batch method of a `daft.cls` class, `max_concurrency` of the number of cores, each in its own process.
 
-Every process has one thread. On Spark a file is a task, four files per core. No contender but `plain_alloc` is given
-allocator settings; the settings that the jobs give their own workers belong to `ours`.
+Every process has a single thread. On Spark a file is a task, four files per core. Only `plain_alloc` is given allocator
+settings; the settings that the jobs give their own workers belong to `ours`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from inference_job import Contender, Job, Measured, PeakMemory
+from benchmark import PeakMemory
+from inference_job import Contender, Job, Measured
 
 from catalog_enrichment.models import compute_types
 
@@ -42,8 +43,6 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "2147483648",
 }
 """Settings of glibc's malloc that keep freed memory in the process."""
-TOLERANCES = dict(compute_types.TOLERANCE)
-"""Compute type -> largest difference of a calibrated probability from that of ``plain``."""
 _REMOVED = ("MALLOC_", "LD_PRELOAD", "OMP_", "GOMP_", "KMP_", "MKL_", "PYTHONDONTWRITEBYTECODE")
 """Beginnings of variables that are not passed on: allocator and threads are the contender's own."""
 _COMMON = {
@@ -64,7 +63,7 @@ class Kind:
     module: str
     name: str
     path: str = "fp32"
-    """Its compute type; empty: that of the option --path."""
+    """Its compute type; empty: the fastest of this processor."""
     package: str = ""
     """Package of the extra `bench` without which it is left out."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -75,10 +74,10 @@ class Kind:
     def installed(self) -> bool:
         return not self.package or find_spec(self.package) is not None
 
-    def tolerance(self, path: str) -> float:
-        """The largest difference from ``plain``; ``path``: that of the option --path."""
-        usable = (numbers for numbers in compute_types.FASTEST_FIRST if not compute_types.why_not(numbers, "cpu"))
-        return TOLERANCES[self.path or (next(usable) if path == "fastest" else path)]
+    @property
+    def tolerance(self) -> float:
+        """The largest difference from ``plain``."""
+        return compute_types.TOLERANCE[self.path or compute_types.fastest("cpu")]
 
 
 CONTENDERS = {
@@ -97,7 +96,7 @@ CONTENDERS = {
 
 
 def environment(kind: Kind, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a contender's process: the inherited ones without allocator and thread settings, and its own."""
+    """Return the variables of a contender's process: its own, and the inherited without allocator and threads."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(_REMOVED)}
     # absolute, because the process runs in another folder
     paths = [Path(__file__).parent, *map(Path, filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)))]
@@ -111,12 +110,12 @@ def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     kind = CONTENDERS[job.contender]
     contender: Contender = getattr(import_module(kind.module), kind.name)(job)
-    for batch in sorted({run.batch for run in job.runs} if not kind.new_workers else ()):
-        contender.score(Path(job.warm_up), batch)
+    if not kind.new_workers:
+        contender.score(Path(job.warm_up))
     measured = []
     for run in job.runs:
         with PeakMemory() as memory:
-            scored = contender.score(Path(run.folder), run.batch)
+            scored = contender.score(Path(run.folder))
         measured.append(asdict(Measured(scored.seconds, memory.mib)))
         if run.predictions:
             pq.write_table(scored.predictions, run.predictions)

@@ -23,43 +23,42 @@ from inference_model import PlainModel, first_begin, last_end, note_end, wait_fo
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker of one pass needs to start."""
+    """What a worker of a pass needs to start."""
 
     job: Job
     begun: str
     """Folder in which the workers of the pass say that they are ready."""
-    batch: int
 
     def ready_model(self) -> PlainModel:
         """The model, loaded and warm, as soon as the other workers have theirs."""
-        model = PlainModel(Path(self.job.artifact))
-        model.warm_up(files_of(Path(self.job.warm_up)), self.batch)
+        model = PlainModel(Path(self.job.version.artifact))
+        model.warm_up(files_of(Path(self.job.warm_up)), self.job.batch)
         wait_for_all(Path(self.begun), str(os.getpid()), self.job.workers)
         return model
 
 
 class Ray:
-    """`ray.data`: map_batches of a class on a pool of actors, one per core."""
+    """`ray.data`: map_batches of a class on a pool with an actor per core."""
 
     def __init__(self, job: Job) -> None:
         import ray
 
         self._job = job
-        # one more than the actors take, for the tasks that read the files
+        # a core more than the actors take, for the tasks that read the files
         ray.init(num_cpus=job.workers + 1, include_dashboard=False, log_to_driver=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
 
-    def score(self, folder: Path, batch: int) -> Scored:
+    def score(self, folder: Path) -> Scored:
         import ray
 
         files = [str(file) for file in files_of(folder)]
         with tempfile.TemporaryDirectory() as begun:
-            # small files come as one block, which one actor would get; so a block is a batch
-            products = ray.data.read_parquet(files).repartition(target_num_rows_per_block=batch)
+            # small files come as a single block, which a single actor would get; so a block is a batch
+            products = ray.data.read_parquet(files).repartition(target_num_rows_per_block=self._job.batch)
             found = products.map_batches(
                 RayScorer,
-                fn_constructor_args=(Worker(self._job, begun, batch),),
-                batch_size=batch,
+                fn_constructor_args=(Worker(self._job, begun),),
+                batch_size=self._job.batch,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=self._job.workers),
                 num_cpus=1,
@@ -81,24 +80,25 @@ class RayScorer:
         self._model = worker.ready_model()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.table({"row": batch["row"], **_scored(self._model, *map(pa.ChunkedArray.to_pylist, _inputs(batch)))})
+        columns = (batch[name].to_pylist() for name in ("title", "description", "image"))
+        return pa.table({"row": batch["row"], **_scored(self._model, *columns)})
 
 
 class Daft:
-    """A batch method of a `daft.cls` class, in one process per core."""
+    """A batch method of a `daft.cls` class, in a process per core."""
 
     def __init__(self, job: Job) -> None:
         import daft  # noqa: F401  (its import belongs to the start)
 
         from catalog_enrichment.models import artifact
 
-        self._job, self._names = job, list(artifact.heads(Path(job.artifact)))
+        self._job, self._names = job, list(artifact.heads(Path(job.version.artifact)))
 
-    def score(self, folder: Path, batch: int) -> Scored:
+    def score(self, folder: Path) -> Scored:
         import daft
 
         begun = tempfile.mkdtemp()
-        scorer = _daft_class(self._names, batch, self._job.workers)(Worker(self._job, begun, batch))
+        scorer = _daft_class(self._names, self._job.batch, self._job.workers)(Worker(self._job, begun))
         products = daft.read_parquet([str(file) for file in files_of(folder)])
         columns = (products[name] for name in ("title", "description", "image"))
         found = products.select(products["row"], scorer.score(*columns).alias("found"))
@@ -153,10 +153,6 @@ def _with_last_arrival(results: Iterable[Any]) -> tuple[list[Any], float]:
             parts.append(part)
             end = time.monotonic()
     return parts, end
-
-
-def _inputs(batch: pa.Table) -> tuple[pa.ChunkedArray, ...]:
-    return batch["title"], batch["description"], batch["image"]
 
 
 def _fields(values: pa.StructArray) -> dict[str, pa.Array]:

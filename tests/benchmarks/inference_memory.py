@@ -3,16 +3,15 @@
     python tests/benchmarks/inference_memory.py                         (50,000 products, about 10 minutes on 2 cores)
     python tests/benchmarks/inference_memory.py --products 500          (a try)
 
-The model version of `make bench`, in the session that the jobs start, on the fastest compute type. One picture in ten
-is of 5 MB (18 million pixels), the others of 50 KB; they are files that the products refer to. Each worker is sampled
-twice per second: resident memory, where a page that workers share counts in equal parts (PSS). The last line is one
-JSON object: the largest memory of one worker in each tenth of the time, in MiB, and their largest.
+The model version of `make bench`, in the session that the jobs start, on the fastest compute type. A tenth of the
+pictures is of 5 MB (18 million pixels), the others of 50 KB; they are files that the products refer to. Each worker is
+sampled twice per second: resident memory, where a page that workers share counts in equal parts (PSS). The last line is
+one JSON object: the largest memory of a worker in each tenth of the time, in MiB, and the largest of all.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import os
 import sys
 import tempfile
 import threading
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from benchmark import arguments, called, memory_mib, print_json
 from inference_job import Job
 from inference_spark import Ours
 from inference_version import register_version
@@ -29,13 +29,13 @@ from PIL import Image
 SMALL, LARGE = (800, 600), (5000, 3600)
 """Width and height, pixels."""
 LARGE_EVERY = 10
-"""One product in so many has a large picture."""
+"""Every tenth product has a large picture."""
 FILES = 10
 """Different pictures of each size."""
 
 
 class Workers:
-    """Samples the memory of the Python workers below this process."""
+    """Samples the memory of the Python workers below this process, twice per second."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float]] = []
@@ -44,42 +44,25 @@ class Workers:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def tenths(self) -> list[int]:
+        """Stop, and return the memory of the largest worker in every tenth of the time, MiB."""
         self._stop.set()
         self._thread.join()
-
-    def tenths(self) -> list[int]:
-        """The largest worker's memory in every tenth of the time, MiB."""
         last = self.samples[-1][0] + 1e-9
         peaks = [0.0] * 10
         for seconds, mib in self.samples:
             tenth = int(10 * seconds / last)
             peaks[tenth] = max(peaks[tenth], mib)
-        return [round(one) for one in peaks]
+        return list(map(round, peaks))
 
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
-            found = [_proportional_mib(folder) for folder in Path("/proc").iterdir() if _is_worker(folder)]
+            found = [memory_mib(worker, proportional=True) for worker in called(os.getpid(), "pyspark.daemon")]
             self.samples.append((time.monotonic() - self._started, max(found, default=0.0)))
 
 
-def _is_worker(folder: Path) -> bool:
-    try:
-        return folder.name.isdigit() and b"pyspark.daemon" in (folder / "cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _proportional_mib(process: Path) -> float:
-    try:
-        lines = (process / "smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-
-
 def write_pictures(folder: Path) -> None:
-    """FILES pictures of each size: `small-N.jpg` of about 50 KB, `large-N.jpg` of about 5 MB."""
+    """Write FILES pictures of each size: `small-N.jpg` of about 50 KB, `large-N.jpg` of about 5 MB."""
     folder.mkdir()
     for name, (width, height), quality, grain in (("small", SMALL, 80, 6), ("large", LARGE, 90, 12)):
         for number in range(FILES):
@@ -100,12 +83,7 @@ def measure(root: Path, products: int) -> dict[str, object]:
     pictures = root / "pictures"
     write_pictures(pictures)
     version = register_version(root, read_products(None, 256), workers=2)
-    job = Job(
-        contender="ours", workers=2, path="fastest", artifact=str(version.artifact),
-        artifact_hash=version.artifact_hash, model_uri=version.uri, tracking_uri=version.tracking_uri,
-        config=str(version.config), pictures="", warm_up="", runs=(), answer="",
-    )  # fmt: skip
-    ours = Ours(job)
+    ours = Ours(Job(contender="ours", version=version, workers=2))
     spark = ours.spark
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", EnrichConfig().batch_rows)
     size = F.when(F.col("id") % LARGE_EVERY == 0, "large").otherwise("small")
@@ -122,13 +100,12 @@ def measure(root: Path, products: int) -> dict[str, object]:
     workers, started = Workers(), time.monotonic()
     scored = udf.scored(listed, ours.shipped, limits)
     counts = scored.groupBy("error", "image_reason").count().collect()
-    workers.stop()
+    tenths = workers.tenths()
     seconds = time.monotonic() - started
     ours.close()
     if [row["count"] for row in counts if row["error"] is None and row["image_reason"] is None] != [products]:
         raise RuntimeError(f"not every product was scored with its picture: {counts}")
     sizes = {name: round((pictures / f"{name}-0.jpg").stat().st_size / 1e6, 2) for name in ("small", "large")}
-    tenths = workers.tenths()
     return {
         "products": products, "picture_mb": sizes, "seconds": round(seconds, 1), "compute_type": ours.path,
         "mib_by_tenth": tenths, "peak_worker_mib": max(tenths),
@@ -136,11 +113,11 @@ def measure(root: Path, products: int) -> dict[str, object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--products", type=int, default=50_000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
-        print(json.dumps(measure(Path(folder), args.products)))
+        print_json(measure(Path(folder), args.products))
     return 0
 
 

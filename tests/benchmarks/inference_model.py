@@ -68,8 +68,8 @@ class PlainModel:
                 logits = self._net(inputs).logits
             for name, head in self._net.heads.items():
                 scaled = logits[name].float() / self._temperatures[name]
-                one_value = head.cardinality is Cardinality.ONE
-                probabilities[name] = (scaled.softmax(dim=1) if one_value else scaled.sigmoid()).numpy()
+                single = head.cardinality is Cardinality.ONE
+                probabilities[name] = (scaled.softmax(dim=1) if single else scaled.sigmoid()).numpy()
         return probabilities
 
     def predict(
@@ -81,7 +81,7 @@ class PlainModel:
     def warm_up(self, files: Sequence[Path], batch: int) -> None:
         """Score the first ``batch`` of the products in ``files``."""
         for first in islice(batches(files, batch), 1):
-            self.predict(first["title"], first["description"], first["image"])
+            self.predict(*inputs_of(first))
 
     def top(self, probabilities: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Per attribute the best value, `NAME` (B,) object, and its probability, `NAME_score` (B,) float32."""
@@ -92,8 +92,12 @@ class PlainModel:
         return columns
 
 
+def inputs_of(batch: dict[str, list[Any]]) -> tuple[list[Any], list[Any], list[Any]]:
+    return batch["title"], batch["description"], batch["image"]
+
+
 def batches(files: Sequence[Path], size: int) -> Iterator[dict[str, list[Any]]]:
-    """The products of a world's files in their order, ``size`` at a time: column -> values."""
+    """Yield the products of a world's files in their order, ``size`` at a time: column -> values."""
     for file in files:
         for batch in pq.read_table(file).to_batches(max_chunksize=size):
             yield batch.to_pydict()

@@ -1,4 +1,4 @@
-"""The contenders without a framework: one process per core, one thread each, a static share of the files for each."""
+"""The contenders without a framework: a process per core with a single thread, a static share of the files for each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from inference_job import Job, Scored, files_of
-from inference_model import PlainModel, Probabilities, batches, top_table
+from inference_model import PlainModel, Probabilities, batches, inputs_of, top_table
 
 if TYPE_CHECKING:
     from catalog_enrichment.models.network import ModelInputs
 
 Share = tuple[list[int], Probabilities]
-"""Rows of the products that one process scored, and their probabilities, (N, V) per attribute."""
+"""Rows of the products that a process scored, and their probabilities, (N, V) per attribute."""
 
 _model: PlainModel
 """The model of a worker process, set by :func:`_load` when the process starts."""
@@ -31,29 +31,29 @@ class Plain:
     bf16 = False
 
     def __init__(self, job: Job) -> None:
-        context = get_context("spawn")
+        self._batch, context = job.batch, get_context("spawn")
         self._workers = [
-            ProcessPoolExecutor(1, mp_context=context, initializer=_load, initargs=(job.artifact, self.bf16))
+            ProcessPoolExecutor(1, mp_context=context, initializer=_load, initargs=(job.version.artifact, self.bf16))
             for _ in range(job.workers)
         ]
 
-    def score(self, folder: Path, batch: int) -> Scored:
-        """All products of a world, ``batch`` at a time; timed from the files to the probabilities in this process."""
+    def score(self, folder: Path) -> Scored:
+        """Score all products of a world; timed from the files to the probabilities in this process."""
         shares = [files_of(folder)[first :: len(self._workers)] for first in range(len(self._workers))]
-        self.prepare(shares, batch)
+        self.prepare(shares)
         start = time.monotonic()
-        results = self.run(shares, batch)
+        results = self.run(shares)
         seconds = time.monotonic() - start
         rows = [row for share, _ in results for row in share]
         found = {name: np.concatenate([share[name] for _, share in results]) for name in results[0][1]}
         labels = self._workers[0].submit(_labels).result()
         return Scored(seconds, top_table(labels, rows, found))
 
-    def prepare(self, shares: Sequence[Sequence[Path]], batch: int) -> None:
-        """What is not timed."""
+    def prepare(self, shares: Sequence[Sequence[Path]]) -> None:
+        """Do what is not timed."""
 
-    def run(self, shares: Sequence[Sequence[Path]], batch: int) -> list[Share]:
-        return self.on_all(_score, [(share, batch) for share in shares])
+    def run(self, shares: Sequence[Sequence[Path]]) -> list[Share]:
+        return self.on_all(_score, [(share, self._batch) for share in shares])
 
     def on_all(self, work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The results of ``work`` in every process that has products, called at the same time."""
@@ -74,10 +74,10 @@ class PlainBf16(Plain):
 class Bare(Plain):
     """The forward pass only: the network's inputs are in memory before the clock starts."""
 
-    def prepare(self, shares: Sequence[Sequence[Path]], batch: int) -> None:
-        self.on_all(_prepare, [(share, batch) for share in shares])
+    def prepare(self, shares: Sequence[Sequence[Path]]) -> None:
+        self.on_all(_prepare, [(share, self._batch) for share in shares])
 
-    def run(self, shares: Sequence[Sequence[Path]], batch: int) -> list[Share]:  # noqa: ARG002
+    def run(self, shares: Sequence[Sequence[Path]]) -> list[Share]:
         return self.on_all(_forward, [()] * len(shares))
 
 
@@ -91,19 +91,12 @@ def _labels() -> dict[str, np.ndarray]:
 
 
 def _score(files: Sequence[Path], size: int) -> Share:
-    scored = [
-        (batch["row"], _model.predict(batch["title"], batch["description"], batch["image"]))
-        for batch in batches(files, size)
-    ]
-    return _joined(scored)
+    return _joined([(batch["row"], _model.predict(*inputs_of(batch))) for batch in batches(files, size)])
 
 
 def _prepare(files: Sequence[Path], size: int) -> None:
     global _prepared
-    _prepared = [
-        (batch["row"], _model.inputs(batch["title"], batch["description"], batch["image"]))
-        for batch in batches(files, size)
-    ]
+    _prepared = [(batch["row"], _model.inputs(*inputs_of(batch))) for batch in batches(files, size)]
 
 
 def _forward() -> Share:

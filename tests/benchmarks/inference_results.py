@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from benchmark import markdown
 from inference_job import Measured
 
 NOT_INSTALLED = "not installed"
@@ -16,15 +17,14 @@ NOT_INSTALLED = "not installed"
 
 @dataclass
 class Outcome:
-    """What became of one contender in one world."""
+    """The outcome of a contender in a world."""
 
     rounds: list[Measured] = field(default_factory=list)
     products: int = 0
-    """Of the world."""
+    """How many the world has."""
     difference: float | None = None
     """Largest difference of a probability from that of ``plain``, over all rounds; None: not compared."""
     tolerance: float = 0.0
-    batch: int = 0
     absent: str = ""
     """Why there are no figures: not installed, or failed."""
 
@@ -64,20 +64,20 @@ def _attribute_difference(reference: pa.Table, found: pa.Table, name: str, value
 
 def products_per_second(outcome: Outcome) -> list[float]:
     """[min, median, max] over the rounds."""
-    rates = [outcome.products / one.seconds for one in outcome.rounds]
+    rates = [outcome.products / measured.seconds for measured in outcome.rounds]
     return [round(value, 1) for value in (min(rates), median(rates), max(rates))]
 
 
 def summary(outcomes: Outcomes) -> dict[str, dict[str, dict[str, Any]]]:
-    """The JSON line: world -> contender -> rates, ratios of the medians to those of plain and bare, and peak memory.
+    """Return for the JSON line: world -> contender -> rates, ratios of the medians to plain and bare, and peak memory.
 
     A ratio is None where that other contender was not measured. Contenders without figures are left out.
     """
-    return {world: _of_world(contenders) for world, contenders in outcomes.items()}
+    return {world: _summary_of(contenders) for world, contenders in outcomes.items()}
 
 
-def _of_world(contenders: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
-    rates = {name: products_per_second(one) for name, one in contenders.items() if one.rounds}
+def _summary_of(contenders: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    rates = {name: products_per_second(outcome) for name, outcome in contenders.items() if outcome.rounds}
 
     def ratio(name: str, other: str) -> float | None:
         return round(rates[name][1] / rates[other][1], 3) if other in rates else None
@@ -87,41 +87,25 @@ def _of_world(contenders: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
             "products_per_s": found,
             "of_plain": ratio(name, "plain"),
             "of_bare": ratio(name, "bare"),
-            "peak_rss_mib": round(max(one.peak_rss_mib for one in contenders[name].rounds)),
+            "peak_rss_mib": round(max(measured.peak_rss_mib for measured in contenders[name].rounds)),
         }
         for name, found in rates.items()
     }
 
 
 def table(outcomes: Outcomes) -> str:
-    """One row per contender and world."""
-    figures = summary(outcomes)
-    lines = []
-    for world, contenders in outcomes.items():
-        lines.append(
-            f"{world:<20}{'products/s':>10} {'range':>17} {'of plain':>9} {'of bare':>8} {'peak MiB':>9} {'batch':>6} "
-            f"{'difference':>11} {'at most':>8}"
-        )
-        for name, outcome in contenders.items():
+    """Return the table for people, with a row per contender and world."""
+    columns = ["products/s", "range", "of plain", "of bare", "peak MiB", "difference", "at most", ""]
+    lines: list[str] = []
+    for world, figures in summary(outcomes).items():
+        rows: dict[str, list[object]] = {}
+        for name, outcome in outcomes[world].items():
             if outcome.absent:
-                lines.append(f"{name:<20}{outcome.absent}")
+                rows[name] = [outcome.absent, *[""] * 7]
                 continue
-            found = figures[world][name]
-            low, middle, high = found["products_per_s"]
-            extent = f"[{low:.1f}, {high:.1f}]"
-            lines.append(
-                f"{name:<20}{middle:>10.1f} {extent:>17} {_number(found['of_plain'], 9, 2)} "
-                f"{_number(found['of_bare'], 8, 2)} {found['peak_rss_mib']:>9,} {outcome.batch:>6} "
-                f"{_number(outcome.difference, 11, 6)} {outcome.tolerance:>8g}{'' if outcome.agrees else '  TOO FAR'}"
-            )
-        lines.append("")
+            low, middle, high = figures[name]["products_per_s"]
+            shares = (figures[name][key] for key in ("of_plain", "of_bare", "peak_rss_mib"))
+            too_far = "" if outcome.agrees else "TOO FAR"
+            rows[name] = [middle, f"[{low}, {high}]", *shares, outcome.difference, outcome.tolerance, too_far]
+        lines += [*markdown(columns, rows, world), ""]
     return "\n".join(lines)
-
-
-def _number(value: float | None, width: int, digits: int) -> str:
-    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{digits}f}"
-
-
-def fastest(batches: Sequence[int], seconds: Sequence[float]) -> int:
-    """The batch size of the shortest pass. ``batches`` and ``seconds`` are of the same passes; a size may repeat."""
-    return min(zip(seconds, batches, strict=True))[1]

@@ -1,6 +1,6 @@
 """The contenders on Spark: this project's scoring stage, its engine in mapInArrow, mlflow's UDF, predict_batch_udf.
 
-One task per file. The result of every pass is collected as an Arrow table. Python workers keep their model between
+A task per file. The result of every pass is collected as an Arrow table. Python workers keep their model between
 passes, so that loading it belongs to the warm-up.
 """
 
@@ -26,12 +26,12 @@ _ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
 class OnSpark:
-    """A session on local cores, and one timed query per pass."""
+    """A session on local cores, and a timed query per pass."""
 
     settings: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        self.job, self.arrow_rows = job, job.batch
         self.spark = self.session()
 
     def session(self) -> SparkSession:
@@ -42,7 +42,7 @@ class OnSpark:
 
         builder = SparkSession.builder.master(f"local[{self.job.workers}]").appName(self.job.contender)
         settings = {
-            "spark.driver.memory": load_config(self.job.config).spark.driver_memory,
+            "spark.driver.memory": load_config(self.job.version.config).spark.driver_memory,
             "spark.sql.execution.arrow.pyspark.enabled": "true",
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
@@ -52,21 +52,17 @@ class OnSpark:
             builder = builder.config(name, value)
         return builder.getOrCreate()
 
-    def score(self, folder: Path, batch: int) -> Scored:
+    def score(self, folder: Path) -> Scored:
         self.spark.conf.set("spark.sql.files.minPartitionNum", len(files_of(folder)))
-        self.spark.conf.set(_ARROW_ROWS, self.arrow_rows(batch))
+        self.spark.conf.set(_ARROW_ROWS, self.arrow_rows)
         products = self.spark.read.parquet(str(folder))
         start = time.monotonic()
-        found = self.query(products, batch).toArrow()
+        found = self.query(products).toArrow()
         return Scored(time.monotonic() - start, self.predictions(found))
 
-    def query(self, products: DataFrame, batch: int) -> DataFrame:
-        """The scores of ``products`` (row, title, description, image)."""
+    def query(self, products: DataFrame) -> DataFrame:
+        """Return the scores of ``products`` (row, title, description, image)."""
         raise NotImplementedError
-
-    def arrow_rows(self, batch: int) -> int:
-        """Products per Arrow batch, where ``batch`` go through the model at once."""
-        return batch
 
     def predictions(self, found: pa.Table) -> pa.Table:
         return found
@@ -82,30 +78,27 @@ class OursEager(OnSpark):
     """Number type of the scores."""
 
     def __init__(self, job: Job) -> None:
+        from catalog_enrichment.config.schema import EnrichConfig
         from catalog_enrichment.inference import udf
 
         super().__init__(job)
+        # as the jobs have it: the engine divides an Arrow batch into forward passes, sorted by length
+        self.arrow_rows = EnrichConfig().batch_rows
         compute_types.require(self.path, "cpu")
-        self.shipped = udf.ship(self.spark, Path(job.artifact), job.artifact_hash, self.path)
+        self.shipped = udf.ship(self.spark, Path(job.version.artifact), job.version.artifact_hash, self.path)
 
     def session(self) -> SparkSession:
         from catalog_enrichment.config.load import load_config
         from catalog_enrichment.spark import session
 
-        return session.start(load_config(self.job.config), self.job.contender)
+        return session.start(load_config(self.job.version.config), self.job.contender)
 
-    def arrow_rows(self, batch: int) -> int:  # noqa: ARG002
-        """As the jobs have it: the engine divides an Arrow batch into forward passes, sorted by length."""
-        from catalog_enrichment.config.schema import EnrichConfig
-
-        return EnrichConfig().batch_rows
-
-    def query(self, products: DataFrame, batch: int) -> DataFrame:
+    def query(self, products: DataFrame) -> DataFrame:
         from catalog_enrichment.config.images import ImagesConfig
         from catalog_enrichment.inference import udf
 
         limits = ImagesConfig(store=self.job.pictures)
-        return udf.scored(_with_images(products), self.shipped, limits, batch).drop(
+        return udf.scored(_with_images(products), self.shipped, limits, self.job.batch).drop(
             "title", "description", "content_hash"
         )
 
@@ -113,31 +106,29 @@ class OursEager(OnSpark):
         """The candidates of rank 1 as columns. Raises RuntimeError if a product was not scored."""
         columns: dict[str, list[Any]] = {"row": found["row"].to_pylist()}
         for candidates in found["candidates"].to_pylist():
-            best = [one for one in candidates if one["rank"] == 1]
-            for one in best:
-                columns.setdefault(one["attribute"], []).append(one["value"])
-                columns.setdefault(f"{one['attribute']}_score", []).append(one["score"])
+            best = [candidate for candidate in candidates if candidate["rank"] == 1]
+            for candidate in best:
+                columns.setdefault(candidate["attribute"], []).append(candidate["value"])
+                columns.setdefault(f"{candidate['attribute']}_score", []).append(candidate["score"])
             if not best:
                 raise RuntimeError(f"{self.job.contender}: a product has no scores")
         return pa.table(columns)
 
 
 class Ours(OursEager):
-    """The scoring stage on the compute type of the job."""
+    """The scoring stage on the fastest compute type."""
 
     def __init__(self, job: Job) -> None:
-        certified = compute_types.FASTEST_FIRST if job.path == "fastest" else (job.path,)
-        paths = {compute_types.name_of(numbers, "cpu"): ["all"] for numbers in certified}
-        self.path = compute_types.choose(compute_types.AUTO, paths).numbers
+        self.path = compute_types.fastest("cpu")
         super().__init__(job)
 
 
 class OursArrow(OursEager):
     """The same engine in mapInArrow, in the same session."""
 
-    def query(self, products: DataFrame, batch: int) -> DataFrame:
+    def query(self, products: DataFrame) -> DataFrame:
         candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
-        score = _arrow_scorer(self.shipped, self.job.pictures, batch)
+        score = _arrow_scorer(self.shipped, self.job.pictures, self.job.batch)
         return _with_images(products).mapInArrow(score, f"row bigint, candidates array<{candidate}>")
 
 
@@ -151,17 +142,17 @@ class SparkUdf(OnSpark):
         import mlflow
 
         super().__init__(job)
-        mlflow.set_tracking_uri(job.tracking_uri)
-        self._predict = mlflow.pyfunc.spark_udf(self.spark, job.model_uri, env_manager="local")
+        mlflow.set_tracking_uri(job.version.tracking_uri)
+        self._predict = mlflow.pyfunc.spark_udf(self.spark, job.version.uri, env_manager="local")
 
-    def query(self, products: DataFrame, batch: int) -> DataFrame:  # noqa: ARG002
+    def query(self, products: DataFrame) -> DataFrame:
         from pyspark.sql import functions as F
 
         from catalog_enrichment.models import artifact
 
         found = products.select("row", self._predict(F.struct("title", "description", "image")).alias("found"))
         columns = [F.col("row")]
-        for name in artifact.heads(Path(self.job.artifact)):
+        for name in artifact.heads(Path(self.job.version.artifact)):
             best = F.col("found").getField(name)[0]
             columns += [best["value"].alias(name), best["score"].cast("float").alias(f"{name}_score")]
         return found.select(*columns)
@@ -171,29 +162,20 @@ class PredictBatchUdf(OnSpark):
     """`pyspark.ml.functions.predict_batch_udf` over the plain loop's model."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(job)
-        self._udfs: dict[int, Callable[..., Any]] = {}
-        """By batch size; Spark's workers keep one model for each."""
-
-    def query(self, products: DataFrame, batch: int) -> DataFrame:
-        found = self._udf(batch)("title", "description", "image")
-        return products.select("row", found.alias("found")).select("row", "found.*")
-
-    def _udf(self, batch: int) -> Callable[..., Any]:
         from pyspark.ml.functions import predict_batch_udf
         from pyspark.sql.types import FloatType, StringType, StructField, StructType
 
         from catalog_enrichment.models import artifact
 
-        if batch not in self._udfs:
-            folder = Path(self.job.artifact)
-            fields = []
-            for name in artifact.heads(folder):
-                fields += [StructField(name, StringType()), StructField(f"{name}_score", FloatType())]
-            self._udfs[batch] = predict_batch_udf(
-                _make_predict(folder), return_type=StructType(fields), batch_size=batch
-            )
-        return self._udfs[batch]
+        super().__init__(job)
+        folder, fields = Path(job.version.artifact), []
+        for name in artifact.heads(folder):
+            fields += [StructField(name, StringType()), StructField(f"{name}_score", FloatType())]
+        self._udf = predict_batch_udf(_make_predict(folder), return_type=StructType(fields), batch_size=job.batch)
+
+    def query(self, products: DataFrame) -> DataFrame:
+        found = self._udf("title", "description", "image")
+        return products.select("row", found.alias("found")).select("row", "found.*")
 
 
 def _with_images(products: DataFrame) -> DataFrame:
@@ -217,7 +199,7 @@ def _arrow_scorer(
         from catalog_enrichment.inference import engine, udf
 
         predictor = udf.task_predictor(model.artifact_hash, model.directory(), udf.task_device(), model.numbers)
-        waiting: deque[pa.Array] = deque()  # the engine reads one batch ahead
+        waiting: deque[pa.Array] = deque()  # the engine reads a batch ahead
 
         def undecoded() -> Iterator[engine.UndecodedBatch]:
             for batch in incoming:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from inference_job import Version
 from inference_model import PlainModel
 from inference_worlds import Product
 
@@ -56,19 +57,6 @@ master = "local[{workers}]"
 """
 
 
-@dataclass(frozen=True)
-class Version:
-    """A registered model version."""
-
-    artifact: Path
-    """Its folder, as the registry gave it."""
-    artifact_hash: str
-    uri: str
-    """`models:/NAME/VERSION`"""
-    tracking_uri: str
-    config: Path
-
-
 def register_version(root: Path, products: Sequence[Product], workers: int, spec: ModelSpec = SPEC) -> Version:
     """Write a config into ``root``, make the model for ``products`` and register it in a store there."""
     from catalog_enrichment.models import artifact
@@ -84,7 +72,7 @@ def register_version(root: Path, products: Sequence[Product], workers: int, spec
         "preprocessing_hash": artifact.preprocessing_hash(folder),
     }
     certificates = [_certificate(name, path, hashes) for name in HEADS for path in Modality]
-    artifact.write_certificates(folder, [one.to_dict() for one in certificates])
+    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     trained = TrainedModel(
         artifact=folder, certificates=certificates, metrics={}, params={}, tables={}, curves={}, history=[],
         warnings=[], held_out=[], lineage={"label_set_hash": "none", "labelled": 0}, seconds={},
@@ -92,10 +80,11 @@ def register_version(root: Path, products: Sequence[Product], workers: int, spec
     registry = Registry(config)
     registered = registry.register(trained)
     resolved = registry.resolve(version=registered.version)
-    tracking_uri = f"sqlite:///{root / 'mlflow.db'}"
     return Version(
-        resolved.artifact, resolved.artifact_hash, f"models:/{registered.name}/{registered.version}", tracking_uri, file
-    )
+        artifact=str(resolved.artifact), artifact_hash=resolved.artifact_hash,
+        uri=f"models:/{registered.name}/{registered.version}", tracking_uri=f"sqlite:///{root / 'mlflow.db'}",
+        config=str(file),
+    )  # fmt: skip
 
 
 def _save_model(folder: Path, products: Sequence[Product], spec: ModelSpec) -> Path:
@@ -105,17 +94,16 @@ def _save_model(folder: Path, products: Sequence[Product], spec: ModelSpec) -> P
     from catalog_enrichment.models import artifact
     from catalog_enrichment.models.network import build_network
 
-    texts = [clean_text(text, spec.max_chars) for one in products for text in (one.title, one.description)]
+    texts = [clean_text(text, spec.max_chars) for product in products for text in (product.title, product.description)]
     tokenizers = {"text": TextTokenizer.train(texts, 30_000)}
     torch.manual_seed(0)
     net = build_network(spec, HEADS, tokenizers)
     recipe = Recipe(name="random", model=spec, fit=FitSpec(epochs=1))
     unfitted = folder.with_name(f"{folder.name}-unfitted")
     artifact.save(unfitted, net, tokenizers, recipe, dict.fromkeys(HEADS, 1.0))
-    sample = products[:FITTED_TO]
-    inputs = PlainModel(unfitted).inputs(
-        [one.title for one in sample], [one.description for one in sample], [one.image for one in sample]
-    )
+    rows = [(product.title, product.description, product.image) for product in products[:FITTED_TO]]
+    titles, descriptions, images = zip(*rows, strict=True)
+    inputs = PlainModel(unfitted).inputs(titles, descriptions, images)
     artifact.save(folder, net, tokenizers, recipe, _fitted_temperatures(net, inputs))
     return folder
 
@@ -126,16 +114,16 @@ def _fitted_temperatures(net: MultiModalNet, inputs: ModelInputs) -> dict[str, f
     from torch import nn
 
     assert net.image is not None
-    normalisations = [one for one in net.image.modules() if isinstance(one, nn.BatchNorm2d)]
+    layers = [layer for layer in net.image.modules() if isinstance(layer, nn.BatchNorm2d)]
     with torch.no_grad():
-        momenta = [one.momentum for one in normalisations]
-        for one in normalisations:
-            one.momentum = None  # the mean over the passes
-            one.reset_running_stats()
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.momentum = None  # the mean over the passes
+            layer.reset_running_stats()
         net.image.train()
         net.image(inputs.pixels)
-        for one, momentum in zip(normalisations, momenta, strict=True):
-            one.momentum = momentum
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
         logits = net.eval()(inputs).logits
     return {name: float(found.std()) / LOGIT_SPREAD for name, found in logits.items()}
 

@@ -1,7 +1,7 @@
-"""The products that the contenders score, as Parquet files: with the pictures as they are, and with large ones.
+"""The products that the contenders score, as Parquet files: with the pictures as they are, and enlarged.
 
-`small` has the pictures as they are (generated ones are JPEGs of 224 px). `large` has them enlarged to 1,000 to 1,600
-pixels on the shorter side, with some noise.
+`small` has the pictures as they are (generated pictures are JPEGs of 224 px). `large` has them enlarged to 1,000 to
+1,600 pixels on the shorter side, with some noise.
 
 Columns: row (0..N-1), title, description, image (encoded), picture (its SHA-256, by which a catalog keeps it). Every
 product has a title and a picture that can be decoded.
@@ -34,7 +34,7 @@ GENERATED_SIDE = 224
 LARGE_SIDES = (1000, 1600)
 """The shorter side of a large picture, pixels."""
 GRAIN = 3.0
-"""Standard deviation of the noise of large pictures, of 255; without it the files of enlarged ones are too small."""
+"""Standard deviation of the noise of large pictures, of 255; without it the enlarged files are too small."""
 SEED = 11
 
 
@@ -72,8 +72,8 @@ def write_world(folder: Path, products: Sequence[Product], files: int) -> None:
 def store_pictures(folder: Path, products: Sequence[Product]) -> None:
     """Keep the pictures in ``folder`` as an import does, by content."""
     store = StoredPictures(folder)
-    for one in products:
-        store.put(_version(one.image), one.image)
+    for product in products:
+        store.put(_version(product.image), product.image)
 
 
 def _version(image: bytes) -> str:
@@ -83,8 +83,9 @@ def _version(image: bytes) -> str:
 def with_large_pictures(products: Sequence[Product]) -> list[Product]:
     """The same products with their pictures enlarged, see :func:`enlarged`."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as processes:
-        pictures = processes.map(enlarged, (one.image for one in products), range(len(products)), chunksize=16)
-        return [replace(one, image=picture) for one, picture in zip(products, pictures, strict=True)]
+        small = (product.image for product in products)
+        large = processes.map(enlarged, small, range(len(products)), chunksize=16)
+        return [replace(product, image=picture) for product, picture in zip(products, large, strict=True)]
 
 
 def enlarged(data: bytes, seed: int) -> bytes:

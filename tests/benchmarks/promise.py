@@ -15,27 +15,28 @@ threshold of R@P95 on the certification products. The last line is one JSON obje
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import promise_none
+from benchmark import arguments, markdown, print_json
 from promise_none import WORLDS as NONE_WORLDS
 from promise_none import NoneWorld, none_draw
 from promise_verdicts import verdicts_promise
 from promise_versions import visible_precision
 from promise_worlds import (
+    BINDING,
     CATEGORIES,
     FOLDS,
     LABELS,
+    RULE,
     TARGET,
     Population,
     Sample,
@@ -49,30 +50,18 @@ from promise_worlds import (
     unlabelled_products,
 )
 
-from catalog_enrichment.config.schema import PrecisionConfig, TrainingConfig
-from catalog_enrichment.precision.certificate import Certificate, ScoredBy
-from catalog_enrichment.precision.certify import CertificateBinding, certify_attribute
+from catalog_enrichment.config.schema import TrainingConfig
+from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.certify import certify_attribute
 from catalog_enrichment.precision.classification_metrics import operating_point
 from catalog_enrichment.precision.pool import select_pool
 from catalog_enrichment.precision.units import UnlabelledProducts
 from catalog_enrichment.records import LabelUse, Modality
 from catalog_enrichment.training.folds import GroupedProducts, redraw_certification, split_folds
 
-RULE = PrecisionConfig(target=TARGET)
 USES_PER_ROUND = TrainingConfig(recipe="").label_uses_per_round
 OPEN = 10_000
 """Products to fill in each draw, which give the grid and the weights."""
-
-BINDING = CertificateBinding(
-    modality=Modality.BOTH,
-    scored_by=ScoredBy(
-        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
-    ),
-    label_set_hash="l",
-    use=LabelUse(number=1, certification_round=0),
-    data_window="simulated",
-    issued_at=datetime(2026, 1, 1, tzinfo=UTC),
-)
 
 SMALL = ((1, 1, 0.7), (2, 5, 0.27), (6, 12, 0.03))
 MIXED = ((1, 1, 0.6), (2, 5, 0.3), (6, 20, 0.1))
@@ -117,7 +106,7 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One draw of one method."""
+    """The outcome of a draw and a method."""
 
     certified: bool
     violated: bool
@@ -135,7 +124,7 @@ def _population(world: World) -> Population:
     return Population.of(world)
 
 
-# --- one draw -----------------------------------------------------------------------------------------------------
+# --- a draw -------------------------------------------------------------------------------------------------------
 
 
 def certify(
@@ -147,7 +136,7 @@ def certify(
 
 
 def judge(world: World, certificate: Certificate) -> Outcome:
-    """What is true of a certificate."""
+    """Return what is true of a certificate."""
     if certificate.threshold is None:
         return Outcome(False, False, 0.0)
     categories = np.arange(len(CATEGORIES))
@@ -173,25 +162,26 @@ def _judge(world: World, threshold: float, values: Sequence[str], written: Seque
     return Outcome(True, precision < TARGET, right / truth.oracle_right if truth.oracle_right else 0.0)
 
 
-def one_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
-    """The certificate's outcome and that of the plain threshold."""
+def one_draw(world: World, labelled: int, seed: int, *, unweighted: bool = False) -> tuple[Outcome, Outcome]:
+    """Return the outcome of the certificate, and that of the plain threshold or, with ``unweighted``, of a certificate
+    that takes the products to fill to be like the labelled products."""
     rng = np.random.default_rng(seed)
-    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
-    certification = draw(world, rng, round(FOLDS.certification * labelled))
+    choosing, certification = folds(world, rng, labelled)
     filled = draw(world, rng, OPEN, unlabelled=True)
-    certificate = certify(world, choosing, certification, unlabelled_products(world, filled))
-    return judge(world, certificate), plain(world, certification)
+    weighted = judge(world, certify(world, choosing, certification, unlabelled_products(world, filled)))
+    if not unweighted:
+        return weighted, plain(world, certification)
+    as_labelled = unlabelled_products(world, filled, like=certification)
+    return weighted, judge(world, certify(world, choosing, certification, as_labelled))
 
 
-def unweighted_draw(world: World, labelled: int, seed: int) -> tuple[Outcome, Outcome]:
-    """The certificate's outcome, and what it would be if the products to fill were taken to be like the labelled."""
-    rng = np.random.default_rng(seed)
+unweighted_draw = partial(one_draw, unweighted=True)
+
+
+def folds(world: World, rng: np.random.Generator, labelled: int) -> tuple[Sample, Sample]:
+    """Draw the choosing and the certification fold of ``labelled`` products."""
     choosing = draw(world, rng, round(FOLDS.choosing * labelled))
-    certification = draw(world, rng, round(FOLDS.certification * labelled))
-    filled = draw(world, rng, OPEN, unlabelled=True)
-    weighted = certify(world, choosing, certification, unlabelled_products(world, filled))
-    as_labelled = certify(world, choosing, certification, unlabelled_products(world, filled, like=certification))
-    return judge(world, weighted), judge(world, as_labelled)
+    return choosing, draw(world, rng, round(FOLDS.certification * labelled))
 
 
 def plain(world: World, labelled: Sample) -> Outcome:
@@ -204,15 +194,14 @@ def plain(world: World, labelled: Sample) -> Outcome:
 
 
 def uses_draw(world: World, labelled: int, seed: int, candidates: int = 10) -> list[Outcome]:
-    """The outcomes of ``candidates`` models that are certified one after the other on the same labels."""
+    """Return the outcomes of ``candidates`` models, certified in sequence on the same labels."""
     rng = np.random.default_rng(seed)
-    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
-    certification = draw(world, rng, round(FOLDS.certification * labelled))
-    common = [rng.standard_normal(sample.scores.shape) for sample in (choosing, certification)]
+    samples = folds(world, rng, labelled)
+    common = [rng.standard_normal(sample.scores.shape) for sample in samples]
     filled = unlabelled_products(world, draw(world, rng, OPEN, unlabelled=True))
     outcomes = []
     for use in range(1, candidates + 1):
-        own = [another_model(world, s, rng, c) for s, c in zip((choosing, certification), common, strict=True)]
+        own = [another_model(world, s, rng, c) for s, c in zip(samples, common, strict=True)]
         outcomes.append(judge(world, certify(world, *own, filled, use)))
     return outcomes
 
@@ -228,36 +217,33 @@ def rounds_draw(world: World, labelled: int, seed: int) -> list[Outcome]:
     index = np.arange(len(sample))
     products = GroupedProducts([f"p{number}" for number in index.tolist()], sample.groups)
     config = replace(FOLDS, seed=seed % 2**31)
-    first = split_folds(index, products, config)
-    second = redraw_certification(first, products, config, 1, np.isin(index, first.certification))
+    earlier = split_folds(index, products, config)
+    later = redraw_certification(earlier, products, config, 1, np.isin(index, earlier.certification))
     common, filled = (
         rng.standard_normal(sample.scores.shape),
         unlabelled_products(world, draw(world, rng, OPEN, unlabelled=True)),
     )
     models = [another_model(world, sample, rng, common) for _ in range(USES_PER_ROUND)]
     outcomes: list[Outcome] = []
-    for certification_round, folds in enumerate((first, second)):
+    for certification_round, drawn in enumerate((earlier, later)):
         if certification_round:
             best = outcomes.index(best_of(outcomes))
             models = [models[best]] + [another_model(world, sample, rng, common) for _ in models[1:]]
         for use, model in enumerate(models, start=1):
-            parts = (model.at(folds.choosing), model.at(folds.certification))
+            parts = (model.at(drawn.choosing), model.at(drawn.certification))
             outcomes.append(judge(world, certify(world, *parts, filled, use)))
     return outcomes
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome:
-    """The candidate with the greatest recall: the one that would be promoted."""
+    """Return the candidate with the greatest recall, which would be promoted."""
     return max(outcomes, key=lambda outcome: outcome.recall)
 
 
 def versions_draw(world: World, labelled: int, seed: int) -> tuple[float, float]:
     """See :func:`visible_precision`; the products and labels of all versions are the same."""
     rng = np.random.default_rng(seed)
-    choosing = draw(world, rng, round(FOLDS.choosing * labelled))
-    certification = draw(world, rng, round(FOLDS.certification * labelled))
-    filled = draw(world, rng, OPEN, unlabelled=True)
-    samples = (choosing, certification, filled)
+    samples = (*folds(world, rng, labelled), draw(world, rng, OPEN, unlabelled=True))
     common = [rng.standard_normal(sample.scores.shape) for sample in samples]
     versions = []
     for use in range(1, 5):
@@ -329,78 +315,73 @@ def rates(outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
-def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], list[tuple[str, dict[str, float]]]]:
-    """The JSON object, and rows of the table that it does not have."""
+def summary(results: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Return the JSON object, and rows of the table that it does not have."""
     kinds = ("n", "labels", "clusters", "shift", "uses", "versions", "none")
     found: dict[str, Any] = {kind: {} for kind in kinds}
-    others: list[tuple[str, dict[str, float]]] = []
+    others: dict[str, dict[str, float]] = {}
     for name, outcomes in results.items():
         kind, _, scenario = name.partition("/")
-        if kind in ("n", "clusters", "shift", "few", "others", "labels"):
+        if kind in SECOND_METHOD:
             first, second = (rates(method) for method in zip(*outcomes, strict=True))
-        if kind == "n":
-            found["n"][scenario] = {"certified": first, "plain": second}
-        elif kind in ("clusters", "shift"):
-            found[kind][scenario] = first
-            others.append((f"{name}, {'plain threshold' if kind == 'clusters' else 'without weights'}", second))
-        elif kind == "labels":
-            found["labels"][scenario] = first
+            if kind == "n":
+                found["n"][scenario] = {"certified": first, "plain": second}
+            elif kind in found:
+                found[kind][scenario] = first
+            else:
+                others[scenario] = first
+            if what := SECOND_METHOD[kind]:
+                others[f"{name if kind in found else scenario}, {what}"] = second
         elif kind == "none":
             found["none"][scenario] = promise_none.rates(outcomes)
-        elif kind in ("few", "others"):
-            others += [(scenario, first), (f"{scenario}, plain threshold", second)]
         elif kind == "uses":
             for k in (3, 10):
-                found["uses"][str(k)] = rates([best_of(draw_outcomes[:k]) for draw_outcomes in outcomes])
-            others += [(f"use {k} of the labels", rates([row[k - 1] for row in outcomes])) for k in range(1, 11)]
+                found["uses"][str(k)] = rates([best_of(row[:k]) for row in outcomes])
+            others |= {f"use {k} of the labels": rates([row[k - 1] for row in outcomes]) for k in range(1, 11)}
         elif kind == "rounds":
-            others.append(
-                ("certification rounds: best of 10 candidates in two", rates([best_of(row) for row in outcomes]))
-            )
+            others["certification rounds: best of 10 candidates in two"] = rates([best_of(row) for row in outcomes])
             for k in range(1, USES_PER_ROUND + 1):
-                second = [row[USES_PER_ROUND + k - 1] for row in outcomes]
-                others.append((f"use {k} of the labels of a second round", rates(second)))
+                second = rates([row[USES_PER_ROUND + k - 1] for row in outcomes])
+                others[f"use {k} of the labels of a second round"] = second
         else:
-            visible, stood = (float(np.mean(column)) for column in zip(*outcomes, strict=True))
-            found["versions"]["4"] = {"visible_precision": round(visible, 4), "draws": len(outcomes)}
-            others.append(
-                ("versions/4, old values stand", {"visible_precision": round(stood, 4), "draws": len(outcomes)})
+            visible, active = (
+                {"visible_precision": round(float(np.mean(column)), 4), "draws": len(outcomes)}
+                for column in zip(*outcomes, strict=True)
             )
+            found["versions"]["4"], others["versions/4, old values stand"] = visible, active
     return found, others
 
 
-def table(found: dict[str, Any], others: Sequence[tuple[str, dict[str, float]]]) -> Iterator[str]:
-    rows = [(f"n = {n}, {method}", row) for n, methods in found["n"].items() for method, row in methods.items()]
-    rows += [
-        (f"{kind}/{name}", row)
-        for kind in ("labels", "clusters", "shift", "uses", "versions")
-        for name, row in found[kind].items()
-    ]
-    yield from _rows(("violations", "recall_vs_oracle", "abstain", "visible_precision", "draws"), [*rows, *others])
-    yield ""
-    yield from _rows(promise_none.COLUMNS, list(found["none"].items()))
+SECOND_METHOD = {
+    "n": "", "labels": "", "clusters": "plain threshold", "shift": "without weights", "few": "plain threshold",
+    "others": "plain threshold",
+}  # fmt: skip
+"""Kind of scenario -> the name of its second outcome in the table; empty: without a row of its own."""
 
 
-def _rows(columns: Sequence[str], rows: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    yield "| scenario | " + " | ".join(column.replace("_", " ") for column in columns) + " |"
-    yield "|---" * (len(columns) + 1) + "|"
-    for name, row in rows:
-        cells = (row.get(column) for column in columns)
-        yield f"| {name} | " + " | ".join("-" if cell is None else f"{cell:g}" for cell in cells) + " |"
+def table(found: dict[str, Any], others: dict[str, dict[str, float]]) -> Iterator[str]:
+    rows = {f"n = {n}, {method}": row for n, methods in found["n"].items() for method, row in methods.items()}
+    for kind in ("labels", "clusters", "shift", "uses", "versions"):
+        rows |= {f"{kind}/{name}": row for name, row in found[kind].items()}
+    columns = ("violations", "recall_vs_oracle", "abstain", "visible_precision", "draws")
+    for names, part in ((columns, rows | others), (promise_none.COLUMNS, found["none"])):
+        cells = {name: [row.get(column) for column in names] for name, row in part.items()}
+        yield from markdown([name.replace("_", " ") for name in names], cells, "scenario")
+        yield ""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--draws", type=int, help="draws of every scenario, instead of the usual number")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     started = time.perf_counter()
-    found, others = summary(run(tasks(arguments.draws), arguments.processes))
+    found, others = summary(run(tasks(args.draws), args.processes))
     print(f"oracle recall {population(World()).oracle_recall:.3f}; {time.perf_counter() - started:.0f} s")
     print("\n".join(table(found, others)))
-    found["verdicts"] = verdicts_promise(2000 if arguments.draws is None else arguments.draws)
+    found["verdicts"] = verdicts_promise(2000 if args.draws is None else args.draws)
     print(json.dumps(found["verdicts"], indent=1))
-    print(json.dumps(found))
+    print_json(found)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Products that have no value: worlds for promise.py in which unlabelled products lack a value because they have none.
 
-Labelled products and unlabelled ones with a value are drawn from the world of promise_worlds.py. A share of the
-unlabelled products has no value: whatever is written to one is wrong. Their scores are low, middling or like those of
+Labelled products, and unlabelled products with a value, are drawn from the world of promise_worlds.py. A share of the
+unlabelled products has no value: whatever is written to them is wrong. Their scores are low, middling or like those of
 the others. A feature tells them from the others with a given area under the ROC curve; the has-value head and the
 comparison read it among features that say nothing. In some worlds half of the unlabelled products come from shops that
-never fill the attribute: all have a value, but their feature is that of products without one.
+never fill the attribute: all have a value, but their feature is that of products without a value.
 
 In each draw the product's own functions fit the head, compare, choose, and certify from merchants' labels. Then,
 whether or not these certified something, reviewers judge uniformly drawn proposals until verdicts certify a threshold,
@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import numpy as np
+from promise_verdicts import REVIEWER_NOISE, judged
 from promise_worlds import (
+    BINDING,
+    FOLDS,
     LABELS,
+    RULE,
     TARGET,
     Sample,
     World,
@@ -32,45 +35,40 @@ from promise_worlds import (
 )
 from scipy import special
 
-from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
 from catalog_enrichment.models.has_value import has_value
 from catalog_enrichment.precision.alike import AlikenessTest, cell_weights
-from catalog_enrichment.precision.certificate import ScoredBy
-from catalog_enrichment.precision.certify import CertificateBinding, certify_attribute
+from catalog_enrichment.precision.certify import certify_attribute
 from catalog_enrichment.precision.pool import Pool, select_pool
 from catalog_enrichment.precision.units import Bools, Floats
 from catalog_enrichment.precision.verdict_test import DrawnProducts, run_tests
-from catalog_enrichment.records import LabelUse, Modality
 from catalog_enrichment.training.alikeness import TwoSides, compared, head_of
 
-RULE = PrecisionConfig(target=TARGET)
-FOLDS = FoldsConfig()
 FEATURES = 8
 """Width of the vectors; the first feature tells products without a value from others, the rest is noise."""
 UNLABELLED = 8000
 LARGE = 200_000
 """Unlabelled products of the sample that stands for the population."""
 MOST_VERDICTS = 1500
+BETA = {"low": (2, 3), "middling": (4, 2)}
+"""Parameters of the scores of products without a value."""
 GOLD = 500
 """Products of a gold sample."""
-REVIEWER_NOISE = 0.02
-"""Share of a reviewer's verdicts that are wrong; two give one each, a third decides where they differ."""
 WORLD = World()
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoneWorld:
-    """What is known of unlabelled products."""
+    """A world whose unlabelled products may lack a value."""
 
     share: float = 0.0
-    """Of the unlabelled products, those without a value."""
+    """Share of the unlabelled products that have no value."""
     scores: str = "like"
-    """Of products without a value: low (Beta 2, 3), middling (Beta 4, 2), or like those of the others."""
+    """Those of products without a value: low or middling (BETA), or like those of the others."""
     auc: float = 0.5
-    """Of the feature that tells products without a value from others."""
+    """Area under the ROC curve of the feature that tells products without a value from others."""
     never: float = 0.0
-    """Share of the unlabelled products from shops that never fill: all have a value, and the feature of those
-    without one."""
+    """Share of the unlabelled products from shops that never fill: all have a value, and the feature of products
+    without a value."""
     unlabelled: int = UNLABELLED
 
 
@@ -97,13 +95,13 @@ WORLDS: dict[str, tuple[NoneWorld, int]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One draw."""
+    """The outcome of a draw."""
 
     certified: bool
     """By merchants' labels."""
     violated: bool
     recall: float
-    """Right values written, of the unlabelled products that have a value and that the best threshold would give one."""
+    """Right values written, of the unlabelled products whose value the best threshold would write."""
     written: float
     """Right values written as a share of the unlabelled products."""
     compared_alike: bool
@@ -125,15 +123,10 @@ class Unlabelled:
     right: Bools  # (m,)
 
 
-def separation(auc: float) -> float:
-    """Distance of the feature's means in standard deviations."""
-    return float(np.sqrt(2) * special.ndtri(auc))
-
-
 def features(rng: np.random.Generator, with_value: Bools, auc: float) -> Floats:
     """(n, FEATURES): the first is shifted where products look as if they had a value."""
     found = rng.standard_normal((len(with_value), FEATURES))
-    found[:, 0] += separation(auc) * with_value
+    found[:, 0] += np.sqrt(2) * special.ndtri(auc) * with_value  # the distance of the means for this AUC
     return found
 
 
@@ -144,10 +137,8 @@ def unlabelled(world: NoneWorld, rng: np.random.Generator, size: int) -> Unlabel
     kind = rng.random(size)
     without, never = kind < world.share, kind > 1 - world.never
     scores = sample.scores.copy()
-    if world.scores == "low":
-        scores[without, 0] = np.clip(rng.beta(2, 3, int(without.sum())), 0.06, 1)
-    elif world.scores == "middling":
-        scores[without, 0] = np.clip(rng.beta(4, 2, int(without.sum())), 0.06, 1)
+    if world.scores in BETA:
+        scores[without, 0] = np.clip(rng.beta(*BETA[world.scores], int(without.sum())), 0.06, 1)
     right = sample.right & ~without[:, None]
     changed = replace(sample, scores=scores.astype(np.float32).astype(np.float64), right=right)
     return Unlabelled(changed, features(rng, ~without & ~never, world.auc), right[:, 0])
@@ -155,7 +146,7 @@ def unlabelled(world: NoneWorld, rng: np.random.Generator, size: int) -> Unlabel
 
 @cache
 def population(world: NoneWorld) -> Unlabelled:
-    """What stands for all unlabelled products of a world."""
+    """Return the sample that stands for all unlabelled products of a world."""
     return unlabelled(world, np.random.default_rng(4321), LARGE)
 
 
@@ -221,31 +212,19 @@ def _by_gold_sample(
     """The threshold that reviewers' answers about unlabelled products certify; a wrong answer is another value, or that
     the product has none."""
     drawn = unlabelled(world, rng, GOLD)
-    wrong = judged_wrong(rng, ~drawn.right)
+    wrong = judged(~drawn.right, REVIEWER_NOISE, rng)
     sample = scored(replace(drawn.sample, right=~wrong[:, None]), drawn.features)
     fold = replace(certification_scores(WORLD, sample), fold_share=1.0, uniform=True)
     return certify_attribute(pool, fold, unlabelled_products(WORLD, open_sample), RULE, BINDING).threshold
 
 
-BINDING = CertificateBinding(
-    modality=Modality.BOTH,
-    scored_by=ScoredBy(
-        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
-    ),
-    label_set_hash="l",
-    use=LabelUse(number=1, certification_round=0),
-    data_window="simulated",
-    issued_at=datetime(2026, 1, 1, tzinfo=UTC),
-)
-
-
 def by_verdicts(rng: np.random.Generator, accept: Floats, right: Bools, lowest: float) -> tuple[float | None, int]:
-    """The threshold that verdicts certify, and how many were asked until the first one was."""
+    """Return the threshold that verdicts certify, and how many were asked until the first certificate."""
     reachable = np.flatnonzero(accept >= lowest)
     if len(reachable) < MOST_VERDICTS:
         return None, 0
     places = rng.choice(reachable, MOST_VERDICTS, replace=False)
-    wrong = judged_wrong(rng, ~right[places])
+    wrong = judged(~right[places], REVIEWER_NOISE, rng)
     scores = accept[places]
 
     def tested(asked: int) -> float | None:
@@ -267,13 +246,6 @@ def by_verdicts(rng: np.random.Generator, accept: Floats, right: Bools, lowest: 
     return found, high
 
 
-def judged_wrong(rng: np.random.Generator, wrong: Bools) -> Bools:
-    """The verdict of two reviewers, or of a third where they differ."""
-    noise = rng.random((3, len(wrong))) < REVIEWER_NOISE
-    first, second, third = wrong ^ noise
-    return np.asarray(np.where(first == second, first, third))
-
-
 def _products(labelled: Floats, others: Floats) -> TwoSides:
     count = len(labelled) + len(others)
     weights = np.concatenate(cell_weights([""] * len(labelled), [""] * len(others)))
@@ -289,7 +261,7 @@ def _comparison(scores: Floats, others: Floats, vectors: Floats, of_others: Floa
 
 
 def _judged(accept: Floats, right: Bools, threshold: float | None) -> tuple[float, int]:
-    """True precision of what is written at the threshold, and how many values are right; (1, 0) without one."""
+    """Return the true precision of the values at the threshold, and how many are right; (1, 0) without a threshold."""
     if threshold is None:
         return 1.0, 0
     accepted = accept >= threshold
@@ -307,28 +279,23 @@ def _best(accept: Floats, right: Bools) -> int:
 
 COLUMNS = ("violations", "recall_vs_oracle", "abstain", "written", "alike", "verdict_violations", "verdict_written",
            "verdict_abstain", "verdicts", "gold_violations", "gold_written", "gold_abstain", "draws")  # fmt: skip
-"""Of :func:`rates`, in the order of the table."""
+"""The keys of :func:`rates`, in the order of the table."""
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The row of one world."""
+    """Return the row of a world."""
 
     def mean(name: str) -> float:
         return round(float(np.mean([getattr(outcome, name) for outcome in outcomes])), 4)
 
+    same = {
+        "violations": "violated", "recall_vs_oracle": "recall", "written": "written", "alike": "compared_alike",
+        "verdict_violations": "verdict_violated", "verdict_written": "verdict_written",
+        "gold_violations": "gold_violated", "gold_written": "gold_written",
+    }  # fmt: skip
+    opposite = {"abstain": "certified", "verdict_abstain": "by_verdicts", "gold_abstain": "by_gold"}
+    row: dict[str, Any] = {column: mean(name) for column, name in same.items()}
+    row |= {column: round(1 - mean(name), 4) for column, name in opposite.items()}
     certified = [outcome.verdicts for outcome in outcomes if outcome.by_verdicts]
-    return {
-        "violations": mean("violated"),
-        "recall_vs_oracle": mean("recall"),
-        "abstain": round(1 - mean("certified"), 4),
-        "written": mean("written"),
-        "alike": mean("compared_alike"),
-        "verdict_violations": mean("verdict_violated"),
-        "verdict_written": mean("verdict_written"),
-        "verdict_abstain": round(1 - mean("by_verdicts"), 4),
-        "verdicts": float(np.median(certified)) if certified else None,
-        "gold_violations": mean("gold_violated"),
-        "gold_written": mean("gold_written"),
-        "gold_abstain": round(1 - mean("by_gold"), 4),
-        "draws": len(outcomes),
-    }
+    row |= {"verdicts": float(np.median(certified)) if certified else None, "draws": len(outcomes)}
+    return {column: row[column] for column in COLUMNS}

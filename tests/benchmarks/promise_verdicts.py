@@ -3,19 +3,18 @@
     python tests/benchmarks/promise_verdicts.py                 (about a minute; promise.py calls it as well)
     python tests/benchmarks/promise_verdicts.py --draws 200     (a try)
 
-One threshold: every drawn product is accepted. Thresholds: the product's own sequence on drawn scores. A reviewer is
-wrong with probability REVIEWER_NOISE; two judge each product, and where they differ a third one decides. The last line
-is one JSON object.
+A single threshold accepts every drawn product; several thresholds are the product's own sequence on drawn scores. A
+reviewer is wrong with probability REVIEWER_NOISE; two judge each product, and where they differ a third reviewer
+decides. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from benchmark import arguments, print_json
 from numpy.typing import NDArray
 
 from catalog_enrichment.precision import verdict_test
@@ -28,7 +27,7 @@ REACH = {"0.99": 130, "0.98": 210, "0.97": 640}
 """Goal for the median number of verdicts, by true precision."""
 
 CAP = 3_000
-"""Verdicts of one simulation at most."""
+"""The most verdicts of a simulation."""
 
 Wrong = NDArray[np.bool_]
 World = Callable[[np.random.Generator, int], tuple[NDArray[np.float64], Wrong]]
@@ -52,13 +51,13 @@ def _first(wrong: Wrong, target: float, delta: float) -> float:
 
 
 def cost(precision: float, noise: float) -> dict[str, float | None]:
-    """Return the verdicts until one threshold is certified that accepts every product: exact quantiles.
+    """Return the verdicts until a threshold is certified that accepts every product: exact quantiles.
 
     Forward recursion over the number of wrong verdicts; what is certified leaves it.
     """
-    turned = noise**2 + 2 * noise * (1 - noise) * noise  # both are wrong, or one and the adjudicator
+    turned = noise**2 + 2 * noise * (1 - noise) * noise  # both are wrong, or a reviewer and the adjudicator
     right = precision * (1 - turned) + (1 - precision) * turned
-    most = round(CAP * (1 - TARGET)) + 1  # with more wrong ones nothing is certified within CAP
+    most = round(CAP * (1 - TARGET)) + 1  # with more wrong verdicts nothing is certified within CAP
     certified_from = np.array([_boundary(errors) for errors in range(most)])
     share = np.zeros(most)
     share[0], done = 1.0, np.zeros(CAP + 1)
@@ -75,14 +74,14 @@ def cost(precision: float, noise: float) -> dict[str, float | None]:
 
 
 def _boundary(errors: int) -> float:
-    """Return after how many verdicts ``errors`` wrong ones are certified; inf if that is not within CAP."""
+    """Return after how many verdicts, ``errors`` of them wrong, a threshold is certified; inf if not within CAP."""
     wrong = np.arange(CAP) < errors
     reached = np.flatnonzero(verdict_test.wealth(wrong, TARGET)[max(errors - 1, 0) :] >= 1 / DELTA)
     return float(reached[0]) + max(errors, 1) if len(reached) else np.inf
 
 
-def sequence_places(scores: NDArray[np.float64], wrong: Wrong, first_sample: int) -> list[tuple[float, float]]:
-    """Return (threshold, drawn products until it and all above it are certified) of one draw, judged in its order.
+def first_of_sequence(scores: NDArray[np.float64], wrong: Wrong, first_sample: int) -> float:
+    """Return after how many drawn products, judged in their order, the highest threshold is certified; else inf.
 
     ``first_sample``: how many of the products are the first sample, which fixes the thresholds.
     """
@@ -96,70 +95,20 @@ def sequence_places(scores: NDArray[np.float64], wrong: Wrong, first_sample: int
         product_ids=tuple(map(str, range(n))),
     )
     (sequence,) = sequences(drawn, TARGET, DELTA, RATIO)
-    found, latest = [], 0.0
-    for threshold in sequence.thresholds:
-        places = np.flatnonzero(scores >= threshold)
-        number = _first(wrong[places], TARGET, sequence.delta)
-        latest = max(latest, float(places[int(number) - 1]) + 1 if np.isfinite(number) else np.inf)
-        found.append((threshold, latest))
-    return found
+    places = np.flatnonzero(scores >= sequence.thresholds[0])
+    number = _first(wrong[places], TARGET, sequence.delta)
+    return float(places[int(number) - 1]) + 1 if np.isfinite(number) else np.inf
 
 
 def flat(precision: float) -> World:
-    """Scores that say nothing: every proposal is right with the same probability."""
+    """Return a world whose scores say nothing: every proposal is right with the same probability."""
     return lambda rng, n: (rng.random(n), rng.random(n) >= precision)
 
 
-def calibrated(rng: np.random.Generator, n: int) -> tuple[NDArray[np.float64], Wrong]:
-    """Scores that are the probability to be right."""
-    scores = rng.beta(6, 0.6, n)
-    return scores, rng.random(n) > scores
-
-
-def none_products(rng: np.random.Generator, n: int) -> tuple[NDArray[np.float64], Wrong]:
-    """Of the products 30% have no value and middling scores; every proposal for them is wrong."""
-    none = rng.random(n) < 0.3
-    scores = np.where(none, rng.beta(4, 2, n), rng.beta(8, 0.4, n))
-    return scores, none | (rng.random(n) > scores)
-
-
 def falling(rng: np.random.Generator, n: int) -> tuple[NDArray[np.float64], Wrong]:
-    """Right in 95% from the highest quarter of the scores down, so that every threshold is false."""
+    """Draw scores that are right in 95% in their highest quarter and in 94% below: every threshold is false."""
     scores = rng.random(n)
     return scores, rng.random(n) >= np.where(scores > 0.75, 0.95, 0.94)
-
-
-def with_thresholds(world: World, draws: int, first_sample: int = 300, seed: int = 0) -> dict[str, Any]:
-    """Return when the first threshold is certified, and what is accepted after 300, 600 and 1,000 verdicts, as a share
-    of what an oracle accepts: the best threshold if the truth were known."""
-    rng = np.random.default_rng(seed)
-    many, truth = world(rng, 200_000)
-    order = np.argsort(-many)
-    precision = 1 - np.cumsum(truth[order]) / np.arange(1, len(order) + 1)
-    best = (np.flatnonzero(precision >= TARGET).max(initial=-1) + 1) / len(many)
-    first: list[float] = []
-    accepted: dict[int, list[float]] = {300: [], 600: [], 1000: []}
-    false = 0
-    for _ in range(draws):
-        scores, wrong = world(rng, 1_500)
-        found = sequence_places(scores, judged(wrong, REVIEWER_NOISE, rng), first_sample)
-        first.append(found[0][1])
-        for verdicts, shares in accepted.items():
-            certified = [threshold for threshold, place in found if place <= verdicts]
-            shares.append(float((many >= certified[-1]).mean()) if certified else 0.0)
-        lowest = [threshold for threshold, place in found if np.isfinite(place)]
-        if lowest:
-            written = many >= lowest[-1]
-            false += bool((1 - truth[written].mean()) < TARGET - 1e-3)
-    median = float(np.sort(first)[draws // 2])
-    return {
-        "oracle_accepts": round(float(best), 3),
-        "first_certificate_median": median if np.isfinite(median) else None,
-        "of_oracle": {
-            str(n): round(float(np.mean(shares) / best), 3) if best else 0.0 for n, shares in accepted.items()
-        },
-        "false": false / draws,
-    }
 
 
 def false_certificates(draws: int, seed: int = 0) -> dict[str, float]:
@@ -170,7 +119,7 @@ def false_certificates(draws: int, seed: int = 0) -> dict[str, float]:
     without_replacement = np.isfinite(first_certified(np.array([rng.permutation(small) for _ in range(draws)]))).mean()
     found = {"one_threshold": float(single), "population_of_400": float(without_replacement)}
     for name, world in (("thresholds", flat(TARGET)), ("thresholds_falling", falling)):
-        some = [sequence_places(*world(rng, CAP), first_sample=300)[0][1] for _ in range(draws // 4)]
+        some = [first_of_sequence(*world(rng, CAP), first_sample=300) for _ in range(draws // 4)]
         found[name] = float(np.isfinite(some).mean())
     return found
 
@@ -181,37 +130,23 @@ def verdicts_promise(draws: int = 2_000) -> dict[str, Any]:
         "fewest": verdict_test.fewest_products(TARGET, DELTA),
         "bets": {str(bet): weight for bet, weight in BETS.items()},
         "cost": {
-            str(precision): {
-                "reviewers_2%": cost(precision, REVIEWER_NOISE),
-                "exact": cost(precision, 0.0),
-            }
+            str(precision): {"reviewers_2%": cost(precision, REVIEWER_NOISE), "exact": cost(precision, 0.0)}
             for precision in PRECISIONS
         },
         "reach_median": REACH,
         "false_certificates_at_95%": false_certificates(draws),
-        "thresholds": {
-            name: with_thresholds(world, max(draws // 20, 1))
-            for name, world in (
-                ("flat .99", flat(0.99)),
-                ("flat .98", flat(0.98)),
-                ("calibrated", calibrated),
-                ("30% without a value", none_products),
-            )
-        },
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--draws", type=int, default=2_000)
     found = verdicts_promise(parser.parse_args().draws)
-    for precision, of in found["cost"].items():
-        noisy, exact = of["reviewers_2%"], of["exact"]
+    for precision, costs in found["cost"].items():
+        noisy, exact = costs["reviewers_2%"], costs["exact"]
         print(f"right {precision}: {noisy['median']} ({noisy['p10']} to {noisy['p90']}), exact {exact['median']}")
     print(f"false at exactly 95%: {found['false_certificates_at_95%']}")
-    for name, of in found["thresholds"].items():
-        print(f"{name}: {of}")
-    print(json.dumps(found))
+    print_json(found)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from catalog_enrichment.records import Decision, Modality
 
 
 def visible_precision(versions: Sequence[tuple[Certificate, Sample]]) -> tuple[float, float]:
-    """Share of right values among those that readers see after all versions have decided on the same products, and the
-    share if the value of an older version stood whenever a newer one abstains."""
+    """Return the share of right values among the values that readers see after all versions have decided on the same
+    products, and the share if the value of an older version stayed active where a newer version abstains."""
     products = len(versions[0][1])
     visible: list[bool | None] = [None] * products  # None: no value; else whether it is right
     active: list[bool | None] = [None] * products

@@ -10,13 +10,16 @@ Shapes: n products, L written ranks per product (1, or 3 for an attribute with s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from functools import cache
 
 import numpy as np
 from scipy import special
 
-from catalog_enrichment.config.schema import FoldsConfig
+from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
+from catalog_enrichment.precision.certificate import ScoredBy
+from catalog_enrichment.precision.certify import CertificateBinding
 from catalog_enrichment.precision.units import (
     Bools,
     CertificationScores,
@@ -25,12 +28,23 @@ from catalog_enrichment.precision.units import (
     Ints,
     UnlabelledProducts,
 )
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.records import Cardinality, LabelUse, Modality
 
 VALUES = 20
 LABELS = tuple(f"value {rank}" for rank in range(1, VALUES + 1))
 TARGET = 0.95
 FOLDS = FoldsConfig()
+RULE = PrecisionConfig(target=TARGET)
+BINDING = CertificateBinding(
+    modality=Modality.BOTH,
+    scored_by=ScoredBy(
+        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
+    ),
+    label_set_hash="l",
+    use=LabelUse(number=1, certification_round=0),
+    data_window="simulated",
+    issued_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
 LARGE = 400_000
 """Products of the sample that stands for the population."""
 SMALLEST_SHARE = 0.01
@@ -40,7 +54,7 @@ CATEGORIES = ("A", "B", "C", "D")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The population of one scenario."""
+    """The population of a scenario."""
 
     mean: float = 2.5
     value_spread: float = 1.0
@@ -51,20 +65,20 @@ class World:
     size_effect: float = 0.0
     """Added to z where the group has 6 products or more; the scores do not show it."""
     correlation: float = 0.0
-    """Of the latent normal variables that decide whether the products of a group are right; 1: all or none."""
+    """Correlation of the latent normal variables that decide whether a group's products are right; 1: all or none."""
     copies: bool = False
-    """The products of a group have one value and one score."""
+    """The products of a group have the same value and score."""
     category_effects: tuple[float, ...] = (0.0,)
     """Added to z by category, hidden from the scores."""
     tilt: float = 1.0
     """How much more frequent the last category is among the products to fill, the first being the reference."""
     labelled_shares: tuple[float, ...] = ()
-    """Of the categories among the labelled products; empty: equal ones, by ``tilt`` for the products to fill."""
+    """Shares of the categories among labelled products; empty: equal shares, by ``tilt`` for the products to fill."""
     open_shares: tuple[float, ...] = ()
     later_shares: tuple[float, ...] = ()
     """The same of the products to fill, when it is certified, and later when it is judged; empty: the same."""
     by_language: bool = False
-    """The categories are languages of one category."""
+    """The categories are languages of the same category."""
     ranks: int = 1
     decimals: int | None = None
     """Scores are rounded: ties."""
@@ -98,8 +112,10 @@ class Sample:
 def draw(
     world: World, rng: np.random.Generator, products: int, *, unlabelled: bool = False, later: bool = False
 ) -> Sample:
-    """About ``products`` products: groups are drawn until there are as many, as folds are cut. ``unlabelled``: with the
-    categories of the products to fill; ``later``: of those that the certificate is judged by."""
+    """Return about ``products`` products: groups are drawn until there are as many, as folds are cut.
+
+    ``unlabelled``: with the categories of the products to fill; ``later``: of the products that judge the certificate.
+    """
     sizes = _group_sizes(world, rng, products)
     group = np.repeat(np.arange(len(sizes)), sizes)
     n, ranks = len(group), world.ranks
@@ -127,17 +143,13 @@ def draw(
 
 
 def another_model(world: World, sample: Sample, rng: np.random.Generator, common: Floats) -> Sample:
-    """Another model's scores and errors on the same products, for worlds without hidden effects and correlation.
+    """Return another model's scores and errors on the same products, for worlds without hidden effects and correlation.
 
-    ``common`` (n, L): normal, half of what decides whether a model is right is common to all models."""
+    ``common`` (n, L): normal; half of the variance that decides whether a model is right is common to all models."""
     own = rng.standard_normal(sample.latent.shape)
     noise = world.noise * rng.standard_normal(sample.latent.shape)
     right = special.ndtr(np.sqrt(0.5) * common + np.sqrt(0.5) * own) < special.expit(sample.latent)
-    return Sample(
-        values=sample.values, scores=_scores(world, sample.latent + noise), right=right, groups=sample.groups,
-        group_sizes=sample.group_sizes, categories=sample.categories, latent=sample.latent,
-        label_right=sample.label_right,
-    )  # fmt: skip
+    return replace(sample, scores=_scores(world, sample.latent + noise), right=right)
 
 
 @cache
@@ -187,7 +199,7 @@ def cardinality(world: World) -> Cardinality:
 
 
 def _matrix(sample: Sample) -> tuple[Floats, Bools]:
-    """(n, V) probabilities and labels: the other values have a score below every written one and are no label."""
+    """(n, V) probabilities and labels: the other values have a score below every written value and are no label."""
     probabilities, truth = np.full((len(sample), VALUES), 0.01), np.zeros((len(sample), VALUES), dtype=bool)
     np.put_along_axis(probabilities, sample.values, sample.scores, axis=1)
     np.put_along_axis(truth, sample.values, sample.right & sample.label_right[:, None], axis=1)

@@ -8,9 +8,7 @@ as soon as the next question is shown, so it is what the page adds to every verd
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from catalog_enrichment.config.load import load_config
 from catalog_enrichment.demo.audit_demo import draw
 
 from ..audit.review_server import served
+from .benchmark import arguments, chromium, print_json
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -41,16 +40,13 @@ DESKTOP: dict[str, Any] = {"viewport": {"width": 1180, "height": 800}}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, default=Path("var/demo"))
     parser.add_argument("--verdicts", type=int, default=40)
     parser.add_argument("--images", type=Path, help="folder for the screenshots")
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        print("no Chromium was found: apt-get install chromium", file=sys.stderr)
-        return 2
+    program = chromium()
     config = load_config("config:demo.toml", [f"root={json.dumps(str(args.folder.resolve()))}", *args.set])
     from playwright.sync_api import sync_playwright
 
@@ -67,18 +63,16 @@ def main() -> int:
             figures = _measured(browser, own, sample.sample_id, args.verdicts)
             if args.images:
                 for number, item in enumerate(items[:60]):  # so that the overview has something to say
-                    _second_verdict(store, item.item_id, Answer.NO if number % 12 == 0 else Answer.YES)
+                    answer, now = Answer.NO if number % 12 == 0 else Answer.YES, datetime.now(UTC)
+                    store.add_verdict(
+                        Verdict(item_id=item.item_id, reviewer="Ben", answer=answer, answered_at=now, seconds=4.0)
+                    )
                 figures["images"] = _pictured(browser, own, sample.sample_id, items[0].product_id, args.images)
             browser.close()
     for name, figure in figures.items():
         print(f"{name}: {figure}", file=sys.stderr)
-    print(json.dumps(figures))
+    print_json(figures)
     return 0
-
-
-def _second_verdict(store: ReviewStore, item_id: str, answer: Answer) -> None:
-    now = datetime.now(UTC)
-    store.add_verdict(Verdict(item_id=item_id, reviewer="Ben", answer=answer, answered_at=now, seconds=4.0))
 
 
 def _page(browser: Browser, own: str, path: str, **options: Any) -> Page:
@@ -99,7 +93,7 @@ def _measured(browser: Browser, own: str, sample_id: str, verdicts: int) -> dict
     page.wait_for_load_state("networkidle")
     resources = page.evaluate(
         "performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))"
-        ".map((one) => [one.name, one.transferSize])"
+        ".map((entry) => [entry.name, entry.transferSize])"
     )
     weight = {kind: sum(size for name, size in resources if ("/pictures/" in name) == kind) for kind in (False, True)}
     seconds = []
@@ -111,19 +105,18 @@ def _measured(browser: Browser, own: str, sample_id: str, verdicts: int) -> dict
         while page.locator("#numbers").inner_text() == title:  # the server has it and the next question is shown
             page.wait_for_timeout(2)
         seconds.append(time.monotonic() - shown)
-    axe = sum(len(Axe().run(page).response["violations"]) for page in [page])
     return {
         "first question, s": round(first, 2),
         "kB without pictures": round(weight[False] / 1000, 1),
         "kB of pictures, three questions": round(weight[True] / 1000, 1),
         "verdict by keyboard until saved, median s": round(statistics.median(seconds), 3),
         "slowest s": round(max(seconds), 3),
-        "axe violations": axe,
+        "axe violations": len(Axe().run(page).response["violations"]),
     }
 
 
 def _pictured(browser: Browser, own: str, sample_id: str, product_id: str, folder: Path) -> list[str]:
-    """Screenshots; returns their names and sizes."""
+    """Write the screenshots; return their names and sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     review = f"/samples/{sample_id}/review"
     for name, path, options in (

@@ -5,7 +5,7 @@
     python tests/benchmarks/scale.py --products 20000 --shops 20000 --events 0      (every product is of another shop)
 
 Pictures are by reference, three attributes, a stub predictor (scale_world.py). Every size runs in a process of its own.
-Each step is a job as the command line would run it, in one Spark session whose start is reported apart; a snapshot is
+Each step is a job as the command line would run it, in a Spark session whose start is reported apart; a snapshot is
 written between the steps and not timed. The last line is one JSON object.
 """
 
@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import scale_world as world
+from benchmark import PeakMemory, arguments, markdown, print_json
 
 from catalog_enrichment.context import open_context
 from catalog_enrichment.enrichment import pipeline
@@ -37,7 +36,7 @@ from sample_certificate import certificate
 
 SIZES = (10_000, 100_000, 1_000_000)
 MEMORY = "4g"
-"""Of Spark's JVM; two Python workers and the driver's Python come on top."""
+"""Memory of Spark's JVM; two Python workers and the driver's Python come on top."""
 CHANGED = 0.01
 LIMITS = {"import_unchanged": 0.05, "import_1%": 0.60, "enrich_unchanged": 0.05, "enrich_1%": 0.10}
 """Step -> most seconds it may take, as a share of the first import or enrichment."""
@@ -46,58 +45,18 @@ Results = dict[int, dict[str, dict[str, Any]]]
 """Products -> step -> seconds, peak_mib, and for jobs status and stages."""
 
 
-class PeakMemory:
-    """The largest resident memory of this process and all below it, in MiB, sampled every half second."""
-
-    def __init__(self) -> None:
-        self._peak = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            self._peak = max(self._peak, resident_mib(os.getpid()))
-            time.sleep(0.5)
-
-    def take(self) -> int:
-        """The peak since the last call."""
-        peak, self._peak = self._peak, 0.0
-        return round(peak)
-
-
-def resident_mib(process: int) -> float:
-    """Proportional resident memory of a process and its descendants: pages that forks share count once."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    total, waiting = 0, [process]
-    while waiting:
-        one = waiting.pop()
-        waiting += children.get(one, [])
-        try:
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
-
-
 class Steps:
-    """Runs the steps of one size and keeps what they cost."""
+    """Runs the steps of a size and keeps what they cost."""
 
     def __init__(self, products: int) -> None:
-        self._products, self._memory = products, PeakMemory()
+        self._products = products
         self.costs: dict[str, dict[str, Any]] = {}
 
     def __call__(self, name: str, work: Callable[[], Any]) -> Any:
-        self._memory.take()
         started = time.perf_counter()
-        result = work()
-        cost = {"seconds": round(time.perf_counter() - started, 2), "peak_mib": self._memory.take()}
+        with PeakMemory(proportional=True) as memory:
+            result = work()
+        cost = {"seconds": round(time.perf_counter() - started, 2), "peak_mib": round(memory.mib)}
         if isinstance(result, dict):
             cost |= {"status": result["status"], "stages": result["seconds"]}
         self.costs[name] = cost
@@ -106,7 +65,7 @@ class Steps:
 
 
 def measure(products: int, shops: int, events: int, root: Path) -> dict[str, Any]:
-    """What every step costs on a catalog in ``root``, the last with a ledger of ``events`` more."""
+    """Return what every step costs on a catalog in ``root``, the last steps with ``events`` more in the ledger."""
     config = world.write_config(root, MEMORY)
     world.write_snapshot(root, products, shops)
     model = world.model(world.certificates(certificate()))
@@ -139,38 +98,35 @@ def measure(products: int, shops: int, events: int, root: Path) -> dict[str, Any
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--products", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--events", type=int, default=10_000_000, help="ledger events added to the largest catalog")
     parser.add_argument("--shops", type=int, default=world.SHOPS, help="shops of every catalog")
-    parser.add_argument("--root", type=Path, help="folder for the catalogs; a temporary one by default")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, help="folder for the catalogs; a temporary folder by default")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     root = args.root or Path(tempfile.mkdtemp(prefix="scale-"))
-    if args.one:
-        print(json.dumps(measure(args.products[0], args.shops, args.events, root)))
+    if args.here:
+        print_json(measure(args.products[0], args.shops, args.events, root))
         return 0
     results = {}
     for products in args.products:
         folder = root / str(products)
         folder.mkdir(parents=True)
         events = args.events if products == max(args.products) else 0
-        command = [sys.executable, __file__, "--one", "--products", str(products), "--root", str(folder)]
+        command = [sys.executable, __file__, "--here", "--products", str(products), "--root", str(folder)]
         command += ["--events", str(events), "--shops", str(args.shops)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         results[products] = json.loads(done.stdout.splitlines()[-1])
         shutil.rmtree(folder)
     print_table(results)
-    print(json.dumps({"seconds": seconds(results), "of_first": ratios(results), "per_million": per_million(results)}))
+    seconds = {size: {name: cost["seconds"] for name, cost in costs.items()} for size, costs in results.items()}
+    print_json({"seconds": seconds, "of_first": ratios(results)})
     return 0
 
 
-def seconds(results: Results) -> dict[int, dict[str, float]]:
-    return {size: {name: cost["seconds"] for name, cost in costs.items()} for size, costs in results.items()}
-
-
 def ratios(results: Results) -> dict[int, dict[str, float]]:
-    """Step -> its seconds as a share of the first import or enrichment, for the steps of LIMITS."""
+    """Return the seconds of the steps of LIMITS as shares of the first import or enrichment."""
     return {
         size: {
             name: round(costs[name]["seconds"] / costs[f"{name.split('_')[0]}_first"]["seconds"], 3) for name in LIMITS
@@ -179,24 +135,15 @@ def ratios(results: Results) -> dict[int, dict[str, float]]:
     }
 
 
-def per_million(results: Results) -> dict[int, dict[str, float]]:
-    """Stage of the first import and enrichment -> seconds per million products."""
-    return {
-        size: {
-            f"{name}.{stage}": round(spent * 1e6 / size, 1)
-            for name in ("import_first", "enrich_first")
-            for stage, spent in costs[name]["stages"].items()
-        }
-        for size, costs in results.items()
-    }
-
-
 def print_table(results: Results) -> None:
-    """One row per step, seconds and peak memory per size."""
-    print(f"{'step':<24}" + "".join(f"{size:>12,} s {'MiB':>7}" for size in results))
-    for name in max(results.values(), key=len):
-        cells = [costs.get(name, {}) for costs in results.values()]
-        print(f"{name:<24}" + "".join(f"{c.get('seconds', ''):>12}   {c.get('peak_mib', ''):>7}" for c in cells))
+    """Print a row per step with the seconds and peak memory of every size."""
+    columns = [f"{size:,}: {unit}" for size in results for unit in ("s", "MiB")]
+    steps = max(results.values(), key=len)
+    rows = {
+        name: [costs.get(name, {}).get(key) for costs in results.values() for key in ("seconds", "peak_mib")]
+        for name in steps
+    }
+    print("\n".join(markdown(columns, rows, "step")))
     for name, limit in LIMITS.items():
         shares = ", ".join(f"{size:,}: {shares[name]:.1%}" for size, shares in ratios(results).items())
         print(f"{name} of the first, at most {limit:.0%}: {shares}")

@@ -1,8 +1,8 @@
 """The generated catalog of `make scale`: its snapshots, its config, and a model that costs nothing.
 
-Products have a title of about 60 and a description of about 250 characters, one picture by reference, and merchant
+Products have a title of about 60 and a description of about 250 characters, a picture by reference, and merchant
 values for a part of three attributes; every value is a function of the product's number and the snapshot's seed. The
-model is replaced by a Spark expression that gives each pending attribute one candidate whose score depends on the
+model is replaced by a Spark expression that gives each pending attribute a candidate whose score depends on the
 content, so that what is measured is everything but inference.
 """
 
@@ -48,11 +48,11 @@ APPLIES = {"material": ["Apparel", "Shoes", "Bags"]}
 CATEGORIES = tuple(f"{top}/{sub}" for top in ("Apparel", "Shoes", "Home", "Bags") for sub in ("A", "B", "C", "D"))
 WORDS = tuple(f"word{number}" for number in range(2_000))
 THRESHOLD = 0.6
-"""Of the certificates; the scores are uniform, so two fifths of what is pending is written."""
+"""Threshold of the certificates; the scores are uniform, so two fifths of what is pending is written."""
 
 ROWS_PER_FILE = 100_000
 SHOPS = 97
-"""Of a catalog, unless `--shops` says otherwise."""
+"""Shops of a catalog, unless `--shops` says otherwise."""
 SOURCE = "feed"
 
 CONFIG = """
@@ -92,8 +92,8 @@ def write_config(root: Path, memory: str) -> Config:
 
 
 def write_snapshot(root: Path, products: int, shops: int = SHOPS, changed: float = 0.0, edition: int = 0) -> int:
-    """Write the snapshot in place of the last one; a share of ``changed`` has another title than without, which
-    ``edition`` draws. Returns its bytes."""
+    """Write the snapshot in place of the last snapshot; a share of ``changed`` has another title, which ``edition``
+    draws. Return its bytes."""
     folder = root / SOURCE
     folder.mkdir(exist_ok=True)
     for first in range(0, products, ROWS_PER_FILE):
@@ -156,7 +156,7 @@ def stub_predictor() -> Iterator[None]:
 
 
 def _scored(products: DataFrame, *_: Any) -> DataFrame:
-    """One candidate per pending attribute, drawn by the content's hash; the columns of SCORED_TYPE."""
+    """Return a candidate per pending attribute, drawn by the content's hash; the columns of SCORED_TYPE."""
     from pyspark.sql import functions as F
 
     candidates = []
@@ -180,7 +180,6 @@ def grow_ledger(catalog: Catalog, events: int, products: int) -> int:
     """Append ``events`` values that eight earlier runs wrote; all of them stand. Returns how many there are."""
     from pyspark.sql import functions as F
 
-    assert isinstance(catalog, Catalog)
     number, names = F.col("id"), list(ATTRIBUTES)
     run = (number * 8 / events).cast("int")
     values: dict[str, Column] = {

@@ -12,8 +12,6 @@ is one JSON object: variant -> seconds [min, median, max], and `of_before`, the 
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -27,6 +25,7 @@ from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+from benchmark import arguments, in_turn, print_json
 from inference_worlds import read_products
 
 from catalog_enrichment import contract, resources
@@ -48,7 +47,7 @@ VARIANTS = {"before": "fp32", "read_once": "fp32", "auto": "auto"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, help="parquet file; without it products are generated")
     parser.add_argument("--recipe", default="recipes:fashion_color.toml")
     parser.add_argument("--products", type=int, default=768)
@@ -58,22 +57,21 @@ def main() -> int:
     fit.set_threads(args.threads)
     recipe = load_model_recipe(resources.locate(args.recipe))
     if not isinstance(recipe, Recipe):
-        parser.error(f"--recipe: {args.recipe} is a vote of several recipes; name one of them")
+        parser.error(f"--recipe: {args.recipe} is a vote of several recipes; name a single recipe")
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory() as folder:
         task = task_of(recipe, args.data, args.products, Path(folder))
         for number in range(args.rounds):
-            names = list(VARIANTS)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            for name in in_turn(list(VARIANTS), number):
                 seconds[name].append(seconds_of(name, recipe, task))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    print(json.dumps({
+    print_json({
         name: {
-            "seconds": [round(one, 1) for one in (min(times), medians[name], max(times))],
+            "seconds": [round(second, 1) for second in (min(times), medians[name], max(times))],
             "of_before": round(medians[name] / medians["before"], 2),
         }
         for name, times in seconds.items()
-    }))  # fmt: skip
+    })  # fmt: skip
     return 0
 
 
@@ -103,15 +101,15 @@ def inputs_in_every_epoch() -> Iterator[None]:
 
 
 def task_of(recipe: Recipe, data: Path | None, count: int, workdir: Path) -> Task:
-    """Products with random labels of one attribute; a tenth of them is held out."""
+    """Return a task of products with random labels of an attribute; a tenth of them is held out."""
     random = np.random.default_rng(0)
     rows = [
         {
-            "product_id": str(number), "title": one.title, "description": one.description, "category": "",
+            "product_id": str(number), "title": product.title, "description": product.description, "category": "",
             "language": "", "updated_at": datetime(2026, 1, 1, tzinfo=UTC), "opt_out": False,
-            "merchant_attributes": [("color", [str(random.choice(VALUES))])], "images": [{"bytes": one.image}],
+            "merchant_attributes": [("color", [str(random.choice(VALUES))])], "images": [{"bytes": product.image}],
         }
-        for number, one in enumerate(read_products(data, count))
+        for number, product in enumerate(read_products(data, count))
     ]  # fmt: skip
     options = LoadOptions(
         attributes=["color"],

@@ -39,7 +39,7 @@ PERFUME, SHIRT, WOOL, BLURRED, KILLED, BACK = (
 )  # fmt: skip
 AUDITED = item("audited", purpose="audit", value="red")
 WITHOUT = item("audited", "material", purpose="audit", value="cotton")
-"""It was written, and people said that the product has no material: it teaches no other one."""
+"""It was written, and people said that the product has no material: it teaches no other material."""
 SUGGESTED = item("perfume", purpose="suggestions", value="red", item_id="suggested")
 
 

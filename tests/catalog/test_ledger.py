@@ -55,6 +55,9 @@ def test_only_published_predictions_become_events_and_name_their_origin_i6(spark
     assert (event["content_hash"], event["modality"], event["reason"]) == ("content-1", "both", "certified")
     assert event["refers_to"] is None
     assert event["undoes"] is None
+    [value] = ledger.current_values(frame(spark, "products", [product("a")]), ledger.active(events)).collect()
+    names = ("run_id", "model_version", "certificate_id", "asserted_at")
+    assert [value[name] for name in names] == [event[name] for name in names]
 
 
 def test_event_ids_in_spark_are_those_of_records_for_any_text(spark: SparkSession) -> None:
@@ -99,17 +102,6 @@ def test_a_merchant_value_is_never_overwritten_i1(spark: SparkSession) -> None:
     }
 
 
-def test_the_whole_set_of_the_newest_run_is_shown_and_a_human_set_before_it(spark: SparkSession) -> None:
-    size = prediction("a", "size", "M")
-    old = asserted(spark, stamp("z-old", 1), *[prediction("a", "material", value) for value in ("Wool", "Silk")], size)
-    new = asserted(spark, stamp("a-new", 2), *[prediction("a", "material", value) for value in ("Wool", "Cotton")])
-    assert seen(spark, old.union(new), product("a")) == {
-        ("a", "material"): ("model", "a-new", ["Cotton", "Wool"]), ("a", "size"): ("model", "z-old", ["M"]),
-    }  # fmt: skip
-    human = old.selectExpr("* except (source)", "'human' as source").select(*old.columns)
-    assert seen(spark, human.union(new), product("a"))["a", "material"] == ("human", "z-old", ["Silk", "Wool"])
-
-
 def test_a_person_can_say_that_there_is_no_value_until_that_is_undone_i6(spark: SparkSession) -> None:
     def given(run: str, step: int, *values: str) -> DataFrame:
         by = ledger.RunStamp(run, None, None, stamp(run, step).asserted_at)
@@ -137,21 +129,6 @@ def test_a_person_can_say_that_there_is_no_value_until_that_is_undone_i6(spark: 
     assert {row["event_id"] for row in events} == {
         event_id(row["run_id"], "a", "color", row["value"], Op.ASSERT) for row in events
     }
-
-
-def test_a_value_names_its_run_version_certificate_and_time_i6(spark: SparkSession) -> None:
-    events = asserted(spark, stamp("run-7", 7), prediction("a", "color", "Red", certificate_id="c-7"))
-
-    [row] = ledger.current_values(frame(spark, "products", [product("a")]), ledger.active(events)).collect()
-
-    assert (row["run_id"], row["model_version"], row["certificate_id"]) == ("run-7", "7", "c-7")
-    assert row["asserted_at"] is not None
-
-
-def test_products_that_are_gone_keep_nothing(spark: SparkSession) -> None:
-    events = asserted(spark, stamp("run-1", 1), prediction("gone", "color", "Red"), prediction("here", "color", "Red"))
-
-    assert set(seen(spark, events, product("here"))) == {("here", "color")}
 
 
 def test_changed_content_retracts_unless_a_new_value_is_published(spark: SparkSession) -> None:
@@ -249,46 +226,6 @@ def test_the_newest_decision_counts_as_the_table_of_the_promise_says(spark: Spar
     assert reasons == {"superseded"}
 
 
-def test_values_of_all_earlier_runs_are_retracted_and_come_back_one_by_one_i6(spark: SparkSession) -> None:
-    """Red of content 1 and Blue of content 2 stand in the ledger; on content 1 neither is good enough any more."""
-    first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
-    second = kept(
-        spark, first, asserted(spark, stamp("run-2", 2), prediction("a", "color", "Blue", content_hash="content-2"))
-    )
-    no = prediction("a", "color", "Red", decision="abstain", reason="below_threshold")
-    third = kept(spark, second, retracted(spark, second, stamp("run-3", 3), no))
-
-    assert {(row["value"], row["reason"]) for row in third.where("run_id = 'run-3'").collect()} == {
-        ("Red", "superseded"),
-        ("Blue", "content_changed"),
-    }
-    back = kept(spark, third, ledger.undo(third, "run-3", None, stamp("undo-3", 4)))
-    only_first = kept(spark, back, ledger.undo(back, "run-2", None, stamp("undo-2", 5)))
-    assert [[v[2] for v in seen(spark, e, product("a")).values()] for e in (second, third, back, only_first)] == [
-        [["Blue"]],
-        [],
-        [["Blue"]],
-        [["Red"]],
-    ]
-
-
-def test_runs_can_be_undone_in_any_order_i6(spark: SparkSession) -> None:
-    """Rolling back a run and then a later one does not bring back what the first had written."""
-    first = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
-    no = prediction("a", "color", "Blue", content_hash="content-2", decision="abstain", reason="below_threshold")
-    events = kept(spark, first, retracted(spark, first, stamp("run-2", 2), no))
-
-    without_1 = kept(spark, events, ledger.undo(events, "run-1", None, stamp("undo-1", 3)))
-    without_both = kept(spark, without_1, ledger.undo(without_1, "run-2", None, stamp("undo-2", 4)))
-    only_1 = kept(spark, without_both, ledger.undo(without_both, "undo-1", None, stamp("redo-1", 5)))
-    both = kept(spark, only_1, ledger.undo(only_1, "undo-2", None, stamp("redo-2", 6)))
-
-    shown = {("a", "color"): ("model", "run-1", ["Red"])}
-    assert [seen(spark, e, product("a")) for e in (first, events, without_1, without_both, only_1, both)] == [
-        shown, {}, {}, {}, shown, {},
-    ]  # fmt: skip
-
-
 def test_undoing_one_attribute_leaves_the_others_i6(spark: SparkSession) -> None:
     events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"), prediction("a", "size", "M"))
     color_gone = kept(spark, events, ledger.undo(events, "run-1", "color", stamp("undo-1", 2)))
@@ -330,18 +267,6 @@ def test_times_of_runs_increase_whatever_the_clock_says(spark: SparkSession) -> 
     assert ledger.next_asserted_at(empty, START.astimezone(madrid)).tzinfo == UTC
     with pytest.raises(ValueError, match="time zone"):
         ledger.RunStamp("run", "m", "1", datetime(2026, 1, 1))
-
-
-def test_a_value_that_a_run_retracted_does_not_come_back_with_its_run_i6(spark: SparkSession) -> None:
-    """Its run is rolled back and the rollback too, while the retraction by a later run is in force."""
-    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
-    too_low = prediction("a", "color", "Red", decision="abstain", reason="below_threshold")
-    events = kept(spark, events, retracted(spark, events, stamp("run-2", 2), too_low))
-    for number, undone in ((3, "run-1"), (4, "undo-3")):
-        events = kept(spark, events, ledger.undo(events, undone, None, stamp(f"undo-{number}", number)))
-        assert seen(spark, events, product("a")) == {}
-    events = kept(spark, events, ledger.undo(events, "run-2", None, stamp("undo-5", 5)))
-    assert seen(spark, events, product("a")) == {("a", "color"): ("model", "run-1", ["Red"])}
 
 
 def test_totals_of_a_ledger_and_what_was_active_before_one_of_its_runs(spark: SparkSession) -> None:
@@ -397,12 +322,12 @@ def test_an_older_set_is_retracted_where_nothing_of_the_newest_one_is_left(spark
         material("untouched", "wool", 1), material("untouched", "linen", 2),
         material("emptied", "red", 1, attribute="color"),
         material("emptied", "cotton", 1, source="human"),
-        material("old one goes", "wool", 1), material("old one goes", "linen", 2),
+        material("old set goes", "wool", 1), material("old set goes", "linen", 2),
     ]  # fmt: skip
     from pyspark.sql import functions as F
 
     active = frame(spark, "attribute_values", rows)
-    ids = ["emptied linen 2", "emptied hemp 2", "partly linen 2", "old one goes wool 1"]
+    ids = ["emptied linen 2", "emptied hemp 2", "partly linen 2", "old set goes wool 1"]
     gone = active.where(F.col("event_id").isin(ids)).withColumn("contradiction", F.lit("audit_wrong"))
     found = {row["event_id"]: row["contradiction"] for row in ledger.with_replaced(active, gone).collect()}
     assert found == dict.fromkeys(ids, "audit_wrong") | dict.fromkeys(

@@ -227,20 +227,6 @@ def test_a_stage_is_computed_once_and_again_only_if_its_marker_is_gone(lake: Cat
     assert list(lake.storage.files("_staging")) == []
 
 
-def test_what_readers_see_is_refreshed(lake: Catalog, spark: SparkSession) -> None:
-    lake.append("products", frame(spark, "products", [product(f"p{n:02d}") for n in range(3)]), "import-1")
-    lake.append_rows("attribute_values", [event(1)], "run-1")
-    assert lake.refresh_current_values("run-1")
-    assert not lake.refresh_current_values("run-1")
-    lake.append_rows("attribute_values", [event(2)], "run-2")
-    changed = lake.read("products", columns=["product_id"]).where("product_id = 'p02'")
-    assert lake.refresh_current_values("run-2", changed)
-    assert {row["product_id"]: row["values"] for row in scanned(lake, "current_values")} == {
-        "p01": ["Red"],
-        "p02": ["Red"],
-    }
-
-
 # upkeep
 
 

@@ -32,18 +32,6 @@ def test_no_rows_write_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_says_its_size_rows_and_ranges(tmp_path: Path) -> None:
-    part = part_files.write_part(products(product("b"), product("é"), product("a")), FolderStorage(tmp_path), PRODUCTS)
-
-    assert part is not None
-    assert (part.rows, part.size) == (3, (tmp_path / part.name).stat().st_size)
-    assert json.loads(part.stats) == {
-        "numRecords": 3,
-        "minValues": {"product_id": "a"},
-        "maxValues": {"product_id": "é"},
-    }
-
-
 def test_rows_of_other_products_are_kept_row_group_by_row_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

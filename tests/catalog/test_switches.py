@@ -34,16 +34,17 @@ def test_the_newest_row_of_a_target_counts(tmp_path: Path) -> None:
     off = switch(Scope.SHOP, State.OFF, "s1")
     switches.write(catalog, [off, switch(Scope.SHOP, State.PAUSED, "s2"), switch(Scope.CATEGORY, State.OFF, "s1")])
     now = switches.read(catalog)
-    assert [one.key for one in now.entries] == sorted(one.key for one in now.entries)
+    assert [entry.key for entry in now.entries] == sorted(entry.key for entry in now.entries)
     assert now.targets(Scope.SHOP, State.OFF) == ["s1"]
     assert now.targets(Scope.SHOP, State.OFF, State.PAUSED) == ["s1", "s2"]
     switches.write(catalog, [switch(Scope.SHOP, State.ON, "s1")])
     assert switches.read(catalog).targets(Scope.SHOP, State.OFF, State.PAUSED) == ["s2"]
     assert switches.read(catalog).targets(Scope.CATEGORY, State.OFF) == ["s1"]
     past = switches.history(catalog)
-    assert [one.state for one in past] == [State.OFF, State.PAUSED, State.OFF, State.ON]
-    assert len({one.at for one in past}) == 4
-    assert sorted(one.at for one in past if one.at) == [one.at for one in past]
+    assert [entry.state for entry in past] == [State.OFF, State.PAUSED, State.OFF, State.ON]
+    times = [entry.at for entry in past if entry.at]
+    assert times == sorted(set(times))
+    assert len(times) == 4
 
 
 def test_i5_a_row_that_changes_nothing_is_not_written(tmp_path: Path) -> None:
@@ -106,9 +107,9 @@ def test_what_a_run_pauses_stays_off_where_somebody_switched_it_off(tmp_path: Pa
 
 
 def test_identity_is_what_decisions_rest_on(tmp_path: Path) -> None:
-    one, other = (switches.Switches((switch(Scope.SHOP, State.OFF, "s1", why=why),)) for why in ("a", "b"))
-    assert one.identity() == other.identity() == [("shop", "", "s1", "off")]
-    assert one.with_more([switch(Scope.SHOP, State.ON, "s1")]).entries == ()
+    first, second = (switches.Switches((switch(Scope.SHOP, State.OFF, "s1", why=why),)) for why in ("a", "b"))
+    assert first.identity() == second.identity() == [("shop", "", "s1", "off")]
+    assert first.with_more([switch(Scope.SHOP, State.ON, "s1")]).entries == ()
 
 
 @pytest.mark.parametrize(

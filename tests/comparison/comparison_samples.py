@@ -92,19 +92,19 @@ def fit_models(
 
 
 def table(comparison: Comparison, title: str, attribute: str = "color") -> ComparisonTable:
-    """The only table of ``attribute`` whose title starts with ``title``."""
+    """Return the only table of ``attribute`` whose title starts with ``title``."""
     (match,) = [t for t in comparison.tables if t.asked.title.startswith(title) and t.attribute == attribute]
     return match
 
 
 def mean_metric(name: str, results: ModelResults, fitted: FittedModels, attribute: str, view: str = "both") -> float:
-    """The mean over the seeds of :func:`plain_metric`, on the labelled evaluation products."""
+    """Return the mean over the seeds of :func:`plain_metric`, on the labelled evaluation products."""
     rows = fitted.labelled(attribute)
     return float(np.mean([plain_metric(name, fit.scores[view], fitted, attribute, rows) for fit in results.fits]))
 
 
 def plain_metric(name: str, scores: ModelScores, fitted: FittedModels, attribute: str, rows: np.ndarray) -> float:
-    """A metric of the products at ``rows`` (repeats allowed), without the code under test."""
+    """Return a metric of the products at ``rows`` (repeats allowed), without the code under test."""
     labels = fitted.labels[attribute]
     probability = np.stack([scores.probabilities[attribute][list(scores.index).index(row)] for row in rows.tolist()])
     truth, unlearned = labels.truth[rows], labels.unlearned[rows]

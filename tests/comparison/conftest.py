@@ -1,4 +1,4 @@
-"""One fitted comparison that the tests of several files read."""
+"""A fitted comparison that the tests of several files read."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_models_that_all_find_nothing_have_no_best() -> None:
     nothing = dict.fromkeys(("late", "reference_text"), MetricEstimate(0.0, 0.0, 0.0))
     lost = Difference(-0.1, -0.2, -0.1, 0.001)
     found = best_model(ranking(estimates=nothing, network_lead=lost))
-    assert found.best == "R@P95 micro is 0 for every model: there is no best one."
+    assert found.best == "R@P95 micro is 0 for every model: there is no best model."
     assert (found.lead, found.reference, found.reference_wins) == ("", "", False)
     assert bar_chart(ranking(estimates=nothing)).bars[0].length == 0
 

@@ -26,15 +26,11 @@ from ..training.toy import COLORS, DICTIONARY, batches, silent
 from .comparison_samples import COMPARE, config, fit_models, load, table
 
 ONE_MODEL = (
-    (
-        COMPARE.split("[[compare.recipes]]")[0]
-        + '[[compare.recipes]]\nname = "text"\nset = { "model.fusion.kind" = "text_only" }\n'
-    )
+    "[[compare.recipes]]".join(COMPARE.split("[[compare.recipes]]")[:2])
     .replace("seeds = [0, 1]\nmax_epochs = 2", "max_epochs = 1")
-    .replace("label_shares = [0.5, 1.0]\n", "")
-    .replace('label_share_recipes = ["text"]\n', "")
+    .replace('label_shares = [0.5, 1.0]\nlabel_share_recipes = ["text"]\n', "")
 )
-"""One recipe, one epoch, no share of the labels."""
+"""A single recipe and epoch, no share of the labels."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,7 @@ def data(settings: Config, rows: list[dict], tmp_path_factory) -> ComparisonData
 
 
 def test_no_product_that_is_fitted_or_evaluated_on_is_in_the_certification_fold(data: ComparisonData) -> None:
-    """Nor does it share a content group with one; `unlabelled` is what self-supervision sees."""
+    """Nor does it share a content group with such a product; self-supervision reads the unlabelled products."""
     groups, folds = data.split.groups, data.split.folds
     certification = groups[folds.certification]
     assert len(certification)
@@ -137,7 +133,7 @@ def test_with_the_choosing_fold_there_are_more_products_to_evaluate_on(
 def test_nothing_is_fitted_to_or_chosen_on_the_half_of_the_choosing_fold_that_is_compared_on(
     rows: list[dict], tmp_path: Path
 ) -> None:
-    """Nor on a product of one of its content groups; the fits choose on the other half."""
+    """The same holds for products of its content groups; the fits choose on the other half."""
     settings = config(tmp_path, 'compare.folds=["choosing"]', text=ONE_MODEL)
     data = load(rows, settings, tmp_path / "d")
     (task,) = data.tasks.values()

@@ -65,8 +65,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalog of 200 products, and a config beside it."""
     folder = tmp_path_factory.mktemp("compare") / "a folder with spaces"
     folder.mkdir()
-    words = {"color": ("one", list(COLORS)), "material": ("many", list(MATERIALS))}
-    attributes = [{"name": name, "cardinality": kind, "values": values} for name, (kind, values) in words.items()]
+    attributes = [
+        {"name": "color", "cardinality": "one", "values": list(COLORS)},
+        {"name": "material", "cardinality": "many", "values": list(MATERIALS)},
+    ]
     (folder / "attributes.json").write_text(json.dumps({"attributes": attributes}))
     (folder / "toy.toml").write_text(recipe_toml(epochs=2))
     (folder / "config.toml").write_text(CONFIG)
@@ -122,7 +124,7 @@ def test_both_reports_are_in_the_folder_of_the_config_and_agree(
     assert f"| {accuracy}" in row
 
 
-def test_mlflow_has_one_child_run_per_model(folder: Path, finished: subprocess.CompletedProcess[str]) -> None:
+def test_mlflow_has_a_child_run_per_model(folder: Path, finished: subprocess.CompletedProcess[str]) -> None:
     import mlflow
 
     store = f"sqlite:///{folder / 'mlflow.db'}"
@@ -176,25 +178,25 @@ def test_a_mistake_ends_with_exit_2_before_anything_is_fitted(
     assert "Traceback" not in finished.stderr
 
 
-def test_make_compare_without_data_names_the_option_and_exits_with_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "catalog_enrichment.demo.compare", "--config", "config:compare_fashion.toml"]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--config", "config:compare_fashion.toml"], "make compare DATA=FILE"), ([], "no such file")],
+)
+def test_make_compare_without_data_names_the_option_or_the_file_and_generates_none(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    root = f"root={json.dumps(str(tmp_path))}"
+    command = [sys.executable, "-m", "catalog_enrichment.demo.compare", *arguments, "--set", root]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
-    assert "make compare DATA=FILE" in done.stderr
+    assert message in done.stderr
     assert "Spark" not in done.stderr
-
-
-def test_no_marketplace_is_generated_for_a_mistyped_source(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "catalog_enrichment.demo.compare", "--set", f"root={json.dumps(str(tmp_path))}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 2
-    assert "no such file" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_make_compare_generates_imports_and_prints_the_models_only(tmp_path: Path) -> None:
-    """The shipped config with one small recipe in place of its own."""
+    """The shipped config with a small recipe in place of its own."""
     settings = {
         "root": json.dumps(str(tmp_path)),
         "compare.recipes": '[{name = "words", set = {"model.fusion.kind" = "text_only"}}]',

@@ -56,15 +56,15 @@ def test_scores_are_probabilities_in_the_order_of_the_index(dataset):
     reference, labels = fitted_reference(dataset)
     index = np.array([121, 150, 199])
     scores = reference.scores("reference_both", index)
-    of_one = reference.scores("reference_both", index[1:2])
+    alone = reference.scores("reference_both", index[1:2])
     for name in NAMES:
         assert scores.probabilities[name].shape == (3, len(labels[name].values))
-        np.testing.assert_allclose(scores.at(name, index[1:2]), of_one.probabilities[name])
+        np.testing.assert_allclose(scores.at(name, index[1:2]), alone.probabilities[name])
     np.testing.assert_allclose(scores.probabilities["color"].sum(axis=1), 1)
-    assert not np.allclose(scores.probabilities["material"].sum(axis=1), 1)  # one against the rest each
+    assert not np.allclose(scores.probabilities["material"].sum(axis=1), 1)  # each value against the rest
 
 
-def test_a_value_that_the_train_fold_lacks_has_probability_0_and_one_that_all_have_1(dataset):
+def test_a_value_that_the_train_fold_lacks_has_probability_0_and_a_value_of_all_has_1(dataset):
     color = dataset.labels("color")
     red = np.flatnonzero(color.truth[:, color.values.index("Red")])
     reference, labels = fitted_reference(dataset, red)
@@ -83,8 +83,7 @@ def test_histograms_count_the_colours_of_the_centre(dataset):
     histograms = color_histograms(dataset)
     assert histograms.shape == (200, 512)
     assert not histograms[7].any(), "no picture, no colours"
-    with_picture = np.delete(np.arange(200), 7)
-    np.testing.assert_allclose((histograms[with_picture] ** 2).sum(axis=1), 1)
+    np.testing.assert_allclose((np.delete(histograms, 7, axis=0) ** 2).sum(axis=1), 1)
     counts = np.zeros(512)
     for row in dataset.pixels[3][8:24, 8:24].reshape(-1, 3).tolist():
         red, green, blue = (value // 32 for value in row)

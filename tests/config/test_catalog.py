@@ -16,13 +16,6 @@ from catalog_enrichment.errors import ConfigError
 SECRET = "a-secret-of-the-config"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    config = tmp_path / "config.toml"
-    config.write_text('[catalog]\npath = "catalog"\ndictionary = "a.json"\n[mlflow]\ntracking_uri = "sqlite:///m.db"\n')
-    return config
-
-
 def at(path: str, **storage: str) -> CatalogConfig:
     return CatalogConfig(path=path, dictionary="a.json", storage=storage)
 
@@ -88,14 +81,8 @@ def test_how_the_store_is_reached_is_not_part_of_a_runs_identity(file: Path) -> 
 
 
 def test_secrets_of_the_store_are_masked_wherever_the_config_goes(file: Path) -> None:
-    config = load_config(
-        file,
-        [
-            "catalog.path=s3://bucket/x",
-            f"catalog.storage.aws_secret_access_key={SECRET}",
-            "catalog.storage.aws_region=eu-west-1",
-        ],
-    )
+    storage = [f"catalog.storage.aws_secret_access_key={SECRET}", "catalog.storage.aws_region=eu-west-1"]
+    config = load_config(file, ["catalog.path=s3://bucket/x", *storage])
     assert SECRET in config.secrets()
     content: dict[str, Any] = config.without_secrets()
     assert SECRET not in json.dumps(content)

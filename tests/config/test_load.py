@@ -10,23 +10,6 @@ import pytest
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.errors import ConfigError
 
-MINIMAL = """
-[catalog]
-path = "catalog"
-dictionary = "schemas:attributes/demo.v1.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-[training]
-recipe = "recipes:demo.toml"
-"""
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "config.toml"
-    path.write_text(MINIMAL)
-    return path
-
 
 @pytest.mark.parametrize(
     ("override", "says"),

@@ -25,7 +25,7 @@ State = dict[Key, dict[str, Any]]
 
 
 def value(*values: str, source: str = "model", run_id: str | None = "run-1", step: int = 1) -> dict[str, Any]:
-    """What readers see of one product and attribute."""
+    """What readers see of a product and attribute."""
     of_model = source == "model"
     return {
         "values": list(values),
@@ -104,7 +104,7 @@ class World:
         return {key: row for key, row in state.items() if row["values"]}
 
     def act(self, kind: str, chosen: Iterable[str], step: int) -> None:
-        """One act about the ``chosen`` products."""
+        """An act about the ``chosen`` products."""
         chosen = sorted(chosen)
         colour = ("Red", "Green", "Blue")[step % 3]
         values = {(product, ("color", "material")[step % 2]): [colour] for product in chosen}

@@ -42,23 +42,16 @@ def test_json_lines_since_a_position(versions: Versions, positions: PositionFile
     first = versions.show({("a", "color"): RED, ("b", "color"): value("Red", source="merchant")}, "run-1")
     newest = versions.show({("a", "color"): RED, ("c", "color"): RED}, "run-2")
     summary = written(versions, positions, tmp_path / "changes.jsonl", since=str(first))
+    commit = {"version": newest.version, "changed_by": ["run-2"]}
     assert lines(summary["file"]) == [
-        {"op": "delete", "version": newest.version, "changed_by": ["run-2"], "product_id": "b", "attribute": "color"},
+        {"op": "delete", "product_id": "b", "attribute": "color", **commit},
         {
-            "op": "upsert",
-            "version": newest.version,
-            "changed_by": ["run-2"],
-            "product_id": "c",
-            "attribute": "color",
-            "values": ["Red", 'a "quoted", value\n', "ü"],
-            "source": "model",
-            "run_id": "run-1",
-            "model_version": "1",
-            "certificate_id": "certificate-1",
-            "asserted_at": "2026-03-29T01:31:00.123456+00:00",
+            "op": "upsert", "product_id": "c", "attribute": "color", "values": ["Red", 'a "quoted", value\n', "ü"],
+            "source": "model", "run_id": "run-1", "model_version": "1", "certificate_id": "certificate-1",
+            "asserted_at": "2026-03-29T01:31:00.123456+00:00", **commit,
         },
-        {"op": "end", "version": newest.version, "changed_by": ["run-2"], "position": str(newest)},
-    ]
+        {"op": "end", "position": str(newest), **commit},
+    ]  # fmt: skip
     assert (summary["position"], summary["upserts"], summary["deletes"]) == (str(newest), 1, 1)
     assert (summary["kind"], summary["reason"], summary["commits"]) == ("changes", None, 1)
     again = written(versions, positions, tmp_path / "again.jsonl", since=str(newest))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 
 from catalog_enrichment import cli
 from catalog_enrichment.config.operations import DeliveryConfig
@@ -20,21 +22,22 @@ from .conftest import ROLE, Database, with_settings
 from .histories import Versions, value
 
 PASSWORD = "s3cret-of-the-role"
+CONFIG = """
+[catalog]
+path = "catalog"
+dictionary = "schemas:attributes/demo.v1.json"
+[mlflow]
+tracking_uri = "sqlite:///mlflow.db"
+[delivery]
+"""
 
 
 def config_file(folder: Path, database: Database, **settings: Any) -> Path:
     """The config of a catalog in ``folder``/catalog that is delivered to ``database``."""
     delivery = {"uri": database.config.uri, "migration_uri": database.config.migration_uri} | settings
-    lines = [f"{name} = {json.dumps(setting)}" for name, setting in delivery.items()]
-    (folder / "config.toml").write_text(
-        "\n".join(
-            [
-                *("[catalog]", 'path = "catalog"', 'dictionary = "schemas:attributes/demo.v1.json"'),
-                *("[mlflow]", 'tracking_uri = "sqlite:///mlflow.db"', "[delivery]", *lines),
-            ]
-        )
-    )
-    return folder / "config.toml"
+    file = folder / "config.toml"
+    file.write_text(CONFIG + "\n".join(f"{name} = {json.dumps(setting)}" for name, setting in delivery.items()))
+    return file
 
 
 def job(name: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any], str]:
@@ -116,28 +119,18 @@ def test_a_server_that_is_away_is_exit_4(database: Database, tmp_path: Path, cap
     assert "Run again" in summary["message"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        (psycopg.errors.DiskFull, TemporaryFailure),
-        (psycopg.errors.OutOfMemory, TemporaryFailure),
-        (psycopg.errors.TooManyConnections, TemporaryFailure),
-        (psycopg.errors.AdminShutdown, TemporaryFailure),
-        (psycopg.errors.CrashShutdown, TemporaryFailure),
-        (psycopg.errors.CannotConnectNow, TemporaryFailure),
-        (psycopg.errors.DeadlockDetected, TemporaryFailure),
-        (psycopg.errors.ReadOnlySqlTransaction, TemporaryFailure),
-        (psycopg.errors.IdleInTransactionSessionTimeout, TemporaryFailure),
-        (psycopg.errors.LockNotAvailable, TemporaryFailure),
-        (psycopg.errors.InvalidPassword, ConfigError),
-        (psycopg.errors.InvalidCatalogName, ConfigError),
-        (psycopg.errors.InsufficientPrivilege, ConfigError),
-        (psycopg.errors.UndefinedTable, DataContractError),
-        (psycopg.errors.UndefinedColumn, DataContractError),
-        (psycopg.errors.CheckViolation, DataContractError),
-        (psycopg.OperationalError, TemporaryFailure),
+ANSWERS: dict[type[Exception], list[type[psycopg.Error]]] = {
+    TemporaryFailure: [
+        errors.DiskFull, errors.OutOfMemory, errors.TooManyConnections, errors.AdminShutdown, errors.CrashShutdown,
+        errors.CannotConnectNow, errors.DeadlockDetected, errors.ReadOnlySqlTransaction, errors.LockNotAvailable,
+        errors.IdleInTransactionSessionTimeout, psycopg.OperationalError,
     ],
-)
+    ConfigError: [errors.InvalidPassword, errors.InvalidCatalogName, errors.InsufficientPrivilege],
+    DataContractError: [errors.UndefinedTable, errors.UndefinedColumn, errors.CheckViolation],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(kind, error) for error, kinds in ANSWERS.items() for kind in kinds])
 def test_every_answer_has_its_exit_code(kind: type[psycopg.Error], expected: type[Exception]) -> None:
     problem = translated(kind(f"it happened with {PASSWORD}\nDETAIL: a row"), "postgresql://r@h:1/d", (PASSWORD, ""))
     assert type(problem) is expected
@@ -166,17 +159,10 @@ def test_a_disk_that_is_full_is_exit_4_and_nothing_is_applied(database: Database
     assert database.deliver(versions)["upserted"] == 10
 
 
-def test_without_a_database_in_the_config_it_says_what_to_set() -> None:
+def test_without_a_database_or_psycopg_it_says_what_to_set_or_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"delivery.uri is empty"), connected(DeliveryConfig()):
         pass
-
-
-def test_without_psycopg_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with (
-        pytest.raises(ConfigError, match=r"catalog-enrichment\[postgres\]"),
-        connected(DeliveryConfig(uri="postgresql://r@h/d")),
-    ):
+    config = DeliveryConfig(uri="postgresql://r@h/d")
+    with pytest.raises(ConfigError, match=r"catalog-enrichment\[postgres\]"), connected(config):
         pass

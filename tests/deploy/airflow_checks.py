@@ -22,8 +22,6 @@ EXPECTED = {
     "maintain_catalog_weekly": ["maintain_catalog"],
     "train_model_weekly": ["train_model", "preview", "is_wanted", "promote_model"],
 }
-
-
 WAITS_FOR_NOBODY = {"options", "estimate", "train_model", "preview", "is_wanted", "promote_model"}
 """Tasks that do not write to the catalog."""
 
@@ -52,7 +50,7 @@ def check_dags(folder: Path) -> None:
 
 
 def check_exit_codes() -> None:
-    """`call` with programs that end as jobs do."""
+    """Call programs that end as jobs do."""
     import catalog_jobs
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 

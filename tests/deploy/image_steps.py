@@ -32,7 +32,7 @@ class Step:
 
 @dataclass
 class State:
-    """What later steps depend on."""
+    """The facts that later steps depend on."""
 
     root: Path
     context: Path

@@ -49,7 +49,7 @@ TESTS = {
 
 
 class NotRun(Exception):
-    """What is missing, and how to get it."""
+    """A proof needs something that is missing; the message says how to get it."""
 
 
 def _run(command: Sequence[str | Path], seconds: int, **environment: str) -> str:

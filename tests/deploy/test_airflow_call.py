@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from .test_cron import ends
 
 DAGS = Path(__file__).parents[2] / "deploy" / "airflow"
 AIRFLOW_KILLS_AFTER = 5
@@ -38,7 +39,7 @@ finally:
 
 @contextmanager
 def task(folder: Path, script: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The process of a task that calls a job with this shell ``script``."""
+    """Start the process of a task that calls a job with this shell ``script``."""
     for name, text in AIRFLOW.items():
         file = folder / "airflow" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,20 +58,7 @@ def task(folder: Path, script: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
             if (folder / "started").exists():
                 for pid in (folder / "started").read_text().split():
-                    _killed(int(pid))
-
-
-def _killed(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _runs(pid: str) -> bool:
-    """Return whether the process runs; a process that has ended may wait for its parent to ask."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+                    ends(pid, seconds=0)
 
 
 @pytest.mark.parametrize("ignored", ["", "trap '' TERM; "], ids=["a job", "a job that ignores SIGTERM"])
@@ -85,7 +73,7 @@ def test_a_task_that_airflow_ends_ends_its_job_and_what_that_has_started(tmp_pat
         _, error = process.communicate(timeout=60)
         assert b"AirflowException: Airflow has ended the task, and with it the job" in error
         assert b"the handler of Airflow" not in error
-        assert [pid for pid in started.read_text().split() if _runs(pid)] == []
+        assert [pid for pid in started.read_text().split() if not ends(pid, seconds=0)] == []
 
 
 def test_the_job_is_killed_before_airflow_kills_the_task() -> None:

@@ -39,7 +39,7 @@ class Cron:
         return subprocess.Popen(command, env=environment | settings, text=True, stdout=pipe, stderr=pipe)
 
     def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
-        """Exit code, and what cron would mail."""
+        """Return the exit code, and what cron would mail."""
         process = self.start(*arguments, **settings)
         out, error = process.communicate(timeout=60)
         return process.returncode, out + error
@@ -108,14 +108,15 @@ def test_a_second_start_is_skipped_while_the_first_one_runs(cron: Cron) -> None:
 
 
 def ends(pid: str, seconds: float = 10) -> bool:
-    """Whether the process ends, or has ended and was not waited for."""
-    for _ in range(int(seconds * 20)):
+    """Return whether the process ends in time, or has ended and was not waited for; kill it if not."""
+    process = Path(f"/proc/{pid}/stat")
+    for attempt in range(int(seconds * 20) + 1):
+        time.sleep(0.05 if attempt else 0)
         try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            if process.read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return True
-        time.sleep(0.05)
     os.kill(int(pid), signal.SIGKILL)
     return False
 

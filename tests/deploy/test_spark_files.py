@@ -65,7 +65,7 @@ def test_the_discovery_prints_an_address_per_gpu(tmp_path: Path) -> None:
 
 
 def test_of_gpus_that_are_hidden_there_is_no_address(tmp_path: Path) -> None:
-    """torch numbers the visible ones from 0, so that "2" would be no device."""
+    """torch numbers the visible GPUs from 0, so that "2" would be no device."""
     done = discovered(tmp_path, 'printf "0\\n1\\n2\\n3\\n"', CUDA_VISIBLE_DEVICES="2,3")
     assert json.loads(done.stdout)["addresses"] == ["0", "1"]
 

@@ -95,7 +95,7 @@ def test_a_backfill_killed_between_its_chunks_and_after_them_is_recorded_whole_i
 
 @contextmanager
 def killed_after_rows(count: int) -> Iterator[None]:
-    """Whatever runs inside dies when it would write a row after the ``count``-th one to `runs`."""
+    """Whatever runs inside dies when it would write a row after the ``count``-th row to `runs`."""
     write, rows = runs.write, []
 
     def write_or_die(*arguments: Any) -> None:
@@ -147,16 +147,13 @@ def test_a_backfill_of_content_that_changed_back_is_another_backfill(enriched: S
     assert {row["run_id"] for row in table(enriched, "current_values")} == {row["run_id"] for row in seen[1]}
 
 
-def test_a_misspelled_category_is_refused_with_those_that_are_close(sample: SampleCatalog) -> None:
+def test_a_misspelled_category_and_unknown_product_ids_are_refused(sample: SampleCatalog) -> None:
     sliced = sample.with_settings("backfill.categories=['Apparel', 'Aparel']")
     with pytest.raises(ConfigError, match=r"no product is in \['Aparel'\]. Did you mean 'Apparel'"):
         backfill.backfill(sliced.context(), sliced.model(), backfill.window_of(sliced.config))
     [row] = [row for row in table(sample, "runs") if row["kind"] == "backfill"]
     assert (row["status"], "Did you mean 'Apparel'" in row["error"]) == ("failed", True)
     assert json.loads(row["window"])["categories"] == ["Apparel", "Aparel"]
-
-
-def test_product_ids_that_are_all_unknown_are_refused(sample: SampleCatalog) -> None:
     named = sample.with_settings("backfill.product_ids=['nosuch', 'P001']")
     with pytest.raises(ConfigError, match="none of the 2 products asked for, for example 'nosuch'"):
         backfill.estimate(named.context(), named.model(), backfill.window_of(named.config))

@@ -86,10 +86,6 @@ def test_i1_beside_a_merchants_value_there_is_at_most_a_suggestion(rules: Decisi
     assert decisions(product, rules)[0] == ("color", "Red", "suggest", "disagrees_with_merchant")
 
 
-def test_a_human_value_stands(rules: DecisionRules) -> None:
-    assert decisions(scored_product(human_attributes=["color"]), rules)[0][2:] == ("abstain", "human_value_stands")
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -102,23 +98,6 @@ def test_i2_outside_what_is_certified_everything_abstains(
     rules: DecisionRules, changes: dict[str, Any], reason: str
 ) -> None:
     assert {row[2:] for row in decisions(scored_product(**changes), rules)} == {("abstain", reason)}
-
-
-def test_during_a_picture_outage_the_text_does_not_decide_about_a_value_that_needed_the_picture(
-    rules: DecisionRules,
-) -> None:
-    text_certificate = sample_catalog.certificate("color", Modality.TEXT_ONLY, 0.5, SCORED_BY)
-    certified = replace(rules, certificates={**rules.certificates, ("color", "text_only"): text_certificate})
-    older = [{"attribute": "color", "content_hash": "h"}]
-
-    def color(**changes: Any) -> tuple[str, str]:
-        return decisions(scored_product(**changes), certified)[0][2:]
-
-    assert color(modality="text_only") == ("publish", "certified")
-    assert color(modality="text_only", with_picture=older) == ("abstain", "picture_outage")
-    assert color(modality="text_only", with_picture=[older[0] | {"content_hash": "g"}]) == ("publish", "certified")
-    assert color(modality="text_only", with_picture=[older[0] | {"attribute": "material"}]) == ("publish", "certified")
-    assert color(modality="both", with_picture=older) == ("publish", "certified")
 
 
 def test_where_a_picture_could_not_be_reached_the_text_does_not_decide(rules: DecisionRules) -> None:
@@ -230,10 +209,13 @@ def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
         active("older picture", content_hash="g"),
         active("without picture", modality="text_only"),
         active("human with picture", source="human", attribute="material"),
+        active("other attribute with picture", attribute="material"),
     ]
     names = [row["product_id"] for row in events]
+    events.append(active("again with picture"))
     products = [
         *[scored(name, modality="text_only") for name in (*names, "new")],
+        scored("again with picture"),
         scored("low", score=0.4),
         scored("unscored", error="scoring_failed", candidates=[]),
     ]
@@ -246,7 +228,9 @@ def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
         "older picture": published,
         "without picture": published,
         "human with picture": published,
+        "other attribute with picture": published,
         "new": published,
+        "again with picture": published,
         "low": ("abstain", "below_threshold"),
     }
 

@@ -53,6 +53,12 @@ def finished(run: str, at: datetime = LONG_AGO, **given: Any) -> Row:
     return run_row(run, attempt=1, model_name="m", finished_at=at, config_hash=CONFIG_HASH, **given)
 
 
+def rolled_back(run: str, at: datetime, name: str = "undo", attribute: str | None = None) -> Row:
+    """A row of `runs`: the rollback ``name`` of a run, or of one attribute of it."""
+    window = json.dumps({"run_id": run, "attribute": attribute})
+    return finished(name, at, parent_run_id=run, window=window) | {"kind": "rollback"}
+
+
 def pending(
     spark: SparkSession,
     folder: Path,
@@ -116,31 +122,22 @@ def test_what_a_reason_rests_on_opens_it_again(spark: SparkSession, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("asked", "open_again"),
+    ("asked", "age", "open_again"),
     [
-        ({"version": "2"}, set(NOTHING_CHANGED)),
-        ({"name": "another model"}, set(NOTHING_CHANGED)),
-        ({"config_hash": "config-2"}, SEEN_BY_TRYING | {Reason.PAUSED}),
+        ({"version": "2"}, timedelta(0), set(NOTHING_CHANGED)),
+        ({"name": "another model"}, timedelta(0), set(NOTHING_CHANGED)),
+        ({"config_hash": "config-2"}, timedelta(0), SEEN_BY_TRYING | {Reason.PAUSED}),
+        ({}, RETRY_AFTER, SEEN_BY_TRYING),
+        ({}, -RETRY_AFTER, SEEN_BY_TRYING),  # the clock has been set back since
     ],
 )
-def test_another_version_or_model_decides_everything_and_another_config_what_a_switch_or_only_trying_can_show(
-    spark: SparkSession, tmp_path: Path, asked: dict[str, str], open_again: set[str]
+def test_which_reasons_another_version_another_config_and_time_open_again(
+    spark: SparkSession, tmp_path: Path, asked: dict[str, str], age: timedelta, open_again: set[str]
 ) -> None:
     predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
     products = [product(reason) for reason in NOTHING_CHANGED]
-    just_now = [finished("run-1", datetime.now(UTC))]
-    assert pending(spark, tmp_path, predictions, just_now, products, **asked) == open_again
-
-
-@pytest.mark.parametrize("age", [RETRY_AFTER, -RETRY_AFTER])
-def test_what_only_trying_can_show_is_tried_again_after_a_while(
-    spark: SparkSession, tmp_path: Path, age: timedelta
-) -> None:
-    """Also where the run finished far in the future: the clock has been set back since."""
-    earlier = datetime.now(UTC) - age * 1.01
-    predictions = [decided(reason, reason) for reason in NOTHING_CHANGED]
-    products = [product(reason) for reason in NOTHING_CHANGED]
-    assert pending(spark, tmp_path, predictions, [finished("run-1", earlier)], products) == SEEN_BY_TRYING
+    run = finished("run-1", datetime.now(UTC) - age * 1.01)
+    assert pending(spark, tmp_path, predictions, [run], products, **asked) == open_again
 
 
 def test_without_the_merchants_value_a_decision_about_it_is_open_again(spark: SparkSession, tmp_path: Path) -> None:
@@ -212,11 +209,7 @@ def test_a_decision_of_another_version_counts_unless_it_was_rolled_back(spark: S
         predictions.append(decided(case, "certified", f"{case}/run", model_version="2"))
         runs.append(finished(f"{case}/run", later(2)))
         for number, (name, undone, attribute) in enumerate(rollbacks, start=3):
-            window = json.dumps({"run_id": undone, "attribute": attribute})
-            runs.append(
-                finished(f"{case}/{name}", later(number), parent_run_id=f"{case}/{undone}", window=window)
-                | {"kind": "rollback"}
-            )
+            runs.append(rolled_back(f"{case}/{undone}", later(number), f"{case}/{name}", attribute))
     found = pending(spark, tmp_path, predictions, runs, [product(case) for case in ROLLBACKS])
     assert found == {case for case, (_, counts) in ROLLBACKS.items() if counts}
 
@@ -241,22 +234,14 @@ def test_content_that_this_version_could_not_score_is_refused_once(spark: SparkS
 
 
 def test_what_a_person_took_back_is_not_written_again_by_the_same_version(spark: SparkSession, tmp_path: Path) -> None:
-    undo = finished("undo", later(2), parent_run_id="run-1", window='{"attribute": null}') | {"kind": "rollback"}
-    runs = [finished("run-1", later(1)), undo]
+    runs = [finished("run-1", later(1)), rolled_back("run-1", later(2))]
     assert pending(spark, tmp_path, [decided("a", "certified")], runs, [product("a")]) == set()
 
 
 def test_what_was_retracted_since_its_decision_is_pending(spark: SparkSession, tmp_path: Path) -> None:
-    undo = finished("undo", later(9), parent_run_id="off-2", window='{"attribute": null}')
-    undo_first = finished("undo-1", later(9), parent_run_id="run-0", window='{"attribute": null}')
-    runs = [
-        finished("run-0", later(1)),
-        finished("run-1", later(1)),
-        *[finished(f"off-{n}", later(2)) for n in (1, 2)],
-        finished("run-3", later(3)),
-        undo | {"kind": "rollback"},
-        undo_first | {"kind": "rollback"},
-    ]
+    hours = {"run-0": 1, "run-1": 1, "off-1": 2, "off-2": 2, "run-3": 3}
+    runs = [finished(name, later(hour)) for name, hour in hours.items()]
+    runs += [rolled_back("off-2", later(9)), rolled_back("run-0", later(9), "undo-1")]
     cases = {
         "switched off": ("run-1", "off-1", "switched_off", None),
         "refused content": ("run-1", "off-1", "content_changed", None),
@@ -301,10 +286,9 @@ def test_what_waits_and_with_which_score(spark: SparkSession, tmp_path: Path) ->
         decided("published and rolled back", "certified", "run-3"),
     ]  # fmt: skip
     runs = [finished(f"run-{n}", later(n)) for n in (1, 2, 3)]
-    undo = finished("undo", later(4), parent_run_id="run-3", window='{"attribute": null}') | {"kind": "rollback"}
     catalog = Catalog(tmp_path / "catalog", spark)
     catalog.append_rows("predictions", predictions, "test")
-    catalog.append_rows("runs", [*runs, undo], "test")
+    catalog.append_rows("runs", [*runs, rolled_back("run-3", later(4))], "test")
     given = {"merchant": {"color": ["Red"]}}
     names = {row["product_id"] for row in predictions} - {"not applicable"} | {"new"}
     products = [SLICE | product(name, merchant_attributes=given.get(name)) for name in names]

@@ -5,7 +5,7 @@ The model's nonsense is published as if it were certified.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,9 +16,6 @@ from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import GateRefused
 
 from ..sample_catalog import PRODUCTS, SampleCatalog, change, enrich, killed_at, ledger_of, table, values
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_i7_counts_add_up_and_every_applicable_attribute_has_one_decision(run: dict[str, Any]) -> None:

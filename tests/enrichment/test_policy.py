@@ -323,11 +323,8 @@ def test_a_value_or_certificate_that_is_switched_off_is_retracted(spark: SparkSe
 
 def test_new_content_that_this_run_could_not_score_retracts_the_old_value(spark: SparkSession) -> None:
     """Also a value of unknown content."""
-    rows = [
-        ("changed", "content-2", "scoring_failed"),
-        ("unchanged", "content-1", "scoring_failed"),
-        ("shop", "c", None),
-    ]
+    failed = "scoring_failed"
+    rows = [("changed", "content-2", failed), ("unchanged", "content-1", failed), ("shop", "c", None)]
     scored = spark.createDataFrame(rows, "product_id string, content_hash string, error string")
     changed = [("changed", "content_changed")]
     for source, content, expected in (

@@ -28,29 +28,21 @@ CONFIG = Config(
 )
 BOTH = ["color", "material"]
 MODEL: Any = SimpleNamespace(
-    name="m",
-    version="1",
-    weights_hash="w",
-    preprocessing_hash="p",
+    name="m", version="1", weights_hash="w", preprocessing_hash="p",
     certificates=(SimpleNamespace(compute_type=SCORED_BY.compute_type),),
-)
+)  # fmt: skip
 
 
 def run(run_id: str, **changes: Any) -> dict[str, Any]:
     certificate = {"weights_hash": "w", "preprocessing_hash": "p"}
-    given = {
-        "model_name": "m",
-        "model_version": "1",
-        "config": runs.as_json(CONFIG.without_secrets()),
-        "attributes": json.dumps({"certificates": [certificate, certificate]}),
-    }
-    return run_row(run_id, **given | changes)
+    attributes = json.dumps({"certificates": [certificate, certificate]})
+    given = {"model_name": "m", "model_version": "1", "attributes": attributes}
+    return run_row(run_id, **given | {"config": runs.as_json(CONFIG.without_secrets())} | changes)
 
 
 def decided(product_id: str, attribute: str, value: str, **changes: Any) -> dict[str, Any]:
-    return prediction(
-        product_id, attribute, value, **{"compute_type": SCORED_BY.compute_type, "attention": 0.5} | changes
-    )
+    given = {"compute_type": SCORED_BY.compute_type, "attention": 0.5} | changes
+    return prediction(product_id, attribute, value, **given)
 
 
 def of_run(run_id: str, content: str, **changes: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from catalog_enrichment.config.images import FetchConfig, ImagesConfig
 from catalog_enrichment.inference import engine
 from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
 from catalog_enrichment.inference.forward import ScoredRow
-from catalog_enrichment.inputs.images import decode_image
+from catalog_enrichment.inputs.images import decode_image, first_usable
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.units import WRITABLE_RANKS
@@ -41,17 +42,22 @@ def batch(numbers: range, picture: bool = True) -> UndecodedBatch:
 
 
 def scores(row: ScoredRow) -> list[float]:
-    return [candidate.score for candidate in sorted(row.candidates, key=lambda one: (one.attribute, one.value))]
+    return [c.score for c in sorted(row.candidates, key=lambda candidate: (candidate.attribute, candidate.value))]
+
+
+def assert_alike(found: Sequence[ScoredRow], expected: Sequence[ScoredRow]) -> None:
+    """Check that values and scores are the same, but for rounding."""
+    for row, other in zip(found, expected, strict=True):
+        assert [c.value for c in row.candidates] == [c.value for c in other.candidates]
+        assert scores(row) == pytest.approx(scores(other), abs=1e-5)
 
 
 def test_rows_come_back_in_input_order_whatever_the_batches(predictor: Predictor) -> None:
     sizes = [range(0, 5), range(5, 6), range(6, 12)]
     apart = [row for rows in score_batches(predictor, map(batch, sizes), LIMITS) for row in rows]
     (together,) = score_batches(predictor, [batch(range(12))], LIMITS)
-    assert len(apart) == len(together) == 12
-    for one, other in zip(apart, together, strict=True):
-        assert [c.value for c in one.candidates] == [c.value for c in other.candidates]
-        assert [c.score for c in one.candidates] == pytest.approx([c.score for c in other.candidates], abs=1e-5)
+    assert len(together) == 12
+    assert_alike(apart, together)
 
 
 def test_batches_are_asked_for_one_ahead_and_no_more(predictor: Predictor) -> None:
@@ -85,11 +91,10 @@ def test_beside_a_gpu_as_many_passes_are_decoded_ahead_as_there_are_threads(
     assert asked == [0, 1, 2, 3]
     found = [*first, *(row for rows in results for row in rows)]
     (expected,) = score_batches(predictor, [batch(range(6))], LIMITS)
-    for one, other in zip(found, expected, strict=True):
-        assert scores(one) == pytest.approx(scores(other), abs=1e-5)
+    assert_alike(found, expected)
 
 
-def test_of_equal_contents_one_is_decoded_and_scored(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_contents_are_decoded_and_scored_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     predict = Predictor.predict
 
@@ -105,22 +110,19 @@ def test_of_equal_contents_one_is_decoded_and_scored(predictor: Predictor, monke
     monkeypatch.setattr(Predictor, "predict", counted)
     batches = [[0, 1, 0, 2], [2, 3], [1, 1, 0], [4, 3, 0]]
     rows = list(score_batches(predictor, map(of, batches), LIMITS))
-    assert [len(one) for one in rows] == [len(numbers) for numbers in batches]
     for numbers, found in zip(batches, rows, strict=True):
-        for number, row in zip(numbers, found, strict=True):
-            assert [c.value for c in row.candidates] == [c.value for c in alone[number].candidates]
-            assert scores(row) == pytest.approx(scores(alone[number]), abs=1e-5)
+        assert_alike(found, [alone[number] for number in numbers])
     # the second batch is decoded while the first is scored: content 2 is not known yet
     assert [size for size in sizes if size] == [3, 2, 1]
 
 
 def test_contents_beyond_the_limit_are_scored_again(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "REMEMBERED_CONTENTS", 1)
-    batches = [replace(batch(range(n, n + 1)), contents=[str(n)]) for n in (0, 1, 1, 1, 0, 0)]
+    numbers = (0, 1, 1, 1, 0, 0)
+    batches = [replace(batch(range(n, n + 1)), contents=[str(n)]) for n in numbers]
     rows = [row for rows in score_batches(predictor, batches, LIMITS) for row in rows]
     (alone,) = score_batches(predictor, [batch(range(2))], LIMITS)
-    for row, number in zip(rows, (0, 1, 1, 1, 0, 0), strict=True):
-        assert scores(row) == pytest.approx(scores(alone[number]), abs=1e-5)
+    assert_alike(rows, [alone[number] for number in numbers])
 
 
 def test_every_head_answers_with_as_many_candidates_as_can_be_written(predictor: Predictor) -> None:
@@ -144,9 +146,9 @@ def test_without_the_text_the_pictures_alone_decide_and_a_title_is_needed_all_th
     assert scores(rows[0]) == pytest.approx(scores(rows[1]), abs=1e-6), "equal pictures"
     (with_text,) = score_batches(predictor, [titled], LIMITS)
     assert scores(with_text[0]) != pytest.approx(scores(with_text[1]), abs=1e-6)
-    picture = engine._decode(titled, predictor.square, LIMITS).products.pictures[0]
+    picture = first_usable(titled.images[0], predictor.square, LIMITS).pixels
     masked = predictor.predict(ProductBatch([""], [""], [picture])).probabilities["color"][0]
-    top = next(one for one in rows[0].candidates if one.attribute == "color")
+    top = next(candidate for candidate in rows[0].candidates if candidate.attribute == "color")
     assert top.score == pytest.approx(float(masked.max()), abs=1e-6), "as training masks the text"
     assert (rows[0].modality, rows[2].error) == ("both", "empty_title")
 
@@ -184,19 +186,14 @@ def test_pictures_by_reference_are_fetched_under_the_limits(predictor: Predictor
     (rows,) = score_batches(predictor, [by_reference], limits)
     (expected,) = score_batches(predictor, [with_bytes], LIMITS)
     assert [row.image_reason for row in rows] == [None, "image_missing", None]
-    for position in (0, 2):
-        assert [c.score for c in rows[position].candidates] == pytest.approx(
-            [c.score for c in expected[position].candidates], abs=1e-5
-        )
+    assert_alike(rows[::2], expected[::2])
     (refused,) = score_batches(predictor, [by_reference], LIMITS)
     assert {row.image_reason for row in refused} == {"image_not_allowed"}
 
 
 def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -> None:
     rows = batch(range(3))
-    (scored,) = score_batches(
-        predictor, [UndecodedBatch(["\x00 ", *rows.titles[1:]], rows.descriptions, rows.images)], LIMITS
-    )
+    (scored,) = score_batches(predictor, [replace(rows, titles=["\x00 ", *rows.titles[1:]])], LIMITS)
     assert [row.error for row in scored] == ["empty_title", None, None]
     assert scored[0].candidates == []
     assert scored[0].detail
@@ -204,13 +201,12 @@ def test_a_title_of_nothing_is_an_error_of_its_row_alone(predictor: Predictor) -
 
 def test_a_row_that_breaks_the_model_does_not_take_its_batch_along(predictor: Predictor) -> None:
     rows = batch(range(3))
-    broken = UndecodedBatch([rows.titles[0], 3.5, rows.titles[2]], rows.descriptions, rows.images)  # type: ignore[list-item]
+    broken = replace(rows, titles=[rows.titles[0], 3.5, rows.titles[2]])
     (scored,) = score_batches(predictor, [broken], LIMITS)
     assert [row.error for row in scored] == [None, "scoring_failed", None]
     assert scored[1].detail
     (whole,) = score_batches(predictor, [rows], LIMITS)
-    for position in (0, 2):  # each with its own texts and picture
-        assert scores(scored[position]) == pytest.approx(scores(whole[position]), abs=1e-5)
+    assert_alike(scored[::2], whole[::2])  # each with its own texts and picture
     assert scores(scored[0]) != pytest.approx(scores(scored[2]), abs=1e-4)
 
 
@@ -227,8 +223,7 @@ def test_where_the_memory_is_too_small_the_passes_become_smaller(predictor: Pred
     for found in (scored, again):
         assert [row.error for row in found] == [None] * 11
         assert [row.compute_type for row in found] == [predictor.compute_type] * 11
-        for one, other in zip(found, expected, strict=True):
-            assert scores(one) == pytest.approx(scores(other), abs=1e-5)
+        assert_alike(found, expected)
     # 11 in passes of 6 and 5: 6 in halves of 3, those in 1 and 2; later passes have at most the size that was found
     assert small.asked[:6] == [6, 3, 1, 2, 3, 1]
     assert max(small.asked[-6:]) <= 2

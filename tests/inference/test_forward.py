@@ -11,7 +11,7 @@ from catalog_enrichment.inference.forward import ForwardPasses
 
 
 def passes(lengths: list[int], rows: int = 0, device: str = "cpu") -> list[list[int]]:
-    """The passes of products with texts of ``lengths`` tokens."""
+    """Return the passes of products with texts of ``lengths`` tokens."""
     predictor: Any = SimpleNamespace(compute_type=f"fp32-{device}", text_lengths=lambda *_: np.asarray(lengths))
     names: list[str | None] = [str(number) for number in range(len(lengths))]
     return ForwardPasses(predictor, rows).divide(names, names)
@@ -22,16 +22,16 @@ def test_texts_of_like_length_are_scored_together() -> None:
 
 
 def test_a_pass_has_as_many_products_as_suit_the_device_or_the_config() -> None:
-    sizes = {device: [len(one) for one in passes([1] * 300, device=device)] for device in ("cpu", "cuda")}
+    sizes = {device: [len(rows) for rows in passes([1] * 300, device=device)] for device in ("cpu", "cuda")}
     assert sizes == {"cpu": [32] * 9 + [12], "cuda": [256, 44]}
-    assert [len(one) for one in passes([1] * 300, rows=128)] == [128, 128, 44]
+    assert [len(rows) for rows in passes([1] * 300, rows=128)] == [128, 128, 44]
 
 
 def test_long_texts_make_a_pass_smaller_padding_included(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward, "TOKENS", {"cpu": 12})
     assert passes([4, 4, 4, 4]) == [[0, 1, 2], [3]]
     assert passes([1, 1, 6, 1]) == [[0, 1, 3], [2]]
-    assert passes([100, 100]) == [[0], [1]]  # one product always fits
+    assert passes([100, 100]) == [[0], [1]]  # a single product always fits
 
 
 def test_products_whose_texts_cannot_be_read_are_passed_on_in_their_order() -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +43,28 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model version without certificates; color has one value, material several."""
+    """A model version without certificates; color has a single value, material several."""
     sample = sample_catalog.build(tmp_path_factory.mktemp("pyfunc") / "sample")
     return sample_catalog.random_artifact(sample, tmp_path_factory.mktemp("artifact"), seed=3)
+
+
+@pytest.fixture
+def version(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the model version, to certify."""
+    return Path(shutil.copytree(folder, tmp_path / "version"))
+
+
+PATHS = [(name, path) for name in ("color", "material") for path in Modality]
+EVERYTHING: dict[tuple[str, Modality], float | None] = dict.fromkeys(PATHS, 0.0)
+"""Thresholds at which every value is written."""
+
+
+def listings(count: int, **columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"title": ["red shirt"] * count, "category": APPAREL, "language": "en"} | columns)
+
+
+def decisions(cell: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+    return {(answer["decision"], answer["reason"], answer["threshold"]) for answer in cell}
 
 
 def certified(folder: Path, thresholds: Mapping[tuple[str, Modality], float | None], **changes: Any) -> None:
@@ -55,13 +74,12 @@ def certified(folder: Path, thresholds: Mapping[tuple[str, Modality], float | No
         max_image_bytes=20_000_000, max_image_pixels=50_000_000, compute_type="fp32-cpu",
     )  # fmt: skip
     certificates: list[Certificate] = []
-    for name in ("color", "material"):
-        for path in Modality:
-            one = sample_catalog.certificate(name, path, thresholds[name, path], scored_by)
-            certificates.append(replace(one, categories=(APPAREL,), **changes))
-            if one.threshold is not None:  # of another number type, which this model does not compute in
-                certificates.append(replace(certificates[-1], compute_type="bf16-cpu", threshold=0.123))
-    artifact.write_certificates(folder, [one.to_dict() for one in certificates])
+    for name, path in PATHS:
+        made = sample_catalog.certificate(name, path, thresholds[name, path], scored_by)
+        certificates.append(replace(made, categories=(APPAREL,), **changes))
+        if made.threshold is not None:  # of another number type, which this model does not compute in
+            certificates.append(replace(certificates[-1], compute_type="bf16-cpu", threshold=0.123))
+    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
 
 
 def loaded(folder: Path, target: Path) -> Any:
@@ -70,7 +88,7 @@ def loaded(folder: Path, target: Path) -> Any:
 
 
 def test_the_mlflow_model_gives_the_predictors_scores(folder: Path, tmp_path: Path) -> None:
-    """I8: one predictor, whoever asks. More than one chunk; local files and private hosts are not opened."""
+    """I8: the scores are the predictor's. More than one chunk; local files and private hosts are not opened."""
     picture = sample_catalog.jpeg((200, 20, 30))
     (tmp_path / "local.jpg").write_bytes(picture)
     elsewhere = [picture, str(tmp_path / "local.jpg"), "http://127.0.0.1:9/x.jpg"]
@@ -94,93 +112,56 @@ def test_the_mlflow_model_gives_the_predictors_scores(folder: Path, tmp_path: Pa
         found = top_candidates(scores.probabilities[name], head.labels, head.cardinality)
         for row, cell in enumerate(answers[name]):
             if row % 3 == 1:  # without a title
-                assert cell == [
-                    {"value": None, "score": None, "decision": "abstain", "reason": "empty_title", "threshold": None}
-                ]
+                unscored = dict.fromkeys(("value", "score", "threshold"))
+                assert cell == [unscored | {"decision": "abstain", "reason": "empty_title"}]
                 continue
             expected = found[0 if row % 3 == 0 else 1]
-            assert [one["value"] for one in cell] == [one.value for one in expected]
-            assert [one["score"] for one in cell] == pytest.approx([one.score for one in expected], abs=1e-5)
-            assert {(one["decision"], one["reason"], one["threshold"]) for one in cell} == {
-                ("abstain", "no_certificate", None)
-            }
+            assert [answer["value"] for answer in cell] == [top.value for top in expected]
+            assert [answer["score"] for answer in cell] == pytest.approx([top.score for top in expected], abs=1e-5)
+            assert decisions(cell) == {("abstain", "no_certificate", None)}
 
 
-def test_it_decides_as_a_run_does_and_names_the_threshold(folder: Path, tmp_path: Path) -> None:
+def test_it_decides_as_a_run_does_and_names_the_threshold(version: Path, tmp_path: Path) -> None:
     """Every decision, several values where an attribute has many, and the certificate of the product's path."""
-    version = Path(shutil.copytree(folder, tmp_path / "version"))
-    certified(
-        version,
-        {
-            ("color", Modality.BOTH): 0.0,
-            ("color", Modality.TEXT_ONLY): 1.0,
-            ("material", Modality.BOTH): 0.0,
-            ("material", Modality.TEXT_ONLY): None,
-        },
-        suggest_threshold=0.0,
-    )
+    thresholds = EVERYTHING | {("color", Modality.TEXT_ONLY): 1.0, ("material", Modality.TEXT_ONLY): None}
+    certified(version, thresholds, suggest_threshold=0.0)
     picture = sample_catalog.jpeg((200, 20, 30))
-    products = pd.DataFrame(
-        {
-            "title": ["red shirt"] * 5,
-            "image": [picture, None, picture, "http://127.0.0.1:9/x.jpg", "http://nosuch.invalid/x.jpg"],
-            "category": [APPAREL, APPAREL, "Toys", APPAREL, APPAREL],
-            "language": ["en"] * 5,
-        }
-    )
+    images = [picture, None, picture, "http://127.0.0.1:9/x.jpg", "http://nosuch.invalid/x.jpg"]
+    products = listings(5, image=images, category=[APPAREL, APPAREL, "Toys", APPAREL, APPAREL])
     answers = loaded(version, tmp_path / "mlflow").predict(products)
-
-    def decided(name: str, row: int) -> set[tuple[Any, ...]]:
-        return {(one["decision"], one["reason"], one["threshold"]) for one in answers[name][row]}
-
-    assert decided("color", 0) == {("publish", "certified", 0.0)}
-    assert decided("color", 1) == {("suggest", "near_miss", 1.0)}
-    assert decided("color", 2) == {("abstain", "unseen_slice", 0.0)}
-    assert decided("color", 3) == {("suggest", "near_miss", 1.0)}  # the host is not allowed: there is no picture
-    assert decided("color", 4) == {("abstain", "picture_outage", 1.0)}  # it may be there at the next try
-    assert decided("material", 1) == {("abstain", "no_certificate", None)}
+    assert decisions(answers["color"][0]) == {("publish", "certified", 0.0)}
+    assert decisions(answers["color"][1]) == {("suggest", "near_miss", 1.0)}
+    assert decisions(answers["color"][2]) == {("abstain", "unseen_slice", 0.0)}
+    assert decisions(answers["color"][3]) == {("suggest", "near_miss", 1.0)}  # a host that is not allowed
+    assert decisions(answers["color"][4]) == {("abstain", "picture_outage", 1.0)}  # it may be there at the next try
+    assert decisions(answers["material"][1]) == {("abstain", "no_certificate", None)}
     assert len(answers["color"][0]) == 1
     both = answers["material"][0]
-    assert sorted(one["value"] for one in both) == ["Cotton", "Wool"]
+    assert sorted(answer["value"] for answer in both) == ["Cotton", "Wool"]
     assert both[0]["score"] >= both[1]["score"]
-    assert {one["decision"] for one in both} == {"publish"}
+    assert {answer["decision"] for answer in both} == {"publish"}
 
 
-def test_limits_on_pictures_are_those_of_the_certificates(folder: Path, tmp_path: Path) -> None:
-    """A larger picture is none for the certificates: the product takes the path of products without one."""
-    version = Path(shutil.copytree(folder, tmp_path / "version"))
+def test_limits_on_pictures_are_those_of_the_certificates(version: Path, tmp_path: Path) -> None:
+    """A larger picture is none for the certificates: the product takes the path of products without a picture."""
     thresholds: dict[tuple[str, Modality], float | None] = {
-        (name, path): 0.0 if path is Modality.BOTH else 1.0 for name in ("color", "material") for path in Modality
+        (name, path): 0.0 if path is Modality.BOTH else 1.0 for name, path in PATHS
     }
     certified(version, thresholds, max_image_pixels=39 * 40, suggest_threshold=None)
-    products = pd.DataFrame(
-        {
-            "title": ["red shirt"] * 2,
-            "image": [sample_catalog.jpeg((200, 20, 30), size) for size in (40, 39)],
-            "category": [APPAREL] * 2,
-            "language": ["en"] * 2,
-        }
-    )
+    products = listings(2, image=[sample_catalog.jpeg((200, 20, 30), size) for size in (40, 39)])
     answers = loaded(version, tmp_path / "mlflow").predict(products)
     assert [cell[0]["threshold"] for cell in answers["color"]] == [1.0, 0.0]
 
 
-def test_expired_certificates_write_nothing(folder: Path, tmp_path: Path) -> None:
-    version = Path(shutil.copytree(folder, tmp_path / "version"))
+def test_expired_certificates_write_nothing(version: Path, tmp_path: Path) -> None:
     issued = sample_certificate.ISSUED_AT
-    certified(
-        version,
-        {(name, path): 0.0 for name in ("color", "material") for path in Modality},
-        issued_at=issued.replace(year=2024),
-        expires_at=issued.replace(year=2025),
-    )
-    products = pd.DataFrame({"title": ["red shirt"], "category": [APPAREL], "language": ["en"]})
-    [cell] = loaded(version, tmp_path / "mlflow").predict(products)["color"]
-    assert [(one["decision"], one["reason"]) for one in cell] == [("abstain", "certificate_expired")]
+    certified(version, EVERYTHING, issued_at=issued.replace(year=2024), expires_at=issued.replace(year=2025))
+    [cell] = loaded(version, tmp_path / "mlflow").predict(listings(1))["color"]
+    assert decisions(cell) == {("abstain", "certificate_expired", 0.0)}
 
 
 @pytest.mark.slow
-def test_mlflows_spark_udf_and_its_server_give_the_same(folder: Path, tmp_path: Path, spark: SparkSession) -> None:
+def test_mlflows_spark_udf_and_its_server_give_the_same(version: Path, tmp_path: Path, spark: SparkSession) -> None:
     """The signature's types are those of the answers, in Spark and as JSON."""
     from mlflow.models import convert_input_example_to_serving_input
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
@@ -188,12 +169,8 @@ def test_mlflows_spark_udf_and_its_server_give_the_same(folder: Path, tmp_path: 
 
     from catalog_enrichment.registry import mlflow_model
 
-    version, target = Path(shutil.copytree(folder, tmp_path / "version")), tmp_path / "mlflow"
-    thresholds: dict[tuple[str, Modality], float | None] = {
-        (name, path): 0.0 for name in ("color", "material") for path in Modality
-    }
-    certified(version, thresholds)
-    example = mlflow_model.input_example([])
+    target, example = tmp_path / "mlflow", mlflow_model.input_example([])
+    certified(version, EVERYTHING)
     mlflow.pyfunc.save_model(
         target, python_model=str(CODE), artifacts={"model": str(version)}, pip_requirements=[],
         signature=mlflow_model.signature(["color", "material"]),
@@ -204,10 +181,10 @@ def test_mlflows_spark_udf_and_its_server_give_the_same(folder: Path, tmp_path: 
     rows = spark.createDataFrame(example.reset_index()).withColumn("found", score(F.struct(*example.columns)))
     for row in rows.orderBy("index").collect():
         for name in expected.columns:
-            cell = [one.asDict() for one in row["found"][name]]
-            assert [one["value"] for one in cell] == [one["value"] for one in expected[name][row["index"]]]
-            assert [one["decision"] for one in cell] == [one["decision"] for one in expected[name][row["index"]]]
-            assert cell[0]["score"] == pytest.approx(expected[name][row["index"]][0]["score"], abs=1e-5)
+            cell, own = [answer.asDict() for answer in row["found"][name]], expected[name][row["index"]]
+            for key in ("value", "decision"):
+                assert [answer[key] for answer in cell] == [answer[key] for answer in own]
+            assert cell[0]["score"] == pytest.approx(own[0]["score"], abs=1e-5)
 
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(target), "-p", str(port)]

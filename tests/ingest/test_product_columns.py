@@ -47,7 +47,9 @@ def test_malformed_lines_and_wrong_types_are_rows_with_an_error(spark: Any, tmp_
         '{"product_id": "8", "title": "[NEW] {shirt}"}',
     ]
     rows = read_lines(spark, tmp_path, lines, opt_out="off", updated_at="at")
-    malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
+    malformed = (
+        "malformed row: cut off, broken quoting, a wrong number of columns, or bytes that are not in source.encoding"
+    )
     assert len(rows) == len(lines)
     assert sorted((row.payload[:40], row.parse_error) for row in rows if row.parse_error) == [
         ("[NEW] this is no JSON", malformed),
@@ -167,7 +169,7 @@ def test_pictures_that_are_sent_are_put_into_the_store_unless_they_are_too_large
 
 
 HOSTILE = ["http://[::1", "https://a\u2100b/x", "file://[x", "/proc/kmsg", "file:///etc/passwd", "../secret.jpg"]
-HOSTILE += ["simplecache::http://127.0.0.1/x", "zip://x::/etc/passwd", "\0", "x" * 5000, "file:///%00", "pipe"]
+HOSTILE += ["simplecache::http://127.0.0.1/x", "zip://x::/etc/passwd", "a\0b", "x" * 5000, "file:///%00", "pipe"]
 
 
 def test_no_uri_stops_a_feed_and_no_version_tells_of_a_file_elsewhere(spark: Any, tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ def _write(kind: str, folder: Path, rows: list[dict[str, Any]]) -> str:
     return file.name
 
 
+ORIGIN = ("source_uri", "row_number", "source_rows")
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "jsonl", "delta"])
 def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: Path) -> None:
     path = _write(kind, tmp_path, PRODUCTS)
@@ -72,7 +75,7 @@ def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: P
     raw = read_source(spark, SourceConfig(format=kind, path=path, mapping=MAPPING), tmp_path)
     first, second = raw.orderBy("product_id").collect()
 
-    assert raw.columns == [*contract.columns("products"), "source_uri", "row_number", "payload", "parse_error"]
+    assert raw.columns == [*contract.columns("products"), *ORIGIN, "payload", "parse_error"]
     assert (first.product_id, first.shop_id, first.title) == ("1", "north", PRODUCTS[0]["name"])
     assert (first.description, first.language, first.opt_out) == (None, "en", True)
     assert first.updated_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -20,7 +20,7 @@ def answer(status: str, body: bytes = b"", *headers: str) -> Answer:
 
 
 def drip(parts: bytes, seconds: float) -> Answer:
-    """One byte at a time."""
+    """Send byte by byte."""
 
     def send(connection: socket.socket) -> None:
         for byte in parts:
@@ -110,7 +110,7 @@ def picture_server(context: ssl.SSLContext | None = None, address: str = "127.0.
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """A certificate for ``name`` that signs itself, with its key."""
+    """Write a certificate for ``name`` that signs itself, with its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

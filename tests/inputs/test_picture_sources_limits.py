@@ -98,13 +98,13 @@ NAMES = 15
 
 
 def silent(port: int) -> list[dict[str, str | None]]:
-    """Pictures on so many hosts, as of a name server that knows every name below one."""
+    """Return pictures on NAMES hosts, as of a name server that knows every name below a domain."""
     uris = [f"http://cdn-{number}.test:{port}/silent.jpg" for number in range(NAMES)]
     return [{"bytes": None, "uri": uri, "version": uri} for uri in uris]
 
 
 @pytest.mark.parametrize(("product_seconds", "fewest", "most"), [(0.12, 1, 6), (60.0, NAMES, NAMES)])
-def test_silent_hosts_of_many_names_cost_one_time_limit(
+def test_silent_hosts_of_many_names_cost_a_single_time_limit(
     product_seconds: float, fewest: int, most: int, tmp_path: Path
 ) -> None:
     fetch = FetchConfig(
@@ -261,7 +261,7 @@ def test_a_host_that_is_down_is_left_alone_for_a_while(server: PictureServer, mo
     assert len(server.requests) == 4 + 1 + 5
     time.sleep(0.25)
     assert pictures.fetch(server.url("/busy.jpg")).reason is Reason.IMAGE_UNREACHABLE
-    assert pictures.fetch(server.url("/good.jpg")).reason is Reason.IMAGE_UNREACHABLE  # one failure is enough now
+    assert pictures.fetch(server.url("/good.jpg")).reason is Reason.IMAGE_UNREACHABLE  # a single failure is enough now
     time.sleep(0.25)
     assert pictures.fetch(server.url("/good.jpg")).data == PICTURE
 

@@ -28,14 +28,14 @@ def fitted(image: Image.Image, trim: bool = True, kind: str = "PNG", **options: 
 def product(
     box: tuple[int, int, int, int], size: tuple[int, int] = (200, 200), background: tuple[int, int, int] = WHITE
 ) -> Image.Image:
-    """A red rectangle; ``box``: left, top, right, bottom."""
+    """Draw a red rectangle; ``box``: left, top, right, bottom."""
     image = Image.new("RGB", size, background)
     image.paste(RED, box)
     return image
 
 
 def red_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of what is red."""
+    """Return left, top, right, bottom of the red pixels."""
     red = np.abs(pixels.astype(int) - RED).max(axis=2) < 60
     rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
@@ -62,15 +62,14 @@ def test_proportions_are_kept_and_the_rest_is_white() -> None:
 
 
 def scene(size: int = 120) -> Image.Image:
-    """Something up to the border, in every colour."""
+    """Draw pixels of every colour up to the border."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8))
 
 
-def dotted() -> Image.Image:
-    return product((100, 100, 104, 104))
+DOTTED = product((100, 100, 104, 104))
 
 
-@pytest.mark.parametrize("picture", [scene(), Image.new("RGB", (90, 60), WHITE), dotted(), product((0, 0, 200, 200))])
+@pytest.mark.parametrize("picture", [scene(), Image.new("RGB", (90, 60), WHITE), DOTTED, product((0, 0, 200, 200))])
 def test_a_picture_without_margins_or_without_a_product_stays_whole(picture: Image.Image) -> None:
     np.testing.assert_array_equal(fitted(picture), fitted(picture, trim=False))
 
@@ -128,7 +127,7 @@ def test_tiny_and_extreme_shapes(shape: tuple[int, int], mode: str) -> None:
 
 
 def close(box: tuple[int, ...], expected: tuple[int, ...], by: int) -> bool:
-    return all(abs(one - other) <= by for one, other in zip(box, expected, strict=True))
+    return all(abs(edge - right) <= by for edge, right in zip(box, expected, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -165,7 +164,7 @@ def test_a_close_up_with_a_light_band_is_not_cut_down_to_the_band() -> None:
 
 @pytest.mark.parametrize("corners", [1, 2])
 def test_three_corners_must_be_background(corners: int) -> None:
-    """A product may reach one corner, as a sleeve does; with two it may be a close-up."""
+    """A product may reach a corner, as a sleeve does; with two it may be a close-up."""
     image = product((80, 80, 120, 120))
     for left in (0, 180)[:corners]:
         image.paste((30, 30, 200), (left, 0, left + 20, 20))
@@ -174,14 +173,14 @@ def test_three_corners_must_be_background(corners: int) -> None:
 
 @pytest.mark.parametrize(("length", "is_cut"), [(34, True), (26, False)])
 def test_a_product_is_at_least_a_tenth_of_the_longer_side(length: int, is_cut: bool) -> None:
-    """A thin one, such as a chain, is a product, too."""
+    """A thin product, such as a chain, counts too."""
     wide = product((100, 80, 100 + length, 83), (300, 160))
     assert (product_box(wide) != (0, 0, 300, 160)) is is_cut
     assert (product_box(wide.transpose(Image.Transpose.ROTATE_90)) != (0, 0, 160, 300)) is is_cut
 
 
 @pytest.mark.parametrize(("level", "is_cut"), [(16, False), (17, True)])
-def test_what_differs_by_more_than_16_levels_in_one_channel_is_no_background(level: int, is_cut: bool) -> None:
+def test_what_differs_by_more_than_16_levels_in_a_channel_is_no_background(level: int, is_cut: bool) -> None:
     image = Image.new("RGB", (200, 200), WHITE)
     image.paste((255, 255 - level, 255), (80, 80, 120, 120))
     assert (product_box(image) != (0, 0, 200, 200)) is is_cut

@@ -82,16 +82,15 @@ def test_models_see_the_kept_picture_and_the_reason_where_it_is_gone(tmp_path: P
     StoredPictures(tmp_path).put(version(RED), RED)
     StoredPictures(tmp_path).put(version(b"no picture"), b"no picture")
     versions = [version(RED), ABSENT, "", f"{TOO_LARGE}999", version(b"no picture"), "../x"]
-    decoded = first_usable_of_each(
-        [[{"bytes": None, "uri": None, "version": one}] for one in versions], Square(8), limits
-    )
+    pictures = [[{"bytes": None, "uri": None, "version": name}] for name in versions]
+    decoded = first_usable_of_each(pictures, Square(8), limits)
     assert decoded[0].pixels is not None
     assert decoded[0].pixels[0, 0, 0] > 150
-    assert [one.reason for one in decoded[1:]] == [
+    assert [picture.reason for picture in decoded[1:]] == [
         *(Reason.IMAGE_MISSING, Reason.IMAGE_MISSING, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_NOT_AN_IMAGE),
         Reason.IMAGE_MISSING,
     ]
-    assert str(tmp_path) not in " ".join(one.detail for one in decoded)
+    assert str(tmp_path) not in " ".join(picture.detail for picture in decoded)
 
 
 def test_a_store_that_cannot_be_read_is_an_outage(tmp_path: Path) -> None:

@@ -145,13 +145,8 @@ def test_every_process_learns_the_same_vocabulary_from_the_same_texts_in_any_ord
         "texts = sys.argv[1].split('|'); t = T.train(texts, 90);"
         "print(t.encode(texts, [''] * len(texts), 64)['input_ids'][[0, -1]].tolist())"
     )
-    ordered, reverse = TEXTS, TEXTS[::-1]
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", script, "|".join(texts)], capture_output=True, text=True, check=True
-        ).stdout
-        for texts in (ordered, ordered, reverse)
-    ]
+    commands = [[sys.executable, "-c", script, "|".join(texts)] for texts in (TEXTS, TEXTS, TEXTS[::-1])]
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
     assert outputs[0] == outputs[1]
     first, last = json.loads(outputs[0])
     assert json.loads(outputs[2]) == [last, first]

@@ -12,7 +12,9 @@ import torch
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import TextTokenizer
+from catalog_enrichment.models import artifact
 from catalog_enrichment.models.network import MultiModalNet, build_network
+from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import (
     BertSize,
@@ -27,7 +29,7 @@ from catalog_enrichment.models.spec import (
 )
 from catalog_enrichment.records import Cardinality
 
-HEADS = {  # not in alphabetical order, and one name that torch's ModuleDict would refuse
+HEADS = {  # not in alphabetical order, and a name that torch's ModuleDict would refuse
     "type": Head(Cardinality.ONE, ("Shirt", "Shoe", "Scarf")),
     "color.main": Head(Cardinality.ONE, ("Red", "Navy Blue", "Green")),
     "material": Head(Cardinality.MANY, ("Cotton", "Wool", "Silk", "Leather")),
@@ -36,7 +38,7 @@ TEMPERATURES = {"type": 1.0, "color.main": 2.5, "material": 0.7}
 SIZE = 32
 KINDS = list(fusion_files())
 VARIANTS = ("pair lcnet", "apart lcnet", "pair second vit", "apart second vit", "pair regions")
-"""How the encoders differ: title and description as one text or apart, a second text encoder, what sees the picture."""
+"""Encoders: title and description as a pair or apart, a second text encoder or none, what reads the picture."""
 
 _IMAGES = {
     "lcnet": ImageSpec(name="lcnet_035", size=SIZE),
@@ -69,20 +71,31 @@ def tiny(kind: str = "modality_attention", variant: str = "pair lcnet", **option
 
 
 def load_single_recipe(path: str | Path) -> Recipe:
-    """The recipe of a file that is not an ensemble's."""
+    """Load the recipe of a file that is not an ensemble's."""
     recipe = load_model_recipe(path)
     assert isinstance(recipe, Recipe)
     return recipe
 
 
 def tokenizers_of(recipe: Recipe) -> dict[str, TextTokenizer]:
-    """One per text encoder, each with a vocabulary of its own."""
+    """Return a tokenizer per text encoder, each with a vocabulary of its own."""
     return {name: _tokenizer(text.bert.vocab_size) for name, text in recipe.model.texts.items() if text.bert}
 
 
 @cache
 def _tokenizer(vocab_size: int) -> TextTokenizer:
     return TextTokenizer.train(["navy blue cotton shirt", "red wool scarf for women", "green shoe"] * 5, vocab_size)
+
+
+def save(folder: Path, recipe: Recipe | None = None) -> Path:
+    """Save the network of ``recipe`` (the default: of :func:`tiny`) as a model version; returns ``folder``."""
+    recipe = recipe or tiny()
+    artifact.save(folder, network(recipe), tokenizers_of(recipe), recipe, TEMPERATURES)
+    return folder
+
+
+def predictor_of(recipe: Recipe, numbers: str = "fp32") -> Predictor:
+    return Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=numbers)
 
 
 def network(recipe: Recipe) -> MultiModalNet:

@@ -30,19 +30,15 @@ JAPANESE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "赤い", "綿", "の"
 FRENCH = ["chemise rouge en coton", "pull bleu en laine", "robe verte de soie", "chaussures en cuir pour femme"]
 LETTERS = "abcdefghijklmnopqrstuvwxyzéê"
 LENGTH = 24
-TITLES = {
-    "japanese": ["赤い綿のシャツ", "青いシャツ", "", "赤い、ウール"],
-    "french": ["chemise rouge", "l'été", "", "rouge"],
-}
-DESCRIPTIONS = {
-    "japanese": ["ウールのセーター", "", "赤い", "青い" * 60],
-    "french": ["pull en laine", "", "rouge", "rouge " * 60],
-}
+_FRENCH = ["chemise rouge", "l'été", "", "rouge"], ["pull en laine", "", "rouge", "rouge " * 60]
+_JAPANESE = ["赤い綿のシャツ", "青いシャツ", "", "赤い、ウール"], ["ウールのセーター", "", "赤い", "青い" * 60]
+TEXTS = {"japanese": _JAPANESE, "camembert": _FRENCH, "flaubert": _FRENCH}
+"""Family -> titles and descriptions in its language."""
 _SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def japanese(folder: Path) -> Path:
-    """A BERT with token types whose tokenizer is written in Python and needs packages: MeCab with ipadic, WordPiece."""
+    """Write a BERT with token types whose tokenizer is in Python and needs packages: MeCab with ipadic, WordPiece."""
     folder.mkdir(parents=True)
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(JAPANESE) + "\n", encoding="utf-8")
@@ -54,7 +50,7 @@ def japanese(folder: Path) -> Path:
 
 
 def camembert(folder: Path) -> Path:
-    """A RoBERTa: no token types, and positions are numbered from behind the padding's id, 1."""
+    """Write a RoBERTa: no token types, and positions are numbered from behind the padding's id, 1."""
     learned = Tokenizer(models.Unigram())
     learned.pre_tokenizer = pre_tokenizers.Metaspace()
     learned.train_from_iterator(
@@ -76,7 +72,7 @@ def camembert(folder: Path) -> Path:
 
 
 def flaubert(folder: Path) -> Path:
-    """An XLM that takes token types for words; the pre-norm kind (small, large, base uncased) needs a cache."""
+    """Write an XLM that takes token types for words; the pre-norm kind (small, large, base uncased) needs a cache."""
     folder.mkdir(parents=True)
     pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "ro", "rou", "ge</w>", "rouge</w>"]
     vocabulary = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{number}>" for number in range(10)), *pieces]
@@ -98,7 +94,7 @@ FAMILIES = {"japanese": japanese, "camembert": camembert, "flaubert": flaubert}
 
 
 def reading(folders: dict[str, Path], first: str, second: str | None = None) -> Recipe:
-    """A model that reads title and description apart, by one or two of the ``folders``' encoders."""
+    """Return a recipe that reads title and description apart, with the ``folders``' encoders of these families."""
 
     def text(family: str) -> TextSpec:
         return TextSpec(name=str(folders[family]), fields="apart", pooling="cls", max_length=LENGTH)

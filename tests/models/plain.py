@@ -1,4 +1,4 @@
-"""What the fusions' tests share: small views of a few products, and the papers' arithmetic in plain numpy.
+"""Small views of a few products for the fusions' tests, and the papers' arithmetic in plain numpy.
 
 Nothing here calls the code under test but to build a fusion and to hand it its input.
 """
@@ -38,7 +38,7 @@ PLACES = 5
 
 
 def views(texts: str = "pair", filler: float = 0.0, image_width: int = D, seed: int = 1) -> EncoderOutputs:
-    """Random views; ``filler`` fills what a product lacks, before EncoderOutput.of."""
+    """Return random views; ``filler`` is in the place of missing texts and pictures before EncoderOutput.of."""
     random = np.random.default_rng(seed)
 
     def view(present: np.ndarray, tokens: int, width: int, padded: bool) -> EncoderOutput:
@@ -79,12 +79,12 @@ def numbers(tensor: torch.Tensor) -> np.ndarray:
 
 
 def linear(x: np.ndarray, fusion: Fusion, name: str) -> np.ndarray:
-    """W x + b for one vector."""
+    """Return W x + b for a vector."""
     return weight(fusion, f"{name}.weight") @ x + weight(fusion, f"{name}.bias")
 
 
 def layer_norm(x: np.ndarray, fusion: Fusion, name: str) -> np.ndarray:
-    """Of one vector (Ba et al. 2016)."""
+    """Normalise a vector (Ba et al. 2016)."""
     centred = x - x.sum() / len(x)
     deviation = math.sqrt((centred**2).sum() / len(x) + 1e-5)
     return centred / deviation * weight(fusion, f"{name}.weight") + weight(fusion, f"{name}.bias")
@@ -100,29 +100,29 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def probability(logits: np.ndarray, head: Head) -> np.ndarray:
-    """Eq. 1 of De la Comble et al. 2022, of one product."""
+    """Return eq. 1 of De la Comble et al. 2022 for a product."""
     return softmax(logits) if head.cardinality is Cardinality.ONE else sigmoid(logits)
 
 
 def scores(fused: FusionOutput, attribute: int) -> np.ndarray:
-    """(B, V): the probabilities that come of a fusion's logits."""
+    """(B, V): the probabilities of a fusion's logits."""
     return np.array([probability(row, HEADS[attribute]) for row in numbers(fused.logits[attribute])])
 
 
 def text_of(encoded: EncoderOutputs, fusion: Fusion, product: int, norm: str = "text_norm") -> np.ndarray:
-    """x_txt: the normalised text vectors of one product, side by side."""
+    """Return x_txt: the normalised text vectors of a product, side by side."""
     return layer_norm(np.concatenate([numbers(view.vector)[product] for view in encoded.texts]), fusion, norm)
 
 
 def image_of(encoded: EncoderOutputs, fusion: Fusion, product: int, norm: str = "image_norm") -> np.ndarray:
-    """x_img: the normalised image vector of one product; 0 without a picture."""
+    """Return x_img: the normalised image vector of a product; 0 without a picture."""
     assert encoded.image is not None
     vector = numbers(encoded.image.vector)[product]
     return layer_norm(vector, fusion, norm) if HAS_IMAGE[product] else np.zeros_like(vector)
 
 
 def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Mean F1 of the values that occur in either; both (n, V) bool."""
+    """Return the mean F1 of the values that occur in either; both (n, V) bool."""
     f1_scores: list[float] = []
     for column in range(truth.shape[1]):
         hits = sum(a and b for a, b in zip(predicted[:, column], truth[:, column], strict=True))

@@ -1,6 +1,8 @@
-"""Number types: which one a run computes in, who refuses, and how far its scores may be from those in fp32."""
+"""Number types: the choice of a run's number type, what refuses it, and how far scores may be from those in fp32."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,34 +12,18 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.compute_types import BF16, FP32, choose
-from catalog_enrichment.models.predictor import Predictor, Scores
 
-from .conftest import HEADS, KINDS, TEMPERATURES, network, tiny, tokenizers_of
-
-
-@pytest.fixture
-def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute_types, "why_not", lambda *_: "")
-
-
-@pytest.fixture
-def slow_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: "it has no bf16" if numbers == BF16 else "")
-
-
-def scores(numbers: str, kind: str, variant: str, batch: ProductBatch) -> Scores:
-    recipe = tiny(kind, variant)
-    return Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=numbers).predict(batch)
+from .conftest import HEADS, KINDS, predictor_of, tiny
 
 
 @pytest.mark.parametrize("variant", ["pair lcnet", "apart second vit", "pair regions"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_in_bf16_are_others_within_the_tolerance(kind: str, variant: str, batch: ProductBatch) -> None:
-    exact, rounded = (scores(numbers, kind, variant, batch) for numbers in (FP32, BF16))
+    exact, rounded = (predictor_of(tiny(kind, variant), numbers).predict(batch) for numbers in (FP32, BF16))
     for name in HEADS:
-        one, other = exact.probabilities[name], rounded.probabilities[name]
-        assert other.dtype == np.float32
-        beyond = (np.abs(other - one) > 0.02).any(axis=1)  # of tiny networks; those of full size: TOLERANCE
+        assert rounded.probabilities[name].dtype == np.float32
+        differences = np.abs(rounded.probabilities[name] - exact.probabilities[name])
+        beyond = (differences > 0.02).any(axis=1)  # of tiny networks; those of full size: TOLERANCE
         assert beyond.sum() <= (kind == "decision")  # a vote that was nearly a tie
         np.testing.assert_allclose(rounded.attention[name], exact.attention[name], atol=0.02)
     assert any(not np.array_equal(exact.probabilities[name], rounded.probabilities[name]) for name in HEADS)
@@ -46,43 +32,41 @@ def test_scores_in_bf16_are_others_within_the_tolerance(kind: str, variant: str,
 
 
 def test_the_path_is_named_by_number_type_and_kind_of_device() -> None:
-    recipe = tiny()
-    predictor = Predictor(network(recipe), tokenizers_of(recipe), recipe.model, TEMPERATURES, numbers=BF16)
-    assert predictor.compute_type == "bf16-cpu"
+    assert predictor_of(tiny(), BF16).compute_type == "bf16-cpu"
     assert compute_types.name_of(FP32, "cuda:1") == "fp32-cuda"
     assert compute_types.numbers_of("bf16-cuda") == BF16
 
 
-@pytest.mark.usefixtures("fast_bf16")
-def test_auto_is_the_fastest_certified_number_type() -> None:
-    assert choose("auto", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == BF16
-    only_fp32 = choose("auto", {"fp32-cpu": "c"})
-    assert only_fp32.numbers == FP32
-    assert "bf16: the model version is not certified for it" in only_fp32.why
-    assert choose("fp32", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == FP32
-    assert choose("auto", {}).numbers == choose("fp32", {}).numbers == FP32  # nothing will be written
+SLOW = "it has no bf16"
 
 
-@pytest.mark.usefixtures("fast_bf16")
-def test_auto_does_not_take_a_number_type_that_may_write_less() -> None:
-    chosen = choose("auto", {"fp32-cpu": ["color", "material"], "bf16-cpu": ["material"]})
-    assert chosen.numbers == FP32
-    assert "bf16: it may write less" in chosen.why
-    assert choose("auto", {"fp32-cpu": [], "bf16-cpu": ["color"]}).numbers == BF16
-    assert choose("auto", {"fp32-cpu": [], "bf16-cpu": []}).numbers == BF16
+@pytest.mark.parametrize(
+    ("asked", "certified", "problem", "numbers", "why"),
+    [
+        ("auto", {"fp32-cpu": "c", "bf16-cpu": "c"}, "", BF16, ""),
+        ("auto", {"fp32-cpu": "c"}, "", FP32, "bf16: the model version is not certified for it"),
+        ("fp32", {"fp32-cpu": "c", "bf16-cpu": "c"}, "", FP32, ""),
+        ("auto", {}, "", FP32, ""),  # nothing will be written
+        ("fp32", {}, "", FP32, ""),
+        ("auto", {"fp32-cpu": ["color", "material"], "bf16-cpu": ["material"]}, "", FP32, "bf16: it may write less"),
+        ("auto", {"fp32-cpu": [], "bf16-cpu": ["color"]}, "", BF16, ""),
+        ("auto", {"fp32-cpu": [], "bf16-cpu": []}, "", BF16, ""),
+        ("auto", {"fp32-cpu": "c", "bf16-cpu": "cm"}, SLOW, FP32, "bf16: it has no bf16"),
+        ("bf16", {"fp32-cpu": "c", "bf16-cpu": "c"}, SLOW, BF16, ""),  # workers may be other machines
+        ("auto", {"fp32-cuda": "c", "bf16-cuda": "c"}, SLOW, BF16, ""),  # workers with a GPU look themselves
+    ],
+)
+def test_auto_is_the_fastest_certified_number_type_that_writes_no_less(
+    asked: str, certified: dict[str, Any], problem: str, numbers: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: problem if numbers == BF16 else "")
+    chosen = choose(asked, certified)
+    assert chosen.numbers == numbers
+    assert why in chosen.why
 
 
-@pytest.mark.usefixtures("slow_bf16")
-def test_of_gpus_that_this_machine_does_not_have_nothing_is_known() -> None:
-    assert choose("auto", {"fp32-cuda": "c", "bf16-cuda": "c"}).numbers == BF16  # its workers look themselves
-
-
-@pytest.mark.usefixtures("slow_bf16")
-def test_auto_is_fp32_where_the_processor_does_not_multiply_bf16() -> None:
-    chosen = choose("auto", {"fp32-cpu": "c", "bf16-cpu": "cm"})
-    assert chosen.numbers == FP32
-    assert "bf16: it has no bf16" in chosen.why
-    assert choose("bf16", {"fp32-cpu": "c", "bf16-cpu": "c"}).numbers == BF16  # workers may be other machines
+def test_a_machine_for_which_no_number_type_is_certified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute_types, "why_not", lambda *_: SLOW)
     with pytest.raises(ConfigError, match="no compute type of the model version is for this machine: bf16: it has"):
         choose("auto", {"bf16-cpu": "c"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.fusion import build_fusion, fusion_class
-from catalog_enrichment.models.fusion.base import Fusion, FusionShape, kl_to_uniform, majority
+from catalog_enrichment.models.fusion.base import FusionShape, kl_to_uniform, majority
 from catalog_enrichment.models.spec import FusionSpec, fusion_files
 from catalog_enrichment.records import Cardinality
 
@@ -21,7 +22,6 @@ from .plain import (
     TEXTS,
     B,
     D,
-    H,
     every_product,
     image_of,
     layer_norm,
@@ -38,16 +38,6 @@ from .plain import (
 )
 
 KINDS = list(fusion_files())
-PAPERS = {
-    "modality_attention",
-    "concat",
-    "text_only",
-    "image_only",
-    "late",
-    "cross_modal",
-    "hierarchical",
-    "decision",
-}
 
 
 @pytest.mark.parametrize("texts", TEXTS)
@@ -131,7 +121,7 @@ def test_an_opinion_pool_drops_inputs_and_hidden_layer_in_training_alone(dropout
 
 @pytest.mark.parametrize(("kind", "vector"), [("text_only", text_of), ("image_only", image_of)])
 @pytest.mark.parametrize("texts", ["pair", "two encoders apart"])
-def test_one_modality_is_a_linear_head_over_its_own_vector(kind: str, vector: Any, texts: str) -> None:
+def test_a_single_modality_is_a_linear_head_over_its_own_vector(kind: str, vector: Any, texts: str) -> None:
     """Eq. 1 of De la Comble et al. 2022."""
     fusion, encoded = randomised(kind, texts), views(texts)
     fused = fusion(encoded)
@@ -165,10 +155,10 @@ def test_gradients_are_finite_with_missing_texts_and_pictures(kind: str, texts: 
     sum(logits.square().sum() for expert in learned for logits in expert).backward()
     gradients = {name: value.grad for name, value in fusion.named_parameters() if value.requires_grad}
     assert gradients
-    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
-    assert all(
-        gradient.abs().sum() > 0 for name, gradient in gradients.items() if gradient is not None and "classif" in name
-    )
+    for name, gradient in gradients.items():
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
+        assert "classif" not in name or gradient.any()
 
 
 def test_a_saturated_attention_differs_from_that_of_a_missing_picture_and_has_a_finite_gradient() -> None:
@@ -184,9 +174,6 @@ def test_kl_is_equation_5() -> None:
     for p in (0.5, 0.1, 0.8, 0.999):
         expected = p * math.log(p) + (1 - p) * math.log(1 - p) + math.log(2)
         assert kl_to_uniform(torch.tensor([p])).item() == pytest.approx(expected, abs=1e-6)
-    # and the general definition, sum of p log(p / q)
-    p, q = np.array([0.3, 0.7]), np.array([0.5, 0.5])
-    assert kl_to_uniform(torch.tensor(0.3)).item() == pytest.approx(float((p * np.log(p / q)).sum()), abs=1e-6)
 
 
 def test_kl_is_zero_without_a_picture_and_finite_with_its_gradient_at_the_ends() -> None:
@@ -216,14 +203,6 @@ def test_more_votes_rank_higher_and_the_mean_probability_breaks_ties(voters: int
         assert np.argsort(ranked[product]).tolist() == expected
 
 
-def test_a_narrow_majority_outranks_a_confident_minority() -> None:
-    narrow, sure = [0.51, 0.49], [0.0, 1.0]
-    votes = torch.tensor([[narrow]] * 5 + [[sure]] * 3)
-    first, second = majority(votes, Cardinality.ONE)[0].tolist()
-    assert first > second
-    assert sum(narrow[0] for _ in range(5)) / 8 < 0.5  # the mean alone would say the other
-
-
 @pytest.mark.parametrize("voters", [2, 3, 8])
 def test_with_several_values_each_is_voted_on_by_itself(voters: int) -> None:
     random = torch.Generator().manual_seed(voters)
@@ -233,14 +212,7 @@ def test_with_several_values_each_is_voted_on_by_itself(voters: int) -> None:
     accepted = (2 * count > voters) | ((2 * count == voters) & (mean >= 0.5))
     assert torch.equal(ranked >= 0.5, accepted)
     assert ((ranked >= 0) & (ranked <= 1)).all()
-    flat, order = ranked.flatten(), ranked.flatten().argsort()
-    assert (count.flatten()[order].diff() >= 0).all()
-    assert len(flat) == 1200
-
-
-def test_every_fusion_of_the_papers_is_found_by_its_kind() -> None:
-    assert set(KINDS) >= PAPERS
-    assert [fusion_class(kind).kind for kind in KINDS] == KINDS
+    assert (count.flatten()[ranked.flatten().argsort()].diff() >= 0).all()
 
 
 def test_an_unknown_fusion_lists_the_known_ones() -> None:
@@ -273,12 +245,8 @@ def test_options_that_a_fusion_does_not_have_are_refused(kind: str, options: dic
         build_fusion(FusionSpec(kind=kind, options=options), sizes())
 
 
-@pytest.mark.parametrize("kind", ["cross_modal", "hierarchical"])
-def test_widths_that_do_not_fit_are_refused(kind: str) -> None:
-    with pytest.raises(ConfigError, match=r"\[6, 8\]: choose encoders of the same width"):
+@pytest.mark.parametrize("kind", KINDS)
+def test_widths_that_a_fusion_does_not_take_are_refused(kind: str) -> None:
+    refused = pytest.raises(ConfigError, match=r"\[6, 8\]: choose encoders of the same width")
+    with refused if kind in ("cross_modal", "hierarchical") else nullcontext():
         build_fusion(FusionSpec(kind=kind), FusionShape((6, 8), 1, D, HEADS))
-
-
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cross_modal", "hierarchical"}))
-def test_the_other_fusions_take_encoders_of_any_widths(kind: str) -> None:
-    assert isinstance(build_fusion(FusionSpec(kind=kind), FusionShape((H, H + 2), 1, D, HEADS)), Fusion)

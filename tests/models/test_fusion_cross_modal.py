@@ -15,7 +15,7 @@ from .plain import HAS_IMAGE, HEADS, TEXTS, B, D, H, every_product, numbers, ran
 
 
 def attended(q: np.ndarray, others: np.ndarray, fusion: Fusion, name: str) -> np.ndarray:
-    """SA(q, k, k) of one word over all that count, eq. 2."""
+    """Return SA(q, k, k) of a word over all that count, eq. 2."""
     w_q, w_k, w_v = (weight(fusion, f"{name}.{part}.weight") for part in ("query", "key", "value"))
     query, keys = w_q @ q, [w_k @ other for other in others]
     shares = softmax(np.array([query @ key / math.sqrt(len(key)) for key in keys]))
@@ -23,7 +23,7 @@ def attended(q: np.ndarray, others: np.ndarray, fusion: Fusion, name: str) -> np
 
 
 def words_of(encoded: EncoderOutputs, product: int) -> np.ndarray:
-    """h: the tokens of all the texts of one product, without padding."""
+    """Return h: the tokens of all texts of a product, without padding."""
     actual = [numbers(view.tokens)[product][view.mask[product].numpy()] for view in encoded.texts]
     return np.concatenate(actual)
 
@@ -55,14 +55,14 @@ def test_padding_is_neither_attended_to_nor_summed() -> None:
     text = encoded.texts[0]
     assert not text.mask.all()
     text.tokens[~text.mask] = 1e3
-    for one, two in zip(before, fusion(encoded).logits, strict=True):
-        assert torch.equal(one, two)
+    for expected, found in zip(before, fusion(encoded).logits, strict=True):
+        assert torch.equal(found, expected)
     longer = EncoderOutput(
         torch.zeros(B, H), torch.cat([text.tokens, torch.ones(B, 3, H)], 1), torch.zeros(B, 8).bool(), text.present
     )
     longer.mask[:, :5] = text.mask
-    for one, two in zip(before, fusion(EncoderOutputs((longer,), encoded.image)).logits, strict=True):
-        torch.testing.assert_close(one, two)
+    for expected, found in zip(before, fusion(EncoderOutputs((longer,), encoded.image)).logits, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_attention_over_nothing_is_zero_with_a_finite_gradient() -> None:
@@ -74,7 +74,7 @@ def test_attention_over_nothing_is_zero_with_a_finite_gradient() -> None:
     assert encoded.shape == (3, 4, H)
     assert (encoded[1] == 0).all()
     only = attention.value(k[2, 0])
-    torch.testing.assert_close(encoded[2], only.expand(4, H))  # one thing to look at gets all the weight
+    torch.testing.assert_close(encoded[2], only.expand(4, H))  # a single token gets all the weight
     encoded.square().sum().backward()
     for leaf in (q, k, *attention.parameters()):
         assert leaf.grad is not None

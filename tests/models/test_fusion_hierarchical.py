@@ -29,7 +29,7 @@ JOINS = ("add", "concat", "average")
 
 
 def z(parts: list[np.ndarray | None], how: str) -> np.ndarray | None:
-    """Z of section III-C; None is what a product lacks, which an average leaves out and the others take for 0."""
+    """Return Z of section III-C. A missing part is None: an average leaves it out, the other joins take it for 0."""
     there = [part for part in parts if part is not None]
     if not there:
         return None
@@ -41,7 +41,7 @@ def z(parts: list[np.ndarray | None], how: str) -> np.ndarray | None:
 
 
 def projected(vector: np.ndarray, fusion: Fusion, width: int) -> np.ndarray:
-    """1-D convolution along the vector, and max-pooling to ``width`` numbers."""
+    """Convolve along the vector, and pool the largest to ``width`` numbers."""
     kernel, bias = weight(fusion, "projection.convolution.weight")[0, 0], weight(fusion, "projection.convolution.bias")
     reach = len(kernel) // 2
     padded = np.concatenate([np.zeros(reach), vector, np.zeros(reach)])
@@ -54,7 +54,7 @@ def projected(vector: np.ndarray, fusion: Fusion, width: int) -> np.ndarray:
 def expected(
     encoded: EncoderOutputs, fusion: Fusion, texts: str, joins: tuple[str, str, str], product: int
 ) -> np.ndarray:
-    """f's last hidden layer over Z(P, Z(Z(T_f, D_f), Z(T_c, D_c))), eq. 1."""
+    """Return f's last hidden layer over Z(P, Z(Z(T_f, D_f), Z(T_c, D_c))), eq. 1."""
     fields, encoders, modalities = joins
     vectors = [
         numbers(view.vector)[product] if there[product] else None

@@ -38,12 +38,9 @@ def test_late_fusion_interpolates_the_probabilities_of_two_classifiers(texts: st
     fused = fusion(encoded)
     for attribute, (head, alpha) in enumerate(zip(HEADS, alphas, strict=True)):
         for product in range(B):
-            p_txt = probability(
-                linear(text_of(encoded, fusion, product), fusion, f"text_classifiers.{attribute}"), head
-            )
-            p_img = probability(
-                linear(image_of(encoded, fusion, product), fusion, f"image_classifiers.{attribute}"), head
-            )
+            x_txt, x_img = text_of(encoded, fusion, product), image_of(encoded, fusion, product)
+            p_txt = probability(linear(x_txt, fusion, f"text_classifiers.{attribute}"), head)
+            p_img = probability(linear(x_img, fusion, f"image_classifiers.{attribute}"), head)
             expected = alpha * p_txt + (1 - alpha) * p_img if HAS_IMAGE[product] else p_txt
             np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
@@ -55,9 +52,8 @@ def test_a_product_with_only_a_picture_gets_the_image_classifiers_probabilities(
     fused = fusion(EncoderOutputs((unread,), encoded.image))
     for attribute, head in enumerate(HEADS):
         for product in np.flatnonzero(HAS_IMAGE):
-            expected = probability(
-                linear(image_of(encoded, fusion, product), fusion, f"image_classifiers.{attribute}"), head
-            )
+            x_img = image_of(encoded, fusion, product)
+            expected = probability(linear(x_img, fusion, f"image_classifiers.{attribute}"), head)
             np.testing.assert_allclose(scores(fused, attribute)[product], expected, atol=1e-5)
 
 
@@ -73,7 +69,7 @@ def many_views(products: int, share_with_image: float, seed: int = 3) -> Encoder
 
 
 def surprise(p: np.ndarray, truth: np.ndarray, head: Head) -> float:
-    """Mean negative log-likelihood; both (n, V)."""
+    """Return the mean negative log-likelihood; both (n, V)."""
     if head.cardinality is Cardinality.ONE:
         return float(-np.log(p[truth > 0]).mean())
     return float(-np.where(truth > 0, np.log(p), np.log(1 - p)).mean())

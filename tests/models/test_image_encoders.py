@@ -81,11 +81,8 @@ def test_the_vector_is_timms_own_and_the_tokens_are_the_whole_and_its_positions(
     torch.testing.assert_close(tokens[:, 0], features[:, 0] if has_whole else places.mean(dim=1))
 
 
-@pytest.mark.parametrize(
-    ("name", "args"), [("convnext_atto", {}), ("vit_tiny_patch16_224", {**VIT, "img_size": 128, "patch_size": 32})]
-)
-def test_a_bright_spot_changes_the_token_at_its_position(name: str, args: dict[str, Any]) -> None:
-    encoder = built(name, args=args, size=128)
+def test_a_bright_spot_changes_the_token_at_its_position() -> None:
+    encoder = built("convnext_atto", size=128)
     dark, bright = torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128)
     bright[:, :, 64:96, 32:64] = 5
     with torch.inference_mode():
@@ -109,7 +106,6 @@ def test_regions_are_encoded_apart_and_averaged() -> None:
             top, left = 32 * (region // 4), 32 * (region % 4)
             alone = encoder.model(pixels[:, :, top : top + 32, left : left + 32])
             torch.testing.assert_close(tokens[:, 1 + region], alone, rtol=1e-4, atol=1e-5)
-    assert vector.std() > 0
 
 
 # ---- folders and weights
@@ -130,6 +126,12 @@ kind = "concat"
 [fit]
 epochs = 1
 """
+
+
+def assert_loaded(encoder: ImageEncoder, weights: dict[str, torch.Tensor]) -> None:
+    loaded = encoder.model.state_dict()
+    assert loaded
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.items())
 
 
 def recipe_of(folder: Path, size: int) -> Recipe:
@@ -153,9 +155,7 @@ def test_a_folder_as_timm_writes_it_gives_its_model_and_its_weights(
     recipe = recipe_of(tmp_path, size)
     assert recipe.model.image.name == name
     encoder = build_image_encoder(recipe.model.image).eval()
-    loaded = encoder.model.state_dict()
-    assert loaded
-    assert all(torch.equal(weight, exported.state_dict()[key]) for key, weight in loaded.items())
+    assert_loaded(encoder, exported.state_dict())
     pixels = torch.randn(1, 3, size, size)
     with torch.inference_mode():
         expected = exported.forward_head(exported.forward_features(pixels), pre_logits=True)
@@ -177,7 +177,7 @@ def test_a_model_version_does_not_need_the_folder_again(tmp_path: Path) -> None:
     assert torch.equal(loaded["image.model.patch_embed.proj.weight"], exported.patch_embed.proj.weight)
 
 
-def test_a_folder_without_weights_is_an_architecture_and_one_without_a_config_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_an_architecture_and_without_a_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
     config = tmp_path / "encoder" / "config.json"
     config.write_text(json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": VIT}))
@@ -246,12 +246,10 @@ def test_image_weights_of_a_package_are_taken_by_order_where_their_names_are_oth
     trained = timm.create_model("lcnet_035", num_classes=7).state_dict()
     names = {name: f"_{name.replace('.', '_')}.{name.rpartition('.')[2]}" for name in trained}
     image_package(tmp_path, {names[name]: value for name, value in trained.items()})
-    loaded = build_image_encoder(spec).model.state_dict()
-    assert loaded
-    assert all(torch.equal(value, trained[name]) for name, value in loaded.items())
+    assert_loaded(build_image_encoder(spec), trained)
 
 
-@pytest.mark.parametrize("change", ["another shape", "one more", "one less", "another kind"])
+@pytest.mark.parametrize("change", ["another shape", "more", "less", "another kind"])
 def test_image_weights_of_a_package_for_another_architecture_are_refused(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,9 +258,9 @@ def test_image_weights_of_a_package_for_another_architecture_are_refused(
     first = next(iter(trained))
     if change == "another shape":
         trained[first] = trained[first][:-1]
-    elif change == "one more":
+    elif change == "more":
         trained["_more.weight"] = torch.zeros(3)
-    elif change == "one less":
+    elif change == "less":
         trained = dict(list(trained.items())[:-3])
     else:
         trained = {name.replace("running_mean", "bias2"): value for name, value in trained.items()}
@@ -283,9 +281,7 @@ def test_image_weights_come_from_a_local_file_without_their_classifier(tmp_path:
     file = tmp_path / "weights.safetensors"
     save_file(trained.state_dict(), file)
     spec = ImageSpec(name="lcnet_035", size=32, weights=str(file))
-    loaded = build_image_encoder(spec).model.state_dict()
-    assert loaded
-    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in loaded.items())
+    assert_loaded(build_image_encoder(spec), trained.state_dict())
     untrained = build_image_encoder(spec, pretrained=False).model
     assert not torch.equal(untrained.conv_stem.weight, trained.conv_stem.weight)
 
@@ -313,10 +309,9 @@ def test_frozen_stages_keep_weights_and_batch_statistics() -> None:
     assert "palette.project.1.weight" in changed
 
 
-@pytest.mark.parametrize("stages", [8, 9])
-def test_freezing_all_stages_is_refused_and_says_what_to_do(stages: int) -> None:
-    with pytest.raises(ConfigError, match=r"lcnet_035 has 8 stages, so at most 7 .* not \d.*model\.image\.frozen"):
-        build_image_encoder(ImageSpec(name="lcnet_035", frozen_stages=stages))
+def test_freezing_all_stages_is_refused_and_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"lcnet_035 has 8 stages, so at most 7 .* not 8.*model\.image\.frozen"):
+        build_image_encoder(ImageSpec(name="lcnet_035", frozen_stages=8))
     with pytest.raises(ValueError, match="frozen_stages must not be negative"):
         ImageSpec(frozen_stages=-1)
 
@@ -336,9 +331,8 @@ def test_checking_an_encoder_changes_neither_its_statistics_nor_the_random_state
     torch.manual_seed(0)
     tried = build_image_encoder(ImageSpec(name="lcnet_035", frozen=frozen))
     assert torch.equal(torch.rand(1), after)
-    assert all(
-        torch.equal(a, b) for a, b in zip(tried.state_dict().values(), untried.state_dict().values(), strict=True)
-    )
+    expected = untried.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in tried.state_dict().items())
     assert {weight.requires_grad for weight in tried.parameters()} == {not frozen}
 
 

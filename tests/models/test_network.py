@@ -81,15 +81,6 @@ def test_the_fusion_gets_each_text_and_the_whole_picture_before_its_positions(
         assert view.mask.any(dim=1).equal(view.present)
 
 
-def test_a_single_modality_builds_only_its_own_encoder() -> None:
-    text_only, image_only = (network(tiny(kind, "apart second vit")) for kind in ("text_only", "image_only"))
-    assert text_only.image is None
-    assert list(text_only.texts) == ["text", "second_text"]
-    assert not len(image_only.texts)
-    assert {name.partition(".")[0] for name in text_only.state_dict()} == {"texts", "fusion"}
-    assert {name.partition(".")[0] for name in image_only.state_dict()} == {"image", "fusion"}
-
-
 def test_two_text_encoders_read_the_same_fields() -> None:
     recipe = tiny("concat", "apart second vit")
     assert recipe.model.second_text is not None
@@ -184,7 +175,7 @@ def test_inputs_that_do_not_fit_are_refused(tokenizers: dict[str, TextTokenizer]
         Preprocessor(tokenizers, tiny().model).inputs(ProductBatch(["a"], [""], [np.zeros((8, 8, 3), dtype=np.uint8)]))
 
 
-def test_inputs_move_as_one(batch: ProductBatch) -> None:
+def test_all_inputs_move_to_a_device(batch: ProductBatch) -> None:
     moved = inputs_of(tiny("concat", "apart second vit"), batch).to("meta")
     assert len(moved) == 6
     tensors = [moved.pixels, moved.has_image]

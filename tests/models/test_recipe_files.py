@@ -59,11 +59,7 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
         ("epochs = 2", "epochs = 2.5", "epochs must be of type int, not 2.5"),
         ("epochs = 2", "epochs = true", "epochs must be of type int, not True"),
         ("epochs = 2", "epochs = 0", "epochs must be positive, not 0"),
-        (
-            "epochs = 2",
-            'epochs = 2\nschedule = "linear"',
-            r"schedule must be one of \['warmup_cosine', 'warmup_linear'",
-        ),
+        ("epochs = 2", 'epochs = 2\nschedule = "linear"', r"schedule must be one of \['warmup_cosine',"),
         ("epochs = 2", "epochs = 2\naccumulate = 0", "accumulate must be positive, not 0"),
         ("epochs = 2", "epochs = 2\nimage_dropout = 1.5", r"image_dropout must lie in \[0, 1\)"),
         ("hidden = 32", "hidden = 33", "heads must divide hidden"),
@@ -74,27 +70,18 @@ def test_a_recipe_becomes_dataclasses_with_defaults(tmp_path: Path) -> None:
         ("max_length = 16", 'max_length = 16\nfields = "both"', r"fields must be one of \['pair', 'apart'"),
         ("[model.image]", "[model.image]\nregions = 3", r"regions must divide size \(64\), not 3"),
         ("epochs = 2", "epochs = 2\npicture_size = 16", r"fit\.picture_size must lie in 32\.\.64"),
-        ("epochs = 2", "epochs = 2\npicture_size = 80", r"fit\.picture_size must lie in 32\.\.64"),
         (
             "[model.image]",
             "[image]\nepochs = 1\npicture_size = 33\n[model.image]\nregions = 4",
             r"image\.picture_size must lie in 32\.\.64 \(model\.image\.size\), a multiple of 4",
         ),
-        ("[fit]", "[destruction]\npatches = 80\n[destruction.fit]\nepochs = 1\n[fit]", "patches must be at most .* 64"),
-        (
-            "[fit]",
-            "[destruction]\nadversarial = -1\n[destruction.fit]\nepochs = 1\n[fit]",
-            "adversarial must not be neg",
-        ),
+        ("[fit]", "[destruction]\npatches = 80\nfit = {epochs = 1}\n[fit]", "patches must be at most .* 64"),
+        ("[fit]", "[destruction]\nadversarial = -1\nfit = {epochs = 1}\n[fit]", "adversarial must not be negative"),
         ("epochs = 2", "epochs = 2\nmin_steps = -1", "min_steps must not be negative"),
         ("epochs = 2", "epochs = 2\nmax_epochs = -1", "max_epochs must not be negative"),
         ("epochs = 2", "epochs = 2\nmin_steps = 9\nschedule = 'step'", "min_steps needs another schedule"),
         ("[fit]", "[search]\nkl_lambda = [-1.0]\n[fit]", "kl_lambda must not be negative"),
-        (
-            "[fit]",
-            "[adapt]\nmethod = 'simcse'\nmax_products = -5\n[adapt.fit]\nepochs = 1\n[fit]",
-            "max_products must not",
-        ),
+        ("[fit]", "[adapt]\nmethod = 'simcse'\nmax_products = -5\nfit = {epochs = 1}\n[fit]", "max_products must not"),
         ("[fit]", "[noise]\nweights = 'x.pth'\n[noise.fit]\nepochs = 1\n[fit]", "weights are those of encoder"),
         ("hidden = 32", "hidden = 32\nvocab_size = 0", "vocab_size must be positive"),
         ("[fit]", "[model.fusion]\nkind = 'mixture'\n[fit]", r"no fusion 'mixture'\. Available: .*'cross_modal'"),
@@ -158,22 +145,22 @@ def test_the_papers_recipes_have_the_papers_settings(name: str) -> None:
         fit = fits[stage]
         rates = (fit.text_learning_rate, fit.image_learning_rate, fit.learning_rate)
         actual = (fit.epochs, fit.batch_size, fit.optimizer, *rates, fit.weight_decay)
-        assert [one for one, other in zip(actual, expected, strict=True) if other not in (None, one)] == [], stage
+        assert all(right in (None, found) for found, right in zip(actual, expected, strict=True)), (stage, actual)
+
+
+def test_a_missing_recipe_lists_what_is_there() -> None:
+    with pytest.raises(ConfigError, match=r"demo\.toml"):
+        load_single_recipe("recipes:nothing.toml")
 
 
 def test_the_members_of_the_vote_differ_as_in_the_paper() -> None:
     vote = load_model_recipe("recipes:bi2020_vote.toml")
     assert isinstance(vote, Ensemble)
     assert len(vote.members) == 12
-    assert all(one != other for one, other in combinations(vote.members, 2))
+    assert all(first != second for first, second in combinations(vote.members, 2))
     assert {member.noise is None for member in vote.members} == {True, False}
     assert {member.destruction is None for member in vote.members} == {True, False}
     assert {member.model.fusion.kind for member in vote.members} == {"decision"}
-
-
-def test_a_missing_recipe_lists_what_is_there() -> None:
-    with pytest.raises(ConfigError, match=r"demo\.toml"):
-        load_single_recipe("recipes:nothing.toml")
 
 
 @pytest.mark.parametrize("file", sorted(resources.folder("recipes").glob("*.toml")), ids=lambda file: file.stem)
@@ -204,7 +191,6 @@ def test_an_ensemble_is_recipes_of_its_folder_with_changes(tmp_path: Path) -> No
         (0, "modality_attention"),
         (7, "late"),
     ]
-    assert isinstance(load_model_recipe(tmp_path / "recipe.toml"), Recipe)
 
 
 @pytest.mark.parametrize(
@@ -213,10 +199,7 @@ def test_an_ensemble_is_recipes_of_its_folder_with_changes(tmp_path: Path) -> No
         ('["recipe.toml"]', "at least two members"),
         ('["recipe.toml", "nothing.toml"]', r"member 1 names no recipe: .*nothing\.toml"),
         ('["recipe.toml", {recipe = "recipe.toml", "fit.epoch" = 3}]', r"member 1: unknown key 'fit\.epoch'"),
-        (
-            '["recipe.toml", {recipe = "recipe.toml", "model.image.size" = 96}]',
-            r"image\.trim, not 64 and false and 96 and false",
-        ),
+        ('["recipe.toml", {recipe = "recipe.toml", "model.image.size" = 96}]', r"not 64 and false and 96 and false"),
         ('["recipe.toml", {recipe = "recipe.toml", "model.image.trim" = true}]', "64 and false and 64 and true"),
         ('["recipe.toml", "recipe.toml"]\nvote = 3', r"unknown key \['vote'\]"),
     ],

@@ -44,7 +44,7 @@ print(json.dumps(answers))
 
 @contextmanager
 def hub(folder: Path) -> Iterator[str]:
-    """The address of a server that keeps ``folder`` as the repository acme/tiny, as the hub answers for one."""
+    """Yield the address of a server that answers like the hub, with ``folder`` as its repository acme/tiny."""
 
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

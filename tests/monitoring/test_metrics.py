@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from catalog_enrichment.monitoring import after_job, metrics
 from catalog_enrichment.monitoring.metrics import Outcome
 
 from ..sample_certificate import abstention, certificate
+from .conftest import Listener
 
 SUMMARY = {
     "status": "succeeded",
@@ -190,38 +188,14 @@ def test_a_damaged_file_of_an_earlier_attempt_is_replaced(config: Config) -> Non
     assert read(config.path("prom"))[("coverage_ratio", "color")] == 0.75
 
 
-@pytest.fixture
-def gateway() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """A server that takes pushes: its URL, and (method, path, body) of what it got."""
-    got: list[tuple[str, str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            got.append((self.command, self.path, body))
-            self.send_response(500 if "refuse" in self.path else 200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", got
-        server.shutdown()
-
-
 def with_metrics(config: Config, **settings: Any) -> Config:
     return replace(config, metrics=replace(config.metrics, **settings))
 
 
-def test_a_push_adds_to_the_group_of_catalog_and_job(
-    config: Config, gateway: tuple[str, list[tuple[str, str, str]]]
-) -> None:
-    url, got = gateway
-    metrics.push(with_metrics(config, push_url=url, catalog="shop"), outcome())
-    ((method, path, body),) = got
-    assert (method, path) == ("POST", "/metrics/job/catalog_enrichment/catalog/shop/program/enrich_catalog")
+def test_a_push_adds_to_the_group_of_catalog_and_job(config: Config, listener: Listener) -> None:
+    metrics.push(with_metrics(config, push_url=listener.url, catalog="shop"), outcome())
+    ((path, body),) = listener.got
+    assert path == "/metrics/job/catalog_enrichment/catalog/shop/program/enrich_catalog"
     assert 'coverage_ratio{attribute="color",catalog="shop",program="enrich_catalog"} 0.75' in body
 
 

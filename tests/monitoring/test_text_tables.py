@@ -11,15 +11,7 @@ ROW = {
 
 
 def test_a_run_is_one_line_per_attribute() -> None:
-    odd = {
-        "attribute": "x",
-        "merchant": 0,
-        "written": 0,
-        "suggested": 0,
-        "abstained": 7,
-        "retracted": 0,
-        "coverage_before": 0.0,
-    }
+    odd = dict.fromkeys(ROW, 0) | {"attribute": "x", "abstained": 7, "precision": None, "coverage_after": None}
     assert aligned_table([ROW, odd]).splitlines() == [
         "attribute  merchant  written  suggested  abstained  retracted  precision          coverage",
         "---------  --------  -------  ---------  ---------  ---------  ---------  ----------------",

@@ -54,9 +54,4 @@ def test_what_a_person_said_is_undone_by_its_run() -> None:
     [option] = undo_options(KEY, "set_value-1", True, OtherValues())
     assert option.command == "rollback_run --config FILE --run-id set_value-1"
     together = undo_options(KEY, "audit-1", True, OtherValues(0, 0, 3, 2))
-    assert [option.command.split()[0] for option in together] == [
-        "set_value",
-        "set_value",
-        "rollback_run",
-        "rollback_run",
-    ]
+    assert [option.command.split()[0] for option in together] == ["set_value"] * 2 + ["rollback_run"] * 2

@@ -63,7 +63,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "removed": (
         {"person": PersonSet(values=(), run_id="run-1", by="ann"), "decisions": [decided("certified", "publish")]},
-        "a person said that there is no color (ann): no model writes one until that is undone.",
+        "a person said that there is no color (ann): no model writes a value until that is undone.",
     ),
     "merchant before a person": (
         {"current": seen("merchant", None), "product": {"merchant_attributes": {"color": ["Blue"]}},
@@ -124,16 +124,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"switched": Switches((switched(Scope.CATEGORY, target="Apparel"),))}, "category Apparel is switched off"
     ),
     "others by switches": (
-        {
-            "switched": Switches(
-                (
-                    switched(Scope.SHOP, target="other"),
-                    switched(Scope.ATTRIBUTE, attribute="material"),
-                    switched(Scope.CATEGORY, target="Home"),
-                    switched(Scope.SHOP, target="s", state=State.PAUSED),
-                )
-            )
-        },
+        {"switched": Switches((
+            switched(Scope.SHOP, target="other"), switched(Scope.ATTRIBUTE, attribute="material"),
+            switched(Scope.CATEGORY, target="Home"), switched(Scope.SHOP, target="s", state=State.PAUSED),
+        ))},
         "no finished run has decided color",
     ),
     "attribute": ({"enabled": False, "decisions": [LOW]}, "color is switched off"),

@@ -70,7 +70,7 @@ def test_only_superseded_abstentions_of_old_succeeded_runs_go(lake: Catalog) -> 
         prediction("b", "color", "Red", run_id="oldest"),
         prediction("b", "color", "Blue", run_id="oldest", rank=2, **abstain),
         prediction("c", "color", "Red", run_id="oldest", decision="suggest", reason="near_miss"),
-        # of another model version, of a run that failed, of one that is not recorded
+        # of another model version, of a run that failed, of a run that is not recorded
         prediction("a", "color", "Red", run_id="other", model_version="2", **abstain),
         prediction("a", "color", "Red", run_id="broken", **abstain),
         prediction("a", "color", "Red", run_id="killed", **abstain),

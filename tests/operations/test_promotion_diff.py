@@ -28,11 +28,8 @@ PLANNED = [
     prediction("same", "color", "Red"),
     prediction("changed", "color", "Blue"),
     *[prediction("larger", "color", value, rank=rank) for rank, value in enumerate(["Red", "Blue"], start=1)],
-    *[prediction(name, "color", "Red", **NO) for name in ("gone", "merchant", "opted out", "never had one")],
-    *[
-        prediction(name, "color", "Red", decision="abstain", reason="no_certificate")
-        for name in ("stands", "content back")
-    ],
+    *[prediction(name, "color", "Red", **NO) for name in ("gone", "merchant", "opted out", "never had a value")],
+    *[prediction(name, "color", "Red", **NO | {"reason": "no_certificate"}) for name in ("stands", "content back")],
     prediction("new", "color", "Red"),
     prediction("new", "size", "M"),
     prediction("not asked", "color", "Blue"),

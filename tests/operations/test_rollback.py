@@ -17,12 +17,7 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations import run_list
-from catalog_enrichment.operations.rollback import (
-    RollbackTarget,
-    revoke_certificate,
-    rollback_run,
-    rollback_version,
-)
+from catalog_enrichment.operations.rollback import RollbackTarget, revoke_certificate, rollback_run, rollback_version
 from catalog_enrichment.records import RunKind
 
 from ..catalog.catalog_rows import START, frame, prediction, product, scanned
@@ -101,9 +96,8 @@ def test_a_revoked_certificates_values_are_retracted_and_not_written_again(enric
 
     rollback_run(catalog, done["run_id"])
     assert values(enriched) == before
-    switches.write(
-        catalog, [Switch(scope=Scope.CERTIFICATE, target=certificates["color"], state=State.ON, who="a", why="b")]
-    )
+    on = Switch(scope=Scope.CERTIFICATE, target=certificates["color"], state=State.ON, who="a", why="b")
+    switches.write(catalog, [on])
     enrich(enriched)
     assert values(enriched) == before
 
@@ -167,7 +161,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def two_versions(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """Version 1 wrote; version 2 replaced a value, retracted one, added some: a run, a chunk of a backfill, and a
+    """Version 1 wrote; version 2 replaced a value, retracted a value, added some: a run, a chunk of a backfill, and a
     killed run. Another model called n has a version 2, too."""
     shop = Shop(spark, tmp_path_factory.mktemp("versions") / "catalog")
     old = [prediction("a", "color", "Red"), prediction("b", "color", "Blue"), prediction("c", "color", "Teal")]
@@ -194,7 +188,7 @@ OLD: Seen = {("a", "color"): ("Red",), ("b", "color"): ("Blue",), ("c", "color")
 """What readers see without version 2 of the model m."""
 
 
-def test_i6_a_versions_runs_are_undone_as_one_and_one_command_restores_them(shop: Shop) -> None:
+def test_i6_a_versions_runs_are_undone_together_and_one_command_restores_them(shop: Shop) -> None:
     before, versions = seen(shop.catalog), shop.catalog.version("attribute_values")
     assert before[("a", "color")] == ("Pink",)
     assert ("b", "color") not in before
@@ -202,9 +196,7 @@ def test_i6_a_versions_runs_are_undone_as_one_and_one_command_restores_them(shop
     previewed = shop.undo(SECOND, dry_run=True)
     assert previewed["status"] == "dry_run"
     assert shop.catalog.version("attribute_values") == versions
-    assert not (shop.catalog.storage.folder / "_staging").exists() or not list(
-        (shop.catalog.storage.folder / "_staging").iterdir()
-    )
+    assert not list(shop.catalog.storage.folder.glob("_staging/*"))
     assert previewed["undoes"] == ["enrich-5", "enrich-3", "enrich-2"]
     assert [run["events"] for run in previewed["undone_runs"]] == [{"color": 1, "size": 1}, {"size": 1}, {"color": 2}]
     assert previewed["events"] == {"color": 3, "size": 2}
@@ -216,29 +208,18 @@ def test_i6_a_versions_runs_are_undone_as_one_and_one_command_restores_them(shop
     assert "color: readers see no value of 0 products, another of 1, one again of 1; 1 look the same" in shop.said[5]
 
     undone = shop.undo(SECOND)
-    assert {name: undone[name] for name in ("undoes", "events", "readers")} == {
-        name: previewed[name] for name in ("undoes", "events", "readers")
-    }
+    assert [undone[name] == previewed[name] for name in ("undoes", "events", "readers")] == [True] * 3
     assert shop.catalog.version("attribute_values") == versions + 1  # one commit: readers see all of it or none (I4)
     assert seen(shop.catalog) == OLD
     [row] = [row for row in scanned(shop.catalog, "runs") if row["kind"] == "rollback"]
     asked = {"model_name": "m", "model_version": "2", "attribute": None, "run_ids": undone["undoes"]}
     assert (json.loads(row["window"]), row["parent_run_id"]) == (asked, None)
     assert dict(row["counts"]) == {"events.color": 3, "events.size": 2}
-    rollback_run(shop.catalog, undone["run_id"], say=quiet)
-    assert seen(shop.catalog) == before
-
-
-@pytest.mark.slow
-def test_i6_what_was_restored_can_be_undone_again_and_nothing_is_undone_twice(shop: Shop) -> None:
-    before = seen(shop.catalog)
-    undone = shop.undo(SECOND)
     assert shop.undo(SECOND)["status"] == "nothing_to_do"
     rollback_run(shop.catalog, undone["run_id"], say=quiet)
     assert seen(shop.catalog) == before
     again = shop.undo(SECOND)
-    assert again["undoes"] == ["enrich-5", "enrich-3", "enrich-2"]
-    assert again["run_id"] != undone["run_id"]
+    assert (again["undoes"], again["run_id"] != undone["run_id"]) == (undone["undoes"], True)
     assert seen(shop.catalog) == OLD
 
 

@@ -19,7 +19,7 @@ from ..sample_catalog import build
 
 
 def decided(**written: int) -> str:
-    """The column `attributes` of an enrichment: attribute -> written; of each one value is retracted."""
+    """The column `attributes` of an enrichment: attribute -> written; a value of each is retracted."""
     return json.dumps({"decisions": {name: {"written": n, "retracted": 1} for name, n in written.items()}})
 
 
@@ -59,7 +59,7 @@ def catalog(tmp_path: Path) -> Catalog:
 def test_the_newest_attempts_are_told_newest_first(catalog: Catalog) -> None:
     told = run_list.list_runs(catalog, last=100)
     names = ("run_id", "attempt", "status", "products", "written", "retracted", "note")
-    assert [tuple(one[name] for name in names) for one in told] == [
+    assert [tuple(run[name] for name in names) for run in told] == [
         ("maintain-1", 1, "succeeded", None, None, None, "1,000 rows and 2 files removed"),
         ("rollback-1", 1, "succeeded", None, None, None, "undoes color of enrich-1: 7 events"),
         ("backfill-1", 1, "succeeded", 20, 3, 2, "2 chunks"),
@@ -72,16 +72,16 @@ def test_the_newest_attempts_are_told_newest_first(catalog: Catalog) -> None:
         ("other-1", 1, "succeeded", None, None, None, "color: 2 events, x: 1 events"),
         ("enrich-4", 1, "succeeded", None, 0, 0, ""),
     ]
-    assert [one["seconds"] for one in told] == [75.0] * 10 + [0.0]  # a clock was set back
+    assert [run["seconds"] for run in told] == [75.0] * 10 + [0.0]  # a clock was set back
     assert told[7]["error"] == "GateRefused: over the cap\nsecond line"
     assert (told[6]["model_name"], told[6]["model_version"]) == ("m", "3")
     assert told[0]["started_at"] == "2026-03-29T01:38:00.123456+00:00"
     assert json.loads(json.dumps(told)) == told
 
 
-def test_the_last_ones_of_a_kind_and_status(catalog: Catalog) -> None:
+def test_the_last_runs_of_a_kind_and_status(catalog: Catalog) -> None:
     def ids(last: int, **only: Any) -> list[str]:
-        return [one["run_id"] for one in run_list.list_runs(catalog, last, **only)]
+        return [run["run_id"] for run in run_list.list_runs(catalog, last, **only)]
 
     assert ids(2) == ["maintain-1", "rollback-1"]
     assert ids(0) == []
@@ -92,13 +92,9 @@ def test_the_last_ones_of_a_kind_and_status(catalog: Catalog) -> None:
 
 def test_the_table_has_a_line_per_attempt_with_a_short_note(catalog: Catalog) -> None:
     heading, _, *lines = run_list.as_table(run_list.list_runs(catalog, last=9)).splitlines()
-    assert heading.split() == [
-        *("run", "kind", "status", "started", "(UTC)", "h:mm:ss", "model", "products", "written", "retracted", "note"),
-    ]
-    cells = [line.split() for line in lines]
-    assert cells[6] == [
-        *("enrich-1", "#2", "enrich", "succeeded", "2026-03-29", "01:32", "0:01:15", "3", "1,234", "11", "2"),
-    ]
+    columns = "run kind status started (UTC) h:mm:ss model products written retracted note"
+    assert " ".join(heading.split()) == columns
+    assert " ".join(lines[6].split()) == "enrich-1 #2 enrich succeeded 2026-03-29 01:32 0:01:15 3 1,234 11 2"
     assert lines[7].endswith("  GateRefused: over the cap")
     assert lines[4].endswith("  E: " + "x" * (run_list.NOTE_CHARACTERS - 4) + "…")
     assert len(run_list.as_table([]).splitlines()) == 2

@@ -25,7 +25,7 @@ COLOR = Attribute(
 MATERIAL = Attribute(name="material", cardinality=Cardinality.MANY, values=("Cotton", "Wool", "Silk"))
 SEASON = Attribute(name="season", cardinality=Cardinality.ONE, values=("Winter",), enabled=False)
 SIZE = Attribute(name="size", cardinality=Cardinality.ONE, values=tuple(f"{n} cm" for n in range(100, 150)))
-DICTIONARY = Dictionary({one.name: one for one in (COLOR, MATERIAL, SEASON, SIZE)})
+DICTIONARY = Dictionary({known.name: known for known in (COLOR, MATERIAL, SEASON, SIZE)})
 
 
 def correction(attribute: str, *given: str, **more: Any) -> Correction:

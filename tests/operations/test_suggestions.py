@@ -22,15 +22,18 @@ from ..catalog.catalog_rows import prediction, product, run_row, stamp
 from ..sample_catalog import SampleCatalog, change, table
 
 
+def export(sample: SampleCatalog, folder: Path, kind: Any = "csv") -> dict[str, Any]:
+    context = sample.context()
+    return suggestions.export_suggestions(context.catalog, context.dictionary, folder, kind)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_suggestions_are_exported_per_shop(
     enriched: SampleCatalog, run: dict[str, Any], tmp_path: Path, kind: Any
 ) -> None:
     suggested = sum(counts["suggested"] for counts in run["attributes"].values())
     assert suggested > 0
-    done = suggestions.export_suggestions(
-        enriched.context().catalog, enriched.context().dictionary, tmp_path / "out", kind
-    )
+    done = export(enriched, tmp_path / "out", kind)
     assert done["suggestions"] >= suggested
     files = {f"{shop}.{kind}" for shop in done["shops"]}
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == files | {suggestions.MANIFEST}
@@ -39,14 +42,10 @@ def test_suggestions_are_exported_per_shop(
         rows = read(tmp_path / "out" / f"{shop}.{kind}")
         assert (len(rows), set(rows["shop_id"])) == (count, {shop})
         assert rows["score"].is_monotonic_decreasing
-    (tmp_path / "out" / suggestions.MANIFEST).write_text(
-        json.dumps({f"gone.{kind}": "gone"} | dict.fromkeys(files, ""))
-    )
+    manifest = {f"gone.{kind}": "gone"} | dict.fromkeys(files, "")
+    (tmp_path / "out" / suggestions.MANIFEST).write_text(json.dumps(manifest))
     (tmp_path / "out" / f"gone.{kind}").touch()  # of a shop that had suggestions before
-    again = suggestions.export_suggestions(
-        enriched.context().catalog, enriched.context().dictionary, tmp_path / "out", kind
-    )
-    assert again["suggestions"] == done["suggestions"]
+    assert export(enriched, tmp_path / "out", kind)["suggestions"] == done["suggestions"]
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == files | {suggestions.MANIFEST}
 
 
@@ -82,8 +81,8 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     catalog.append_rows("predictions", suggested, "test")
     catalog.append_rows("runs", [run_row("run-1", attempt=1)], "test")
     out = tmp_path / "out"
-    one = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",))
-    known = Dictionary({"color": one, "size": replace(one, name="size", cardinality=Cardinality.MANY)})
+    color = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",))
+    known = Dictionary({"color": color, "size": replace(color, name="size", cardinality=Cardinality.MANY)})
     done = suggestions.export_suggestions(catalog, known, out, "csv", say=lambda _: None)
     assert done["shops"] == dict.fromkeys(shops.values(), 1) | {"plain": 2}
     manifest = json.loads((out / suggestions.MANIFEST).read_text())
@@ -99,14 +98,9 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
 @pytest.mark.slow
 def test_a_suggestion_that_the_merchant_took_up_is_not_exported(enriched: SampleCatalog, tmp_path: Path) -> None:
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
-    open_before = suggestions.export_suggestions(
-        enriched.context().catalog, enriched.context().dictionary, tmp_path / "before", "csv"
-    )["suggestions"]
+    open_before = export(enriched, tmp_path / "before")["suggestions"]
     change(enriched, int(against[0]["product_id"][1:]), color=against[0]["value"])
-    open_after = suggestions.export_suggestions(
-        enriched.context().catalog, enriched.context().dictionary, tmp_path / "after", "csv"
-    )["suggestions"]
-    assert open_after == open_before - 1
+    assert export(enriched, tmp_path / "after")["suggestions"] == open_before - 1
 
 
 def test_an_export_does_not_overwrite_a_folder_it_did_not_write(sample: SampleCatalog, tmp_path: Path) -> None:
@@ -114,5 +108,5 @@ def test_an_export_does_not_overwrite_a_folder_it_did_not_write(sample: SampleCa
     for manifest in ("", "{}", "not JSON"):
         (tmp_path / suggestions.MANIFEST).write_text(manifest)
         with pytest.raises(ConfigError, match=r"holds 'precious\.txt', .* choose another folder"):
-            suggestions.export_suggestions(sample.context().catalog, sample.context().dictionary, tmp_path, "csv")
+            export(sample, tmp_path)
     assert (tmp_path / "precious.txt").read_text() == "x"

@@ -1,4 +1,4 @@
-"""Folds of a toy attribute with three values, for the tests of certification."""
+"""Folds of a toy attribute with three values, and refusals, for the tests of certification."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from catalog_enrichment.precision.certificate import RefusedCategory, RefusedLanguage
 from catalog_enrichment.precision.units import CertificationScores, ChoosingScores, UnlabelledProducts
 from catalog_enrichment.records import Cardinality
 
 LABELS = ("red", "green", "blue")
 
+FEW: dict[str, Any] = {
+    "accepted": 3, "missing": 17, "unlabelled_products": 250, "labelled_missing": 90, "why": "few",
+}  # fmt: skip
+REFUSED_CATEGORY = RefusedCategory(category="toys", language="en", **FEW)
+REFUSED_LANGUAGE = RefusedLanguage(language="fr", **FEW)
+
 
 def drawn(n: int, seed: int, skill: float = 0.97) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and truth of n products with three values: mostly right at high scores; "blue" is always wrong."""
+    """Return scores and truth of n products with three values: mostly right at high scores; "blue" is always wrong."""
     rng = np.random.default_rng(seed)
     top, score = rng.choice(3, n, p=[0.6, 0.3, 0.1]), rng.beta(6, 1, n)
     probabilities = np.tile(((1 - score) / 2)[:, None], 3)

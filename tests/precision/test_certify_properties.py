@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -26,7 +25,7 @@ from catalog_enrichment.precision.thresholds import (
     spent_delta,
     threshold_grid,
 )
-from catalog_enrichment.precision.units import Candidate, CertificationScores, Units, UnlabelledProducts
+from catalog_enrichment.precision.units import CertificationScores, Units, UnlabelledProducts, top_candidates
 from catalog_enrichment.records import Cardinality, Decision, LabelUse, Modality
 
 from ..sample_certificate import SCORED_BY, STANDARD
@@ -78,7 +77,6 @@ def test_what_is_certified_passed_its_test_and_so_did_all_before_it(seed: int, s
     else:
         assert issued.why_abstains
         assert (issued.accepted, issued.lower_bound, issued.accept_rate) == (0, 0.0, 0.0)
-    assert Certificate.from_dict(json.loads(json.dumps(issued.to_dict(), allow_nan=False))) == issued
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,16 +90,6 @@ def test_the_thresholds_are_those_of_the_plan_whatever_the_labels(seed: int, ski
         assert tested == grid[: len(tested)]
         assert issued.threshold is None or issued.threshold in grid
         assert len(tested) == len(grid) or not issued.steps[-1].passed
-
-
-@settings(max_examples=25, deadline=None)
-@given(seeds, skills)
-def test_with_groups_of_one_and_weights_of_1_every_test_is_the_exact_binomial_test(seed: int, skill: float) -> None:
-    issued = issue(*alone(seed, skill))
-    assert issued.steps
-    for step in issued.steps:
-        assert step.p_value == pytest.approx(float(stats.binom.cdf(step.wrong, step.accepted, 0.05)), rel=1e-6)
-        assert (step.deff, step.groups) == (pytest.approx(1.0, rel=0.05), step.accepted)
 
 
 @settings(max_examples=25, deadline=None)
@@ -142,42 +130,26 @@ def test_more_errors_among_independent_products_never_certify_more(seed: int, sk
     assert after.threshold is None or after.threshold >= before.threshold
 
 
-@settings(max_examples=15, deadline=None)
-@given(seeds)
-def test_what_decisions_publish_on_the_certification_fold_is_what_the_certificate_counts(seed: int) -> None:
-    fold, unlabelled = alone(seed, 0.97)
-    issued = issue(fold, unlabelled)
-    inputs = DecisionInputs(
-        certificate=issued, modality=Modality.BOTH, category=None, language="en", scored_by=SCORED_BY,
-        standard=STANDARD, now=issued.issued_at + timedelta(days=1),
-    )  # fmt: skip
-    published = wrong = 0
-    for probabilities, truth in zip(fold.probabilities, fold.truth, strict=True):
-        top = int(probabilities.argmax())
-        (row,) = decide([Candidate(LABELS[top], float(np.float32(probabilities[top])), 1)], inputs)
-        published += row.decision is Decision.PUBLISH
-        wrong += row.decision is Decision.PUBLISH and not truth[top]
-    assert (published, wrong) == (issued.accepted, issued.wrong)
-
-
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(Cardinality))
-def test_the_threshold_accepts_and_errs_from_itself_on(seed: int, cardinality: Cardinality) -> None:
-    """score >= t on both sides: what the certificate counts is what a decision would write. Scores have many ties."""
+@given(seeds, st.sampled_from(Cardinality))
+def test_a_certificate_counts_what_decisions_publish(seed: int, cardinality: Cardinality) -> None:
+    """Scores have many ties, so that ``score >= t`` has to be the same comparison on both sides."""
     rng = np.random.default_rng(seed)
     probabilities = np.round(drawn(600, seed)[0], 1)
     truth = np.eye(3, dtype=bool)[probabilities.argmax(axis=1)] ^ (rng.random((600, 3)) < 0.005)
     fold = certification(n=600, probabilities=probabilities, truth=truth, cardinality=cardinality)
     chosen = select_pool(choosing(cardinality=cardinality), RULE)
-    certificate = certify_attribute(chosen, fold, unlabelled_products(600, seed + 1), RULE, BINDING)
-    if certificate.threshold is None:
-        return
-    scores = probabilities.astype(np.float32).astype(np.float64)
-    if cardinality is Cardinality.ONE:
-        scores = np.where(np.eye(3, dtype=bool)[scores.argmax(axis=1)], scores, -1)
-    written = (scores >= certificate.threshold) & chosen.mask
-    assert certificate.accepted == written.any(axis=1).sum()
-    assert certificate.wrong == (written & ~truth).any(axis=1).sum()
+    issued = certify_attribute(chosen, fold, unlabelled_products(600, seed + 1), RULE, BINDING)
+    inputs = DecisionInputs(
+        certificate=issued, modality=Modality.BOTH, category=None, language="en", scored_by=SCORED_BY,
+        standard=STANDARD, now=issued.issued_at + timedelta(days=1),
+    )  # fmt: skip
+    published = wrong = 0
+    for candidates, right in zip(top_candidates(probabilities, LABELS, cardinality), truth.tolist(), strict=True):
+        rows = [row for row in decide(candidates, inputs) if row.decision is Decision.PUBLISH]
+        published += bool(rows)
+        wrong += any(not right[LABELS.index(row.value)] for row in rows)
+    assert (published, wrong) == (issued.accepted, issued.wrong)
 
 
 def test_certified_thresholds_keep_the_promise_where_plain_ones_break_it() -> None:
@@ -207,7 +179,7 @@ def test_certified_thresholds_keep_the_promise_where_plain_ones_break_it() -> No
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1))
+@given(seeds)
 def test_mapie_computes_the_same_p_values(seed: int) -> None:
     """MAPIE's controller for precision: the p-values of the binomial test. Where its product n * (K / n) is rounded up
     they are at most those of one error more."""

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil, inf
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from catalog_enrichment.precision import certify, claim
-from catalog_enrichment.precision.certificate import (
-    Certificate,
-    CertificateBasis,
-    RefusedCategory,
-    RefusedLanguage,
-    ThresholdTest,
-)
+from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, ThresholdTest
 from catalog_enrichment.precision.cluster import AcceptedSample, products_needed
 from catalog_enrichment.precision.thresholds import plan_thresholds
 from catalog_enrichment.records import Cardinality, Modality
 
 from ..sample_certificate import abstention, certificate
-from .folds import certification, unlabelled_products
+from .folds import REFUSED_CATEGORY, REFUSED_LANGUAGE, certification, unlabelled_products
 from .test_certify import POOL, RULE
 
 
@@ -42,16 +35,11 @@ def test_a_certificate_in_one_line() -> None:
     )
 
 
-FEW: dict[str, Any] = {"accepted": 3, "missing": 50, "unlabelled_products": 90, "why": "few"}
 REFUSED = certificate(
     categories=("Apparel", "Footwear", "Footwear/Boots"),
-    refused_categories=(RefusedCategory(category="Footwear", language="en", labelled_missing=1500, **FEW),),
+    refused_categories=(replace(REFUSED_CATEGORY, category="Footwear", labelled_missing=1500),),
 )
-TWO_LANGUAGES = replace(
-    REFUSED,
-    languages=("en", "fr"),
-    refused_languages=(RefusedLanguage(language="fr", labelled_missing=300, **FEW),),
-)
+TWO_LANGUAGES = replace(REFUSED, languages=("en", "fr"), refused_languages=(REFUSED_LANGUAGE,))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +52,7 @@ TWO_LANGUAGES = replace(
         (TWO_LANGUAGES, "Footwear", "en",
          "about 1,500 more labelled products of Footwear in language en are needed to certify it"),
         (TWO_LANGUAGES, "Footwear", "fr",
-         "is not written there: about 300 more labelled products in language fr are needed to certify it"),
+         "is not written there: about 90 more labelled products in language fr are needed to certify it"),
     ],
 )  # fmt: skip
 def test_what_a_certificate_does_not_cover(issued: Certificate, category: str, language: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, by hand and on empty inputs; the temperature against the one that made the logits."""
+"""Metrics against scikit-learn, by hand and on empty inputs; the temperature against the true temperature."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_precision_recall_curve_equals_scikit_learn_with_ties() -> None:
 
 
 def test_operating_point_accepts_equal_scores_together() -> None:
-    # taking only the right one of the two at 0.8 would look perfect
+    # taking only the right pair of the two at 0.8 would look perfect
     point = metrics.operating_point([0.9, 0.8, 0.8, 0.1], [True, True, False, False], 4, 0.95)
     assert point == metrics.OperatingPoint(0.9, recall=0.25)
 

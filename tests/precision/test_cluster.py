@@ -22,7 +22,7 @@ from catalog_enrichment.precision.cluster import (
 
 
 def sample(wrong: list[int], sizes: list[int], weights: list[float] | None = None) -> AcceptedSample:
-    """Groups of the given sizes, all accepted, with so many wrong products each; one weight per group."""
+    """Return groups of the given sizes, all accepted, with so many wrong products each; one weight per group."""
     groups = np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=int))
     mistaken = np.array(
         [product < k for size, k in zip(sizes, wrong, strict=True) for product in range(size)], dtype=bool
@@ -37,11 +37,6 @@ def result_of(of: AcceptedSample, correlation: float = 1.0, delta: float = 0.05)
 
 def single(n: int, k: int) -> AcceptedSample:
     return sample([1] * k + [0] * (n - k), [1] * n)
-
-
-def test_59_without_an_error_are_the_fewest_that_pass() -> None:
-    assert result_of(single(59, 0)).p_value == pytest.approx(0.0485, abs=5e-5)
-    assert result_of(single(58, 0)).p_value > 0.05
 
 
 @given(st.integers(2, 400), st.data())
@@ -83,15 +78,6 @@ def test_the_design_effect_is_a_mean_of_what_is_seen_and_what_the_choosing_fold_
     assert pairs.deff(1.0) < few.deff(1.0) < 2.0  # with few wrong groups the choosing fold has more weight
 
 
-def test_a_large_group_without_an_error_is_not_taken_as_evidence_that_groups_are_independent() -> None:
-    """20 groups of 20 and 100 products alone; three of the latter are wrong, by luck none of the large groups."""
-    lucky = sample([1, 1, 1] + [0] * 117, [1] * 100 + [20] * 20)
-    independent, correlated = result_of(lucky, correlation=0.0), result_of(lucky, correlation=0.5)
-    assert independent.deff < 1.5
-    assert correlated.deff > 5
-    assert correlated.p_value > 0.05 > 0.001 > independent.p_value
-
-
 def test_few_large_groups_leave_few_degrees_of_freedom() -> None:
     assert single(50, 0).effective_groups == pytest.approx(50)
     assert sample([0] * 4, [50, 50, 1, 1]).effective_groups == pytest.approx(2, abs=0.01)
@@ -103,7 +89,7 @@ def test_few_large_groups_leave_few_degrees_of_freedom() -> None:
 
 
 def test_clusters_that_spread_errors_evenly_are_not_credited_for_it_and_unequal_weights_cost() -> None:
-    even = sample([1] * 20, [20] * 20)  # one wrong in each group: the variance between groups is 0
+    even = sample([1] * 20, [20] * 20)  # one product is wrong in each group: the variance between groups is 0
     assert result_of(even, correlation=0.0).deff == 1.0
     even = sample([1] * 20, [20] * 20, weights=[1.0, 3.0] * 10)
     assert result_of(even, correlation=0.0).deff == pytest.approx(1.25)
@@ -156,7 +142,7 @@ def test_the_products_needed_are_those_with_which_the_test_passes(of: AcceptedSa
 
 
 def test_more_than_128_times_as_many_products_are_no_answer() -> None:
-    """Of 100 products 4.55 and 4.6 wrong, by weight: about 98 and more than 128 times as many would be enough."""
+    """By weight 4.55 and 4.6 of 100 products are wrong: about 98 and more than 128 times as many would be enough."""
     near, too_near = (sample([1] * 5 + [0] * 95, [1] * 100, [share] * 5 + [1.0] * 95) for share in (0.906, 0.95))
     assert 64 * 100 < products_needed(near, 0.95, 0.05, 0.0) < 128 * 100
     assert products_needed(too_near, 0.95, 0.05, 0.0) == np.inf
@@ -206,9 +192,7 @@ def test_one_wholly_wrong_group_more_never_lowers_the_p_value(groups: int, size:
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=60), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.01]))
-def test_the_lower_bound_reaches_the_target_exactly_where_the_test_passes(
-    sizes: list[int], seed: int, delta: float
-) -> None:
+def test_the_lower_bound_reaches_the_target_where_the_test_passes(sizes: list[int], seed: int, delta: float) -> None:
     wrong = [int(k) for k in np.random.default_rng(seed).binomial(sizes, 0.02)]
     actual = result_of(sample(wrong, sizes), delta=delta)
     assert actual.passed == (actual.p_value <= delta)
@@ -239,14 +223,6 @@ def test_the_correlation_of_errors_is_that_of_the_analysis_of_variance() -> None
     between = 4 * shares.var(ddof=1)
     within = float((np.array(wrong) * (1 - shares)).sum()) / (400 - 100)
     assert correlation(wrong, sizes) == pytest.approx((between - within) / (between + 3 * within))
-
-
-def test_the_correlation_of_random_errors_is_near_the_one_they_are_drawn_with() -> None:
-    rng = np.random.default_rng(3)
-    sizes = rng.integers(1, 9, 4000)
-    rates = rng.beta(0.2 * 4, 0.8 * 4, 4000)  # beta-binomial: correlation 1 / (4 + 1)
-    wrong = rng.binomial(sizes, rates)
-    assert correlation(wrong.tolist(), sizes.tolist()) == pytest.approx(0.2, abs=0.03)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ RULE = PrecisionConfig()
 
 
 def fold(rows: list[tuple[int, float, bool]], groups: list[int] | None = None) -> ChoosingScores:
-    """Products with (top value, score, right) of three values."""
+    """Return products with (top value, score, right) of three values."""
     top, score, right = (np.array(column) for column in zip(*rows, strict=True))
     probabilities = np.zeros((len(rows), 3))
     probabilities[np.arange(len(rows)), top] = score
@@ -31,9 +31,7 @@ def fold(rows: list[tuple[int, float, bool]], groups: list[int] | None = None) -
     [(0, 0, False), (1, 1, False), (2, 2, True), (5, 1, False), (5, 2, False), (5, 3, True), (100, 15, False),
      (100, 16, True), (1000, 100, False), (1000, 117, True)],
 )  # fmt: skip
-def test_a_value_is_bad_only_if_so_many_errors_are_improbable_at_90_percent(
-    accepted: int, wrong: int, bad: bool
-) -> None:
+def test_a_bad_value_has_errors_that_are_improbable_at_90_percent(accepted: int, wrong: int, bad: bool) -> None:
     assert significantly_bad(np.array([accepted]), np.array([wrong]), 0.95).tolist() == [bad]
 
 
@@ -102,7 +100,7 @@ def test_exactly_the_target_and_a_single_product_are_enough_for_the_pooled_thres
 
 
 def test_errors_at_the_threshold_count_for_the_design_effect() -> None:
-    """At the threshold whole pairs are wrong, below it one of each: together errors hardly correlate."""
+    """At the threshold whole pairs are wrong, below it one product of each: together errors hardly correlate."""
     at = [(0, 0.9, number >= 20) for number in range(400)]
     below = [(0, 0.3, number % 2 > 0) for number in range(400)]
     pool = select_pool(fold(at + below, [number // 2 for number in range(800)]), RULE)

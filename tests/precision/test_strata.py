@@ -114,12 +114,6 @@ def test_sizes_with_too_few_accepted_merge_first_with_each_other() -> None:
     assert np.unique(single.weights) == pytest.approx(1.0)
 
 
-def test_sizes_that_would_weigh_more_than_the_limit_are_merged() -> None:
-    fold = products(("Shoes", 1, 2000), ("Shoes", 9, 20))
-    weighting = all_accepted(fold, products(("Shoes", 1, 500), ("Shoes", 9, 500)))
-    assert (names(weighting), weighting.refused) == (["Shoes"], ())
-
-
 @pytest.mark.parametrize("category", ["S/A", "S/B"])
 @pytest.mark.parametrize("where", ["fold", "unlabelled"])
 def test_a_size_that_only_one_side_has_once_is_merged_too(category: str, where: str) -> None:
@@ -173,29 +167,32 @@ def test_a_weight_of_exactly_the_limit_is_kept_and_one_product_may_be_missing() 
     assert isinstance(refused.unlabelled_products, int)
 
 
-def test_a_refused_category_makes_others_too_heavy_until_none_is() -> None:
-    """Without A, which holds almost all unlabelled products, C would weigh more than 20 times B."""
-    fold = products(("A", 1, 20), ("B", 1, 2000), ("C", 1, 20))
-    weighting = all_accepted(fold, products(("A", 1, 90_000), ("B", 1, 1000), ("C", 1, 1000)))
-    assert [(row.category, row.why) for row in weighting.refused] == [("A", HEAVY), ("C", HEAVY)]
-    assert names(weighting) == ["B, groups of 1"]
-
-
-def test_cells_and_refusals_are_in_the_order_of_their_names() -> None:
-    fold = products(("S/Boots", 1, 300), ("S/Clogs", 1, 150), ("S-x", 1, 40))
-    assert names(all_accepted(fold, fold)) == ["S/Boots, groups of 1", "S/Clogs, groups of 1", "S-x, groups of 1"]
-    heavy = products(("A", 1, 20), ("B", 1, 2000), ("Z", 1, 19))
-    weighting = all_accepted(heavy, products(("A", 1, 90_000), ("B", 1, 1000), ("Z", 1, 10)))
-    assert [(row.category, row.why) for row in weighting.refused] == [("A", HEAVY), ("Z", FEW)]
-
-
-@pytest.mark.parametrize("rest", [("A/Boots", 1, 100), ("A/Small", 1, 99)])
-def test_a_category_below_that_would_weigh_more_than_the_limit_is_merged_with_its_parent(
-    rest: tuple[str, int, int],
+@pytest.mark.parametrize(
+    ("parts", "cells", "refused"),
+    [
+        # sizes that would weigh more than the limit are merged
+        ([("Shoes", 1, 2000, 500), ("Shoes", 9, 20, 500)], ["Shoes"], []),
+        # a category below that would weigh more, or has too few products, is merged with its parent
+        ([("A/Large", 1, 4000, 100), ("A/Boots", 1, 100, 900), ("B", 1, 100, 10)], ["A", "B"], []),
+        ([("A/Large", 1, 4000, 100), ("A/Small", 1, 99, 900), ("B", 1, 100, 10)], ["A", "B"], []),
+        # a refused category makes others too heavy: without A, C would weigh more than 20 times B
+        ([("A", 1, 20, 90_000), ("B", 1, 2000, 1000), ("C", 1, 20, 1000)], ["B"], [("A", HEAVY), ("C", HEAVY)]),
+        # cells and refusals are in the order of their names
+        ([("S/Boots", 1, 300, 300), ("S/Clogs", 1, 150, 150), ("S-x", 1, 40, 40)], ["S/Boots", "S/Clogs", "S-x"], []),
+        ([("A", 1, 20, 90_000), ("B", 1, 2000, 1000), ("Z", 1, 19, 10)], ["B"], [("A", HEAVY), ("Z", FEW)]),
+        # products without a category are a category
+        ([("", 1, 20, 20), ("A", 1, 20, 20)], ["no category", "A"], []),
+        ([("", 1, 19, 20), ("A", 1, 20, 20)], ["A"], [("", FEW)]),
+    ],
+)  # fmt: skip
+def test_cells_and_refused_categories(
+    parts: list[tuple[str, int, int, int]], cells: list[str], refused: list[tuple[str, str]]
 ) -> None:
-    fold = products(("A/Large", 1, 4000), rest, ("B", 1, 100))
-    weighting = all_accepted(fold, products(("A/Large", 1, 100), (rest[0], 1, 900), ("B", 1, 10)))
-    assert names(weighting) == ["A, groups of 1", "B, groups of 1"]
+    """``parts``: category, content-group size, number of products in the fold and of unlabelled products."""
+    fold = products(*((category, size, number) for category, size, number, _ in parts))
+    weighting = all_accepted(fold, products(*((category, size, number) for category, size, _, number in parts)))
+    assert [name.removesuffix(", groups of 1") for name in names(weighting)] == cells
+    assert [(row.category, row.why) for row in weighting.refused] == refused
 
 
 def test_what_is_missing_is_told_as_labelled_products_too() -> None:
@@ -206,13 +203,6 @@ def test_what_is_missing_is_told_as_labelled_products_too() -> None:
     (toys,) = Cells(fold, unlabelled, 0.1).weighting(np.arange(220) < 100).refused
     assert toys.accepted == 0
     assert toys.labelled_missing == pytest.approx(20 / (20 * 100 / 220 / 40) / 0.1, abs=1.1)
-
-
-def test_products_without_a_category_are_a_category() -> None:
-    unlabelled = products(("", 1, 20), ("A", 1, 20))
-    assert names(all_accepted(unlabelled, unlabelled)) == ["no category, groups of 1", "A, groups of 1"]
-    (refused,) = all_accepted(products(("", 1, 19), ("A", 1, 20)), unlabelled).refused
-    assert refused.category == ""
 
 
 # --- languages --------------------------------------------------------------------------------------------------------
@@ -237,6 +227,7 @@ def test_a_language_with_too_little_evidence_is_refused_by_name_and_never_merged
     (french,) = weighting.refused_languages
     assert (french.language, french.accepted, french.missing, french.unlabelled_products) == ("fr", 19, 1, 100)
     assert [(row.language, row.category, row.accepted) for row in weighting.refused] == [("", "Bags", 19)]
+    assert names(weighting)[0] == "no language: Shoes, groups of 1"
     assert weighting.unlabelled_products == 150
     assert not weighting.weights[200:219].any()
 
@@ -258,7 +249,7 @@ def cells_of(accepted: dict[str, int]) -> dict[str, str]:
     [
         # a large category below the first level has a cell of its own
         ({"S/Boots": 100, "S/Flats": 99, "S": 5}, ["S/Boots", "S", "S"]),
-        # the rest beside a large category is not refused but merged with the smallest large one
+        # the rest beside a large category is not refused but merged with the smallest large category
         ({"S/Boots": 100, "S/Clogs": 300, "S/Flats": 19}, ["S", "S/Clogs", "S"]),
         ({"S/Boots": 300, "S/Clogs": 100, "S/Flats": 19}, ["S/Boots", "S", "S"]),
         # large categories are divided further

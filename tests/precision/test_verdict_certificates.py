@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.precision.certificate import (
-    Certificate,
-    CertificateBasis,
-    CertificateStatus,
-    RefusedCategory,
-    RefusedLanguage,
-    UnseenSlice,
-)
+from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus, UnseenSlice
 from catalog_enrichment.precision.verdict_certificates import (
     AuditedFold,
     UnlabelledPopulation,
@@ -32,17 +25,14 @@ from catalog_enrichment.precision.verdict_test import DrawnProducts
 from catalog_enrichment.records import Cardinality, LabelUse
 
 from ..sample_certificate import certificate
+from .folds import REFUSED_CATEGORY, REFUSED_LANGUAGE
 from .test_verdict_test import both, drawn, result_of
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 RULE = PrecisionConfig()
-FEW: dict[str, Any] = {
-    "accepted": 3, "missing": 17, "unlabelled_products": 250, "labelled_missing": 90, "why": "few",
-}  # fmt: skip
 OLD = certificate(
     threshold=0.8, values=("red",), accept_rate=0.4, histogram=(5,) * 20, unseen_slices=(UnseenSlice("fr", "hats"),),
-    refused_categories=(RefusedCategory(category="toys", language="en", **FEW),),
-    refused_languages=(RefusedLanguage(language="fr", **FEW),),
+    refused_categories=(REFUSED_CATEGORY,), refused_languages=(REFUSED_LANGUAGE,),
 )  # fmt: skip
 
 
@@ -58,8 +48,13 @@ def fold(scores: np.ndarray, wrong: np.ndarray, **columns: Any) -> AuditedFold:
     return AuditedFold(**(content | columns))
 
 
+def right(n: int) -> AuditedFold:
+    """Return n right values with the score .9."""
+    return fold(np.full(n, 0.9), np.zeros(n, dtype=bool))
+
+
 def over_confident(random: np.random.Generator, n: int = 800) -> AuditedFold:
-    """Scores from 0.8 to 1; below 0.9 a quarter is wrong, above it one in a hundred."""
+    """Return scores from 0.8 to 1; below 0.9 a quarter is wrong, above it 1 in 100."""
     scores = random.uniform(0.8, 1.0, n)
     return fold(scores, random.random(n) < np.where(scores < 0.9, 0.25, 0.01))
 
@@ -88,12 +83,12 @@ def test_the_new_threshold_is_where_the_values_are_right() -> None:
 
 def test_no_threshold_below_the_old_one_is_tested() -> None:
     scores = np.linspace(0.5, 1.0, 1000)
-    right = fold(scores, np.zeros(1000, dtype=bool))
-    thresholds = audited_thresholds(OLD, right, RULE, 1)
-    assert thresholds[-1] == 0.8 == certified(right).threshold
+    spread = fold(scores, np.zeros(1000, dtype=bool))
+    thresholds = audited_thresholds(OLD, spread, RULE, 1)
+    assert thresholds[-1] == 0.8 == certified(spread).threshold
     assert (np.diff(thresholds) < 0).all()
     assert thresholds[0] == pytest.approx(1 - 0.5 * 0.15, abs=0.001), "the first accepts 150"
-    tenth = audited_thresholds(OLD, right, RULE, 10)
+    tenth = audited_thresholds(OLD, spread, RULE, 10)
     assert tenth[0] == pytest.approx(1 - 0.5 * 0.302, abs=0.001), "twice what a model without an error needs"
 
 
@@ -103,27 +98,24 @@ def test_where_no_threshold_passes_it_abstains_and_says_why() -> None:
     assert bad.threshold is None
     assert bad.status is CertificateStatus.PROVISIONAL
     assert "audited values are wrong at the first threshold" in bad.why_abstains
-    few = fold(np.full(40, 0.9), np.zeros(40, dtype=bool))
+    few = right(40)
     assert "40 uniformly drawn values were judged since the pause and at least 59" in certified(few).why_abstains
     assert certified(few).steps == ()
-    assert why_untestable(fold(np.full(59, 0.9), np.zeros(59, dtype=bool)), RULE, 1) == ""
+    assert why_untestable(right(59), RULE, 1) == ""
     several = why_untestable(replace(few, cardinality=Cardinality.MANY), RULE, 1)
     assert "40 uniformly drawn values, with all values of their products, were judged" in several
 
 
 def test_a_later_use_of_the_labels_spends_less() -> None:
-    scores = np.full(70, 0.9)
-    once, again = (certified(fold(scores, np.zeros(70, dtype=bool)), number) for number in (1, 2))
+    once, again = (certified(right(70), number) for number in (1, 2))
     assert once.threshold is not None
     assert again.threshold is None
     assert again.tested_at == pytest.approx(0.05 / 6)
 
 
 def test_equal_listings_count_as_one_group() -> None:
-    alone = fold(np.full(120, 0.9), np.zeros(120, dtype=bool))
-    copies = replace(alone, groups=np.repeat(np.arange(20), 6))
-    assert certified(alone).threshold is not None
-    assert certified(copies).threshold is None
+    assert certified(right(120)).threshold is not None
+    assert certified(replace(right(120), groups=np.repeat(np.arange(20), 6))).threshold is None
 
 
 def test_the_precision_is_reached_as_often_as_promised() -> None:
@@ -172,9 +164,8 @@ def test_of_several_values_a_product_counts_with_all_of_them() -> None:
 
 
 def test_a_wrong_value_below_the_threshold_is_not_written_and_does_not_count() -> None:
-    low = replace(fold(np.full(100, 0.95), np.zeros(100, dtype=bool)), wrong_scores=np.full(100, 0.85))
-    assert certified(low).threshold == pytest.approx(0.95)
-    assert certified(replace(low, wrong_scores=np.full(100, 0.95))).threshold is None
+    below, at = (certified(replace(right(100), wrong_scores=np.full(100, score))) for score in (0.85, 0.9))
+    assert (below.threshold, at.threshold) == (pytest.approx(0.9), None)
 
 
 def three_and_one(number_wrong: int, single_score: float = 0.95) -> AuditedFold:
@@ -213,10 +204,14 @@ def verdicts(of: DrawnProducts, **changes: Any) -> Verdicts:
     return Verdicts(**(content | changes))
 
 
+def issue(of: DrawnProducts, old: Certificate | None = None, **changes: Any) -> Certificate:
+    return from_proposals(old or certificate(), verdicts(of, **changes), POPULATION, MONTH, NOW)
+
+
 def test_the_certificate_of_a_threshold() -> None:
     old = certificate(unlabelled_near_duplicate_rate=0.4, suggest_threshold=0.7)
     of = drawn(np.full(120, 0.8), [10])
-    new = from_proposals(old, verdicts(of), POPULATION, MONTH, NOW)
+    new = issue(of, old)
     assert (new.threshold, new.accepted, new.wrong, new.groups, new.deff) == (0.8, 120, 1, 60, 1.0)
     assert (new.basis, new.status) == (CertificateBasis.VERDICTS, CertificateStatus.CONFIRMED)
     assert new.values == ("red", "green", "blue")
@@ -243,21 +238,20 @@ def test_a_certificate_counts_only_what_was_judged() -> None:
     settled = np.arange(200) < 120
     of = drawn(np.full(200, 0.8), [10, 150], settled=settled)
     assert of.judged_at(0.8).tolist() == list(range(120))
-    new = from_proposals(certificate(), verdicts(of), POPULATION, MONTH, NOW)
+    new = issue(of)
     assert (new.accepted, new.wrong, new.groups, new.certification_products) == (120, 1, 60, 120)
     assert new.steps[0].groups == 60
-    later = drawn(np.full(200, 0.8), [10], settled=settled)  # what is said behind the judged ones is no evidence yet
-    assert same_evidence(new, from_proposals(certificate(), verdicts(later), POPULATION, MONTH, NOW))
+    later = drawn(np.full(200, 0.8), [10], settled=settled)  # a verdict behind the judged products is no evidence yet
+    assert same_evidence(new, issue(later))
 
 
 def test_suggestions_below_a_threshold_only() -> None:
-    old, of = certificate(suggest_threshold=0.85), verdicts(drawn(np.full(120, 0.8)))
-    assert from_proposals(old, of, POPULATION, MONTH, NOW).suggest_threshold is None
+    assert issue(drawn(np.full(120, 0.8)), certificate(suggest_threshold=0.85)).suggest_threshold is None
 
 
 def test_a_second_sequence_says_its_share_of_delta() -> None:
     of = both(drawn(np.linspace(0.1, 0.6, 300), range(300)), drawn(np.full(140, 0.9)), lowest=0.8)
-    new = from_proposals(certificate(), verdicts(of), POPULATION, MONTH, NOW)
+    new = issue(of)
     assert (new.use_number, new.tested_at) == (2, MONTH.delta / 6)
     assert "at most 0.00833" in new.claim
 
@@ -268,16 +262,14 @@ def test_the_same_verdicts_are_the_same_evidence_at_any_time() -> None:
     later = from_proposals(certificate(), of, POPULATION, MONTH, NOW + timedelta(days=1))
     assert first.certificate_id != later.certificate_id
     assert same_evidence(first, later)
-    other = from_proposals(certificate(), verdicts(drawn(np.full(120, 0.8), [11])), POPULATION, MONTH, NOW)
-    assert not same_evidence(first, other)
+    assert not same_evidence(first, issue(drawn(np.full(120, 0.8), [11])))
     assert not same_evidence(first, replace(first, basis=CertificateBasis.AUDIT))
 
 
 def test_nothing_is_issued_for_a_threshold_that_is_not_certified() -> None:
     with pytest.raises(ValueError, match="no threshold is certified"):
-        from_proposals(certificate(), verdicts(drawn(np.full(20, 0.8))), POPULATION, MONTH, NOW)
+        issue(drawn(np.full(20, 0.8)))
 
 
 def test_the_claim_of_several_values_is_about_products() -> None:
-    of = verdicts(drawn(np.full(120, 0.8)), cardinality=Cardinality.MANY)
-    assert "products given values" in from_proposals(certificate(), of, POPULATION, MONTH, NOW).claim
+    assert "products given values" in issue(drawn(np.full(120, 0.8)), cardinality=Cardinality.MANY).claim

@@ -21,7 +21,7 @@ from .tiny_version import MODEL, certificate, config_in
 
 
 def steps(registry: Registry, run_id: str, name: str) -> list[tuple[int, float]]:
-    return [(one.step, one.value) for one in registry.connect().get_metric_history(run_id, name)]
+    return [(metric.step, metric.value) for metric in registry.connect().get_metric_history(run_id, name)]
 
 
 @pytest.fixture(autouse=True)
@@ -137,14 +137,12 @@ def test_a_version_describes_what_its_certificates_allow_and_has_an_example_that
     outputs = model.metadata.signature.outputs
     assert outputs.input_names() == ["color"]
     answers = model.predict(example)
-    assert [sorted(one) for one in answers["color"][0]] == [["decision", "reason", "score", "threshold", "value"]]
+    assert [sorted(answer) for answer in answers["color"][0]] == [["decision", "reason", "score", "threshold", "value"]]
     assert answers["color"][0][0]["threshold"] == 0.9
 
 
 def test_a_description_that_is_too_long_says_what_is_missing(trained: TrainedModel) -> None:
-    certificates = [
-        replace(one, attribute=f"a{number:03d}") for number in range(60) for one in trained.certificates
-    ]  # fmt: skip
+    certificates = [replace(known, attribute=f"a{n:03d}") for n in range(60) for known in trained.certificates]
     text = model_card(replace(trained, certificates=certificates))
     assert 4800 < len(text) <= LONGEST
     missing = int(text.splitlines()[-1].split()[0])
@@ -178,8 +176,6 @@ def test_a_comparison_lasts_from_its_start_and_its_models_as_long_as_their_fits(
     assert (run.info.status, run.data.tags["mlflow.source.name"]) == ("FINISHED", "compare_models")
     assert run.info.end_time - run.info.start_time >= 3_600_000
     children = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
-    assert {child.info.run_name: child.data.tags["recipe"] for child in children} == {
-        "small": "small",
-        "large": "large",
-    }
+    recipes = {child.info.run_name: child.data.tags["recipe"] for child in children}
+    assert recipes == {"small": "small", "large": "large"}
     assert all(90_000 <= child.info.end_time - child.info.start_time < 120_000 for child in children)

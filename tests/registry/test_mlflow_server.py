@@ -178,8 +178,8 @@ def test_mlflow_run_logs_the_training_in_its_own_run_and_leaves_nothing_in_the_r
     assert run.data.metrics["seconds/fit"] < seconds < time.time() - started
     for name in ("color", "material", "country_of_origin"):
         history = client.get_metric_history(run.info.run_id, f"fit/demo/validation_loss/{name}")
-        assert [one.step for one in history] == [1, 2]
-        assert all(run.info.start_time < one.timestamp < run.info.end_time for one in history)
+        assert [metric.step for metric in history] == [1, 2]
+        assert all(run.info.start_time < metric.timestamp < run.info.end_time for metric in history)
     version = client.get_model_version_by_alias("demo-enrichment", "candidate")
     assert version.run_id == run.info.run_id
     assert "| color | with text and picture | fp32-cpu |" in version.description

@@ -67,25 +67,22 @@ def test_a_server_whose_uri_has_a_password_and_a_path_is_found(tmp_path: Path) -
         assert Registry(config_in(tmp_path, tracking_uri=with_password)).connect()
 
 
+FAILS, REFUSES = "MLflow server fails or does not answer", "MLflow server refuses the request"
+LOGIN = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS"
+
+
 @pytest.mark.parametrize(
     ("answered", "status", "body", "retries", "code", "message"),
     [
-        (("/health",), 503, b"<html>busy", "0", 4, "MLflow server fails or does not answer"),
-        (("/health",), 503, b"<html>busy", "1", 4, "MLflow server fails or does not answer"),
-        (CONNECTED, 503, b"<html>busy", "0", 4, "MLflow server fails or does not answer"),
-        (CONNECTED, 503, b"<html>busy", "1", 4, "MLflow server fails or does not answer"),
-        (CONNECTED, 500, DATABASE_DOWN, "0", 4, "MLflow server fails or does not answer"),
-        (CONNECTED, 429, b"slower", "0", 4, "MLflow server fails or does not answer"),
-        (CONNECTED, 403, FORBIDDEN, "0", 2, "MLflow server refuses the request"),
-        (CONNECTED, 403, b"Permission denied", "0", 2, "MLflow server refuses the request"),
-        (
-            ("/health",),
-            401,
-            b"You are not authenticated",
-            "0",
-            2,
-            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS",
-        ),
+        (("/health",), 503, b"<html>busy", "0", 4, FAILS),
+        (("/health",), 503, b"<html>busy", "1", 4, FAILS),
+        (CONNECTED, 503, b"<html>busy", "0", 4, FAILS),
+        (CONNECTED, 503, b"<html>busy", "1", 4, FAILS),
+        (CONNECTED, 500, DATABASE_DOWN, "0", 4, FAILS),
+        (CONNECTED, 429, b"slower", "0", 4, FAILS),
+        (CONNECTED, 403, FORBIDDEN, "0", 2, REFUSES),
+        (CONNECTED, 403, b"Permission denied", "0", 2, REFUSES),
+        (("/health",), 401, b"You are not authenticated", "0", 2, LOGIN),
         ((*CONNECTED, "/registered-models/search"), 404, GONE, "0", 2, "no alias 'champion' of model"),
     ],
 )

@@ -52,10 +52,13 @@ def test_reading_does_not_create_a_missing_store(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "says"), [("mlflow.db", "not an sqlite database"), ("mlflow.db/mlflow.db", "cannot be used")]
+)
+def test_a_file_that_is_no_database_is_refused_as_store_and_as_folder(tmp_path: Path, place: str, says: str) -> None:
     (tmp_path / "mlflow.db").write_text("hello, I am a text file")
-    with pytest.raises(RegistryError, match="not an sqlite database"):
-        Registry(config_in(tmp_path)).connect(create=True)
+    with pytest.raises(RegistryError, match=says):
+        Registry(config_in(tmp_path, tracking_uri=f"sqlite:///{place}")).connect(create=True)
 
 
 def test_a_locked_store_may_work_later(tmp_path: Path) -> None:
@@ -65,12 +68,6 @@ def test_a_locked_store_may_work_later(tmp_path: Path) -> None:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TemporaryFailure, match="locked by another process"):
             Registry(config_in(tmp_path, timeout_seconds=1)).connect(create=True)
-
-
-def test_a_store_path_below_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RegistryError, match="cannot be used"):
-        Registry(config_in(tmp_path, tracking_uri="sqlite:///file/mlflow.db")).connect(create=True)
 
 
 def test_a_missing_model_alias_or_version_is_an_error_that_lists_the_existing(
@@ -136,7 +133,7 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
 def test_an_artifact_without_all_certificates_is_not_registered(
     registry: Registry, trained: TrainedModel, uncertified: Path, tmp_path: Path
 ) -> None:
-    """I2: refused without certificates, and without the one of a modality path; nothing is logged."""
+    """I2: refused without certificates, and without that of a modality path; nothing is logged."""
     from catalog_enrichment.models import artifact
 
     with pytest.raises(ModelContractError, match="not certified"):
@@ -171,7 +168,7 @@ def test_labels_that_do_not_fit_the_dictionary_are_listed(registry: Registry, tr
         registry.check_labels(model, Dictionary({"size": replace(color, name="size")}))
 
 
-def test_expired_certificates_stop_a_run_and_one_of_several_warns(registry: Registry, trained: TrainedModel) -> None:
+def test_expired_certificates_stop_a_run_or_warn(registry: Registry, trained: TrainedModel) -> None:
     model = registry.resolve(version=registry.register(trained).version)
     words = Dictionary(
         {name: Attribute(name=name, cardinality=Cardinality.ONE, values=()) for name in ("color", "size")}
@@ -187,6 +184,6 @@ def test_expired_certificates_stop_a_run_and_one_of_several_warns(registry: Regi
         registry.check_validity(both, words, a_day_later)
     assert registry.check_validity(replace(model, certificates=()), words, a_day_later) == []
     text_only = replace(color, modality=Modality.TEXT_ONLY, expires_at=a_day_later)
-    one_path = replace(model, certificates=(color, text_only))
-    [warning] = registry.check_validity(one_path, words, color.expires_at)
+    half = replace(model, certificates=(color, text_only))
+    [warning] = registry.check_validity(half, words, color.expires_at)
     assert f"color expired on {color.expires_at:%Y-%m-%d} (both)" in warning

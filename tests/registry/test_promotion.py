@@ -1,23 +1,18 @@
-"""Promotion through the gate, moves of the champion alias one at a time, and their history."""
+"""Promotion through the gate, moves of the champion alias that exclude each other, and their history."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from catalog_enrichment.config.schema import PrecisionConfig
-from catalog_enrichment.errors import (
-    CatalogEnrichmentError,
-    ConfigError,
-    GateRefused,
-    RegistryError,
-    TemporaryFailure,
-)
+from catalog_enrichment.errors import ConfigError, GateRefused, RegistryError, TemporaryFailure
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.mlflow_store import Store
@@ -46,28 +41,22 @@ def test_the_first_champion_has_no_predecessor_to_go_back_to(two_versions: Regis
         Promotion(two_versions).go_back()
 
 
-def test_of_two_promotions_that_expect_the_same_champion_one_wins(two_versions: Registry, tmp_path: Path) -> None:
-    errors: dict[str, CatalogEnrichmentError | None] = {}
+def test_of_two_promotions_that_expect_the_same_champion_the_first_wins(two_versions: Registry, tmp_path: Path) -> None:
     start = threading.Barrier(2)
 
-    def promote(version: str) -> None:
+    def promote(version: str) -> str | None:
         other = Registry(config_in(tmp_path))
         other.connect()
         start.wait()
         try:
             Promotion(other).promote(version, expected_current=None)
-            errors[version] = None
-        except GateRefused as refused:
-            errors[version] = refused
+        except GateRefused:
+            return None
+        return version
 
-    threads = [threading.Thread(target=promote, args=(version,)) for version in ("1", "2")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    promoted = [version for version, error in errors.items() if error is None]
-    assert len(errors) == 2
-    assert promoted == [two_versions.champion()]
+    with ThreadPoolExecutor(2) as threads:
+        promoted = set(threads.map(promote, ("1", "2")))
+    assert promoted == {None, two_versions.champion()}
 
 
 def test_going_back_twice_restores_the_predecessors_predecessor(two_versions: Registry, tmp_path: Path) -> None:
@@ -170,15 +159,11 @@ def test_promotion_through_the_gate_and_back(registry: Registry, trained: Traine
     assert (promoted["champion_before"], promoted["verdict"], promoted["override"]) == ("1", "passed", None)
     assert Promotion(registry).go_back()["model_version"] == "1"
     assert Promotion(registry).through_gate(PromotionRequest(version="3", expected_current="1"))["model_version"] == "3"
-    assert [
-        (event["version"], event["action"], event["champion_before"]) for event in Promotion(registry).history()
-    ] == [
-        ("1", "promoted", None),
-        ("3", "promoted", "1"),
-        ("1", "went_back", "3"),
-        ("3", "promoted", "1"),
-    ]
-    [compared] = Promotion(registry).history()[1]["comparisons"]
+    history, names = Promotion(registry).history(), ("version", "action", "champion_before")
+    assert [tuple(event[name] for name in names) for event in history] == [
+        ("1", "promoted", None), ("3", "promoted", "1"), ("1", "went_back", "3"), ("3", "promoted", "1"),
+    ]  # fmt: skip
+    [compared] = history[1]["comparisons"]
     assert (compared["version"], compared["units"], compared["difference"]) == ("1", 1000, 0.01)
 
 
@@ -194,11 +179,11 @@ def test_an_inconclusive_gate_needs_an_override_which_is_recorded(registry: Regi
     assert registry.champion() == "1"
     with pytest.raises(ConfigError, match="needs a reason"):
         PromotionRequest(override=" ")
-    assert Promotion(registry).through_gate(PromotionRequest(override="the old one is slow"))["status"] == "promoted"
+    assert Promotion(registry).through_gate(PromotionRequest(override="the old model is slow"))["status"] == "promoted"
     event = Promotion(registry).history()[-1]
-    assert (event["version"], event["verdict"], event["override"]) == ("2", "inconclusive", "the old one is slow")
+    assert (event["version"], event["verdict"], event["override"]) == ("2", "inconclusive", "the old model is slow")
     assert event["by"]
-    assert "override: the old one is slow" in describe(event)
+    assert "override: the old model is slow" in describe(event)
 
 
 def test_the_candidate_is_also_compared_with_the_best_champion_ever(registry: Registry, trained: TrainedModel) -> None:

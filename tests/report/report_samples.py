@@ -1,10 +1,12 @@
-"""A run for the report tests, with untrusted titles."""
+"""A run for the report tests, with untrusted titles, and pages as a browser parses them."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from io import BytesIO
 from typing import Any
 
@@ -12,9 +14,9 @@ from PIL import Image
 
 from catalog_enrichment.catalog.coverage_groups import to_rows
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.precision.certificate import Certificate, ThresholdTest
+from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.report.run_page import ReasonCount, RunReport, Sample
+from catalog_enrichment.report.run_page import PAGE, ReasonCount, RunReport, Sample
 from catalog_enrichment.validation.by_shop import largest
 
 from .. import sample_certificate
@@ -24,24 +26,11 @@ NASTY = '</bdi><script>alert("x")</script><img src=http://evil.example/a.png one
 
 
 def certificate(attribute: str = "color", **changes: Any) -> Certificate:
-    steps = tuple(
-        ThresholdTest(
-            0.99 - 0.01 * j,
-            150 + 10 * j,
-            1 + j // 3 + (20 if j == 20 else 0),
-            100,
-            1.1,
-            0.01,
-            0.975 - 0.001 * j,
-            j < 20,
-        )
-        for j in range(21)
-    )
     content: dict[str, Any] = {
         "attribute": attribute, "values": ("red", "navy & white", "אדום"), "threshold": 0.80, "accepted": 340,
         "wrong": 7, "lower_bound": 0.9561, "claim": "Of the values written, at least 95.0% are right.",
         "issued_at": NOW, "expires_at": NOW + timedelta(days=90), "suggest_threshold": 0.55,
-        "histogram": tuple(range(0, 100, 5)), "steps": steps,
+        "histogram": tuple(range(0, 100, 5)),
     }  # fmt: skip
     return sample_certificate.certificate(**(content | changes))
 
@@ -49,7 +38,45 @@ def certificate(attribute: str = "color", **changes: Any) -> Certificate:
 def abstention(attribute: str = "season") -> Certificate:
     why = "9 of 153 wrong at the first threshold, 0.9312 (p = 0.712)"
     return certificate(attribute, threshold=None, why_abstains=why, accepted=0, wrong=0, lower_bound=0.0,
-                       claim=f"Nothing is claimed: {attribute} is not written.", steps=())  # fmt: skip
+                       claim=f"Nothing is claimed: {attribute} is not written.")  # fmt: skip
+
+
+class ParsedPage(HTMLParser):
+    """Tags, attributes and text as a browser parses them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.handlers: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+
+def check_folded_cards(page: str, number: int) -> None:
+    """Check that a page of 2 * PAGE + 5 cards folds them, and that it decodes pictures when they are seen."""
+    assert page.count('<figure class="card">') == number
+    assert re.findall(r'<details class="more"><summary>([^<]+)<', page) == [f"{PAGE} more", "5 more"]
+    assert page.index('<details class="more">') > page.index(f'<code class="soft">p{PAGE - 1}</code>')
+    assert page.count("<img ") == page.count('loading="lazy" decoding="async"') == number
+    assert "content-visibility: auto" in page
+    assert ParsedPage(page).open == []
 
 
 def picture(color: str = "teal") -> bytes:
@@ -93,6 +120,11 @@ def run_row() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def counted(reason: str, products: int, **changes: str) -> ReasonCount:
+    usual = {"attribute": "color", "decision": "abstain", "modality": "both", "sentence": f"because of {reason}"}
+    return ReasonCount(reason=str(reason), products=products, **usual | changes)
+
+
 def full_report() -> RunReport:
     titles = ["Linen shirt with a long title that goes on and on until it takes three lines, at the least, of a card",
               NASTY, "חולצת פשתן אדומה", "🧦 socks \x00\x07 \ud800 & \u202egnp.exe", ""]  # fmt: skip
@@ -121,21 +153,11 @@ def full_report() -> RunReport:
             {"name": "score", "seconds": 40.0, "rows_in": 962, "rows_out": 950, "quarantined": 12, "note": "2 cores"}
         ],
         reasons=[
-            ReasonCount(
-                attribute="color",
-                decision=decision,
-                reason=reason,
-                modality="both",
-                products=n,
-                sentence=f"because of {NASTY if n == 9 else reason}",
-            )
-            for decision, reason, n in (
-                ("abstain", "unseen_slice", 9),
-                ("publish", "certified", 240),
-                ("abstain", "agrees_with_merchant", 60),
-                ("abstain", "below_threshold", 21),
-                ("abstain", "value_not_in_pool", 10),
-            )
+            counted("unseen_slice", 9, sentence=f"because of {NASTY}"),
+            counted("certified", 240, decision="publish"),
+            counted("agrees_with_merchant", 60),
+            counted("below_threshold", 21),
+            counted("value_not_in_pool", 10),
         ],
         written={certificate().certificate_id: 240},
         right={certificate().certificate_id: 233},

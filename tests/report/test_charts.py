@@ -61,9 +61,7 @@ def test_thinning_keeps_the_first_and_the_last_point() -> None:
 @pytest.mark.parametrize(
     ("threshold", "point"), [(0.95, (0.1, 1.0)), (0.9, (0.3, 0.98)), (0.05, (0.7, 0.6)), (1.0, None)]
 )
-def test_the_certified_point_is_the_last_that_the_threshold_accepts(
-    threshold: float, point: tuple[float, float] | None
-) -> None:
+def test_the_certified_point_is_the_last_that_is_accepted(threshold: float, point: tuple[float, float] | None) -> None:
     curve = {"thresholds": [0.99, 0.9, 0.1], "recall": [0.1, 0.3, 0.7], "precision": [1.0, 0.98, 0.6]}
     assert certified_point(curve, threshold) == point
 

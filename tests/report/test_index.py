@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pyarrow as pa
 from catalog_enrichment import contract
 from catalog_enrichment.report.index import SHOWN, write_index
 
-from .report_samples import NASTY, NOW
-from .test_run_page import ParsedPage
+from .report_samples import NASTY, NOW, ParsedPage
 
 
 class Runs:
@@ -47,14 +45,13 @@ def page(tmp_path: Path, *rows: dict[str, Any]) -> tuple[str, ParsedPage]:
     assert path == tmp_path / "index.html"
     parsed = ParsedPage(path.read_text(encoding="utf-8"))
     assert parsed.open == []
-    return re.sub(r"\s+", " ", parsed.text), parsed
+    return parsed.text, parsed
 
 
 def test_runs_are_listed_newest_first_with_links_to_the_reports_that_exist(tmp_path: Path) -> None:
     (tmp_path / "enrich-2.html").touch()
-    text, parsed = page(
-        tmp_path, run(1), run(2), run(3, status="failed", attributes=None, error=f"{NASTY}\nsecond line")
-    )
+    failed = run(3, status="failed", attributes=None, error=f"{NASTY}\nsecond line")
+    text, parsed = page(tmp_path, run(1), run(2), failed)
     assert "2026-03-03 09:33 UTC enrich enrich-2 succeeded 3 3.0 1,000 990 10 20 1" in text
     assert text.index("enrich-3") < text.index("enrich-2") < text.index("enrich-1")
     assert parsed.links == ["enrich-2.html"]
@@ -88,7 +85,7 @@ def test_chunks_of_a_backfill_that_has_no_row_yet_are_listed_themselves(tmp_path
     assert "backfill backfill-1 disk full failed 3 3.0 1,000 990 0 – –" in text
 
 
-def test_a_backfill_is_one_of_the_listed_runs_however_many_chunks_it_has(tmp_path: Path) -> None:
+def test_a_backfill_counts_as_a_single_run_however_many_chunks_it_has(tmp_path: Path) -> None:
     chunks = [run(number, parent_run_id="backfill-1") for number in range(1, SHOWN + 3)]
     parent = run(SHOWN + 3, kind="backfill", run_id="backfill-1", attributes=None)
     others = [run(SHOWN + 4 + number) for number in range(SHOWN - 1)]
@@ -102,10 +99,8 @@ def test_values_of_a_run_that_was_refused_are_not_shown(tmp_path: Path) -> None:
     """Its row has the decisions that were made before it was refused; none of them was written."""
     text, _ = page(tmp_path, run(4, status="refused", error="over the cap"))
     assert "enrich-4 over the cap refused 3 3.0 1,000 990 10 – –" in text
-    assert (
-        " import import-1 succeeded 3 3.0 1,000 990 10 – –"
-        in page(tmp_path, run(1, kind="import", run_id="import-1"))[0]
-    )
+    imported = run(1, kind="import", run_id="import-1")
+    assert " import import-1 succeeded 3 3.0 1,000 990 10 – –" in page(tmp_path, imported)[0]
 
 
 def test_coverage_of_a_backfill_is_that_after_its_last_chunk(tmp_path: Path) -> None:

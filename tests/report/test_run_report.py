@@ -38,7 +38,7 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     assert page.count('<span class="change">replace</span>') == drawn > 0
 
 
-def test_a_run_without_its_page_gets_it_from_the_next_one(
+def test_a_missing_page_is_written_by_the_next_run(
     enriched: SampleCatalog, run: dict[str, Any], tmp_path: Path
 ) -> None:
     """The job was killed, or the disk was full, when it was to be written."""
@@ -51,9 +51,7 @@ def test_a_run_without_its_page_gets_it_from_the_next_one(
     assert run_report.write_report_once(catalog, config, run["run_id"]) == tmp_path / f"{run['run_id']}.html"
 
 
-def test_the_report_counts_what_was_written_with_and_without_a_picture(
-    enriched: SampleCatalog, run: dict[str, Any]
-) -> None:
+def test_the_report_counts_what_was_written_by_path(enriched: SampleCatalog, run: dict[str, Any]) -> None:
     published = [row for row in table(enriched, "predictions") if row["decision"] == "publish"]
     products: dict[str, set[str]] = {}
     for row in published:

@@ -1,4 +1,4 @@
-"""What a person reads when a training has ended."""
+"""The tables that a person reads when a training has ended."""
 
 from __future__ import annotations
 

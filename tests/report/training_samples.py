@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment.precision.certificate import RefusedCategory
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry.trained_model import TrainedModel
 
+from ..precision.folds import REFUSED_CATEGORY
 from .report_samples import NASTY, abstention, certificate, picture
 
 CURVE = {"thresholds": [0.99, 0.9, 0.8, 0.1], "precision": [1.0, 0.98, 0.96, 0.6], "recall": [0.1, 0.3, 0.5, 0.7]}
@@ -34,16 +35,8 @@ def modality(name: str, r_at_p95: float, attribute: str = "color") -> dict[str, 
 
 
 def trained(**changes: Any) -> TrainedModel:
-    """Colour is certified for products with a picture, but not for shoes; season is not certified."""
-    shoes = RefusedCategory(
-        category="Shoes",
-        accepted=3,
-        missing=58,
-        unlabelled_products=210,
-        language="en",
-        labelled_missing=640,
-        why="too few",
-    )
+    """Return a model: color is certified for products with a picture, but not for shoes; season is not certified."""
+    shoes = replace(REFUSED_CATEGORY, category="Shoes", unlabelled_products=210, labelled_missing=640)
     why = "12 labelled products without a usable picture are in the certification fold and at least 59 are needed"
     no_picture = f"{why}: about 313 more such labelled products"
     content: dict[str, Any] = {

@@ -17,10 +17,8 @@ from catalog_enrichment.precision.verdict_test import fewest_products
 from catalog_enrichment.records import GOLD_ROUND, Modality
 from catalog_enrichment.training.alikeness import Populations, TwoSides, compared, head_of
 from catalog_enrichment.training.dataset import Labels
-from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.task import Split
 
-from .two_colours import Marketplace, Uses
+from .two_colours import RULE, Marketplace, Uses
 
 
 def uneven(market: Marketplace) -> Marketplace:
@@ -31,7 +29,7 @@ def uneven(market: Marketplace) -> Marketplace:
 
 
 def without_value(share: float, score: float = 0.6) -> Marketplace:
-    """Of the unlabelled products a share, in whole groups, has no value and a middling score."""
+    """A share of the unlabelled products, in whole groups, has no value and a middling score."""
     market = uneven(Marketplace(count=3200))
     none = (market.groups % 100 < 100 * share) & ~market.labelled
     market.scores = np.where(none[:, None], np.array([score, 1 - score]), market.scores)
@@ -116,8 +114,8 @@ def certified(market: Marketplace, labels: Labels, uses: Uses | None = None) -> 
 
 
 def half_answered() -> tuple[Marketplace, Labels, Any]:
-    """Half of the unlabelled products have no value; people answered rightly for half of both. Returns (N,) answered
-    too."""
+    """Half of the unlabelled products have no value; people answered rightly for half of all. The last item: (N,) of
+    the answered products."""
     market = without_value(0.5)
     answered = ~market.labelled & (market.groups % 2 == 0)
     return market, gold(market, answered, market.scores.max(axis=1) != 0.6), answered
@@ -200,20 +198,17 @@ def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled
     market = uneven(Marketplace(count=3200))
     vectors = np.random.default_rng(1).standard_normal((market.count, 4)).astype(np.float32)
     vectors[~market.labelled & (market.groups % 2 == 0), 0] += 4
-    split = Split(market.dataset, market.groups, market.folds)
-    scores = ModelScores(np.arange(market.count), {"color": market.scores}, vectors=vectors)
+    split, scores = market.split(), market.model_scores(vectors=vectors)
     populations = Populations(split, ~np.isin(market.groups, market.groups[market.folds.train]))
     heads = populations.heads({"color": market.labels}, scores)
     assert set(heads) == {("color", Modality.BOTH)}, "too few products have no picture"
     assert replace(populations, with_heads=False).heads({"color": market.labels}, scores) == {}
-    pool = select_pool(
-        ChoosingScores(
-            attribute="color", labels=("Red", "Blue"), cardinality=market.labels.cardinality,
-            probabilities=market.scores[market.folds.choosing], truth=market.truth[market.folds.choosing],
-            groups=market.groups[market.folds.choosing],
-        ),
-        market.certifier().rule,
+    chose = market.folds.choosing
+    choosing = ChoosingScores(
+        attribute="color", labels=("Red", "Blue"), cardinality=market.labels.cardinality,
+        probabilities=market.scores[chose], truth=market.truth[chose], groups=market.groups[chose],
     )  # fmt: skip
+    pool = select_pool(choosing, RULE)
     with_head = populations.comparison(market.labels, Modality.BOTH, scores, pool, has_head=True).result
     without = populations.comparison(market.labels, Modality.BOTH, scores, pool, has_head=False).result
     pictured = market.dataset.has_image
@@ -250,11 +245,8 @@ def test_a_head_gives_products_without_a_value_a_small_probability() -> None:
     assert factors.max() <= 1.0
 
 
-def test_there_is_no_head_where_nothing_tells_the_sides_apart() -> None:
+def test_there_is_no_head_where_nothing_tells_the_sides_apart_or_for_a_few_products() -> None:
     assert [head_of(generated(seed, without=0.0)) is None for seed in range(10)] == [True] * 10
-
-
-def test_there_is_no_head_for_a_few_products() -> None:
     assert head_of(generated(size=16)) is None
 
 

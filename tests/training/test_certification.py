@@ -15,7 +15,7 @@ from catalog_enrichment.records import Modality
 from catalog_enrichment.training.certification import data_window, label_set
 
 from ..sample_certificate import SCORED_BY
-from .two_colours import NONE, Marketplace, Uses
+from .two_colours import Marketplace, Uses
 
 
 def test_every_product_with_a_picture_counts_also_several_of_a_group() -> None:
@@ -31,7 +31,7 @@ def test_products_without_a_picture_have_a_certificate_of_their_own() -> None:
     """Their scores are worse: nothing of it touches the other path."""
     market = Marketplace(without_picture=3)
     without = ~market.dataset.has_image
-    wrong = without & (market.groups % 36 == 35)  # one in twelve
+    wrong = without & (market.groups % 36 == 35)  # a twelfth
     market.scores = np.where(wrong[:, None], 1 - market.scores, market.scores)
     both, text_only = market.certificate(), market.certificate(Modality.TEXT_ONLY)
     assert both.threshold is not None
@@ -60,7 +60,7 @@ def test_too_few_products_without_a_picture_abstain_say_how_many_are_missing_and
 
 
 def test_products_whose_picture_could_not_be_reached_count_on_no_path() -> None:
-    """Enrichment waits for their pictures: they are no products without one."""
+    """Enrichment waits for their pictures: they are no products without a picture."""
     market = Marketplace(without_picture=3)
     counted = market.certificate(Modality.TEXT_ONLY)
     without = np.flatnonzero(~market.dataset.has_image)
@@ -129,17 +129,15 @@ def test_the_fold_must_have_as_many_products_as_this_use_needs(use: int, count: 
     certificate = market.certificate(uses=uses, folds=folds)
     assert bool(uses.calls) == tested
     assert (certificate.threshold is not None) == tested
-    if not tested:
-        assert (
-            f"{count} labelled products with text and picture are in the certification fold" in certificate.why_abstains
-        )
+    why = f"{count} labelled products with text and picture are in the certification fold"
+    assert (why in certificate.why_abstains) != tested
 
 
 def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly_poor() -> None:
     uses, market = Uses(), Marketplace()
-    test = market.folds.train  # no fold of a certificate
+    test = market.test_folds.test
     market.scores[test[:80]] = 1 - market.scores[test[:80]]
-    certificate = market.certificate(uses=uses, folds=replace(market.folds, train=NONE, test=test))
+    certificate = market.certificate(uses=uses, folds=market.test_folds)
     assert certificate.threshold is None
     assert certificate.why_abstains.startswith(
         "not tested, to keep the certification labels for a better model: 72 of 360"
@@ -147,7 +145,7 @@ def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly
     assert uses.calls == []
     market.scores = np.where(market.truth, 0.99, 0.01)
     market.scores[test[:30]] = 1 - market.scores[test[:30]]  # 7.5%: not significantly more than 10%
-    assert market.certificate(uses=uses, folds=replace(market.folds, train=NONE, test=test)).threshold is not None
+    assert market.certificate(uses=uses, folds=market.test_folds).threshold is not None
     assert len(uses.calls) == 1
 
 
@@ -155,14 +153,14 @@ def test_labels_are_kept_for_a_better_model_where_the_test_fold_is_significantly
 def test_labels_are_kept_for_a_better_model_where_the_promotion_gate_would_refuse_this_one(modality: Modality) -> None:
     """It would by what the model would write on the test fold at the choosing fold's threshold, on this path."""
     uses, market, seen = Uses(), Marketplace(without_picture=3), []
-    test = market.folds.train  # no fold of a certificate
+    test = market.test_folds.test
     market.scores[test[::2]] = np.where(market.truth[test[::2]], 0.5, 0.01)  # below the choosing fold's threshold
 
     def refusal(attribute: str, decisions: Sequence[HeldOutDecision]) -> str:
         seen.extend(decisions)
         return f"{attribute}: 0.500 against 0.700"
 
-    folds = replace(market.folds, train=NONE, test=test)
+    folds = market.test_folds
     low = np.random.default_rng(0).random((200, 1)) < 1 / 3  # as many as of all labelled products
     market.scores[1200:1600:2] = np.where(low, [0.5, 0.01], [0.99, 0.01])
     certificate = market.certificate(modality, uses=uses, folds=folds, refusal=refusal)
@@ -188,7 +186,7 @@ def test_without_a_choosing_threshold_nothing_would_be_written_to_the_test_fold(
     wrong = market.folds.choosing[::28], market.folds.choosing[1::28]
     for index in wrong:
         market.scores[index] = 1 - market.scores[index]
-    folds = replace(market.folds, train=NONE, test=market.folds.train)
+    folds = market.test_folds
     market.certificate(folds=folds, refusal=lambda _, decisions: seen.extend(decisions) or "")
     assert len(seen) == 360
     assert not any(row.written_values for row in seen)
@@ -239,17 +237,14 @@ def test_where_unlabelled_products_are_a_sample_group_sizes_count_the_labelled_a
     assert market.certificate().steps[0].groups == 20
 
 
-def test_an_unlabelled_product_stands_for_at_least_itself() -> None:
-    """Some of the products in no fold are counted as labelled, e.g. by a value of another attribute."""
+@pytest.mark.parametrize(("counted", "represented"), [(4000, 3600), (100, 360)])
+def test_unlabelled_products_stand_for_those_that_were_not_kept_and_at_least_for_themselves(
+    counted: int, represented: int
+) -> None:
+    """400 are in no fold. More may be so than are counted: another attribute's value makes a product labelled."""
     market = Marketplace()
-    market.dataset.counts["unlabelled"] = 100  # 400 are in no fold
-    assert market.certificate().unlabelled_products == 360
-
-
-def test_unlabelled_products_stand_for_those_that_were_not_kept() -> None:
-    market = Marketplace()
-    market.dataset.counts["unlabelled"] = 4000  # 400 are kept
-    assert market.certificate().unlabelled_products == 3600
+    market.dataset.counts["unlabelled"] = counted
+    assert market.certificate().unlabelled_products == represented
 
 
 def test_certification_on_the_choosing_products_is_refused() -> None:

@@ -61,7 +61,7 @@ def test_unusable_pictures_leave_the_product_without_image(tmp_path):
 
 
 def test_a_picture_that_could_not_be_reached_is_on_no_modality_path(tmp_path):
-    """Also where an unlabelled product replaced another one in the sample."""
+    """Also where an unlabelled product replaced another in the sample."""
     nobody_answers = [{"bytes": None, "uri": "http://127.0.0.1:1/picture.jpg", "version": "1"}]
     pictures = {0: {"images": nobody_answers}, 1: {"images": []}, 2: {}}
     rows = [product(n, labelled=n < 3, **pictures[n % 3]) for n in range(40)]
@@ -92,17 +92,13 @@ def test_unlabelled_sample_is_capped_and_does_not_depend_on_the_order(tmp_path):
         np.testing.assert_array_equal(first.pixels[position], second.pixels[position_of[name]])
 
 
-def test_no_unlabelled_product_is_kept_when_the_cap_is_zero(tmp_path):
-    assert len(load([product(n, labelled=n < 3) for n in range(9)], tmp_path, max_unlabelled=0)) == 3
-
-
 @pytest.fixture
 def mixed(tmp_path):
     rows = [product(n) for n in range(8)]
     rows += [
         product(8, merchant_attributes=[("color", ["Mauve"])]),  # in the dictionary, too rare to be learned
         product(9, merchant_attributes=[("color", ["sort of red"])]),  # not in the dictionary
-        product(10, merchant_attributes=[("color", ["Red", "Blue"])]),  # two values of an attribute that has one
+        product(10, merchant_attributes=[("color", ["Red", "Blue"])]),  # several values, where one is allowed
         product(11, merchant_attributes=[("color", None), ("material", ["Wool", "Tweed", None])]),
         product(12, labelled=False),
     ]

@@ -1,4 +1,4 @@
-"""What people said is right trains the model, with its source kept; nothing is measured or certified by it."""
+"""People's answers train the model, with their source kept; nothing is measured or certified by them."""
 
 from __future__ import annotations
 
@@ -62,16 +62,19 @@ def catalog(tmp_path: Path) -> Catalog:
     return lake
 
 
+COLORS = {
+    "yes": HumanLabel(("red",), (), "label"),
+    "other": HumanLabel(("green",), ("red",), "label"),
+    "no": HumanLabel((), ("red",), "label"),
+    "merchant": HumanLabel(("red",), (), "label"),
+    "suggested": HumanLabel((), ("green",), "suggestions"),
+    "half": HumanLabel((), ("green",), "suggestions"),
+}
+
+
 def test_right_and_wrong_values_are_labels_with_their_source(catalog: Catalog) -> None:
-    assert human_labels.labels(catalog) == {
-        "yes": {"color": HumanLabel(("red",), (), "label")},
-        "other": {"color": HumanLabel(("green",), ("red",), "label")},
-        "no": {"color": HumanLabel((), ("red",), "label")},
-        "both": {"material": HumanLabel(("cotton", "wool"), (), "label")},
-        "merchant": {"color": HumanLabel(("red",), (), "label")},
-        "suggested": {"color": HumanLabel((), ("green",), "suggestions")},
-        "half": {"color": HumanLabel((), ("green",), "suggestions")},
-    }
+    material = {"both": {"material": HumanLabel(("cotton", "wool"), (), "label")}}
+    assert human_labels.labels(catalog) == {name: {"color": label} for name, label in COLORS.items()} | material
 
 
 def test_the_newest_word_about_a_value_counts(catalog: Catalog) -> None:
@@ -89,14 +92,11 @@ def test_the_newest_word_about_a_value_counts(catalog: Catalog) -> None:
     catalog.append_rows("verdicts", rows, "more")
     catalog.append_rows("runs", [run_row("audit-2", kind="audit", attempt=1)], "audit-2#1")
     found = {product: said["color"] for product, said in human_labels.labels(catalog).items() if "color" in said}
-    assert found == {
+    assert found == COLORS | {
         "yes": HumanLabel((), ("red",), "audit"),
         "no": HumanLabel(("red",), (), "audit"),
         "other": HumanLabel(("green",), ("red",), "audit"),
         "both": HumanLabel(("red",), (), "audit"),
-        "merchant": HumanLabel(("red",), (), "label"),
-        "suggested": HumanLabel((), ("green",), "suggestions"),
-        "half": HumanLabel((), ("green",), "suggestions"),
     }
 
 
@@ -226,7 +226,7 @@ def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog
     found = {name: labels.truth[place[name]].tolist() for name in ("m0", "m1", "m2", "m3", "m4")}
     assert found == {
         "m0": [False, True],
-        "m1": [False, True],  # one person is not enough against a merchant, who said green
+        "m1": [False, True],  # a single person is not enough against a merchant, who said green
         "m2": [True, False],  # two people agree with the merchant
         "m3": [False, True],  # nobody said what else is right
         "m4": [True, False],  # a shop's manager answered, not two reviewers
@@ -234,7 +234,7 @@ def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog
     assert all(labels.labelled[place[name]] and not labels.unlabelled[place[name]] for name in found)
     assert data.counts["overturned"] == 2
     material = data.labels("material").truth[place["half"]].tolist()
-    assert material == [True, True], "of several values a confirmed one is added to the merchant's"
+    assert material == [True, True], "a confirmed value is added to the merchant's, where there can be several"
 
 
 def test_a_twin_of_a_held_out_product_does_not_train(catalog: Catalog, tmp_path: Path) -> None:

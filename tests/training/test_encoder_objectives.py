@@ -1,5 +1,4 @@
-"""Self-supervision against the printed equations, destruction and construction learning, and their effect on a toy
-catalog."""
+"""Self-supervision, destruction and construction learning against the printed equations."""
 
 from __future__ import annotations
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from catalog_enrichment.models.image_encoders import feature_map
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import (
     AdaptSpec,
@@ -60,7 +58,7 @@ def model(kind: str, dropout: float = 0.0) -> ModelSpec:
 
 @pytest.fixture(scope="module")
 def task(toy_task) -> Task:
-    """One product in ten has no picture."""
+    """A tenth of the products has no picture."""
     rows = [easy(number) for number in range(COUNT)]
     for row in rows[5::10]:
         row["images"] = []
@@ -196,22 +194,6 @@ def test_convirt_brings_titles_near_pictures_of_their_colour(task):
     assert matching_share(net, objective, task, held_out) > max(0.8, before + 0.2)  # chance: 0.25
 
 
-def test_simcse_moves_titles_apart_and_keeps_two_encodings_of_a_title_near(task):
-    net, spec = network(task, model("text_only", dropout=0.1)), adapt("simcse")
-    objective = contrast(spec, net)
-    index = np.arange(110, COUNT)
-    before = objective.held_out(net, task.examples, index).loss
-    inputs = FitInputs(name="adapt", examples=task.examples, train=np.arange(110), held_out=index)
-    loop.run(net, objective, spec.fit, inputs, silent)
-    assert objective.held_out(net, task.examples, index).loss < before - 1
-    inputs = task.examples.batch(index)
-    net.train()
-    with torch.no_grad():
-        first, second = (objective.project_text(net.encode(inputs).texts[0].vector) for _ in range(2))
-    similar = torch.nn.functional.cosine_similarity(first[:, None], second[None], dim=2)
-    assert (similar.argmax(dim=1) == torch.arange(len(index))).float().mean() > 0.8
-
-
 # --- destruction -------------------------------------------------------------------------------------------------
 
 
@@ -259,14 +241,10 @@ def test_each_position_has_the_patch_of_its_origin(size):
         for row in range(4):
             for column in range(4):
                 from_row, from_column = divmod(int(origins[picture, row, column]), 4)
-                new, old = (
-                    (
-                        slice(margin + r * side, margin + (r + 1) * side),
-                        slice(margin + c * side, margin + (c + 1) * side),
-                    )
-                    for r, c in ((row, column), (from_row, from_column))
+                down, right, from_down, from_right = (
+                    slice(margin + at * side, margin + (at + 1) * side) for at in (row, column, from_row, from_column)
                 )
-                assert np.array_equal(after[picture][:, *new], before[picture][:, *old])
+                assert np.array_equal(after[picture, :, down, right], before[picture, :, from_down, from_right])
     assert np.array_equal(pixels.numpy(), before)  # the input is unchanged
     edge = np.ones((size, size), dtype=bool)
     edge[margin : margin + 4 * side, margin : margin + 4 * side] = False
@@ -287,7 +265,7 @@ def entropy(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_the_loss_is_the_weighted_sum_of_its_three_parts(task):
-    net = image_network(task, VIT).eval()  # its feature map is 4 x 4: one position per patch
+    net = image_network(task, VIT).eval()  # its feature map is 4 x 4: a position per patch
     objective = objective_of(task, net)
     torch.nn.init.normal_(objective.position_head.weight, std=3)  # predictions that differ between patches
     index = task.train[:12]
@@ -320,11 +298,7 @@ def test_the_loss_is_the_weighted_sum_of_its_three_parts(task):
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [VIT, ImageSpec(name="lcnet_035", size=32)],
-    ids=lambda image: image.name,
-)
+@pytest.mark.parametrize("image", [VIT, ImageSpec(name="lcnet_035", size=32)], ids=lambda image: image.name)
 def test_every_weight_has_a_gradient_with_every_encoder(task, image):
     net = image_network(task, image).train()
     objective = objective_of(task, net, replace(SPEC, patches=7))  # 32 pixels are not divisible by 7
@@ -348,32 +322,6 @@ def test_the_held_out_loss_is_the_classification_of_whole_pictures(task):
     held_out = task.folds.choosing[task.examples.has_image[task.folds.choosing]]
     loss = objective_of(task, net).held_out(net, task.examples, held_out)
     assert loss == Classification(targets).held_out(net, task.examples, held_out)
-
-
-def test_patch_positions_are_learned(toy_task):
-    """The pictures' shade depends on the position: greener to the right, redder below."""
-    random = np.random.default_rng(0)
-    task = toy_task([easy(number) for number in range(160)])
-    row, column = np.mgrid[0:1:32j, 0:1:32j]
-    shade = np.stack([row, column, np.zeros_like(row)], axis=2) * 200
-    task.examples.dataset.pixels = (shade + random.integers(0, 50, (160, 32, 32, 3))).astype(np.uint8)
-    spec = replace(SPEC, fit=replace(FIT, epochs=10), construction=1.0)
-    net = image_network(task, VIT)
-    objective = objective_of(task, net, spec)
-
-    def position_error() -> float:
-        net.eval()
-        torch.manual_seed(9)
-        origins = shuffled(len(task.folds.test), 4, 2)
-        pixels = rearranged(task.examples.batch(task.folds.test).pixels, origins)
-        with torch.no_grad():
-            predicted = objective.predicted_positions(feature_map(net.image(pixels)[1]))
-        return float((predicted - coordinates(origins)).abs().mean())
-
-    before = position_error()
-    inputs = FitInputs(name="destruction", examples=task.examples, train=task.train, held_out=task.folds.choosing)
-    loop.run(net, objective, replace(spec.fit, schedule="constant"), inputs, silent)
-    assert position_error() < before / 2
 
 
 # --- both ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from catalog_enrichment.models.spec import (
     TextSpec,
     fusion_files,
 )
-from catalog_enrichment.models.text_encoders import TextEncoder, Tokens
+from catalog_enrichment.models.text_encoders import TextEncoder, Tokens, build_tokenizer
 from catalog_enrichment.precision.classification_metrics import pairs_from, r_at_p_micro
 from catalog_enrichment.training.examples import Examples, augmented
 from catalog_enrichment.training.fit import check_buildable, fit, set_threads
@@ -120,9 +120,8 @@ def test_frozen_encoders_keep_the_weights_of_their_own_fits(task: Task, tmp_path
     frozen = recipe(fusion="hierarchical", epochs=1)
     second = TextSpec(bert=frozen.model.text.bert, pooling="mean", max_length=16, fields="apart", frozen=True)
     model = replace(frozen.model, text=second, second_text=second, image=replace(frozen.model.image, frozen=True))
-    whole = replace(
-        frozen, model=model, text=stage, image=stage, destruction=DestructionSpec(fit=stage, patches=4, reach=1)
-    )
+    destruction = DestructionSpec(fit=stage, patches=4, reach=1)
+    whole = replace(frozen, model=model, text=stage, image=stage, destruction=destruction)
     lines: list[str] = []
     told: list[str] = []
     staged = _task_for(whole, task)
@@ -150,7 +149,7 @@ ONCE = FitSpec(epochs=1)
 
 
 def changed(part: str, **changes: Any) -> Recipe:
-    """A recipe with one part of its model changed."""
+    """Return a recipe with a changed part of its model."""
     original = recipe(epochs=1)
     return replace(original, model=replace(original.model, **{part: replace(getattr(original.model, part), **changes)}))
 
@@ -174,14 +173,8 @@ def changed(part: str, **changes: Any) -> Recipe:
         (replace(recipe(), noise=NoiseSpec(fit=ONCE, encoder="nope")), "no image encoder 'nope'"),
         (changed("text", frozen=True), r"model\.text: frozen with random weights"),
         (changed("image", frozen=True), r"model\.image: frozen with random weights"),
-        (
-            replace(changed("image", frozen=True), adapt=AdaptSpec(method="simcse", fit=ONCE)),
-            r"model\.image: frozen",
-        ),
-        (
-            replace(changed("image", frozen_stages=3), image=ONCE),
-            r"frozen_stages: the first stages have random weights",
-        ),
+        (replace(changed("image", frozen=True), adapt=AdaptSpec(method="simcse", fit=ONCE)), r"model\.image: frozen"),
+        (replace(changed("image", frozen_stages=3), image=ONCE), "frozen_stages: the first stages have random weights"),
         (changed("image", frozen=True, weights="some.pth", palette=4), r"model\.image: frozen with random weights"),
     ],
     ids=[
@@ -298,9 +291,7 @@ def test_augmentation_mirrors_and_shifts_but_keeps_colours() -> None:
 
 
 def _task_for(whole: Recipe, task: Task) -> Task:
-    """The same products as the inputs of another model."""
-    from catalog_enrichment.models.text_encoders import build_tokenizer
-
+    """Return the same products as the inputs of another model."""
     dataset = task.examples.dataset
     tokenizers = {name: build_tokenizer(text, dataset.titles) for name, text in whole.model.texts.items()}
     return replace(task, examples=Examples.of(dataset, whole.model, tokenizers), tokenizers=tokenizers)
@@ -340,9 +331,8 @@ def check_computed_once(
 
     def counted(self: Any, inputs: Any) -> Any:
         count = len(inputs.present) if isinstance(inputs, Tokens) else len(inputs)
-        if count > 1 and not any(
-            weight.requires_grad for weight in self.parameters()
-        ):  # 1: a new encoder's blank picture
+        frozen = not any(weight.requires_grad for weight in self.parameters())
+        if count > 1 and frozen:  # 1: a new encoder's blank picture
             read.append(count)
         return forward(self, inputs)
 
@@ -398,7 +388,8 @@ def test_texts_of_products_that_were_not_encoded_are_read(task: Task) -> None:
     rows = np.arange(20)
     with_vectors = task.examples.with_frozen_outputs(fitted, rows[:10], pictures=True)
     for index in (rows[:10], rows[5:15], rows[10:]):
-        expected, found = (one.outputs(fitted, index).logits["color"] for one in (task.examples, with_vectors))
+        both = (task.examples, with_vectors)
+        expected, found = (examples.outputs(fitted, index).logits["color"] for examples in both)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert isinstance(with_vectors.batch(rows[:10]).texts["text"][0], EncoderOutput)
     assert isinstance(with_vectors.batch(rows[5:15]).texts["text"][0], Tokens)

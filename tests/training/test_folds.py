@@ -71,14 +71,14 @@ def grouped(groups: np.ndarray, truth: np.ndarray | None = None) -> GroupedProdu
 
 
 def random_groups(count: int, large: int = 0, seed: int = 0) -> np.ndarray:
-    """Groups of three products on average; the first ``large`` products are one group."""
+    """Draw groups of three products on average; the first ``large`` products are a group."""
     groups = np.random.default_rng(seed).integers(0, count // 3, count)
     groups[:large] = 10_000
     return groups
 
 
 def values(count: int, seed: int = 0) -> np.ndarray:
-    """Twelve values, from a third of the products down to five of them."""
+    """Draw twelve values, from a third of the products down to five of them."""
     random = np.random.default_rng(seed)
     truth = np.zeros((count, 12), dtype=bool)
     for value, share in enumerate(np.geomspace(1 / 3, 5 / count, 12)):
@@ -95,7 +95,7 @@ def fold_of(folds: Folds, product: int) -> str:
 
 
 def check_division(parts: Sequence[Index], index: np.ndarray, groups: np.ndarray) -> None:
-    """Every product is in one part, and no group in two."""
+    """Check that every product is in a part, and no group in two."""
     assert np.array_equal(np.sort(np.concatenate(parts)), index)
     assert all((np.diff(part) > 0).all() for part in parts)
     by_part = [set(groups[part].tolist()) for part in parts]
@@ -103,7 +103,7 @@ def check_division(parts: Sequence[Index], index: np.ndarray, groups: np.ndarray
 
 
 def expected_shares(config: FoldsConfig, large: int, count: int, drawn: str) -> dict[str, float]:
-    """Each fold's share of the products where ``large`` of them were drawn into one fold."""
+    """Return each fold's share of the products where ``large`` of them were drawn into the fold ``drawn``."""
     shares = {name: getattr(config, name) for name in ("train", "choosing", "certification", "test")}
     left = {name: max(share - (large / count if name == drawn else 0.0), 0.0) for name, share in shares.items()}
     rest = (count - large) / count / sum(left.values())
@@ -289,7 +289,7 @@ class Trainings:
 
 
 def test_rounds_follow_each_other_until_too_few_products_never_certified() -> None:
-    """The certification fold has 30%, the test fold 8%: three folds, then the last one goes on."""
+    """The certification fold has 30%, the test fold 8%: three folds, then the last goes on."""
     catalog = Trainings()
     trained = [catalog.train() for _ in range(11)]
     assert [current.number for _, current in trained] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]
@@ -353,7 +353,7 @@ def test_as_many_products_as_the_folds_share_are_enough(fresh: int, number: int)
 
 
 def test_where_a_fold_would_be_empty_the_old_round_goes_on() -> None:
-    """One group has 700 products and certified; a new fold would leave no product for the choosing fold."""
+    """A group has 700 products and certified; a new fold would leave no product for the choosing fold."""
     labelled, products = np.arange(925), grouped(np.maximum(np.arange(925) - 699, 0))
     first, certified = split_folds(labelled, products, SETTINGS.folds), labelled < 700
     assert not certified[first.test].any()

@@ -1,5 +1,5 @@
-"""What the certificates would write on the test fold, and which mistakes are shown. Column 0 is Red, odd products are
-Blue."""
+"""The decisions of the certificates on the test fold, and the mistakes that are shown. Column 0 is Red, odd products
+are Blue."""
 
 from __future__ import annotations
 
@@ -18,35 +18,22 @@ from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.held_out import TITLE, held_out_decisions, mistakes, pictures_of
-from catalog_enrichment.training.task import Split
 
-from .two_colours import NONE, Marketplace
+from .two_colours import Marketplace
 
 
 def test_certified_metrics_are_of_what_may_be_written_on_both_paths() -> None:
-    """Of the 400 products 40 have no picture; 100 are of a refused category, 100 of a language never seen."""
+    """40 of the 400 products have no picture; 100 are of a refused category, 100 of a language never seen."""
     market = Marketplace()
     both, text_only = market.certificate(), market.certificate(Modality.TEXT_ONLY)
-    refused = replace(
-        both,
-        refused_categories=(
-            RefusedCategory(
-                category="Home",
-                language="en",
-                accepted=3,
-                missing=17,
-                unlabelled_products=100,
-                labelled_missing=200,
-                why="few",
-            ),
-        ),
-        categories=("Apparel", "Home"),
+    home = RefusedCategory(
+        category="Home", language="en", accepted=3, missing=17, unlabelled_products=100, labelled_missing=200, why="few"
     )
+    refused = replace(both, refused_categories=(home,), categories=("Apparel", "Home"))
     market.dataset.categories[:100] = ["Home"] * 100
     market.dataset.languages[100:200] = ["ja"] * 100
-    folds = replace(market.folds, train=NONE, test=market.folds.train)
-    split = Split(market.dataset, market.groups, folds)
-    scores = ModelScores(np.arange(market.count), {"color": market.scores})
+    split = market.split(market.test_folds)
+    scores = market.model_scores()
     decisions = held_out_decisions(split, {"color": market.labels}, scores, [refused, text_only])
     assert len(decisions) == 400
     may = market.dataset.has_image[:400] & (np.arange(400) >= 200)
@@ -64,8 +51,8 @@ def test_a_product_whose_picture_could_not_be_reached_is_in_no_test_fold() -> No
     unreachable = np.flatnonzero(~market.dataset.has_image[:400])[:3].tolist()
     for product in unreachable:
         market.dataset.picture_reasons[product] = Reason.IMAGE_UNREACHABLE
-    split = Split(market.dataset, market.groups, replace(market.folds, train=NONE, test=market.folds.train))
-    scores = ModelScores(np.arange(market.count), {"color": market.scores})
+    split = market.split(market.test_folds)
+    scores = market.model_scores()
     decisions = held_out_decisions(split, {"color": market.labels}, scores, [market.certificate()])
     assert [row.product_id for row in decisions] == [f"p{n}" for n in range(400) if n not in unreachable]
 
@@ -76,15 +63,15 @@ def test_gold_products_that_did_not_certify_are_test_products() -> None:
     market = Marketplace()
     answered = ~market.labelled & (market.groups % 2 == 0)
     market.dataset.gold = [
-        {} if not one else {"color": () if group % 3 == 0 else (("Red", "Blue")[product % 2],)}
-        for product, (one, group) in enumerate(zip(answered.tolist(), market.groups.tolist(), strict=True))
+        {"color": () if group % 3 == 0 else (("Red", "Blue")[product % 2],)} if asked else {}
+        for product, (asked, group) in enumerate(zip(answered.tolist(), market.groups.tolist(), strict=True))
     ]
-    market.dataset.merchant = [{"color": ("Red",)} if one else {} for one in market.labelled.tolist()]
+    market.dataset.merchant = [{"color": ("Red",)} if given else {} for given in market.labelled.tolist()]
     market.groups = np.where(np.arange(market.count) >= 1500, market.groups - 750, market.groups)
     labels = replace(market.labels, gold=answered, gold_truth=market.truth)
     folds = replace(market.folds, test=market.folds.certification[:40])
-    split = Split(market.dataset, market.groups, folds)
-    scores = ModelScores(np.arange(market.count), {"color": market.scores})
+    split = market.split(folds)
+    scores = market.model_scores()
     certificate = market.certificate()
     found = held_out_decisions(split, {"color": labels}, scores, [certificate])
     rows = {row.product_id: row for row in found}
@@ -113,8 +100,7 @@ class World:
         self.market = Marketplace()
         self.dataset = self.market.dataset
         self.dataset.titles = [f"title {n}" for n in range(self.market.count)]
-        folds = replace(self.market.folds, train=NONE, test=self.market.folds.train)
-        self.split = Split(self.dataset, self.market.groups, folds)
+        self.split = self.market.split(self.market.test_folds)
         self.probabilities = self.market.scores.copy()
         self.written: dict[int, tuple[str, ...]] = {}
         self.weights = np.full(self.market.count, 0.25)
@@ -132,16 +118,18 @@ class World:
             HeldOutDecision(f"p{n}", n // 2, "color", (names[n % 2],), self.written.get(n, ()), Modality.BOTH)
             for n in reversed(range(400))
         ]
+        return self.mistakes(decisions, most, labels)
+
+    def mistakes(
+        self, decisions: list[HeldOutDecision], most: int = 10, labels: Labels | None = None
+    ) -> list[dict[str, Any]]:
         scores = ModelScores(np.arange(self.market.count), {"color": self.probabilities}, {"color": self.weights})
         return mistakes(self.split, {"color": labels or self.market.labels}, scores, decisions, most)
 
 
-def test_a_model_that_is_right_has_no_mistakes() -> None:
-    assert World().rows() == []
-
-
 def test_a_mistake_has_the_product_the_truth_and_the_prediction() -> None:
     world = World()
+    assert world.rows() == []
     world.wrong(7, 0.9)
     world.weights[7] = 0.75
     (row,) = world.rows()
@@ -161,8 +149,8 @@ def test_what_would_be_written_comes_first_then_the_highest_score() -> None:
     assert world.rows(most=0) == []
 
 
-def test_of_several_values_a_wrong_one_that_would_be_written_is_shown() -> None:
-    """Of cardinality many, and a product that has none of the colours."""
+def test_a_wrong_value_that_would_be_written_is_shown_before_others() -> None:
+    """The attribute can have many values, and the product has none of them."""
     world = World()
     world.market.truth[5] = False
     world.probabilities[5] = (0.95, 0.4)  # the second is written at a lower score than 0.5
@@ -196,10 +184,8 @@ def test_pictures_are_those_that_the_model_saw() -> None:
 
 def test_products_of_a_gold_sample_are_no_mistakes_of_the_test_fold() -> None:
     world = World()
-    scores = ModelScores(np.arange(world.market.count), {"color": world.probabilities}, {"color": world.weights})
     gold = HeldOutDecision("p1300", 650, "color", (), ("Red",), Modality.BOTH)
-    labels = {"color": world.market.labels}
-    assert mistakes(world.split, labels, scores, [gold], 10) == []
+    assert world.mistakes([gold]) == []
     world.wrong(3, 0.9)
     wrong = HeldOutDecision("p3", 1, "color", ("Blue",), ("Red",), Modality.BOTH)
-    assert [row["product_id"] for row in mistakes(world.split, labels, scores, [gold, wrong], 10)] == ["p3"]
+    assert [row["product_id"] for row in world.mistakes([gold, wrong])] == ["p3"]

@@ -1,4 +1,4 @@
-"""What the training job tells a training: products, labels that merchants took over from this system, earlier uses."""
+"""The training job passes on products, labels that merchants took over from this system, and earlier uses."""
 
 from __future__ import annotations
 

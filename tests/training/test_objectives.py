@@ -32,32 +32,21 @@ def test_loss_without_any_label_is_zero_with_zero_gradient():
     assert logits.grad.abs().sum() == 0
 
 
-def test_losses_match_their_formulas():
-    logits = torch.tensor([[2.0, 0.0, -1.0]])
-    index = torch.tensor([0])
-    softmax = np.exp([2.0, 0, -1]) / np.exp([2.0, 0, -1]).sum()
-    sigmoid = 1 / (1 + np.exp([-2.0, 0, 1]))
-    one = attribute_loss(logits, target(Cardinality.ONE), index)
-    many = attribute_loss(logits, target(Cardinality.MANY), index)
-    assert float(one) == pytest.approx(-np.log(softmax[0]), rel=1e-5)
-    assert float(many) == pytest.approx(-np.log([sigmoid[0], 1 - sigmoid[1], 1 - sigmoid[2]]).sum(), rel=1e-5)
-
-
-def test_label_smoothing_moves_a_share_of_the_truth_to_all_values():
-    logits = torch.tensor([[2.0, 0.0, -1.0]])
-    index = torch.tensor([0])
-    log_softmax = np.log(np.exp([2.0, 0, -1]) / np.exp([2.0, 0, -1]).sum())
-    log_sigmoid, log_rest = -np.log1p(np.exp([-2.0, 0, 1])), -np.log1p(np.exp([2.0, 0, -1]))
-    one = attribute_loss(logits, target(Cardinality.ONE), index, 0.3)
-    many = attribute_loss(logits, target(Cardinality.MANY), index, 0.3)
-    smoothed = np.array([0.85, 0.15, 0.15])
-    assert float(one) == pytest.approx(-(0.8 * log_softmax[0] + 0.1 * log_softmax[1] + 0.1 * log_softmax[2]), rel=1e-5)
-    assert float(many) == pytest.approx(-(smoothed * log_sigmoid + (1 - smoothed) * log_rest).sum(), rel=1e-5)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_losses_match_their_formulas_and_smoothing_moves_a_share_of_the_truth_to_all_values(smoothing):
+    logits, index, scores = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]), np.array([2.0, 0, -1])
+    truth = np.array([1.0, 0, 0]) * (1 - smoothing)
+    single, many = (float(attribute_loss(logits, target(kind), index, smoothing)) for kind in Cardinality)
+    log_softmax = np.log(np.exp(scores) / np.exp(scores).sum())
+    assert single == pytest.approx(-((truth + smoothing / 3) * log_softmax).sum(), rel=1e-5)
+    log_sigmoid, log_rest = -np.log1p(np.exp(-scores)), -np.log1p(np.exp(scores))
+    smoothed = truth + smoothing / 2
+    assert many == pytest.approx(-(smoothed * log_sigmoid + (1 - smoothed) * log_rest).sum(), rel=1e-5)
 
 
 def with_refused(cardinality: Cardinality) -> Target:
-    """The third value of the last product is refused, and of the third one, where the right one is known; of the
-    second one all are."""
+    """The third value of the last product is refused, all values of the second, and the first value of the third, whose
+    right value is known."""
     known = target(cardinality)
     refused = torch.tensor([[False] * 3, [True] * 3, [True, False, False], [False, False, True]])
     learnable = torch.tensor([True, False, True, False])
@@ -69,10 +58,10 @@ def test_a_refused_value_is_the_likelihood_of_all_others():
     softmax = np.exp(logits.detach().numpy()) / np.exp(logits.detach().numpy()).sum(axis=1, keepdims=True)
     sigmoid = 1 / (1 + np.exp(-logits.detach().numpy()))
     first, third = -np.log(softmax[0, 0]), -np.log(softmax[2, 2])
-    one = attribute_loss(logits, with_refused(Cardinality.ONE), torch.arange(4))
+    single = attribute_loss(logits, with_refused(Cardinality.ONE), torch.arange(4))
     refused = -np.log(softmax[3, 0] + softmax[3, 1])
-    assert float(one.detach()) == pytest.approx((first + third + refused) / 3, rel=1e-5)
-    one.backward()
+    assert float(single.detach()) == pytest.approx((first + third + refused) / 3, rel=1e-5)
+    single.backward()
     assert logits.grad is not None
     assert logits.grad[1].abs().sum() == 0, "where all learned values are refused nothing is learned"
     assert logits.grad[3, 2] > 0, "the refused value becomes less probable"

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -73,8 +72,12 @@ def test_i2_every_attribute_and_path_has_a_certificate(trained):
     assert all(by_key[name, Modality.TEXT_ONLY].threshold is None for name in DICTIONARY.enabled)
 
 
+def color_of(model: TrainedModel) -> Certificate:
+    return next(c for c in model.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
+
+
 def test_the_colour_is_certified_and_precise_on_the_test_fold(trained):
-    color = next(c for c in trained.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
+    color = color_of(trained)
     assert color.threshold is not None
     assert color.lower_bound >= 0.95
     assert color.categories == ("Apparel/Topwear",)
@@ -87,8 +90,7 @@ def test_the_colour_is_certified_and_precise_on_the_test_fold(trained):
 
 def test_a_second_candidate_on_the_same_labels_is_tested_at_a_sixth_of_delta(trained):
     assert trained.lineage["label_uses"] == {"color": 2, "material": 2, "season": 1}
-    color = next(c for c in trained.certificates if c.attribute == "color" and c.modality is Modality.BOTH)
-    assert all(step.p_value <= 0.05 / 6 for step in color.steps if step.passed)
+    assert all(step.p_value <= 0.05 / 6 for step in color_of(trained).steps if step.passed)
 
 
 def test_what_would_be_written_on_the_test_fold_is_recorded_for_the_promotion_gate(trained):
@@ -111,7 +113,7 @@ def test_i8_artifact_verifies_and_carries_the_certificates(trained):
 
 
 def test_counts_add_up_and_certification_shares_no_group(trained):
-    """I7 for training: read = opted out + labelled + unlabelled; every labelled product is in one fold."""
+    """I7 for training: read = opted out + labelled + unlabelled; every labelled product is in a fold."""
     lineage = trained.lineage
     assert lineage["products_read"] == lineage["opted_out"] + lineage["labelled"] + lineage["unlabelled"] == 940
     assert lineage["opted_out"] == 20
@@ -148,13 +150,6 @@ def test_the_worst_mistakes_on_the_test_fold_are_kept_with_their_pictures(traine
     assert all(picture.startswith(b"\xff\xd8") for picture in trained.pictures.values())
 
 
-def test_certificates_expire_after_the_configured_days(trained):
-    certificate = trained.certificates[0]
-    assert certificate.expires_at - certificate.issued_at == timedelta(days=90)
-    assert abs(datetime.now(UTC) - certificate.issued_at) < timedelta(hours=1)
-    assert certificate.data_window == "2026-01-01/2026-01-01"
-
-
 def first_use(attribute: str, product_ids: Sequence[str], candidate: str, current: int) -> LabelUse:
     return LabelUse(1, current)
 
@@ -172,19 +167,14 @@ PLACEHOLDER = easy(0)["images"]
 @pytest.mark.parametrize(
     ("rows", "training", "error", "message"),
     [
-        (
-            [easy(n, merchant_attributes=[]) for n in range(30)],
-            {},
-            DataContractError,
-            r"0 of 30 products are labelled.*source\.mapping",
-        ),
+        ([easy(n, merchant_attributes=[]) for n in range(30)], {}, DataContractError, r"0 of 30 .*source\.mapping"),
         ([easy(n) for n in range(99)], {}, DataContractError, "training needs at least 100"),
         ([], {}, DataContractError, "0 of 0 products"),
         ([easy(n, images=PLACEHOLDER) for n in range(120)], {}, DataContractError, "placeholder picture"),
         ([easy(n) for n in range(120)], {"min_label_count": 1000}, DataContractError, "min_label_count"),
         ([easy(0)], {"attributes": ["size"]}, ConfigError, r"size.*Enabled"),
     ],
-    ids=["no labels", "few labels", "no products", "one picture for all", "rare values", "unknown attribute"],
+    ids=["no labels", "few labels", "no products", "the same picture", "rare values", "unknown attribute"],
 )
 def test_data_that_cannot_be_trained_on_are_refused(tmp_path, rows, training, error, message) -> None:
     with pytest.raises(error, match=message):
@@ -201,9 +191,7 @@ def test_pictures_that_are_all_missing_are_refused_with_an_example(tmp_path):
     lines: list[str] = []
     with pytest.raises(DataContractError, match="at least 100"):
         run(tmp_path, few, lines.append)
-    assert [
-        line for line in lines if line.startswith("warning: 19 of 99 products with pictures have no usable picture")
-    ]
+    assert any(line.startswith("warning: 19 of 99 products with pictures have no usable picture") for line in lines)
     with pytest.raises(DataContractError, match="at least 100"):  # the text alone needs no pictures
         run(tmp_path, rows[:99], set={"model.fusion.kind": "text_only"})
 

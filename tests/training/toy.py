@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,16 +13,9 @@ import pyarrow as pa
 from PIL import Image
 
 from catalog_enrichment import contract
+from catalog_enrichment.config import strict
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.models.spec import (
-    BertSize,
-    FitSpec,
-    FusionSpec,
-    ImageSpec,
-    ModelSpec,
-    Recipe,
-    TextSpec,
-)
+from catalog_enrichment.models.spec import Recipe
 from catalog_enrichment.records import Cardinality, stable_hash
 
 COLORS = {"Red": (200, 30, 30), "Green": (30, 170, 40), "Blue": (40, 50, 200), "Navy Blue": (10, 10, 80)}
@@ -89,28 +83,11 @@ def easy(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def recipe(fusion: str = "modality_attention", **fit: Any) -> Recipe:
-    """The smallest model that can learn the toy catalog."""
-    bert = BertSize(hidden=32, layers=1, heads=2, intermediate=64, vocab_size=200, dropout=0.0)
-    return Recipe(
-        name="toy",
-        model=ModelSpec(
-            text=TextSpec(bert=bert, pooling="mean", max_length=16),
-            image=ImageSpec(name="test_convnext", size=32),
-            fusion=FusionSpec(kind=fusion),
-        ),
-        fit=FitSpec(
-            **{
-                "epochs": 2,
-                "batch_size": 16,
-                "text_learning_rate": 3e-3,
-                "image_learning_rate": 1e-3,
-                "learning_rate": 5e-3,
-                "image_dropout": 0.2,
-                "augment": True,
-                **fit,
-            }
-        ),
-    )
+    """Return the smallest model that can learn the toy catalog; ``fit``: changed keys."""
+    content = tomllib.loads(recipe_toml(epochs=2))
+    content["model"]["fusion"] = {"kind": fusion}
+    content["fit"] |= {"augment": True, **fit}
+    return strict.build(Recipe, content, where="toy")
 
 
 def silent(line: str) -> None:
@@ -118,7 +95,7 @@ def silent(line: str) -> None:
 
 
 def recipe_toml(epochs: int) -> str:
-    """The model of :func:`recipe` as a recipe file."""
+    """Return the model of :func:`recipe` as a recipe file."""
     return f"""
 name = "toy"
 [model.text]

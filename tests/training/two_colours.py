@@ -29,7 +29,7 @@ NONE = np.array([], dtype=np.int64)
 
 @dataclass
 class Uses:
-    """Records the uses of labels; each is the ``number``-th."""
+    """A recorder of the uses of labels; each is the ``number``-th."""
 
     number: int = 1
     calls: list[tuple[str, list[str], str]] = field(default_factory=list)
@@ -76,8 +76,19 @@ class Marketplace:
         unlearned = np.zeros(self.count, dtype=np.int64)
         return Labels("color", Cardinality.ONE, ("Red", "Blue"), self.truth, self.labelled, unlearned, ~self.labelled)
 
+    @property
+    def test_folds(self) -> Folds:
+        """The folds with the train fold as the test fold, which is no fold of a certificate."""
+        return replace(self.folds, train=NONE, test=self.folds.train)
+
+    def split(self, folds: Folds | None = None) -> Split:
+        return Split(self.dataset, self.groups, folds or self.folds)
+
+    def model_scores(self, **more: Any) -> ModelScores:
+        return ModelScores(np.arange(self.count), {"color": self.scores}, **more)
+
     def certifier(self, uses: Uses | None = None, **changes: Any) -> Certifier:
-        split = Split(self.dataset, self.groups, changes.pop("folds", self.folds))
+        split = self.split(changes.pop("folds", None))
         probabilities = changes.pop("probabilities", {"color": self.scores})
         vectors = changes.pop("vectors", np.zeros((self.count, 1), dtype=np.float32))
         model_scores = ModelScores(np.arange(self.count), probabilities, vectors=vectors)

@@ -58,7 +58,7 @@ def test_every_bad_row_gets_its_reason_and_good_rows_none(spark: Any) -> None:
     assert reasons[None, "t"] == Reason.MISSING_ID
     assert reasons["no title", None] == reasons["blank title", " \u00a0\t\u200b\0"] == Reason.EMPTY_TITLE
     assert reasons["long title", "x" * 2001] == reasons["long description", "t"] == Reason.TEXT_TOO_LONG
-    # of one id the newest row with a title is kept, although a row without one is newer
+    # the newest row of an id with a title is kept, although a row without a title is newer
     assert reasons["twice", "new"] is None
     assert reasons["twice", "old"] == reasons["twice", "undated"] == Reason.DUPLICATE_ID
     assert reasons["twice", ""] == Reason.EMPTY_TITLE

@@ -107,7 +107,8 @@ def certify_by_verdicts(
         with stages("test"):
             judged = proposal_verdicts.read(catalog, registry, model, request.attribute)
             tested = _test(model, request.attribute, judged, rule)
-        summary = _summary(model, request.attribute, tested)
+        names = {"model": model.name, "certified_from": model.version, "model_version": model.version}
+        summary = names | {"attribute": request.attribute, "paths": [path.to_dict() for path in tested]}
         context.say(_table(tested))
         passed = [path for path in tested if path.test.certified is not None]
         if request.dry_run:
@@ -194,16 +195,6 @@ def _issued(context: Context, model: ResolvedModel, tested: _Tested) -> Certific
 
 
 # --- for people -----------------------------------------------------------------------------------------------------
-
-
-def _summary(model: ResolvedModel, attribute: str, tested: Sequence[_Tested]) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "certified_from": model.version,
-        "model_version": model.version,
-        "attribute": attribute,
-        "paths": [path.to_dict() for path in tested],
-    }
 
 
 _COLUMNS = (

@@ -1,4 +1,4 @@
-"""What a sample is drawn of and by which probabilities: the request, a frame of rows per population, and two draws.
+"""The populations and probabilities of samples: the request, a frame of rows per population, and two draws.
 
     accepted       model values that readers see
     suggested      open suggestions
@@ -371,7 +371,7 @@ def _with_near(marked: DataFrame, request: DrawRequest, random: Column) -> DataF
     place = F.row_number().over(of_value.orderBy(random, "product_id"))
     candidates, extra = F.count("*").over(of_value), F.least(F.lit(1.0), F.col("quota") / F.col("candidates"))
     placed = joined.withColumns({"quota": quota, "near_place": place, "candidates": candidates})
-    # a uniformly drawn row near the threshold had the same chance as its neighbours to come in as one of the others
+    # a uniformly drawn row near the threshold had the same chance as its neighbours to be drawn as a near row
     of_neighbours = Window.partitionBy("attribute", "value")
     near = distance <= F.col("limit")
     neighbours = F.max(F.when(open_near, extra)).over(of_neighbours)

@@ -88,7 +88,7 @@ def run_id_of(rows: Sequence[Row]) -> str:
 def new_verdicts(catalog: Catalog, store: ReviewStore, ingested: Mapping[str, Row]) -> tuple[list[Row], set[str]]:
     """Return rows of `verdicts`, without a run, and the ids of disputed items.
 
-    The rows are about settled items of drawn samples whose answer differs from the one that was ``ingested``.
+    The rows are about settled items of drawn samples whose answer differs from the answer that was ``ingested``.
     """
     known = {row["item_id"] for row in review_tables.drawn(catalog)}
     rows, disputed = [], set()

@@ -147,7 +147,7 @@ def _why_nothing(attribute: str, version: str, drawn_of: Sequence[str]) -> str:
         return f"no proposals for {attribute} were drawn for people to judge: {sample}"
     return (
         f"proposals for {attribute} were drawn of version {', '.join(drawn_of)}, whose files are not those of version "
-        f"{version}: certify that one with --model-version, or draw of this one: {sample}"
+        f"{version}: certify version {drawn_of[-1]} with --model-version, or draw of version {version}: {sample}"
     )
 
 

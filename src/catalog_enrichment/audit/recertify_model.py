@@ -125,7 +125,7 @@ def paused_attributes(catalog: Catalog, attributes: Sequence[str]) -> list[Switc
     if not found:
         by = ", ".join(f"{pause.attribute} ({pause.who}: {pause.why})" for pause in paused)
         raise ConfigError(
-            f"no attribute is paused by an audit, but by people: {by}. Name one with --attribute to certify it again "
+            f"no attribute is paused by an audit, but by people: {by}. Name it with --attribute to certify it again "
             "and switch it on, or switch it on with set_switch"
         )
     return found

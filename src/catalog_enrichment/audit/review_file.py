@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = 0x43455256
 """The number in the file's header ("CERV") that tells a review store from other SQLite files."""
 WAIT_SECONDS = 30.0
-"""How long a write waits for another process's write."""
+"""The time that a write waits for another process's write."""
 
 _SCHEMA = """
 CREATE TABLE samples (

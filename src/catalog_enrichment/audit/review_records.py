@@ -19,7 +19,7 @@ from catalog_enrichment.records import Cardinality, stable_hash
 
 
 class Purpose(StrEnum):
-    """Why a sample was drawn."""
+    """The purpose of a sample."""
 
     AUDIT = "audit"
     """Written values: is the value right? Estimates of precision and alarms rest on these."""
@@ -112,7 +112,7 @@ class Verdict:
     answered_at: datetime
     """UTC."""
     seconds: float
-    """How long the person looked at the item."""
+    """The time that the person looked at the item."""
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -293,7 +293,7 @@ def state_of(reviewers: int, verdicts: Sequence[Verdict]) -> tuple[ItemState, Ve
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """How far pairs of reviewers agree, over the items that both judged; adjudicators are not counted."""
+    """The agreement of pairs of reviewers, over the items that both judged; adjudicators are not counted."""
 
     pairs: int
     """Pairs of verdicts about the same item."""

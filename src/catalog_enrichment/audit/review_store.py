@@ -156,8 +156,8 @@ class ReviewStore(ReviewFile):
     def withdraw_answer(self, item_id: str, reviewer: str) -> bool:
         """Withdraw the person's answer to a suggestion, so that it is asked again; False if there is none.
 
-        Of several answers the newest is withdrawn; the older ones, too, unless one was applied: their requests are
-        gone.
+        The newest of several answers is withdrawn, and the older answers, too, unless an answer was applied: their
+        requests are gone.
         """
         with self._writing():
             found = self.withdraw_verdict(item_id, reviewer)

@@ -98,7 +98,7 @@ _OTHERWISE = {
     Scope.CATEGORY: ". For a category that is still to come: enrich.disabled_categories in the config",
     Scope.CERTIFICATE: ". For a certificate that has written nothing yet: pause its attribute",
 }
-"""What to do about a name that the catalog does not have yet."""
+"""Advice about a name that the catalog does not have yet."""
 
 
 def in_words(entries: Sequence[Switch]) -> list[str]:

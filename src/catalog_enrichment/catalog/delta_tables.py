@@ -47,7 +47,7 @@ _FENCE_RUN = "fence-"
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit of a table."""
+    """A commit of a table."""
 
     version: int
     run_id: str | None

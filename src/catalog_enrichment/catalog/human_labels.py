@@ -134,28 +134,24 @@ def _labels_of_verdicts(verdicts: Iterable[Row]) -> dict[Pair, tuple[datetime, H
 
 def _human_sets(catalog: Catalog) -> dict[Pair, tuple[datetime, tuple[str, ...]]]:
     """Return when a person gave the newest active set, and its values; without sets that say that there is no value."""
-    events: defaultdict[Pair, list[Row]] = defaultdict(list)
-    for row in _events_of_people(catalog):
-        events[_pair(row)].append(row)
-    found = {}
-    for pair, rows in events.items():
-        if active := active_rows(rows):
-            newest = max(active, key=lambda row: (row["asserted_at"], row["run_id"]))
-            values = tuple(sorted(row["value"] for row in active if row["run_id"] == newest["run_id"]))
-            if ledger.NO_VALUE not in values:
-                found[pair] = (newest["asserted_at"], values)
-    return found
-
-
-def _events_of_people(catalog: Catalog) -> list[Row]:
-    """Return the asserts of people, and all events that act on them."""
     import pyarrow.compute as pc
 
     rows: list[Row] = []
     for batch in catalog.scan("attribute_values", _OF_EVENT):
         rows += batch.filter(pc.equal(batch.column("source"), Source.HUMAN.value)).to_pylist()
     asserts = {row["event_id"] for row in rows if row["op"] == Op.ASSERT.value}
-    return [row for row in rows if row["op"] == Op.ASSERT.value or row["refers_to"] in asserts]
+    events: defaultdict[Pair, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["op"] == Op.ASSERT.value or row["refers_to"] in asserts:
+            events[_pair(row)].append(row)
+    found = {}
+    for pair, of_pair in events.items():
+        if active := active_rows(of_pair):
+            newest = max(active, key=lambda row: (row["asserted_at"], row["run_id"]))
+            values = tuple(sorted(row["value"] for row in active if row["run_id"] == newest["run_id"]))
+            if ledger.NO_VALUE not in values:
+                found[pair] = (newest["asserted_at"], values)
+    return found
 
 
 # labels that certify

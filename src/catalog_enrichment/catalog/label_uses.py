@@ -92,7 +92,7 @@ def _number(uses: FirstUses, fold: Fold, candidate: str) -> int:
 
 def _used_before(first_use: dict[str, datetime], candidate: str) -> int:
     own = first_use.get(candidate)
-    return sum(name != candidate and (own is None or time < own) for name, time in first_use.items())
+    return sum(own is None or time < own for time in first_use.values())
 
 
 def _first_uses(catalog: Catalog, fold: Fold) -> tuple[FirstUses, datetime | None]:

@@ -1,7 +1,7 @@
 """The ledger of values (contract `attribute_values`): its events, the active values, what readers see, undoing.
 
 Events are only appended. A run asserts values; a later run may retract them; a rollback undoes events. A rollback's
-event names the event that it ``undoes``, so a rollback of a rollback restores what the first one undid, and two runs
+event names the event that it ``undoes``, so a rollback of a rollback restores what that rollback undid, and two runs
 can be undone in any order. A person asserts the whole set of a product and attribute, or with :data:`NO_VALUE` that
 there is no value. Which values are active follows from a replay of the events in force::
 
@@ -210,7 +210,7 @@ def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
     """Return the active model values that the newest decision, in ``decided``, contradicts; ``contradiction`` says why.
 
     PRECISION, "One version at a time". Only where the run publishes nothing for the product and attribute; where it
-    does, its set replaces the old one by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
+    does, its set replaces the old set by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
     Reason SUPERSEDED: on the same content the score is now too low (reasons.JUDGED). A value stays active if the newest
     decision did not use the score (reasons.ADMINISTRATIVE) or was only about a merchant's or a human's value.
     """

@@ -6,7 +6,7 @@ how long a sign of life counts. A thread of the holder puts it again three times
 came for longer, by the store's own clock, another job may take the lease over.
 
 The earlier holder may then still live: it slept, or could not reach the store. Three things keep it from writing.
-Before each commit it asks whether its last sign of life is young enough, and gives a new one if not; that fails once
+Before each commit it asks whether its last sign of life is young enough, and gives another if not; that fails once
 another job has taken over. Every commit of a holder carries the token as the Delta application transaction
 :data:`FENCE`. And a job that takes a lease over first commits its own token, with no rows, to every table that the
 lease protects: in Delta a commit conflicts with a concurrent commit of the same application, and a later commit sees
@@ -160,7 +160,7 @@ class Lease:
     def assert_held(self, known_token: int = 0) -> None:
         """Raise TemporaryFailure if another job may hold the lease by now. No check outside of :meth:`held`.
 
-        ``known_token``: a token that a table knows. A larger one than that of this process is a later holder's.
+        ``known_token``: a token that a table knows. A larger token than that of this process is a later holder's.
         """
         if self._mine is None:
             return

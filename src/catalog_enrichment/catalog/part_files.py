@@ -162,17 +162,13 @@ def write_kept_parts(
 ) -> Iterator[pa.RecordBatch]:
     """Do the work of a task that keeps the rows of a table's files but for those about the products ``gone``.
 
-    ``batches``: one column with the numbers of the ``groups`` of files to write together, as one file each.
+    ``batches``: one column with the numbers of the ``groups`` of files; the rows of a group become a single file.
     """
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            yield from write_parts(_kept_rows(place, groups[number], gone, schema), place, schema)
-
-
-def _kept_rows(place: Storage, files: Iterable[str], gone: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of the parquet ``files`` of ``place`` whose ``product_id`` is not in ``gone``."""
-    for batch in read_files(place, files, KEPT_BATCH_ROWS, schema):
-        yield batch.filter(pc.invert(pc.is_in(batch.column("product_id"), value_set=gone)))
+            read = read_files(place, groups[number], KEPT_BATCH_ROWS, schema)
+            kept = (rows.filter(pc.invert(pc.is_in(rows.column("product_id"), value_set=gone))) for rows in read)
+            yield from write_parts(kept, place, schema)
 
 
 def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.records import RunKind, RunStatus
+from catalog_enrichment.records import RunKind
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -124,5 +124,4 @@ def _rows(catalog: Catalog, table: str, columns: Sequence[str] | None = None) ->
 def _finished(catalog: Catalog) -> dict[str, int]:
     """Return the id of each succeeded run -> its place in the order in which they finished."""
     known = runs.rows(catalog, ["run_id", "status", "finished_at"])
-    ids = [row["run_id"] for row in known if row["status"] == RunStatus.SUCCEEDED.value]
-    return {run_id: place for place, run_id in enumerate(ids)}
+    return {row["run_id"]: place for place, row in enumerate(filter(runs.has_succeeded, known))}

@@ -150,8 +150,7 @@ def succeeded(catalog: Catalog) -> DataFrame:
 
 def succeeded_ids(catalog: Catalog) -> set[str]:
     """Return the ids of the runs that have succeeded."""
-    known = rows(catalog, ["run_id", "status", "finished_at"])
-    return {row["run_id"] for row in known if row["status"] == RunStatus.SUCCEEDED.value}
+    return {row["run_id"] for row in filter(has_succeeded, rows(catalog, ["run_id", "status", "finished_at"]))}
 
 
 def rows(catalog: Catalog, columns: Sequence[str]) -> list[dict[str, Any]]:

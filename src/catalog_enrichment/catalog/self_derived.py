@@ -41,8 +41,13 @@ def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFram
 
     given = _values(imported)
     stored = _values(catalog.read("products").join(imported.select("product_id"), "product_id", "left_semi"))
-    written = _written(catalog).join(given, _VALUE, "left_semi")
-    suggested = _suggested(catalog).join(given.join(stored, _VALUE, "left_anti"), _VALUE, "left_semi")
+    by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
+    events = catalog.read("attribute_values").where(by_model)  # also where the value was retracted since
+    written = events.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")).join(given, _VALUE, "left_semi")
+    finished = runs.succeeded(catalog).select("run_id", F.col("finished_at").alias("at"))
+    suggested = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
+    new = given.join(stored, _VALUE, "left_anti")
+    suggested = suggested.select(*_VALUE, "run_id", "at").join(new, _VALUE, "left_semi")
     own = written.unionByName(suggested).join(catalog.read(TABLE), _VALUE, "left_anti")
     rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))
     return rows.withColumn("found_at", F.lit(at)).select(contract.columns(TABLE))
@@ -75,25 +80,8 @@ def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
 
 
 def _values(products: DataFrame) -> DataFrame:
-    """Return product_id, attribute, value: one row per merchant value."""
+    """Return product_id, attribute, value: a row per merchant value."""
     from pyspark.sql import functions as F
 
     sets = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "values"))
     return sets.select("product_id", "attribute", F.explode("values").alias("value")).distinct()
-
-
-def _written(catalog: Catalog) -> DataFrame:
-    """Return product_id, attribute, value, run_id, at: every value that a run wrote, also where it was undone."""
-    from pyspark.sql import functions as F
-
-    by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
-    return catalog.read("attribute_values").where(by_model).select(*_VALUE, "run_id", F.col("asserted_at").alias("at"))
-
-
-def _suggested(catalog: Catalog) -> DataFrame:
-    """Return the columns of :func:`_written`: every value that a run suggested."""
-    from pyspark.sql import functions as F
-
-    finished = runs.succeeded(catalog).select("run_id", "finished_at")
-    suggested = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
-    return suggested.select(*_VALUE, "run_id", F.col("finished_at").alias("at"))

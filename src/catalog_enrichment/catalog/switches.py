@@ -115,8 +115,18 @@ def read(catalog: Catalog) -> Switches:
 
 def history(catalog: Catalog) -> list[Switch]:
     """Return every row, oldest first."""
-    rows = [row for batch in catalog.scan(TABLE) for row in batch.to_pylist()]
-    return sorted((_of_row(row) for row in rows), key=lambda switch: str(switch.at))
+    switches = [
+        Switch(
+            scope=Scope(row["scope"]),
+            attribute=row["attribute"] or "",
+            target=row["target"],
+            state=State(row["state"]),
+            **{name: row[name] for name in _PLAIN},
+        )
+        for batch in catalog.scan(TABLE)
+        for row in batch.to_pylist()
+    ]
+    return sorted(switches, key=lambda switch: str(switch.at))
 
 
 def write(catalog: Catalog, switches: Sequence[Switch], label: str = "") -> list[Switch]:
@@ -148,16 +158,6 @@ def _newest(switches: Iterable[Switch]) -> tuple[Switch, ...]:
     """Return the last switch of each key, where it is not on."""
     last = {switch.key: switch for switch in switches}
     return tuple(switch for _, switch in sorted(last.items()) if switch.state is not State.ON)
-
-
-def _of_row(row: dict[str, Any]) -> Switch:
-    return Switch(
-        scope=Scope(row["scope"]),
-        attribute=row["attribute"] or "",
-        target=row["target"],
-        state=State(row["state"]),
-        **{name: row[name] for name in _PLAIN},
-    )
 
 
 def _to_row(switch: Switch) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import failures, masking, resources
 from catalog_enrichment.config.load import load_config
@@ -36,13 +36,9 @@ _ONLY_ASKS = ("dry_run", "estimate", "history")
 """Options with which a job changes nothing: how it ends, also a refusal, is in no metrics and no lineage."""
 
 
-class Main(Protocol):
-    """A job's entry point: parses ``argv`` (default: the command line), runs the job, prints its summary.
-
-    Returns the exit code.
-    """
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+Main = Callable[..., int]
+"""A job's entry point: parses ``argv`` (default: the command line), runs the job, prints its summary, and returns the
+exit code."""
 
 
 def job(

@@ -25,7 +25,7 @@ def _changes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("jsonl", "csv", "parquet"), help="default: that of PATH's suffix, else jsonl"
     )
-    parser.add_argument("--net", action="store_true", help="one change per product and attribute, not one per commit")
+    parser.add_argument("--net", action="store_true", help="a change per product and attribute, not per commit")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
 
 

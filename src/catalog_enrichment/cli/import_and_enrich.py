@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def init_project(argv: Sequence[str] | None = None) -> int:
-    """Guess a config and a dictionary from a file of products (CSV, TSV, JSON lines, parquet), and write them."""
+    """Guess a config and a dictionary from a file of products (CSV, TSV, xlsx, JSON, XML, parquet), and write them."""
     parser = parser_of(init_project)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where config, dictionary, catalog and models go")
     parser.add_argument("--from", dest="file", type=Path, required=True, metavar="FILE", help="the file with products")
@@ -27,6 +27,8 @@ def init_project(argv: Sequence[str] | None = None) -> int:
         note = "" if option in ("id", "title") else "; '' for none"
         parser.add_argument(f"--{option}", metavar="COLUMN", help=f"the column, instead of a guess{note}")
     parser.add_argument("--attribute", action="append", metavar="COLUMN", help="these, instead of guesses; repeatable")
+    parser.add_argument("--columns", metavar="NAME,...", help="names of all columns of a file without a line of names")
+    parser.add_argument("--encoding", default="", metavar="NAME", help="encoding of a text file, instead of a guess")
     parser.add_argument("--min-count", type=int, default=20, help="rows that a value needs (default %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a config and a dictionary in FOLDER")
     args = parser.parse_args(argv)
@@ -37,8 +39,16 @@ def init_project(argv: Sequence[str] | None = None) -> int:
         columns = {name: getattr(args, option) for option, name in guess.OPTIONS.items()}
         columns = {name: column for name, column in columns.items() if column is not None}
         given = guess.Given(columns=columns, attributes=args.attribute, min_count=args.min_count)
+        named = tuple(args.columns.split(",")) if args.columns else ()
         return project.init_project(
-            project.Project(folder=args.folder, file=args.file, given=given, overwrite=args.overwrite)
+            project.Project(
+                folder=args.folder,
+                file=args.file,
+                given=given,
+                columns=named,
+                encoding=args.encoding,
+                overwrite=args.overwrite,
+            )
         )
 
     return ended("init_project", run)

@@ -45,7 +45,7 @@ def _set_value_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("product_id", metavar="PRODUCT_ID", help="of the product whose value is set")
     parser.add_argument("attribute", metavar="ATTRIBUTE", help="name in the dictionary")
     parser.add_argument(
-        "values", metavar="VALUE", nargs="*", help="the right value, or all right ones where there can be several"
+        "values", metavar="VALUE", nargs="*", help="the right value, or all right values where there can be several"
     )
     parser.add_argument("--remove", action="store_true", help="there is no value, and no model is to write a value")
     parser.add_argument("--reason", metavar="TEXT", help="why; explain_value prints it")

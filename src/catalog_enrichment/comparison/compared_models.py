@@ -33,11 +33,11 @@ VIEWS: dict[str, MaskedInput] = {BOTH: "nothing", "image_masked": "image", "text
 
 @dataclass(frozen=True, slots=True)
 class ComparedModel:
-    """One model of the comparison, before it is fitted."""
+    """A model of the comparison, before it is fitted."""
 
     name: str
     members: tuple[Recipe, ...]
-    """One recipe, or several whose predictions are combined by majority vote."""
+    """A recipe, or several whose predictions are combined by majority vote."""
     note: str = ""
 
 
@@ -115,7 +115,7 @@ def _each_fit(recipe: Recipe, change: Callable[[FitSpec], FitSpec]) -> Recipe:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """One model fitted with one seed."""
+    """A model fitted with a seed."""
 
     scores: Mapping[str, ModelScores]
     """By view, a key of VIEWS. A reference and a fit with a share of the labels have the view `both` only."""
@@ -130,12 +130,12 @@ class FitResult:
 
 @dataclass(frozen=True, slots=True)
 class ModelResults:
-    """One model of the comparison, with one fit per seed."""
+    """A model of the comparison, with a fit per seed."""
 
     name: str
     modalities_used: ModalitiesUsed
     fits: tuple[FitResult, ...]
-    """In the order of `compare.seeds`; a reference has one."""
+    """In the order of `compare.seeds`; a reference has a single fit."""
     note: str = ""
     members: tuple[Recipe, ...] = ()
     """The recipes that were fitted; several for a vote, none for a reference."""
@@ -148,7 +148,7 @@ class ModelResults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FittedModels:
-    """All fitted models, and the products that they are evaluated on."""
+    """The fitted models, and the products that they are evaluated on."""
 
     models: Mapping[str, ModelResults]
     """By name: the recipes in the order of the config, then the references."""

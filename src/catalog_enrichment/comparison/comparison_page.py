@@ -1,4 +1,4 @@
-"""The comparison page: the best models in words, charts and tables as one self-contained HTML file; the same as
+"""The comparison page: the best models in words, charts and tables as a self-contained HTML file; the same as
 Markdown, without the charts."""
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BestModel:
-    """The best model of one attribute by one measure, in sentences."""
+    """The best model by a measure, in sentences, for an attribute."""
 
     measure: str
     best: str
@@ -140,7 +140,7 @@ class BestModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bar:
-    """One model. All lengths are in per cent of the chart's width."""
+    """The bar of a model. The lengths are in per cent of the chart's width."""
 
     name: str
     text: str
@@ -164,7 +164,7 @@ def best_model(ranking: Ranking) -> BestModel:
     measure, best = HEADINGS[ranking.metric], ranking.estimates[ranking.best]
     lead = ranking.network_lead
     if best.estimate == 0:
-        nothing = f"{measure} is 0 for every model: there is no best one."
+        nothing = f"{measure} is 0 for every model: there is no best model."
         return BestModel(measure=measure, best=nothing, lead="", reference="", reference_wins=False)
     return BestModel(
         measure=measure,

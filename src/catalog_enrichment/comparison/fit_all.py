@@ -123,10 +123,15 @@ def load_data(
     with stages("split"):
         split = split_of(first, settings_of(config), source.earlier_uses)
         fit_folds = folds_of_fits(split, settings)
-        evaluation_index = with_picture(split, _evaluation_products(split.folds, fit_folds, settings))
+        compared_on = np.concatenate([getattr(split.folds, name) for name in settings.folds])
+        evaluation_index = with_picture(split, np.setdiff1d(compared_on, fit_folds.choosing))
         if not len(evaluation_index):
             raise DataContractError(f"no product of {settings.folds} has a picture: there is nothing to evaluate on")
-        _check_label_shares(split, settings)
+        for share in settings.label_shares:
+            if (count := round(share * len(split.folds.train))) < MIN_LABELS:
+                raise DataContractError(
+                    f"compare.label_shares: {share:g} of the train fold is {count} products, fewer than {MIN_LABELS}"
+                )
         labels = labels_of(first, settings_of(config))
         tasks = {
             key: task_of(replace(split, dataset=datasets[model.image.square], folds=fit_folds), labels, model)
@@ -143,7 +148,7 @@ def with_picture(split: Split, index: Index) -> Index:
 def with_label_share(task: Task, share: float, seed: int) -> Task:
     """Return ``task`` with the labels of a ``share`` of the train fold; the other products count as unlabelled.
 
-    A larger share includes every smaller one.
+    A larger share includes every smaller share.
     """
     if share == 1:
         return task
@@ -205,20 +210,6 @@ def folds_of_fits(split: Split, settings: CompareConfig) -> Folds:
     division = Division(products, largest=len(split.folds.choosing), stratify=False, key=("compared on",))
     choosing, evaluated = division.parts(split.folds.choosing, np.array([0.5, 0.5]))
     return replace(split.folds, choosing=choosing, test=np.union1d(split.folds.test, evaluated))
-
-
-def _evaluation_products(folds: Folds, fit_folds: Folds, settings: CompareConfig) -> Index:
-    """Return the products of `compare.folds`, without those that the fits choose on."""
-    products = np.concatenate([getattr(folds, name) for name in settings.folds])
-    return np.setdiff1d(products, fit_folds.choosing)
-
-
-def _check_label_shares(split: Split, settings: CompareConfig) -> None:
-    for share in settings.label_shares:
-        if (count := round(share * len(split.folds.train))) < MIN_LABELS:
-            raise DataContractError(
-                f"compare.label_shares: {share:g} of the train fold is {count} products, fewer than {MIN_LABELS}"
-            )
 
 
 # --- fits --------------------------------------------------------------------------------------------------------

@@ -53,11 +53,11 @@ class MetricEstimate:
     low: float
     high: float
     spread: float | None = None
-    """Standard deviation over the seeds; None for one seed."""
+    """Standard deviation over the seeds; None for a single seed."""
 
 
 class MetricKey(NamedTuple):
-    """One metric of one model."""
+    """The key of a model's metric."""
 
     model: str
     attribute: str
@@ -125,7 +125,7 @@ def _mean(by_seed: Sequence[Measure]) -> Measure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """The models of one attribute by one measure."""
+    """The models in the order of a measure, for an attribute."""
 
     attribute: str
     metric: Metric
@@ -147,11 +147,6 @@ class Ranking:
     def next_best(self) -> str:
         """The second; "" if there is only one model."""
         return next(iter(list(self.estimates)[1:]), "")
-
-
-def rank_models(fitted: FittedModels, measurements: Measurements) -> list[Ranking]:
-    """Return a ranking per attribute and measure."""
-    return [_ranking(attribute, metric, fitted, measurements) for attribute in fitted.labels for metric in RANKED_BY]
 
 
 def _ranking(attribute: str, metric: Metric, fitted: FittedModels, measurements: Measurements) -> Ranking:
@@ -176,7 +171,7 @@ def _ranking(attribute: str, metric: Metric, fitted: FittedModels, measurements:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
-    """One model. The keys of both mappings are the table's columns."""
+    """The row of a model. The keys of both mappings are the table's columns."""
 
     name: str
     modalities_used: str
@@ -191,7 +186,7 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonTable:
-    """One table about one attribute."""
+    """A table about an attribute."""
 
     asked: CompareTable
     """Title, kind, paper, baseline and note."""
@@ -222,6 +217,7 @@ class Comparison:
 def build_comparison(fitted: FittedModels, settings: CompareConfig) -> Comparison:
     """Build, per attribute, a table of all models, every table of the config, and a table of masked inputs."""
     measurements = Measurements(fitted, settings.resamples)
+    rankings = [_ranking(name, metric, fitted, measurements) for name in fitted.labels for metric in RANKED_BY]
     tables = list(_tables(fitted, settings, measurements))
     summary = {name: _summary(results, fitted, measurements) for name, results in fitted.models.items()}
     warnings = [f"{name}: could not be fitted: {error}" for name, error in fitted.failed.items()]
@@ -237,7 +233,7 @@ def build_comparison(fitted: FittedModels, settings: CompareConfig) -> Compariso
         summary=summary,
         metrics=metrics,
         at_shares=at_shares,
-        rankings=rank_models(fitted, measurements),
+        rankings=rankings,
     )
 
 

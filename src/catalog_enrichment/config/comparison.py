@@ -19,7 +19,7 @@ _RESERVED = ("job", "status", "exit_code", "error", "message", "report", "markdo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompareRecipe:
-    """One model: either a recipe, or a vote of `members`, other models of the same list."""
+    """A model: either a recipe, or a vote of `members`, other models of the same list."""
 
     name: str
     """Its name in the tables."""
@@ -30,7 +30,7 @@ class CompareRecipe:
     members: list[str] = field(default_factory=list)
     """Names of at least two other models, which vote; instead of `recipe` and `set`."""
     note: str = ""
-    """What replaces something that a paper used; shown with the model in every table."""
+    """Replacement of something that a paper used; shown with the model in every table."""
 
     def __post_init__(self) -> None:
         if not self.name or self.name in REFERENCES or self.name in _RESERVED:
@@ -58,7 +58,7 @@ class CompareTable:
     baseline: str = ""
     """Model that the others are compared with, product by product (paired bootstrap)."""
     note: str = ""
-    """What replaces the paper's data, descriptions or weights."""
+    """Replacement of the paper's data, descriptions or weights."""
 
     def __post_init__(self) -> None:
         where = f"table {self.title!r}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from catalog_enrichment.config.source import check_hosts
-from catalog_enrichment.config.strict import check_ranges
+from catalog_enrichment.config.strict import check_folder, check_hosts, check_ranges
 
 WEB_SCHEMES = ("http", "https")
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
@@ -33,7 +32,7 @@ class FetchConfig:
     seconds: float = 20.0
     """Limit for one picture: resolving, connecting, redirects, retries, the whole transfer."""
     product_seconds: float = 60.0
-    """Limit for all pictures of one product, which are fetched one after the other until one is usable."""
+    """Limit for all pictures of one product, which are fetched in order until a picture is usable."""
     connect_seconds: float = 5.0
     """Limit for one connection."""
     retries: int = 2
@@ -54,14 +53,14 @@ class FetchConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesConfig:
-    """Limits on one picture, beyond which it counts as unusable, and on the share of unusable pictures."""
+    """Limits on a picture, beyond which it counts as unusable, and on the share of unusable pictures."""
 
     max_bytes: int = 20_000_000
     """Size of the encoded picture, bytes."""
     max_pixels: int = 50_000_000
     """Width x height as declared in the header, checked before any pixel is decoded."""
     max_per_product: int = 20
-    """Pictures of one product that are tried at most, in the feed's order, until one is usable."""
+    """Pictures of one product that are tried at most, in the feed's order, until a picture is usable."""
     store: str = ""
     """Folder of the pictures that merchants send as bytes, which all executors share; each is there once, by its hash.
     It belongs to one catalog: maintain_catalog removes what the catalog's products do not name. Empty: `pictures` in
@@ -70,11 +69,10 @@ class ImagesConfig:
     sample: int = 200
     """Products with pictures whose pictures an import tries before it writes anything; 0: none."""
     max_unusable: float = 0.9
-    """Refuse (exit 3) an import or training where more of the products with pictures have no usable one. 1: never."""
+    """Refuse (exit 3) an import or training where more of the products with pictures have no usable picture; 1: no."""
 
     def __post_init__(self) -> None:
-        if "://" in self.store:
-            raise ValueError(f"images.store is a folder that all executors share, not a URI like {self.store!r}")
+        check_folder("images.store", self.store)
         check_ranges("images", self, max_bytes=(1, 2**31), max_pixels=(1, 2**31), max_per_product=(1, 10_000))
         check_ranges("images", self, sample=(0, 100_000), max_unusable=(0, 1))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from catalog_enrichment.config.strict import check_ranges
+from catalog_enrichment.config.strict import check_folder, check_ranges
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """A name in PostgreSQL that needs no quotes anywhere."""
@@ -20,7 +20,7 @@ class AuditConfig:
     store: str = "review.sqlite"
     """File with the samples and the verdicts of reviewers. Relative paths start at `root`."""
     uniform: int = 200
-    """Values per attribute that a sample has of all written ones, each with the same probability: the alarm rests on
+    """Values per attribute that a sample has of all written values, each with the same probability: the alarm rests on
     these."""
     near: int = 100
     """Further values per attribute near the threshold, about as many of each value."""
@@ -36,9 +36,9 @@ class AuditConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftConfig:
-    """A stratum is an attribute on one modality path, in one language and first-level category. Where one of its
-    numbers differs from the model version's reference by more than the bound, and by more than chance explains, the
-    stratum pauses: nothing new is written there until set_switch says otherwise."""
+    """A stratum is an attribute on one modality path, in one language and first-level category. Where a
+    number of it differs from the model version's reference by more than the bound, and by more than chance explains,
+    the stratum pauses: nothing new is written there until set_switch says otherwise."""
 
     enabled: bool = True
     """Compare the scores of every run with those that the model version had when it was certified."""
@@ -71,7 +71,7 @@ class DeliveryConfig:
     role: str = "catalog_delivery"
     """Role that the migration gives the rights a delivery needs, and none on merchants' values. It must exist."""
     merge_after: int = 20
-    """Commits are delivered one by one, each in a transaction. Where more than this wait, only the difference between
+    """Commits are delivered in order, each in a transaction. Where more than this wait, only the difference between
     the first and the last is delivered, in one transaction."""
     positions: str = "deliveries"
     """Folder of the positions of export_changes' consumers, a file for each. Relative paths start at `root`."""
@@ -90,8 +90,7 @@ class DeliveryConfig:
                     f"{getattr(self, name)!r}"
                 )
         check_ranges("delivery", self, merge_after=(1, 100_000), connect_seconds=(2, 3600), lock_seconds=(1, 86_400))
-        if "://" in self.positions:
-            raise ValueError(f"delivery.positions is a folder, not a URI like {self.positions!r}")
+        check_folder("delivery.positions", self.positions)
 
 
 def _check_database(key: str, uri: str) -> None:

@@ -1,7 +1,7 @@
-"""One config file (TOML) for every job: read, checked, resolved and hashed once, on the driver.
+"""The config file (TOML) of every job: read, checked, resolved and hashed once, on the driver.
 
 Every section is a frozen dataclass; the text under a field is its documentation. An unknown key, a wrong type or
-a value out of range is a ConfigError that names the key and, for unknown keys, the available ones. Nothing on a
+a value out of range is a ConfigError that names the key and, for unknown keys, the available keys. Nothing on a
 worker reads the environment or a config file.
 """
 
@@ -69,7 +69,7 @@ class FoldsConfig:
     """Everything that is chosen is chosen on it: the epoch, lambda, the late fusion's weights, models and recipes, the
     temperature, the pool of values, the suggestion threshold, the first threshold of the certification."""
     certification: float = 0.34
-    """Only to certify; used once per candidate (PRECISION, certificate 6)."""
+    """The certification uses it, once per candidate (PRECISION, certificate 6)."""
     test: float = 0.08
     """Not used to fit, choose or certify; gives the metrics in the report."""
     seed: int = 0
@@ -115,7 +115,7 @@ class TrainingConfig:
     threads: int = 0
     """torch threads; 0: all cores."""
     processes: int = 1
-    """Processes that fit together on this machine, through Spark's TorchDistributor: one per GPU if there are GPUs."""
+    """Processes that fit together on this machine, through Spark's TorchDistributor: a process per GPU, if any."""
 
     def __post_init__(self) -> None:
         check_ranges("training", self, label_uses_per_round=(1, 2**31), min_label_count=(1, 2**31))

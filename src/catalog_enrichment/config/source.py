@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
+import codecs
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from catalog_enrichment.config.strict import check_ranges
+from catalog_enrichment.config.strict import check_folder, check_hosts, check_ranges
 from catalog_enrichment.masking import secrets_in
 
+TABLE_FORMATS = ("csv", "tsv", "xlsx")
+"""Formats with a header and rows of cells."""
+ROW_FORMATS = (*TABLE_FORMATS, "json_list", "xml")
+"""Formats whose files are read row by row in Python: rows can be merged, and pairs in texts can be read."""
+KEY = "key:"
+"""Before the name of a key of `pair_texts` and `pair_columns`: a column of the source that the mapping can name."""
 REMOTE_FORMATS = ("postgres", "http_api")
 """Formats whose `path` is a URI of a server, and not of files."""
 
@@ -30,22 +36,24 @@ class MappingConfig:
     A list of texts is joined by line breaks for the description, and by slashes for the category.
     """
 
-    product_id: str = "product_id"
-    """Column with the key. A row without a key goes to quarantine."""
+    product_id: str | list[str] = "product_id"
+    """Column with the key; of a list of columns the first that has a value. A row without a key goes to quarantine."""
     shop_id: str = ""
     """Column with the merchant; where it is null, `default_shop`."""
-    title: str = "title"
-    """Column with the product's name. A row without a title goes to quarantine."""
-    description: str = ""
-    """Column with the text beside the title."""
+    title: str | list[str] = "title"
+    """Column with the product's name; of a list of columns the first that has a value. A row without a title goes to
+    quarantine."""
+    description: str | list[str] = ""
+    """Column with the text beside the title; several are joined by line breaks."""
     category: str = ""
-    """Column with the category path, levels joined by slashes."""
+    """Column with the category path, levels joined by slashes, ` > ` or ` | `."""
     language: str = ""
     """Column with the language of the texts (ISO 639-1); where it is null, `default_language`."""
     image_bytes: str = ""
     """Column with the encoded picture."""
-    image_uris: str = ""
-    """Column with one path or URI, or an array of them; relative ones start at `source.image_folder`."""
+    image_uris: str | list[str] = ""
+    """Columns with one path or URI, with an array of them, or with a text of several that are separated by commas,
+    semicolons, spaces or `|`; relative ones start at `source.image_folder`."""
     opt_out: str = ""
     """Boolean column; where it is true, readers see no model value of the product."""
     updated_at: str = ""
@@ -53,6 +61,8 @@ class MappingConfig:
     attributes: dict[str, str] = field(default_factory=dict)
     """Attribute name = source column with the merchant's values: a string, an array of strings, or text with
     an array as JSON or Python writes it: `["a", "b"]`, `['a', 'b']`."""
+    separators: dict[str, str] = field(default_factory=dict)
+    """Attribute name = text between several values in one cell, for example `|`."""
     attributes_when: str = ""
     """Boolean source column: merchant values are read only where it is true."""
     attributes_when_values: list[str] = field(default_factory=list)
@@ -63,8 +73,31 @@ class MappingConfig:
     """Shop of rows without a shop."""
 
     def __post_init__(self) -> None:
+        if unknown := sorted(set(self.separators) - set(self.attributes)):
+            raise ValueError(f"source.mapping.separators names {unknown}, which are not in source.mapping.attributes")
+        if "" in self.separators.values():
+            raise ValueError("source.mapping.separators must not be empty texts")
         if self.attributes_when_values and not self.attributes_when:
             raise ValueError("source.mapping.attributes_when must name a column for attributes_when_values")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariantsConfig:
+    """How several rows of a file are one product: its texts are those of its own row, or of its first row that has
+    them, and its pictures and values are those of all its rows. All mapped columns of a file are kept in memory."""
+
+    same_id: bool = True
+    """Rows with the same product id are one product."""
+    parent: str = ""
+    """Column with the id of the product that a row is a variant of; empty in a product's own row."""
+    kind: str = ""
+    """Column that tells rows of products from rows that go on with the product above them."""
+    product_kinds: list[str] = field(default_factory=list)
+    """The values of `kind` in rows of products; case does not count."""
+
+    def __post_init__(self) -> None:
+        if bool(self.kind) != bool(self.product_kinds):
+            raise ValueError("source.variants needs both kind and product_kinds, or neither")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,11 +174,11 @@ class ApiConfig:
     page_size: int = 0
     """Items per page: the value of `size_param`, and what `total` is divided by. 0: the server's own number."""
     next: str = ""
-    """Where in a page the next cursor or URL is (`paging.next`); where there is none, the page is the last one. Empty:
+    """Where in a page the next cursor or URL is (`paging.next`); where there is none, the page is the last. Empty:
     `next`."""
     total: str = ""
     """Where in a page the number of all products is (`meta.total`), or `header:NAME`. With it, page numbers and offsets
-    are fetched in parallel, and an import that got fewer products is refused. Empty: one page after the other,
+    are fetched in parallel, and an import that got fewer products is refused. Empty: page after page,
     until a page without items or without a next page."""
     auth_env: str = ""
     """Environment variable of the job's process with the access token; empty: no token. Never sent to another host."""
@@ -188,8 +221,7 @@ class ApiConfig:
             raise ValueError("source.api.page_size is needed for size_param: it is its value")
         if self.total and self.paging in ("number", "offset") and not self.page_size:
             raise ValueError("source.api.page_size is needed for total: the number of pages is their quotient")
-        if "://" in self.pages_folder:
-            raise ValueError(f"source.api.pages_folder is a folder, not a URI like {self.pages_folder!r}")
+        check_folder("source.api.pages_folder", self.pages_folder)
         _check_environment_name("source.api.auth_env", self.auth_env)
         self._check_headers()
         check_hosts("source.api.private_hosts", self.private_hosts)
@@ -230,10 +262,24 @@ class ApiConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
-    format: Literal["parquet", "csv", "tsv", "jsonl", "json_files", "python_lines", "delta", "postgres", "http_api"]
-    """`jsonl`: a JSON object per line. `json_files`: one per file. `python_lines`: a Python dict per line, as `repr`
-    writes it. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its position. `postgres`
-    needs `[source.postgres]`, `http_api` needs `[source.api]`."""
+    format: Literal[
+        "parquet",
+        "csv",
+        "tsv",
+        "xlsx",
+        "jsonl",
+        "json_list",
+        "json_files",
+        "python_lines",
+        "xml",
+        "delta",
+        "postgres",
+        "http_api",
+    ]
+    """`jsonl`: a JSON object per line. `json_list`: one JSON list of objects, or an object with such a list, per file.
+    `json_files`: an object per file. `python_lines`: a Python dict per line, as `repr` writes it. `xml`: an element per
+    product, as in RSS and Atom feeds. A column without a name in a CSV or TSV header is called `_c0`, `_c1`, ... by its
+    position. `postgres` needs `[source.postgres]`, `http_api` needs `[source.api]`."""
     path: str
     """File, folder or Delta table; relative paths start at the config file's `root`. For `postgres`, the server's URI
     without a password (`postgresql://reader@db.example/shop`); for `http_api`, the URL of the first page."""
@@ -243,8 +289,26 @@ class SourceConfig:
     """Needed for the format `http_api`: how it pages."""
     columns: list[str] = field(default_factory=list)
     """Names of the columns of a CSV or TSV file without a header."""
+    separator: str = ""
+    """Character between the columns of a `csv` file. Empty: a comma."""
+    encoding: str = "utf-8"
+    """Encoding of CSV, TSV and JSON lists, for example cp1252. A line that is not in it goes to quarantine."""
+    header_row: int = 1
+    """Row of a CSV, TSV or xlsx file that names the columns; the rows above it are not read. Blank lines do not
+    count."""
+    decimal: Literal[".", ","] = "."
+    """Sign before the decimals of numbers in CSV, TSV and xlsx files. With a comma, `1.234,5` is read as 1234.5."""
+    sheet: str = ""
+    """Sheet of an `xlsx` file. Empty: the first."""
+    pair_texts: list[str] = field(default_factory=list)
+    """Columns with attributes as pairs in a text: `color=Black,size=M`, `Color: Black; Size: M`, or JSON. The mapping
+    names a key as the column `key:color`."""
+    pair_columns: dict[str, str] = field(default_factory=dict)
+    """Column with an attribute's name = column with its value. The mapping names an attribute as `key:Color`."""
+    variants: VariantsConfig | None = None
+    """For files with several rows per product. Without this section each row is a product."""
     empty_texts: list[str] = field(default_factory=list)
-    """Texts that mean "no value", for example NaN."""
+    """Texts that mean "no value", for example NaN. Case does not count."""
     image_folder: str = ""
     """Base folder of relative picture paths, a URI or a path relative to `root`; empty: the folder of `path`, and for
     `postgres` none."""
@@ -256,13 +320,43 @@ class SourceConfig:
     """Rules that send single rows to quarantine, `schemas:PATH` or a path relative to `root`."""
     min_volume_ratio: float = 0.5
     """The snapshot must have at least this share of the rows of the last import."""
+    min_attribute_ratio: float = 0.5
+    """Of every attribute, the share of the products with a value must be at least this share of that in the last
+    import."""
 
     def __post_init__(self) -> None:
         _check_columns("source", self.format, self.columns)
+        self._check_files()
         if self.labels and not self.labels.key and self.format not in ("csv", "tsv"):
             raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
-        check_ranges("source", self, min_volume_ratio=(0, 1))
+        check_ranges("source", self, min_volume_ratio=(0, 1), min_attribute_ratio=(0, 1))
         self._check_remote()
+
+    def _check_files(self) -> None:
+        """Raise ValueError for keys that the format cannot follow."""
+        usable = {
+            **dict.fromkeys(("pair_texts", "pair_columns", "variants"), ROW_FORMATS),
+            **dict.fromkeys(("header_row", "decimal"), TABLE_FORMATS),
+            "encoding": ("csv", "tsv", "json_list"),
+            "separator": ("csv",),
+            "sheet": ("xlsx",),
+        }
+        for name, formats in usable.items():
+            default = next(f for f in fields(self) if f.name == name)
+            unset = default.default_factory() if callable(default.default_factory) else default.default
+            if getattr(self, name) != unset and self.format not in formats:
+                raise ValueError(f"source.{name} is for the formats {', '.join(formats)}, not for {self.format}")
+        check_ranges("source", self, header_row=(1, 100))
+        if self.columns and self.header_row != 1:
+            raise ValueError("source.columns is for files without a header: leave out source.header_row")
+        if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
+            raise ValueError(f"source.separator must be one character and no quote or line end, not {self.separator!r}")
+        try:
+            ascii_letters = codecs.decode(b"Aa1,", self.encoding)
+        except (LookupError, ValueError):
+            ascii_letters = ""
+        if ascii_letters != "Aa1,":
+            raise ValueError(f"source.encoding {self.encoding!r} is not known, or its letters are not those of ASCII")
 
     def _check_remote(self) -> None:
         sections = {"postgres": ("postgres", self.postgres), "http_api": ("api", self.api)}
@@ -322,16 +416,6 @@ def _check_api_url(parts: SplitResult) -> None:
         raise ValueError("source.path must not have a token in its query: use source.api.auth_env and auth_header")
     if parts.fragment:
         raise ValueError("source.path must not have a fragment (#)")
-
-
-def check_hosts(option: str, hosts: tuple[str, ...]) -> None:
-    """Raise ValueError for a host that is written as a network and is none."""
-    for host in hosts:
-        if "/" in host:
-            try:
-                ipaddress.ip_network(host)
-            except ValueError as problem:
-                raise ValueError(f"{option}: {problem}") from None
 
 
 def _check_environment_name(option: str, name: str) -> None:

@@ -5,6 +5,7 @@ Uses the standard library alone, because recipes are read on machines that have 
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 import types
 from collections.abc import Callable, Mapping
@@ -56,6 +57,22 @@ def check_ranges(section: str, values: Any, **ranges: tuple[float, float]) -> No
             raise ValueError(f"{section}.{name} must lie in [{low:g}, {high:g}], not {value!r}")
 
 
+def check_folder(option: str, path: str) -> None:
+    """Raise ValueError for a URI where a folder is needed."""
+    if "://" in path:
+        raise ValueError(f"{option} is a folder, not a URI like {path!r}")
+
+
+def check_hosts(option: str, hosts: tuple[str, ...]) -> None:
+    """Raise ValueError for a host that is written as a network and is none."""
+    for host in hosts:
+        if "/" in host:
+            try:
+                ipaddress.ip_network(host)
+            except ValueError as problem:
+                raise ValueError(f"{option}: {problem}") from None
+
+
 def _dataclass(kind: type[Any], content: Any, key: str, problems: list[str]) -> Any:
     """Return the instance; None if a problem was added to ``problems``."""
     if not isinstance(content, Mapping):
@@ -83,8 +100,11 @@ def _value(annotation: Any, value: Any, key: str, problems: list[str]) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return value
-    if origin is types.UnionType:  # only "X | None" occurs
-        return None if value is None else _value(arguments[0], value, key, problems)
+    if origin is types.UnionType:  # "X | None" and "str | list[str]" occur
+        if value is None and type(None) in arguments:
+            return None
+        lists = [kind for kind in arguments if isinstance(value, list) and get_origin(kind) is list]
+        return _value((lists or arguments)[0], value, key, problems)
     if origin is Literal:
         if value not in arguments:
             problems.append(f"{key} must be one of {list(arguments)}, not {_shown(value, key)}")

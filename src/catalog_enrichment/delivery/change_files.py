@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from catalog_enrichment.catalog.part_files import row_groups, rows_per_group
 from catalog_enrichment.delivery import differences
 from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.operations.exported_values import Format
+from catalog_enrichment.operations.exported_values import Format, WriteTable, parquet_writer, write_whole
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -79,35 +77,17 @@ def _marker(op: str, step: Step, to_follow: bool) -> pa.RecordBatch:
 
 def write(batches: Iterable[pa.RecordBatch], target: Path, kind: Format) -> Counter[str]:
     """Write ``batches`` of SCHEMA to ``target``; returns op -> rows. ``target`` is only replaced by a whole file."""
-    scratch = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:12]}.tmp")
-    counts: Counter[str] = Counter()
-    try:
-        with _writer(scratch, kind) as put:
-            for table in row_groups(batches, SCHEMA):
-                put(table)
-                for pair in table["op"].value_counts().to_pylist():
-                    counts[pair["values"]] += pair["counts"]
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return counts
+    writer = partial(parquet_writer, schema=SCHEMA) if kind == "parquet" else partial(_text_writer, kind=kind)
+    return write_whole(batches, SCHEMA, target, writer, "op")
 
 
 @contextmanager
-def _writer(file: Path, kind: Format) -> Iterator[Callable[[pa.Table], None]]:
-    """Open ``file`` and yield the function that writes a table to it.
+def _text_writer(file: Path, kind: Format) -> Iterator[WriteTable]:
+    """Open ``file`` and yield the function that writes a table to it as JSON lines or CSV.
 
     JSON lines leave out the keys that are null. In CSV, which has a header, null is an empty cell and a list its JSON
     text; the file is for programs, so that no text is changed to protect spreadsheets.
     """
-    if kind == "parquet":
-        import pyarrow.parquet as pq
-
-        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as parquet:
-            yield lambda table: parquet.write_table(table, row_group_size=rows_per_group(table))
-        return
     with file.open("w", encoding="utf-8", newline="") as stream:
         cells = csv.writer(stream)
         if kind == "csv":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.delivery import feed, postgres
 from catalog_enrichment.delivery.differences import DELETE
-from catalog_enrichment.delivery.feed import Position, Step
+from catalog_enrichment.delivery.feed import Step
 from catalog_enrichment.delivery.sink import PostgresSink
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts
@@ -33,7 +33,7 @@ def deliver_values(
 ) -> dict[str, Any]:
     """Apply every step that the database has not had; returns the job's summary.
 
-    A step is committed before the next one begins: a job that runs after a killed job goes on after its last step.
+    A step is committed before the next step begins: a job that runs after a killed job goes on after its last step.
     ``snapshot``: write everything again, and delete what is not in the catalog.
     """
     stages = Stages(say)
@@ -79,12 +79,6 @@ def migrate(config: DeliveryConfig, say: Say = to_stderr) -> dict[str, Any]:
         before, after = postgres.migrate(connection, config.schema, config.role)
     say(f"schema {config.schema} in {database}: revision {before or 'none'} -> {after}, rights for {config.role}")
     return {"status": RunStatus.SUCCEEDED, "database": database, "revision_before": before, "revision": after}
-
-
-def consumer_status(config: DeliveryConfig) -> tuple[Position | None, dict[str, Any]]:
-    """Return the position of the database, when it was moved, and about how many rows the database has."""
-    with open_sink(config) as sink:
-        return sink.position(), sink.status()
 
 
 def _counted(catalog: Catalog, step: Step, say: Say) -> dict[str, int]:

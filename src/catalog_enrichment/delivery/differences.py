@@ -31,19 +31,7 @@ NOTHING = -1
 
 UPSERT, DELETE = "upsert", "delete"
 
-SCHEMA = pa.schema(
-    [
-        ("op", pa.string()),
-        ("product_id", pa.string()),
-        ("attribute", pa.string()),
-        ("values", pa.list_(pa.string())),
-        ("source", pa.string()),
-        ("run_id", pa.string()),
-        ("model_version", pa.string()),
-        ("certificate_id", pa.string()),
-        ("asserted_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
+SCHEMA = pa.schema([("op", pa.string()), *((field.name, field.type) for field in contract.arrow_schema(TABLE))])
 """The columns of `current_values` after ``op``. For deletes, all columns after ``attribute`` are null."""
 
 KEY = ("product_id", "attribute")
@@ -105,13 +93,13 @@ def _with_op(rows: pa.Table, op: str) -> pa.Table:
 
 
 def _keys(rows: pa.Table) -> pa.ChunkedArray:
-    """Return one text per row; two rows have the same text if and only if their keys are equal."""
+    """Return a text per row; two rows have the same text if and only if their keys are equal."""
     texts = [_escaped(rows[name].cast(pa.large_string())) for name in KEY]
     return pc.binary_join_element_wise(*texts, pa.scalar("\x1f", pa.large_string()))
 
 
 def _escaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts without the separator \\x1f, one for each text; null becomes n, every other text begins with v."""
+    """Return the texts without the separator \\x1f; null becomes n, every other text begins with v."""
     for given, written in (("\\", "\\\\"), ("\x1f", "\\u")):
         if pc.any(pc.match_substring(texts, given)).as_py():  # hardly ever, and to look is faster than to replace
             texts = pc.replace_substring(texts, given, written)

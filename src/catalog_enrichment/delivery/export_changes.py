@@ -45,7 +45,7 @@ class ChangesRequest:
     """The consumer's position is moved after the file has been written; ``output`` is then a folder."""
     run_id: str | None = None
     net: bool = False
-    """One change per product and attribute, not one per commit."""
+    """A single change per product and attribute, instead of a change per commit."""
     overwrite: bool = False
 
 

@@ -43,7 +43,7 @@ class Position:
         if match is None:
             raise ConfigError(
                 f"{text!r} is no position. A position is the text that export_changes gave as `position`, "
-                "CATALOG:VERSION; without one, --since start writes everything"
+                "CATALOG:VERSION; without a position, --since start writes everything"
             )
         return cls(match[1], int(match[2]))
 

@@ -60,15 +60,18 @@ def connected(config: DeliveryConfig, for_migration: bool = False) -> Iterator[p
         raise ConfigError("psycopg is not installed: pip install 'catalog-enrichment[postgres]'") from None
     password = "" if own else _password(config.login_variable)
     login = {"password": password} if password else {}
-    with raised_as_ours(uri, (password, os.environ.get("PGPASSWORD", ""))), psycopg.connect(
-        uri, autocommit=True, connect_timeout=config.connect_seconds, application_name=APPLICATION,
-        client_encoding="utf8", tcp_user_timeout=60_000, keepalives_idle=30,
-        prepare_threshold=None,  # poolers between here and the server do not know prepared statements
-        **login,  # type: ignore[arg-type]
-    ) as connection:  # fmt: skip
-        for name, value in {**_SETTINGS, "lock_timeout": f"{config.lock_seconds}s"}.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-        yield connection
+    try:
+        with psycopg.connect(
+            uri, autocommit=True, connect_timeout=config.connect_seconds, application_name=APPLICATION,
+            client_encoding="utf8", tcp_user_timeout=60_000, keepalives_idle=30,
+            prepare_threshold=None,  # poolers between here and the server do not know prepared statements
+            **login,  # type: ignore[arg-type]
+        ) as connection:  # fmt: skip
+            for name, value in {**_SETTINGS, "lock_timeout": f"{config.lock_seconds}s"}.items():
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            yield connection
+    except psycopg.Error as problem:  # not chained: the original may repeat a row
+        raise translated(problem, uri, (password, os.environ.get("PGPASSWORD", ""))) from None
 
 
 def _password(variable: str) -> str:
@@ -153,18 +156,7 @@ def alembic_config(connection: psycopg.Connection, schema: str, role: str) -> Al
     return config
 
 
-@contextmanager
-def raised_as_ours(uri: str, secrets: Collection[str] = ()) -> Iterator[None]:
-    """Raise errors of PostgreSQL inside the block as this program's. ``secrets`` are masked in their messages."""
-    import psycopg
-
-    try:
-        yield
-    except psycopg.Error as problem:
-        raise translated(problem, uri, secrets) from None  # the original may repeat a row
-
-
-def translated(problem: psycopg.Error, uri: str, secrets: Collection[str] = ()) -> CatalogEnrichmentError:
+def translated(problem: psycopg.Error, uri: str, secrets: Collection[str]) -> CatalogEnrichmentError:
     """Return the error to raise instead of ``problem``; its message names the server and no password.
 
     Exit code 2 for what an administrator mends, 4 for what passes by itself, by the SQLSTATE or else the text.

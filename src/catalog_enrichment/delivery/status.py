@@ -29,12 +29,13 @@ def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: Positio
     """
     rows = []
     if config.uri:
-        position, more = deliver.consumer_status(config)
-        rows.append({"consumer": DATABASE, "where": server(config.uri), **more, **_lag(catalog, position)})
-    for known in positions.all():
-        lag = _lag(catalog, Position.parse(known["position"]))
+        with deliver.open_sink(config) as sink:
+            position, known = sink.position(), sink.status()
+        rows.append({"consumer": DATABASE, "where": server(config.uri), **known, **_lag(catalog, position)})
+    for moved in positions.all():
+        lag = _lag(catalog, Position.parse(moved["position"]))
         where = str(positions.folder)
-        rows.append({"consumer": known["consumer"], "where": where, "moved_at": known.get("moved_at"), **lag})
+        rows.append({"consumer": moved["consumer"], "where": where, "moved_at": moved.get("moved_at"), **lag})
     return rows
 
 

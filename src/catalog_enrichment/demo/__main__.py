@@ -28,7 +28,7 @@ from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest import job as import_job
 from catalog_enrichment.monitoring.stages import Stages, to_stderr
-from catalog_enrichment.monitoring.text_tables import Column, aligned_table, count, share, text
+from catalog_enrichment.monitoring.text_tables import ATTRIBUTE, Column, aligned_table, count, share, text
 from catalog_enrichment.precision import claim
 from catalog_enrichment.records import add_counts
 from catalog_enrichment.registry.mlflow_store import Store
@@ -117,17 +117,12 @@ def _summary(
     attributes = {
         name: counts | {"precision": precision_of(paths, name)} for name, counts in enriched["attributes"].items()
     }
-    quarantined = add_counts(imported["quarantined"], enriched["quarantined"])
-    return {
+    same = {name: enriched[name] for name in ("predicted", "skipped", "unusable_images", "model_version", "run_id")}
+    return same | {
         "products": imported["products"],
-        "predicted": enriched["predicted"],
-        "skipped": enriched["skipped"],
-        "quarantined": quarantined,
-        "unusable_images": enriched["unusable_images"],
+        "quarantined": add_counts(imported["quarantined"], enriched["quarantined"]),
         "attributes": attributes,
         "paths": paths,
-        "model_version": enriched["model_version"],
-        "run_id": enriched["run_id"],
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
 
@@ -159,7 +154,7 @@ def _print_results(config: Config, summary: dict[str, Any], pages: dict[str, Pat
 # --- compared with the truth ------------------------------------------------------------------------------------------
 
 PATH_COLUMNS = (
-    Column("attribute", text("attribute"), "<"),
+    ATTRIBUTE,
     Column("products", text("products"), "<"),
     Column("written", count("written")),
     Column("right", share("precision")),

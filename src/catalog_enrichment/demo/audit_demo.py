@@ -83,16 +83,9 @@ def _written_attributes(catalog: Catalog) -> tuple[str, ...]:
     """Return the attributes of which readers see values of a model."""
     if catalog.version("current_values") < 0:
         return ()
-    return tuple(
-        sorted(
-            {
-                row["attribute"]
-                for batch in catalog.scan("current_values", ("attribute", "source"))
-                for row in batch.to_pylist()
-                if row["source"] == Source.MODEL.value
-            }
-        )
-    )
+    batches = catalog.scan("current_values", ("attribute", "source"))
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return tuple(sorted({row["attribute"] for row in rows if row["source"] == Source.MODEL.value}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python -m catalog_enrichment.demo.compare --config FILE --data FILE [--set KEY=VALUE]
 
 With --generate a marketplace is generated at the config's source path, unless that file exists. Every file of --data
-has its own catalog, because an import removes no product. Prints the paths of the tables and, last, one JSON line,
+has its own catalog, because an import removes no product. Prints the paths of the tables and, last, a JSON line,
 {recipe: {attribute: {"r_at_p95", "macro_f1", "accuracy"}, "seconds"}, ...}.
 """
 

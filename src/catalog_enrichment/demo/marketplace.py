@@ -36,7 +36,7 @@ class ShownIn(NamedTuple):
 
 
 class ProductType(NamedTuple):
-    """What is sold: its category, nouns for the title, and the shape in the picture."""
+    """A type of product: its category, nouns for the title, and the shape in the picture."""
 
     category: str
     nouns: tuple[str, ...]
@@ -70,7 +70,7 @@ class Marketplace:
     truth: Path
     """Parquet with product_id, attribute, values of every valid row; outside the feed's folder."""
     rows: int
-    """Lines in the feed, invalid ones included."""
+    """Lines in the feed, invalid lines included."""
 
 
 # --- vocabulary ------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ _GERMAN_SHOP = "feinwerk"
 _WHOLESALER = "granary"
 """Shop without pictures."""
 _WHOLESALER_FILLS = 0.74
-"""Return the probability that it fills in an attribute."""
+"""Probability that it fills in an attribute."""
 _BRANDS = ("Arden", "Bellmont", "Corvo", "Delane", "Estrel", "Fenwick", "Galdo", "Halden", "Ivanti", "Jorvik")
 _WHOLESALE_BRANDS = ("Kestrel", "Lowry", "Marlow", "Norden", "Orsino", "Pell", "Quimby", "Rostand", "Selby", "Thorne")
 _ADJECTIVES = ("classic", "slim", "relaxed", "everyday", "lightweight", "premium", "vintage", "cozy", "modern", "bold")
@@ -245,7 +245,7 @@ def _weighted_choice(weights: dict[T, int], rng: random.Random) -> T:
 
 
 def _draw_faults(products: int, rng: random.Random) -> dict[int, str]:
-    """Return row number -> its fault. Only odd rows are broken, so that the row before a broken one is valid."""
+    """Return row number -> its fault. Only odd rows are broken, so that the row before a broken row is valid."""
     faults = [
         name
         for name, count in (_ROW_FAULTS | _PICTURE_FAULTS).items()

@@ -25,7 +25,7 @@ from catalog_enrichment.inference import udf
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
 from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
 from catalog_enrichment.reasons import DRIFT_KEY
-from catalog_enrichment.records import Modality, RunKind, RunStatus
+from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.spark.frames import with_ids
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def write_pauses(catalog: Catalog, pauses: Sequence[Switch], run_id: str, begun:
 def write_missing_pauses(catalog: Catalog) -> None:
     """Write the pauses of the newest finished run, if it was killed before it could."""
     known = runs.rows(catalog, ["run_id", "kind", "status", "started_at", "finished_at"])
-    done = [row for row in known if row["kind"] == RunKind.ENRICH.value and row["status"] == RunStatus.SUCCEEDED.value]
+    done = [row for row in filter(runs.has_succeeded, known) if row["kind"] == RunKind.ENRICH.value]
     if done:
         last = done[-1]
         runs.add_attributes(catalog, [last])

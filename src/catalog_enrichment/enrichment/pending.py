@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 RETRY_AFTER = timedelta(hours=12)
-"""How long a decision for one of SEEN_BY_TRYING counts: less than a day, so that a daily run tries again."""
+"""How long a decision for a reason in SEEN_BY_TRYING counts: less than a day, so that a daily run tries again."""
 
 
 @dataclass(frozen=True, slots=True)

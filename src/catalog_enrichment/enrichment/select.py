@@ -26,7 +26,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pending, policy
 from catalog_enrichment.enrichment.request import RequestIdentity, RunRequest
 from catalog_enrichment.reasons import SEEN_BY_TRYING, Reason
-from catalog_enrichment.records import RunKind, RunStatus, make_run_id, stable_hash
+from catalog_enrichment.records import RunKind, make_run_id, stable_hash
 from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import few_ids, with_ids
 
@@ -326,7 +326,7 @@ class IncrementalScope:
         return self.about(products) if self.last.left_open else products.where(_imported_by(self.imports))
 
     def about(self, rows: DataFrame) -> DataFrame:
-        """Return the ``rows`` that are about one of these products."""
+        """Return the ``rows`` about these products."""
         return rows.join(self.ids, "product_id", "left_semi")
 
 
@@ -335,7 +335,9 @@ _DECIDE_NOTHING = (RunKind.IMPORT.value, RunKind.MAINTAIN.value, RunKind.SAMPLE.
 
 def incremental_scope(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> IncrementalScope | None:
     """Return which of ``products``, those of the window asked for, to look at; None: all of them."""
-    last = last_run(_succeeded(catalog), request, catalog.tables.written_versions("attribute_values")[0])
+    columns = ("run_id", "kind", "status", "counts", "attributes", "table_versions", "finished_at")
+    succeeded = filter(runs.has_succeeded, runs.rows(catalog, (*columns, *RequestIdentity._fields)))
+    last = last_run(succeeded, request, catalog.tables.written_versions("attribute_values")[0])
     if last is None:
         return None
     # the imports also of products that an import wrote before it was killed
@@ -384,10 +386,3 @@ def _left_open(catalog: Catalog) -> DataFrame:
 
     reasons = [reason.value for reason in (*SEEN_BY_TRYING, Reason.PROVISIONAL_CAP)]
     return catalog.read("predictions").where(F.col("reason").isin(reasons)).select("product_id").distinct()
-
-
-def _succeeded(catalog: Catalog) -> list[dict[str, Any]]:
-    columns = ("run_id", "kind", "status", "counts", "attributes", "table_versions", "finished_at")
-    batches = catalog.scan(runs.TABLE, (*columns, *RequestIdentity._fields))
-    rows = [row for batch in batches for row in batch.to_pylist()]
-    return [row for row in rows if row["status"] == RunStatus.SUCCEEDED.value]

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inference.forward import ForwardPasses, ScoredRow
-from catalog_enrichment.inputs.images import first_usable_of_each
+from catalog_enrichment.inputs.images import Decoded, first_usable_of_each
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.models import compute_types
-from catalog_enrichment.reasons import Reason
 
 if TYPE_CHECKING:
     from catalog_enrichment.models.predictor import Scorer
@@ -82,10 +80,13 @@ def score_batches(
 
     threads = _decoding_threads(predictor.compute_type)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoder:
-        submitted = ((part, decoder.submit(_decode, part.batch, predictor.square, limits)) for part in parts())
+        submitted = (
+            (part, decoder.submit(first_usable_of_each, part.batch.images, predictor.square, limits))
+            for part in parts()
+        )
         found: dict[int, ScoredRow] = {}
         for part, decoded in _taken_ahead(submitted, threads):
-            found |= zip(part.positions, _scored(passes, decoded.result()), strict=True)
+            found |= zip(part.positions, _scored(passes, part.batch, decoded.result()), strict=True)
             if part.is_last:
                 yield scored.rows(part.share, [found[position] for position in range(len(found))])
                 found = {}
@@ -126,7 +127,7 @@ class _Share:
     """The products of a batch that have to be scored."""
 
     contents: Sequence[str]
-    """Each product's content."""
+    """The content of each product."""
     positions: list[int]
     """The positions of the products to score: the first of each content that has no row yet."""
     found: dict[str, ScoredRow]
@@ -159,22 +160,11 @@ class _ScoredContents:
         return [own.get(content) or share.found[content] for content in share.contents]
 
 
-@dataclass(frozen=True, slots=True)
-class _DecodedBatch:
-    products: ProductBatch
-    image_reasons: list[Reason | None]
-    """Per product, why no picture of it could be used."""
-
-
-def _decode(batch: UndecodedBatch, square: Square, limits: ImagesConfig) -> _DecodedBatch:
-    decoded = first_usable_of_each(batch.images, square, limits)
+def _scored(passes: ForwardPasses, batch: UndecodedBatch, decoded: Sequence[Decoded]) -> list[ScoredRow]:
+    """Score a pass's products, whose pictures are ``decoded``; a row says why no picture could be used."""
     products = ProductBatch(batch.titles, batch.descriptions, [picture.pixels for picture in decoded])
-    return _DecodedBatch(products, [picture.reason for picture in decoded])
-
-
-def _scored(passes: ForwardPasses, batch: _DecodedBatch) -> list[ScoredRow]:
-    rows = passes.score(batch.products) if len(batch.products) else []
+    rows = passes.score(products) if len(products) else []
     return [
-        replace(row, image_reason=reason.value) if reason and row.error is None else row
-        for row, reason in zip(rows, batch.image_reasons, strict=True)
+        replace(row, image_reason=picture.reason.value) if picture.reason and row.error is None else row
+        for row, picture in zip(rows, decoded, strict=True)
     ]

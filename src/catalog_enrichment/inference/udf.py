@@ -90,6 +90,7 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, withou
     It is not deterministic to Spark, so that Spark scores each row once: otherwise it moves a filter on the scores
     below a join before them, and rows that the join drops are scored too.
     """
+    import pandas as pd
     from pyspark.sql.functions import pandas_udf
 
     def score(columns: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
@@ -99,7 +100,7 @@ def scoring_udf(model: ShippedModel, limits: ImagesConfig, rows: int = 0, withou
             yield as_pandas(to_arrow(found))
 
     # written out rather than inferred: under `from __future__ import annotations` the hints above are strings
-    score.__annotations__ = _udf_annotations()
+    score.__annotations__ = {"columns": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}
     return pandas_udf(score, returnType=SCORED_TYPE).asNondeterministic()
 
 
@@ -110,7 +111,7 @@ def task_predictor(artifact_hash: str, directory: Path, device: str, numbers: st
     ``artifact_hash`` is the identity: a reused worker never serves an old model. Raises ConfigError if this machine
     should not compute in ``numbers``.
     """
-    # fork plus tokenizer threads can deadlock, and a worker has one core anyway
+    # fork plus tokenizer threads can deadlock, and a worker has a single core anyway
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from PIL import Image
 
@@ -168,9 +169,3 @@ def as_pandas(structs: pa.StructArray) -> pd.DataFrame:
 
     columns = {field.name: structs.field(field.name) for field in structs.type}
     return pd.DataFrame({name: pd.Series(pd.arrays.ArrowExtensionArray(column)) for name, column in columns.items()})
-
-
-def _udf_annotations() -> dict[str, Any]:
-    import pandas as pd
-
-    return {"columns": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}

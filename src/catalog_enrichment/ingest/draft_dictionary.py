@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.dictionary import fold
+from catalog_enrichment.dictionary import says_something
+from catalog_enrichment.dictionary import spelling as spelling_of
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import Cardinality
@@ -103,8 +104,10 @@ def by_value(spellings: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """
     folded: dict[str, Counter[str]] = defaultdict(Counter)
     for spelling, count in spellings:
-        folded[fold(spelling)][spelling] += count
-    counts = [(min(c, key=lambda value: (-c[value], value)), c.total()) for key, c in folded.items() if key]
+        folded[spelling_of(spelling)][spelling] += count
+    counts = [
+        (min(c, key=lambda value: (-c[value], value)), c.total()) for key, c in folded.items() if says_something(key)
+    ]
     return sorted(counts, key=lambda c: (-c[1], c[0]))
 
 

@@ -6,25 +6,62 @@ import ast
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+from catalog_enrichment.config.source import KEY
 from catalog_enrichment.dictionary import fold
 from catalog_enrichment.ingest.file_sample import FileSample
 from catalog_enrichment.ingest.source_frame import RESERVED
 
-EMPTY_TEXTS = ("NaN", "nan", "NULL", "null", "N/A", "n/a", "#N/A", "<NA>", "\\N")
-"""Texts with which programs write that there is no value."""
+EMPTY_TEXTS = frozenset(
+    {
+        "nan",
+        "null",
+        "n/a",
+        "#n/a",
+        "<na>",
+        "\\n",
+        "n.a.",
+        "n.a",
+        "-",
+        "--",
+        "---",
+        "?",
+        "(null)",
+        "(none)",
+        "k.a.",
+        "nil",
+    }
+    | {"not specified", "not available", "not applicable", "unspecified", "keine angabe", "nicht angegeben", "[]", "{}"}
+)
+"""Texts with which programs and people write that there is no value, in lower case."""
+DOUBTFUL_TEXTS = frozenset({"none", "unknown", "na", "false", "undefined", "unbekannt", "tbd"})
+"""Texts that mostly mean it, and may be a value: they are named to the user."""
+SEPARATORS = ("|", ";", ",")
+"""What may stand between several values in one cell, the least doubtful first."""
 _FLAGS = frozenset({"true", "false", "t", "f", "yes", "no", "y", "n", "1", "0"})
 """Texts that the import reads as true or false."""
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?")
+_TIME_TEXT = re.compile(
+    r"(?:\d{4}-\d\d?-\d\d?|\d\d?[./-]\d\d?[./-]\d{2,4})(?:[ T]+\d\d?:\d\d(?::\d\d(?:\.\d+)?)?(?: ?[AaPp][Mm])?)?"
+    r"(?: ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d))?"
+)
 _MOSTLY = 0.99
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_MANY = 20
+"""Cells: as many as a value needs by default."""
+BLANKS = "".join(
+    chr(code) for code in range(0x10000) if chr(code).isspace() or unicodedata.category(chr(code)) in ("Cc", "Cf", "Zs")
+)
+"""White space and invisible characters, such as no-break spaces and byte order marks."""
 _LONGEST_LIST = 10_000
 """Characters. A longer text is not tried as a list."""
 _ADDRESS = re.compile(r"(?:https?|ftp|s3a?|gs|file)://\S+", re.IGNORECASE)
@@ -52,11 +89,19 @@ class FileColumn:
     """The values of each sampled row as the import reads them, none for an empty cell. Empty for bytes."""
     problem: str = ""
     """Why no mapping can name the column."""
+    joined_by: str = ""
+    """What is known to stand between several values in one cell."""
+    usual_name: str = ""
+    """What such a column is called elsewhere."""
 
     @cached_property
     def words(self) -> str:
-        """Return the name in lower case, without accents, in words: `productDisplayName` is product display name."""
-        apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.name)
+        """Return the name in lower case, without accents, in words: `productDisplayName` is product display name.
+
+        The prefix of a key is left out, and what Shopify puts in brackets behind the name of a metafield.
+        """
+        plain_name = self.usual_name or re.sub(r"\s*\(product\.metafields\.[^()]*\)$", "", self.name.removeprefix(KEY))
+        apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", plain_name)
         plain = "".join(c for c in unicodedata.normalize("NFKD", apart) if not unicodedata.combining(c))
         return fold(plain)
 
@@ -99,6 +144,46 @@ class FileColumn:
         """Return the share of the values that are addresses."""
         return self._share(_ADDRESS)
 
+    @cached_property
+    def looks_like_times(self) -> bool:
+        """Return whether the values are dates or times, in whatever form."""
+        return self._share(_TIME_TEXT) >= _MOSTLY
+
+    @cached_property
+    def is_running_number(self) -> bool:
+        """Return whether the rows are numbered from 0 or 1, as programs do that write a table with its row numbers."""
+        numbers = [int(text) for text in self.first_texts] if self.kind is Kind.WHOLE else []
+        return len(numbers) > 1 and numbers[0] in (0, 1) and all(b - a == 1 for a, b in pairwise(numbers))
+
+    @cached_property
+    def separator(self) -> str:
+        """Return what stands between several values in one cell; empty where a cell is one value.
+
+        A separator parts a cell into texts that occur in other cells, too: "red|blue" beside "red".
+        """
+        if self.kind not in (Kind.TEXT, Kind.LIST) or self.looks_like_files or self.looks_like_times:
+            return ""
+        cells = Counter(text for texts in self.texts for text in texts)
+        if self.joined_by:
+            return self.joined_by if any(self.joined_by in cell for cell in cells) else ""
+        for separator in SEPARATORS:
+            joined = {cell: [part.strip() for part in cell.split(separator)] for cell in cells if separator in cell}
+            in_cells = Counter(part for cell in cells for part in set(joined.get(cell, [cell])))
+            parts = {part for found in joined.values() for part in found if part}
+            again = sum(in_cells[part] > 1 for part in parts)
+            short = parts and sum(len(part.split()) for part in parts) <= 3 * len(parts)
+            needed = len(parts) / 2 if separator == "," else 1
+            if short and again >= needed and len(parts) < 0.5 * len(self.first_texts):
+                return separator
+        return ""
+
+    def split(self) -> FileColumn:
+        """Return the column with the values of each cell apart."""
+        if not self.separator:
+            return self
+        parts = [[part.strip() for text in row for part in text.split(self.separator)] for row in self.texts]
+        return replace(self, texts=[list(dict.fromkeys(part for part in row if part)) for row in parts])
+
     @property
     def looks_like_files(self) -> bool:
         """Return whether the values are addresses or names of picture files."""
@@ -118,7 +203,8 @@ class FileColumn:
 def columns_of(sample: FileSample) -> tuple[dict[str, FileColumn], dict[str, float]]:
     """Return the file's columns, in order, and the texts that mean "no value" -> their largest share of a column."""
     empty = _empty_texts(sample)
-    columns = {name: _column(name, values, empty) for name, values in sample.columns.items()}
+    ignored = {text.casefold() for text in empty}
+    columns = {name: _column(name, values, ignored) for name, values in sample.columns.items()}
     columns |= {name: FileColumn(name, Kind.UNUSABLE, [], why) for name, why in sample.unusable.items()}
     return columns, empty
 
@@ -137,7 +223,7 @@ def _column(name: str, values: list[Any], empty: Collection[str]) -> FileColumn:
     if given and all(isinstance(value, bytes) for value in given):
         pictures = sum(value.startswith(_PICTURE_STARTS) for value in given)
         return FileColumn(name, Kind.PICTURE if 2 * pictures >= len(given) else Kind.BYTES, [])
-    texts = [[text for text in texts_of(value) if text not in empty] for value in values]
+    texts = [[text for text in texts_of(value) if text.casefold() not in empty] for value in values]
     return FileColumn(name, _kind(given, [row[0] for row in texts if row]), texts)
 
 
@@ -174,7 +260,7 @@ def texts_of(value: Any) -> list[str]:
     if value is None or value == "":
         return []
     items: Iterable[Any] = value if isinstance(value, list) else _listed(value)
-    stripped = (_text(item).strip(" ") for item in items if item is not None)
+    stripped = (_text(item).strip(BLANKS) for item in items if item is not None and item == item)
     return list(dict.fromkeys(text for text in stripped if text))
 
 
@@ -199,11 +285,20 @@ def _text(value: Any) -> str:
 
 
 def _empty_texts(sample: FileSample) -> dict[str, float]:
-    """Return the EMPTY_TEXTS that are at least a hundredth of the cells of a column -> their largest share."""
+    """Return the texts that mean "no value", as they are written -> their largest share of a column.
+
+    They are EMPTY_TEXTS, and DOUBTFUL_TEXTS beside other texts.
+    They are at least a hundredth of a column's cells, or so many that a value needs no more.
+    """
     found: dict[str, float] = {}
+    spelled: dict[str, str] = {}
     for values in sample.columns.values():
-        texts = [value for value in values if isinstance(value, str)]
-        for text in EMPTY_TEXTS:
-            if (share := texts.count(text) / len(texts) if texts else 0.0) >= 0.01:
-                found[text] = max(share, found.get(text, 0.0))
+        texts = Counter(value.strip(BLANKS).casefold() for value in values if isinstance(value, str))
+        total = texts.total() - texts[""]
+        others = [text for text in texts if text and text not in EMPTY_TEXTS | DOUBTFUL_TEXTS | _FLAGS]
+        for text in EMPTY_TEXTS | (DOUBTFUL_TEXTS if others else frozenset()):
+            if texts[text] and (texts[text] >= 0.01 * total or texts[text] >= _MANY):
+                as_written = next(v for v in values if isinstance(v, str) and v.strip(BLANKS).casefold() == text)
+                written = spelled.setdefault(text, as_written.strip(BLANKS))
+                found[written] = max(texts[text] / total, found.get(written, 0.0))
     return found

@@ -10,15 +10,19 @@ import codecs
 import gzip
 import json
 import os
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.ingest.csv_files import physical_lines, read_csv, read_header
+from catalog_enrichment.ingest.csv_rows import COMMAS, Layout, decoded, physical_lines, read_csv, read_header
+from catalog_enrichment.ingest.exports import header_names, recognise
+from catalog_enrichment.ingest.sniffing import HEADER_RECORDS, decimal_of, encodings_of, header_row, sniff
+from catalog_enrichment.ingest.whole_files import read_whole, sheet_rows
 
 SAMPLED_ROWS = 20_000
 SAMPLED_BYTES = 32 * 2**20
@@ -29,12 +33,20 @@ _HEAD = 2**20
 _PICTURES = 16
 """Rows whose binary columns are read."""
 _LONGEST_TEXT = 2_000
-FORMATS = "CSV (with commas), TSV, JSON lines (an object per line) and parquet"
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
+FORMATS = "CSV, TSV, xlsx, JSON lines (an object per line), a JSON list, XML feeds and parquet"
+_LARGEST_WHOLE = 2**28
+"""Bytes of a file that is parsed as a whole."""
 _AROUND = " \t\r\ufeff"
 """White space and byte order mark around a JSON object."""
 
+KNOWN_NAMES = header_names() | frozenset({"id", "sku", "title", "name", "description", "price", "category", "color"})
+"""Names of columns in lower case by which a header is told from the lines above it."""
+
 Row = TypeVar("Row")
+
+
+def _is_export(cells: Sequence[str]) -> bool:
+    return recognise(cells) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +65,16 @@ class FileSample:
     """Columns that no mapping can name -> why."""
     broken: int = 0
     """Rows that could not be parsed; 0 where only parts were read, which may begin inside a row."""
+    layout: Layout = COMMAS
+    """How the cells of a CSV, TSV or xlsx file, or the encoding of a JSON list, were found."""
 
 
-def read_sample(file: Path) -> FileSample:
+def read_sample(file: Path, columns: Sequence[str] = (), encoding: str = "") -> FileSample:
     """Return the sample.
 
-    Raises ConfigError for a file that does not exist or cannot be opened, and DataContractError for a file that is
-    empty, damaged or of an unknown format.
+    ``columns``: the names of all columns of a CSV or TSV file without a header. ``encoding``: that of a text file;
+    empty: guessed. Raises ConfigError for a file that does not exist or cannot be opened, and DataContractError for a
+    file that is empty, damaged or of an unknown format.
     """
     if file.is_dir():
         raise ConfigError(f"--from {file} is a folder: name one file of it, and put the folder into source.path later")
@@ -70,12 +85,12 @@ def read_sample(file: Path) -> FileSample:
             first = opened.read(4)
         if first == b"PAR1":
             sample = _parquet_sample(file)
+        elif first == b"PK\x03\x04":
+            sample = _sheet_sample(file)
         else:
-            head = _head(file, first)
-            kind, why = _text_format(file, head)
-            sample = _json_sample(file, why) if kind == "jsonl" else _csv_sample(file, kind, why, head)
+            sample = _text_sample(file, first, columns, encoding)
     if not sample.columns or not sample.rows:
-        broken = f" ({sample.broken:,} lines cannot be parsed as {sample.format})" if sample.broken else ""
+        broken = f" ({sample.broken:,} rows cannot be parsed as {sample.format})" if sample.broken else ""
         raise DataContractError(f"{file} has no rows{broken}: there is nothing to guess from")
     return sample
 
@@ -94,58 +109,54 @@ def _readable(file: Path) -> Iterator[None]:
         raise DataContractError(f"{file} cannot be read, it may be cut off or damaged: {reason}") from None
 
 
-# --- formats ----------------------------------------------------------------------------------------------------------
+# --- text files -------------------------------------------------------------------------------------------------------
 
 
-def _head(file: Path, first: bytes) -> str:
-    """Return the start of a text file. Raises DataContractError if it is empty or no text."""
+def _text_sample(file: Path, first: bytes, columns: Sequence[str], encoding: str) -> FileSample:
+    """Return the sample of a text file. Raises DataContractError if it is empty or no text."""
     if first.startswith(b"\x1f\x8b") and file.suffix != ".gz":
         raise DataContractError(f"{file} is compressed with gzip: its name must end in .gz for the import to read it")
-    if first.startswith(b"PK\x03\x04"):
-        raise DataContractError(f"{file} is a ZIP archive or an Excel sheet. Known formats: {FORMATS}")
-    with _open(file) as opened:
-        head = opened.read(_HEAD)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    parts, whole = _parts(file)
+    start = parts[0][:_HEAD]
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataContractError(f"{file} is written in UTF-16: save it as UTF-8")
-    if b"\0" in head:
+    if b"\0" in start:
         raise DataContractError(f"{file} is no text and no parquet file. Known formats: {FORMATS}")
-    text = head.decode("utf-8", "replace").removeprefix("\ufeff")
-    if not text.strip():
+    likely = [encoding] if encoding else encodings_of(b"\n".join(parts), file)
+    encoding = likely[0]
+    text = start.decode(encoding, "replace").removeprefix("\ufeff").lstrip()
+    if not text:
         raise DataContractError(f"{file} is empty")
-    return text
+    lines = [line for line in text.split("\n")[:20] if line.strip(_AROUND)]
+    if (
+        text[0] == "{"
+        and not _is_list_around(lines)
+        and (_json_object(lines[0]) is not None or sum(map(bool, map(_json_object, lines))) > 1)
+    ):
+        return _json_lines_sample(file, parts, whole, encoding)
+    if text[0] in "[{":
+        found = "a JSON list" if text[0] == "[" else "an object with a list"
+        return _whole_sample(file, "json_list", f"it holds {found}", Layout(encoding=encoding))
+    if text[0] == "<":
+        if "<html" in text.lower():
+            raise DataContractError(f"{file} is an HTML page: the format is not known. Known formats: {FORMATS}")
+        return _whole_sample(file, "xml", "it begins like XML", Layout())
+    return _csv_sample(file, parts, whole, _layout(file, text, likely, columns))
 
 
-def _text_format(file: Path, head: str) -> tuple[str, str]:
-    """Return `source.format` of a text file, and how it was recognised by the first line."""
-    text = head.lstrip()
-    line = text.split("\n")[0]
-    if text[0] == "{":
-        if _json_object(line) is None and (len(text) < _HEAD or "\n" in text):
-            raise DataContractError(
-                f"{file} begins like JSON, but its first line is not one whole object. Write one object per line"
-            )
-        return "jsonl", "its first line is a JSON object"
-    if text[0] == "[":
-        raise DataContractError(f"{file} begins like a JSON list. Write one object per line (JSON lines)")
-    counts = Counter({separator: line.count(separator) for separator in ",\t;|"})
-    separator, count = counts.most_common(1)[0]
-    if text[0] == "<" or not count:
+def _layout(file: Path, text: str, encodings: Sequence[str], columns: Sequence[str]) -> tuple[Layout, str]:
+    """Return how a CSV or TSV file is written, and how it was recognised."""
+    sniffed = sniff(text, KNOWN_NAMES, _is_export)
+    if sniffed is None:
         raise DataContractError(f"{file}: the format is not known. Known formats: {FORMATS}")
-    if separator in ";|":
+    if not sniffed.header_row and not columns:
         raise DataContractError(
-            f"{file}: the columns seem to be separated by {separator!r}, which the import does not read. "
-            "Save it with commas (CSV) or tabs (TSV)"
+            f"{file} seems to have no line with the columns' names: its first line is {text.splitlines()[0][:80]!r}. "
+            "Put such a line above it, or name the columns: --columns NAME,NAME,..."
         )
-    kind = "tsv" if separator == "\t" else "csv"
-    name = "tabs" if kind == "tsv" else "commas"
-    return kind, f"its first line has {count} {name}"
-
-
-def _open(file: Path) -> IO[bytes]:
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
-
-
-# --- text files -------------------------------------------------------------------------------------------------------
+    layout = Layout(sniffed.separator, encodings[0], sniffed.header_row or 1, tuple(columns))
+    doubt = f" or {', '.join(encodings[1:])}, which --encoding can name" if encodings[1:] else ""
+    return layout, sniffed.why + (f"; written in {encodings[0]}{doubt}" if encodings[0] != "utf-8" else "")
 
 
 def _parts(file: Path) -> tuple[list[bytes], bool]:
@@ -162,32 +173,70 @@ def _parts(file: Path) -> tuple[list[bytes], bool]:
         return parts, False
 
 
+def _open(file: Path) -> IO[bytes]:
+    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+
+
 def _whole_lines(text: bytes) -> bytes:
     """Return the text without its last line, which may be cut off."""
     return text.rpartition(b"\n")[0]
 
 
-def _csv_sample(file: Path, kind: str, why: str, head: str) -> FileSample:
-    separator = _SEPARATORS[kind]
-    names = read_header(physical_lines(head), separator)
+def _csv_sample(file: Path, parts: list[bytes], whole: bool, found: tuple[Layout, str]) -> FileSample:
+    layout, why = found
+    names = list(layout.columns) or read_header(physical_lines(decoded(parts[0], layout.encoding)), layout)
     if names is None:
         raise DataContractError(f"{file}: the header cannot be read: its quotes are broken or never closed")
-    parts, whole = _parts(file)
     rows: list[list[str | None]] = []
     broken = 0
     for number, part in enumerate(parts):
-        lines = physical_lines(part.decode("utf-8", "replace"))
-        for record in read_csv(lines, separator, None if number == 0 else names, names):
+        lines = physical_lines(decoded(part, layout.encoding))
+        for record in read_csv(lines, layout if number == 0 else replace(layout, columns=tuple(names)), names):
             broken += record.refused is not None
             rows += [record.cells] if record.refused is None else []
     kept = _spread(rows)
     columns = {name: [cells[place] for cells in kept] for place, name in enumerate(names)}
     all_kept = whole and len(kept) == len(rows)
-    return FileSample(kind, why, len(kept), all_kept, columns, broken=broken if whole else 0)
+    kind = "tsv" if layout.separator == "\t" else "csv"
+    layout = replace(layout, decimal=decimal_of(list(columns.values())))
+    return FileSample(kind, why, len(kept), all_kept, columns, broken=broken if whole else 0, layout=layout)
 
 
-def _json_sample(file: Path, why: str) -> FileSample:
-    parts, whole = _parts(file)
+def _whole_sample(file: Path, kind: str, why: str, layout: Layout) -> FileSample:
+    """Return the sample of a file that must be parsed as a whole."""
+    if file.stat().st_size > _LARGEST_WHOLE:
+        raise DataContractError(
+            f"{file} is larger than {_LARGEST_WHOLE:,} bytes, and {kind} can only be read as a whole: "
+            "write it as JSON lines or parquet"
+        )
+    with _open(file) as opened:
+        content = opened.read()
+    try:
+        found = [record for _, record in read_whole(kind, content, layout)]
+    except (ValueError, RecursionError, zipfile.BadZipFile) as problem:
+        raise DataContractError(f"{file} cannot be read as {kind}: {str(problem)[:300]}") from None
+    rows = [record for record in found if isinstance(record, dict)]
+    kept = _spread(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in kept] for name in names}
+    broken = len(found) - len(rows)
+    return FileSample(kind, why, len(kept), len(kept) == len(rows), columns, broken=broken, layout=layout)
+
+
+def _sheet_sample(file: Path) -> FileSample:
+    """Return the sample of an xlsx file's first sheet."""
+    try:
+        records = [[cell or "" for cell in row] for row in sheet_rows(file.read_bytes(), "") if any(row)]
+    except (ValueError, zipfile.BadZipFile) as problem:
+        raise DataContractError(f"{file} is a ZIP archive and no xlsx sheet ({problem}). Known: {FORMATS}") from None
+    row = header_row(records[:HEADER_RECORDS], KNOWN_NAMES, _is_export, has_header=True) or 1
+    above = f"; {row - 1} rows are above the columns' names" if row > 1 else ""
+    return _whole_sample(file, "xlsx", f"it is an Excel sheet{above}", Layout(header_row=row))
+
+
+def _json_lines_sample(file: Path, parts: list[bytes], whole: bool, encoding: str) -> FileSample:
+    if encoding != "utf-8":
+        raise DataContractError(f"{file} holds JSON lines in {encoding}: JSON is written in UTF-8, save it so")
     lines = [line for part in parts for line in part.decode("utf-8", "replace").split("\n")]
     objects = [_json_object(line) for line in lines if line.strip(_AROUND)]
     rows = [value for value in objects if value is not None]
@@ -197,13 +246,20 @@ def _json_sample(file: Path, why: str) -> FileSample:
     columns = {name: [row.get(name) for row in kept] for name in names}
     unusable = {name: reason for name, values in columns.items() if (reason := _nested(values))}
     usable = {name: values for name, values in columns.items() if name not in unusable}
-    all_kept = whole and len(kept) == len(rows)
+    all_kept, why = whole and len(kept) == len(rows), "its first line is a JSON object"
     return FileSample("jsonl", why, len(kept), all_kept, usable, unusable, broken if whole else 0)
 
 
 def _spread(rows: list[Row]) -> list[Row]:
     """Return at most SAMPLED_ROWS of the rows, at equal distances."""
     return rows[:: -(-len(rows) // SAMPLED_ROWS)] if rows else rows
+
+
+def _is_list_around(lines: Sequence[str]) -> bool:
+    """Return whether the only line is an object around a list of objects."""
+    found = _json_object(lines[0]) if len(lines) == 1 else None
+    lists = [value for value in (found or {}).values() if isinstance(value, list)]
+    return any(value and all(isinstance(item, dict) for item in value) for value in lists)
 
 
 def _json_object(line: str) -> dict[str, Any] | None:
@@ -215,7 +271,7 @@ def _json_object(line: str) -> dict[str, Any] | None:
         return content
 
     try:
-        value = json.loads(line.strip(_AROUND), object_pairs_hook=without_repeated_keys)
+        value = json.loads(line.strip(_AROUND), object_pairs_hook=without_repeated_keys, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

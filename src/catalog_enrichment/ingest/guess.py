@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from catalog_enrichment.config.source import KEY
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest.draft_dictionary import MIN_COUNT, by_value
+from catalog_enrichment.ingest.exports import Recognised
 from catalog_enrichment.ingest.file_columns import FileColumn, Kind, columns_of, percent
 from catalog_enrichment.ingest.file_sample import FileSample
 from catalog_enrichment.ingest.guess_columns import (
@@ -18,7 +20,9 @@ from catalog_enrichment.ingest.guess_columns import (
     guess_role,
     no_pictures,
     pictures_in,
+    referenced,
 )
+from catalog_enrichment.ingest.guess_products import ProductSample, products_in
 
 OPTIONS = {
     "id": "product_id",
@@ -39,8 +43,13 @@ _LONGEST_NAME = 30
 _COVERED = 0.5
 """Share of an attribute's cells that its frequent values must have. In free text they have few."""
 _WORDS_PER_VALUE = 5
+_BY_CHANCE = 10
+"""Values of two columns without a common word that must stand for each other before they are taken for the same."""
+_CODE = 4
+"""Characters of a value, at most, where a column may hold codes."""
 _TRUE = {"true", "t", "yes", "y", "1"}
 _ABOUT_SALES = (
+    "author, crawl, crawled, creator, date, editor, modified, scraped, scraper, storage, timestamp, updated, "
     "active, availability, available, blocked, condition, created, currency, deleted, discount, discontinued, enabled, "
     "fulfillment, inventory, price, published, qty, quantity, rating, reviews, sale, shipping, sold, status, stock, "
     "supplier, tax, vat, visibility, visible, warehouse, gtin, ean, upc, sku, barcode, url, link, thumbnail, seller, "
@@ -78,19 +87,30 @@ class Guesses:
     """Attributes of which a product can have several values."""
     labelled: dict[str, int]
     """Attribute's name -> sampled rows with a value."""
+    separators: dict[str, str]
+    """Attribute's name -> what stands between several values in one cell."""
+    products: ProductSample
+    """What one product is."""
     unused: dict[str, str]
     """Column of the file that nothing reads -> why it is no attribute."""
 
 
 def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
-    """Return the guesses about ``file``, whose rows are sampled in ``sample``.
+    """Return the guesses about ``file``, whose rows are sampled in ``sample``. Their `products` have a row per product.
 
     Raises ConfigError for a given column that the file does not have or that cannot be mapped, and DataContractError
     where no column can be the product id or the title.
     """
+    products = products_in(sample)
+    sample = products.sample
     columns, empty = columns_of(sample)
+    usual = products.export.attributes if products.export else {}
+    columns |= {name: replace(columns[name], usual_name=to) for name, to in usual.items()}
+    if products.export and products.export.joined_by:
+        keys = {name: column for name, column in columns.items() if name.startswith(KEY)}
+        columns |= {name: replace(column, joined_by=products.export.joined_by) for name, column in keys.items()}
     _check_given(columns, given)
-    roles, image_folder, free = _assign_roles(columns, file, given)
+    roles, image_folder, free = _assign_roles(columns, file, given, products.export)
     readable = _readable_rows(columns, roles["attributes_when"].column, sample.rows)
     # the attributes are looked at in the rows whose merchants' values may be read
     shown = {
@@ -98,8 +118,12 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         for name, column in columns.items()
         if column.texts
     }
+    separators = {name: column.separator for name, column in shown.items() if column.separator}
+    shown = {name: column.split() for name, column in shown.items()}
     if given.attributes is None:
-        taken, unused = _guess_attributes([shown.get(column.name, column) for column in free], given.min_count)
+        possible = [column for column in free if not (why := _not_possible(column.name, products))]
+        taken, unused = _guess_attributes([shown.get(column.name, column) for column in possible], given.min_count)
+        unused |= {column.name: why for column in free if (why := _not_possible(column.name, products))}
     else:
         unused = {column.name: "not among the given --attribute columns" for column in free}
         taken = {name: f"as given; {_fact(shown[name], given.min_count)}" for name in given.attributes}
@@ -112,12 +136,23 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         counts={names[name]: _value_counts(shown[name]) for name in taken},
         several=frozenset(names[name] for name in taken if _has_several(shown[name])),
         labelled={names[name]: len(shown[name].first_texts) for name in taken},
+        separators={names[name]: separators[name] for name in taken if name in separators},
+        products=products,
         unused=unused,
     )
 
 
+def _not_possible(name: str, products: ProductSample) -> str:
+    """Return why a column is not looked at as an attribute; empty if it is."""
+    if name in products.pairs_read():
+        return f"its keys are columns of their own: {KEY}..."
+    if products.export and name in products.export.no_attributes:
+        return f"in {products.export.name}'s exports it says how the shop works, not what a product is"
+    return ""
+
+
 def _assign_roles(
-    columns: Mapping[str, FileColumn], file: Path, given: Given
+    columns: Mapping[str, FileColumn], file: Path, given: Given, export: Recognised | None
 ) -> tuple[dict[str, Guess], Guess, list[FileColumn]]:
     """Return key of `source.mapping` -> its column, the folder of the pictures, and the columns that are left."""
     roles: dict[str, Guess] = {}
@@ -125,21 +160,32 @@ def _assign_roles(
     reserved = {*given.columns.values(), *(given.attributes or ())}
 
     def free() -> list[FileColumn]:
-        taken = reserved | {found.column for found in roles.values()}
+        taken = reserved | {name for found in roles.values() for name in found.columns}
         return [column for column in columns.values() if column.name not in taken]
 
     for name in ROLES:
-        roles[name] = _role(name, columns, free(), given)
+        roles[name] = _role(name, columns, free(), given, export)
         if name in NEEDED and not roles[name].column:
             raise DataContractError(_not_found(name, file, columns, roles[name].why))
         if name == "title":  # before the others: a description is no list of addresses
-            pictures = _pictures(columns, columns[roles["product_id"].column], free(), file, given)
+            product_id = columns.get(roles["product_id"].column, next(iter(columns.values())))
+            pictures = _pictures(columns, product_id, free(), file, given, export)
             roles |= {"image_bytes": pictures.data, "image_uris": pictures.references}
             image_folder = pictures.folder
     return roles, image_folder, free()
 
 
-def _role(name: str, columns: Mapping[str, FileColumn], free: Sequence[FileColumn], given: Given) -> Guess:
+def _role(
+    name: str,
+    columns: Mapping[str, FileColumn],
+    free: Sequence[FileColumn],
+    given: Given,
+    export: Recognised | None,
+) -> Guess:
+    if name not in given.columns and export is not None and name in export.roles:
+        if found := _exported(export, name):
+            return found
+        return Guess("", ROLES[name].missing) if name == "shop_id" else guess_role(name, free)
     if name not in given.columns:
         return guess_role(name, free)
     if not given.columns[name]:
@@ -149,9 +195,22 @@ def _role(name: str, columns: Mapping[str, FileColumn], free: Sequence[FileColum
     return Guess(column.name, f"as given; {column.fact()}" + (f"; check it: {doubt}" if doubt else ""))
 
 
+def _exported(export: Recognised, role: str) -> Guess | None:
+    """Return the columns that an export has for a role; None if it has none."""
+    found = export.roles[role]
+    return Guess(found[0], f"by its name in {export.name}'s exports", more=tuple(found[1:])) if found else None
+
+
 def _pictures(
-    columns: Mapping[str, FileColumn], product_id: FileColumn, free: Sequence[FileColumn], file: Path, given: Given
+    columns: Mapping[str, FileColumn],
+    product_id: FileColumn,
+    free: Sequence[FileColumn],
+    file: Path,
+    given: Given,
+    export: Recognised | None,
 ) -> PictureColumns:
+    if "image" not in given.columns and export is not None and (found := _exported(export, "image_uris")):
+        return referenced(columns[found.column], found, file)
     if "image" not in given.columns:
         return guess_pictures(free, product_id, file)
     name = given.columns["image"]
@@ -199,9 +258,15 @@ def _guess_attributes(columns: Sequence[FileColumn], min_count: int) -> tuple[di
     seen: list[FileColumn] = []
     for column in columns:
         refusal = _no_attribute(column, min_count)
-        twin = next((other.name for other in seen if not refusal and _is_repeated(column, other)), "")
-        if refusal or twin:
-            refused[column.name] = refusal or f'it says the same as "{twin}"'
+        twin = next((other for other in seen if not refusal and _is_repeated(column, other)), None)
+        if twin is not None and column.characters > twin.characters + 1 and twin.characters <= _CODE:
+            # a code and its name: people read the name
+            refused[twin.name] = f'it says the same as "{column.name}", in codes'
+            del taken[twin.name]
+            seen.remove(twin)
+            twin = None
+        if refusal or twin is not None:
+            refused[column.name] = refusal or f'it says the same as "{twin.name if twin else ""}"'
         else:
             taken[column.name] = _fact(column, min_count)
             seen.append(column)
@@ -213,9 +278,11 @@ def _no_attribute(column: FileColumn, min_count: int) -> str:
     if column.kind not in (Kind.TEXT, Kind.LIST):
         return column.problem or str(column.kind)
     if about_sales := sorted(set(_ABOUT_SALES.split(", ")) & set(column.words.split())):
-        return f'its name ("{about_sales[0]}") says how a product is sold, not what it is'
+        return f'its name ("{about_sales[0]}") says how a product is sold or recorded, not what it is'
     if column.looks_like_files:
         return "its values are addresses or files"
+    if column.looks_like_times:
+        return "its values are dates or times"
     counts = _value_counts(column)
     frequent = [count for _, count in counts if count >= min_count]
     if len(counts) < 2:
@@ -251,7 +318,10 @@ def _is_repeated(column: FileColumn, other: FileColumn) -> bool:
     """Return whether each value of one column stands for one of the other, and most rows have both or none."""
     both = [(tuple(a), tuple(b)) for a, b in zip(column.texts, other.texts, strict=True) if a and b]
     pairs = set(both)
-    if len(pairs) < 2 or len(both) < 0.9 * max(len(column.first_texts), len(other.first_texts)):
+    related = set(column.words.split()) & set(other.words.split())
+    if len(pairs) < (2 if related else _BY_CHANCE) or len(both) < 0.9 * max(
+        len(column.first_texts), len(other.first_texts)
+    ):
         return False
     return len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
 

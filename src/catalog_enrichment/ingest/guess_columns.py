@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from catalog_enrichment.ingest.file_columns import FileColumn, Kind, percent
+from catalog_enrichment.ingest.source_frame import BETWEEN_PICTURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,18 @@ class Guess:
     why: str
     others: tuple[str, ...] = ()
     """Other columns that were possible."""
+    more: tuple[str, ...] = ()
+    """Further columns and templates that are read with it."""
+
+    @property
+    def selector(self) -> str | list[str]:
+        """Return what the mapping names: the column, or a list of several."""
+        return [self.column, *self.more] if self.more else self.column
+
+    @property
+    def columns(self) -> set[str]:
+        """Return the names of all columns that are read."""
+        return {name for text in (self.column, *self.more) for name in re.findall(r"\{([^{}]+)\}", text) or [text]}
 
 
 NO_GUESS = Guess("", "")
@@ -58,7 +71,9 @@ def _no_id(column: FileColumn) -> str:
 
 def _like_an_id(column: FileColumn) -> str:
     short = all(len(text) <= 64 and " " not in text for text in column.first_texts)
-    return "" if _no_id(column) or not short or column.looks_like_files else "every row has a value of its own"
+    if _no_id(column) or not short or column.looks_like_files or column.is_running_number:
+        return ""
+    return "every row has a value of its own"
 
 
 def _no_title(column: FileColumn) -> str:
@@ -78,7 +93,11 @@ def _like_a_title(column: FileColumn) -> str:
 def _no_text(column: FileColumn) -> str:
     if column.kind not in (Kind.TEXT, Kind.LIST):
         return f"{column.kind}, not text"
-    return "its values are addresses or files" if column.looks_like_files else ""
+    if column.looks_like_files:
+        return "its values are addresses or files"
+    if len(column.first_texts) >= _MANY_ROWS and column.distinct < 0.1:
+        return f"one text for many products: {column.different:,} different in {len(column.first_texts):,} rows"
+    return ""
 
 
 def _like_a_description(column: FileColumn) -> str:
@@ -131,24 +150,25 @@ def _no_flag(column: FileColumn) -> str:
 ROLES: dict[str, Role] = {
     "product_id": Role(
         names="product id, id, item id, article id, listing id, offer id, asin, sku, product code, uuid, gtin, ean, "
-        "upc, article number, item number, handle, artikelnummer, artnr, reference, key",
-        parts="product id, item id, article id, listing id, product number, produkt id, sku, id produit",
+        "upc, article number, item number, handle, artikelnummer, artnr, reference, key, code, item code, barcode",
+        parts="product id, item id, article id, listing id, product number, produkt id, sku, id produit, id",
         unsuitable=_no_id,
         by_values=_like_an_id,
         missing="the column whose value every product has for itself",
     ),
     "title": Role(
         names="title, product title, product name, name, item name, item title, product display name, titel, "
-        "produktname, bezeichnung, designation, titre, nom, libelle, titulo, nombre, titolo, nome",
-        parts="title, product name, item name, display name, titel, titre, titulo, titolo",
+        "produktname, bezeichnung, designation, titre, nom, libelle, titulo, nombre, titolo, nome, prod name, product, "
+        "item",
+        parts="title, product name, prod name, item name, display name, titel, titre, titulo, titolo",
         unsuitable=_no_title,
         by_values=_like_a_title,
         missing="the column with the products' names",
     ),
     "description": Role(
         names="description, product description, long description, body, body html, details, text, content, "
-        "bullet points, features, summary, about, beschreibung, descripcion, descrizione, descricao",
-        parts="description, beschreibung, descripcion, descrizione, descricao",
+        "bullet points, features, summary, about, about product, beschreibung, descripcion, descrizione, descricao",
+        parts="description, beschreibung, descripcion, descrizione, descricao, desc, about",
         unsuitable=_no_text,
         by_values=_like_a_description,
         missing="a column with a long text; without one the models read the title alone",
@@ -168,7 +188,7 @@ ROLES: dict[str, Role] = {
         missing="a column with category paths like Apparel/Topwear",
     ),
     "shop_id": Role(
-        names="shop id, shop, seller id, seller, merchant id, merchant, store id, store, vendor id, vendor, shop name, "
+        names="shop id, shop, seller id, seller, merchant id, merchant, store id, store, vendor id, shop name, "
         "seller name, merchant name, store name, haendler, handler, boutique, marchand",
         unsuitable=_no_shop,
         missing='a column with the merchant; without one all are of the shop "default"',
@@ -192,6 +212,8 @@ ROLES: dict[str, Role] = {
 }
 """Column of the catalog -> how it is found, in the order in which columns are assigned."""
 
+_MANY_ROWS = 20
+"""Rows from which a text that repeats is not taken for a description."""
 _BY_LENGTH = {"title": 1, "description": -1}
 """Of texts without a telling name the shortest is taken for the title, the longest for the description."""
 
@@ -205,7 +227,11 @@ def guess_role(name: str, columns: Sequence[FileColumn]) -> Guess:
     if suitable:
         others = tuple(column.name for column in suitable[1:])
         return Guess(suitable[0].name, f"by its name; {suitable[0].fact()}", others)
-    unsuitable = "".join(f'; not "{column.name}": {role.unsuitable(column)}' for column in named[:3])
+    rejected = [(column, role.unsuitable(column)) for column in named[:3]]
+    if name == "product_id":
+        reason = "a running number of the rows, which is another one in the next export"
+        rejected += [(column, reason) for column in columns if column.is_running_number and column not in named]
+    unsuitable = "".join(f'; not "{column.name}": {why}' for column, why in rejected)
     usable = [column for column in columns if column.kind is not Kind.UNUSABLE]
     likely = [column for column in usable if role.by_values(column)]
     if name in _BY_LENGTH:
@@ -230,12 +256,11 @@ def _rank(role: Role, column: FileColumn) -> tuple[int, int] | None:
 _PICTURE_NAMES = ("image", "images", "img", "picture", "pictures", "photo", "photos", "bild", "bilder", "foto", "fotos")
 _PICTURE_WORDS = (*_PICTURE_NAMES, "imageurl", "imageurls", "imurl", "imagepath", "imgs", "immagine", "imagen")
 _SMALLER = ("thumbnail", "thumb", "small", "icon", "logo", "swatch")
-_FOLDERS = (".", "images", "image", "pictures", "photos", "img", "imgs")
+_FOLDERS = (".", "images", "image", "pictures", "photos", "img", "imgs", "media", "media/catalog/product")
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-_ABSOLUTE = re.compile(r"(?:/|[A-Za-z][A-Za-z0-9+.\-]*://)")
+_ABSOLUTE = re.compile(r"(?://|[A-Za-z][A-Za-z0-9+.\-]*://)")
 _TRIED = 20
 """References that are looked for in the folders."""
-_SEVERAL = re.compile(r"\S+\s*([|,; ])\s*(?:https?://|\S+\.(?:jpe?g|png|webp)\b)", re.IGNORECASE)
 _NO_BYTES = Guess("", "a column with the encoded picture (JPEG, PNG, ...)")
 
 
@@ -261,7 +286,7 @@ def guess_pictures(columns: Sequence[FileColumn], product_id: FileColumn, file: 
         why = "its bytes begin like a picture's"
         return PictureColumns(Guess(by_bytes[0].name, why, others), references)
     if by_reference:
-        return _referenced(by_reference[0], Guess(by_reference[0].name, _why(by_reference[0]), others[1:]), file)
+        return referenced(by_reference[0], Guess(by_reference[0].name, _why(by_reference[0]), others[1:]), file)
     if named := _named_by_id(product_id, file):
         return PictureColumns(_NO_BYTES, named)
     refused = [f'; not "{c.name}": {_no_references(c)}' for c in columns if _named_like_pictures(c)]
@@ -273,7 +298,7 @@ def pictures_in(column: FileColumn, file: Path) -> PictureColumns:
     """Return the pictures of a column that the user named."""
     if column.kind in (Kind.PICTURE, Kind.BYTES):
         return PictureColumns(Guess(column.name, f"as given; {column.fact()}"), NO_GUESS)
-    return _referenced(column, Guess(column.name, f"as given; {column.fact()}"), file)
+    return referenced(column, Guess(column.name, f"as given; {column.fact()}"), file)
 
 
 def no_pictures() -> PictureColumns:
@@ -295,10 +320,6 @@ def _no_references(column: FileColumn) -> str:
     """Return why the column's values cannot be paths or addresses of pictures; empty if they can."""
     if column.kind not in (Kind.TEXT, Kind.LIST):
         return column.problem or f"{column.kind}, not paths or addresses"
-    if column.kind is Kind.TEXT:
-        found = [match[1] for text in column.first_texts[:1000] if (match := _SEVERAL.match(text))]
-        if found and len(found) >= 0.2 * len(column.first_texts[:1000]):
-            return f"several pictures in one text, separated by {found[0]!r}: write them as a JSON list"
     if column.picture_share >= 0.8 or (_named_like_pictures(column) and column.address_share >= 0.8):
         return ""
     return "its values are no paths or addresses of pictures"
@@ -311,16 +332,18 @@ def _why(column: FileColumn) -> str:
     return f"its values are {kind} of pictures, filled in {column.filled:.0%} of the rows{note}"
 
 
-def _referenced(column: FileColumn, guess: Guess, file: Path) -> PictureColumns:
+def referenced(column: FileColumn, guess: Guess, file: Path) -> PictureColumns:
     """Return ``guess`` with the folder that relative paths start at."""
-    relative = [text for text in column.first_texts if not _ABSOLUTE.match(text)][:_TRIED]
+    texts = [text for text in column.first_texts if not _ABSOLUTE.match(text) and not Path(text).is_file()]
+    relative = [re.split(BETWEEN_PICTURES, text)[0].lstrip("/") for text in texts[:_TRIED]]
+    rooted = any(text.startswith("/") for text in texts[:_TRIED])
     folder = NO_GUESS
     if relative:
         folders = (file.parent / name for name in _FOLDERS)
         found = next((place for place in folders if any((place / text).is_file() for text in relative)), None)
         if found is None:
             folder = Guess("", f"the folder that paths like {relative[0][:60]!r} start at: none beside the file")
-        elif found != file.parent:
+        elif found != file.parent or rooted:
             folder = Guess(str(found), f"{relative[0][:60]!r} or another one is there")
     return PictureColumns(_NO_BYTES, guess, folder)
 

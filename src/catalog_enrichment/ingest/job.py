@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import __version__, contract, resources
 from catalog_enrichment.catalog import runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.dictionary import is_below
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.ingest import merchant_values, outcomes
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 OUTCOMES = "outcomes"
 """The checkpoint of :func:`outcomes.outcomes`."""
 
+_FEW_VALUES = 20
+"""Values of an attribute, of which fewer are not compared with those of the next import."""
 _PICTURES = ("pictures_tried", "unusable_pictures")
 """Counts of the pictures that an import tried."""
 
@@ -87,6 +90,8 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], source: P
         record.attributes = merchant_values.count_merchant_values(
             snapshot.accepted_rows(), context.dictionary, snapshot.problems()
         )
+        _check_filled(context, record, last)
+        _name_unused_categories(context, snapshot)
         self_derived_values = _find_self_derived(context, record, snapshot) if snapshot.changes else None
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
@@ -196,6 +201,39 @@ def _validate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
         failures = "\n  - ".join(report.failures)
         raise DataContractError(f"{source.path} fails {suite.name}; nothing was written:\n  - {failures}")
     return report.document
+
+
+def _check_filled(context: Context, record: RunRecord, last: Row | None) -> None:
+    """Raise DataContractError for an attribute that the last import's products had and these hardly have."""
+    source = source_config(context.config)
+    before = json.loads(last["attributes"] or "{}").get(MERCHANT_VALUES, {}) if last is not None else {}
+    after = (record.attributes or {}).get(MERCHANT_VALUES, {})
+    for name in source.mapping.attributes:
+        old, new = (sum(counts.get(name, {}).values()) for counts in (before, after))
+        products = (last["counts"]["products"], record.counts["products"]) if last is not None else (0, 0)
+        if old < _FEW_VALUES or new * products[0] >= source.min_attribute_ratio * old * products[1]:
+            continue
+        raise DataContractError(
+            f"{source.path}: {new:,} values of {name} for {products[1]:,} products, where the last import had {old:,} "
+            f"for {products[0]:,}; nothing was written. Was a column renamed or left empty? If not, repeat with "
+            "--set source.min_attribute_ratio=0"
+        )
+
+
+def _name_unused_categories(context: Context, snapshot: ComparedSnapshot) -> None:
+    """Print the categories of the dictionary that no product is in: a misspelled one would hide an attribute."""
+    named = {root: name for name, attribute in context.dictionary.attributes.items() for root in attribute.categories}
+    if not named or not source_config(context.config).mapping.category:
+        return
+    found = [row[0] or "" for row in snapshot.accepted_rows().select("category").distinct().collect()]
+    unused = [root for root in named if not any(is_below(path, root) for path in found)]
+    if unused:
+        shown = ", ".join(f"{root!r} ({named[root]})" for root in unused[:5])
+        seen = ", ".join(map(repr, sorted(found)[:3]))
+        context.say(
+            f"warning: no product of this import is in {shown}{' and others' if unused[5:] else ''}, which the "
+            f"dictionary names; categories are written like {seen}"
+        )
 
 
 def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:

@@ -16,7 +16,16 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.ingest.source_frame import CORRUPT, FILE_STEM, SOURCE_URI, Location, SourceFrame, with_origin
+from catalog_enrichment.ingest.source_frame import (
+    CORRUPT,
+    FILE_STEM,
+    SOURCE_ROWS,
+    SOURCE_URI,
+    Location,
+    SourceFrame,
+    spark_path,
+    with_origin,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -57,9 +66,16 @@ def open_documents(documents: DataFrame, names: Sequence[str]) -> SourceFrame:
     parsed = F.from_json("document", schema, {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": failed})
     rows = checked.select("text", "path", "row_number", F.when(F.col("usable"), parsed).alias("row"))
     corrupt = F.col("row").isNull() | F.col("row").getField(failed).isNotNull()
-    columns = [F.col("row").getField(name).alias(name) for name in types]
+    columns = [_without_special_numbers(F.col("row").getField(name)).alias(name) for name in types]
     frame = with_origin(rows, columns, F.when(corrupt, F.col("text")), F.col("path"), F.col("row_number"))
     return SourceFrame(frame, types, lambda: _keys(usable))
+
+
+def _without_special_numbers(value: Column) -> Column:
+    """Return null for NaN and infinite numbers, which Spark reads into a text with quotes around them."""
+    from pyspark.sql import functions as F
+
+    return F.when(~value.isin('"NaN"', '"Infinity"', '"-Infinity"', '"+Infinity"'), value)
 
 
 def _documents(spark: SparkSession, file_format: str, location: Location) -> DataFrame:
@@ -69,7 +85,7 @@ def _documents(spark: SparkSession, file_format: str, location: Location) -> Dat
     reader = spark.read
     if file_format == "json_files" and not location.is_file:
         reader = reader.option("pathGlobFilter", "*.json")  # the folder may hold pictures too
-    text = reader.text(location.path, wholetext=file_format == "json_files")
+    text = reader.text(spark_path(location.path), wholetext=file_format == "json_files")
     path, number = F.col("_metadata.file_path").alias("path"), F.lit(None).cast("bigint").alias("row_number")
     lines = text.select(F.col("value").alias("text"), path, number)
     document = F.btrim("text", F.lit(_AROUND))
@@ -111,7 +127,7 @@ def _is_one_object(document: Column) -> Column:
     elements = F.try_parse_json(F.concat(F.lit("["), document, F.lit(f',"{_END}"]')))
     end = F.try_variant_get(elements, "$[1]", "string")
     more = F.try_variant_get(elements, "$[2]", "variant")
-    return F.when(document.startswith("{"), (end == _END) & more.isNull())
+    return F.when(document.startswith("{") & F.is_valid_utf8(document), (end == _END) & more.isNull())
 
 
 def _types(usable: DataFrame, names: Sequence[str]) -> dict[str, DataType]:
@@ -160,7 +176,7 @@ def _with_empty_files(spark: SparkSession, frame: DataFrame, location: Location)
     empty = [file for file in files if not file.name.startswith((".", "_")) and not file.stat().st_size]
     if not empty:
         return frame
-    rows = [{CORRUPT: "", SOURCE_URI: file.as_uri(), FILE_STEM: file.stem} for file in empty]
+    rows = [{CORRUPT: "", SOURCE_URI: file.as_uri(), FILE_STEM: file.stem, SOURCE_ROWS: 1} for file in empty]
     return frame.unionByName(
         spark.createDataFrame([{name: row.get(name) for name in frame.columns} for row in rows], frame.schema)
     )

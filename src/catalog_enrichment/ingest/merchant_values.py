@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_enrichment.config.source import MappingConfig
-from catalog_enrichment.dictionary import Dictionary, fold
+from catalog_enrichment.dictionary import Dictionary, spelling
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.validation import by_shop
 
@@ -52,7 +52,7 @@ def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     def normalise(given: pa.Array, languages: pa.Array) -> pa.Array:
         return normalised(given, languages, spellings)
 
-    # in Python, since dictionary.fold is: Unicode casefold
+    # in Python, since dictionary.spelling is: Unicode casefold
     columns = F.arrow_udf(normalise, "map<string, array<string>>")("merchant_attributes", "language")
     return frame.withColumn("merchant_attributes", columns)
 
@@ -71,7 +71,9 @@ class Spellings:
         key = (attribute, language)
         if key not in self._known:
             self._known[key] = self._dictionary[attribute].spellings(language)
-        return self._known[key].get(fold(value), value)
+        if value in self._dictionary[attribute].values:
+            return value
+        return self._known[key].get(spelling(value, language), value)
 
 
 def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) -> pa.MapArray:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantined"
 
+MERGED = "merged_rows"
+"""Rows of the source that were merged into the row of a product."""
 WRITTEN = (NEW, CHANGED)
 """The outcomes of rows that change the products table."""
 
@@ -78,7 +80,8 @@ class ComparedSnapshot:
     outcomes: DataFrame
     """The result of :func:`outcomes`, checkpointed."""
     counts: dict[str, Any]
-    """rows = products + quarantined (by reason); products = new + changed + unchanged (I7)."""
+    """rows = products + quarantined (by reason); products = new + changed + unchanged (I7). Where rows were merged, the
+    source had rows + merged_rows."""
 
     @classmethod
     def of(cls, rows: DataFrame, outcomes: DataFrame) -> ComparedSnapshot:
@@ -89,7 +92,10 @@ class ComparedSnapshot:
         counts: dict[str, Any] = {name: numbers[name, None] for name in ACCEPTED}
         counts["products"] = sum(counts.values())
         counts[QUARANTINED] = {reason: n for (_, reason), n in sorted(numbers.items(), key=str) if reason is not None}
+        made_of = rows.groupBy().sum("source_rows").first()
         counts["rows"] = rows.count()
+        if merged := (made_of[0] or 0) - counts["rows"] if made_of else 0:
+            counts[MERGED] = merged
         if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
             raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
         return cls(rows, outcomes, counts)

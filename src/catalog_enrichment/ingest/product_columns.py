@@ -3,6 +3,7 @@
 ``raw`` has the columns of the products contract before normalisation, and
 
 - ``source_uri``, ``row_number``: the row's file and its number there (null where the format does not number rows);
+- ``source_rows``: how many rows of the source the row was made of;
 - ``payload``: the mapped columns as JSON, without pictures, cut to PAYLOAD_CHARS; null for a row that could not be
   parsed and may hold values that must not be read (``attributes_when``);
 - ``parse_error``: why the row cannot be used, or null.
@@ -14,7 +15,11 @@ column cannot take, raises DataContractError. All text is made valid UTF-8, so t
 from __future__ import annotations
 
 import os
-from functools import cache
+import re
+from dataclasses import dataclass
+from functools import cache, reduce
+from itertools import chain
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +28,23 @@ import pandas as pd
 from catalog_enrichment import contract
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
+from catalog_enrichment.dictionary import LEVELS
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest.source_frame import (
+    BETWEEN_PICTURES,
     CORRUPT,
     FILE_STEM,
     RESERVED,
     ROW_NUMBER,
+    SOURCE_ROWS,
     SOURCE_URI,
     ProductSource,
     SelectedColumn,
     SourceFrame,
+    is_empty,
     named_columns,
     select,
+    trimmed,
 )
 from catalog_enrichment.inputs.images import TOO_LARGE
 from catalog_enrichment.inputs.picture_sources import picture_sources
@@ -78,7 +88,8 @@ def read_products(source: ProductSource, config: SourceConfig, base: Path, image
     """
     opened = source.open(_names_to_read(config))
     columns, attributes = _select_columns(config.mapping, opened, source.location.path)
-    mapped = _map_columns(opened.frame, config, columns, attributes, _image_folder(source, config, base))
+    folders = _PictureFolders(_image_folder(source, config, base), source.location.folder, bool(config.image_folder))
+    mapped = _map_columns(opened.frame, config, columns, attributes, folders)
     checked = mapped.select(
         "*",
         _payload(hide_corrupt=bool(config.mapping.attributes_when)).alias("payload"),
@@ -99,16 +110,29 @@ def _image_folder(source: ProductSource, config: SourceConfig, base: Path) -> st
 # --- which columns are read -------------------------------------------------------------------------------------------
 
 
-def _selectors(mapping: MappingConfig) -> dict[str, str]:
-    """Return product column -> selector, for the columns that the source has."""
-    return {name: getattr(mapping, name) for name in _COLUMN_TYPES if getattr(mapping, name)}
+@dataclass(frozen=True, slots=True)
+class _PictureFolders:
+    """Where paths of pictures start."""
+
+    relative: str
+    """Where relative paths start."""
+    source: str
+    """The folder of the source."""
+    given: bool
+    """Whether `source.image_folder` names ``relative``: paths like /m/1.jpg are below it then."""
+
+
+def _selectors(mapping: MappingConfig) -> dict[str, list[str]]:
+    """Return product column -> selectors, for the columns that the source has."""
+    given = {name: getattr(mapping, name) for name in _COLUMN_TYPES}
+    return {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
 
 
 def _names_to_read(config: SourceConfig) -> list[str]:
     """Return the names that the mapping can mean, and the key of the labels. Raises DataContractError for a reserved
     name."""
     names = {config.labels.key} if config.labels and config.labels.key else set()
-    for selector in (*_selectors(config.mapping).values(), *config.mapping.attributes.values()):
+    for selector in (*chain(*_selectors(config.mapping).values()), *config.mapping.attributes.values()):
         names |= named_columns(selector)
     names.discard(FILE_STEM)
     if reserved := sorted(names & set(RESERVED)):
@@ -118,8 +142,8 @@ def _names_to_read(config: SourceConfig) -> list[str]:
 
 def _select_columns(
     mapping: MappingConfig, opened: SourceFrame, path: str
-) -> tuple[dict[str, SelectedColumn], dict[str, SelectedColumn]]:
-    """Return the source's column for each mapped product column, and for each attribute.
+) -> tuple[dict[str, list[SelectedColumn]], dict[str, SelectedColumn]]:
+    """Return the source's columns for each mapped product column, and the column for each attribute.
 
     Raises DataContractError for a column that is missing or has an unusable type.
     """
@@ -133,8 +157,10 @@ def _select_columns(
             )
         return selected
 
-    selectors = _selectors(mapping)
-    columns = {name: checked(name, selector, _COLUMN_TYPES[name]) for name, selector in selectors.items()}
+    columns = {
+        name: [checked(name, selector, _COLUMN_TYPES[name]) for selector in selectors]
+        for name, selectors in _selectors(mapping).items()
+    }
     attributes = {
         name: checked(f"attributes.{name}", selector, _ATTRIBUTE_TYPES) for name, selector in mapping.attributes.items()
     }
@@ -147,9 +173,9 @@ def _select_columns(
 def _map_columns(
     frame: DataFrame,
     config: SourceConfig,
-    selected: dict[str, SelectedColumn],
+    selected: dict[str, list[SelectedColumn]],
     attributes: dict[str, SelectedColumn],
-    image_folder: str,
+    folders: _PictureFolders,
 ) -> DataFrame:
     """Return the product's columns, scalars still as text; ``corrupt`` is the text of a row that was not parsed."""
     from pyspark.sql import functions as F
@@ -157,44 +183,76 @@ def _map_columns(
     mapping, empty = config.mapping, config.empty_texts
 
     def text(name: str) -> Column:
+        """Return the first text that a column has; those of a description's columns joined."""
         if name not in selected:
             return F.lit(None).cast("string")
-        column = selected[name]
-        value = F.make_valid_utf8(column.joined(_JOINED_BY[name]) if name in _JOINED_BY else column.text())
-        return F.when(~value.isin("", *empty), value)
+        values = [c.joined(_JOINED_BY[name]) if name in _JOINED_BY else c.text() for c in selected[name]]
+        texts = [F.when(~is_empty(trimmed(value), empty), value) for value in map(F.make_valid_utf8, values)]
+        return F.coalesce(*texts) if name != "description" else F.nullif(F.concat_ws("\n", *texts), F.lit(""))
 
     flag, when = F.lit(True), text("attributes_when")
     if mapping.attributes_when_values:
         when = F.coalesce(when.isin(mapping.attributes_when_values), F.lit(False)).cast("string")
     if mapping.attributes_when:
         flag = when.try_cast("boolean")
-    values = {name: column.texts(empty) for name, column in attributes.items()}
+    values = {
+        name: column.texts(empty, re.escape(mapping.separators.get(name, ""))) for name, column in attributes.items()
+    }
+    image_bytes = selected["image_bytes"][0].column if mapping.image_bytes else F.lit(None).cast("binary")
+    columns = {name: text(name) for name in (*_TEXTS, "opt_out", "updated_at")}
+    columns["category"] = _levels(columns["category"])
     return frame.select(
-        *[text(name).alias(name) for name in (*_TEXTS, "opt_out", "updated_at")],
+        *[column.alias(name) for name, column in columns.items()],
         when.alias("attributes_when"),
-        F.nullif(F.trim(text("product_id")), F.lit("")).alias("product_id"),
-        (selected["image_bytes"].column if mapping.image_bytes else F.lit(None).cast("binary")).alias("image_bytes"),
-        _absolute_uris(selected.get("image_uris"), empty, image_folder).alias("uris"),
+        _without_point_zero(trimmed(text("product_id"))).alias("product_id"),
+        image_bytes.alias("image_bytes"),
+        _absolute_uris(selected.get("image_uris", []), empty, folders).alias("uris"),
         F.when(flag, _attribute_map(values)).otherwise(_attribute_map({})).alias("merchant_attributes"),
         F.col(SOURCE_URI).alias("source_uri"),
         F.col(ROW_NUMBER).alias("row_number"),
+        F.col(SOURCE_ROWS).alias("source_rows"),
         F.make_valid_utf8(F.col(CORRUPT)).alias("corrupt"),
     )
 
 
-def _absolute_uris(selected: SelectedColumn | None, empty: list[str], folder: str) -> Column:
-    """Return absolute paths and URIs, where relative paths start at ``folder``: array<string>."""
+def _levels(category: Column) -> Column:
+    """Return a category path with one slash between its levels, however the source separates them."""
+    from pyspark.sql import functions as F
+
+    path = F.regexp_replace(category, LEVELS, "/")
+    return F.nullif(F.regexp_replace(trimmed(path), r"^/+|/+$|(?<=/)/+", ""), F.lit(""))
+
+
+def _without_point_zero(product_id: Column) -> Column:
+    """Return the whole number of an id like 17.0, which programs write for 17 where an id of the column is missing."""
+    from pyspark.sql import functions as F
+
+    return F.regexp_replace(product_id, r"^(\d+)\.0$", "$1")
+
+
+def _absolute_uris(selected: list[SelectedColumn], empty: list[str], folders: _PictureFolders) -> Column:
+    """Return absolute paths and URIs of all columns: array<string>."""
     from pyspark.sql import functions as F
 
     none = F.array().cast("array<string>")
-    if selected is None:
+    if not selected:
         return none
-    absolute = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
-    resolved = F.transform(
-        selected.texts(empty),
-        lambda uri: F.when(uri.rlike(absolute), uri).otherwise(F.concat(F.lit(folder + "/"), uri)),
-    )
-    return F.coalesce(resolved, none)
+    scheme = r"^[A-Za-z][A-Za-z0-9+.\-]*://"
+
+    def absolute(uri: Column) -> Column:
+        below = F.concat(F.lit(folders.relative), F.when(~uri.startswith("/"), "/").otherwise(""), uri)
+        rooted = uri.startswith("/")
+        if folders.given:  # a shop system writes paths below its folder of pictures with a leading slash
+            known = [uri.startswith(folder + "/") for folder in {folders.relative, folders.source} - {""}]
+            rooted = rooted & reduce(or_, known)
+        return (
+            F.when(uri.startswith("//"), F.concat(F.lit("https:"), uri))
+            .when(uri.rlike(scheme) | rooted, uri)
+            .otherwise(below)
+        )
+
+    uris = [F.coalesce(column.texts(empty, BETWEEN_PICTURES), none) for column in selected]
+    return F.transform(F.array_distinct(F.concat(*uris)), absolute)
 
 
 def _attribute_map(attributes: dict[str, Column]) -> Column:
@@ -226,8 +284,12 @@ def _parse_error(is_json: bool) -> Column:
     def excerpt(name: str) -> Column:
         return F.left(F.col(name), F.lit(80))
 
-    malformed = "malformed row: cut off, broken quoting, or a wrong number of columns"
+    malformed = (
+        "malformed row: cut off, broken quoting, a wrong number of columns, or bytes that are not in source.encoding"
+    )
     error = F.when(F.col("corrupt").isNotNull(), malformed)
+    rounded = F.col("product_id").rlike(r"^\d(?:\.\d+[eE]\+?|[eE]\+)\d+$")
+    error = error.when(rounded, F.concat(F.lit("product_id is a rounded number: "), excerpt("product_id")))
     years = F.year(F.col("updated_at").try_cast("timestamp"))  # null where it is no timestamp
     casts = {"opt_out": "boolean", "updated_at": "timestamp", "attributes_when": "boolean"}
     for name, data_type in casts.items():
@@ -340,4 +402,4 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
     }
     schema = contract.spark_schema("products")
     typed = [columns.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in schema]
-    return frame.select(*typed, "source_uri", "row_number", "payload", "parse_error")
+    return frame.select(*typed, "source_uri", "row_number", "source_rows", "payload", "parse_error")

@@ -15,7 +15,7 @@ import shutil
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from typing import Any
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config, FoldsConfig, PrecisionConfig
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.ingest.csv_rows import COMMAS
 from catalog_enrichment.ingest.draft_dictionary import MIN_COUNT, dictionary_of
+from catalog_enrichment.ingest.file_columns import DOUBTFUL_TEXTS, percent
 from catalog_enrichment.ingest.file_sample import FileSample, read_sample
 from catalog_enrichment.ingest.guess import Given, Guesses, guess
 from catalog_enrichment.ingest.guess_columns import Guess
+from catalog_enrichment.ingest.guess_products import ProductSample
 from catalog_enrichment.masking import printable
 from catalog_enrichment.monitoring.stages import Say, to_stderr
 from catalog_enrichment.precision.thresholds import LARGEST_SHARE, smallest_sample
@@ -62,6 +65,10 @@ class Project:
     file: Path
     """The user's file."""
     given: Given
+    columns: Sequence[str] = ()
+    """The names of all columns of a CSV or TSV file without a header."""
+    encoding: str = ""
+    """Encoding of a text file; empty: guessed."""
     overwrite: bool = False
     """Replace a config and a dictionary that are there."""
 
@@ -78,8 +85,9 @@ def init_project(project: Project, say: Say = to_stderr) -> dict[str, Any]:
     if given.min_count < 1:
         raise ConfigError(f"--min-count must be at least 1, not {given.min_count}")
     folder, file = project.folder.resolve(), project.file.expanduser().resolve()
-    sample = read_sample(file)
+    sample = read_sample(file, project.columns, project.encoding)
     guesses = guess(sample, file, given)
+    sample = guesses.products.sample
     name = _project_name(folder)
     dictionary, values = dictionary_of(guesses.counts, guesses.several, given.min_count, name)
     # relative where the file is in the project's folder, which can then be moved
@@ -100,7 +108,8 @@ def init_project(project: Project, say: Say = to_stderr) -> dict[str, Any]:
         "format": sample.format,
         "sampled_rows": sample.rows,
         "all_rows": sample.whole,
-        "mapping": {name: found.column for name, found in guesses.roles.items() if found.column},
+        "export": guesses.products.export.name if guesses.products.export else None,
+        "mapping": {name: found.selector for name, found in guesses.roles.items() if found.column},
         "not_found": [name for name, found in guesses.roles.items() if not found.column],
         "attributes": {name: {"column": found.column} | values[name] for name, found in guesses.attributes.items()},
         "next": commands,
@@ -166,7 +175,9 @@ def _config_text(path: str, name: str, sample: FileSample, guesses: Guesses, min
         *_section("source"),
         _line("format", sample.format, sample.why),
         _line("path", path, "a folder of such files is possible, too"),
+        *_layout_lines(sample),
         *_source_lines(guesses),
+        *_variant_lines(guesses.products),
         *_section("source.mapping"),
         *_mapping_lines(guesses),
         *_section("source.mapping.attributes"),
@@ -181,10 +192,34 @@ def _config_text(path: str, name: str, sample: FileSample, guesses: Guesses, min
     return "\n".join(lines) + "\n"
 
 
+def _layout_lines(sample: FileSample) -> Iterator[str]:
+    """Yield how the cells of the file are found, where that is not the default."""
+    layout = sample.layout
+    if sample.format == "csv" and layout.separator != COMMAS.separator:
+        yield _line("separator", layout.separator)
+    if layout.columns:
+        yield _line("columns", list(layout.columns), "as given: the file has no line with names")
+    if layout.encoding != COMMAS.encoding:
+        yield _line("encoding", layout.encoding, "the file is not UTF-8: check that accents and umlauts are right")
+    if layout.header_row != COMMAS.header_row:
+        yield _line("header_row", layout.header_row, "the row with the columns' names")
+    if layout.decimal != COMMAS.decimal:
+        yield _line("decimal", layout.decimal, "numbers are written like 1,5")
+
+
 def _source_lines(guesses: Guesses) -> Iterator[str]:
     if guesses.empty_texts:
         share = max(guesses.empty_texts.values())
-        yield _line("empty_texts", sorted(guesses.empty_texts), f'read as "no value": {share:.0%} of a column\'s cells')
+        doubtful = sorted(text for text in guesses.empty_texts if text.casefold() in DOUBTFUL_TEXTS)
+        note = f"; take out {' and '.join(map(repr, doubtful))} where that is a value" if doubtful else ""
+        why = f'read as "no value", in any case: up to {percent(share)} of a column\'s cells{note}'
+        yield _line("empty_texts", sorted(guesses.empty_texts), why)
+    products = guesses.products
+    if products.pair_texts:
+        yield _line("pair_texts", list(products.pair_texts), next(iter(products.pair_texts.values())))
+    if products.pair_columns:
+        pairs = ", ".join(f"{_string(name)} = {_string(value)}" for name, value in products.pair_columns.items())
+        yield f"pair_columns = {{ {pairs} }} # columns with names = columns with their values"
     folder = guesses.image_folder
     if folder.column:
         yield _line("image_folder", folder.column, folder.why)
@@ -192,10 +227,22 @@ def _source_lines(guesses: Guesses) -> Iterator[str]:
         yield _off("image_folder", "FOLDER", folder.why)
 
 
+def _variant_lines(products: ProductSample) -> Iterator[str]:
+    if not products.variants:
+        return
+    yield from _section("source.variants")
+    yield "# Several rows can be one product: its texts are of its first row, its pictures and values of all its rows."
+    for key, value in products.variants.items():
+        yield f"{key} = {str(value).lower()}" if isinstance(value, bool) else _line(key, value)  # type: ignore[arg-type]
+
+
 def _mapping_lines(guesses: Guesses) -> Iterator[str]:
     for key in _MAPPING:
         found = guesses.roles[key]
-        yield _line(key, found.column, _reason(found)) if found.column else _off(key, "COLUMN", found.why)
+        yield _line(key, found.selector, _reason(found)) if found.column else _off(key, "COLUMN", found.why)
+    if guesses.separators:
+        given = ", ".join(f"{_key(name)} = {_string(text)}" for name, text in guesses.separators.items())
+        yield f"separators = {{ {given} }} # between several values in one cell"
 
 
 def _reason(guess: Guess) -> str:
@@ -211,8 +258,7 @@ def _attribute_lines(guesses: Guesses, whole: bool) -> Iterator[str]:
     for name, found in guesses.attributes.items():
         few = whole and guesses.labelled[name] < needed
         note = f"; a certificate needs about {needed} rows with a value, without one nothing is written" if few else ""
-        key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
-        yield _line(key, found.column, found.why + note)
+        yield _line(_key(name), found.column, found.why + note)
     if not guesses.attributes:
         yield _off(
             "NAME", "COLUMN", "no column looks like an attribute: name those that do, here and in the dictionary"
@@ -257,6 +303,10 @@ def _section(name: str) -> tuple[str, str]:
     return "", f"[{name}]"
 
 
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
+
+
 def _line(key: str, value: str | int | list[str], comment: str = "") -> str:
     return f"{key} = {_value(value)}" + (f" # {_comment(comment)}" if comment else "")
 
@@ -289,15 +339,21 @@ def _table(file: Path, sample: FileSample, guesses: Guesses) -> list[str]:
     rows = "all rows" if sample.whole else "a sample"
     broken = f", {sample.broken:,} further rows cannot be parsed" if sample.broken else ""
     roles = guesses.roles.items()
-    mapped = [(name, _shown(found.column), _reason(found)) for name, found in roles if found.column]
+    mapped = [(name, _shown(_columns(found)), _reason(found)) for name, found in roles if found.column]
     attributes = [(f"  {name}", _shown(found.column), found.why) for name, found in guesses.attributes.items()]
     missing = [(name, "-", found.why) for name, found in roles if not found.column]
     unused = [("-", _shown(column), why) for column, why in guesses.unused.items()]
     lines = [("catalog", "column", "why"), *mapped, ("attributes", "", "" if attributes else "none found"), *attributes]
     lines += [("not found", "", "to be added to the config, if the file has it"), *missing] if missing else []
     lines += [("not used", "", "--attribute COLUMN takes it"), *unused] if unused else []
-    title = f"{file.name}: {sample.format} ({sample.why}), {sample.rows:,} rows looked at ({rows}){broken}"
+    export = f"{guesses.products.export.name} export, " if guesses.products.export else ""
+    of_what = "products looked at" if guesses.products.variants else "rows looked at"
+    title = f"{file.name}: {export}{sample.format} ({sample.why}), {sample.rows:,} {of_what} ({rows}){broken}"
     return [_shown(title, 200), *_aligned(lines)]
+
+
+def _columns(found: Guess) -> str:
+    return f"{found.column} and {len(found.more)} more" if found.more else found.column
 
 
 def _aligned(rows: list[tuple[str, str, str]]) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""What a source is: it opens as a :class:`SourceFrame`, the columns that the mapping names and four added columns.
+"""What a source is: it opens as a :class:`SourceFrame`, the columns that the mapping names and five added columns.
 
-The added columns are ``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem`` and
-``_corrupt_record``, the text of a row that could not be parsed. Other columns of the source are not read, whatever
+The added columns are ``_source_uri``, ``_row_number`` (null where the format does not number rows), ``_file_stem``,
+``_source_rows`` (how many rows of the source the row was made of) and ``_corrupt_record``, the text of a row that could
+not be parsed. Other columns of the source are not read, whatever
 they hold. Names are compared exactly: ``Title`` and ``title`` are two columns.
 
 A selector of the mapping is a column's name, an element of a list, or a template over columns::
@@ -27,11 +28,20 @@ if TYPE_CHECKING:
     from pyspark.sql.types import DataType
 
 CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM = "_corrupt_record", "_source_uri", "_row_number", "_file_stem"
-RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM)
+SOURCE_ROWS = "_source_rows"
+RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM, SOURCE_ROWS)
 
 _ELEMENT = re.compile(r"(.+?)((?:\[-?\d+\])+)")
+_BLANKS = r"[\s\p{Z}\p{Cc}\p{Cf}]+"
+"""White space and invisible characters, such as no-break spaces and byte order marks."""
 _LIST_OPTIONS = {"mode": "PERMISSIVE", "allowBackslashEscapingAnyCharacter": "true"}
 """Spark's JSON options for a list in a text: JSON, or with single quotes as Python writes it (allowed by default)."""
+
+BETWEEN_PICTURES = (
+    r"[\s,;|]+(?=(?:https?|s3a?|gs|file)://)"
+    r"|(?:(?<=\.jpg)|(?<=\.jpeg)|(?<=\.png)|(?<=\.webp)|(?<=\.gif)|(?<=\.JPG)|(?<=\.PNG))\s*[,;|]\s*"
+)
+"""What stands between several pictures in one text, for Java and Python: an address may hold commas itself."""
 
 Task = TypeVar("Task")
 
@@ -55,7 +65,7 @@ class SourceFrame:
     """The rows of a source."""
 
     frame: DataFrame
-    """The columns that were asked for and exist, and the four added columns."""
+    """The columns that were asked for and exist, and the five added columns."""
     types: dict[str, DataType]
     """Column name -> type of its values, also where ``frame`` holds text. Without the added columns."""
     available: Callable[[], Iterable[str]]
@@ -91,10 +101,34 @@ def quoted(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
 
 
+def spark_path(path: str) -> str:
+    """Return the path as Spark's readers take it: the characters of patterns (`products[2].csv`) mean themselves."""
+    return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
+
+
+def trimmed(text: Column) -> Column:
+    """Return the text without white space and invisible characters around it."""
+    from pyspark.sql import functions as F
+
+    return F.regexp_replace(text, f"^{_BLANKS}|{_BLANKS}$", "")
+
+
+def is_empty(text: Column, empty: Sequence[str]) -> Column:
+    """Return whether a trimmed text means "no value": blank, dashes and question marks, or in ``empty`` in any case."""
+    from pyspark.sql import functions as F
+
+    return F.lower(text).isin("", *(given.lower() for given in empty)) | text.rlike(r"^[\p{Pd}_.?!/]+$")
+
+
 def with_origin(
-    frame: DataFrame, columns: Iterable[Column], corrupt: Column, path: Column, row_number: Column | None = None
+    frame: DataFrame,
+    columns: Iterable[Column],
+    corrupt: Column,
+    path: Column,
+    row_number: Column | None = None,
+    rows: Column | None = None,
 ) -> DataFrame:
-    """Select ``columns`` and the four added columns. ``path``: the URL-encoded URI of the row's file."""
+    """Select ``columns`` and the five added columns. ``path``: the URL-encoded URI of the row's file."""
     from pyspark.sql import functions as F
 
     # + is not encoded in it, and try_url_decode would turn it into a space
@@ -105,6 +139,7 @@ def with_origin(
         path.alias(SOURCE_URI),
         (F.lit(None) if row_number is None else row_number).cast("bigint").alias(ROW_NUMBER),
         F.regexp_replace(F.try_url_decode(encoded), r"(?<=.)\.[^.]*$", "").alias(FILE_STEM),
+        (F.lit(1) if rows is None else rows).cast("bigint").alias(SOURCE_ROWS),
     )
 
 
@@ -169,13 +204,18 @@ class SelectedColumn:
             return joined
         return F.when(text.rlike(r"^\[[\"']"), F.coalesce(joined, text)).otherwise(text)
 
-    def texts(self, empty: list[str]) -> Column:
-        """Return the distinct values, trimmed, without blanks and the texts in ``empty``: array<string>."""
+    def texts(self, empty: list[str], split: str = "") -> Column:
+        """Return the distinct values, trimmed, without blanks and the texts in ``empty``: array<string>.
+
+        ``split``: a regular expression for what stands between several values in one text.
+        """
         from pyspark.sql import functions as F
 
         values = self.column.cast("array<string>") if self.is_array else self._list_or_text()
-        values = F.transform(values, lambda value: F.trim(F.make_valid_utf8(value)))
-        return F.array_distinct(F.filter(values, lambda v: v.isNotNull() & ~v.isin("", *empty)))
+        if split:
+            values = F.flatten(F.transform(values, lambda value: F.split(value, split)))
+        values = F.transform(values, lambda value: trimmed(F.make_valid_utf8(value)))
+        return F.array_distinct(F.filter(values, lambda value: value.isNotNull() & ~is_empty(value, empty)))
 
     def _list_or_text(self) -> Column:
         from pyspark.sql import functions as F

@@ -1,6 +1,6 @@
 """Opens what the config's section `[source]` names: files of any format, a database or an API, and the labels file.
 
-Files, Parquet and Delta are opened here; csv_files.py, json_files.py, postgres_source.py and api_source.py open the
+Files, Parquet and Delta are opened here; text_files.py, json_files.py, postgres_source.py and api_source.py open the
 other formats. In the text formats every column is read as text (a JSON list stays JSON), so that a value of another
 type cannot break a row or a file; ``SourceFrame.types`` has the types of the values.
 """
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.config.source import ApiConfig, SourceConfig
+from catalog_enrichment.config.source import ROW_FORMATS, ApiConfig, LabelsConfig, SourceConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, GateRefused
 from catalog_enrichment.failures import recognised
-from catalog_enrichment.ingest.csv_files import open_csv
+from catalog_enrichment.ingest.csv_rows import COMMAS, Layout
 from catalog_enrichment.ingest.json_files import open_json
+from catalog_enrichment.ingest.shop_rows import ROW_BY_ROW, RowPlan
 from catalog_enrichment.ingest.source_frame import (
     CORRUPT,
     FILE_STEM,
@@ -29,8 +30,10 @@ from catalog_enrichment.ingest.source_frame import (
     ProductSource,
     SourceFrame,
     quoted,
+    spark_path,
     with_origin,
 )
+from catalog_enrichment.ingest.text_files import TextFiles
 from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
 
@@ -85,12 +88,22 @@ def _source(spark: SparkSession, config: Config, say: Say) -> ProductSource:
 
         source = api_source(spark, given.path, given.api, _pages_folder(config, given.api), say)
     else:
-        source = FileSource(spark, given.format, locate_files(given.path, given.format, base), given.columns)
+        location = locate_files(given.path, given.format, base)
+        source = FileSource(spark, given.format, location, _layout(given), RowPlan.of(given))
     if given.labels is None:
         return source
     location = locate_files(given.labels.path, given.labels.format, base, "source.labels.path")
-    columns = ["list", given.labels.key] if given.labels.format == "id_lists" else given.labels.columns
-    return LabelledSource(source, FileSource(spark, given.labels.format, location, columns), given.labels.key)
+    labels = FileSource(spark, given.labels.format, location, _layout(given.labels))
+    return LabelledSource(source, labels, given.labels.key)
+
+
+def _layout(given: SourceConfig | LabelsConfig) -> Layout:
+    """Return how the cells of the files are found."""
+    if isinstance(given, LabelsConfig):
+        columns = ("list", given.key) if given.format == "id_lists" else tuple(given.columns)
+        return Layout("\t" if given.format == "tsv" else ",", columns=columns)
+    separator = "\t" if given.format == "tsv" else given.separator or ","
+    return Layout(separator, given.encoding, given.header_row, tuple(given.columns), given.decimal, given.sheet)
 
 
 def _pages_folder(config: Config, api: ApiConfig) -> Path:
@@ -127,8 +140,8 @@ class FileSource:
     format: str
     """One of `source.format` and `source.labels.format`."""
     location: Location
-    columns: Sequence[str] = ()
-    """The names of all columns, where the files do not have them: CSV and TSV without a header, and id_lists."""
+    layout: Layout = COMMAS
+    plan: RowPlan = ROW_BY_ROW
 
     def fingerprint(self, imported: str = "") -> str:  # noqa: ARG002  the protocol's signature
         """Return a hash of the Delta version, or of the path, size and time of every file."""
@@ -146,9 +159,9 @@ class FileSource:
             if self.format == "parquet":
                 return _open_parquet(self.spark, self.location, names)
             if self.format == "id_lists":
-                return _open_id_lists(self.spark, self.location, *self.columns)
-            if self.format in ("csv", "tsv"):
-                return open_csv(self.spark, "\t" if self.format == "tsv" else ",", self.location, self.columns, names)
+                return _open_id_lists(self.spark, self.location, *self.layout.columns)
+            if self.format in ROW_FORMATS:
+                return TextFiles(self.spark, self.format, self.location, self.layout, self.plan).open(names)
             return open_json(self.spark, self.format, self.location, names)
 
     def close(self) -> None:
@@ -166,7 +179,8 @@ class FileSource:
                 with suppress(FileNotFoundError):  # it was removed meanwhile
                     found.append((str(file), file.stat().st_size, file.stat().st_mtime))
             return sorted(found)
-        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(self.location.path)
+        files = self.spark.read.format("binaryFile").option("recursiveFileLookup", True)
+        files = files.load(spark_path(self.location.path))
         listing = files.select("path", "length", files.modificationTime.cast("double").alias("at")).collect()
         return sorted(tuple(file) for file in listing)
 
@@ -174,12 +188,17 @@ class FileSource:
 @contextmanager
 def _refused_if_unreadable(source: FileSource) -> Iterator[None]:
     """Turn Spark's errors in a block that opens files into DataContractErrors."""
+    import pyarrow as pa
     from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     try:
         yield
-    except (PySparkException, Py4JJavaError) as problem:  # Py4JJavaError: Java errors without a PySpark class
+    except (
+        PySparkException,
+        Py4JJavaError,
+        pa.ArrowException,
+    ) as problem:  # Py4JJavaError: Java errors without a PySpark class
         java = getattr(problem, "java_exception", None)
         reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
         raise DataContractError(f"{source.location.path} cannot be read as {source.format}: {reason}") from None
@@ -213,24 +232,55 @@ def _open_delta(spark: SparkSession, path: str, names: Sequence[str]) -> SourceF
 
 
 def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str]) -> SourceFrame:
-    """Open local files also where other columns have types that Spark does not know, such as nanoseconds."""
+    """Open local files also where other columns have types that Spark does not know.
+
+    Raises DataContractError for a column of ``names`` whose type differs between the files of a local folder.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
     from pyspark.errors import PySparkException
+    from pyspark.sql import functions as F
     from pyspark.sql.pandas.types import from_arrow_type
     from pyspark.sql.types import StructField, StructType
 
-    try:
-        rows = spark.read.parquet(location.path)
+    # times in nanoseconds are numbers for Spark then, instead of an error
+    spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    path, file = spark_path(location.path), Path(location.path)
+    if "://" in location.path:
+        rows = spark.read.parquet(path)
         return _parquet_frame(rows, names, rows.columns)
+    files = [file] if location.is_file else sorted(file.rglob("[!._]*.parquet"))
+    types = _parquet_types(files, names)
+    nanoseconds = {name for name, kind in types.items() if pa.types.is_timestamp(kind) and kind.unit == "ns"}
+    try:
+        rows = spark.read.parquet(path)
+        available = rows.columns
     except PySparkException:
-        file = Path(location.path)
-        files = [file] if location.is_file else sorted(file.rglob("[!._]*.parquet"))
-        if "://" in location.path or not files or not pq.read_metadata(files[0]).num_columns:
+        if not files or not pq.read_metadata(files[0]).num_columns:
             raise
-        columns = pq.read_schema(files[0])
-        read = [field for field in columns if field.name in names]
-        schema = StructType([StructField(field.name, from_arrow_type(field.type)) for field in read])
-        return _parquet_frame(spark.read.schema(schema).parquet(location.path), names, columns.names)
+        kinds = {name: pa.int64() if name in nanoseconds else kind for name, kind in types.items()}
+        schema = StructType([StructField(name, from_arrow_type(kind)) for name, kind in kinds.items()])
+        rows, available = spark.read.schema(schema).parquet(path), pq.read_schema(files[0]).names
+    opened = _parquet_frame(rows, names, available)
+    times = {name: F.timestamp_micros(F.floor(quoted(name) / 1000)) for name in nanoseconds & set(opened.types)}
+    frame = opened.frame.withColumns(times) if times else opened.frame
+    return SourceFrame(frame, {name: frame.schema[name].dataType for name in opened.types}, opened.available)
+
+
+def _parquet_types(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+    """Return name -> Arrow type of the columns ``names``. Raises DataContractError where two files differ in a type."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, tuple[Any, Path]] = {}
+    for file in files:
+        for field in pq.read_schema(file):
+            kind, first = found.setdefault(field.name, (field.type, file))
+            if field.name in names and kind != field.type:
+                raise DataContractError(
+                    f"column {field.name!r} is {kind} in {first} and {field.type} in {file}: write both with one type, "
+                    "or import them one by one"
+                )
+    return {name: found[name][0] for name in names if name in found}
 
 
 def _parquet_frame(rows: DataFrame, names: Sequence[str], available: list[str]) -> SourceFrame:
@@ -249,7 +299,7 @@ def _open_id_lists(spark: SparkSession, location: Location, name: str, key: str)
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType
 
-    documents = spark.read.text(location.path, wholetext=True)
+    documents = spark.read.text(spark_path(location.path), wholetext=True)
     lists = documents.select(F.explode(F.from_json("value", "map<string, array<string>>")).alias(name, "ids"))
     rows = lists.select(name, F.explode("ids").alias(key), F.lit(None).cast("string").alias(CORRUPT))
     return SourceFrame(rows, {name: StringType(), key: StringType()}, lambda: [name, key])

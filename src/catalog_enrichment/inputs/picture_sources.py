@@ -265,7 +265,7 @@ class _WebPictures:
                 host.failures += 1
                 if host.failures >= PAUSE_AFTER:
                     host.paused_until = time.monotonic() + PAUSE_SECONDS
-                    host.failures = PAUSE_AFTER - 1  # one more failure after the pause is enough for the next
+                    host.failures = PAUSE_AFTER - 1  # a single failure after the pause is enough for the next
             else:
                 host.failures = 0
             raise
@@ -295,19 +295,16 @@ class _WebPictures:
         """Return the body, or the target of a redirect. Raises _NotFetched for another status and too many bytes."""
         status = response.status
         if status == 200:
-            return self._content(response)
+            content = body_within(response, self._max_bytes)
+            if content is None:
+                raise _NotFetched(Reason.IMAGE_TOO_LARGE, f"more than {self._max_bytes} bytes")
+            return content
         if target := redirect_target(response, url):
             return target
         discard(response)
         if 400 <= status < 500:
             raise _NotFetched(Reason.IMAGE_MISSING, f"HTTP {status}")
         raise _NotFetched(Reason.IMAGE_UNREADABLE, f"HTTP {status}")
-
-    def _content(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        content = body_within(response, self._max_bytes)
-        if content is None:
-            raise _NotFetched(Reason.IMAGE_TOO_LARGE, f"more than {self._max_bytes} bytes")
-        return content
 
 
 @cache

@@ -69,7 +69,7 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
 class ImageEncoder(nn.Module):
     """An image encoder: pictures to a vector each, pooled by the timm model, and tokens.
 
-    The first token represents the whole picture: a transformer's [CLS] where it has one, else the mean over all
+    The first token represents the whole picture: a transformer's [CLS] where it has [CLS], else the mean over all
     positions. The tokens of the positions follow, row by row; a picture split into regions has a token per region.
     """
 

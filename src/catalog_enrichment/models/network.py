@@ -50,7 +50,7 @@ class ModelOutputs:
     attention: dict[str, torch.Tensor] | None
     """Attribute -> (B,), the weight on the text, 1 without a picture; None if the fusion has no such weight."""
     experts: tuple[dict[str, torch.Tensor], ...] = ()
-    """Each classifier of a decision-level fusion: attribute -> (B, V) logits. The loss is theirs, not `logits`'."""
+    """The logits (B, V) by attribute of each classifier of a decision-level fusion. The loss is of these logits."""
     encoded: EncoderOutputs | None = None
     """The inputs of the fusion; None for outputs that no network computed."""
 

@@ -187,18 +187,15 @@ def load_predictor(directory: Path, device: str = "cpu", numbers: str = compute_
 
     Raises ModelContractError if it is damaged.
     """
-    scorer = _load_members(directory, device, numbers)
+    scorer: Scorer
+    if (directory / artifact.MEMBERS).is_dir():
+        artifact.verify(directory)
+        content = json.loads((directory / artifact.MODEL).read_text())
+        members = sorted((directory / artifact.MEMBERS).iterdir())
+        if len(members) != content["members"]:
+            raise ModelContractError(f"{directory} has {len(members)} members, not {content['members']}")
+        scorer = VotingPredictor([Predictor.load(member, device, numbers) for member in members])
+    else:
+        scorer = Predictor.load(directory, device, numbers)
     heads = has_value.load(directory)
     return HasValueScorer(scorer, heads) if heads else scorer
-
-
-def _load_members(directory: Path, device: str, numbers: str) -> Scorer:
-    """Load the model, or the models that vote, without has-value heads."""
-    if not (directory / artifact.MEMBERS).is_dir():
-        return Predictor.load(directory, device, numbers)
-    artifact.verify(directory)
-    content = json.loads((directory / artifact.MODEL).read_text())
-    members = sorted((directory / artifact.MEMBERS).iterdir())
-    if len(members) != content["members"]:
-        raise ModelContractError(f"{directory} has {len(members)} members, not {content['members']}")
-    return VotingPredictor([Predictor.load(member, device, numbers) for member in members])

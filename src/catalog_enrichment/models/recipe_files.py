@@ -17,7 +17,7 @@ _TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pth")
 
 
 def load_model_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe | Ensemble:
-    """Read a recipe: a path, or ``recipes:NAME.toml`` for a shipped one. Raises ConfigError if it is unusable.
+    """Read a recipe: a path, or ``recipes:NAME.toml`` for a shipped recipe. Raises ConfigError if it is unusable.
 
     A file with the keys `name` and `members` is an ensemble. A member is the file name of a recipe in the same folder,
     or a table of the file name and changed keys: `{recipe = "late.toml", "fit.seed" = 2}`. `noise = false` removes the

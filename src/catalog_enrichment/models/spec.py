@@ -73,7 +73,7 @@ class TextSpec:
     def __post_init__(self) -> None:
         if bool(self.name) == (self.bert is not None):
             raise ValueError(
-                f"give either name (a pretrained encoder) or bert (sizes of a new one), not name = {self.name!r}, "
+                f"give either name (a pretrained encoder) or bert (sizes of a new encoder), not name = {self.name!r}, "
                 f"bert = {self.bert}"
             )
         if self.max_length < 8:

@@ -1,1 +1,1 @@
-"""What a job tells while it runs (logs, stages) and when it has ended (metrics, lineage)."""
+"""The messages of a job while it runs (logs, stages) and when it has ended (metrics, lineage)."""

@@ -35,7 +35,7 @@ _CHATTER = re.compile(
     r"|Using Spark's default log4j profile: |Setting default log level to |To adjust logging level use "
     r"|Setting Spark log level to |\d\d/\d\d/\d\d \d\d:\d\d:\d\d WARN (NativeCodeLoader|Utils|SparkConf|Client): "
 )
-"""What every start of Spark prints, also a good start."""
+"""Lines that every start of Spark prints, also a good start."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class _Log:
     """The log of this process. A process runs one job."""
 
     settings: LogsConfig | None = None
-    """None before :func:`start`: lines are printed as they are."""
+    """The settings in force; None before :func:`start`: lines are printed as they are."""
     job: str = ""
     invocation: str = ""
     runs: list[Callable[[], str]] = field(default_factory=list)

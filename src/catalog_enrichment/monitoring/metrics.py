@@ -206,7 +206,10 @@ def _registry(config: Config, outcome: Outcome, before: list[Sample]) -> Collect
 
     enabled = _enabled(config)
     registry, gauges = CollectorRegistry(), {}
-    for name, labels, number in [*_kept(outcome, before, enabled), *samples(outcome, enabled)]:  # the later one counts
+    for name, labels, number in [
+        *_kept(outcome, before, enabled),
+        *samples(outcome, enabled),
+    ]:  # the later counts
         metric = METRICS[name]
         if name not in gauges:
             names = ("catalog", "program", *metric.labels)

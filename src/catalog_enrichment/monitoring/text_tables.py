@@ -39,13 +39,12 @@ def _coverage(row: Row) -> str:
     return f"{share('coverage_before')(row):>6} -> {share('coverage_after')(row):>6}"
 
 
+ATTRIBUTE = Column("attribute", text("attribute"), "<")
+"""The first column of most tables."""
+
 RUN_COLUMNS = (
-    Column("attribute", text("attribute"), "<"),
-    Column("merchant", count("merchant")),
-    Column("written", count("written")),
-    Column("suggested", count("suggested")),
-    Column("abstained", count("abstained")),
-    Column("retracted", count("retracted")),
+    ATTRIBUTE,
+    *(Column(name, count(name)) for name in ("merchant", "written", "suggested", "abstained", "retracted")),
     Column("precision", share("precision")),
     Column("coverage", _coverage),
 )

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -70,7 +71,10 @@ _JSON_ROWS = 10_000
 """Rows that are Python objects at a time."""
 _NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
 
-_Write = Callable[[pa.Table], None]
+WriteTable = Callable[[pa.Table], None]
+
+OpenWriter = Callable[[Path], AbstractContextManager[WriteTable]]
+"""Opens a file, and gives the function that writes a table to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +106,7 @@ def check(catalog: Catalog, dictionary: Dictionary, request: ExportRequest) -> N
     _writers(catalog, request.run_ids)
     folder = Path(catalog.location("current_values")).parent
     if request.target.is_relative_to(folder):
-        raise ConfigError(f"--output {request.target} lies in the catalog's own folder {folder}; choose another one")
+        raise ConfigError(f"--output {request.target} lies in the catalog's own folder {folder}; choose another folder")
     require_free(request.target, request.overwrite)
 
 
@@ -206,7 +210,7 @@ def destination(output: str, given: Format | None) -> tuple[Path, Format]:
 
 
 def require_free(target: Path, overwrite: bool) -> None:
-    """Make the folder of ``target``. Raises ConfigError if no file can be there, or one is, unless ``overwrite``."""
+    """Make the folder of ``target``. Raises ConfigError if no file can be there, or a file is, unless ``overwrite``."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         taken = target.exists()
@@ -221,27 +225,37 @@ def require_free(target: Path, overwrite: bool) -> None:
 
 
 def write_values(batches: Iterable[pa.RecordBatch], target: Path, kind: Format) -> dict[str, int]:
-    """Write the rows of ``batches``, with the columns of SCHEMA by name, to ``target``. Return source -> rows.
+    """Write the rows of ``batches``, with the columns of SCHEMA by name, to ``target``. Return source -> rows."""
+    return dict(sorted(write_whole(batches, SCHEMA, target, _WRITERS[kind], "source").items()))
+
+
+def write_whole(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, target: Path, writer: OpenWriter, counted: str
+) -> Counter[str]:
+    """Write the rows of ``batches``, with the columns of ``schema`` by name, to ``target``.
 
     They are written to another file in the same folder, which then replaces ``target``: nobody sees half of them, and
-    the earlier file stays where the writing fails. About 16 MiB of rows are held in memory.
+    the earlier file stays where the writing fails. About 16 MiB of rows are held in memory. Return text in the column
+    ``counted`` -> rows.
     """
     scratch = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:12]}.tmp")
-    sources: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     try:
-        with _WRITERS[kind](scratch) as write:
-            for table in row_groups(batches, SCHEMA):
+        with writer(scratch) as write:
+            for table in row_groups(batches, schema):
                 write(table)
-                for pair in pc.value_counts(table["source"]).to_pylist():
-                    sources[pair["values"]] += pair["counts"]
+                for pair in pc.value_counts(table[counted]).to_pylist():
+                    counts[pair["values"]] += pair["counts"]
+        with scratch.open("rb") as written:
+            os.fsync(written.fileno())
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
-    return dict(sorted(sources.items()))
+    return counts
 
 
 @contextmanager
-def _csv(file: Path) -> Iterator[_Write]:
+def _csv(file: Path) -> Iterator[WriteTable]:
     """Write a header, UTF-8, every text in quotes; null is an empty cell without quotes."""
     from pyarrow.csv import CSVWriter
 
@@ -257,7 +271,7 @@ def _csv(file: Path) -> Iterator[_Write]:
 
 
 @contextmanager
-def _jsonl(file: Path) -> Iterator[_Write]:
+def _jsonl(file: Path) -> Iterator[WriteTable]:
     """Write a JSON object per line."""
 
     def write(table: pa.Table) -> None:
@@ -269,10 +283,11 @@ def _jsonl(file: Path) -> Iterator[_Write]:
 
 
 @contextmanager
-def _parquet(file: Path) -> Iterator[_Write]:
+def parquet_writer(file: Path, schema: pa.Schema) -> Iterator[WriteTable]:
+    """Open a parquet file, and yield the function that writes a table to it."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield lambda table: writer.write_table(table, row_group_size=rows_per_group(table))
 
 
@@ -283,11 +298,7 @@ def _with_time_as_text(table: pa.Table) -> pa.Table:
     return table.set_column(index, _TEXT_SCHEMA.field(index), texts)
 
 
-_WRITERS: dict[Format, Callable[[Path], AbstractContextManager[_Write]]] = {
-    "csv": _csv,
-    "jsonl": _jsonl,
-    "parquet": _parquet,
-}
+_WRITERS: dict[Format, OpenWriter] = {"csv": _csv, "jsonl": _jsonl, "parquet": partial(parquet_writer, schema=SCHEMA)}
 
 
 def without_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import CHECKPOINT_COMMITS, Maintenance
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment.pending import is_rolled_back

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import reasons
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.dictionary import Attribute, Dictionary, fold
+from catalog_enrichment.dictionary import Attribute, Dictionary, spelling
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring.stages import Stages
@@ -85,10 +85,10 @@ class ValueBefore:
 
 
 def _canonical(attribute: Attribute, given: str, language: str | None) -> str:
-    spellings = attribute.spellings(language)
-    if value := spellings.get(fold(given)):
+    if value := attribute.canonical(given, language):
         return value
-    close = difflib.get_close_matches(fold(given), spellings, n=10)
+    spellings = attribute.spellings(language)
+    close = difflib.get_close_matches(spelling(given, language), spellings, n=10)
     if nearest := list(dict.fromkeys(spellings[name] for name in close))[:3]:
         known = f"the nearest are {nearest}"
     else:

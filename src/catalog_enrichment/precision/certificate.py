@@ -167,7 +167,7 @@ class RefusedLanguage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefusedCategory(RefusedLanguage):
-    """The same for a first-level category of the language."""
+    """A refused first-level category of the language; its fields are those of a refused language."""
 
     category: str
     """The category with all below it; "" for products without a category."""
@@ -392,4 +392,4 @@ _READ: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("issued_at", "expires_at"), datetime.fromisoformat),
     **dict.fromkeys(("values", "categories", "languages", "histogram"), tuple),
 }
-"""How :meth:`Certificate.from_dict` reads the fields whose JSON is not the field itself."""
+"""The functions by which :meth:`Certificate.from_dict` reads the fields whose JSON is not the field itself."""

@@ -30,7 +30,7 @@ POWER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class HeldOutDecision:
-    """What a version would write to one labelled product of its test fold, for one attribute."""
+    """The values that a version would write to a labelled product of its test fold, for one attribute."""
 
     product_id: str
     group: int

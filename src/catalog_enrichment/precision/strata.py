@@ -39,7 +39,7 @@ unlabelled)."""
 
 FEW = f"fewer than {MIN_ACCEPTED} certification products are accepted"
 HEAVY = f"too little evidence: one certification product would stand for more than {MAX_WEIGHT:.0f}"
-"""Why a category or language is refused."""
+"""The reasons for the refusal of a category or language."""
 
 SIZE_STARTS = (1, 2, 6)
 """First content-group size of each size class: 1, 2-5, 6 and more."""

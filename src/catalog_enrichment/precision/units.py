@@ -1,4 +1,4 @@
-"""What certificates count: scores, candidates, the scored products of each fold, and units.
+"""The quantities that certificates count: scores, candidates, the scored products of each fold, and units.
 
 A score is the model's float32 probability, widened to float64 once, in :func:`as_scores`. The widened number is stored,
 compared and certified, so that ``score >= threshold`` is the same comparison everywhere.
@@ -25,7 +25,7 @@ SCORE_TYPE = "float64 of float32"
 """The float type of scores and thresholds, as certificates record it."""
 
 UNIT = "product"
-"""What a certificate counts: a product with at least one written value, wrong if any of them is wrong."""
+"""The unit of a certificate: a product with at least one written value, wrong if any of them is wrong."""
 
 WRITABLE_RANKS = 3
 """Largest number of values per product of a multi-valued attribute, also in certificates."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -45,20 +44,10 @@ FIRST_EXPECTED = 150
 """Drawn values above the first threshold, at least: there is no choosing fold here."""
 
 _KEPT = (
-    "values",
-    "score_type",
-    "unit",
-    "unlabelled_products",
-    "certification_near_duplicate_rate",
-    "unlabelled_near_duplicate_rate",
-    "refused_categories",
-    "refused_languages",
-    "unseen_slices",
-    "suggest_threshold",
-    "categories",
-    "languages",
-    "histogram",
-)
+    "values", "score_type", "unit", "unlabelled_products", "certification_near_duplicate_rate",
+    "unlabelled_near_duplicate_rate", "refused_categories", "refused_languages", "unseen_slices", "suggest_threshold",
+    "categories", "languages", "histogram",
+)  # fmt: skip
 """Fields that a certificate from audited values has of the old certificate: pool, slices and scores stay."""
 
 
@@ -130,18 +119,15 @@ def from_audit(
     known |= {"certification_products": len(fold.scores), "steps": steps}
     best = last_passed(steps)
     if best is None:
-        why = why_untestable(fold, rule, use.number) or _why_failed(steps[0])
+        why = why_untestable(fold, rule, use.number) or (
+            f"{steps[0].wrong} of {steps[0].accepted} audited values are wrong at the first threshold, "
+            f"{steps[0].threshold:.4f} (p = {steps[0].p_value:.3f}): a better model is needed, or about "
+            f"{steps[0].accepted} more verdicts"
+        )
         return abstention(old.attribute, why, rule, binding, **known)
     above = float(np.average(fold.scores >= best.threshold, weights=fold.weights))
     known |= {"status": CertificateStatus.CONFIRMED, "accept_rate": old.accept_rate * above}
     return at_threshold(best, old.attribute, fold.cardinality, rule, binding, **known)
-
-
-def _why_failed(first: ThresholdTest) -> str:
-    return (
-        f"{first.wrong} of {first.accepted} audited values are wrong at the first threshold, {first.threshold:.4f} "
-        f"(p = {first.p_value:.3f}): a better model is needed, or about {ceil(first.accepted)} more verdicts"
-    )
 
 
 # --- drawn proposals --------------------------------------------------------------------------------------------------
@@ -172,7 +158,7 @@ class Verdicts:
     data_window: str
     """First and last day of the draws, as an ISO interval."""
     values: tuple[str, ...]
-    """All values of the attribute that the model can propose."""
+    """The values of the attribute that the model can propose."""
     cardinality: Cardinality
 
     def judged_at(self, threshold: float) -> Ints:

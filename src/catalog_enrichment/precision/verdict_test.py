@@ -178,7 +178,7 @@ class VerdictStep:
 
     @property
     def passed(self) -> bool:
-        """The same, as of every test of a fixed sequence."""
+        """True for a certified threshold, as in every test of a fixed sequence."""
         return self.certified
 
 

@@ -179,8 +179,11 @@ class Store:
         """Return what the version would write on its test fold."""
         import pyarrow.parquet as pq
 
-        rows = pq.read_table(self._artifact(version, HELD_OUT)).to_pylist()
-        return [_held_out_decision(row) for row in rows]
+        def decision(row: dict[str, Any]) -> HeldOutDecision:
+            lists = {name: tuple(row[name]) for name in ("true_values", "written_values")}
+            return HeldOutDecision(**(row | lists | {"modality": Modality(row["modality"])}))
+
+        return [decision(row) for row in pq.read_table(self._artifact(version, HELD_OUT)).to_pylist()]
 
     def lineage(self, version: Any) -> dict[str, Any]:
         """Return where the version comes from, as it was logged."""
@@ -350,12 +353,6 @@ def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
     except (OSError, sqlite3.Error) as problem:
         unusable = RegistryError(f"the MLflow store {file} cannot be used: {problem}")
         raise failures.recognised(problem) or unusable from problem
-
-
-def _held_out_decision(row: dict[str, Any]) -> HeldOutDecision:
-    """Return a row of the artifact."""
-    lists = {name: tuple(row[name]) for name in ("true_values", "written_values")}
-    return HeldOutDecision(**(row | lists | {"modality": Modality(row["modality"])}))
 
 
 def follow_move(database: Path, artifacts: Path, experiment: str, timeout_seconds: int) -> Path | None:

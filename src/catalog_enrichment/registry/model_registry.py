@@ -174,7 +174,7 @@ class Registry:
         if actual != expected:
             raise ModelContractError(
                 f"{self.name} version {registered.version}: the files in {folder} have hash {actual}, but the "
-                f"registered files had {expected}. They were changed; use another version or register a new one."
+                f"registered files had {expected}. They were changed; use another version or register a new version."
             )
         return ResolvedModel(
             name=self.name,

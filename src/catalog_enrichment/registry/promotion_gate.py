@@ -17,14 +17,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, RecallDifference, units_to_decide
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality
-from catalog_enrichment.registry.gate_evidence import (
-    AcceptRates,
-    AttributePath,
-    Comparison,
-    Evidence,
-    PathEvidence,
-    References,
-)
+from catalog_enrichment.registry.gate_evidence import AcceptRates, AttributePath, Comparison, Evidence, References
 
 
 class Verdict(StrEnum):
@@ -184,7 +177,11 @@ def _below_minimum(case: Case, policy: Policy) -> list[str]:
         )
     for path in sorted(candidate.certified):
         results, name = candidate.paths[path], named(*path)
-        problems += _promises_less(name, results, case)
+        if results.target < case.target or results.delta > case.delta:  # no policy allows that
+            problems.append(
+                f"{name}: its certificate promises a precision of {results.target:g} with delta {results.delta:g}; the "
+                f"config asks for precision.target = {case.target:g} with precision.delta = {case.delta:g}. Train again"
+            )
         if results.written_precision is not None and results.written_precision < policy.min_written_precision:
             problems.append(
                 f"{name}: precision of what it would write is {results.written_precision:.3f} on the test fold, below "
@@ -207,16 +204,6 @@ def _lost(case: Case, policy: Policy) -> list[str]:
     if case.champion and not policy.allow_lost_attributes:
         problems += lost_attributes(case.champion, case.candidate.certified)
     return problems
-
-
-def _promises_less(name: str, results: PathEvidence, case: Case) -> list[str]:
-    """Return why the certificate of ``name`` promises less than the config asks for; no policy allows that."""
-    if results.target >= case.target and results.delta <= case.delta:
-        return []
-    return [
-        f"{name}: its certificate promises a precision of {results.target:g} with delta {results.delta:g}; the config "
-        f"asks for precision.target = {case.target:g} with precision.delta = {case.delta:g}. Train again"
-    ]
 
 
 def _good_enough(comparison: Comparison, policy: Policy) -> bool:

@@ -27,7 +27,7 @@ class TrainedModel:
     artifact: Path
     """The model version's folder, certificates included."""
     certificates: list[Certificate]
-    """One per attribute and modality path, abstentions included."""
+    """A certificate per attribute and modality path, abstentions included."""
     metrics: dict[str, float]
     """See :class:`Evaluation`; every name is a valid MLflow metric name."""
     params: dict[str, Any]
@@ -68,7 +68,7 @@ def require_certificates(heads: Collection[str], certificates: Sequence[Certific
     if missing or not heads:
         raise ModelContractError(
             f"not registered: the artifact has no certificate for {', '.join(missing) or 'any head'}. A head that "
-            "always abstains needs one too."
+            "always abstains needs a certificate too."
         )
 
 

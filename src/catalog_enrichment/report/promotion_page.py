@@ -11,7 +11,7 @@ from catalog_enrichment.report.run_page import TEMPLATES, thumbnail
 from catalog_enrichment.web import pages
 
 KINDS = ("added", "changed", "retracted", "unchanged")
-"""What happens to a product's values of an attribute."""
+"""The kinds of changes of a product's values of an attribute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

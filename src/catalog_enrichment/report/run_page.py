@@ -1,5 +1,4 @@
-"""The page of a run: its content, and the variables of run.html.j2. One self-contained HTML file: styles, drawings and
-pictures are inline."""
+"""The page of a run: its content, and the variables of run.html.j2. Styles, drawings and pictures are inline."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ class ReasonCount:
     modality: str
     products: int
     sentence: str
-    """Why, and what would change it."""
+    """The reason in words, with what would change it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +125,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
     certificates = [issued for issued in certificates_of(of_run) if issued.attribute in decisions]
     counts = _counts(dict(row.get("counts") or {}))
     cap = _json(row.get("config")).get("precision", {}).get("provisional_cap")
+    stages_of_row = [{"name": name, "seconds": seconds} for name, seconds in dict(row.get("seconds") or {}).items()]
     return {
         "run": row,
         "window": _window(_json(row.get("window"))),
@@ -143,7 +143,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "published": _cards(run.published),
         "near_misses": _cards(run.near_misses),
         "disagreements": _cards(run.disagreements),
-        "stages": [_stage(stage) for stage in run.stages or _stages_of_row(row)],
+        "stages": [_stage(stage) for stage in run.stages or stages_of_row],
         "coverage_groups": run_sections.coverage_tables(of_run),
         "unmapped": run_sections.unmapped_values(run.imported, run.dictionary) if run.dictionary else [],
         "shops": run_sections.shops_to_correct(run.imported, of_run),
@@ -265,15 +265,13 @@ def _path(certificate: Certificate, run: RunReport) -> dict[str, Any]:
 def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificate]) -> dict[str, Any]:
     """Return bars and threshold lines in SVG units."""
     edges = [number / len(bins) for number in range(len(bins) + 1)]
-    thresholds = [
-        (c.threshold, c.modality.value) for c in certificates if c.attribute == name and c.threshold is not None
-    ]
     return {
         "name": name,
         "columns": charts.columns(edges, bins, HISTOGRAM_HEIGHT),
         "lines": [
-            {"x": threshold * charts.WIDTH, "label": f"{threshold:.3f}", "title": pages.words(modality)}
-            for threshold, modality in thresholds
+            {"x": c.threshold * charts.WIDTH, "label": f"{c.threshold:.3f}", "title": pages.words(c.modality.value)}
+            for c in certificates
+            if c.attribute == name and c.threshold is not None
         ],
         "products": sum(bins),
         "width": charts.WIDTH,
@@ -315,10 +313,6 @@ def thumbnail(picture: bytes | None) -> str:
 
 
 # --- stages and validation -------------------------------------------------------------------------------------------
-
-
-def _stages_of_row(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": name, "seconds": seconds} for name, seconds in dict(row.get("seconds") or {}).items()]
 
 
 def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:

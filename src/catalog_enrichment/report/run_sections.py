@@ -10,7 +10,7 @@ from typing import Any
 
 from catalog_enrichment.catalog import coverage_groups
 from catalog_enrichment.catalog.coverage_groups import BY, CHANGE_KEY, COVERAGE_KEY, Groups, from_rows
-from catalog_enrichment.dictionary import Attribute, Dictionary, fold
+from catalog_enrichment.dictionary import Attribute, Dictionary, spelling
 from catalog_enrichment.monitoring.stages import add_seconds
 from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, UNSEEN_KEY, Reason, RunAttributes
 from catalog_enrichment.records import add_counts
@@ -96,7 +96,7 @@ MOST_SPELLINGS = 20_000
 """Spellings of an attribute; of more nothing is guessed, since every spelling is compared."""
 
 DEFAULT_LANGUAGE = "en"
-"""The language of suggested aliases for products without a language: the dictionary needs one, and looks aliases up in
+"""The language of suggested aliases for products without a language: every alias needs a language, and is looked up in
 all languages."""
 
 
@@ -112,11 +112,10 @@ def unmapped_values(imported: RunAttributes, dictionary: Dictionary) -> list[dic
         if name not in dictionary:
             continue
         attribute = dictionary[name]
-        known = attribute.spellings()
         rows = [
             {"value": value, "language": language or DEFAULT_LANGUAGE, "products": products}
             for value, language, products in values
-            if fold(value) not in known
+            if attribute.canonical(value, language) is None
         ]
         if rows := rows[:SHOWN_VALUES]:
             rows = [row | {"guess": nearest(attribute, row["value"], row["language"])} for row in rows]
@@ -127,7 +126,7 @@ def unmapped_values(imported: RunAttributes, dictionary: Dictionary) -> list[dic
 def nearest(attribute: Attribute, value: str, language: str | None = None) -> str | None:
     """Return the canonical value with the most similar spelling; None where none is near."""
     spellings = attribute.spellings(language)
-    if len(spellings) > MOST_SPELLINGS or not (folded := fold(value)):
+    if len(spellings) > MOST_SPELLINGS or not (folded := spelling(value, language)):
         return None
     close = difflib.get_close_matches(folded, spellings, n=1, cutoff=NEAR)
     return spellings[close[0]] if close else None

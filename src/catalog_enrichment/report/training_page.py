@@ -160,27 +160,19 @@ def _refused_slices(certificate: Certificate) -> list[str]:
 
 def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> list[tuple[str, str]]:
     """Return steps as pairs of a command ("" for none) and what it is for."""
-    steps = []
-    if certified:
-        steps = [
-            (
-                f"promote_model --config FILE --version {training.version} --dry-run",
-                "shows what readers would see change, and promotes nothing",
-            ),
-            (
-                f"promote_model --config FILE --version {training.version}",
-                "compares it with the champion and, if it is not worse, makes it the version that enrich_catalog uses",
-            ),
-        ]
-    else:
-        steps = [("", "Nothing can be written with this version. The sentences above say why and what helps.")]
+    promote = f"promote_model --config FILE --version {training.version}"
+    commands = [
+        (f"{promote} --dry-run", "shows what readers would see change, and promotes nothing"),
+        (
+            promote,
+            "compares it with the champion and, if it is not worse, makes it the version that enrich_catalog uses",
+        ),
+    ]
+    nothing = "Nothing can be written with this version. The sentences above say why and what helps."
+    more = "Where a sentence above gives a number of labelled products, import so many more and train again."
+    steps = commands if certified else [("", nothing)]
     if len(certified) < len(training.trained.certificates):
-        steps.append(
-            (
-                "",
-                "Where a sentence above gives a number of labelled products, import so many more and train again.",
-            )
-        )
+        steps.append(("", more))
     if training.trained.warnings:
         steps.append(("", "Follow the advice in the warnings below."))
     return steps
@@ -207,10 +199,7 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "certified_recall": metrics.get(f"{name}/certified_recall"),
         "certified_precision": metrics.get(f"{name}/certified_precision"),
         "paths": [
-            {
-                "products": _for_whom(c, several_paths).removeprefix("products "),
-                "certified": c.threshold is not None,
-            }
+            {"products": _for_whom(c, several_paths).removeprefix("products "), "certified": c.threshold is not None}
             for c in certificates
         ],
         "precision_recall": _precision_recall(name, curve, both) if curve else None,
@@ -229,7 +218,7 @@ def _rows(trained: TrainedWithMistakes, table: str, attribute: str) -> list[Mapp
 
 
 def _estimate(metrics: Mapping[str, float], name: str) -> str:
-    """Return the metric in per cent, with its 95% interval where there is one: 44.2% (41.0 to 47.5)."""
+    """Return the metric in per cent, with its 95% interval where it has an interval: 44.2% (41.0 to 47.5)."""
     if name not in metrics:
         return "–"
     low, high = (metrics.get(f"{name}_{end}") for end in ("low", "high"))

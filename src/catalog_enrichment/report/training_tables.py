@@ -1,11 +1,11 @@
-"""What a training ends with in a terminal: per attribute how good the model is, and what it may write."""
+"""The last lines of a training in a terminal: per attribute how good the model is, and what it may write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from catalog_enrichment.monitoring.text_tables import Column, aligned_table, count, share, text
+from catalog_enrichment.monitoring.text_tables import ATTRIBUTE, Column, aligned_table, count, share, text
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate
 
@@ -32,7 +32,7 @@ CONFUSIONS = 3
 """Pairs of values that are listed per attribute."""
 
 _QUALITY = (
-    Column("attribute", text("attribute"), "<"),
+    ATTRIBUTE,
     Column("labelled", count("labelled")),
     Column("tested on", count("products")),
     Column("accuracy", share("accuracy")),
@@ -41,7 +41,7 @@ _QUALITY = (
     Column("certified recall", share("certified_recall")),
 )
 _CERTIFICATES = (
-    Column("attribute", text("attribute"), "<"),
+    ATTRIBUTE,
     Column("products", text("products"), "<"),
     Column("numbers", text("compute_type"), "<"),
     Column("written at score", text("threshold")),

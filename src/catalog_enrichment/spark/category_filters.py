@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 
 def below(roots: Sequence[str]) -> Column:
-    """Return a column: true where ``category`` is one of ``roots`` or lies below it; false without a category."""
+    """Return a column: true where ``category`` is one of ``roots`` or lies below it; false without a category.
+
+    Case does not count.
+    """
     from pyspark.sql import functions as F
 
-    category = F.coalesce("category", F.lit(""))
+    category = F.concat(F.lower(F.coalesce("category", F.lit(""))), F.lit("/"))
     inside = F.lit(False)
     for root in roots:
-        inside = inside | (category == root) | category.startswith(root + "/")
+        inside = inside | category.startswith(root.lower() + "/")
     return inside
 
 
@@ -42,7 +45,8 @@ def require_known(products: DataFrame, roots: Sequence[str], setting: str) -> No
         return
     rows = products.select("category").distinct().collect()
     known = {path for row in rows for path in _with_parents(row["category"] or "")}
-    unknown = [root for root in roots if root not in known]
+    lower = {path.lower() for path in known}
+    unknown = [root for root in roots if root.lower() not in lower]
     if unknown:
         close = sorted({match for root in unknown for match in difflib.get_close_matches(root, known)})
         advice = f"Did you mean {', '.join(map(repr, close))}?" if close else f"The first are {sorted(known)[:10]}"

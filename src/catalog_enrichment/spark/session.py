@@ -66,7 +66,7 @@ _WORKER_ENVIRONMENT = {
 
 
 def start(config: Config, app_name: str) -> SparkSession:
-    """Start the Spark session, or return the running one. Under spark-submit, that sets the master and the resources.
+    """Start the Spark session, or return the running session. spark-submit, if used, sets master and resources.
 
     Raises ConfigError if the session has to start a JVM and there is no Java for it.
     """

@@ -200,7 +200,11 @@ class Certifier:
         products = self._products(labels, modality, pool, certification, current, fold_share=share)
         needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, products.number))
         if len(certification) < needed:
-            why = _too_few(len(certification), needed, share, modality)
+            count, missing = len(certification), ceil((needed - len(certification)) / share)
+            why = (
+                f"{count} labelled products {claim.PATHS[modality]} are in the certification fold and at least "
+                f"{needed} are needed: about {missing} more such labelled products"
+            )
             return self._abstention(labels, modality, certification, why)
         why = (
             why_untestable(pool, products.scores, products.unlabelled, self.rule, products.number)
@@ -380,12 +384,3 @@ def data_window(dataset: Dataset, index: Index) -> str:
     has a date."""
     times = [time for product in index.tolist() if (time := dataset.updated_at[product]) is not None]
     return f"{min(times):%Y-%m-%d}/{max(times):%Y-%m-%d}" if times else "unknown"
-
-
-def _too_few(count: int, needed: int, share: float, modality: Modality) -> str:
-    """``share``: of the labelled products, that in the certification fold."""
-    missing = ceil((needed - count) / share)
-    return (
-        f"{count} labelled products {claim.PATHS[modality]} are in the certification fold and at least {needed} are "
-        f"needed: about {missing} more such labelled products"
-    )

@@ -116,7 +116,7 @@ class Dataset:
     pictures: list[str | None] = field(default_factory=list)
     """Hash of the decoded pixels; None without a usable picture."""
     picture_reasons: list[Reason | None] = field(default_factory=list)
-    """Why there is no usable picture; None with one."""
+    """Why there is no usable picture; None where there is a picture."""
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[Values] = field(default_factory=list)
     """The merchant's values, distinct, as in the products table; where two people overturned them, the right values
@@ -152,7 +152,7 @@ class Dataset:
         """(N,): the product is of the population that the path's certificate is about.
 
         A product whose picture could only not be reached now (`reasons.TRANSIENT`) is of neither: enrichment waits for
-        its picture, so it says nothing about products without one.
+        its picture, so it says nothing about products without a picture.
         """
         if modality is Modality.BOTH:
             return self.has_image
@@ -165,8 +165,8 @@ class Dataset:
 
         A value that is not in the dictionary is labelled but never learned: whatever the model predicts there counts as
         wrong. The truth is unknown, and the product is neither labelled nor unlabelled, where the merchant gives
-        several values of an attribute that can have one, and where a value is self-derived: the merchant's other values
-        do not say that it is wrong.
+        several values of an attribute of cardinality ONE, and where a value is self-derived: the merchant's other
+        values do not say that it is wrong.
 
         People's answers (``people``, ``refused``) are in truth and refused, but such a product is neither labelled nor
         unlabelled: which products people are asked about depends on the scores, so their answers train, and nothing is
@@ -242,7 +242,7 @@ def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, opt
 
 class _Slots:
     """Assigns positions in the data set (slots). Of the unlabelled products only the ``limit`` with the smallest hash
-    get one: the sample does not depend on the order of the rows, and a larger limit only adds products."""
+    get a slot: the sample does not depend on the order of the rows, and a larger limit only adds products."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -269,7 +269,7 @@ class _Slots:
 def _assign_slots(
     rows: list[dict[str, Any]], dataset: Dataset, slots: _Slots, attributes: Sequence[str]
 ) -> dict[int, dict[str, Any]]:
-    """Return slot -> row, for the rows that are kept. Where two rows of a batch get the same slot, the last one keeps
+    """Return slot -> row, for the rows that are kept. Where two rows of a batch get the same slot, the last row keeps
     it."""
     counts, row_by_slot = dataset.counts, dict[int, dict[str, Any]]()
     for row in rows:

@@ -39,14 +39,8 @@ def contrast(spec: AdaptSpec, network: MultiModalNet) -> Objective:
     return SimCSE(spec, network) if spec.method == "simcse" else ConVIRT(spec, network)
 
 
-class SimCSE(Objective):
-    """The objective of section 3.1: a positive pair is the same title encoded twice, with two dropout masks; other
-    titles are negatives.
-
-    Only the first text encoder is fitted, on the first text it reads: the title, or title and description where the
-    recipe makes them a text pair. On held-out products dropout is off, so both encodings are equal, the similarity of
-    each pair is 1, and the loss compares only how dissimilar different titles are.
-    """
+class _Contrast(Objective):
+    """The base of the self-supervised objectives: a projection of the first text encoder's vectors."""
 
     def __init__(self, spec: AdaptSpec, network: MultiModalNet) -> None:
         super().__init__()
@@ -56,6 +50,16 @@ class SimCSE(Objective):
     def identity(self) -> str:
         return stable_hash(type(self).__name__, asdict(self._spec))
 
+
+class SimCSE(_Contrast):
+    """The objective of section 3.1: a positive pair is the same title encoded twice, with two dropout masks; other
+    titles are negatives.
+
+    Only the first text encoder is fitted, on the first text it reads: the title, or title and description where the
+    recipe makes them a text pair. On held-out products dropout is off, so both encodings are equal, the similarity of
+    each pair is 1, and the loss compares only how dissimilar different titles are.
+    """
+
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
         del index
         encodings = (_encode_title(network, inputs) for _ in range(2))
@@ -63,7 +67,7 @@ class SimCSE(Objective):
         return info_nce(first, second, first, self._spec.temperature)
 
 
-class ConVIRT(Objective):
+class ConVIRT(_Contrast):
     """The objective of section 3.2: a positive pair is a title and its product's picture; pictures and titles of other
     products are negatives.
 
@@ -73,15 +77,10 @@ class ConVIRT(Objective):
     """
 
     def __init__(self, spec: AdaptSpec, network: MultiModalNet) -> None:
-        super().__init__()
+        super().__init__(spec, network)
         if network.image is None:
             raise ValueError("convirt needs titles and pictures, and this network has no image encoder")
-        self._spec = spec
-        self.project_text = projection(_text_encoder(network).width, spec.projection)
         self.project_image = projection(network.image.width, spec.projection)
-
-    def identity(self) -> str:
-        return stable_hash(type(self).__name__, asdict(self._spec))
 
     def forward(self, network: MultiModalNet, inputs: ModelInputs, index: torch.Tensor) -> torch.Tensor:
         """Return the loss; 0 if fewer than two products have a picture: there are no negatives."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from catalog_enrichment.precision import bootstrap
 from catalog_enrichment.precision import classification_metrics as metrics
 from catalog_enrichment.precision.classification_metrics import pairs_from
-from catalog_enrichment.precision.units import Bools, Floats, Ints, ratio
+from catalog_enrichment.precision.units import Bools, Ints, ratio
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index
 
@@ -48,7 +48,7 @@ NEGLIGIBLE_RECALL_COST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
-    """One model's scores of n products."""
+    """The scores of n products by a model."""
 
     index: Index
     """Positions of n products, ascending."""
@@ -240,22 +240,18 @@ def _curve(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[st
     pairs = pairs_from(probabilities, labels.truth[index], labels.cardinality)
     positives = int(pairs.positives.sum() + labels.unlearned[index].sum())
     curve = metrics.precision_recall_curve(pairs.scores, pairs.correct, positives)
-    return {name: _floats(getattr(curve, name)) for name in ("thresholds", "precision", "recall")}
+    return {name: getattr(curve, name).tolist() for name in ("thresholds", "precision", "recall")}
 
 
 def _reliability(probabilities: NDArray[Any], labels: Labels, index: Index) -> dict[str, Any]:
     pairs = pairs_from(probabilities, labels.truth[index], labels.cardinality)
     bins = metrics.reliability(pairs.scores, pairs.correct)
     return {
-        "confidence": _floats(bins.confidence),
-        "accuracy": _floats(bins.accuracy),
+        "confidence": bins.confidence.tolist(),
+        "accuracy": bins.accuracy.tolist(),
         "count": bins.count.tolist(),
         "expected_error": bins.expected_error,
     }
-
-
-def _floats(values: Floats) -> list[float]:
-    return [float(value) for value in values]
 
 
 # --- modality collapse -------------------------------------------------------------------------------------------
@@ -268,13 +264,13 @@ def collapse_warnings(
 
     ``modalities``: rows with `attribute`, `modality` and `r_at_p95_micro`; rows of a masked modality or a baseline
     may be missing. ``attention``: attribute -> histogram (`edges`, `counts`) of the weight on the text, for fusions
-    that have one. A modality is neglected if either
+    with such a weight. A modality is neglected if either
 
     - the other has at least COLLAPSED_ATTENTION of the attention for COLLAPSED_PRODUCT_SHARE of the products, masking
-      this one loses less than MINIMUM_RECALL_DIFFERENCE, and a model of this one alone, where it was fitted, reaches
-      MINIMUM_RECALL_DIFFERENCE; or
-    - masking this one loses less than NEGLIGIBLE_RECALL_COST, masking the other at least MINIMUM_RECALL_DIFFERENCE, and
-      the recall that is then left is less than half of that of a model of this one alone.
+      the neglected modality loses less than MINIMUM_RECALL_DIFFERENCE, and a model of it alone, where it was fitted,
+      reaches MINIMUM_RECALL_DIFFERENCE; or
+    - masking it loses less than NEGLIGIBLE_RECALL_COST, masking the other at least MINIMUM_RECALL_DIFFERENCE, and the
+      recall that is then left is less than half the recall of a model of the neglected modality alone.
     """
     warnings: list[str] = []
     for attribute in dict.fromkeys(str(row["attribute"]) for row in modalities):

@@ -59,8 +59,10 @@ class Examples:
         """Tokenize every product with the preprocessing that is saved in the artifact (I8)."""
         preprocessor = Preprocessor(tokenizers, spec)
         parts = [
-            preprocessor.token_ids(dataset.titles[start:end], dataset.descriptions[start:end])
-            for start, end in _ranges(len(dataset), _TOKENIZER_BATCH)
+            preprocessor.token_ids(
+                dataset.titles[start : start + _TOKENIZER_BATCH], dataset.descriptions[start : start + _TOKENIZER_BATCH]
+            )
+            for start in range(0, len(dataset), _TOKENIZER_BATCH)
         ]
         texts = {
             name: tuple(_joined([part[name][view] for part in parts]) for view in range(text.texts_read))
@@ -226,10 +228,6 @@ def _rows(ids: TokenIds, index: Index) -> Tokens:
     longest = max(int(ids.columns["attention_mask"][index].sum(axis=1).max(initial=1)), 1)
     columns = {name: column[index, :longest].astype(np.int64) for name, column in ids.columns.items()}
     return TokenIds(columns, ids.present[index]).tokens()
-
-
-def _ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + size, count)) for start in range(0, count, size))
 
 
 def _chunks(order: Index, size: int) -> Iterator[Index]:

@@ -115,7 +115,7 @@ class Folds:
 
     @property
     def held_out(self) -> Index:
-        """All folds but train."""
+        """The products of every fold but train."""
         return np.concatenate([self.choosing, self.certification, self.test])
 
     def outside(self, count: int) -> Bools:

@@ -169,18 +169,12 @@ def _wrong(
 def pictures_of(dataset: Dataset, product_ids: Iterable[str]) -> dict[str, bytes]:
     """Return product id -> its picture as the model saw it, as JPEG; products without a usable picture are left
     out."""
-    wanted = set(product_ids)
-    return {
-        name: _jpeg(dataset.pixels[product])
-        for product, name in enumerate(dataset.ids)
-        if name in wanted and dataset.pictures[product] is not None
-    }
-
-
-def _jpeg(pixels: Any) -> bytes:
-    """``pixels``: (S, S, 3) RGB."""
     from PIL import Image
 
-    encoded = BytesIO()
-    Image.fromarray(np.asarray(pixels)).save(encoded, "JPEG", quality=85)
-    return encoded.getvalue()
+    wanted, pictures = set(product_ids), {}
+    for product, name in enumerate(dataset.ids):
+        if name in wanted and dataset.pictures[product] is not None:
+            encoded = BytesIO()
+            Image.fromarray(np.asarray(dataset.pixels[product])).save(encoded, "JPEG", quality=85)
+            pictures[name] = encoded.getvalue()
+    return pictures

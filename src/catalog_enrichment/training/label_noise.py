@@ -7,8 +7,10 @@ Shapes: N products of the data set, n of them checked, V values of an attribute.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,33 +70,30 @@ def suspect_labels(label: Labels, rows: Index, probability: NDArray[np.floating]
 
     Values that all or none of the products have are not checked.
     """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.multilabel_classification import filter as multilabel
+
     truth = label.truth[rows]
     varied = truth.any(axis=0) & ~truth.all(axis=0)
     if not varied.any():
         return rows[:0]
     if label.cardinality is Cardinality.ONE:
-        return rows[_single_label_issues(truth.argmax(axis=1), probability)]
+        return rows[_issues(find_label_issues, truth.argmax(axis=1), probability)]
     truth, probability = truth[:, varied], probability[:, varied]
-    if varied.sum() == 1:  # cleanlab rejects multi-label problems with one label: use the classes no and yes
-        return rows[_single_label_issues(truth[:, 0].astype(np.int64), np.hstack([1 - probability, probability]))]
-    return rows[_multi_label_issues([np.flatnonzero(values).tolist() for values in truth], probability)]
+    if varied.sum() == 1:  # cleanlab rejects multi-label problems with a single label: use the classes no and yes
+        no_and_yes = np.hstack([1 - probability, probability])
+        return rows[_issues(find_label_issues, truth[:, 0].astype(np.int64), no_and_yes)]
+    values_of_products = [np.flatnonzero(values).tolist() for values in truth]
+    return rows[_issues(multilabel.find_label_issues, values_of_products, probability)]
 
 
-def _single_label_issues(classes: NDArray[np.int64], probability: NDArray[np.floating]) -> NDArray[np.int64]:
-    from cleanlab.filter import find_label_issues
-
+def _issues(
+    find: Callable[..., Any], labels: NDArray[np.int64] | list[list[int]], probability: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Return the positions that cleanlab's function ``find`` flags, least self-confident first."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # cleanlab warns about values with one product
-        issues = find_label_issues(classes, probability, return_indices_ranked_by="self_confidence", n_jobs=1)
-    return np.asarray(issues, dtype=np.int64)
-
-
-def _multi_label_issues(values: list[list[int]], probability: NDArray[np.floating]) -> NDArray[np.int64]:
-    from cleanlab.multilabel_classification.filter import find_label_issues
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        issues = find_label_issues(values, probability, return_indices_ranked_by="self_confidence", n_jobs=1)
+        warnings.simplefilter("ignore", UserWarning)  # cleanlab warns about values with a single product
+        issues = find(labels, probability, return_indices_ranked_by="self_confidence", n_jobs=1)
     return np.asarray(issues, dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The members of a vote, or the only recipe: fitted one by one, saved as one artifact."""
+"""The members of a vote, or the only recipe: each is fitted by itself, all are saved as an artifact."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One attribute's labels as tensors over the whole data set."""
+    """The labels of an attribute as tensors over the whole data set."""
 
     cardinality: Cardinality
     truth: torch.Tensor  # (N, V) float

@@ -89,10 +89,10 @@ class Task:
         return {name: Head(label.cardinality, label.values) for name, label in self.labels.items()}
 
     def new_network(self, model: ModelSpec, spec: FitSpec, name: str = "") -> MultiModalNet:
-        """Build a network for one fit, initialised with the fit's seed, on the GPU if there is one.
+        """Build a network for one fit, initialised with the fit's seed, on the GPU if there is any.
 
-        ``name``: the text encoder of a model that has only one. Raises ConfigError if the network cannot be built or
-        does not accept pictures of the fit's size.
+        ``name``: the text encoder, for a model with a single text encoder. Raises ConfigError if the network cannot be
+        built or does not accept pictures of the fit's size.
         """
         torch.manual_seed(spec.seed)
         tokenizers = {"text": self.tokenizers[name]} if name in self.tokenizers else self.tokenizers

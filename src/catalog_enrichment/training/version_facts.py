@@ -143,7 +143,7 @@ def compute_type_differences(
     labels: Mapping[str, Labels],
     dataset: Dataset,
 ) -> list[dict[str, Any]]:
-    """Return a row per attribute and further compute type, against the first one; ``scores``: of the same products by
+    """Return a row per attribute and further compute type, against the first; ``scores``: of the same products by
     one model.
 
     ``max_difference``, ``mean_difference``: of a product's scores; ``tolerance``: the compute type's own;

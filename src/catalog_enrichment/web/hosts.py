@@ -99,7 +99,7 @@ class WebHosts:
         return host
 
     def _check_addresses(self, url: Url, host: Host, deadline: Deadline) -> None:
-        """Resolve the host and check its addresses. Raises NotAllowed for one of them, OSError if there is none."""
+        """Resolve the host and check its addresses. Raises NotAllowed for an address, OSError without any."""
         now = time.monotonic()
         if now - host.resolved_at < _RESOLVED_SECONDS:
             return

@@ -15,10 +15,10 @@ _EMBEDDING = tuple(
     ipaddress.ip_network(network)
     for network in ("::ffff:0:0/96", "2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48")
 )
-"""IPv6 networks whose addresses stand for IPv4 ones: mapped, 6to4, Teredo, NAT64 (RFC 4291, 3056, 4380,
+"""IPv6 networks whose addresses stand for IPv4 addresses: mapped, 6to4, Teredo, NAT64 (RFC 4291, 3056, 4380,
 6052, 8215)."""
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
-"""RFC 9637. The module ipaddress takes its addresses for global ones."""
+"""RFC 9637. The module ipaddress takes its addresses for global addresses."""
 
 
 class NotAllowed(Exception):

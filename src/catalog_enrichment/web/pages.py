@@ -1,4 +1,4 @@
-"""HTML pages, of the reports and of the review server: one Jinja environment and one set of formatters.
+"""HTML pages, of the reports and of the review server: the Jinja environment and the formatters of both.
 
 Titles and values are untrusted input: templates escape every value, and control characters are replaced.
 """
@@ -50,7 +50,7 @@ def _environment(folder: str) -> Environment:
 
 
 def number(value: float | None) -> str:
-    """Return the number with thousands separators; a small one that is not whole with one decimal."""
+    """Return the number with thousands separators; a small number that is not whole with a decimal."""
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"

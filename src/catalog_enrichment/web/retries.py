@@ -19,16 +19,16 @@ _RETRIED = frozenset({408, 425, 429})
 
 
 class Busy(Exception):
-    """An answer whose status may be another one at the next try."""
+    """An answer whose status may differ at the next try."""
 
     def __init__(self, status: int, asked_seconds: float | None) -> None:
-        """``asked_seconds``: the pause in the header `Retry-After`, if there is one."""
+        """``asked_seconds``: the pause in the header `Retry-After`; None without the header."""
         super().__init__(f"HTTP {status}")
         self.asked_seconds = asked_seconds
 
 
 def check_not_busy(response: urllib3.BaseHTTPResponse) -> None:
-    """Raise Busy, with the connection closed, for a status that may be another one at the next try."""
+    """Raise Busy, with the connection closed, for a status that may differ at the next try."""
     if response.status in _RETRIED or response.status >= 500:
         busy = Busy(response.status, _retry_after(response))
         response.close()
@@ -82,7 +82,7 @@ class RateLimiter:
         return self._times.with_suffix(".lock")
 
     def _reserve(self, at_least: float, step: float) -> float:
-        """Return the next free time; the one after it is ``step`` later, and at least ``at_least`` from now."""
+        """Return the next free time; the time after it is ``step`` later, and at least ``at_least`` from now."""
         from filelock import FileLock
 
         self._times.parent.mkdir(parents=True, exist_ok=True)

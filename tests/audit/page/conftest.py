@@ -1,4 +1,4 @@
-"""A real Chromium for the page. Without one the tests are skipped and say so; with CI=true they fail."""
+"""A real Chromium for the page. Where there is none the tests are skipped and say so; with CI=true they fail."""
 
 from __future__ import annotations
 

@@ -33,17 +33,13 @@ def store(page_store: ReviewStore, site_config: Config) -> ReviewStore:
 
 
 def _said(store: ReviewStore, page: Page) -> dict[str, Answer]:
-    """Product -> answer, when the server has all that the page has to send."""
+    """Return item -> answer, when the server has all that the page has to send."""
     _until(page, "Object.keys(localStorage).every((key) => !key.startsWith('unsent/'))")
-    return {
-        one.item_id: verdicts[0].answer
-        for one in store.items("s1")
-        if (verdicts := store.verdicts("s1").get(one.item_id))
-    }
+    return {item_id: verdicts[0].answer for item_id, verdicts in store.verdicts("s1").items()}
 
 
 def _until(page: Page, condition: str) -> None:
-    """The page's policy forbids what Playwright's own wait_for_function does."""
+    """Wait until ``condition`` is true. The page's policy forbids the eval of Playwright's own wait_for_function."""
     deadline = time.monotonic() + 20
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
@@ -51,11 +47,11 @@ def _until(page: Page, condition: str) -> None:
 
 
 def _violations(page: Page) -> list[Any]:
-    """What axe finds. Its script is added by the browser's own channel, which the page's policy does not concern."""
+    """Return the violations that axe finds. The browser adds its script, so that the page's policy allows it."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page)
-    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]]
+    return [(of["id"], [node["html"] for node in of["nodes"]]) for of in found.response["violations"]]
 
 
 def _open(open_page: OpenPage, path: str = "/samples/s1/review", **options: Any) -> Page:
@@ -66,9 +62,8 @@ def _open(open_page: OpenPage, path: str = "/samples/s1/review", **options: Any)
 
 def test_a_sample_is_judged_by_keyboard_alone(store: ReviewStore, open_page: OpenPage) -> None:
     page = _open(open_page)
-    order = [one.item_id for one in store.queue("s1", "Ana", limit=9)]
-    first = store.item(order[0])
-    assert page.locator("#title").inner_text() == first.title
+    order = [asked.item_id for asked in store.queue("s1", "Ana", limit=9)]
+    assert page.locator("#title").inner_text() == store.item(order[0]).title
     assert page.evaluate("document.activeElement.id") == "title"
     page.keyboard.press("y")
     page.keyboard.press("n")
@@ -81,9 +76,9 @@ def test_a_sample_is_judged_by_keyboard_alone(store: ReviewStore, open_page: Ope
     page.keyboard.press("c")
     page.locator("#done").wait_for()
     answers = _said(store, page)
-    assert [answers[one] for one in order] == [Answer.YES, Answer.NO, Answer.NONE, Answer.OTHER, Answer.CANNOT_TELL]
+    assert [answers[key] for key in order] == [Answer.YES, Answer.NO, Answer.NONE, Answer.OTHER, Answer.CANNOT_TELL]
     assert store.verdicts("s1")[order[3]][0].right_values == ("Navy Blue",)
-    assert all(0 < one[0].seconds < 60 for one in store.verdicts("s1").values())
+    assert all(0 < given[0].seconds < 60 for given in store.verdicts("s1").values())
     page.keyboard.press("u")
     page.locator("#card").wait_for()
     assert page.locator("#title").inner_text() == store.item(order[4]).title
@@ -114,7 +109,7 @@ def test_two_people_at_once_dispute_and_a_third_decides(store: ReviewStore, open
     ben.locator("#done").wait_for()
     _said(store, ana)
     _said(store, ben)
-    states = [one.state for one in store.outcomes("s1")]
+    states = [found.state for found in store.outcomes("s1")]
     assert set(states) <= {ItemState.SETTLED, ItemState.DISPUTED}
     assert states.count(ItemState.DISPUTED) == 1
     eve = _open(open_page, "/samples/s1/adjudicate", reviewer="Eve")
@@ -122,7 +117,7 @@ def test_two_people_at_once_dispute_and_a_third_decides(store: ReviewStore, open
     eve.keyboard.press("n")
     eve.locator("#done").wait_for()
     _said(store, eve)
-    assert {one.state for one in store.outcomes("s1")} == {ItemState.SETTLED}
+    assert {found.state for found in store.outcomes("s1")} == {ItemState.SETTLED}
 
 
 @pytest.mark.slow
@@ -141,14 +136,8 @@ def test_verdicts_wait_in_the_browser_while_the_server_is_away(
 
 def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: OpenPage) -> None:
     title = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>\'"&amp;'
-    hostile = item(
-        1,
-        title=title,
-        description=f"{title}\n\u202egnp.exe",
-        category=title,
-        product_id=title,
-        images=((title, title),),
-    )
+    texts = dict.fromkeys(("title", "category", "product_id"), title)
+    hostile = item(1, **texts, description=f"{title}\n\u202egnp.exe", images=((title, title),))
     page_store.add_sample(sample(title=title), [hostile])
     page_store.add_verdict(verdict(hostile, title[:60]))
     for path in ("/samples/s1/review", "/"):
@@ -177,7 +166,7 @@ def test_several_right_values_are_chosen_one_after_the_other(page_store: ReviewS
     page = _open(open_page)
     page.keyboard.press("v")
     page.locator("#search").wait_for()
-    assert page.locator("[role=option]").all_inner_texts() == ["Cotton", "Wool"]  # not the one that is wrong
+    assert page.locator("[role=option]").all_inner_texts() == ["Cotton", "Wool"]  # not Silk, which is wrong
     page.keyboard.type("wo")
     page.keyboard.press("Enter")
     page.keyboard.type("cot")
@@ -230,17 +219,17 @@ def test_a_gold_sample_asks_for_values_and_whether_there_is_one(page_store: Revi
     assert name == f"Has none: the product has no {order[0].attribute}"
     assert _violations(page) == []
     expected: dict[str, Answer] = {}
-    for number, one in enumerate(order):
+    for number, asked in enumerate(order):
         answer = (Answer.NONE, Answer.CANNOT_TELL, Answer.OTHER)[number % 3]
-        expected[one.item_id] = answer
-        page.locator("#question", has_text=one.attribute).wait_for()
+        expected[asked.item_id] = answer
+        page.locator("#question", has_text=asked.attribute).wait_for()
         page.keyboard.press("n")  # a gold item cannot be refused: nothing happens
         if answer is Answer.OTHER:
             page.keyboard.press("v")
             page.locator("[role=option]").first.wait_for()
             page.keyboard.press("ArrowDown")
             page.keyboard.press("Enter")
-            if one.cardinality is Cardinality.MANY:
+            if asked.cardinality is Cardinality.MANY:
                 page.keyboard.press("Control+Enter")
         else:
             page.keyboard.press({Answer.NONE: "h", Answer.CANNOT_TELL: "c"}[answer])
@@ -249,9 +238,7 @@ def test_a_gold_sample_asks_for_values_and_whether_there_is_one(page_store: Revi
 
 
 @pytest.mark.slow
-def test_reviewers_who_differ_about_whether_there_is_a_value_see_it_in_words(
-    page_store: ReviewStore, open_page: OpenPage
-) -> None:
+def test_reviewers_who_differ_about_a_value_see_it_in_words(page_store: ReviewStore, open_page: OpenPage) -> None:
     asked = item(1, value="", images=())
     page_store.add_sample(sample(purpose=Purpose.GOLD), [asked])
     page_store.add_verdict(verdict(asked, "Ana", Answer.NONE))
@@ -275,7 +262,8 @@ def test_suggestions_are_accepted_and_refused(page_store: ReviewStore, open_page
     page.get_by_role("button", name="Refuse").click()
     page.locator("#done").wait_for()
     _said(page_store, page)
-    assert sorted((one.kind.value, one.by) for one in page_store.requests()) == [("accept", "Ana"), ("refuse", "Ana")]
+    asked = sorted((request.kind.value, request.by) for request in page_store.requests())
+    assert asked == [("accept", "Ana"), ("refuse", "Ana")]
     assert _violations(page) == []
 
 
@@ -320,7 +308,7 @@ _TWO_TABS = """async () => {
   window.fetch = async (path, options) => {
     const { item_id } = JSON.parse(options.body);
     sent.push(item_id);
-    // meanwhile another tab has sent the first verdict, removed it, and keeps a new one
+    // meanwhile another tab has sent the first verdict, removed it, and keeps another
     if (sent.length === 1) localStorage.setItem("tabs", JSON.stringify([verdict("of the other tab")]));
     return new Response("{}", { status: item_id === "first" ? STATUS : 200 });
   };

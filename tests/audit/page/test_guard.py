@@ -21,7 +21,8 @@ def test_on_loopback_only_loopback_names_are_served() -> None:
     guard = Guard()
     known = ("127.0.0.1:8765", "localhost:1", "LOCALHOST", "[::1]:8765", "127.9.9.9")
     unknown = ("evil.example:8765", "", "192.168.0.7:8765", "localhost.evil.example", "[::1", "127.0.0.1.evil.example")
-    assert [host for host in (*known, *unknown) if guard.knows_host(host)] == list(known)
+    assert all(map(guard.knows_host, known))
+    assert not any(map(guard.knows_host, unknown))
     refused = guard.refusal("GET", {"host": "evil.example"})
     assert refused is not None
     assert refused[0] == 421
@@ -29,9 +30,7 @@ def test_on_loopback_only_loopback_names_are_served() -> None:
 
 def test_elsewhere_addresses_and_the_public_name_are_served() -> None:
     guard = Guard(host="0.0.0.0", token=TOKEN, public_url="https://audit.example.org")
-    assert [host for host in ("10.0.0.7:8765", "audit.example.org", "localhost") if guard.knows_host(host)] == [
-        *("10.0.0.7:8765", "audit.example.org", "localhost")
-    ]
+    assert all(map(guard.knows_host, ("10.0.0.7:8765", "audit.example.org", "localhost")))
     assert not guard.knows_host("evil.example")
     assert guard.secure
     assert not Guard(host="0.0.0.0", token=TOKEN, public_url="http://audit.example.org").secure
@@ -89,9 +88,8 @@ def test_on_loopback_a_token_is_asked_for_where_one_is_set_or_a_proxy_is_before_
     assert guard_of(Listen(), {}).token == ""
     assert guard_of(Listen(), {"CATALOG_ENRICHMENT_AUDIT_TOKEN": TOKEN}).token == TOKEN
     assert guard_of(Listen(public_url="https://audit.example.org"), {}, lambda _: None).token
-    assert [
-        host for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "example.org") if is_loopback(host)
-    ] == [*("localhost", "127.0.0.1", "::1")]
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "example.org")))
     for wrong in ("audit.example.org", "ftp://audit.example.org", "https://audit.example.org/path"):
         with pytest.raises(ConfigError, match="--public-url must be like"):
             Guard(token=TOKEN, public_url=wrong)
@@ -110,11 +108,9 @@ def test_a_server_with_a_token_shows_nothing_without_it(site_config: Config, pag
         assert stranger.send("GET", "/static/page.css")[0] == 200
         assert stranger.refused("POST", "/api/token", {"token": "wrong"})[0] == 401
         status, headers, _ = stranger.send("POST", "/api/token", {"token": TOKEN})
-        assert (status, "HttpOnly" in headers["set-cookie"], "SameSite=strict" in headers["set-cookie"]) == (
-            200,
-            True,
-            True,
-        )
+        assert status == 200
+        assert "HttpOnly" in headers["set-cookie"]
+        assert "SameSite=strict" in headers["set-cookie"]
         known = Client(port, "Ana", {"Cookie": headers["set-cookie"].split(";")[0]})
         assert b"A secret title" in known.send("GET", "/")[2]
         assert len(Client(port, "Ana", {"Authorization": f"Bearer {TOKEN}"}).get("/api/samples")) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from catalog_enrichment.audit.apply_requests import apply_requests
 from catalog_enrichment.audit.page.products import ProductReader, person_set
-from catalog_enrichment.audit.review_records import ChangeRequest, RequestKind, RequestState
+from catalog_enrichment.audit.review_records import RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.schema import Config
@@ -20,6 +20,7 @@ from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.operations.explain import explain_value
 
 from ...sample_catalog import SampleCatalog, table, values
+from ..review_samples import asked
 from ..review_server import Client
 from .conftest import OpenPage
 
@@ -67,8 +68,8 @@ def explained(config: Config, catalog: Catalog) -> list[dict[str, Any]]:
 
 def test_a_product_is_found_by_id_and_by_words(site_config: Config, catalog: Catalog) -> None:
     products = ProductReader(catalog, load_dictionary(site_config), site_config.enrich)
-    assert [one["product_id"] for one in products.search("a/b?c")] == ["a/b?c"]
-    assert [one["product_id"] for one in products.search("CAP wool")] == ["p2"]
+    assert [found["product_id"] for found in products.search("a/b?c")] == ["a/b?c"]
+    assert [found["product_id"] for found in products.search("CAP wool")] == ["p2"]
     assert products.search("wool shirt") == []
     assert products.product("nosuch") is None
 
@@ -78,20 +79,18 @@ def test_what_a_person_said_is_explained_with_its_history(site_config: Config, c
     assert (color["values"], color["undo_run"], color["said_by"]) == (["Blue"], "set_value-2", "Mia")
     assert color["seen"] == "Blue, by Mia, run set_value-2"
     assert "Mia: seen it" in color["why"]
-    assert [(one["value"], one["by"]) for one in color["history"]] == [("Blue", "a person"), ("Red", "model version 3")]
+    assert [(of["value"], of["by"]) for of in color["history"]] == [("Blue", "a person"), ("Red", "model version 3")]
     assert (material["values"], material["undo_run"]) == ([], "")
 
 
-def test_the_page_of_a_product_asks_for_changes_and_takes_them_back(
-    catalog: Catalog, page_store: ReviewStore, ana: Client
-) -> None:
+def test_the_page_of_a_product_takes_requests(catalog: Catalog, page_store: ReviewStore, ana: Client) -> None:
     status, _, body = ana.send("GET", "/products?product_id=a%2Fb%3Fc")
     assert (status, b"<script>alert" in body, b"&lt;script&gt;alert" in body) == (200, False, True)
     assert "Undo what Mia said" in body.decode()
     about = {"product_id": "a/b?c", "attribute": "color"}
     ana.post("/api/requests", {"kind": "set", "values": ["Red"], **about})
     undo = ana.post("/api/requests", {"kind": "undo", "run_id": "set_value-2", **about})
-    kinds = [(one.kind, one.values, one.run_id, one.by) for one in page_store.requests_about("a/b?c")]
+    kinds = [(of.kind, of.values, of.run_id, of.by) for of in page_store.requests_about("a/b?c")]
     assert kinds == [(RequestKind.SET, ("Red",), "", "Ana"), (RequestKind.UNDO, (), "set_value-2", "Ana")]
     assert b"Waits for apply_requests" in ana.send("GET", "/products?product_id=a%2Fb%3Fc")[2]
     assert ana.send("DELETE", f"/api/requests/{undo['request_id']}")[0] == 200
@@ -145,30 +144,23 @@ def test_a_correction_on_the_page_of_a_product(catalog: Catalog, page_store: Rev
     assert Axe().run(page).response["violations"] == []
     page.locator("[data-withdraw]").click()
     page.locator(".requests", has_text="Taken back").wait_for()
-    assert [one.state for one in page_store.requests()] == [RequestState.WITHDRAWN]
+    assert [of.state for of in page_store.requests()] == [RequestState.WITHDRAWN]
 
 
 @pytest.mark.slow
-def test_requests_are_applied_once_and_the_page_says_what_explain_value_says(
-    enriched: SampleCatalog, tmp_path: Path
-) -> None:
+def test_the_page_says_what_explain_value_says_of_applied_requests(enriched: SampleCatalog, tmp_path: Path) -> None:
     context = enriched.context()
     seen = {(row["product_id"], row["attribute"]): row for row in table(enriched, "current_values")}
     corrected, removed = [key for key, row in sorted(seen.items()) if row["source"] == "model"][:2]
     merchants = next(key for key, row in sorted(seen.items()) if row["source"] == "merchant")
 
-    def ask(kind: RequestKind, key: tuple[str, str], *values: str, **more: Any) -> ChangeRequest:
-        return ChangeRequest(
-            kind=kind, product_id=key[0], attribute=key[1], values=values, by="Mia", asked_at=AT, **more
-        )
-
     with ReviewStore(tmp_path / "review.sqlite") as store:
         other = next(v for v in context.dictionary[corrected[1]].values if v not in seen[corrected]["values"])
         for request in (
-            ask(RequestKind.SET, corrected, other),
-            ask(RequestKind.SET, removed),
-            ask(RequestKind.ACCEPT, merchants, context.dictionary[merchants[1]].values[0]),
-            ask(RequestKind.REFUSE, corrected, "Red"),
+            asked(RequestKind.SET, corrected, other),
+            asked(RequestKind.SET, removed),
+            asked(RequestKind.ACCEPT, merchants, context.dictionary[merchants[1]].values[0]),
+            asked(RequestKind.REFUSE, corrected, "Red"),
         ):
             store.add_request(request)
         assert apply_requests(context, store)["requests"] == {"applied": 3, "refused": 1}
@@ -176,18 +168,18 @@ def test_requests_are_applied_once_and_the_page_says_what_explain_value_says(
         assert "merchant" in store.requests(state=RequestState.REFUSED)[0].outcome
         products = ProductReader(Catalog(enriched.config.path("catalog")), context.dictionary, enriched.config.enrich)
         undo_run = _compared(context, products, (corrected, removed, merchants))[corrected]
-        store.add_request(ask(RequestKind.UNDO, corrected, run_id=undo_run))
+        store.add_request(asked(RequestKind.UNDO, corrected, run_id=undo_run))
         assert apply_requests(context, store)["requests"] == {"applied": 1}
         _compared(context, products, (corrected, removed))
         assert values(enriched)[corrected] == tuple(seen[corrected]["values"])
 
 
 def _compared(context: Any, products: ProductReader, keys: Any) -> dict[tuple[str, str], str]:
-    """Compare page and explain_value; returns the runs that the page offers to undo."""
+    """Compare page and explain_value; return the runs that the page offers to undo."""
     found = {}
     for product_id, attribute in keys:
         told = products.explained(products.product(product_id) or {})
-        (on_page,) = (one for one in told if one["attribute"] == attribute)
+        (on_page,) = (of for of in told if of["attribute"] == attribute)
         explained = explain_value(context, product_id, attribute)
         assert on_page["why"] == explained["why"]
         assert on_page["values"] == ((explained["current"] or {}).get("values") or [])

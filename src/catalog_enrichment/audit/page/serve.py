@@ -105,6 +105,6 @@ def bound(listen: Listen) -> socket.socket:
         where = f"cannot listen on {listen.host}, port {listen.port}: {problem.strerror or problem}"
         if problem.errno == errno.EADDRINUSE:
             raise TemporaryFailure(
-                f"{where}. Another program has it: stop that one, or choose another --port"
+                f"{where}. Another program has it: stop that program, or choose another --port"
             ) from None
         raise ConfigError(f"{where}. Choose another --host or --port") from None

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest import csv_files
-from catalog_enrichment.ingest.csv_files import CsvRow, header_names, physical_lines, read_csv, read_header
+from catalog_enrichment.ingest import csv_rows
+from catalog_enrichment.ingest.csv_rows import Layout, TextRow, header_names, physical_lines, read_csv, read_header
 
 from .read_source import accepted_and_refused, read_source
 
 NAMES = ["a", "b"]
 
 
-def read(text: str, names: list[str] | None = None, separator: str = ",") -> list[CsvRow]:
-    return list(read_csv(physical_lines(text), separator, names, NAMES))
+def read(text: str, names: list[str] | None = None, separator: str = ",") -> list[TextRow]:
+    return list(read_csv(physical_lines(text), Layout(separator, columns=tuple(names or ())), NAMES))
 
 
-def accepted(rows: list[CsvRow]) -> list[list[str | None]]:
+def accepted(rows: list[TextRow]) -> list[list[str | None]]:
     return [row.cells for row in rows if row.refused is None]
 
 
-def refused(rows: list[CsvRow]) -> list[tuple[int, str | None]]:
+def refused(rows: list[TextRow]) -> list[tuple[int, str | None]]:
     return [(row.line, row.refused) for row in rows if row.refused is not None]
 
 
@@ -72,7 +72,7 @@ def test_an_unclosed_quote_that_a_later_inch_mark_seems_to_close_costs_one_line_
     kinds: list[str],
 ) -> None:
     lines = [kind.format(n=n) for n, kind in enumerate(kinds)]
-    rows = list(read_csv(physical_lines("\n".join(["a,b,c", *lines])), ",", None, ["a", "b", "c"]))
+    rows = list(read_csv(physical_lines("\n".join(["a,b,c", *lines])), Layout(), ["a", "b", "c"]))
     written = [line for line in lines if line]
     assert len(rows) == len(written)
     open_quotes = [line for line in written if line.count('"') == 1 and "Red" in line]
@@ -94,7 +94,7 @@ def test_an_unclosed_quote_that_a_later_inch_mark_seems_to_close_costs_one_line_
     ],
 )
 def test_a_text_of_several_lines_stays_one_row(row: str) -> None:
-    rows = list(read_csv(physical_lines(f"{row}\n2,x,y\n"), ",", ["a", "b", "c"], ["a", "b", "c"]))
+    rows = list(read_csv(physical_lines(f"{row}\n2,x,y\n"), Layout(columns=("a", "b", "c")), ["a", "b", "c"]))
     assert [found.refused for found in rows] == [None, None]
     assert accepted(rows)[0] == next(csv.reader(io.StringIO(row, newline="")))
 
@@ -111,7 +111,7 @@ def test_a_record_that_is_too_long_costs_one_line(monkeypatch: pytest.MonkeyPatc
     assert accepted(read(text)) == [["1", "one\ntwo\nthree\nfour"], ["2", "x"]]
     for name, limit in (("MAX_LINES", 3), ("MAX_CHARACTERS", 17)):
         with monkeypatch.context() as patch:
-            patch.setattr(csv_files, name, limit)
+            patch.setattr(csv_rows, name, limit)
             assert refused(read(text))[0] == (1, '1,"one')
             assert accepted(read(text)) == [["2", "x"]]
 
@@ -124,9 +124,9 @@ def test_a_file_without_a_wanted_column_is_refused_line_by_line() -> None:
 
 def test_headers() -> None:
     assert header_names(["a", "", "a", "b"]) == ["a0", "_c1", "a2", "b"]
-    assert read_header(physical_lines("\ufeffa,b\n"), ",") == NAMES
-    assert read_header(physical_lines('"a\nb"\tc'), "\t") == ["a\nb", "c"]
-    assert read_header(physical_lines('"a,b\n1,2'), ",") is None
+    assert read_header(physical_lines("\ufeffa,b\n"), Layout()) == NAMES
+    assert read_header(physical_lines('"a\nb"\tc'), Layout("\t")) == ["a\nb", "c"]
+    assert read_header(physical_lines('"a,b\n1,2'), Layout()) is None
 
 
 def test_lines_end_in_three_ways() -> None:
@@ -188,7 +188,7 @@ def test_one_line_with_an_unclosed_quote_costs_that_line_alone(
     lines = physical_lines(sink.getvalue())
     place = data.draw(st.integers(0, len(lines)))
     lines.insert(place, 'broken,"open,1\n')
-    rows = list(read_csv(lines, ",", ["a", "b", "c"], NAMES))
+    rows = list(read_csv(lines, Layout(columns=("a", "b", "c")), NAMES))
     assert refused(rows) == [(place, 'broken,"open,1')]
     assert accepted(rows) == [["id", row[0] or None] for row in one_line]
 

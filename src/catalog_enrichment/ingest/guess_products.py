@@ -1,0 +1,106 @@
+"""Guesses what one product is in a file: an export of a shop system, several rows per product, attributes as pairs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from catalog_enrichment.config.source import ROW_FORMATS
+from catalog_enrichment.ingest.exports import Recognised, recognise
+from catalog_enrichment.ingest.file_sample import FileSample
+from catalog_enrichment.ingest.shop_rows import RowPlan, pairs_in, product_rows
+
+_LOOKED_AT = 500
+"""Cells of a column that are looked at for pairs."""
+_NAME_COLUMN = re.compile(r"(.*?\d+[ _-]*)(?:name|key|label)", re.IGNORECASE)
+_VALUE_COLUMNS = ("value", "value(s)", "values")
+_TEXT_ROLES = ("title", "description", "category", "product_id", "language", "shop_id")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProductSample:
+    """A sample with a row per product."""
+
+    sample: FileSample
+    export: Recognised | None = None
+    """The kind of export that the file is."""
+    pair_texts: Mapping[str, str] = field(default_factory=dict)
+    """Column with pairs in a text -> why."""
+    pair_columns: Mapping[str, str] = field(default_factory=dict)
+    """Column with an attribute's name -> column with its value."""
+
+    @property
+    def variants(self) -> Mapping[str, object]:
+        """Return the section `source.variants`; empty where each row is a product."""
+        return self.export.variants if self.export else {}
+
+    def pairs_read(self) -> set[str]:
+        """Return the columns whose keys have become columns of their own."""
+        return {*self.pair_texts, *self.pair_columns, *self.pair_columns.values()}
+
+
+def products_in(sample: FileSample) -> ProductSample:
+    """Return the sample with a row per product and a column per key of its pairs."""
+    if sample.format not in ROW_FORMATS:
+        return ProductSample(sample=sample, export=_without_rows(recognise(list(sample.columns))))
+    export = recognise(list(sample.columns))
+    pair_columns = dict(export.pair_columns if export else {}) or _pair_columns(list(sample.columns))
+    texts = dict.fromkeys(export.pair_texts, f"as in {export.name}'s exports") if export else {}
+    reads = export.columns() if export else set()
+    texts = texts or {
+        name: why for name, values in sample.columns.items() if name not in reads and (why := _pair_text(values))
+    }
+    roles = [column for role in _TEXT_ROLES for column in (export.roles.get(role, []) if export else [])]
+    variants: Mapping[str, Any] = export.variants if export else {}
+    plan = RowPlan(
+        id_selectors=tuple(export.roles["product_id"]) if export else (),
+        same_id=bool(variants.get("same_id")),
+        parent=variants.get("parent", ""),
+        kind=variants.get("kind", ""),
+        product_kinds=frozenset(kind.casefold() for kind in variants.get("product_kinds", [])),
+        collected=frozenset(sample.columns) - set(roles),
+        pair_texts=tuple(texts),
+        pair_columns=tuple(pair_columns.items()),
+    )
+    found = ProductSample(sample=sample, export=export, pair_texts=texts, pair_columns=pair_columns)
+    if not (plan.merges or plan.has_pairs):
+        return found
+    cells = zip(*sample.columns.values(), strict=True)
+    rows = [(number, dict(zip(sample.columns, row, strict=True))) for number, row in enumerate(cells)]
+    products = [product.cells for product in product_rows(rows, plan)]
+    names = dict.fromkeys([*sample.columns, *(name for product in products for name in product)])
+    columns = {name: [product.get(name) for product in products] for name in names}
+    return replace(found, sample=replace(sample, columns=columns, rows=len(products)))
+
+
+def _without_rows(export: Recognised | None) -> Recognised | None:
+    """Return the export for a format whose rows cannot be merged: each row is a product."""
+    return export and replace(export, variants={}, pair_texts=[], pair_columns={})
+
+
+def _pair_columns(names: Sequence[str]) -> dict[str, str]:
+    """Return (name, value) pairs of numbered columns: `Attribute 1 name` and `Attribute 1 value(s)`."""
+    lower = {name.casefold(): name for name in names}
+    found: dict[str, str] = {}
+    for name in names:
+        if match := _NAME_COLUMN.fullmatch(name):
+            value = next((lower[key] for end in _VALUE_COLUMNS if (key := match[1].casefold() + end) in lower), "")
+            found |= {name: value} if value else {}
+    return found
+
+
+def _pair_text(values: Sequence[Any]) -> str:
+    """Return why a column holds pairs in its texts; empty if it does not."""
+    texts = [value for value in values if isinstance(value, str) and value.strip()][:_LOOKED_AT]
+    if not texts:
+        return ""
+    pairs = [pairs_in(text) for text in texts]
+    keys = Counter(key for found in pairs for key in found)
+    frequent = [key for key, number in keys.items() if number >= 0.3 * len(texts) and len(key.split()) <= 4]
+    several = sum(len(found) > 1 for found in pairs)
+    if sum(map(bool, pairs)) < 0.8 * len(texts) or not frequent or several < 0.5 * len(texts):
+        return ""
+    return f"its texts hold keys with values: {', '.join(frequent[:3])}"

@@ -1,0 +1,246 @@
+"""Exports of shop systems: recognised by their columns, and read with one row per product, pictures and variants."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.wild.projects import read_rows, start
+
+COLOURS = ("Red", "Blue")
+
+
+def shopify() -> str:
+    rows = ["Handle,Title,Body (HTML),Vendor,Type,Option1 Name,Option1 Value,Variant SKU,Image Src,Variant Image"]
+    for n in range(6):
+        rows.append(
+            f"h{n},Shirt {n},<p>Text {n}</p>,Maker {n % 2},Shirts,Color,{COLOURS[n % 2]},S{n}-1,https://a/{n}.jpg,"
+        )
+        rows.append(f"h{n},,,,,,Green,S{n}-2,,https://a/{n}-v.jpg")
+    return "\n".join(rows)
+
+
+def woocommerce() -> str:
+    rows = ["ID,Type,SKU,Name,Description,Categories,Parent,Images,Attribute 1 name,Attribute 1 value(s)"]
+    for n in range(6):
+        rows.append(f'{n},variable,,Shirt {n},Text {n},Clothing > Shirts,,https://a/{n}.jpg,Color,"Red, Blue"')
+    for n in range(6):  # variants follow after all products
+        rows.append(f"{10 + n},variation,V{n},Shirt {n} - Red,,,id:{n},https://a/{n}-v.jpg,Color,Red")
+    return "\n".join(rows)
+
+
+def magento() -> str:
+    rows = ["sku,store_view_code,name,description,categories,base_image,additional_images,additional_attributes,price"]
+    for n in range(6):
+        rows.append(
+            f'M{n},,Shirt {n},Text {n},Default/Men,/m/{n}.jpg,"/m/{n}-a.jpg,/m/{n}-b.jpg",'
+            f'"color={COLOURS[n % 2]},care=Wash, then dry,sizes=S|M",9.90'
+        )
+        rows.append(f"M{n},de,Hemd {n},,,,,,")
+    return "\n".join(rows)
+
+
+def google_tsv() -> str:
+    rows = ["id\ttitle\tdescription\tlink\timage_link\tadditional_image_link\tproduct_type\tcolor\tprice"]
+    for n in range(6):
+        more = f"https://a/{n}-a.jpg,https://a/{n}-b.jpg"
+        cells = [f"G{n}", f"Shirt {n}", f"Text {n}", f"https://shop/{n}", f"https://a/{n}.jpg", more]
+        rows.append("\t".join([*cells, "Clothing > Shirts", COLOURS[n % 2], "9 EUR"]))
+    return "\n".join(rows)
+
+
+def google_xml() -> str:
+    items = "".join(
+        f"<item><g:id>G{n}</g:id><title>Shirt {n}</title><description>Text {n}</description><link>https://shop/{n}</link>"
+        f"<g:image_link>https://a/{n}.jpg</g:image_link><g:additional_image_link>https://a/{n}-a.jpg"
+        f"</g:additional_image_link><g:additional_image_link>https://a/{n}-b.jpg</g:additional_image_link>"
+        f"<g:product_type>Clothing &gt; Shirts</g:product_type><g:color>{COLOURS[n % 2]}</g:color>"
+        f"<g:shipping><g:price>1 EUR</g:price></g:shipping></item>"
+        for n in range(6)
+    )
+    space = 'xmlns:g="http://base.google.com/ns/1.0"'
+    return f'<?xml version="1.0"?><rss version="2.0" {space}><channel><title>Shop</title>{items}</channel></rss>'
+
+
+def akeneo() -> str:
+    rows = ["sku;categories;enabled;family;groups;color;description-en_US-web;name-en_US;picture"]
+    for n in range(6):
+        rows.append(f"A{n};men,summer;1;shirts;;{COLOURS[n % 2]};Text {n};Shirt {n};files/{n}.jpg")
+    return "\n".join(rows)
+
+
+def amazon_report() -> str:
+    rows = ["item-name\titem-description\tlisting-id\tseller-sku\tprice\tquantity\timage-url\tcolor"]
+    rows += [f"Shirt {n}\tText {n}\tL{n}\tA{n}\t9\t1\thttps://a/{n}.jpg\t{COLOURS[n % 2]}" for n in range(6)]
+    return "\n".join(rows)
+
+
+def amazon_template() -> str:
+    rows = ["TemplateType=clothing\tVersion=2024.1\t\t\t\t\t", "SKU\tTitle\tImage\tOther image\tBullet\tBullet\tColour"]
+    rows.append("item_sku\titem_name\tmain_image_url\tother_image_url1\tbullet_point1\tbullet_point2\tcolor_name")
+    for n in range(6):
+        rows.append(f"A{n}\tShirt {n}\thttps://a/{n}.jpg\thttps://a/{n}-o.jpg\tText {n}\tMore {n}\t{COLOURS[n % 2]}")
+    return "\n".join(rows)
+
+
+def bigcommerce() -> str:
+    rows = ["Item Type,Product ID,Product Name,Product Description,Category,Product Image File - 1,Color"]
+    for n in range(6):
+        rows.append(f"Product,{n + 40},Shirt {n},Text {n},Clothing/Shirts,https://a/{n}.jpg,{COLOURS[n % 2]}")
+        rows.append(f"  SKU,{n + 90},[S]Size=M,,,,Green")
+    return "\n".join(rows)
+
+
+def bigcommerce_new() -> str:
+    rows = ["Item,ID,Name,Type,SKU,Options,Description,Categories,Image URL (Import)"]
+    for n in range(6):
+        rows.append(f"Product,{n + 40},Shirt {n},physical,B{n},,Text {n},Clothing/Shirts,")
+        rows.append(f"Variant,{n + 90},,,B{n}-1,Type=Swatch|Name=Color|Value={COLOURS[n % 2]},,,")
+        rows.append(f"Image,,,,,,,,https://a/{n}.jpg")
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("export", "name", "content", "first", "title", "images", "attributes"),
+    [
+        ("Shopify", "a.csv", shopify(), "h0", "Shirt 0", ["https://a/0.jpg", "https://a/0-v.jpg"],
+         {"color": ["Red", "Green"], "brand": ["Maker 0"]}),
+        ("WooCommerce", "a.csv", woocommerce(), "id:0", "Shirt 0", ["https://a/0.jpg", "https://a/0-v.jpg"],
+         {"color": ["Red", "Blue"]}),
+        ("Magento", "a.csv", magento(), "M0", "Shirt 0", ["/m/0.jpg", "/m/0-a.jpg", "/m/0-b.jpg"], {"color": ["Red"]}),
+        ("Google Merchant Center", "a.tsv", google_tsv(), "G0", "Shirt 0",
+         ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}),
+        ("Google Merchant Center", "a.xml", google_xml(), "G0", "Shirt 0",
+         ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}),
+        ("Akeneo", "a.csv", akeneo(), "A0", "Shirt 0", ["files/0.jpg"], {"color": ["Red"]}),
+        ("Amazon listings", "a.txt", amazon_report(), "A0", "Shirt 0", ["https://a/0.jpg"], {"color": ["Red"]}),
+        ("Amazon inventory template", "a.txt", amazon_template(), "A0", "Shirt 0",
+         ["https://a/0.jpg", "https://a/0-o.jpg"], {"color_name": ["Red"]}),
+        ("BigCommerce", "a.csv", bigcommerce(), "40", "Shirt 0", ["https://a/0.jpg"], {"color": ["Red", "Green"]}),
+        ("BigCommerce", "a.csv", bigcommerce_new(), "40", "Shirt 0", ["https://a/0.jpg"], {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
+)  # fmt: skip
+def test_an_export_is_recognised_and_read_right(
+    export: str,
+    name: str,
+    content: str,
+    first: str,
+    title: str,
+    images: list[str],
+    attributes: dict[str, list[str]],
+    spark: Any,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / name).write_text(content)
+    summary, said = start(tmp_path / name, tmp_path / "p")
+    assert summary["export"] == export
+    assert f"{export} export" in said[0]
+    assert set(attributes) <= set(summary["attributes"])
+    rows = read_rows(spark, tmp_path / "p" / "config.toml")
+    assert len(rows) == 6
+    row = rows[first]
+    assert row["title"] == title
+    assert "Text 0" in row["description"]
+    assert [uri.removeprefix(f"{tmp_path}/") for uri in row["images"]] == images
+    assert {key: row["merchant_attributes"][key] for key in attributes} == attributes
+    assert not any("=" in value for values in row["merchant_attributes"].values() for value in values)
+    if summary["mapping"].get("category"):
+        assert "/" in row["category"] or export in ("Shopify", "Akeneo")
+
+
+OTHERS = [{"id": f"P{n}", "title": f"Lamp number {n}", "colour": COLOURS[n % 2]} for n in range(6)]
+
+
+def _xlsx(header_row: int) -> bytes:
+    frame = pd.DataFrame(OTHERS)
+    content = io.BytesIO()
+    with pd.ExcelWriter(content, engine="openpyxl") as writer:
+        frame.to_excel(writer, index=False, startrow=header_row - 1)
+        if header_row > 1:
+            writer.sheets["Sheet1"].cell(row=1, column=1, value="Products of the shop")
+    return content.getvalue()
+
+
+def _csv(separator: str, *above: str) -> str:
+    lines = [*above, separator.join(OTHERS[0]), *(separator.join(row.values()) for row in OTHERS)]
+    return "\n".join(lines)
+
+
+def _xml(root: str, product: str) -> str:
+    return f"<{root}>{''.join(product.format(**row) for row in OTHERS)}</{root}>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("semicolons.csv", _csv(";")),
+        ("bars.csv", _csv("|")),
+        ("title.csv", _csv(",", "Export of 2026-11-25,,", "")),
+        ("tabs.txt", _csv("\t")),
+        ("title.tsv", _csv("\t", "Report\t\t")),
+        ("bom.csv", "\ufeff" + _csv(";")),
+        ("windows.csv", _csv(";").replace("\n", "\r\n")),
+        ("old_mac.csv", _csv(",").replace("\n", "\r")),
+        ("list.json", json.dumps(OTHERS)),
+        ("object.json", json.dumps({"count": 6, "products": OTHERS})),
+        ("pretty.json", json.dumps({"items": OTHERS}, indent=1)),
+        ("lines.jsonl", "\n".join(map(json.dumps, OTHERS))),
+        ("sheet.xlsx", _xlsx(1)),
+        ("title.xlsx", _xlsx(3)),
+        ("atom.xml", _xml("feed", "<entry><id>{id}</id><title>{title}</title><colour>{colour}</colour></entry>")),
+        ("attributes.xml", _xml("shop", '<product id="{id}" colour="{colour}"><title>{title}</title></product>')),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
+)  # fmt: skip
+def test_the_same_products_are_read_however_the_file_is_written(
+    name: str, content: str | bytes, spark: Any, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    summary, _ = start(tmp_path / name, tmp_path / "p")
+    assert summary["mapping"] == {"product_id": "id", "title": "title"}
+    rows = read_rows(spark, tmp_path / "p" / "config.toml")
+    assert {(key, row["title"], row["merchant_attributes"]["colour"][0]) for key, row in rows.items()} == {
+        tuple(row.values()) for row in OTHERS
+    }
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("cp1252", "Größe für Füße"), ("cp1250", "Żółta koszula z łączką"), ("cp1251", "Красная рубашка")],
+)
+def test_a_text_of_another_encoding_is_read_right(encoding: str, text: str, spark: Any, tmp_path: Path) -> None:
+    lines = ["id,title,colour", *(f"P{n},{text} {n},{COLOURS[n % 2]}" for n in range(40))]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode(encoding))
+    start(tmp_path / "a.csv", tmp_path / "p")
+    assert read_rows(spark, tmp_path / "p" / "config.toml")["P1"]["title"] == f"{text} 1"
+
+
+def test_a_line_that_is_not_in_the_encoding_is_refused_and_no_other(spark: Any, tmp_path: Path) -> None:
+    lines = [f"P{n},Größe {n},{COLOURS[n % 2]}".encode() for n in range(40)]
+    lines[7] = "P7,Größe 7,Red".encode("cp1252")
+    (tmp_path / "a.csv").write_bytes(b"id,title,colour\n" + b"\n".join(lines))
+    start(tmp_path / "a.csv", tmp_path / "p")
+    rows = read_rows(spark, tmp_path / "p" / "config.toml")
+    refused = [row for row in rows.values() if row["parse_error"]]
+    assert [row["payload"] for row in refused] == ["P7,Gr\\xf6\\xdfe 7,Red"]
+    assert "source.encoding" in refused[0]["parse_error"]
+    assert len(rows) == 40
+    assert rows["P8"]["title"] == "Größe 8"
+
+
+def test_numbers_with_a_comma_are_read_as_numbers_i1(spark: Any, tmp_path: Path) -> None:
+    lines = ["id;title;width;price", *(f"P{n};Lamp {n} for desks;{1 + n % 2},5;1.234,50" for n in range(30))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    start(tmp_path / "a.csv", tmp_path / "p")
+    config = tmp_path / "p" / "config.toml"
+    assert 'decimal = ","' in config.read_text()
+    config.write_text(
+        config.read_text().replace("[source.mapping.attributes]", '[source.mapping.attributes]\nwidth = "width"')
+    )
+    assert read_rows(spark, config)["P1"]["merchant_attributes"]["width"] == ["2.5"]
