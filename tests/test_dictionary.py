@@ -132,7 +132,7 @@ def test_values_that_differ_in_signs_or_marks_are_different_i1(one: str, other: 
             ("Cafe\u0301", "Café"),
             ("\u00a0Red", "red"),
         ],
-        *[("STRASSE", "straße"), ("size-5", "Size 5")],
+        *[("STRASSE", "straße"), ("size-5", "Size 5"), ("Size 1.", "size 1")],
     ],
 )
 def test_case_spaces_and_punctuation_do_not_make_another_value(one: str, other: str) -> None:

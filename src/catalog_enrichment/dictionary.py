@@ -62,7 +62,7 @@ class Attribute:
 
     def canonical(self, text: str, language: str | None = None) -> str | None:
         """Return the canonical value that ``text`` is a spelling of; None if it is of none."""
-        return text if text in self.values else self.spellings(language).get(spelling(text, language))
+        return self.spellings(language).get(spelling(text, language))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The section `[source]` with a database or an API: what is refused, and that no message has a secret."""
+"""The section `[source]`: what is refused, and that no message has a secret."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.config.source import ApiConfig, PostgresConfig, SourceConfig
+from catalog_enrichment.config import strict
+from catalog_enrichment.config.remote_sources import ApiConfig, PostgresConfig
+from catalog_enrichment.config.source import MappingConfig, SourceConfig, VariantsConfig
+from catalog_enrichment.errors import ConfigError
 
 DATABASE = "postgresql://reader@db.example:5432/shop"
 API = "https://api.example/v1/products?lang=de"
@@ -116,3 +119,41 @@ def test_the_secret_of_the_named_variable_is_known_for_masking(monkeypatch: pyte
 def test_pictures_of_a_remote_source_are_in_no_folder_unless_the_config_names_one(tmp_path: Any) -> None:
     assert source("postgres").picture_folders(tmp_path) == ()
     assert source("http_api", image_folder="pictures").picture_folders(tmp_path) == (str(tmp_path / "pictures"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "says"),
+    [
+        ("parquet", {"pair_texts": ["a"]}, "source.pair_texts is for the formats csv, tsv, xlsx, json_list, xml"),
+        ("jsonl", {"variants": VariantsConfig()}, "source.variants is for the formats"),
+        ("xml", {"header_row": 2}, "source.header_row is for the formats csv, tsv, xlsx"),
+        ("jsonl", {"decimal": ","}, "source.decimal is for the formats"),
+        ("tsv", {"separator": ";"}, "source.separator is for the formats csv, not for tsv"),
+        ("jsonl", {"encoding": "cp1252"}, "source.encoding is for the formats csv, tsv, json_list"),
+        ("csv", {"sheet": "A"}, "source.sheet is for the formats xlsx"),
+        ("csv", {"encoding": "nonsense"}, "source.encoding 'nonsense' is not known"),
+        ("csv", {"encoding": "utf-16"}, "its letters are not those of ASCII"),
+        ("csv", {"separator": ";;"}, "must be a single character"),
+        ("csv", {"separator": '"'}, "no quote or line end"),
+        ("csv", {"header_row": 0}, "source.header_row must lie in"),
+        ("csv", {"header_row": 2, "columns": ["a"]}, "files without a header"),
+        ("csv", {"min_attribute_ratio": 1.5}, "source.min_attribute_ratio must lie in"),
+    ],
+)
+def test_keys_that_the_format_cannot_follow_are_refused(kind: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        source(kind, **given)
+
+
+def test_a_mapping_takes_a_column_or_a_list_of_them() -> None:
+    mapping = strict.build(MappingConfig, {"product_id": ["SKU", "id:{ID}"], "title": "Name"}, where="test")
+    assert (mapping.product_id, mapping.title) == (["SKU", "id:{ID}"], "Name")
+    with pytest.raises(ConfigError, match="title must be of type str, not 3"):
+        strict.build(MappingConfig, {"title": 3}, where="test")
+    with pytest.raises(ConfigError, match=r"title\.0 must be of type str, not 3"):
+        strict.build(MappingConfig, {"title": [3]}, where="test")
+    with pytest.raises(ValueError, match=r"separators names \['size'\]"):
+        MappingConfig(separators={"size": "|"})
+    assert MappingConfig(separators={"category": ","}).separators
+    with pytest.raises(ValueError, match="both kind and product_kinds"):
+        VariantsConfig(kind="Item Type")

@@ -25,9 +25,10 @@ class Shop:
 
     def config(self, **source: Any) -> Config:
         """The config with other keys of the section `[source]`; a section in it is changed, not replaced."""
+        dictionary = source.pop("dictionary", "schemas:attributes/fashion.v1.json")
         changed = {key: self.source.get(key, {}) | new if isinstance(new, dict) else new for key, new in source.items()}
         content = {
-            "catalog": {"path": "catalog", "dictionary": "schemas:attributes/fashion.v1.json"},
+            "catalog": {"path": "catalog", "dictionary": dictionary},
             "mlflow": {"tracking_uri": "sqlite:///mlflow.db"},
             "root": str(self.folder),
             "source": self.source | changed,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.config.source import ApiConfig
+from catalog_enrichment.config.remote_sources import ApiConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, fetch_onwards, page_url
 from catalog_enrichment.ingest.api_pages import PageHead, check_pages

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import csv_rows
-from catalog_enrichment.ingest.csv_rows import Layout, TextRow, header_names, physical_lines, read_csv, read_header
+from catalog_enrichment.ingest.csv_rows import (
+    Layout,
+    TextRow,
+    decoded,
+    header_names,
+    physical_lines,
+    read_csv,
+    read_header,
+)
 
 from .read_source import accepted_and_refused, read_source
 
@@ -250,3 +258,22 @@ def test_a_header_with_an_open_quote_is_refused(spark: Any, tmp_path: Path) -> N
     (tmp_path / "feed.csv").write_text('product_id,"title\n1,t\n')
     with pytest.raises(DataContractError, match="the header cannot be read"):
         read_source(spark, SourceConfig(format="csv", path="feed.csv"), tmp_path)
+
+
+def test_a_row_with_bytes_that_are_not_in_the_encoding_is_refused_alone_i7() -> None:
+    lines = [decoded(line, "utf-8") + "\n" for line in (b"id,title", b"1,a", b"2,Gr\xf6\xdfe", "3,Größe".encode())]
+    rows = list(read_csv(lines, Layout(), ["title"]))
+    assert [(row.cells, row.refused) for row in rows] == [
+        (["a"], None),
+        ([None], "2,Gr\\xf6\\xdfe"),
+        (["Größe"], None),
+    ]
+    assert read_header([decoded(b"Gr\xf6\xdfe,b\n", "utf-8")], Layout()) is None
+    assert read_header([decoded(b"Gr\xf6\xdfe,b\n", "cp1252")], Layout()) == ["Größe", "b"]
+
+
+def test_rows_above_the_header_are_not_read() -> None:
+    lines = ["Report,,\n", "\n", "a,b,c\n", "1,2,3\n"]
+    assert read_header(lines, Layout(header_row=2)) == ["a", "b", "c"]
+    assert [row.cells for row in read_csv(lines, Layout(header_row=2), ["c"])] == [["3"]]
+    assert list(read_csv(lines, Layout(header_row=9), ["c"])) == []

@@ -21,7 +21,7 @@ from catalog_enrichment import failures
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused, TemporaryFailure
-from catalog_enrichment.ingest import job, product_columns
+from catalog_enrichment.ingest import job, product_pictures
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 from ..catalog.catalog_rows import prediction, run_row
@@ -190,6 +190,56 @@ def test_a_snapshot_with_a_tenth_of_the_last_rows_is_refused_and_nothing_is_writ
     assert shop.versions() == before
     assert [(row["status"], row["attempt"]) for row in shop.rows("runs")].count(("failed", 1)) == 1
     assert shop.run([_good(n) for n in range(60)])["status"] == "nothing_to_do"
+
+
+def test_a_feed_that_drifts_is_refused_or_read_right_and_nothing_is_lost(shop: FeedShop) -> None:
+    """A column that lost its values, and ids that became floats, passed as an import like any other."""
+    week1 = [_good(number) | {"product_id": number} for number in range(40)]
+    shop.run(week1)
+    before = shop.versions()
+    with pytest.raises(DataContractError, match=r"3 values of color for 40 products.*had 40.*min_attribute_ratio=0"):
+        shop.run([row | {"color": "gray" if row["product_id"] < 3 else None, "at": "2026-02-01"} for row in week1])
+    assert shop.versions() == before
+    week3 = shop.run([row | {"product_id": float(row["product_id"])} for row in week1])
+    assert week3["unchanged"] == 40
+    assert set(shop.products()) == {str(number) for number in range(40)}
+    emptied = shop.run([row | {"color": None, "at": "2026-02-01"} for row in week1], min_attribute_ratio=0.0)
+    assert emptied["changed"] == 40
+
+
+def test_a_category_of_the_dictionary_that_no_product_is_in_is_named(shop: FeedShop) -> None:
+    words = {"name": "color", "cardinality": "one", "values": ["Gray"], "categories": ["Apparel", "Aparel > Shirts"]}
+    (shop.folder / "words.json").write_text(json.dumps({"attributes": [words]}))
+    rows = [_good(1, cat="Apparel > Shirts"), _good(2, cat="apparel/shirts/")]
+    shop.run([{**row, "color": "GRAY"} for row in rows], dictionary="words.json", mapping={"category": "cat"})
+    warning = next(line for line in shop.said if line.startswith("warning: no product"))
+    assert "'Aparel/Shirts' (color)" in warning
+    assert "'Apparel/Shirts'" in warning
+
+
+def test_rows_that_are_merged_into_products_are_counted_i7(shop: FeedShop) -> None:
+    others = [f"c{number},Shirt,Red," for number in range(20)]
+    lines = [
+        "Handle,Title,Color,Picture",
+        "a,Shirt,Red,a.jpg",
+        "a,,Blue,b.jpg",
+        "b,Hat,Red,",
+        "b,,,",
+        ",No id,,",
+        *others,
+    ]
+    (shop.folder / "export.csv").write_text("\n".join(lines))
+    mapping = {
+        "product_id": "Handle",
+        "title": "Title",
+        "attributes": {"color": "Color"},
+        "updated_at": "",
+        "opt_out": "",
+    }
+    summary = shop.imported(format="csv", path="export.csv", variants={"same_id": True}, mapping=mapping)
+    assert (summary["products"], summary["merged_rows"], summary["new"]) == (23, 2, 22)
+    assert summary["quarantined"] == {"missing_id": 1}
+    assert shop.products()["a"]["merchant_attributes"]["color"] == ["Red", "Blue"]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +417,7 @@ def test_an_import_while_the_pictures_folder_does_not_answer_ends_and_changes_no
     feed = [_good(1, picture="1.jpg", title="other" if changed else "shirt 1")]
     before = shop.versions()
     with monkeypatch.context() as patch:
-        patch.setattr(product_columns, "uri_versions", stale(product_columns.uri_versions))
+        patch.setattr(product_pictures, "uri_versions", stale(product_pictures.uri_versions))
         with pytest.raises(Exception, match=r"Stale file handle|cannot be told") as failed:
             shop.run(feed, mapping=mapping)
     found = failures.recognised(failed.value)

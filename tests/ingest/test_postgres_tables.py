@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from catalog_enrichment.config.source import PostgresConfig
+from catalog_enrichment.config.remote_sources import PostgresConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.ingest import postgres_tables
 from catalog_enrichment.ingest.postgres_tables import TableSnapshot, read_range

@@ -17,7 +17,8 @@ from deltalake import write_deltalake
 from catalog_enrichment.config.images import FetchConfig, ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest.product_columns import PAYLOAD_CHARS, uri_versions
+from catalog_enrichment.ingest.product_columns import PAYLOAD_CHARS
+from catalog_enrichment.ingest.product_pictures import uri_versions
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 from .read_source import read_source

@@ -252,3 +252,26 @@ def test_labels_in_a_folder_cannot_be_joined_by_order(spark: Any, tmp_path: Path
 def test_options_that_contradict_each_other_are_config_errors(source: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         strict.build(SourceConfig, {"path": "x", **source}, where="test")
+
+
+def test_a_column_of_two_types_in_a_folder_is_refused_naming_the_files(spark: Any, tmp_path: Path) -> None:
+    for name, values in (("a", ["38"]), ("b", [38])):
+        pq.write_table(pa.table({"product_id": [name], "title": ["t"], "size": values}), tmp_path / f"{name}.parquet")
+    mapping = MappingConfig(attributes={"color": "size"})
+    with pytest.raises(DataContractError, match=r"column 'size' is string in .*a\.parquet and int64 in .*b\.parquet"):
+        read_source(spark, SourceConfig(format="parquet", path=".", mapping=mapping), tmp_path)
+    unread = read_source(spark, SourceConfig(format="parquet", path="."), tmp_path)
+    assert {row.product_id for row in unread.collect()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["products[2]", "a{b,c}", "what?", "all*", "back\\slash"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_characters_of_patterns_in_a_path_mean_themselves(kind: str, name: str, spark: Any, tmp_path: Path) -> None:
+    for file, title in ((f"{name}.{kind}", "right"), (f"products2.{kind}", "wrong"), (f"whatx.{kind}", "wrong")):
+        if kind == "parquet":
+            pq.write_table(pa.table({"product_id": ["1"], "title": [title]}), tmp_path / file)
+        else:
+            text = f"product_id,title\n1,{title}\n" if kind == "csv" else f'{{"product_id": "1", "title": "{title}"}}\n'
+            (tmp_path / file).write_text(text)
+    rows = read_source(spark, SourceConfig(format=kind, path=f"{name}.{kind}"), tmp_path).collect()  # type: ignore[arg-type]
+    assert [row.title for row in rows] == ["right"]

@@ -12,7 +12,7 @@ import pytest
 
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.ingest.product_columns import put_pictures
+from catalog_enrichment.ingest.product_pictures import put_pictures
 from catalog_enrichment.inputs.images import TOO_LARGE, first_usable, first_usable_of_each
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.stored_pictures import StoredPictures

@@ -22,7 +22,7 @@ CASES = Path(__file__).parent / "cases"
 def start(file: Path, folder: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
     """Run init_project; return its summary and the lines that it says."""
     said: list[str] = []
-    project = Project(folder=folder, file=file, given=Given(columns={}, min_count=2), **options)
+    project = Project(folder=folder, file=file, **{"given": Given(columns={}, min_count=2)} | options)
     return init_project(project, said.append), said
 
 

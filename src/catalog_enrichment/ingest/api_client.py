@@ -18,7 +18,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from catalog_enrichment.config.images import WEB_SCHEMES, FetchConfig
-from catalog_enrichment.config.source import ApiConfig
+from catalog_enrichment.config.remote_sources import ApiConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.ingest.api_pages import BrokenPage, KeptPages, PageHead, PagePaths, parse_page
 from catalog_enrichment.inputs.picture_sources import without_secrets

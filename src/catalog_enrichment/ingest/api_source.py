@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import errors
-from catalog_enrichment.config.source import ApiConfig
+from catalog_enrichment.config.remote_sources import ApiConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.ingest.api_client import ApiClient, ApiRequest, fetch_onwards, is_last, page_url
 from catalog_enrichment.ingest.api_pages import KeptPages, PageHead, check_pages, fingerprint

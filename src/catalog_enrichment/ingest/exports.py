@@ -28,6 +28,8 @@ class Export:
     """Patterns of (column with a name, column with its value) pairs; `N` stands for a number."""
     joined_by: str = ""
     """What stands between several values of a pair."""
+    categories_joined_by: str = ""
+    """What stands between several category paths."""
     no_attributes: str = ""
     """A pattern of columns that are no attributes: how the shop works, not what a product is."""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +71,7 @@ EXPORTS = (
         variants={"same_id": False, "parent": "Parent"},
         pair_columns=(("Attribute {N} name", "Attribute {N} value(s)"),),
         joined_by=",",
+        categories_joined_by=",",
         no_attributes=r"type|published|is featured\??|visibility in catalog|.*sale price.*|tax .*|in stock\??|stock|.*"
         r"backorders.*|sold individually\??|allow customer reviews\??|purchase note|regular price|tags|shipping class|"
         r"download .*|parent|grouped products|upsells|cross-sells|external url|button text|position|attribute \d+ .*|"
@@ -88,6 +91,7 @@ EXPORTS = (
         },
         variants={"same_id": True},
         pair_texts=("additional_attributes",),
+        categories_joined_by=",",
         no_attributes=r"store_view_code|attribute_set_code|product_(type|online|websites)|visibility|.*price.*|url_key|"
         r"meta_.*|.*image.*|created_at|updated_at|display_.*|map_.*|msrp.*|tax_.*|gift_.*|custom_.*|page_layout|"
         r"qty|.*_qty.*|is_.*|manage_.*|use_config.*|allow_.*|notify_.*|website_id|related_.*|crosssell_.*|upsell_.*|"
@@ -121,6 +125,7 @@ EXPORTS = (
             "image_uris": ("Product Image URL - {N}", "Product Image File - {N}"),
             "shop_id": (),
         },
+        categories_joined_by=";",
         variants={"same_id": False, "kind": "Item Type", "product_kinds": ["Product"]},
         no_attributes=r"item type|product type|product (code|image|custom|url|tax|upc|availability|condition|visible|"
         r"warranty|weight|width|height|depth|inventory).*|.*price.*|.*stock.*|.*level.*|track .*|bin picking .*|"
@@ -138,6 +143,7 @@ EXPORTS = (
             "image_uris": ("Image URL (Import)", "Internal Image URL (Export)", "Variant Image URL"),
             "shop_id": (),
         },
+        categories_joined_by=";",
         variants={"same_id": False, "kind": "Item", "product_kinds": ["Product"]},
         pair_texts=("Options",),
         no_attributes=r"item|type|sku|options|inventory .*|.*price|current stock|low stock|custom fields|tax.*|.*url.*|"
@@ -185,6 +191,7 @@ EXPORTS = (
             "image_uris": ("image", "picture", "main_image", "picture-{*}"),
             "shop_id": (),
         },
+        categories_joined_by=",",
         no_attributes=r"enabled|family|groups|parent|.*_association.*|.*-(groups|products|product_models)|price.*|"
         r"created|updated",
     ),
@@ -205,6 +212,7 @@ class Recognised:
     attributes: dict[str, str]
     """Columns that are attributes whatever they are called -> their usual name."""
     joined_by: str
+    categories_joined_by: str
 
     def columns(self) -> set[str]:
         """Return all columns that the mapping of texts and pictures reads."""
@@ -227,6 +235,7 @@ def recognise(names: Sequence[str]) -> Recognised | None:
     return Recognised(
         name=export.name,
         joined_by=export.joined_by,
+        categories_joined_by=export.categories_joined_by,
         roles=roles | {role: roles[role][:1] for role in ONE_COLUMN & set(roles)},
         attributes={lower[name.casefold()]: to for name, to in export.attributes.items() if name.casefold() in lower},
         variants={

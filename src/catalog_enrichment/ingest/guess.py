@@ -66,6 +66,8 @@ class Given:
     """Column of the catalog (the values of OPTIONS) -> column of the file; empty: the file has none."""
     attributes: Sequence[str] | None = None
     """Columns of the file; None: guess them."""
+    merge_rows: bool = False
+    """Rows with the same product id are one product."""
     min_count: int = MIN_COUNT
     """Rows that a value of an attribute needs."""
 
@@ -101,7 +103,10 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
     Raises ConfigError for a given column that the file does not have or that cannot be mapped, and DataContractError
     where no column can be the product id or the title.
     """
-    products = products_in(sample)
+    merge_by = given.columns.get("product_id", "") if given.merge_rows else ""
+    if given.merge_rows and merge_by not in sample.columns:
+        raise ConfigError(f"--merge-rows needs --id COLUMN, a column of the file, which has {list(sample.columns)}")
+    products = products_in(sample, merge_by)
     sample = products.sample
     columns, empty = columns_of(sample)
     usual = products.export.attributes if products.export else {}

@@ -65,7 +65,8 @@ def _no_id(column: FileColumn) -> str:
     if column.filled < 0.99:
         return f"filled in {percent(column.filled)} of the rows only"
     if column.distinct < 0.99:
-        return f"it repeats: {column.different:,} different values in {len(column.first_texts):,} rows"
+        rows = f"{column.different:,} different values in {len(column.first_texts):,} rows"
+        return f"it repeats: {rows} (--id COLUMN --merge-rows, if rows with the same id are one product)"
     return ""
 
 

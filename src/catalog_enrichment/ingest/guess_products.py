@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from catalog_enrichment.config.source import ROW_FORMATS
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.ingest.exports import Recognised, recognise
 from catalog_enrichment.ingest.file_sample import FileSample
 from catalog_enrichment.ingest.shop_rows import RowPlan, pairs_in, product_rows
@@ -32,9 +33,14 @@ class ProductSample:
     pair_columns: Mapping[str, str] = field(default_factory=dict)
     """Column with an attribute's name -> column with its value."""
 
+    merged_by: str = ""
+    """Column of the product id whose rows the user wants to be one product."""
+
     @property
     def variants(self) -> Mapping[str, object]:
         """Return the section `source.variants`; empty where each row is a product."""
+        if self.merged_by:
+            return {"same_id": True}
         return self.export.variants if self.export else {}
 
     def pairs_read(self) -> set[str]:
@@ -42,9 +48,15 @@ class ProductSample:
         return {*self.pair_texts, *self.pair_columns, *self.pair_columns.values()}
 
 
-def products_in(sample: FileSample) -> ProductSample:
-    """Return the sample with a row per product and a column per key of its pairs."""
+def products_in(sample: FileSample, merge_by: str = "") -> ProductSample:
+    """Return the sample with a row per product and a column per key of its pairs.
+
+    ``merge_by``: the product id's column, if the user says that its rows are one product. Raises ConfigError where the
+    format's rows cannot be merged.
+    """
     if sample.format not in ROW_FORMATS:
+        if merge_by:
+            raise ConfigError(f"--merge-rows is for {', '.join(ROW_FORMATS)}, not for {sample.format}")
         return ProductSample(sample=sample, export=_without_rows(recognise(list(sample.columns))))
     export = recognise(list(sample.columns))
     pair_columns = dict(export.pair_columns if export else {}) or _pair_columns(list(sample.columns))
@@ -56,16 +68,16 @@ def products_in(sample: FileSample) -> ProductSample:
     roles = [column for role in _TEXT_ROLES for column in (export.roles.get(role, []) if export else [])]
     variants: Mapping[str, Any] = export.variants if export else {}
     plan = RowPlan(
-        id_selectors=tuple(export.roles["product_id"]) if export else (),
-        same_id=bool(variants.get("same_id")),
+        id_selectors=(merge_by,) if merge_by else tuple(export.roles["product_id"]) if export else (),
+        same_id=bool(merge_by or variants.get("same_id")),
         parent=variants.get("parent", ""),
         kind=variants.get("kind", ""),
         product_kinds=frozenset(kind.casefold() for kind in variants.get("product_kinds", [])),
-        collected=frozenset(sample.columns) - set(roles),
+        collected=frozenset(sample.columns) - {*roles, merge_by},
         pair_texts=tuple(texts),
         pair_columns=tuple(pair_columns.items()),
     )
-    found = ProductSample(sample=sample, export=export, pair_texts=texts, pair_columns=pair_columns)
+    found = ProductSample(sample=sample, export=export, pair_texts=texts, pair_columns=pair_columns, merged_by=merge_by)
     if not (plan.merges or plan.has_pairs):
         return found
     cells = zip(*sample.columns.values(), strict=True)

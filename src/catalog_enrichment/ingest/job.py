@@ -24,8 +24,9 @@ from catalog_enrichment.dictionary import is_below
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.ingest import merchant_values, outcomes
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
-from catalog_enrichment.ingest.outcomes import CHANGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
-from catalog_enrichment.ingest.product_columns import other_pictures, read_products
+from catalog_enrichment.ingest.outcomes import CHANGED, MERGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
+from catalog_enrichment.ingest.product_columns import read_products
+from catalog_enrichment.ingest.product_pictures import other_pictures
 from catalog_enrichment.ingest.source_frame import ProductSource
 from catalog_enrichment.ingest.sources import opened_source, source_config
 from catalog_enrichment.monitoring.stages import Stages
@@ -239,7 +240,7 @@ def _name_unused_categories(context: Context, snapshot: ComparedSnapshot) -> Non
 def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
     """Return the outcome of every row, counted."""
     catalog = context.catalog
-    flagged = flag_rows(rows.drop("images"), rules)
+    flagged = flag_rows(rows, rules)
     found = outcomes.outcomes(flagged, outcomes.with_content_state(catalog.read("products")), record.started_at)
     snapshot = ComparedSnapshot.of(rows, catalog.checkpoints.get_or_compute(record.run_id, OUTCOMES, found))
     record.count(**snapshot.counts)
@@ -291,6 +292,7 @@ def _append(catalog: Catalog, table: str, rows: DataFrame, number: int, run_id: 
 def _summary(record: RunRecord, status: str) -> dict[str, Any]:
     """Return the job's JSON line: products (input rows) = new + changed + unchanged + quarantined.
 
+    ``merged_rows``, where rows were merged: the source had so many more rows.
     ``pictures_tried``: the sampled products with pictures; ``unusable_pictures``: those without a usable picture.
     ``self_derived``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
     """
@@ -301,6 +303,7 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
         "products": record.counts["rows"],
         **{name: record.counts[name] for name in (NEW, CHANGED, UNCHANGED)},
         QUARANTINED: record.by_reason(QUARANTINED),
+        **({MERGED: record.counts[MERGED]} if MERGED in record.counts else {}),
         "self_derived": record.by_reason("self_derived"),
         "pictures_tried": record.counts.get("pictures_tried", 0),
         "unusable_pictures": record.by_reason("unusable_pictures"),

@@ -71,8 +71,6 @@ class Spellings:
         key = (attribute, language)
         if key not in self._known:
             self._known[key] = self._dictionary[attribute].spellings(language)
-        if value in self._dictionary[attribute].values:
-            return value
         return self._known[key].get(spelling(value, language), value)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.config.source import PostgresConfig
+from catalog_enrichment.config.remote_sources import PostgresConfig
 from catalog_enrichment.ingest.postgres_tables import TableSnapshot, read_range
 from catalog_enrichment.ingest.source_frame import Location, SourceFrame, quoted, read_in_tasks, with_origin
 from catalog_enrichment.monitoring.stages import Say

@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from catalog_enrichment.config.source import PostgresConfig
+from catalog_enrichment.config.remote_sources import PostgresConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 
 if TYPE_CHECKING:

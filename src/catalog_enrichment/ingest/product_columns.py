@@ -14,22 +14,20 @@ column cannot take, raises DataContractError. All text is made valid UTF-8, so t
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from itertools import chain
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from catalog_enrichment import contract
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.dictionary import LEVELS
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.ingest.product_pictures import with_images
 from catalog_enrichment.ingest.source_frame import (
     BETWEEN_PICTURES,
     CORRUPT,
@@ -46,9 +44,6 @@ from catalog_enrichment.ingest.source_frame import (
     select,
     trimmed,
 )
-from catalog_enrichment.inputs.images import TOO_LARGE
-from catalog_enrichment.inputs.picture_sources import picture_sources
-from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -76,7 +71,6 @@ _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
 }
 """Product column -> Spark types that it can be read from."""
 _ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
-_IMAGES_TYPE = "array<struct<bytes: binary, uri: string, version: string>>"
 
 
 def read_products(source: ProductSource, config: SourceConfig, base: Path, images: ImagesConfig) -> DataFrame:
@@ -95,7 +89,7 @@ def read_products(source: ProductSource, config: SourceConfig, base: Path, image
         _payload(hide_corrupt=bool(config.mapping.attributes_when)).alias("payload"),
         _parse_error(is_json=config.format in _JSON).alias("parse_error"),
     )
-    return _with_products_types(_with_images(checked, config.mapping, images), config.mapping)
+    return _with_products_types(with_images(checked, config.mapping, images), config.mapping)
 
 
 def _image_folder(source: ProductSource, config: SourceConfig, base: Path) -> str:
@@ -200,7 +194,7 @@ def _map_columns(
     }
     image_bytes = selected["image_bytes"][0].column if mapping.image_bytes else F.lit(None).cast("binary")
     columns = {name: text(name) for name in (*_TEXTS, "opt_out", "updated_at")}
-    columns["category"] = _levels(columns["category"])
+    columns["category"] = _category(columns["category"], mapping.separators.get("category", ""))
     return frame.select(
         *[column.alias(name) for name, column in columns.items()],
         when.alias("attributes_when"),
@@ -215,12 +209,24 @@ def _map_columns(
     )
 
 
-def _levels(category: Column) -> Column:
-    """Return a category path with one slash between its levels, however the source separates them."""
+def _category(text: Column, separator: str) -> Column:
+    """Return a category path with one slash between its levels, however the source separates them.
+
+    ``separator``: what stands between several paths, of which the one with the most levels is taken; empty: one path.
+    """
     from pyspark.sql import functions as F
 
-    path = F.regexp_replace(category, LEVELS, "/")
-    return F.nullif(F.regexp_replace(trimmed(path), r"^/+|/+$|(?<=/)/+", ""), F.lit(""))
+    def levels(path: Column) -> Column:
+        return F.regexp_replace(trimmed(F.regexp_replace(path, LEVELS, "/")), r"^/+|/+$|(?<=/)/+", "")
+
+    def placed(path: Column, place: Column) -> Column:
+        return F.struct((-F.size(F.split(path, "/"))).alias("levels"), place.alias("place"), path.alias("path"))
+
+    path = levels(text)
+    if separator:
+        paths = F.transform(F.split(text, re.escape(separator)), levels)
+        path = F.array_min(F.transform(paths, placed)).getField("path")
+    return F.nullif(path, F.lit(""))
 
 
 def _without_point_zero(product_id: Column) -> Column:
@@ -303,80 +309,6 @@ def _parse_error(is_json: bool) -> Column:
             nested = F.col(name).rlike(r'^(\{"|\["|\[\{)') & F.try_parse_json(F.col(name)).isNotNull()
             error = error.when(nested, F.concat(F.lit(f"{name} is no text: "), excerpt(name)))
     return error
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------------
-
-
-def _with_images(frame: DataFrame, mapping: MappingConfig, images: ImagesConfig) -> DataFrame:
-    """Add ``images``: the picture in ``image_bytes`` first, then one struct per URI.
-
-    The bytes go into `images.store`; the struct has their version alone. The bytes of a picture with more than
-    `images.max_bytes` are not taken: no model reads them, and one picture can need more memory than Spark has.
-    """
-    from pyspark.sql import functions as F
-
-    def image(uri: Column, version: Column) -> Column:
-        return F.struct(F.lit(None).cast("binary").alias("bytes"), uri.alias("uri"), version.alias("version"))
-
-    none = F.array().cast(_IMAGES_TYPE)
-    parts = [none]
-    if mapping.image_bytes:
-        size, store = F.octet_length("image_bytes"), StoredPictures.of(images)
-        taken = F.when(size <= images.max_bytes, F.col("image_bytes"))
-        version = F.coalesce(F.sha2(taken, 256), F.concat(F.lit(TOO_LARGE), size))
-        frame = frame.withColumns({"image_version": version, "image_bytes": taken})
-
-        def put(versions: pd.Series, pictures: pd.Series) -> pd.Series:
-            put_pictures(versions, pictures, store)
-            return versions
-
-        stored = F.pandas_udf(put, "string")("image_version", "image_bytes")
-        sent = F.array(image(F.lit(None).cast("string"), stored)).cast(_IMAGES_TYPE)
-        parts.append(F.when(F.col("image_version").isNotNull(), sent).otherwise(none))
-    if mapping.image_uris:
-
-        def versions_of(uris: pd.Series) -> pd.Series:
-            return uri_versions(uris, images)
-
-        # a picture on the web has its URI as version: only rows with other pictures pass through Python
-        others = F.when(F.exists("uris", lambda uri: ~uri.rlike("^https?://")), F.col("uris"))
-        frame = frame.withColumn("versions", F.coalesce(F.pandas_udf(versions_of, "array<string>")(others), "uris"))
-        parts.append(F.zip_with("uris", "versions", image).cast(_IMAGES_TYPE))
-    return frame.withColumn("images", F.concat(*parts))
-
-
-def put_pictures(versions: pd.Series, pictures: pd.Series, store: StoredPictures) -> None:
-    """Write the pictures that have bytes; runs on executors.
-
-    A picture is in the store before any product names it, also that of a row or an import that is refused.
-    """
-    for version, data in zip(versions, pictures, strict=True):
-        if version is not None and data is not None:
-            store.put(version, bytes(data))
-
-
-def uri_versions(uris: pd.Series, images: ImagesConfig) -> pd.Series:
-    """Return the version of every URI in every row's list; runs on executors (:meth:`PictureSources.version`)."""
-    sources, realpath = picture_sources(images), cache(os.path.realpath)
-    return uris.map(lambda row: [sources.version(uri, realpath) for uri in row], na_action="ignore")
-
-
-def other_pictures(products: DataFrame, images: ImagesConfig) -> bool:
-    """Return whether a local picture of ``products`` has another size or time than when it was imported.
-
-    Pictures may change where the rows of the source have not.
-    """
-    from pyspark.sql import functions as F
-
-    def versions_of(uris: pd.Series) -> pd.Series:
-        return uri_versions(uris, images)
-
-    # all but local files have their URI as version
-    local = F.filter("images", lambda image: image["uri"].isNotNull() & (image["version"] != image["uri"]))
-    stored = products.select(local.alias("local")).where(F.size("local") > 0)
-    stored = stored.select("local.version", F.pandas_udf(versions_of, "array<string>")("local.uri").alias("now"))
-    return not stored.where(F.col("version") != F.col("now")).isEmpty()
 
 
 # --- the products contract --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ _LONGEST = 20_000
 """Characters. A longer text is not looked at for pairs."""
 _LONGEST_KEY = 40
 _KEYED = (
-    re.compile(r"(?:^|[,|;\n])\s*(?P<key>[^=,|;\n]{1,40}?)\s*=\s*"),
+    re.compile(r"(?:^|[,|;\n])\s*(?P<key>[^=:?,|;\n]{1,40}?)\s*=\s*"),
     re.compile(r"(?:^|[|;\n]|(?<=\S)\s{2,})\s*(?P<key>[^:=|;\n]{1,40}?)\s*:\s+(?=\S)"),
     re.compile(r"(?:^|,)\s*(?P<key>[^:=,\n]{1,40}?)\s*:\s+(?=\S)"),
 )
@@ -215,18 +215,16 @@ def pairs_in(text: str) -> dict[str, list[str]]:
         return {}
     if text.lstrip()[:1] in ("{", "["):
         return _pairs_of(_parsed(text))
-    for form in _KEYED:
-        keys = list(form.finditer(text))
-        if not keys or keys[0].start("key") > len(text) - len(text.lstrip()):
-            continue
-        ends = [match.start() for match in keys[1:]] + [len(text)]
-        found: dict[str, list[str]] = {}
-        for match, end in zip(keys, ends, strict=True):
-            value = text[match.end() : end].strip().strip('"').strip(" ,;")
-            if value:
-                found.setdefault(match["key"].strip(), []).extend(part.strip() for part in value.split("|"))
-        return found
-    return {}
+    start = len(text) - len(text.lstrip())
+    forms = [found for form in _KEYED if (found := list(form.finditer(text))) and found[0].start("key") <= start]
+    keys = max(forms, key=len, default=[])
+    ends = [match.start() for match in keys[1:]] + [len(text)]
+    pairs: dict[str, list[str]] = {}
+    for match, end in zip(keys, ends, strict=False):
+        value = text[match.end() : end].strip().strip('"').strip(" ,;")
+        if value:
+            pairs.setdefault(match["key"].strip(), []).extend(part.strip() for part in value.split("|"))
+    return pairs
 
 
 def _parsed(text: str) -> Any:

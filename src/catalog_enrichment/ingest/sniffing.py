@@ -141,16 +141,10 @@ def header_row(
         filled = [cell.strip() for cell in cells if cell.strip()]
         # a title line, or the lines that Amazon puts above the names, fill few cells, or hold no names
         if len(filled) >= 0.8 * width:
-            names = [name.casefold() for name in filled]
-            if set(names) & known or has_header or number > 1:
-                return number if _are_names(filled) or set(names) & known else 0
-            return 0
+            is_known = bool({name.casefold() for name in filled} & known)
+            data = sum(bool(_NUMBER.fullmatch(cell) or "://" in cell) for cell in filled)
+            return number if is_known or ((has_header or number > 1) and 2 * data <= len(filled)) else 0
     return 1 if has_header else 0
-
-
-def _are_names(cells: Sequence[str]) -> bool:
-    """Return whether no cell looks like data: a number, or an address."""
-    return not any(_NUMBER.fullmatch(cell) or "://" in cell for cell in cells)
 
 
 def decimal_of(columns: Sequence[Sequence[str | None]]) -> str:

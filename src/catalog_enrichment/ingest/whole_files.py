@@ -20,6 +20,8 @@ Record = dict[str, str | None]
 
 SUFFIXES = {"json_list": ".json", "xlsx": ".xlsx", "xml": ".xml"}
 """Format -> how the names of such files end in a folder, which may hold pictures too."""
+_PRODUCTS = ("item", "entry", "product", "offer")
+"""Names of elements of products."""
 _LISTS = ("products", "items", "data", "results", "entries", "rows")
 """Keys of a JSON object that are looked at first for the list of products."""
 
@@ -144,18 +146,23 @@ def _elements(content: bytes, layout: Layout) -> Iterator[tuple[int, Record | st
         for child in element:
             if not len(child):  # an element with elements in it has no text of its own
                 text = (child.text or child.attrib.get("href") or "").strip()
-                cells.setdefault(_local(child.tag), []).extend([text] if text else [])
+                named = child.attrib.get("name", "")  # <param name="Color">Red</param>
+                cells.setdefault(named or _local(child.tag), []).extend([text] if text else [])
         yield number, {name: _joined(values) for name, values in cells.items()}
 
 
 def _products(root: ElementTree.Element) -> list[ElementTree.Element]:
-    """Return the elements of the products: those of the name that is most often repeated below one element."""
-    for parent in (root, *root):
+    """Return the products' elements: of a telling name, or those that are most often repeated below an element."""
+    found: tuple[bool, int] = (False, 1)
+    products: list[ElementTree.Element] = []
+    for parent in root.iter():
         names = Counter(_local(child.tag) for child in parent if len(child) or child.attrib)
-        for name in ("item", "entry", "product", *(name for name, count in names.most_common(1) if count > 1)):
-            if name in names:
-                return [child for child in parent if _local(child.tag) == name]
-    raise ValueError("no element is repeated: there are no products in it")
+        for name, number in names.items():
+            if (rank := (name in _PRODUCTS, number)) > found:
+                found, products = rank, [child for child in parent if _local(child.tag) == name]
+    if not products:
+        raise ValueError("no element is repeated: there are no products in it")
+    return products
 
 
 def _joined(values: list[str]) -> str | None:
