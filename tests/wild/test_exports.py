@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,94 +19,97 @@ from tests.wild.projects import read_rows, start
 COLOURS = ("Red", "Blue")
 
 
-def shopify() -> str:
+def shirts(number: int) -> Iterator[tuple[int, str, str]]:
+    """Yield number, colour and title of the products in every export."""
+    return ((n, COLOURS[n % 2], f"{COLOURS[n % 2]} shirt {n}") for n in range(number))
+
+
+def shopify(number: int = 6) -> str:
     rows = ["Handle,Title,Body (HTML),Vendor,Type,Option1 Name,Option1 Value,Variant SKU,Image Src,Variant Image"]
-    for n in range(6):
-        rows.append(
-            f"h{n},Shirt {n},<p>Text {n}</p>,Maker {n % 2},Shirts,Color,{COLOURS[n % 2]},S{n}-1,https://a/{n}.jpg,"
-        )
+    for n, colour, title in shirts(number):
+        rows.append(f"h{n},{title},<p>Text {n}</p>,Maker {n % 2},Shirts,Color,{colour},S{n}-1,https://a/{n}.jpg,")
         rows.append(f"h{n},,,,,,Green,S{n}-2,,https://a/{n}-v.jpg")
     return "\n".join(rows)
 
 
-def woocommerce() -> str:
+def woocommerce(number: int = 6) -> str:
     rows = ["ID,Type,SKU,Name,Description,Categories,Parent,Images,Attribute 1 name,Attribute 1 value(s)"]
-    for n in range(6):
+    for n, _, title in shirts(number):
         rows.append(
-            f'{n},variable,,Shirt {n},Text {n},"Clothing, Clothing > Shirts",,https://a/{n}.jpg,Color,"Red, Blue"'
+            f'{n},variable,,{title},Text {n},"Clothing, Clothing > Shirts",,https://a/{n}.jpg,Color,"Red, Blue"'
         )
-    for n in range(6):  # variants follow after all products
-        rows.append(f"{10 + n},variation,V{n},Shirt {n} - Red,,,id:{n},https://a/{n}-v.jpg,Color,Red")
+    for n, _, title in shirts(number):  # variants follow after all products
+        rows.append(f"{10_000 + n},variation,V{n},{title} - Red,,,id:{n},https://a/{n}-v.jpg,Color,Red")
     return "\n".join(rows)
 
 
-def magento() -> str:
+def magento(number: int = 6) -> str:
     rows = ["sku,store_view_code,name,description,categories,base_image,additional_images,additional_attributes,price"]
-    for n in range(6):
+    for n, colour, title in shirts(number):
         rows.append(
-            f'M{n},,Shirt {n},Text {n},Default/Men,/m/{n}.jpg,"/m/{n}-a.jpg,/m/{n}-b.jpg",'
-            f'"color={COLOURS[n % 2]},care=Wash, then dry,sizes=S|M",9.90'
+            f'M{n},,{title},Text {n},Default/Men,/m/{n}.jpg,"/m/{n}-a.jpg,/m/{n}-b.jpg",'
+            f'"color={colour},care=Wash, then dry,sizes=S|M",9.90'
         )
-        rows.append(f"M{n},de,Hemd {n},,,,,,")
+        rows.append(f"M{n},de,{colour} Hemd {n},,,,,,")
     return "\n".join(rows)
 
 
-def google_tsv() -> str:
+def google_tsv(number: int = 6) -> str:
     rows = ["id\ttitle\tdescription\tlink\timage_link\tadditional_image_link\tproduct_type\tcolor\tprice"]
-    for n in range(6):
+    for n, colour, title in shirts(number):
         more = f"https://a/{n}-a.jpg,https://a/{n}-b.jpg"
-        cells = [f"G{n}", f"Shirt {n}", f"Text {n}", f"https://shop/{n}", f"https://a/{n}.jpg", more]
-        rows.append("\t".join([*cells, "Clothing > Shirts", COLOURS[n % 2], "9 EUR"]))
+        cells = [f"G{n}", f"{title}", f"Text {n}", f"https://shop/{n}", f"https://a/{n}.jpg", more]
+        rows.append("\t".join([*cells, "Clothing > Shirts", colour, "9 EUR"]))
     return "\n".join(rows)
 
 
-def google_xml() -> str:
+def google_xml(number: int = 6) -> str:
     items = "".join(
-        f"<item><g:id>G{n}</g:id><title>Shirt {n}</title><description>Text {n}</description><link>https://shop/{n}</link>"
+        f"<item><g:id>G{n}</g:id><title>{title}</title><description>Text {n}</description><link>https://shop/{n}</link>"
         f"<g:image_link>https://a/{n}.jpg</g:image_link><g:additional_image_link>https://a/{n}-a.jpg"
         f"</g:additional_image_link><g:additional_image_link>https://a/{n}-b.jpg</g:additional_image_link>"
-        f"<g:product_type>Clothing &gt; Shirts</g:product_type><g:color>{COLOURS[n % 2]}</g:color>"
+        f"<g:product_type>Clothing &gt; Shirts</g:product_type><g:color>{colour}</g:color>"
         f"<g:shipping><g:price>1 EUR</g:price></g:shipping></item>"
-        for n in range(6)
+        for n, colour, title in shirts(number)
     )
     space = 'xmlns:g="http://base.google.com/ns/1.0"'
     return f'<?xml version="1.0"?><rss version="2.0" {space}><channel><title>Shop</title>{items}</channel></rss>'
 
 
-def akeneo() -> str:
+def akeneo(number: int = 6) -> str:
     rows = ["sku;categories;enabled;family;groups;color;description-en_US-web;name-en_US;picture"]
-    for n in range(6):
-        rows.append(f"A{n};men,summer;1;shirts;;{COLOURS[n % 2]};Text {n};Shirt {n};files/{n}.jpg")
+    for n, colour, title in shirts(number):
+        rows.append(f"A{n};men,summer;1;shirts;;{colour};Text {n};{title};files/{n}.jpg")
     return "\n".join(rows)
 
 
-def amazon_report() -> str:
+def amazon_report(number: int = 6) -> str:
     rows = ["item-name\titem-description\tlisting-id\tseller-sku\tprice\tquantity\timage-url\tcolor"]
-    rows += [f"Shirt {n}\tText {n}\tL{n}\tA{n}\t9\t1\thttps://a/{n}.jpg\t{COLOURS[n % 2]}" for n in range(6)]
+    rows += [f"{title}\tText {n}\tL{n}\tA{n}\t9\t1\thttps://a/{n}.jpg\t{colour}" for n, colour, title in shirts(number)]
     return "\n".join(rows)
 
 
-def amazon_template() -> str:
+def amazon_template(number: int = 6) -> str:
     rows = ["TemplateType=clothing\tVersion=2024.1\t\t\t\t\t", "SKU\tTitle\tImage\tOther image\tBullet\tBullet\tColour"]
     rows.append("item_sku\titem_name\tmain_image_url\tother_image_url1\tbullet_point1\tbullet_point2\tcolor_name")
-    for n in range(6):
-        rows.append(f"A{n}\tShirt {n}\thttps://a/{n}.jpg\thttps://a/{n}-o.jpg\tText {n}\tMore {n}\t{COLOURS[n % 2]}")
+    for n, colour, title in shirts(number):
+        rows.append(f"A{n}\t{title}\thttps://a/{n}.jpg\thttps://a/{n}-o.jpg\tText {n}\tMore {n}\t{colour}")
     return "\n".join(rows)
 
 
-def bigcommerce() -> str:
+def bigcommerce(number: int = 6) -> str:
     rows = ["Item Type,Product ID,Product Name,Product Description,Category,Product Image File - 1,Color"]
-    for n in range(6):
-        rows.append(f"Product,{n + 40},Shirt {n},Text {n},Clothing/Shirts,https://a/{n}.jpg,{COLOURS[n % 2]}")
+    for n, colour, title in shirts(number):
+        rows.append(f"Product,{n + 40},{title},Text {n},Clothing/Shirts,https://a/{n}.jpg,{colour}")
         rows.append(f"  SKU,{n + 90},[S]Size=M,,,,Green")
     return "\n".join(rows)
 
 
-def bigcommerce_new() -> str:
+def bigcommerce_new(number: int = 6) -> str:
     rows = ["Item,ID,Name,Type,SKU,Options,Description,Categories,Image URL (Import)"]
-    for n in range(6):
-        rows.append(f"Product,{n + 40},Shirt {n},physical,B{n},,Text {n},Clothing/Shirts,")
-        rows.append(f"Variant,{n + 90},,,B{n}-1,Type=Swatch|Name=Color|Value={COLOURS[n % 2]},,,")
+    for n, colour, title in shirts(number):
+        rows.append(f"Product,{n + 40},{title},physical,B{n},,Text {n},Clothing/Shirts,")
+        rows.append(f"Variant,{n + 90},,,B{n}-1,Type=Swatch|Name=Color|Value={colour},,,")
         rows.append(f"Image,,,,,,,,https://a/{n}.jpg")
     return "\n".join(rows)
 
@@ -113,21 +117,21 @@ def bigcommerce_new() -> str:
 @pytest.mark.parametrize(
     ("export", "name", "content", "first", "title", "images", "attributes"),
     [
-        ("Shopify", "a.csv", shopify(), "h0", "Shirt 0", ["https://a/0.jpg", "https://a/0-v.jpg"],
+        ("Shopify", "a.csv", shopify(), "h0", "Red shirt 0", ["https://a/0.jpg", "https://a/0-v.jpg"],
          {"color": ["Red", "Green"], "brand": ["Maker 0"]}),
-        ("WooCommerce", "a.csv", woocommerce(), "id:0", "Shirt 0", ["https://a/0.jpg", "https://a/0-v.jpg"],
-         {"color": ["Red", "Blue"]}),
-        ("Magento", "a.csv", magento(), "M0", "Shirt 0", ["/m/0.jpg", "/m/0-a.jpg", "/m/0-b.jpg"], {"color": ["Red"]}),
-        ("Google Merchant Center", "a.tsv", google_tsv(), "G0", "Shirt 0",
+        ("WooCommerce", "a.csv", woocommerce(), "id:0", "Red shirt 0",
+         ["https://a/0.jpg", "https://a/0-v.jpg"], {"color": ["Red", "Blue"]}),
+        ("Magento", "a.csv", magento(), "M0", "Red shirt 0", ["/m/0.jpg", "/m/0-a.jpg", "/m/0-b.jpg"], {"color": ["Red"]}),
+        ("Google Merchant Center", "a.tsv", google_tsv(), "G0", "Red shirt 0",
          ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}),
-        ("Google Merchant Center", "a.xml", google_xml(), "G0", "Shirt 0",
+        ("Google Merchant Center", "a.xml", google_xml(), "G0", "Red shirt 0",
          ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}),
-        ("Akeneo", "a.csv", akeneo(), "A0", "Shirt 0", ["files/0.jpg"], {"color": ["Red"]}),
-        ("Amazon listings", "a.txt", amazon_report(), "A0", "Shirt 0", ["https://a/0.jpg"], {"color": ["Red"]}),
-        ("Amazon inventory template", "a.txt", amazon_template(), "A0", "Shirt 0",
+        ("Akeneo", "a.csv", akeneo(), "A0", "Red shirt 0", ["files/0.jpg"], {"color": ["Red"]}),
+        ("Amazon listings", "a.txt", amazon_report(), "A0", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red"]}),
+        ("Amazon inventory template", "a.txt", amazon_template(), "A0", "Red shirt 0",
          ["https://a/0.jpg", "https://a/0-o.jpg"], {"color_name": ["Red"]}),
-        ("BigCommerce", "a.csv", bigcommerce(), "40", "Shirt 0", ["https://a/0.jpg"], {"color": ["Red", "Green"]}),
-        ("BigCommerce", "a.csv", bigcommerce_new(), "40", "Shirt 0", ["https://a/0.jpg"], {}),
+        ("BigCommerce", "a.csv", bigcommerce(), "40", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red", "Green"]}),
+        ("BigCommerce", "a.csv", bigcommerce_new(), "40", "Red shirt 0", ["https://a/0.jpg"], {}),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )  # fmt: skip
