@@ -78,6 +78,15 @@ def test_a_row_above_the_first_product_is_a_product_itself() -> None:
         ("{'Color': 'Red'}", {"Color": ["Red"]}),
         ('[{"name": "Color", "value": "Red"}, {"name": "Size", "value": "M"}]', {"Color": ["Red"], "Size": ["M"]}),
         ('{"spec"=>[{"key"=>"Color", "value"=>"Red"}, {"value"=>"no key"}]}', {"Color": ["Red"]}),
+        ('[{"Fabric": "Wool"}, {"Color": "Red"}]', {"Fabric": ["Wool"], "Color": ["Red"]}),
+        ('[{"name": "Color", "options": ["Red", "Blue"]}]', {"Color": ["Red", "Blue"]}),
+        ("Color:Red|Material:Wool", {"Color": ["Red"], "Material": ["Wool"]}),
+        ("Colour:Red:1,Size:L:2", {"Colour": ["Red"], "Size": ["L"]}),
+        ("Format: 16:9", {"Format": ["16:9"]}),
+        ("<ul><li>Color: Red</li><li>Fit: slim &amp; long</li></ul>", {"Color": ["Red"], "Fit": ["slim & long"]}),
+        ("Type=Swatch|Name=Color|Value=Red[#f00]Type=Rectangle|Name=Size|Value=S", {"Color": ["Red"], "Size": ["S"]}),
+        ('"care=wash, dry",color=Red', {"care": ["wash, dry"], "color": ["Red"]}),
+        ("https://shop.example/a:b", {}),
         ("A red shirt of cotton", {}),
         ("https://shop.example/a?b=c", {}),
         ("", {}),
@@ -103,3 +112,20 @@ def test_keys_become_columns_and_what_shopify_writes_for_no_variant_does_not() -
     )
     keys = [{name: value for name, value in cells.items() if name.startswith("key:")} for cells, _, _ in rows]
     assert keys == [{"key:Color": '["Red", "Blue"]', "key:fit": "slim"}, {}]
+
+
+def test_rows_of_another_store_view_give_no_values() -> None:
+    rows = rows_of(
+        {"id": "a", "view": None, "title": "Shirt", "color": "Red", "more": "fit=slim"},
+        {"id": "a", "view": "de", "title": "Hemd", "color": "Rot", "more": "fit=eng"},
+        {"id": "b", "view": "de", "title": "Hose", "color": "Blau", "more": None},
+        same_id=True,
+        view="view",
+        collected=frozenset({"color"}),
+        pair_texts=("more",),
+    )
+    assert [(cells["title"], cells["color"], cells.get("key:fit")) for cells, _, _ in rows] == [
+        ("Shirt", "Red", "slim"),
+        ("Hose", "Blau", None),
+    ]
+    assert [count for _, _, count in rows] == [2, 1]

@@ -92,9 +92,22 @@ def test_the_header_is_the_first_row_of_names_as_wide_as_the_others(
         (["1.5", "2.75"], "."),
         (["1,5", "2.5"], "."),  # both: nothing is said
         (["1,5", "red", "blue"], "."),
+        (["24,269", "1,300"], "."),  # perhaps thousands
         ([None, ""], "."),
         (["1", "2"], "."),
     ],
 )
 def test_the_sign_before_decimals_is_a_comma_where_a_column_has_no_other(cells: list[str | None], decimal: str) -> None:
     assert decimal_of([["a", "b"], cells]) == decimal
+
+
+def test_a_title_and_decimal_commas_do_not_make_the_comma_a_separator() -> None:
+    rows = ["Price list of the shop", "Nr;Text;Price", *(f"{n};Lamp {n};{n},50" for n in range(20))]
+    found = sniff("\n".join(rows), frozenset({"text"}), lambda _: False)
+    assert found is not None
+    assert (found.separator, found.header_row) == (";", 2)
+
+
+def test_lines_of_two_encodings_are_utf8_where_most_are() -> None:
+    lines = [f"P{n},Größe {n}".encode("cp1252" if n % 3 == 0 else "utf-8") for n in range(60)]
+    assert encodings_of(b"\n".join(lines), FILE) == ["utf-8"]

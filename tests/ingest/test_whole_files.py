@@ -102,9 +102,36 @@ def test_names_without_their_space_repeated_elements_and_parameters() -> None:
     [
         ("<a><b>text</b></a>", "no element is repeated"),
         ("<a><b></a>", "no XML"),
-        ("<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>", "DOCTYPE is not read"),
+        ("<!DOCTYPE a [<!ENTITY b 'c'>]><a><item x='1'>&b;</item></a>", "ENTITY is not read"),
     ],
 )
 def test_other_xml_is_refused(content: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         read("xml", content)
+
+
+def test_objects_in_objects_become_columns_and_lists_of_objects_their_addresses_or_names() -> None:
+    product = {
+        "id": 1,
+        "category": {"id": 5, "name": "Dress"},
+        "images": [{"src": "https://a/1.jpg", "alt": "x"}, {"src": "https://a/2.jpg"}],
+        "tags": [{"name": "new"}, {"name": "sale"}],
+        "attributes": [{"name": "Color", "options": ["Red"]}],
+        "specs": {"Color": "Red", "Fit": "slim"},
+    }
+    assert read("json_list", json.dumps([product])) == [
+        {
+            "id": "1",
+            "category.id": "5",
+            "category.name": "Dress",
+            "images": '["https://a/1.jpg", "https://a/2.jpg"]',
+            "tags": '["new", "sale"]',
+            "attributes": '[{"name": "Color", "options": ["Red"]}]',
+            "specs": '{"Color": "Red", "Fit": "slim"}',
+        }
+    ]
+
+
+def test_elements_that_hold_a_name_and_a_value_are_pairs() -> None:
+    pair = "<PARAM><PARAM_NAME>Color</PARAM_NAME><VAL>Red</VAL></PARAM>"
+    assert read("xml", f"<shop><item id='1'><a>x</a>{pair}</item></shop>") == [{"id": "1", "a": "x", "Color": "Red"}]

@@ -36,7 +36,7 @@ def woocommerce(number: int = 6) -> str:
     rows = ["ID,Type,SKU,Name,Description,Categories,Parent,Images,Attribute 1 name,Attribute 1 value(s)"]
     for n, _, title in shirts(number):
         rows.append(
-            f'{n},variable,,{title},Text {n},"Clothing, Clothing > Shirts",,https://a/{n}.jpg,Color,"Red, Blue"'
+            f'{n},variable,,{title},Text {n},"Clothing, Clothing > Shirts",,https://a/{n}.jpg,Color,"Red\\, matt, Blue"'
         )
     for n, _, title in shirts(number):  # variants follow after all products
         rows.append(f"{10_000 + n},variation,V{n},{title} - Red,,,id:{n},https://a/{n}-v.jpg,Color,Red")
@@ -120,7 +120,7 @@ def bigcommerce_new(number: int = 6) -> str:
         ("Shopify", "a.csv", shopify(), "h0", "Red shirt 0", ["https://a/0.jpg", "https://a/0-v.jpg"],
          {"color": ["Red", "Green"], "brand": ["Maker 0"]}),
         ("WooCommerce", "a.csv", woocommerce(), "id:0", "Red shirt 0",
-         ["https://a/0.jpg", "https://a/0-v.jpg"], {"color": ["Red", "Blue"]}),
+         ["https://a/0.jpg", "https://a/0-v.jpg"], {"color": ["Red, matt", "Blue", "Red"]}),
         ("Magento", "a.csv", magento(), "M0", "Red shirt 0",
          ["/m/0.jpg", "/m/0-a.jpg", "/m/0-b.jpg"], {"color": ["Red"]}),
         ("Google Merchant Center", "a.tsv", google_tsv(), "G0", "Red shirt 0",
@@ -132,7 +132,7 @@ def bigcommerce_new(number: int = 6) -> str:
         ("Amazon inventory template", "a.txt", amazon_template(), "A0", "Red shirt 0",
          ["https://a/0.jpg", "https://a/0-o.jpg"], {"color_name": ["Red"]}),
         ("BigCommerce", "a.csv", bigcommerce(), "40", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red", "Green"]}),
-        ("BigCommerce", "a.csv", bigcommerce_new(), "40", "Red shirt 0", ["https://a/0.jpg"], {}),
+        ("BigCommerce", "a.csv", bigcommerce_new(), "40", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red"]}),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )  # fmt: skip

@@ -85,6 +85,8 @@ class VariantsConfig:
     """Rows with the same product id are one product."""
     parent: str = ""
     """Column with the id of the product that a row is a variant of; empty in a product's own row."""
+    view: str = ""
+    """Column that is filled in rows that repeat a product in another language or shop: of these no value is taken."""
     kind: str = ""
     """Column that tells rows of products from rows that go on with the product above them."""
     product_kinds: list[str] = field(default_factory=list)

@@ -90,8 +90,13 @@ def read_csv(lines: Iterable[str], layout: Layout, names: Sequence[str]) -> Iter
         complete = len(cells) == len(columns) and record.is_text
         values = cells if len(cells) == len(columns) else [*cells, *[""] * len(columns)]
         refused = None if complete else _shown(record.text, layout.encoding)
-        found = [values[place] or None for place in places]
+        found = [_unquoted(values[place]) or None for place in places]
         yield TextRow(record.line, found if record.is_text else [None] * len(names), refused)
+
+
+def _unquoted(cell: str) -> str:
+    """Return 007 for ="007", with which Excel keeps a text a text."""
+    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 else cell
 
 
 def read_header(lines: Iterable[str], layout: Layout) -> list[str] | None:

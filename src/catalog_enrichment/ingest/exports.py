@@ -58,6 +58,24 @@ EXPORTS = (
         r"included / .*|price / .*|compare-at .*|cost per item|collection",
     ),
     Export(
+        name="Shopify",
+        needs=("url handle", "title", "option1 name"),
+        roles={
+            "product_id": ("URL handle",),
+            "title": ("Title",),
+            "description": ("Description", "Body (HTML)"),
+            "category": ("Product category", "Type"),
+            "image_uris": ("Product image URL", "Variant image URL"),
+            "shop_id": (),
+        },
+        variants={"same_id": True},
+        attributes={"Vendor": "brand"},
+        pair_columns=(("Option{N} name", "Option{N} value"),),
+        no_attributes=r"option\d.*|tags|published.*|sku|barcode|price.*|compare-at price|cost per item|charge tax|"
+        r"tax .*|inventory .*|continue selling.*|weight .*|requires shipping|fulfillment .*|.*image.*|gift card|seo .*|"
+        r"google shopping .*|status|unit price.*",
+    ),
+    Export(
         name="WooCommerce",
         needs=("id", "type", "sku", "name", "categories", "images"),
         roles={
@@ -78,6 +96,26 @@ EXPORTS = (
         r"meta: .*|.*weight.*|.*length.*|.*width.*|.*height.*|gtin.*",
     ),
     Export(
+        name="WooCommerce",  # the exporter translates the names
+        needs=("id", "typ", "artikelnummer", "name", "kategorien", "bilder"),
+        roles={
+            "product_id": ("Artikelnummer", "id:{ID}"),
+            "title": ("Name",),
+            "description": ("Beschreibung", "Kurzbeschreibung"),
+            "category": ("Kategorien",),
+            "image_uris": ("Bilder",),
+            "shop_id": (),
+        },
+        variants={"same_id": False, "parent": "Übergeordnetes Produkt"},
+        pair_columns=(("Attribut {N} Name", "Attribut {N} Wert(e)"),),
+        joined_by=",",
+        categories_joined_by=",",
+        no_attributes=r"typ|veröffentlicht|ist hervorgehoben\??|sichtbarkeit.*|.*preis.*|datum.*|steuer.*|vorrätig\??|"
+        r"lager.*|bestand|.*lieferrückstand.*|nur einzeln.*|kundenrezensionen.*|anmerkung.*|schlagwörter|versandklasse|"
+        r".*download.*|übergeordnetes produkt|gruppierte produkte|zusatzverkäufe|cross-sells.*|externe url|button-text|"
+        r"position|attribut \d+ .*|meta: .*|gewicht.*|länge.*|breite.*|höhe.*|gtin.*",
+    ),
+    Export(
         name="Magento",
         needs=("sku", "name", "additional_attributes"),
         roles={
@@ -89,7 +127,7 @@ EXPORTS = (
             "updated_at": (),
             "shop_id": (),
         },
-        variants={"same_id": True},
+        variants={"same_id": True, "view": "store_view_code"},
         pair_texts=("additional_attributes",),
         categories_joined_by=",",
         no_attributes=r"store_view_code|attribute_set_code|product_(type|online|websites)|visibility|.*price.*|url_key|"
@@ -130,7 +168,7 @@ EXPORTS = (
         no_attributes=r"item type|product type|product (code|image|custom|url|tax|upc|availability|condition|visible|"
         r"warranty|weight|width|height|depth|inventory).*|.*price.*|.*stock.*|.*level.*|track .*|bin picking .*|"
         r"option set.*|free shipping|fixed shipping .*|allow purchases\?|product visible\?|date .*|show .*|sort order|"
-        r"page title|meta .*|search keywords|minimum .*|maximum .*|event .*|gps .*|cost",
+        r"page title|meta .*|search keywords|minimum .*|maximum .*|event .*|cost",
     ),
     Export(
         name="BigCommerce",
@@ -195,6 +233,21 @@ EXPORTS = (
         no_attributes=r"enabled|family|groups|parent|.*_association.*|.*-(groups|products|product_models)|price.*|"
         r"created|updated",
     ),
+    Export(
+        name="Akeneo",
+        needs=("identifier", "categories", "enabled", "family"),
+        roles={
+            "product_id": ("sku", "identifier"),
+            "title": ("name", "name-{*}"),
+            "description": ("description", "description-{*}"),
+            "category": ("categories",),
+            "image_uris": ("image", "picture", "main_image", "picture-{*}"),
+            "shop_id": (),
+        },
+        categories_joined_by=",",
+        no_attributes=r"enabled|family|groups|parent|.*_association.*|.*-(groups|products|product_models)|price.*|"
+        r"created|updated",
+    ),
 )
 
 
@@ -212,7 +265,9 @@ class Recognised:
     attributes: dict[str, str]
     """Columns that are attributes whatever they are called -> their usual name."""
     joined_by: str
+    """What stands between several values of a pair."""
     categories_joined_by: str
+    """What stands between several category paths."""
 
     def columns(self) -> set[str]:
         """Return all columns that the mapping of texts and pictures reads."""
@@ -222,34 +277,37 @@ class Recognised:
 
 def recognise(names: Sequence[str]) -> Recognised | None:
     """Return the export that has these columns; None if it is none that is known."""
-    lower = {name.strip().casefold(): name for name in names}
-    export = next((e for e in EXPORTS if all(need in lower for need in e.needs)), None)
+    known = {_plain(name): name for name in reversed(names)}
+    export = next((e for e in EXPORTS if all(_plain(need) in known for need in e.needs)), None)
     if export is None:
         return None
-    roles = {role: [c for form in forms for c in _columns(form, lower)] for role, forms in export.roles.items()}
-    pattern = re.compile(export.no_attributes or "(?!)", re.IGNORECASE)
+    roles = {role: [c for form in forms for c in _columns(form, known)] for role, forms in export.roles.items()}
+    pattern = re.compile(_plain(export.no_attributes) or "(?!)")
     parent = str(export.variants.get("parent", ""))
-    variants = dict(export.variants)
-    if parent and parent.casefold() not in lower:
-        variants = {}
+    variants = {} if parent and _plain(parent) not in known else export.variants
     return Recognised(
         name=export.name,
         joined_by=export.joined_by,
         categories_joined_by=export.categories_joined_by,
         roles=roles | {role: roles[role][:1] for role in ONE_COLUMN & set(roles)},
-        attributes={lower[name.casefold()]: to for name, to in export.attributes.items() if name.casefold() in lower},
+        attributes={known[_plain(name)]: to for name, to in export.attributes.items() if _plain(name) in known},
         variants={
-            key: lower.get(value.casefold(), value) if isinstance(value, str) else value
+            key: known.get(_plain(value), "" if key == "view" else value) if isinstance(value, str) else value
             for key, value in variants.items()
         },
-        pair_texts=[lower[text.casefold()] for text in export.pair_texts if text.casefold() in lower],
+        pair_texts=[known[_plain(text)] for text in export.pair_texts if _plain(text) in known],
         pair_columns={
             name: value
             for forms in export.pair_columns
-            for name, value in zip(*(_columns(form, lower) for form in forms), strict=False)
+            for name, value in zip(*(_columns(form, known) for form in forms), strict=False)
         },
-        no_attributes=frozenset(name for name in names if pattern.fullmatch(name.strip())),
+        no_attributes=frozenset(name for name in names if pattern.fullmatch(_plain(name))),
     )
+
+
+def _plain(name: str) -> str:
+    """Return a column's name as it is compared: `g:image link` is image_link, as in the templates of Google."""
+    return re.sub("[ _-]+", "_", name.strip().casefold().removeprefix("g:"))
 
 
 def header_names() -> frozenset[str]:
@@ -257,16 +315,17 @@ def header_names() -> frozenset[str]:
     return frozenset(need for export in EXPORTS for need in export.needs)
 
 
-def _columns(form: str, lower: Mapping[str, str]) -> list[str]:
+def _columns(form: str, known: Mapping[str, str]) -> list[str]:
     """Return the file's columns of a form: its own, `{N}` numbered, `{*}` with any end; or the template that it is."""
-    if "{N}" in form or "{*}" in form:
-        pattern = re.escape(form.casefold()).replace(r"\{n\}", r"\d+").replace(r"\{\*\}", ".+")
-        return sorted((name for key, name in lower.items() if re.fullmatch(pattern, key)), key=_in_order)
+    plain = _plain(form)
+    if "{n}" in plain or "{*}" in plain:
+        pattern = re.escape(plain).replace(r"\{n\}", r"\d+").replace(r"\{\*\}", ".+")
+        return sorted((name for key, name in known.items() if re.fullmatch(pattern, key)), key=_in_order)
     if named := re.findall(r"\{([^{}]+)\}", form):
-        if not all(name.casefold() in lower for name in named):
+        if not all(_plain(name) in known for name in named):
             return []
-        return [re.sub(r"\{([^{}]+)\}", lambda match: "{" + lower[match[1].casefold()] + "}", form)]
-    return [lower[form.casefold()]] if form.casefold() in lower else []
+        return [re.sub(r"\{([^{}]+)\}", lambda match: "{" + known[_plain(match[1])] + "}", form)]
+    return [known[plain]] if plain in known else []
 
 
 def _in_order(name: str) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from typing import Any
 from catalog_enrichment.config.source import KEY
 from catalog_enrichment.dictionary import fold
 from catalog_enrichment.ingest.file_sample import FileSample
-from catalog_enrichment.ingest.source_frame import RESERVED
+from catalog_enrichment.ingest.source_frame import RESERVED, between_values
 
 EMPTY_TEXTS = frozenset(
     {
@@ -48,7 +48,7 @@ SEPARATORS = ("|", ";", ",")
 """What may stand between several values in one cell, the least doubtful first."""
 _FLAGS = frozenset({"true", "false", "t", "f", "yes", "no", "y", "n", "1", "0"})
 """Texts that the import reads as true or false."""
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+(?:\.0)?")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?")
 _TIME_TEXT = re.compile(
     r"(?:\d{4}-\d\d?-\d\d?|\d\d?[./-]\d\d?[./-]\d{2,4})(?:[ T]+\d\d?:\d\d(?::\d\d(?:\.\d+)?)?(?: ?[AaPp][Mm])?)?"
@@ -56,6 +56,8 @@ _TIME_TEXT = re.compile(
 )
 _MOSTLY = 0.99
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_KEY_VALUE = re.compile(r"([^\W\d][\w ]{2,30})\s*[:=]\s*\S")
+_FEW_KEYS = 20
 _MANY = 20
 """Cells: as many as a value needs by default."""
 BLANKS = "".join(
@@ -100,10 +102,18 @@ class FileColumn:
 
         The prefix of a key is left out, and what Shopify puts in brackets behind the name of a metafield.
         """
-        plain_name = self.usual_name or re.sub(r"\s*\(product\.metafields\.[^()]*\)$", "", self.name.removeprefix(KEY))
+        plain_name = self.usual_name or re.sub(
+            r"\s*\(product\.metafields\.[^()]*\)$", "", self.name.removeprefix(KEY).removeprefix("g:")
+        )
         apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", plain_name)
         plain = "".join(c for c in unicodedata.normalize("NFKD", apart) if not unicodedata.combining(c))
         return fold(plain)
+
+    @property
+    def role_words(self) -> str:
+        """Return the words of the name without a locale: `name-en_US` and `name(en)` are name."""
+        plain = re.sub(r"(?:[-_ ][a-z]{2}_[A-Z]{2}(?:[-_ ]\w+)?|\s*\([a-z]{2}\))$", "", self.name)
+        return replace(self, name=plain).words if plain != self.name else self.words
 
     @cached_property
     def first_texts(self) -> list[str]:
@@ -145,6 +155,13 @@ class FileColumn:
         return self._share(_ADDRESS)
 
     @cached_property
+    def looks_like_pairs(self) -> bool:
+        """Return whether the values are objects, or keys with values of a form that is not known."""
+        keys = Counter(match[1] for text in self.first_texts if (match := _KEY_VALUE.match(text)))
+        objects = sum(text[:1] in "{[" and text[-1:] in "}]" for text in self.first_texts)
+        return max(objects, keys.total() if len(keys) <= _FEW_KEYS else 0) > 0.5 * max(len(self.first_texts), 1)
+
+    @cached_property
     def looks_like_times(self) -> bool:
         """Return whether the values are dates or times, in whatever form."""
         return self._share(_TIME_TEXT) >= _MOSTLY
@@ -152,7 +169,7 @@ class FileColumn:
     @cached_property
     def is_running_number(self) -> bool:
         """Return whether the rows are numbered from 0 or 1, as programs do that write a table with its row numbers."""
-        numbers = [int(text) for text in self.first_texts] if self.kind is Kind.WHOLE else []
+        numbers = [int(float(text)) for text in self.first_texts] if self.kind is Kind.WHOLE else []
         return len(numbers) > 1 and numbers[0] in (0, 1) and all(b - a == 1 for a, b in pairwise(numbers))
 
     @cached_property
@@ -167,7 +184,7 @@ class FileColumn:
         if self.joined_by:
             return self.joined_by if any(self.joined_by in cell for cell in cells) else ""
         for separator in SEPARATORS:
-            joined = {cell: [part.strip() for part in cell.split(separator)] for cell in cells if separator in cell}
+            joined = {cell: split_values(cell, separator) for cell in cells if separator in cell}
             in_cells = Counter(part for cell in cells for part in set(joined.get(cell, [cell])))
             parts = {part for found in joined.values() for part in found if part}
             again = sum(in_cells[part] > 1 for part in parts)
@@ -181,7 +198,7 @@ class FileColumn:
         """Return the column with the values of each cell apart."""
         if not self.separator:
             return self
-        parts = [[part.strip() for text in row for part in text.split(self.separator)] for row in self.texts]
+        parts = [[part for text in row for part in split_values(text, self.separator)] for row in self.texts]
         return replace(self, texts=[list(dict.fromkeys(part for part in row if part)) for row in parts])
 
     @property
@@ -198,6 +215,12 @@ class FileColumn:
             return str(self.kind)
         values = "one value" if self.different == 1 else f"{self.different:,} different values"
         return f"{self.kind}, {values}, filled in {percent(self.filled)} of the rows"
+
+
+def split_values(cell: str, separator: str) -> list[str]:
+    r"""Return the values in a cell; a separator after a backslash is part of a value (`Red\, matt`)."""
+    parts = re.split(between_values(separator), cell)
+    return [re.sub(r"\\([,;|])", r"\1", part).strip() for part in parts]
 
 
 def columns_of(sample: FileSample) -> tuple[dict[str, FileColumn], dict[str, float]]:

@@ -22,7 +22,7 @@ from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest.csv_rows import COMMAS, Layout, decoded, physical_lines, read_csv, read_header
 from catalog_enrichment.ingest.exports import header_names, recognise
 from catalog_enrichment.ingest.sniffing import HEADER_RECORDS, decimal_of, encodings_of, header_row, sniff
-from catalog_enrichment.ingest.whole_files import read_whole, sheet_rows
+from catalog_enrichment.ingest.whole_files import read_whole, sheets_of
 
 SAMPLED_ROWS = 20_000
 SAMPLED_BYTES = 32 * 2**20
@@ -90,7 +90,11 @@ def read_sample(file: Path, columns: Sequence[str] = (), encoding: str = "") -> 
         else:
             sample = _text_sample(file, first, columns, encoding)
     if not sample.columns or not sample.rows:
-        broken = f" ({sample.broken:,} rows cannot be parsed as {sample.format})" if sample.broken else ""
+        broken = ""
+        if sample.broken:
+            broken = (
+                f" ({sample.broken:,} rows cannot be parsed as {sample.format}; a quote in a cell is written twice)"
+            )
         raise DataContractError(f"{file} has no rows{broken}: there is nothing to guess from")
     return sample
 
@@ -224,14 +228,23 @@ def _whole_sample(file: Path, kind: str, why: str, layout: Layout) -> FileSample
 
 
 def _sheet_sample(file: Path) -> FileSample:
-    """Return the sample of an xlsx file's first sheet."""
+    """Return the sample of an xlsx file's first sheet with a table."""
     try:
-        records = [[cell or "" for cell in row] for row in sheet_rows(file.read_bytes(), "") if any(row)]
+        sheets = {
+            name: [[cell or "" for cell in row] for row in rows if any(row)]
+            for name, rows in sheets_of(file.read_bytes()).items()
+        }
     except (ValueError, zipfile.BadZipFile) as problem:
         raise DataContractError(f"{file} is a ZIP archive and no xlsx sheet ({problem}). Known: {FORMATS}") from None
+    # a cover sheet has texts in one column
+    name = next((name for name, rows in sheets.items() if sum(sum(map(bool, row)) > 1 for row in rows) > 1), "")
+    records = sheets[name] if name else []
+    first = next(iter(sheets), name)
     row = header_row(records[:HEADER_RECORDS], KNOWN_NAMES, _is_export, has_header=True) or 1
     above = f"; {row - 1} rows are above the columns' names" if row > 1 else ""
-    return _whole_sample(file, "xlsx", f"it is an Excel sheet{above}", Layout(header_row=row))
+    return _whole_sample(
+        file, "xlsx", f"it is an Excel sheet{above}", Layout(header_row=row, sheet="" if name == first else str(name))
+    )
 
 
 def _json_lines_sample(file: Path, parts: list[bytes], whole: bool, encoding: str) -> FileSample:

@@ -13,6 +13,7 @@ from catalog_enrichment.ingest.exports import Recognised
 from catalog_enrichment.ingest.file_columns import FileColumn, Kind, columns_of, percent
 from catalog_enrichment.ingest.file_sample import FileSample
 from catalog_enrichment.ingest.guess_columns import (
+    ENOUGH_TITLES,
     ROLES,
     Guess,
     PictureColumns,
@@ -49,7 +50,8 @@ _CODE = 4
 """Characters of a value, at most, where a column may hold codes."""
 _TRUE = {"true", "t", "yes", "y", "1"}
 _ABOUT_SALES = (
-    "author, crawl, crawled, creator, date, editor, modified, scraped, scraper, storage, timestamp, updated, "
+    "author, crawl, crawled, creator, date, editor, modified, scraped, scraper, storage, timestamp, updated, badge, "
+    "delivery, import, imported, keywords, meta, note, notes, payment, search, seo, slug, sort, "
     "active, availability, available, blocked, condition, created, currency, deleted, discount, discontinued, enabled, "
     "fulfillment, inventory, price, published, qty, quantity, rating, reviews, sale, shipping, sold, status, stock, "
     "supplier, tax, vat, visibility, visible, warehouse, gtin, ean, upc, sku, barcode, url, link, thumbnail, seller, "
@@ -196,6 +198,11 @@ def _role(
     if not given.columns[name]:
         return Guess("", "none, as given")
     column = columns[given.columns[name]]
+    if name == "title" and column.filled < ENOUGH_TITLES:
+        raise DataContractError(
+            f"--title {column.name!r} is filled in {percent(column.filled)} of the rows, and the import needs "
+            f"{ENOUGH_TITLES:.0%}. Where several rows are one product, name its id: --id COLUMN --merge-rows"
+        )
     doubt = ROLES[name].unsuitable(column)
     return Guess(column.name, f"as given; {column.fact()}" + (f"; check it: {doubt}" if doubt else ""))
 
@@ -286,6 +293,8 @@ def _no_attribute(column: FileColumn, min_count: int) -> str:
         return f'its name ("{about_sales[0]}") says how a product is sold or recorded, not what it is'
     if column.looks_like_files:
         return "its values are addresses or files"
+    if column.looks_like_pairs:
+        return "its values are keys with values, in a form that is not read"
     if column.looks_like_times:
         return "its values are dates or times"
     counts = _value_counts(column)

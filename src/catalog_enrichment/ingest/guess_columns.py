@@ -59,6 +59,10 @@ class Role:
     """What to put where no column is found, and what happens without."""
 
 
+ENOUGH_TITLES = 0.9
+"""Share of the rows that must have a title; schemas/expectations/source_snapshot.v1.json says the same."""
+
+
 def _no_id(column: FileColumn) -> str:
     if column.kind not in (Kind.TEXT, Kind.WHOLE, Kind.FLAG):
         return f"{column.kind}, not a text or whole number"
@@ -71,7 +75,7 @@ def _no_id(column: FileColumn) -> str:
 
 
 def _like_an_id(column: FileColumn) -> str:
-    short = all(len(text) <= 64 and " " not in text for text in column.first_texts)
+    short = sum(len(text) <= 64 and " " not in text for text in column.first_texts) >= 0.99 * len(column.first_texts)
     if _no_id(column) or not short or column.looks_like_files or column.is_running_number:
         return ""
     return "every row has a value of its own"
@@ -80,8 +84,8 @@ def _like_an_id(column: FileColumn) -> str:
 def _no_title(column: FileColumn) -> str:
     if column.kind is not Kind.TEXT:
         return f"{column.kind}, not text"
-    if column.filled < 0.9:
-        return f"filled in {percent(column.filled)} of the rows, the import needs 90%"
+    if column.filled < ENOUGH_TITLES:
+        return f"filled in {percent(column.filled)} of the rows, the import needs {ENOUGH_TITLES:.0%}"
     return "" if column.distinct >= 0.1 else f"only {column.different:,} different values"
 
 
@@ -113,7 +117,7 @@ def _no_category(column: FileColumn) -> str:
 
 
 def _like_a_category(column: FileColumn) -> str:
-    paths = sum(bool(re.search(r"\w\s*[/>|]\s*\w", text)) for text in column.first_texts)
+    paths = sum(bool(re.search(r"\w\s*[/>|]\s*\w", text)) and "</" not in text for text in column.first_texts)
     likely = column.kind is Kind.TEXT and column.distinct <= 0.2 and not column.looks_like_files
     return "its values look like paths" if likely and paths >= 0.8 * len(column.first_texts) > 0 else ""
 
@@ -151,7 +155,8 @@ def _no_flag(column: FileColumn) -> str:
 ROLES: dict[str, Role] = {
     "product_id": Role(
         names="product id, id, item id, article id, listing id, offer id, asin, sku, product code, uuid, gtin, ean, "
-        "upc, article number, item number, handle, artikelnummer, artnr, reference, key, code, item code, barcode",
+        "upc, article number, item number, item no, item nr, art nr, art no, handle, artikelnummer, artnr, reference, "
+        "key, code, item code, barcode",
         parts="product id, item id, article id, listing id, product number, produkt id, sku, id produit, id",
         unsuitable=_no_id,
         by_values=_like_an_id,
@@ -213,6 +218,8 @@ ROLES: dict[str, Role] = {
 }
 """Column of the catalog -> how it is found, in the order in which columns are assigned."""
 
+_EXACT_TITLES = frozenset((0, place) for place in range(6))
+"""Ranks of names that are said of titles alone."""
 _MANY_ROWS = 20
 """Rows from which a text that repeats is not taken for a description."""
 _BY_LENGTH = {"title": 1, "description": -1}
@@ -234,7 +241,9 @@ def guess_role(name: str, columns: Sequence[FileColumn]) -> Guess:
         rejected += [(column, reason) for column in columns if column.is_running_number and column not in named]
     unsuitable = "".join(f'; not "{column.name}": {why}' for column, why in rejected)
     usable = [column for column in columns if column.kind is not Kind.UNUSABLE]
-    likely = [column for column in usable if role.by_values(column)]
+    likely = [column for column in usable if role.by_values(column) and not _about_search(column)]
+    if name == "title" and any(_rank(role, column) in _EXACT_TITLES for column in named):
+        likely = []  # another text is not what the file calls the title
     if name in _BY_LENGTH:
         likely = sorted(likely, key=lambda column: _BY_LENGTH[name] * column.characters)
     if likely:
@@ -245,11 +254,18 @@ def guess_role(name: str, columns: Sequence[FileColumn]) -> Guess:
 
 def _rank(role: Role, column: FileColumn) -> tuple[int, int] | None:
     """Return a rank, the smaller the better the column's name fits; None if it does not."""
-    names = role.names.split(", ")
-    if column.words in names:
-        return 0, names.index(column.words)
-    parts = [n for n, part in enumerate(role.parts.split(", ")) if part and f" {part} " in f" {column.words} "]
+    if _about_search(column):
+        return None
+    names, words = role.names.split(", "), column.role_words
+    if words in names:
+        return 0, names.index(words)
+    parts = [n for n, part in enumerate(role.parts.split(", ")) if part and f" {part} " in f" {words} "]
     return (1, parts[0]) if parts else None
+
+
+def _about_search(column: FileColumn) -> bool:
+    """Return whether the column is written for search engines, such as a meta title."""
+    return bool(set(column.words.split()) & {"meta", "seo", "og"})
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,18 @@ from catalog_enrichment.ingest.shop_rows import RowPlan, pairs_in, product_rows
 _LOOKED_AT = 500
 """Cells of a column that are looked at for pairs."""
 _NAME_COLUMN = re.compile(r"(.*?\d+[ _-]*)(?:name|key|label)", re.IGNORECASE)
-_VALUE_COLUMNS = ("value", "value(s)", "values")
+_VALUE_COLUMNS = (
+    "value",
+    "value(s)",
+    "values",
+    "wert",
+    "wert(e)",
+    "werte",
+    "valeur",
+    "valeur(s)",
+    "valor",
+    "valor(es)",
+)
 _TEXT_ROLES = ("title", "description", "category", "product_id", "language", "shop_id")
 
 
@@ -58,7 +69,8 @@ def products_in(sample: FileSample, merge_by: str = "") -> ProductSample:
         if merge_by:
             raise ConfigError(f"--merge-rows is for {', '.join(ROW_FORMATS)}, not for {sample.format}")
         return ProductSample(sample=sample, export=_without_rows(recognise(list(sample.columns))))
-    export = recognise(list(sample.columns))
+    # a JSON list of an API has other cells than the system's CSV with the same names
+    export = recognise(list(sample.columns)) if sample.format != "json_list" else None
     pair_columns = dict(export.pair_columns if export else {}) or _pair_columns(list(sample.columns))
     texts = dict.fromkeys(export.pair_texts, f"as in {export.name}'s exports") if export else {}
     reads = export.columns() if export else set()
@@ -71,6 +83,7 @@ def products_in(sample: FileSample, merge_by: str = "") -> ProductSample:
         id_selectors=(merge_by,) if merge_by else tuple(export.roles["product_id"]) if export else (),
         same_id=bool(merge_by or variants.get("same_id")),
         parent=variants.get("parent", ""),
+        view=variants.get("view", ""),
         kind=variants.get("kind", ""),
         product_kinds=frozenset(kind.casefold() for kind in variants.get("product_kinds", [])),
         collected=frozenset(sample.columns) - {*roles, merge_by},

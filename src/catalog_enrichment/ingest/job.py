@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import __version__, contract, resources
 from catalog_enrichment.catalog import runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.catalog.table_checks import check_products_unique
 from catalog_enrichment.dictionary import is_below
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.ingest import merchant_values, outcomes
@@ -238,11 +239,16 @@ def _name_unused_categories(context: Context, snapshot: ComparedSnapshot) -> Non
 
 
 def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
-    """Return the outcome of every row, counted."""
+    """Return the outcome of every row, counted. Raises DataContractError if the catalog has a product twice."""
     catalog = context.catalog
     flagged = flag_rows(rows, rules)
     found = outcomes.outcomes(flagged, outcomes.with_content_state(catalog.read("products")), record.started_at)
-    snapshot = ComparedSnapshot.of(rows, catalog.checkpoints.get_or_compute(record.run_id, OUTCOMES, found))
+    try:
+        snapshot = ComparedSnapshot.of(rows, catalog.checkpoints.get_or_compute(record.run_id, OUTCOMES, found))
+    except RuntimeError:  # a product that is twice in the catalog has two outcomes
+        catalog.checkpoints.drop(record.run_id)
+        check_products_unique(catalog.read("products"), catalog.location("products"))
+        raise
     record.count(**snapshot.counts)
     return snapshot
 

@@ -39,6 +39,7 @@ from catalog_enrichment.ingest.source_frame import (
     ProductSource,
     SelectedColumn,
     SourceFrame,
+    between_values,
     is_empty,
     named_columns,
     select,
@@ -190,7 +191,8 @@ def _map_columns(
     if mapping.attributes_when:
         flag = when.try_cast("boolean")
     values = {
-        name: column.texts(empty, re.escape(mapping.separators.get(name, ""))) for name, column in attributes.items()
+        name: column.texts(empty, between_values(mapping.separators.get(name, "")))
+        for name, column in attributes.items()
     }
     image_bytes = selected["image_bytes"][0].column if mapping.image_bytes else F.lit(None).cast("binary")
     columns = {name: text(name) for name in (*_TEXTS, "opt_out", "updated_at")}

@@ -82,6 +82,8 @@ def _layout_lines(sample: FileSample) -> Iterator[str]:
         yield _line("encoding", layout.encoding, "the file is not UTF-8: check that accents and umlauts are right")
     if layout.header_row != COMMAS.header_row:
         yield _line("header_row", layout.header_row, "the row with the columns' names")
+    if layout.sheet:
+        yield _line("sheet", layout.sheet, "the first sheet with a table")
     if layout.decimal != COMMAS.decimal:
         yield _line("decimal", layout.decimal, "numbers are written like 1,5")
 

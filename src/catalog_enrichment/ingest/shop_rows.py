@@ -8,6 +8,7 @@ key becomes a column `key:NAME`, which the mapping and init_project use like a c
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +25,17 @@ _LONGEST = 20_000
 _LONGEST_KEY = 40
 _KEYED = (
     re.compile(r"(?:^|[,|;\n])\s*(?P<key>[^=:?,|;\n]{1,40}?)\s*=\s*"),
-    re.compile(r"(?:^|[|;\n]|(?<=\S)\s{2,})\s*(?P<key>[^:=|;\n]{1,40}?)\s*:\s+(?=\S)"),
-    re.compile(r"(?:^|,)\s*(?P<key>[^:=,\n]{1,40}?)\s*:\s+(?=\S)"),
+    re.compile(r"(?:^|[|;\n]|(?<=\S)\s{2,})\s*(?P<key>[^\W\d][^:=|;\n]{0,39}?)\s*:\s*(?!//)(?=\S)"),
+    re.compile(r"(?:^|,)\s*(?P<key>[^\W\d][^:=,\n]{0,39}?)\s*:\s*(?!//)(?=\S)"),
 )
 """Forms of pairs in a text: `color=Black,size=M`; `Color: Black; Size: M`, also with | and line breaks; the same with
 commas. What stands between two keys is a value, so that it may hold commas itself."""
-_NAMES, _VALUES = ("key", "name", "label", "attribute"), ("value", "values", "val")
+_OPTIONS = re.compile(r"Name=(?P<key>[^|]+)\|Value=(?P<value>.*?)(?:\[[^\]]*\])?(?=Type=|$)")
+"""BigCommerce's form: `Type=Swatch|Name=Color|Value=Red[#f00]`, several of them without a sign between them."""
+_POSITION = re.compile(r"(?<=[^\d:]):\d+$")
+"""What PrestaShop writes behind a value: `Color:Red:1`."""
+_NAMES = ("key", "name", "label", "attribute")
+_VALUES = ("value", "values", "val", "option", "options", "content")
 """Keys of objects in a JSON list that say a pair's name and value."""
 
 
@@ -43,6 +49,8 @@ class RowPlan:
     """Whether rows with the same product id are one product."""
     parent: str = ""
     """Column with the id of the product that a row is a variant of."""
+    view: str = ""
+    """Column that is filled in rows that repeat a product in another language."""
     kind: str = ""
     """Column that tells rows of products from rows that belong to the product above them."""
     product_kinds: frozenset[str] = frozenset()
@@ -65,6 +73,7 @@ class RowPlan:
             id_selectors=tuple(given),
             same_id=variants is not None and variants.same_id,
             parent=variants.parent if variants else "",
+            view=variants.view if variants else "",
             kind=variants.kind if variants else "",
             product_kinds=frozenset(kind.casefold() for kind in variants.product_kinds) if variants else frozenset(),
             collected=frozenset({*pictures, *mapping.attributes.values(), *pairs} - {""}),
@@ -84,7 +93,13 @@ class RowPlan:
     def columns(self) -> set[str]:
         """Return the columns of the file that the plan itself reads."""
         templates = {name for selector in self.id_selectors for name in re.findall(r"\{([^{}]+)\}", selector)}
-        named = {*self.pair_texts, *(name for pair in self.pair_columns for name in pair), self.parent, self.kind}
+        named = {
+            *self.pair_texts,
+            *(name for pair in self.pair_columns for name in pair),
+            self.parent,
+            self.view,
+            self.kind,
+        }
         return (named | templates | set(self.id_selectors if self.merges else ())) - {""}
 
 
@@ -117,7 +132,8 @@ def product_rows(rows: Iterable[tuple[int, Cells]], plan: RowPlan) -> Iterator[P
         return
     for group in _groups(list(rows), plan):
         number = min(number for number, _ in group)
-        cells_of_rows = [cells for _, cells in group]
+        cells_of_rows = [cells for _, cells in group if not (plan.view and cells.get(plan.view))]
+        cells_of_rows = cells_of_rows or [cells for _, cells in group]
         own = {name for selector in plan.id_selectors for name in re.findall(r"\{([^{}]+)\}", selector) or [selector]}
         yield ProductRow(
             _merged(cells_of_rows, plan.collected, own) | _pair_cells(cells_of_rows, plan), number, len(group)
@@ -215,6 +231,10 @@ def pairs_in(text: str) -> dict[str, list[str]]:
         return {}
     if text.lstrip()[:1] in ("{", "["):
         return _pairs_of(_parsed(text))
+    if text.startswith("Type="):
+        return {match["key"]: [match["value"]] for match in _OPTIONS.finditer(text)}
+    text = html.unescape(re.sub(r"<[^<>]*>", "\n", text)) if "</" in text else text
+    text = re.sub(r'"([^"=]+=[^"]*)"', r"\1", text)  # Magento quotes a pair whose value has a comma
     start = len(text) - len(text.lstrip())
     forms = [found for form in _KEYED if (found := list(form.finditer(text))) and found[0].start("key") <= start]
     keys = max(forms, key=len, default=[])
@@ -223,7 +243,8 @@ def pairs_in(text: str) -> dict[str, list[str]]:
     for match, end in zip(keys, ends, strict=False):
         value = text[match.end() : end].strip().strip('"').strip(" ,;")
         if value:
-            pairs.setdefault(match["key"].strip(), []).extend(part.strip() for part in value.split("|"))
+            parts = [_POSITION.sub("", part.strip()) for part in value.split("|")]
+            pairs.setdefault(match["key"].strip(), []).extend(parts)
     return pairs
 
 
@@ -249,8 +270,10 @@ def _pairs_of(content: Any) -> dict[str, list[str]]:
         lower = {str(key).casefold(): value for key, value in item.items()}
         key = next((lower[name] for name in _NAMES if isinstance(lower.get(name), str)), "")
         value = next((lower[name] for name in _VALUES if name in lower), None)
-        if key and (texts := _texts(value)):
-            found.setdefault(str(key)[:_LONGEST_KEY], []).extend(texts)
+        pairs = {key: value} if key else item if value is None else {}
+        for name, given in pairs.items():
+            if texts := _texts(given):
+                found.setdefault(str(name)[:_LONGEST_KEY], []).extend(texts)
     return found
 
 

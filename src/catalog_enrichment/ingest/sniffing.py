@@ -27,8 +27,9 @@ _SIMILAR = 0.05
 HEADER_RECORDS = 30
 """Records that are looked at for the header."""
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-_COMMA_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
-_POINT_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)\.\d+")
+_COMMA_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),(?:\d{1,2}|\d{4,})")
+"""With three digits after it a comma may stand between thousands."""
+_POINT_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)\.(?:\d{1,2}|\d{4,})")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*")
 
 
@@ -52,7 +53,7 @@ def encodings_of(sample: bytes, file: Path) -> list[str]:
     ``sample``: whole lines of the file. Raises DataContractError if no encoding fits.
     """
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
-    if 20 * sum(not _is_utf8(line) for line in lines) <= len(lines):  # a few damaged lines are no other encoding
+    if 2 * sum(map(_is_utf8, lines)) >= len(lines):  # in other encodings hardly any line is valid UTF-8
         return ["utf-8"]
     from charset_normalizer import from_bytes
 
@@ -94,15 +95,13 @@ def sniff(head: str, known: frozenset[str], recognises: Recognises) -> Sniffed |
     """
     text = head[:_SNIFFED]
     text = text if len(head) <= _SNIFFED else text.rpartition("\n")[0]
-    found = _duckdb(text)
-    first = text.lstrip().split("\n")[0]
-    counts = Counter({separator: first.count(separator) for separator in _SEPARATORS})
-    separator, number = counts.most_common(1)[0]
-    if found is not None and found[0] in _SEPARATORS and (found[0] in text):
-        separator = found[0]
-    elif not number:
+    lines = physical_lines(text)
+    likely = max(_SEPARATORS, key=lambda separator: _regularity(lines, separator))
+    if _regularity(lines, likely) == (0, 0):
         return None
-    records = first_records(physical_lines(text), separator, HEADER_RECORDS)
+    found = _duckdb(text, likely)
+    separator = likely if found is None else found[0]
+    records = first_records(lines, separator, HEADER_RECORDS)
     row = header_row(records, known, recognises, has_header=found is None or found[1])
     why = f"its columns are separated by {_SEPARATORS[separator]}"
     if row > 1:
@@ -110,16 +109,26 @@ def sniff(head: str, known: frozenset[str], recognises: Recognises) -> Sniffed |
     return Sniffed(separator, row, why)
 
 
-def _duckdb(text: str) -> tuple[str, bool] | None:
-    """Return DuckDB's separator, and whether it sees a header; None if it cannot tell."""
+def _regularity(lines: Sequence[str], separator: str) -> tuple[int, int]:
+    """Return how many of the first records have the most frequent number of cells, if that is not 1, and this number.
+
+    DuckDB alone takes the comma of 12,50 for the separator where a title stands above columns with semicolons.
+    """
+    widths = Counter(map(len, first_records(lines, separator, 4 * HEADER_RECORDS)))
+    width, number = widths.most_common(1)[0] if widths else (0, 0)
+    return (number, width) if width > 1 else (0, 0)
+
+
+def _duckdb(text: str, likely: str) -> tuple[str, bool] | None:
+    """Return the separator and whether DuckDB sees a header with it; None if it cannot tell."""
     import duckdb
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "head.csv"
         file.write_text(text, encoding="utf-8", errors="replace", newline="")
         try:
-            query = "select Delimiter, HasHeader from sniff_csv(?, ignore_errors = true)"
-            found = duckdb.connect().execute(query, [str(file)]).fetchone()
+            query = "select Delimiter, HasHeader from sniff_csv(?, delim = ?, ignore_errors = true)"
+            found = duckdb.connect().execute(query, [str(file), likely]).fetchone()
         except duckdb.Error:
             return None
     return None if found is None else (str(found[0]), bool(found[1]))
@@ -137,6 +146,8 @@ def header_row(
     if not records or not records[0]:  # its quotes are broken, which the reader of the header says
         return 1
     width = Counter(map(len, records)).most_common(1)[0][0]
+    used = [place for place in range(width) if any(len(cells) > place and cells[place].strip() for cells in records)]
+    width = len(used)  # columns that are empty everywhere need no name
     for number, cells in enumerate(records, 1):
         filled = [cell.strip() for cell in cells if cell.strip()]
         # a title line, or the lines that Amazon puts above the names, fill few cells, or hold no names
@@ -149,11 +160,14 @@ def header_row(
 
 def decimal_of(columns: Sequence[Sequence[str | None]]) -> str:
     """Return the sign before decimals, from the cells of some rows of each column: a comma if a column has no other."""
+    found = False
     for cells in columns:
         numbers = [cell.strip() for cell in cells if cell and _NUMBER.fullmatch(cell.strip())]
         filled = sum(bool(cell) for cell in cells)
         commas = sum(bool(_COMMA_NUMBER.fullmatch(cell)) for cell in numbers)
-        points = sum(bool(_POINT_NUMBER.fullmatch(cell)) for cell in numbers)
-        if filled and len(numbers) >= 0.9 * filled and commas > 0.5 * filled and not points:
-            return ","
-    return "."
+        if len(numbers) < 0.9 * filled:
+            continue
+        if any(_POINT_NUMBER.fullmatch(cell) for cell in numbers):
+            return "."
+        found = found or (filled > 0 and commas > 0.5 * filled)
+    return "," if found else "."

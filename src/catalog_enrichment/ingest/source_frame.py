@@ -106,6 +106,11 @@ def spark_path(path: str) -> str:
     return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 
 
+def between_values(separator: str) -> str:
+    """Return a regular expression, for Java and Python, for a separator that no backslash stands before."""
+    return r"(?<!\\)" + re.escape(separator) if separator else ""
+
+
 def trimmed(text: Column) -> Column:
     """Return the text without white space and invisible characters around it."""
     from pyspark.sql import functions as F
@@ -214,6 +219,7 @@ class SelectedColumn:
         values = self.column.cast("array<string>") if self.is_array else self._list_or_text()
         if split:
             values = F.flatten(F.transform(values, lambda value: F.split(value, split)))
+            values = F.transform(values, lambda value: F.regexp_replace(value, r"\\([,;|])", "$1"))
         values = F.transform(values, lambda value: trimmed(F.make_valid_utf8(value)))
         return F.array_distinct(F.filter(values, lambda value: value.isNotNull() & ~is_empty(value, empty)))
 

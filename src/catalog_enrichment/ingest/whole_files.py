@@ -20,6 +20,8 @@ Record = dict[str, str | None]
 
 SUFFIXES = {"json_list": ".json", "xlsx": ".xlsx", "xml": ".xml"}
 """Format -> how the names of such files end in a folder, which may hold pictures too."""
+_DEPTH = 2
+"""Levels of objects in objects that become columns."""
 _PRODUCTS = ("item", "entry", "product", "offer")
 """Names of elements of products."""
 _LISTS = ("products", "items", "data", "results", "entries", "rows")
@@ -59,7 +61,7 @@ def _json_list(content: bytes, layout: Layout) -> Iterator[tuple[int, Record | s
     )
     for number, item in enumerate(_items(value)):
         if isinstance(item, dict):
-            yield number, {name: _cell(cell) for name, cell in item.items()}
+            yield number, _flat(item)
         else:
             yield number, json.dumps(item, ensure_ascii=False)
 
@@ -79,6 +81,34 @@ def _items(value: Any) -> Sequence[Any]:
     if not found or (len(lists) > 1 and not set(lists) & set(_LISTS)):
         raise ValueError("the file is neither a list of objects nor an object with one such list")
     return found[0]
+
+
+def _flat(item: Mapping[str, Any], before: str = "") -> Record:
+    """Return an object's cells: what is in an object inside it becomes `category.name`; of a list of objects their
+    addresses or names, unless they are pairs, which stay JSON."""
+    cells: Record = {}
+    for name, value in item.items():
+        column = f"{before}{name}"
+        if isinstance(value, dict) and column.count(".") < _DEPTH and not (before or _are_pairs(value)):
+            cells |= _flat(value, f"{column}.")
+        elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            cells[column] = _cell(_parts(value))
+        else:
+            cells[column] = _cell(value)
+    return cells
+
+
+def _are_pairs(value: Mapping[str, Any]) -> bool:
+    """Return whether an object's keys are attributes: it has several, and none that objects of a shop have."""
+    return len(value) > 1 and not {"id", "name", "slug", "src", "url", "href"} & {key.casefold() for key in value}
+
+
+def _parts(value: Sequence[Mapping[str, Any]]) -> Any:
+    for names, others in ((("src", "url", "href"), ()), (("name", "title"), ("value", "values", "option", "options"))):
+        for name in names:
+            if all(isinstance(part.get(name), str) and not set(others) & set(part) for part in value):
+                return [part[name] for part in value]
+    return value
 
 
 def _cell(value: Any) -> str | None:
@@ -104,15 +134,29 @@ def _sheet(content: bytes, layout: Layout) -> Iterator[tuple[int, Record | str]]
 
 def sheet_rows(content: bytes, sheet: str) -> list[list[str | None]]:
     """Return the cells of a sheet as texts, the first sheet where no name is given. Raises ValueError without it."""
+    sheets = sheets_of(content, sheet or 0)
+    return sheets[sheet or 0]
+
+
+def sheets_of(content: bytes, sheet: str | int | None = None) -> dict[str | int, list[list[str | None]]]:
+    """Return name -> cells of all sheets, or of one. Raises ValueError for other files, and without the sheet."""
     import pandas as pd
 
     try:
-        frame = pd.read_excel(
-            BytesIO(content), sheet_name=sheet or 0, header=None, dtype=object, na_filter=False, engine="openpyxl"
+        frames = pd.read_excel(
+            BytesIO(content),
+            sheet_name=sheet if sheet is None else [sheet],
+            header=None,
+            dtype=object,
+            na_filter=False,
+            engine="openpyxl",
         )
     except (KeyError, OSError) as problem:  # openpyxl's errors for a damaged archive
         raise ValueError(f"no xlsx file: {problem}") from None
-    return [[_sheet_cell(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
+    return {
+        name: [[_sheet_cell(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
+        for name, frame in frames.items()
+    }
 
 
 def _sheet_cell(value: Any) -> str | None:
@@ -132,9 +176,10 @@ def _sheet_cell(value: Any) -> str | None:
 
 
 def _elements(content: bytes, layout: Layout) -> Iterator[tuple[int, Record | str]]:  # noqa: ARG001  the readers' signature
-    for mark in (b"<!DOCTYPE", b"<!ENTITY"):
-        if mark in content:
-            raise ValueError(f"XML with {mark.decode()} is not read: entities can be used to attack its readers")
+    if b"<!ENTITY" in content:
+        raise ValueError(
+            "XML with <!ENTITY is not read: entities can be used to attack its readers. Delete these lines"
+        )
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as problem:
@@ -148,7 +193,17 @@ def _elements(content: bytes, layout: Layout) -> Iterator[tuple[int, Record | st
                 text = (child.text or child.attrib.get("href") or "").strip()
                 named = child.attrib.get("name", "")  # <param name="Color">Red</param>
                 cells.setdefault(named or _local(child.tag), []).extend([text] if text else [])
+            elif pair := _pair(child):
+                cells.setdefault(pair[0], []).append(pair[1])
         yield number, {name: _joined(values) for name, values in cells.items()}
+
+
+def _pair(element: ElementTree.Element) -> tuple[str, str] | None:
+    """Return name and value of an element that holds an element for each, such as PARAM_NAME and VAL."""
+    texts = {_local(child.tag).casefold(): (child.text or "").strip() for child in element}
+    name = next((text for tag, text in texts.items() if "name" in tag), "")
+    value = next((text for tag, text in texts.items() if "val" in tag), "")
+    return (name, value) if name and value else None
 
 
 def _products(root: ElementTree.Element) -> list[ElementTree.Element]:
